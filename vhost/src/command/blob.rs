@@ -1,0 +1,336 @@
+//! Blob resources: create, map into the host-visible window, unmap.
+//!
+//! A guest blob is guest memory and exists at once. A host blob is made by its context's renderer; its
+//! `RESOURCE_CREATE_BLOB` is answered when [`created`] hears of it, and commands about it wait until then.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use zerocopy::IntoBytes;
+
+use super::resource_2d::check_new;
+use super::{Progress, Response, context};
+use crate::backing::Backing;
+use crate::engine::{Call, Engine};
+use crate::fence::Gate;
+use crate::refusal::Refusal;
+use crate::renderer::{
+    Blob, BlobKind, BlobRequest, ContextId, MapCaching, RendererError, ResourceId,
+};
+use crate::resource::{Body, GuestBlob, HostBlob, Resource};
+use crate::wire;
+
+const ALL_FLAGS: u32 =
+    wire::BLOB_FLAG_USE_MAPPABLE | wire::BLOB_FLAG_USE_SHAREABLE | wire::BLOB_FLAG_USE_CROSS_DEVICE;
+
+pub(super) fn create(
+    call: &mut Call<'_>,
+    create: &wire::CreateBlob,
+    backing: Backing,
+) -> Result<Progress, Refusal> {
+    let size = create.size.get();
+    let flags = create.blob_flags.get();
+    if size == 0 {
+        return Err(Refusal::BadValue {
+            what: "the size of the blob",
+            value: 0,
+            must: "at least 1",
+        });
+    }
+    if flags & !ALL_FLAGS != 0 {
+        return Err(Refusal::BadValue {
+            what: "blob_flags",
+            value: u64::from(flags),
+            must: "a combination of MAPPABLE, SHAREABLE and CROSS_DEVICE",
+        });
+    }
+    let kind = match create.blob_mem.get() {
+        wire::BLOB_MEM_GUEST => return create_guest(call, create, backing),
+        wire::BLOB_MEM_HOST3D => BlobKind::Host3d,
+        wire::BLOB_MEM_HOST3D_GUEST => BlobKind::Host3dGuest,
+        other => {
+            return Err(Refusal::BadValue {
+                what: "blob_mem",
+                value: u64::from(other),
+                must: "GUEST, HOST3D or HOST3D_GUEST",
+            });
+        }
+    };
+    create_host(call, create, kind, backing)
+}
+
+fn create_guest(
+    call: &Call<'_>,
+    create: &wire::CreateBlob,
+    backing: Backing,
+) -> Result<Progress, Refusal> {
+    let id = create.resource_id.get();
+    let size = create.size.get();
+    backing.check(0, size)?;
+    let mut state = call.state()?;
+    check_new(&state, id)?;
+    let blob = GuestBlob { size, shadow: None };
+    let resource = Resource::new(Body::Guest(blob), Some(backing));
+    state.resources.insert(id, resource);
+    Ok(Progress::ok())
+}
+
+fn create_host(
+    call: &mut Call<'_>,
+    create: &wire::CreateBlob,
+    kind: BlobKind,
+    backing: Backing,
+) -> Result<Progress, Refusal> {
+    let id = create.resource_id.get();
+    let flags = create.blob_flags.get();
+    let request = BlobRequest {
+        kind,
+        blob_id: create.blob_id.get(),
+        size: create.size.get(),
+        mappable: flags & wire::BLOB_FLAG_USE_MAPPABLE != 0,
+        shareable: flags & wire::BLOB_FLAG_USE_SHAREABLE != 0,
+        cross_device: flags & wire::BLOB_FLAG_USE_CROSS_DEVICE != 0,
+    };
+    let alignment = u64::from(call.engine.options.blob_alignment.max(4096));
+    if !request.size.is_multiple_of(alignment) {
+        return Err(Refusal::BadValue {
+            what: "the size of the blob",
+            value: request.size,
+            must: "a multiple of the blob alignment (the host's page size)",
+        });
+    }
+    let backing = match kind {
+        BlobKind::Host3d => None,
+        BlobKind::Host3dGuest => {
+            backing.check(0, request.size)?;
+            Some(backing)
+        }
+    };
+    let engine = call.engine;
+    let handle = {
+        let mut state = engine.at(call.exchange.epoch)?;
+        check_new(&state, id)?;
+        let slot = context::slot(&state, call.exchange.header.context_id.get())?;
+        let pending = HostBlob::Pending {
+            generation: slot.generation,
+            ticket: call.exchange.ticket,
+            size: request.size,
+            mappable: request.mappable,
+        };
+        let handle = Arc::clone(&slot.handle);
+        let resource = Resource::new(Body::Host(pending), backing);
+        state.resources.insert(id, resource);
+        call.hold(&mut state, Gate::Open);
+        handle
+    };
+    context::lock(&handle).create_blob(id, request);
+    Ok(Progress::Held)
+}
+
+/// A renderer answered [`crate::renderer::Context::create_blob`].
+pub(super) fn created(
+    engine: &Engine,
+    epoch: u64,
+    generation: u64,
+    id: ResourceId,
+    result: Result<Blob, RendererError>,
+) {
+    let (ticket, response) = {
+        let Ok(mut state) = engine.at(epoch) else {
+            return;
+        };
+        let Some(Body::Host(body)) = state.resources.get_mut(&id).map(|it| &mut it.body) else {
+            return;
+        };
+        let HostBlob::Pending {
+            generation: wanted,
+            ticket,
+            size,
+            mappable,
+        } = *body
+        else {
+            return;
+        };
+        if generation != wanted {
+            return;
+        }
+        match result
+            .map_err(Refusal::from)
+            .and_then(|blob| check_blob(blob, size))
+        {
+            Ok(blob) => {
+                *body = HostBlob::Ready {
+                    blob,
+                    size,
+                    mappable,
+                    mapped_at: None,
+                };
+                (ticket, Response::ok())
+            }
+            Err(refusal) => {
+                state.resources.remove(&id);
+                engine
+                    .complaints
+                    .warn(format_args!("RESOURCE_CREATE_BLOB {id} failed: {refusal}"));
+                (ticket, Response::bare(refusal.code()))
+            }
+        }
+    };
+    engine.respond(ticket, response);
+    engine.run_parked();
+}
+
+/// Takes a blob from a renderer only if it holds what the guest was promised.
+fn check_blob(blob: Blob, size: u64) -> Result<Blob, Refusal> {
+    if blob.size >= size {
+        Ok(blob)
+    } else {
+        Err(Refusal::OutOfRange {
+            start: 0,
+            length: size,
+            size: blob.size,
+            of: "the renderer's memory",
+        })
+    }
+}
+
+/// The blobs that `generation` of a context will never make now.
+pub(super) fn abandon(engine: &Engine, epoch: u64, context: ContextId, generation: u64) {
+    let pending: Vec<ResourceId> = match engine.at(epoch) {
+        Ok(state) => state
+            .resources
+            .iter()
+            .filter(|(_, resource)| {
+                matches!(resource.body,
+                    Body::Host(HostBlob::Pending { generation: of, .. }) if of == generation)
+            })
+            .map(|(id, _)| *id)
+            .collect(),
+        Err(_) => return,
+    };
+    for id in pending {
+        let error = RendererError::ContextLost(format!("context {context} was destroyed"));
+        created(engine, epoch, generation, id, Err(error));
+    }
+}
+
+pub(super) fn map(call: &Call<'_>, map: &wire::MapBlob) -> Result<Progress, Refusal> {
+    let id = map.resource_id.get();
+    let offset = map.offset.get();
+    let host = call.engine.host()?;
+    let (fd, fd_offset, length, caching) = {
+        let mut state = call.state()?;
+        let (fd, fd_offset, length, caching) = mappable(state.resource(id)?, id)?;
+        state.window.reserve(offset, length)?;
+        (fd, fd_offset, length, caching)
+    };
+    // Waits for the VMM: no lock.
+    let mapped = host.map(offset, fd.as_fd(), fd_offset, length);
+    let Ok(mut state) = call.state() else {
+        // The VMM dropped its mappings at the reset, perhaps before it made this one.
+        if let (Ok(()), Err(error)) = (&mapped, host.unmap(offset, length)) {
+            log::warn!("a blob mapped during a reset stays mapped: {error}");
+        }
+        return Err(Refusal::Reset);
+    };
+    match mapped {
+        Ok(()) => {
+            if let Body::Host(HostBlob::Ready { mapped_at, .. }) = &mut state.resource(id)?.body {
+                *mapped_at = Some(offset);
+            }
+        }
+        Err(error) => {
+            state.window.release(offset);
+            return Err(Refusal::Host {
+                what: "map a blob",
+                error,
+            });
+        }
+    }
+    let info = wire::MapInfo {
+        map_info: match caching {
+            MapCaching::Cached => wire::MAP_CACHE_CACHED,
+            MapCaching::Uncached => wire::MAP_CACHE_UNCACHED,
+            MapCaching::WriteCombining => wire::MAP_CACHE_WC,
+        }
+        .into(),
+        padding: 0.into(),
+    };
+    Ok(Progress::Answer(Response {
+        kind: wire::RESP_OK_MAP_INFO,
+        body: info.as_bytes().to_vec(),
+    }))
+}
+
+/// What to map of a resource; fails unless it may be mapped and is not.
+fn mappable(
+    resource: &Resource,
+    id: ResourceId,
+) -> Result<(Arc<OwnedFd>, u64, u64, MapCaching), Refusal> {
+    let refused = |is| Refusal::WrongResource {
+        id,
+        is,
+        needs: "a mappable host blob that is not mapped",
+    };
+    match &resource.body {
+        Body::Host(HostBlob::Ready {
+            mapped_at: Some(_), ..
+        }) => Err(refused("mapped already")),
+        Body::Host(HostBlob::Ready {
+            mappable: false, ..
+        }) => Err(refused("a blob without USE_MAPPABLE")),
+        Body::Host(HostBlob::Ready { blob, size, .. }) => match &blob.fd {
+            Some(fd) => Ok((Arc::clone(fd), blob.fd_offset, *size, blob.caching)),
+            None => Err(refused("a blob whose memory cannot be mapped")),
+        },
+        _ => Err(refused(resource.kind())),
+    }
+}
+
+pub(super) fn unmap(call: &Call<'_>, id: ResourceId) -> Result<Progress, Refusal> {
+    let mapping = mapping(call, id)?.ok_or(Refusal::WrongResource {
+        id,
+        is: "not mapped",
+        needs: "a mapped blob",
+    })?;
+    take_out(call, id, mapping)?;
+    Ok(Progress::ok())
+}
+
+/// Before a resource goes away: a driver should have unmapped it. When the VMM refuses, its place in the window
+/// stays taken.
+pub(super) fn unmap_if_mapped(call: &Call<'_>, id: ResourceId) -> Result<(), Refusal> {
+    if let Some(mapping) = mapping(call, id)?
+        && let Err(refusal) = take_out(call, id, mapping)
+    {
+        call.engine.complain(&call.exchange.header, &refusal);
+    }
+    Ok(())
+}
+
+/// Offset and length of a resource's mapping.
+fn mapping(call: &Call<'_>, id: ResourceId) -> Result<Option<(u64, u64)>, Refusal> {
+    match call.state()?.resource(id)?.body {
+        Body::Host(HostBlob::Ready {
+            mapped_at, size, ..
+        }) => Ok(mapped_at.map(|offset| (offset, size))),
+        _ => Ok(None),
+    }
+}
+
+fn take_out(call: &Call<'_>, id: ResourceId, (offset, length): (u64, u64)) -> Result<(), Refusal> {
+    // Waits for the VMM: no lock.
+    call.engine
+        .host()?
+        .unmap(offset, length)
+        .map_err(|error| Refusal::Host {
+            what: "unmap a blob",
+            error,
+        })?;
+    let mut state = call.state()?;
+    state.window.release(offset);
+    if let Body::Host(HostBlob::Ready { mapped_at, .. }) = &mut state.resource(id)?.body {
+        *mapped_at = None;
+    }
+    Ok(())
+}

@@ -1,0 +1,258 @@
+//! Contexts and capability sets: everything that a renderer has a say in, but for blobs.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use zerocopy::IntoBytes;
+
+use super::{Progress, Response, blob};
+use crate::budget::CONTEXTS;
+use crate::engine::{Call, ContextSlot, Engine, State};
+use crate::fence::{Gate, Timeline};
+use crate::refusal::Refusal;
+use crate::renderer::{
+    Blob, Completions, Context, ContextId, MapCaching, RendererError, ResourceId,
+};
+use crate::resource::{Body, HostBlob, Resource};
+use crate::screen::PixelMemory;
+use crate::wire;
+
+/// The context object behind its lock, which no call holds for long.
+pub(super) fn lock(handle: &Mutex<Box<dyn Context>>) -> MutexGuard<'_, Box<dyn Context>> {
+    handle.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The live context `id`.
+pub(super) fn slot(state: &State, id: ContextId) -> Result<&ContextSlot, Refusal> {
+    state.contexts.get(&id).ok_or(Refusal::NoContext(id))
+}
+
+pub(super) fn capset_info(call: &Call<'_>, get: &wire::GetCapsetInfo) -> Result<Progress, Refusal> {
+    let index = get.index.get();
+    let (_, info) = call
+        .engine
+        .capsets()
+        .nth(index as usize)
+        .ok_or(Refusal::BadValue {
+            what: "the index of the capability set",
+            value: u64::from(index),
+            must: "below num_capsets",
+        })?;
+    let reply = wire::CapsetInfoReply {
+        capset_id: info.id.into(),
+        max_version: info.max_version.into(),
+        max_size: info.max_size.into(),
+        padding: 0.into(),
+    };
+    Ok(Progress::Answer(Response {
+        kind: wire::RESP_OK_CAPSET_INFO,
+        body: reply.as_bytes().to_vec(),
+    }))
+}
+
+pub(super) fn capset(call: &Call<'_>, get: &wire::GetCapset) -> Result<Progress, Refusal> {
+    let (id, version) = (get.capset_id.get(), get.version.get());
+    let body = call
+        .engine
+        .capsets()
+        .find(|(_, info)| info.id == id)
+        .and_then(|(renderer, _)| renderer.capset(id, version))
+        .ok_or(Refusal::NoCapset(id))?;
+    Ok(Progress::Answer(Response {
+        kind: wire::RESP_OK_CAPSET,
+        body,
+    }))
+}
+
+pub(super) fn create(call: &Call<'_>, create: &wire::ContextCreate) -> Result<Progress, Refusal> {
+    let id = call.exchange.header.context_id.get();
+    let engine = call.engine;
+    let (generation, names_capset) = {
+        let mut state = call.state()?;
+        if id == 0 || state.contexts.contains_key(&id) {
+            return Err(Refusal::BadNewContext(id));
+        }
+        if state.contexts.len() >= CONTEXTS {
+            return Err(Refusal::Limit {
+                what: "contexts",
+                limit: CONTEXTS as u64,
+            });
+        }
+        let names_capset = state.acked_features & 1 << wire::F_CONTEXT_INIT != 0;
+        (state.serial(), names_capset)
+    };
+    // Without the feature the field means nothing.
+    let wanted = if names_capset {
+        create.context_init.get() & wire::CONTEXT_INIT_CAPSET_ID_MASK
+    } else {
+        0
+    };
+    let (renderer, info) = engine
+        .capsets()
+        .find(|(_, info)| match wanted {
+            // A context that names none is one of virgl.
+            0 => matches!(info.id, wire::CAPSET_VIRGL | wire::CAPSET_VIRGL2),
+            id => info.id == id,
+        })
+        .ok_or(Refusal::NoCapset(wanted))?;
+    let length = (create.name_length.get() as usize).min(create.debug_name.len());
+    let name = create.debug_name.get(..length).unwrap_or(&[]);
+    let name = name.split(|byte| *byte == 0).next().unwrap_or(&[]);
+    let name = String::from_utf8_lossy(name);
+    let reports = Arc::new(Reports {
+        engine: Weak::clone(&engine.me),
+        epoch: call.exchange.epoch,
+        generation,
+    });
+    let context = renderer.create_context(id, info.id, &name, reports)?;
+    // Should the device have been reset meanwhile, the context ends here, outside of the lock.
+    let slot = ContextSlot {
+        handle: Arc::new(Mutex::new(context)),
+        generation,
+    };
+    call.state()?.contexts.insert(id, slot);
+    Ok(Progress::ok())
+}
+
+pub(super) fn destroy(call: &Call<'_>) -> Result<Progress, Refusal> {
+    let id = call.exchange.header.context_id.get();
+    let engine = call.engine;
+    let slot = {
+        let mut state = call.state()?;
+        let slot = state.contexts.remove(&id).ok_or(Refusal::NoContext(id))?;
+        for resource in state.resources.values_mut() {
+            resource.contexts.retain(|context| *context != id);
+        }
+        slot
+    };
+    let generation = slot.generation;
+    drop(slot);
+    // What the renderer did not say at its end is said for it, so that no chain is lost.
+    if let Ok(mut state) = call.state() {
+        state.timelines.retire_context(id);
+    }
+    engine.deliver_all();
+    blob::abandon(engine, call.exchange.epoch, id, generation);
+    engine.run_parked();
+    if let Ok(mut state) = call.state() {
+        state.timelines.forget_rings(id);
+    }
+    Ok(Progress::ok())
+}
+
+pub(super) fn attach(call: &Call<'_>, id: ResourceId) -> Result<Progress, Refusal> {
+    let context = call.exchange.header.context_id.get();
+    let (handle, blob) = {
+        let mut state = call.state()?;
+        let handle = Arc::clone(&slot(&state, context)?.handle);
+        let resource = state.resource(id)?;
+        let blob = as_blob(resource);
+        if resource.contexts.contains(&context) {
+            return Ok(Progress::ok());
+        }
+        resource.contexts.push(context);
+        (handle, blob)
+    };
+    if let Some(blob) = blob {
+        lock(&handle).attach_resource(id, &blob);
+    }
+    Ok(Progress::ok())
+}
+
+/// What a context may know of a resource: a host blob as it is; of others their size, and their pixels where the host
+/// has them.
+fn as_blob(resource: &Resource) -> Option<Blob> {
+    let plain = |size, pixels| Blob {
+        fd: None,
+        fd_offset: 0,
+        size,
+        caching: MapCaching::Cached,
+        pixels,
+        origin: None,
+    };
+    match &resource.body {
+        Body::Host(HostBlob::Ready { blob, .. }) => Some(blob.clone()),
+        Body::Host(HostBlob::Pending { .. }) => None,
+        Body::Guest(guest) => Some(plain(guest.size, None)),
+        Body::Image(image) => {
+            let (_, length) = image.pixels.host_pages();
+            Some(plain(length as u64, Some(Arc::clone(&image.pixels) as _)))
+        }
+    }
+}
+
+pub(super) fn detach(call: &Call<'_>, id: ResourceId) -> Result<Progress, Refusal> {
+    let context = call.exchange.header.context_id.get();
+    let handle = {
+        let mut state = call.state()?;
+        let handle = Arc::clone(&slot(&state, context)?.handle);
+        let resource = state.resource(id)?;
+        let before = resource.contexts.len();
+        resource.contexts.retain(|attached| *attached != context);
+        (resource.contexts.len() < before).then_some(handle)
+    };
+    if let Some(handle) = handle {
+        lock(&handle).detach_resource(id);
+    }
+    Ok(Progress::ok())
+}
+
+pub(super) fn submit(call: &mut Call<'_>, commands: Vec<u8>) -> Result<Progress, Refusal> {
+    let id = call.exchange.header.context_id.get();
+    let ticket = call.exchange.ticket;
+    let fence = match ticket.timeline {
+        Timeline::Unordered => None,
+        Timeline::Global => Some(0),
+        Timeline::Ring(_, ring) => Some(ring),
+    };
+    let engine = call.engine;
+    let handle = {
+        let mut state = engine.at(call.exchange.epoch)?;
+        let handle = Arc::clone(&slot(&state, id)?.handle);
+        if let Some(ring) = fence {
+            // The fence may retire before the calls below return.
+            call.hold(&mut state, Gate::Fence(id, ring));
+        }
+        handle
+    };
+    let context = lock(&handle);
+    if !commands.is_empty() {
+        context.submit(commands);
+    }
+    if let Some(ring) = fence {
+        // The serial stands for the guest's fence id, which a guest may use twice.
+        context.fence(ring, ticket.serial);
+    }
+    Ok(Progress::ok())
+}
+
+/// Where one context object reports to.
+struct Reports {
+    engine: Weak<Engine>,
+    epoch: u64,
+    generation: u64,
+}
+
+impl Completions for Reports {
+    fn fence_retired(&self, context: ContextId, ring: u8, fence: u64) {
+        let Some(engine) = self.engine.upgrade() else {
+            return;
+        };
+        match engine.at(self.epoch) {
+            Ok(mut state) => state.timelines.retired(context, ring, fence),
+            Err(_) => return,
+        }
+        engine.deliver(Timeline::Ring(context, ring), None);
+        engine.deliver(Timeline::Global, None);
+    }
+
+    fn blob_created(
+        &self,
+        _context: ContextId,
+        resource: ResourceId,
+        result: Result<Blob, RendererError>,
+    ) {
+        if let Some(engine) = self.engine.upgrade() {
+            blob::created(&engine, self.epoch, self.generation, resource, result);
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! What monitors there are: `GET_DISPLAY_INFO`, `GET_EDID`.
+
+use zerocopy::{FromZeros, IntoBytes};
+
+use super::{Progress, Response};
+use crate::edid;
+use crate::engine::Call;
+use crate::refusal::Refusal;
+use crate::screen::{Monitor, Rect};
+use crate::wire::{self, DisplayOne, EDID_SPACE, EdidSize};
+
+/// The monitors of now: the screen's, if it decides about them.
+fn monitors(call: &Call<'_>) -> Result<Vec<Monitor>, Refusal> {
+    match call.engine.screen.monitors() {
+        Some(monitors) => Ok(monitors),
+        None => Ok(call.state()?.monitors.clone()),
+    }
+}
+
+pub(super) fn info(call: &Call<'_>) -> Result<Progress, Refusal> {
+    let monitors = monitors(call)?;
+    let mut modes = [DisplayOne::new_zeroed(); wire::MAX_SCANOUTS as usize];
+    let scanouts = call.engine.scanouts() as usize;
+    // Side by side, from left to right.
+    let mut x = 0_u32;
+    for (mode, monitor) in modes.iter_mut().zip(&monitors).take(scanouts) {
+        if !monitor.connected {
+            continue;
+        }
+        mode.rect = Rect {
+            x,
+            y: 0,
+            width: monitor.width,
+            height: monitor.height,
+        }
+        .into();
+        mode.enabled = 1.into();
+        x = x.saturating_add(monitor.width);
+    }
+    Ok(Progress::Answer(Response {
+        kind: wire::RESP_OK_DISPLAY_INFO,
+        body: modes.as_bytes().to_vec(),
+    }))
+}
+
+pub(super) fn edid(call: &Call<'_>, get: &wire::GetEdid) -> Result<Progress, Refusal> {
+    let scanout = get.scanout_id.get();
+    call.engine.check_scanout(scanout)?;
+    let mut edid = match call.engine.screen.edid(scanout) {
+        Some(edid) => edid,
+        None => {
+            let monitors = monitors(call)?;
+            let monitor = monitors.get(scanout as usize).ok_or(Refusal::NoScanout {
+                id: scanout,
+                count: monitors.len() as u32,
+            })?;
+            edid::describe(monitor, scanout)
+        }
+    };
+    if edid.len() > EDID_SPACE {
+        log::warn!(
+            "the screen's EDID has {} bytes, virtio-gpu has room for {EDID_SPACE}: the rest is cut",
+            edid.len()
+        );
+        edid.truncate(EDID_SPACE);
+    }
+    let size = EdidSize {
+        size: (edid.len() as u32).into(),
+        padding: 0.into(),
+    };
+    edid.resize(EDID_SPACE, 0);
+    let mut body = size.as_bytes().to_vec();
+    body.append(&mut edid);
+    Ok(Progress::Answer(Response {
+        kind: wire::RESP_OK_EDID,
+        body,
+    }))
+}

@@ -1,0 +1,173 @@
+//! 2D resources: create, back with guest pages, transfer; and what all resources have: unreference, UUID.
+
+use std::hash::{BuildHasher, RandomState};
+
+use super::{Progress, Response, blob};
+use crate::backing::Backing;
+use crate::budget::RESOURCES;
+use crate::engine::{Call, State};
+use crate::refusal::Refusal;
+use crate::renderer::ResourceId;
+use crate::resource::{Body, Image, Resource, Rows, check_inside, copy_rows};
+use crate::screen::{BYTES_PER_PIXEL, Rect};
+use crate::surface::Surface;
+use crate::wire;
+
+/// Fails unless a resource `id` can be made now.
+pub(super) fn check_new(state: &State, id: ResourceId) -> Result<(), Refusal> {
+    if id == 0 || state.resources.contains_key(&id) {
+        return Err(Refusal::BadNewResource(id));
+    }
+    if state.resources.len() >= RESOURCES {
+        return Err(Refusal::Limit {
+            what: "resources",
+            limit: RESOURCES as u64,
+        });
+    }
+    Ok(())
+}
+
+pub(super) fn create(call: &Call<'_>, create: &wire::CreateImage) -> Result<Progress, Refusal> {
+    let id = create.resource_id.get();
+    let (width, height) = (create.width.get(), create.height.get());
+    let format =
+        wire::pixel_format(create.format.get()).ok_or(Refusal::BadFormat(create.format.get()))?;
+    if width == 0 || height == 0 {
+        return Err(Refusal::BadValue {
+            what: "a side of the resource",
+            value: 0,
+            must: "at least 1",
+        });
+    }
+    check_new(&*call.state()?, id)?;
+    let bytes = u128::from(width) * u128::from(height) * u128::from(BYTES_PER_PIXEL);
+    let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+    let pixels = Surface::new(bytes, &call.engine.pools.pixels)?;
+    let image = Image {
+        pixels,
+        format,
+        width,
+        height,
+    };
+    call.state()?
+        .resources
+        .insert(id, Resource::new(Body::Image(image), None));
+    Ok(Progress::ok())
+}
+
+pub(super) fn unref(call: &Call<'_>, id: ResourceId) -> Result<Progress, Refusal> {
+    blob::unmap_if_mapped(call, id)?;
+    let (resource, contexts, off) = {
+        let mut state = call.state()?;
+        let resource = state.resources.remove(&id).ok_or(Refusal::NoResource(id))?;
+        let contexts: Vec<_> = resource
+            .contexts
+            .iter()
+            .filter_map(|context| state.contexts.get(context))
+            .map(|slot| slot.handle.clone())
+            .collect();
+        let mut off = 0_u16;
+        for (index, scanout) in state.scanouts.iter_mut().enumerate() {
+            if scanout.as_ref().is_some_and(|shown| shown.resource == id) {
+                *scanout = None;
+                off |= 1 << index;
+            }
+        }
+        (resource, contexts, off)
+    };
+    for scanout in (0..wire::MAX_SCANOUTS).filter(|index| off >> index & 1 != 0) {
+        call.engine.screen.set_scanout(scanout, None);
+    }
+    for context in contexts {
+        super::context::lock(&context).detach_resource(id);
+    }
+    drop(resource);
+    Ok(Progress::ok())
+}
+
+pub(super) fn attach_backing(
+    call: &Call<'_>,
+    id: ResourceId,
+    backing: Backing,
+) -> Result<Progress, Refusal> {
+    let mut state = call.state()?;
+    let resource = state.resource(id)?;
+    if let Body::Host(_) = resource.body {
+        return Err(Refusal::WrongResource {
+            id,
+            is: resource.kind(),
+            needs: "a 2D resource or a guest blob",
+        });
+    }
+    if resource.backing.is_some() {
+        return Err(Refusal::HasBacking(id));
+    }
+    if let Body::Guest(guest) = &resource.body {
+        backing.check(0, guest.size)?;
+    }
+    resource.backing = Some(backing.into());
+    Ok(Progress::ok())
+}
+
+pub(super) fn detach_backing(call: &Call<'_>, id: ResourceId) -> Result<Progress, Refusal> {
+    let mut state = call.state()?;
+    let resource = state.resource(id)?;
+    let backing = resource.backing.take().ok_or(Refusal::NoBacking(id))?;
+    drop(state);
+    drop(backing);
+    Ok(Progress::ok())
+}
+
+pub(super) fn transfer(
+    call: &Call<'_>,
+    transfer: &wire::TransferToHost,
+) -> Result<Progress, Refusal> {
+    let id = transfer.resource_id.get();
+    let rect = Rect::from(transfer.rect);
+    let (image, backing) = {
+        let mut state = call.state()?;
+        let resource = state.resource(id)?;
+        let image = match &resource.body {
+            Body::Image(image) => image.clone(),
+            // Its pixels are where they are: Linux sends transfers of cursor images that are blobs.
+            Body::Guest(_) | Body::Host(_) => return Ok(Progress::ok()),
+        };
+        let backing = resource.backing.clone().ok_or(Refusal::NoBacking(id))?;
+        (image, backing)
+    };
+    check_inside(rect, image.width, image.height)?;
+    let source = Rows {
+        offset: transfer.offset.get(),
+        stride: image.stride(),
+    };
+    copy_rows(
+        call.memory,
+        &backing,
+        source,
+        &image.pixels,
+        image.stride(),
+        rect,
+    )?;
+    Ok(Progress::ok())
+}
+
+pub(super) fn assign_uuid(call: &Call<'_>, id: ResourceId) -> Result<Progress, Refusal> {
+    let mut state = call.state()?;
+    let serial = state.serial();
+    let resource = state.resource(id)?;
+    let uuid = *resource.uuid.get_or_insert_with(|| random_uuid(serial));
+    Ok(Progress::Answer(Response {
+        kind: wire::RESP_OK_RESOURCE_UUID,
+        body: uuid.to_vec(),
+    }))
+}
+
+/// A version 4 UUID (RFC 9562 §5.4). Two randomly keyed hashes of a number that is never used twice.
+fn random_uuid(serial: u64) -> [u8; 16] {
+    let high = RandomState::new().hash_one(serial);
+    let low = RandomState::new().hash_one(serial);
+    let random = u128::from(high) << 64 | u128::from(low);
+    let version = random & !(0xf << 76) | 4 << 76;
+    let variant = version & !(3 << 62) | 2 << 62;
+    variant.to_be_bytes()
+}

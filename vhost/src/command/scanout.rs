@@ -1,0 +1,282 @@
+//! What the scanouts show: `SET_SCANOUT`, `SET_SCANOUT_BLOB`, `RESOURCE_FLUSH`.
+//!
+//! Pixels in host memory (2D resources, host blobs) go to the screen as they are. Pixels in guest memory have a
+//! [`Shadow`], filled by each flush with what it says has changed.
+
+use std::sync::Arc;
+
+use super::{Progress, Response};
+use crate::backing::Backing;
+use crate::engine::{Call, Scanout, State};
+use crate::fence::{Gate, Timeline};
+use crate::refusal::Refusal;
+use crate::renderer::ResourceId;
+use crate::resource::{Body, FrameLayout, HostBlob, Shadow, byte_of, check_inside, intersect};
+use crate::screen::{FlushState, Picture, PixelMemory, Rect, ScanoutId};
+use crate::wire;
+
+/// Fails unless `view` is a non-empty part of `width` × `height` pixels.
+fn check_view(view: Rect, width: u32, height: u32) -> Result<(), Refusal> {
+    if view.width == 0 || view.height == 0 {
+        return Err(Refusal::BadRect(view, width, height));
+    }
+    check_inside(view, width, height)
+}
+
+/// The part `view` of a framebuffer.
+fn picture(
+    memory: Arc<dyn PixelMemory>,
+    layout: FrameLayout,
+    view: Rect,
+) -> Result<Picture, Refusal> {
+    Ok(Picture {
+        memory,
+        offset: layout.offset + byte_of(view.x, view.y, layout.stride),
+        stride: u32::try_from(layout.stride).map_err(|_| Refusal::BadValue {
+            what: "the stride",
+            value: layout.stride,
+            must: "below 4 GiB",
+        })?,
+        width: view.width,
+        height: view.height,
+        format: layout.format,
+    })
+}
+
+/// Puts a new scanout in place, or turns it off, and tells the screen.
+fn show(
+    call: &Call<'_>,
+    scanout: ScanoutId,
+    shown: Option<(Scanout, Picture)>,
+) -> Result<Progress, Refusal> {
+    let (next, picture) = shown.unzip();
+    let last = {
+        let mut state = call.state()?;
+        match state.scanouts.get_mut(scanout as usize) {
+            Some(place) => std::mem::replace(place, next),
+            None => None,
+        }
+    };
+    call.engine.screen.set_scanout(scanout, picture.as_ref());
+    if call.state().is_err() {
+        // The reset may have spoken to the screen before this call did.
+        call.engine.screen.set_scanout(scanout, None);
+    }
+    drop(last);
+    Ok(Progress::ok())
+}
+
+pub(super) fn set(call: &Call<'_>, set: &wire::SetScanout) -> Result<Progress, Refusal> {
+    let scanout = set.scanout_id.get();
+    let id = set.resource_id.get();
+    let view = Rect::from(set.rect);
+    call.engine.check_scanout(scanout)?;
+    if id == 0 {
+        return show(call, scanout, None);
+    }
+    let image = {
+        let mut state = call.state()?;
+        let resource = state.resource(id)?;
+        match &resource.body {
+            Body::Image(image) => image.clone(),
+            _ => {
+                return Err(Refusal::WrongResource {
+                    id,
+                    is: resource.kind(),
+                    needs: "a 2D resource (SET_SCANOUT_BLOB shows blobs)",
+                });
+            }
+        }
+    };
+    check_view(view, image.width, image.height)?;
+    let layout = FrameLayout {
+        offset: 0,
+        stride: image.stride(),
+        width: image.width,
+        height: image.height,
+        format: image.format,
+    };
+    let picture = picture(image.pixels, layout, view)?;
+    let next = Scanout {
+        resource: id,
+        view,
+        shadow: None,
+        stale: false,
+    };
+    show(call, scanout, Some((next, picture)))
+}
+
+/// Where a blob's pixels are read from.
+enum Source {
+    Host(Arc<dyn PixelMemory>),
+    Guest(Option<Arc<Shadow>>),
+}
+
+pub(super) fn set_blob(call: &Call<'_>, set: &wire::SetScanoutBlob) -> Result<Progress, Refusal> {
+    let scanout = set.scanout_id.get();
+    let id = set.resource_id.get();
+    let view = Rect::from(set.rect);
+    call.engine.check_scanout(scanout)?;
+    if id == 0 {
+        return show(call, scanout, None);
+    }
+    let format =
+        wire::pixel_format(set.format.get()).ok_or(Refusal::BadFormat(set.format.get()))?;
+    let ([stride, ..], [offset, ..]) = (set.strides, set.offsets);
+    let layout = FrameLayout {
+        offset: u64::from(offset.get()),
+        stride: u64::from(stride.get()),
+        width: set.width.get(),
+        height: set.height.get(),
+        format,
+    };
+    let (source, size) = blob_source(&mut *call.state()?, id)?;
+    layout.check(size)?;
+    check_view(view, layout.width, layout.height)?;
+    let (next, picture) = match source {
+        Source::Host(memory) => {
+            let next = Scanout {
+                resource: id,
+                view,
+                shadow: None,
+                stale: false,
+            };
+            (next, picture(memory, layout, view)?)
+        }
+        Source::Guest(last) => {
+            let shadow = match last.filter(|shadow| shadow.layout == layout) {
+                Some(shadow) => shadow,
+                None => new_shadow(call, id, layout)?,
+            };
+            let packed = FrameLayout {
+                offset: 0,
+                stride: shadow.stride(),
+                ..layout
+            };
+            let picture = picture(Arc::clone(&shadow.pixels) as _, packed, view)?;
+            let next = Scanout {
+                resource: id,
+                view,
+                shadow: Some(shadow),
+                stale: true,
+            };
+            (next, picture)
+        }
+    };
+    show(call, scanout, Some((next, picture)))
+}
+
+fn blob_source(state: &mut State, id: ResourceId) -> Result<(Source, u64), Refusal> {
+    let resource = state.resource(id)?;
+    match &resource.body {
+        Body::Guest(guest) => Ok((Source::Guest(guest.shadow.clone()), guest.size)),
+        Body::Host(HostBlob::Ready { blob, size, .. }) => match &blob.pixels {
+            Some(pixels) => Ok((Source::Host(Arc::clone(pixels)), *size)),
+            None => Err(Refusal::WrongResource {
+                id,
+                is: "a host blob that the host cannot read",
+                needs: "one in host-visible memory",
+            }),
+        },
+        Body::Image(_) | Body::Host(HostBlob::Pending { .. }) => Err(Refusal::WrongResource {
+            id,
+            is: resource.kind(),
+            needs: "a blob (SET_SCANOUT shows 2D resources)",
+        }),
+    }
+}
+
+/// Makes a shadow and leaves it with the blob, for the next page flip to the same framebuffer.
+fn new_shadow(
+    call: &Call<'_>,
+    id: ResourceId,
+    layout: FrameLayout,
+) -> Result<Arc<Shadow>, Refusal> {
+    let shadow = Shadow::new(layout, &call.engine.pools.pixels)?;
+    if let Body::Guest(guest) = &mut call.state()?.resource(id)?.body {
+        guest.shadow = Some(Arc::clone(&shadow));
+    }
+    Ok(shadow)
+}
+
+/// What a flush does to one scanout.
+struct Part {
+    scanout: ScanoutId,
+    /// In coordinates of the framebuffer.
+    damage: Rect,
+    view: Rect,
+    shadow: Option<(Arc<Shadow>, Arc<Backing>)>,
+}
+
+type Parts = [Option<Part>; wire::MAX_SCANOUTS as usize];
+
+/// Which scanouts show `id`, and what of `rect` they show.
+fn plan(state: &mut State, id: ResourceId, rect: Rect) -> Result<Parts, Refusal> {
+    let resource = state.resources.get(&id).ok_or(Refusal::NoResource(id))?;
+    if let Body::Image(image) = &resource.body {
+        check_inside(rect, image.width, image.height)?;
+    }
+    let mut parts: Parts = [const { None }; wire::MAX_SCANOUTS as usize];
+    for ((index, scanout), part) in (0..).zip(&mut state.scanouts).zip(&mut parts) {
+        let Some(shown) = scanout.as_mut().filter(|shown| shown.resource == id) else {
+            continue;
+        };
+        let damage = if shown.stale {
+            Some(shown.view)
+        } else {
+            intersect(rect, shown.view)
+        };
+        let Some(damage) = damage else {
+            continue;
+        };
+        let shadow = match &shown.shadow {
+            Some(shadow) => {
+                let backing = resource.backing.clone().ok_or(Refusal::NoBacking(id))?;
+                Some((Arc::clone(shadow), backing))
+            }
+            None => None,
+        };
+        shown.stale = false;
+        *part = Some(Part {
+            scanout: index,
+            damage,
+            view: shown.view,
+            shadow,
+        });
+    }
+    Ok(parts)
+}
+
+pub(super) fn flush(call: &mut Call<'_>, flush: &wire::ResourceFlush) -> Result<Progress, Refusal> {
+    let id = flush.resource_id.get();
+    let parts = plan(&mut *call.state()?, id, flush.rect.into())?;
+    for part in parts.iter().flatten() {
+        if let Some((shadow, backing)) = &part.shadow {
+            shadow.gather(call.memory, backing, part.damage)?;
+        }
+    }
+    let shown = parts
+        .iter()
+        .flatten()
+        .fold(0, |mask, part| mask | 1 << part.scanout);
+    let fenced = call.exchange.ticket.timeline != Timeline::Unordered;
+    if fenced && shown != 0 {
+        // The screen may say that it is done before the call below returns.
+        let engine = call.engine;
+        let mut state = engine.at(call.exchange.epoch)?;
+        call.hold(&mut state, Gate::Flush(shown));
+    }
+    for part in parts.iter().flatten() {
+        let token = fenced.then(|| call.exchange.ticket.flush_token(part.scanout));
+        let damage = Rect {
+            x: part.damage.x - part.view.x,
+            y: part.damage.y - part.view.y,
+            ..part.damage
+        };
+        let state = call.engine.screen.flush(part.scanout, damage, token);
+        if let (FlushState::Done, Some(token)) = (state, token) {
+            call.state()?.timelines.flushed(token);
+        }
+    }
+    Ok(Progress::Answer(Response::ok()))
+}

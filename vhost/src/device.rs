@@ -1,0 +1,275 @@
+//! The device: takes descriptor chains, answers them.
+//!
+//! A transport makes one [`Device`] per VM connection, gives it a [`Host`] to call back and the guest's memory, and
+//! hands it every available chain of the control queue ([`Device::control`]) and of the cursor queue
+//! ([`Device::cursor`]). One thread per queue; everything else may be called from any thread at any time.
+//!
+//! What a guest can make the device keep is limited by [`crate::budget`].
+
+use std::ops::Deref;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+
+use virtio_queue::DescriptorChain;
+use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
+use zerocopy::{FromZeros, IntoBytes};
+
+use crate::chain;
+use crate::command::Command;
+use crate::engine::Engine;
+use crate::refusal::Refusal;
+use crate::renderer::Renderer;
+use crate::screen::{FlushToken, Monitor, ScanoutId, ScanoutSink};
+use crate::wire::{self, Config, Header};
+
+/// Fixed properties of a device.
+#[derive(Clone, Debug)]
+pub struct DeviceOptions {
+    /// The monitors at start, one per scanout (1 to 16).
+    pub monitors: Vec<Monitor>,
+    /// Size in bytes of the host-visible window (a power of two); 0 = no window, no mappable host blobs.
+    pub host_visible_size: u64,
+    /// Alignment in bytes of blob sizes and map offsets, offered when above 4096 (`VIRTIO_GPU_F_BLOB_ALIGNMENT`).
+    pub blob_alignment: u32,
+}
+
+/// Which virtqueue a chain came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Queue {
+    /// Virtqueue 0.
+    Control,
+    /// Virtqueue 1.
+    Cursor,
+}
+
+/// What became of a chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Outcome {
+    /// Answered: put it on the used ring with this many bytes written.
+    Done {
+        /// Bytes written into the device-writable part.
+        written: u32,
+    },
+    /// The answer comes later, through [`Host::complete`].
+    Held,
+}
+
+/// What a device needs from its transport. Callable from any thread, also from inside [`Device::control`] on the
+/// thread that called it; the device holds no lock of its state while it calls.
+pub trait Host: Send + Sync {
+    /// A held chain was answered: put `head` on `queue`'s used ring and notify the guest.
+    fn complete(&self, queue: Queue, head: u16, written: u32);
+
+    /// The config space changed: send a configuration change notification.
+    fn config_changed(&self);
+
+    /// Maps `len` bytes of `fd` at `fd_offset` into the host-visible window at `window_offset`.
+    /// Returns after the mapping is visible to the guest.
+    ///
+    /// # Errors
+    /// What the VMM or the channel answered.
+    fn map(
+        &self,
+        window_offset: u64,
+        fd: BorrowedFd<'_>,
+        fd_offset: u64,
+        len: u64,
+    ) -> std::io::Result<()>;
+
+    /// Takes `len` bytes at `window_offset` out of the window.
+    ///
+    /// # Errors
+    /// What the VMM or the channel answered.
+    fn unmap(&self, window_offset: u64, len: u64) -> std::io::Result<()>;
+}
+
+/// What a device keeps for its guest at the moment; all zero after a reset.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Live resources.
+    pub resources: usize,
+    /// Live contexts.
+    pub contexts: usize,
+    /// Blobs in the host-visible window.
+    pub mappings: usize,
+    /// Commands that are not answered.
+    pub held: usize,
+    /// Bytes of pixel memory, also that which only the screen still holds.
+    pub pixel_bytes: u64,
+    /// Guest memory pieces of all backings.
+    pub backing_entries: u64,
+}
+
+/// A virtio-gpu device.
+pub struct Device {
+    engine: Arc<Engine>,
+}
+
+impl Device {
+    /// Makes a device in its reset state.
+    pub fn new(
+        options: DeviceOptions,
+        screen: Arc<dyn ScanoutSink>,
+        renderers: Vec<Arc<dyn Renderer>>,
+    ) -> Self {
+        Self {
+            engine: Engine::new(options, screen, renderers),
+        }
+    }
+
+    /// Plugs the transport in. Done once, before the first chain.
+    pub fn set_host(&self, host: Arc<dyn Host>) {
+        self.engine.set_host(host);
+    }
+
+    /// The virtio-gpu feature bits on offer (bits 0 to 23; no transport or ring features).
+    ///
+    /// Blobs need no renderer: without 3D, Linux takes its framebuffers from guest blobs and spares the transfers.
+    pub fn features(&self) -> u64 {
+        let mut features =
+            1 << wire::F_EDID | 1 << wire::F_RESOURCE_UUID | 1 << wire::F_RESOURCE_BLOB;
+        if self.engine.capsets().next().is_some() {
+            features |= 1 << wire::F_VIRGL | 1 << wire::F_CONTEXT_INIT;
+        }
+        if self.engine.options.blob_alignment > 4096 {
+            features |= 1 << wire::F_BLOB_ALIGNMENT;
+        }
+        features
+    }
+
+    /// The driver accepted these feature bits.
+    pub fn set_acked_features(&self, features: u64) {
+        self.engine.state().acked_features = features;
+    }
+
+    /// Replaces the guest memory that later answers of held chains go to.
+    pub fn set_memory(&self, memory: GuestMemoryAtomic<GuestMemoryMmap>) {
+        self.engine.set_memory(memory);
+    }
+
+    /// Copies the config space from `offset` on (virtio-v1.4 §5.7.4); bytes past its end are zero.
+    pub fn read_config(&self, offset: u32, into: &mut [u8]) {
+        let config = Config {
+            events_read: self.engine.state().events_read.into(),
+            events_clear: 0.into(),
+            num_scanouts: self.engine.scanouts().into(),
+            num_capsets: (self.engine.capsets().count() as u32).into(),
+            blob_alignment: self.engine.options.blob_alignment.into(),
+        };
+        into.fill(0);
+        let from = config.as_bytes().get(offset as usize..).unwrap_or(&[]);
+        for (to, byte) in into.iter_mut().zip(from) {
+            *to = *byte;
+        }
+    }
+
+    /// The driver wrote `bytes` at `offset`; only `events_clear` has an effect.
+    pub fn write_config(&self, offset: u32, bytes: &[u8]) {
+        let mut config = Config::new_zeroed();
+        let place = config.as_mut_bytes().get_mut(offset as usize..);
+        for (to, byte) in place.unwrap_or(&mut []).iter_mut().zip(bytes) {
+            *to = *byte;
+        }
+        self.engine.state().events_read &= !config.events_clear.get();
+    }
+
+    /// Handles one chain of the control queue.
+    pub fn control<M>(&self, memory: &GuestMemoryMmap, chain: DescriptorChain<M>) -> Outcome
+    where
+        M: Deref<Target = GuestMemoryMmap> + Clone,
+    {
+        self.handle(Queue::Control, memory, chain)
+    }
+
+    /// Handles one chain of the cursor queue.
+    pub fn cursor<M>(&self, memory: &GuestMemoryMmap, chain: DescriptorChain<M>) -> Outcome
+    where
+        M: Deref<Target = GuestMemoryMmap> + Clone,
+    {
+        self.handle(Queue::Cursor, memory, chain)
+    }
+
+    fn handle<M>(
+        &self,
+        queue: Queue,
+        memory: &GuestMemoryMmap,
+        chain: DescriptorChain<M>,
+    ) -> Outcome
+    where
+        M: Deref<Target = GuestMemoryMmap> + Clone,
+    {
+        let engine = &self.engine;
+        let head = chain.head_index();
+        let (mut request, space) = chain::open(memory, chain);
+        let room = space.room();
+        let (header, refusal) = match request.take::<Header>() {
+            Ok(header) => (header, None),
+            Err(refusal) => (Header::new_zeroed(), Some(refusal)),
+        };
+        let exchange = engine.begin(queue, head, header, space);
+        if let Some(refusal) = refusal {
+            return engine.refuse(memory, exchange, &refusal);
+        }
+        match Command::parse(queue, &header, &mut request, memory, engine) {
+            Ok(command) => {
+                let need = command.answer_size();
+                if room < need {
+                    // Nothing is done that the driver could not learn of.
+                    let refusal = Refusal::NoRoom { need, have: room };
+                    return engine.refuse(memory, exchange, &refusal);
+                }
+                engine.run(memory, exchange, command)
+            }
+            Err(refusal) => engine.refuse(memory, exchange, &refusal),
+        }
+    }
+
+    /// A monitor changed (the window was resized, plugged, unplugged): tells the guest.
+    pub fn set_monitor(&self, scanout: ScanoutId, monitor: Monitor) {
+        {
+            let mut state = self.engine.state();
+            let Some(place) = state.monitors.get_mut(scanout as usize) else {
+                log::error!("there is no scanout {scanout} whose monitor could change");
+                return;
+            };
+            if *place == monitor {
+                return;
+            }
+            *place = monitor;
+            state.events_read |= wire::EVENT_DISPLAY;
+        }
+        match self.engine.host() {
+            Ok(host) => host.config_changed(),
+            // Before the transport is there, no guest is; it will read the new state first.
+            Err(refusal) => log::debug!("a monitor changed early: {refusal}"),
+        }
+    }
+
+    /// The screen has read the pixels of this flush.
+    pub fn flush_done(&self, token: FlushToken) {
+        let timeline = self.engine.state().timelines.flushed(token);
+        if let Some(timeline) = timeline {
+            self.engine.deliver(timeline, None);
+        }
+    }
+
+    /// What the guest has made so far.
+    pub fn usage(&self) -> Usage {
+        let state = self.engine.state();
+        Usage {
+            resources: state.resources.len(),
+            contexts: state.contexts.len(),
+            mappings: state.window.mappings(),
+            held: state.timelines.len(),
+            pixel_bytes: self.engine.pools.pixels.used(),
+            backing_entries: self.engine.pools.entries.used(),
+        }
+    }
+
+    /// Device reset: every resource, scanout, context and held chain is gone; nothing held is answered any more.
+    /// The VMM has dropped the window's mappings by itself.
+    pub fn reset(&self) {
+        self.engine.reset();
+    }
+}

@@ -1,0 +1,419 @@
+//! The inside of a device: its state, and the way of a command from arrival to answer.
+//!
+//! [`Engine::run`] executes a command on the thread of its queue. What it cannot answer at once it holds
+//! ([`Call::hold`], see [`crate::fence`]) or parks (see [`crate::parking`]); such a command is answered later from
+//! the thread that brings the missing piece, through [`Host::complete`].
+//!
+//! # Locks
+//!
+//! There is one state lock. It is never held while the device calls out: not to the [`Host`] (which waits for the
+//! VMM, which may be calling us), not to the screen or a renderer (which may call back), and not while pixels are
+//! copied. Between two critical sections a reset may come in; [`Engine::at`] gives a command the state only if
+//! there was none.
+
+mod answer;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::Duration;
+
+use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
+
+use crate::budget::Pools;
+use crate::chain::AnswerSpace;
+use crate::command::{self, Command, Progress};
+use crate::complaints::Complaints;
+use crate::device::{DeviceOptions, Host, Outcome, Queue};
+use crate::fence::{Gate, Held, Ticket, Timeline, Timelines};
+use crate::parking::{Parking, Work};
+use crate::refusal::Refusal;
+use crate::renderer::{CapsetInfo, Context, ContextId, Renderer, ResourceId};
+use crate::resource::{Body, HostBlob, Resource, Shadow};
+use crate::screen::{Monitor, Rect, ScanoutSink};
+use crate::window::Window;
+use crate::wire::{self, Header};
+
+/// How long a reset waits for answers that are on their way to the transport.
+const RESET_PATIENCE: Duration = Duration::from_millis(100);
+
+/// Bytes of the longest answer of a command that can be held before it is done: a UUID behind a header.
+const LATE_ANSWER: u64 = 40;
+
+/// One command on its way.
+pub(crate) struct Exchange {
+    pub(crate) header: Header,
+    pub(crate) ticket: Ticket,
+    /// The reset count at its arrival.
+    pub(crate) epoch: u64,
+    queue: Queue,
+    head: u16,
+    /// Where the answer goes; taken when the command is held.
+    space: Option<AnswerSpace>,
+    /// Whether the thread of the queue is still in this command, and can answer by returning.
+    on_queue: bool,
+}
+
+/// What a scanout shows.
+pub(crate) struct Scanout {
+    pub(crate) resource: ResourceId,
+    /// The part of the framebuffer shown.
+    pub(crate) view: Rect,
+    /// The host copy, when the pixels are in guest memory.
+    pub(crate) shadow: Option<Arc<Shadow>>,
+    /// The shadow is older than the guest's pixels outside of the damage.
+    pub(crate) stale: bool,
+}
+
+/// A live context. A lock of its own, since calls may come from more than one thread; all of them return at once.
+pub(crate) struct ContextSlot {
+    pub(crate) handle: Arc<Mutex<Box<dyn Context>>>,
+    /// Tells this context object from an earlier one of the same id.
+    pub(crate) generation: u64,
+}
+
+/// What the guest has made.
+pub(crate) struct State {
+    pub(crate) epoch: u64,
+    next_serial: u64,
+    pub(crate) acked_features: u64,
+    pub(crate) events_read: u32,
+    pub(crate) monitors: Vec<Monitor>,
+    pub(crate) resources: HashMap<ResourceId, Resource>,
+    pub(crate) scanouts: [Option<Scanout>; wire::MAX_SCANOUTS as usize],
+    pub(crate) contexts: HashMap<ContextId, ContextSlot>,
+    pub(crate) window: Window,
+    pub(crate) timelines: Timelines,
+    pub(crate) parking: Parking,
+    /// A thread is in [`Engine::run_parked`].
+    runs_parked: bool,
+    /// Answers between [`Timelines::pop`] and the return of [`Host::complete`].
+    delivering: usize,
+}
+
+impl State {
+    /// A number that was never used before.
+    pub(crate) fn serial(&mut self) -> u64 {
+        self.next_serial += 1;
+        self.next_serial
+    }
+
+    /// The resource `id`.
+    pub(crate) fn resource(&mut self, id: ResourceId) -> Result<&mut Resource, Refusal> {
+        self.resources.get_mut(&id).ok_or(Refusal::NoResource(id))
+    }
+
+    fn is_pending(&self, id: ResourceId) -> bool {
+        self.resources
+            .get(&id)
+            .is_some_and(|resource| matches!(resource.body, Body::Host(HostBlob::Pending { .. })))
+    }
+}
+
+/// The inside of a [`crate::device::Device`].
+pub(crate) struct Engine {
+    pub(crate) options: DeviceOptions,
+    pub(crate) screen: Arc<dyn ScanoutSink>,
+    renderers: Vec<Arc<dyn Renderer>>,
+    pub(crate) pools: Pools,
+    pub(crate) complaints: Complaints,
+    pub(crate) me: Weak<Self>,
+    host: OnceLock<Arc<dyn Host>>,
+    memory: Mutex<Option<GuestMemoryAtomic<GuestMemoryMmap>>>,
+    state: Mutex<State>,
+    delivered: Condvar,
+}
+
+/// What a command's code works with.
+pub(crate) struct Call<'a> {
+    pub(crate) engine: &'a Engine,
+    pub(crate) memory: &'a GuestMemoryMmap,
+    pub(crate) exchange: &'a mut Exchange,
+}
+
+impl Call<'_> {
+    /// The state, unless the device was reset since the command came.
+    pub(crate) fn state(&self) -> Result<MutexGuard<'_, State>, Refusal> {
+        self.engine.at(self.exchange.epoch)
+    }
+
+    /// Keeps the chain for a later answer, which waits for `gate` too. Does nothing but set the gate when it is
+    /// kept already.
+    pub(crate) fn hold(&mut self, state: &mut State, gate: Gate) {
+        if let Some(mut space) = self.exchange.space.take() {
+            space.shrink_to(LATE_ANSWER);
+            let held = Held {
+                serial: self.exchange.ticket.serial,
+                queue: self.exchange.queue,
+                head: self.exchange.head,
+                header: self.exchange.header,
+                space,
+                response: None,
+                gate,
+            };
+            state.timelines.push(self.exchange.ticket.timeline, held);
+        } else if let Some(held) = state.timelines.find(self.exchange.ticket) {
+            held.gate = gate;
+        }
+    }
+}
+
+impl Engine {
+    pub(crate) fn new(
+        mut options: DeviceOptions,
+        screen: Arc<dyn ScanoutSink>,
+        renderers: Vec<Arc<dyn Renderer>>,
+    ) -> Arc<Self> {
+        let most = wire::MAX_SCANOUTS as usize;
+        if options.monitors.len() > most {
+            log::warn!(
+                "{} monitors wanted, virtio-gpu has {most}: the others are left out",
+                options.monitors.len()
+            );
+            options.monitors.truncate(most);
+        }
+        let state = State {
+            epoch: 0,
+            next_serial: 0,
+            acked_features: 0,
+            events_read: 0,
+            monitors: options.monitors.clone(),
+            resources: HashMap::new(),
+            scanouts: [const { None }; wire::MAX_SCANOUTS as usize],
+            contexts: HashMap::new(),
+            window: Window::new(
+                options.host_visible_size,
+                u64::from(options.blob_alignment.max(4096)),
+            ),
+            timelines: Timelines::default(),
+            parking: Parking::default(),
+            runs_parked: false,
+            delivering: 0,
+        };
+        Arc::new_cyclic(|me| Self {
+            options,
+            screen,
+            renderers,
+            pools: Pools::new(),
+            complaints: Complaints::new(),
+            me: Weak::clone(me),
+            host: OnceLock::new(),
+            memory: Mutex::new(None),
+            state: Mutex::new(state),
+            delivered: Condvar::new(),
+        })
+    }
+
+    pub(crate) fn set_host(&self, host: Arc<dyn Host>) {
+        if self.host.set(host).is_err() {
+            log::error!("a second transport was plugged into a device; the first one stays");
+        }
+    }
+
+    pub(crate) fn host(&self) -> Result<&Arc<dyn Host>, Refusal> {
+        self.host.get().ok_or(Refusal::NoHost)
+    }
+
+    pub(crate) fn set_memory(&self, memory: GuestMemoryAtomic<GuestMemoryMmap>) {
+        *self.memory.lock().unwrap_or_else(PoisonError::into_inner) = Some(memory);
+    }
+
+    /// The state of now.
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The state, unless the device was reset since `epoch`.
+    pub(crate) fn at(&self, epoch: u64) -> Result<MutexGuard<'_, State>, Refusal> {
+        let state = self.state();
+        if state.epoch == epoch {
+            Ok(state)
+        } else {
+            Err(Refusal::Reset)
+        }
+    }
+
+    /// Number of scanouts.
+    pub(crate) fn scanouts(&self) -> u32 {
+        // At most 16, see `new`; the spec wants at least one.
+        self.options.monitors.len().max(1) as u32
+    }
+
+    /// Fails unless `id` is one of the device's scanouts.
+    pub(crate) fn check_scanout(&self, id: u32) -> Result<(), Refusal> {
+        let count = self.scanouts();
+        if id < count {
+            Ok(())
+        } else {
+            Err(Refusal::NoScanout { id, count })
+        }
+    }
+
+    /// All capability sets, with the renderer of each.
+    pub(crate) fn capsets(&self) -> impl Iterator<Item = (&Arc<dyn Renderer>, &CapsetInfo)> {
+        self.renderers
+            .iter()
+            .flat_map(|renderer| renderer.capsets().iter().map(move |info| (renderer, info)))
+    }
+
+    /// Starts the exchange of a chain whose header was read.
+    pub(crate) fn begin(
+        &self,
+        queue: Queue,
+        head: u16,
+        header: Header,
+        space: AnswerSpace,
+    ) -> Exchange {
+        let timeline = match queue {
+            Queue::Control => Timeline::of(&header),
+            // A cursor waits for nothing; drivers put no fences on it.
+            Queue::Cursor => Timeline::Unordered,
+        };
+        let mut state = self.state();
+        Exchange {
+            header,
+            ticket: Ticket {
+                serial: state.serial(),
+                timeline,
+            },
+            epoch: state.epoch,
+            queue,
+            head,
+            space: Some(space),
+            on_queue: true,
+        }
+    }
+
+    /// Carries out a command, now or, when it has to wait for a blob, later.
+    pub(crate) fn run(
+        &self,
+        memory: &GuestMemoryMmap,
+        mut exchange: Exchange,
+        command: Command,
+    ) -> Outcome {
+        let keys = command.keys(exchange.header.context_id.get());
+        {
+            let mut state = self.state();
+            let waits = state.parking.holds_up(&keys)
+                || (command.needs_its_resource()
+                    && keys.resource.is_some_and(|id| state.is_pending(id)));
+            if waits {
+                match self.pools.parked.charge(command.bytes()) {
+                    Some(charge) => {
+                        exchange.on_queue = false;
+                        let mut call = Call {
+                            engine: self,
+                            memory,
+                            exchange: &mut exchange,
+                        };
+                        call.hold(&mut state, Gate::Open);
+                        let work = Work {
+                            exchange,
+                            command,
+                            _charge: charge,
+                        };
+                        state.parking.park(keys, work);
+                        return Outcome::Held;
+                    }
+                    None => {
+                        drop(state);
+                        let refusal = Refusal::Limit {
+                            what: "bytes of commands that wait for a blob",
+                            limit: crate::budget::PARKED_BYTES,
+                        };
+                        return self.refuse(memory, exchange, &refusal);
+                    }
+                }
+            }
+        }
+        self.execute(memory, exchange, command)
+    }
+
+    fn execute(
+        &self,
+        memory: &GuestMemoryMmap,
+        mut exchange: Exchange,
+        command: Command,
+    ) -> Outcome {
+        let mut call = Call {
+            engine: self,
+            memory,
+            exchange: &mut exchange,
+        };
+        match command::execute(&mut call, command) {
+            Ok(Progress::Answer(response)) => self.finish(memory, exchange, response),
+            Ok(Progress::Held) => Outcome::Held,
+            Err(refusal) => self.refuse(memory, exchange, &refusal),
+        }
+    }
+
+    /// Runs every parked command that can go on. One thread at a time does so: a call that comes while another one is
+    /// at it, also from inside a command that it runs, leaves the work to that one.
+    pub(crate) fn run_parked(&self) {
+        {
+            let mut state = self.state();
+            if state.runs_parked {
+                return;
+            }
+            state.runs_parked = true;
+        }
+        loop {
+            let mut state = self.state();
+            let mut parking = std::mem::take(&mut state.parking);
+            let work = parking.take(|id| state.is_pending(id));
+            state.parking = parking;
+            // Under the same lock as the look: what can go on later has a later call.
+            state.runs_parked = work.is_some();
+            drop(state);
+            let Some(work) = work else {
+                return;
+            };
+            let serial = work.exchange.ticket.serial;
+            match self.guest_memory() {
+                Some(memory) => {
+                    // `on_queue` is false: the answer goes through the host, and this is `Held`.
+                    let _held = self.execute(&memory.memory(), work.exchange, work.command);
+                }
+                None => self.complaints.warn(format_args!(
+                    "a parked command has no guest memory to answer in"
+                )),
+            }
+            self.state().parking.finished(serial);
+        }
+    }
+
+    fn guest_memory(&self) -> Option<GuestMemoryAtomic<GuestMemoryMmap>> {
+        self.memory
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Forgets everything that the guest made.
+    pub(crate) fn reset(&self) {
+        let mut state = self.state();
+        state.epoch += 1;
+        state.acked_features = 0;
+        state.events_read = 0;
+        let resources = std::mem::take(&mut state.resources);
+        let contexts = std::mem::take(&mut state.contexts);
+        let timelines = std::mem::take(&mut state.timelines);
+        let parking = std::mem::take(&mut state.parking);
+        let scanouts = std::mem::replace(&mut state.scanouts, [const { None }; 16]);
+        state.window.clear();
+        // An answer that is past the point of forgetting must reach the transport before the driver's next life.
+        let (state, timeout) = self
+            .delivered
+            .wait_timeout_while(state, RESET_PATIENCE, |state| state.delivering > 0)
+            .unwrap_or_else(PoisonError::into_inner);
+        drop(state);
+        if timeout.timed_out() {
+            log::warn!("a reset did not wait any longer for an answer in the transport");
+        }
+        for (id, _) in (0..self.scanouts()).zip(&scanouts) {
+            self.screen.set_scanout(id, None);
+            self.screen.set_cursor(id, None, 0, 0);
+        }
+        // Contexts end here, outside of every lock: ending one may report its fences, which no one waits for now.
+        drop((parking, timelines, contexts, resources, scanouts));
+    }
+}

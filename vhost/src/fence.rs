@@ -1,0 +1,243 @@
+//! Commands that are answered later, and the order in which fences may be answered.
+//!
+//! A driver signals fence N of a timeline when it sees N answered, and every earlier fence of that timeline with
+//! it. So the answers of fenced commands leave in order within a timeline, and without any order between
+//! two: [`Timelines`] is one first-in-first-out queue for each. A command enters its queue as soon as it is clear that
+//! it cannot be answered at once, in the order of arrival, and leaves when it has its response, its [`Gate`] is open
+//! and nothing is before it. Commands without a fence are in no order.
+//!
+//! A timeline is a ring of a context (`VIRTIO_GPU_FLAG_INFO_RING_IDX`), or the one global timeline of all fences
+//! without a ring (virtio-v1.4 §5.7.6.7).
+
+use std::collections::{HashMap, VecDeque};
+
+use crate::chain::AnswerSpace;
+use crate::command::Response;
+use crate::device::Queue;
+use crate::renderer::ContextId;
+use crate::screen::{FlushToken, ScanoutId};
+use crate::wire::{FLAG_FENCE, FLAG_INFO_RING_IDX, Header};
+
+/// What orders an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Timeline {
+    /// Nothing: no fence.
+    Unordered,
+    /// The fences without a ring.
+    Global,
+    /// The fences of one ring.
+    Ring(ContextId, u8),
+}
+
+impl Timeline {
+    /// The timeline of a command.
+    pub(crate) fn of(header: &Header) -> Self {
+        let flags = header.flags.get();
+        if flags & FLAG_FENCE == 0 {
+            Self::Unordered
+        } else if flags & FLAG_INFO_RING_IDX == 0 {
+            Self::Global
+        } else {
+            Self::Ring(header.context_id.get(), header.ring_index)
+        }
+    }
+}
+
+/// Names a command for as long as it is not answered. Serials are never used twice, not even over a reset: a
+/// late word about a forgotten command finds nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ticket {
+    pub(crate) serial: u64,
+    pub(crate) timeline: Timeline,
+}
+
+impl Ticket {
+    /// The token for the flush of one scanout; there are at most 16.
+    pub(crate) fn flush_token(self, scanout: ScanoutId) -> FlushToken {
+        FlushToken(self.serial << 4 | u64::from(scanout & 15))
+    }
+}
+
+/// Serial and scanout of a token.
+pub(crate) fn split_token(token: FlushToken) -> (u64, ScanoutId) {
+    (token.0 >> 4, (token.0 & 15) as ScanoutId)
+}
+
+/// What else must happen before the answer may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gate {
+    /// Nothing.
+    Open,
+    /// The screen still reads for these scanouts (a bit each).
+    Flush(u16),
+    /// The renderer's fence on this ring is not retired.
+    Fence(ContextId, u8),
+}
+
+/// A command that is not answered yet.
+pub(crate) struct Held {
+    pub(crate) serial: u64,
+    pub(crate) queue: Queue,
+    pub(crate) head: u16,
+    pub(crate) header: Header,
+    pub(crate) space: AnswerSpace,
+    pub(crate) response: Option<Response>,
+    pub(crate) gate: Gate,
+}
+
+impl Held {
+    fn is_ready(&self) -> bool {
+        self.response.is_some() && self.gate == Gate::Open
+    }
+}
+
+/// All held commands of a device.
+#[derive(Default)]
+pub(crate) struct Timelines {
+    unordered: Vec<Held>,
+    global: VecDeque<Held>,
+    rings: HashMap<(ContextId, u8), VecDeque<Held>>,
+}
+
+impl Timelines {
+    /// Whether a command of `timeline` may be answered at once.
+    pub(crate) fn is_empty(&self, timeline: Timeline) -> bool {
+        match timeline {
+            Timeline::Unordered => true,
+            Timeline::Global => self.global.is_empty(),
+            Timeline::Ring(context, ring) => self
+                .rings
+                .get(&(context, ring))
+                .is_none_or(VecDeque::is_empty),
+        }
+    }
+
+    /// Number of held commands.
+    pub(crate) fn len(&self) -> usize {
+        self.unordered.len()
+            + self.global.len()
+            + self.rings.values().map(VecDeque::len).sum::<usize>()
+    }
+
+    /// Holds a command.
+    pub(crate) fn push(&mut self, timeline: Timeline, held: Held) {
+        match timeline {
+            Timeline::Unordered => self.unordered.push(held),
+            Timeline::Global => self.global.push_back(held),
+            Timeline::Ring(context, ring) => self
+                .rings
+                .entry((context, ring))
+                .or_default()
+                .push_back(held),
+        }
+    }
+
+    /// The held command of `ticket`.
+    pub(crate) fn find(&mut self, ticket: Ticket) -> Option<&mut Held> {
+        let is_it = |held: &&mut Held| held.serial == ticket.serial;
+        match ticket.timeline {
+            Timeline::Unordered => self.unordered.iter_mut().find(is_it),
+            Timeline::Global => self.global.iter_mut().find(is_it),
+            Timeline::Ring(context, ring) => {
+                self.rings.get_mut(&(context, ring))?.iter_mut().find(is_it)
+            }
+        }
+    }
+
+    /// The screen has read a scanout for the flush of `token`. Returns the timeline that may have moved.
+    pub(crate) fn flushed(&mut self, token: FlushToken) -> Option<Timeline> {
+        let (serial, scanout) = split_token(token);
+        let timelines = std::iter::once(Timeline::Global).chain(
+            self.rings
+                .keys()
+                .map(|&(context, ring)| Timeline::Ring(context, ring)),
+        );
+        // Guests fence a flush on the global timeline, nearly always.
+        let timeline = timelines.into_iter().find(|&timeline| {
+            let has = |queue: &VecDeque<Held>| queue.iter().any(|held| held.serial == serial);
+            match timeline {
+                Timeline::Ring(context, ring) => self.rings.get(&(context, ring)).is_some_and(has),
+                _ => has(&self.global),
+            }
+        })?;
+        let held = self.find(Ticket { serial, timeline })?;
+        if let Gate::Flush(mask) = &mut held.gate {
+            *mask &= !(1 << scanout);
+            if *mask == 0 {
+                held.gate = Gate::Open;
+            }
+        }
+        Some(timeline)
+    }
+
+    /// The renderer retired fence `serial` of a ring, and with it the earlier ones of that ring. The ring's own
+    /// timeline and the global one may have moved.
+    pub(crate) fn retired(&mut self, context: ContextId, ring: u8, serial: u64) {
+        let gate = Gate::Fence(context, ring);
+        // One ring of the renderer serves the ring's timeline and, for fences without a ring, the global one.
+        let queues = self.rings.get_mut(&(context, ring)).into_iter();
+        for queue in queues.chain(std::iter::once(&mut self.global)) {
+            for held in queue.iter_mut() {
+                if held.gate == gate && held.serial <= serial {
+                    held.gate = Gate::Open;
+                }
+            }
+        }
+    }
+
+    /// The context is gone: nothing waits for it any more.
+    pub(crate) fn retire_context(&mut self, gone: ContextId) {
+        for held in self.rings.values_mut().flatten().chain(&mut self.global) {
+            if matches!(held.gate, Gate::Fence(context, _) if context == gone) {
+                held.gate = Gate::Open;
+            }
+        }
+    }
+
+    /// Takes the next answerable command of `timeline`.
+    pub(crate) fn pop(&mut self, timeline: Timeline) -> Option<Held> {
+        match timeline {
+            Timeline::Unordered => {
+                let index = self.unordered.iter().position(Held::is_ready)?;
+                Some(self.unordered.swap_remove(index))
+            }
+            Timeline::Global => pop_front_if_ready(&mut self.global),
+            Timeline::Ring(context, ring) => {
+                let queue = self.rings.get_mut(&(context, ring))?;
+                let held = pop_front_if_ready(queue);
+                if queue.is_empty() && queue.capacity() > RING_KEEPS {
+                    self.rings.remove(&(context, ring));
+                }
+                held
+            }
+        }
+    }
+
+    /// Takes the next answerable command of any timeline.
+    pub(crate) fn pop_any(&mut self) -> Option<Held> {
+        if let Some(held) = self.pop(Timeline::Unordered) {
+            return Some(held);
+        }
+        if let Some(held) = self.pop(Timeline::Global) {
+            return Some(held);
+        }
+        self.rings.values_mut().find_map(pop_front_if_ready)
+    }
+
+    /// Frees the empty rings of a context that is gone.
+    pub(crate) fn forget_rings(&mut self, gone: ContextId) {
+        self.rings
+            .retain(|&(context, _), queue| context != gone || !queue.is_empty());
+    }
+}
+
+/// An empty ring keeps room for this many held commands, so that a steady ring takes no heap.
+const RING_KEEPS: usize = 64;
+
+fn pop_front_if_ready(queue: &mut VecDeque<Held>) -> Option<Held> {
+    if queue.front().is_some_and(Held::is_ready) {
+        queue.pop_front()
+    } else {
+        None
+    }
+}

@@ -1,0 +1,44 @@
+//! The virtio-gpu device of Hesper and the vhost-user transport that carries it.
+//!
+//! A [`device::Device`] is the whole device model of virtio-v1.4 §5.7 without any transport: it takes
+//! descriptor chains and guest memory, and answers them. What it draws on is a [`screen::ScanoutSink`],
+//! what it renders with is a set of [`renderer::Renderer`]s; both are traits, so that a window, QEMU's
+//! own console, a test, Venus or rutabaga plug in alike. The [`transport`] module puts a device behind
+//! a vhost-user socket.
+//!
+//! The way of a request is one line: transport → [`device`] → command family → renderer or screen →
+//! (fence) → answer. Nothing calls back up the line except through [`device::Host`] and
+//! [`renderer::Completions`].
+//!
+//! | to find | look in |
+//! |---|---|
+//! | layouts and numbers of the wire | [`wire`] |
+//! | what a command does | `command/`, one file a family |
+//! | how a command is held, parked, answered | `engine/`, `fence.rs`, `parking.rs` |
+//! | what the guest's ids name | `resource.rs`, `backing.rs`, `surface.rs`, `window.rs` |
+//! | how a VM gets at it | [`transport`] |
+//! | limits | [`budget`] |
+//! | why a command was refused | `refusal.rs` |
+
+pub mod budget;
+pub mod device;
+pub mod renderer;
+pub mod screen;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+pub mod transport;
+pub mod wire;
+
+mod backing;
+mod chain;
+mod command;
+mod complaints;
+mod copies;
+mod edid;
+mod engine;
+mod fence;
+mod parking;
+mod refusal;
+mod resource;
+mod surface;
+mod window;

@@ -1,0 +1,91 @@
+//! Commands that wait until a renderer has made a blob.
+//!
+//! A host blob is made on its context's own thread, which may take long. Commands about the blob that come meanwhile
+//! are parked, so that the queue goes on with everything else. To keep the order that the guest relies on, a command
+//! also waits behind a parked one that touches the same resource, context or scanout; nothing else waits.
+
+use std::collections::VecDeque;
+
+use crate::budget::Charge;
+use crate::command::Command;
+use crate::engine::Exchange;
+use crate::renderer::{ContextId, ResourceId};
+use crate::screen::ScanoutId;
+
+/// What a command touches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Keys {
+    pub(crate) resource: Option<ResourceId>,
+    pub(crate) context: Option<ContextId>,
+    pub(crate) scanout: Option<ScanoutId>,
+}
+
+impl Keys {
+    fn meets(&self, other: &Self) -> bool {
+        fn same(one: Option<u32>, other: Option<u32>) -> bool {
+            one.is_some() && one == other
+        }
+        same(self.resource, other.resource)
+            || same(self.context, other.context)
+            || same(self.scanout, other.scanout)
+    }
+}
+
+/// A command and what it needs to go on.
+pub(crate) struct Work {
+    pub(crate) exchange: Exchange,
+    pub(crate) command: Command,
+    /// For the bytes that the command carries.
+    pub(crate) _charge: Charge,
+}
+
+struct Parked {
+    serial: u64,
+    keys: Keys,
+    /// Taken while the command runs; it still holds up others until then.
+    work: Option<Work>,
+}
+
+/// The parked commands, in order of arrival.
+#[derive(Default)]
+pub(crate) struct Parking {
+    commands: VecDeque<Parked>,
+}
+
+impl Parking {
+    /// Whether a parked command has to go first.
+    pub(crate) fn holds_up(&self, keys: &Keys) -> bool {
+        self.commands.iter().any(|parked| parked.keys.meets(keys))
+    }
+
+    pub(crate) fn park(&mut self, keys: Keys, work: Work) {
+        self.commands.push_back(Parked {
+            serial: work.exchange.ticket.serial,
+            keys,
+            work: Some(work),
+        });
+    }
+
+    /// Takes the first command that waits neither for a resource that `is_pending` nor for a parked one before
+    /// it. It stays in line until [`Self::finished`].
+    pub(crate) fn take(&mut self, is_pending: impl Fn(ResourceId) -> bool) -> Option<Work> {
+        for index in 0..self.commands.len() {
+            let parked = self.commands.get(index)?;
+            let waits = parked.keys.resource.is_some_and(&is_pending)
+                || self
+                    .commands
+                    .iter()
+                    .take(index)
+                    .any(|earlier| earlier.keys.meets(&parked.keys));
+            if !waits && let Some(work) = self.commands.get_mut(index)?.work.take() {
+                return Some(work);
+            }
+        }
+        None
+    }
+
+    /// The command of this serial is done.
+    pub(crate) fn finished(&mut self, serial: u64) {
+        self.commands.retain(|parked| parked.serial != serial);
+    }
+}

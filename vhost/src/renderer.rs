@@ -1,0 +1,158 @@
+//! How a renderer plugs into the device: the [`Renderer`] and [`Context`] traits.
+//!
+//! A renderer offers capability sets (virtio-v1.4 §5.7.6.8, `VIRTIO_GPU_CMD_GET_CAPSET_INFO`); every
+//! guest context belongs to the renderer of its capset. The device forwards the commands of a context in queue
+//! order and goes on at once: **no method of [`Context`] may wait for the host GPU, for another context or
+//! for the guest.** A context works through its calls in order, on a thread of its own, and reports through
+//! [`Completions`] from whatever thread it likes. So a context that waits stalls only itself, and one that
+//! breaks takes only itself down.
+//!
+//! The hard thing is order: within one context, a submit, a blob creation and a fence act in the order in
+//! which they were called. A fence therefore covers everything submitted before it on its ring, and a blob
+//! whose id names a memory object finds the object that an earlier submit made.
+
+use std::any::Any;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use crate::screen::PixelMemory;
+
+/// A guest's context id (never 0).
+pub type ContextId = u32;
+/// A guest's resource id (never 0).
+pub type ResourceId = u32;
+
+/// What one capability set is; the answer to `VIRTIO_GPU_CMD_GET_CAPSET_INFO`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CapsetInfo {
+    /// `VIRTIO_GPU_CAPSET_*`: 4 is Venus.
+    pub id: u32,
+    /// Highest version offered.
+    pub max_version: u32,
+    /// Size in bytes of the largest version.
+    pub max_size: u32,
+}
+
+/// Why a renderer refused something. The text is for the log; the guest sees a virtio-gpu error code.
+#[derive(Debug, thiserror::Error)]
+pub enum RendererError {
+    /// The guest asked for something that does not exist or does not fit.
+    #[error("invalid request: {0}")]
+    Invalid(String),
+    /// The host or the context's budget is out of memory.
+    #[error("out of memory: {0}")]
+    OutOfMemory(String),
+    /// The context broke earlier and answers nothing any more.
+    #[error("the context is lost: {0}")]
+    ContextLost(String),
+}
+
+/// Which memory a blob resource has (virtio-v1.4 §5.7.6.8, `VIRTIO_GPU_BLOB_MEM_*`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BlobKind {
+    /// `HOST3D`: memory of the renderer.
+    Host3d,
+    /// `HOST3D_GUEST`: memory of the renderer with guest pages as its shadow.
+    Host3dGuest,
+}
+
+/// What a guest asks for with `VIRTIO_GPU_CMD_RESOURCE_CREATE_BLOB` in a context.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlobRequest {
+    /// Kind of memory.
+    pub kind: BlobKind,
+    /// `blob_id`: 0 asks for fresh shared memory, else it names an object of the context.
+    pub blob_id: u64,
+    /// Size in bytes, a multiple of the blob alignment, never 0.
+    pub size: u64,
+    /// `VIRTIO_GPU_BLOB_FLAG_USE_MAPPABLE`.
+    pub mappable: bool,
+    /// `VIRTIO_GPU_BLOB_FLAG_USE_SHAREABLE`.
+    pub shareable: bool,
+    /// `VIRTIO_GPU_BLOB_FLAG_USE_CROSS_DEVICE`.
+    pub cross_device: bool,
+}
+
+/// How the guest should map a blob (`VIRTIO_GPU_MAP_CACHE_*`); must say what the host's mapping really is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MapCaching {
+    /// `CACHED` = 1.
+    Cached,
+    /// `UNCACHED` = 2.
+    Uncached,
+    /// `WC` = 3.
+    WriteCombining,
+}
+
+/// The memory behind a blob: the same pages for host, guest and GPU (invariant 1 of the design).
+#[derive(Clone)]
+pub struct Blob {
+    /// A descriptor that the VMM can map; `None` when the blob cannot be mapped into the guest.
+    pub fd: Option<Arc<OwnedFd>>,
+    /// Where the blob starts in `fd`, in bytes, a multiple of the page size.
+    pub fd_offset: u64,
+    /// Size in bytes, at least that of the request, a multiple of the page size.
+    pub size: u64,
+    /// Caching of the host's mapping.
+    pub caching: MapCaching,
+    /// The host's own mapping, when it has one: lets a scanout show the blob.
+    pub pixels: Option<Arc<dyn PixelMemory>>,
+    /// What the renderer that made it wants to find again when the blob is attached to a context; nobody else
+    /// looks at it.
+    pub origin: Option<Arc<dyn Any + Send + Sync>>,
+}
+
+/// Where a renderer reports what it finished. Callable from any thread; never blocks for long.
+pub trait Completions: Send + Sync {
+    /// The fence of [`Context::fence`] is signalled. Fences of one ring retire in the order of their creation.
+    fn fence_retired(&self, context: ContextId, ring: u8, fence: u64);
+
+    /// The answer to [`Context::create_blob`].
+    fn blob_created(
+        &self,
+        context: ContextId,
+        resource: ResourceId,
+        result: Result<Blob, RendererError>,
+    );
+}
+
+/// A way to render, for one or more capability sets.
+pub trait Renderer: Send + Sync {
+    /// The capability sets that work on this host; what is listed here is what the guest is told.
+    fn capsets(&self) -> &[CapsetInfo];
+
+    /// The bytes of a capability set, at most `max_size`; `None` for an unknown id or version.
+    fn capset(&self, id: u32, version: u32) -> Option<Vec<u8>>;
+
+    /// Makes a context for `capset`. `name` is the guest's debug name, for logs; it is untrusted text.
+    ///
+    /// # Errors
+    /// [`RendererError::OutOfMemory`] when a limit is reached.
+    fn create_context(
+        &self,
+        id: ContextId,
+        capset: u32,
+        name: &str,
+        completions: Arc<dyn Completions>,
+    ) -> Result<Box<dyn Context>, RendererError>;
+}
+
+/// One guest context. All calls enqueue and return at once. Dropping it ends the context: its objects are
+/// destroyed and its open fences retire.
+pub trait Context: Send {
+    /// `VIRTIO_GPU_CMD_SUBMIT_3D`: the bytes are already copied out of guest memory.
+    fn submit(&self, commands: Vec<u8>);
+
+    /// Creates a fence on timeline `ring` that retires when everything submitted before it is done; on ring 0
+    /// as soon as everything before it was consumed.
+    fn fence(&self, ring: u8, fence: u64);
+
+    /// Makes the memory of a blob resource; answered by [`Completions::blob_created`].
+    fn create_blob(&self, resource: ResourceId, request: BlobRequest);
+
+    /// `VIRTIO_GPU_CMD_CTX_ATTACH_RESOURCE`: the context may now name `resource`.
+    fn attach_resource(&self, resource: ResourceId, blob: &Blob);
+
+    /// `VIRTIO_GPU_CMD_CTX_DETACH_RESOURCE`, also sent when the resource goes away.
+    fn detach_resource(&self, resource: ResourceId);
+}

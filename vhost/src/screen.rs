@@ -1,0 +1,198 @@
+//! How a screen plugs into the device: the [`ScanoutSink`] trait and the plain types it takes.
+//!
+//! The device calls a sink from its queue threads and never waits for it. A sink must not block: it
+//! notes what changed and lets its own thread show it. Pixels are not copied on the way: a
+//! [`Picture`] names memory that the sink reads when it composes a frame.
+//!
+//! The one hard thing is when the guest may touch the pixels again. A flush that carries a
+//! [`FlushToken`] is answered to the guest only after the sink said that it has read them, at once
+//! ([`FlushState::Done`]) or later through [`crate::device::Device::flush_done`], also when nothing is
+//! visible.
+
+use std::sync::Arc;
+
+/// Index of a scanout, below the device's `num_scanouts`.
+pub type ScanoutId = u32;
+
+/// A rectangle in pixels; `x`, `y` is the upper left corner.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Rect {
+    /// Left edge.
+    pub x: u32,
+    /// Upper edge.
+    pub y: u32,
+    /// Width.
+    pub width: u32,
+    /// Height.
+    pub height: u32,
+}
+
+/// The eight 2D formats of virtio-gpu (virtio-v1.4 §5.7.6.8, `VIRTIO_GPU_FORMAT_*`).
+///
+/// The name gives the order of the bytes in memory. All have four bytes a pixel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PixelFormat {
+    /// `B8G8R8A8_UNORM` = 1.
+    B8G8R8A8,
+    /// `B8G8R8X8_UNORM` = 2.
+    B8G8R8X8,
+    /// `A8R8G8B8_UNORM` = 3.
+    A8R8G8B8,
+    /// `X8R8G8B8_UNORM` = 4.
+    X8R8G8B8,
+    /// `R8G8B8A8_UNORM` = 67.
+    R8G8B8A8,
+    /// `X8B8G8R8_UNORM` = 68.
+    X8B8G8R8,
+    /// `A8B8G8R8_UNORM` = 121.
+    A8B8G8R8,
+    /// `R8G8B8X8_UNORM` = 134.
+    R8G8B8X8,
+}
+
+impl PixelFormat {
+    /// The format with the same order of colours whose fourth byte is alpha.
+    #[must_use]
+    pub fn with_alpha(self) -> Self {
+        match self {
+            Self::B8G8R8X8 => Self::B8G8R8A8,
+            Self::X8R8G8B8 => Self::A8R8G8B8,
+            Self::X8B8G8R8 => Self::A8B8G8R8,
+            Self::R8G8B8X8 => Self::R8G8B8A8,
+            Self::B8G8R8A8 | Self::A8R8G8B8 | Self::R8G8B8A8 | Self::A8B8G8R8 => self,
+        }
+    }
+}
+
+/// Bytes of one pixel in every [`PixelFormat`].
+pub const BYTES_PER_PIXEL: u32 = 4;
+
+/// Memory that holds pixels and may change while it is read (the device or the guest writes to it).
+///
+/// # Safety
+///
+/// `host_pages` must return a mapping that is readable for its whole length and stays mapped at that
+/// address as long as the value lives.
+pub unsafe trait PixelMemory: Send + Sync {
+    /// Address and length in bytes of the mapping. Both are multiples of the host's page size, so that
+    /// a GPU can import it (`VK_EXT_external_memory_host`).
+    fn host_pages(&self) -> (*const u8, usize);
+
+    /// Copies `into.len()` bytes from `offset`. Bytes past the end read as zero. A concurrent write may
+    /// be seen in part (a torn picture), never as a fault.
+    fn read(&self, offset: usize, into: &mut [u8]);
+}
+
+/// What a scanout shows: a rectangle of linear pixels inside some [`PixelMemory`].
+#[derive(Clone)]
+pub struct Picture {
+    /// Where the pixels are.
+    pub memory: Arc<dyn PixelMemory>,
+    /// Byte offset of the upper left pixel in `memory`.
+    pub offset: u64,
+    /// Bytes from one row to the next.
+    pub stride: u32,
+    /// Width in pixels.
+    pub width: u32,
+    /// Height in pixels.
+    pub height: u32,
+    /// How a pixel is laid out.
+    pub format: PixelFormat,
+}
+
+/// Edge length of a cursor image in pixels: virtio-gpu has this one size (virtio-v1.4 §5.7.6.10).
+pub const CURSOR_SIZE: u32 = 64;
+
+/// A cursor image of [`CURSOR_SIZE`]² pixels.
+#[derive(Clone)]
+pub struct CursorImage {
+    /// Rows from top to bottom, 4 bytes a pixel in `format`, without padding.
+    pub pixels: Box<[u8; (CURSOR_SIZE * CURSOR_SIZE * BYTES_PER_PIXEL) as usize]>,
+    /// How a pixel is laid out. Colours are premultiplied with alpha, as a DRM
+    /// plane has them.
+    pub format: PixelFormat,
+    /// Horizontal position of the hot spot inside the image.
+    pub hot_x: u32,
+    /// Vertical position of the hot spot inside the image.
+    pub hot_y: u32,
+}
+
+/// Names one flush whose completion the guest waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FlushToken(pub u64);
+
+/// Whether the sink still needs the pixels of a flush.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum FlushState {
+    /// The guest may change the pixels; the token is void.
+    Done,
+    /// The token comes back later.
+    Pending,
+}
+
+/// A monitor as the guest is told of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Monitor {
+    /// False when nothing is plugged into this scanout.
+    pub connected: bool,
+    /// Preferred width in pixels.
+    pub width: u32,
+    /// Preferred height in pixels.
+    pub height: u32,
+    /// Refresh rate in millihertz.
+    pub refresh_mhz: u32,
+    /// Width of the picture in millimetres; 0 = not known.
+    pub width_mm: u32,
+    /// Height of the picture in millimetres; 0 = not known.
+    pub height_mm: u32,
+}
+
+/// A screen that shows scanouts.
+///
+/// Calls come in the order of the guest's commands. None of them may block.
+pub trait ScanoutSink: Send + Sync {
+    /// From now on `scanout` shows `picture`; `None` turns it off. The first frame follows with a flush.
+    fn set_scanout(&self, scanout: ScanoutId, picture: Option<&Picture>);
+
+    /// Pixels inside `damage` (in coordinates of the picture, already clipped to it) changed.
+    ///
+    /// When `done` is given, the guest waits for this flush: the sink answers
+    /// [`FlushState::Done`] if it needs the pixels no more, or [`FlushState::Pending`] and calls
+    /// [`crate::device::Device::flush_done`] with the token as soon as it has read them, exactly once.
+    fn flush(&self, scanout: ScanoutId, damage: Rect, done: Option<FlushToken>) -> FlushState;
+
+    /// Sets the cursor's image and position; `None` hides it. The position is that of the image's upper left
+    /// corner, wherever its hot spot is: that is what drivers send (Linux: the plane's `crtc_x`, `crtc_y`), and
+    /// the specification does not say. It may be negative: the value is a signed one in an unsigned field.
+    fn set_cursor(&self, scanout: ScanoutId, cursor: Option<&CursorImage>, x: u32, y: u32);
+
+    /// Moves the cursor; the position is as in [`Self::set_cursor`].
+    fn move_cursor(&self, scanout: ScanoutId, x: u32, y: u32);
+
+    /// The monitors, when the screen and not the device decides about them (QEMU's console does).
+    /// Called without any lock of the device; may wait for the screen's owner for a bounded time.
+    fn monitors(&self) -> Option<Vec<Monitor>> {
+        None
+    }
+
+    /// The EDID of a scanout, when the screen and not the device makes it; like [`Self::monitors`].
+    fn edid(&self, _scanout: ScanoutId) -> Option<Vec<u8>> {
+        None
+    }
+}
+
+/// A screen that shows nothing: every flush is done at once.
+pub struct NoScreen;
+
+impl ScanoutSink for NoScreen {
+    fn set_scanout(&self, _scanout: ScanoutId, _picture: Option<&Picture>) {}
+
+    fn flush(&self, _scanout: ScanoutId, _damage: Rect, _done: Option<FlushToken>) -> FlushState {
+        FlushState::Done
+    }
+
+    fn set_cursor(&self, _scanout: ScanoutId, _cursor: Option<&CursorImage>, _x: u32, _y: u32) {}
+
+    fn move_cursor(&self, _scanout: ScanoutId, _x: u32, _y: u32) {}
+}

@@ -1,0 +1,129 @@
+//! Host memory that holds pixels: the host's side of 2D resources and the shadows of scanned-out guest blobs.
+//!
+//! A [`Surface`] is its own anonymous mapping: page-aligned and a whole number of pages, so that a GPU can import it,
+//! and zero until it is written. The device copies into it while a screen may read it; both sides copy through raw
+//! memory and never make a Rust reference into it, so a race shows as a torn picture and as nothing else.
+
+use std::ffi::c_void;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+use vm_memory::VolatileSlice;
+
+use crate::budget::{Charge, PIXEL_BYTES, Pool};
+use crate::refusal::Refusal;
+use crate::screen::PixelMemory;
+
+/// A page-aligned block of pixels. Freed when the last user lets go.
+pub(crate) struct Surface {
+    start: NonNull<u8>,
+    length: usize,
+    _charge: Charge,
+}
+
+// SAFETY: the mapping belongs to this value alone and is reached only through raw copies, which any thread may do.
+unsafe impl Send for Surface {}
+// SAFETY: as above; no method hands out a reference into the mapping.
+unsafe impl Sync for Surface {}
+
+impl Surface {
+    /// Maps `bytes` of zeroes, rounded up to pages, on the account of `pool`.
+    pub(crate) fn new(bytes: u64, pool: &Arc<Pool>) -> Result<Arc<Self>, Refusal> {
+        let page = rustix::param::page_size() as u64;
+        let limit = Refusal::Limit {
+            what: "bytes of pixel memory",
+            limit: PIXEL_BYTES,
+        };
+        let Some(length) = bytes.max(1).checked_next_multiple_of(page) else {
+            return Err(limit);
+        };
+        let Some(charge) = pool.charge(length) else {
+            return Err(limit);
+        };
+        let length = usize::try_from(length).map_err(|_| limit)?;
+        // SAFETY: a fresh private anonymous mapping at an address of the kernel's choice touches no other memory.
+        let mapped = unsafe {
+            mmap_anonymous(
+                std::ptr::null_mut(),
+                length,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::PRIVATE,
+            )
+        }
+        .map_err(|error| Refusal::HostMemory(length as u64, error.into()))?;
+        let start = NonNull::new(mapped.cast::<u8>()).ok_or_else(|| {
+            Refusal::HostMemory(length as u64, std::io::ErrorKind::OutOfMemory.into())
+        })?;
+        Ok(Arc::new(Self {
+            start,
+            length,
+            _charge: charge,
+        }))
+    }
+
+    /// The bytes from `offset` on, `length` of them, to copy into; `None` when they are not all inside.
+    pub(crate) fn slice(&self, offset: u64, length: u64) -> Option<VolatileSlice<'_>> {
+        let offset = usize::try_from(offset).ok()?;
+        let length = usize::try_from(length).ok()?;
+        if offset.checked_add(length)? > self.length {
+            return None;
+        }
+        // SAFETY: `offset + length` is inside the mapping, which lives as long as `self`; VolatileSlice copies
+        // through raw pointers.
+        Some(unsafe { VolatileSlice::new(self.start.as_ptr().add(offset), length) })
+    }
+}
+
+impl Drop for Surface {
+    fn drop(&mut self) {
+        // SAFETY: this is exactly the range that `new` mapped, and no one can reach it after the last owner.
+        if let Err(error) = unsafe { munmap(self.start.as_ptr().cast::<c_void>(), self.length) } {
+            log::error!("cannot unmap {} bytes of pixels: {error}", self.length);
+        }
+    }
+}
+
+// SAFETY: the mapping made by `new` is readable for `length` bytes and unmapped only by `drop`.
+unsafe impl PixelMemory for Surface {
+    fn host_pages(&self) -> (*const u8, usize) {
+        (self.start.as_ptr(), self.length)
+    }
+
+    fn read(&self, offset: usize, into: &mut [u8]) {
+        let inside = self.length.saturating_sub(offset).min(into.len());
+        let (pixels, past_end) = into.split_at_mut(inside);
+        past_end.fill(0);
+        if let Some(slice) = self.slice(offset as u64, inside as u64) {
+            slice.copy_to(pixels);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_surface_is_whole_zeroed_pages_and_reads_zero_past_its_end() {
+        let pool = Pool::new(1 << 20);
+        let surface = Surface::new(5000, &pool).unwrap();
+        let page = rustix::param::page_size();
+        let (start, length) = surface.host_pages();
+        assert_eq!(start as usize % page, 0);
+        assert_eq!(length, 5000_usize.next_multiple_of(page));
+        surface
+            .slice(length as u64 - 2, 2)
+            .unwrap()
+            .copy_from(&[7_u8, 8]);
+        let mut bytes = [1_u8; 4];
+        surface.read(length - 2, &mut bytes);
+        assert_eq!(bytes, [7, 8, 0, 0]);
+        surface.read(usize::MAX, &mut bytes);
+        assert_eq!(bytes, [0; 4]);
+        assert!(surface.slice(length as u64 - 1, 2).is_none());
+        assert!(surface.slice(u64::MAX, 2).is_none());
+        drop(surface);
+        assert_eq!(pool.used(), 0);
+    }
+}

@@ -1,0 +1,191 @@
+//! A renderer that does what the test says, when it says so.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use crate::renderer::{
+    Blob, BlobRequest, CapsetInfo, Completions, Context, ContextId, MapCaching, Renderer,
+    RendererError, ResourceId,
+};
+
+/// What a context was asked to do, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FakeContext {
+    /// `submit`.
+    Submit(Vec<u8>),
+    /// `fence` with its ring and number.
+    Fence(u8, u64),
+    /// `create_blob`.
+    Create(ResourceId, BlobRequest),
+    /// `attach_resource` with the blob's size.
+    Attach(ResourceId, u64),
+    /// `detach_resource`.
+    Detach(ResourceId),
+    /// Dropped.
+    Ended,
+}
+
+#[derive(Default)]
+struct Book {
+    calls: HashMap<ContextId, Vec<FakeContext>>,
+    reports: HashMap<ContextId, Arc<dyn Completions>>,
+    names: HashMap<ContextId, String>,
+}
+
+/// The renderer. Left alone it makes blobs and retires fences at once, from inside the calls; with
+/// [`Self::be_slow`] it waits for [`Self::make_blob`] and [`Self::retire`].
+#[derive(Default)]
+pub struct FakeRenderer {
+    book: Arc<Mutex<Book>>,
+    slow: Arc<AtomicBool>,
+}
+
+const CAPSETS: [CapsetInfo; 1] = [CapsetInfo {
+    id: 4,
+    max_version: 0,
+    max_size: 160,
+}];
+
+impl FakeRenderer {
+    /// A renderer with the one capability set 4 of 160 bytes.
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self::default())
+    }
+
+    /// Whether blobs and fences wait for the test from now on.
+    pub fn be_slow(&self, slow: bool) {
+        self.slow.store(slow, Ordering::Relaxed);
+    }
+
+    /// The calls of a context since the last time.
+    pub fn calls(&self, context: ContextId) -> Vec<FakeContext> {
+        let mut book = self.book.lock().unwrap();
+        book.calls
+            .get_mut(&context)
+            .map_or_else(Vec::new, std::mem::take)
+    }
+
+    /// The debug name of a context.
+    pub fn name(&self, context: ContextId) -> Option<String> {
+        self.book.lock().unwrap().names.get(&context).cloned()
+    }
+
+    /// Where the newest context of this id reports to.
+    pub fn reports(&self, context: ContextId) -> Arc<dyn Completions> {
+        Arc::clone(&self.book.lock().unwrap().reports[&context])
+    }
+
+    /// Retires a fence.
+    pub fn retire(&self, context: ContextId, ring: u8, fence: u64) {
+        self.reports(context).fence_retired(context, ring, fence);
+    }
+
+    /// Answers a `create_blob` with memory of `size` bytes.
+    pub fn make_blob(&self, context: ContextId, resource: ResourceId, size: u64) {
+        self.reports(context)
+            .blob_created(context, resource, Ok(fake_blob(size)));
+    }
+
+    /// Answers a `create_blob` with an error.
+    pub fn fail_blob(&self, context: ContextId, resource: ResourceId, error: RendererError) {
+        self.reports(context)
+            .blob_created(context, resource, Err(error));
+    }
+}
+
+/// A blob whose descriptor a VMM could not really map; the recording host does not try.
+fn fake_blob(size: u64) -> Blob {
+    let file = File::open("/dev/zero").expect("every Unix has /dev/zero");
+    Blob {
+        fd: Some(Arc::new(OwnedFd::from(file))),
+        fd_offset: 0,
+        size,
+        caching: MapCaching::WriteCombining,
+        pixels: None,
+        origin: None,
+    }
+}
+
+impl Renderer for FakeRenderer {
+    fn capsets(&self) -> &[CapsetInfo] {
+        &CAPSETS
+    }
+
+    fn capset(&self, id: u32, version: u32) -> Option<Vec<u8>> {
+        (id == 4 && version == 0).then(|| (0..160).collect())
+    }
+
+    fn create_context(
+        &self,
+        id: ContextId,
+        _capset: u32,
+        name: &str,
+        completions: Arc<dyn Completions>,
+    ) -> Result<Box<dyn Context>, RendererError> {
+        let mut book = self.book.lock().unwrap();
+        book.names.insert(id, name.to_owned());
+        book.reports.insert(id, Arc::clone(&completions));
+        Ok(Box::new(Running {
+            id,
+            book: Arc::clone(&self.book),
+            slow: Arc::clone(&self.slow),
+            completions,
+        }))
+    }
+}
+
+struct Running {
+    id: ContextId,
+    book: Arc<Mutex<Book>>,
+    slow: Arc<AtomicBool>,
+    completions: Arc<dyn Completions>,
+}
+
+impl Running {
+    fn note(&self, call: FakeContext) {
+        let mut book = self.book.lock().unwrap();
+        book.calls.entry(self.id).or_default().push(call);
+    }
+
+    fn is_slow(&self) -> bool {
+        self.slow.load(Ordering::Relaxed)
+    }
+}
+
+impl Context for Running {
+    fn submit(&self, commands: Vec<u8>) {
+        self.note(FakeContext::Submit(commands));
+    }
+
+    fn fence(&self, ring: u8, fence: u64) {
+        self.note(FakeContext::Fence(ring, fence));
+        if !self.is_slow() {
+            self.completions.fence_retired(self.id, ring, fence);
+        }
+    }
+
+    fn create_blob(&self, resource: ResourceId, request: BlobRequest) {
+        self.note(FakeContext::Create(resource, request));
+        if !self.is_slow() {
+            self.completions
+                .blob_created(self.id, resource, Ok(fake_blob(request.size)));
+        }
+    }
+
+    fn attach_resource(&self, resource: ResourceId, blob: &Blob) {
+        self.note(FakeContext::Attach(resource, blob.size));
+    }
+
+    fn detach_resource(&self, resource: ResourceId) {
+        self.note(FakeContext::Detach(resource));
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.note(FakeContext::Ended);
+    }
+}

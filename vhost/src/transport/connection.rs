@@ -1,0 +1,574 @@
+//! One VM's connection: the rules of vhost-user, without its messages.
+//!
+//! A platform reads messages and calls the methods here, all from one thread. The device runs on the queue
+//! threads; nothing here is locked while it does, so that a message can always be answered, also while the
+//! device waits for the VMM (`SHMEM_MAP` makes QEMU send a new memory table before it answers).
+//!
+//! # When the device is reset
+//!
+//! QEMU says `GET_VRING_BASE` for each queue, and nothing more, both when the guest resets the device (system
+//! reset, driver unloaded) and when the VM is merely paused. The difference shows when the queues are set
+//! up again: a paused VM goes on at the same rings and indices, a driver starts at index 0. So:
+//!
+//! - A stopped queue is quiet: the worker is out of the device, every chain was answered (or given up), guest
+//!   memory is not touched any more.
+//! - If held chains of the control queue are still unanswered after [`PATIENCE`], the device is reset at
+//!   once, since an answer written later could hit memory that the guest uses for something else.
+//! - When the control queue starts afresh, the device is reset before its first chain; when it resumes,
+//!   everything is as it was.
+//! - `RESET_DEVICE` and the end of the connection reset it, too.
+//!
+//! The cursor queue never resets anything: it has no state but the cursor.
+
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+use vm_memory::{
+    Address, FileOffset, GuestAddress, GuestMemoryAtomic, GuestMemoryMmap, GuestMemoryRegion,
+    GuestRegionMmap, MmapRegion,
+};
+
+use super::backend_channel::{BackendChannel, ChannelOptions};
+use super::console::GpuSocketScreen;
+use super::features::{self, protocol};
+use super::host::HostLink;
+use super::ring::{Ring, RingError, Start};
+use super::worker::Worker;
+use super::{Error, Session};
+use crate::device::{Device, Queue};
+
+/// How long a stopping queue waits for the device. The VMM's main loop, and so the whole guest, stands still
+/// in this time.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Number of virtqueues: control and cursor (virtio-v1.4 §5.7.2).
+pub(super) const QUEUES: u64 = 2;
+
+/// A wrong request of the VMM. Ends the connection.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RequestError {
+    #[error("queue {0}: there are {QUEUES}")]
+    NoSuchQueue(u32),
+    #[error(transparent)]
+    Ring(#[from] RingError),
+    #[error("features {0:#x} were accepted but never offered")]
+    Features(u64),
+    #[error("address {0:#x} of a ring is in no memory region")]
+    NotMapped(u64),
+    #[error("memory table: {0}")]
+    Memory(String),
+    #[error("set up a channel to the VMM: {0}")]
+    Channel(#[from] std::io::Error),
+}
+
+/// A region of guest memory as the VMM describes it.
+pub(super) struct Region {
+    /// Address in the guest.
+    pub(super) guest: u64,
+    /// Size in bytes.
+    pub(super) size: u64,
+    /// Address in the VMM, by which it names the rings.
+    pub(super) vmm: u64,
+    /// Offset in `file`.
+    pub(super) offset: u64,
+    /// The memory.
+    pub(super) file: File,
+}
+
+/// A mapped region.
+struct Span {
+    /// Address in the VMM.
+    vmm: u64,
+    backing: Option<Backing>,
+    mapping: Arc<GuestRegionMmap>,
+}
+
+/// Which pages a region has. Equal values name the same pages at the same place in the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Backing {
+    device: u64,
+    inode: u64,
+    offset: u64,
+    guest: u64,
+    size: u64,
+}
+
+impl Backing {
+    /// `None` for anything but files: other descriptors may share an inode and still differ.
+    fn of(region: &Region) -> Result<Option<Self>, RequestError> {
+        let metadata = region.file.metadata()?;
+        Ok(metadata.is_file().then(|| Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            offset: region.offset,
+            guest: region.guest,
+            size: region.size,
+        }))
+    }
+}
+
+fn map_region(region: &Region) -> Result<Arc<GuestRegionMmap>, RequestError> {
+    let bad = |why: &dyn std::fmt::Display| {
+        RequestError::Memory(format!(
+            "region of {:#x} bytes at {:#x}: {why}",
+            region.size, region.guest
+        ))
+    };
+    let size = usize::try_from(region.size).map_err(|error| bad(&error))?;
+    let file = FileOffset::new(region.file.try_clone()?, region.offset);
+    let mapping = MmapRegion::from_file(file, size).map_err(|error| bad(&error))?;
+    GuestRegionMmap::new(mapping, GuestAddress(region.guest))
+        .map(Arc::new)
+        .ok_or_else(|| bad(&"its guest addresses wrap round"))
+}
+
+/// A queue with its thread.
+struct Lane {
+    ring: Arc<Ring>,
+    worker: Worker,
+}
+
+/// One VM's connection; see the module.
+pub(super) struct Connection {
+    device: Arc<Device>,
+    window: u64,
+    console: Arc<GpuSocketScreen>,
+    memory: GuestMemoryAtomic<GuestMemoryMmap>,
+    spans: Vec<Span>,
+    link: Arc<HostLink>,
+    control: Lane,
+    cursor: Lane,
+    features: u64,
+    protocol_features: u64,
+    /// A driver has used the device since its last reset.
+    used: bool,
+}
+
+impl Connection {
+    pub(super) fn new(session: Session) -> Result<Self, Error> {
+        let Session {
+            device,
+            host_visible_size: window,
+            console,
+        } = session;
+        let page = rustix::param::page_size() as u64;
+        if window != 0 && (!window.is_power_of_two() || window < page) {
+            return Err(Error::WindowSize(window));
+        }
+        let memory = GuestMemoryAtomic::new(GuestMemoryMmap::new());
+        let ring = |name| {
+            Ring::new(name, memory.clone())
+                .map(Arc::new)
+                .map_err(|error| Error::System {
+                    what: "cannot make a queue",
+                    source: std::io::Error::other(error),
+                })
+        };
+        let rings = (ring(Queue::Control)?, ring(Queue::Cursor)?);
+        let link = Arc::new(HostLink::new(rings.0.clone(), rings.1.clone()));
+        device.set_host(link.clone());
+        device.set_memory(memory.clone());
+        let failed = "cannot start a queue thread";
+        let control = {
+            let device = device.clone();
+            Worker::spawn("gpu-control", rings.0.clone(), move |memory, chain| {
+                device.control(memory, chain)
+            })
+            .map_err(Error::system(failed))?
+        };
+        let cursor = {
+            let device = device.clone();
+            Worker::spawn("gpu-cursor", rings.1.clone(), move |memory, chain| {
+                device.cursor(memory, chain)
+            })
+            .map_err(Error::system(failed))?
+        };
+        let console = console.unwrap_or_default();
+        console.set_device(&device);
+        Ok(Self {
+            device,
+            window,
+            console,
+            memory,
+            spans: Vec::new(),
+            link,
+            control: Lane {
+                ring: rings.0,
+                worker: control,
+            },
+            cursor: Lane {
+                ring: rings.1,
+                worker: cursor,
+            },
+            features: 0,
+            protocol_features: 0,
+            used: false,
+        })
+    }
+
+    fn lane(&self, index: u32) -> Result<&Lane, RequestError> {
+        match index {
+            0 => Ok(&self.control),
+            1 => Ok(&self.cursor),
+            _ => Err(RequestError::NoSuchQueue(index)),
+        }
+    }
+
+    fn lanes(&self) -> [&Lane; 2] {
+        [&self.control, &self.cursor]
+    }
+
+    // Features.
+
+    pub(super) fn features(&self) -> u64 {
+        self.device.features() | features::TRANSPORT
+    }
+
+    pub(super) fn protocol_features(&self) -> u64 {
+        if self.window > 0 {
+            protocol::OFFERED | protocol::SHMEM
+        } else {
+            protocol::OFFERED
+        }
+    }
+
+    pub(super) fn accept_features(&mut self, accepted: u64) -> Result<(), RequestError> {
+        if accepted & !self.features() != 0 {
+            return Err(RequestError::Features(accepted & !self.features()));
+        }
+        self.features = accepted;
+        self.device.set_acked_features(accepted);
+        for lane in self.lanes() {
+            lane.ring.set_event_idx(accepted & features::EVENT_IDX != 0);
+            // Without protocol features there is no message to enable a ring.
+            if accepted & features::PROTOCOL_FEATURES == 0 {
+                lane.ring.set_enabled(true);
+                lane.worker.wake();
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn accept_protocol_features(&mut self, accepted: u64) -> Result<(), RequestError> {
+        if accepted & !self.protocol_features() != 0 {
+            return Err(RequestError::Features(accepted));
+        }
+        self.protocol_features = accepted;
+        Ok(())
+    }
+
+    // Memory.
+
+    pub(super) fn set_memory(&mut self, mut regions: Vec<Region>) -> Result<(), RequestError> {
+        regions.sort_by_key(|region| region.guest);
+        let mut spans = Vec::with_capacity(regions.len());
+        for region in regions {
+            let backing = Backing::of(&region)?;
+            // QEMU sends the whole table again for every blob that it maps. What stays is not mapped anew:
+            // that would cost a page fault for every page of the guest that the device touches later.
+            let known = self
+                .spans
+                .iter()
+                .find(|span| backing.is_some() && span.backing == backing);
+            let mapping = match known {
+                Some(span) => span.mapping.clone(),
+                None => map_region(&region)?,
+            };
+            spans.push(Span {
+                vmm: region.vmm,
+                backing,
+                mapping,
+            });
+        }
+        let mappings = spans.iter().map(|span| span.mapping.clone()).collect();
+        let table = GuestMemoryMmap::from_arc_regions(mappings)
+            .map_err(|error| RequestError::Memory(error.to_string()))?;
+        self.memory
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .replace(table);
+        self.spans = spans;
+        self.device.set_memory(self.memory.clone());
+        Ok(())
+    }
+
+    /// Translates an address of the VMM.
+    fn guest_address(&self, vmm: u64) -> Result<u64, RequestError> {
+        self.spans
+            .iter()
+            .find_map(|span| {
+                let offset = vmm.checked_sub(span.vmm)?;
+                if offset >= span.mapping.len() {
+                    return None;
+                }
+                span.mapping.start_addr().checked_add(offset)
+            })
+            .map(|address| address.raw_value())
+            .ok_or(RequestError::NotMapped(vmm))
+    }
+
+    // Queues.
+
+    pub(super) fn set_queue_size(&self, index: u32, size: u32) -> Result<(), RequestError> {
+        Ok(self.lane(index)?.ring.set_size(size)?)
+    }
+
+    /// Sets the addresses, in the VMM, of descriptor table, available and used ring.
+    pub(super) fn set_queue_addresses(
+        &self,
+        index: u32,
+        [table, avail, used]: [u64; 3],
+    ) -> Result<(), RequestError> {
+        let addresses = [
+            self.guest_address(table)?,
+            self.guest_address(avail)?,
+            self.guest_address(used)?,
+        ];
+        Ok(self.lane(index)?.ring.set_addresses(addresses)?)
+    }
+
+    pub(super) fn set_queue_base(&self, index: u32, base: u32) -> Result<(), RequestError> {
+        Ok(self.lane(index)?.ring.set_base(base)?)
+    }
+
+    pub(super) fn set_queue_call(
+        &self,
+        index: u32,
+        call: Option<File>,
+    ) -> Result<(), RequestError> {
+        self.lane(index)?.ring.set_call(call);
+        Ok(())
+    }
+
+    pub(super) fn set_queue_error(
+        &self,
+        index: u32,
+        event: Option<File>,
+    ) -> Result<(), RequestError> {
+        self.lane(index)?.ring.set_error(event);
+        Ok(())
+    }
+
+    /// Sets the kick event, which also starts the queue.
+    pub(super) fn set_queue_kick(
+        &mut self,
+        index: u32,
+        kick: Option<File>,
+    ) -> Result<(), RequestError> {
+        self.lane(index)?.ring.set_kick(kick);
+        let start = self.lane(index)?.ring.start();
+        if index == 0 && start == Start::Fresh && self.used {
+            self.reset();
+        }
+        if start != Start::Running {
+            log::debug!("queue {index}: {start:?}");
+            self.used = true;
+        }
+        self.lane(index)?.worker.wake();
+        Ok(())
+    }
+
+    pub(super) fn enable_queue(&self, index: u32, enabled: bool) -> Result<(), RequestError> {
+        let lane = self.lane(index)?;
+        lane.ring.set_enabled(enabled);
+        lane.worker.wake();
+        Ok(())
+    }
+
+    /// Stops a queue; returns the index at which it would go on.
+    pub(super) fn stop_queue(&mut self, index: u32) -> Result<u16, RequestError> {
+        let ring = self.lane(index)?.ring.clone();
+        let (base, held) = self.interrupted(|_| ring.stop(PATIENCE));
+        if held > 0 {
+            if index == 0 {
+                log::warn!(
+                    "{held} commands were unanswered {} ms after the control queue was stopped; the \
+                     device is reset",
+                    PATIENCE.as_millis()
+                );
+                self.reset();
+            } else {
+                ring.forget_held();
+            }
+        }
+        Ok(base)
+    }
+
+    /// Runs `work` while nothing in the device waits for the VMM: the VMM waits for us.
+    fn interrupted<T>(&self, work: impl FnOnce(&Self) -> T) -> T {
+        let channel = self.link.channel();
+        if let Some(channel) = &channel {
+            channel.interrupt();
+        }
+        self.console.pause();
+        let result = work(self);
+        self.console.resume();
+        if let Some(channel) = &channel {
+            channel.resume();
+        }
+        result
+    }
+
+    /// `RESET_DEVICE`: stops and disables the queues and resets the device.
+    pub(super) fn reset_device(&mut self) {
+        self.interrupted(|this| {
+            for lane in this.lanes() {
+                lane.ring.stop(PATIENCE);
+                lane.ring.set_enabled(false);
+            }
+        });
+        self.reset();
+    }
+
+    fn reset(&mut self) {
+        log::debug!("device reset");
+        self.device.reset();
+        self.device.set_acked_features(self.features);
+        for lane in self.lanes() {
+            lane.ring.forget_held();
+        }
+        self.used = false;
+    }
+
+    // Config space and window.
+
+    pub(super) fn read_config(&self, offset: u32, into: &mut [u8]) {
+        self.device.read_config(offset, into);
+    }
+
+    pub(super) fn write_config(&self, offset: u32, bytes: &[u8]) {
+        self.device.write_config(offset, bytes);
+    }
+
+    /// Size of the host-visible window in bytes; 0 = none.
+    pub(super) fn window(&self) -> u64 {
+        self.window
+    }
+
+    // Channels.
+
+    pub(super) fn set_backend_channel(&self, socket: UnixStream) -> Result<(), RequestError> {
+        let accepted = |bit| self.protocol_features & bit != 0;
+        let options = ChannelOptions {
+            window: self.window,
+            replies: accepted(protocol::REPLY_ACK),
+            shmem: accepted(protocol::SHMEM) && accepted(protocol::BACKEND_SEND_FD),
+            barrier: accepted(protocol::SHARED_OBJECT),
+        };
+        if options.shmem && !options.barrier {
+            log::warn!(
+                "the VMM did not accept SHARED_OBJECT: the guest may see a mapped blob a moment too early"
+            );
+        }
+        let channel = BackendChannel::new(socket, options)?;
+        self.link.set_channel(Some(Arc::new(channel)));
+        Ok(())
+    }
+
+    pub(super) fn set_gpu_socket(&self, socket: UnixStream) -> Result<(), RequestError> {
+        Ok(self.console.connect(socket)?)
+    }
+}
+
+impl Drop for Connection {
+    /// The VM is gone: everything of it goes, too. Nothing of the device waits for the VMM any more, the
+    /// queues stop without regard to what is held, the device frees what the guest made; then the threads
+    /// end as their handles drop.
+    fn drop(&mut self) {
+        self.link.set_channel(None);
+        self.console.disconnect();
+        for lane in self.lanes() {
+            lane.ring.forget_held();
+            lane.ring.stop(PATIENCE);
+        }
+        self.device.reset();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::DeviceOptions;
+    use crate::screen::NoScreen;
+    use vm_memory::{GuestAddressSpace, GuestMemoryBackend};
+
+    fn connection(window: u64) -> Result<Connection, Error> {
+        let options = DeviceOptions {
+            monitors: Vec::new(),
+            host_visible_size: window,
+            blob_alignment: 4096,
+        };
+        Connection::new(Session {
+            device: Arc::new(Device::new(options, Arc::new(NoScreen), Vec::new())),
+            host_visible_size: window,
+            console: None,
+        })
+    }
+
+    fn region(guest: u64, file: &File) -> Region {
+        Region {
+            guest,
+            size: 0x2000,
+            vmm: 0x7000_0000 + guest,
+            offset: 0,
+            file: file.try_clone().unwrap(),
+        }
+    }
+
+    fn file() -> File {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(0x2000).unwrap();
+        file
+    }
+
+    #[test]
+    fn a_window_that_is_no_power_of_two_is_refused() {
+        for size in [3 << 20, 1, 2048, u64::MAX] {
+            assert!(matches!(connection(size), Err(Error::WindowSize(_))));
+        }
+        assert!(connection(1 << 28).is_ok());
+    }
+
+    #[test]
+    fn memory_that_stays_is_not_mapped_anew() {
+        let mut connection = connection(0).unwrap();
+        let (ram, blob, other) = (file(), file(), file());
+        let places = |connection: &Connection| {
+            let memory = connection.memory.memory();
+            let place = |region: &GuestRegionMmap| region.as_ptr() as usize;
+            memory.iter().map(place).collect::<Vec<_>>()
+        };
+        connection.set_memory(vec![region(0, &ram)]).unwrap();
+        let first = places(&connection);
+        // In any order; the table is sorted.
+        connection
+            .set_memory(vec![region(0x10_0000, &blob), region(0, &ram)])
+            .unwrap();
+        let second = places(&connection);
+        assert_eq!(second[0], first[0]);
+        // Another file, and the same one elsewhere, are other mappings.
+        connection
+            .set_memory(vec![region(0x10_0000, &other), region(0x20_0000, &ram)])
+            .unwrap();
+        let third = places(&connection);
+        assert!(!third.iter().any(|place| second.contains(place)));
+    }
+
+    #[test]
+    fn overlapping_memory_is_refused_and_the_former_table_stays() {
+        let mut connection = connection(0).unwrap();
+        let ram = file();
+        connection.set_memory(vec![region(0, &ram)]).unwrap();
+        assert!(
+            connection
+                .set_memory(vec![region(0x1000, &ram), region(0, &ram)])
+                .is_err()
+        );
+        assert_eq!(connection.guest_address(0x7000_1fff).unwrap(), 0x1fff);
+        assert!(connection.guest_address(0x7000_2000).is_err());
+        assert!(connection.guest_address(0).is_err());
+    }
+}

@@ -1,0 +1,61 @@
+//! Errors of the transport.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Why the transport could not serve.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Somebody listens on the socket path already.
+    #[error(
+        "{0}: another process is listening on this socket; choose another --socket-path or end it"
+    )]
+    InUse(PathBuf),
+    /// The path names something that must not be replaced.
+    #[error("{0}: exists and is not a socket; choose another --socket-path or remove it")]
+    NotASocket(PathBuf),
+    /// The listening socket could not be made.
+    #[error("cannot listen on {path}: {source}; check that the folder exists and is writable")]
+    Listen {
+        /// The socket path.
+        path: PathBuf,
+        /// What the system answered.
+        source: io::Error,
+    },
+    /// The given descriptor is not a connected unix stream socket.
+    #[error(
+        "descriptor {fd} is not a connected unix stream socket ({source}); pass one end of a socketpair"
+    )]
+    BadDescriptor {
+        /// Its number.
+        fd: i32,
+        /// What the system answered.
+        source: io::Error,
+    },
+    /// The size of the host-visible window is not possible.
+    #[error(
+        "a host-visible window of {0} bytes is not possible; it must be 0 or a power of two of at least one page"
+    )]
+    WindowSize(u64),
+    /// The VMM broke the vhost-user protocol. Ends the connection, not the server.
+    #[error("the VMM broke the vhost-user protocol: {0}; the connection is closed")]
+    Protocol(String),
+    /// The system refused something that every connection needs.
+    #[error("{what}: {source}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// What the system answered.
+        source: io::Error,
+    },
+    /// There is no vhost-user server for this operating system yet.
+    #[error("serving a VM over vhost-user needs Linux; `hesper vtest` works here without a VM")]
+    Unsupported,
+}
+
+impl Error {
+    /// For `map_err` on calls whose failure needs no further words.
+    pub(super) fn system(what: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::System { what, source }
+    }
+}

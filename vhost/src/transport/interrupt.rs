@@ -1,0 +1,157 @@
+//! A wait that another thread can end.
+//!
+//! Every thread of the transport that may wait for a peer waits through an [`Interrupt`], so that stopping
+//! a queue, losing the VM or SIGTERM never has to wait for somebody else. Raising is a level, not an edge:
+//! waits that begin while it is raised end at once, until it is lowered again.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use vmm_sys_util::event::{
+    EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier,
+};
+
+/// Why a wait ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wait {
+    /// The descriptor is ready, or its peer hung up: the next call on it does not block.
+    Ready,
+    /// Somebody raised the interrupt.
+    Raised,
+    /// The deadline has passed.
+    TimedOut,
+}
+
+/// A level that ends waits; see the module.
+pub(super) struct Interrupt {
+    /// How many raises are not lowered yet. Also orders writes to and reads from the event pair.
+    raised: Mutex<u32>,
+    consumer: EventConsumer,
+    notifier: EventNotifier,
+}
+
+impl Interrupt {
+    pub(super) fn new() -> io::Result<Self> {
+        let (consumer, notifier) =
+            new_event_consumer_and_notifier(EventFlag::NONBLOCK | EventFlag::CLOEXEC)?;
+        Ok(Self {
+            raised: Mutex::new(0),
+            consumer,
+            notifier,
+        })
+    }
+
+    /// Ends present and coming waits, until every raise was lowered.
+    pub(super) fn raise(&self) {
+        let mut raised = self.raised.lock().unwrap_or_else(PoisonError::into_inner);
+        *raised = raised.saturating_add(1);
+        if *raised == 1
+            && let Err(error) = self.notifier.notify()
+        {
+            log::error!("cannot wake a waiting thread of the transport: {error}");
+        }
+    }
+
+    /// Takes one raise back.
+    pub(super) fn lower(&self) {
+        let mut raised = self.raised.lock().unwrap_or_else(PoisonError::into_inner);
+        *raised = raised.saturating_sub(1);
+        if *raised == 0 {
+            // An empty event is fine here: it only means that nothing was raised.
+            let _ = self.consumer.consume();
+        }
+    }
+
+    /// Takes every raise back.
+    pub(super) fn clear(&self) {
+        let mut raised = self.raised.lock().unwrap_or_else(PoisonError::into_inner);
+        *raised = 0;
+        let _ = self.consumer.consume();
+    }
+
+    /// Whether it is raised now.
+    pub(super) fn is_raised(&self) -> bool {
+        *self.raised.lock().unwrap_or_else(PoisonError::into_inner) > 0
+    }
+
+    /// Waits until the interrupt is raised.
+    pub(super) fn wait_raised(&self) -> io::Result<()> {
+        self.wait(self.event(), PollFlags::IN, None).map(|_| ())
+    }
+
+    fn event(&self) -> BorrowedFd<'_> {
+        // SAFETY: the consumer owns this descriptor, keeps it open and lives as long as the borrow of `self`.
+        unsafe { BorrowedFd::borrow_raw(self.consumer.as_raw_fd()) }
+    }
+
+    /// Waits until `fd` has one of `events`, the interrupt is raised or `deadline` has passed.
+    /// With several true at once, a ready descriptor counts first.
+    pub(super) fn wait(
+        &self,
+        fd: BorrowedFd<'_>,
+        events: PollFlags,
+        deadline: Option<Instant>,
+    ) -> io::Result<Wait> {
+        let own = self.event();
+        loop {
+            let timeout = match deadline {
+                None => None,
+                Some(deadline) => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    Some(Timespec {
+                        tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+                        tv_nsec: left.subsec_nanos().into(),
+                    })
+                }
+            };
+            let mut fds = [
+                PollFd::from_borrowed_fd(fd, events),
+                PollFd::from_borrowed_fd(own, PollFlags::IN),
+            ];
+            match poll(&mut fds, timeout.as_ref()) {
+                Ok(0) => return Ok(Wait::TimedOut),
+                Ok(_) => {}
+                Err(rustix::io::Errno::INTR) => continue,
+                Err(error) => return Err(error.into()),
+            }
+            let [peer, _] = &fds;
+            return Ok(if peer.revents().is_empty() {
+                Wait::Raised
+            } else {
+                Wait::Ready
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_raised_interrupt_ends_waits_until_lowered_as_often() {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        let interrupt = Interrupt::new().unwrap();
+        let soon = || Some(Instant::now() + Duration::from_millis(5));
+        let wait = || interrupt.wait(near.as_fd(), PollFlags::IN, soon()).unwrap();
+        assert_eq!(wait(), Wait::TimedOut);
+        interrupt.raise();
+        interrupt.raise();
+        assert_eq!(wait(), Wait::Raised);
+        interrupt.lower();
+        assert_eq!(wait(), Wait::Raised);
+        interrupt.lower();
+        assert_eq!(wait(), Wait::TimedOut);
+        far.write_all(b"x").unwrap();
+        interrupt.raise();
+        assert_eq!(wait(), Wait::Ready, "data counts before an interrupt");
+    }
+}

@@ -1,0 +1,72 @@
+//! The vhost-user transport: puts a [`Device`] behind a unix socket, for QEMU and other VMMs.
+//!
+//! ```no_run
+//! # use hesper_vhost::transport::{Server, Session};
+//! # fn session() -> Session { unimplemented!() }
+//! # fn main() -> Result<(), hesper_vhost::transport::Error> {
+//! let mut server = Server::bind("/run/user/1000/gpu.sock".as_ref())?;
+//! let stop = server.shutdown_handle(); // for a signal handler's thread
+//! server.serve(&mut session)?; // one VM after the other, until `stop.shutdown()`
+//! # drop(stop);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Every connection gets a fresh [`Session`]; when the VM goes away its device, threads and descriptors go
+//! with it, and the next connection starts clean.
+//!
+//! | file | what it knows |
+//! |---|---|
+//! | `server` | sockets: listening, accepting, shutting down |
+//! | `platform` | vhost-user messages (Linux only for now), calls `connection` |
+//! | `connection` | the rules: features, memory, starting and stopping queues, when the device is reset |
+//! | `ring`, `worker` | one virtqueue and its thread |
+//! | `host`, `backend_channel` | what the device asks of the VMM: answers, maps, config changes |
+//! | `console` | the GPU socket of QEMU's classic device: a screen drawn by QEMU |
+//!
+//! # Threads
+//!
+//! The thread that calls [`Server::serve`] reads messages. Each queue has a thread, so that the cursor moves
+//! while a long command runs. The GPU socket has one when QEMU offers it. The hard thing is that QEMU's main
+//! loop waits for us in some messages and that we wait for it in others; `connection`, `backend_channel` and
+//! `console` each say how their waits end.
+
+#![cfg_attr(
+    not(target_os = "linux"),
+    allow(
+        dead_code,
+        reason = "only the platforms' message loops call it, see `platform`"
+    )
+)]
+
+mod backend_channel;
+mod connection;
+mod console;
+mod error;
+mod features;
+mod host;
+mod interrupt;
+mod platform;
+mod ring;
+mod server;
+mod socket;
+mod worker;
+
+use std::sync::Arc;
+
+pub use console::GpuSocketScreen;
+pub use error::Error;
+pub use server::{Server, ShutdownHandle};
+
+use crate::device::Device;
+
+/// What serves one VM.
+pub struct Session {
+    /// A device in its reset state that no transport had before.
+    pub device: Arc<Device>,
+    /// Size in bytes of the device's host-visible window: 0 for none, else a power of two.
+    pub host_visible_size: u64,
+    /// The device's screen, when QEMU's own console shows it (`--display=qemu`). With `None`, a GPU socket
+    /// that QEMU offers is still accepted and answered, but nothing is drawn there.
+    pub console: Option<Arc<GpuSocketScreen>>,
+}

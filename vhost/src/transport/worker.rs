@@ -1,0 +1,112 @@
+//! The thread of a queue: waits for kicks, lets the ring hand its chains to the device.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use rustix::event::PollFlags;
+use rustix::io::Errno;
+use vm_memory::GuestMemoryMmap;
+
+use super::interrupt::{Interrupt, Wait};
+use super::ring::{Chain, Ring};
+use crate::device::Outcome;
+
+/// A queue's thread. Dropping it ends and joins the thread; the ring must be stopped first.
+pub(super) struct Worker {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    ring: Arc<Ring>,
+    /// Raised to make the thread look at the ring, or at `exit`.
+    wake: Interrupt,
+    exit: AtomicBool,
+}
+
+impl Worker {
+    /// Starts the thread `name`, which gives every chain to `handle`.
+    pub(super) fn spawn(
+        name: &str,
+        ring: Arc<Ring>,
+        mut handle: impl FnMut(&GuestMemoryMmap, Chain) -> Outcome + Send + 'static,
+    ) -> io::Result<Self> {
+        let shared = Arc::new(Shared {
+            ring,
+            wake: Interrupt::new()?,
+            exit: AtomicBool::new(false),
+        });
+        let thread = {
+            let shared = shared.clone();
+            std::thread::Builder::new()
+                .name(name.to_owned())
+                .spawn(move || shared.run(&mut handle))?
+        };
+        Ok(Self {
+            shared,
+            thread: Some(thread),
+        })
+    }
+
+    /// Makes the thread look at the ring: it was started, enabled or got another kick event.
+    pub(super) fn wake(&self) {
+        self.shared.wake.raise();
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.shared.exit.store(true, Ordering::Release);
+        self.wake();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            log::error!("a queue thread panicked");
+        }
+    }
+}
+
+impl Shared {
+    fn run(&self, handle: &mut impl FnMut(&GuestMemoryMmap, Chain) -> Outcome) {
+        while !self.exit.load(Ordering::Acquire) {
+            self.ring.process(&mut *handle);
+            let kick = self.ring.kick();
+            let wait = match &kick {
+                Some(kick) => self.wake.wait(kick.as_fd(), PollFlags::IN, None),
+                None => self.wake.wait_raised().map(|()| Wait::Raised),
+            };
+            match wait {
+                Ok(Wait::Ready) => {
+                    if let Some(kick) = &kick
+                        && !drain(kick)
+                    {
+                        self.ring.drop_kick(kick);
+                    }
+                }
+                Ok(Wait::Raised | Wait::TimedOut) => self.wake.clear(),
+                Err(error) => {
+                    log::error!("a queue thread cannot wait for kicks: {error}");
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Takes all pending kicks: one 8-byte counter of an eventfd, or many 8-byte records of a pipe.
+/// False when no kick can come any more.
+fn drain(kick: &File) -> bool {
+    let mut records = [0u8; 512];
+    match rustix::io::read(kick, &mut records) {
+        Ok(0) => false,
+        Ok(_) | Err(Errno::AGAIN | Errno::INTR) => true,
+        Err(error) => {
+            log::error!("the kick event of a queue cannot be read: {error}");
+            false
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! Connections, resets, pauses and ends.
+
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hesper_vhost::transport::Server;
+use vhost::VhostBackend;
+use vhost::vhost_user::{Frontend, VhostUserFrontend};
+
+use crate::guest::{Command, ERR_INVALID_RESOURCE_ID, Guest, OK_DISPLAY_INFO, OK_NODATA, PROTOCOL};
+use crate::queues::Keeping;
+use crate::served::{Parts, Served, eventually};
+
+#[test]
+fn the_offer_is_what_qemu_needs() {
+    for (window, shmem) in [(0, 0), (1 << 28, 1 << 22)] {
+        let served = Served::new(Parts {
+            window,
+            ..Parts::default()
+        });
+        let mut frontend = Frontend::connect(served.path(), 2).unwrap();
+        frontend.set_owner().unwrap();
+        let features = frontend.get_features().unwrap();
+        for bit in [28, 29, 30, 32, 40] {
+            assert_ne!(features & 1 << bit, 0, "feature bit {bit}");
+        }
+        assert_eq!(features & 1 << 33, 0, "no IOMMU");
+        let offered = frontend.get_protocol_features().unwrap();
+        assert_eq!(offered.bits(), PROTOCOL & !(1 << 22) | shmem);
+        frontend.set_protocol_features(offered).unwrap();
+        if window != 0 {
+            let regions = frontend.get_shmem_config().unwrap();
+            let sizes = regions.memory_sizes;
+            assert_eq!((regions.nregions, sizes[0], sizes[1]), (1, 0, window));
+        }
+    }
+}
+
+#[test]
+fn a_second_vm_on_the_same_server_starts_clean() {
+    let served = Served::new(Parts::default());
+    let mut first = Guest::boot(&served.path());
+    let device = served.devices.recv().unwrap();
+    assert_eq!(first.send(&Command::create_2d(1, 8, 8)), OK_NODATA);
+    drop(first);
+    let mut second = Guest::boot(&served.path());
+    assert_eq!(second.send(&Command::create_2d(1, 8, 8)), OK_NODATA);
+    assert!(device.upgrade().is_none(), "the first device is gone");
+}
+
+#[test]
+fn a_driver_that_starts_anew_finds_a_reset_device() {
+    let served = Served::new(Parts::default());
+    let mut guest = Guest::boot(&served.path());
+    assert_eq!(guest.send(&Command::create_2d(1, 8, 8)), OK_NODATA);
+    assert_eq!(
+        guest.send(&Command::create_2d(1, 8, 8)),
+        ERR_INVALID_RESOURCE_ID
+    );
+    for _ in 0..3 {
+        guest.stop();
+        guest.start();
+        assert_eq!(guest.send(&Command::create_2d(1, 8, 8)), OK_NODATA);
+    }
+}
+
+#[test]
+fn a_paused_vm_finds_its_resources_and_its_waiting_commands() {
+    let served = Served::new(Parts::default());
+    let mut guest = Guest::boot(&served.path());
+    assert_eq!(guest.send(&Command::create_2d(1, 8, 8)), OK_NODATA);
+    let bases = guest.stop();
+    assert_eq!(bases, [1, 0]);
+    let head = guest.offer(0, &Command::create_2d(1, 8, 8), 64);
+    std::thread::sleep(Duration::from_millis(20));
+    assert!(guest.try_next(0).is_none(), "a stopped queue is left alone");
+    guest.start_at(bases);
+    let (answered, answer) = guest.wait(0).unwrap();
+    assert_eq!(
+        (answered, crate::guest::kind(&answer)),
+        (head, ERR_INVALID_RESOURCE_ID),
+        "the resource is still there"
+    );
+}
+
+#[test]
+fn stopping_gives_up_on_held_commands_and_never_answers_them() {
+    let screen = Arc::new(Keeping::default());
+    let served = Served::new(Parts {
+        screen: screen.clone(),
+        ..Parts::default()
+    });
+    let mut guest = Guest::boot(&served.path());
+    let device = served.device();
+    guest.show(1, 64, 64);
+    guest.offer(0, &Command::flush(1, 0, 0, 64, 64).fenced(1), 64);
+    guest.kick(0);
+    eventually("the flush is held", || !screen.0.lock().unwrap().is_empty());
+    let start = Instant::now();
+    guest.stop();
+    assert!(start.elapsed() < Duration::from_secs(2));
+    let token = screen.0.lock().unwrap()[0];
+    device.flush_done(token);
+    assert!(guest.try_next(0).is_none());
+    guest.start();
+    device.flush_done(token);
+    assert_eq!(guest.send(&Command::display_info()), OK_DISPLAY_INFO);
+}
+
+#[test]
+fn reset_device_resets_it() {
+    let served = Served::new(Parts::default());
+    let mut guest = Guest::boot(&served.path());
+    assert_eq!(guest.send(&Command::create_2d(1, 8, 8)), OK_NODATA);
+    guest.frontend.reset_device().unwrap();
+    guest.stop();
+    guest.start();
+    assert_eq!(guest.send(&Command::create_2d(1, 8, 8)), OK_NODATA);
+}
+
+#[test]
+fn a_given_descriptor_is_served_until_its_peer_hangs_up() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let server = Server::from_fd(theirs.into()).unwrap();
+    let served = Served::run(server, Parts::default(), tempfile::tempdir().unwrap());
+    let mut guest = Guest::boot_with(ours, 1 << 32);
+    assert_eq!(guest.send(&Command::display_info()), OK_DISPLAY_INFO);
+    drop(guest);
+    served.join().unwrap();
+}
+
+#[test]
+fn a_shutdown_ends_a_connection_within_100_ms() {
+    let screen = Arc::new(Keeping::default());
+    let served = Served::new(Parts {
+        screen: screen.clone(),
+        ..Parts::default()
+    });
+    let mut guest = Guest::boot(&served.path());
+    let device = served.devices.recv().unwrap();
+    guest.show(1, 64, 64);
+    guest.offer(0, &Command::flush(1, 0, 0, 64, 64).fenced(1), 64);
+    guest.kick(0);
+    eventually("the flush is held", || !screen.0.lock().unwrap().is_empty());
+    let start = Instant::now();
+    served.stop.shutdown();
+    served.join().unwrap();
+    assert!(
+        start.elapsed() < Duration::from_millis(100),
+        "{:?}",
+        start.elapsed()
+    );
+    assert!(device.upgrade().is_none());
+}

@@ -1,0 +1,17 @@
+//! The transport over real sockets: a small guest and the `vhost` crate's frontend on one side, a real
+//! device on the other, in one process.
+#![cfg(target_os = "linux")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test ends where it fails"
+)]
+
+mod console;
+mod guest;
+mod lifecycle;
+mod malformed;
+mod queues;
+mod served;
+mod window;

@@ -1,0 +1,257 @@
+//! The backend channel: config changes, and blobs in the host-visible window.
+
+use std::fs::File;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use hesper_vhost::renderer::{
+    Blob, BlobRequest, CapsetInfo, Completions, Context, ContextId, MapCaching, Renderer,
+    RendererError, ResourceId,
+};
+use rustix::fs::{MemfdFlags, memfd_create};
+use vhost::vhost_user::message::{VhostUserMMap, VhostUserSharedMsg};
+use vhost::vhost_user::{
+    FrontendReqHandler, HandlerResult, VhostUserFrontend, VhostUserFrontendReqHandlerMut,
+};
+
+use crate::guest::{Command, Guest, OK_NODATA, kind};
+use crate::served::{MONITOR, Parts, Served, eventually};
+
+const OK_MAP_INFO: u32 = 0x1106;
+
+/// What a VMM was asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Asked {
+    ConfigChange,
+    Map {
+        region: u8,
+        offset: u64,
+        len: u64,
+        /// The first byte of the mapped file, to see that it is the right one.
+        first: u8,
+    },
+    Barrier,
+    Unmap {
+        offset: u64,
+        len: u64,
+    },
+}
+
+#[derive(Default)]
+struct Vmm(Vec<Asked>);
+
+impl VhostUserFrontendReqHandlerMut for Vmm {
+    fn handle_config_change(&mut self) -> HandlerResult<u64> {
+        self.0.push(Asked::ConfigChange);
+        Ok(0)
+    }
+
+    fn shared_object_remove(&mut self, _: &VhostUserSharedMsg) -> HandlerResult<u64> {
+        self.0.push(Asked::Barrier);
+        Ok(1)
+    }
+
+    fn shmem_map(&mut self, request: &VhostUserMMap, fd: &dyn AsRawFd) -> HandlerResult<u64> {
+        // The crate closes the descriptor afterwards.
+        let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+        let mut first = [0];
+        let file = File::open(path)?;
+        std::os::unix::fs::FileExt::read_exact_at(&file, &mut first, request.fd_offset)?;
+        self.0.push(Asked::Map {
+            region: request.shmid,
+            offset: request.shm_offset,
+            len: request.len,
+            first: first[0],
+        });
+        Ok(0)
+    }
+
+    fn shmem_unmap(&mut self, request: &VhostUserMMap) -> HandlerResult<u64> {
+        self.0.push(Asked::Unmap {
+            offset: request.shm_offset,
+            len: request.len,
+        });
+        Ok(0)
+    }
+}
+
+/// Gives the guest a VMM that answers on a thread of its own.
+fn attach(guest: &mut Guest) -> Arc<Mutex<Vmm>> {
+    let vmm = Arc::new(Mutex::new(Vmm::default()));
+    let mut handler = FrontendReqHandler::new(vmm.clone()).unwrap();
+    handler.set_reply_ack_flag(true);
+    guest
+        .frontend
+        .set_backend_request_fd(&handler.get_tx_raw_fd())
+        .unwrap();
+    // Refusals (the barrier's) are errors of the crate, but not of the channel.
+    thread::spawn(move || {
+        loop {
+            if let Err(vhost::vhost_user::Error::Disconnected) = handler.handle_request() {
+                break;
+            }
+        }
+    });
+    vmm
+}
+
+#[test]
+fn a_changed_monitor_notifies_the_guest() {
+    let served = Served::new(Parts::default());
+    let mut guest = Guest::boot(&served.path());
+    let device = served.device();
+    let vmm = attach(&mut guest);
+    for width in [1000, 1001] {
+        let mut monitor = MONITOR;
+        monitor.width = width;
+        device.set_monitor(0, monitor);
+    }
+    eventually("two notifications", || {
+        vmm.lock().unwrap().0 == [Asked::ConfigChange, Asked::ConfigChange]
+    });
+    let answer = guest.ask(&Command::display_info());
+    assert_eq!(crate::guest::word(&answer, 32), 1001);
+}
+
+/// A renderer whose blobs are files filled with one byte.
+struct Files;
+
+impl Renderer for Files {
+    fn capsets(&self) -> &[CapsetInfo] {
+        &[CapsetInfo {
+            id: 4,
+            max_version: 0,
+            max_size: 4,
+        }]
+    }
+
+    fn capset(&self, _: u32, _: u32) -> Option<Vec<u8>> {
+        Some(vec![0; 4])
+    }
+
+    fn create_context(
+        &self,
+        id: ContextId,
+        _: u32,
+        _: &str,
+        completions: Arc<dyn Completions>,
+    ) -> Result<Box<dyn Context>, RendererError> {
+        Ok(Box::new(FileContext { id, completions }))
+    }
+}
+
+struct FileContext {
+    id: ContextId,
+    completions: Arc<dyn Completions>,
+}
+
+impl Context for FileContext {
+    fn submit(&self, _: Vec<u8>) {}
+
+    fn fence(&self, ring: u8, fence: u64) {
+        self.completions.fence_retired(self.id, ring, fence);
+    }
+
+    fn create_blob(&self, resource: ResourceId, request: BlobRequest) {
+        let fd: OwnedFd = memfd_create("blob", MemfdFlags::CLOEXEC).unwrap();
+        let file = File::from(fd);
+        file.set_len(request.size).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, &[0x5a], 0).unwrap();
+        let blob = Blob {
+            fd: Some(Arc::new(file.into())),
+            fd_offset: 0,
+            size: request.size,
+            caching: MapCaching::Cached,
+            pixels: None,
+            origin: None,
+        };
+        self.completions.blob_created(self.id, resource, Ok(blob));
+    }
+
+    fn attach_resource(&self, _: ResourceId, _: &Blob) {}
+
+    fn detach_resource(&self, _: ResourceId) {}
+}
+
+fn create_blob(id: u32, size: u64) -> Command {
+    // HOST3D, mappable.
+    Command::new(0x10c)
+        .context(1)
+        .words(&[id, 2, 1, 0])
+        .long(0)
+        .long(size)
+}
+
+fn map_blob(id: u32, offset: u64) -> Command {
+    Command::new(0x208).words(&[id, 0]).long(offset)
+}
+
+#[test]
+fn a_blob_is_mapped_into_the_window_and_taken_out_again() {
+    let served = Served::new(Parts {
+        renderers: vec![Arc::new(Files)],
+        window: 1 << 24,
+        ..Parts::default()
+    });
+    let mut guest = Guest::boot(&served.path());
+    let vmm = attach(&mut guest);
+    let context = Command::new(0x200)
+        .context(1)
+        .words(&[4, 4])
+        .words(&[0; 16]);
+    assert_eq!(guest.send(&context), OK_NODATA);
+    assert_eq!(guest.send(&create_blob(1, 0x4000)), OK_NODATA);
+    let answer = guest.ask(&map_blob(1, 0x10_0000));
+    assert_eq!(kind(&answer), OK_MAP_INFO);
+    let mapped = Asked::Map {
+        region: 1,
+        offset: 0x10_0000,
+        len: 0x4000,
+        first: 0x5a,
+    };
+    assert_eq!(vmm.lock().unwrap().0, [mapped, Asked::Barrier]);
+    assert_eq!(guest.send(&Command::new(0x209).words(&[1, 0])), OK_NODATA);
+    let unmapped = Asked::Unmap {
+        offset: 0x10_0000,
+        len: 0x4000,
+    };
+    assert_eq!(vmm.lock().unwrap().0.last(), Some(&unmapped));
+
+    // Outside of the window, and not aligned: refused, and the VMM is not bothered.
+    let before = vmm.lock().unwrap().0.len();
+    for offset in [1 << 24, (1 << 24) - 0x1000, 0x123] {
+        assert_ne!(kind(&guest.ask(&map_blob(1, offset))), OK_MAP_INFO);
+    }
+    assert_eq!(vmm.lock().unwrap().0.len(), before);
+}
+
+#[test]
+fn stopping_the_queue_does_not_wait_for_a_vmm_that_waits_for_it() {
+    let served = Served::new(Parts {
+        renderers: vec![Arc::new(Files)],
+        window: 1 << 24,
+        ..Parts::default()
+    });
+    let mut guest = Guest::boot(&served.path());
+    let context = Command::new(0x200)
+        .context(1)
+        .words(&[4, 4])
+        .words(&[0; 16]);
+    assert_eq!(guest.send(&context), OK_NODATA);
+    assert_eq!(guest.send(&create_blob(1, 0x4000)), OK_NODATA);
+    // Nobody serves the backend channel: QEMU's main loop is about to stop the queue.
+    guest.offer(0, &map_blob(1, 0), 64);
+    guest.kick(0);
+    thread::sleep(std::time::Duration::from_millis(50));
+    let start = std::time::Instant::now();
+    guest.stop();
+    assert!(start.elapsed() < std::time::Duration::from_millis(400));
+    let (_, answer) = guest.wait(0).expect("the map was given up and answered");
+    assert_ne!(kind(&answer), OK_MAP_INFO);
+    guest.start();
+    assert_eq!(
+        guest.send(&Command::display_info()),
+        crate::guest::OK_DISPLAY_INFO
+    );
+}

@@ -1,0 +1,73 @@
+//! The way of a command through the transport allocates nothing. Alone in its process, because it counts
+//! every allocation of every other thread.
+#![cfg(target_os = "linux")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test ends where it fails"
+)]
+
+#[path = "transport/guest.rs"]
+#[allow(dead_code, reason = "shared with the other tests of the transport")]
+mod guest;
+#[path = "transport/served.rs"]
+#[allow(dead_code, reason = "shared with the other tests of the transport")]
+mod served;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use guest::{Command, Guest};
+use served::{Parts, Served};
+
+static ELSEWHERE: AtomicUsize = AtomicUsize::new(0);
+
+thread_local! {
+    /// This thread is the test's own.
+    static OWN: Cell<bool> = const { Cell::new(false) };
+}
+
+struct Counting;
+
+// SAFETY: every call goes to the system's allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if !OWN.get() {
+            ELSEWHERE.fetch_add(1, Ordering::Relaxed);
+        }
+        // SAFETY: the caller keeps the contract, which is the same.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller keeps the contract, which is the same.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+#[test]
+fn a_moved_cursor_costs_no_allocation() {
+    OWN.set(true);
+    // QEMU's console is part of the way, with nobody connected.
+    let served = Served::new(Parts {
+        in_qemu: true,
+        ..Parts::default()
+    });
+    let mut guest = Guest::boot(&served.path());
+    let mut before = 0;
+    for round in 0..1100 {
+        if round == 100 {
+            before = ELSEWHERE.load(Ordering::Relaxed);
+        }
+        guest.offer(1, &Command::move_cursor(round, round), 64);
+        guest.kick(1);
+        guest.wait(1).unwrap();
+    }
+    assert!(before > 0, "the counter counts");
+    assert_eq!(ELSEWHERE.load(Ordering::Relaxed), before);
+}

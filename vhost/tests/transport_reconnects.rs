@@ -1,0 +1,49 @@
+//! A hundred VMs come and go; nothing of them stays. Alone in its process, because it counts descriptors
+//! and threads.
+#![cfg(target_os = "linux")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test ends where it fails"
+)]
+
+#[path = "transport/guest.rs"]
+#[allow(dead_code, reason = "shared with the other tests of the transport")]
+mod guest;
+#[path = "transport/served.rs"]
+#[allow(dead_code, reason = "shared with the other tests of the transport")]
+mod served;
+
+use guest::{Command, Guest, OK_DISPLAY_INFO};
+use served::{Parts, Served, eventually};
+
+fn count(folder: &str) -> usize {
+    std::fs::read_dir(folder).unwrap().count()
+}
+
+#[test]
+fn a_hundred_reconnects_leave_no_descriptor_no_thread_and_no_device() {
+    let served = Served::new(Parts {
+        in_qemu: true,
+        ..Parts::default()
+    });
+    let mut before = None;
+    for round in 0..101 {
+        let mut guest = Guest::boot(&served.path());
+        assert_eq!(guest.send(&Command::display_info()), OK_DISPLAY_INFO);
+        drop(guest);
+        let device = served.devices.recv().unwrap();
+        eventually("the device is dropped", || device.upgrade().is_none());
+        // The first round may make things that stay for the life of the process.
+        if round == 0 {
+            before = Some((count("/proc/self/fd"), count("/proc/self/task")));
+            println!("descriptors and threads after the first VM: {before:?}");
+        }
+    }
+    let (descriptors, threads) = before.unwrap();
+    eventually("as many descriptors and threads as before", || {
+        (count("/proc/self/fd"), count("/proc/self/task")) == (descriptors, threads)
+    });
+    println!("… and after 100 more: {descriptors}, {threads}");
+}
