@@ -1,0 +1,113 @@
+//! How types and lengths are written in Rust, and how reads and writes are grouped.
+
+use crate::model::{Base, Len, Member, Model};
+use crate::names;
+
+/// The type behind pointers and arrays, as a path from a generated module.
+pub fn base(base: &Base) -> String {
+    match base {
+        Base::Void => "c_void".into(),
+        Base::Char => "c_char".into(),
+        Base::Scalar(s) => s.rust().into(),
+        Base::Alias(name, _) => format!("vk::{name}"),
+        Base::Enum(name) | Base::Handle(name) | Base::Struct(name) | Base::Union(name) => {
+            format!("vk::{}", names::plain(name))
+        }
+        Base::Flags { name, .. } => format!("vk::{}", names::plain(name)),
+    }
+}
+
+/// The type of a value: strings in fixed arrays are bytes.
+pub fn value(ty: &Base) -> String {
+    match ty {
+        Base::Char => "u8".into(),
+        other => base(other),
+    }
+}
+
+/// The type of a struct member, as C lays it out.
+pub fn member(m: &Member) -> String {
+    let target = base(&m.base);
+    match (m.depth, m.dim) {
+        (0, None) => value(&m.base),
+        (0, Some(n)) => format!("[{}; {n}]", value(&m.base)),
+        (1, _) if m.is_const => format!("*const {target}"),
+        (1, _) => format!("*mut {target}"),
+        _ => format!("*const *const {target}"),
+    }
+}
+
+/// The value of a length as a `u64`; `read` says how to read a member.
+pub fn length(len: &Len, read: &dyn Fn(&str) -> String) -> String {
+    match len {
+        Len::Member(name) => format!("{} as u64", read(name)),
+        Len::Through(pointer, name) => format!("{pointer}.{name} as u64"),
+        Len::Const(n) => n.to_string(),
+        Len::Quarter(name) => format!("{} as u64 / 4", read(name)),
+        Len::Words(name) => format!("(u64::from({}.0) + 31) / 32", read(name)),
+        Len::Terminated | Len::PerElement(..) => unreachable_length(),
+    }
+}
+
+/// Inner lengths and strings are handled where they occur, never as a length of their own.
+fn unreachable_length() -> String {
+    "compile_error!(\"this length has no value of its own\")".into()
+}
+
+/// The values of the sTypes in a chain, as a list of links in ascending order.
+pub fn chain(model: &Model, chain: &[String], link: &str) -> String {
+    let mut links: Vec<(i64, String)> = chain
+        .iter()
+        .filter_map(|c| model.structs.get(c))
+        .map(|s| (s.stype_value, format!("{link}::of::<vk::{}>()", s.name)))
+        .collect();
+    links.sort();
+    links.iter().map(|(_, text)| format!("{text},")).collect()
+}
+
+/// One thing that generated code does with the stream.
+#[derive(Debug, Clone)]
+pub enum Step {
+    /// Reads or writes this many bytes; `{at}` in the code is the offset in the prefix.
+    Fixed(u32, String),
+    /// Touches no bytes.
+    Check(String),
+    /// Reads or writes bytes of its own.
+    Flow(String),
+}
+
+/// Writes steps out, each run of fixed bytes after one bounds check.
+pub fn write_steps(steps: &[Step], open: &dyn Fn(u32) -> String) -> String {
+    let mut out = String::new();
+    for run in steps.split_inclusive(|s| matches!(s, Step::Flow(_))) {
+        let total: u32 = run
+            .iter()
+            .map(|s| if let Step::Fixed(n, _) = s { *n } else { 0 })
+            .sum();
+        if total > 0 {
+            out.push_str(&open(total));
+        }
+        let mut at = 0;
+        for step in run {
+            match step {
+                Step::Fixed(size, code) => {
+                    out.push_str(&code.replace("{at}", &at.to_string()));
+                    at += size;
+                }
+                Step::Check(code) | Step::Flow(code) => out.push_str(code),
+            }
+            out.push('\n');
+        }
+    }
+    out
+}
+
+/// `OPTIONAL` or `REQUIRED`.
+pub fn nullable(is_nullable: bool) -> &'static str {
+    if is_nullable { "OPTIONAL" } else { "REQUIRED" }
+}
+
+/// Rounds up to a word.
+pub fn padded(size: u32) -> u32 {
+    size.next_multiple_of(4)
+}
