@@ -1,0 +1,173 @@
+//! The Venus wire protocol: Vulkan's types, the host's codecs, and the other side for tests.
+//!
+//! A guest's Vulkan driver sends commands as one stream of little-endian words, without framing,
+//! and gets replies the same way. This crate knows every byte of both, and nothing else: no
+//! objects, no driver, no threads. Nearly all of it is generated (`venus/codegen`); written by
+//! hand is what the generated code runs on.
+//!
+//! | to | use |
+//! |---|---|
+//! | read a stream | [`runtime::Decoder`], [`runtime::Arena`] |
+//! | tell it which objects there are | [`runtime::HandleMap`] |
+//! | get at arguments | the structs of [`command`], made of [`vk`] types laid out as in C |
+//! | change a chain before the driver sees it | [`runtime::find_mut`], [`runtime::unlink`] |
+//! | call the driver | [`call`] |
+//! | answer | [`runtime::Encoder`], [`Command::encode_reply`](runtime::Command::encode_reply) |
+//! | ask about commands and extensions | [`CommandId`], [`COMMANDS`], [`EXTENSIONS`], [`table`] |
+//! | write a log | [`trace`] |
+//! | be the guest | [`guest`], and [`sample`] for random requests |
+//!
+//! # A handler
+//!
+//! Decoding replaces ids by the driver's handles on the way, so that what a handler gets can be
+//! passed to the driver as it is. Arguments live in the arena until it is reset.
+//!
+//! - An object argument is an [`Object`](runtime::Object): handle, id, and whatever the handle map
+//!   gave with it.
+//! - A pointer to one is a reference, or an `Option` of one where it may be null; several are an
+//!   [`Array`](runtime::Array). Objects in the arrays of commands that aren't recorded keep their
+//!   ids ([`Objects`](runtime::Objects)): those commands free, wait for or reset them.
+//! - An output is memory in the arena, ready for the driver to write to: sType, pNext and the
+//!   sizes of its arrays are set, the rest is zero. A **new** object's output holds the id that
+//!   the guest chose; it stays there for the reply, and the handle goes to the object table.
+//!
+//! ```
+//! use hesper_venus_protocol::runtime::{
+//!     Arena, Command, Decoder, Encoder, HandleMap, Object, Resolved,
+//! };
+//! use hesper_venus_protocol::{CommandId, command, guest, vk};
+//!
+//! /// A renderer that knows one device.
+//! struct Renderer {
+//!     device: vk::Device,
+//! }
+//!
+//! impl HandleMap for Renderer {
+//!     fn resolve(&self, ty: vk::HandleType, id: u64) -> Resolved {
+//!         match (ty, id) {
+//!             (vk::HandleType::Device, 1) => Resolved { handle: self.device.0, tag: 0 },
+//!             _ => Resolved::UNKNOWN,
+//!         }
+//!     }
+//! }
+//!
+//! /// Stands for the driver's function.
+//! unsafe fn driver_create_buffer(
+//!     _device: vk::Device,
+//!     info: &vk::BufferCreateInfo,
+//!     buffer: &mut vk::Buffer,
+//! ) -> vk::Result {
+//!     *buffer = vk::Buffer(0xd00d + info.size);
+//!     vk::Result::SUCCESS
+//! }
+//!
+//! fn create_buffer(args: &mut command::CreateBuffer<'_>) -> vk::Result {
+//!     let id = args.p_buffer.0; // what the guest calls it
+//!     let mut buffer = vk::Buffer(0);
+//!     // SAFETY: the device is alive, and the arguments were decoded.
+//!     let result =
+//!         unsafe { driver_create_buffer(args.device.handle, args.p_create_info, &mut buffer) };
+//!     // Here the object table learns that `id` is `buffer`.
+//!     assert_eq!((id, buffer.0), (9, 0xd00d + 64));
+//!     result
+//! }
+//!
+//! // What the guest does:
+//! let mut info = vk::BufferCreateInfo { size: 64, ..Default::default() };
+//! let mut buffer = vk::Buffer(9);
+//! let mut asked = command::CreateBuffer {
+//!     device: Object::guest(1),
+//!     p_create_info: &mut info,
+//!     p_buffer: &mut buffer,
+//! };
+//! let mut stream = Vec::new();
+//! // SAFETY: all pointers are valid.
+//! unsafe { guest::encode(&asked, true, &mut stream) };
+//!
+//! // What the renderer does for each command of a stream:
+//! let renderer = Renderer { device: vk::Device(0xdef1ce) };
+//! let arena = Arena::default();
+//! let mut reply_memory = [0; 256];
+//! let mut encoder = Encoder::new(&mut reply_memory);
+//! let mut decoder = Decoder::new(&stream, &arena, &renderer);
+//! let header = decoder.header()?;
+//! match header.command {
+//!     CommandId::CreateBuffer => {
+//!         let mut args = command::CreateBuffer::decode(&mut decoder)?;
+//!         let result = create_buffer(&mut args);
+//!         if header.reply {
+//!             // SAFETY: outputs are as decoded.
+//!             unsafe { args.encode_reply(result, &mut encoder) }.unwrap();
+//!         }
+//!     }
+//!     other => unimplemented!("{}", other.name()),
+//! }
+//! let length = encoder.position();
+//!
+//! // What the guest reads:
+//! // SAFETY: all pointers are valid.
+//! let (result, _) = unsafe { guest::decode_reply(&mut asked, &reply_memory[..length]) }.unwrap();
+//! assert_eq!(result, vk::Result::SUCCESS.0 as u64);
+//! # Ok::<(), hesper_venus_protocol::runtime::Fatal>(())
+//! ```
+//!
+//! # What the decoder guarantees
+//!
+//! The stream is the guest's, and hostile. After a successful decode, pointers are null or point
+//! into the arena to as many valid elements as their length says; strings end; sTypes are those
+//! that belong in that place, each at most once in a chain; unions are read by the tag that the
+//! selector demands; objects exist and are of the type; allocators and host pointers are null.
+//! Counts are checked against the bytes that are left, and everything against the arena's budget,
+//! before memory is taken. Any bits are a valid enum, flag or boolean. The stack needed is
+//! bounded: types nest nine deep at most (the generator proves that no struct can contain itself),
+//! and chains are walked in a loop.
+//!
+//! It does **not** know the API's valid usage: whether an object of the right type may be used
+//! *here*, whether sizes fit the objects they are about, whether an extension was enabled. What
+//! the registry leaves to valid usage (`optional`, `noautovalidity`) may be null whatever its
+//! count: of the three arrays of a `VkWriteDescriptorSet`, a hostile guest may leave out the very
+//! one that its type asks for. Handlers must look before drivers do.
+//!
+//! An object that the API does not let be null is refused when it is null. The stream itself must
+//! be private memory: what the guest can still write to has to be copied before it is decoded.
+
+pub mod call;
+#[allow(
+    missing_docs,
+    unused_imports,
+    clippy::unnecessary_cast,
+    clippy::manual_div_ceil,
+    clippy::erasing_op,
+    clippy::unit_arg,
+    reason = "one emitter serves every case: names are the specification's, imports and casts are \
+              those that some case needs"
+)]
+mod generated;
+pub mod guest;
+pub(crate) mod layout;
+mod macros;
+#[cfg(test)]
+mod roundtrip;
+pub mod runtime;
+pub mod sample;
+pub mod table;
+pub mod trace;
+
+pub use generated::command;
+pub use generated::commands::{COMMAND_COUNT, COMMANDS, CommandId};
+pub use generated::extensions::EXTENSIONS;
+pub(crate) use generated::schema;
+
+/// Vulkan's types.
+pub mod vk {
+    pub use crate::generated::types::*;
+
+    /// `VkBool32`.
+    pub type Bool32 = u32;
+    /// `VkDeviceSize`.
+    pub type DeviceSize = u64;
+    /// `VkDeviceAddress`.
+    pub type DeviceAddress = u64;
+    /// `VkSampleMask`.
+    pub type SampleMask = u32;
+}

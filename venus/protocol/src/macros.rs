@@ -1,0 +1,179 @@
+//! What the generated types have in common.
+
+/// An enum: a number of which some values have names. Guests may send any.
+macro_rules! enumeration {
+    ($name:ident: $repr:ty, $c_name:literal { $($constant:ident = $value:literal,)* }) => {
+        #[doc = concat!("`", $c_name, "`: any value is valid.")]
+        #[repr(transparent)]
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+        pub struct $name(pub $repr);
+
+        impl $name {
+            $(pub const $constant: Self = Self($value);)*
+            pub(crate) const NAMES: crate::layout::Names = &[$(($value, stringify!($constant)),)*];
+        }
+
+        impl std::fmt::Debug for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                crate::layout::write_enum(f, Self::NAMES, i64::from(self.0))
+            }
+        }
+
+        // SAFETY: a transparent number; any bits are valid.
+        unsafe impl crate::runtime::Plain for $name {}
+        // SAFETY: a transparent number.
+        unsafe impl crate::runtime::Zeroed for $name {}
+    };
+}
+
+/// A set of flags: guests may send any bits.
+macro_rules! flags {
+    ($name:ident: $repr:ty, $c_name:literal { $($constant:ident = $value:literal,)* }) => {
+        #[doc = concat!("`", $c_name, "`: any bits are valid.")]
+        #[repr(transparent)]
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+        pub struct $name(pub $repr);
+
+        impl $name {
+            $(pub const $constant: Self = Self($value);)*
+            pub(crate) const NAMES: crate::layout::Names = &[$(($value, stringify!($constant)),)*];
+
+            /// Whether all bits of `other` are set.
+            pub const fn contains(self, other: Self) -> bool {
+                self.0 & other.0 == other.0
+            }
+
+            /// Whether no bit is set.
+            pub const fn is_empty(self) -> bool {
+                self.0 == 0
+            }
+        }
+
+        impl std::ops::BitOr for $name {
+            type Output = Self;
+            fn bitor(self, other: Self) -> Self {
+                Self(self.0 | other.0)
+            }
+        }
+
+        impl std::ops::BitAnd for $name {
+            type Output = Self;
+            fn bitand(self, other: Self) -> Self {
+                Self(self.0 & other.0)
+            }
+        }
+
+        impl std::ops::Not for $name {
+            type Output = Self;
+            fn not(self) -> Self {
+                Self(!self.0)
+            }
+        }
+
+        impl std::fmt::Debug for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                crate::layout::write_flags(f, Self::NAMES, u64::from(self.0))
+            }
+        }
+
+        // SAFETY: a transparent number; any bits are valid.
+        unsafe impl crate::runtime::Plain for $name {}
+        // SAFETY: a transparent number.
+        unsafe impl crate::runtime::Zeroed for $name {}
+    };
+}
+
+/// All handles, and the enum of their types.
+macro_rules! handles {
+    ($($name:ident = $value:literal, $c_name:literal;)*) => {
+        /// What a handle is of.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u8)]
+        pub enum HandleType {
+            $(#[doc = concat!("`", $c_name, "`")] $name,)*
+        }
+
+        impl HandleType {
+            /// Every type, in order of the enum.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The value of `VkObjectType`.
+            pub const fn vk(self) -> crate::vk::ObjectType {
+                match self {
+                    $(Self::$name => crate::vk::ObjectType($value),)*
+                }
+            }
+
+            /// The type with this value of `VkObjectType`.
+            pub const fn from_vk(value: i32) -> Option<Self> {
+                match value {
+                    $($value => Some(Self::$name),)*
+                    _ => None,
+                }
+            }
+
+            /// The C name of the handle.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$name => $c_name,)*
+                }
+            }
+        }
+
+        $(
+            #[doc = concat!("`", $c_name, "`: the driver's handle, or on the guest's side its id.")]
+            #[repr(transparent)]
+            #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+            pub struct $name(pub u64);
+
+            // SAFETY: a transparent number.
+            unsafe impl crate::runtime::Zeroed for $name {}
+            impl crate::runtime::Handle for $name {
+                const TYPE: HandleType = HandleType::$name;
+                fn from_raw(raw: u64) -> Self {
+                    Self(raw)
+                }
+                fn raw(self) -> u64 {
+                    self.0
+                }
+            }
+        )*
+    };
+}
+
+/// What structs and unions have: a zero, and those with sType a default that has it.
+macro_rules! structure {
+    ($name:ident, $stype:ident) => {
+        // SAFETY: repr(C) of numbers, arrays of them and raw pointers: zero is valid.
+        unsafe impl crate::runtime::Zeroed for $name {}
+        // SAFETY: begins with sType and pNext, as every struct with an sType.
+        unsafe impl crate::runtime::Chained for $name {
+            const STYPE: crate::vk::StructureType = crate::vk::StructureType::$stype;
+        }
+        impl Default for $name {
+            fn default() -> Self {
+                let zero = <Self as crate::runtime::Zeroed>::ZERO;
+                Self {
+                    s_type: crate::vk::StructureType::$stype,
+                    ..zero
+                }
+            }
+        }
+    };
+    (plain $name:ident) => {
+        // SAFETY: repr(C) of numbers without padding: any bits are valid.
+        unsafe impl crate::runtime::Plain for $name {}
+        crate::macros::structure!($name);
+    };
+    ($name:ident) => {
+        // SAFETY: repr(C) of numbers, arrays of them, unions and raw pointers: zero is valid.
+        unsafe impl crate::runtime::Zeroed for $name {}
+        impl Default for $name {
+            fn default() -> Self {
+                <Self as crate::runtime::Zeroed>::ZERO
+            }
+        }
+    };
+}
+
+pub(crate) use {enumeration, flags, handles, structure};

@@ -1,0 +1,276 @@
+//! Memory for decoded arguments: taken piece by piece, given back all at once.
+//!
+//! One arena serves one stream. After each command [`Arena::reset`] makes its memory free again
+//! without giving it to the system, so that a steady stream allocates nothing. A budget bounds
+//! what one command can ask for.
+
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::cell::{Cell, RefCell};
+use std::mem::MaybeUninit;
+use std::ptr::{self, NonNull};
+
+use super::error::Reason;
+use super::value::Zeroed;
+
+/// The first chunk: enough for nearly every command.
+const FIRST: usize = 16 << 10;
+/// A chunk that a big command needed is kept up to this size.
+const KEEP: usize = 1 << 20;
+const ALIGN: usize = 16;
+
+/// A bump allocator with a budget.
+#[derive(Debug)]
+pub struct Arena {
+    /// Of the chunk that is being used up.
+    start: Cell<*mut u8>,
+    cursor: Cell<*mut u8>,
+    end: Cell<*mut u8>,
+    /// There is more than one chunk, or a large one.
+    grown: Cell<bool>,
+    chunks: RefCell<Vec<Chunk>>,
+    budget: usize,
+}
+
+#[derive(Debug)]
+struct Chunk {
+    start: NonNull<u8>,
+    size: usize,
+}
+
+// SAFETY: the arena owns its chunks, and without `Sync` only one thread uses the cells.
+unsafe impl Send for Arena {}
+
+impl Arena {
+    /// What one command may use unless another budget is given: room for the largest blobs that
+    /// guests read back in one go (pipeline caches, query results).
+    pub const DEFAULT_BUDGET: usize = 256 << 20;
+    /// Larger budgets are cut to this: sizes must stay below `isize::MAX`.
+    const MOST: usize = 1 << 40;
+
+    /// An empty arena; `budget` bytes are the most it ever holds.
+    pub fn new(budget: usize) -> Self {
+        Self {
+            start: Cell::new(ptr::null_mut()),
+            cursor: Cell::new(ptr::null_mut()),
+            end: Cell::new(ptr::null_mut()),
+            grown: Cell::new(false),
+            chunks: RefCell::new(Vec::new()),
+            budget: budget.min(Self::MOST),
+        }
+    }
+
+    /// Frees everything that was taken; the borrow checker sees to it that nothing is still used.
+    #[inline]
+    pub fn reset(&mut self) {
+        if self.grown.get() {
+            self.shrink();
+        }
+        self.cursor.set(self.start.get());
+    }
+
+    /// Keeps one chunk, unless that is large.
+    #[cold]
+    fn shrink(&mut self) {
+        let chunks = self.chunks.get_mut();
+        // The last chunk is the largest.
+        let kept = chunks.pop().filter(|chunk| chunk.size <= KEEP);
+        chunks.clear();
+        let (start, end) = match &kept {
+            // SAFETY: one past the chunk's end.
+            Some(c) => (c.start.as_ptr(), unsafe { c.start.as_ptr().add(c.size) }),
+            None => (ptr::null_mut(), ptr::null_mut()),
+        };
+        chunks.extend(kept);
+        self.start.set(start);
+        self.end.set(end);
+        self.grown.set(false);
+    }
+
+    /// Bytes held from the system.
+    pub fn held(&self) -> usize {
+        self.chunks.borrow().iter().map(|c| c.size).sum()
+    }
+
+    /// Takes room for `n` values, all zero.
+    #[expect(clippy::mut_from_ref, reason = "every call returns memory of its own")]
+    pub(crate) fn zeroed<T: Zeroed>(&self, n: usize) -> Result<&mut [T], Reason> {
+        const { assert!(align_of::<T>() <= ALIGN) };
+        let bytes = self.bytes(n as u64, size_of::<T>())?;
+        let start = self.take(bytes)?;
+        // SAFETY: `take` gave this many bytes to this call alone, aligned; T may be zero.
+        unsafe {
+            ptr::write_bytes(start.as_ptr(), 0, bytes);
+            Ok(std::slice::from_raw_parts_mut(start.as_ptr().cast(), n))
+        }
+    }
+
+    /// Takes `size` zero bytes for a struct known by its size only.
+    pub(crate) fn zeroed_bytes(&self, size: usize) -> Result<NonNull<u8>, Reason> {
+        let start = self.take(size)?;
+        // SAFETY: `take` gave this many bytes.
+        unsafe { ptr::write_bytes(start.as_ptr(), 0, size) };
+        Ok(start)
+    }
+
+    /// Takes a copy of `bytes`, as `n` values of T.
+    ///
+    /// # Safety
+    /// `bytes` must hold `n` valid values of T, aligned or not.
+    #[inline]
+    #[expect(clippy::mut_from_ref, reason = "every call returns memory of its own")]
+    pub(crate) unsafe fn copied<T: Copy>(
+        &self,
+        bytes: &[u8],
+        n: usize,
+    ) -> Result<&mut [T], Reason> {
+        const { assert!(align_of::<T>() <= ALIGN) };
+        let start = self.take(bytes.len())?;
+        // SAFETY: `take` gave this many bytes to this call alone; the caller vouches for values.
+        unsafe {
+            ptr::copy_nonoverlapping(bytes.as_ptr(), start.as_ptr(), bytes.len());
+            Ok(std::slice::from_raw_parts_mut(start.as_ptr().cast(), n))
+        }
+    }
+
+    /// Takes room for `n` values that the caller writes.
+    #[inline]
+    #[expect(clippy::mut_from_ref, reason = "every call returns memory of its own")]
+    pub(crate) fn room<T>(&self, n: usize) -> Result<&mut [MaybeUninit<T>], Reason> {
+        const { assert!(align_of::<T>() <= ALIGN) };
+        let start = self.take(self.bytes(n as u64, size_of::<T>())?)?;
+        // SAFETY: `take` gave this many bytes to this call alone, aligned.
+        Ok(unsafe { std::slice::from_raw_parts_mut(start.as_ptr().cast(), n) })
+    }
+
+    fn bytes(&self, n: u64, size: usize) -> Result<usize, Reason> {
+        let total = n
+            .checked_mul(size as u64)
+            .and_then(|b| usize::try_from(b).ok());
+        total.ok_or(Reason::Budget {
+            wanted: u64::MAX,
+            budget: self.budget,
+        })
+    }
+
+    #[inline]
+    fn take(&self, bytes: usize) -> Result<NonNull<u8>, Reason> {
+        let cursor = self.cursor.get();
+        let left = self.end.get() as usize - cursor as usize;
+        // A multiple of the alignment, so that the cursor stays aligned; `left` is one too.
+        let rounded = bytes.wrapping_add(ALIGN - 1) & !(ALIGN - 1);
+        if let Some(start) = NonNull::new(cursor)
+            && bytes <= left
+        {
+            // SAFETY: `bytes <= left` and both round up within the chunk.
+            self.cursor.set(unsafe { cursor.add(rounded) });
+            return Ok(start);
+        }
+        self.take_new(bytes)
+    }
+
+    #[cold]
+    fn take_new(&self, bytes: usize) -> Result<NonNull<u8>, Reason> {
+        let mut chunks = self.chunks.borrow_mut();
+        let held: usize = chunks.iter().map(|c| c.size).sum();
+        let left = self.budget.saturating_sub(held) & !(ALIGN - 1);
+        if bytes > left {
+            return Err(Reason::Budget {
+                wanted: bytes as u64,
+                budget: self.budget,
+            });
+        }
+        let next = chunks.last().map_or(FIRST, |c| c.size * 2);
+        let size = bytes.next_multiple_of(ALIGN).max(next).min(left).max(ALIGN);
+        let chunk = Chunk::new(size);
+        let start = chunk.start;
+        // SAFETY: both within or one past the new chunk.
+        unsafe {
+            self.cursor
+                .set(start.as_ptr().add(bytes.next_multiple_of(ALIGN)));
+            self.end.set(start.as_ptr().add(size));
+        }
+        self.start.set(start.as_ptr());
+        self.grown.set(!chunks.is_empty() || size > KEEP);
+        chunks.push(chunk);
+        Ok(start)
+    }
+}
+
+impl Default for Arena {
+    fn default() -> Self {
+        Self::new(Self::DEFAULT_BUDGET)
+    }
+}
+
+impl Chunk {
+    /// `size` is a positive multiple of the alignment.
+    fn new(size: usize) -> Self {
+        let layout = Self::layout(size);
+        // SAFETY: the size is not zero.
+        let start = NonNull::new(unsafe { alloc(layout) });
+        Self {
+            start: start.unwrap_or_else(|| handle_alloc_error(layout)),
+            size,
+        }
+    }
+
+    fn layout(size: usize) -> Layout {
+        // SAFETY: the alignment is a power of two; budgets keep sizes below isize::MAX.
+        unsafe { Layout::from_size_align_unchecked(size, ALIGN) }
+    }
+}
+
+impl Drop for Chunk {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `new` with this layout.
+        unsafe { dealloc(self.start.as_ptr(), Self::layout(self.size)) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_reused_after_reset() {
+        let mut arena = Arena::new(1 << 20);
+        let first = arena.zeroed::<u64>(8).unwrap().as_ptr();
+        arena.reset();
+        let held = arena.held();
+        assert_eq!(arena.zeroed::<u64>(8).unwrap().as_ptr(), first);
+        assert_eq!(arena.held(), held);
+    }
+
+    #[test]
+    fn pieces_are_zero_aligned_and_apart() {
+        let arena = Arena::new(1 << 20);
+        let a = arena.zeroed::<u8>(3).unwrap();
+        a.fill(0xff);
+        let b = arena.zeroed::<u64>(2).unwrap();
+        assert_eq!(b, [0, 0]);
+        assert_eq!(b.as_ptr() as usize % 8, 0);
+        b.fill(u64::MAX);
+        assert_eq!(a, [0xff; 3]);
+    }
+
+    #[test]
+    fn the_budget_is_never_exceeded() {
+        let arena = Arena::new(64 << 10);
+        let mut taken = 0;
+        while arena.zeroed::<u8>(1000).is_ok() {
+            taken += 1000;
+            assert!(arena.held() <= 64 << 10);
+        }
+        assert!(taken > 48 << 10);
+        assert!(arena.zeroed::<u64>(usize::MAX / 4).is_err());
+        assert!(arena.zeroed::<u64>(usize::MAX).is_err());
+    }
+
+    #[test]
+    fn a_large_chunk_is_not_kept() {
+        let mut arena = Arena::new(64 << 20);
+        arena.zeroed::<u8>(8 << 20).unwrap();
+        arena.reset();
+        assert_eq!(arena.held(), 0);
+    }
+}

@@ -1,0 +1,217 @@
+//! What the arguments of commands are made of.
+//!
+//! Pointers to one are plain references; the types here are for arrays, strings and objects. All
+//! are laid out as the schema reads them: [`Array`] and [`Objects`] begin with pointer and length.
+
+use std::ffi::{CStr, c_char};
+use std::marker::PhantomData;
+use std::ops::{Deref, DerefMut};
+use std::ptr;
+
+use super::value::Handle;
+
+/// An array argument: a slice that may be null.
+#[repr(C)]
+pub struct Array<'a, T> {
+    start: *mut T,
+    len: usize,
+    life: PhantomData<&'a mut [T]>,
+}
+
+impl<'a, T> Array<'a, T> {
+    /// No array: a null pointer.
+    pub const NULL: Self = Self {
+        start: ptr::null_mut(),
+        len: 0,
+        life: PhantomData,
+    };
+
+    /// What the driver takes: null or the first element.
+    pub fn as_ptr(&self) -> *const T {
+        self.start
+    }
+
+    /// What the driver writes to.
+    pub fn as_mut_ptr(&mut self) -> *mut T {
+        self.start
+    }
+
+    /// The pointer alone, for a struct member.
+    pub(crate) fn into_raw(self) -> *mut T {
+        self.start
+    }
+
+    /// Whether the pointer is null; an empty array need not be.
+    pub fn is_null(&self) -> bool {
+        self.start.is_null()
+    }
+
+    /// The first `n` elements, or all if there are fewer.
+    pub fn first(&self, n: u64) -> &[T] {
+        let n = usize::try_from(n).unwrap_or(usize::MAX).min(self.len);
+        self.get(..n).unwrap_or_default()
+    }
+}
+
+impl<'a, T> From<&'a mut [T]> for Array<'a, T> {
+    fn from(slice: &'a mut [T]) -> Self {
+        Self {
+            start: slice.as_mut_ptr(),
+            len: slice.len(),
+            life: PhantomData,
+        }
+    }
+}
+
+impl<T> Deref for Array<'_, T> {
+    type Target = [T];
+    fn deref(&self) -> &[T] {
+        if self.start.is_null() {
+            return &[];
+        }
+        // SAFETY: made from a slice of this length that lives as long.
+        unsafe { std::slice::from_raw_parts(self.start, self.len) }
+    }
+}
+
+impl<T> DerefMut for Array<'_, T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        if self.start.is_null() {
+            return &mut [];
+        }
+        // SAFETY: made from a mutable slice of this length that lives as long.
+        unsafe { std::slice::from_raw_parts_mut(self.start, self.len) }
+    }
+}
+
+/// A handle argument: the driver's handle and the guest's id.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Object<T> {
+    /// The guest's id; 0 for null.
+    pub id: u64,
+    /// The driver's handle; null where the id is 0.
+    pub handle: T,
+    /// What the renderer's [`HandleMap`](super::HandleMap) gave with it.
+    pub tag: usize,
+}
+
+impl<T: Handle> Object<T> {
+    /// An object as the guest names it.
+    pub fn guest(id: u64) -> Self {
+        Self {
+            id,
+            handle: T::from_raw(id),
+            tag: 0,
+        }
+    }
+
+    /// Whether it is null.
+    pub fn is_null(&self) -> bool {
+        self.id == 0
+    }
+}
+
+/// An array of handles with the guest's ids.
+#[repr(C)]
+pub struct Objects<'a, T> {
+    handles: Array<'a, T>,
+    ids: *const u64,
+}
+
+impl<'a, T: Handle> Objects<'a, T> {
+    /// No array.
+    pub const NULL: Self = Self {
+        handles: Array::NULL,
+        ids: ptr::null(),
+    };
+
+    /// Handles and as many ids.
+    pub(crate) fn new(handles: Array<'a, T>, ids: &'a [u64]) -> Self {
+        debug_assert_eq!(handles.len(), ids.len());
+        Self {
+            handles,
+            ids: ids.as_ptr(),
+        }
+    }
+
+    /// The ids, in the order of the handles.
+    pub fn ids(&self) -> &'a [u64] {
+        if self.ids.is_null() {
+            return &[];
+        }
+        // SAFETY: made from a slice as long as the handles, living as long.
+        unsafe { std::slice::from_raw_parts(self.ids, self.handles.len()) }
+    }
+
+    /// What the driver takes: null or the first handle.
+    pub fn as_ptr(&self) -> *const T {
+        self.handles.as_ptr()
+    }
+
+    /// Whether the pointer is null.
+    pub fn is_null(&self) -> bool {
+        self.handles.is_null()
+    }
+}
+
+/// Objects as the guest names them: handles that are ids.
+impl<'a, T: Handle> From<&'a mut [T]> for Objects<'a, T> {
+    fn from(handles: &'a mut [T]) -> Self {
+        Self {
+            handles: handles.into(),
+            ids: ptr::null(),
+        }
+    }
+}
+
+impl<T> Deref for Objects<'_, T> {
+    type Target = [T];
+    fn deref(&self) -> &[T] {
+        &self.handles
+    }
+}
+
+/// A string argument, null or NUL-terminated.
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+pub struct Text<'a> {
+    start: *const c_char,
+    life: PhantomData<&'a CStr>,
+}
+
+impl<'a> Text<'a> {
+    /// No string.
+    pub const NULL: Self = Self {
+        start: ptr::null(),
+        life: PhantomData,
+    };
+
+    /// A string that the decoder has checked.
+    pub(crate) fn new(start: *const c_char) -> Self {
+        Self {
+            start,
+            life: PhantomData,
+        }
+    }
+
+    /// What the driver takes.
+    pub fn as_ptr(&self) -> *const c_char {
+        self.start
+    }
+
+    /// The string, if it isn't null.
+    pub fn to_c_str(&self) -> Option<&'a CStr> {
+        if self.start.is_null() {
+            return None;
+        }
+        // SAFETY: made from a CStr or by the decoder, which saw the NUL.
+        Some(unsafe { CStr::from_ptr(self.start) })
+    }
+}
+
+impl<'a> From<&'a CStr> for Text<'a> {
+    fn from(text: &'a CStr) -> Self {
+        Self::new(text.as_ptr())
+    }
+}
