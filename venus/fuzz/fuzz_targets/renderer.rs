@@ -1,0 +1,47 @@
+//! The whole renderer: the first byte says by which way the rest of the input comes, see `Bench` in
+//! `venus/tests/hostile`. The driver is the library that `HESPER_FUZZ_DRIVER` names, such as the project's null driver;
+//! without it, that of the machine. `../run SECONDS` builds and runs it.
+#![no_main]
+
+#[path = "../../tests/hostile/mod.rs"]
+mod hostile;
+
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use hesper_venus::Driver;
+use hostile::session::Session;
+use hostile::{Bench, Way};
+use libfuzzer_sys::fuzz_target;
+
+const WAYS: [Way; 3] = [Way::Virtqueue, Way::Ring, Way::Both];
+
+static BENCH: Mutex<Option<Bench>> = Mutex::new(None);
+
+/// Opens the driver, and writes recorded sessions into the directory that the run script names.
+fn init() {
+    let library = std::env::var_os("HESPER_FUZZ_DRIVER");
+    let driver = library.map_or(Driver::System, |path| Driver::Library(path.into()));
+    *BENCH.lock().unwrap_or_else(PoisonError::into_inner) = Some(Bench::new(driver));
+    let Ok(directory) = std::env::var("HESPER_FUZZ_SEEDS") else {
+        return;
+    };
+    let sessions = [Session::reply_stream(), Session::device(), Session::whole()];
+    for (index, session) in sessions.iter().enumerate() {
+        for way in 0..WAYS.len() {
+            let mut seed = vec![way as u8];
+            seed.extend_from_slice(&session.stream);
+            let path = Path::new(&directory).join(format!("session-{index}-{way}"));
+            if let Err(error) = std::fs::write(&path, seed) {
+                eprintln!("cannot write the seed {}: {error}", path.display());
+            }
+        }
+    }
+}
+
+fuzz_target!(init: init(), |input: &[u8]| {
+    let bench = BENCH.lock().unwrap_or_else(PoisonError::into_inner);
+    if let (Some((way, stream)), Some(bench)) = (input.split_first(), &*bench) {
+        bench.run(stream, WAYS[usize::from(*way) % WAYS.len()]);
+    }
+});

@@ -1,0 +1,153 @@
+//! [`Context`]: one guest context as its front end holds it, and [`ContextEvents`], how it answers.
+//!
+//! Every call is put into the context's mailbox and returns at once. One thread per context takes the calls
+//! out in order, so that a fence covers what was submitted before it and a blob finds the memory object that
+//! an earlier submit made. When the guest breaks the rules, the context is *lost*: from then on fences
+//! retire at once and blobs are refused, until the front end drops it.
+
+use std::sync::Arc;
+
+use crate::mailbox::{Mailbox, Message};
+use crate::memory::SharedMemory;
+use crate::shortcut::Shortcut;
+use crate::state::ContextState;
+
+/// What a guest asks for with a blob resource (virtio-v1.4 §5.7.6.8, `VIRTIO_GPU_CMD_RESOURCE_CREATE_BLOB`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlobRequest {
+    /// 0 asks for fresh shared memory, else it is the guest's id of a `VkDeviceMemory`.
+    pub blob_id: u64,
+    /// Size in bytes, not 0.
+    pub size: u64,
+    /// The guest wants to map it.
+    pub mappable: bool,
+    /// The guest wants to name it in other contexts.
+    pub shareable: bool,
+    /// The guest wants to hand it to other devices.
+    pub cross_device: bool,
+}
+
+/// How the host's mapping of a blob is cached; the guest must map it alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Caching {
+    /// Ordinary cached memory.
+    Cached,
+    /// Write combining.
+    WriteCombining,
+}
+
+/// The memory of a blob resource.
+#[derive(Clone, Debug)]
+pub struct Blob {
+    /// The pages: the same for guest, host and GPU. At least as large as was asked for, in whole pages.
+    pub memory: Arc<SharedMemory>,
+    /// Caching of the mapping.
+    pub caching: Caching,
+}
+
+/// Why a blob was refused.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum BlobError {
+    /// The request names nothing that can be had.
+    #[error("invalid blob request: {0}")]
+    Invalid(String),
+    /// The host, or the context's budget, is out of memory.
+    #[error("no memory for a blob: {0}")]
+    OutOfMemory(String),
+    /// The context broke earlier.
+    #[error("the context is lost: {0}")]
+    Lost(String),
+}
+
+/// Where a context reports what it finished. Called from any of its threads, so it must not block for long;
+/// [`ContextEvents::blob_created`] also from inside [`Context::create_blob`].
+pub trait ContextEvents: Send + Sync {
+    /// The fence of [`Context::fence`] is signalled. Fences of one ring retire in the order of their creation.
+    fn fence_retired(&self, ring: u8, fence: u64);
+
+    /// The answer to [`Context::create_blob`].
+    fn blob_created(&self, resource: u32, result: Result<Blob, BlobError>);
+
+    /// The guest broke the protocol, or the host failed: the context does nothing any more. Called once.
+    fn lost(&self, reason: &str);
+}
+
+/// One guest context. Dropping it ends it: its threads stop, its open fences retire, and everything it made
+/// is destroyed, all in the background.
+pub struct Context {
+    state: Arc<ContextState>,
+    mailbox: Arc<Mailbox>,
+}
+
+impl Context {
+    pub(crate) fn new(state: Arc<ContextState>, mailbox: Arc<Mailbox>) -> Self {
+        Self { state, mailbox }
+    }
+
+    /// The id it was created with.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.state.id
+    }
+
+    /// Consumes a command stream.
+    pub fn submit(&self, commands: Vec<u8>) {
+        // One thread less on the way to the guest's answer, where the context's thread is not needed.
+        let is_done = match Shortcut::of(&commands) {
+            Some(Shortcut::Notify(ring)) => self.state.notify_by_id(ring),
+            Some(Shortcut::Wait(ring, seqno)) => {
+                self.mailbox.is_idle() && self.state.has_reached(ring, seqno)
+            }
+            None => false,
+        };
+        if !is_done {
+            self.send(Message::Submit(commands));
+        }
+    }
+
+    /// Makes a fence on timeline `ring`: 0 retires once everything before it is consumed, the others once the
+    /// work submitted to the queue bound to that index is done.
+    pub fn fence(&self, ring: u8, fence: u64) {
+        self.send(Message::Fence { ring, fence });
+    }
+
+    /// Makes the memory of a blob resource; answered by [`ContextEvents::blob_created`].
+    pub fn create_blob(&self, resource: u32, request: BlobRequest) {
+        // Nothing before it is left to do, and it waits for nothing: no need to wake the context's thread.
+        if self.mailbox.is_idle() {
+            self.state.create_blob(resource, request);
+        } else {
+            self.send(Message::CreateBlob { resource, request });
+        }
+    }
+
+    /// The context may name `resource` in its commands when this returns: a ring may do so before the context's thread
+    /// takes the next call. A resource that is attached again is replaced.
+    pub fn attach_resource(&self, resource: u32, blob: &Blob) {
+        self.state.attach(resource, blob.clone());
+    }
+
+    /// The context may not name `resource` any more, once everything before this call is done. Rings and replies
+    /// that lie in it go on.
+    pub fn detach_resource(&self, resource: u32) {
+        // What was called before may still name it.
+        if let Some(attachment) = self.state.attachment(resource) {
+            self.send(Message::Detach(attachment));
+        }
+    }
+
+    fn send(&self, message: Message) {
+        if let Err(refused) = self.mailbox.send(message) {
+            self.state.fail(crate::fatal::Fatal::MailboxFull);
+            // The queue is beyond its limit, but nobody may wait for this one forever.
+            self.mailbox.force(refused);
+        }
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        self.state.stop();
+        self.mailbox.force(Message::Stop);
+    }
+}

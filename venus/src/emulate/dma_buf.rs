@@ -1,0 +1,323 @@
+//! dma-bufs without a host that has them (`VK_EXT_external_memory_dma_buf`).
+//!
+//! What a guest exports as a dma-buf is shared memory, like all memory that it can map: its kernel makes the dma-buf
+//! from the blob's pages, and an import names the blob (`VkImportMemoryResourceInfoMESA`, see
+//! [`crate::object::memory`]). For the driver that is memory imported by host pointer. So buffers and images that
+//! the guest declares as external are created for such memory, and their requirements are cut down to the
+//! types that shared memory can be imported as.
+
+use std::collections::HashSet;
+use std::sync::Mutex;
+
+use ash::vk::ExternalMemoryHandleTypeFlags as HostTypes;
+use hesper_venus_protocol::command::{
+    CreateBuffer, DestroyBuffer, DestroyImage, GetBufferMemoryRequirements,
+    GetBufferMemoryRequirements2, GetDeviceBufferMemoryRequirements,
+    GetDeviceImageMemoryRequirements, GetImageMemoryRequirements, GetImageMemoryRequirements2,
+    GetPhysicalDeviceExternalBufferProperties,
+};
+use hesper_venus_protocol::runtime::{Chained, find_mut, unlink};
+use hesper_venus_protocol::{CommandId, vk};
+
+use super::{Policy, modifier};
+use crate::dispatch::{Session, call, name};
+use crate::fatal::Fatal;
+use crate::handlers::{create_one, take};
+use crate::sync::Lock;
+
+/// What the driver is told instead of a dma-buf.
+pub(super) const HOST_ALLOCATION: vk::ExternalMemoryHandleTypeFlags =
+    vk::ExternalMemoryHandleTypeFlags(HostTypes::HOST_ALLOCATION_EXT.as_raw());
+
+/// What a guest can do with a dma-buf of any image or buffer that can have one.
+pub(super) const PROPERTIES: vk::ExternalMemoryProperties = vk::ExternalMemoryProperties {
+    external_memory_features: vk::ExternalMemoryFeatureFlags(
+        vk::ExternalMemoryFeatureFlags::EXPORTABLE.0 | vk::ExternalMemoryFeatureFlags::IMPORTABLE.0,
+    ),
+    export_from_imported_handle_types: vk::ExternalMemoryHandleTypeFlags::DMA_BUF_EXT,
+    compatible_handle_types: vk::ExternalMemoryHandleTypeFlags::DMA_BUF_EXT,
+};
+
+/// Objects of a device whose memory is shared, by the driver's handles.
+#[derive(Default)]
+pub(crate) struct SharedObjects {
+    buffers: Handles,
+    images: Handles,
+}
+
+/// Handles of one type.
+#[derive(Default)]
+struct Handles(Mutex<HashSet<u64>>);
+
+impl Handles {
+    fn insert(&self, handle: u64) {
+        self.0.locked().insert(handle);
+    }
+
+    fn contains(&self, handle: u64) -> bool {
+        let handles = self.0.locked();
+        !handles.is_empty() && handles.contains(&handle)
+    }
+
+    fn remove(&self, handle: u64) {
+        let mut handles = self.0.locked();
+        if !handles.is_empty() {
+            handles.remove(&handle);
+        }
+    }
+}
+
+/// `vkGetPhysicalDeviceExternalBufferProperties`: only dma-bufs work, and only where they are offered.
+pub(crate) fn buffer_properties(
+    session: &mut Session<'_>,
+    c: &mut GetPhysicalDeviceExternalBufferProperties<'_>,
+) -> Result<(), Fatal> {
+    let info = &c.p_external_buffer_info;
+    let is_shareable = session.state.policy == Policy::DmaBuf
+        && info.handle_type == vk::ExternalMemoryHandleTypeFlags::DMA_BUF_EXT
+        && !is_sparse(info.flags);
+    c.p_external_buffer_properties.external_memory_properties = match is_shareable {
+        true => PROPERTIES,
+        false => vk::ExternalMemoryProperties::default(),
+    };
+    Ok(())
+}
+
+/// Sparse buffers have no memory of their own that could be shared.
+fn is_sparse(flags: vk::BufferCreateFlags) -> bool {
+    flags.contains(vk::BufferCreateFlags::SPARSE_BINDING)
+}
+
+/// Declares a buffer to the driver as one for imported host memory; whether the guest shares it.
+fn rewrite_buffer(info: &mut vk::BufferCreateInfo) -> bool {
+    // SAFETY: the chain was decoded, and nobody else uses it.
+    let external =
+        unsafe { find_mut::<vk::ExternalMemoryBufferCreateInfo>(info.p_next.cast_mut()) };
+    match external {
+        Some(external) if !external.handle_types.is_empty() && !is_sparse(info.flags) => {
+            external.handle_types = HOST_ALLOCATION;
+            true
+        }
+        Some(_) => {
+            // SAFETY: as above.
+            unsafe { unlink(info, vk::ExternalMemoryBufferCreateInfo::STYPE) };
+            false
+        }
+        None => false,
+    }
+}
+
+/// `vkCreateBuffer`
+pub(crate) fn create_buffer(
+    session: &mut Session<'_>,
+    c: &mut CreateBuffer<'_>,
+) -> Result<vk::Result, Fatal> {
+    let is_shared = rewrite_buffer(c.p_create_info);
+    let (result, host) = create_one(session, c, |c| &mut *c.p_buffer)?;
+    if let Some(host) = host.filter(|_| is_shared) {
+        let device = session.device(CommandId::CreateBuffer)?;
+        device.shared_objects.buffers.insert(host.0);
+    }
+    Ok(result)
+}
+
+/// Remembers an image as shared.
+pub(super) fn remember_image(session: &mut Session<'_>, image: vk::Image) -> Result<(), Fatal> {
+    let device = session.device(CommandId::CreateImage)?;
+    device.shared_objects.images.insert(image.0);
+    Ok(())
+}
+
+/// `vkDestroyBuffer`
+pub(crate) fn destroy_buffer(
+    session: &mut Session<'_>,
+    c: &mut DestroyBuffer,
+) -> Result<(), Fatal> {
+    if c.buffer.is_null() {
+        return Ok(());
+    }
+    take(session, c.buffer, CommandId::DestroyBuffer)?;
+    // The driver cannot give the handle out again before it was called.
+    let device = session.device(CommandId::DestroyBuffer)?;
+    device.shared_objects.buffers.remove(c.buffer.handle.0);
+    call(session, c)
+}
+
+/// `vkDestroyImage`
+pub(crate) fn destroy_image(session: &mut Session<'_>, c: &mut DestroyImage) -> Result<(), Fatal> {
+    if c.image.is_null() {
+        return Ok(());
+    }
+    take(session, c.image, CommandId::DestroyImage)?;
+    // The driver cannot give the handle out again before it was called.
+    let device = session.device(CommandId::DestroyImage)?;
+    device.shared_objects.images.remove(c.image.handle.0);
+    call(session, c)
+}
+
+/// Leaves the memory types that shared memory can be imported as, if that is what is needed.
+fn mask(
+    session: &mut Session<'_>,
+    command: CommandId,
+    is_shared: bool,
+    requirements: &mut vk::MemoryRequirements,
+) -> Result<(), Fatal> {
+    if !is_shared {
+        return Ok(());
+    }
+    let facts = &session.device(command)?.physical.facts;
+    requirements.memory_type_bits &= facts.importable_types;
+    Ok(())
+}
+
+/// `vkGetBufferMemoryRequirements`
+pub(crate) fn buffer_requirements(
+    session: &mut Session<'_>,
+    c: &mut GetBufferMemoryRequirements<'_>,
+) -> Result<(), Fatal> {
+    call(session, c)?;
+    let id = CommandId::GetBufferMemoryRequirements;
+    let shared = &session.device(id)?.shared_objects.buffers;
+    let is_shared = shared.contains(c.buffer.handle.0);
+    mask(session, id, is_shared, c.p_memory_requirements)
+}
+
+/// `vkGetBufferMemoryRequirements2`
+pub(crate) fn buffer_requirements2(
+    session: &mut Session<'_>,
+    c: &mut GetBufferMemoryRequirements2<'_>,
+) -> Result<(), Fatal> {
+    call(session, c)?;
+    let id = CommandId::GetBufferMemoryRequirements2;
+    let shared = &session.device(id)?.shared_objects.buffers;
+    let is_shared = shared.contains(c.p_info.buffer.0);
+    mask(
+        session,
+        id,
+        is_shared,
+        &mut c.p_memory_requirements.memory_requirements,
+    )
+}
+
+/// `vkGetImageMemoryRequirements`
+pub(crate) fn image_requirements(
+    session: &mut Session<'_>,
+    c: &mut GetImageMemoryRequirements<'_>,
+) -> Result<(), Fatal> {
+    call(session, c)?;
+    let id = CommandId::GetImageMemoryRequirements;
+    let shared = &session.device(id)?.shared_objects.images;
+    let is_shared = shared.contains(c.image.handle.0);
+    mask(session, id, is_shared, c.p_memory_requirements)
+}
+
+/// `vkGetImageMemoryRequirements2`
+pub(crate) fn image_requirements2(
+    session: &mut Session<'_>,
+    c: &mut GetImageMemoryRequirements2<'_>,
+) -> Result<(), Fatal> {
+    call(session, c)?;
+    let id = CommandId::GetImageMemoryRequirements2;
+    let shared = &session.device(id)?.shared_objects.images;
+    let is_shared = shared.contains(c.p_info.image.0);
+    mask(
+        session,
+        id,
+        is_shared,
+        &mut c.p_memory_requirements.memory_requirements,
+    )
+}
+
+/// `vkGetDeviceBufferMemoryRequirements`
+pub(crate) fn device_buffer_requirements(
+    session: &mut Session<'_>,
+    c: &mut GetDeviceBufferMemoryRequirements<'_>,
+) -> Result<(), Fatal> {
+    let id = CommandId::GetDeviceBufferMemoryRequirements;
+    // SAFETY: decoded as null or a valid struct that nobody else uses.
+    let info = unsafe { c.p_info.p_create_info.cast_mut().as_mut() };
+    let is_shared = rewrite_buffer(info.ok_or(missing(id))?);
+    call(session, c)?;
+    mask(
+        session,
+        id,
+        is_shared,
+        &mut c.p_memory_requirements.memory_requirements,
+    )
+}
+
+/// `vkGetDeviceImageMemoryRequirements`
+pub(crate) fn device_image_requirements(
+    session: &mut Session<'_>,
+    c: &mut GetDeviceImageMemoryRequirements<'_>,
+) -> Result<(), Fatal> {
+    let id = CommandId::GetDeviceImageMemoryRequirements;
+    // SAFETY: decoded as null or a valid struct that nobody else uses.
+    let info = unsafe { c.p_info.p_create_info.cast_mut().as_mut() };
+    let Ok(image) = modifier::rewrite_image(info.ok_or(missing(id))?) else {
+        return Err(Fatal::Invalid {
+            command: name(id),
+            reason: "an image that cannot be created with this format modifier",
+        });
+    };
+    call(session, c)?;
+    mask(
+        session,
+        id,
+        image.is_shared,
+        &mut c.p_memory_requirements.memory_requirements,
+    )
+}
+
+/// A command whose create info is null.
+pub(super) fn missing(command: CommandId) -> Fatal {
+    Fatal::Invalid {
+        command: name(command),
+        reason: "there is no create info",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_for_a_dma_buf_is_created_for_host_memory() {
+        let mut external = vk::ExternalMemoryBufferCreateInfo {
+            handle_types: vk::ExternalMemoryHandleTypeFlags::DMA_BUF_EXT,
+            ..Default::default()
+        };
+        let mut info = vk::BufferCreateInfo {
+            p_next: (&raw mut external).cast(),
+            ..Default::default()
+        };
+        assert!(rewrite_buffer(&mut info));
+        assert_eq!(external.handle_types, HOST_ALLOCATION);
+        assert!(!rewrite_buffer(&mut vk::BufferCreateInfo::default()));
+    }
+
+    #[test]
+    fn a_sparse_buffer_is_not_shared() {
+        let mut external = vk::ExternalMemoryBufferCreateInfo {
+            handle_types: vk::ExternalMemoryHandleTypeFlags::DMA_BUF_EXT,
+            ..Default::default()
+        };
+        let mut info = vk::BufferCreateInfo {
+            p_next: (&raw mut external).cast(),
+            flags: vk::BufferCreateFlags::SPARSE_BINDING,
+            ..Default::default()
+        };
+        assert!(!rewrite_buffer(&mut info));
+        assert!(info.p_next.is_null());
+    }
+
+    #[test]
+    fn a_handle_is_known_until_it_is_removed() {
+        let handles = Handles::default();
+        assert!(!handles.contains(7));
+        handles.insert(7);
+        assert!(handles.contains(7) && !handles.contains(8));
+        handles.remove(7);
+        assert!(!handles.contains(7));
+    }
+}

@@ -1,0 +1,168 @@
+//! Barriers to and from foreign queue families (`VK_EXT_queue_family_foreign`).
+//!
+//! A foreign queue family stands for users of an image or buffer outside of Vulkan, such as a display server. Shared
+//! pages need no change of owner for them, so such a barrier becomes one within the queue's own family: layout
+//! transition and memory dependency stay.
+
+use hesper_venus_protocol::command::{
+    CmdPipelineBarrier, CmdPipelineBarrier2, CmdSetEvent2, CmdWaitEvents, CmdWaitEvents2,
+};
+use hesper_venus_protocol::runtime::{Chained, unlink};
+use hesper_venus_protocol::vk;
+
+use crate::dispatch::{Session, call};
+use crate::fatal::Fatal;
+
+const FOREIGN: u32 = ash::vk::QUEUE_FAMILY_FOREIGN_EXT;
+const IGNORED: u32 = ash::vk::QUEUE_FAMILY_IGNORED;
+
+/// A barrier that can change the owner of what it is about.
+trait Barrier: Chained {
+    /// Families it is taken from and given to.
+    fn families(&mut self) -> [&mut u32; 2];
+}
+
+macro_rules! barrier {
+    ($($name:ident)*) => {
+        $(impl Barrier for vk::$name {
+            fn families(&mut self) -> [&mut u32; 2] {
+                [&mut self.src_queue_family_index, &mut self.dst_queue_family_index]
+            }
+        })*
+    };
+}
+barrier!(BufferMemoryBarrier ImageMemoryBarrier BufferMemoryBarrier2 ImageMemoryBarrier2);
+
+/// Keeps barriers within their family that name a foreign one.
+fn localize<B: Barrier>(barriers: &mut [B]) {
+    for barrier in barriers {
+        let mut families = barrier.families();
+        if families.iter().any(|family| **family == FOREIGN) {
+            families.iter_mut().for_each(|family| **family = IGNORED);
+            // Makes sense for an acquisition only, which this is no more.
+            // SAFETY: the chain was decoded, and nobody else uses it.
+            unsafe { unlink(barrier, vk::ExternalMemoryAcquireUnmodifiedEXT::STYPE) };
+        }
+    }
+}
+
+/// The same for the arrays of a `VkDependencyInfo`.
+fn localize_dependency(info: &mut vk::DependencyInfo) {
+    if !info.p_buffer_memory_barriers.is_null() {
+        let count = info.buffer_memory_barrier_count as usize;
+        // SAFETY: the decoder made an array of `count` structs there, and nobody else uses it.
+        localize(unsafe {
+            std::slice::from_raw_parts_mut(info.p_buffer_memory_barriers.cast_mut(), count)
+        });
+    }
+    if !info.p_image_memory_barriers.is_null() {
+        let count = info.image_memory_barrier_count as usize;
+        // SAFETY: as above.
+        localize(unsafe {
+            std::slice::from_raw_parts_mut(info.p_image_memory_barriers.cast_mut(), count)
+        });
+    }
+}
+
+/// `vkCmdPipelineBarrier`
+pub(crate) fn pipeline_barrier(
+    session: &mut Session<'_>,
+    c: &mut CmdPipelineBarrier<'_>,
+) -> Result<(), Fatal> {
+    localize(&mut c.p_buffer_memory_barriers);
+    localize(&mut c.p_image_memory_barriers);
+    call(session, c)
+}
+
+/// `vkCmdPipelineBarrier2`
+pub(crate) fn pipeline_barrier2(
+    session: &mut Session<'_>,
+    c: &mut CmdPipelineBarrier2<'_>,
+) -> Result<(), Fatal> {
+    localize_dependency(c.p_dependency_info);
+    call(session, c)
+}
+
+/// `vkCmdWaitEvents`
+pub(crate) fn wait_events(
+    session: &mut Session<'_>,
+    c: &mut CmdWaitEvents<'_>,
+) -> Result<(), Fatal> {
+    localize(&mut c.p_buffer_memory_barriers);
+    localize(&mut c.p_image_memory_barriers);
+    call(session, c)
+}
+
+/// `vkCmdWaitEvents2`
+pub(crate) fn wait_events2(
+    session: &mut Session<'_>,
+    c: &mut CmdWaitEvents2<'_>,
+) -> Result<(), Fatal> {
+    c.p_dependency_infos
+        .iter_mut()
+        .for_each(localize_dependency);
+    call(session, c)
+}
+
+/// `vkCmdSetEvent2`: its barriers must equal those of the wait, so they change alike.
+pub(crate) fn set_event2(session: &mut Session<'_>, c: &mut CmdSetEvent2<'_>) -> Result<(), Fatal> {
+    localize_dependency(c.p_dependency_info);
+    call(session, c)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn image_barrier(src: u32, dst: u32) -> vk::ImageMemoryBarrier2 {
+        vk::ImageMemoryBarrier2 {
+            old_layout: vk::ImageLayout::GENERAL,
+            new_layout: vk::ImageLayout::TRANSFER_SRC_OPTIMAL,
+            src_queue_family_index: src,
+            dst_queue_family_index: dst,
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn foreign_owners_are_taken_out_and_layouts_stay() {
+        let mut unmodified = vk::ExternalMemoryAcquireUnmodifiedEXT::default();
+        let mut images = [
+            image_barrier(FOREIGN, 0),
+            image_barrier(0, FOREIGN),
+            image_barrier(0, 1),
+        ];
+        images[0].p_next = (&raw mut unmodified).cast();
+        let mut buffers = [vk::BufferMemoryBarrier2 {
+            src_queue_family_index: 2,
+            dst_queue_family_index: FOREIGN,
+            ..Default::default()
+        }];
+        let mut info = vk::DependencyInfo {
+            buffer_memory_barrier_count: 1,
+            p_buffer_memory_barriers: buffers.as_mut_ptr(),
+            image_memory_barrier_count: 3,
+            p_image_memory_barriers: images.as_mut_ptr(),
+            ..Default::default()
+        };
+        localize_dependency(&mut info);
+        let families =
+            images.map(|image| (image.src_queue_family_index, image.dst_queue_family_index));
+        assert_eq!(families, [(IGNORED, IGNORED), (IGNORED, IGNORED), (0, 1)]);
+        assert!(images[0].p_next.is_null());
+        assert_eq!(images[0].old_layout, vk::ImageLayout::GENERAL);
+        assert_eq!(images[0].new_layout, vk::ImageLayout::TRANSFER_SRC_OPTIMAL);
+        assert_eq!(buffers[0].src_queue_family_index, IGNORED);
+        assert_eq!(buffers[0].dst_queue_family_index, IGNORED);
+    }
+
+    #[test]
+    fn a_dependency_without_barriers_is_left_alone() {
+        let mut info = vk::DependencyInfo {
+            image_memory_barrier_count: 7,
+            ..Default::default()
+        };
+        localize_dependency(&mut info);
+        assert_eq!(info.image_memory_barrier_count, 7);
+    }
+}

@@ -1,0 +1,81 @@
+//! What can go wrong outside a guest's command stream; every text says what, the value, and the remedy.
+//!
+//! Violations by the guest are [`crate::fatal::Fatal`]: they end one context and never reach the caller
+//! except as [`crate::ContextEvents::lost`].
+
+/// An error of the renderer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The Vulkan loader or driver library could not be opened.
+    #[error(
+        "cannot load Vulkan from {library}: {reason}; install a Vulkan loader and a driver, or name the library"
+    )]
+    Load {
+        /// The library, or "the system's default".
+        library: String,
+        /// What the dynamic linker said.
+        reason: String,
+    },
+    /// The host's Vulkan is too old.
+    #[error(
+        "the host's Vulkan is {major}.{minor}; 1.1 or newer is needed: update the loader or the driver"
+    )]
+    TooOld {
+        /// Major version found.
+        major: u32,
+        /// Minor version found.
+        minor: u32,
+    },
+    /// A call of the host's Vulkan failed.
+    #[error(
+        "{call} failed with {result} on the host's Vulkan; `hesper doctor` shows what works here"
+    )]
+    Vulkan {
+        /// The function, such as `vkCreateInstance`.
+        call: &'static str,
+        /// Its result.
+        result: ash::vk::Result,
+    },
+    /// The driver lacks a function that it must have.
+    #[error("the host's Vulkan driver lacks {function}; update the driver")]
+    MissingFunction {
+        /// The function's name.
+        function: &'static str,
+    },
+    /// No GPU fits the selection.
+    #[error("no GPU matches {wanted}; this host has: {found}")]
+    NoGpu {
+        /// What was asked for.
+        wanted: String,
+        /// What there is, comma separated.
+        found: String,
+    },
+    /// Shared memory could not be made or mapped.
+    #[error(
+        "{action} of {size} bytes of shared memory failed: {source}; raise the limits on memory, mappings and descriptors"
+    )]
+    SharedMemory {
+        /// `creation`, `mapping`.
+        action: &'static str,
+        /// Bytes.
+        size: u64,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// A thread could not be started.
+    #[error("cannot start a thread: {0}; raise the limit on threads")]
+    Thread(#[source] std::io::Error),
+    /// The self-test saw something else than what the GPU wrote.
+    #[error(
+        "the GPU's writes to memory type {memory_type} do not show in the guest's mapping ({detail}); guests would hang: choose another GPU"
+    )]
+    SelfTest {
+        /// Index of the memory type.
+        memory_type: u32,
+        /// What was read.
+        detail: String,
+    },
+}
+
+/// A result with this crate's [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;

@@ -1,0 +1,109 @@
+//! [`Fatal`]: why a context ends. The guest did something that no correct driver does, or a limit is reached.
+
+use hesper_venus_protocol::runtime::{self, EncodeError};
+
+/// The reason; its text goes to the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Fatal {
+    /// The stream is malformed, or names what is not there.
+    #[error("{0}")]
+    Stream(#[from] runtime::Fatal),
+    /// A command that exists but that this renderer does not take.
+    #[error("{0} is not for the renderer to carry out")]
+    NotHandled(&'static str),
+    /// The host's driver lacks the function, or the guest did not enable its extension.
+    #[error("{0} was called but not enabled, or the host has no such function")]
+    NotEnabled(&'static str),
+    /// A command with arguments that the API forbids and the driver may not survive.
+    #[error("{command}: {reason}")]
+    Invalid {
+        /// The command.
+        command: &'static str,
+        /// What is wrong.
+        reason: &'static str,
+    },
+    /// The wrong place for a command.
+    #[error("{0} came over the wrong way: ring instead of virtqueue, or the other way round")]
+    WrongPlace(&'static str),
+    /// A reply was asked for before `vkSetReplyCommandStreamMESA`.
+    #[error("{0} asks for a reply, but there is no reply stream")]
+    NoReplyStream(&'static str),
+    /// The reply does not fit.
+    #[error("{command}: {error}")]
+    Reply {
+        /// The command.
+        command: &'static str,
+        /// What is wrong.
+        error: EncodeError,
+    },
+    /// A resource that is not attached.
+    #[error("resource {0} is not attached to the context")]
+    NoResource(u32),
+    /// A range outside of a resource.
+    #[error("{size} bytes at offset {offset} are not inside resource {resource}")]
+    Range {
+        /// The resource.
+        resource: u32,
+        /// First byte.
+        offset: usize,
+        /// Number of bytes.
+        size: usize,
+    },
+    /// A new object with the id of another, or 0.
+    #[error("object id {0:#x} is taken")]
+    IdTaken(u64),
+    /// [`crate::Budget::objects`].
+    #[error("more objects than the context's budget allows")]
+    TooManyObjects,
+    /// A ring that does not exist.
+    #[error("there is no ring {0:#x}")]
+    NoRing(u64),
+    /// A ring with the id of another.
+    #[error("ring id {0:#x} is taken")]
+    RingTaken(u64),
+    /// [`crate::Budget::rings`], or the system has no more threads.
+    #[error("no more rings: the context's budget or the system's threads are used up")]
+    TooManyRings,
+    /// `vkCreateRingMESA` with a layout that cannot be.
+    #[error("a ring cannot be where the guest wants it: {0}")]
+    RingLayout(&'static str),
+    /// `vkWriteRingExtraMESA` outside of the extra region.
+    #[error("offset {0} is not in the ring's extra region")]
+    RingExtra(usize),
+    /// The guest's position is impossible.
+    #[error("the ring's tail {tail} is further from its head {head} than its buffer is large")]
+    RingTail {
+        /// The renderer's position.
+        head: u32,
+        /// The guest's.
+        tail: u32,
+    },
+    /// `vkExecuteCommandStreamsMESA` inside of a stream.
+    #[error("a command stream executes command streams")]
+    Nested,
+    /// The GPU is lost, and the guest does not ask.
+    #[error("{0} lost the device, and the guest did not ask for the result")]
+    DeviceLost(&'static str),
+    /// [`crate::Budget::queued`].
+    #[error("more calls wait for the context than its budget allows")]
+    MailboxFull,
+    /// [`crate::Budget::batch_bytes`].
+    #[error("a batch of {0} bytes is larger than the budget")]
+    BatchTooLarge(usize),
+    /// A bug of this renderer, caught before it did harm.
+    #[error("the renderer failed: a thread panicked")]
+    Panic,
+}
+
+impl Fatal {
+    /// The same, in a stream that began `offset` bytes earlier.
+    pub(crate) fn moved(self, offset: usize) -> Self {
+        match self {
+            Self::Stream(fatal) => Self::Stream(runtime::Fatal {
+                offset: fatal.offset + offset,
+                ..fatal
+            }),
+            other => other,
+        }
+    }
+}

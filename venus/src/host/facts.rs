@@ -1,0 +1,66 @@
+//! What a renderer must know of a GPU before a guest sees it.
+
+use std::sync::Arc;
+
+use super::gpu::Gpu;
+use super::library::Host;
+use crate::error::{Error, Result};
+use crate::memory::{Importable, importable};
+use crate::options::GpuSelection;
+
+/// A GPU and what was found out about it at start.
+#[derive(Clone, Debug)]
+pub(crate) struct GpuFacts {
+    /// How a user sees it.
+    pub(crate) gpu: Gpu,
+    /// Memory types, as bits, that a guest can map.
+    pub(crate) importable_types: u32,
+    /// Alignment of what is imported, in bytes.
+    pub(crate) alignment: u64,
+}
+
+impl GpuFacts {
+    /// The GPUs of a selection that can serve guests. Each one is tested; those that fail are logged and left out.
+    pub(crate) fn gather(host: &Host, selection: &GpuSelection) -> Result<Vec<Arc<Self>>> {
+        let instance = host.probe_instance()?;
+        let found = instance.physical_devices()?;
+        let mut facts = Vec::new();
+        for (index, (handle, gpu)) in found.iter().enumerate() {
+            if !selection.matches(index, gpu) {
+                continue;
+            }
+            if !gpu.host_memory_import {
+                log::warn!(
+                    "{gpu} is left out: its driver lacks VK_EXT_external_memory_host; update the driver"
+                );
+                continue;
+            }
+            match importable(instance.raw(), *handle) {
+                Ok(Importable { types: 0, .. }) => {
+                    log::warn!("{gpu} is left out: none of its memory can be mapped into guests");
+                }
+                Ok(Importable { types, alignment }) => {
+                    let gpu = gpu.clone();
+                    facts.push(Arc::new(Self {
+                        gpu,
+                        importable_types: types,
+                        alignment,
+                    }));
+                }
+                Err(error) => log::warn!("{gpu} is left out: {error}"),
+            }
+        }
+        if facts.is_empty() {
+            let names: Vec<String> = found.iter().map(|(_, gpu)| gpu.to_string()).collect();
+            return Err(Error::NoGpu {
+                wanted: selection.to_string(),
+                found: if names.is_empty() {
+                    "none".into()
+                } else {
+                    names.join(", ")
+                },
+            });
+        }
+        Ok(facts)
+    }
+}

@@ -1,0 +1,242 @@
+//! GPUs as a user sees them: name, kind, driver, UUID.
+
+use std::ffi::{CStr, c_char};
+use std::fmt;
+
+use ash::vk;
+use hesper_venus_protocol::EXTENSIONS;
+use hesper_venus_protocol::table::ExtensionKind;
+
+use super::library::{Host, ProbeInstance};
+use crate::error::Result;
+use crate::options::{Driver, GpuSelection};
+
+/// A GPU of the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gpu {
+    /// `deviceName`.
+    pub name: String,
+    /// What kind of device.
+    pub kind: GpuKind,
+    /// Vulkan version of the driver: major, minor, patch.
+    pub api_version: (u32, u32, u32),
+    /// `driverName` and `driverInfo`, as the driver tells them.
+    pub driver: String,
+    /// `deviceUUID`.
+    pub uuid: [u8; 16],
+    /// Whether `VK_EXT_external_memory_host` is there: guests can map device memory.
+    pub host_memory_import: bool,
+    /// Device extensions that guests could use and this driver does not have.
+    pub missing_extensions: Vec<String>,
+}
+
+/// `VkPhysicalDeviceType`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GpuKind {
+    /// Part of the processor.
+    Integrated,
+    /// A card.
+    Discrete,
+    /// Itself virtual.
+    Virtual,
+    /// Software on the processor.
+    Cpu,
+    /// Something else.
+    Other,
+}
+
+impl fmt::Display for GpuKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Integrated => "integrated",
+            Self::Discrete => "discrete",
+            Self::Virtual => "virtual",
+            Self::Cpu => "software",
+            Self::Other => "other",
+        })
+    }
+}
+
+impl fmt::Display for Gpu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (major, minor, patch) = self.api_version;
+        let Self {
+            name, kind, driver, ..
+        } = self;
+        write!(
+            f,
+            "{name} ({kind}, Vulkan {major}.{minor}.{patch}, {driver})"
+        )
+    }
+}
+
+impl GpuSelection {
+    /// Whether the GPU at `index` of the host's list is one that guests see.
+    #[must_use]
+    pub fn matches(&self, index: usize, gpu: &Gpu) -> bool {
+        match self {
+            Self::All => true,
+            Self::Index(wanted) => *wanted == index,
+            Self::Name(part) => gpu.name.to_lowercase().contains(&part.to_lowercase()),
+            Self::Uuid(uuid) => *uuid == gpu.uuid,
+        }
+    }
+}
+
+impl fmt::Display for GpuSelection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => f.write_str("any GPU"),
+            Self::Index(index) => write!(f, "GPU number {index}"),
+            Self::Name(part) => write!(f, "a name with \"{part}\""),
+            Self::Uuid(uuid) => {
+                f.write_str("UUID ")?;
+                uuid.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+            }
+        }
+    }
+}
+
+/// The host's GPUs with Vulkan 1.1 or newer, in the driver's order.
+///
+/// # Errors
+/// [`crate::Error::Load`] without a Vulkan library, [`crate::Error::TooOld`], [`crate::Error::Vulkan`].
+pub fn gpus(driver: &Driver) -> Result<Vec<Gpu>> {
+    let host = Host::load(driver)?;
+    let instance = host.probe_instance()?;
+    Ok(instance
+        .physical_devices()?
+        .into_iter()
+        .map(|(_, gpu)| gpu)
+        .collect())
+}
+
+impl ProbeInstance<'_> {
+    /// Every physical device with Vulkan 1.1 or newer.
+    pub(crate) fn physical_devices(&self) -> Result<Vec<(vk::PhysicalDevice, Gpu)>> {
+        // SAFETY: the instance is alive.
+        let devices = unsafe { self.raw().enumerate_physical_devices() }.map_err(|result| {
+            crate::Error::Vulkan {
+                call: "vkEnumeratePhysicalDevices",
+                result,
+            }
+        })?;
+        let described = devices
+            .into_iter()
+            .map(|device| (device, self.describe(device)));
+        Ok(described
+            .filter(|(_, gpu)| gpu.api_version >= (1, 1, 0))
+            .collect())
+    }
+
+    fn describe(&self, device: vk::PhysicalDevice) -> Gpu {
+        let extensions = self.device_extensions(device);
+        let has = |name: &CStr| {
+            extensions
+                .iter()
+                .any(|known| text(known) == name.to_string_lossy())
+        };
+        let mut driver = vk::PhysicalDeviceDriverProperties::default();
+        let mut id = vk::PhysicalDeviceIDProperties::default();
+        let mut properties = vk::PhysicalDeviceProperties2::default().push_next(&mut id);
+        if has(ash::khr::driver_properties::NAME) {
+            properties = properties.push_next(&mut driver);
+        }
+        // SAFETY: the device belongs to the instance, and the chain holds structs that the device knows.
+        unsafe {
+            self.raw()
+                .get_physical_device_properties2(device, &mut properties)
+        };
+        let base = properties.properties;
+        let version = base.api_version;
+        Gpu {
+            name: text(&base.device_name),
+            kind: match base.device_type {
+                vk::PhysicalDeviceType::INTEGRATED_GPU => GpuKind::Integrated,
+                vk::PhysicalDeviceType::DISCRETE_GPU => GpuKind::Discrete,
+                vk::PhysicalDeviceType::VIRTUAL_GPU => GpuKind::Virtual,
+                vk::PhysicalDeviceType::CPU => GpuKind::Cpu,
+                _ => GpuKind::Other,
+            },
+            api_version: (
+                vk::api_version_major(version),
+                vk::api_version_minor(version),
+                vk::api_version_patch(version),
+            ),
+            driver: format!(
+                "{} {}",
+                text(&driver.driver_name),
+                text(&driver.driver_info)
+            )
+            .trim()
+            .to_owned(),
+            uuid: id.device_uuid,
+            host_memory_import: has(ash::ext::external_memory_host::NAME),
+            missing_extensions: EXTENSIONS
+                .iter()
+                .filter(|known| known.advertised && known.kind == ExtensionKind::Device)
+                .filter(|known| !has(known.name))
+                .map(|known| known.name.to_string_lossy().into_owned())
+                .collect(),
+        }
+    }
+
+    fn device_extensions(&self, device: vk::PhysicalDevice) -> Vec<[c_char; 256]> {
+        // SAFETY: the device belongs to the instance.
+        let listed = unsafe { self.raw().enumerate_device_extension_properties(device) };
+        // A driver that cannot even list its extensions has none that could be used.
+        let listed = listed.unwrap_or_default();
+        listed
+            .into_iter()
+            .map(|extension| extension.extension_name)
+            .collect()
+    }
+}
+
+/// A fixed-size name of the driver's, up to its NUL.
+fn text(name: &[c_char]) -> String {
+    let bytes: Vec<u8> = name
+        .iter()
+        .take_while(|c| **c != 0)
+        .map(|c| (*c).to_ne_bytes()[0])
+        .collect();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gpu(name: &str) -> Gpu {
+        Gpu {
+            name: name.into(),
+            kind: GpuKind::Discrete,
+            api_version: (1, 3, 0),
+            driver: "test".into(),
+            uuid: [7; 16],
+            host_memory_import: true,
+            missing_extensions: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_selection_matches_by_place_name_or_uuid() {
+        let card = gpu("Radeon RX");
+        assert!(GpuSelection::All.matches(3, &card));
+        assert!(GpuSelection::Index(3).matches(3, &card));
+        assert!(!GpuSelection::Index(2).matches(3, &card));
+        assert!(GpuSelection::Name("radeon".into()).matches(0, &card));
+        assert!(!GpuSelection::Name("geforce".into()).matches(0, &card));
+        assert!(GpuSelection::Uuid([7; 16]).matches(0, &card));
+        assert!(!GpuSelection::Uuid([8; 16]).matches(0, &card));
+    }
+
+    #[test]
+    fn a_name_ends_at_its_nul() {
+        let mut name = [0; 256];
+        name[0] = b'a' as c_char;
+        name[1] = b'b' as c_char;
+        name[3] = b'x' as c_char;
+        assert_eq!(text(&name), "ab");
+    }
+}

@@ -1,0 +1,12 @@
+//! The host's Vulkan: the library, and which GPUs it has.
+//!
+//! [`gpus`] lists them for the user; `Host` is what a renderer keeps: the loaded library and the answer to
+//! "does the guest see this GPU".
+
+mod facts;
+mod gpu;
+mod library;
+
+pub(crate) use facts::GpuFacts;
+pub use gpu::{Gpu, GpuKind, gpus};
+pub(crate) use library::Host;

@@ -1,0 +1,72 @@
+//! Shared memory as device memory: `VK_EXT_external_memory_host`.
+//!
+//! The driver takes pages of this process, which are those that the guest maps. So guest, host and GPU see the same bytes
+//! without copies and without flushes.
+
+use std::ffi::c_void;
+
+use ash::vk as host;
+use hesper_venus_protocol::call::Function;
+use hesper_venus_protocol::vk;
+
+use super::{SharedMemory, page_size};
+use crate::object::instance::Instance;
+
+/// How a device imports host memory.
+pub(crate) struct HostImport {
+    device: vk::Device,
+    properties: host::PFN_vkGetMemoryHostPointerPropertiesEXT,
+    alignment: u64,
+}
+
+impl HostImport {
+    /// The functions of `device`, which was created with the extension; `alignment` is
+    /// `minImportedHostPointerAlignment`.
+    pub(crate) fn load(instance: &Instance, device: vk::Device, alignment: u64) -> Option<Self> {
+        let name = c"vkGetMemoryHostPointerPropertiesEXT";
+        let function = instance.host().instance_function(instance.handle(), name)?;
+        // SAFETY: the loader answers by name, and this is the type of that function.
+        let properties = unsafe {
+            std::mem::transmute::<Function, host::PFN_vkGetMemoryHostPointerPropertiesEXT>(function)
+        };
+        Some(Self {
+            device,
+            properties,
+            alignment,
+        })
+    }
+
+    /// Bytes that an allocation of `size` takes as shared memory; `None` when that is no number.
+    pub(crate) fn rounded(&self, size: u64) -> Option<u64> {
+        size.max(1)
+            .checked_next_multiple_of(self.alignment.max(page_size()))
+    }
+
+    /// Memory types (as bits) that this memory can be imported as.
+    pub(crate) fn types(&self, memory: &SharedMemory) -> u32 {
+        let mut properties = host::MemoryHostPointerPropertiesEXT::default();
+        let device = host::Handle::from_raw(self.device.0);
+        let kind = host::ExternalMemoryHandleTypeFlags::HOST_ALLOCATION_EXT;
+        // SAFETY: the device is alive, and the pointer is a mapping that the driver only looks up.
+        let result =
+            unsafe { (self.properties)(device, kind, memory.as_ptr().cast(), &mut properties) };
+        if result == host::Result::SUCCESS {
+            properties.memory_type_bits
+        } else {
+            0
+        }
+    }
+}
+
+/// The struct that turns an allocation into an import of `memory`, to be put into its chain.
+pub(crate) fn import_info(
+    memory: &SharedMemory,
+    next: *const c_void,
+) -> host::ImportMemoryHostPointerInfoEXT<'static> {
+    host::ImportMemoryHostPointerInfoEXT {
+        p_next: next,
+        handle_type: host::ExternalMemoryHandleTypeFlags::HOST_ALLOCATION_EXT,
+        p_host_pointer: memory.as_ptr().cast(),
+        ..Default::default()
+    }
+}

@@ -1,0 +1,14 @@
+//! Memory that guest, host and GPU see alike.
+//!
+//! [`SharedMemory`] is a descriptor, a size and this process's mapping of it. Rings, replies and every
+//! `HOST_VISIBLE` allocation live in it.
+
+mod import;
+mod quota;
+mod self_test;
+mod shared;
+
+pub(crate) use import::{HostImport, import_info};
+pub(crate) use quota::Quota;
+pub(crate) use self_test::{Importable, importable};
+pub use shared::{SharedMemory, page_size};

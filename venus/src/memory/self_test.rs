@@ -1,0 +1,261 @@
+//! Do the GPU's writes show in a guest's mapping? Found out at start, for every memory type, by trying.
+//!
+//! Shared memory is imported as device memory, filled by the GPU, and read through a *second* mapping, as a guest
+//! would. A driver that copies, or that only claims to import, fails here with a message, and not later as a
+//! guest that waits forever for a fence.
+
+use ash::{Device, Instance, vk};
+
+use super::{SharedMemory, page_size};
+use crate::error::{Error, Result};
+
+/// What the GPU writes.
+const PATTERN: u32 = 0x4845_5350;
+/// How long a fill of one page may take, in nanoseconds.
+const TIMEOUT: u64 = 10_000_000_000;
+
+/// What a GPU can do with shared memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Importable {
+    /// Memory types, as bits, that shared memory can be imported as and that passed the test.
+    pub(crate) types: u32,
+    /// `minImportedHostPointerAlignment` in bytes.
+    pub(crate) alignment: u64,
+}
+
+/// Tries every host-visible, coherent memory type of `gpu`.
+///
+/// # Errors
+/// [`Error::Vulkan`] when the driver fails; a type that does not pass is only logged and left out.
+pub(crate) fn importable(instance: &Instance, gpu: vk::PhysicalDevice) -> Result<Importable> {
+    let mut host = vk::PhysicalDeviceExternalMemoryHostPropertiesEXT::default();
+    let mut properties = vk::PhysicalDeviceProperties2::default().push_next(&mut host);
+    // SAFETY: the device belongs to the instance; the caller saw that it has the extension.
+    unsafe { instance.get_physical_device_properties2(gpu, &mut properties) };
+    let alignment = host.min_imported_host_pointer_alignment.max(page_size());
+    // SAFETY: as above.
+    let memory = unsafe { instance.get_physical_device_memory_properties(gpu) };
+    let test = Test::new(instance, gpu, alignment)?;
+    let offered = test.offered();
+    let wanted = vk::MemoryPropertyFlags::HOST_VISIBLE | vk::MemoryPropertyFlags::HOST_COHERENT;
+    let mut types = 0;
+    for (index, memory_type) in (0..).zip(memory.memory_types_as_slice()) {
+        if offered & (1 << index) == 0 || !memory_type.property_flags.contains(wanted) {
+            continue;
+        }
+        match test.fill(index) {
+            Ok(()) => types |= 1 << index,
+            Err(error) => log::warn!("{error}"),
+        }
+    }
+    Ok(Importable { types, alignment })
+}
+
+fn failed(call: &'static str) -> impl Fn(vk::Result) -> Error {
+    move |result| Error::Vulkan { call, result }
+}
+
+/// A device and what one fill needs, all destroyed on drop.
+struct Test {
+    device: Device,
+    host: ash::ext::external_memory_host::Device,
+    queue: vk::Queue,
+    pool: vk::CommandPool,
+    shared: SharedMemory,
+}
+
+impl Test {
+    fn new(instance: &Instance, gpu: vk::PhysicalDevice, alignment: u64) -> Result<Self> {
+        let shared = SharedMemory::create(alignment)?;
+        // SAFETY: the device belongs to the instance.
+        let families = unsafe { instance.get_physical_device_queue_family_properties(gpu) };
+        let does_transfers =
+            vk::QueueFlags::GRAPHICS | vk::QueueFlags::COMPUTE | vk::QueueFlags::TRANSFER;
+        let family = (0..)
+            .zip(&families)
+            .find(|(_, family)| family.queue_flags.intersects(does_transfers));
+        let family = family.map_or(0, |(index, _)| index);
+        let queues = [vk::DeviceQueueCreateInfo::default()
+            .queue_family_index(family)
+            .queue_priorities(&[1.0])];
+        let names = [ash::ext::external_memory_host::NAME.as_ptr()];
+        let info = vk::DeviceCreateInfo::default()
+            .queue_create_infos(&queues)
+            .enabled_extension_names(&names);
+        // SAFETY: the info points to live data; the guard destroys the device before the instance goes.
+        let device = unsafe { instance.create_device(gpu, &info, None) }
+            .map_err(failed("vkCreateDevice"))?;
+        let host = ash::ext::external_memory_host::Device::new(instance, &device);
+        // SAFETY: the device was created with this queue.
+        let queue = unsafe { device.get_device_queue(family, 0) };
+        let mut test = Self {
+            device,
+            host,
+            queue,
+            pool: vk::CommandPool::null(),
+            shared,
+        };
+        let info = vk::CommandPoolCreateInfo::default().queue_family_index(family);
+        // SAFETY: the device is alive.
+        test.pool = unsafe { test.device.create_command_pool(&info, None) }
+            .map_err(failed("vkCreateCommandPool"))?;
+        Ok(test)
+    }
+
+    /// The memory types that the driver says it imports this memory as.
+    fn offered(&self) -> u32 {
+        let mut properties = vk::MemoryHostPointerPropertiesEXT::default();
+        let kind = vk::ExternalMemoryHandleTypeFlags::HOST_ALLOCATION_EXT;
+        // SAFETY: the pointer is a mapping that stays.
+        let result = unsafe {
+            let function = self.host.fp().get_memory_host_pointer_properties_ext;
+            function(
+                self.device.handle(),
+                kind,
+                self.shared.as_ptr().cast(),
+                &mut properties,
+            )
+        };
+        // A driver that takes no memory of this kind says so by an error.
+        if result == vk::Result::SUCCESS {
+            properties.memory_type_bits
+        } else {
+            0
+        }
+    }
+
+    /// Imports the memory as type `index`, lets the GPU fill it and reads it through another mapping.
+    fn fill(&self, index: u32) -> Result<()> {
+        let second = SharedMemory::from_fd(self.shared.shared_fd(), 0, self.shared.len() as u64)?;
+        let pattern = PATTERN ^ index;
+        let (mut memory, mut buffer) = (vk::DeviceMemory::null(), vk::Buffer::null());
+        let filled = self
+            .import(index, &mut memory, &mut buffer)
+            .and_then(|()| self.run(buffer, pattern));
+        // SAFETY: both are null or of this device, and `run` waited for the GPU.
+        unsafe {
+            self.device.destroy_buffer(buffer, None);
+            self.device.free_memory(memory, None);
+        }
+        filled?;
+        let mut words = vec![0; second.len()];
+        let read = second.read(0, &mut words);
+        let is_same = words
+            .chunks_exact(4)
+            .all(|word| word == pattern.to_ne_bytes());
+        if read.is_some() && is_same {
+            return Ok(());
+        }
+        let first = words
+            .first_chunk()
+            .map_or(0, |word| u32::from_ne_bytes(*word));
+        let detail = format!("{first:#x} where the GPU wrote {pattern:#x}");
+        Err(Error::SelfTest {
+            memory_type: index,
+            detail,
+        })
+    }
+
+    fn import(
+        &self,
+        index: u32,
+        memory: &mut vk::DeviceMemory,
+        buffer: &mut vk::Buffer,
+    ) -> Result<()> {
+        let size = self.shared.len() as u64;
+        let kind = vk::ExternalMemoryHandleTypeFlags::HOST_ALLOCATION_EXT;
+        let mut import = vk::ImportMemoryHostPointerInfoEXT::default()
+            .handle_type(kind)
+            .host_pointer(self.shared.as_ptr().cast());
+        let info = vk::MemoryAllocateInfo::default()
+            .allocation_size(size)
+            .memory_type_index(index)
+            .push_next(&mut import);
+        let mut external = vk::ExternalMemoryBufferCreateInfo::default().handle_types(kind);
+        let of_buffer = vk::BufferCreateInfo::default()
+            .size(size)
+            .usage(vk::BufferUsageFlags::TRANSFER_DST)
+            .push_next(&mut external);
+        // SAFETY: the infos point to live data; the memory imported stays until after the test.
+        unsafe {
+            *memory = self
+                .device
+                .allocate_memory(&info, None)
+                .map_err(failed("vkAllocateMemory"))?;
+            *buffer = self
+                .device
+                .create_buffer(&of_buffer, None)
+                .map_err(failed("vkCreateBuffer"))?;
+            self.device
+                .bind_buffer_memory(*buffer, *memory, 0)
+                .map_err(failed("vkBindBufferMemory"))
+        }
+    }
+
+    fn run(&self, buffer: vk::Buffer, pattern: u32) -> Result<()> {
+        let device = &self.device;
+        let info = vk::CommandBufferAllocateInfo::default()
+            .command_pool(self.pool)
+            .command_buffer_count(1);
+        // SAFETY: every object is of this device and alive; the fence is waited for before it is destroyed.
+        unsafe {
+            let commands = device
+                .allocate_command_buffers(&info)
+                .map_err(failed("vkAllocateCommandBuffers"))?;
+            for command in &commands {
+                let begin = vk::CommandBufferBeginInfo::default();
+                device
+                    .begin_command_buffer(*command, &begin)
+                    .map_err(failed("vkBeginCommandBuffer"))?;
+                device.cmd_fill_buffer(*command, buffer, 0, vk::WHOLE_SIZE, pattern);
+                let barrier = vk::MemoryBarrier::default()
+                    .src_access_mask(vk::AccessFlags::TRANSFER_WRITE)
+                    .dst_access_mask(vk::AccessFlags::HOST_READ);
+                let (from, to) = (
+                    vk::PipelineStageFlags::TRANSFER,
+                    vk::PipelineStageFlags::HOST,
+                );
+                device.cmd_pipeline_barrier(
+                    *command,
+                    from,
+                    to,
+                    vk::DependencyFlags::empty(),
+                    &[barrier],
+                    &[],
+                    &[],
+                );
+                device
+                    .end_command_buffer(*command)
+                    .map_err(failed("vkEndCommandBuffer"))?;
+            }
+            let fence = device
+                .create_fence(&vk::FenceCreateInfo::default(), None)
+                .map_err(failed("vkCreateFence"))?;
+            let submit = [vk::SubmitInfo::default().command_buffers(&commands)];
+            let submitted = device
+                .queue_submit(self.queue, &submit, fence)
+                .map_err(failed("vkQueueSubmit"));
+            let done = submitted.and_then(|()| {
+                device
+                    .wait_for_fences(&[fence], true, TIMEOUT)
+                    .map_err(failed("vkWaitForFences"))
+            });
+            // After a timeout, too, nothing may be in use any more.
+            let idle = device
+                .device_wait_idle()
+                .map_err(failed("vkDeviceWaitIdle"));
+            device.destroy_fence(fence, None);
+            done.and(idle)
+        }
+    }
+}
+
+impl Drop for Test {
+    fn drop(&mut self) {
+        // SAFETY: `run` waited for the GPU; nothing else was made that is still alive.
+        unsafe {
+            self.device.destroy_command_pool(self.pool, None);
+            self.device.destroy_device(None);
+        }
+    }
+}

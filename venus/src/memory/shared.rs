@@ -1,0 +1,255 @@
+//! [`SharedMemory`]: descriptor + size + mapping, and checked access to bytes that others rewrite.
+//!
+//! The guest may change any byte at any time. So nothing here hands out `&[u8]`: bytes are copied out before
+//! they are looked at, and words that both sides use as signals are accessed as atomics.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+
+use crate::error::{Error, Result};
+use crate::memory::quota::Charge;
+use crate::platform;
+
+/// The host's page size in bytes (4096, or 16384 on Apple silicon).
+#[must_use]
+pub fn page_size() -> u64 {
+    rustix::param::page_size() as u64
+}
+
+/// Shared memory with this process's mapping; unmapped and closed on drop.
+#[derive(Debug)]
+pub struct SharedMemory {
+    fd: Arc<OwnedFd>,
+    fd_offset: u64,
+    base: NonNull<u8>,
+    len: usize,
+    /// Gives the bytes back to the budget they were taken from.
+    charge: Option<Charge>,
+}
+
+// SAFETY: the mapping belongs to this value alone, and all access goes through raw copies and atomics that
+// allow other threads (and the guest) to write at the same time.
+unsafe impl Send for SharedMemory {}
+// SAFETY: as above.
+unsafe impl Sync for SharedMemory {}
+
+impl SharedMemory {
+    /// Fresh zeroed memory of at least `size` bytes, rounded up to whole pages.
+    ///
+    /// # Errors
+    /// [`Error::SharedMemory`] when the system has no memory, descriptors or mappings left.
+    pub fn create(size: u64) -> Result<Self> {
+        let failed = |source: rustix::io::Errno| Error::SharedMemory {
+            action: "creation",
+            size,
+            source: source.into(),
+        };
+        let size = size
+            .max(1)
+            .checked_next_multiple_of(page_size())
+            .ok_or_else(|| failed(rustix::io::Errno::OVERFLOW))?;
+        let fd = platform::create_shared_memory(size).map_err(failed)?;
+        Self::from_fd(Arc::new(fd), 0, size)
+    }
+
+    /// As [`SharedMemory::create`], keeping `charge` as long as the memory lives.
+    pub(crate) fn create_charged(size: u64, charge: Charge) -> Result<Self> {
+        let mut memory = Self::create(size)?;
+        memory.charge = Some(charge);
+        Ok(memory)
+    }
+
+    /// Maps `size` bytes of `fd` from `fd_offset` on, which must be a multiple of the page size.
+    ///
+    /// # Errors
+    /// [`Error::SharedMemory`] when the file is smaller than that or cannot be mapped.
+    pub fn from_fd(fd: Arc<OwnedFd>, fd_offset: u64, size: u64) -> Result<Self> {
+        let failed = |source: rustix::io::Errno| Error::SharedMemory {
+            action: "mapping",
+            size,
+            source: source.into(),
+        };
+        let end = fd_offset
+            .checked_add(size)
+            .ok_or_else(|| failed(rustix::io::Errno::OVERFLOW))?;
+        let file_size = rustix::fs::fstat(&fd).map_err(failed)?.st_size;
+        // Touching pages behind the end of the file raises SIGBUS. A dma-buf reports 0 and checks itself.
+        if file_size != 0 && u64::try_from(file_size).unwrap_or(0) < end {
+            return Err(failed(rustix::io::Errno::INVAL));
+        }
+        let len = usize::try_from(size).map_err(|_| failed(rustix::io::Errno::OVERFLOW))?;
+        // SAFETY: a new mapping at an address of the kernel's choice disturbs no other memory.
+        let base = unsafe {
+            mmap(
+                std::ptr::null_mut(),
+                len,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED,
+                &fd,
+                fd_offset,
+            )
+        }
+        .map_err(failed)?;
+        let base = NonNull::new(base.cast()).ok_or_else(|| failed(rustix::io::Errno::FAULT))?;
+        Ok(Self {
+            fd,
+            fd_offset,
+            base,
+            len,
+            charge: None,
+        })
+    }
+
+    /// Size of the mapping in bytes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it has no bytes; never true for [`SharedMemory::create`].
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The descriptor, to be mapped by others.
+    #[must_use]
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// The descriptor, shared.
+    #[must_use]
+    pub fn shared_fd(&self) -> Arc<OwnedFd> {
+        Arc::clone(&self.fd)
+    }
+
+    /// Where the memory starts in [`SharedMemory::fd`], in bytes.
+    #[must_use]
+    pub fn fd_offset(&self) -> u64 {
+        self.fd_offset
+    }
+
+    /// Start of the mapping, for a driver that imports it or a reader that copies rows itself.
+    ///
+    /// Others write to these bytes at any time.
+    #[must_use]
+    pub fn as_ptr(&self) -> *mut u8 {
+        self.base.as_ptr()
+    }
+
+    /// The pointer to `len` bytes at `offset`, if they are inside.
+    fn range(&self, offset: usize, len: usize) -> Option<NonNull<u8>> {
+        let end = offset.checked_add(len)?;
+        if end > self.len {
+            return None;
+        }
+        // SAFETY: offset <= end <= self.len, so the pointer stays in the mapping or one past its end.
+        Some(unsafe { self.base.add(offset) })
+    }
+
+    /// Copies bytes at `offset` into `to`; `None` and nothing copied when they are not all inside.
+    #[must_use]
+    pub fn read(&self, offset: usize, to: &mut [u8]) -> Option<()> {
+        let from = self.range(offset, to.len())?;
+        // SAFETY: `range` checked the source; the target is an exclusive slice that cannot be in the mapping,
+        // since no reference into it exists. A concurrent write by the guest gives bytes of either value.
+        unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to.as_mut_ptr(), to.len()) };
+        Some(())
+    }
+
+    /// Appends `len` bytes at `offset` to `to`; `None` and nothing appended when they are not all inside.
+    #[must_use]
+    pub fn append_to(&self, offset: usize, len: usize, to: &mut Vec<u8>) -> Option<()> {
+        let from = self.range(offset, len)?;
+        to.reserve(len);
+        // SAFETY: `range` checked the source, `reserve` made room for `len` bytes behind the vector's length,
+        // and they are initialised by the copy before the length covers them.
+        unsafe {
+            std::ptr::copy_nonoverlapping(from.as_ptr(), to.as_mut_ptr().add(to.len()), len);
+            to.set_len(to.len() + len);
+        }
+        Some(())
+    }
+
+    /// Copies `bytes` to `offset`; `None` and nothing written when they do not fit.
+    #[must_use]
+    pub fn write(&self, offset: usize, bytes: &[u8]) -> Option<()> {
+        let to = self.range(offset, bytes.len())?;
+        // SAFETY: `range` checked the target; a shared slice cannot be in the mapping, as for `read`.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to.as_ptr(), bytes.len()) };
+        Some(())
+    }
+
+    /// The 32-bit word at `offset` as an atomic; `None` when it is outside or not aligned to 4.
+    #[must_use]
+    pub fn word(&self, offset: usize) -> Option<&AtomicU32> {
+        let word = self.range(offset, 4)?;
+        if !offset.is_multiple_of(4) {
+            return None;
+        }
+        // SAFETY: inside the mapping, which lives as long as `self`; aligned, since a mapping starts at a page.
+        Some(unsafe { AtomicU32::from_ptr(word.as_ptr().cast()) })
+    }
+}
+
+impl Drop for SharedMemory {
+    fn drop(&mut self) {
+        // SAFETY: this value made the mapping, and every user of it borrows or owns this value.
+        if let Err(error) = unsafe { munmap(self.base.as_ptr().cast(), self.len) } {
+            log::error!("cannot unmap {} bytes of shared memory: {error}", self.len);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::Ordering;
+
+    #[test]
+    fn two_mappings_of_one_memory_show_the_same_bytes() {
+        let one = SharedMemory::create(100).unwrap();
+        let two = SharedMemory::from_fd(one.shared_fd(), 0, page_size()).unwrap();
+        one.write(96, &[1, 2, 3, 4]).unwrap();
+        let mut seen = [0; 4];
+        two.read(96, &mut seen).unwrap();
+        assert_eq!(seen, [1, 2, 3, 4]);
+        two.word(96).unwrap().store(7, Ordering::Relaxed);
+        assert_eq!(one.word(96).unwrap().load(Ordering::Relaxed), 7);
+    }
+
+    #[test]
+    fn sizes_are_whole_pages_and_bounds_hold() {
+        let memory = SharedMemory::create(page_size() + 1).unwrap();
+        let len = memory.len();
+        assert_eq!(len as u64, 2 * page_size());
+        assert!(memory.read(len - 3, &mut [0; 4]).is_none());
+        assert!(memory.read(usize::MAX, &mut [0; 4]).is_none());
+        assert!(memory.write(len, &[1]).is_none());
+        assert!(memory.word(len - 2).is_none());
+        assert!(memory.word(2).is_none());
+        assert!(memory.append_to(len - 1, 2, &mut Vec::new()).is_none());
+    }
+
+    #[test]
+    fn a_file_smaller_than_the_mapping_is_refused() {
+        let one = SharedMemory::create(1).unwrap();
+        let two = SharedMemory::from_fd(one.shared_fd(), page_size(), page_size());
+        assert!(matches!(two, Err(Error::SharedMemory { .. })));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn who_has_the_descriptor_cannot_shrink_the_memory() {
+        let memory = SharedMemory::create(1).unwrap();
+        assert_eq!(
+            rustix::fs::ftruncate(memory.fd(), 0),
+            Err(rustix::io::Errno::PERM)
+        );
+    }
+}

@@ -1,0 +1,247 @@
+//! `VkInstance`: the guest's, made on the host without anything that only the guest's side has.
+
+use std::ffi::CStr;
+use std::sync::{Arc, Mutex};
+
+use hesper_venus_protocol::call::{Call, EntryTable, Function, InstanceTable};
+use hesper_venus_protocol::command::{
+    CreateInstance, DestroyInstance, EnumerateInstanceExtensionProperties, EnumerateInstanceVersion,
+};
+use hesper_venus_protocol::runtime::Object;
+use hesper_venus_protocol::{CommandId, vk};
+
+use crate::dispatch::Session;
+use crate::fatal::Fatal;
+use crate::host::Host;
+use crate::object::Domain;
+use crate::object::physical_device::PhysicalDevice;
+use crate::sync::Lock;
+
+/// The highest Vulkan version that the protocol carries: 1.4.
+pub(crate) const HIGHEST_VERSION: u32 = vk_version(1, 4);
+/// The lowest that the renderer builds on.
+const LOWEST_VERSION: u32 = vk_version(1, 1);
+
+const fn vk_version(major: u32, minor: u32) -> u32 {
+    ash::vk::make_api_version(0, major, minor, 0)
+}
+
+/// A version without what is above 1.4 of it.
+pub(crate) fn capped(version: u32) -> u32 {
+    let is_newer = version >= vk_version(1, 5);
+    if is_newer { HIGHEST_VERSION } else { version }
+}
+
+/// An instance of the host's; destroyed when the last of its devices is gone.
+pub(crate) struct Instance {
+    /// Its ordinal as an owner of objects.
+    pub(crate) owner: u32,
+    handle: vk::Instance,
+    functions: InstanceTable,
+    host: Arc<Host>,
+    /// Those that the guest has seen.
+    physical_devices: Mutex<Vec<Arc<PhysicalDevice>>>,
+}
+
+impl Instance {
+    /// The driver's functions.
+    pub(crate) fn functions(&self) -> &InstanceTable {
+        &self.functions
+    }
+
+    /// The driver's handle.
+    pub(crate) fn handle(&self) -> vk::Instance {
+        self.handle
+    }
+
+    /// The host's Vulkan.
+    pub(crate) fn host(&self) -> &Arc<Host> {
+        &self.host
+    }
+
+    /// The physical devices that the guest may see, in the driver's order; looked up once.
+    pub(crate) fn physical_devices(
+        &self,
+        look: impl FnOnce() -> Result<Vec<Arc<PhysicalDevice>>, vk::Result>,
+    ) -> Result<Vec<Arc<PhysicalDevice>>, vk::Result> {
+        let mut known = self.physical_devices.locked();
+        if known.is_empty() {
+            *known = look()?;
+        }
+        Ok(known.clone())
+    }
+
+    /// The physical device with this handle.
+    pub(crate) fn physical_device(
+        &self,
+        handle: vk::PhysicalDevice,
+    ) -> Option<Arc<PhysicalDevice>> {
+        let known = self.physical_devices.locked();
+        known.iter().find(|device| device.handle == handle).cloned()
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        let mut destroy = DestroyInstance {
+            instance: Object {
+                id: 0,
+                handle: self.handle,
+                tag: 0,
+            },
+        };
+        // SAFETY: every device holds the instance, so none is left.
+        unsafe { destroy.call(&self.functions) };
+    }
+}
+
+impl Host {
+    /// The driver's functions that need no object.
+    pub(crate) fn entry_table(&self) -> EntryTable {
+        let mut get = |name: &CStr| self.instance_function(vk::Instance::default(), name);
+        // SAFETY: the loader answers by name.
+        unsafe { EntryTable::load(&mut get) }
+    }
+
+    /// `vkGetInstanceProcAddr`.
+    pub(crate) fn instance_function(
+        &self,
+        instance: vk::Instance,
+        name: &CStr,
+    ) -> Option<Function> {
+        let get = self.entry().static_fn().get_instance_proc_addr;
+        let instance = ash::vk::Handle::from_raw(instance.0);
+        // SAFETY: the instance is null or alive, the name ends with NUL.
+        unsafe { get(instance, name.as_ptr()) }
+    }
+}
+
+/// `vkCreateInstance`
+pub(crate) fn create(
+    session: &mut Session<'_>,
+    c: &mut CreateInstance<'_>,
+) -> Result<vk::Result, Fatal> {
+    let info = &mut *c.p_create_info;
+    // All that can be enabled lives in the guest's driver; its own list is what it may show to applications.
+    if info.enabled_layer_count > 0 {
+        return Ok(vk::Result::ERROR_LAYER_NOT_PRESENT);
+    }
+    if info.enabled_extension_count > 0 {
+        return Ok(vk::Result::ERROR_EXTENSION_NOT_PRESENT);
+    }
+    let host = Arc::clone(&session.state.host);
+    let default = vk::ApplicationInfo::default();
+    // SAFETY: decoded as null or a valid struct.
+    let application = unsafe { info.p_application_info.as_ref() }.unwrap_or(&default);
+    let application = vk::ApplicationInfo {
+        api_version: application
+            .api_version
+            .clamp(LOWEST_VERSION, host.api_version().max(LOWEST_VERSION)),
+        ..*application
+    };
+    info.p_application_info = &raw const application;
+    let portability = [ash::khr::portability_enumeration::NAME.as_ptr()];
+    info.flags = vk::InstanceCreateFlags::default();
+    if host.needs_portability() {
+        let flag = ash::vk::InstanceCreateFlags::ENUMERATE_PORTABILITY_KHR;
+        info.flags = vk::InstanceCreateFlags(flag.as_raw());
+        info.enabled_extension_count = 1;
+        info.pp_enabled_extension_names = portability.as_ptr();
+    }
+    let id = c.p_instance.0;
+    // SAFETY: the arguments were decoded and adjusted above; there are no handles in them.
+    let result =
+        unsafe { c.call(&host.entry_table()) }.ok_or(Fatal::NotEnabled("vkCreateInstance"))?;
+    let handle = std::mem::replace(c.p_instance, vk::Instance(id));
+    if result != vk::Result::SUCCESS {
+        return Ok(result);
+    }
+    let mut get = |name: &CStr| host.instance_function(handle, name);
+    // SAFETY: the loader answers by name.
+    let functions = unsafe { InstanceTable::load(&mut get) };
+    let owner = session.state.objects.new_owner();
+    let physical_devices = Mutex::default();
+    let instance = Instance {
+        owner,
+        handle,
+        functions,
+        host,
+        physical_devices,
+    };
+    let domain = Domain::Instance(Arc::new(instance));
+    session
+        .state
+        .objects
+        .insert_domain(owner, id, handle, domain)?;
+    Ok(result)
+}
+
+/// `vkDestroyInstance`
+pub(crate) fn destroy(session: &mut Session<'_>, c: &mut DestroyInstance) -> Result<(), Fatal> {
+    let owner = session.instance(CommandId::DestroyInstance)?.owner;
+    if !c.instance.is_null() {
+        session.forget_domain();
+        session.state.objects.remove_instance(owner);
+    }
+    Ok(())
+}
+
+/// `vkEnumerateInstanceVersion`
+pub(crate) fn version(
+    session: &mut Session<'_>,
+    c: &mut EnumerateInstanceVersion<'_>,
+) -> Result<vk::Result, Fatal> {
+    *c.p_api_version = capped(session.state.host.api_version());
+    Ok(vk::Result::SUCCESS)
+}
+
+/// `vkEnumerateInstanceExtensionProperties`: the protocol's own two, which tell the guest what it speaks with.
+pub(crate) fn extensions(
+    _session: &mut Session<'_>,
+    c: &mut EnumerateInstanceExtensionProperties<'_>,
+) -> Result<vk::Result, Fatal> {
+    use hesper_venus_protocol::{EXTENSIONS, table::ExtensionKind};
+    let own = EXTENSIONS
+        .iter()
+        .filter(|extension| extension.kind == ExtensionKind::Private);
+    let listed: Vec<_> = own
+        .map(|own| property(own.name, own.spec_version))
+        .collect();
+    Ok(fill(&listed, c.p_property_count, &mut c.p_properties))
+}
+
+/// A `VkExtensionProperties`.
+pub(crate) fn property(name: &CStr, spec_version: u32) -> vk::ExtensionProperties {
+    let mut property = vk::ExtensionProperties {
+        spec_version,
+        ..Default::default()
+    };
+    for (to, from) in property.extension_name.iter_mut().zip(name.to_bytes()) {
+        *to = *from;
+    }
+    property
+}
+
+/// Answers the two calls by which Vulkan lists things: how many there are, then as many as there is room for.
+pub(crate) fn fill<T: Copy>(
+    all: &[T],
+    count: &mut u32,
+    room: &mut hesper_venus_protocol::runtime::Array<'_, T>,
+) -> vk::Result {
+    let total = u32::try_from(all.len()).unwrap_or(u32::MAX);
+    if room.is_null() {
+        *count = total;
+        return vk::Result::SUCCESS;
+    }
+    let mut written = 0;
+    for (to, from) in room.iter_mut().zip(all) {
+        *to = *from;
+        written += 1;
+    }
+    *count = written;
+    if written < total {
+        vk::Result::INCOMPLETE
+    } else {
+        vk::Result::SUCCESS
+    }
+}

@@ -1,0 +1,267 @@
+//! The guest's objects: the table that finds them, and one file for each kind that needs more than its handle.
+//!
+//! Every object belongs to an owner: an instance (its physical devices) or a device (everything else). The
+//! table holds each object's handle and owner; what else is known lies in [`instance::Instance`] and
+//! [`device::Device`], which destroy what is left when they go.
+
+pub(crate) mod command_buffer;
+pub(crate) mod descriptor_set;
+pub(crate) mod device;
+pub(crate) mod fence;
+pub(crate) mod host_copy;
+pub(crate) mod instance;
+pub(crate) mod leftover;
+pub(crate) mod memory;
+pub(crate) mod physical_device;
+pub(crate) mod pipeline;
+pub(crate) mod query_pool;
+pub(crate) mod queue;
+pub(crate) mod semaphore;
+pub(crate) mod table;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, RwLock};
+
+use hesper_venus_protocol::runtime::{Handle, Object};
+use hesper_venus_protocol::{CommandId, vk};
+
+use crate::counters::{Tally, add, sub};
+use crate::dispatch::{Session, name};
+use crate::fatal::Fatal;
+use crate::sync::{Lock, SharedLock};
+use device::Device;
+use instance::Instance;
+use table::{Entry, Refused, Table};
+
+/// What objects belong to.
+#[derive(Clone)]
+pub(crate) enum Domain {
+    /// Physical devices.
+    Instance(Arc<Instance>),
+    /// Everything that a device makes.
+    Device(Arc<Device>),
+}
+
+/// All objects of a context.
+pub(crate) struct Objects {
+    /// Ids to handles.
+    pub(crate) table: Table,
+    domains: RwLock<HashMap<u32, Domain>>,
+    last_owner: AtomicU32,
+    tally: Arc<Tally>,
+}
+
+impl Objects {
+    /// No objects; `limit` of them at most. What lives shows in `tally`.
+    pub(crate) fn new(limit: usize, tally: Arc<Tally>) -> Self {
+        Self {
+            table: Table::new(limit),
+            tally,
+            domains: RwLock::default(),
+            last_owner: AtomicU32::new(0),
+        }
+    }
+
+    /// A fresh ordinal for a [`Domain`]. After 2^32 of them it would wrap, long after the budget of time.
+    pub(crate) fn new_owner(&self) -> u32 {
+        self.last_owner
+            .fetch_add(1, Ordering::Relaxed)
+            .wrapping_add(1)
+    }
+
+    /// Makes a domain known, and enters its own object.
+    pub(crate) fn insert_domain<H: Handle>(
+        &self,
+        owner: u32,
+        id: u64,
+        handle: H,
+        domain: Domain,
+    ) -> Result<(), Fatal> {
+        // The domain first: who finds the object must find its domain.
+        self.domains.writing().insert(owner, domain);
+        let inserted = self.insert(owner, id, handle);
+        if inserted.is_err() {
+            self.domains.writing().remove(&owner);
+        }
+        inserted
+    }
+
+    /// The domain with this ordinal.
+    fn domain(&self, owner: u32) -> Option<Domain> {
+        self.domains.reading().get(&owner).cloned()
+    }
+
+    /// The device with this ordinal.
+    pub(crate) fn device(&self, owner: u32) -> Option<Arc<Device>> {
+        match self.domain(owner)? {
+            Domain::Device(device) => Some(device),
+            Domain::Instance(_) => None,
+        }
+    }
+
+    /// The instance with this ordinal.
+    pub(crate) fn instance(&self, owner: u32) -> Option<Arc<Instance>> {
+        match self.domain(owner)? {
+            Domain::Instance(instance) => Some(instance),
+            Domain::Device(_) => None,
+        }
+    }
+
+    /// All devices.
+    pub(crate) fn devices(&self) -> Vec<Arc<Device>> {
+        let domains = self.domains.reading();
+        let devices = domains.values().filter_map(|domain| match domain {
+            Domain::Device(device) => Some(Arc::clone(device)),
+            Domain::Instance(_) => None,
+        });
+        devices.collect()
+    }
+
+    /// Forgets a device and everything it owns, and destroys it as soon as no thread uses it any more.
+    pub(crate) fn remove_device(&self, owner: u32) {
+        let Some(Domain::Device(device)) = self.domains.writing().remove(&owner) else {
+            return;
+        };
+        device.retire(self.remove_owned(owner));
+    }
+
+    /// Forgets an instance, its physical devices and devices.
+    pub(crate) fn remove_instance(&self, owner: u32) {
+        for device in self.devices() {
+            if device.instance().owner == owner {
+                self.remove_device(device.owner);
+            }
+        }
+        self.domains.writing().remove(&owner);
+        self.remove_owned(owner);
+    }
+
+    /// Forgets and destroys everything.
+    pub(crate) fn clear(&self) {
+        for device in self.devices() {
+            self.remove_device(device.owner);
+        }
+        let instances: Vec<u32> = self.domains.reading().keys().copied().collect();
+        for owner in instances {
+            self.remove_instance(owner);
+        }
+    }
+
+    fn remove_owned(&self, owner: u32) -> Vec<(u64, Entry)> {
+        let removed = self.table.remove_owned(owner);
+        sub(&self.tally.objects, removed.len() as u64);
+        removed
+    }
+
+    /// Enters an object.
+    #[inline]
+    pub(crate) fn insert<H: Handle>(&self, owner: u32, id: u64, handle: H) -> Result<(), Fatal> {
+        let entry = Entry {
+            host: handle.raw(),
+            kind: H::TYPE as u32,
+            owner,
+        };
+        self.table
+            .insert(id, entry)
+            .map_err(|refused| match refused {
+                Refused::IdTaken => Fatal::IdTaken(id),
+                Refused::TooMany => Fatal::TooManyObjects,
+            })?;
+        add(&self.tally.objects, 1);
+        Ok(())
+    }
+
+    /// The guest's id of an object of `owner`, the slow way.
+    pub(crate) fn id_of<H: Handle>(&self, owner: u32, handle: H) -> Option<u64> {
+        self.table.id_of(Entry {
+            host: handle.raw(),
+            kind: H::TYPE as u32,
+            owner,
+        })
+    }
+
+    /// Takes exactly this object out; false when another thread was faster. Only who gets true may destroy it.
+    #[inline]
+    pub(crate) fn remove_exactly<H: Handle>(&self, object: Object<H>) -> bool {
+        let removed = self
+            .table
+            .remove_exactly(object.id, H::TYPE as u32, object.handle.raw());
+        sub(&self.tally.objects, u64::from(removed));
+        removed
+    }
+
+    /// Takes an object out; `None` when another thread was faster.
+    #[inline]
+    pub(crate) fn remove<H: Handle>(&self, id: u64) -> Option<H> {
+        let entry = self.table.remove(id, H::TYPE as u32)?;
+        sub(&self.tally.objects, 1);
+        Some(H::from_raw(entry.host))
+    }
+}
+
+/// Enters what was allocated from a pool, and puts the guest's ids back for the reply: all of them, or none
+/// when the allocation failed.
+pub(crate) fn adopt<H: Handle>(
+    session: &mut Session<'_>,
+    command: CommandId,
+    pool: u64,
+    ids: &[u64],
+    room: &mut [H],
+    result: vk::Result,
+) -> Result<(), Fatal> {
+    let device = Arc::clone(session.device(command)?);
+    let mut refused = Ok(());
+    if result == vk::Result::SUCCESS {
+        let mut pools = device.pools.locked();
+        let children = pools.entry(pool).or_default();
+        for (id, host) in ids.iter().zip(&*room) {
+            // A refused child is freed with its pool.
+            refused = refused.and(session.state.objects.insert(device.owner, *id, *host));
+            children.insert(*id);
+        }
+    }
+    for (slot, id) in room.iter_mut().zip(ids) {
+        *slot = H::from_raw(*id);
+    }
+    refused
+}
+
+/// Takes out what is about to be given back to its pool. Null ids are allowed and left alone.
+pub(crate) fn disown<H: Handle>(
+    session: &mut Session<'_>,
+    command: CommandId,
+    pool: u64,
+    ids: &[u64],
+) -> Result<(), Fatal> {
+    let device = Arc::clone(session.device(command)?);
+    let mut pools = device.pools.locked();
+    let mut children = pools.get_mut(&pool);
+    for id in ids.iter().filter(|id| **id != 0) {
+        let is_child = children
+            .as_mut()
+            .is_some_and(|children| children.remove(id));
+        if !is_child || session.state.objects.remove::<H>(*id).is_none() {
+            let reason = "an object that was not allocated from this pool, or twice the same";
+            return Err(Fatal::Invalid {
+                command: name(command),
+                reason,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Takes out everything that came from a pool.
+pub(crate) fn disown_all<H: Handle>(
+    session: &mut Session<'_>,
+    command: CommandId,
+    pool: u64,
+) -> Result<(), Fatal> {
+    let device = Arc::clone(session.device(command)?);
+    let children = device.pools.locked().remove(&pool);
+    for id in children.into_iter().flatten() {
+        session.state.objects.remove::<H>(id);
+    }
+    Ok(())
+}

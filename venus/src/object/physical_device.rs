@@ -1,0 +1,382 @@
+//! `VkPhysicalDevice`: what the guest is told of the host's GPU.
+//!
+//! Nearly everything is the driver's own answer. What differs: extensions (see [`crate::emulate`]), versions
+//! (the protocol ends at 1.4), and memory types. A type is `HOST_VISIBLE` for the guest only if shared memory can be
+//! imported as it, since only then can the guest map it.
+
+use std::sync::Arc;
+
+use hesper_venus_protocol::call::{Call, InstanceTable};
+use hesper_venus_protocol::command::{
+    EnumerateDeviceExtensionProperties, EnumeratePhysicalDeviceGroups, EnumeratePhysicalDevices,
+    GetPhysicalDeviceMemoryProperties, GetPhysicalDeviceMemoryProperties2,
+    GetPhysicalDeviceProperties, GetPhysicalDeviceProperties2,
+};
+use hesper_venus_protocol::runtime::{Array, Object, Text};
+use hesper_venus_protocol::{CommandId, vk};
+
+use crate::dispatch::{Session, call};
+use crate::emulate::extensions;
+use crate::fatal::Fatal;
+use crate::host::GpuFacts;
+use crate::object::instance::{Instance, capped, fill};
+
+/// Memory property flags that mean that the host can map the memory.
+const MAPPABLE: vk::MemoryPropertyFlags = vk::MemoryPropertyFlags(
+    vk::MemoryPropertyFlags::HOST_VISIBLE.0
+        | vk::MemoryPropertyFlags::HOST_COHERENT.0
+        | vk::MemoryPropertyFlags::HOST_CACHED.0,
+);
+
+/// A physical device that the guest may see.
+pub(crate) struct PhysicalDevice {
+    /// The driver's handle.
+    pub(crate) handle: vk::PhysicalDevice,
+    /// What was found out about it at start.
+    pub(crate) facts: Arc<GpuFacts>,
+    /// The driver's extensions.
+    pub(crate) extensions: Vec<vk::ExtensionProperties>,
+    /// Memory types as the guest sees them.
+    pub(crate) memory: vk::PhysicalDeviceMemoryProperties,
+}
+
+impl PhysicalDevice {
+    /// What the guest sees of memory type `index`; `None` if there is none.
+    pub(crate) fn memory_type(&self, index: u32) -> Option<vk::MemoryType> {
+        if index >= self.memory.memory_type_count {
+            return None;
+        }
+        self.memory.memory_types.get(index as usize).copied()
+    }
+}
+
+/// `vkEnumeratePhysicalDevices`
+pub(crate) fn enumerate(
+    session: &mut Session<'_>,
+    c: &mut EnumeratePhysicalDevices<'_>,
+) -> Result<vk::Result, Fatal> {
+    let devices = match devices(session, CommandId::EnumeratePhysicalDevices)? {
+        Ok(devices) => devices,
+        Err(result) => return Ok(result),
+    };
+    let owner = session.instance(CommandId::EnumeratePhysicalDevices)?.owner;
+    // The room holds the ids that the guest has chosen; they come back as they are.
+    let mut named = 0;
+    for (id, device) in c.p_physical_devices.iter().zip(&devices) {
+        let is_known = session
+            .find(id.0)
+            .is_some_and(|entry| entry.host == device.handle.0);
+        if !is_known {
+            session.state.objects.insert(owner, id.0, device.handle)?;
+        }
+        named += 1;
+    }
+    let total = u32::try_from(devices.len()).unwrap_or(u32::MAX);
+    if c.p_physical_devices.is_null() {
+        *c.p_physical_device_count = total;
+        return Ok(vk::Result::SUCCESS);
+    }
+    *c.p_physical_device_count = named;
+    Ok(if named < total {
+        vk::Result::INCOMPLETE
+    } else {
+        vk::Result::SUCCESS
+    })
+}
+
+/// The physical devices of the current command's instance.
+fn devices(
+    session: &mut Session<'_>,
+    command: CommandId,
+) -> Result<Result<Vec<Arc<PhysicalDevice>>, vk::Result>, Fatal> {
+    let state = Arc::clone(session.state);
+    let instance = Arc::clone(session.instance(command)?);
+    Ok(instance.physical_devices(|| {
+        let mut found = Vec::new();
+        for handle in host_devices(&instance)? {
+            let uuid = uuid(instance.functions(), handle);
+            // The same GPU as at start, by its UUID; others are not for this guest.
+            if let Some(facts) = state.gpus.iter().find(|facts| Some(facts.gpu.uuid) == uuid) {
+                found.push(Arc::new(describe(&instance, handle, Arc::clone(facts))?));
+            }
+        }
+        Ok(found)
+    }))
+}
+
+fn host_devices(instance: &Instance) -> Result<Vec<vk::PhysicalDevice>, vk::Result> {
+    let mut count = 0;
+    let mut handles: Vec<vk::PhysicalDevice> = Vec::new();
+    loop {
+        let room = if handles.is_empty() {
+            Array::NULL
+        } else {
+            handles.as_mut_slice().into()
+        };
+        let mut command = EnumeratePhysicalDevices {
+            instance: Object {
+                id: 0,
+                handle: instance.handle(),
+                tag: 0,
+            },
+            p_physical_device_count: &mut count,
+            p_physical_devices: room,
+        };
+        // SAFETY: the instance is alive, and there is room for as many handles as the count says.
+        let result = unsafe { command.call(instance.functions()) };
+        match result {
+            Some(vk::Result::SUCCESS) if handles.is_empty() && count > 0 => {
+                handles = vec![vk::PhysicalDevice::default(); count as usize];
+            }
+            Some(vk::Result::SUCCESS) => {
+                handles.truncate(count as usize);
+                return Ok(handles);
+            }
+            // A GPU was plugged in between the calls.
+            Some(vk::Result::INCOMPLETE) => handles.clear(),
+            Some(error) => return Err(error),
+            None => return Err(vk::Result::ERROR_INITIALIZATION_FAILED),
+        }
+    }
+}
+
+fn uuid(functions: &InstanceTable, handle: vk::PhysicalDevice) -> Option<[u8; 16]> {
+    let mut id = vk::PhysicalDeviceIDProperties::default();
+    let mut properties = vk::PhysicalDeviceProperties2 {
+        p_next: (&raw mut id).cast(),
+        ..Default::default()
+    };
+    let mut command = GetPhysicalDeviceProperties2 {
+        physical_device: Object {
+            id: 0,
+            handle,
+            tag: 0,
+        },
+        p_properties: &mut properties,
+    };
+    // SAFETY: the physical device was just listed, the chain is of live structs.
+    unsafe { command.call(functions) }?;
+    Some(id.device_uuid)
+}
+
+fn describe(
+    instance: &Instance,
+    handle: vk::PhysicalDevice,
+    facts: Arc<GpuFacts>,
+) -> Result<PhysicalDevice, vk::Result> {
+    let object = Object {
+        id: 0,
+        handle,
+        tag: 0,
+    };
+    let mut memory = vk::PhysicalDeviceMemoryProperties::default();
+    let mut command = GetPhysicalDeviceMemoryProperties {
+        physical_device: object,
+        p_memory_properties: &mut memory,
+    };
+    // SAFETY: the physical device was just listed.
+    unsafe { command.call(instance.functions()) }.ok_or(vk::Result::ERROR_INITIALIZATION_FAILED)?;
+    mask_memory(&mut memory, facts.importable_types);
+    let mut extensions = Vec::new();
+    loop {
+        let mut count = u32::try_from(extensions.len()).unwrap_or(u32::MAX);
+        let room = if extensions.is_empty() {
+            Array::NULL
+        } else {
+            extensions.as_mut_slice().into()
+        };
+        let mut command = EnumerateDeviceExtensionProperties {
+            physical_device: object,
+            p_layer_name: Text::NULL,
+            p_property_count: &mut count,
+            p_properties: room,
+        };
+        // SAFETY: as above, and there is room for as many as the count says.
+        match unsafe { command.call(instance.functions()) } {
+            Some(vk::Result::SUCCESS) if extensions.is_empty() && count > 0 => {
+                extensions = vec![vk::ExtensionProperties::default(); count as usize];
+            }
+            Some(vk::Result::SUCCESS) => {
+                extensions.truncate(count as usize);
+                break;
+            }
+            Some(vk::Result::INCOMPLETE) => extensions.clear(),
+            Some(error) => return Err(error),
+            None => return Err(vk::Result::ERROR_INITIALIZATION_FAILED),
+        }
+    }
+    Ok(PhysicalDevice {
+        handle,
+        facts,
+        extensions,
+        memory,
+    })
+}
+
+/// Takes from the guest what it could not map.
+fn mask_memory(memory: &mut vk::PhysicalDeviceMemoryProperties, importable: u32) {
+    for (index, memory_type) in memory.memory_types.iter_mut().enumerate() {
+        if importable & (1 << index) == 0 {
+            memory_type.property_flags = memory_type.property_flags & !MAPPABLE;
+        }
+    }
+}
+
+/// The description of the current command's physical device.
+pub(crate) fn described(
+    session: &mut Session<'_>,
+    command: CommandId,
+    handle: vk::PhysicalDevice,
+) -> Result<Arc<PhysicalDevice>, Fatal> {
+    let found = session.instance(command)?.physical_device(handle);
+    found.ok_or(Fatal::Invalid {
+        command: crate::dispatch::name(command),
+        reason: "the physical device is not one that was enumerated",
+    })
+}
+
+/// `vkEnumeratePhysicalDeviceGroups`: the host's groups, with the ids that the guest gave their devices.
+pub(crate) fn groups(
+    session: &mut Session<'_>,
+    c: &mut EnumeratePhysicalDeviceGroups<'_>,
+) -> Result<vk::Result, Fatal> {
+    // The room holds ids; the driver gets room of its own.
+    let mut room = vec![
+        vk::PhysicalDeviceGroupProperties::default();
+        c.p_physical_device_group_properties.len()
+    ];
+    let given: Vec<_> = c
+        .p_physical_device_group_properties
+        .iter()
+        .map(|group| group.physical_devices)
+        .collect();
+    let mut host = EnumeratePhysicalDeviceGroups {
+        instance: c.instance,
+        p_physical_device_group_count: &mut *c.p_physical_device_group_count,
+        p_physical_device_group_properties: match room.is_empty() {
+            true => Array::NULL,
+            false => room.as_mut_slice().into(),
+        },
+    };
+    let result = call(session, &mut host)?;
+    let devices = match devices(session, CommandId::EnumeratePhysicalDeviceGroups)? {
+        Ok(devices) => devices,
+        Err(error) => return Ok(error),
+    };
+    let owner = session
+        .instance(CommandId::EnumeratePhysicalDeviceGroups)?
+        .owner;
+    for ((group, from), ids) in c
+        .p_physical_device_group_properties
+        .iter_mut()
+        .zip(&room)
+        .zip(&given)
+    {
+        let mut members = 0;
+        let handles = from
+            .physical_devices
+            .iter()
+            .take(from.physical_device_count as usize);
+        for handle in handles {
+            let Some(device) = devices.iter().find(|device| device.handle == *handle) else {
+                continue;
+            };
+            // The guest's id of the device: from an earlier enumeration, else the one it offers here.
+            let offered = ids.get(members).map_or(0, |id| id.0);
+            let id = match session.state.objects.id_of(owner, *handle) {
+                Some(id) => id,
+                None => {
+                    session
+                        .state
+                        .objects
+                        .insert(owner, offered, device.handle)?;
+                    offered
+                }
+            };
+            if let Some(to) = group.physical_devices.get_mut(members) {
+                to.0 = id;
+                members += 1;
+            }
+        }
+        group.physical_device_count = u32::try_from(members).unwrap_or(0);
+        group.subset_allocation = from.subset_allocation;
+    }
+    Ok(result)
+}
+
+/// `vkEnumerateDeviceExtensionProperties`
+pub(crate) fn extensions(
+    session: &mut Session<'_>,
+    c: &mut EnumerateDeviceExtensionProperties<'_>,
+) -> Result<vk::Result, Fatal> {
+    let id = CommandId::EnumerateDeviceExtensionProperties;
+    let device = described(session, id, c.physical_device.handle)?;
+    let listed = extensions::listed(&device.extensions, session.state.policy);
+    Ok(fill(&listed, c.p_property_count, &mut c.p_properties))
+}
+
+/// `vkGetPhysicalDeviceProperties`
+pub(crate) fn properties(
+    session: &mut Session<'_>,
+    c: &mut GetPhysicalDeviceProperties<'_>,
+) -> Result<(), Fatal> {
+    call(session, c)?;
+    c.p_properties.api_version = capped(c.p_properties.api_version);
+    Ok(())
+}
+
+/// `vkGetPhysicalDeviceProperties2`
+pub(crate) fn properties2(
+    session: &mut Session<'_>,
+    c: &mut GetPhysicalDeviceProperties2<'_>,
+) -> Result<(), Fatal> {
+    call(session, c)?;
+    c.p_properties.properties.api_version = capped(c.p_properties.properties.api_version);
+    Ok(())
+}
+
+/// `vkGetPhysicalDeviceMemoryProperties`
+pub(crate) fn memory_properties(
+    session: &mut Session<'_>,
+    c: &mut GetPhysicalDeviceMemoryProperties<'_>,
+) -> Result<(), Fatal> {
+    let id = CommandId::GetPhysicalDeviceMemoryProperties;
+    *c.p_memory_properties = described(session, id, c.physical_device.handle)?.memory;
+    Ok(())
+}
+
+/// `vkGetPhysicalDeviceMemoryProperties2`
+pub(crate) fn memory_properties2(
+    session: &mut Session<'_>,
+    c: &mut GetPhysicalDeviceMemoryProperties2<'_>,
+) -> Result<(), Fatal> {
+    let id = CommandId::GetPhysicalDeviceMemoryProperties2;
+    let device = described(session, id, c.physical_device.handle)?;
+    // The chain may ask for the budget, which the driver knows.
+    call(session, c)?;
+    c.p_memory_properties.memory_properties = device.memory;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_that_cannot_be_imported_cannot_be_mapped() {
+        let all = vk::MemoryPropertyFlags::DEVICE_LOCAL | MAPPABLE;
+        let mut memory = vk::PhysicalDeviceMemoryProperties {
+            memory_type_count: 2,
+            ..Default::default()
+        };
+        for memory_type in memory.memory_types.iter_mut().take(2) {
+            memory_type.property_flags = all;
+        }
+        mask_memory(&mut memory, 0b10);
+        assert_eq!(
+            memory.memory_types[0].property_flags,
+            vk::MemoryPropertyFlags::DEVICE_LOCAL
+        );
+        assert_eq!(memory.memory_types[1].property_flags, all);
+    }
+}

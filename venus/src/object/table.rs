@@ -1,0 +1,453 @@
+//! The object table: from the guest's ids to the host's handles.
+//!
+//! A guest names objects by 64-bit ids of its own choice. [`Table::view`] gives each decoding thread a
+//! [`View`] that finds the handle of an id without a lock, checks its type, and says which device it belongs
+//! to. Changes ([`Table::insert`], [`Table::remove`]) take a lock and are seen by all views.
+//!
+//! Real guests count ids up by one, so the slots are an array indexed by the id's low bits: live objects
+//! hardly ever meet in one slot. Those that do (a hostile guest can arrange it) go to a map behind the lock.
+//!
+//! The hard thing is reading while another thread writes. Every slot carries a sequence number, odd while
+//! the slot is being changed: a reader that sees it odd, or changed after it read, asks under the lock. So a
+//! reader never combines one object's type with another's handle. When the array grows, the old one is
+//! emptied but kept, so that stale views find nothing in it and refresh themselves.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::{Mutex, MutexGuard, OnceLock};
+
+use crate::sync::Lock;
+
+/// Slots of the first array, as a power of two; each further one doubles it.
+const FIRST_BITS: u32 = 10;
+/// How often the array may double: 2^22 slots at most.
+const LEVELS: usize = 13;
+
+/// What is known of an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    /// The host's handle, never 0.
+    pub(crate) host: u64,
+    /// Its `HandleType`, as a number.
+    pub(crate) kind: u32,
+    /// The ordinal of the device that it belongs to; 0 for instances and physical devices.
+    pub(crate) owner: u32,
+}
+
+/// Why an object could not be entered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// The id is 0 or names a live object.
+    IdTaken,
+    /// The context's budget of objects is used up.
+    TooMany,
+}
+
+/// One slot; `id` 0 is empty, and its host handle is 0 then.
+#[derive(Default)]
+struct Slot {
+    id: AtomicU64,
+    host: AtomicU64,
+    /// Kind in the low half, owner in the high one.
+    tag: AtomicU64,
+    sequence: AtomicU32,
+}
+
+impl Slot {
+    /// Reads the entry of `id`; `None` when the slot has another or is being changed.
+    #[inline(always)]
+    fn find(&self, id: u64) -> Option<Entry> {
+        let before = self.sequence.load(Ordering::Acquire);
+        let found = self.id.load(Ordering::Relaxed);
+        let host = self.host.load(Ordering::Relaxed);
+        let tag = self.tag.load(Ordering::Relaxed);
+        // Pairs with the release fence in `write`: whoever sees a field of a later write also sees the
+        // later sequence here.
+        fence(Ordering::Acquire);
+        let after = self.sequence.load(Ordering::Relaxed);
+        // One branch for all that can be wrong: another id, an odd sequence, a changed one.
+        let differs = (found ^ id) | u64::from((before & 1) | (before ^ after));
+        let (kind, owner) = (tag as u32, (tag >> 32) as u32);
+        (differs == 0).then_some(Entry { host, kind, owner })
+    }
+
+    /// Reads id and entry. The caller holds the table's lock, so nobody writes.
+    fn read(&self) -> (u64, Entry) {
+        let tag = self.tag.load(Ordering::Relaxed);
+        let entry = Entry {
+            host: self.host.load(Ordering::Relaxed),
+            kind: tag as u32,
+            owner: (tag >> 32) as u32,
+        };
+        (self.id.load(Ordering::Relaxed), entry)
+    }
+
+    /// Replaces the slot's content. The caller holds the table's lock.
+    fn write(&self, id: u64, entry: Entry) {
+        let sequence = self.sequence.load(Ordering::Relaxed);
+        self.sequence
+            .store(sequence.wrapping_add(1), Ordering::Relaxed);
+        fence(Ordering::Release);
+        self.id.store(id, Ordering::Relaxed);
+        self.host.store(entry.host, Ordering::Relaxed);
+        let tag = u64::from(entry.owner) << 32 | u64::from(entry.kind);
+        self.tag.store(tag, Ordering::Relaxed);
+        self.sequence
+            .store(sequence.wrapping_add(2), Ordering::Release);
+    }
+
+    fn clear(&self) {
+        let nothing = Entry {
+            host: 0,
+            kind: 0,
+            owner: 0,
+        };
+        self.write(0, nothing);
+    }
+}
+
+/// What only writers touch.
+#[derive(Default)]
+struct Writer {
+    live: usize,
+    /// Objects whose slot was taken.
+    overflow: HashMap<u64, Entry>,
+}
+
+/// The objects of one context.
+pub(crate) struct Table {
+    levels: [OnceLock<Box<[Slot]>>; LEVELS],
+    level: AtomicUsize,
+    writer: Mutex<Writer>,
+    limit: usize,
+}
+
+impl Table {
+    /// An empty table that takes `limit` objects.
+    pub(crate) fn new(limit: usize) -> Self {
+        Self {
+            levels: std::array::from_fn(|_| OnceLock::new()),
+            level: AtomicUsize::new(0),
+            writer: Mutex::default(),
+            limit,
+        }
+    }
+
+    /// A reader for one thread.
+    pub(crate) fn view(&self) -> View<'_> {
+        View {
+            table: self,
+            slots: Cell::new(self.slots()),
+        }
+    }
+
+    fn writer(&self) -> MutexGuard<'_, Writer> {
+        self.writer.locked()
+    }
+
+    fn slots(&self) -> &[Slot] {
+        let level = self.level.load(Ordering::Acquire);
+        self.levels.get(level).map_or(&[], |slots| {
+            slots.get_or_init(|| {
+                std::iter::repeat_with(Slot::default)
+                    .take(1 << (FIRST_BITS as usize + level))
+                    .collect()
+            })
+        })
+    }
+
+    /// Enters an object.
+    pub(crate) fn insert(&self, id: u64, entry: Entry) -> Result<(), Refused> {
+        let mut writer = self.writer();
+        if id == 0 || self.find(&writer, id).is_some() {
+            return Err(Refused::IdTaken);
+        }
+        if writer.live >= self.limit {
+            return Err(Refused::TooMany);
+        }
+        if writer.live >= self.slots().len() / 2 {
+            self.grow(&mut writer);
+        }
+        writer.live += 1;
+        place(self.slots(), &mut writer, id, entry);
+        Ok(())
+    }
+
+    /// Takes an object of type `kind` out; `None` when there is none.
+    pub(crate) fn remove(&self, id: u64, kind: u32) -> Option<Entry> {
+        let mut writer = self.writer();
+        let entry = self.find(&writer, id).filter(|entry| entry.kind == kind)?;
+        self.take(&mut writer, id);
+        Some(entry)
+    }
+
+    /// Empties the place of an object that is there.
+    fn take(&self, writer: &mut Writer, id: u64) {
+        match slot(self.slots(), id).filter(|slot| slot.id.load(Ordering::Relaxed) == id) {
+            Some(slot) => slot.clear(),
+            None => drop(writer.overflow.remove(&id)),
+        }
+        writer.live -= 1;
+    }
+
+    /// Takes exactly this object out; false when there is none, or another one under its id by now.
+    pub(crate) fn remove_exactly(&self, id: u64, kind: u32, host: u64) -> bool {
+        let mut writer = self.writer();
+        let is_same = |entry: &Entry| entry.kind == kind && entry.host == host;
+        if self.find(&writer, id).filter(is_same).is_none() {
+            return false;
+        }
+        self.take(&mut writer, id);
+        true
+    }
+
+    /// Takes out all objects of a device (with owner 0: all that belong to none), in no order.
+    pub(crate) fn remove_owned(&self, owner: u32) -> Vec<(u64, Entry)> {
+        let mut writer = self.writer();
+        let mut removed: Vec<(u64, Entry)> = writer
+            .overflow
+            .extract_if(|_, entry| entry.owner == owner)
+            .collect();
+        for slot in self.slots() {
+            let (id, entry) = slot.read();
+            if id != 0 && entry.owner == owner {
+                slot.clear();
+                removed.push((id, entry));
+            }
+        }
+        writer.live -= removed.len();
+        removed
+    }
+
+    /// The id of an entry, by looking at all of them.
+    pub(crate) fn id_of(&self, entry: Entry) -> Option<u64> {
+        let writer = self.writer();
+        let mut slots = self.slots().iter().map(Slot::read);
+        let in_slot = slots.find(|(id, found)| *id != 0 && *found == entry);
+        let overflowed = || writer.overflow.iter().find(|(_, found)| **found == entry);
+        in_slot
+            .map(|(id, _)| id)
+            .or_else(|| overflowed().map(|(id, _)| *id))
+    }
+
+    /// The slow way, which sees every object.
+    fn find(&self, writer: &Writer, id: u64) -> Option<Entry> {
+        if id == 0 {
+            return None;
+        }
+        match slot(self.slots(), id).map(Slot::read) {
+            Some((found, entry)) if found == id => Some(entry),
+            _ => writer.overflow.get(&id).copied(),
+        }
+    }
+
+    /// Moves to an array twice as large, if there may be one.
+    fn grow(&self, writer: &mut Writer) {
+        let level = self.level.load(Ordering::Relaxed);
+        if level + 1 >= LEVELS {
+            return;
+        }
+        let old = self.slots();
+        self.level.store(level + 1, Ordering::Release);
+        let new = self.slots();
+        let overflowed: Vec<(u64, Entry)> = writer.overflow.drain().collect();
+        let kept = old.iter().map(Slot::read).filter(|(id, _)| *id != 0);
+        for (id, entry) in kept.chain(overflowed) {
+            place(new, writer, id, entry);
+        }
+        // A stale view must miss, or it would find objects that are destroyed later.
+        old.iter().for_each(Slot::clear);
+    }
+}
+
+fn slot(slots: &[Slot], id: u64) -> Option<&Slot> {
+    // The length is a power of two; an id's low bits are what a dense counter changes.
+    slots.get(id as usize & slots.len().wrapping_sub(1))
+}
+
+fn place(slots: &[Slot], writer: &mut Writer, id: u64, entry: Entry) {
+    match slot(slots, id).filter(|slot| slot.id.load(Ordering::Relaxed) == 0) {
+        Some(slot) => slot.write(id, entry),
+        None => drop(writer.overflow.insert(id, entry)),
+    }
+}
+
+/// A thread's reader of a [`Table`].
+pub(crate) struct View<'a> {
+    table: &'a Table,
+    slots: Cell<&'a [Slot]>,
+}
+
+impl View<'_> {
+    /// The object with this id, whatever its type. For id 0 the handle may be 0.
+    pub(crate) fn get(&self, id: u64) -> Option<Entry> {
+        self.get_quickly(id).or_else(|| self.get_slowly(id))
+    }
+
+    /// The same without a lock: `None` when the object does not exist, or must be looked for with
+    /// [`View::get_slowly`].
+    #[inline(always)]
+    pub(crate) fn get_quickly(&self, id: u64) -> Option<Entry> {
+        slot(self.slots.get(), id).and_then(|slot| slot.find(id))
+    }
+
+    /// The same under the lock, after which this view is up to date.
+    pub(crate) fn get_slowly(&self, id: u64) -> Option<Entry> {
+        let writer = self.table.writer();
+        self.slots.set(self.table.slots());
+        self.table.find(&writer, id)
+    }
+}
+
+#[cfg(test)]
+impl Table {
+    /// Live objects.
+    fn len(&self) -> usize {
+        self.writer().live
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KIND: u32 = 9;
+
+    fn entry(host: u64) -> Entry {
+        Entry {
+            host,
+            kind: KIND,
+            owner: 1,
+        }
+    }
+
+    #[test]
+    fn objects_are_found_until_they_are_removed() {
+        let table = Table::new(10);
+        let view = table.view();
+        assert_eq!(view.get(5), None);
+        table.insert(5, entry(50)).unwrap();
+        assert_eq!(view.get(5), Some(entry(50)));
+        assert_eq!(table.remove(5, KIND + 1), None, "another type");
+        assert_eq!(table.remove(5, KIND), Some(entry(50)));
+        assert_eq!(table.remove(5, KIND), None, "twice");
+        assert_eq!(view.get(5), None);
+        assert!(view.get(0).is_none_or(|entry| entry.host == 0));
+        assert_eq!(table.remove(0, 0), None, "what an empty slot looks like");
+        assert_eq!(table.len(), 0);
+    }
+
+    #[test]
+    fn an_object_made_anew_under_the_same_id_is_not_taken_for_the_old_one() {
+        let table = Table::new(10);
+        table.insert(5, entry(50)).unwrap();
+        assert!(!table.remove_exactly(5, KIND, 51));
+        assert!(!table.remove_exactly(6, KIND, 50));
+        assert!(table.remove_exactly(5, KIND, 50));
+        assert!(!table.remove_exactly(5, KIND, 50));
+        assert_eq!(table.len(), 0);
+    }
+
+    #[test]
+    fn ids_cannot_be_taken_twice_and_the_budget_holds() {
+        let table = Table::new(2);
+        assert_eq!(table.insert(0, entry(1)), Err(Refused::IdTaken));
+        table.insert(1, entry(1)).unwrap();
+        assert_eq!(table.insert(1, entry(2)), Err(Refused::IdTaken));
+        table.insert(2, entry(2)).unwrap();
+        assert_eq!(table.insert(3, entry(3)), Err(Refused::TooMany));
+        table.remove(1, KIND).unwrap();
+        table.insert(3, entry(3)).unwrap();
+    }
+
+    #[test]
+    fn ids_that_share_a_slot_are_all_found() {
+        let table = Table::new(100);
+        let view = table.view();
+        let ids: Vec<u64> = (0..50).map(|i| 7 + (i << 40)).collect();
+        for id in &ids {
+            table.insert(*id, entry(*id + 1)).unwrap();
+        }
+        for id in &ids {
+            assert_eq!(view.get(*id), Some(entry(*id + 1)));
+        }
+        // The one that has the slot goes; the others stay where they are.
+        table.remove(7, KIND).unwrap();
+        assert_eq!(view.get(7), None);
+        assert_eq!(view.get(ids[1]), Some(entry(ids[1] + 1)));
+        table.remove(ids[1], KIND).unwrap();
+        assert_eq!(table.len(), 48);
+    }
+
+    #[test]
+    fn a_view_from_before_the_growth_sees_every_later_change() {
+        let table = Table::new(1 << 20);
+        let old = table.view();
+        for id in 1..=5000 {
+            table.insert(id, entry(id)).unwrap();
+        }
+        table.remove(3, KIND).unwrap();
+        assert_eq!(old.get(3), None);
+        for id in 4..=5000 {
+            assert_eq!(old.get(id), Some(entry(id)), "{id}");
+        }
+    }
+
+    #[test]
+    fn a_device_takes_its_objects_along() {
+        let table = Table::new(100);
+        for id in 1..=10 {
+            let owner = (id % 2) as u32;
+            table
+                .insert(id << 30, Entry { owner, ..entry(id) })
+                .unwrap();
+        }
+        let mut gone: Vec<u64> = table.remove_owned(1).iter().map(|(_, e)| e.host).collect();
+        gone.sort_unstable();
+        assert_eq!(gone, [1, 3, 5, 7, 9]);
+        assert_eq!(table.len(), 5);
+        assert!(table.view().get(2 << 30).is_some());
+    }
+
+    #[test]
+    fn a_reader_never_mixes_two_objects_of_one_slot() {
+        let table = Table::new(100);
+        let stop = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                let (view, mut seen) = (table.view(), 0);
+                while stop.load(Ordering::Relaxed) == 0 {
+                    for id in [1, 1 + (1 << 30)] {
+                        if let Some(found) = view.get(id) {
+                            assert_eq!(u64::from(found.kind), 1 + (id >> 30));
+                            assert_eq!(found.host, id);
+                            assert_eq!(u64::from(found.owner), id >> 20);
+                            seen += 1;
+                        }
+                    }
+                }
+                seen
+            });
+            // There is nearly always one of both: the next takes the slot that the last leaves.
+            let made = |round: u64| {
+                let id = 1 + ((round & 1) << 30);
+                let (kind, owner) = (1 + (id >> 30) as u32, (id >> 20) as u32);
+                let entry = Entry {
+                    host: id,
+                    kind,
+                    owner,
+                };
+                table.insert(id, entry).unwrap();
+                (id, kind)
+            };
+            let mut last = made(0);
+            for round in 1..200_000 {
+                assert!(table.remove(last.0, last.1).is_some());
+                last = made(round);
+            }
+            stop.store(1, Ordering::Relaxed);
+            assert!(reader.join().unwrap() > 0);
+        });
+    }
+}

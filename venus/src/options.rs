@@ -1,0 +1,122 @@
+//! What a [`crate::Renderer`] is made from: which driver, which GPUs, how windows are presented, how much a
+//! context may take.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// Settings of a renderer. `Default` is: the system's Vulkan loader, every GPU, WSI as the host allows.
+#[derive(Clone, Debug, Default)]
+pub struct RendererOptions {
+    /// Where Vulkan comes from.
+    pub driver: Driver,
+    /// Which GPUs guests see.
+    pub gpu: GpuSelection,
+    /// How guests present pictures.
+    pub wsi: WsiPolicy,
+    /// What one context may take.
+    pub budget: Budget,
+}
+
+/// Where the host's Vulkan comes from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Driver {
+    /// The system's Vulkan loader; where there is none (macOS), the driver library the system usually has.
+    #[default]
+    System,
+    /// This loader or driver library, such as `libMoltenVK.dylib`.
+    Library(PathBuf),
+}
+
+/// Which of the host's GPUs guests see.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum GpuSelection {
+    /// All of them, in the host's order.
+    #[default]
+    All,
+    /// The one at this place of [`crate::host::gpus`].
+    Index(usize),
+    /// The first whose name contains this text, upper and lower case alike.
+    Name(String),
+    /// The one with this `deviceUUID`.
+    Uuid([u8; 16]),
+}
+
+/// How a guest's swapchains work. What the guest's driver demands differs by its version; the host need not have
+/// any of it, since the renderer emulates it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WsiPolicy {
+    /// [`WsiPolicy::Software`], which works with every display server. A guest does not tell its driver's version,
+    /// and one that is offered dma-bufs gives up the copy by CPU even where its display server takes none.
+    #[default]
+    Auto,
+    /// dma-buf, modifiers and foreign queues are hidden; semaphores can be imported from sync files. The guest
+    /// copies pictures to its display server by CPU. Guests with Mesa 25.2 or newer.
+    Software,
+    /// dma-buf, modifiers (linear only) and foreign queues are emulated on shared memory. The guest shares pictures with
+    /// its display server without a copy, if that takes dma-bufs (DRI3, linux-dmabuf); if not,
+    /// `MESA_VK_WSI_DEBUG=sw` makes the guest copy. Mesa before 25.2 has swapchains with this policy only.
+    Dmabuf,
+}
+
+impl fmt::Display for WsiPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Software => "software",
+            Self::Dmabuf => "dmabuf",
+        })
+    }
+}
+
+impl FromStr for WsiPolicy {
+    type Err = String;
+
+    /// # Errors
+    /// The names that are allowed.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let all = [Self::Auto, Self::Software, Self::Dmabuf];
+        let found = all.into_iter().find(|policy| policy.to_string() == text);
+        found.ok_or_else(|| "auto, software or dmabuf is allowed".to_owned())
+    }
+}
+
+/// Upper bounds on what one context may take of the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// Live Vulkan objects.
+    pub objects: usize,
+    /// Rings, that is threads.
+    pub rings: usize,
+    /// Bytes of one command batch, and of all that it decodes to.
+    pub batch_bytes: usize,
+    /// Bytes of shared memory that a context may make (rings, replies, mappable device memory).
+    pub shared_bytes: u64,
+    /// Commands and fences that wait for the context's thread.
+    pub queued: usize,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self {
+            objects: 4 << 20,
+            rings: 64,
+            batch_bytes: 64 << 20,
+            shared_bytes: 64 << 30,
+            queued: 1 << 16,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_is_read_as_it_is_written() {
+        for policy in [WsiPolicy::Auto, WsiPolicy::Software, WsiPolicy::Dmabuf] {
+            assert_eq!(policy.to_string().parse(), Ok(policy));
+        }
+        assert!("dma-buf".parse::<WsiPolicy>().is_err());
+    }
+}

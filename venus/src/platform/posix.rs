@@ -1,0 +1,42 @@
+//! Systems without memfd: POSIX shared memory objects, unlinked as soon as they are open.
+
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rustix::fs::ftruncate;
+use rustix::io::{Errno, Result};
+use rustix::shm::{self, Mode, OFlags};
+
+/// Driver libraries to try where no Vulkan loader is installed.
+pub(crate) const DRIVER_LIBRARIES: &[&str] = &[
+    "libMoltenVK.dylib",
+    "/opt/homebrew/lib/libMoltenVK.dylib",
+    "/usr/local/lib/libMoltenVK.dylib",
+    "libvulkan_kosmickrisp.dylib",
+];
+
+/// Fresh zeroed memory of `size` bytes, a multiple of the page size.
+///
+/// The name must stay below 32 characters, and the size can be set only once, before the unlink.
+pub(crate) fn create_shared_memory(size: u64) -> Result<OwnedFd> {
+    static COUNTER: AtomicU32 = AtomicU32::new(0);
+    // A name left behind by a process that died is skipped, not reused.
+    for _ in 0..1024 {
+        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("/hesper-{:x}-{number:x}", std::process::id());
+        let fd = match shm::open(
+            name.as_str(),
+            OFlags::CREATE | OFlags::EXCL | OFlags::RDWR,
+            Mode::RUSR | Mode::WUSR,
+        ) {
+            Err(Errno::EXIST) => continue,
+            opened => opened?,
+        };
+        let sized = ftruncate(&fd, size);
+        shm::unlink(name.as_str())?;
+        sized?;
+        rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC)?;
+        return Ok(fd);
+    }
+    Err(Errno::EXIST)
+}

@@ -1,0 +1,104 @@
+//! [`Renderer`]: the host's Vulkan, opened once, from which contexts are made.
+
+use std::sync::Arc;
+
+use hesper_venus_protocol::EXTENSIONS;
+
+use crate::capset::{self, Capset};
+use crate::context::{Context, ContextEvents};
+use crate::counters::Counters;
+use crate::emulate::Policy;
+use crate::error::{Error, Result};
+use crate::host::{Gpu, GpuFacts, Host};
+use crate::mailbox::Mailbox;
+use crate::options::RendererOptions;
+use crate::state::{ContextState, Shared};
+use crate::worker;
+
+/// The renderer. Contexts made from it work on their own; dropping it does not end them.
+pub struct Renderer {
+    shared: Shared,
+}
+
+impl Renderer {
+    /// Opens the host's Vulkan, picks the GPUs that guests will see and tests that guests can share memory with them.
+    ///
+    /// # Errors
+    /// [`Error::Load`], [`Error::TooOld`] and [`Error::NoGpu`] when this host cannot serve;
+    /// [`Error::Vulkan`] when its driver fails.
+    pub fn new(options: RendererOptions) -> Result<Self> {
+        let host = Host::load(&options.driver)?;
+        let gpus = GpuFacts::gather(&host, &options.gpu)?;
+        for facts in &gpus {
+            log::info!("guests see {}", facts.gpu);
+        }
+        let shared = Shared {
+            host: Arc::new(host),
+            gpus: gpus.into(),
+            policy: Policy::new(options.wsi),
+            budget: options.budget,
+            tally: Arc::default(),
+        };
+        Ok(Self { shared })
+    }
+
+    /// The GPUs that guests see.
+    pub fn gpus(&self) -> impl Iterator<Item = &Gpu> {
+        self.shared.gpus.iter().map(|facts| &facts.gpu)
+    }
+
+    /// What was counted so far.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.shared.tally.read()
+    }
+
+    /// The bytes of the Venus capability set (id 4, version 0).
+    #[must_use]
+    pub fn capset(&self) -> [u8; capset::SIZE] {
+        let extensions: Vec<u32> = EXTENSIONS
+            .iter()
+            .map(|extension| extension.number)
+            .collect();
+        let private = |name| {
+            EXTENSIONS
+                .iter()
+                .find(|own| own.name == name)
+                .map_or(0, |own| own.spec_version)
+        };
+        Capset {
+            wire_format: 1,
+            registry: REGISTRY,
+            serialization: private(c"VK_EXT_command_serialization"),
+            protocol: private(c"VK_MESA_venus_protocol").min(PROTOCOL),
+            extensions: &extensions,
+        }
+        .to_bytes()
+    }
+
+    /// Makes a context. `id` and `name` (the guest's, untrusted) are for logs; `events` hears what it finished.
+    ///
+    /// # Errors
+    /// [`Error::Thread`] when the system has no thread left.
+    pub fn create_context(
+        &self,
+        id: u32,
+        name: &str,
+        events: Arc<dyn ContextEvents>,
+    ) -> Result<Context> {
+        let state = Arc::new(ContextState::new(id, name, events, self.shared.clone()));
+        let mailbox = Arc::new(Mailbox::new(self.shared.budget.queued));
+        let (for_thread, inbox) = (Arc::clone(&state), Arc::clone(&mailbox));
+        std::thread::Builder::new()
+            .name(format!("venus-{id}"))
+            .spawn(move || worker::run(&for_thread, &inbox))
+            .map_err(Error::Thread)?;
+        Ok(Context::new(state, mailbox))
+    }
+}
+
+/// The version of the protocol that guests may use: from 4 on they would write descriptors into heaps on the
+/// host's side, which is not carried out.
+const PROTOCOL: u32 = 3;
+/// The version of the registry that the protocol's tables were made for.
+const REGISTRY: u32 = ash::vk::make_api_version(0, 1, 4, 343);

@@ -1,0 +1,229 @@
+//! Rings: command buffers in shared memory that a guest fills and a thread of ours empties
+//! (`VK_MESA_venus_protocol`, `vkCreateRingMESA`).
+//!
+//! [`Ring`] is what other threads see of one: they notify it, wait for its position, stop it. [`run`] is its
+//! thread: it copies what is between head and tail, hands it to a [`Consumer`] and publishes the head.
+//!
+//! The hard thing is sleeping without missing work. The thread sets IDLE and then looks at the tail once
+//! more; the guest stores the tail and then looks at IDLE. Both are sequentially consistent, so at least one
+//! of them sees the other. Publishing the head has the same shape against a thread that waits for it
+//! ([`Ring::wait_seqno`]).
+
+mod layout;
+mod pace;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::sync::{Condvar, Mutex, OnceLock};
+use std::thread::Thread;
+use std::time::{Duration, Instant};
+
+pub(crate) use layout::{Layout, Request};
+use pace::{Pace, Wait};
+
+use crate::fatal::Fatal;
+use crate::sync::Lock;
+
+/// `VK_RING_STATUS_IDLE_BIT_MESA`: the guest must notify.
+const IDLE: u32 = 1;
+/// `VK_RING_STATUS_FATAL_BIT_MESA`: the guest must give up.
+const FATAL: u32 = 2;
+/// `VK_RING_STATUS_ALIVE_BIT_MESA`: the renderer's process lives.
+const ALIVE: u32 = 4;
+
+/// Carries out the commands that a ring brings.
+pub(crate) trait Consumer {
+    /// Carries out all of `commands`, which begin at position `head` of the ring. Publishes how far it is
+    /// wherever the guest may be waiting for it: after a reply, and before the consumer itself waits.
+    fn consume(&mut self, commands: &[u8], head: u32) -> Result<(), Fatal>;
+}
+
+/// A ring as other threads see it.
+pub(crate) struct Ring {
+    layout: Layout,
+    idle_timeout: Duration,
+    /// How often ALIVE must be set, if the guest watches it.
+    pub(crate) monitor_period: Option<Duration>,
+    thread: OnceLock<Thread>,
+    notified: AtomicBool,
+    stopping: AtomicBool,
+    /// Somebody is in [`Ring::wait_seqno`].
+    has_waiter: AtomicBool,
+    head_moved: (Mutex<()>, Condvar),
+    virtqueue_seqno: AtomicU64,
+}
+
+impl Ring {
+    /// A ring whose thread does not run yet.
+    pub(crate) fn new(
+        layout: Layout,
+        idle_timeout: Duration,
+        monitor_period: Option<Duration>,
+    ) -> Self {
+        let ring = Self {
+            layout,
+            idle_timeout,
+            monitor_period,
+            thread: OnceLock::new(),
+            notified: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            has_waiter: AtomicBool::new(false),
+            head_moved: (Mutex::new(()), Condvar::new()),
+            virtqueue_seqno: AtomicU64::new(0),
+        };
+        ring.set_alive();
+        ring
+    }
+
+    /// Wakes the thread: `vkNotifyRingMESA`.
+    pub(crate) fn notify(&self) {
+        self.notified.store(true, Ordering::Release);
+        self.unpark();
+    }
+
+    /// Ends the thread, soon.
+    pub(crate) fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+        self.unpark();
+        drop(self.head_moved.0.locked());
+        self.head_moved.1.notify_all();
+    }
+
+    /// Tells the guest that its context is lost, and ends the thread.
+    pub(crate) fn fail(&self) {
+        if let Some(status) = self.layout.status() {
+            status.fetch_or(FATAL, Ordering::SeqCst);
+        }
+        self.stop();
+    }
+
+    /// Tells the guest that this process lives.
+    pub(crate) fn set_alive(&self) {
+        if let Some(status) = self.layout.status() {
+            status.fetch_or(ALIVE, Ordering::SeqCst);
+        }
+    }
+
+    /// Writes a word of the extra region: `vkWriteRingExtraMESA`.
+    pub(crate) fn write_extra(&self, offset: usize, value: u32) -> Result<(), Fatal> {
+        let word = self.layout.extra(offset).ok_or(Fatal::RingExtra(offset))?;
+        word.store(value, Ordering::Release);
+        Ok(())
+    }
+
+    /// Waits until the ring has consumed everything up to `seqno`, or ends: `vkWaitRingSeqnoMESA`.
+    pub(crate) fn wait_seqno(&self, seqno: u32) {
+        let mut guard = self.head_moved.0.locked();
+        self.has_waiter.store(true, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        while !self.has_reached(seqno) && !self.stopping.load(Ordering::Acquire) {
+            guard = match self.head_moved.1.wait(guard) {
+                Ok(guard) => guard,
+                Err(poisoned) => poisoned.into_inner(),
+            };
+        }
+        self.has_waiter.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether everything up to `seqno` is consumed. Positions wrap at 2^32.
+    pub(crate) fn has_reached(&self, seqno: u32) -> bool {
+        let head = self
+            .layout
+            .head()
+            .map_or(0, |head| head.load(Ordering::Acquire));
+        head.wrapping_sub(seqno).cast_signed() >= 0
+    }
+
+    /// Lets the ring pass [`Ring::wait_virtqueue`] up to `seqno`: `vkSubmitVirtqueueSeqnoMESA`.
+    pub(crate) fn submit_virtqueue(&self, seqno: u64) {
+        self.virtqueue_seqno.fetch_max(seqno, Ordering::AcqRel);
+        self.unpark();
+    }
+
+    /// Called by the ring's own thread: waits for [`Ring::submit_virtqueue`] or the end of the ring.
+    pub(crate) fn wait_virtqueue(&self, seqno: u64) {
+        while self.virtqueue_seqno.load(Ordering::Acquire) < seqno
+            && !self.stopping.load(Ordering::Acquire)
+        {
+            std::thread::park();
+        }
+    }
+
+    fn unpark(&self) {
+        // Before the thread has put itself here it has not looked at anything yet, so nothing is missed.
+        if let Some(thread) = self.thread.get() {
+            thread.unpark();
+        }
+    }
+
+    /// Called by the ring's own thread: everything up to `head` is carried out.
+    pub(crate) fn publish(&self, head: u32) {
+        if let Some(word) = self.layout.head() {
+            word.store(head, Ordering::Release);
+        }
+        fence(Ordering::SeqCst);
+        if self.has_waiter.load(Ordering::Relaxed) {
+            drop(self.head_moved.0.locked());
+            self.head_moved.1.notify_all();
+        }
+    }
+
+    fn tail(&self) -> u32 {
+        self.layout
+            .tail()
+            .map_or(0, |tail| tail.load(Ordering::Acquire))
+    }
+
+    /// Sleeps with IDLE set until there is work, a notification or the end.
+    fn sleep(&self, head: u32) {
+        let (Some(status), Some(tail)) = (self.layout.status(), self.layout.tail()) else {
+            return;
+        };
+        status.fetch_or(IDLE, Ordering::SeqCst);
+        while tail.load(Ordering::SeqCst) == head
+            && !self.notified.load(Ordering::Acquire)
+            && !self.stopping.load(Ordering::Acquire)
+        {
+            std::thread::park();
+        }
+        status.fetch_and(!IDLE, Ordering::SeqCst);
+    }
+}
+
+/// The ring's thread: until [`Ring::stop`], or the consumer fails.
+pub(crate) fn run(ring: &Ring, consumer: &mut impl Consumer) -> Result<(), Fatal> {
+    // A second thread for one ring would be a bug of the caller's; the first keeps being woken.
+    let _ = ring.thread.set(std::thread::current());
+    let mut pace = Pace::new(ring.idle_timeout);
+    let mut commands = Vec::with_capacity(ring.layout.buffer_size().min(128 << 10));
+    let mut head = ring
+        .layout
+        .head()
+        .map_or(0, |head| head.load(Ordering::Acquire));
+    while !ring.stopping.load(Ordering::Acquire) {
+        let tail = ring.tail();
+        if tail != head {
+            commands.clear();
+            ring.layout
+                .copy(head, tail, &mut commands)
+                .ok_or(Fatal::RingTail { head, tail })?;
+            consumer.consume(&commands, head)?;
+            head = tail;
+            ring.publish(head);
+            pace.worked();
+            continue;
+        }
+        if ring.notified.swap(false, Ordering::Acquire) {
+            pace.notified(Instant::now());
+        }
+        match pace.next(Instant::now) {
+            Wait::Spin => std::hint::spin_loop(),
+            Wait::Yield => std::thread::yield_now(),
+            Wait::Doze(time) => std::thread::park_timeout(time),
+            Wait::Sleep => ring.sleep(head),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,307 @@
+//! What the threads of one context share.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, RwLock};
+
+use hesper_venus_protocol::vk::HandleType;
+
+use crate::context::{Blob, BlobError, BlobRequest, Caching, ContextEvents};
+use crate::counters::{Tally, add, sub};
+use crate::dispatch::{Executor, Handles, Place};
+use crate::emulate::Policy;
+use crate::error::Error;
+use crate::fatal::Fatal;
+use crate::host::{GpuFacts, Host};
+use crate::memory::{Quota, SharedMemory};
+use crate::object::Objects;
+use crate::options::Budget;
+use crate::ring::{self, Ring};
+use crate::rings::Rings;
+use crate::sync::{Lock, SharedLock};
+use crate::timeline::Timelines;
+
+/// What all contexts of a renderer have in common.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    /// The host's Vulkan.
+    pub(crate) host: Arc<Host>,
+    /// The GPUs that guests see.
+    pub(crate) gpus: Arc<[Arc<GpuFacts>]>,
+    /// What is emulated.
+    pub(crate) policy: Policy,
+    /// What one context may take.
+    pub(crate) budget: Budget,
+    /// What is counted.
+    pub(crate) tally: Arc<Tally>,
+}
+
+/// A resource as it was attached; attaching it again makes another of these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Attachment {
+    resource: u32,
+    serial: u64,
+}
+
+/// Shared by the context's thread, its rings and its front end.
+pub(crate) struct ContextState {
+    /// The front end's id.
+    pub(crate) id: u32,
+    /// The guest's name for it, for logs; untrusted.
+    name: String,
+    events: Arc<dyn ContextEvents>,
+    shared: Shared,
+    quota: Arc<Quota>,
+    resources: RwLock<HashMap<u32, (u64, Blob)>>,
+    attachments: AtomicU64,
+    /// The guest's Vulkan objects.
+    pub(crate) objects: Objects,
+    /// The guest's rings.
+    pub(crate) rings: Rings,
+    /// The queues behind the guest's ring indices.
+    pub(crate) timelines: Timelines,
+    lost: OnceLock<String>,
+    stopping: AtomicBool,
+}
+
+impl std::ops::Deref for ContextState {
+    type Target = Shared;
+    fn deref(&self) -> &Shared {
+        &self.shared
+    }
+}
+
+impl ContextState {
+    /// A context that has nothing yet.
+    pub(crate) fn new(id: u32, name: &str, events: Arc<dyn ContextEvents>, shared: Shared) -> Self {
+        let budget = shared.budget;
+        let tally = Arc::clone(&shared.tally);
+        add(&tally.contexts, 1);
+        Self {
+            id,
+            // Control characters of the guest's would garble the log.
+            name: name.chars().filter(|c| !c.is_control()).take(64).collect(),
+            events,
+            shared,
+            quota: Arc::new(Quota::new(budget.shared_bytes, Arc::clone(&tally))),
+            resources: RwLock::default(),
+            attachments: AtomicU64::new(0),
+            objects: Objects::new(budget.objects, tally),
+            rings: Rings::default(),
+            timelines: Timelines::new(),
+            lost: OnceLock::new(),
+            stopping: AtomicBool::new(false),
+        }
+    }
+
+    /// Ends the context for a violation: one log line, one event, and everything after it is refused.
+    pub(crate) fn fail(&self, fatal: Fatal) {
+        let mut is_first = false;
+        let reason = self.lost.get_or_init(|| {
+            is_first = true;
+            fatal.to_string()
+        });
+        if is_first {
+            log::error!("context {} \"{}\" is lost: {reason}", self.id, self.name);
+            // The guest must see it in its rings before anybody can answer it.
+            self.rings.fail();
+            add(&self.tally.lost, 1);
+            self.events.lost(reason);
+        }
+    }
+
+    /// Why the context is lost, if it is.
+    pub(crate) fn lost(&self) -> Option<&str> {
+        self.lost.get().map(String::as_str)
+    }
+
+    /// Tells all threads of the context to end.
+    pub(crate) fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+        self.rings.stop();
+    }
+
+    /// Whether the context ends.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    /// Set when the context ends; waits look at it.
+    pub(crate) fn stop_flag(&self) -> &AtomicBool {
+        &self.stopping
+    }
+
+    /// Destroys everything the guest made. All other threads of the context have ended.
+    pub(crate) fn clear(&self) {
+        self.timelines.clear();
+        self.objects.clear();
+        self.resources.writing().clear();
+    }
+
+    /// Wakes a ring, if there is one with this id.
+    pub(crate) fn notify_by_id(&self, ring: u64) -> bool {
+        let found = self.rings.get(ring);
+        found.map(|ring| self.notify(&ring)).is_ok()
+    }
+
+    /// Whether a ring has consumed everything up to `seqno`; false when there is no such ring.
+    pub(crate) fn has_reached(&self, ring: u64, seqno: u64) -> bool {
+        // A ring's positions are 32 bits wide and wrap; the command has room for more.
+        self.rings
+            .get(ring)
+            .is_ok_and(|ring| ring.has_reached(seqno as u32))
+    }
+
+    /// Wakes a ring.
+    pub(crate) fn notify(&self, ring: &Ring) {
+        add(&self.tally.wakes, 1);
+        ring.notify();
+    }
+
+    /// Starts a ring's thread.
+    pub(crate) fn start_ring(self: &Arc<Self>, id: u64, ring: Arc<Ring>) -> Result<(), Fatal> {
+        let (state, for_thread) = (Arc::clone(self), Arc::clone(&ring));
+        let name = format!("venus-{}-ring", self.id);
+        let start = || {
+            std::thread::Builder::new()
+                .name(name)
+                .spawn(move || run_ring(&state, for_thread))
+        };
+        self.rings.insert(id, ring, self.budget.rings, start)?;
+        if self.rings.needs_monitor() {
+            let state = Arc::clone(self);
+            let name = format!("venus-{}-alive", self.id);
+            let started = std::thread::Builder::new()
+                .name(name)
+                .spawn(move || state.rings.watch());
+            started.map_err(|_| Fatal::TooManyRings)?;
+        }
+        Ok(())
+    }
+
+    /// Makes a resource known.
+    pub(crate) fn attach(&self, resource: u32, blob: Blob) {
+        let serial = self.attachments.fetch_add(1, Ordering::Relaxed);
+        self.resources.writing().insert(resource, (serial, blob));
+    }
+
+    /// A resource as it is attached now.
+    pub(crate) fn attachment(&self, resource: u32) -> Option<Attachment> {
+        let resources = self.resources.reading();
+        resources.get(&resource).map(|(serial, _)| Attachment {
+            resource,
+            serial: *serial,
+        })
+    }
+
+    /// Forgets a resource, unless it was attached anew since.
+    pub(crate) fn detach(&self, attachment: Attachment) {
+        let mut resources = self.resources.writing();
+        if let Entry::Occupied(entry) = resources.entry(attachment.resource)
+            && entry.get().0 == attachment.serial
+        {
+            entry.remove();
+        }
+    }
+
+    /// A resource that the guest names.
+    pub(crate) fn resource(&self, resource: u32) -> Result<Blob, Fatal> {
+        let resources = self.resources.reading();
+        let found = resources.get(&resource).map(|(_, blob)| blob.clone());
+        found.ok_or(Fatal::NoResource(resource))
+    }
+
+    /// Makes a fence that retires when everything before it is done.
+    pub(crate) fn fence(self: &Arc<Self>, ring: u8, fence: u64) {
+        match self.timelines.queue(ring).filter(|_| self.lost().is_none()) {
+            Some(queue) => queue.fence(self, ring, fence),
+            // Ring index 0, or one that no queue stands behind (any more).
+            None => self.retire(ring, fence),
+        }
+    }
+
+    /// Reports a fence as signalled.
+    pub(crate) fn retire(&self, ring: u8, fence: u64) {
+        add(&self.tally.fences, 1);
+        self.events.fence_retired(ring, fence);
+    }
+
+    /// Fresh shared memory within the context's budget.
+    pub(crate) fn shared_memory(&self, size: u64) -> Result<SharedMemory, Error> {
+        let charge = self.quota.charge(size).ok_or_else(|| Error::SharedMemory {
+            action: "creation within the context's budget",
+            size,
+            source: std::io::ErrorKind::OutOfMemory.into(),
+        })?;
+        SharedMemory::create_charged(size, charge)
+    }
+
+    /// Makes a blob and reports it.
+    pub(crate) fn create_blob(&self, resource: u32, request: BlobRequest) {
+        let result = match self.lost() {
+            Some(reason) => Err(BlobError::Lost(reason.to_owned())),
+            None if request.blob_id == 0 => self.plain_blob(request.size),
+            None => self.memory_blob(&request),
+        };
+        if let Err(error) = &result {
+            log::warn!("context {}, resource {resource}: {error}", self.id);
+        }
+        self.events.blob_created(resource, result);
+    }
+
+    fn plain_blob(&self, size: u64) -> Result<Blob, BlobError> {
+        if size == 0 {
+            return Err(BlobError::Invalid("size 0".into()));
+        }
+        let memory = self
+            .shared_memory(size)
+            .map_err(|error| BlobError::OutOfMemory(error.to_string()))?;
+        Ok(Blob {
+            memory: Arc::new(memory),
+            caching: Caching::Cached,
+        })
+    }
+
+    /// The pages of a memory object.
+    fn memory_blob(&self, request: &BlobRequest) -> Result<Blob, BlobError> {
+        let id = request.blob_id;
+        let invalid = |reason: &str| BlobError::Invalid(format!("memory object {id:#x} {reason}"));
+        let entry = self.objects.table.view().get(id);
+        let entry = entry.filter(|entry| entry.kind == HandleType::DeviceMemory as u32);
+        let entry = entry.ok_or_else(|| invalid("does not exist"))?;
+        let device = self.objects.device(entry.owner);
+        let device = device.ok_or_else(|| invalid("belongs to no device"))?;
+        let shared = device
+            .memories
+            .locked()
+            .get(&entry.host)
+            .and_then(|memory| memory.shared.clone());
+        let memory = shared.ok_or_else(|| invalid("is not of a HOST_VISIBLE type"))?;
+        if request.size > memory.len() as u64 {
+            return Err(invalid("is smaller than the blob"));
+        }
+        Ok(Blob {
+            memory,
+            caching: Caching::Cached,
+        })
+    }
+}
+
+/// The thread of a ring.
+fn run_ring(state: &Arc<ContextState>, ring: Arc<Ring>) {
+    add(&state.tally.rings, 1);
+    let handles = Handles::new(&state.objects);
+    let place = Place::Ring {
+        ring: Arc::clone(&ring),
+        head: 0,
+    };
+    let mut executor = Executor::new(state, &handles, place);
+    let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        ring::run(&ring, &mut executor)
+    }));
+    if let Err(fatal) = ended.unwrap_or(Err(Fatal::Panic)) {
+        state.fail(fatal);
+    }
+    sub(&state.tally.rings, 1);
+}

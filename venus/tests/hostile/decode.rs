@@ -1,0 +1,27 @@
+//! The decoder alone, for any bytes.
+
+use hesper_venus_protocol::runtime::Arena;
+use hesper_venus_protocol::{COMMANDS, sample, trace};
+
+/// A valid request of every command that can be sent, with its name.
+pub fn requests(seed: u64) -> Vec<(&'static str, Vec<u8>)> {
+    let mut arena = Arena::default();
+    let all = COMMANDS.iter().flatten();
+    all.map(|info| (info.name, sample::request(info.id, seed, &mut arena)))
+        .filter(|(_, request)| !request.is_empty())
+        .collect()
+}
+
+/// Decodes commands, with every id a live object, until one is refused, and how many were taken. The trace reads all
+/// of the arguments that the decoder made.
+pub fn decode(stream: &[u8], arena: &mut Arena) -> usize {
+    let (mut at, mut taken) = (0, 0);
+    while let Some(rest) = stream.get(at..).filter(|rest| !rest.is_empty()) {
+        match trace::command(rest, arena) {
+            Ok((_, length)) => at += length,
+            Err(_) => break,
+        }
+        taken += 1;
+    }
+    taken
+}

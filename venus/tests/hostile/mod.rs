@@ -1,0 +1,392 @@
+//! A bench for hostile streams: each gets a context of its own on a renderer that must survive it.
+//!
+//! [`Bench::run`] is the one entry, for tests and fuzzers alike. Whatever the stream is, it demands that
+//! - the context answers, or, if it rightly waits for something, ends as soon as it is dropped;
+//! - a context that is lost says so once, in one line of the log, and not because of a panic of ours;
+//! - another context of the same renderer goes on working;
+//! - nothing of the context is left afterwards.
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "each user takes its part, and a test ends with a panic"
+)]
+
+pub mod decode;
+pub mod mutate;
+pub mod session;
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, Once};
+use std::time::{Duration, Instant};
+
+use hesper_venus::{
+    Blob, BlobError, BlobRequest, Context, ContextEvents, Driver, Renderer, RendererOptions,
+};
+
+use session::Session;
+
+/// How long anything may take on a machine that is busy with other things.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a stream may wait for something before its context is dropped.
+const WAITING: Duration = Duration::from_millis(300);
+/// The resource that holds replies.
+pub const REPLY_RESOURCE: u32 = 1;
+/// Its size.
+pub const REPLIES: usize = 64 << 10;
+/// The resource that holds a ring, and streams to be executed.
+pub const RING_RESOURCE: u32 = 2;
+/// Where the ring's commands lie in it.
+pub const RING_BUFFER: usize = 4096;
+/// Their size.
+pub const RING_SIZE: usize = 64 << 10;
+
+/// What a context told.
+#[derive(Debug)]
+enum Event {
+    Fence(u8, u64),
+    Blob(Result<Blob, BlobError>),
+    Lost(String),
+}
+
+struct Events(Mutex<Sender<Event>>);
+
+impl Events {
+    fn tell(&self, event: Event) {
+        // Nobody listens to a context that has ended.
+        let _ = self.0.lock().unwrap().send(event);
+    }
+}
+
+impl ContextEvents for Events {
+    fn fence_retired(&self, ring: u8, fence: u64) {
+        self.tell(Event::Fence(ring, fence));
+    }
+    fn blob_created(&self, _resource: u32, result: Result<Blob, BlobError>) {
+        self.tell(Event::Blob(result));
+    }
+    fn lost(&self, reason: &str) {
+        self.tell(Event::Lost(reason.to_owned()));
+    }
+}
+
+/// The lines of the log about lost contexts.
+struct LostLines(Mutex<Vec<String>>);
+
+static LINES: LostLines = LostLines(Mutex::new(Vec::new()));
+
+impl log::Log for LostLines {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        metadata.level() == log::Level::Error
+    }
+    fn log(&self, record: &log::Record<'_>) {
+        if self.enabled(record.metadata()) {
+            self.0.lock().unwrap().push(record.args().to_string());
+        }
+    }
+    fn flush(&self) {}
+}
+
+impl LostLines {
+    /// Takes out the lines about a context.
+    fn take(&self, context: u32) -> Vec<String> {
+        let about = format!("context {context} ");
+        self.0
+            .lock()
+            .unwrap()
+            .extract_if(.., |line| line.starts_with(&about))
+            .collect()
+    }
+}
+
+/// How a stream reaches the renderer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// As one batch of the context.
+    Virtqueue,
+    /// Through a ring.
+    Ring,
+    /// Through both at the same time: two threads of the renderer fight over the same objects.
+    Both,
+}
+
+/// How a stream ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All of it was carried out, and the context lives.
+    Fine,
+    /// The context was lost; why.
+    Lost(String),
+    /// It waited for something that did not come.
+    Waits,
+}
+
+impl Outcome {
+    /// Why the context was lost; panics if it was not.
+    #[track_caller]
+    pub fn reason(&self) -> &str {
+        match self {
+            Self::Lost(reason) => reason,
+            other => panic!("the context is not lost: {other:?}"),
+        }
+    }
+}
+
+/// A guest's context with the two resources.
+pub struct Guest {
+    pub context: Context,
+    events: Receiver<Event>,
+    pub ring: Blob,
+    next_fence: AtomicU64,
+}
+
+impl Guest {
+    pub fn new(renderer: &Renderer, name: &str) -> Self {
+        static CONTEXTS: AtomicU32 = AtomicU32::new(1);
+        let (sender, events) = channel();
+        let id = CONTEXTS.fetch_add(1, Ordering::Relaxed);
+        let events_of = Arc::new(Events(Mutex::new(sender)));
+        let context = renderer.create_context(id, name, events_of).unwrap();
+        let resource = |resource, size| {
+            let request = BlobRequest {
+                blob_id: 0,
+                size,
+                mappable: true,
+                shareable: false,
+                cross_device: false,
+            };
+            context.create_blob(resource, request);
+            match events.recv_timeout(PATIENCE) {
+                Ok(Event::Blob(Ok(blob))) => {
+                    context.attach_resource(resource, &blob);
+                    blob
+                }
+                other => panic!("{other:?} instead of a blob"),
+            }
+        };
+        resource(REPLY_RESOURCE, REPLIES as u64);
+        let ring = resource(RING_RESOURCE, (RING_BUFFER + RING_SIZE) as u64);
+        Self {
+            context,
+            events,
+            ring,
+            next_fence: AtomicU64::new(1),
+        }
+    }
+
+    /// Makes a fence, and waits for it or for the loss of the context.
+    pub fn settle(&self, ring: u8, patience: Duration) -> Outcome {
+        let fence = self.next_fence.fetch_add(1, Ordering::Relaxed);
+        self.context.fence(ring, fence);
+        let mut outcome = Outcome::Fine;
+        loop {
+            match self.events.recv_timeout(patience) {
+                Ok(Event::Fence(r, f)) if (r, f) == (ring, fence) => return outcome,
+                Ok(Event::Lost(reason)) => {
+                    assert!(
+                        outcome == Outcome::Fine,
+                        "lost twice: {outcome:?}, {reason}"
+                    );
+                    outcome = Outcome::Lost(reason);
+                }
+                Ok(_) => {}
+                Err(RecvTimeoutError::Timeout) => return Outcome::Waits,
+                Err(RecvTimeoutError::Disconnected) => panic!("a live context lost its events"),
+            }
+        }
+    }
+
+    /// Fills the ring with commands, and makes it: the renderer starts at once.
+    fn ring(&self, stream: &[u8]) {
+        use hesper_venus_protocol::{command, vk};
+        let stream = &stream[..stream.len().min(RING_SIZE)];
+        self.ring.memory.write(RING_BUFFER, stream).unwrap();
+        let tail = stream.len() as u32;
+        self.ring.memory.write(64, &tail.to_le_bytes()).unwrap();
+        let mut info = vk::RingCreateInfoMESA {
+            resource_id: RING_RESOURCE,
+            size: RING_BUFFER + RING_SIZE,
+            idle_timeout: 1_000_000,
+            head_offset: 0,
+            tail_offset: 64,
+            status_offset: 128,
+            buffer_offset: RING_BUFFER,
+            buffer_size: RING_SIZE,
+            extra_offset: 256,
+            extra_size: 64,
+            ..Default::default()
+        };
+        let mut session = Session::default();
+        session.push(
+            &command::CreateRingMESA {
+                ring: 1,
+                p_create_info: &mut info,
+            },
+            false,
+        );
+        self.context.submit(session.stream);
+    }
+
+    /// Waits until the ring has consumed `length` bytes or failed; false when it does neither.
+    fn ring_settles(&self, length: usize) -> bool {
+        let word = |offset| {
+            self.ring
+                .memory
+                .word(offset)
+                .unwrap()
+                .load(Ordering::Acquire)
+        };
+        let end = Instant::now() + WAITING;
+        let goal = length.min(RING_SIZE) as u32;
+        while word(0) != goal && word(128) & 2 == 0 {
+            if Instant::now() > end {
+                return false;
+            }
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        true
+    }
+}
+
+/// A renderer, and a context on it that must see nothing of what others do.
+pub struct Bench {
+    renderer: Renderer,
+    witness: Guest,
+    at_rest: hesper_venus::Counters,
+}
+
+impl Bench {
+    pub fn new(driver: Driver) -> Self {
+        static LOGGER: Once = Once::new();
+        LOGGER.call_once(|| {
+            // A program that embeds this may have a logger of its own.
+            if log::set_logger(&LINES).is_ok() {
+                log::set_max_level(log::LevelFilter::Error);
+            }
+        });
+        let options = RendererOptions {
+            driver,
+            budget: hesper_venus::Budget {
+                // Mutated sizes ask for much; what is asked for beyond this is refused, which is a case, too.
+                shared_bytes: 256 << 20,
+                ..Default::default()
+            },
+            ..Default::default()
+        };
+        let renderer = Renderer::new(options).expect(
+            "a driver; for lavapipe: CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER=tests/env/run cargo test",
+        );
+        let witness = Guest::new(&renderer, "witness");
+        witness.context.submit(Session::whole().stream);
+        assert_eq!(witness.settle(1, PATIENCE), Outcome::Fine);
+        let at_rest = renderer.counters();
+        assert!(at_rest.objects > 15, "{at_rest:?}");
+        Self {
+            renderer,
+            witness,
+            at_rest,
+        }
+    }
+
+    /// A context of its own; the caller drops it and calls [`Bench::rests`].
+    pub fn guest(&self) -> Guest {
+        Guest::new(&self.renderer, "hostile")
+    }
+
+    /// Feeds a stream to a fresh context.
+    pub fn run(&self, stream: &[u8], way: Way) -> Outcome {
+        let guest = self.guest();
+        if way != Way::Virtqueue {
+            guest.ring(stream);
+        }
+        let is_done = if way == Way::Ring {
+            // The ring's making comes before its end.
+            let made = guest.settle(0, PATIENCE);
+            if made != Outcome::Fine {
+                return self.ended(guest, made);
+            }
+            guest.ring_settles(stream.len())
+        } else {
+            guest.context.submit(stream.to_vec());
+            way == Way::Virtqueue || guest.ring_settles(stream.len())
+        };
+        let mut outcome = guest.settle(0, WAITING);
+        if outcome == Outcome::Fine && !is_done {
+            outcome = Outcome::Waits;
+        }
+        self.ended(guest, outcome)
+    }
+
+    /// Drops the guest, and checks everything that must hold then.
+    pub fn ended(&self, guest: Guest, outcome: Outcome) -> Outcome {
+        let id = guest.context.id();
+        let Guest {
+            context,
+            events,
+            ring,
+            ..
+        } = guest;
+        drop((context, ring));
+        // It may have been lost by another thread since, or by what it still had to do.
+        let mut reasons: Vec<String> = match &outcome {
+            Outcome::Lost(reason) => vec![reason.clone()],
+            _ => Vec::new(),
+        };
+        let end = Instant::now() + PATIENCE;
+        loop {
+            match events.recv_timeout(end.saturating_duration_since(Instant::now())) {
+                Ok(Event::Lost(reason)) => reasons.push(reason),
+                Ok(_) => {}
+                // The context is gone, and its events with it.
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => panic!("a dropped context does not end"),
+            }
+        }
+        self.rests();
+        assert!(reasons.len() <= 1, "lost more than once: {reasons:?}");
+        for reason in &reasons {
+            assert!(!reason.contains("panicked"), "{reason}");
+        }
+        let lines = LINES.take(id);
+        assert_eq!(lines.len(), reasons.len(), "{lines:?} for {reasons:?}");
+        assert_eq!(self.witness.settle(1, PATIENCE), Outcome::Fine);
+        reasons.pop().map_or(outcome, Outcome::Lost)
+    }
+
+    /// Waits until nothing is left but the witness.
+    pub fn rests(&self) {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let now = self.renderer.counters();
+            let rest = &self.at_rest;
+            if (now.contexts, now.rings, now.objects) == (1, 0, rest.objects)
+                && now.shared_bytes == rest.shared_bytes
+            {
+                return;
+            }
+            assert!(Instant::now() < end, "left behind: {now:?}, not {rest:?}");
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// The null driver: built with the tests, as it is one of their dependencies.
+pub fn null_driver() -> Driver {
+    let name = format!(
+        "{}hesper_null_driver{}",
+        std::env::consts::DLL_PREFIX,
+        std::env::consts::DLL_SUFFIX
+    );
+    let program = std::env::current_exe().unwrap();
+    let folder = program.parent().unwrap();
+    let candidates = [folder.join(&name), folder.join("deps").join(&name)];
+    let path = candidates.iter().find(|path| path.exists());
+    Driver::Library(
+        path.unwrap_or_else(|| panic!("no {name} beside {program:?}"))
+            .clone(),
+    )
+}

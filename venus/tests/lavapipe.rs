@@ -1,0 +1,391 @@
+//! The renderer on a real driver, with a guest that is this test:
+//!
+//! ```text
+//! CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER=tests/env/run cargo test -p hesper-venus --test lavapipe
+//! ```
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test ends with a panic"
+)]
+
+mod guest;
+
+use std::time::{Duration, Instant};
+
+use guest::gpu::RING;
+use guest::{Event, Guest, PATIENCE, bytes, renderer};
+use hesper_venus::{BlobError, Counters, Renderer};
+use hesper_venus_protocol::runtime::Object;
+use hesper_venus_protocol::{command, vk};
+
+const SIZE: u64 = 1 << 20;
+
+/// Waits until `renderer` has nothing left of any context.
+fn until_nothing_is_left(renderer: &Renderer) -> Counters {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let now = renderer.counters();
+        if (now.contexts, now.rings, now.objects, now.shared_bytes) == (0, 0, 0, 0) {
+            return now;
+        }
+        assert!(Instant::now() < end, "still there: {now:?}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn what_the_gpu_writes_shows_in_the_blob_of_the_memory_once_the_fence_retires() {
+    let renderer = renderer();
+    let guest = Guest::new(&renderer, "fill");
+    let gpu = guest.gpu();
+    let (buffer, memory) = guest.buffer(&gpu, SIZE);
+    let (_, blob) = guest.blob(memory, SIZE).unwrap();
+    for pattern in [0x1234_5678, 0x9abc_def0] {
+        let (commands, _) = guest.fill(&gpu, buffer, pattern);
+        guest.submit(&gpu, &[commands]);
+        guest.wait_fence(RING);
+        let mut seen = vec![0; SIZE as usize];
+        blob.memory.read(0, &mut seen).unwrap();
+        let expected = u32::to_le_bytes(pattern);
+        assert!(seen.chunks(4).all(|word| word == expected), "{pattern:#x}");
+    }
+    // And the other way: what the guest writes is what the next mapping of the same memory has.
+    blob.memory.write(0, &[7; 16]).unwrap();
+    let (_, again) = guest.blob(memory, SIZE).unwrap();
+    let mut seen = [0; 16];
+    again.memory.read(0, &mut seen).unwrap();
+    assert_eq!(seen, [7; 16]);
+}
+
+#[test]
+fn fences_of_a_queue_wait_for_its_work_in_order_and_others_do_not_wait_for_them() {
+    let renderer = renderer();
+    let guest = Guest::new(&renderer, "fences");
+    let gpu = guest.gpu();
+    let semaphore = guest.timeline(&gpu);
+    guest.submit_wait(&gpu, semaphore, 5);
+    for fence in 100..110 {
+        guest.context.fence(RING, fence);
+    }
+    // The queue is blocked; the context's own timeline is not.
+    guest.wait_fence(0);
+    assert!(
+        guest
+            .events
+            .recv_timeout(Duration::from_millis(50))
+            .is_err()
+    );
+    // Over the wire the answer to the signal and the fences may come in any order.
+    let mut info = vk::SemaphoreSignalInfo {
+        semaphore: vk::Semaphore(semaphore),
+        value: 5,
+        ..Default::default()
+    };
+    guest.send(&command::SignalSemaphore {
+        device: Object::guest(gpu.device),
+        p_signal_info: &mut info,
+    });
+    for fence in 100..110 {
+        let event = guest.event();
+        let is_next = matches!(event, Event::Fence(RING, f) if f == fence);
+        assert!(is_next, "{event:?} instead of fence {fence}");
+    }
+}
+
+#[test]
+fn a_blocked_context_delays_no_other() {
+    let renderer = renderer();
+    let blocked = Guest::new(&renderer, "blocked");
+    let gpu = blocked.gpu();
+    let semaphore = blocked.timeline(&gpu);
+    let id = vk::Semaphore(semaphore);
+    let never = 1;
+    let mut info = vk::SemaphoreWaitInfo {
+        semaphore_count: 1,
+        p_semaphores: &raw const id,
+        p_values: &raw const never,
+        ..Default::default()
+    };
+    blocked.send(&command::WaitSemaphores {
+        device: Object::guest(gpu.device),
+        p_wait_info: &mut info,
+        timeout: u64::MAX,
+    });
+    blocked.context.fence(0, 1);
+
+    let other = Guest::new(&renderer, "other");
+    let gpu = other.gpu();
+    other.submit(&gpu, &[]);
+    other.wait_fence(RING);
+    let early = blocked.events.try_recv();
+    assert!(early.is_err(), "{early:?}: it should still wait");
+    // Its end does not wait for what never comes.
+    let last = blocked.end().recv_timeout(PATIENCE);
+    assert!(matches!(last, Ok(Event::Fence(0, 1))));
+    drop(other);
+    until_nothing_is_left(&renderer);
+}
+
+#[test]
+fn a_context_that_goes_leaves_nothing_behind() {
+    let renderer = renderer();
+    for round in 0..10 {
+        let guest = Guest::new(&renderer, "short");
+        let gpu = guest.gpu();
+        let (buffer, memory) = guest.buffer(&gpu, SIZE);
+        let (commands, _) = guest.fill(&gpu, buffer, round);
+        guest.blob(memory, SIZE).unwrap();
+        let semaphore = guest.timeline(&gpu);
+        if round % 2 == 0 {
+            // The GPU waits for something that never comes.
+            guest.submit_wait(&gpu, semaphore, 1 << 20);
+            guest.context.fence(RING, 77);
+        }
+        guest.submit(&gpu, &[commands]);
+        guest.wait_fence(0);
+        assert!(renderer.counters().objects >= 8);
+        let events = guest.end();
+        if round % 2 == 0 {
+            let last = events.recv_timeout(PATIENCE);
+            assert!(
+                matches!(last, Ok(Event::Fence(RING, 77))),
+                "nobody waits for ever"
+            );
+        }
+    }
+    let end = until_nothing_is_left(&renderer);
+    assert_eq!(end.lost, 0);
+}
+
+#[test]
+fn destroying_device_and_instance_frees_what_they_own() {
+    let renderer = renderer();
+    let guest = Guest::new(&renderer, "tidy");
+    for _ in 0..3 {
+        let gpu = guest.gpu();
+        guest.buffer(&gpu, SIZE);
+        let alive = renderer.counters().objects;
+        guest.send(&command::DestroyDevice {
+            device: Object::guest(gpu.device),
+        });
+        guest.wait_fence(0);
+        assert_eq!(
+            renderer.counters().objects,
+            2,
+            "of {alive}: the instance and its GPU"
+        );
+        guest.send(&command::DestroyInstance {
+            instance: Object::guest(gpu.instance),
+        });
+        guest.wait_fence(0);
+        assert_eq!(renderer.counters().objects, 0);
+    }
+}
+
+#[test]
+fn a_lost_context_answers_everything_and_others_go_on() {
+    let renderer = renderer();
+    let victim = Guest::new(&renderer, "victim");
+    let other = Guest::new(&renderer, "other");
+    let gpu = other.gpu();
+    let reason = victim.dies_of(vec![0xff; 64]);
+    assert!(reason.contains("no command"), "{reason}");
+    victim.wait_fence(0);
+    victim.wait_fence(RING);
+    assert!(matches!(victim.blob(0, 4096), Err(BlobError::Lost(_))));
+    other.submit(&gpu, &[]);
+    other.wait_fence(RING);
+    assert_eq!(renderer.counters().lost, 1);
+}
+
+#[test]
+fn objects_are_checked_for_existence_type_and_device() {
+    let renderer = renderer();
+    type Crime = fn(&Guest) -> Vec<u8>;
+    let crimes: [(&str, Crime); 7] = [
+        ("VkBuffer 0x7777 does not exist", |guest| {
+            let gpu = guest.gpu();
+            bytes(&command::DestroyBuffer {
+                device: Object::guest(gpu.device),
+                buffer: Object::guest(0x7777),
+            })
+        }),
+        ("VkBuffer", |guest| {
+            let gpu = guest.gpu();
+            let (_, memory) = guest.buffer(&gpu, SIZE);
+            bytes(&command::DestroyBuffer {
+                device: Object::guest(gpu.device),
+                buffer: Object::guest(memory),
+            })
+        }),
+        ("VkBuffer", |guest| {
+            let gpu = guest.gpu();
+            let (buffer, _) = guest.buffer(&gpu, SIZE);
+            let destroy = command::DestroyBuffer {
+                device: Object::guest(gpu.device),
+                buffer: Object::guest(buffer),
+            };
+            guest.send(&destroy);
+            bytes(&destroy)
+        }),
+        ("VkBuffer", |guest| {
+            let gpu = guest.gpu();
+            let (buffer, _) = guest.buffer(&gpu, SIZE);
+            let second = guest.device(gpu.physical);
+            bytes(&command::DestroyBuffer {
+                device: Object::guest(second),
+                buffer: Object::guest(buffer),
+            })
+        }),
+        ("VkDevice", |guest| {
+            guest.gpu();
+            bytes(&command::DeviceWaitIdle {
+                device: Object::guest(0),
+            })
+        }),
+        ("is taken", |guest| {
+            let gpu = guest.gpu();
+            bytes(&command::CreateEvent {
+                device: Object::guest(gpu.device),
+                p_create_info: &mut vk::EventCreateInfo::default(),
+                p_event: &mut vk::Event(gpu.queue),
+            })
+        }),
+        ("ring index is bound", |guest| {
+            let gpu = guest.gpu();
+            let second = guest.device(gpu.physical);
+            let timeline = vk::DeviceQueueTimelineInfoMESA {
+                ring_idx: u32::from(RING),
+                ..Default::default()
+            };
+            let mut info = vk::DeviceQueueInfo2 {
+                p_next: (&raw const timeline).cast(),
+                ..Default::default()
+            };
+            bytes(&command::GetDeviceQueue2 {
+                device: Object::guest(second),
+                p_queue_info: &mut info,
+                p_queue: &mut vk::Queue(guest.id()),
+            })
+        }),
+    ];
+    for (expected, crime) in crimes {
+        let guest = Guest::new(&renderer, "criminal");
+        let stream = crime(&guest);
+        let reason = guest.dies_of(stream);
+        assert!(
+            reason.contains(expected),
+            "{reason} does not say {expected}"
+        );
+    }
+    until_nothing_is_left(&renderer);
+}
+
+#[test]
+fn an_image_copied_from_and_to_host_memory_keeps_its_texels() {
+    const EDGE: u32 = 16;
+    let renderer = renderer();
+    let guest = Guest::new(&renderer, "host copy");
+    let physical = guest.gpu().physical;
+    let device = guest.device_with(physical, &[c"VK_EXT_host_image_copy"]);
+    let (image, memory) = (guest.id(), guest.id());
+    let extent = vk::Extent3D {
+        width: EDGE,
+        height: EDGE,
+        depth: 1,
+    };
+    let mut info = vk::ImageCreateInfo {
+        image_type: vk::ImageType::TYPE_2D,
+        format: vk::Format::R8G8B8A8_UNORM,
+        extent,
+        mip_levels: 1,
+        array_layers: 1,
+        samples: vk::SampleCountFlags::COUNT_1,
+        usage: vk::ImageUsageFlags::HOST_TRANSFER,
+        ..Default::default()
+    };
+    let result = guest.call(command::CreateImage {
+        device: Object::guest(device),
+        p_create_info: &mut info,
+        p_image: &mut vk::Image(image),
+    });
+    assert_eq!(result, 0);
+    let mut info = vk::MemoryAllocateInfo {
+        allocation_size: SIZE,
+        ..Default::default()
+    };
+    guest.call(command::AllocateMemory {
+        device: Object::guest(device),
+        p_allocate_info: &mut info,
+        p_memory: &mut vk::DeviceMemory(memory),
+    });
+    guest.call(command::BindImageMemory {
+        device: Object::guest(device),
+        image: Object::guest(image),
+        memory: Object::guest(memory),
+        memory_offset: 0,
+    });
+    let subresource = vk::ImageSubresourceLayers {
+        aspect_mask: vk::ImageAspectFlags::COLOR,
+        layer_count: 1,
+        ..Default::default()
+    };
+    let mut transition = vk::HostImageLayoutTransitionInfo {
+        image: vk::Image(image),
+        new_layout: vk::ImageLayout::GENERAL,
+        subresource_range: vk::ImageSubresourceRange {
+            aspect_mask: vk::ImageAspectFlags::COLOR,
+            level_count: 1,
+            layer_count: 1,
+            ..Default::default()
+        },
+        ..Default::default()
+    };
+    let result = guest.call(command::TransitionImageLayout {
+        device: Object::guest(device),
+        transition_count: 1,
+        p_transitions: std::slice::from_mut(&mut transition).into(),
+    });
+    assert_eq!(result, 0);
+    let texels: Vec<u8> = (0..EDGE * EDGE * 4).map(|i| (i % 251) as u8).collect();
+    let region = vk::MemoryToImageCopyMESA {
+        data_size: texels.len(),
+        p_data: texels.as_ptr().cast(),
+        image_subresource: subresource,
+        image_extent: extent,
+        ..Default::default()
+    };
+    let mut info = vk::CopyMemoryToImageInfoMESA {
+        dst_image: vk::Image(image),
+        dst_image_layout: vk::ImageLayout::GENERAL,
+        region_count: 1,
+        p_regions: &raw const region,
+        ..Default::default()
+    };
+    let result = guest.call(command::CopyMemoryToImageMESA {
+        device: Object::guest(device),
+        p_copy_memory_to_image_info: &mut info,
+    });
+    assert_eq!(result, 0);
+    // Whatever the guest asks for, the driver writes no more than there is room for.
+    for size in [texels.len(), 10] {
+        let mut seen = vec![0; size];
+        let mut info = vk::CopyImageToMemoryInfoMESA {
+            src_image: vk::Image(image),
+            src_image_layout: vk::ImageLayout::GENERAL,
+            image_subresource: subresource,
+            image_extent: extent,
+            ..Default::default()
+        };
+        let result = guest.call(command::CopyImageToMemoryMESA {
+            device: Object::guest(device),
+            p_copy_image_to_memory_info: &mut info,
+            data_size: size,
+            p_data: seen.as_mut_slice().into(),
+        });
+        assert_eq!(result, 0);
+        assert_eq!(seen, texels[..size]);
+    }
+}

@@ -1,0 +1,114 @@
+//! Malformed streams over a real driver:
+//!
+//! ```text
+//! CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER=tests/env/run cargo test -p hesper-venus --test malformed_lavapipe
+//! ```
+//!
+//! What is spoiled here is what the renderer must notice itself. Arguments that only the API forbids (sizes above limits,
+//! broken shaders) are left to `malformed.rs`: a real driver need not survive them.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test ends with a panic"
+)]
+
+mod hostile;
+
+use hesper_venus::Driver;
+use hesper_venus_protocol::{command, vk};
+use hostile::mutate::{places, replaced};
+use hostile::session::{Id, Session, object};
+use hostile::{Bench, Outcome, PATIENCE, Way};
+
+fn bench() -> Bench {
+    Bench::new(Driver::System)
+}
+
+fn is_id(value: u64) -> bool {
+    Id::all().any(|id| id == value)
+}
+
+#[test]
+fn the_recorded_session_is_carried_out_whole_over_both_ways() {
+    let bench = bench();
+    let session = Session::whole();
+    for way in [Way::Virtqueue, Way::Ring] {
+        assert_eq!(bench.run(&session.stream, way), Outcome::Fine, "{way:?}");
+    }
+}
+
+#[test]
+fn a_truncated_session_is_fatal_unless_between_two_commands() {
+    let bench = bench();
+    let session = Session::whole();
+    // Beginning and end of every command, and some of what is between: each takes a device of its own.
+    let beside = |at: &usize| [*at, at + 1, at + 8, at.saturating_sub(1)];
+    let mut lengths: Vec<usize> = session.starts.iter().flat_map(beside).collect();
+    lengths.extend((0..session.stream.len()).step_by(67));
+    for length in lengths {
+        let outcome = bench.run(&session.stream[..length], Way::Virtqueue);
+        match session.starts.contains(&length) {
+            true => assert_eq!(outcome, Outcome::Fine, "{length}"),
+            false => assert!(outcome.reason().contains("bytes"), "{length}: {outcome:?}"),
+        }
+    }
+}
+
+#[test]
+fn ids_that_name_nothing_or_something_else_never_reach_the_driver() {
+    let bench = bench();
+    let session = Session::whole();
+    let sites = places(&session.stream, is_id);
+    let mut lost = 0;
+    for (index, (at, id)) in sites.iter().enumerate() {
+        let other = if *id == Id::Buffer as u64 {
+            Id::Image as u64
+        } else {
+            Id::Buffer as u64
+        };
+        let wrong = [0x7777, other, Id::Gone as u64][index % 3];
+        let outcome = bench.run(&replaced(&session.stream, *at, wrong), Way::Ring);
+        lost += usize::from(matches!(outcome, Outcome::Lost(_)));
+    }
+    assert!(lost > sites.len() / 2, "{lost} of {}", sites.len());
+}
+
+#[test]
+fn a_lost_context_with_work_on_the_gpu_leaves_nothing_and_others_go_on() {
+    let bench = bench();
+    for _ in 0..5 {
+        let guest = bench.guest();
+        let mut session = Session::whole();
+        // The queue waits for a value that never comes; then the guest breaks the rules.
+        let semaphore = vk::Semaphore(Id::Semaphore as u64);
+        let stage = vk::PipelineStageFlags::ALL_COMMANDS;
+        let value = 9;
+        let values = vk::TimelineSemaphoreSubmitInfo {
+            wait_semaphore_value_count: 1,
+            p_wait_semaphore_values: &raw const value,
+            ..Default::default()
+        };
+        let mut submit = vk::SubmitInfo {
+            p_next: (&raw const values).cast(),
+            wait_semaphore_count: 1,
+            p_wait_semaphores: &raw const semaphore,
+            p_wait_dst_stage_mask: &raw const stage,
+            ..Default::default()
+        };
+        session.push(
+            &command::QueueSubmit {
+                queue: object(Id::Queue),
+                submit_count: 1,
+                p_submits: std::slice::from_mut(&mut submit).into(),
+                fence: hesper_venus_protocol::runtime::Object::guest(0),
+            },
+            false,
+        );
+        session.stream.extend_from_slice(&[0xff; 8]);
+        guest.context.submit(session.stream);
+        let outcome = guest.settle(1, PATIENCE);
+        assert!(outcome.reason().contains("no command"), "{outcome:?}");
+        bench.ended(guest, outcome);
+    }
+}

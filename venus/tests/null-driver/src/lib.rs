@@ -1,0 +1,100 @@
+//! A Vulkan driver for tests: it draws nothing, and ends the process when a renderer breaks its promises.
+//!
+//! A renderer loads the shared library as it loads any driver (`vkGetInstanceProcAddr`). One GPU is there, with one queue
+//! family and one memory type that imports host memory. What a renderer that serves hostile guests must never let
+//! through ends the process with a message (`violation`):
+//!
+//! - a handle that is null where it must not be, does not exist, was destroyed, or is of another type (`objects`);
+//! - a device, an instance or a pool that goes while something of it is left;
+//! - an array that is shorter than its count, a string without end, a broken chain: they are read to their ends
+//!   (`memory`), which faults where nothing is mapped.
+//!
+//! Work is done as soon as it is submitted, and of all commands only `vkCmdFillBuffer` has an effect: that is what
+//! renderers test shared memory with. The extra function [`LIVE`] tells how many objects are left.
+
+mod device;
+mod memory;
+mod objects;
+mod physical;
+mod record;
+
+use std::ffi::{CStr, c_char};
+
+use ash::vk;
+
+/// Name of the function, `extern "system" fn() -> u64`, that counts live objects of all instances.
+pub const LIVE: &CStr = c"hesperNullDriverLive";
+
+/// A function of Vulkan before it is cast to its own type.
+type Function = unsafe extern "system" fn();
+
+/// Ends the process: the renderer let through what it must not.
+pub(crate) fn violation(what: &str) -> ! {
+    eprintln!("null driver: {what}");
+    std::process::abort();
+}
+
+/// A function's address under the type that the tables have.
+macro_rules! function {
+    ($function:expr, ($($argument:ty),*) $(-> $result:ty)?) => {{
+        let typed: unsafe extern "system" fn($($argument),*) $(-> $result)? = $function;
+        // SAFETY: who asks by name casts it back to the type of that name.
+        unsafe { std::mem::transmute::<unsafe extern "system" fn($($argument),*) $(-> $result)?, crate::Function>(typed) }
+    }};
+}
+pub(crate) use function;
+
+extern "system" fn live() -> u64 {
+    objects::live()
+}
+
+/// Stands for every function without an effect; its arguments are left alone, 0 is `VK_SUCCESS`.
+extern "system" fn nothing() -> u64 {
+    0
+}
+
+fn find(name: &CStr) -> Option<Function> {
+    if name == LIVE {
+        return Some(function!(live, () -> u64));
+    }
+    let name = name.to_str().ok()?;
+    physical::find(name)
+        .or_else(|| device::find(name))
+        .or_else(|| record::find(name))
+        .or_else(|| {
+            name.starts_with("vk")
+                .then(|| function!(nothing, () -> u64))
+        })
+}
+
+/// The way into the driver.
+///
+/// # Safety
+/// As Vulkan says: `name` ends with NUL.
+#[unsafe(no_mangle)]
+pub unsafe extern "system" fn vkGetInstanceProcAddr(
+    _instance: vk::Instance,
+    name: *const c_char,
+) -> Option<Function> {
+    // SAFETY: the caller's promise.
+    find(unsafe { CStr::from_ptr(name) })
+}
+
+/// `vkGetDeviceProcAddr`: functions of extensions are there when the device has more than the renderer itself needs.
+pub(crate) unsafe extern "system" fn get_device_proc_addr(
+    device: u64,
+    name: *const c_char,
+) -> Option<Function> {
+    // SAFETY: the caller's promise.
+    let name = unsafe { CStr::from_ptr(name) };
+    // What the renderer itself needs is enabled for every device.
+    let is_of_extension = name != c"vkGetMemoryHostPointerPropertiesEXT"
+        && name
+            .to_bytes()
+            .last_chunk::<3>()
+            .is_some_and(|suffix| matches!(suffix, b"EXT" | b"KHR"));
+    if is_of_extension && !device::has_extensions(device) {
+        return None;
+    }
+    find(name)
+}

@@ -1,0 +1,140 @@
+//! Reading what a caller points to, to its end, and the pages of memory objects.
+
+use std::collections::HashMap;
+use std::ffi::{c_char, c_void};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+
+use ash::vk;
+
+use crate::violation;
+
+/// More structs than there are types of them cannot be in a chain.
+const LONGEST_CHAIN: usize = 2000;
+
+/// Reads `bytes` bytes, which faults when they are not there.
+///
+/// # Safety
+/// None but that a caller's broken promise ends the process.
+pub(crate) unsafe fn touch<T>(start: *const T, bytes: u64) {
+    if bytes == 0 {
+        return;
+    }
+    let start = start.cast::<u8>();
+    if start.is_null() {
+        violation(&format!("{bytes} bytes behind a null pointer"));
+    }
+    let Ok(bytes) = usize::try_from(bytes) else {
+        violation(&format!("{bytes} bytes cannot be there"))
+    };
+    for at in (0..bytes).step_by(64).chain([bytes - 1]) {
+        // SAFETY: the caller says so; finding out is the purpose.
+        unsafe { start.wrapping_add(at).read_volatile() };
+    }
+}
+
+/// The elements of an array, all of them read.
+///
+/// # Safety
+/// As [`touch`]; the values must be valid for T.
+pub(crate) unsafe fn array<'a, T>(start: *const T, count: u32) -> &'a [T] {
+    if count == 0 {
+        return &[];
+    }
+    // SAFETY: the caller's promise, for both.
+    unsafe {
+        touch(start, u64::from(count) * size_of::<T>() as u64);
+        std::slice::from_raw_parts(start, count as usize)
+    }
+}
+
+/// Walks a chain; `visit` gets every struct.
+///
+/// # Safety
+/// As [`touch`].
+pub(crate) unsafe fn walk(
+    first: *const c_void,
+    mut visit: impl FnMut(*const vk::BaseInStructure<'_>),
+) {
+    let mut next = first.cast::<vk::BaseInStructure<'_>>();
+    for _ in 0..LONGEST_CHAIN {
+        if next.is_null() {
+            return;
+        }
+        visit(next);
+        // SAFETY: the caller's promise.
+        next = unsafe { (*next).p_next };
+    }
+    violation("a chain has no end");
+}
+
+/// Reads a create info's chain, including the struct itself, unless it is null.
+///
+/// # Safety
+/// As [`touch`].
+pub(crate) unsafe fn touch_info(info: *const c_void) {
+    if info.is_null() {
+        violation("a create info is null");
+    }
+    // SAFETY: the caller's promise.
+    unsafe { walk(info, |link| touch(link, 16)) };
+}
+
+/// Reads a string to its end.
+///
+/// # Safety
+/// As [`touch`].
+pub(crate) unsafe fn touch_text(text: *const c_char) {
+    if text.is_null() {
+        violation("a string is null");
+    }
+    // SAFETY: the caller's promise.
+    std::hint::black_box(unsafe { std::ffi::CStr::from_ptr(text) });
+}
+
+/// Pages behind memory objects and buffers, as far as they were imported.
+#[derive(Default)]
+pub(crate) struct Pages {
+    /// Address and size by memory object.
+    pub(crate) memories: HashMap<u64, (usize, u64)>,
+    /// Size by buffer.
+    pub(crate) buffers: HashMap<u64, u64>,
+    /// Memory object and offset by buffer.
+    pub(crate) bindings: HashMap<u64, (u64, u64)>,
+}
+
+static PAGES: LazyLock<Mutex<Pages>> = LazyLock::new(Mutex::default);
+
+/// All pages.
+pub(crate) fn pages() -> MutexGuard<'static, Pages> {
+    PAGES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Pages {
+    /// Fills a range of a buffer, as far as it has pages and they reach.
+    pub(crate) fn fill(&self, buffer: u64, offset: u64, size: u64, pattern: u32) {
+        let (Some((memory, bound)), Some(total)) =
+            (self.bindings.get(&buffer), self.buffers.get(&buffer))
+        else {
+            return;
+        };
+        let Some((address, room)) = self.memories.get(memory) else {
+            return;
+        };
+        let size = if size == vk::WHOLE_SIZE {
+            total.saturating_sub(offset)
+        } else {
+            size
+        };
+        let Some(start) = bound.checked_add(offset) else {
+            return;
+        };
+        if start.checked_add(size).is_none_or(|end| end > *room) {
+            return;
+        }
+        for word in 0..size / 4 {
+            let at = *address as u64 + start + word * 4;
+            // SAFETY: inside the imported pages, which stay until the memory object is freed.
+            unsafe { (at as *mut u32).write_unaligned(pattern) };
+        }
+    }
+}
