@@ -1,0 +1,346 @@
+//! The display as the program sees it: [`Display`] on the main thread, [`DisplayHandle`]
+//! everywhere else.
+
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+use winit::event_loop::EventLoopProxy;
+
+use crate::cursor::Cursor;
+use crate::event_loop::{self, Command};
+use crate::layout::Scaling;
+use crate::picture::{MAX_SIZE, Picture, Rect};
+use crate::scanout::Scanout;
+use crate::{DisplayError, screenshot};
+
+/// The most scanouts a device may have (`VIRTIO_GPU_MAX_SCANOUTS`).
+pub const MAX_SCANOUTS: usize = 16;
+
+/// Identifies a flush whose end the caller wants to know. Only the caller gives it a meaning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FlushToken(pub u64);
+
+/// What happened at the display.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum DisplayEvent {
+    /// The window has settled at a new size, which the guest should follow.
+    Resized {
+        /// Whose window.
+        scanout: usize,
+        /// Inner width in physical pixels.
+        width: u32,
+        /// Inner height in physical pixels.
+        height: u32,
+        /// Width and height in millimetres, as far as the window system knows its pixels' size.
+        millimetres: (u32, u32),
+    },
+    /// The user closed a window; [`Display::run`] is about to return.
+    CloseRequested {
+        /// Whose window.
+        scanout: usize,
+    },
+    /// The pixels of a flush are no longer being read. Comes exactly once for every token.
+    FlushDone(FlushToken),
+}
+
+/// Receives the display's events.
+pub(crate) type Events = Arc<dyn Fn(DisplayEvent) + Send + Sync>;
+
+/// Which way a window is drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Renderer {
+    /// Vulkan, and the CPU where Vulkan cannot.
+    #[default]
+    Auto,
+    /// Vulkan or nothing.
+    Vulkan,
+    /// The CPU.
+    Cpu,
+}
+
+/// What a display is made from.
+#[derive(Clone, Debug)]
+pub struct DisplayOptions {
+    /// Number of scanouts; a window each. 1 to [`MAX_SCANOUTS`].
+    pub scanouts: usize,
+    /// First inner size of a window in physical pixels. 1 to [`MAX_SIZE`] each.
+    pub size: (u32, u32),
+    /// What window titles begin with.
+    pub title: String,
+    /// No windows, no display server: scanouts are kept for screenshots only.
+    pub headless: bool,
+    /// How a picture is fitted into a window.
+    pub scaling: Scaling,
+    /// Which way windows are drawn.
+    pub renderer: Renderer,
+    /// The GPU to draw with (`VkPhysicalDeviceIDProperties::deviceUUID`), when it can present.
+    /// Drawing on the GPU that renders for the guest keeps its caches and its memory near.
+    pub gpu: Option<[u8; 16]>,
+}
+
+impl Default for DisplayOptions {
+    fn default() -> DisplayOptions {
+        DisplayOptions {
+            scanouts: 1,
+            size: (1280, 800),
+            title: "Hesper".to_owned(),
+            headless: false,
+            scaling: Scaling::default(),
+            renderer: Renderer::default(),
+            gpu: None,
+        }
+    }
+}
+
+impl DisplayOptions {
+    fn check(&self) -> Result<(), DisplayError> {
+        let bad = |what, value, allowed| {
+            Err(DisplayError::BadOption {
+                what,
+                value,
+                allowed,
+            })
+        };
+        if !(1..=MAX_SCANOUTS).contains(&self.scanouts) {
+            return bad("the number of scanouts", self.scanouts as u64, "1 to 16");
+        }
+        for (what, side) in [("the width", self.size.0), ("the height", self.size.1)] {
+            if !(1..=MAX_SIZE).contains(&side) {
+                return bad(what, side.into(), "1 to 16384 pixels");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What the two sides share.
+pub(crate) struct Shared {
+    pub(crate) scanouts: Vec<Scanout>,
+    pub(crate) events: Events,
+    control: Control,
+}
+
+/// How to reach the thread in [`Display::run`].
+enum Control {
+    Windows(EventLoopProxy<Command>),
+    Headless { quit: Mutex<bool>, changed: Condvar },
+}
+
+/// The display's main-thread side: owns the windows.
+pub struct Display {
+    shared: Arc<Shared>,
+    /// `None`: headless.
+    event_loop: Option<event_loop::Windows>,
+}
+
+impl Display {
+    /// Prepares a display. Windows appear once [`run`](Self::run) is called. Must be called on the
+    /// main thread, and with windows only once in a process (both are rules of window systems).
+    ///
+    /// `events` is called on the display's own threads; only the [`DisplayEvent::FlushDone`] of a
+    /// flush that nobody is going to see is called by [`DisplayHandle::flush`] itself, before it
+    /// returns. It should hand the event on and return quickly. It may use the handle.
+    ///
+    /// # Errors
+    ///
+    /// [`DisplayError::NoDisplayServer`], [`DisplayError::BadOption`].
+    pub fn new(
+        options: DisplayOptions,
+        events: Box<dyn Fn(DisplayEvent) + Send + Sync>,
+    ) -> Result<(Display, DisplayHandle), DisplayError> {
+        options.check()?;
+        let events = Events::from(events);
+        let scanout = |_| Scanout::new(options.size, events.clone());
+        let scanouts = (0..options.scanouts).map(scanout).collect();
+        let (event_loop, control) = if options.headless {
+            (
+                None,
+                Control::Headless {
+                    quit: Mutex::new(false),
+                    changed: Condvar::new(),
+                },
+            )
+        } else {
+            let windows = event_loop::Windows::new(options)?;
+            let proxy = windows.proxy();
+            (Some(windows), Control::Windows(proxy))
+        };
+        let shared = Arc::new(Shared {
+            scanouts,
+            events,
+            control,
+        });
+        let handle = DisplayHandle {
+            shared: shared.clone(),
+        };
+        Ok((Display { shared, event_loop }, handle))
+    }
+
+    /// Shows the windows and works until one is closed or [`DisplayHandle::quit`] is called.
+    ///
+    /// # Errors
+    ///
+    /// [`DisplayError::CreateWindow`], [`DisplayError::NoPresenter`],
+    /// [`DisplayError::EventLoop`].
+    pub fn run(self) -> Result<(), DisplayError> {
+        if let Some(windows) = self.event_loop {
+            return windows.run(&self.shared);
+        }
+        if let Control::Headless { quit, changed } = &self.shared.control {
+            let quit = quit.lock().unwrap_or_else(PoisonError::into_inner);
+            drop(changed.wait_while(quit, |quit| !*quit));
+        }
+        Ok(())
+    }
+}
+
+/// The display's side for the device: says what the guest shows. Cheap to clone.
+///
+/// Except for [`screenshot`](Self::screenshot) nothing here waits for the display, and a flush or
+/// a cursor movement allocates nothing.
+#[derive(Clone)]
+pub struct DisplayHandle {
+    shared: Arc<Shared>,
+}
+
+impl DisplayHandle {
+    fn scanout(&self, index: usize) -> Result<&Scanout, DisplayError> {
+        let count = self.shared.scanouts.len();
+        self.shared
+            .scanouts
+            .get(index)
+            .ok_or(DisplayError::NoSuchScanout { index, count })
+    }
+
+    fn send(&self, command: Command) -> Result<(), DisplayError> {
+        match &self.shared.control {
+            Control::Windows(proxy) => proxy.send_event(command).map_err(|_| DisplayError::Closed),
+            Control::Headless { quit, changed } => {
+                match command {
+                    Command::Quit => {
+                        *quit.lock().unwrap_or_else(PoisonError::into_inner) = true;
+                        changed.notify_all();
+                    }
+                    // A script's resize works the same with and without a window.
+                    Command::Resize {
+                        scanout,
+                        width,
+                        height,
+                    } => {
+                        (self.shared.events)(event_loop::resized(scanout, (width, height), 1.0));
+                    }
+                    // There is no title to change and no presenter to end.
+                    Command::Retitle | Command::SetStatus(_) | Command::PresenterEnded(_) => {}
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Shows a picture on a scanout from now on, or nothing. The display keeps the memory of up to
+    /// four recent pictures of a scanout alive while others own them too, and that of the current
+    /// one in any case.
+    ///
+    /// # Errors
+    ///
+    /// [`DisplayError::NoSuchScanout`].
+    pub fn set_scanout(&self, index: usize, picture: Option<Picture>) -> Result<(), DisplayError> {
+        if self.scanout(index)?.set_picture(picture) {
+            // Failing means that the windows are gone, and their titles with them.
+            let _ = self.send(Command::Retitle);
+        }
+        Ok(())
+    }
+
+    /// Says that pixels of the picture have changed. When `done` is given,
+    /// [`DisplayEvent::FlushDone`] follows once they have been read: after the frame that shows
+    /// them, or at once when nothing is going to show them (headless, hidden, no picture,
+    /// `damage` outside the picture).
+    ///
+    /// # Errors
+    ///
+    /// [`DisplayError::NoSuchScanout`]; `done` is then not answered.
+    pub fn flush(
+        &self,
+        index: usize,
+        damage: Rect,
+        done: Option<FlushToken>,
+    ) -> Result<(), DisplayError> {
+        self.scanout(index)?.flush(damage, done);
+        Ok(())
+    }
+
+    /// Shows a cursor over the picture, or none.
+    ///
+    /// # Errors
+    ///
+    /// [`DisplayError::NoSuchScanout`].
+    pub fn set_cursor(&self, index: usize, cursor: Option<Cursor>) -> Result<(), DisplayError> {
+        self.scanout(index)?.set_cursor(cursor.map(Arc::new));
+        Ok(())
+    }
+
+    /// Moves the cursor's hot spot to a pixel of the picture; it may lie outside.
+    ///
+    /// # Errors
+    ///
+    /// [`DisplayError::NoSuchScanout`].
+    pub fn move_cursor(&self, index: usize, x: i32, y: i32) -> Result<(), DisplayError> {
+        self.scanout(index)?.move_cursor((x, y));
+        Ok(())
+    }
+
+    /// Shows a text at the end of the windows' titles; empty for none.
+    ///
+    /// # Errors
+    ///
+    /// [`DisplayError::Closed`].
+    pub fn set_status(&self, text: impl Into<String>) -> Result<(), DisplayError> {
+        self.send(Command::SetStatus(text.into()))
+    }
+
+    /// Asks the window system to give a window another inner size, in physical pixels. What comes
+    /// of it arrives as [`DisplayEvent::Resized`]. Sizes are bounded to 1 to [`MAX_SIZE`].
+    ///
+    /// # Errors
+    ///
+    /// [`DisplayError::NoSuchScanout`], [`DisplayError::Closed`].
+    pub fn request_resize(
+        &self,
+        index: usize,
+        width: u32,
+        height: u32,
+    ) -> Result<(), DisplayError> {
+        self.scanout(index)?;
+        let (width, height) = (width.clamp(1, MAX_SIZE), height.clamp(1, MAX_SIZE));
+        self.send(Command::Resize {
+            scanout: index,
+            width,
+            height,
+        })
+    }
+
+    /// Writes exactly what a window shows (bars and cursor included) to a PNG file; headless, what
+    /// a window of the picture's size would show. Waits for the frame: up to 10 s. Must not be
+    /// called on the main thread or from the event callback, which that frame may need.
+    ///
+    /// # Errors
+    ///
+    /// [`DisplayError::NoSuchScanout`], [`DisplayError::NothingShown`],
+    /// [`DisplayError::ScreenshotTimeout`], [`DisplayError::Screenshot`],
+    /// [`DisplayError::WritePng`], [`DisplayError::Closed`].
+    pub fn screenshot(&self, index: usize, path: &Path) -> Result<(), DisplayError> {
+        let scanout = self.scanout(index)?;
+        match self.shared.control {
+            Control::Windows(_) => screenshot::of_window(index, scanout, path),
+            Control::Headless { .. } => screenshot::of_headless(index, scanout, path),
+        }
+    }
+
+    /// Ends [`Display::run`], without a [`DisplayEvent::CloseRequested`].
+    pub fn quit(&self) {
+        // Failing means that it has ended.
+        let _ = self.send(Command::Quit);
+    }
+}

@@ -1,0 +1,121 @@
+//! Everything that can go wrong between a scanout and a window, in words a user can act on.
+
+use std::path::PathBuf;
+
+/// An error of the display.
+#[derive(Debug, thiserror::Error)]
+pub enum DisplayError {
+    /// There is no display server to open a window on.
+    #[error(
+        "cannot open a window ({reason}); DISPLAY is {display}, WAYLAND_DISPLAY is \
+         {wayland_display}: start from a desktop session, set one of them, or use --display=headless"
+    )]
+    NoDisplayServer {
+        /// What the window system said.
+        reason: String,
+        /// The value of `DISPLAY`, or "not set".
+        display: String,
+        /// The value of `WAYLAND_DISPLAY`, or "not set".
+        wayland_display: String,
+    },
+    /// The event loop ended with an error.
+    #[error("the window system's event loop failed: {0}; --display=headless works without one")]
+    EventLoop(#[source] winit::error::EventLoopError),
+    /// The display server refused a window.
+    #[error("cannot create window {scanout}: {source}; --display=headless works without a window")]
+    CreateWindow {
+        /// The scanout whose window it is.
+        scanout: usize,
+        /// The window system's error.
+        source: winit::error::OsError,
+    },
+    /// Neither Vulkan nor the CPU path can draw into a window.
+    #[error(
+        "nothing can draw into window {scanout}: {reason}; install a Vulkan driver for this \
+         display (Mesa: mesa-vulkan-drivers), or use --display=headless"
+    )]
+    NoPresenter {
+        /// The scanout whose window it is.
+        scanout: usize,
+        /// Why each way failed.
+        reason: String,
+    },
+    /// The options are unusable.
+    #[error("{what} is {value}, but must be {allowed}")]
+    BadOption {
+        /// Which option.
+        what: &'static str,
+        /// Its value.
+        value: u64,
+        /// What it may be.
+        allowed: &'static str,
+    },
+    /// A scanout index beyond the number of scanouts.
+    #[error("scanout {index} does not exist: there are {count} (see --scanouts)")]
+    NoSuchScanout {
+        /// The index asked for.
+        index: usize,
+        /// How many scanouts there are.
+        count: usize,
+    },
+    /// A picture that does not lie inside its memory.
+    #[error(
+        "a picture of {width}x{height} pixels with stride {stride} at offset {offset} does not fit \
+         its memory of {memory} bytes (sizes must be 1..=16384, a row must fit its stride)"
+    )]
+    BadPicture {
+        /// Width in pixels.
+        width: u32,
+        /// Height in pixels.
+        height: u32,
+        /// Bytes from one row to the next.
+        stride: u32,
+        /// Byte of the first pixel.
+        offset: u64,
+        /// Size of the memory in bytes.
+        memory: usize,
+    },
+    /// A cursor whose pixels do not match its size.
+    #[error(
+        "a cursor of {width}x{height} pixels with {bytes} bytes: sizes must be 1..=512 and there \
+         must be 4 bytes a pixel"
+    )]
+    BadCursor {
+        /// Width in pixels.
+        width: u32,
+        /// Height in pixels.
+        height: u32,
+        /// Bytes given.
+        bytes: usize,
+    },
+    /// A headless scanout without a picture has nothing to take a screenshot of.
+    #[error("scanout {0} shows nothing: the guest has not set a mode yet")]
+    NothingShown(usize),
+    /// The window did not draw a frame for a screenshot in time.
+    #[error("window {scanout} drew no frame within {seconds} s, no screenshot was made")]
+    ScreenshotTimeout {
+        /// The scanout asked for.
+        scanout: usize,
+        /// How long it was waited for.
+        seconds: u64,
+    },
+    /// The screenshot could not be drawn.
+    #[error("cannot draw the screenshot of window {scanout}: {reason}")]
+    Screenshot {
+        /// The scanout asked for.
+        scanout: usize,
+        /// What the presenter said.
+        reason: String,
+    },
+    /// The screenshot's file could not be written.
+    #[error("cannot write the screenshot to {}: {source}", path.display())]
+    WritePng {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: png::EncodingError,
+    },
+    /// The display has been closed.
+    #[error("the display is closed")]
+    Closed,
+}

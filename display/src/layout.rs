@@ -1,0 +1,234 @@
+//! Where things go in a window: the rules of composition, the same for GPU and CPU.
+//!
+//! A picture keeps its shape; what it does not cover is black. The cursor moves in the picture's
+//! pixels and is scaled and clipped with it. All of this is pure arithmetic on sizes.
+
+use crate::cursor::Cursor;
+
+/// What to do with a picture whose size is not the window's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Scaling {
+    /// As large as fits, keeping its shape.
+    #[default]
+    Fit,
+    /// Pixel for pixel while it fits; smaller when it does not.
+    Shrink,
+}
+
+/// Where the picture lies in the window, in the window's physical pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Placement {
+    pub(crate) x: u32,
+    pub(crate) y: u32,
+    pub(crate) width: u32,
+    pub(crate) height: u32,
+    /// The picture's own size.
+    pub(crate) picture: (u32, u32),
+}
+
+/// A rectangle in the window whose edges may lie between pixels or outside.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Area {
+    pub(crate) left: f32,
+    pub(crate) top: f32,
+    pub(crate) right: f32,
+    pub(crate) bottom: f32,
+}
+
+impl Placement {
+    /// Places a picture in the middle of a window. `None` when either has no pixels.
+    pub(crate) fn new(
+        picture: (u32, u32),
+        window: (u32, u32),
+        scaling: Scaling,
+    ) -> Option<Placement> {
+        let (pw, ph) = (u64::from(picture.0), u64::from(picture.1));
+        let (ww, wh) = (u64::from(window.0), u64::from(window.1));
+        if pw == 0 || ph == 0 || ww == 0 || wh == 0 {
+            return None;
+        }
+        let (width, height) = if scaling == Scaling::Shrink && pw <= ww && ph <= wh {
+            (pw, ph)
+        } else if ww * ph <= wh * pw {
+            (ww, ((ph * ww + pw / 2) / pw).clamp(1, wh))
+        } else {
+            (((pw * wh + ph / 2) / ph).clamp(1, ww), wh)
+        };
+        // All four are at most the window's u32 sides.
+        Some(Placement {
+            x: ((ww - width) / 2) as u32,
+            y: ((wh - height) / 2) as u32,
+            width: width as u32,
+            height: height as u32,
+            picture,
+        })
+    }
+
+    /// Whether each pixel of the picture becomes a whole number of pixels, so that no smoothing
+    /// is needed and none must happen.
+    pub(crate) fn is_integer(&self) -> bool {
+        self.width.is_multiple_of(self.picture.0) && self.height.is_multiple_of(self.picture.1)
+    }
+
+    /// The picture's area.
+    pub(crate) fn area(&self) -> Area {
+        let (left, top) = (self.x as f32, self.y as f32);
+        Area {
+            left,
+            top,
+            right: left + self.width as f32,
+            bottom: top + self.height as f32,
+        }
+    }
+
+    /// The area of a cursor whose hot spot is at (`x`, `y`) in the picture; not yet clipped.
+    pub(crate) fn cursor_area(&self, cursor: &Cursor, (x, y): (i32, i32)) -> Area {
+        let (left, top) = cursor_corner(cursor, (x, y));
+        let across = f64::from(self.width) / f64::from(self.picture.0);
+        let down = f64::from(self.height) / f64::from(self.picture.1);
+        let at_x = |x: i64| (f64::from(self.x) + x as f64 * across) as f32;
+        let at_y = |y: i64| (f64::from(self.y) + y as f64 * down) as f32;
+        Area {
+            left: at_x(left),
+            top: at_y(top),
+            right: at_x(left + i64::from(cursor.width)),
+            bottom: at_y(top + i64::from(cursor.height)),
+        }
+    }
+
+    /// The column of the picture which the window's column `x` (counted from the placement's left
+    /// edge) shows when it is not smoothed: the one under the middle of the pixel.
+    pub(crate) fn column_of(&self, x: u32) -> u32 {
+        middle(x, self.width, self.picture.0)
+    }
+
+    /// The row of the picture which the window's row `y` (counted from the placement's upper
+    /// edge) shows.
+    pub(crate) fn row_of(&self, y: u32) -> u32 {
+        middle(y, self.height, self.picture.1)
+    }
+}
+
+/// Where the cursor's upper left pixel is, in the picture's pixels.
+pub(crate) fn cursor_corner(cursor: &Cursor, (x, y): (i32, i32)) -> (i64, i64) {
+    (
+        i64::from(x) - i64::from(cursor.hot_x),
+        i64::from(y) - i64::from(cursor.hot_y),
+    )
+}
+
+fn middle(at: u32, shown: u32, size: u32) -> u32 {
+    let (at, shown, size) = (u64::from(at), u64::from(shown), u64::from(size));
+    ((2 * at + 1) * size / (2 * shown)) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::picture::PixelFormat;
+
+    fn place(picture: (u32, u32), window: (u32, u32), scaling: Scaling) -> [u32; 4] {
+        let placement = Placement::new(picture, window, scaling).unwrap();
+        [placement.x, placement.y, placement.width, placement.height]
+    }
+
+    #[test]
+    fn a_picture_of_the_windows_size_fills_it() {
+        assert_eq!(
+            place((1280, 800), (1280, 800), Scaling::Fit),
+            [0, 0, 1280, 800]
+        );
+        assert_eq!(
+            place((1280, 800), (1280, 800), Scaling::Shrink),
+            [0, 0, 1280, 800]
+        );
+    }
+
+    #[test]
+    fn other_shapes_get_bars_on_two_sides() {
+        assert_eq!(
+            place((640, 480), (1280, 800), Scaling::Fit),
+            [106, 0, 1067, 800]
+        );
+        assert_eq!(
+            place((1280, 800), (600, 600), Scaling::Fit),
+            [0, 112, 600, 375]
+        );
+        assert_eq!(
+            place((640, 480), (1280, 960), Scaling::Fit),
+            [0, 0, 1280, 960]
+        );
+    }
+
+    #[test]
+    fn shrink_never_enlarges() {
+        assert_eq!(
+            place((640, 480), (1280, 800), Scaling::Shrink),
+            [320, 160, 640, 480]
+        );
+        assert_eq!(
+            place((1280, 800), (640, 800), Scaling::Shrink),
+            [0, 200, 640, 400]
+        );
+    }
+
+    #[test]
+    fn every_shape_stays_inside_the_window_and_keeps_a_pixel() {
+        for picture in [(1, 16384), (16384, 1), (3, 7), (1920, 1080)] {
+            for window in [(1, 1), (320, 200), (16384, 1), (999, 1001)] {
+                for scaling in [Scaling::Fit, Scaling::Shrink] {
+                    let [x, y, width, height] = place(picture, window, scaling);
+                    assert!(width > 0 && height > 0, "{picture:?} in {window:?}");
+                    assert!(x + width <= window.0 && y + height <= window.1);
+                }
+            }
+        }
+        assert_eq!(Placement::new((0, 5), (5, 5), Scaling::Fit), None);
+        assert_eq!(Placement::new((5, 5), (5, 0), Scaling::Fit), None);
+    }
+
+    #[test]
+    fn only_whole_multiples_need_no_smoothing() {
+        let integer = |picture, window| {
+            Placement::new(picture, window, Scaling::Fit)
+                .unwrap()
+                .is_integer()
+        };
+        assert!(integer((640, 400), (1280, 800)));
+        assert!(integer((640, 400), (640, 400)));
+        assert!(!integer((640, 400), (1279, 800)));
+        assert!(!integer((1280, 800), (640, 400)));
+    }
+
+    #[test]
+    fn the_cursors_hot_spot_lands_on_its_position() {
+        let cursor = Cursor::new((4, 4), (1, 2), PixelFormat::B8G8R8A8, &[0; 64]).unwrap();
+        let twice = Placement::new((100, 50), (200, 120), Scaling::Fit).unwrap();
+        assert_eq!((twice.x, twice.y), (0, 10));
+        let area = twice.cursor_area(&cursor, (10, 10));
+        assert_eq!(
+            area,
+            Area {
+                left: 18.0,
+                top: 26.0,
+                right: 26.0,
+                bottom: 34.0
+            }
+        );
+        let outside = twice.cursor_area(&cursor, (i32::MIN, i32::MAX));
+        assert!(outside.right < 0.0 && outside.top > 120.0);
+    }
+
+    #[test]
+    fn every_pixel_of_the_picture_is_shown_when_enlarged() {
+        let placement = Placement::new((7, 3), (700, 300), Scaling::Fit).unwrap();
+        let columns: Vec<u32> = (0..700).map(|x| placement.column_of(x)).collect();
+        assert!(
+            columns
+                .iter()
+                .enumerate()
+                .all(|(x, column)| *column == x as u32 / 100)
+        );
+        assert_eq!(placement.row_of(299), 2);
+    }
+}

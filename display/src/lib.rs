@@ -1,0 +1,65 @@
+//! Hesper's windows: they show what a guest's scanouts show.
+//!
+//! The program makes a [`Display`] on its main thread and gives the [`DisplayHandle`] to the
+//! device:
+//!
+//! ```no_run
+//! # use hesper_display::*;
+//! # fn picture() -> Picture { unimplemented!() }
+//! # fn main() -> Result<(), DisplayError> {
+//! let events = Box::new(|event| println!("{event:?}"));
+//! let (display, handle) = Display::new(DisplayOptions::default(), events)?;
+//! std::thread::spawn(move || {
+//!     handle.set_scanout(0, Some(picture()))?;
+//!     handle.flush(0, Rect::whole(1280, 800), Some(FlushToken(1)))
+//! });
+//! display.run() // until the window is closed
+//! # }
+//! ```
+//!
+//! # How a frame comes about
+//!
+//! ```text
+//! device thread                     presenter thread (one per window)      main thread
+//! set_scanout, flush, cursor  ──►  Scanout: damage, cursor, tokens   ◄──  size, visibility
+//!                                      │ next(): one Job for any number of flushes
+//!                                      ▼
+//!                     copy damage from guest memory ─► compose ─► present
+//!                                      │
+//! FlushDone(token)  ◄──────────────────┘
+//! ```
+//!
+//! - `scanout.rs` is where the sides meet: damage, frame pacing, and the promise that every
+//!   [`FlushToken`] is answered exactly once.
+//! - `layout.rs` says where picture, bars and cursor go. Two presenters follow it: the Vulkan one
+//!   (`presenter/vulkan/`: guest memory imported, one copy of the damage, one draw) and the CPU one
+//!   (`presenter/cpu.rs` with `canvas.rs`, which also makes headless screenshots).
+//! - `event_loop.rs` and `window.rs` are the main thread's part: opening, resizing, closing,
+//!   titles, and replacing a presenter whose surface or device is lost.
+//!
+//! The crate knows neither virtio nor Venus: pixels come as [`PixelMemory`], a trait the program
+//! implements.
+
+mod canvas;
+mod cursor;
+mod damage;
+mod display;
+mod error;
+mod event_loop;
+mod layout;
+mod picture;
+mod platform;
+mod presenter;
+mod scanout;
+mod screenshot;
+#[cfg(test)]
+mod testing;
+mod window;
+
+pub use cursor::{Cursor, MAX_CURSOR_SIZE};
+pub use display::{
+    Display, DisplayEvent, DisplayHandle, DisplayOptions, FlushToken, MAX_SCANOUTS, Renderer,
+};
+pub use error::DisplayError;
+pub use layout::Scaling;
+pub use picture::{MAX_SIZE, Picture, PictureLayout, PixelFormat, PixelMemory, Rect};

@@ -1,0 +1,93 @@
+//! Where window systems differ and winit does not hide it.
+
+#[cfg(target_os = "linux")]
+mod x11;
+
+use std::sync::Arc;
+
+use raw_window_handle::{DisplayHandle, HandleError, HasDisplayHandle, RawDisplayHandle};
+use winit::window::{Window, WindowAttributes};
+
+use crate::scanout::Gate;
+
+/// What desktops know our windows by: Wayland's app id, X11's class.
+#[cfg(target_os = "linux")]
+pub(crate) fn with_app_id(attributes: WindowAttributes) -> WindowAttributes {
+    use winit::platform::{wayland::WindowAttributesExtWayland, x11::WindowAttributesExtX11};
+    const APP_ID: &str = "hesper";
+    let attributes = WindowAttributesExtX11::with_name(attributes, APP_ID, APP_ID);
+    WindowAttributesExtWayland::with_name(attributes, APP_ID, APP_ID)
+}
+
+/// What desktops know our windows by: elsewhere that is a matter of the program's bundle.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn with_app_id(attributes: WindowAttributes) -> WindowAttributes {
+    attributes
+}
+
+/// Vulkan drivers that can be loaded where the system has no Vulkan loader.
+#[cfg(target_os = "macos")]
+pub(crate) const DRIVERS: &[&str] = &["libMoltenVK.dylib", "libvulkan_kosmickrisp.dylib"];
+/// Vulkan drivers that can be loaded without a loader: elsewhere the loader is part of the system.
+#[cfg(not(target_os = "macos"))]
+pub(crate) const DRIVERS: &[&str] = &[];
+
+/// Whether frames wait for the window system to ask for them. Wayland compositors ask visible
+/// windows only, and presenting to a hidden one would block.
+pub(crate) fn gate(display: RawDisplayHandle) -> Gate {
+    match display {
+        RawDisplayHandle::Wayland(_) => Gate::Open,
+        _ => Gate::Free,
+    }
+}
+
+/// A presenter's connection to the display server.
+///
+/// On X11 it must not be winit's: whoever waits for a reply on a connection reads events that
+/// arrive before it, and winit, asleep until the socket has something to read, would not notice
+/// the user's click until the next one. Elsewhere there is one connection, made for threads.
+pub(crate) struct Connection {
+    #[cfg(target_os = "linux")]
+    own: Option<x11::X11>,
+    window: Arc<Window>,
+}
+
+impl Connection {
+    /// A connection to present to `window` with. The window must be known to the server: asking
+    /// for its size has made sure of that.
+    pub(crate) fn new(window: &Arc<Window>) -> Result<Connection, String> {
+        #[cfg(target_os = "linux")]
+        let own = {
+            let display = window
+                .display_handle()
+                .map_err(|error| error.to_string())?
+                .as_raw();
+            matches!(display, RawDisplayHandle::Xlib(_))
+                .then(x11::X11::connect)
+                .transpose()?
+        };
+        Ok(Connection {
+            #[cfg(target_os = "linux")]
+            own,
+            window: window.clone(),
+        })
+    }
+
+    /// Sends requests on their way, which Xlib collects until someone does so.
+    pub(crate) fn flush(&self) {
+        #[cfg(target_os = "linux")]
+        if let Some(own) = &self.own {
+            own.flush();
+        }
+    }
+}
+
+impl HasDisplayHandle for Connection {
+    fn display_handle(&self) -> Result<DisplayHandle<'_>, HandleError> {
+        #[cfg(target_os = "linux")]
+        if let Some(own) = &self.own {
+            return Ok(own.handle());
+        }
+        self.window.display_handle()
+    }
+}

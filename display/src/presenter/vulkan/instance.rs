@@ -1,0 +1,120 @@
+//! The Vulkan instance and the surfaces of windows.
+
+use std::ffi::CStr;
+use std::sync::Arc;
+
+use ash::{khr, vk};
+use raw_window_handle::{HasDisplayHandle, HasWindowHandle};
+use winit::window::Window;
+
+use crate::platform::{self, Connection};
+
+/// A Vulkan instance that can make surfaces for our windows.
+pub(super) struct Instance {
+    /// The loader; must outlive everything made through it.
+    entry: ash::Entry,
+    pub(super) raw: ash::Instance,
+    pub(super) surfaces: khr::surface::Instance,
+}
+
+impl Instance {
+    /// Loads Vulkan for windows of the kind of `window`.
+    pub(super) fn new(window: &Window) -> Result<Arc<Instance>, String> {
+        let display = window
+            .display_handle()
+            .map_err(|error| error.to_string())?
+            .as_raw();
+        let needed = ash_window::enumerate_required_extensions(display)
+            .map_err(|error| format!("no surfaces for this window system: {error}"))?;
+        let entry = load_vulkan()?;
+        // SAFETY: a plain query.
+        let offered = unsafe { entry.enumerate_instance_extension_properties(None) }
+            .map_err(|error| format!("no list of instance extensions: {error}"))?;
+        let offers = |name: &CStr| {
+            offered
+                .iter()
+                .any(|offer| offer.extension_name_as_c_str() == Ok(name))
+        };
+        let mut extensions = needed.to_vec();
+        let mut flags = vk::InstanceCreateFlags::empty();
+        // Drivers that are not fully conformant (MoltenVK) hide unless asked for.
+        if offers(khr::portability_enumeration::NAME) {
+            extensions.push(khr::portability_enumeration::NAME.as_ptr());
+            flags |= vk::InstanceCreateFlags::ENUMERATE_PORTABILITY_KHR;
+        }
+        let application = vk::ApplicationInfo::default()
+            .application_name(c"Hesper")
+            // 1.1: external memory and device UUIDs, and what every driver of today has.
+            .api_version(vk::API_VERSION_1_1);
+        let info = vk::InstanceCreateInfo::default()
+            .application_info(&application)
+            .flags(flags)
+            .enabled_extension_names(&extensions);
+        // SAFETY: names and structures live through the call.
+        let raw = unsafe { entry.create_instance(&info, None) }
+            .map_err(|error| format!("no Vulkan instance: {error}"))?;
+        let surfaces = khr::surface::Instance::new(&entry, &raw);
+        Ok(Arc::new(Instance {
+            entry,
+            raw,
+            surfaces,
+        }))
+    }
+}
+
+fn load_vulkan() -> Result<ash::Entry, String> {
+    // SAFETY: the system's Vulkan loader is trusted code, like every library we link.
+    let loader = unsafe { ash::Entry::load() };
+    loader.or_else(|error| {
+        let mut drivers = platform::DRIVERS.iter();
+        // SAFETY: so are its drivers.
+        let driver = drivers.find_map(|driver| unsafe { ash::Entry::load_from(driver) }.ok());
+        driver.ok_or_else(|| format!("no Vulkan loader: {error}"))
+    })
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        // SAFETY: what was made from it holds an Arc of it, so nothing is left.
+        unsafe { self.raw.destroy_instance(None) };
+    }
+}
+
+/// A window's surface. Keeps the window open for as long as it lives.
+pub(super) struct Surface {
+    pub(super) raw: vk::SurfaceKHR,
+    // Declared before the instance: drivers have a say when a connection is closed.
+    _connection: Connection,
+    pub(super) instance: Arc<Instance>,
+    _window: Arc<Window>,
+}
+
+impl Surface {
+    /// The surface of `window`. On macOS this must happen on the main thread.
+    pub(super) fn new(instance: &Arc<Instance>, window: &Arc<Window>) -> Result<Surface, String> {
+        let handle_error = |error: raw_window_handle::HandleError| error.to_string();
+        let connection = Connection::new(window)?;
+        let display = connection.display_handle().map_err(handle_error)?.as_raw();
+        let handle = window.window_handle().map_err(handle_error)?.as_raw();
+        // SAFETY: the instance enabled the extensions for this display; both handles stay valid
+        // while `_connection` and `_window` live, which is longer than the surface.
+        let raw = unsafe {
+            ash_window::create_surface(&instance.entry, &instance.raw, display, handle, None)
+        }
+        .map_err(|error| format!("no surface: {error}"))?;
+        let (instance, _window) = (instance.clone(), window.clone());
+        Ok(Surface {
+            raw,
+            _connection: connection,
+            instance,
+            _window,
+        })
+    }
+}
+
+impl Drop for Surface {
+    fn drop(&mut self) {
+        // SAFETY: the swapchains made for it are gone: their owner holds the surface, too.
+        unsafe { self.instance.surfaces.destroy_surface(self.raw, None) };
+    }
+}

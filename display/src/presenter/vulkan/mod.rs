@@ -1,0 +1,444 @@
+//! The Vulkan presenter.
+//!
+//! A frame is one submission: copy the damage from the guest's memory (imported, see [`source`])
+//! or from staging into an image ([`texture`]), then draw that image and the cursor into an image
+//! of the [`swapchain`] ([`pipeline`]). The presenter waits for it before it returns, so that one
+//! of everything is enough and the guest knows when its pixels have been read; the next frame
+//! could not be shown earlier anyway.
+//!
+//! All windows share one device ([`gpu`]); each has its own presenter and thread.
+
+mod gpu;
+mod instance;
+mod memory;
+mod pipeline;
+mod readback;
+mod source;
+mod swapchain;
+mod texture;
+
+use std::sync::Arc;
+
+use ash::vk;
+use winit::window::Window;
+
+use self::gpu::Gpu;
+use self::instance::{Instance, Surface};
+use self::memory::Buffer;
+use self::pipeline::{Mode, Pipeline};
+use self::readback::Readback;
+use self::source::Sources;
+use self::swapchain::Swapchain;
+use self::texture::Texture;
+use super::{End, Frame, Presenter};
+use crate::cursor::Cursor;
+use crate::display::DisplayOptions;
+use crate::layout::{Placement, Scaling};
+use crate::picture::{BYTES, Channels, Picture, PixelFormat};
+use crate::scanout::Job;
+
+/// What all Vulkan presenters share, on the main thread.
+#[derive(Default)]
+pub(super) struct Vulkan {
+    // Declared first, dropped first.
+    gpu: Option<Arc<Gpu>>,
+    instance: Option<Arc<Instance>>,
+}
+
+impl Vulkan {
+    /// A presenter for `window`, on the device with this serial number; one with another is lost.
+    pub(super) fn presenter(
+        &mut self,
+        window: &Arc<Window>,
+        options: &DisplayOptions,
+        serial: u32,
+    ) -> Result<VulkanPresenter, String> {
+        let instance = match &self.instance {
+            Some(instance) => instance.clone(),
+            None => self.instance.insert(Instance::new(window)?).clone(),
+        };
+        let surface = Surface::new(&instance, window)?;
+        let gpu = match self.gpu.take().filter(|gpu| gpu.serial == serial) {
+            Some(gpu) => gpu,
+            None => Gpu::new(&instance, &surface, options.gpu, serial)?,
+        };
+        self.gpu = Some(gpu.clone());
+        let swapchain = Swapchain::new(&gpu, surface)?;
+        VulkanPresenter::new(&gpu, swapchain, options.scaling).map_err(|end| end.to_string())
+    }
+}
+
+/// Draws one window with Vulkan.
+pub(super) struct VulkanPresenter {
+    // In the order in which they must be dropped; the swapchain waits for the GPU first.
+    swapchain: Swapchain,
+    commands: Commands,
+    picture: Texture,
+    cursor: Texture,
+    /// The cursor that the texture shows.
+    cursor_shown: Option<Arc<Cursor>>,
+    sources: Sources,
+    staging: Option<Buffer>,
+    /// Copies of this frame. Kept for its capacity.
+    regions: Vec<vk::BufferImageCopy>,
+    pipeline: Pipeline,
+    scaling: Scaling,
+    gpu: Arc<Gpu>,
+}
+
+impl VulkanPresenter {
+    fn new(gpu: &Arc<Gpu>, swapchain: Swapchain, scaling: Scaling) -> Result<Self, End> {
+        let pipeline = Pipeline::new(gpu, swapchain.format())?;
+        Ok(VulkanPresenter {
+            commands: Commands::new(gpu)?,
+            picture: Texture::new(gpu, &pipeline)?,
+            cursor: Texture::new(gpu, &pipeline)?,
+            cursor_shown: None,
+            sources: Sources::new(gpu),
+            staging: None,
+            regions: Vec::with_capacity(16),
+            swapchain,
+            pipeline,
+            scaling,
+            gpu: gpu.clone(),
+        })
+    }
+
+    pub(super) fn gpu_name(&self) -> &str {
+        &self.gpu.name
+    }
+
+    /// A staging buffer of at least `size` bytes.
+    fn staging(&mut self, size: u64) -> Result<&mut Buffer, End> {
+        let buffer = match self.staging.take() {
+            Some(buffer) if buffer.size() >= size => buffer,
+            _ => {
+                let size = size.next_power_of_two();
+                Buffer::mapped(&self.gpu, size, vk::BufferUsageFlags::TRANSFER_SRC)?
+            }
+        };
+        Ok(self.staging.insert(buffer))
+    }
+
+    /// Records bringing the picture's texture up to date.
+    fn copy_picture(&mut self, job: &Job, picture: &Picture) -> Result<(), End> {
+        let size = (picture.width(), picture.height());
+        let mut damage = job.damage;
+        if !self.picture.resize(size, &self.pipeline)? {
+            damage.set(picture.whole());
+        }
+        let layout = picture.layout();
+        self.regions.clear();
+        if let Some(import) = self.sources.import(picture) {
+            for rect in damage.rects() {
+                let offset = picture.byte_of(rect.x, rect.y) - import.start;
+                self.regions
+                    .push(texture::region(*rect, offset, layout.stride / BYTES));
+            }
+            self.picture
+                .copy(self.commands.raw, import.buffer.raw, &self.regions);
+            return Ok(());
+        }
+        let row_bytes = |width: u32| (width * BYTES) as usize;
+        let bytes = |rect: &crate::Rect| row_bytes(rect.width) as u64 * u64::from(rect.height);
+        let needed = damage.rects().iter().map(bytes).sum();
+        if needed == 0 {
+            return Ok(());
+        }
+        // The regions borrow nothing, but the staging buffer borrows all of us.
+        let mut regions = std::mem::take(&mut self.regions);
+        let staging = self.staging(needed)?;
+        let mut start = 0;
+        for rect in damage.rects() {
+            regions.push(texture::region(*rect, start, rect.width));
+            let room = staging
+                .bytes()
+                .get_mut(start as usize..)
+                .unwrap_or_default();
+            let rows = room
+                .chunks_exact_mut(row_bytes(rect.width))
+                .take(rect.height as usize);
+            for (y, row) in (rect.y..).zip(rows) {
+                picture.read_row(rect.x, y, row);
+            }
+            start += bytes(rect);
+        }
+        let buffer = staging.raw;
+        self.picture.copy(self.commands.raw, buffer, &regions);
+        self.regions = regions;
+        Ok(())
+    }
+
+    /// Brings the cursor's texture up to date, in a submission of its own: cursors change rarely,
+    /// and the staging buffer may be in use by the picture.
+    fn copy_cursor(&mut self, cursor: &Arc<Cursor>) -> Result<(), End> {
+        if self
+            .cursor_shown
+            .as_ref()
+            .is_some_and(|shown| Arc::ptr_eq(shown, cursor))
+        {
+            return Ok(());
+        }
+        let (width, height) = (cursor.width, cursor.height);
+        self.cursor.resize((width, height), &self.pipeline)?;
+        let staging = self.staging(cursor.rgba.len() as u64)?;
+        if let Some(bytes) = staging.bytes().get_mut(..cursor.rgba.len()) {
+            bytes.copy_from_slice(&cursor.rgba);
+        }
+        let buffer = staging.raw;
+        let whole = texture::region(crate::Rect::whole(width, height), 0, width);
+        self.commands.begin()?;
+        self.cursor.copy(self.commands.raw, buffer, &[whole]);
+        self.commands.submit(None)?;
+        self.commands.wait()?;
+        self.cursor_shown = Some(cursor.clone());
+        Ok(())
+    }
+
+    /// Records drawing everything into a target.
+    fn draw(
+        &self,
+        job: &Job,
+        pass: vk::RenderPass,
+        framebuffer: vk::Framebuffer,
+        extent: vk::Extent2D,
+    ) {
+        let (commands, device) = (self.commands.raw, &self.gpu.device);
+        let black = [vk::ClearValue {
+            color: vk::ClearColorValue {
+                float32: [0.0, 0.0, 0.0, 1.0],
+            },
+        }];
+        let all = vk::Rect2D {
+            offset: vk::Offset2D::default(),
+            extent,
+        };
+        let begin = vk::RenderPassBeginInfo::default()
+            .render_pass(pass)
+            .framebuffer(framebuffer)
+            .render_area(all)
+            .clear_values(&black);
+        let viewport = [vk::Viewport {
+            width: extent.width as f32,
+            height: extent.height as f32,
+            max_depth: 1.0,
+            ..Default::default()
+        }];
+        // SAFETY: the command buffer is being recorded; pass and framebuffer belong together.
+        unsafe {
+            device.cmd_begin_render_pass(commands, &begin, vk::SubpassContents::INLINE);
+            device.cmd_set_viewport(commands, 0, &viewport);
+        }
+        let window = (extent.width, extent.height);
+        let placement = job.picture.as_ref().and_then(|picture| {
+            let size = (picture.width(), picture.height());
+            Some((
+                Placement::new(size, window, self.scaling)?,
+                picture.layout().format,
+            ))
+        });
+        if let Some((placement, format)) = placement {
+            let inside = [vk::Rect2D {
+                // Inside the window, whose sides Vulkan limits to far less than an i32.
+                offset: vk::Offset2D {
+                    x: placement.x as i32,
+                    y: placement.y as i32,
+                },
+                extent: vk::Extent2D {
+                    width: placement.width,
+                    height: placement.height,
+                },
+            }];
+            // SAFETY: as above.
+            unsafe { device.cmd_set_scissor(commands, 0, &inside) };
+            let sampled = |texture: &Texture| {
+                let both = texture.samplings;
+                if placement.is_integer() {
+                    both.nearest
+                } else {
+                    both.linear
+                }
+            };
+            let channels = Channels {
+                alpha: None,
+                ..format.channels()
+            };
+            let (image, area) = (sampled(&self.picture), (placement.area(), extent));
+            self.pipeline
+                .draw(commands, Mode::Opaque, image, channels, area);
+            if let Some((cursor, at)) = job.cursor() {
+                let channels = PixelFormat::R8G8B8A8.channels();
+                let (image, area) = (sampled(&self.cursor), placement.cursor_area(cursor, at));
+                self.pipeline
+                    .draw(commands, Mode::Blended, image, channels, (area, extent));
+            }
+        }
+        // SAFETY: as above.
+        unsafe { device.cmd_end_render_pass(commands) };
+    }
+}
+
+impl Presenter for VulkanPresenter {
+    fn frame(&mut self, job: &mut Job, presenting: &dyn Fn()) -> Result<Frame, End> {
+        let target = match job.present {
+            true => self.swapchain.acquire(job.size, &self.pipeline)?,
+            false => None,
+        };
+        let extent = match target {
+            Some(_) => self.swapchain.extent(),
+            None => vk::Extent2D {
+                width: job.size.0,
+                height: job.size.1,
+            },
+        };
+        let mut readback = match job.shots.is_empty() || extent.width == 0 || extent.height == 0 {
+            true => None,
+            false => Some(Readback::new(
+                &self.gpu,
+                &self.pipeline,
+                self.swapchain.format(),
+                extent,
+            )?),
+        };
+        if target.is_none() && readback.is_none() {
+            return Ok(Frame::NONE);
+        }
+        self.sources.sweep(job.picture.as_ref());
+        if let Some(cursor) = &job.cursor {
+            self.copy_cursor(cursor)?;
+        }
+        self.commands.begin()?;
+        if let Some(picture) = &job.picture {
+            self.copy_picture(job, picture)?;
+        }
+        if let Some(readback) = &readback {
+            self.draw(job, self.pipeline.to_copy, readback.framebuffer, extent);
+            readback.copy(self.commands.raw);
+        }
+        if let Some(target) = &target {
+            self.draw(job, self.pipeline.to_window, target.framebuffer, extent);
+        }
+        let window = target.map(|target| (self.swapchain.acquired(), target.drawn));
+        self.commands.submit(window)?;
+        let presented = match &target {
+            Some(target) => {
+                presenting();
+                self.swapchain.present(target)?
+            }
+            None => false,
+        };
+        self.commands.wait()?;
+        if let Some(readback) = &mut readback {
+            for reply in job.shots.drain(..) {
+                // Failing means that nobody waits for it any more.
+                let _ = reply.try_send(Ok(readback.shot()));
+            }
+        }
+        Ok(Frame {
+            copied: true,
+            presented,
+        })
+    }
+}
+
+/// The command buffer of a presenter, and the fence that says when it has been executed.
+struct Commands {
+    gpu: Arc<Gpu>,
+    pool: vk::CommandPool,
+    raw: vk::CommandBuffer,
+    done: vk::Fence,
+}
+
+impl Commands {
+    fn new(gpu: &Arc<Gpu>) -> Result<Commands, End> {
+        let (pool, raw, done) = Default::default();
+        // Null first: dropping a half-made one frees what there is.
+        let mut commands = Commands {
+            gpu: gpu.clone(),
+            pool,
+            raw,
+            done,
+        };
+        let info = vk::CommandPoolCreateInfo::default().queue_family_index(gpu.family);
+        // SAFETY: valid descriptions, here and below.
+        commands.pool = unsafe { gpu.device.create_command_pool(&info, None) }
+            .map_err(|error| gpu.end(error))?;
+        let info = vk::CommandBufferAllocateInfo::default()
+            .command_pool(commands.pool)
+            .command_buffer_count(1);
+        // SAFETY: as above.
+        let buffers = unsafe { gpu.device.allocate_command_buffers(&info) }
+            .map_err(|error| gpu.end(error))?;
+        commands.raw = buffers.first().copied().unwrap_or_default();
+        // SAFETY: as above.
+        commands.done = unsafe { gpu.device.create_fence(&Default::default(), None) }
+            .map_err(|error| gpu.end(error))?;
+        Ok(commands)
+    }
+
+    /// Starts recording. What was submitted before must have been waited for.
+    fn begin(&self) -> Result<(), End> {
+        let info = vk::CommandBufferBeginInfo::default()
+            .flags(vk::CommandBufferUsageFlags::ONE_TIME_SUBMIT);
+        let (device, none) = (&self.gpu.device, vk::CommandPoolResetFlags::empty());
+        // SAFETY: nothing of the pool is being executed.
+        unsafe {
+            device
+                .reset_command_pool(self.pool, none)
+                .and_then(|()| device.begin_command_buffer(self.raw, &info))
+        }
+        .map_err(|error| self.gpu.end(error))
+    }
+
+    /// Has the GPU execute what was recorded: for a window, when `acquired` says that its image
+    /// may be drawn to, and then signals `drawn`.
+    fn submit(&self, window: Option<(vk::Semaphore, vk::Semaphore)>) -> Result<(), End> {
+        let (acquired, drawn) = window.unwrap_or_default();
+        let (buffers, acquired, drawn) = ([self.raw], [acquired], [drawn]);
+        let stages = [vk::PipelineStageFlags::COLOR_ATTACHMENT_OUTPUT];
+        let mut info = vk::SubmitInfo::default().command_buffers(&buffers);
+        if window.is_some() {
+            info = info
+                .wait_semaphores(&acquired)
+                .wait_dst_stage_mask(&stages)
+                .signal_semaphores(&drawn);
+        }
+        let device = &self.gpu.device;
+        // SAFETY: recording ends here; fence and semaphores are not in use; the queue is ours
+        // while `with_queue` runs.
+        unsafe {
+            device
+                .end_command_buffer(self.raw)
+                .and_then(|()| device.reset_fences(&[self.done]))
+                .and_then(|()| {
+                    self.gpu
+                        .with_queue(|queue| device.queue_submit(queue, &[info], self.done))
+                })
+        }
+        .map_err(|error| self.gpu.end(error))
+    }
+
+    /// Waits until the GPU has executed what was submitted.
+    fn wait(&self) -> Result<(), End> {
+        // SAFETY: the fence was submitted. Drivers end the wait of a GPU that hangs with
+        // DEVICE_LOST.
+        unsafe {
+            self.gpu
+                .device
+                .wait_for_fences(&[self.done], true, u64::MAX)
+        }
+        .map_err(|error| self.gpu.end(error))
+    }
+}
+
+impl Drop for Commands {
+    fn drop(&mut self) {
+        // Nothing may be executing when a presenter ends in the middle of a frame.
+        let _ = self.gpu.wait_idle();
+        // SAFETY: all are ours (or null, which is allowed) and idle.
+        unsafe {
+            self.gpu.device.destroy_fence(self.done, None);
+            self.gpu.device.destroy_command_pool(self.pool, None);
+        }
+    }
+}

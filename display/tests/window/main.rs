@@ -1,0 +1,34 @@
+//! Real windows: what the display server shows is what the guest drew.
+//!
+//! Every scenario runs in a process of its own, because a process has one event loop. Built on the
+//! machine, run where a display server and a Vulkan driver are:
+//!
+//! ```text
+//! cargo test -p hesper-display --test window --no-run
+//! tests/env/run xvfb-run -a cargo test -p hesper-display --test window [-- FILTER]
+//! ```
+
+// Clippy knows #[test] functions as tests, but not what they call.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+#[cfg(target_os = "linux")]
+mod bench;
+#[cfg(target_os = "linux")]
+mod scenarios;
+#[cfg(target_os = "linux")]
+mod x11;
+
+#[cfg(target_os = "linux")]
+#[path = "../../examples/pages/mod.rs"]
+mod pages;
+
+#[cfg(target_os = "linux")]
+fn main() -> std::process::ExitCode {
+    bench::main(scenarios::ALL)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn main() -> std::process::ExitCode {
+    eprintln!("the window tests drive X11 and Wayland servers, which this system does not have");
+    std::process::ExitCode::FAILURE
+}

@@ -1,0 +1,106 @@
+//! What a window must do, one function each.
+
+mod conditions;
+mod handling;
+mod pictures;
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use hesper_display::{DisplayOptions, Renderer};
+
+use self::conditions::{frames_allocate_nothing, idle, no_driver, no_server, panicking};
+use self::handling::{close, covered, fifty_sizes, resize};
+use self::pictures::{
+    bars, damage_only, every_format, flips, imports, screen, shrink, two_windows,
+};
+use crate::bench::{Bench, Color, Scenario, Shot};
+
+/// All scenarios. Those that are run twice differ in who draws.
+pub(crate) const ALL: &[Scenario] = &[
+    any("vulkan_shows_every_format_pixel_for_pixel", || {
+        every_format(Renderer::Vulkan)
+    }),
+    any("cpu_shows_every_format_pixel_for_pixel", || {
+        every_format(Renderer::Cpu)
+    }),
+    any("vulkan_imports_the_guests_memory", imports),
+    any("vulkan_copies_damage_only", || {
+        damage_only(Renderer::Vulkan)
+    }),
+    any("cpu_copies_damage_only", || damage_only(Renderer::Cpu)),
+    any("vulkan_scales_between_black_bars", || {
+        bars(Renderer::Vulkan)
+    }),
+    any("cpu_scales_between_black_bars", || bars(Renderer::Cpu)),
+    any("shrink_leaves_small_pictures_alone", shrink),
+    any("flips_between_buffers_show_the_last", flips),
+    any("two_scanouts_have_two_windows", two_windows),
+    any("a_presenter_that_panics_is_replaced", panicking),
+    any("an_idle_window_costs_no_cpu", idle),
+    any(
+        "without_a_driver_the_cpu_draws_or_the_error_says_why",
+        no_driver,
+    ),
+    any(
+        "without_a_display_server_the_error_names_the_remedy",
+        no_server,
+    ),
+    x11("vulkan_screen_equals_screenshot", || {
+        screen(Renderer::Vulkan)
+    }),
+    x11("cpu_screen_equals_screenshot", || screen(Renderer::Cpu)),
+    // On Wayland the client library allocates when asked for the next frame.
+    x11("vulkan_frames_allocate_nothing", frames_allocate_nothing),
+    x11("a_resized_window_tells_the_guest_once", resize),
+    x11("fifty_random_sizes_end_with_the_last", fifty_sizes),
+    x11("the_close_button_ends_the_display", close),
+    x11("a_covered_window_answers_at_once_and_catches_up", covered),
+];
+
+const fn any(name: &'static str, run: fn()) -> Scenario {
+    Scenario {
+        name,
+        x11: false,
+        run,
+    }
+}
+
+const fn x11(name: &'static str, run: fn()) -> Scenario {
+    Scenario {
+        name,
+        x11: true,
+        run,
+    }
+}
+
+fn options(renderer: Renderer, size: (u32, u32)) -> DisplayOptions {
+    DisplayOptions {
+        renderer,
+        size,
+        ..DisplayOptions::default()
+    }
+}
+
+/// A colour for each place; neighbours differ.
+fn gradient(x: u32, y: u32) -> Color {
+    [(x * 7) as u8, (y * 5) as u8, (x * 3 + y * 11) as u8]
+}
+
+/// The window follows its display server, which may take a moment.
+fn shot_of_size(bench: &Bench, scanout: usize, size: (u32, u32)) -> Shot {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let shot = bench.screenshot(scanout);
+        if (shot.width, shot.height) == size {
+            return shot;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "still {}x{}",
+            shot.width,
+            shot.height
+        );
+        thread::sleep(Duration::from_millis(10));
+    }
+}
