@@ -1,0 +1,276 @@
+//! The control socket: how a script or a person at a shell talks to a running Hesper.
+//!
+//! `--control=PATH` opens a unix stream socket that only its owner may use. A client writes one command
+//! line and reads one answer line, `ok …` or `error …`; then it may write the next. `hesper ctl PATH COMMAND…`
+//! is such a client. The commands stand in [`Request`].
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use crate::cli::Size;
+
+/// Longest command line in bytes; longer ones end the connection.
+const MAX_LINE: u64 = 8192;
+
+/// How long a client may take to finish its line before its connection ends.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What can be asked of a running Hesper.
+pub(crate) trait Controls: Send + Sync {
+    /// Writes what `scanout` shows to `file`, a PNG.
+    fn screenshot(&self, scanout: u32, file: &Path) -> Result<(), String>;
+    /// Resizes the window of `scanout`, as a person would.
+    fn resize(&self, scanout: u32, size: Size) -> Result<(), String>;
+    /// The state as a JSON object on one line.
+    fn status(&self) -> String;
+    /// Ends the program.
+    fn quit(&self);
+}
+
+/// One command line.
+#[derive(Debug, PartialEq, Eq)]
+enum Request {
+    /// `screenshot SCANOUT FILE`: FILE is the rest of the line, an absolute path.
+    Screenshot(u32, PathBuf),
+    /// `resize SCANOUT WIDTHxHEIGHT`.
+    Resize(u32, Size),
+    /// `status`.
+    Status,
+    /// `quit`.
+    Quit,
+}
+
+impl Request {
+    fn parse(line: &str) -> Result<Self, String> {
+        let (command, rest) = line.split_once(' ').unwrap_or((line, ""));
+        let scanout_and_rest = || {
+            let (scanout, rest) = rest.trim_start().split_once(' ').unwrap_or((rest, ""));
+            let scanout: u32 = scanout
+                .parse()
+                .map_err(|_| format!("'{scanout}' is not a scanout's number"))?;
+            Ok::<_, String>((scanout, rest.trim()))
+        };
+        match command {
+            "screenshot" => {
+                let (scanout, file) = scanout_and_rest()?;
+                if !file.starts_with('/') {
+                    return Err(format!("'{file}' is not an absolute path"));
+                }
+                Ok(Self::Screenshot(scanout, file.into()))
+            }
+            "resize" => {
+                let (scanout, size) = scanout_and_rest()?;
+                let size = size
+                    .parse()
+                    .map_err(|allowed| format!("'{size}': {allowed}"))?;
+                Ok(Self::Resize(scanout, size))
+            }
+            "status" => Ok(Self::Status),
+            "quit" => Ok(Self::Quit),
+            other => Err(format!(
+                "'{other}' is not one of: screenshot SCANOUT FILE, resize SCANOUT WIDTHxHEIGHT, status, quit"
+            )),
+        }
+    }
+
+    fn perform(self, controls: &dyn Controls) -> Result<String, String> {
+        match self {
+            Self::Screenshot(scanout, file) => controls.screenshot(scanout, &file)?,
+            Self::Resize(scanout, size) => controls.resize(scanout, size)?,
+            Self::Status => return Ok(controls.status()),
+            Self::Quit => controls.quit(),
+        }
+        Ok(String::new())
+    }
+}
+
+/// Answers commands on `listener` from now on, on threads of its own, until the process ends.
+pub(crate) fn serve(listener: UnixListener, controls: Arc<dyn Controls>) -> io::Result<()> {
+    thread::Builder::new()
+        .name("control".to_owned())
+        .spawn(move || {
+            for client in listener.incoming() {
+                let controls = Arc::clone(&controls);
+                let started = client.and_then(|client| {
+                    thread::Builder::new()
+                        .name("control client".to_owned())
+                        .spawn(move || answer(&client, &*controls))
+                });
+                if let Err(error) = started {
+                    log::warn!("a client of the control socket is turned away: {error}");
+                }
+            }
+        })?;
+    Ok(())
+}
+
+fn answer(client: &UnixStream, controls: &dyn Controls) {
+    let talk = || {
+        client.set_read_timeout(Some(PATIENCE))?;
+        let mut reader = BufReader::new(client);
+        loop {
+            let mut line = String::new();
+            let size = io::Read::take(&mut reader, MAX_LINE).read_line(&mut line)?;
+            if size == 0 || !line.ends_with('\n') {
+                return Ok(());
+            }
+            let mut client = client;
+            match Request::parse(line.trim()).and_then(|request| request.perform(controls)) {
+                Ok(text) => writeln!(client, "ok {text}")?,
+                Err(text) => writeln!(client, "error {text}")?,
+            }
+        }
+    };
+    let done: io::Result<()> = talk();
+    if let Err(error) = done {
+        log::debug!("control socket: {error}");
+    }
+}
+
+/// Sends one command to the control socket at `path` and returns what was answered after `ok`.
+///
+/// # Errors
+/// What the running Hesper answered, or why it could not be asked.
+pub(crate) fn ask(path: &Path, words: &[String]) -> Result<String, String> {
+    let exchange = || {
+        let mut stream = UnixStream::connect(path)?;
+        writeln!(stream, "{}", absolute(words)?)?;
+        let mut answer = String::new();
+        BufReader::new(stream).read_line(&mut answer)?;
+        Ok(answer)
+    };
+    let answer: String = exchange().map_err(|error: io::Error| {
+        format!(
+            "{}: {error}; is a Hesper with --control={0} running?",
+            path.display()
+        )
+    })?;
+    let answer = answer.trim_end();
+    match answer.split_once(' ').unwrap_or((answer, "")) {
+        ("ok", text) => Ok(text.to_owned()),
+        ("error", text) => Err(text.to_owned()),
+        _ => Err(format!("{}: the answer '{answer}' is none", path.display())),
+    }
+}
+
+/// The command line of `words`, a screenshot's path seen from here made absolute: the running Hesper may have
+/// another working directory.
+fn absolute(words: &[String]) -> io::Result<String> {
+    match words {
+        [command, scanout, file @ ..] if command == "screenshot" => {
+            let file = std::path::absolute(file.join(" "))?;
+            Ok(format!("{command} {scanout} {}", file.display()))
+        }
+        _ => Ok(words.join(" ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    /// Notes what it is asked; has scanout 0 only.
+    #[derive(Default)]
+    struct Noted(Mutex<Vec<String>>);
+
+    impl Noted {
+        fn note(&self, scanout: u32, text: String) -> Result<(), String> {
+            self.0.lock().unwrap().push(text);
+            if scanout == 0 {
+                Ok(())
+            } else {
+                Err(format!("no scanout {scanout}"))
+            }
+        }
+    }
+
+    impl Controls for Noted {
+        fn screenshot(&self, scanout: u32, file: &Path) -> Result<(), String> {
+            self.note(scanout, format!("screenshot {scanout} {}", file.display()))
+        }
+        fn resize(&self, scanout: u32, size: Size) -> Result<(), String> {
+            self.note(scanout, format!("resize {scanout} {size:?}"))
+        }
+        fn status(&self) -> String {
+            "{}".to_owned()
+        }
+        fn quit(&self) {
+            self.note(0, "quit".to_owned()).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_client_is_answered_line_by_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("control");
+        let noted = Arc::new(Noted::default());
+        serve(
+            UnixListener::bind(&path).unwrap(),
+            Arc::clone(&noted) as Arc<dyn Controls>,
+        )
+        .unwrap();
+
+        let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(ask(&path, &words("status")), Ok("{}".to_owned()));
+        assert_eq!(
+            ask(&path, &words("screenshot 0 /tmp/my shot.png")),
+            Ok(String::new())
+        );
+        assert_eq!(
+            ask(&path, &words("screenshot 4 /x")),
+            Err("no scanout 4".to_owned())
+        );
+        assert_eq!(ask(&path, &words("resize 0 800x600")), Ok(String::new()));
+        assert_eq!(ask(&path, &words("quit")), Ok(String::new()));
+        assert_eq!(
+            *noted.0.lock().unwrap(),
+            [
+                "screenshot 0 /tmp/my shot.png",
+                "screenshot 4 /x",
+                "resize 0 Size { width: 800, height: 600 }",
+                "quit"
+            ]
+        );
+        for (line, named) in [
+            ("dance", "'dance'"),
+            ("", "''"),
+            ("resize 0 0x0", "'0x0'"),
+            ("resize x 800x600", "'x'"),
+            ("screenshot", "''"),
+        ] {
+            let error = ask(&path, &words(line)).unwrap_err();
+            assert!(error.contains(named), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_relative_path_is_seen_from_the_client() {
+        let words = ["screenshot", "0", "shot.png"].map(str::to_owned);
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(
+            absolute(&words).unwrap(),
+            format!("screenshot 0 {}/shot.png", here.display())
+        );
+    }
+
+    #[test]
+    fn an_endless_line_ends_only_its_own_connection() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("control");
+        serve(
+            UnixListener::bind(&path).unwrap(),
+            Arc::new(Noted::default()),
+        )
+        .unwrap();
+        let mut client = UnixStream::connect(&path).unwrap();
+        // Writing fails once the server has hung up.
+        while client.write_all(&[b'a'; 4096]).is_ok() {}
+        assert_eq!(ask(&path, &["status".to_owned()]), Ok("{}".to_owned()));
+    }
+}

@@ -1,0 +1,89 @@
+//! `hesper doctor`: what works on this host, what does not, and what to do about it.
+//!
+//! Every check is one line, `ok`, `note` or `FAIL`; a failure is followed by its remedy. The checks do what a guest's
+//! first commands make the renderer do, so that a host which passes serves.
+
+use std::fmt::Write;
+
+use hesper_venus::host::{self, Gpu};
+use hesper_venus::{Driver, GpuSelection, Renderer, RendererOptions};
+
+/// What was found.
+pub(crate) struct Report {
+    /// The lines.
+    pub(crate) text: String,
+    /// Whether a guest can have Vulkan on this host.
+    pub(crate) healthy: bool,
+}
+
+/// Checks this host.
+pub(crate) fn examine() -> Report {
+    let mut report = Report {
+        text: String::new(),
+        healthy: false,
+    };
+    match host::gpus(&Driver::System) {
+        Ok(gpus) if gpus.is_empty() => report.failure(
+            "Vulkan loads, but finds no GPU with Vulkan 1.1",
+            "install a driver (Debian: mesa-vulkan-drivers; it has a software one, lavapipe, too)",
+        ),
+        Ok(gpus) => {
+            report.line("ok  ", &format!("Vulkan loads and finds {} GPU(s)", gpus.len()));
+            for (index, gpu) in gpus.iter().enumerate() {
+                report.gpu(index, gpu);
+            }
+        }
+        Err(error) => report.failure(
+            &format!("Vulkan does not load: {error}"),
+            "install the Vulkan loader and a driver (Debian: libvulkan1 mesa-vulkan-drivers; macOS: MoltenVK)",
+        ),
+    }
+    report
+}
+
+impl Report {
+    fn gpu(&mut self, index: usize, gpu: &Gpu) {
+        self.line("    ", &format!("GPU {index}: {gpu}"));
+        if !gpu.host_memory_import {
+            return self.failure(
+                "VK_EXT_external_memory_host is missing: guests cannot map this GPU's memory",
+                "use another GPU (--gpu), or a newer driver",
+            );
+        }
+        self.line("ok  ", "VK_EXT_external_memory_host is there");
+        let gpu_only = RendererOptions {
+            gpu: GpuSelection::Index(index),
+            ..RendererOptions::default()
+        };
+        match Renderer::new(gpu_only) {
+            Ok(_) => {
+                self.healthy = true;
+                self.line(
+                    "ok  ",
+                    "the GPU's writes show in a second mapping of shared memory (self-test)",
+                );
+            }
+            Err(error) => self.failure(
+                &format!("the renderer does not start: {error}"),
+                "use another GPU (--gpu), or a newer driver",
+            ),
+        }
+        if !gpu.missing_extensions.is_empty() {
+            let names = gpu.missing_extensions.join(" ");
+            self.line(
+                "note",
+                &format!("guests will miss what this driver does not have: {names}"),
+            );
+        }
+    }
+
+    fn failure(&mut self, what: &str, remedy: &str) {
+        self.line("FAIL", what);
+        self.line("    ", &format!("remedy: {remedy}"));
+    }
+
+    fn line(&mut self, mark: &str, what: &str) {
+        // Writing to a string cannot fail.
+        let _ = writeln!(self.text, "{mark}  {what}");
+    }
+}

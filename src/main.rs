@@ -1,0 +1,116 @@
+//! Hesper: Vulkan for virtual machines. The program: command line, wiring, control socket.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`cli`] | reads the command line |
+//! | [`run`] | wires socket, device and screen together and runs them |
+//! | [`screen`] | the device's scanouts on Hesper's windows |
+//! | [`control`] | the control socket, and `hesper ctl` |
+//! | [`venus`] | the Venus renderer in the device |
+//! | [`vtest`] | the Venus renderer without a VM: `hesper vtest` |
+//! | [`gpus`], [`doctor`] | what the host has, and what of it works |
+//! | [`counters`] | the renderer's counters on SIGUSR1 |
+//! | [`socket`] | private unix sockets |
+
+mod cli;
+mod control;
+mod counters;
+mod doctor;
+mod gpus;
+mod run;
+mod screen;
+mod socket;
+mod venus;
+mod vtest;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use cli::{Command, VtestOptions};
+use hesper_venus::{GpuSelection, Renderer, RendererOptions};
+
+/// Exit status of a wrong command line.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let command = match cli::parse(std::env::args_os()) {
+        Ok(command) => command,
+        Err(message) => {
+            eprintln!("hesper: {message}");
+            return ExitCode::from(USAGE);
+        }
+    };
+    let result = match command {
+        Command::PrintCapabilities => {
+            println!("{}", cli::CAPABILITIES);
+            Ok(())
+        }
+        Command::Print(text) => {
+            print!("{text}");
+            Ok(())
+        }
+        Command::Control(options) => control::ask(&options.socket, &options.words).map(|answer| {
+            print!(
+                "{}",
+                if answer.is_empty() {
+                    answer
+                } else {
+                    answer + "\n"
+                }
+            )
+        }),
+        Command::Gpus => gpus::list()
+            .map(|text| print!("{text}"))
+            .map_err(|error| error.to_string()),
+        Command::Doctor => examine(),
+        Command::Vtest(options) => {
+            log_to_stderr("info");
+            serve_vtest(options)
+        }
+        Command::Serve(options) => {
+            log_to_stderr("info");
+            run::serve(&options).map_err(|error| error.to_string())
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("hesper: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Logs go to standard error, those of `level` and worse unless RUST_LOG says otherwise.
+fn log_to_stderr(level: &str) {
+    let level = env_logger::Env::default().default_filter_or(level);
+    env_logger::Builder::from_env(level)
+        .format_timestamp_millis()
+        .init();
+}
+
+fn serve_vtest(options: VtestOptions) -> Result<(), String> {
+    let gpu = options.gpu.map(GpuSelection::from).unwrap_or_default();
+    let renderer = Renderer::new(RendererOptions {
+        gpu,
+        wsi: options.wsi,
+        ..RendererOptions::default()
+    })
+    .map_err(|error| format!("{error}; `hesper doctor` says more"))?;
+    let renderer = Arc::new(renderer);
+    counters::dump_on_signal(Arc::clone(&renderer));
+    let backend = Arc::clone(&renderer);
+    let served = vtest::run(&options.socket_path, backend).map_err(|error| error.to_string());
+    venus::settle(&renderer);
+    served
+}
+
+fn examine() -> Result<(), String> {
+    log_to_stderr("warn");
+    let report = doctor::examine();
+    print!("{}", report.text);
+    report
+        .healthy
+        .then_some(())
+        .ok_or_else(|| "guests get no Vulkan on this host".to_owned())
+}

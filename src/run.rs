@@ -1,0 +1,411 @@
+//! Wiring: which device, screen, window and socket make up a running Hesper, and how it ends.
+//!
+//! The main thread belongs to the windows (window systems demand it), or to the server where there is none.
+//! [`State`] is what the threads share: which device serves the VM of the moment, and what its monitors are
+//! like. A device lives as long as its connection; monitors and windows outlive it.
+
+use std::io;
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread::{self, JoinHandle};
+
+use hesper_display::{Display, DisplayError, DisplayEvent, DisplayHandle, DisplayOptions};
+use hesper_venus::{GpuSelection, RendererOptions};
+use hesper_vhost::device::{Device, DeviceOptions};
+use hesper_vhost::renderer::Renderer;
+use hesper_vhost::screen::{Monitor, ScanoutSink};
+use hesper_vhost::transport::{self, GpuSocketScreen, Server, ShutdownHandle};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::cli::{DisplayMode, ServeOptions, Size};
+use crate::control::{self, Controls};
+use crate::counters;
+use crate::screen::{Session, WindowScreen};
+use crate::socket;
+use crate::venus::VenusRenderer;
+
+/// Refresh rate of a monitor in millihertz: what windows are composed at nearly everywhere.
+const REFRESH_MHZ: u32 = 60_000;
+
+/// Why Hesper could not run, or stopped.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RunError {
+    /// The command line lets nobody get here.
+    #[error("there is no socket to serve; pass --socket-path=PATH or --fd=N")]
+    NoSocket,
+    /// `--fd` names no descriptor.
+    #[error("--fd={fd}: {source}; pass one end of a connected unix socket pair")]
+    NoDescriptor { fd: RawFd, source: io::Error },
+    /// The control socket cannot be made.
+    #[error("--control={path}: {source}")]
+    Control { path: PathBuf, source: io::Error },
+    /// The system refused a thread or a signal handler.
+    #[error("cannot {what}: {source}")]
+    System {
+        what: &'static str,
+        source: io::Error,
+    },
+    /// The windows failed.
+    #[error(transparent)]
+    Display(#[from] DisplayError),
+    /// The vhost-user socket failed.
+    #[error(transparent)]
+    Transport(#[from] transport::Error),
+    /// A thread panicked: a bug.
+    #[error("the thread that serves the VM panicked; this is a bug in Hesper, please report it")]
+    Panicked,
+}
+
+/// Serves VMs until the window is closed, a signal or `quit` comes, or the connection given by `--fd` ends.
+///
+/// # Errors
+/// Why it cannot start or go on.
+pub(crate) fn serve(options: &ServeOptions) -> Result<(), RunError> {
+    let server = open(options)?;
+    let renderer = renderer(options);
+    let for_devices = renderer
+        .clone()
+        .map(|renderer| renderer as Arc<dyn Renderer>);
+    let state = Arc::new(State::new(options, for_devices, server.shutdown_handle()));
+    on_signals(&state)?;
+    if options.display == DisplayMode::Qemu {
+        listen_for_control(options, &state)?;
+        let mut server = server;
+        return Ok(server.serve(&mut || state.session_for_qemu())?);
+    }
+
+    let display_options = DisplayOptions {
+        scanouts: options.scanouts as usize,
+        size: (options.size.width, options.size.height),
+        headless: options.display == DisplayMode::Headless,
+        ..DisplayOptions::default()
+    };
+    let events = {
+        let state = Arc::clone(&state);
+        Box::new(move |event| state.on_display(event))
+    };
+    let (display, handle) = Display::new(display_options, events)?;
+    state.attach(handle.clone());
+    listen_for_control(options, &state)?;
+    let serving = serve_on_thread(server, &state, handle)?;
+
+    let shown = display.run();
+    state.stop.shutdown();
+    let served = serving.join().map_err(|_| RunError::Panicked)?;
+    if let Some(renderer) = renderer {
+        renderer.settle();
+    }
+    shown?;
+    Ok(served?)
+}
+
+/// The renderer for the guest's Vulkan, or none where it cannot work: the guest is told the truth.
+fn renderer(options: &ServeOptions) -> Option<Arc<VenusRenderer>> {
+    if options.display == DisplayMode::Qemu {
+        log::info!("no 3D: QEMU's classic device cannot map a GPU's memory into the guest");
+        return None;
+    }
+    if options.hostmem.0 == 0 {
+        log::info!("no 3D: --hostmem=0");
+        return None;
+    }
+    if let Some(node) = &options.render_node {
+        log::warn!(
+            "--render-node={} is accepted but does not choose the GPU; use --gpu (`hesper gpus` lists them)",
+            node.display()
+        );
+    }
+    let gpu = options
+        .gpu
+        .clone()
+        .map(GpuSelection::from)
+        .unwrap_or_default();
+    match hesper_venus::Renderer::new(RendererOptions {
+        gpu,
+        wsi: options.wsi,
+        ..RendererOptions::default()
+    }) {
+        Ok(renderer) => {
+            let renderer = Arc::new(renderer);
+            counters::dump_on_signal(Arc::clone(&renderer));
+            Some(Arc::new(VenusRenderer::new(renderer)))
+        }
+        Err(error) => {
+            log::warn!("no 3D for the guest: {error}; `hesper doctor` says more");
+            None
+        }
+    }
+}
+
+/// The vhost-user socket that the options name.
+fn open(options: &ServeOptions) -> Result<Server, RunError> {
+    match (&options.socket.socket_path, options.socket.fd) {
+        (Some(path), _) => Ok(Server::bind(path)?),
+        (None, Some(fd)) => Ok(Server::from_fd(inherited(fd)?)?),
+        (None, None) => Err(RunError::NoSocket),
+    }
+}
+
+/// Takes over a descriptor that the parent process left open for us.
+fn inherited(fd: RawFd) -> Result<OwnedFd, RunError> {
+    // SAFETY: the borrow ends before anything of this process could open or close `fd`; asking for the flags of
+    // a number that is not open is an error, not a fault.
+    let open = rustix::io::fcntl_getfd(unsafe { BorrowedFd::borrow_raw(fd) });
+    open.map_err(|error| RunError::NoDescriptor {
+        fd,
+        source: error.into(),
+    })?;
+    // SAFETY: `fd` is open, and nobody else in this process owns it: this runs before the program opens
+    // anything that outlives the call, and the command line names it to hand it over.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn on_signals(state: &Arc<State>) -> Result<(), RunError> {
+    let system = |source| RunError::System {
+        what: "handle signals",
+        source,
+    };
+    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(system)?;
+    let state = Arc::clone(state);
+    let wait = move || {
+        for signal in &mut signals {
+            log::info!("ending on signal {signal}");
+            state.quit();
+        }
+    };
+    thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(wait)
+        .map_err(system)?;
+    Ok(())
+}
+
+fn listen_for_control(options: &ServeOptions, state: &Arc<State>) -> Result<(), RunError> {
+    let Some(path) = &options.control else {
+        return Ok(());
+    };
+    let failed = |source| RunError::Control {
+        path: path.clone(),
+        source,
+    };
+    let listener = socket::bind_private(path).map_err(failed)?;
+    control::serve(listener, Arc::clone(state) as Arc<dyn Controls>).map_err(failed)
+}
+
+fn serve_on_thread(
+    mut server: Server,
+    state: &Arc<State>,
+    display: DisplayHandle,
+) -> Result<JoinHandle<Result<(), transport::Error>>, RunError> {
+    let state = Arc::clone(state);
+    let work = move || {
+        // The windows end with the server however it ends, also by a panic.
+        let _end = QuitOnDrop(display.clone());
+        server.serve(&mut || state.session_for_window(&display))
+    };
+    thread::Builder::new()
+        .name("vhost-user".to_owned())
+        .spawn(work)
+        .map_err(|source| RunError::System {
+            what: "start the server's thread",
+            source,
+        })
+}
+
+struct QuitOnDrop(DisplayHandle);
+
+impl Drop for QuitOnDrop {
+    fn drop(&mut self) {
+        self.0.quit();
+    }
+}
+
+/// What the threads of a running Hesper share.
+struct State {
+    mode: DisplayMode,
+    renderer: Option<Arc<dyn Renderer>>,
+    /// Size in bytes of the window through which the guest maps blobs; 0 without a renderer.
+    host_visible_size: u64,
+    stop: ShutdownHandle,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    monitors: Vec<Monitor>,
+    session: Session,
+    /// The device of the VM of the moment.
+    device: Weak<Device>,
+    display: Option<DisplayHandle>,
+}
+
+impl State {
+    fn new(
+        options: &ServeOptions,
+        renderer: Option<Arc<dyn Renderer>>,
+        stop: ShutdownHandle,
+    ) -> Self {
+        let host_visible_size = renderer.as_ref().map_or(0, |_| options.hostmem.0);
+        let Size { width, height } = options.size;
+        let monitor = monitor(width, height, (0, 0));
+        let inner = Inner {
+            monitors: vec![monitor; options.scanouts as usize],
+            session: Session::FIRST,
+            device: Weak::new(),
+            display: None,
+        };
+        Self {
+            mode: options.display,
+            renderer,
+            host_visible_size,
+            stop,
+            inner: Mutex::new(inner),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn attach(&self, display: DisplayHandle) {
+        self.lock().display = Some(display);
+    }
+
+    fn session_for_window(&self, display: &DisplayHandle) -> transport::Session {
+        let mut inner = self.lock();
+        inner.session = inner.session.next();
+        let screen = WindowScreen::new(display.clone(), inner.session);
+        self.start(&mut inner, Arc::new(screen), None)
+    }
+
+    fn session_for_qemu(&self) -> transport::Session {
+        let screen = Arc::new(GpuSocketScreen::new());
+        let mut inner = self.lock();
+        self.start(
+            &mut inner,
+            Arc::clone(&screen) as Arc<dyn ScanoutSink>,
+            Some(screen),
+        )
+    }
+
+    /// A device for the VM that has just connected.
+    fn start(
+        &self,
+        inner: &mut Inner,
+        screen: Arc<dyn ScanoutSink>,
+        console: Option<Arc<GpuSocketScreen>>,
+    ) -> transport::Session {
+        let host_visible_size = self.host_visible_size;
+        let options = DeviceOptions {
+            monitors: inner.monitors.clone(),
+            host_visible_size,
+            blob_alignment: 4096,
+        };
+        let device = Arc::new(Device::new(
+            options,
+            screen,
+            self.renderer.iter().cloned().collect(),
+        ));
+        inner.device = Arc::downgrade(&device);
+        transport::Session {
+            device,
+            host_visible_size,
+            console,
+        }
+    }
+
+    fn on_display(&self, event: DisplayEvent) {
+        match event {
+            DisplayEvent::Resized {
+                scanout,
+                width,
+                height,
+                millimetres,
+            } => {
+                let monitor = monitor(width, height, millimetres);
+                let device = {
+                    let mut inner = self.lock();
+                    let Some(known) = inner.monitors.get_mut(scanout) else {
+                        return;
+                    };
+                    *known = monitor;
+                    inner.device.upgrade()
+                };
+                if let Some(device) = device {
+                    // The display has no more scanouts than the device, whose numbers are 32 bits wide.
+                    device.set_monitor(scanout as u32, monitor);
+                }
+            }
+            DisplayEvent::FlushDone(token) => {
+                let device = {
+                    let inner = self.lock();
+                    inner.session.unmark(token).zip(inner.device.upgrade())
+                };
+                if let Some((token, device)) = device {
+                    device.flush_done(token);
+                }
+            }
+            DisplayEvent::CloseRequested { scanout } => {
+                log::info!("the window of scanout {scanout} was closed");
+            }
+            // The display may learn to tell more than the device can use.
+            _ => {}
+        }
+    }
+}
+
+fn monitor(width: u32, height: u32, (width_mm, height_mm): (u32, u32)) -> Monitor {
+    Monitor {
+        connected: true,
+        width,
+        height,
+        refresh_mhz: REFRESH_MHZ,
+        width_mm,
+        height_mm,
+    }
+}
+
+impl Controls for State {
+    fn screenshot(&self, scanout: u32, file: &Path) -> Result<(), String> {
+        self.display()?
+            .screenshot(scanout as usize, file)
+            .map_err(|error| error.to_string())
+    }
+
+    fn resize(&self, scanout: u32, size: Size) -> Result<(), String> {
+        self.display()?
+            .request_resize(scanout as usize, size.width, size.height)
+            .map_err(|error| error.to_string())
+    }
+
+    fn status(&self) -> String {
+        let inner = self.lock();
+        let monitors: Vec<_> = inner
+            .monitors
+            .iter()
+            .map(|monitor| serde_json::json!({"width": monitor.width, "height": monitor.height}))
+            .collect();
+        let connected = inner.device.strong_count() > 0;
+        serde_json::json!({"vm_connected": connected, "monitors": monitors}).to_string()
+    }
+
+    fn quit(&self) {
+        self.stop.shutdown();
+        if let Some(display) = &self.lock().display {
+            display.quit();
+        }
+    }
+}
+
+impl State {
+    /// The windows, for what only they can do.
+    fn display(&self) -> Result<DisplayHandle, String> {
+        self.lock().display.clone().ok_or_else(|| match self.mode {
+            DisplayMode::Qemu => "QEMU shows the screen (--display=qemu): ask QEMU".to_owned(),
+            DisplayMode::Window | DisplayMode::Headless => {
+                "the windows are not open yet".to_owned()
+            }
+        })
+    }
+}

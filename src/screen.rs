@@ -1,0 +1,214 @@
+//! Joins the device's scanouts to Hesper's windows: the device's [`ScanoutSink`] on a [`DisplayHandle`].
+//!
+//! Both sides have their own plain types; this is the one place that knows both.
+
+use std::ptr::NonNull;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use hesper_display as display;
+use hesper_display::{DisplayError, DisplayHandle};
+use hesper_vhost::screen::{
+    CURSOR_SIZE, CursorImage, FlushState, FlushToken, Picture, PixelFormat, PixelMemory, Rect,
+    ScanoutId, ScanoutSink,
+};
+
+/// The windows, as one device sees them.
+pub(crate) struct WindowScreen {
+    display: DisplayHandle,
+    session: Session,
+    /// The display tells memories apart by their `Arc`, and imports each into the GPU once: a guest that flips
+    /// between pictures must get the same `Arc` again. Ends with the next picture after its memory's other
+    /// owners let go.
+    known: Mutex<Vec<Arc<Pages>>>,
+    /// The hot spot of each scanout's cursor: the device places the image's corner, the display its hot spot.
+    hot_spots: Mutex<[(i32, i32); display::MAX_SCANOUTS]>,
+}
+
+/// Numbers the devices of this process, so that a late answer for one is not taken for an answer for the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Session(u16);
+
+/// Bits of a display token that hold the device's token; the session stands above.
+const TOKEN_BITS: u32 = 48;
+
+impl Session {
+    /// The first device.
+    pub(crate) const FIRST: Self = Self(0);
+
+    /// The device after this one.
+    pub(crate) fn next(self) -> Self {
+        Self(self.0.wrapping_add(1))
+    }
+
+    fn mark(self, token: FlushToken) -> display::FlushToken {
+        // A device would need 2^48 flushes to get into the session's bits.
+        display::FlushToken(token.0 | (u64::from(self.0) << TOKEN_BITS))
+    }
+
+    /// The device's token, if it is one of this session.
+    pub(crate) fn unmark(self, token: display::FlushToken) -> Option<FlushToken> {
+        (token.0 >> TOKEN_BITS == u64::from(self.0))
+            .then_some(FlushToken(token.0 & ((1 << TOKEN_BITS) - 1)))
+    }
+}
+
+impl WindowScreen {
+    pub(crate) fn new(display: DisplayHandle, session: Session) -> Self {
+        Self {
+            display,
+            session,
+            known: Mutex::default(),
+            hot_spots: Mutex::default(),
+        }
+    }
+
+    fn hot_spots(&self) -> MutexGuard<'_, [(i32, i32); display::MAX_SCANOUTS]> {
+        self.hot_spots
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The display's view of `memory`, the same one for the same memory.
+    fn pages(&self, memory: &Arc<dyn PixelMemory>) -> Arc<Pages> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|pages| Arc::strong_count(&pages.0) > 1 || Arc::ptr_eq(&pages.0, memory));
+        if let Some(pages) = known.iter().find(|pages| Arc::ptr_eq(&pages.0, memory)) {
+            return Arc::clone(pages);
+        }
+        let pages = Arc::new(Pages(Arc::clone(memory)));
+        known.push(Arc::clone(&pages));
+        pages
+    }
+
+    fn show(&self, scanout: usize, picture: Option<&Picture>) -> Result<(), DisplayError> {
+        let Some(picture) = picture else {
+            self.known
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clear();
+            return self.display.set_scanout(scanout, None);
+        };
+        let layout = display::PictureLayout {
+            offset: picture.offset,
+            stride: picture.stride,
+            width: picture.width,
+            height: picture.height,
+            format: format(picture.format),
+        };
+        let picture = display::Picture::new(self.pages(&picture.memory), layout)?;
+        self.display.set_scanout(scanout, Some(picture))
+    }
+}
+
+impl ScanoutSink for WindowScreen {
+    fn set_scanout(&self, scanout: ScanoutId, picture: Option<&Picture>) {
+        report(self.show(scanout as usize, picture));
+    }
+
+    fn flush(&self, scanout: ScanoutId, damage: Rect, done: Option<FlushToken>) -> FlushState {
+        let Rect {
+            x,
+            y,
+            width,
+            height,
+        } = damage;
+        let damage = display::Rect {
+            x,
+            y,
+            width,
+            height,
+        };
+        let token = done.map(|token| self.session.mark(token));
+        match self.display.flush(scanout as usize, damage, token) {
+            Ok(()) if done.is_some() => FlushState::Pending,
+            result => {
+                report(result);
+                FlushState::Done
+            }
+        }
+    }
+
+    fn set_cursor(&self, scanout: ScanoutId, cursor: Option<&CursorImage>, x: u32, y: u32) {
+        let image = cursor.map(|cursor| {
+            // Of any 32 bits that a guest may send, only a place inside the image makes sense.
+            let hot = (
+                cursor.hot_x.min(CURSOR_SIZE - 1),
+                cursor.hot_y.min(CURSOR_SIZE - 1),
+            );
+            if let Some(known) = self.hot_spots().get_mut(scanout as usize) {
+                *known = (hot.0.cast_signed(), hot.1.cast_signed());
+            }
+            let size = (CURSOR_SIZE, CURSOR_SIZE);
+            display::Cursor::new(size, hot, format(cursor.format), &*cursor.pixels)
+        });
+        match image.transpose() {
+            Ok(image) => report(self.display.set_cursor(scanout as usize, image)),
+            Err(error) => report(Err(error)),
+        }
+        self.move_cursor(scanout, x, y);
+    }
+
+    fn move_cursor(&self, scanout: ScanoutId, x: u32, y: u32) {
+        let hot = self.hot_spots().get(scanout as usize).copied();
+        let (hot_x, hot_y) = hot.unwrap_or_default();
+        let x = x.cast_signed().saturating_add(hot_x);
+        let y = y.cast_signed().saturating_add(hot_y);
+        report(self.display.move_cursor(scanout as usize, x, y));
+    }
+}
+
+/// A device's memory as the display takes it.
+struct Pages(Arc<dyn PixelMemory>);
+
+// SAFETY: the device's `PixelMemory` promises what the display's asks for: the mapping stays readable at its
+// address as long as the value lives, and this one keeps the value alive.
+unsafe impl display::PixelMemory for Pages {
+    fn size(&self) -> usize {
+        self.0.host_pages().1
+    }
+
+    fn host_pages(&self) -> Option<NonNull<[u8]>> {
+        let (address, size) = self.0.host_pages();
+        let address = NonNull::new(address.cast_mut())?;
+        Some(NonNull::slice_from_raw_parts(address, size))
+    }
+
+    fn read(&self, offset: usize, into: &mut [u8]) {
+        self.0.read(offset, into);
+    }
+}
+
+fn format(format: PixelFormat) -> display::PixelFormat {
+    match format {
+        PixelFormat::B8G8R8A8 => display::PixelFormat::B8G8R8A8,
+        PixelFormat::B8G8R8X8 => display::PixelFormat::B8G8R8X8,
+        PixelFormat::A8R8G8B8 => display::PixelFormat::A8R8G8B8,
+        PixelFormat::X8R8G8B8 => display::PixelFormat::X8R8G8B8,
+        PixelFormat::R8G8B8A8 => display::PixelFormat::R8G8B8A8,
+        PixelFormat::X8B8G8R8 => display::PixelFormat::X8B8G8R8,
+        PixelFormat::A8B8G8R8 => display::PixelFormat::A8B8G8R8,
+        PixelFormat::R8G8B8X8 => display::PixelFormat::R8G8B8X8,
+    }
+}
+
+/// The device has checked what the guest sent, so an error here is a bug or a display that is closing.
+fn report(result: Result<(), DisplayError>) {
+    match result {
+        Ok(()) | Err(DisplayError::Closed) => {}
+        Err(error) => log::warn!("the display refuses: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_of_another_device_is_not_taken() {
+        let (old, new) = (Session::FIRST, Session::FIRST.next());
+        let token = old.mark(FlushToken(7));
+        assert_eq!(old.unmark(token), Some(FlushToken(7)));
+        assert_eq!(new.unmark(token), None);
+        assert_eq!(Session(u16::MAX).next(), Session::FIRST);
+    }
+}

@@ -1,0 +1,209 @@
+//! Joins the device to the Venus renderer: the device's [`Renderer`] on a [`hesper_venus::Renderer`].
+//!
+//! Both sides have their own plain types, alike in shape; this is the one place that knows both.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use hesper_venus as venus;
+use hesper_venus::{ContextEvents, SharedMemory};
+use hesper_vhost::renderer::{
+    Blob, BlobKind, BlobRequest, CapsetInfo, Completions, Context, ContextId, MapCaching, Renderer,
+    RendererError, ResourceId,
+};
+use hesper_vhost::screen::PixelMemory;
+
+/// `VIRTIO_GPU_CAPSET_VENUS`.
+const CAPSET_VENUS: u32 = 4;
+/// The only version of that capability set.
+const VERSION: u32 = 0;
+/// Its size in bytes.
+const CAPSET_SIZE: u32 = 160;
+
+/// How long contexts may take to end when the program does.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Waits until the contexts of `renderer`, all dropped, have ended: they end on threads of their own, and a driver
+/// that is still called while the process exits under it may crash.
+pub(crate) fn settle(renderer: &venus::Renderer) {
+    let until = Instant::now() + GRACE;
+    while renderer.counters().contexts > 0 {
+        if Instant::now() > until {
+            log::warn!("contexts are still busy after {GRACE:?} and are abandoned");
+            return;
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// The Venus renderer, as a device sees it.
+pub(crate) struct VenusRenderer {
+    renderer: Arc<venus::Renderer>,
+    capsets: [CapsetInfo; 1],
+}
+
+impl VenusRenderer {
+    pub(crate) fn new(renderer: Arc<venus::Renderer>) -> Self {
+        let capset = CapsetInfo {
+            id: CAPSET_VENUS,
+            max_version: VERSION,
+            max_size: CAPSET_SIZE,
+        };
+        Self {
+            renderer,
+            capsets: [capset],
+        }
+    }
+
+    /// See [`settle`].
+    pub(crate) fn settle(&self) {
+        settle(&self.renderer);
+    }
+}
+
+impl Renderer for VenusRenderer {
+    fn capsets(&self) -> &[CapsetInfo] {
+        &self.capsets
+    }
+
+    fn capset(&self, id: u32, version: u32) -> Option<Vec<u8>> {
+        (id == CAPSET_VENUS && version == VERSION).then(|| self.renderer.capset().to_vec())
+    }
+
+    fn create_context(
+        &self,
+        id: ContextId,
+        _capset: u32,
+        name: &str,
+        completions: Arc<dyn Completions>,
+    ) -> Result<Box<dyn Context>, RendererError> {
+        let events = Arc::new(Events {
+            context: id,
+            completions,
+        });
+        match self.renderer.create_context(id, name, events) {
+            Ok(context) => Ok(Box::new(VenusContext(context))),
+            Err(error) => Err(RendererError::OutOfMemory(error.to_string())),
+        }
+    }
+}
+
+/// One guest context.
+struct VenusContext(venus::Context);
+
+impl Context for VenusContext {
+    fn submit(&self, commands: Vec<u8>) {
+        self.0.submit(commands);
+    }
+
+    fn fence(&self, ring: u8, fence: u64) {
+        self.0.fence(ring, fence);
+    }
+
+    fn create_blob(&self, resource: ResourceId, request: BlobRequest) {
+        let BlobRequest {
+            kind,
+            blob_id,
+            size,
+            mappable,
+            shareable,
+            cross_device,
+        } = request;
+        match kind {
+            // Guest pages as a shadow add nothing: guest and host share the memory itself.
+            BlobKind::Host3d | BlobKind::Host3dGuest => {
+                let request = venus::BlobRequest {
+                    blob_id,
+                    size,
+                    mappable,
+                    shareable,
+                    cross_device,
+                };
+                self.0.create_blob(resource, request);
+            }
+        }
+    }
+
+    fn attach_resource(&self, resource: ResourceId, blob: &Blob) {
+        let origin = blob
+            .origin
+            .clone()
+            .and_then(|origin| origin.downcast::<Origin>().ok());
+        match origin {
+            Some(origin) => self.0.attach_resource(resource, &origin.0),
+            // A 2D resource or a blob in guest memory: the guest's driver attaches every resource it makes, and a Venus
+            // context that names this one in a command is told that there is none.
+            None => log::debug!("resource {resource} has no memory that Venus can name"),
+        }
+    }
+
+    fn detach_resource(&self, resource: ResourceId) {
+        self.0.detach_resource(resource);
+    }
+}
+
+/// A blob of this renderer, found again when it is attached to another context.
+struct Origin(venus::Blob);
+
+/// What a context of the renderer reports, told to the device.
+struct Events {
+    context: ContextId,
+    completions: Arc<dyn Completions>,
+}
+
+impl ContextEvents for Events {
+    fn fence_retired(&self, ring: u8, fence: u64) {
+        self.completions.fence_retired(self.context, ring, fence);
+    }
+
+    fn blob_created(&self, resource: u32, result: Result<venus::Blob, venus::BlobError>) {
+        let result = result.map(device_blob).map_err(|error| match error {
+            venus::BlobError::Invalid(what) => RendererError::Invalid(what),
+            venus::BlobError::OutOfMemory(what) => RendererError::OutOfMemory(what),
+            venus::BlobError::Lost(what) => RendererError::ContextLost(what),
+        });
+        self.completions
+            .blob_created(self.context, resource, result);
+    }
+
+    fn lost(&self, reason: &str) {
+        log::error!("context {} is lost: {reason}", self.context);
+    }
+}
+
+fn device_blob(blob: venus::Blob) -> Blob {
+    let memory = &blob.memory;
+    Blob {
+        fd: Some(memory.shared_fd()),
+        fd_offset: memory.fd_offset(),
+        // The memory is mapped into this process, so its size fits.
+        size: memory.len() as u64,
+        caching: match blob.caching {
+            venus::Caching::Cached => MapCaching::Cached,
+            venus::Caching::WriteCombining => MapCaching::WriteCombining,
+        },
+        pixels: Some(Arc::new(BlobPixels(Arc::clone(memory)))),
+        origin: Some(Arc::new(Origin(blob)) as Arc<dyn Any + Send + Sync>),
+    }
+}
+
+/// A blob's memory as a screen reads it.
+struct BlobPixels(Arc<SharedMemory>);
+
+// SAFETY: a `SharedMemory` is one mapping of whole pages that lives, at its address, as long as the value.
+unsafe impl PixelMemory for BlobPixels {
+    fn host_pages(&self) -> (*const u8, usize) {
+        (self.0.as_ptr(), self.0.len())
+    }
+
+    fn read(&self, offset: usize, into: &mut [u8]) {
+        let there = self.0.len().saturating_sub(offset).min(into.len());
+        let (inside, outside) = into.split_at_mut(there);
+        outside.fill(0);
+        if self.0.read(offset, inside).is_none() {
+            inside.fill(0);
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! The vtest front end: Mesa's Venus driver on this machine (or in a container) over a unix socket, without a VM.
+//!
+//! ```text
+//! hesper vtest --socket-path /run/user/1000/vtest.sock
+//! VN_DEBUG=vtest VTEST_SOCKET_NAME=/run/user/1000/vtest.sock VK_DRIVER_FILES=…/virtio_icd.json vulkaninfo
+//! ```
+//!
+//! Every connection is a client of its own, with one Venus context and one thread; what it does wrong ends it
+//! alone, with one line in the log. The protocol is the one of Mesa's and virglrenderer's vtest, versions 3 and
+//! 4, as far as Venus uses it: of version 4's additions (drm-sync objects, resource export) it uses nothing, and
+//! a client that asks for them is told so by being ended.
+//!
+//! | file | what it knows |
+//! |---|---|
+//! | [`wire`] | commands: numbers, layouts, allowed sizes |
+//! | [`connection`] | the socket: buffered reading, replies, descriptors |
+//! | [`client`] | what each command does |
+//! | [`sync`] | synchronisation objects, fences and waits of a client |
+//! | [`backend`] | what is asked of a renderer, so that tests can have a false one |
+//! | [`platform`] | descriptors that become readable; the limit on descriptors |
+//!
+//! The hard thing is that the protocol has no way to refuse: a client reads a reply that must come. Where the
+//! client has a way to cope (memory that cannot be mapped) it gets what leads it there; else it is ended.
+
+mod backend;
+mod client;
+mod connection;
+mod platform;
+mod sync;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+use std::io;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+pub(crate) use backend::Backend;
+use client::Client;
+
+/// Clients at one time. Each has a handful of threads and descriptors.
+const MAX_CLIENTS: usize = 256;
+
+/// How long clients may take to end when the program does.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Why the server could not start or go on.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum VtestError {
+    /// The socket cannot be made.
+    #[error("--socket-path={path}: {source}")]
+    Socket {
+        /// The path asked for.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The system refused something.
+    #[error("cannot {what}: {source}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// The cause.
+        source: io::Error,
+    },
+}
+
+/// Serves clients on a new socket at `path` until SIGTERM or SIGINT; the socket is removed at the end.
+///
+/// # Errors
+/// When the socket cannot be made, or no connection can be accepted any more.
+pub(crate) fn run(path: &Path, backend: Arc<dyn Backend>) -> Result<(), VtestError> {
+    let system = |what| move |source| VtestError::System { what, source };
+    let (stopped, stop) = UnixStream::pair().map_err(system("make a socket pair"))?;
+    for signal in [SIGTERM, SIGINT] {
+        let stop = stop.try_clone().map_err(system("copy a descriptor"))?;
+        signal_hook::low_level::pipe::register(signal, stop).map_err(system("handle signals"))?;
+    }
+    platform::raise_descriptor_limit();
+    let listener = crate::socket::bind_private(path).map_err(|source| VtestError::Socket {
+        path: path.to_owned(),
+        source,
+    })?;
+    log::info!("vtest clients are served on {}", path.display());
+    let served = serve(&listener, &backend, &stopped);
+    if let Err(error) = std::fs::remove_file(path) {
+        log::warn!("{}: cannot be removed: {error}", path.display());
+    }
+    served
+}
+
+/// A client and the thread that serves it.
+struct Served {
+    client: Arc<Client>,
+    thread: JoinHandle<()>,
+}
+
+/// Serves clients of `listener` until something can be read from `stopped`.
+///
+/// # Errors
+/// When the system cannot wait for connections.
+fn serve(
+    listener: &UnixListener,
+    backend: &Arc<dyn Backend>,
+    stopped: &UnixStream,
+) -> Result<(), VtestError> {
+    let system = |what| move |source| VtestError::System { what, source };
+    // A connection that is gone before it is accepted must not block the loop.
+    listener
+        .set_nonblocking(true)
+        .map_err(system("set a socket up"))?;
+    let mut all: Vec<Served> = Vec::new();
+    let mut next_id = 1;
+    loop {
+        let mut ready = [
+            PollFd::new(listener, PollFlags::IN),
+            PollFd::new(stopped, PollFlags::IN),
+        ];
+        match poll(&mut ready, None) {
+            Ok(_) => {}
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(error) => return Err(system("wait for connections")(error.into())),
+        }
+        let [_, stop] = &ready;
+        if !stop.revents().is_empty() {
+            break;
+        }
+        reap(&mut all);
+        match listener.accept() {
+            Ok((stream, _)) => match welcome(stream, next_id, backend, all.len()) {
+                Ok(served) => {
+                    all.push(served);
+                    next_id += 1;
+                }
+                Err(error) => log::warn!("a vtest client is turned away: {error}"),
+            },
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => {
+                log::warn!("a vtest client cannot be accepted: {error}");
+                // Out of descriptors, most likely: the connection stays, and trying again at once would spin.
+                thread::sleep(Duration::from_millis(50));
+            }
+        }
+    }
+    reap(&mut all);
+    log::info!("vtest ends with {} clients", all.len());
+    end(all);
+    Ok(())
+}
+
+fn welcome(
+    stream: UnixStream,
+    id: u32,
+    backend: &Arc<dyn Backend>,
+    count: usize,
+) -> io::Result<Served> {
+    if count >= MAX_CLIENTS {
+        return Err(io::Error::other(format!(
+            "there are {MAX_CLIENTS} already; end one first"
+        )));
+    }
+    // Some systems let an accepted socket inherit this from the listener.
+    stream.set_nonblocking(false)?;
+    let client = Arc::new(Client::new(id, stream, Arc::clone(backend))?);
+    let serving = Arc::clone(&client);
+    let thread = thread::Builder::new()
+        .name(format!("vtest-{id}"))
+        .spawn(move || serving.serve())?;
+    Ok(Served { client, thread })
+}
+
+/// Forgets the clients that have gone.
+fn reap(all: &mut Vec<Served>) {
+    for served in all.extract_if(.., |served| served.thread.is_finished()) {
+        if served.thread.join().is_err() {
+            log::error!("the thread of a vtest client panicked; this is a bug, please report it");
+        }
+    }
+}
+
+/// Ends all clients and waits for their threads, but not forever.
+fn end(mut all: Vec<Served>) {
+    for served in &all {
+        served.client.hang_up("Hesper ends");
+    }
+    let until = Instant::now() + GRACE;
+    while all.iter().any(|served| !served.thread.is_finished()) && Instant::now() < until {
+        thread::sleep(Duration::from_millis(2));
+    }
+    reap(&mut all);
+    if !all.is_empty() {
+        log::warn!(
+            "{} vtest clients do not end within {GRACE:?} and are abandoned",
+            all.len()
+        );
+    }
+}
