@@ -1,0 +1,63 @@
+//! The cases, one module a subject. Each is a function on a device of its own that ends in an
+//! [`crate::outcome::Outcome`].
+
+use std::ffi::CStr;
+
+use crate::gpu::Gpu;
+use crate::outcome::Outcome;
+
+mod compute;
+mod copies;
+mod descriptors;
+mod device;
+mod drawing;
+mod events;
+mod fences;
+mod memory;
+mod pipelines;
+mod queries;
+mod queues;
+mod semaphores;
+mod sparse;
+mod synchronization2;
+mod threads;
+
+/// One case.
+pub(crate) struct Case {
+    /// Its name on the command line and in the results.
+    pub(crate) name: &'static str,
+    /// What it does.
+    pub(crate) run: fn(&Gpu<'_>) -> Outcome,
+}
+
+const fn case(name: &'static str, run: fn(&Gpu<'_>) -> Outcome) -> Case {
+    Case { name, run }
+}
+
+/// Every case, in the order in which `all` runs them.
+pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
+    [
+        device::CASES,
+        fences::CASES,
+        semaphores::CASES,
+        events::CASES,
+        synchronization2::CASES,
+        queries::CASES,
+        queues::CASES,
+        memory::CASES,
+        copies::CASES,
+        compute::CASES,
+        drawing::CASES,
+        descriptors::CASES,
+        pipelines::CASES,
+        sparse::CASES,
+        threads::CASES,
+    ]
+    .into_iter()
+    .flatten()
+}
+
+/// The name of an extension, for a skip.
+fn named(extension: &CStr) -> &str {
+    extension.to_str().unwrap_or("extension")
+}

@@ -1,0 +1,124 @@
+//! Eight threads at once.
+
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+use ash::vk;
+
+use super::{Case, case};
+use crate::gpu::Gpu;
+use crate::outcome::{Outcome, Stop, equal, fail, need};
+use crate::resources::ANY_USE;
+use crate::shaders::scramble;
+
+pub(super) const CASES: &[Case] = &[
+    case("threads-record-and-submit", record_and_submit),
+    case("threads-make-and-destroy", make_and_destroy),
+    case("threads-wait", wait),
+];
+
+const THREADS: u32 = 8;
+
+/// Runs `body` on eight threads, each with its number; the first failure is the result.
+fn all(body: impl Fn(u32) -> Result<(), Stop> + Sync) -> Outcome {
+    thread::scope(|scope| {
+        let body = &body;
+        let threads: Vec<_> = (0..THREADS)
+            .map(|number| scope.spawn(move || body(number)))
+            .collect();
+        let ends: Vec<_> = threads
+            .into_iter()
+            .map(thread::ScopedJoinHandle::join)
+            .collect();
+        for end in ends {
+            end.map_err(|_| fail("a thread panicked"))??;
+        }
+        Ok(String::new())
+    })
+}
+
+fn record_and_submit(gpu: &Gpu<'_>) -> Outcome {
+    let program = gpu.scrambler([64, 2])?;
+    let queue = Mutex::new(gpu.queue);
+    all(|number| {
+        let buffer = gpu.buffer(512)?;
+        let set = gpu.storage_set(&program, &[buffer.handle])?;
+        let pool = gpu.pool(gpu.family)?;
+        let commands = gpu.command_buffers(pool, vk::CommandBufferLevel::PRIMARY, 1)?;
+        let fence = gpu.fence(false)?;
+        let mut expected = 0;
+        for round in 0..30 {
+            let seed = number * 1000 + round;
+            let once = vk::CommandBufferUsageFlags::ONE_TIME_SUBMIT;
+            gpu.record_into(commands[0], once, |commands| {
+                for step in 0..4 {
+                    gpu.dispatch(commands, &program, set, &[512, seed + step], [8, 1]);
+                }
+            })?;
+            let submit = vk::SubmitInfo::default().command_buffers(&commands);
+            {
+                let queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
+                // SAFETY: all handles are of this device; the lock serialises use of the queue.
+                unsafe { gpu.queue_submit(*queue, &[submit], fence) }?;
+            }
+            gpu.wait(fence)?;
+            // SAFETY: the fence is not in use.
+            unsafe { gpu.reset_fences(&[fence]) }?;
+            expected = (0..4).fold(expected, |word, step| scramble(word, seed + step, 2));
+            equal("the first word", buffer.read(0), expected)?;
+            equal("the last word", buffer.read(511), expected)?;
+        }
+        Ok(())
+    })
+}
+
+fn make_and_destroy(gpu: &Gpu<'_>) -> Outcome {
+    all(|number| {
+        for round in 0..200 {
+            let size = u64::from(64 + number * 100 + round);
+            let info = vk::BufferCreateInfo::default().size(size).usage(ANY_USE);
+            // SAFETY: everything made here is destroyed here, by the same thread, and never used.
+            unsafe {
+                let buffer = gpu.create_buffer(&info, None)?;
+                let needs = gpu.get_buffer_memory_requirements(buffer);
+                let sampler = gpu.create_sampler(&Default::default(), None)?;
+                let fence = gpu.create_fence(&Default::default(), None)?;
+                gpu.destroy_buffer(buffer, None);
+                gpu.destroy_fence(fence, None);
+                gpu.destroy_sampler(sampler, None);
+                equal(
+                    "whether the memory is large enough",
+                    needs.size >= size,
+                    true,
+                )?;
+            }
+        }
+        Ok(())
+    })
+}
+
+fn wait(gpu: &Gpu<'_>) -> Outcome {
+    // All threads wait for one fence, whose submission waits for one of them.
+    need(
+        "timelineSemaphore",
+        gpu.features.v12.timeline_semaphore != 0,
+    )?;
+    let (gate, fence) = (gpu.timeline(0)?, gpu.fence(false)?);
+    let (gates, values, stages) = ([gate], [1], [vk::PipelineStageFlags::ALL_COMMANDS]);
+    let mut timeline = vk::TimelineSemaphoreSubmitInfo::default().wait_semaphore_values(&values);
+    let submit = vk::SubmitInfo::default()
+        .wait_semaphores(&gates)
+        .wait_dst_stage_mask(&stages)
+        .push_next(&mut timeline);
+    // SAFETY: all handles are of this device.
+    unsafe { gpu.queue_submit(gpu.queue, &[submit], fence) }?;
+    all(|number| {
+        if number == 0 {
+            thread::sleep(std::time::Duration::from_millis(20));
+            let signal = vk::SemaphoreSignalInfo::default().semaphore(gate).value(1);
+            // SAFETY: the semaphore is a timeline of this device, at 0.
+            unsafe { gpu.signal_semaphore(&signal) }?;
+        }
+        gpu.wait(fence)
+    })
+}

@@ -1,0 +1,179 @@
+//! Recording and submitting: command buffers, barriers, fences and semaphores on a [`Gpu`].
+
+use ash::vk;
+
+use crate::gpu::Gpu;
+use crate::outcome::Stop;
+use crate::resources::Image;
+
+/// How long a wait that must succeed may take, in nanoseconds. Emulated guests are slow.
+pub(crate) const LONG: u64 = 30_000_000_000;
+
+impl Gpu<'_> {
+    /// A command pool for `family`, whose buffers can be reset.
+    pub(crate) fn pool(&self, family: u32) -> Result<vk::CommandPool, Stop> {
+        let info = vk::CommandPoolCreateInfo::default()
+            .queue_family_index(family)
+            .flags(vk::CommandPoolCreateFlags::RESET_COMMAND_BUFFER);
+        // SAFETY: the device is alive, `info` holds no pointers.
+        let pool = unsafe { self.create_command_pool(&info, None) }?;
+        Ok(self.own(pool, ash::Device::destroy_command_pool))
+    }
+
+    /// Command buffers of `pool`, freed with it.
+    pub(crate) fn command_buffers(
+        &self,
+        pool: vk::CommandPool,
+        level: vk::CommandBufferLevel,
+        count: u32,
+    ) -> Result<Vec<vk::CommandBuffer>, Stop> {
+        let info = vk::CommandBufferAllocateInfo::default()
+            .command_pool(pool)
+            .level(level)
+            .command_buffer_count(count);
+        // SAFETY: the pool is alive.
+        Ok(unsafe { self.allocate_command_buffers(&info) }?)
+    }
+
+    /// Records `body` into `commands`, a primary command buffer that is not in use.
+    pub(crate) fn record_into(
+        &self,
+        commands: vk::CommandBuffer,
+        usage: vk::CommandBufferUsageFlags,
+        body: impl FnOnce(vk::CommandBuffer),
+    ) -> Result<(), Stop> {
+        let info = vk::CommandBufferBeginInfo::default().flags(usage);
+        // SAFETY: the command buffer is of this device and not in use.
+        unsafe { self.begin_command_buffer(commands, &info) }?;
+        body(commands);
+        // SAFETY: recording was begun above.
+        Ok(unsafe { self.end_command_buffer(commands) }?)
+    }
+
+    /// A new command buffer of the main family with what `body` records, to be submitted any number of times.
+    pub(crate) fn record(
+        &self,
+        body: impl FnOnce(vk::CommandBuffer),
+    ) -> Result<vk::CommandBuffer, Stop> {
+        let pool = self.pool(self.family)?;
+        let commands = self.command_buffers(pool, vk::CommandBufferLevel::PRIMARY, 1)?[0];
+        self.record_into(
+            commands,
+            vk::CommandBufferUsageFlags::SIMULTANEOUS_USE,
+            body,
+        )?;
+        Ok(commands)
+    }
+
+    /// Records, submits to the main queue and waits.
+    pub(crate) fn run(&self, body: impl FnOnce(vk::CommandBuffer)) -> Result<(), Stop> {
+        let commands = self.record(body)?;
+        let fence = self.fence(false)?;
+        self.submit(&[commands], fence)?;
+        self.wait(fence)
+    }
+
+    /// A fence.
+    pub(crate) fn fence(&self, signalled: bool) -> Result<vk::Fence, Stop> {
+        let flags = match signalled {
+            true => vk::FenceCreateFlags::SIGNALED,
+            false => vk::FenceCreateFlags::empty(),
+        };
+        let info = vk::FenceCreateInfo::default().flags(flags);
+        // SAFETY: the device is alive, `info` holds no pointers.
+        let fence = unsafe { self.create_fence(&info, None) }?;
+        Ok(self.own(fence, ash::Device::destroy_fence))
+    }
+
+    /// A binary semaphore.
+    pub(crate) fn semaphore(&self) -> Result<vk::Semaphore, Stop> {
+        // SAFETY: the device is alive.
+        let semaphore = unsafe { self.create_semaphore(&Default::default(), None) }?;
+        Ok(self.own(semaphore, ash::Device::destroy_semaphore))
+    }
+
+    /// A timeline semaphore at `value`.
+    pub(crate) fn timeline(&self, value: u64) -> Result<vk::Semaphore, Stop> {
+        let mut kind = vk::SemaphoreTypeCreateInfo::default()
+            .semaphore_type(vk::SemaphoreType::TIMELINE)
+            .initial_value(value);
+        let info = vk::SemaphoreCreateInfo::default().push_next(&mut kind);
+        // SAFETY: the device is alive, the chain lives on this stack frame.
+        let semaphore = unsafe { self.create_semaphore(&info, None) }?;
+        Ok(self.own(semaphore, ash::Device::destroy_semaphore))
+    }
+
+    /// Submits to the main queue.
+    pub(crate) fn submit(
+        &self,
+        commands: &[vk::CommandBuffer],
+        fence: vk::Fence,
+    ) -> Result<(), Stop> {
+        let submit = vk::SubmitInfo::default().command_buffers(commands);
+        // SAFETY: command buffers and fence are of this device; the queue is used by one thread.
+        Ok(unsafe { self.queue_submit(self.queue, &[submit], fence) }?)
+    }
+
+    /// Waits for a fence.
+    pub(crate) fn wait(&self, fence: vk::Fence) -> Result<(), Stop> {
+        // SAFETY: the fence is of this device.
+        Ok(unsafe { self.wait_for_fences(&[fence], true, LONG) }?)
+    }
+
+    /// Everything before is done and visible, to the CPU too, before anything after begins.
+    pub(crate) fn barrier(&self, commands: vk::CommandBuffer) {
+        let barrier = vk::MemoryBarrier::default()
+            .src_access_mask(vk::AccessFlags::MEMORY_READ | vk::AccessFlags::MEMORY_WRITE)
+            .dst_access_mask(
+                vk::AccessFlags::MEMORY_READ
+                    | vk::AccessFlags::MEMORY_WRITE
+                    | vk::AccessFlags::HOST_READ,
+            );
+        let all = vk::PipelineStageFlags::ALL_COMMANDS;
+        // SAFETY: the command buffer is recording.
+        unsafe {
+            self.cmd_pipeline_barrier(
+                commands,
+                all,
+                all | vk::PipelineStageFlags::HOST,
+                vk::DependencyFlags::empty(),
+                &[barrier],
+                &[],
+                &[],
+            );
+        }
+    }
+
+    /// Takes all of an image from one layout to another, with the effect of [`Gpu::barrier`].
+    pub(crate) fn transition(
+        &self,
+        commands: vk::CommandBuffer,
+        image: &Image,
+        from: vk::ImageLayout,
+        to: vk::ImageLayout,
+    ) {
+        let access = vk::AccessFlags::MEMORY_READ | vk::AccessFlags::MEMORY_WRITE;
+        let barrier = vk::ImageMemoryBarrier::default()
+            .src_access_mask(access)
+            .dst_access_mask(access)
+            .old_layout(from)
+            .new_layout(to)
+            .src_queue_family_index(vk::QUEUE_FAMILY_IGNORED)
+            .dst_queue_family_index(vk::QUEUE_FAMILY_IGNORED)
+            .image(image.handle)
+            .subresource_range(image.kind.whole());
+        let all = vk::PipelineStageFlags::ALL_COMMANDS;
+        // SAFETY: the command buffer is recording and the image is of this device.
+        unsafe {
+            self.cmd_pipeline_barrier(
+                commands,
+                all,
+                all,
+                vk::DependencyFlags::empty(),
+                &[],
+                &[],
+                &[barrier],
+            );
+        }
+    }
+}

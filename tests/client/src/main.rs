@@ -1,0 +1,206 @@
+//! The Vulkan program that Hesper's tests run natively, over vtest and in guests:
+//!
+//! ```text
+//! hesper-test-client list                       names of all cases and benchmarks
+//! hesper-test-client [--gpu N] run NAME…|all    one line a case: ok NAME DETAILS | FAIL NAME REASON | skip NAME REASON
+//! hesper-test-client [--gpu N] bench NAME…|all  one line a benchmark: bench NAME µs cpu µs
+//! ```
+//!
+//! The lines of `run` hold nothing that depends on time, place or machine: over the same driver they must be
+//! equal natively and through Hesper, and `diff` of both outputs is the comparison. A benchmark's two numbers
+//! are microseconds an operation: elapsed, and of CPU time in this process.
+//!
+//! Exit status: 0, or 1 when a case failed, or 2 for a wrong command line. A case that does not end is given
+//! up after a time; then the program ends at once with status 1.
+#![allow(
+    clippy::indexing_slicing,
+    reason = "an index out of range ends a test program, as it should"
+)]
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+mod bench;
+mod cases;
+mod commands;
+mod compute;
+mod drawing;
+mod gpu;
+mod outcome;
+mod resources;
+mod shaders;
+
+use gpu::{Gpu, Host};
+use outcome::Stop;
+
+/// How long one case or benchmark may take. An emulated guest is slow.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+const USAGE: &str =
+    "usage: hesper-test-client list | [--gpu N] run NAME…|all | [--gpu N] bench NAME…|all";
+
+fn main() -> ExitCode {
+    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
+    let mut index = 0;
+    if arguments.first().is_some_and(|first| first == "--gpu") {
+        let Some(Ok(number)) = arguments.get(1).map(|number| number.parse()) else {
+            return usage("--gpu wants the number of a physical device");
+        };
+        index = number;
+        arguments.drain(..2);
+    }
+    let Some((verb, names)) = arguments.split_first() else {
+        return usage("a command is missing");
+    };
+    match verb.as_str() {
+        "list" => {
+            cases::all().for_each(|case| println!("case {}", case.name));
+            bench::ALL
+                .iter()
+                .for_each(|bench| println!("bench {}", bench.name));
+            ExitCode::SUCCESS
+        }
+        "run" => chosen(
+            names,
+            cases::all(),
+            |case| case.name,
+            |chosen| run(index, chosen),
+        ),
+        "bench" => chosen(
+            names,
+            bench::ALL.iter(),
+            |bench| bench.name,
+            |chosen| measure(index, chosen),
+        ),
+        bench::START_UP_CHILD => bench::start_up_child(index),
+        other => usage(&format!("'{other}' is not a command")),
+    }
+}
+
+fn usage(problem: &str) -> ExitCode {
+    eprintln!("hesper-test-client: {problem}\n{USAGE}");
+    ExitCode::from(2)
+}
+
+/// Calls `then` with what `names` name, in their order.
+fn chosen<T: Copy>(
+    names: &[String],
+    all: impl Iterator<Item = T>,
+    name_of: impl Fn(T) -> &'static str,
+    then: impl FnOnce(&[T]) -> ExitCode,
+) -> ExitCode {
+    let all: Vec<T> = all.collect();
+    if names == ["all"] {
+        return then(&all);
+    }
+    let mut found = Vec::new();
+    for name in names {
+        match all.iter().find(|&&one| name_of(one) == name) {
+            Some(&one) => found.push(one),
+            None => return usage(&format!("'{name}' is not one of what `list` prints")),
+        }
+    }
+    if found.is_empty() {
+        usage("names are missing")
+    } else {
+        then(&found)
+    }
+}
+
+/// Ends the program unless `body` ends in time: a case that hangs in the driver cannot be stopped otherwise.
+fn limited<T>(name: &str, body: impl FnOnce() -> T) -> T {
+    let (done, ended) = mpsc::channel::<()>();
+    thread::scope(|scope| {
+        let watchdog = scope.spawn(move || {
+            if ended.recv_timeout(PATIENCE) == Err(mpsc::RecvTimeoutError::Timeout) {
+                say(&format!("FAIL {name} does not end within {PATIENCE:?}"));
+                std::process::exit(1);
+            }
+        });
+        let result = body();
+        drop(done);
+        // It cannot panic.
+        let _ = watchdog.join();
+        result
+    })
+}
+
+/// Prints a line at once: what was done must be seen even if the process dies in the next case.
+fn say(line: &str) {
+    let mut out = std::io::stdout().lock();
+    // A reader that has gone away ends the program by its own means.
+    let _ = writeln!(out, "{}", line.trim_end());
+    let _ = out.flush();
+}
+
+/// Runs `body` on a new device. A device on which something failed is left as it is: work that never ends may
+/// have been left on it, and destroying it would wait for that.
+fn on_device<T>(host: &Host, body: impl FnOnce(&Gpu<'_>) -> Result<T, Stop>) -> Result<T, Stop> {
+    let gpu = Gpu::new(host)?;
+    let result = body(&gpu);
+    if matches!(result, Err(Stop::Fail(_))) {
+        std::mem::forget(gpu);
+    }
+    result
+}
+
+/// Runs `each` on the devices of a host, one line for everything in `all`.
+fn report<T>(
+    index: usize,
+    all: &[&T],
+    name_of: impl Fn(&T) -> &'static str,
+    each: impl Fn(&Gpu<'_>, &T) -> Result<String, Stop>,
+) -> ExitCode {
+    let host = match limited("instance", || Host::new(index)) {
+        Ok(host) => host,
+        Err(problem) => {
+            say(&format!("FAIL instance {problem}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    let mut failed = false;
+    for one in all {
+        let name = name_of(one);
+        match limited(name, || on_device(&host, |gpu| each(gpu, one))) {
+            Ok(line) => say(&line),
+            Err(Stop::Skip(reason)) => say(&format!("skip {name} {reason}")),
+            Err(Stop::Fail(reason)) => {
+                failed = true;
+                say(&format!("FAIL {name} {reason}"));
+            }
+        }
+    }
+    if failed {
+        // As above: the instance has a device that is not destroyed.
+        std::mem::forget(host);
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
+
+fn run(index: usize, cases: &[&cases::Case]) -> ExitCode {
+    report(
+        index,
+        cases,
+        |case| case.name,
+        |gpu, case| Ok(format!("ok {} {}", case.name, (case.run)(gpu)?)),
+    )
+}
+
+fn measure(index: usize, benches: &[&bench::Bench]) -> ExitCode {
+    report(
+        index,
+        benches,
+        |bench| bench.name,
+        |gpu, bench| {
+            let took = (bench.run)(gpu)?;
+            Ok(format!(
+                "bench {} {:.4} cpu {:.4}",
+                bench.name, took.elapsed, took.cpu
+            ))
+        },
+    )
+}

@@ -1,0 +1,149 @@
+//! The command lines of the test program.
+
+use std::io::{self, BufRead, Write};
+use std::process::Command;
+use std::str::FromStr;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use crate::framebuffer;
+use crate::kms::Card;
+
+const HELP: &str = "driver | modes OUTPUT | wait-mode OUTPUT WIDTH HEIGHT SECONDS | show OUTPUT SEED \
+[WIDTH HEIGHT] | update OUTPUT SEED X Y WIDTH HEIGHT | blank OUTPUT | cursor OUTPUT SEED HOT_X HOT_Y | \
+cursor-move OUTPUT X Y | cursor-hide OUTPUT | framebuffer SEED | close | sh COMMAND...";
+
+/// Answers every line of `input` on `output` until `input` ends.
+pub(crate) fn serve(input: impl BufRead, mut output: impl Write) -> io::Result<()> {
+    let mut card = None;
+    writeln!(output, "ready")?;
+    output.flush()?;
+    for line in input.lines() {
+        match answer(&mut card, line?.trim()) {
+            Ok(text) => writeln!(output, "ok {}", text.trim_end().replace('\n', " | "))?,
+            Err(error) => writeln!(output, "error {error}")?,
+        }
+        output.flush()?;
+    }
+    Ok(())
+}
+
+/// The words of a command line after the command.
+struct Words<'a>(std::str::SplitWhitespace<'a>);
+
+impl Words<'_> {
+    fn next<T: FromStr>(&mut self) -> io::Result<T> {
+        self.optional()?
+            .ok_or_else(|| io::Error::other("a word is missing; see 'help'"))
+    }
+
+    fn optional<T: FromStr>(&mut self) -> io::Result<Option<T>> {
+        self.0
+            .next()
+            .map(|word| {
+                word.parse()
+                    .map_err(|_| io::Error::other(format!("'{word}' is not a number")))
+            })
+            .transpose()
+    }
+}
+
+fn answer(card: &mut Option<Card>, line: &str) -> io::Result<String> {
+    let (command, rest) = line.split_once(' ').unwrap_or((line, ""));
+    if command == "close" {
+        *card = None;
+        return Ok(String::new());
+    }
+    if let Some(done) = without_card(command, rest)? {
+        return Ok(done);
+    }
+    let card = match card {
+        Some(card) => card,
+        None => card.insert(Card::open()?),
+    };
+    let mut words = Words(rest.split_whitespace());
+    match command {
+        "driver" => card.driver(),
+        "modes" => Ok(list(&card.modes(words.next()?)?)),
+        "wait-mode" => wait_mode(card, &mut words),
+        "show" => {
+            let (output, seed) = (words.next()?, words.next()?);
+            let size = match words.optional()? {
+                Some(width) => Some((width, words.next()?)),
+                None => None,
+            };
+            let (width, height) = card.show(output, seed, size)?;
+            Ok(format!("{width} {height}"))
+        }
+        "update" => {
+            let (output, seed) = (words.next()?, words.next()?);
+            let area = (words.next()?, words.next()?, words.next()?, words.next()?);
+            card.update(output, seed, area).map(|()| String::new())
+        }
+        "blank" => card.blank(words.next()?).map(|()| String::new()),
+        "cursor" => {
+            let (output, seed) = (words.next()?, words.next()?);
+            let hot = (words.next()?, words.next()?);
+            card.cursor(output, seed, hot).map(|()| String::new())
+        }
+        "cursor-move" => {
+            let output = words.next()?;
+            card.place_cursor(output, words.next()?, words.next()?)
+                .map(|()| String::new())
+        }
+        "cursor-hide" => card.hide_cursor(words.next()?).map(|()| String::new()),
+        _ => Err(io::Error::other(format!(
+            "'{command}' is not one of: {HELP}"
+        ))),
+    }
+}
+
+/// The commands that need no DRM device.
+fn without_card(command: &str, rest: &str) -> io::Result<Option<String>> {
+    match command {
+        "help" => Ok(Some(HELP.to_owned())),
+        "framebuffer" => {
+            let (width, height) = framebuffer::fill(Words(rest.split_whitespace()).next()?)?;
+            Ok(Some(format!("{width} {height}")))
+        }
+        "sh" => {
+            let done = Command::new("sh").args(["-c", rest]).output()?;
+            let text = String::from_utf8_lossy(&done.stdout).into_owned()
+                + &String::from_utf8_lossy(&done.stderr);
+            if done.status.success() {
+                Ok(Some(text))
+            } else {
+                Err(io::Error::other(format!(
+                    "{}: {}",
+                    done.status,
+                    text.replace('\n', " | ")
+                )))
+            }
+        }
+        _ => Ok(None),
+    }
+}
+
+fn wait_mode(card: &Card, words: &mut Words<'_>) -> io::Result<String> {
+    let output = words.next()?;
+    let wanted: (u16, u16) = (words.next()?, words.next()?);
+    let until = Instant::now() + Duration::from_secs(words.next()?);
+    loop {
+        let modes = card.modes(output)?;
+        if modes.first() == Some(&wanted) {
+            return Ok(list(&modes));
+        }
+        if Instant::now() > until {
+            return Err(io::Error::other(format!(
+                "the modes are still {}",
+                list(&modes)
+            )));
+        }
+        sleep(Duration::from_millis(50));
+    }
+}
+
+fn list(modes: &[(u16, u16)]) -> String {
+    let texts: Vec<String> = modes.iter().map(|(w, h)| format!("{w}x{h}")).collect();
+    texts.join(" ")
+}

@@ -1,0 +1,41 @@
+//! What the test program inside the guest and the test outside must agree on: the picture.
+
+/// The test picture: a colour for every pixel that depends on both coordinates and on `seed`, so that a
+/// shifted, stale or cropped picture never looks right.
+///
+/// Returns blue, green and red, each 0 to 255.
+#[must_use]
+pub fn pattern(seed: u32, x: u32, y: u32) -> [u8; 3] {
+    let mixed = x
+        .wrapping_mul(0x9E37_79B1)
+        .wrapping_add(y.wrapping_mul(0x85EB_CA77))
+        .wrapping_add(seed.wrapping_mul(0xC2B2_AE3D));
+    let [_, low, high, top] = (mixed ^ (mixed >> 15)).to_le_bytes();
+    [low, high, top]
+}
+
+/// The test cursor: opaque where `x + y` is below 64, half transparent on the diagonal, else invisible.
+///
+/// Returns blue, green, red and alpha of a pixel of the 64 by 64 image; the colours are premultiplied, as a
+/// DRM plane has them.
+#[must_use]
+pub fn cursor_pattern(seed: u32, x: u32, y: u32) -> [u8; 4] {
+    let [blue, green, red] = pattern(seed, x, y);
+    match (x + y).cmp(&63) {
+        std::cmp::Ordering::Less => [blue, green, red, 255],
+        std::cmp::Ordering::Equal => [blue / 2, green / 2, red / 2, 128],
+        std::cmp::Ordering::Greater => [0; 4],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbouring_pixels_and_seeds_differ() {
+        assert_ne!(pattern(1, 10, 10), pattern(1, 11, 10));
+        assert_ne!(pattern(1, 10, 10), pattern(1, 10, 11));
+        assert_ne!(pattern(1, 10, 10), pattern(2, 10, 10));
+    }
+}

@@ -1,0 +1,25 @@
+//! The program that Hesper's tests run inside a guest.
+//!
+//! It reads one command a line from standard input and answers each with one line, `ok …` or `error …`, so
+//! that a test steers the guest step by step and looks at the host's side in between. `help` lists the
+//! commands. It ends with its input.
+
+#[cfg(target_os = "linux")]
+mod commands;
+#[cfg(target_os = "linux")]
+mod framebuffer;
+#[cfg(target_os = "linux")]
+mod kms;
+
+#[cfg(target_os = "linux")]
+fn main() -> std::io::Result<()> {
+    commands::serve(std::io::stdin().lock(), std::io::stdout().lock())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn main() {
+    eprintln!(
+        "hesper-test-guest drives the Linux DRM interface: build it for x86_64-unknown-linux-musl"
+    );
+    std::process::exit(1);
+}

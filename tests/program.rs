@@ -1,0 +1,166 @@
+//! The program's contract without a VM: arguments, exit codes, signals (vhost-user.rst, "Backend program
+//! conventions").
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by a panic"
+)]
+
+mod support;
+
+use std::io::Read;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use support::hesper::Hesper;
+use support::process::Process;
+
+fn hesper() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hesper"));
+    command
+        .env_remove("DISPLAY")
+        .env_remove("WAYLAND_DISPLAY")
+        .env_remove("RUST_LOG");
+    command
+}
+
+fn output(arguments: &[&str]) -> Output {
+    hesper().args(arguments).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+#[test]
+fn capabilities_are_printed_whatever_else_is_asked() {
+    let output = output(&[
+        "--socket-path",
+        "/nowhere/gpu.sock",
+        "--bogus",
+        "--print-capabilities",
+    ]);
+    assert!(output.status.success());
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        json,
+        serde_json::json!({"type": "gpu", "features": ["render-node", "virgl"]})
+    );
+}
+
+#[test]
+fn a_wrong_value_ends_with_2_and_one_line() {
+    let output = output(&["--socket-path=s", "--display=tv"]);
+    assert_eq!(output.status.code(), Some(2));
+    let message = text(&output.stderr);
+    assert_eq!(message.lines().count(), 1, "{message}");
+    assert!(
+        message.contains("tv") && message.contains("window, qemu, headless"),
+        "{message}"
+    );
+    assert!(output.stdout.is_empty());
+}
+
+#[test]
+fn what_cannot_be_opened_is_named_with_a_remedy() {
+    for (arguments, named) in [
+        (
+            ["--socket-path=/nowhere/gpu.sock", "--display=headless"],
+            "/nowhere/gpu.sock",
+        ),
+        (["--fd=999", "--display=headless"], "--fd=999"),
+    ] {
+        let output = output(&arguments);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(
+            text(&output.stderr).contains(named),
+            "{}",
+            text(&output.stderr)
+        );
+    }
+}
+
+#[test]
+fn without_a_display_a_window_is_refused_with_the_way_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("gpu.sock");
+    let output = hesper().arg("--socket-path").arg(&socket).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let message = text(&output.stderr);
+    assert!(
+        message.contains("DISPLAY") && message.contains("--display=headless"),
+        "{message}"
+    );
+    assert!(!socket.exists(), "the socket stays behind");
+}
+
+#[test]
+fn sigterm_ends_it_quickly_and_cleanly() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut hesper = Hesper::start(folder.path(), &["--display=headless"], None);
+    let _vm = UnixStream::connect(hesper.socket()).unwrap();
+    let start = Instant::now();
+    hesper.process.signal(Signal::TERM);
+    let status = hesper.process.wait(Duration::from_secs(5));
+    assert!(status.success(), "{status}: {}", hesper.process.errors());
+    assert!(
+        start.elapsed() < Duration::from_secs(1),
+        "took {:?}",
+        start.elapsed()
+    );
+    assert!(!hesper.socket().exists(), "the socket stays behind");
+}
+
+#[test]
+fn a_given_descriptor_is_served_until_its_peer_hangs_up() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let inherited: OwnedFd = theirs.into();
+    rustix::io::fcntl_setfd(inherited.as_fd(), rustix::io::FdFlags::empty()).unwrap();
+    let child = hesper()
+        .args([
+            "--display=headless",
+            &format!("--fd={}", inherited.as_raw_fd()),
+        ])
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(inherited);
+    let mut process = Process::new("hesper", child);
+    // VHOST_USER_GET_FEATURES, version 1, no body: the answer shows that the descriptor is served.
+    let request = [1u32, 1, 0].map(u32::to_le_bytes).concat();
+    std::io::Write::write_all(&mut &ours, &request).unwrap();
+    let mut answer = [0u8; 20];
+    (&ours).read_exact(&mut answer).unwrap();
+    let features = u64::from_le_bytes(answer[12..].try_into().unwrap());
+    assert_ne!(features & (1 << 32), 0, "VIRTIO_F_VERSION_1 is offered");
+    drop(ours);
+    assert!(
+        process.wait(Duration::from_secs(5)).success(),
+        "{}",
+        process.errors()
+    );
+}
+
+#[test]
+fn a_script_can_ask_the_control_socket() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut hesper = Hesper::start(folder.path(), &["--display=headless", "--scanouts=2"], None);
+    let status: serde_json::Value = serde_json::from_str(&hesper.control("status")).unwrap();
+    assert_eq!(status["vm_connected"], false);
+    assert_eq!(status["monitors"][1]["width"], 1280);
+    let refused = hesper.try_control("screenshot 0 /nowhere/shot.png");
+    assert!(
+        refused.starts_with("error scanout 0 shows nothing"),
+        "{refused}"
+    );
+    let refused = hesper.try_control("resize 2 800x600");
+    assert!(refused.contains("scanout 2 does not exist"), "{refused}");
+    hesper.control("quit");
+    assert!(hesper.process.wait(Duration::from_secs(5)).success());
+}

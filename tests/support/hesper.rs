@@ -1,0 +1,109 @@
+//! Hesper's own process.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use super::picture::Picture;
+use super::process::{Process, in_environment};
+use super::xserver::XServer;
+
+/// A running Hesper.
+pub struct Hesper {
+    pub process: Process,
+    folder: PathBuf,
+    shots: std::cell::Cell<u32>,
+}
+
+impl Hesper {
+    /// Starts Hesper with sockets in `folder` and waits until it listens.
+    pub fn start(folder: &Path, arguments: &[&str], screen: Option<&XServer>) -> Self {
+        let mut command = in_environment(env!("CARGO_BIN_EXE_hesper"));
+        command.arg("--socket-path").arg(folder.join("gpu.sock"));
+        command
+            .arg("--control")
+            .arg(folder.join("control.sock"))
+            .args(arguments);
+        command
+            .env_remove("WAYLAND_DISPLAY")
+            .env_remove("DISPLAY")
+            .env("RUST_BACKTRACE", "1");
+        if let Some(screen) = screen {
+            command.env("DISPLAY", screen.display());
+        }
+        let child = command
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("tests/env/run starts; see tests/env/README.md");
+        let mut process = Process::new("hesper", child);
+        let (socket, control) = (folder.join("gpu.sock"), folder.join("control.sock"));
+        process.until("socket", || socket.exists() && control.exists());
+        Self {
+            process,
+            folder: folder.to_owned(),
+            shots: std::cell::Cell::new(0),
+        }
+    }
+
+    /// The vhost-user socket.
+    pub fn socket(&self) -> PathBuf {
+        self.folder.join("gpu.sock")
+    }
+
+    /// Sends a command to the control socket and returns what it answered after `ok`.
+    #[track_caller]
+    pub fn control(&self, command: &str) -> String {
+        let answer = self.try_control(command);
+        let Some(text) = answer.strip_prefix("ok") else {
+            panic!("'{command}': {answer}\n{}", self.process.errors())
+        };
+        text.trim().to_owned()
+    }
+
+    /// Sends a command to the control socket and returns the whole answer.
+    pub fn try_control(&self, command: &str) -> String {
+        let mut stream = UnixStream::connect(self.folder.join("control.sock")).unwrap();
+        writeln!(stream, "{command}").unwrap();
+        let mut answer = String::new();
+        BufReader::new(stream).read_line(&mut answer).unwrap();
+        answer.trim().to_owned()
+    }
+
+    /// A screenshot of what `scanout`'s window shows.
+    #[track_caller]
+    pub fn screenshot(&self, scanout: u32) -> Picture {
+        let number = self.shots.get();
+        self.shots.set(number + 1);
+        let file = self.folder.join(format!("shot-{number}.png"));
+        self.control(&format!("screenshot {scanout} {}", file.display()));
+        Picture::read(&file)
+    }
+
+    /// Waits until a screenshot of `scanout` equals `expected`: a guest's drawing takes a frame or two.
+    #[track_caller]
+    pub fn await_picture(&self, scanout: u32, expected: &Picture, tolerance: u8) {
+        for _ in 0..20 {
+            if self.screenshot(scanout).equals(expected) {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        self.screenshot(scanout).assert_equals(expected, tolerance);
+    }
+
+    /// Waits until `scanout` shows nothing: the guest's driver does not wait for the command that says so.
+    #[track_caller]
+    pub fn await_nothing(&self, scanout: u32) {
+        let mut answer = String::new();
+        for _ in 0..20 {
+            answer = self.try_control(&format!("screenshot {scanout} /dev/null"));
+            if answer.contains("shows nothing") {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        panic!("scanout {scanout} still shows something: {answer}");
+    }
+}

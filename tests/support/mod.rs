@@ -1,0 +1,18 @@
+//! What the tests with real programs share: Hesper's own process, an X server, a guest in QEMU, pictures.
+//!
+//! Everything runs in the environment that `tests/env/prepare` makes; a test that does not find it fails and
+//! says so. Every process is ended when its value is dropped.
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test file uses its own part"
+)]
+
+pub mod guest;
+pub mod hesper;
+pub mod picture;
+pub mod process;
+pub mod programs;
+pub mod qmp;
+pub mod vulkan_guest;
+pub mod xserver;

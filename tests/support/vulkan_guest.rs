@@ -1,0 +1,156 @@
+//! A guest with a distribution's own Mesa, driven through a shell in it.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{ChildStdin, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::mpsc::Receiver;
+
+use super::process::{PATIENCE, Process, environment, lines};
+use super::programs;
+use super::qmp::Qmp;
+
+/// Ends the output of a command in the guest; the exit status follows.
+const END: &str = "hesper-exit-status ";
+
+/// A compositor on the guest's screen, which draws with the processor; nothing but windows on one colour, and
+/// no animation, so that a test knows what each pixel is.
+const WESTON: &str = "\
+export LIBSEAT_BACKEND=builtin WAYLAND_DISPLAY=wayland-1
+printf '[shell]\\npanel-position=none\\nbackground-type=tile\\nbackground-color=0xff000000\\n' >/tmp/weston.ini
+printf 'startup-animation=none\\nclose-animation=none\\nanimation=none\\n' >>/tmp/weston.ini
+weston --config=/tmp/weston.ini --backend=drm --renderer=pixman --idle-time=0 >/tmp/weston.log 2>&1 &
+for i in $(seq 300); do [ ! -S $XDG_RUNTIME_DIR/wayland-1 ] || break; sleep 0.1; done
+[ -S $XDG_RUNTIME_DIR/wayland-1 ] || { cat /tmp/weston.log; false; }";
+
+/// A running guest with Mesa, Vulkan tools and Wayland.
+pub struct VulkanGuest {
+    process: Process,
+    input: ChildStdin,
+    output: Receiver<String>,
+    qmp: PathBuf,
+}
+
+impl VulkanGuest {
+    /// Boots a guest of a suite (`tests/env/README.md`) on the Hesper that listens on `socket`.
+    ///
+    /// `folder` gets its sockets and logs; `name` tells several guests of one test apart.
+    pub fn boot(folder: &Path, name: &str, suite: &str, socket: &Path) -> Self {
+        let qmp = folder.join(format!("{name}.qmp"));
+        let mut command = Command::new(environment("guest"));
+        command
+            .args(["--suite", suite, "--root", "mesa", "--reboot"])
+            .args(["--timeout", "900", "--socket"])
+            .arg(socket)
+            .arg("--qmp")
+            .arg(&qmp)
+            .arg("--console")
+            .arg(folder.join(format!("{name}.console")))
+            .arg("--file")
+            .arg(client())
+            .args(["--", "sh", "-c", "echo ready; exec sh"]);
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("tests/env/guest starts; see tests/env/README.md");
+        let guest = Self {
+            input: child.stdin.take().unwrap(),
+            output: lines(child.stdout.take().unwrap()),
+            process: Process::new(name, child),
+            qmp,
+        };
+        guest.wait_ready();
+        guest
+    }
+
+    /// Waits for the shell to start: at boot, and again after a reset.
+    pub fn wait_ready(&self) {
+        while self.line("the boot") != "ready" {}
+    }
+
+    /// Runs a command of the shell and returns its exit status and all it printed.
+    pub fn run(&mut self, command: &str) -> (i32, String) {
+        writeln!(
+            self.input,
+            "{{ {command}\n}} </dev/null 2>&1; printf '\\n{END}%d\\n' $?"
+        )
+        .expect("the guest reads");
+        let mut text = String::new();
+        loop {
+            let line = self.line(command);
+            if let Some(status) = line.strip_prefix(END) {
+                let status = status.parse().expect("a shell's exit status");
+                return (status, text.trim_end().to_owned());
+            }
+            text.push_str(&line);
+            text.push('\n');
+        }
+    }
+
+    /// The same for a command that must succeed.
+    #[track_caller]
+    pub fn succeed(&mut self, command: &str) -> String {
+        let (status, text) = self.run(command);
+        assert_eq!(status, 0, "'{command}' in the guest failed:\n{text}");
+        text
+    }
+
+    /// Starts weston on the guest's screen.
+    #[track_caller]
+    pub fn start_weston(&mut self) {
+        self.succeed(WESTON);
+    }
+
+    /// Starts vkcube for so many frames, with `NAME=value` pairs in its environment.
+    #[track_caller]
+    pub fn start_cube(&mut self, variables: &str, frames: u32) {
+        self.succeed(&format!(
+            "{variables} timeout 80 vkcube --wsi wayland --gpu_number 0 --c {frames} >/tmp/cube.log 2>&1 & cube=$!"
+        ));
+    }
+
+    /// Waits until vkcube has drawn all frames; fails the test unless it says that it did.
+    #[track_caller]
+    pub fn await_cube(&mut self) {
+        let (status, _) = self.run("wait $cube");
+        let said = self.succeed("cat /tmp/cube.log");
+        assert_eq!(
+            status,
+            0,
+            "vkcube failed:\n{said}\n{}",
+            self.process.errors()
+        );
+        assert!(
+            said.contains("Virtio-GPU Venus"),
+            "another GPU drew:\n{said}"
+        );
+    }
+
+    /// Resets the machine as its reset button does and waits for the shell.
+    pub fn reset(&mut self) {
+        Qmp::connect(&self.qmp).run("system_reset", serde_json::json!({}));
+        self.wait_ready();
+    }
+
+    /// Kills QEMU, as a crash does.
+    pub fn kill(mut self) {
+        self.process.kill();
+    }
+
+    fn line(&self, wait: &str) -> String {
+        self.output.recv_timeout(PATIENCE).unwrap_or_else(|error| {
+            panic!(
+                "the guest is silent ({error}) at: {wait}\n{}",
+                self.process.errors()
+            )
+        })
+    }
+}
+
+/// The test client. Built once per test process.
+fn client() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| programs::build("hesper-test-client", programs::Linked::Dynamically))
+}
