@@ -4,8 +4,7 @@
 
 use std::any::Any;
 use std::sync::Arc;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hesper_venus as venus;
 use hesper_venus::{ContextEvents, SharedMemory};
@@ -25,16 +24,10 @@ const CAPSET_SIZE: u32 = 160;
 /// How long contexts may take to end when the program does.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// Waits until the contexts of `renderer`, all dropped, have ended: they end on threads of their own, and a driver
-/// that is still called while the process exits under it may crash.
+/// Waits until the contexts of `renderer`, all dropped, have ended.
 pub(crate) fn settle(renderer: &venus::Renderer) {
-    let until = Instant::now() + GRACE;
-    while renderer.counters().contexts > 0 {
-        if Instant::now() > until {
-            log::warn!("contexts are still busy after {GRACE:?} and are abandoned");
-            return;
-        }
-        thread::sleep(Duration::from_millis(2));
+    if !renderer.settle(GRACE) {
+        log::warn!("contexts are still busy after {GRACE:?} and are abandoned");
     }
 }
 

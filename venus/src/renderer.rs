@@ -1,6 +1,7 @@
 //! [`Renderer`]: the host's Vulkan, opened once, from which contexts are made.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use hesper_venus_protocol::EXTENSIONS;
 
@@ -15,7 +16,8 @@ use crate::options::RendererOptions;
 use crate::state::{ContextState, Shared};
 use crate::worker;
 
-/// The renderer. Contexts made from it work on their own; dropping it does not end them.
+/// The renderer. Contexts made from it work on their own; dropping it does not end them ([`Renderer::settle`] waits for
+/// those that were dropped).
 pub struct Renderer {
     shared: Shared,
 }
@@ -38,8 +40,23 @@ impl Renderer {
             policy: Policy::new(options.wsi),
             budget: options.budget,
             tally: Arc::default(),
+            presence: Arc::default(),
         };
         Ok(Self { shared })
+    }
+
+    /// Waits until every context, all of them dropped, has ended with its threads: they end in the background, and a
+    /// driver that is still called while the process exits under it may crash. False when that took longer than
+    /// `grace`.
+    pub fn settle(&self, grace: Duration) -> bool {
+        let until = Instant::now() + grace;
+        while Arc::strong_count(&self.shared.presence) > 1 {
+            if Instant::now() > until {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        true
     }
 
     /// The GPUs that guests see.

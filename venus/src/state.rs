@@ -35,6 +35,8 @@ pub(crate) struct Shared {
     pub(crate) budget: Budget,
     /// What is counted.
     pub(crate) tally: Arc<Tally>,
+    /// Held by every context with its threads. The last field: what it counts has let go of the driver when it goes.
+    pub(crate) presence: Arc<()>,
 }
 
 /// A resource as it was attached; attaching it again makes another of these.

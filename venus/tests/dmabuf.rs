@@ -16,6 +16,7 @@ mod guest;
 use ash::vk as host;
 use guest::Guest;
 use guest::gpu::{Gpu, RING};
+use guest::settled::Settled;
 use hesper_venus::{Renderer, RendererOptions, WsiPolicy};
 use hesper_venus_protocol::runtime::Object;
 use hesper_venus_protocol::{command, vk};
@@ -26,14 +27,11 @@ const DMA_BUF: vk::ExternalMemoryHandleTypeFlags = vk::ExternalMemoryHandleTypeF
 const BGRA: vk::Format = vk::Format(host::Format::B8G8R8A8_UNORM.as_raw());
 const LINEAR: u64 = 0;
 
-fn renderer(wsi: WsiPolicy) -> Renderer {
-    Renderer::new(RendererOptions {
+fn renderer(wsi: WsiPolicy) -> Settled {
+    Settled::new(RendererOptions {
         wsi,
         ..Default::default()
     })
-    .expect(
-        "a host with lavapipe: CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER=tests/env/run cargo test",
-    )
 }
 
 /// The bits of an error.

@@ -9,6 +9,8 @@
 )]
 
 pub mod gpu;
+#[path = "../settled.rs"]
+pub mod settled;
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -20,6 +22,7 @@ use hesper_venus::{
 };
 use hesper_venus_protocol::runtime::Command;
 use hesper_venus_protocol::{command, guest, vk};
+use settled::Settled;
 
 /// How long anything may take.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -54,10 +57,8 @@ impl ContextEvents for Events {
 }
 
 /// A renderer on the host's driver.
-pub fn renderer() -> Renderer {
-    Renderer::new(RendererOptions::default()).expect(
-        "a host with lavapipe: CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER=tests/env/run cargo test",
-    )
+pub fn renderer() -> Settled {
+    Settled::new(RendererOptions::default())
 }
 
 /// A context and what a guest's driver knows of it.

@@ -18,6 +18,8 @@
 pub mod decode;
 pub mod mutate;
 pub mod session;
+#[path = "../settled.rs"]
+pub mod settled;
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -29,6 +31,7 @@ use hesper_venus::{
 };
 
 use session::Session;
+use settled::Settled;
 
 /// How long anything may take on a machine that is busy with other things.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -254,8 +257,9 @@ impl Guest {
 
 /// A renderer, and a context on it that must see nothing of what others do.
 pub struct Bench {
-    renderer: Renderer,
+    // Dropped before the renderer that waits for it.
     witness: Guest,
+    renderer: Settled,
     at_rest: hesper_venus::Counters,
 }
 
@@ -277,17 +281,15 @@ impl Bench {
             },
             ..Default::default()
         };
-        let renderer = Renderer::new(options).expect(
-            "a driver; for lavapipe: CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER=tests/env/run cargo test",
-        );
+        let renderer = Settled::new(options);
         let witness = Guest::new(&renderer, "witness");
         witness.context.submit(Session::whole().stream);
         assert_eq!(witness.settle(1, PATIENCE), Outcome::Fine);
         let at_rest = renderer.counters();
         assert!(at_rest.objects > 15, "{at_rest:?}");
         Self {
-            renderer,
             witness,
+            renderer,
             at_rest,
         }
     }
