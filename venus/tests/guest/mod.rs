@@ -9,7 +9,7 @@
 )]
 
 pub mod gpu;
-#[path = "../settled.rs"]
+#[path = "../settled/mod.rs"]
 pub mod settled;
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};

@@ -18,7 +18,7 @@
 pub mod decode;
 pub mod mutate;
 pub mod session;
-#[path = "../settled.rs"]
+#[path = "../settled/mod.rs"]
 pub mod settled;
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
