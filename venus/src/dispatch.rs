@@ -6,11 +6,12 @@
 //! Nothing is allocated per command: arguments live in an arena that is reset before the next one, handles
 //! are found without a lock, and the device is looked up once per batch.
 
-use std::cell::Cell;
 use std::sync::Arc;
 
 use hesper_venus_protocol::call::{Call, DeviceTable, InstanceTable};
-use hesper_venus_protocol::runtime::{Arena, Command, Decoder, HandleMap, Resolved};
+use hesper_venus_protocol::runtime::{
+    Arena, Command, Decoder, EncodeError, Encoder, Front, HandleMap, Resolved,
+};
 use hesper_venus_protocol::{COMMANDS, CommandId, trace, vk};
 
 use crate::counters::add;
@@ -33,15 +34,13 @@ const GROUP: usize = 4096;
 /// Log target of the trace of commands; its level is debug.
 const TRACE: &str = "hesper_venus::commands";
 
-/// Handles one command: decodes the arguments, acts, and replies when the guest wants it.
-pub(crate) type Handler = for<'m> fn(&mut Session<'_>, &mut Decoder<'m>, bool) -> Result<(), Fatal>;
+/// Handles one command: decodes the arguments, acts, and replies when the guest wants it. False when the context cannot go
+/// on, for the reason that [`Session::failure`] then has: a result of that size is dear to hand through.
+pub(crate) type Handler = for<'m> fn(&mut Session<'_>, &mut Decoder<'m>) -> bool;
 
-/// How the decoder finds objects: by id, type and owner.
-///
-/// The first object of a command decides the owner (an instance or a device); all others must have the same.
+/// How the decoder finds objects: by id and type.
 pub(crate) struct Handles<'s> {
     view: View<'s>,
-    owner: Cell<u32>,
 }
 
 impl<'s> Handles<'s> {
@@ -49,53 +48,23 @@ impl<'s> Handles<'s> {
     pub(crate) fn new(objects: &'s Objects) -> Self {
         Self {
             view: objects.table.view(),
-            owner: Cell::new(0),
         }
     }
 
     /// The object with this id, whatever it is.
     pub(crate) fn get(&self, id: u64) -> Option<Entry> {
-        self.view.get(id).filter(|entry| entry.host != 0)
-    }
-
-    /// The owner of the objects that the current command names; 0 if it named none.
-    #[inline]
-    pub(crate) fn owner(&self) -> u32 {
-        self.owner.get()
-    }
-}
-
-impl Handles<'_> {
-    /// The object if it is of that type and of the command's owner.
-    #[inline(always)]
-    fn checked(&self, entry: Entry, ty: vk::HandleType) -> Resolved {
-        let owner = self.owner.get();
-        if entry.kind != ty as u32 || (owner != entry.owner && owner != 0) {
-            return Resolved::UNKNOWN;
-        }
-        self.owner.set(entry.owner);
-        Resolved {
-            handle: entry.host,
-            tag: 0,
-        }
-    }
-
-    /// The rare case, apart so that the common one needs no stack.
-    #[cold]
-    #[inline(never)]
-    fn resolve_slowly(&self, ty: vk::HandleType, id: u64) -> Resolved {
-        let found = self.view.get_slowly(id);
-        found.map_or(Resolved::UNKNOWN, |entry| self.checked(entry, ty))
+        self.view.get(id)
     }
 }
 
 impl HandleMap for Handles<'_> {
-    #[inline]
     fn resolve(&self, ty: vk::HandleType, id: u64) -> Resolved {
-        match self.view.get_quickly(id) {
-            Some(entry) => self.checked(entry, ty),
-            None => self.resolve_slowly(ty, id),
-        }
+        let found = self.view.get_slowly(id);
+        found.map_or(Resolved::UNKNOWN, |entry| entry.resolved(ty as u32))
+    }
+
+    fn front(&self) -> Front<'_> {
+        self.view.front()
     }
 }
 
@@ -119,7 +88,7 @@ pub(crate) struct Session<'s> {
     pub(crate) state: &'s Arc<ContextState>,
     handles: &'s Handles<'s>,
     /// Where replies go.
-    pub(crate) reply: Option<ReplyStream>,
+    pub(crate) reply_stream: Option<ReplyStream>,
     place: Place,
     /// The last device and instance that commands were for.
     device: Option<Arc<Device>>,
@@ -127,10 +96,19 @@ pub(crate) struct Session<'s> {
     /// Memory for streams inside of streams, kept for the next one.
     pub(crate) stream_buffer: Vec<u8>,
     nested_arena: Option<Arena>,
-    /// Bytes of the batch that are done, and that the guest was told of.
-    done: usize,
+    /// What the current command's objects belong to.
+    owner: u32,
+    /// The guest wants a reply to the current command.
+    wants_reply: bool,
+    /// Why a handler gave up.
+    failure: Option<Fatal>,
+    /// Bytes of the batch before the current group, those of the group before the current command, and those that the
+    /// guest was told of.
+    group_start: usize,
+    group_done: usize,
     published: usize,
-    is_nested: bool,
+    /// Bytes of the outer stream that are done while the current commands are those of a stream inside.
+    outer_done: Option<usize>,
     /// Commands since the last [`Session::count`].
     commands: u64,
 }
@@ -151,15 +129,19 @@ impl<'s> Executor<'s> {
         let session = Session {
             state,
             handles,
-            reply: None,
+            reply_stream: None,
             place,
             device: None,
             instance: None,
             stream_buffer: Vec::new(),
             nested_arena: None,
-            done: 0,
+            owner: 0,
+            wants_reply: false,
+            failure: None,
+            group_start: 0,
+            group_done: 0,
             published: 0,
-            is_nested: false,
+            outer_done: None,
             commands: 0,
         };
         Self {
@@ -169,8 +151,7 @@ impl<'s> Executor<'s> {
     }
 
     /// Carries out a batch of commands.
-    pub(crate) fn execute(&mut self, commands: &[u8]) -> Result<(), Fatal> {
-        self.session.done = 0;
+    pub(crate) fn execute(&mut self, commands: &mut [u8]) -> Result<(), Fatal> {
         self.session.published = 0;
         let ended = self.session.run(commands, &mut self.arena);
         // Between batches nothing may keep a device alive that the guest destroyed.
@@ -181,7 +162,7 @@ impl<'s> Executor<'s> {
 }
 
 impl Consumer for Executor<'_> {
-    fn consume(&mut self, commands: &[u8], start: u32) -> Result<(), Fatal> {
+    fn consume(&mut self, commands: &mut [u8], start: u32) -> Result<(), Fatal> {
         if let Place::Ring { head, .. } = &mut self.session.place {
             *head = start;
         }
@@ -190,54 +171,69 @@ impl Consumer for Executor<'_> {
 }
 
 impl<'s> Session<'s> {
-    fn run(&mut self, commands: &[u8], arena: &mut Arena) -> Result<(), Fatal> {
+    fn run(&mut self, commands: &mut [u8], arena: &mut Arena) -> Result<(), Fatal> {
         let mut at = 0;
-        while let Some(rest) = commands.get(at..).filter(|rest| !rest.is_empty()) {
+        while let Some(rest) = commands.get_mut(at..).filter(|rest| !rest.is_empty()) {
             arena.reset();
+            let length = rest.len();
             let mut decoder = Decoder::new(rest, arena, self.handles);
-            let ended = self.group(rest, &mut decoder, at);
-            at += decoder.position();
-            ended.map_err(|fatal| fatal.moved(at - decoder.position()))?;
+            self.group_start = at;
+            let ended = self.group(length, &mut decoder);
+            let read = decoder.position();
+            ended.map_err(|fatal| fatal.moved(at))?;
+            at += read;
         }
         Ok(())
     }
 
-    /// Carries out commands that share an arena: few enough that it stays small, and none after one with outputs.
-    /// `start` is where they begin in the batch.
-    fn group(
-        &mut self,
-        commands: &[u8],
-        decoder: &mut Decoder<'_>,
-        start: usize,
-    ) -> Result<(), Fatal> {
+    /// Carries out commands that share an arena: few enough that it stays small, and none after one with outputs. `length` is
+    /// that of what the decoder reads.
+    fn group(&mut self, length: usize, decoder: &mut Decoder<'_>) -> Result<(), Fatal> {
         let is_traced = log::log_enabled!(target: TRACE, log::Level::Debug);
+        // Whatever ends a group also tells the guest how far it is.
+        const { assert!(GROUP <= PUBLISH_EVERY) };
+        let end = GROUP.min(length);
+        self.group_done = 0;
         loop {
-            self.handles.owner.set(0);
             if is_traced {
-                self.trace(commands.get(decoder.position()..).unwrap_or_default());
+                self.trace(decoder.rest());
             }
-            let header = decoder.header()?;
-            let Some(Some(handler)) = HANDLERS.get(header.command as usize) else {
-                return Err(Fatal::NotHandled(name(header.command)));
+            let (number, reply) = decoder.raw_header()?;
+            let Some(Some(handler)) = HANDLERS.get(number as usize) else {
+                let command = decoder.known_command()?;
+                return Err(Fatal::NotHandled(name(command)));
             };
-            handler(self, decoder, header.reply)?;
-            self.commands += 1;
-            let read = decoder.position();
-            if !self.is_nested {
-                self.done = start + read;
-                if header.reply || self.done - self.published >= PUBLISH_EVERY {
-                    self.publish();
-                }
+            self.wants_reply = reply;
+            if !handler(self, decoder) {
+                return Err(self.failure.take().unwrap_or(Fatal::Panic));
             }
-            if header.reply || read >= GROUP || decoder.is_empty() {
-                return Ok(());
+            self.commands += 1;
+            self.group_done = decoder.position();
+            // Not both in one, which would cost more.
+            if self.group_done >= end {
+                break;
+            }
+            if self.wants_reply {
+                break;
             }
         }
+        if self.outer_done.is_none()
+            && (self.wants_reply || self.done() - self.published >= PUBLISH_EVERY)
+        {
+            self.publish();
+        }
+        Ok(())
+    }
+
+    /// Bytes of the batch that are done.
+    fn done(&self) -> usize {
+        self.outer_done
+            .unwrap_or(self.group_start + self.group_done)
     }
 
     /// Says in the log what the next command is.
     #[cold]
-    fn trace(&self, commands: &[u8]) {
+    fn trace(&self, commands: &mut [u8]) {
         let from = if self.ring().is_some() {
             "ring"
         } else {
@@ -249,6 +245,13 @@ impl<'s> Session<'s> {
         }
     }
 
+    #[cold]
+    #[inline(never)]
+    fn give_up(&mut self, fatal: Fatal) -> bool {
+        self.failure = Some(fatal);
+        false
+    }
+
     /// Hands over what this thread counted.
     fn count(&mut self, bytes: usize) {
         let tally = &self.state.tally;
@@ -258,27 +261,30 @@ impl<'s> Session<'s> {
     }
 
     /// Runs a stream inside of a stream.
-    pub(crate) fn run_nested(&mut self, commands: &[u8]) -> Result<(), Fatal> {
-        if self.is_nested {
+    pub(crate) fn run_nested(&mut self, commands: &mut [u8]) -> Result<(), Fatal> {
+        if self.outer_done.is_some() {
             return Err(Fatal::Nested);
         }
-        self.is_nested = true;
+        let outer = (self.group_start, self.group_done, self.wants_reply);
+        self.outer_done = Some(self.done());
         // The outer command's arguments are still in use, so this needs an arena of its own.
         let mut arena = self.nested_arena.take().unwrap_or_default();
         let ended = self.run(commands, &mut arena);
         self.nested_arena = Some(arena);
-        self.is_nested = false;
+        self.outer_done = None;
+        (self.group_start, self.group_done, self.wants_reply) = outer;
         ended
     }
 
     /// Tells a guest that waits for the ring how far it is. To be called before anything that may block.
     pub(crate) fn publish(&mut self) {
+        let done = self.done();
         if let Place::Ring { ring, head } = &self.place
-            && self.done > self.published
+            && done > self.published
         {
             // A batch is at most as large as the ring's buffer, which is below 2^31.
-            ring.publish(head.wrapping_add(self.done as u32));
-            self.published = self.done;
+            ring.publish(head.wrapping_add(done as u32));
+            self.published = done;
         }
     }
 
@@ -304,21 +310,27 @@ impl<'s> Session<'s> {
     /// The device that the current command is for.
     #[inline]
     pub(crate) fn device(&mut self, command: CommandId) -> Result<&Arc<Device>, Fatal> {
-        let owner = self.handles.owner();
+        let owner = self.owner;
         if self
             .device
             .as_ref()
             .is_none_or(|device| device.owner != owner)
         {
-            self.device = self.state.objects.device(owner);
+            self.look_up_device();
         }
         // The objects were found a moment ago: if the device is not, another thread has just destroyed it.
         self.device.as_ref().ok_or_else(|| gone(command))
     }
 
+    #[cold]
+    #[inline(never)]
+    fn look_up_device(&mut self) {
+        self.device = self.state.objects.device(self.owner);
+    }
+
     /// The instance that the current command is for.
     pub(crate) fn instance(&mut self, command: CommandId) -> Result<&Arc<Instance>, Fatal> {
-        let owner = self.handles.owner();
+        let owner = self.owner;
         if self
             .instance
             .as_ref()
@@ -335,28 +347,52 @@ impl<'s> Session<'s> {
         &mut self,
         command: &C,
         result: C::Return,
-        wants_reply: bool,
     ) -> Result<(), Fatal>
     where
         C::Return: Outcome,
     {
-        if !wants_reply {
-            return match result.is_device_lost() {
-                true => Err(Fatal::DeviceLost(name(C::ID))),
-                false => Ok(()),
+        if self.wants_reply {
+            // Only a command with outputs must lie in memory until here.
+            return match C::HAS_OUTPUTS {
+                true => self.reply(command, result),
+                false => self.reply_without_outputs::<C>(result),
             };
         }
-        let stream = self
-            .reply
-            .as_mut()
-            .ok_or(Fatal::NoReplyStream(name(C::ID)))?;
-        let written = stream.write(|encoder| {
+        match result.is_device_lost() {
+            true => Err(Fatal::DeviceLost(name(C::ID))),
+            false => Ok(()),
+        }
+    }
+
+    #[inline(never)]
+    fn reply<'m, C: Command<'m>>(&mut self, command: &C, result: C::Return) -> Result<(), Fatal> {
+        self.write_reply(C::ID, |encoder| {
             // SAFETY: outputs are as decoded, but for what the driver wrote there, which is valid for the
             // lengths it wrote.
             unsafe { command.encode_reply(result, encoder) }
-        });
-        written.map_err(|error| Fatal::Reply {
-            command: name(C::ID),
+        })
+    }
+
+    #[inline(never)]
+    fn reply_without_outputs<'m, C: Command<'m>>(
+        &mut self,
+        result: C::Return,
+    ) -> Result<(), Fatal> {
+        self.write_reply(C::ID, |encoder| C::encode_return(result, encoder))
+    }
+
+    #[inline]
+    fn write_reply(
+        &mut self,
+        command: CommandId,
+        write: impl FnOnce(&mut Encoder<'_>) -> Result<(), EncodeError>,
+    ) -> Result<(), Fatal> {
+        let stream = self
+            .reply_stream
+            .as_mut()
+            .ok_or(Fatal::NoReplyStream(name(command)))?;
+        stream.write(write).map_err(|error| Fatal::Reply {
+            command: name(command),
             error,
         })
     }
@@ -418,20 +454,29 @@ where
     result.ok_or(Fatal::NotEnabled(name(C::ID)))
 }
 
-/// Decodes a command, lets `act` carry it out, and replies.
-#[inline]
+/// Decodes a command, lets `act` carry it out, and replies. For what comes back see [`Handler`].
+#[inline(always)]
 pub(crate) fn handle<'m, C: Command<'m>>(
     session: &mut Session<'_>,
     decoder: &mut Decoder<'m>,
-    wants_reply: bool,
     act: impl FnOnce(&mut Session<'_>, &mut C) -> Result<C::Return, Fatal>,
-) -> Result<(), Fatal>
+) -> bool
 where
     C::Return: Outcome,
 {
-    let mut command = C::decode(decoder)?;
-    let result = act(session, &mut command)?;
-    session.finish(&command, result, wants_reply)
+    let mut command = match C::decode(decoder) {
+        Ok(command) => command,
+        Err(fatal) => return session.give_up(fatal.into()),
+    };
+    session.owner = decoder.owner();
+    let result = match act(session, &mut command) {
+        Ok(result) => result,
+        Err(fatal) => return session.give_up(fatal),
+    };
+    match session.finish(&command, result) {
+        Ok(()) => true,
+        Err(fatal) => session.give_up(fatal),
+    }
 }
 
 /// The owner of a command's objects has gone.

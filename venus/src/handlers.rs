@@ -24,16 +24,12 @@ pub(crate) static HANDLERS: [Option<Handler>; COMMAND_COUNT] = table();
 
 /// Calls the driver.
 #[inline]
-fn forward<'m, C: Call<'m>>(
-    session: &mut Session<'_>,
-    decoder: &mut Decoder<'m>,
-    reply: bool,
-) -> Result<(), Fatal>
+fn forward<'m, C: Call<'m>>(session: &mut Session<'_>, decoder: &mut Decoder<'m>) -> bool
 where
     C::Return: Outcome,
     C::Table: Reach,
 {
-    handle::<C>(session, decoder, reply, |session, c| call(session, c))
+    handle::<C>(session, decoder, |session, c| call(session, c))
 }
 
 /// Creates an object of a device: calls the driver, enters what it made, and puts the guest's id back for the reply. The
@@ -149,13 +145,13 @@ const fn table() -> [Option<Handler>; COMMAND_COUNT] {
 
     macro_rules! forward {
         ($($command:ident),* $(,)?) => {
-            $(table[CommandId::$command as usize] = handler(|s, d, reply| forward::<command::$command>(s, d, reply));)*
+            $(table[CommandId::$command as usize] = handler(|s, d| forward::<command::$command>(s, d));)*
         };
     }
     macro_rules! create {
         ($($command:ident $place:ident),* $(,)?) => {
-            $(table[CommandId::$command as usize] = handler(|s, d, reply| {
-                handle::<command::$command>(s, d, reply, |s, c| {
+            $(table[CommandId::$command as usize] = handler(|s, d| {
+                handle::<command::$command>(s, d, |s, c| {
                     create_one(s, c, |c| &mut *c.$place).map(|(result, _)| result)
                 })
             });)*
@@ -163,8 +159,8 @@ const fn table() -> [Option<Handler>; COMMAND_COUNT] {
     }
     macro_rules! destroy {
         ($($command:ident $object:ident),* $(,)?) => {
-            $(table[CommandId::$command as usize] = handler(|s, d, reply| {
-                handle::<command::$command>(s, d, reply, |s, c| {
+            $(table[CommandId::$command as usize] = handler(|s, d| {
+                handle::<command::$command>(s, d, |s, c| {
                     let object = c.$object;
                     destroy_one(s, c, object)
                 })
@@ -173,8 +169,8 @@ const fn table() -> [Option<Handler>; COMMAND_COUNT] {
     }
     macro_rules! special {
         ($($command:ident $function:path),* $(,)?) => {
-            $(table[CommandId::$command as usize] = handler(|s, d, reply| {
-                handle::<command::$command>(s, d, reply, |s, c| $function(s, c))
+            $(table[CommandId::$command as usize] = handler(|s, d| {
+                handle::<command::$command>(s, d, |s, c| $function(s, c))
             });)*
         };
     }

@@ -29,7 +29,7 @@ pub(crate) fn set_reply(
     } = *c.p_stream;
     let memory = session.state.resource(resource)?.memory;
     let stream = ReplyStream::new(memory, offset, size);
-    session.reply = Some(stream.ok_or(Fatal::Range {
+    session.reply_stream = Some(stream.ok_or(Fatal::Range {
         resource,
         offset,
         size,
@@ -47,7 +47,7 @@ pub(crate) fn seek_reply(
 
 fn seek(session: &mut Session<'_>, position: usize, command: &'static str) -> Result<(), Fatal> {
     let stream = session
-        .reply
+        .reply_stream
         .as_mut()
         .ok_or(Fatal::NoReplyStream(command))?;
     stream.seek(position).ok_or(Fatal::Invalid {
@@ -92,7 +92,7 @@ pub(crate) fn execute(
                 offset,
                 size,
             })?;
-        session.run_nested(&commands)?;
+        session.run_nested(&mut commands)?;
     }
     session.stream_buffer = commands;
     Ok(())

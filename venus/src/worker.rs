@@ -25,7 +25,7 @@ pub(crate) fn run(state: &Arc<ContextState>, mailbox: &Mailbox) {
 fn serve(state: &Arc<ContextState>, mailbox: &Mailbox, executor: &mut Executor<'_>) {
     loop {
         match mailbox.receive() {
-            Message::Submit(commands) => submit(state, executor, &commands),
+            Message::Submit(mut commands) => submit(state, executor, &mut commands),
             Message::Fence { ring, fence } => state.fence(ring, fence),
             Message::CreateBlob { resource, request } => state.create_blob(resource, request),
             Message::Detach(attachment) => state.detach(attachment),
@@ -34,7 +34,7 @@ fn serve(state: &Arc<ContextState>, mailbox: &Mailbox, executor: &mut Executor<'
     }
 }
 
-fn submit(state: &ContextState, executor: &mut Executor<'_>, commands: &[u8]) {
+fn submit(state: &ContextState, executor: &mut Executor<'_>, commands: &mut [u8]) {
     if state.lost().is_some() || state.is_stopping() {
         return;
     }

@@ -45,7 +45,7 @@
 //! impl HandleMap for Renderer {
 //!     fn resolve(&self, ty: vk::HandleType, id: u64) -> Resolved {
 //!         match (ty, id) {
-//!             (vk::HandleType::Device, 1) => Resolved { handle: self.device.0, tag: 0 },
+//!             (vk::HandleType::Device, 1) => Resolved { handle: self.device.0, owner: 0 },
 //!             _ => Resolved::UNKNOWN,
 //!         }
 //!     }
@@ -89,7 +89,7 @@
 //! let arena = Arena::default();
 //! let mut reply_memory = [0; 256];
 //! let mut encoder = Encoder::new(&mut reply_memory);
-//! let mut decoder = Decoder::new(&stream, &arena, &renderer);
+//! let mut decoder = Decoder::new(&mut stream, &arena, &renderer);
 //! let header = decoder.header()?;
 //! match header.command {
 //!     CommandId::CreateBuffer => {

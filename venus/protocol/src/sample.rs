@@ -5,7 +5,7 @@
 //!
 //! let mut arena = Arena::default();
 //! let stream = sample::request(CommandId::CreateImage, 42, &mut arena);
-//! let (text, length) = trace::command(&stream, &mut arena).unwrap();
+//! let (text, length) = trace::command(&mut stream, &mut arena).unwrap();
 //! assert!(text.starts_with("vkCreateImage(device="));
 //! assert_eq!(length, stream.len());
 //! ```

@@ -15,17 +15,17 @@ use crate::runtime::{Arena, Decoder, Result};
 /// Elements shown of each array in a log.
 const SHOWN: usize = 16;
 
-/// The first command of `stream` as text, and how many bytes it has.
+/// The first command of `stream` as text, and how many bytes it has. The bytes are as before when it returns.
 ///
 /// # Errors
 /// Those of decoding, except that every id is taken as valid.
-pub fn command(stream: &[u8], arena: &mut Arena) -> Result<(String, usize)> {
+pub fn command(stream: &mut [u8], arena: &mut Arena) -> Result<(String, usize)> {
     let result = one(stream, arena);
     arena.reset();
     result
 }
 
-fn one(stream: &[u8], arena: &Arena) -> Result<(String, usize)> {
+fn one(stream: &mut [u8], arena: &Arena) -> Result<(String, usize)> {
     let mut decoder = Decoder::with_ids(stream, arena);
     let header = decoder.header()?;
     let mut text = String::new();

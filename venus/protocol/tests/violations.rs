@@ -26,7 +26,7 @@ impl HandleMap for Few {
         if exists {
             Resolved {
                 handle: 0x1000 + id,
-                tag: 7,
+                owner: 7,
             }
         } else {
             Resolved::UNKNOWN
@@ -44,12 +44,12 @@ macro_rules! wire {
 }
 
 fn fails<C: for<'m> Refused<'m>>(wire: &[u8]) -> Fatal {
-    C::refused(wire, &Arena::new(1 << 20))
+    C::refused(&mut wire.to_vec(), &Arena::new(1 << 20))
 }
 
 /// A command at any lifetime, to be refused.
 trait Refused<'m> {
-    fn refused(wire: &'m [u8], arena: &'m Arena) -> Fatal;
+    fn refused(wire: &'m mut [u8], arena: &'m Arena) -> Fatal;
 }
 
 macro_rules! refused {
@@ -57,7 +57,7 @@ macro_rules! refused {
         $(
             struct $marker;
             impl<'m> Refused<'m> for $marker {
-                fn refused(wire: &'m [u8], arena: &'m Arena) -> Fatal {
+                fn refused(wire: &'m mut [u8], arena: &'m Arena) -> Fatal {
                     let mut decoder = Decoder::new(wire, arena, &Few);
                     match decoder.header() {
                         Err(error) => error,
@@ -122,14 +122,11 @@ fn an_object_must_exist_and_be_of_the_type() {
 #[test]
 fn handles_in_arrays_are_looked_up_too() {
     let bind = |id: u64| wire![105u32, 0u32, 2u64, 0u32, 1u32, 1u64, id, 1u64, 0u64];
-    let (taken, arena) = (bind(3), Arena::default());
-    let mut decoder = Decoder::new(&taken, &arena, &Few);
+    let (mut taken, arena) = (bind(3), Arena::default());
+    let mut decoder = Decoder::new(&mut taken, &arena, &Few);
     decoder.header().unwrap();
     let args = command::CmdBindVertexBuffers::decode(&mut decoder).unwrap();
-    assert_eq!(
-        (args.command_buffer.handle.0, args.command_buffer.tag),
-        (0x1002, 7)
-    );
+    assert_eq!(args.command_buffer.handle.0, 0x1002);
     assert_eq!(args.p_buffers[0].0, 0x1003);
     let error = fails::<BindBuffers>(&bind(4));
     assert_eq!(
@@ -243,7 +240,7 @@ fn counts_must_be_what_the_length_says() {
 #[test]
 fn counts_beyond_the_stream_allocate_nothing() {
     // 2^32 - 1 buffers in a stream of a few bytes.
-    let bind = wire![
+    let mut bind = wire![
         105u32,
         0u32,
         2u64,
@@ -253,7 +250,7 @@ fn counts_beyond_the_stream_allocate_nothing() {
         3u64
     ];
     let arena = Arena::default();
-    let mut decoder = Decoder::new(&bind, &arena, &Few);
+    let mut decoder = Decoder::new(&mut bind, &arena, &Few);
     decoder.header().unwrap();
     let error = command::CmdBindVertexBuffers::decode(&mut decoder)
         .err()
@@ -285,13 +282,16 @@ fn outputs_are_held_to_the_budget() {
     struct Any;
     impl HandleMap for Any {
         fn resolve(&self, _: HandleType, id: u64) -> Resolved {
-            Resolved { handle: id, tag: 0 }
+            Resolved {
+                handle: id,
+                owner: 0,
+            }
         }
     }
     let arena = Arena::new(1 << 20);
     for n in [1 << 21, 1 << 40, u64::MAX] {
-        let stream = get(n);
-        let mut decoder = Decoder::new(&stream, &arena, &Any);
+        let mut stream = get(n);
+        let mut decoder = Decoder::new(&mut stream, &arena, &Any);
         decoder.header().unwrap();
         let error = command::GetPipelineCacheData::decode(&mut decoder)
             .err()
@@ -320,17 +320,20 @@ fn strings_end_where_they_say() {
     struct Any;
     impl HandleMap for Any {
         fn resolve(&self, _: HandleType, id: u64) -> Resolved {
-            Resolved { handle: id, tag: 0 }
+            Resolved {
+                handle: id,
+                owner: 0,
+            }
         }
     }
     let arena = Arena::default();
-    let good = list(*b"abc\0");
-    let mut decoder = Decoder::new(&good, &arena, &Any);
+    let mut good = list(*b"abc\0");
+    let mut decoder = Decoder::new(&mut good, &arena, &Any);
     decoder.header().unwrap();
     let args = command::EnumerateDeviceExtensionProperties::decode(&mut decoder).unwrap();
     assert_eq!(args.p_layer_name.to_c_str(), Some(c"abc"));
-    let bad = list(*b"abcd");
-    let mut decoder = Decoder::new(&bad, &arena, &Any);
+    let mut bad = list(*b"abcd");
+    let mut decoder = Decoder::new(&mut bad, &arena, &Any);
     decoder.header().unwrap();
     let error = command::EnumerateDeviceExtensionProperties::decode(&mut decoder)
         .err()
@@ -404,8 +407,8 @@ fn an_image_chain_is_walked_whole() {
 #[test]
 fn traces_say_names_and_ids() {
     let mut arena = Arena::default();
-    let draw = wire![106u32, 1u32, 2u64, 3u32, 1u32, 0u32, 0u32];
-    let (text, length) = trace::command(&draw, &mut arena).unwrap();
+    let mut draw = wire![106u32, 1u32, 2u64, 3u32, 1u32, 0u32, 0u32];
+    let (text, length) = trace::command(&mut draw, &mut arena).unwrap();
     assert_eq!(length, draw.len());
     assert_eq!(
         text,
@@ -416,7 +419,7 @@ fn traces_say_names_and_ids() {
     create.extend(wire![1u64, EXTERNAL, 0u64, 0x200u32]);
     create.extend(wire![0u32, 1024u64, 0x12u32, 1u32, 2u32, 2u64, 0u32, 5u32]);
     create.extend(wire![0u64, 1u64, 9u64]);
-    let (text, _) = trace::command(&create, &mut arena).unwrap();
+    let (text, _) = trace::command(&mut create, &mut arena).unwrap();
     assert_eq!(
         text,
         "vkCreateBuffer(device=0x1, pCreateInfo={flags=0, size=1024, \
@@ -424,5 +427,5 @@ fn traces_say_names_and_ids() {
          pQueueFamilyIndices=[0, 5] + VkExternalMemoryBufferCreateInfo{handleTypes=DMA_BUF_EXT}}, \
          pBuffer=0x9)"
     );
-    assert!(trace::command(&create[..40], &mut arena).is_err());
+    assert!(trace::command(&mut create[..40], &mut arena).is_err());
 }

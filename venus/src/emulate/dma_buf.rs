@@ -8,6 +8,7 @@
 
 use std::collections::HashSet;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ash::vk::ExternalMemoryHandleTypeFlags as HostTypes;
 use hesper_venus_protocol::command::{
@@ -45,25 +46,32 @@ pub(crate) struct SharedObjects {
     images: Handles,
 }
 
-/// Handles of one type.
+/// Handles of one type: mostly none.
 #[derive(Default)]
-struct Handles(Mutex<HashSet<u64>>);
+struct Handles {
+    known: Mutex<HashSet<u64>>,
+    /// How many, to be looked at without the lock: what is asked about was inserted before the guest could ask.
+    count: AtomicUsize,
+}
 
 impl Handles {
     fn insert(&self, handle: u64) {
-        self.0.locked().insert(handle);
+        let mut known = self.known.locked();
+        known.insert(handle);
+        self.count.store(known.len(), Ordering::Release);
     }
 
     fn contains(&self, handle: u64) -> bool {
-        let handles = self.0.locked();
-        !handles.is_empty() && handles.contains(&handle)
+        self.count.load(Ordering::Acquire) > 0 && self.known.locked().contains(&handle)
     }
 
     fn remove(&self, handle: u64) {
-        let mut handles = self.0.locked();
-        if !handles.is_empty() {
-            handles.remove(&handle);
+        if self.count.load(Ordering::Acquire) == 0 {
+            return;
         }
+        let mut known = self.known.locked();
+        known.remove(&handle);
+        self.count.store(known.len(), Ordering::Release);
     }
 }
 

@@ -274,7 +274,6 @@ fn layout(
         image: Object {
             id: 0,
             handle: image,
-            tag: 0,
         },
         p_subresource: &mut vk::ImageSubresource {
             aspect_mask: vk::ImageAspectFlags::COLOR,

@@ -372,7 +372,7 @@ pub(crate) fn create(
         .any(|name| name.as_c_str() == ash::ext::external_memory_host::NAME)
         .then(|| HostImport::load(&instance, handle, physical.facts.alignment))
         .flatten();
-    let owner = session.state.objects.new_owner();
+    let owner = session.state.objects.new_owner()?;
     let device = Device {
         owner,
         physical,

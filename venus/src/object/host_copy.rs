@@ -142,7 +142,6 @@ fn memcpy_size(
         image: Object {
             id: 0,
             handle: image,
-            tag: 0,
         },
         p_subresource: &mut subresource,
         p_layout: &mut layout,

@@ -87,7 +87,6 @@ impl Drop for Instance {
             instance: Object {
                 id: 0,
                 handle: self.handle,
-                tag: 0,
             },
         };
         // SAFETY: every device holds the instance, so none is left.
@@ -149,6 +148,7 @@ pub(crate) fn create(
         info.pp_enabled_extension_names = portability.as_ptr();
     }
     let id = c.p_instance.0;
+    let owner = session.state.objects.new_owner()?;
     // SAFETY: the arguments were decoded and adjusted above; there are no handles in them.
     let result =
         unsafe { c.call(&host.entry_table()) }.ok_or(Fatal::NotEnabled("vkCreateInstance"))?;
@@ -159,7 +159,6 @@ pub(crate) fn create(
     let mut get = |name: &CStr| host.instance_function(handle, name);
     // SAFETY: the loader answers by name.
     let functions = unsafe { InstanceTable::load(&mut get) };
-    let owner = session.state.objects.new_owner();
     let physical_devices = Mutex::default();
     let instance = Instance {
         owner,

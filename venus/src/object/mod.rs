@@ -23,7 +23,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, RwLock};
 
-use hesper_venus_protocol::runtime::{Handle, Object};
+use hesper_venus_protocol::runtime::{Handle, OWNERS, Object};
 use hesper_venus_protocol::{CommandId, vk};
 
 use crate::counters::{Tally, add, sub};
@@ -63,11 +63,13 @@ impl Objects {
         }
     }
 
-    /// A fresh ordinal for a [`Domain`]. After 2^32 of them it would wrap, long after the budget of time.
-    pub(crate) fn new_owner(&self) -> u32 {
-        self.last_owner
-            .fetch_add(1, Ordering::Relaxed)
-            .wrapping_add(1)
+    /// A fresh ordinal for a [`Domain`]: as many as the table has room for, in the life of a context.
+    pub(crate) fn new_owner(&self) -> Result<u32, Fatal> {
+        let next = |last: u32| last.checked_add(1).filter(|owner| *owner < OWNERS);
+        let last = self
+            .last_owner
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        last.map(|last| last + 1).map_err(|_| Fatal::TooManyObjects)
     }
 
     /// Makes a domain known, and enters its own object.

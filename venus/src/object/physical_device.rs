@@ -117,7 +117,6 @@ fn host_devices(instance: &Instance) -> Result<Vec<vk::PhysicalDevice>, vk::Resu
             instance: Object {
                 id: 0,
                 handle: instance.handle(),
-                tag: 0,
             },
             p_physical_device_count: &mut count,
             p_physical_devices: room,
@@ -147,11 +146,7 @@ fn uuid(functions: &InstanceTable, handle: vk::PhysicalDevice) -> Option<[u8; 16
         ..Default::default()
     };
     let mut command = GetPhysicalDeviceProperties2 {
-        physical_device: Object {
-            id: 0,
-            handle,
-            tag: 0,
-        },
+        physical_device: Object { id: 0, handle },
         p_properties: &mut properties,
     };
     // SAFETY: the physical device was just listed, the chain is of live structs.
@@ -164,11 +159,7 @@ fn describe(
     handle: vk::PhysicalDevice,
     facts: Arc<GpuFacts>,
 ) -> Result<PhysicalDevice, vk::Result> {
-    let object = Object {
-        id: 0,
-        handle,
-        tag: 0,
-    };
+    let object = Object { id: 0, handle };
     let mut memory = vk::PhysicalDeviceMemoryProperties::default();
     let mut command = GetPhysicalDeviceMemoryProperties {
         physical_device: object,

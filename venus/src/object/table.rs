@@ -1,21 +1,20 @@
 //! The object table: from the guest's ids to the host's handles.
 //!
 //! A guest names objects by 64-bit ids of its own choice. [`Table::view`] gives each decoding thread a
-//! [`View`] that finds the handle of an id without a lock, checks its type, and says which device it belongs
-//! to. Changes ([`Table::insert`], [`Table::remove`]) take a lock and are seen by all views.
+//! [`View`] that finds the handle of an id without a lock, and says what it is and to which device it belongs. Changes ([`Table::insert`], [`Table::remove`]) take a lock and are seen by all views.
 //!
 //! Real guests count ids up by one, so the slots are an array indexed by the id's low bits: live objects
 //! hardly ever meet in one slot. Those that do (a hostile guest can arrange it) go to a map behind the lock.
 //!
-//! The hard thing is reading while another thread writes. Every slot carries a sequence number, odd while
-//! the slot is being changed: a reader that sees it odd, or changed after it read, asks under the lock. So a
-//! reader never combines one object's type with another's handle. When the array grows, the old one is
-//! emptied but kept, so that stale views find nothing in it and refresh themselves.
+//! How a slot is read while another thread writes it is the protocol crate's affair ([`Slot`]). When the array
+//! grows, the old one is emptied but kept, so that stale views find nothing in it and refresh themselves.
 
 use std::cell::Cell;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock};
+
+use hesper_venus_protocol::runtime::{Front, Resolved, Slot};
 
 use crate::sync::Lock;
 
@@ -31,7 +30,7 @@ pub(crate) struct Entry {
     pub(crate) host: u64,
     /// Its `HandleType`, as a number.
     pub(crate) kind: u32,
-    /// The ordinal of the device that it belongs to; 0 for instances and physical devices.
+    /// The ordinal of the device or instance that it belongs to.
     pub(crate) owner: u32,
 }
 
@@ -44,66 +43,24 @@ pub(crate) enum Refused {
     TooMany,
 }
 
-/// One slot; `id` 0 is empty, and its host handle is 0 then.
-#[derive(Default)]
-struct Slot {
-    id: AtomicU64,
-    host: AtomicU64,
-    /// Kind in the low half, owner in the high one.
-    tag: AtomicU64,
-    sequence: AtomicU32,
-}
-
-impl Slot {
-    /// Reads the entry of `id`; `None` when the slot has another or is being changed.
-    #[inline(always)]
-    fn find(&self, id: u64) -> Option<Entry> {
-        let before = self.sequence.load(Ordering::Acquire);
-        let found = self.id.load(Ordering::Relaxed);
-        let host = self.host.load(Ordering::Relaxed);
-        let tag = self.tag.load(Ordering::Relaxed);
-        // Pairs with the release fence in `write`: whoever sees a field of a later write also sees the
-        // later sequence here.
-        fence(Ordering::Acquire);
-        let after = self.sequence.load(Ordering::Relaxed);
-        // One branch for all that can be wrong: another id, an odd sequence, a changed one.
-        let differs = (found ^ id) | u64::from((before & 1) | (before ^ after));
-        let (kind, owner) = (tag as u32, (tag >> 32) as u32);
-        (differs == 0).then_some(Entry { host, kind, owner })
+impl Entry {
+    fn of((kind, found): (u32, Resolved)) -> Self {
+        Self {
+            host: found.handle,
+            kind,
+            owner: found.owner,
+        }
     }
 
-    /// Reads id and entry. The caller holds the table's lock, so nobody writes.
-    fn read(&self) -> (u64, Entry) {
-        let tag = self.tag.load(Ordering::Relaxed);
-        let entry = Entry {
-            host: self.host.load(Ordering::Relaxed),
-            kind: tag as u32,
-            owner: (tag >> 32) as u32,
-        };
-        (self.id.load(Ordering::Relaxed), entry)
-    }
-
-    /// Replaces the slot's content. The caller holds the table's lock.
-    fn write(&self, id: u64, entry: Entry) {
-        let sequence = self.sequence.load(Ordering::Relaxed);
-        self.sequence
-            .store(sequence.wrapping_add(1), Ordering::Relaxed);
-        fence(Ordering::Release);
-        self.id.store(id, Ordering::Relaxed);
-        self.host.store(entry.host, Ordering::Relaxed);
-        let tag = u64::from(entry.owner) << 32 | u64::from(entry.kind);
-        self.tag.store(tag, Ordering::Relaxed);
-        self.sequence
-            .store(sequence.wrapping_add(2), Ordering::Release);
-    }
-
-    fn clear(&self) {
-        let nothing = Entry {
-            host: 0,
-            kind: 0,
-            owner: 0,
-        };
-        self.write(0, nothing);
+    /// What the decoder wants to know, if it is of that kind.
+    pub(crate) fn resolved(self, kind: u32) -> Resolved {
+        if self.kind != kind {
+            return Resolved::UNKNOWN;
+        }
+        Resolved {
+            handle: self.host,
+            owner: self.owner,
+        }
     }
 }
 
@@ -120,6 +77,8 @@ pub(crate) struct Table {
     levels: [OnceLock<Box<[Slot]>>; LEVELS],
     level: AtomicUsize,
     writer: Mutex<Writer>,
+    /// Objects that were taken out so far.
+    removals: AtomicU64,
     limit: usize,
 }
 
@@ -130,6 +89,7 @@ impl Table {
             levels: std::array::from_fn(|_| OnceLock::new()),
             level: AtomicUsize::new(0),
             writer: Mutex::default(),
+            removals: AtomicU64::new(0),
             limit,
         }
     }
@@ -146,6 +106,7 @@ impl Table {
         self.writer.locked()
     }
 
+    #[inline]
     fn slots(&self) -> &[Slot] {
         let level = self.level.load(Ordering::Acquire);
         self.levels.get(level).map_or(&[], |slots| {
@@ -160,17 +121,36 @@ impl Table {
     /// Enters an object.
     pub(crate) fn insert(&self, id: u64, entry: Entry) -> Result<(), Refused> {
         let mut writer = self.writer();
-        if id == 0 || self.find(&writer, id).is_some() {
+        // A driver that makes null has made nothing that could be named.
+        if id == 0 || entry.host == 0 {
             return Err(Refused::IdTaken);
         }
         if writer.live >= self.limit {
             return Err(Refused::TooMany);
         }
+        let slots = self.slots();
+        let has_room = writer.live < slots.len() / 2;
+        match slot(slots, id) {
+            Some(slot) if slot.id() == 0 && has_room && writer.overflow.is_empty() => {
+                slot.put(id, entry.kind, entry.resolved(entry.kind));
+                writer.live += 1;
+                Ok(())
+            }
+            _ => self.insert_slowly(&mut writer, id, entry),
+        }
+    }
+
+    /// The case in which other objects are in the way.
+    #[cold]
+    fn insert_slowly(&self, writer: &mut Writer, id: u64, entry: Entry) -> Result<(), Refused> {
+        if self.find(writer, id).is_some() {
+            return Err(Refused::IdTaken);
+        }
         if writer.live >= self.slots().len() / 2 {
-            self.grow(&mut writer);
+            self.grow(writer);
         }
         writer.live += 1;
-        place(self.slots(), &mut writer, id, entry);
+        place(self.slots(), writer, id, entry);
         Ok(())
     }
 
@@ -184,7 +164,8 @@ impl Table {
 
     /// Empties the place of an object that is there.
     fn take(&self, writer: &mut Writer, id: u64) {
-        match slot(self.slots(), id).filter(|slot| slot.id.load(Ordering::Relaxed) == id) {
+        self.removals.fetch_add(1, Ordering::Release);
+        match slot(self.slots(), id).filter(|slot| slot.id() == id) {
             Some(slot) => slot.clear(),
             None => drop(writer.overflow.remove(&id)),
         }
@@ -194,24 +175,41 @@ impl Table {
     /// Takes exactly this object out; false when there is none, or another one under its id by now.
     pub(crate) fn remove_exactly(&self, id: u64, kind: u32, host: u64) -> bool {
         let mut writer = self.writer();
+        match slot(self.slots(), id).and_then(|slot| Some((slot, slot.get(id)?))) {
+            Some((slot, (found, object))) if found == kind && object.handle == host => {
+                self.removals.fetch_add(1, Ordering::Release);
+                slot.clear();
+                writer.live -= 1;
+                true
+            }
+            Some(_) => false,
+            None => self.remove_slowly(&mut writer, id, kind, host),
+        }
+    }
+
+    /// The case in which another object has the slot.
+    #[cold]
+    fn remove_slowly(&self, writer: &mut Writer, id: u64, kind: u32, host: u64) -> bool {
         let is_same = |entry: &Entry| entry.kind == kind && entry.host == host;
-        if self.find(&writer, id).filter(is_same).is_none() {
+        if self.find(writer, id).filter(is_same).is_none() {
             return false;
         }
-        self.take(&mut writer, id);
+        self.take(writer, id);
         true
     }
 
     /// Takes out all objects of a device (with owner 0: all that belong to none), in no order.
     pub(crate) fn remove_owned(&self, owner: u32) -> Vec<(u64, Entry)> {
         let mut writer = self.writer();
+        self.removals.fetch_add(1, Ordering::Release);
         let mut removed: Vec<(u64, Entry)> = writer
             .overflow
             .extract_if(|_, entry| entry.owner == owner)
             .collect();
         for slot in self.slots() {
-            let (id, entry) = slot.read();
-            if id != 0 && entry.owner == owner {
+            if let Some((id, entry)) = read(slot)
+                && entry.owner == owner
+            {
                 slot.clear();
                 removed.push((id, entry));
             }
@@ -223,8 +221,8 @@ impl Table {
     /// The id of an entry, by looking at all of them.
     pub(crate) fn id_of(&self, entry: Entry) -> Option<u64> {
         let writer = self.writer();
-        let mut slots = self.slots().iter().map(Slot::read);
-        let in_slot = slots.find(|(id, found)| *id != 0 && *found == entry);
+        let mut slots = self.slots().iter().filter_map(read);
+        let in_slot = slots.find(|(_, found)| *found == entry);
         let overflowed = || writer.overflow.iter().find(|(_, found)| **found == entry);
         in_slot
             .map(|(id, _)| id)
@@ -236,10 +234,9 @@ impl Table {
         if id == 0 {
             return None;
         }
-        match slot(self.slots(), id).map(Slot::read) {
-            Some((found, entry)) if found == id => Some(entry),
-            _ => writer.overflow.get(&id).copied(),
-        }
+        let in_slot = slot(self.slots(), id).and_then(|slot| slot.get(id));
+        let in_slot = in_slot.map(Entry::of);
+        in_slot.or_else(|| writer.overflow.get(&id).copied())
     }
 
     /// Moves to an array twice as large, if there may be one.
@@ -252,7 +249,7 @@ impl Table {
         self.level.store(level + 1, Ordering::Release);
         let new = self.slots();
         let overflowed: Vec<(u64, Entry)> = writer.overflow.drain().collect();
-        let kept = old.iter().map(Slot::read).filter(|(id, _)| *id != 0);
+        let kept = old.iter().filter_map(read);
         for (id, entry) in kept.chain(overflowed) {
             place(new, writer, id, entry);
         }
@@ -261,14 +258,21 @@ impl Table {
     }
 }
 
+#[inline]
 fn slot(slots: &[Slot], id: u64) -> Option<&Slot> {
     // The length is a power of two; an id's low bits are what a dense counter changes.
     slots.get(id as usize & slots.len().wrapping_sub(1))
 }
 
+/// Id and entry of a slot that is not empty. The caller holds the table's lock, so nobody writes.
+fn read(slot: &Slot) -> Option<(u64, Entry)> {
+    let id = slot.id();
+    slot.get(id).map(|found| (id, Entry::of(found)))
+}
+
 fn place(slots: &[Slot], writer: &mut Writer, id: u64, entry: Entry) {
-    match slot(slots, id).filter(|slot| slot.id.load(Ordering::Relaxed) == 0) {
-        Some(slot) => slot.write(id, entry),
+    match slot(slots, id).filter(|slot| slot.id() == 0) {
+        Some(slot) => slot.put(id, entry.kind, entry.resolved(entry.kind)),
         None => drop(writer.overflow.insert(id, entry)),
     }
 }
@@ -280,16 +284,10 @@ pub(crate) struct View<'a> {
 }
 
 impl View<'_> {
-    /// The object with this id, whatever its type. For id 0 the handle may be 0.
+    /// The object with this id, whatever its type.
     pub(crate) fn get(&self, id: u64) -> Option<Entry> {
-        self.get_quickly(id).or_else(|| self.get_slowly(id))
-    }
-
-    /// The same without a lock: `None` when the object does not exist, or must be looked for with
-    /// [`View::get_slowly`].
-    #[inline(always)]
-    pub(crate) fn get_quickly(&self, id: u64) -> Option<Entry> {
-        slot(self.slots.get(), id).and_then(|slot| slot.find(id))
+        let found = slot(self.slots.get(), id).and_then(|slot| slot.get(id));
+        found.map(Entry::of).or_else(|| self.get_slowly(id))
     }
 
     /// The same under the lock, after which this view is up to date.
@@ -297,6 +295,11 @@ impl View<'_> {
         let writer = self.table.writer();
         self.slots.set(self.table.slots());
         self.table.find(&writer, id)
+    }
+
+    /// What decoders may read by themselves.
+    pub(crate) fn front(&self) -> Front<'_> {
+        Front::new(self.slots.get(), &self.table.removals)
     }
 }
 

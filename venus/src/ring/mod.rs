@@ -34,7 +34,7 @@ const ALIVE: u32 = 4;
 pub(crate) trait Consumer {
     /// Carries out all of `commands`, which begin at position `head` of the ring. Publishes how far it is
     /// wherever the guest may be waiting for it: after a reply, and before the consumer itself waits.
-    fn consume(&mut self, commands: &[u8], head: u32) -> Result<(), Fatal>;
+    fn consume(&mut self, commands: &mut [u8], head: u32) -> Result<(), Fatal>;
 }
 
 /// A ring as other threads see it.
@@ -206,7 +206,7 @@ pub(crate) fn run(ring: &Ring, consumer: &mut impl Consumer) -> Result<(), Fatal
             ring.layout
                 .copy(head, tail, &mut commands)
                 .ok_or(Fatal::RingTail { head, tail })?;
-            consumer.consume(&commands, head)?;
+            consumer.consume(&mut commands, head)?;
             head = tail;
             ring.publish(head);
             pace.worked();

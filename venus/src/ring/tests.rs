@@ -24,7 +24,7 @@ fn request() -> Request {
 struct Collector(Sender<Vec<u8>>);
 
 impl Consumer for Collector {
-    fn consume(&mut self, commands: &[u8], _head: u32) -> Result<(), Fatal> {
+    fn consume(&mut self, commands: &mut [u8], _head: u32) -> Result<(), Fatal> {
         if commands.contains(&0xff) {
             return Err(Fatal::BatchTooLarge(0xff));
         }

@@ -15,8 +15,9 @@ pub fn requests(seed: u64) -> Vec<(&'static str, Vec<u8>)> {
 /// Decodes commands, with every id a live object, until one is refused, and how many were taken. The trace reads all
 /// of the arguments that the decoder made.
 pub fn decode(stream: &[u8], arena: &mut Arena) -> usize {
+    let mut stream = stream.to_vec();
     let (mut at, mut taken) = (0, 0);
-    while let Some(rest) = stream.get(at..).filter(|rest| !rest.is_empty()) {
+    while let Some(rest) = stream.get_mut(at..).filter(|rest| !rest.is_empty()) {
         match trace::command(rest, arena) {
             Ok((_, length)) => at += length,
             Err(_) => break,

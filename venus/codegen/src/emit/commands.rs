@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use crate::emit::rust::{self, Step, nullable, padded, write_steps};
 use crate::emit::structs::put_plain;
 use crate::emit::{File, unknown};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::{Base, Command, Len, Member, Model};
 use crate::wire::{Element, Kind, Rules};
 
@@ -130,20 +130,19 @@ fn one(out: &mut String, rules: Rules<'_>, command: &Command) -> Result<()> {
         base => rust::base(base),
     };
     let decode = decode(rules, command)?;
+    let answer = answer(rules, command);
     let reply = reply(rules, command)?;
+    let has_outputs = has_outputs(command);
     let d = if decode.is_empty() { "_d" } else { "d" };
-    // Recorded commands come by the thousand: their decoders become part of their handlers.
-    let inline = if c_name.starts_with("vkCmd") {
-        "#[inline]"
-    } else {
-        ""
-    };
     let _ = write!(
         out,
         "/// `{c_name}`\n#[repr(C)]\npub struct {name}{life} {{ {fields} }}\n\
          impl<'a> Command<'a> for {name}{life} {{ \
-         const ID: CommandId = CommandId::{name}; type Return = {returns};\n\
-         {inline} fn decode({d}: &mut Decoder<'a>) -> Result<Self> {{ {decode} Ok(Self {{ {names} }}) }}\n\
+         const ID: CommandId = CommandId::{name}; const HAS_OUTPUTS: bool = {has_outputs}; \
+         type Return = {returns};\n\
+         #[inline] fn decode({d}: &mut Decoder<'a>) -> Result<Self> {{ {decode} Ok(Self {{ {names} }}) }}\n\
+         fn encode_return(ret: {returns}, e: &mut Encoder<'_>) -> Result<(), EncodeError> {{ \
+         {answer} Ok(()) }}\n\
          unsafe fn encode_reply(&self, ret: {returns}, e: &mut Encoder<'_>) -> \
          Result<(), EncodeError> {{ {reply} }} }}\n\
          impl<'a> crate::table::Args<'a> for crate::table::Of<{number}> {{ \
@@ -173,8 +172,19 @@ fn reader(command: &Command, prefix: &'static str) -> impl Fn(&str) -> String {
 
 fn decode(rules: Rules<'_>, command: &Command) -> Result<String> {
     let mut steps = Vec::new();
+    let mut has_first_object = false;
     for (index, param) in command.params.iter().enumerate() {
         let kind = rules.kind(&command.c_name, param)?;
+        let is_object = matches!(kind, Kind::Handle(..));
+        has_first_object |= is_object && index == 0;
+        if is_object && !has_first_object {
+            return Err(Error::Wire {
+                owner: command.c_name.clone(),
+                member: param.name.clone(),
+                reason: "an object where the first parameter is none that could say its owner"
+                    .into(),
+            });
+        }
         match direction(command, param) {
             Direction::In | Direction::InOut => {
                 decode_in(&mut steps, rules, command, (index, param), &kind)?;
@@ -208,11 +218,11 @@ fn decode_in(
             steps.push(Step::Fixed(rules.wire_size(base), code));
         }
         Kind::Handle(_, optional) => {
-            // Nothing can be asked of no object.
-            let f = if *optional && index > 0 {
-                "object"
-            } else {
-                "required_object"
+            // The first says to what all others belong, and nothing can be asked of no object.
+            let f = match (index, optional) {
+                (0, _) => "first_object",
+                (_, true) => "object",
+                (_, false) => "required_object",
             };
             steps.push(Step::Fixed(
                 8,
@@ -335,7 +345,8 @@ fn decode_out(steps: &mut Vec<Step>, command: &Command, param: &Member, kind: &K
     Ok(())
 }
 
-fn reply(rules: Rules<'_>, command: &Command) -> Result<String> {
+/// What every reply begins with.
+fn answer(rules: Rules<'_>, command: &Command) -> String {
     let mut steps = vec![Step::Fixed(
         4,
         "p.put::<u32, {at}>(Self::ID.number());".into(),
@@ -345,6 +356,26 @@ fn reply(rules: Rules<'_>, command: &Command) -> Result<String> {
     } else {
         steps.push(put_plain(rules, &command.returns, "ret"));
     }
+    write_reply(&steps)
+}
+
+fn write_reply(steps: &[Step]) -> String {
+    write_steps(steps, &|size| {
+        format!("let mut p = e.prefix::<{size}>()?;\n")
+    })
+}
+
+fn has_outputs(command: &Command) -> bool {
+    let is_input = |param| direction(command, param) == Direction::In;
+    !command.params.iter().all(is_input)
+}
+
+fn reply(rules: Rules<'_>, command: &Command) -> Result<String> {
+    let begin = "Self::encode_return(ret, e)";
+    if !has_outputs(command) {
+        return Ok(begin.to_owned());
+    }
+    let mut steps = Vec::new();
     let mut is_unsafe = false;
     for param in &command.params {
         if direction(command, param) == Direction::In {
@@ -396,9 +427,7 @@ fn reply(rules: Rules<'_>, command: &Command) -> Result<String> {
             _ => return Err(unknown(&command.c_name, param)),
         }
     }
-    let mut body = write_steps(&steps, &|size| {
-        format!("let mut p = e.prefix::<{size}>()?;\n")
-    });
+    let mut body = write_reply(&steps);
     body.push_str("Ok(())");
     if is_unsafe {
         body = format!(
@@ -406,5 +435,5 @@ fn reply(rules: Rules<'_>, command: &Command) -> Result<String> {
              unsafe {{ {body} }}"
         );
     }
-    Ok(body)
+    Ok(format!("{begin}?; {body}"))
 }

@@ -1,16 +1,23 @@
 //! Streams to decode, and an object table as a renderer might have it.
 
-use hesper_venus_protocol::runtime::{Arena, Array, Command, Decoder, HandleMap, Object, Resolved};
+use std::sync::atomic::AtomicU64;
+
+use hesper_venus_protocol::runtime::{
+    Arena, Array, Command, Decoder, Front, HandleMap, Object, Resolved, Slot,
+};
 use hesper_venus_protocol::vk::{self, HandleType};
 use hesper_venus_protocol::{command, guest};
 
-/// Ids are slots: type and handle lie side by side.
-pub(crate) struct Slots(Vec<(Option<HandleType>, u64)>);
+/// Ids are slots.
+pub(crate) struct Slots {
+    slots: Vec<Slot>,
+    removals: AtomicU64,
+}
 
 impl Slots {
     /// All objects that the streams name.
     pub(crate) fn new() -> Self {
-        let mut slots = vec![(None, 0); 64];
+        let slots: Vec<Slot> = std::iter::repeat_with(Slot::default).take(64).collect();
         for (id, ty) in [
             (1, HandleType::Device),
             (2, HandleType::CommandBuffer),
@@ -18,24 +25,29 @@ impl Slots {
             (4, HandleType::DescriptorSet),
             (5, HandleType::Buffer),
         ] {
-            if let Some(slot) = slots.get_mut(id) {
-                *slot = (Some(ty), 0x7f00_0000_1000 + id as u64);
+            if let Some(slot) = slots.get(id) {
+                let object = Resolved {
+                    handle: 0x7f00_0000_1000 + id as u64,
+                    owner: 1,
+                };
+                slot.put(id as u64, ty as u32, object);
             }
         }
-        Self(slots)
+        Self {
+            slots,
+            removals: AtomicU64::new(0),
+        }
     }
 }
 
 impl HandleMap for Slots {
-    #[inline]
-    fn resolve(&self, ty: HandleType, id: u64) -> Resolved {
-        match self.0.get(id as usize) {
-            Some((Some(found), handle)) if *found == ty => Resolved {
-                handle: *handle,
-                tag: 0,
-            },
-            _ => Resolved::UNKNOWN,
-        }
+    /// Everything that exists is in its slot.
+    fn resolve(&self, _: HandleType, _: u64) -> Resolved {
+        Resolved::UNKNOWN
+    }
+
+    fn front(&self) -> Front<'_> {
+        Front::new(&self.slots, &self.removals)
     }
 }
 
@@ -130,7 +142,13 @@ pub(crate) fn stream(name: &str) -> Vec<u8> {
 #[inline(never)]
 pub(crate) fn decode(stream: &[u8], arena: &mut Arena, slots: &Slots) -> u64 {
     use hesper_venus_protocol::CommandId as Id;
-    let mut d = Decoder::new(stream, arena, slots);
+    // As a ring does; decoding may change the bytes.
+    let mut copy = [0; 512];
+    let Some(copy) = copy.get_mut(..stream.len()) else {
+        return 0;
+    };
+    copy.copy_from_slice(stream);
+    let mut d = Decoder::new(copy, arena, slots);
     let Ok(header) = d.header() else { return 0 };
     let sum = match header.command {
         Id::CmdDraw => command::CmdDraw::decode(&mut d)

@@ -92,8 +92,6 @@ pub struct Object<T> {
     pub id: u64,
     /// The driver's handle; null where the id is 0.
     pub handle: T,
-    /// What the renderer's [`HandleMap`](super::HandleMap) gave with it.
-    pub tag: usize,
 }
 
 impl<T: Handle> Object<T> {
@@ -102,7 +100,6 @@ impl<T: Handle> Object<T> {
         Self {
             id,
             handle: T::from_raw(id),
-            tag: 0,
         }
     }
 

@@ -6,11 +6,13 @@
 //! finite; chains are walked in a loop.
 
 use std::ffi::c_char;
+use std::marker::PhantomData;
 
 use super::arena::Arena;
 use super::argument::{Array, Object, Objects};
 use super::error::{Fatal, Reason, Result};
-use super::value::{Handle, HandleMap, Plain, Zeroed};
+use super::slots::Front;
+use super::value::{Handle, HandleMap, Plain, Resolved, Zeroed};
 use super::{CommandId, Decode, Identity};
 use crate::generated::commands::COMMANDS;
 use crate::vk::HandleType;
@@ -31,11 +33,30 @@ pub struct Header {
 
 /// Reads one stream of commands.
 pub struct Decoder<'m> {
-    rest: &'m [u8],
-    length: usize,
+    cursor: *mut u8,
+    end: *mut u8,
+    start: *mut u8,
+    life: PhantomData<&'m mut [u8]>,
     pub(super) arena: &'m Arena,
+    front: Front<'m>,
     objects: &'m dyn HandleMap,
+    /// Of the first object of the current command.
+    owner: u32,
     command: u32,
+    recording: Recording,
+}
+
+/// The command buffer that the last commands were for: the next one is mostly for it, too.
+struct Recording {
+    id: u64,
+    handle: u64,
+    /// [`Front::removals`] when it was found, after which it may be gone; or [`Recording::NONE`].
+    removals: u64,
+}
+
+impl Recording {
+    /// So many objects are never removed.
+    const NONE: u64 = u64::MAX;
 }
 
 impl std::fmt::Debug for Decoder<'_> {
@@ -50,32 +71,83 @@ impl std::fmt::Debug for Decoder<'_> {
 
 impl<'m> Decoder<'m> {
     /// A decoder of `stream`, which must be private memory: what the guest could change while it
-    /// is read has to be copied first.
-    pub fn new(stream: &'m [u8], arena: &'m Arena, objects: &'m dyn HandleMap) -> Self {
+    /// is read has to be copied first. Arguments may stay where they are in it, and be changed there.
+    pub fn new(stream: &'m mut [u8], arena: &'m Arena, objects: &'m dyn HandleMap) -> Self {
+        let range = stream.as_mut_ptr_range();
         Self {
-            rest: stream,
-            length: stream.len(),
+            cursor: range.start,
+            end: range.end,
+            start: range.start,
+            life: PhantomData,
             arena,
+            front: objects.front(),
             objects,
+            owner: 0,
             command: u32::MAX,
+            recording: Recording {
+                id: 0,
+                handle: 0,
+                removals: Recording::NONE,
+            },
         }
     }
 
     /// A decoder that takes ids for handles.
-    pub fn with_ids(stream: &'m [u8], arena: &'m Arena) -> Self {
+    pub fn with_ids(stream: &'m mut [u8], arena: &'m Arena) -> Self {
         Self::new(stream, arena, &Identity)
     }
 
     /// Bytes read so far.
     #[inline]
     pub fn position(&self) -> usize {
-        self.length - self.rest.len()
+        self.cursor as usize - self.start as usize
+    }
+
+    /// Bytes that are left.
+    #[inline(always)]
+    fn left(&self) -> usize {
+        self.end as usize - self.cursor as usize
     }
 
     /// Whether the stream is at its end.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.rest.is_empty()
+        self.left() == 0
+    }
+
+    /// What is left of the stream.
+    pub fn rest(&mut self) -> &mut [u8] {
+        // SAFETY: these bytes lie in the stream, and nobody has been given any of them yet.
+        unsafe { std::slice::from_raw_parts_mut(self.cursor, self.left()) }
+    }
+
+    /// What the objects of the current command belong to: the owner of its first.
+    #[inline]
+    pub fn owner(&self) -> u32 {
+        self.owner
+    }
+
+    /// Takes the next `n` bytes, if there are so many.
+    #[inline(always)]
+    fn advance(&mut self, n: usize) -> Option<*mut u8> {
+        if self.left() < n {
+            return None;
+        }
+        let start = self.cursor;
+        // SAFETY: the stream has n more bytes.
+        self.cursor = unsafe { start.add(n) };
+        Some(start)
+    }
+
+    /// Reads the next command's number, known or not, and whether the guest waits for a reply.
+    ///
+    /// # Errors
+    /// If the stream ends.
+    #[inline(always)]
+    pub fn raw_header(&mut self) -> Result<(u32, bool)> {
+        let p = self.prefix::<8>()?;
+        self.command = p.get::<u32, 0>();
+        Ok((self.command, p.get::<u32, 4>() & 1 != 0))
     }
 
     /// Reads the next command's header.
@@ -84,17 +156,21 @@ impl<'m> Decoder<'m> {
     /// If the stream ends or the number is not that of a command with a codec.
     #[inline]
     pub fn header(&mut self) -> Result<Header> {
-        let p = self.prefix::<8>()?;
-        self.command = p.get::<u32, 0>();
-        let flags = p.get::<u32, 4>();
+        let (_, reply) = self.raw_header()?;
+        let command = self.known_command()?;
+        Ok(Header { command, reply })
+    }
+
+    /// The command whose header was just read.
+    ///
+    /// # Errors
+    /// If its number is not that of a command with a codec.
+    pub fn known_command(&self) -> Result<CommandId> {
         let known = usize::try_from(self.command)
             .ok()
             .and_then(|n| COMMANDS.get(n));
         match known.and_then(Option::as_ref) {
-            Some(info) if info.is_codable() => Ok(Header {
-                command: info.id,
-                reply: flags & 1 != 0,
-            }),
+            Some(info) if info.is_codable() => Ok(info.id),
             other => Err(self.no_codec(other.map(|info| info.name))),
         }
     }
@@ -122,35 +198,47 @@ impl<'m> Decoder<'m> {
     fn truncated(&self, needed: u64) -> Fatal {
         self.fatal(Reason::Truncated {
             needed,
-            left: self.rest.len(),
+            left: self.left(),
         })
     }
 
     /// The next N bytes.
     #[inline(always)]
     pub(crate) fn prefix<const N: usize>(&mut self) -> Result<Prefix<'m, N>> {
-        match self.rest.split_first_chunk::<N>() {
-            Some((head, rest)) => {
-                self.rest = rest;
-                Ok(Prefix(head))
-            }
+        match self.advance(N) {
+            // SAFETY: N bytes of the stream, which lives as long as 'm; nobody is given them to change.
+            Some(start) => Ok(Prefix(unsafe { &*start.cast() })),
             None => Err(self.truncated(N as u64)),
         }
     }
 
-    /// The next `n` bytes and the padding after them.
+    /// The next `n` bytes, and past the padding after them.
     #[inline]
-    fn take(&mut self, n: u64) -> Result<&'m [u8]> {
-        let padded = n
-            .checked_add(3)
-            .map(|n| n & !3)
-            .and_then(|n| usize::try_from(n).ok());
-        let Some((head, rest)) = padded.and_then(|n| self.rest.split_at_checked(n)) else {
-            return Err(self.truncated(n));
-        };
-        self.rest = rest;
-        // `n` is at most the padded length.
-        Ok(head.get(..n as usize).unwrap_or(head))
+    fn take(&mut self, n: u64) -> Result<&'m mut [u8]> {
+        // More than the stream has, where it does not fit.
+        let padded = n.saturating_add(3) & !3;
+        let start = usize::try_from(padded)
+            .ok()
+            .and_then(|padded| self.advance(padded));
+        match start {
+            // SAFETY: at least `n` bytes of the stream, which lives as long as 'm, and which are given to this caller alone.
+            Some(start) => Ok(unsafe { std::slice::from_raw_parts_mut(start, n as usize) }),
+            None => Err(self.truncated(n)),
+        }
+    }
+
+    /// The next `n` values: where they are in the stream, or copied where they are not aligned there.
+    #[inline]
+    fn values<T: Plain>(&mut self, n: usize) -> Result<&'m mut [T]> {
+        let bytes = self.take((n as u64).saturating_mul(size_of::<T>() as u64))?;
+        let start = bytes.as_mut_ptr().cast::<T>();
+        if start.is_aligned() {
+            // SAFETY: there are n times the size of a value; any bytes are valid values.
+            return Ok(unsafe { std::slice::from_raw_parts_mut(start, n) });
+        }
+        // SAFETY: as above.
+        let values = unsafe { self.arena.copied::<T>(bytes, n) };
+        self.or_fatal(values)
     }
 
     /// The length that an array must have: as it says, or 0 where it may be null.
@@ -203,13 +291,71 @@ impl<'m> Decoder<'m> {
         }
     }
 
-    #[inline]
-    fn resolve(&self, ty: HandleType, id: u64) -> Result<(u64, usize)> {
-        let found = self.objects.resolve(ty, id);
-        if found.handle == 0 {
-            return Err(self.fatal(Reason::Handle { ty, id }));
+    /// The handle of an object that has the owner of the command's first. Not 0.
+    #[inline(always)]
+    fn resolve<H: Handle>(&self, id: u64) -> Result<H> {
+        match self.front.find(self.owner, H::TYPE, id) {
+            Some(handle) => Ok(H::from_raw(handle)),
+            None => self.resolve_slowly(H::TYPE, id).map(H::from_raw),
         }
-        Ok((found.handle, found.tag))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn resolve_slowly(&self, ty: HandleType, id: u64) -> Result<u64> {
+        if id == 0 {
+            return Err(self.fatal(Reason::NullHandle(ty)));
+        }
+        match self.objects.resolve(ty, id) {
+            Resolved { handle, owner } if handle != 0 && owner == self.owner => Ok(handle),
+            _ => Err(self.fatal(Reason::Handle { ty, id })),
+        }
+    }
+
+    /// The command's first object: it must be there, and says to what all others belong.
+    #[inline(always)]
+    pub(crate) fn first_object<H: Handle>(&mut self, id: u64) -> Result<Object<H>> {
+        let is_recording = matches!(H::TYPE, HandleType::CommandBuffer);
+        if is_recording
+            && id == self.recording.id
+            && self.recording.removals == self.front.removals()
+        {
+            let handle = H::from_raw(self.recording.handle);
+            return Ok(Object { id, handle });
+        }
+        let handle = H::from_raw(self.first(H::TYPE, id)?);
+        Ok(Object { id, handle })
+    }
+
+    #[inline(never)]
+    fn first(&mut self, ty: HandleType, id: u64) -> Result<u64> {
+        // Before looking: what is removed in the meantime must not be taken for what is still there.
+        let removals = self.front.removals();
+        let Resolved { handle, owner } = match self.front.find_any(ty, id) {
+            Some(found) => found,
+            None => self.first_slowly(ty, id)?,
+        };
+        self.owner = owner;
+        self.recording.removals = Recording::NONE;
+        if ty == HandleType::CommandBuffer {
+            self.recording = Recording {
+                id,
+                handle,
+                removals,
+            };
+        }
+        Ok(handle)
+    }
+
+    #[cold]
+    fn first_slowly(&self, ty: HandleType, id: u64) -> Result<Resolved> {
+        if id == 0 {
+            return Err(self.fatal(Reason::NullHandle(ty)));
+        }
+        match self.objects.resolve(ty, id) {
+            Resolved { handle: 0, .. } => Err(self.fatal(Reason::Handle { ty, id })),
+            found => Ok(found),
+        }
     }
 
     /// A handle that may be null.
@@ -218,44 +364,27 @@ impl<'m> Decoder<'m> {
         if id == 0 {
             return Ok(H::ZERO);
         }
-        self.resolve(H::TYPE, id)
-            .map(|(handle, _)| H::from_raw(handle))
+        self.resolve(id)
     }
 
     /// A handle that may not.
     #[inline]
     pub(crate) fn required_handle<H: Handle>(&self, id: u64) -> Result<H> {
-        match id {
-            0 => Err(self.fatal(Reason::NullHandle(H::TYPE))),
-            _ => self.handle(id),
-        }
+        self.resolve(id)
     }
 
     /// A handle argument that may be null.
     #[inline]
     pub(crate) fn object<H: Handle>(&self, id: u64) -> Result<Object<H>> {
-        if id == 0 {
-            return Ok(Object {
-                id,
-                handle: H::ZERO,
-                tag: 0,
-            });
-        }
-        let (handle, tag) = self.resolve(H::TYPE, id)?;
-        Ok(Object {
-            id,
-            handle: H::from_raw(handle),
-            tag,
-        })
+        let handle = self.handle(id)?;
+        Ok(Object { id, handle })
     }
 
     /// A handle argument that may not.
     #[inline]
     pub(crate) fn required_object<H: Handle>(&self, id: u64) -> Result<Object<H>> {
-        match id {
-            0 => Err(self.fatal(Reason::NullHandle(H::TYPE))),
-            _ => self.object(id),
-        }
+        let handle = self.resolve(id)?;
+        Ok(Object { id, handle })
     }
 
     /// An array of plain values.
@@ -270,17 +399,7 @@ impl<'m> Decoder<'m> {
         if n == 0 {
             return Ok(Array::NULL);
         }
-        let bytes = self.take((n as u64).saturating_mul(size_of::<T>() as u64))?;
-        // SAFETY: any bytes are valid values of T, and there are n times its size.
-        let values = unsafe { self.arena.copied::<T>(bytes, n) };
-        Ok(self.or_fatal(values)?.into())
-    }
-
-    /// The words of an array of handles.
-    fn ids_of(&mut self, n: usize) -> Result<&'m mut [u64]> {
-        let bytes = self.take((n as u64).saturating_mul(8))?;
-        // SAFETY: any bytes are valid numbers, and there are eight for each.
-        self.or_fatal(unsafe { self.arena.copied::<u64>(bytes, n) })
+        Ok(self.values::<T>(n)?.into())
     }
 
     fn resolve_all<H: Handle>(&mut self, ids: &[u64], nulls: bool) -> Result<Array<'m, H>> {
@@ -308,20 +427,26 @@ impl<'m> Decoder<'m> {
         if n == 0 {
             return Ok(Array::NULL);
         }
+        const { assert!(size_of::<H>() == 8) };
         let bytes = self.take((n as u64).saturating_mul(8))?;
-        let room = self.or_fatal(self.arena.room::<H>(n))?;
-        let (words, _) = bytes.as_chunks::<8>();
-        for (slot, word) in room.iter_mut().zip(words) {
-            let id = u64::from_le_bytes(*word);
-            slot.write(if nulls {
+        let ids = bytes.as_mut_ptr();
+        let mut handles = ids.cast::<H>();
+        if !handles.is_aligned() {
+            handles = self.or_fatal(self.arena.room::<H>(n))?.as_mut_ptr().cast();
+        }
+        for i in 0..n {
+            // SAFETY: there are n ids of eight bytes each.
+            let id = unsafe { ids.cast::<u64>().add(i).read_unaligned() };
+            let handle = if nulls {
                 self.handle(id)?
             } else {
                 self.required_handle(id)?
-            });
+            };
+            // SAFETY: there is room for n handles; if it is where the ids are, this one's was read.
+            unsafe { handles.add(i).write(handle) };
         }
-        // SAFETY: there are n words, so every slot was written.
-        let handles = unsafe { std::slice::from_raw_parts_mut(room.as_mut_ptr().cast::<H>(), n) };
-        Ok(handles.into())
+        // SAFETY: all n were written.
+        Ok(unsafe { std::slice::from_raw_parts_mut(handles, n) }.into())
     }
 
     /// An array of handles whose ids are kept.
@@ -336,7 +461,7 @@ impl<'m> Decoder<'m> {
         if n == 0 {
             return Ok(Objects::NULL);
         }
-        let ids = self.ids_of(n)?;
+        let ids = self.values::<u64>(n)?;
         let handles = self.resolve_all(ids, nulls)?;
         Ok(Objects::new(handles, ids))
     }
@@ -344,7 +469,7 @@ impl<'m> Decoder<'m> {
     /// Room for `n` values of which each takes at least a word of the stream.
     fn room_for<T: Zeroed>(&self, n: usize) -> Result<&'m mut [T]> {
         let least = (n as u64).saturating_mul(4);
-        if least > self.rest.len() as u64 {
+        if least > self.left() as u64 {
             return Err(self.truncated(least));
         }
         self.or_fatal(self.arena.zeroed(n))
@@ -423,9 +548,7 @@ impl<'m> Decoder<'m> {
         if bytes.last() != Some(&0) {
             return Err(self.fatal(Reason::Unterminated));
         }
-        // SAFETY: bytes are bytes.
-        let text = unsafe { self.arena.copied::<c_char>(bytes, bytes.len()) };
-        Ok(self.or_fatal(text)?.as_ptr())
+        Ok(bytes.as_ptr().cast())
     }
 
     /// An array of strings.
@@ -451,10 +574,7 @@ impl<'m> Decoder<'m> {
         if !self.present(present, optional)? {
             return Ok(None);
         }
-        let bytes = self.take(size_of::<T>() as u64)?;
-        // SAFETY: any bytes are a valid T, and there are as many as it has.
-        let value = unsafe { self.arena.copied::<T>(bytes, 1) };
-        Ok(self.or_fatal(value)?.first_mut())
+        Ok(self.values::<T>(1)?.first_mut())
     }
 
     /// A pointer to a struct or union.

@@ -11,6 +11,7 @@ mod decoder;
 mod encoder;
 mod error;
 mod output;
+mod slots;
 mod value;
 
 pub use arena::Arena;
@@ -22,6 +23,7 @@ pub use chain::{find, find_mut, unlink};
 pub use decoder::{Decoder, Header};
 pub use encoder::Encoder;
 pub use error::{EncodeError, Fatal, Reason, Result};
+pub use slots::{Front, OWNERS, Slot};
 pub use value::{Chained, Handle, HandleMap, Identity, Plain, Resolved, Zeroed};
 
 pub(crate) use decoder::{OPTIONAL, REQUIRED, raw};
@@ -32,6 +34,8 @@ pub use crate::generated::commands::CommandId;
 pub trait Command<'a>: Sized {
     /// Which command it is.
     const ID: CommandId;
+    /// Whether there is more in its reply than a return value.
+    const HAS_OUTPUTS: bool;
     /// What its handler gives back.
     type Return: Copy;
 
@@ -40,6 +44,12 @@ pub trait Command<'a>: Sized {
     /// # Errors
     /// Whatever the guest got wrong; the stream can't be read on.
     fn decode(d: &mut Decoder<'a>) -> Result<Self>;
+
+    /// Encodes the beginning of the reply: command type and return value.
+    ///
+    /// # Errors
+    /// When that doesn't fit.
+    fn encode_return(ret: Self::Return, e: &mut Encoder<'_>) -> Result<(), EncodeError>;
 
     /// Encodes the reply: command type, return value and outputs.
     ///

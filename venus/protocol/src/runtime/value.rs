@@ -1,5 +1,6 @@
 //! Traits of values: what can be zero, what can be copied as bytes, what is a handle.
 
+use super::slots::Front;
 use crate::vk::{HandleType, StructureType};
 
 #[cfg(not(all(target_endian = "little", target_pointer_width = "64")))]
@@ -74,21 +75,28 @@ pub trait Handle: Zeroed {
 pub struct Resolved {
     /// The driver's handle; 0 when there is no such object of that type.
     pub handle: u64,
-    /// Whatever the renderer wants back in [`Object::tag`](super::Object::tag).
-    pub tag: usize,
+    /// What it belongs to. All objects that one command names must have the same owner as the first.
+    pub owner: u32,
 }
 
 impl Resolved {
     /// No such object.
-    pub const UNKNOWN: Self = Self { handle: 0, tag: 0 };
+    pub const UNKNOWN: Self = Self {
+        handle: 0,
+        owner: 0,
+    };
 }
 
 /// How guest ids become driver handles: the renderer's object table.
-///
-/// It is asked once for every handle in a stream, so it should be quick.
 pub trait HandleMap {
-    /// The driver's handle of object `id` if it exists and is of type `ty`.
+    /// The driver's handle of object `id` if it exists and is of type `ty`. Asked for handles that are not found in
+    /// [`HandleMap::front`].
     fn resolve(&self, ty: HandleType, id: u64) -> Resolved;
+
+    /// The part of the table that decoders may read by themselves, as it is now.
+    fn front(&self) -> Front<'_> {
+        Front::empty()
+    }
 }
 
 /// Takes every id for a handle: for traces, tests and fuzzers.
@@ -97,6 +105,9 @@ pub struct Identity;
 
 impl HandleMap for Identity {
     fn resolve(&self, _: HandleType, id: u64) -> Resolved {
-        Resolved { handle: id, tag: 0 }
+        Resolved {
+            handle: id,
+            owner: 0,
+        }
     }
 }

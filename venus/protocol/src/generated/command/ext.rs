@@ -25,11 +25,12 @@ pub struct CmdBindTransformFeedbackBuffersEXT<'a> {
 }
 impl<'a> Command<'a> for CmdBindTransformFeedbackBuffersEXT<'a> {
     const ID: CommandId = CommandId::CmdBindTransformFeedbackBuffersEXT;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let first_binding = p.get::<u32, 8>();
         let binding_count = p.get::<u32, 12>();
         let n = p.get::<u64, 16>();
@@ -49,11 +50,14 @@ impl<'a> Command<'a> for CmdBindTransformFeedbackBuffersEXT<'a> {
             p_sizes,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<181> {
@@ -75,11 +79,12 @@ pub struct CmdBeginTransformFeedbackEXT<'a> {
 }
 impl<'a> Command<'a> for CmdBeginTransformFeedbackEXT<'a> {
     const ID: CommandId = CommandId::CmdBeginTransformFeedbackEXT;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let first_counter_buffer = p.get::<u32, 8>();
         let counter_buffer_count = p.get::<u32, 12>();
         let n = p.get::<u64, 16>();
@@ -97,11 +102,14 @@ impl<'a> Command<'a> for CmdBeginTransformFeedbackEXT<'a> {
             p_counter_buffer_offsets,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<182> {
@@ -123,11 +131,12 @@ pub struct CmdEndTransformFeedbackEXT<'a> {
 }
 impl<'a> Command<'a> for CmdEndTransformFeedbackEXT<'a> {
     const ID: CommandId = CommandId::CmdEndTransformFeedbackEXT;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let first_counter_buffer = p.get::<u32, 8>();
         let counter_buffer_count = p.get::<u32, 12>();
         let n = p.get::<u64, 16>();
@@ -145,11 +154,14 @@ impl<'a> Command<'a> for CmdEndTransformFeedbackEXT<'a> {
             p_counter_buffer_offsets,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<183> {
@@ -171,11 +183,12 @@ pub struct CmdBeginQueryIndexedEXT {
 }
 impl<'a> Command<'a> for CmdBeginQueryIndexedEXT {
     const ID: CommandId = CommandId::CmdBeginQueryIndexedEXT;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<28>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let query_pool = d.required_object(p.get::<_, 8>())?;
         let query = p.get::<u32, 16>();
         let flags = p.get::<vk::QueryControlFlags, 20>();
@@ -188,11 +201,14 @@ impl<'a> Command<'a> for CmdBeginQueryIndexedEXT {
             index,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<184> {
@@ -212,11 +228,12 @@ pub struct CmdEndQueryIndexedEXT {
 }
 impl<'a> Command<'a> for CmdEndQueryIndexedEXT {
     const ID: CommandId = CommandId::CmdEndQueryIndexedEXT;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let query_pool = d.required_object(p.get::<_, 8>())?;
         let query = p.get::<u32, 16>();
         let index = p.get::<u32, 20>();
@@ -227,11 +244,14 @@ impl<'a> Command<'a> for CmdEndQueryIndexedEXT {
             index,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<185> {
@@ -257,11 +277,12 @@ pub struct CmdDrawIndirectByteCountEXT {
 }
 impl<'a> Command<'a> for CmdDrawIndirectByteCountEXT {
     const ID: CommandId = CommandId::CmdDrawIndirectByteCountEXT;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<40>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let instance_count = p.get::<u32, 8>();
         let first_instance = p.get::<u32, 12>();
         let counter_buffer = d.required_object(p.get::<_, 16>())?;
@@ -278,11 +299,14 @@ impl<'a> Command<'a> for CmdDrawIndirectByteCountEXT {
             vertex_stride,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<186> {
@@ -300,10 +324,12 @@ pub struct GetImageDrmFormatModifierPropertiesEXT<'a> {
 }
 impl<'a> Command<'a> for GetImageDrmFormatModifierPropertiesEXT<'a> {
     const ID: CommandId = CommandId::GetImageDrmFormatModifierPropertiesEXT;
+    const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let image = d.required_object(p.get::<_, 8>())?;
         let present = p.get::<u64, 16>();
         let p_properties = d.required_partial(present)?;
@@ -313,13 +339,17 @@ impl<'a> Command<'a> for GetImageDrmFormatModifierPropertiesEXT<'a> {
             p_properties,
         })
     }
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<8>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        p.put::<_, 4>(ret);
+        Ok(())
+    }
     unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from the outputs.
+        Self::encode_return(ret, e)?; // SAFETY: the caller vouches for every pointer reachable from the outputs.
         unsafe {
-            let mut p = e.prefix::<16>()?;
-            p.put::<u32, 0>(Self::ID.number());
-            p.put::<_, 4>(ret);
-            p.put::<u64, 8>(1);
+            let mut p = e.prefix::<8>()?;
+            p.put::<u64, 0>(1);
             self.p_properties.encode(e)?;
             Ok(())
         }
@@ -338,22 +368,26 @@ pub struct CmdSetPatchControlPointsEXT {
 }
 impl<'a> Command<'a> for CmdSetPatchControlPointsEXT {
     const ID: CommandId = CommandId::CmdSetPatchControlPointsEXT;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let patch_control_points = p.get::<u32, 8>();
         Ok(Self {
             command_buffer,
             patch_control_points,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<233> {
@@ -369,22 +403,26 @@ pub struct CmdSetLogicOpEXT {
 }
 impl<'a> Command<'a> for CmdSetLogicOpEXT {
     const ID: CommandId = CommandId::CmdSetLogicOpEXT;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let logic_op = p.get::<vk::LogicOp, 8>();
         Ok(Self {
             command_buffer,
             logic_op,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<234> {
@@ -400,11 +438,12 @@ pub struct CmdBeginConditionalRenderingEXT<'a> {
 }
 impl<'a> Command<'a> for CmdBeginConditionalRenderingEXT<'a> {
     const ID: CommandId = CommandId::CmdBeginConditionalRenderingEXT;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_conditional_rendering_begin =
             d.required_pointer::<vk::ConditionalRenderingBeginInfoEXT>(present)?;
@@ -413,11 +452,14 @@ impl<'a> Command<'a> for CmdBeginConditionalRenderingEXT<'a> {
             p_conditional_rendering_begin,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<240> {
@@ -431,18 +473,22 @@ pub struct CmdEndConditionalRenderingEXT {
 }
 impl<'a> Command<'a> for CmdEndConditionalRenderingEXT {
     const ID: CommandId = CommandId::CmdEndConditionalRenderingEXT;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<8>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         Ok(Self { command_buffer })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<241> {
@@ -466,11 +512,12 @@ pub struct CmdDrawMultiEXT<'a> {
 }
 impl<'a> Command<'a> for CmdDrawMultiEXT<'a> {
     const ID: CommandId = CommandId::CmdDrawMultiEXT;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let draw_count = p.get::<u32, 8>();
         let n = p.get::<u64, 12>();
         let p_vertex_info =
@@ -488,11 +535,14 @@ impl<'a> Command<'a> for CmdDrawMultiEXT<'a> {
             stride,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<247> {
@@ -518,11 +568,12 @@ pub struct CmdDrawMultiIndexedEXT<'a> {
 }
 impl<'a> Command<'a> for CmdDrawMultiIndexedEXT<'a> {
     const ID: CommandId = CommandId::CmdDrawMultiIndexedEXT;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let draw_count = p.get::<u32, 8>();
         let n = p.get::<u64, 12>();
         let p_index_info =
@@ -543,11 +594,14 @@ impl<'a> Command<'a> for CmdDrawMultiIndexedEXT<'a> {
             p_vertex_offset,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<248> {
@@ -565,11 +619,12 @@ pub struct CmdSetColorWriteEnableEXT<'a> {
 }
 impl<'a> Command<'a> for CmdSetColorWriteEnableEXT<'a> {
     const ID: CommandId = CommandId::CmdSetColorWriteEnableEXT;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let attachment_count = p.get::<u32, 8>();
         let n = p.get::<u64, 12>();
         let p_color_write_enables =
@@ -580,11 +635,14 @@ impl<'a> Command<'a> for CmdSetColorWriteEnableEXT<'a> {
             p_color_write_enables,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<254> {
@@ -606,11 +664,12 @@ pub struct CmdSetVertexInputEXT<'a> {
 }
 impl<'a> Command<'a> for CmdSetVertexInputEXT<'a> {
     const ID: CommandId = CommandId::CmdSetVertexInputEXT;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let vertex_binding_description_count = p.get::<u32, 8>();
         let n = p.get::<u64, 12>();
         let p_vertex_binding_descriptions = d.array::<vk::VertexInputBindingDescription2EXT>(
@@ -634,11 +693,14 @@ impl<'a> Command<'a> for CmdSetVertexInputEXT<'a> {
             p_vertex_attribute_descriptions,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<255> {
@@ -654,22 +716,26 @@ pub struct CmdSetTessellationDomainOriginEXT {
 }
 impl<'a> Command<'a> for CmdSetTessellationDomainOriginEXT {
     const ID: CommandId = CommandId::CmdSetTessellationDomainOriginEXT;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let domain_origin = p.get::<vk::TessellationDomainOrigin, 8>();
         Ok(Self {
             command_buffer,
             domain_origin,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<256> {
@@ -685,22 +751,26 @@ pub struct CmdSetDepthClampEnableEXT {
 }
 impl<'a> Command<'a> for CmdSetDepthClampEnableEXT {
     const ID: CommandId = CommandId::CmdSetDepthClampEnableEXT;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let depth_clamp_enable = p.get::<vk::Bool32, 8>();
         Ok(Self {
             command_buffer,
             depth_clamp_enable,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<257> {
@@ -716,22 +786,26 @@ pub struct CmdSetPolygonModeEXT {
 }
 impl<'a> Command<'a> for CmdSetPolygonModeEXT {
     const ID: CommandId = CommandId::CmdSetPolygonModeEXT;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let polygon_mode = p.get::<vk::PolygonMode, 8>();
         Ok(Self {
             command_buffer,
             polygon_mode,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<258> {
@@ -747,22 +821,26 @@ pub struct CmdSetRasterizationSamplesEXT {
 }
 impl<'a> Command<'a> for CmdSetRasterizationSamplesEXT {
     const ID: CommandId = CommandId::CmdSetRasterizationSamplesEXT;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let rasterization_samples = p.get::<vk::SampleCountFlags, 8>();
         Ok(Self {
             command_buffer,
             rasterization_samples,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<259> {
@@ -780,11 +858,12 @@ pub struct CmdSetSampleMaskEXT<'a> {
 }
 impl<'a> Command<'a> for CmdSetSampleMaskEXT<'a> {
     const ID: CommandId = CommandId::CmdSetSampleMaskEXT;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let samples = p.get::<vk::SampleCountFlags, 8>();
         let n = p.get::<u64, 12>();
         let p_sample_mask =
@@ -795,11 +874,14 @@ impl<'a> Command<'a> for CmdSetSampleMaskEXT<'a> {
             p_sample_mask,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<260> {
@@ -815,22 +897,26 @@ pub struct CmdSetAlphaToCoverageEnableEXT {
 }
 impl<'a> Command<'a> for CmdSetAlphaToCoverageEnableEXT {
     const ID: CommandId = CommandId::CmdSetAlphaToCoverageEnableEXT;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let alpha_to_coverage_enable = p.get::<vk::Bool32, 8>();
         Ok(Self {
             command_buffer,
             alpha_to_coverage_enable,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<261> {
@@ -846,22 +932,26 @@ pub struct CmdSetAlphaToOneEnableEXT {
 }
 impl<'a> Command<'a> for CmdSetAlphaToOneEnableEXT {
     const ID: CommandId = CommandId::CmdSetAlphaToOneEnableEXT;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let alpha_to_one_enable = p.get::<vk::Bool32, 8>();
         Ok(Self {
             command_buffer,
             alpha_to_one_enable,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<262> {
@@ -877,22 +967,26 @@ pub struct CmdSetLogicOpEnableEXT {
 }
 impl<'a> Command<'a> for CmdSetLogicOpEnableEXT {
     const ID: CommandId = CommandId::CmdSetLogicOpEnableEXT;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let logic_op_enable = p.get::<vk::Bool32, 8>();
         Ok(Self {
             command_buffer,
             logic_op_enable,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<263> {
@@ -912,11 +1006,12 @@ pub struct CmdSetColorBlendEnableEXT<'a> {
 }
 impl<'a> Command<'a> for CmdSetColorBlendEnableEXT<'a> {
     const ID: CommandId = CommandId::CmdSetColorBlendEnableEXT;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let first_attachment = p.get::<u32, 8>();
         let attachment_count = p.get::<u32, 12>();
         let n = p.get::<u64, 16>();
@@ -929,11 +1024,14 @@ impl<'a> Command<'a> for CmdSetColorBlendEnableEXT<'a> {
             p_color_blend_enables,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<264> {
@@ -953,11 +1051,12 @@ pub struct CmdSetColorBlendEquationEXT<'a> {
 }
 impl<'a> Command<'a> for CmdSetColorBlendEquationEXT<'a> {
     const ID: CommandId = CommandId::CmdSetColorBlendEquationEXT;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let first_attachment = p.get::<u32, 8>();
         let attachment_count = p.get::<u32, 12>();
         let n = p.get::<u64, 16>();
@@ -970,11 +1069,14 @@ impl<'a> Command<'a> for CmdSetColorBlendEquationEXT<'a> {
             p_color_blend_equations,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<265> {
@@ -994,11 +1096,12 @@ pub struct CmdSetColorWriteMaskEXT<'a> {
 }
 impl<'a> Command<'a> for CmdSetColorWriteMaskEXT<'a> {
     const ID: CommandId = CommandId::CmdSetColorWriteMaskEXT;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let first_attachment = p.get::<u32, 8>();
         let attachment_count = p.get::<u32, 12>();
         let n = p.get::<u64, 16>();
@@ -1011,11 +1114,14 @@ impl<'a> Command<'a> for CmdSetColorWriteMaskEXT<'a> {
             p_color_write_masks,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<266> {
@@ -1031,22 +1137,26 @@ pub struct CmdSetRasterizationStreamEXT {
 }
 impl<'a> Command<'a> for CmdSetRasterizationStreamEXT {
     const ID: CommandId = CommandId::CmdSetRasterizationStreamEXT;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let rasterization_stream = p.get::<u32, 8>();
         Ok(Self {
             command_buffer,
             rasterization_stream,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<267> {
@@ -1062,22 +1172,26 @@ pub struct CmdSetConservativeRasterizationModeEXT {
 }
 impl<'a> Command<'a> for CmdSetConservativeRasterizationModeEXT {
     const ID: CommandId = CommandId::CmdSetConservativeRasterizationModeEXT;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let conservative_rasterization_mode = p.get::<vk::ConservativeRasterizationModeEXT, 8>();
         Ok(Self {
             command_buffer,
             conservative_rasterization_mode,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<268> {
@@ -1093,22 +1207,26 @@ pub struct CmdSetExtraPrimitiveOverestimationSizeEXT {
 }
 impl<'a> Command<'a> for CmdSetExtraPrimitiveOverestimationSizeEXT {
     const ID: CommandId = CommandId::CmdSetExtraPrimitiveOverestimationSizeEXT;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let extra_primitive_overestimation_size = p.get::<f32, 8>();
         Ok(Self {
             command_buffer,
             extra_primitive_overestimation_size,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<269> {
@@ -1124,22 +1242,26 @@ pub struct CmdSetDepthClipEnableEXT {
 }
 impl<'a> Command<'a> for CmdSetDepthClipEnableEXT {
     const ID: CommandId = CommandId::CmdSetDepthClipEnableEXT;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let depth_clip_enable = p.get::<vk::Bool32, 8>();
         Ok(Self {
             command_buffer,
             depth_clip_enable,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<270> {
@@ -1155,22 +1277,26 @@ pub struct CmdSetSampleLocationsEnableEXT {
 }
 impl<'a> Command<'a> for CmdSetSampleLocationsEnableEXT {
     const ID: CommandId = CommandId::CmdSetSampleLocationsEnableEXT;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let sample_locations_enable = p.get::<vk::Bool32, 8>();
         Ok(Self {
             command_buffer,
             sample_locations_enable,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<271> {
@@ -1190,11 +1316,12 @@ pub struct CmdSetColorBlendAdvancedEXT<'a> {
 }
 impl<'a> Command<'a> for CmdSetColorBlendAdvancedEXT<'a> {
     const ID: CommandId = CommandId::CmdSetColorBlendAdvancedEXT;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let first_attachment = p.get::<u32, 8>();
         let attachment_count = p.get::<u32, 12>();
         let n = p.get::<u64, 16>();
@@ -1207,11 +1334,14 @@ impl<'a> Command<'a> for CmdSetColorBlendAdvancedEXT<'a> {
             p_color_blend_advanced,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<272> {
@@ -1227,22 +1357,26 @@ pub struct CmdSetProvokingVertexModeEXT {
 }
 impl<'a> Command<'a> for CmdSetProvokingVertexModeEXT {
     const ID: CommandId = CommandId::CmdSetProvokingVertexModeEXT;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let provoking_vertex_mode = p.get::<vk::ProvokingVertexModeEXT, 8>();
         Ok(Self {
             command_buffer,
             provoking_vertex_mode,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<273> {
@@ -1258,22 +1392,26 @@ pub struct CmdSetLineRasterizationModeEXT {
 }
 impl<'a> Command<'a> for CmdSetLineRasterizationModeEXT {
     const ID: CommandId = CommandId::CmdSetLineRasterizationModeEXT;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let line_rasterization_mode = p.get::<vk::LineRasterizationMode, 8>();
         Ok(Self {
             command_buffer,
             line_rasterization_mode,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<274> {
@@ -1289,22 +1427,26 @@ pub struct CmdSetLineStippleEnableEXT {
 }
 impl<'a> Command<'a> for CmdSetLineStippleEnableEXT {
     const ID: CommandId = CommandId::CmdSetLineStippleEnableEXT;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let stippled_line_enable = p.get::<vk::Bool32, 8>();
         Ok(Self {
             command_buffer,
             stippled_line_enable,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<275> {
@@ -1320,22 +1462,26 @@ pub struct CmdSetDepthClipNegativeOneToOneEXT {
 }
 impl<'a> Command<'a> for CmdSetDepthClipNegativeOneToOneEXT {
     const ID: CommandId = CommandId::CmdSetDepthClipNegativeOneToOneEXT;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let negative_one_to_one = p.get::<vk::Bool32, 8>();
         Ok(Self {
             command_buffer,
             negative_one_to_one,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<276> {
@@ -1351,11 +1497,12 @@ pub struct CmdSetSampleLocationsEXT<'a> {
 }
 impl<'a> Command<'a> for CmdSetSampleLocationsEXT<'a> {
     const ID: CommandId = CommandId::CmdSetSampleLocationsEXT;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_sample_locations_info = d.required_pointer::<vk::SampleLocationsInfoEXT>(present)?;
         Ok(Self {
@@ -1363,11 +1510,14 @@ impl<'a> Command<'a> for CmdSetSampleLocationsEXT<'a> {
             p_sample_locations_info,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<283> {
@@ -1385,10 +1535,12 @@ pub struct GetPhysicalDeviceMultisamplePropertiesEXT<'a> {
 }
 impl<'a> Command<'a> for GetPhysicalDeviceMultisamplePropertiesEXT<'a> {
     const ID: CommandId = CommandId::GetPhysicalDeviceMultisamplePropertiesEXT;
+    const HAS_OUTPUTS: bool = true;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
-        let physical_device = d.required_object(p.get::<_, 0>())?;
+        let physical_device = d.first_object(p.get::<_, 0>())?;
         let samples = p.get::<vk::SampleCountFlags, 8>();
         let present = p.get::<u64, 12>();
         let p_multisample_properties = d.required_partial(present)?;
@@ -1398,13 +1550,17 @@ impl<'a> Command<'a> for GetPhysicalDeviceMultisamplePropertiesEXT<'a> {
             p_multisample_properties,
         })
     }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from the outputs.
+        Self::encode_return(ret, e)?; // SAFETY: the caller vouches for every pointer reachable from the outputs.
         unsafe {
-            let mut p = e.prefix::<12>()?;
-            p.put::<u32, 0>(Self::ID.number());
-            let () = ret;
-            p.put::<u64, 4>(1);
+            let mut p = e.prefix::<8>()?;
+            p.put::<u64, 0>(1);
             self.p_multisample_properties.encode(e)?;
             Ok(())
         }
@@ -1423,11 +1579,12 @@ pub struct CmdSetDepthBias2EXT<'a> {
 }
 impl<'a> Command<'a> for CmdSetDepthBias2EXT<'a> {
     const ID: CommandId = CommandId::CmdSetDepthBias2EXT;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_depth_bias_info = d.required_pointer::<vk::DepthBiasInfoEXT>(present)?;
         Ok(Self {
@@ -1435,11 +1592,14 @@ impl<'a> Command<'a> for CmdSetDepthBias2EXT<'a> {
             p_depth_bias_info,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<328> {
@@ -1455,22 +1615,26 @@ pub struct CmdSetAttachmentFeedbackLoopEnableEXT {
 }
 impl<'a> Command<'a> for CmdSetAttachmentFeedbackLoopEnableEXT {
     const ID: CommandId = CommandId::CmdSetAttachmentFeedbackLoopEnableEXT;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let aspect_mask = p.get::<vk::ImageAspectFlags, 8>();
         Ok(Self {
             command_buffer,
             aspect_mask,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<329> {
@@ -1488,11 +1652,12 @@ pub struct CmdSetDepthClampRangeEXT<'a> {
 }
 impl<'a> Command<'a> for CmdSetDepthClampRangeEXT<'a> {
     const ID: CommandId = CommandId::CmdSetDepthClampRangeEXT;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let depth_clamp_mode = p.get::<vk::DepthClampModeEXT, 8>();
         let present = p.get::<u64, 12>();
         let p_depth_clamp_range = d.plain_pointer::<vk::DepthClampRangeEXT>(present, OPTIONAL)?;
@@ -1502,11 +1667,14 @@ impl<'a> Command<'a> for CmdSetDepthClampRangeEXT<'a> {
             p_depth_clamp_range,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<330> {
@@ -1526,11 +1694,12 @@ pub struct CmdDrawMeshTasksEXT {
 }
 impl<'a> Command<'a> for CmdDrawMeshTasksEXT {
     const ID: CommandId = CommandId::CmdDrawMeshTasksEXT;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let group_count_x = p.get::<u32, 8>();
         let group_count_y = p.get::<u32, 12>();
         let group_count_z = p.get::<u32, 16>();
@@ -1541,11 +1710,14 @@ impl<'a> Command<'a> for CmdDrawMeshTasksEXT {
             group_count_z,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<332> {
@@ -1567,11 +1739,12 @@ pub struct CmdDrawMeshTasksIndirectEXT {
 }
 impl<'a> Command<'a> for CmdDrawMeshTasksIndirectEXT {
     const ID: CommandId = CommandId::CmdDrawMeshTasksIndirectEXT;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<32>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let buffer = d.required_object(p.get::<_, 8>())?;
         let offset = p.get::<vk::DeviceSize, 16>();
         let draw_count = p.get::<u32, 24>();
@@ -1584,11 +1757,14 @@ impl<'a> Command<'a> for CmdDrawMeshTasksIndirectEXT {
             stride,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<333> {
@@ -1614,11 +1790,12 @@ pub struct CmdDrawMeshTasksIndirectCountEXT {
 }
 impl<'a> Command<'a> for CmdDrawMeshTasksIndirectCountEXT {
     const ID: CommandId = CommandId::CmdDrawMeshTasksIndirectCountEXT;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<48>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let buffer = d.required_object(p.get::<_, 8>())?;
         let offset = p.get::<vk::DeviceSize, 16>();
         let count_buffer = d.required_object(p.get::<_, 24>())?;
@@ -1635,11 +1812,14 @@ impl<'a> Command<'a> for CmdDrawMeshTasksIndirectCountEXT {
             stride,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<334> {
@@ -1655,11 +1835,12 @@ pub struct CmdBindSamplerHeapEXT<'a> {
 }
 impl<'a> Command<'a> for CmdBindSamplerHeapEXT<'a> {
     const ID: CommandId = CommandId::CmdBindSamplerHeapEXT;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_bind_info = d.required_pointer::<vk::BindHeapInfoEXT>(present)?;
         Ok(Self {
@@ -1667,11 +1848,14 @@ impl<'a> Command<'a> for CmdBindSamplerHeapEXT<'a> {
             p_bind_info,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<339> {
@@ -1687,11 +1871,12 @@ pub struct CmdBindResourceHeapEXT<'a> {
 }
 impl<'a> Command<'a> for CmdBindResourceHeapEXT<'a> {
     const ID: CommandId = CommandId::CmdBindResourceHeapEXT;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_bind_info = d.required_pointer::<vk::BindHeapInfoEXT>(present)?;
         Ok(Self {
@@ -1699,11 +1884,14 @@ impl<'a> Command<'a> for CmdBindResourceHeapEXT<'a> {
             p_bind_info,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<340> {
@@ -1719,11 +1907,12 @@ pub struct CmdPushDataEXT<'a> {
 }
 impl<'a> Command<'a> for CmdPushDataEXT<'a> {
     const ID: CommandId = CommandId::CmdPushDataEXT;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_push_data_info = d.required_pointer::<vk::PushDataInfoEXT>(present)?;
         Ok(Self {
@@ -1731,11 +1920,14 @@ impl<'a> Command<'a> for CmdPushDataEXT<'a> {
             p_push_data_info,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<341> {
@@ -1755,10 +1947,12 @@ pub struct GetImageOpaqueCaptureDataEXT<'a> {
 }
 impl<'a> Command<'a> for GetImageOpaqueCaptureDataEXT<'a> {
     const ID: CommandId = CommandId::GetImageOpaqueCaptureDataEXT;
+    const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let image_count = p.get::<u32, 8>();
         let n = p.get::<u64, 12>();
         let p_images = d.objects::<vk::Image>(n, image_count as u64, REQUIRED, REQUIRED)?;
@@ -1772,14 +1966,18 @@ impl<'a> Command<'a> for GetImageOpaqueCaptureDataEXT<'a> {
             p_datas,
         })
     }
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<8>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        p.put::<_, 4>(ret);
+        Ok(())
+    }
     unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from the outputs.
+        Self::encode_return(ret, e)?; // SAFETY: the caller vouches for every pointer reachable from the outputs.
         unsafe {
-            let mut p = e.prefix::<16>()?;
-            p.put::<u32, 0>(Self::ID.number());
-            p.put::<_, 4>(ret);
+            let mut p = e.prefix::<8>()?;
             let v = self.p_datas.first(u64::MAX);
-            p.put::<u64, 8>(v.len() as u64);
+            p.put::<u64, 0>(v.len() as u64);
             for v in v {
                 v.encode(e)?;
             }
@@ -1800,25 +1998,30 @@ pub struct GetPhysicalDeviceDescriptorSizeEXT {
 }
 impl<'a> Command<'a> for GetPhysicalDeviceDescriptorSizeEXT {
     const ID: CommandId = CommandId::GetPhysicalDeviceDescriptorSizeEXT;
+    const HAS_OUTPUTS: bool = false;
     type Return = vk::DeviceSize;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
-        let physical_device = d.required_object(p.get::<_, 0>())?;
+        let physical_device = d.first_object(p.get::<_, 0>())?;
         let descriptor_type = p.get::<vk::DescriptorType, 8>();
         Ok(Self {
             physical_device,
             descriptor_type,
         })
     }
+    fn encode_return(ret: vk::DeviceSize, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<12>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        p.put::<_, 4>(ret);
+        Ok(())
+    }
     unsafe fn encode_reply(
         &self,
         ret: vk::DeviceSize,
         e: &mut Encoder<'_>,
     ) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<12>()?;
-        p.put::<u32, 0>(Self::ID.number());
-        p.put::<_, 4>(ret);
-        Ok(())
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<343> {
@@ -1838,10 +2041,12 @@ pub struct RegisterCustomBorderColorEXT<'a> {
 }
 impl<'a> Command<'a> for RegisterCustomBorderColorEXT<'a> {
     const ID: CommandId = CommandId::RegisterCustomBorderColorEXT;
+    const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_border_color =
             d.required_pointer::<vk::SamplerCustomBorderColorCreateInfoEXT>(present)?;
@@ -1856,12 +2061,17 @@ impl<'a> Command<'a> for RegisterCustomBorderColorEXT<'a> {
             p_index,
         })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<20>()?;
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
-        p.put::<u64, 8>(1);
-        p.put::<_, 16>(*self.p_index);
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)?;
+        let mut p = e.prefix::<12>()?;
+        p.put::<u64, 0>(1);
+        p.put::<_, 8>(*self.p_index);
         Ok(())
     }
 }
@@ -1878,18 +2088,23 @@ pub struct UnregisterCustomBorderColorEXT {
 }
 impl<'a> Command<'a> for UnregisterCustomBorderColorEXT {
     const ID: CommandId = CommandId::UnregisterCustomBorderColorEXT;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let index = p.get::<u32, 8>();
         Ok(Self { device, index })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<345> {

@@ -19,10 +19,12 @@ pub struct GetPhysicalDeviceCalibrateableTimeDomainsKHR<'a> {
 }
 impl<'a> Command<'a> for GetPhysicalDeviceCalibrateableTimeDomainsKHR<'a> {
     const ID: CommandId = CommandId::GetPhysicalDeviceCalibrateableTimeDomainsKHR;
+    const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let physical_device = d.required_object(p.get::<_, 0>())?;
+        let physical_device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_time_domain_count = d.required_plain_pointer::<u32>(present)?;
         let p = d.prefix::<8>()?;
@@ -34,14 +36,19 @@ impl<'a> Command<'a> for GetPhysicalDeviceCalibrateableTimeDomainsKHR<'a> {
             p_time_domains,
         })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<28>()?;
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
-        p.put::<u64, 8>(1);
-        p.put::<_, 16>(*self.p_time_domain_count);
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)?;
+        let mut p = e.prefix::<20>()?;
+        p.put::<u64, 0>(1);
+        p.put::<_, 8>(*self.p_time_domain_count);
         let v = self.p_time_domains.first(*self.p_time_domain_count as u64);
-        p.put::<u64, 20>(v.len() as u64);
+        p.put::<u64, 12>(v.len() as u64);
         e.plain(v)?;
         Ok(())
     }
@@ -65,10 +72,12 @@ pub struct GetCalibratedTimestampsKHR<'a> {
 }
 impl<'a> Command<'a> for GetCalibratedTimestampsKHR<'a> {
     const ID: CommandId = CommandId::GetCalibratedTimestampsKHR;
+    const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let timestamp_count = p.get::<u32, 8>();
         let n = p.get::<u64, 12>();
         let p_timestamp_infos =
@@ -86,12 +95,17 @@ impl<'a> Command<'a> for GetCalibratedTimestampsKHR<'a> {
             p_max_deviation,
         })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<16>()?;
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)?;
+        let mut p = e.prefix::<8>()?;
         let v = self.p_timestamps.first(u64::MAX);
-        p.put::<u64, 8>(v.len() as u64);
+        p.put::<u64, 0>(v.len() as u64);
         e.plain(v)?;
         let mut p = e.prefix::<16>()?;
         p.put::<u64, 0>(1);
@@ -114,10 +128,12 @@ pub struct GetPhysicalDeviceFragmentShadingRatesKHR<'a> {
 }
 impl<'a> Command<'a> for GetPhysicalDeviceFragmentShadingRatesKHR<'a> {
     const ID: CommandId = CommandId::GetPhysicalDeviceFragmentShadingRatesKHR;
+    const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let physical_device = d.required_object(p.get::<_, 0>())?;
+        let physical_device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_fragment_shading_rate_count = d.required_plain_pointer::<u32>(present)?;
         let p = d.prefix::<8>()?;
@@ -130,18 +146,22 @@ impl<'a> Command<'a> for GetPhysicalDeviceFragmentShadingRatesKHR<'a> {
             p_fragment_shading_rates,
         })
     }
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<8>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        p.put::<_, 4>(ret);
+        Ok(())
+    }
     unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from the outputs.
+        Self::encode_return(ret, e)?; // SAFETY: the caller vouches for every pointer reachable from the outputs.
         unsafe {
-            let mut p = e.prefix::<28>()?;
-            p.put::<u32, 0>(Self::ID.number());
-            p.put::<_, 4>(ret);
-            p.put::<u64, 8>(1);
-            p.put::<_, 16>(*self.p_fragment_shading_rate_count);
+            let mut p = e.prefix::<20>()?;
+            p.put::<u64, 0>(1);
+            p.put::<_, 8>(*self.p_fragment_shading_rate_count);
             let v = self
                 .p_fragment_shading_rates
                 .first(*self.p_fragment_shading_rate_count as u64);
-            p.put::<u64, 20>(v.len() as u64);
+            p.put::<u64, 12>(v.len() as u64);
             for v in v {
                 v.encode(e)?;
             }
@@ -164,11 +184,12 @@ pub struct CmdSetFragmentShadingRateKHR<'a> {
 }
 impl<'a> Command<'a> for CmdSetFragmentShadingRateKHR<'a> {
     const ID: CommandId = CommandId::CmdSetFragmentShadingRateKHR;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_fragment_size = d.required_plain_pointer::<vk::Extent2D>(present)?;
         let p = d.prefix::<16>()?;
@@ -180,11 +201,14 @@ impl<'a> Command<'a> for CmdSetFragmentShadingRateKHR<'a> {
             combiner_ops,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<278> {
@@ -200,10 +224,12 @@ pub struct CreateDeferredOperationKHR<'a> {
 }
 impl<'a> Command<'a> for CreateDeferredOperationKHR<'a> {
     const ID: CommandId = CommandId::CreateDeferredOperationKHR;
+    const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         d.null(p.get::<_, 8>())?;
         let present = p.get::<u64, 16>();
         let p_deferred_operation = d.required_out_handle(present)?;
@@ -212,12 +238,17 @@ impl<'a> Command<'a> for CreateDeferredOperationKHR<'a> {
             p_deferred_operation,
         })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<24>()?;
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
-        p.put::<u64, 8>(1);
-        p.put::<_, 16>(self.p_deferred_operation.0);
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)?;
+        let mut p = e.prefix::<16>()?;
+        p.put::<u64, 0>(1);
+        p.put::<_, 8>(self.p_deferred_operation.0);
         Ok(())
     }
 }
@@ -234,19 +265,24 @@ pub struct DestroyDeferredOperationKHR {
 }
 impl<'a> Command<'a> for DestroyDeferredOperationKHR {
     const ID: CommandId = CommandId::DestroyDeferredOperationKHR;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let operation = d.object(p.get::<_, 8>())?;
         d.null(p.get::<_, 16>())?;
         Ok(Self { device, operation })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<300> {
@@ -262,18 +298,23 @@ pub struct GetDeferredOperationMaxConcurrencyKHR {
 }
 impl<'a> Command<'a> for GetDeferredOperationMaxConcurrencyKHR {
     const ID: CommandId = CommandId::GetDeferredOperationMaxConcurrencyKHR;
+    const HAS_OUTPUTS: bool = false;
     type Return = u32;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let operation = d.required_object(p.get::<_, 8>())?;
         Ok(Self { device, operation })
     }
-    unsafe fn encode_reply(&self, ret: u32, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: u32, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: u32, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<301> {
@@ -289,18 +330,23 @@ pub struct GetDeferredOperationResultKHR {
 }
 impl<'a> Command<'a> for GetDeferredOperationResultKHR {
     const ID: CommandId = CommandId::GetDeferredOperationResultKHR;
+    const HAS_OUTPUTS: bool = false;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let operation = d.required_object(p.get::<_, 8>())?;
         Ok(Self { device, operation })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<302> {
@@ -316,18 +362,23 @@ pub struct DeferredOperationJoinKHR {
 }
 impl<'a> Command<'a> for DeferredOperationJoinKHR {
     const ID: CommandId = CommandId::DeferredOperationJoinKHR;
+    const HAS_OUTPUTS: bool = false;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let operation = d.required_object(p.get::<_, 8>())?;
         Ok(Self { device, operation })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<303> {
@@ -345,10 +396,12 @@ pub struct CreateAccelerationStructureKHR<'a> {
 }
 impl<'a> Command<'a> for CreateAccelerationStructureKHR<'a> {
     const ID: CommandId = CommandId::CreateAccelerationStructureKHR;
+    const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_create_info =
             d.required_pointer::<vk::AccelerationStructureCreateInfoKHR>(present)?;
@@ -362,12 +415,17 @@ impl<'a> Command<'a> for CreateAccelerationStructureKHR<'a> {
             p_acceleration_structure,
         })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<24>()?;
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
-        p.put::<u64, 8>(1);
-        p.put::<_, 16>(self.p_acceleration_structure.0);
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)?;
+        let mut p = e.prefix::<16>()?;
+        p.put::<u64, 0>(1);
+        p.put::<_, 8>(self.p_acceleration_structure.0);
         Ok(())
     }
 }
@@ -384,10 +442,12 @@ pub struct DestroyAccelerationStructureKHR {
 }
 impl<'a> Command<'a> for DestroyAccelerationStructureKHR {
     const ID: CommandId = CommandId::DestroyAccelerationStructureKHR;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let acceleration_structure = d.object(p.get::<_, 8>())?;
         d.null(p.get::<_, 16>())?;
         Ok(Self {
@@ -395,11 +455,14 @@ impl<'a> Command<'a> for DestroyAccelerationStructureKHR {
             acceleration_structure,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<305> {
@@ -419,11 +482,12 @@ pub struct CmdBuildAccelerationStructuresKHR<'a> {
 }
 impl<'a> Command<'a> for CmdBuildAccelerationStructuresKHR<'a> {
     const ID: CommandId = CommandId::CmdBuildAccelerationStructuresKHR;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let info_count = p.get::<u32, 8>();
         let n = p.get::<u64, 12>();
         let p_infos = d.array::<vk::AccelerationStructureBuildGeometryInfoKHR>(
@@ -443,11 +507,14 @@ impl<'a> Command<'a> for CmdBuildAccelerationStructuresKHR<'a> {
             pp_build_range_infos,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<306> {
@@ -471,11 +538,12 @@ pub struct CmdBuildAccelerationStructuresIndirectKHR<'a> {
 }
 impl<'a> Command<'a> for CmdBuildAccelerationStructuresIndirectKHR<'a> {
     const ID: CommandId = CommandId::CmdBuildAccelerationStructuresIndirectKHR;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let info_count = p.get::<u32, 8>();
         let n = p.get::<u64, 12>();
         let p_infos = d.array::<vk::AccelerationStructureBuildGeometryInfoKHR>(
@@ -504,11 +572,14 @@ impl<'a> Command<'a> for CmdBuildAccelerationStructuresIndirectKHR<'a> {
             pp_max_primitive_counts,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<307> {
@@ -526,10 +597,12 @@ pub struct CopyAccelerationStructureKHR<'a> {
 }
 impl<'a> Command<'a> for CopyAccelerationStructureKHR<'a> {
     const ID: CommandId = CommandId::CopyAccelerationStructureKHR;
+    const HAS_OUTPUTS: bool = false;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let deferred_operation = d.object(p.get::<_, 8>())?;
         let present = p.get::<u64, 16>();
         let p_info = d.required_pointer::<vk::CopyAccelerationStructureInfoKHR>(present)?;
@@ -539,11 +612,14 @@ impl<'a> Command<'a> for CopyAccelerationStructureKHR<'a> {
             p_info,
         })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<309> {
@@ -569,10 +645,12 @@ pub struct WriteAccelerationStructuresPropertiesKHR<'a> {
 }
 impl<'a> Command<'a> for WriteAccelerationStructuresPropertiesKHR<'a> {
     const ID: CommandId = CommandId::WriteAccelerationStructuresPropertiesKHR;
+    const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let acceleration_structure_count = p.get::<u32, 8>();
         let n = p.get::<u64, 12>();
         let p_acceleration_structures = d.objects::<vk::AccelerationStructureKHR>(
@@ -597,12 +675,17 @@ impl<'a> Command<'a> for WriteAccelerationStructuresPropertiesKHR<'a> {
             stride,
         })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<16>()?;
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)?;
+        let mut p = e.prefix::<8>()?;
         let v = self.p_data.first(u64::MAX);
-        p.put::<u64, 8>(v.len() as u64);
+        p.put::<u64, 0>(v.len() as u64);
         e.plain(v)?;
         Ok(())
     }
@@ -620,11 +703,12 @@ pub struct CmdCopyAccelerationStructureKHR<'a> {
 }
 impl<'a> Command<'a> for CmdCopyAccelerationStructureKHR<'a> {
     const ID: CommandId = CommandId::CmdCopyAccelerationStructureKHR;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_info = d.required_pointer::<vk::CopyAccelerationStructureInfoKHR>(present)?;
         Ok(Self {
@@ -632,11 +716,14 @@ impl<'a> Command<'a> for CmdCopyAccelerationStructureKHR<'a> {
             p_info,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<313> {
@@ -652,11 +739,12 @@ pub struct CmdCopyAccelerationStructureToMemoryKHR<'a> {
 }
 impl<'a> Command<'a> for CmdCopyAccelerationStructureToMemoryKHR<'a> {
     const ID: CommandId = CommandId::CmdCopyAccelerationStructureToMemoryKHR;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_info = d.required_pointer::<vk::CopyAccelerationStructureToMemoryInfoKHR>(present)?;
         Ok(Self {
@@ -664,11 +752,14 @@ impl<'a> Command<'a> for CmdCopyAccelerationStructureToMemoryKHR<'a> {
             p_info,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<314> {
@@ -684,11 +775,12 @@ pub struct CmdCopyMemoryToAccelerationStructureKHR<'a> {
 }
 impl<'a> Command<'a> for CmdCopyMemoryToAccelerationStructureKHR<'a> {
     const ID: CommandId = CommandId::CmdCopyMemoryToAccelerationStructureKHR;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_info = d.required_pointer::<vk::CopyMemoryToAccelerationStructureInfoKHR>(present)?;
         Ok(Self {
@@ -696,11 +788,14 @@ impl<'a> Command<'a> for CmdCopyMemoryToAccelerationStructureKHR<'a> {
             p_info,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<315> {
@@ -716,24 +811,29 @@ pub struct GetAccelerationStructureDeviceAddressKHR<'a> {
 }
 impl<'a> Command<'a> for GetAccelerationStructureDeviceAddressKHR<'a> {
     const ID: CommandId = CommandId::GetAccelerationStructureDeviceAddressKHR;
+    const HAS_OUTPUTS: bool = false;
     type Return = vk::DeviceAddress;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_info =
             d.required_pointer::<vk::AccelerationStructureDeviceAddressInfoKHR>(present)?;
         Ok(Self { device, p_info })
+    }
+    fn encode_return(ret: vk::DeviceAddress, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<12>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        p.put::<_, 4>(ret);
+        Ok(())
     }
     unsafe fn encode_reply(
         &self,
         ret: vk::DeviceAddress,
         e: &mut Encoder<'_>,
     ) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<12>()?;
-        p.put::<u32, 0>(Self::ID.number());
-        p.put::<_, 4>(ret);
-        Ok(())
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<316> {
@@ -757,11 +857,12 @@ pub struct CmdWriteAccelerationStructuresPropertiesKHR<'a> {
 }
 impl<'a> Command<'a> for CmdWriteAccelerationStructuresPropertiesKHR<'a> {
     const ID: CommandId = CommandId::CmdWriteAccelerationStructuresPropertiesKHR;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let acceleration_structure_count = p.get::<u32, 8>();
         let n = p.get::<u64, 12>();
         let p_acceleration_structures = d.handles::<vk::AccelerationStructureKHR>(
@@ -783,11 +884,14 @@ impl<'a> Command<'a> for CmdWriteAccelerationStructuresPropertiesKHR<'a> {
             first_query,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<317> {
@@ -805,10 +909,12 @@ pub struct GetDeviceAccelerationStructureCompatibilityKHR<'a> {
 }
 impl<'a> Command<'a> for GetDeviceAccelerationStructureCompatibilityKHR<'a> {
     const ID: CommandId = CommandId::GetDeviceAccelerationStructureCompatibilityKHR;
+    const HAS_OUTPUTS: bool = true;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_version_info =
             d.required_pointer::<vk::AccelerationStructureVersionInfoKHR>(present)?;
@@ -821,12 +927,17 @@ impl<'a> Command<'a> for GetDeviceAccelerationStructureCompatibilityKHR<'a> {
             p_compatibility,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<16>()?;
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
-        p.put::<u64, 4>(1);
-        p.put::<_, 12>(*self.p_compatibility);
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)?;
+        let mut p = e.prefix::<12>()?;
+        p.put::<u64, 0>(1);
+        p.put::<_, 8>(*self.p_compatibility);
         Ok(())
     }
 }
@@ -849,10 +960,12 @@ pub struct GetAccelerationStructureBuildSizesKHR<'a> {
 }
 impl<'a> Command<'a> for GetAccelerationStructureBuildSizesKHR<'a> {
     const ID: CommandId = CommandId::GetAccelerationStructureBuildSizesKHR;
+    const HAS_OUTPUTS: bool = true;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let build_type = p.get::<vk::AccelerationStructureBuildTypeKHR, 8>();
         let present = p.get::<u64, 12>();
         let p_build_info =
@@ -872,13 +985,17 @@ impl<'a> Command<'a> for GetAccelerationStructureBuildSizesKHR<'a> {
             p_size_info,
         })
     }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from the outputs.
+        Self::encode_return(ret, e)?; // SAFETY: the caller vouches for every pointer reachable from the outputs.
         unsafe {
-            let mut p = e.prefix::<12>()?;
-            p.put::<u32, 0>(Self::ID.number());
-            let () = ret;
-            p.put::<u64, 4>(1);
+            let mut p = e.prefix::<8>()?;
+            p.put::<u64, 0>(1);
             self.p_size_info.encode(e)?;
             Ok(())
         }
@@ -909,11 +1026,12 @@ pub struct CmdTraceRaysKHR<'a> {
 }
 impl<'a> Command<'a> for CmdTraceRaysKHR<'a> {
     const ID: CommandId = CommandId::CmdTraceRaysKHR;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_raygen_shader_binding_table =
             d.required_plain_pointer::<vk::StridedDeviceAddressRegionKHR>(present)?;
@@ -944,11 +1062,14 @@ impl<'a> Command<'a> for CmdTraceRaysKHR<'a> {
             depth,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<320> {
@@ -972,10 +1093,12 @@ pub struct CreateRayTracingPipelinesKHR<'a> {
 }
 impl<'a> Command<'a> for CreateRayTracingPipelinesKHR<'a> {
     const ID: CommandId = CommandId::CreateRayTracingPipelinesKHR;
+    const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<36>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let deferred_operation = d.object(p.get::<_, 8>())?;
         let pipeline_cache = d.object(p.get::<_, 16>())?;
         let create_info_count = p.get::<u32, 24>();
@@ -995,12 +1118,17 @@ impl<'a> Command<'a> for CreateRayTracingPipelinesKHR<'a> {
             p_pipelines,
         })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<16>()?;
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)?;
+        let mut p = e.prefix::<8>()?;
         let v = self.p_pipelines.first(u64::MAX);
-        p.put::<u64, 8>(v.len() as u64);
+        p.put::<u64, 0>(v.len() as u64);
         e.ids(v)?;
         Ok(())
     }
@@ -1026,10 +1154,12 @@ pub struct GetRayTracingShaderGroupHandlesKHR<'a> {
 }
 impl<'a> Command<'a> for GetRayTracingShaderGroupHandlesKHR<'a> {
     const ID: CommandId = CommandId::GetRayTracingShaderGroupHandlesKHR;
+    const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<40>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let pipeline = d.required_object(p.get::<_, 8>())?;
         let first_group = p.get::<u32, 16>();
         let group_count = p.get::<u32, 20>();
@@ -1045,12 +1175,17 @@ impl<'a> Command<'a> for GetRayTracingShaderGroupHandlesKHR<'a> {
             p_data,
         })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<16>()?;
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)?;
+        let mut p = e.prefix::<8>()?;
         let v = self.p_data.first(u64::MAX);
-        p.put::<u64, 8>(v.len() as u64);
+        p.put::<u64, 0>(v.len() as u64);
         e.plain(v)?;
         Ok(())
     }
@@ -1076,10 +1211,12 @@ pub struct GetRayTracingCaptureReplayShaderGroupHandlesKHR<'a> {
 }
 impl<'a> Command<'a> for GetRayTracingCaptureReplayShaderGroupHandlesKHR<'a> {
     const ID: CommandId = CommandId::GetRayTracingCaptureReplayShaderGroupHandlesKHR;
+    const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<40>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let pipeline = d.required_object(p.get::<_, 8>())?;
         let first_group = p.get::<u32, 16>();
         let group_count = p.get::<u32, 20>();
@@ -1095,12 +1232,17 @@ impl<'a> Command<'a> for GetRayTracingCaptureReplayShaderGroupHandlesKHR<'a> {
             p_data,
         })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<16>()?;
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)?;
+        let mut p = e.prefix::<8>()?;
         let v = self.p_data.first(u64::MAX);
-        p.put::<u64, 8>(v.len() as u64);
+        p.put::<u64, 0>(v.len() as u64);
         e.plain(v)?;
         Ok(())
     }
@@ -1126,11 +1268,12 @@ pub struct CmdTraceRaysIndirectKHR<'a> {
 }
 impl<'a> Command<'a> for CmdTraceRaysIndirectKHR<'a> {
     const ID: CommandId = CommandId::CmdTraceRaysIndirectKHR;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_raygen_shader_binding_table =
             d.required_plain_pointer::<vk::StridedDeviceAddressRegionKHR>(present)?;
@@ -1157,11 +1300,14 @@ impl<'a> Command<'a> for CmdTraceRaysIndirectKHR<'a> {
             indirect_device_address,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<324> {
@@ -1181,10 +1327,12 @@ pub struct GetRayTracingShaderGroupStackSizeKHR {
 }
 impl<'a> Command<'a> for GetRayTracingShaderGroupStackSizeKHR {
     const ID: CommandId = CommandId::GetRayTracingShaderGroupStackSizeKHR;
+    const HAS_OUTPUTS: bool = false;
     type Return = vk::DeviceSize;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let pipeline = d.required_object(p.get::<_, 8>())?;
         let group = p.get::<u32, 16>();
         let group_shader = p.get::<vk::ShaderGroupShaderKHR, 20>();
@@ -1195,15 +1343,18 @@ impl<'a> Command<'a> for GetRayTracingShaderGroupStackSizeKHR {
             group_shader,
         })
     }
+    fn encode_return(ret: vk::DeviceSize, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<12>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        p.put::<_, 4>(ret);
+        Ok(())
+    }
     unsafe fn encode_reply(
         &self,
         ret: vk::DeviceSize,
         e: &mut Encoder<'_>,
     ) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<12>()?;
-        p.put::<u32, 0>(Self::ID.number());
-        p.put::<_, 4>(ret);
-        Ok(())
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<325> {
@@ -1219,22 +1370,26 @@ pub struct CmdSetRayTracingPipelineStackSizeKHR {
 }
 impl<'a> Command<'a> for CmdSetRayTracingPipelineStackSizeKHR {
     const ID: CommandId = CommandId::CmdSetRayTracingPipelineStackSizeKHR;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let pipeline_stack_size = p.get::<u32, 8>();
         Ok(Self {
             command_buffer,
             pipeline_stack_size,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<326> {
@@ -1250,22 +1405,26 @@ pub struct CmdTraceRaysIndirect2KHR {
 }
 impl<'a> Command<'a> for CmdTraceRaysIndirect2KHR {
     const ID: CommandId = CommandId::CmdTraceRaysIndirect2KHR;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let indirect_device_address = p.get::<vk::DeviceAddress, 8>();
         Ok(Self {
             command_buffer,
             indirect_device_address,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<327> {
@@ -1283,10 +1442,12 @@ pub struct GetPhysicalDeviceCooperativeMatrixPropertiesKHR<'a> {
 }
 impl<'a> Command<'a> for GetPhysicalDeviceCooperativeMatrixPropertiesKHR<'a> {
     const ID: CommandId = CommandId::GetPhysicalDeviceCooperativeMatrixPropertiesKHR;
+    const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let physical_device = d.required_object(p.get::<_, 0>())?;
+        let physical_device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_property_count = d.required_plain_pointer::<u32>(present)?;
         let p = d.prefix::<8>()?;
@@ -1298,16 +1459,20 @@ impl<'a> Command<'a> for GetPhysicalDeviceCooperativeMatrixPropertiesKHR<'a> {
             p_properties,
         })
     }
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<8>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        p.put::<_, 4>(ret);
+        Ok(())
+    }
     unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from the outputs.
+        Self::encode_return(ret, e)?; // SAFETY: the caller vouches for every pointer reachable from the outputs.
         unsafe {
-            let mut p = e.prefix::<28>()?;
-            p.put::<u32, 0>(Self::ID.number());
-            p.put::<_, 4>(ret);
-            p.put::<u64, 8>(1);
-            p.put::<_, 16>(*self.p_property_count);
+            let mut p = e.prefix::<20>()?;
+            p.put::<u64, 0>(1);
+            p.put::<_, 8>(*self.p_property_count);
             let v = self.p_properties.first(*self.p_property_count as u64);
-            p.put::<u64, 20>(v.len() as u64);
+            p.put::<u64, 12>(v.len() as u64);
             for v in v {
                 v.encode(e)?;
             }

@@ -15,18 +15,23 @@ pub struct SetReplyCommandStreamMESA<'a> {
 }
 impl<'a> Command<'a> for SetReplyCommandStreamMESA<'a> {
     const ID: CommandId = CommandId::SetReplyCommandStreamMESA;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<8>()?;
         let present = p.get::<u64, 0>();
         let p_stream = d.required_pointer::<vk::CommandStreamDescriptionMESA>(present)?;
         Ok(Self { p_stream })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<178> {
@@ -40,17 +45,22 @@ pub struct SeekReplyCommandStreamMESA {
 }
 impl<'a> Command<'a> for SeekReplyCommandStreamMESA {
     const ID: CommandId = CommandId::SeekReplyCommandStreamMESA;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<8>()?;
         let position = p.get::<usize, 0>();
         Ok(Self { position })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<179> {
@@ -74,7 +84,9 @@ pub struct ExecuteCommandStreamsMESA<'a> {
 }
 impl<'a> Command<'a> for ExecuteCommandStreamsMESA<'a> {
     const ID: CommandId = CommandId::ExecuteCommandStreamsMESA;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
         let stream_count = p.get::<u32, 0>();
@@ -100,11 +112,14 @@ impl<'a> Command<'a> for ExecuteCommandStreamsMESA<'a> {
             flags,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<180> {
@@ -120,7 +135,9 @@ pub struct CreateRingMESA<'a> {
 }
 impl<'a> Command<'a> for CreateRingMESA<'a> {
     const ID: CommandId = CommandId::CreateRingMESA;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let ring = p.get::<u64, 0>();
@@ -131,11 +148,14 @@ impl<'a> Command<'a> for CreateRingMESA<'a> {
             p_create_info,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<188> {
@@ -149,17 +169,22 @@ pub struct DestroyRingMESA {
 }
 impl<'a> Command<'a> for DestroyRingMESA {
     const ID: CommandId = CommandId::DestroyRingMESA;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<8>()?;
         let ring = p.get::<u64, 0>();
         Ok(Self { ring })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<189> {
@@ -177,7 +202,9 @@ pub struct NotifyRingMESA {
 }
 impl<'a> Command<'a> for NotifyRingMESA {
     const ID: CommandId = CommandId::NotifyRingMESA;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let ring = p.get::<u64, 0>();
@@ -185,11 +212,14 @@ impl<'a> Command<'a> for NotifyRingMESA {
         let flags = p.get::<vk::RingNotifyFlagsMESA, 12>();
         Ok(Self { ring, seqno, flags })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<190> {
@@ -207,7 +237,9 @@ pub struct WriteRingExtraMESA {
 }
 impl<'a> Command<'a> for WriteRingExtraMESA {
     const ID: CommandId = CommandId::WriteRingExtraMESA;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
         let ring = p.get::<u64, 0>();
@@ -219,11 +251,14 @@ impl<'a> Command<'a> for WriteRingExtraMESA {
             value,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<191> {
@@ -241,10 +276,12 @@ pub struct GetMemoryResourcePropertiesMESA<'a> {
 }
 impl<'a> Command<'a> for GetMemoryResourcePropertiesMESA<'a> {
     const ID: CommandId = CommandId::GetMemoryResourcePropertiesMESA;
+    const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let resource_id = p.get::<u32, 8>();
         let present = p.get::<u64, 12>();
         let p_memory_resource_properties = d.required_partial(present)?;
@@ -254,13 +291,17 @@ impl<'a> Command<'a> for GetMemoryResourcePropertiesMESA<'a> {
             p_memory_resource_properties,
         })
     }
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<8>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        p.put::<_, 4>(ret);
+        Ok(())
+    }
     unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from the outputs.
+        Self::encode_return(ret, e)?; // SAFETY: the caller vouches for every pointer reachable from the outputs.
         unsafe {
-            let mut p = e.prefix::<16>()?;
-            p.put::<u32, 0>(Self::ID.number());
-            p.put::<_, 4>(ret);
-            p.put::<u64, 8>(1);
+            let mut p = e.prefix::<8>()?;
+            p.put::<u64, 0>(1);
             self.p_memory_resource_properties.encode(e)?;
             Ok(())
         }
@@ -279,18 +320,23 @@ pub struct ResetFenceResourceMESA {
 }
 impl<'a> Command<'a> for ResetFenceResourceMESA {
     const ID: CommandId = CommandId::ResetFenceResourceMESA;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let fence = d.required_object(p.get::<_, 8>())?;
         Ok(Self { device, fence })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<244> {
@@ -306,18 +352,23 @@ pub struct WaitSemaphoreResourceMESA {
 }
 impl<'a> Command<'a> for WaitSemaphoreResourceMESA {
     const ID: CommandId = CommandId::WaitSemaphoreResourceMESA;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let semaphore = d.required_object(p.get::<_, 8>())?;
         Ok(Self { device, semaphore })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<245> {
@@ -333,10 +384,12 @@ pub struct ImportSemaphoreResourceMESA<'a> {
 }
 impl<'a> Command<'a> for ImportSemaphoreResourceMESA<'a> {
     const ID: CommandId = CommandId::ImportSemaphoreResourceMESA;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_import_semaphore_resource_info =
             d.required_pointer::<vk::ImportSemaphoreResourceInfoMESA>(present)?;
@@ -345,11 +398,14 @@ impl<'a> Command<'a> for ImportSemaphoreResourceMESA<'a> {
             p_import_semaphore_resource_info,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<246> {
@@ -365,18 +421,23 @@ pub struct SubmitVirtqueueSeqnoMESA {
 }
 impl<'a> Command<'a> for SubmitVirtqueueSeqnoMESA {
     const ID: CommandId = CommandId::SubmitVirtqueueSeqnoMESA;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let ring = p.get::<u64, 0>();
         let seqno = p.get::<u64, 8>();
         Ok(Self { ring, seqno })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<251> {
@@ -390,17 +451,22 @@ pub struct WaitVirtqueueSeqnoMESA {
 }
 impl<'a> Command<'a> for WaitVirtqueueSeqnoMESA {
     const ID: CommandId = CommandId::WaitVirtqueueSeqnoMESA;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<8>()?;
         let seqno = p.get::<u64, 0>();
         Ok(Self { seqno })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<252> {
@@ -416,18 +482,23 @@ pub struct WaitRingSeqnoMESA {
 }
 impl<'a> Command<'a> for WaitRingSeqnoMESA {
     const ID: CommandId = CommandId::WaitRingSeqnoMESA;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let ring = p.get::<u64, 0>();
         let seqno = p.get::<u64, 8>();
         Ok(Self { ring, seqno })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<253> {
@@ -447,10 +518,12 @@ pub struct CopyImageToMemoryMESA<'a> {
 }
 impl<'a> Command<'a> for CopyImageToMemoryMESA<'a> {
     const ID: CommandId = CommandId::CopyImageToMemoryMESA;
+    const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_copy_image_to_memory_info =
             d.required_pointer::<vk::CopyImageToMemoryInfoMESA>(present)?;
@@ -465,12 +538,17 @@ impl<'a> Command<'a> for CopyImageToMemoryMESA<'a> {
             p_data,
         })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<16>()?;
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)?;
+        let mut p = e.prefix::<8>()?;
         let v = self.p_data.first(u64::MAX);
-        p.put::<u64, 8>(v.len() as u64);
+        p.put::<u64, 0>(v.len() as u64);
         e.plain(v)?;
         Ok(())
     }
@@ -488,10 +566,12 @@ pub struct CopyMemoryToImageMESA<'a> {
 }
 impl<'a> Command<'a> for CopyMemoryToImageMESA<'a> {
     const ID: CommandId = CommandId::CopyMemoryToImageMESA;
+    const HAS_OUTPUTS: bool = false;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_copy_memory_to_image_info =
             d.required_pointer::<vk::CopyMemoryToImageInfoMESA>(present)?;
@@ -500,11 +580,14 @@ impl<'a> Command<'a> for CopyMemoryToImageMESA<'a> {
             p_copy_memory_to_image_info,
         })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<298> {
@@ -524,10 +607,12 @@ pub struct WriteSamplerDescriptorMESA<'a> {
 }
 impl<'a> Command<'a> for WriteSamplerDescriptorMESA<'a> {
     const ID: CommandId = CommandId::WriteSamplerDescriptorMESA;
+    const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_sampler = d.required_pointer::<vk::SamplerCreateInfo>(present)?;
         let p = d.prefix::<16>()?;
@@ -541,12 +626,17 @@ impl<'a> Command<'a> for WriteSamplerDescriptorMESA<'a> {
             p_data,
         })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<16>()?;
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)?;
+        let mut p = e.prefix::<8>()?;
         let v = self.p_data.first(u64::MAX);
-        p.put::<u64, 8>(v.len() as u64);
+        p.put::<u64, 0>(v.len() as u64);
         e.plain(v)?;
         Ok(())
     }
@@ -568,10 +658,12 @@ pub struct WriteResourceDescriptorMESA<'a> {
 }
 impl<'a> Command<'a> for WriteResourceDescriptorMESA<'a> {
     const ID: CommandId = CommandId::WriteResourceDescriptorMESA;
+    const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_resource = d.required_pointer::<vk::ResourceDescriptorInfoEXT>(present)?;
         let p = d.prefix::<16>()?;
@@ -585,12 +677,17 @@ impl<'a> Command<'a> for WriteResourceDescriptorMESA<'a> {
             p_data,
         })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<16>()?;
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)?;
+        let mut p = e.prefix::<8>()?;
         let v = self.p_data.first(u64::MAX);
-        p.put::<u64, 8>(v.len() as u64);
+        p.put::<u64, 0>(v.len() as u64);
         e.plain(v)?;
         Ok(())
     }

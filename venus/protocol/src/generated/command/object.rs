@@ -17,7 +17,9 @@ pub struct CreateInstance<'a> {
 }
 impl<'a> Command<'a> for CreateInstance<'a> {
     const ID: CommandId = CommandId::CreateInstance;
+    const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<8>()?;
         let present = p.get::<u64, 0>();
@@ -31,12 +33,17 @@ impl<'a> Command<'a> for CreateInstance<'a> {
             p_instance,
         })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<24>()?;
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
-        p.put::<u64, 8>(1);
-        p.put::<_, 16>(self.p_instance.0);
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)?;
+        let mut p = e.prefix::<16>()?;
+        p.put::<u64, 0>(1);
+        p.put::<_, 8>(self.p_instance.0);
         Ok(())
     }
 }
@@ -51,18 +58,23 @@ pub struct DestroyInstance {
 }
 impl<'a> Command<'a> for DestroyInstance {
     const ID: CommandId = CommandId::DestroyInstance;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let instance = d.required_object(p.get::<_, 0>())?;
+        let instance = d.first_object(p.get::<_, 0>())?;
         d.null(p.get::<_, 8>())?;
         Ok(Self { instance })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<1> {
@@ -80,10 +92,12 @@ pub struct EnumeratePhysicalDevices<'a> {
 }
 impl<'a> Command<'a> for EnumeratePhysicalDevices<'a> {
     const ID: CommandId = CommandId::EnumeratePhysicalDevices;
+    const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let instance = d.required_object(p.get::<_, 0>())?;
+        let instance = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_physical_device_count = d.required_plain_pointer::<u32>(present)?;
         let p = d.prefix::<8>()?;
@@ -95,16 +109,21 @@ impl<'a> Command<'a> for EnumeratePhysicalDevices<'a> {
             p_physical_devices,
         })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<28>()?;
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
-        p.put::<u64, 8>(1);
-        p.put::<_, 16>(*self.p_physical_device_count);
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)?;
+        let mut p = e.prefix::<20>()?;
+        p.put::<u64, 0>(1);
+        p.put::<_, 8>(*self.p_physical_device_count);
         let v = self
             .p_physical_devices
             .first(*self.p_physical_device_count as u64);
-        p.put::<u64, 20>(v.len() as u64);
+        p.put::<u64, 12>(v.len() as u64);
         e.ids(v)?;
         Ok(())
     }
@@ -122,10 +141,12 @@ pub struct GetPhysicalDeviceFeatures<'a> {
 }
 impl<'a> Command<'a> for GetPhysicalDeviceFeatures<'a> {
     const ID: CommandId = CommandId::GetPhysicalDeviceFeatures;
+    const HAS_OUTPUTS: bool = true;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let physical_device = d.required_object(p.get::<_, 0>())?;
+        let physical_device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_features = d.required_out(present)?;
         Ok(Self {
@@ -133,12 +154,17 @@ impl<'a> Command<'a> for GetPhysicalDeviceFeatures<'a> {
             p_features,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<232>()?;
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
-        p.put::<u64, 4>(1);
-        p.put::<_, 12>(*self.p_features);
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)?;
+        let mut p = e.prefix::<228>()?;
+        p.put::<u64, 0>(1);
+        p.put::<_, 8>(*self.p_features);
         Ok(())
     }
 }
@@ -157,10 +183,12 @@ pub struct GetPhysicalDeviceFormatProperties<'a> {
 }
 impl<'a> Command<'a> for GetPhysicalDeviceFormatProperties<'a> {
     const ID: CommandId = CommandId::GetPhysicalDeviceFormatProperties;
+    const HAS_OUTPUTS: bool = true;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
-        let physical_device = d.required_object(p.get::<_, 0>())?;
+        let physical_device = d.first_object(p.get::<_, 0>())?;
         let format = p.get::<vk::Format, 8>();
         let present = p.get::<u64, 12>();
         let p_format_properties = d.required_out(present)?;
@@ -170,12 +198,17 @@ impl<'a> Command<'a> for GetPhysicalDeviceFormatProperties<'a> {
             p_format_properties,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<24>()?;
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
-        p.put::<u64, 4>(1);
-        p.put::<_, 12>(*self.p_format_properties);
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)?;
+        let mut p = e.prefix::<20>()?;
+        p.put::<u64, 0>(1);
+        p.put::<_, 8>(*self.p_format_properties);
         Ok(())
     }
 }
@@ -202,10 +235,12 @@ pub struct GetPhysicalDeviceImageFormatProperties<'a> {
 }
 impl<'a> Command<'a> for GetPhysicalDeviceImageFormatProperties<'a> {
     const ID: CommandId = CommandId::GetPhysicalDeviceImageFormatProperties;
+    const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<36>()?;
-        let physical_device = d.required_object(p.get::<_, 0>())?;
+        let physical_device = d.first_object(p.get::<_, 0>())?;
         let format = p.get::<vk::Format, 8>();
         let ty = p.get::<vk::ImageType, 12>();
         let tiling = p.get::<vk::ImageTiling, 16>();
@@ -223,12 +258,17 @@ impl<'a> Command<'a> for GetPhysicalDeviceImageFormatProperties<'a> {
             p_image_format_properties,
         })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<48>()?;
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
-        p.put::<u64, 8>(1);
-        p.put::<_, 16>(*self.p_image_format_properties);
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)?;
+        let mut p = e.prefix::<40>()?;
+        p.put::<u64, 0>(1);
+        p.put::<_, 8>(*self.p_image_format_properties);
         Ok(())
     }
 }
@@ -245,10 +285,12 @@ pub struct GetPhysicalDeviceProperties<'a> {
 }
 impl<'a> Command<'a> for GetPhysicalDeviceProperties<'a> {
     const ID: CommandId = CommandId::GetPhysicalDeviceProperties;
+    const HAS_OUTPUTS: bool = true;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let physical_device = d.required_object(p.get::<_, 0>())?;
+        let physical_device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_properties = d.required_partial(present)?;
         Ok(Self {
@@ -256,13 +298,17 @@ impl<'a> Command<'a> for GetPhysicalDeviceProperties<'a> {
             p_properties,
         })
     }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from the outputs.
+        Self::encode_return(ret, e)?; // SAFETY: the caller vouches for every pointer reachable from the outputs.
         unsafe {
-            let mut p = e.prefix::<12>()?;
-            p.put::<u32, 0>(Self::ID.number());
-            let () = ret;
-            p.put::<u64, 4>(1);
+            let mut p = e.prefix::<8>()?;
+            p.put::<u64, 0>(1);
             self.p_properties.encode(e)?;
             Ok(())
         }
@@ -283,10 +329,12 @@ pub struct GetPhysicalDeviceQueueFamilyProperties<'a> {
 }
 impl<'a> Command<'a> for GetPhysicalDeviceQueueFamilyProperties<'a> {
     const ID: CommandId = CommandId::GetPhysicalDeviceQueueFamilyProperties;
+    const HAS_OUTPUTS: bool = true;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let physical_device = d.required_object(p.get::<_, 0>())?;
+        let physical_device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_queue_family_property_count = d.required_plain_pointer::<u32>(present)?;
         let p = d.prefix::<8>()?;
@@ -299,16 +347,21 @@ impl<'a> Command<'a> for GetPhysicalDeviceQueueFamilyProperties<'a> {
             p_queue_family_properties,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<24>()?;
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
-        p.put::<u64, 4>(1);
-        p.put::<_, 12>(*self.p_queue_family_property_count);
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)?;
+        let mut p = e.prefix::<20>()?;
+        p.put::<u64, 0>(1);
+        p.put::<_, 8>(*self.p_queue_family_property_count);
         let v = self
             .p_queue_family_properties
             .first(*self.p_queue_family_property_count as u64);
-        p.put::<u64, 16>(v.len() as u64);
+        p.put::<u64, 12>(v.len() as u64);
         e.plain(v)?;
         Ok(())
     }
@@ -326,10 +379,12 @@ pub struct GetPhysicalDeviceMemoryProperties<'a> {
 }
 impl<'a> Command<'a> for GetPhysicalDeviceMemoryProperties<'a> {
     const ID: CommandId = CommandId::GetPhysicalDeviceMemoryProperties;
+    const HAS_OUTPUTS: bool = true;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let physical_device = d.required_object(p.get::<_, 0>())?;
+        let physical_device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_memory_properties = d.required_partial(present)?;
         Ok(Self {
@@ -337,13 +392,17 @@ impl<'a> Command<'a> for GetPhysicalDeviceMemoryProperties<'a> {
             p_memory_properties,
         })
     }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from the outputs.
+        Self::encode_return(ret, e)?; // SAFETY: the caller vouches for every pointer reachable from the outputs.
         unsafe {
-            let mut p = e.prefix::<12>()?;
-            p.put::<u32, 0>(Self::ID.number());
-            let () = ret;
-            p.put::<u64, 4>(1);
+            let mut p = e.prefix::<8>()?;
+            p.put::<u64, 0>(1);
             self.p_memory_properties.encode(e)?;
             Ok(())
         }
@@ -364,10 +423,12 @@ pub struct CreateDevice<'a> {
 }
 impl<'a> Command<'a> for CreateDevice<'a> {
     const ID: CommandId = CommandId::CreateDevice;
+    const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let physical_device = d.required_object(p.get::<_, 0>())?;
+        let physical_device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_create_info = d.required_pointer::<vk::DeviceCreateInfo>(present)?;
         let p = d.prefix::<16>()?;
@@ -380,12 +441,17 @@ impl<'a> Command<'a> for CreateDevice<'a> {
             p_device,
         })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<24>()?;
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
-        p.put::<u64, 8>(1);
-        p.put::<_, 16>(self.p_device.0);
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)?;
+        let mut p = e.prefix::<16>()?;
+        p.put::<u64, 0>(1);
+        p.put::<_, 8>(self.p_device.0);
         Ok(())
     }
 }
@@ -400,18 +466,23 @@ pub struct DestroyDevice {
 }
 impl<'a> Command<'a> for DestroyDevice {
     const ID: CommandId = CommandId::DestroyDevice;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         d.null(p.get::<_, 8>())?;
         Ok(Self { device })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<12> {
@@ -429,7 +500,9 @@ pub struct EnumerateInstanceExtensionProperties<'a> {
 }
 impl<'a> Command<'a> for EnumerateInstanceExtensionProperties<'a> {
     const ID: CommandId = CommandId::EnumerateInstanceExtensionProperties;
+    const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<8>()?;
         let n = p.get::<u64, 0>();
@@ -446,16 +519,20 @@ impl<'a> Command<'a> for EnumerateInstanceExtensionProperties<'a> {
             p_properties,
         })
     }
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<8>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        p.put::<_, 4>(ret);
+        Ok(())
+    }
     unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from the outputs.
+        Self::encode_return(ret, e)?; // SAFETY: the caller vouches for every pointer reachable from the outputs.
         unsafe {
-            let mut p = e.prefix::<28>()?;
-            p.put::<u32, 0>(Self::ID.number());
-            p.put::<_, 4>(ret);
-            p.put::<u64, 8>(1);
-            p.put::<_, 16>(*self.p_property_count);
+            let mut p = e.prefix::<20>()?;
+            p.put::<u64, 0>(1);
+            p.put::<_, 8>(*self.p_property_count);
             let v = self.p_properties.first(*self.p_property_count as u64);
-            p.put::<u64, 20>(v.len() as u64);
+            p.put::<u64, 12>(v.len() as u64);
             for v in v {
                 v.encode(e)?;
             }
@@ -480,10 +557,12 @@ pub struct EnumerateDeviceExtensionProperties<'a> {
 }
 impl<'a> Command<'a> for EnumerateDeviceExtensionProperties<'a> {
     const ID: CommandId = CommandId::EnumerateDeviceExtensionProperties;
+    const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let physical_device = d.required_object(p.get::<_, 0>())?;
+        let physical_device = d.first_object(p.get::<_, 0>())?;
         let n = p.get::<u64, 8>();
         let p_layer_name = Text::new(d.text(n, OPTIONAL)?);
         let p = d.prefix::<8>()?;
@@ -499,16 +578,20 @@ impl<'a> Command<'a> for EnumerateDeviceExtensionProperties<'a> {
             p_properties,
         })
     }
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<8>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        p.put::<_, 4>(ret);
+        Ok(())
+    }
     unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from the outputs.
+        Self::encode_return(ret, e)?; // SAFETY: the caller vouches for every pointer reachable from the outputs.
         unsafe {
-            let mut p = e.prefix::<28>()?;
-            p.put::<u32, 0>(Self::ID.number());
-            p.put::<_, 4>(ret);
-            p.put::<u64, 8>(1);
-            p.put::<_, 16>(*self.p_property_count);
+            let mut p = e.prefix::<20>()?;
+            p.put::<u64, 0>(1);
+            p.put::<_, 8>(*self.p_property_count);
             let v = self.p_properties.first(*self.p_property_count as u64);
-            p.put::<u64, 20>(v.len() as u64);
+            p.put::<u64, 12>(v.len() as u64);
             for v in v {
                 v.encode(e)?;
             }
@@ -529,7 +612,9 @@ pub struct EnumerateInstanceLayerProperties<'a> {
 }
 impl<'a> Command<'a> for EnumerateInstanceLayerProperties<'a> {
     const ID: CommandId = CommandId::EnumerateInstanceLayerProperties;
+    const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<8>()?;
         let present = p.get::<u64, 0>();
@@ -542,16 +627,20 @@ impl<'a> Command<'a> for EnumerateInstanceLayerProperties<'a> {
             p_properties,
         })
     }
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<8>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        p.put::<_, 4>(ret);
+        Ok(())
+    }
     unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from the outputs.
+        Self::encode_return(ret, e)?; // SAFETY: the caller vouches for every pointer reachable from the outputs.
         unsafe {
-            let mut p = e.prefix::<28>()?;
-            p.put::<u32, 0>(Self::ID.number());
-            p.put::<_, 4>(ret);
-            p.put::<u64, 8>(1);
-            p.put::<_, 16>(*self.p_property_count);
+            let mut p = e.prefix::<20>()?;
+            p.put::<u64, 0>(1);
+            p.put::<_, 8>(*self.p_property_count);
             let v = self.p_properties.first(*self.p_property_count as u64);
-            p.put::<u64, 20>(v.len() as u64);
+            p.put::<u64, 12>(v.len() as u64);
             for v in v {
                 v.encode(e)?;
             }
@@ -574,10 +663,12 @@ pub struct EnumerateDeviceLayerProperties<'a> {
 }
 impl<'a> Command<'a> for EnumerateDeviceLayerProperties<'a> {
     const ID: CommandId = CommandId::EnumerateDeviceLayerProperties;
+    const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let physical_device = d.required_object(p.get::<_, 0>())?;
+        let physical_device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_property_count = d.required_plain_pointer::<u32>(present)?;
         let p = d.prefix::<8>()?;
@@ -589,16 +680,20 @@ impl<'a> Command<'a> for EnumerateDeviceLayerProperties<'a> {
             p_properties,
         })
     }
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<8>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        p.put::<_, 4>(ret);
+        Ok(())
+    }
     unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from the outputs.
+        Self::encode_return(ret, e)?; // SAFETY: the caller vouches for every pointer reachable from the outputs.
         unsafe {
-            let mut p = e.prefix::<28>()?;
-            p.put::<u32, 0>(Self::ID.number());
-            p.put::<_, 4>(ret);
-            p.put::<u64, 8>(1);
-            p.put::<_, 16>(*self.p_property_count);
+            let mut p = e.prefix::<20>()?;
+            p.put::<u64, 0>(1);
+            p.put::<_, 8>(*self.p_property_count);
             let v = self.p_properties.first(*self.p_property_count as u64);
-            p.put::<u64, 20>(v.len() as u64);
+            p.put::<u64, 12>(v.len() as u64);
             for v in v {
                 v.encode(e)?;
             }
@@ -623,10 +718,12 @@ pub struct GetDeviceQueue<'a> {
 }
 impl<'a> Command<'a> for GetDeviceQueue<'a> {
     const ID: CommandId = CommandId::GetDeviceQueue;
+    const HAS_OUTPUTS: bool = true;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let queue_family_index = p.get::<u32, 8>();
         let queue_index = p.get::<u32, 12>();
         let present = p.get::<u64, 16>();
@@ -638,12 +735,17 @@ impl<'a> Command<'a> for GetDeviceQueue<'a> {
             p_queue,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<20>()?;
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
-        p.put::<u64, 4>(1);
-        p.put::<_, 12>(self.p_queue.0);
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)?;
+        let mut p = e.prefix::<16>()?;
+        p.put::<u64, 0>(1);
+        p.put::<_, 8>(self.p_queue.0);
         Ok(())
     }
 }
@@ -664,10 +766,12 @@ pub struct QueueSubmit<'a> {
 }
 impl<'a> Command<'a> for QueueSubmit<'a> {
     const ID: CommandId = CommandId::QueueSubmit;
+    const HAS_OUTPUTS: bool = false;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
-        let queue = d.required_object(p.get::<_, 0>())?;
+        let queue = d.first_object(p.get::<_, 0>())?;
         let submit_count = p.get::<u32, 8>();
         let n = p.get::<u64, 12>();
         let p_submits = d.array::<vk::SubmitInfo>(n, submit_count as u64, REQUIRED)?;
@@ -680,11 +784,14 @@ impl<'a> Command<'a> for QueueSubmit<'a> {
             fence,
         })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<18> {
@@ -698,17 +805,22 @@ pub struct QueueWaitIdle {
 }
 impl<'a> Command<'a> for QueueWaitIdle {
     const ID: CommandId = CommandId::QueueWaitIdle;
+    const HAS_OUTPUTS: bool = false;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<8>()?;
-        let queue = d.required_object(p.get::<_, 0>())?;
+        let queue = d.first_object(p.get::<_, 0>())?;
         Ok(Self { queue })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<19> {
@@ -722,17 +834,22 @@ pub struct DeviceWaitIdle {
 }
 impl<'a> Command<'a> for DeviceWaitIdle {
     const ID: CommandId = CommandId::DeviceWaitIdle;
+    const HAS_OUTPUTS: bool = false;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<8>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         Ok(Self { device })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<20> {
@@ -750,10 +867,12 @@ pub struct AllocateMemory<'a> {
 }
 impl<'a> Command<'a> for AllocateMemory<'a> {
     const ID: CommandId = CommandId::AllocateMemory;
+    const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_allocate_info = d.required_pointer::<vk::MemoryAllocateInfo>(present)?;
         let p = d.prefix::<16>()?;
@@ -766,12 +885,17 @@ impl<'a> Command<'a> for AllocateMemory<'a> {
             p_memory,
         })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<24>()?;
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
-        p.put::<u64, 8>(1);
-        p.put::<_, 16>(self.p_memory.0);
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)?;
+        let mut p = e.prefix::<16>()?;
+        p.put::<u64, 0>(1);
+        p.put::<_, 8>(self.p_memory.0);
         Ok(())
     }
 }
@@ -788,19 +912,24 @@ pub struct FreeMemory {
 }
 impl<'a> Command<'a> for FreeMemory {
     const ID: CommandId = CommandId::FreeMemory;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let memory = d.object(p.get::<_, 8>())?;
         d.null(p.get::<_, 16>())?;
         Ok(Self { device, memory })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<22> {
@@ -816,18 +945,23 @@ pub struct UnmapMemory {
 }
 impl<'a> Command<'a> for UnmapMemory {
     const ID: CommandId = CommandId::UnmapMemory;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let memory = d.required_object(p.get::<_, 8>())?;
         Ok(Self { device, memory })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<24> {
@@ -845,10 +979,12 @@ pub struct FlushMappedMemoryRanges<'a> {
 }
 impl<'a> Command<'a> for FlushMappedMemoryRanges<'a> {
     const ID: CommandId = CommandId::FlushMappedMemoryRanges;
+    const HAS_OUTPUTS: bool = false;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let memory_range_count = p.get::<u32, 8>();
         let n = p.get::<u64, 12>();
         let p_memory_ranges =
@@ -859,11 +995,14 @@ impl<'a> Command<'a> for FlushMappedMemoryRanges<'a> {
             p_memory_ranges,
         })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<25> {
@@ -881,10 +1020,12 @@ pub struct InvalidateMappedMemoryRanges<'a> {
 }
 impl<'a> Command<'a> for InvalidateMappedMemoryRanges<'a> {
     const ID: CommandId = CommandId::InvalidateMappedMemoryRanges;
+    const HAS_OUTPUTS: bool = false;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let memory_range_count = p.get::<u32, 8>();
         let n = p.get::<u64, 12>();
         let p_memory_ranges =
@@ -895,11 +1036,14 @@ impl<'a> Command<'a> for InvalidateMappedMemoryRanges<'a> {
             p_memory_ranges,
         })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<26> {
@@ -917,10 +1061,12 @@ pub struct GetDeviceMemoryCommitment<'a> {
 }
 impl<'a> Command<'a> for GetDeviceMemoryCommitment<'a> {
     const ID: CommandId = CommandId::GetDeviceMemoryCommitment;
+    const HAS_OUTPUTS: bool = true;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let memory = d.required_object(p.get::<_, 8>())?;
         let present = p.get::<u64, 16>();
         let p_committed_memory_in_bytes = d.required_out(present)?;
@@ -930,12 +1076,17 @@ impl<'a> Command<'a> for GetDeviceMemoryCommitment<'a> {
             p_committed_memory_in_bytes,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<20>()?;
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
-        p.put::<u64, 4>(1);
-        p.put::<_, 12>(*self.p_committed_memory_in_bytes);
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)?;
+        let mut p = e.prefix::<16>()?;
+        p.put::<u64, 0>(1);
+        p.put::<_, 8>(*self.p_committed_memory_in_bytes);
         Ok(())
     }
 }
@@ -956,10 +1107,12 @@ pub struct BindBufferMemory {
 }
 impl<'a> Command<'a> for BindBufferMemory {
     const ID: CommandId = CommandId::BindBufferMemory;
+    const HAS_OUTPUTS: bool = false;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<32>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let buffer = d.required_object(p.get::<_, 8>())?;
         let memory = d.required_object(p.get::<_, 16>())?;
         let memory_offset = p.get::<vk::DeviceSize, 24>();
@@ -970,11 +1123,14 @@ impl<'a> Command<'a> for BindBufferMemory {
             memory_offset,
         })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<28> {
@@ -994,10 +1150,12 @@ pub struct BindImageMemory {
 }
 impl<'a> Command<'a> for BindImageMemory {
     const ID: CommandId = CommandId::BindImageMemory;
+    const HAS_OUTPUTS: bool = false;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<32>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let image = d.required_object(p.get::<_, 8>())?;
         let memory = d.required_object(p.get::<_, 16>())?;
         let memory_offset = p.get::<vk::DeviceSize, 24>();
@@ -1008,11 +1166,14 @@ impl<'a> Command<'a> for BindImageMemory {
             memory_offset,
         })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<29> {
@@ -1030,10 +1191,12 @@ pub struct GetBufferMemoryRequirements<'a> {
 }
 impl<'a> Command<'a> for GetBufferMemoryRequirements<'a> {
     const ID: CommandId = CommandId::GetBufferMemoryRequirements;
+    const HAS_OUTPUTS: bool = true;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let buffer = d.required_object(p.get::<_, 8>())?;
         let present = p.get::<u64, 16>();
         let p_memory_requirements = d.required_partial(present)?;
@@ -1043,13 +1206,17 @@ impl<'a> Command<'a> for GetBufferMemoryRequirements<'a> {
             p_memory_requirements,
         })
     }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from the outputs.
+        Self::encode_return(ret, e)?; // SAFETY: the caller vouches for every pointer reachable from the outputs.
         unsafe {
-            let mut p = e.prefix::<12>()?;
-            p.put::<u32, 0>(Self::ID.number());
-            let () = ret;
-            p.put::<u64, 4>(1);
+            let mut p = e.prefix::<8>()?;
+            p.put::<u64, 0>(1);
             self.p_memory_requirements.encode(e)?;
             Ok(())
         }
@@ -1070,10 +1237,12 @@ pub struct GetImageMemoryRequirements<'a> {
 }
 impl<'a> Command<'a> for GetImageMemoryRequirements<'a> {
     const ID: CommandId = CommandId::GetImageMemoryRequirements;
+    const HAS_OUTPUTS: bool = true;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let image = d.required_object(p.get::<_, 8>())?;
         let present = p.get::<u64, 16>();
         let p_memory_requirements = d.required_partial(present)?;
@@ -1083,13 +1252,17 @@ impl<'a> Command<'a> for GetImageMemoryRequirements<'a> {
             p_memory_requirements,
         })
     }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from the outputs.
+        Self::encode_return(ret, e)?; // SAFETY: the caller vouches for every pointer reachable from the outputs.
         unsafe {
-            let mut p = e.prefix::<12>()?;
-            p.put::<u32, 0>(Self::ID.number());
-            let () = ret;
-            p.put::<u64, 4>(1);
+            let mut p = e.prefix::<8>()?;
+            p.put::<u64, 0>(1);
             self.p_memory_requirements.encode(e)?;
             Ok(())
         }
@@ -1112,10 +1285,12 @@ pub struct GetImageSparseMemoryRequirements<'a> {
 }
 impl<'a> Command<'a> for GetImageSparseMemoryRequirements<'a> {
     const ID: CommandId = CommandId::GetImageSparseMemoryRequirements;
+    const HAS_OUTPUTS: bool = true;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let image = d.required_object(p.get::<_, 8>())?;
         let present = p.get::<u64, 16>();
         let p_sparse_memory_requirement_count = d.required_plain_pointer::<u32>(present)?;
@@ -1130,16 +1305,21 @@ impl<'a> Command<'a> for GetImageSparseMemoryRequirements<'a> {
             p_sparse_memory_requirements,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<24>()?;
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
-        p.put::<u64, 4>(1);
-        p.put::<_, 12>(*self.p_sparse_memory_requirement_count);
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)?;
+        let mut p = e.prefix::<20>()?;
+        p.put::<u64, 0>(1);
+        p.put::<_, 8>(*self.p_sparse_memory_requirement_count);
         let v = self
             .p_sparse_memory_requirements
             .first(*self.p_sparse_memory_requirement_count as u64);
-        p.put::<u64, 16>(v.len() as u64);
+        p.put::<u64, 12>(v.len() as u64);
         e.plain(v)?;
         Ok(())
     }
@@ -1169,10 +1349,12 @@ pub struct GetPhysicalDeviceSparseImageFormatProperties<'a> {
 }
 impl<'a> Command<'a> for GetPhysicalDeviceSparseImageFormatProperties<'a> {
     const ID: CommandId = CommandId::GetPhysicalDeviceSparseImageFormatProperties;
+    const HAS_OUTPUTS: bool = true;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<36>()?;
-        let physical_device = d.required_object(p.get::<_, 0>())?;
+        let physical_device = d.first_object(p.get::<_, 0>())?;
         let format = p.get::<vk::Format, 8>();
         let ty = p.get::<vk::ImageType, 12>();
         let samples = p.get::<vk::SampleCountFlags, 16>();
@@ -1194,14 +1376,19 @@ impl<'a> Command<'a> for GetPhysicalDeviceSparseImageFormatProperties<'a> {
             p_properties,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<24>()?;
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
-        p.put::<u64, 4>(1);
-        p.put::<_, 12>(*self.p_property_count);
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)?;
+        let mut p = e.prefix::<20>()?;
+        p.put::<u64, 0>(1);
+        p.put::<_, 8>(*self.p_property_count);
         let v = self.p_properties.first(*self.p_property_count as u64);
-        p.put::<u64, 16>(v.len() as u64);
+        p.put::<u64, 12>(v.len() as u64);
         e.plain(v)?;
         Ok(())
     }
@@ -1223,10 +1410,12 @@ pub struct QueueBindSparse<'a> {
 }
 impl<'a> Command<'a> for QueueBindSparse<'a> {
     const ID: CommandId = CommandId::QueueBindSparse;
+    const HAS_OUTPUTS: bool = false;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
-        let queue = d.required_object(p.get::<_, 0>())?;
+        let queue = d.first_object(p.get::<_, 0>())?;
         let bind_info_count = p.get::<u32, 8>();
         let n = p.get::<u64, 12>();
         let p_bind_info = d.array::<vk::BindSparseInfo>(n, bind_info_count as u64, REQUIRED)?;
@@ -1239,11 +1428,14 @@ impl<'a> Command<'a> for QueueBindSparse<'a> {
             fence,
         })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<34> {
@@ -1261,10 +1453,12 @@ pub struct CreateFence<'a> {
 }
 impl<'a> Command<'a> for CreateFence<'a> {
     const ID: CommandId = CommandId::CreateFence;
+    const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_create_info = d.required_pointer::<vk::FenceCreateInfo>(present)?;
         let p = d.prefix::<16>()?;
@@ -1277,12 +1471,17 @@ impl<'a> Command<'a> for CreateFence<'a> {
             p_fence,
         })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<24>()?;
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
-        p.put::<u64, 8>(1);
-        p.put::<_, 16>(self.p_fence.0);
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)?;
+        let mut p = e.prefix::<16>()?;
+        p.put::<u64, 0>(1);
+        p.put::<_, 8>(self.p_fence.0);
         Ok(())
     }
 }
@@ -1299,19 +1498,24 @@ pub struct DestroyFence {
 }
 impl<'a> Command<'a> for DestroyFence {
     const ID: CommandId = CommandId::DestroyFence;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let fence = d.object(p.get::<_, 8>())?;
         d.null(p.get::<_, 16>())?;
         Ok(Self { device, fence })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<36> {
@@ -1329,10 +1533,12 @@ pub struct ResetFences<'a> {
 }
 impl<'a> Command<'a> for ResetFences<'a> {
     const ID: CommandId = CommandId::ResetFences;
+    const HAS_OUTPUTS: bool = false;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let fence_count = p.get::<u32, 8>();
         let n = p.get::<u64, 12>();
         let p_fences = d.objects::<vk::Fence>(n, fence_count as u64, REQUIRED, REQUIRED)?;
@@ -1342,11 +1548,14 @@ impl<'a> Command<'a> for ResetFences<'a> {
             p_fences,
         })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<37> {
@@ -1362,18 +1571,23 @@ pub struct GetFenceStatus {
 }
 impl<'a> Command<'a> for GetFenceStatus {
     const ID: CommandId = CommandId::GetFenceStatus;
+    const HAS_OUTPUTS: bool = false;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let fence = d.required_object(p.get::<_, 8>())?;
         Ok(Self { device, fence })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<38> {
@@ -1395,10 +1609,12 @@ pub struct WaitForFences<'a> {
 }
 impl<'a> Command<'a> for WaitForFences<'a> {
     const ID: CommandId = CommandId::WaitForFences;
+    const HAS_OUTPUTS: bool = false;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let fence_count = p.get::<u32, 8>();
         let n = p.get::<u64, 12>();
         let p_fences = d.objects::<vk::Fence>(n, fence_count as u64, REQUIRED, REQUIRED)?;
@@ -1413,11 +1629,14 @@ impl<'a> Command<'a> for WaitForFences<'a> {
             timeout,
         })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<39> {
@@ -1435,10 +1654,12 @@ pub struct CreateSemaphore<'a> {
 }
 impl<'a> Command<'a> for CreateSemaphore<'a> {
     const ID: CommandId = CommandId::CreateSemaphore;
+    const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_create_info = d.required_pointer::<vk::SemaphoreCreateInfo>(present)?;
         let p = d.prefix::<16>()?;
@@ -1451,12 +1672,17 @@ impl<'a> Command<'a> for CreateSemaphore<'a> {
             p_semaphore,
         })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<24>()?;
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
-        p.put::<u64, 8>(1);
-        p.put::<_, 16>(self.p_semaphore.0);
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)?;
+        let mut p = e.prefix::<16>()?;
+        p.put::<u64, 0>(1);
+        p.put::<_, 8>(self.p_semaphore.0);
         Ok(())
     }
 }
@@ -1473,19 +1699,24 @@ pub struct DestroySemaphore {
 }
 impl<'a> Command<'a> for DestroySemaphore {
     const ID: CommandId = CommandId::DestroySemaphore;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let semaphore = d.object(p.get::<_, 8>())?;
         d.null(p.get::<_, 16>())?;
         Ok(Self { device, semaphore })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<41> {
@@ -1503,10 +1734,12 @@ pub struct CreateEvent<'a> {
 }
 impl<'a> Command<'a> for CreateEvent<'a> {
     const ID: CommandId = CommandId::CreateEvent;
+    const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_create_info = d.required_pointer::<vk::EventCreateInfo>(present)?;
         let p = d.prefix::<16>()?;
@@ -1519,12 +1752,17 @@ impl<'a> Command<'a> for CreateEvent<'a> {
             p_event,
         })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<24>()?;
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
-        p.put::<u64, 8>(1);
-        p.put::<_, 16>(self.p_event.0);
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)?;
+        let mut p = e.prefix::<16>()?;
+        p.put::<u64, 0>(1);
+        p.put::<_, 8>(self.p_event.0);
         Ok(())
     }
 }
@@ -1541,19 +1779,24 @@ pub struct DestroyEvent {
 }
 impl<'a> Command<'a> for DestroyEvent {
     const ID: CommandId = CommandId::DestroyEvent;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let event = d.object(p.get::<_, 8>())?;
         d.null(p.get::<_, 16>())?;
         Ok(Self { device, event })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<43> {
@@ -1569,18 +1812,23 @@ pub struct GetEventStatus {
 }
 impl<'a> Command<'a> for GetEventStatus {
     const ID: CommandId = CommandId::GetEventStatus;
+    const HAS_OUTPUTS: bool = false;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let event = d.required_object(p.get::<_, 8>())?;
         Ok(Self { device, event })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<44> {
@@ -1596,18 +1844,23 @@ pub struct SetEvent {
 }
 impl<'a> Command<'a> for SetEvent {
     const ID: CommandId = CommandId::SetEvent;
+    const HAS_OUTPUTS: bool = false;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let event = d.required_object(p.get::<_, 8>())?;
         Ok(Self { device, event })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<45> {
@@ -1623,18 +1876,23 @@ pub struct ResetEvent {
 }
 impl<'a> Command<'a> for ResetEvent {
     const ID: CommandId = CommandId::ResetEvent;
+    const HAS_OUTPUTS: bool = false;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let event = d.required_object(p.get::<_, 8>())?;
         Ok(Self { device, event })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<46> {
@@ -1652,10 +1910,12 @@ pub struct CreateQueryPool<'a> {
 }
 impl<'a> Command<'a> for CreateQueryPool<'a> {
     const ID: CommandId = CommandId::CreateQueryPool;
+    const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_create_info = d.required_pointer::<vk::QueryPoolCreateInfo>(present)?;
         let p = d.prefix::<16>()?;
@@ -1668,12 +1928,17 @@ impl<'a> Command<'a> for CreateQueryPool<'a> {
             p_query_pool,
         })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<24>()?;
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
-        p.put::<u64, 8>(1);
-        p.put::<_, 16>(self.p_query_pool.0);
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)?;
+        let mut p = e.prefix::<16>()?;
+        p.put::<u64, 0>(1);
+        p.put::<_, 8>(self.p_query_pool.0);
         Ok(())
     }
 }
@@ -1690,19 +1955,24 @@ pub struct DestroyQueryPool {
 }
 impl<'a> Command<'a> for DestroyQueryPool {
     const ID: CommandId = CommandId::DestroyQueryPool;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let query_pool = d.object(p.get::<_, 8>())?;
         d.null(p.get::<_, 16>())?;
         Ok(Self { device, query_pool })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<48> {
@@ -1730,10 +2000,12 @@ pub struct GetQueryPoolResults<'a> {
 }
 impl<'a> Command<'a> for GetQueryPoolResults<'a> {
     const ID: CommandId = CommandId::GetQueryPoolResults;
+    const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<52>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let query_pool = d.required_object(p.get::<_, 8>())?;
         let first_query = p.get::<u32, 16>();
         let query_count = p.get::<u32, 20>();
@@ -1753,12 +2025,17 @@ impl<'a> Command<'a> for GetQueryPoolResults<'a> {
             flags,
         })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<16>()?;
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)?;
+        let mut p = e.prefix::<8>()?;
         let v = self.p_data.first(u64::MAX);
-        p.put::<u64, 8>(v.len() as u64);
+        p.put::<u64, 0>(v.len() as u64);
         e.plain(v)?;
         Ok(())
     }
@@ -1778,10 +2055,12 @@ pub struct CreateBuffer<'a> {
 }
 impl<'a> Command<'a> for CreateBuffer<'a> {
     const ID: CommandId = CommandId::CreateBuffer;
+    const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_create_info = d.required_pointer::<vk::BufferCreateInfo>(present)?;
         let p = d.prefix::<16>()?;
@@ -1794,12 +2073,17 @@ impl<'a> Command<'a> for CreateBuffer<'a> {
             p_buffer,
         })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<24>()?;
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
-        p.put::<u64, 8>(1);
-        p.put::<_, 16>(self.p_buffer.0);
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)?;
+        let mut p = e.prefix::<16>()?;
+        p.put::<u64, 0>(1);
+        p.put::<_, 8>(self.p_buffer.0);
         Ok(())
     }
 }
@@ -1816,19 +2100,24 @@ pub struct DestroyBuffer {
 }
 impl<'a> Command<'a> for DestroyBuffer {
     const ID: CommandId = CommandId::DestroyBuffer;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let buffer = d.object(p.get::<_, 8>())?;
         d.null(p.get::<_, 16>())?;
         Ok(Self { device, buffer })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<51> {
@@ -1846,10 +2135,12 @@ pub struct CreateBufferView<'a> {
 }
 impl<'a> Command<'a> for CreateBufferView<'a> {
     const ID: CommandId = CommandId::CreateBufferView;
+    const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_create_info = d.required_pointer::<vk::BufferViewCreateInfo>(present)?;
         let p = d.prefix::<16>()?;
@@ -1862,12 +2153,17 @@ impl<'a> Command<'a> for CreateBufferView<'a> {
             p_view,
         })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<24>()?;
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
-        p.put::<u64, 8>(1);
-        p.put::<_, 16>(self.p_view.0);
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)?;
+        let mut p = e.prefix::<16>()?;
+        p.put::<u64, 0>(1);
+        p.put::<_, 8>(self.p_view.0);
         Ok(())
     }
 }
@@ -1884,10 +2180,12 @@ pub struct DestroyBufferView {
 }
 impl<'a> Command<'a> for DestroyBufferView {
     const ID: CommandId = CommandId::DestroyBufferView;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let buffer_view = d.object(p.get::<_, 8>())?;
         d.null(p.get::<_, 16>())?;
         Ok(Self {
@@ -1895,11 +2193,14 @@ impl<'a> Command<'a> for DestroyBufferView {
             buffer_view,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<53> {
@@ -1917,10 +2218,12 @@ pub struct CreateImage<'a> {
 }
 impl<'a> Command<'a> for CreateImage<'a> {
     const ID: CommandId = CommandId::CreateImage;
+    const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_create_info = d.required_pointer::<vk::ImageCreateInfo>(present)?;
         let p = d.prefix::<16>()?;
@@ -1933,12 +2236,17 @@ impl<'a> Command<'a> for CreateImage<'a> {
             p_image,
         })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<24>()?;
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
-        p.put::<u64, 8>(1);
-        p.put::<_, 16>(self.p_image.0);
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)?;
+        let mut p = e.prefix::<16>()?;
+        p.put::<u64, 0>(1);
+        p.put::<_, 8>(self.p_image.0);
         Ok(())
     }
 }
@@ -1955,19 +2263,24 @@ pub struct DestroyImage {
 }
 impl<'a> Command<'a> for DestroyImage {
     const ID: CommandId = CommandId::DestroyImage;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let image = d.object(p.get::<_, 8>())?;
         d.null(p.get::<_, 16>())?;
         Ok(Self { device, image })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<55> {
@@ -1987,10 +2300,12 @@ pub struct GetImageSubresourceLayout<'a> {
 }
 impl<'a> Command<'a> for GetImageSubresourceLayout<'a> {
     const ID: CommandId = CommandId::GetImageSubresourceLayout;
+    const HAS_OUTPUTS: bool = true;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let image = d.required_object(p.get::<_, 8>())?;
         let present = p.get::<u64, 16>();
         let p_subresource = d.required_plain_pointer::<vk::ImageSubresource>(present)?;
@@ -2004,12 +2319,17 @@ impl<'a> Command<'a> for GetImageSubresourceLayout<'a> {
             p_layout,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<52>()?;
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
-        p.put::<u64, 4>(1);
-        p.put::<_, 12>(*self.p_layout);
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)?;
+        let mut p = e.prefix::<48>()?;
+        p.put::<u64, 0>(1);
+        p.put::<_, 8>(*self.p_layout);
         Ok(())
     }
 }
@@ -2028,10 +2348,12 @@ pub struct CreateImageView<'a> {
 }
 impl<'a> Command<'a> for CreateImageView<'a> {
     const ID: CommandId = CommandId::CreateImageView;
+    const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_create_info = d.required_pointer::<vk::ImageViewCreateInfo>(present)?;
         let p = d.prefix::<16>()?;
@@ -2044,12 +2366,17 @@ impl<'a> Command<'a> for CreateImageView<'a> {
             p_view,
         })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<24>()?;
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
-        p.put::<u64, 8>(1);
-        p.put::<_, 16>(self.p_view.0);
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)?;
+        let mut p = e.prefix::<16>()?;
+        p.put::<u64, 0>(1);
+        p.put::<_, 8>(self.p_view.0);
         Ok(())
     }
 }
@@ -2066,19 +2393,24 @@ pub struct DestroyImageView {
 }
 impl<'a> Command<'a> for DestroyImageView {
     const ID: CommandId = CommandId::DestroyImageView;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let image_view = d.object(p.get::<_, 8>())?;
         d.null(p.get::<_, 16>())?;
         Ok(Self { device, image_view })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<58> {
@@ -2096,10 +2428,12 @@ pub struct CreateShaderModule<'a> {
 }
 impl<'a> Command<'a> for CreateShaderModule<'a> {
     const ID: CommandId = CommandId::CreateShaderModule;
+    const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_create_info = d.required_pointer::<vk::ShaderModuleCreateInfo>(present)?;
         let p = d.prefix::<16>()?;
@@ -2112,12 +2446,17 @@ impl<'a> Command<'a> for CreateShaderModule<'a> {
             p_shader_module,
         })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<24>()?;
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
-        p.put::<u64, 8>(1);
-        p.put::<_, 16>(self.p_shader_module.0);
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)?;
+        let mut p = e.prefix::<16>()?;
+        p.put::<u64, 0>(1);
+        p.put::<_, 8>(self.p_shader_module.0);
         Ok(())
     }
 }
@@ -2134,10 +2473,12 @@ pub struct DestroyShaderModule {
 }
 impl<'a> Command<'a> for DestroyShaderModule {
     const ID: CommandId = CommandId::DestroyShaderModule;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let shader_module = d.object(p.get::<_, 8>())?;
         d.null(p.get::<_, 16>())?;
         Ok(Self {
@@ -2145,11 +2486,14 @@ impl<'a> Command<'a> for DestroyShaderModule {
             shader_module,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<60> {
@@ -2167,10 +2511,12 @@ pub struct CreatePipelineCache<'a> {
 }
 impl<'a> Command<'a> for CreatePipelineCache<'a> {
     const ID: CommandId = CommandId::CreatePipelineCache;
+    const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_create_info = d.required_pointer::<vk::PipelineCacheCreateInfo>(present)?;
         let p = d.prefix::<16>()?;
@@ -2183,12 +2529,17 @@ impl<'a> Command<'a> for CreatePipelineCache<'a> {
             p_pipeline_cache,
         })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<24>()?;
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
-        p.put::<u64, 8>(1);
-        p.put::<_, 16>(self.p_pipeline_cache.0);
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)?;
+        let mut p = e.prefix::<16>()?;
+        p.put::<u64, 0>(1);
+        p.put::<_, 8>(self.p_pipeline_cache.0);
         Ok(())
     }
 }
@@ -2205,10 +2556,12 @@ pub struct DestroyPipelineCache {
 }
 impl<'a> Command<'a> for DestroyPipelineCache {
     const ID: CommandId = CommandId::DestroyPipelineCache;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let pipeline_cache = d.object(p.get::<_, 8>())?;
         d.null(p.get::<_, 16>())?;
         Ok(Self {
@@ -2216,11 +2569,14 @@ impl<'a> Command<'a> for DestroyPipelineCache {
             pipeline_cache,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<62> {
@@ -2240,10 +2596,12 @@ pub struct GetPipelineCacheData<'a> {
 }
 impl<'a> Command<'a> for GetPipelineCacheData<'a> {
     const ID: CommandId = CommandId::GetPipelineCacheData;
+    const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let pipeline_cache = d.required_object(p.get::<_, 8>())?;
         let present = p.get::<u64, 16>();
         let p_data_size = d.required_plain_pointer::<usize>(present)?;
@@ -2257,14 +2615,19 @@ impl<'a> Command<'a> for GetPipelineCacheData<'a> {
             p_data,
         })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<32>()?;
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
-        p.put::<u64, 8>(1);
-        p.put::<_, 16>(*self.p_data_size);
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)?;
+        let mut p = e.prefix::<24>()?;
+        p.put::<u64, 0>(1);
+        p.put::<_, 8>(*self.p_data_size);
         let v = self.p_data.first(*self.p_data_size as u64);
-        p.put::<u64, 24>(v.len() as u64);
+        p.put::<u64, 16>(v.len() as u64);
         e.plain(v)?;
         Ok(())
     }
@@ -2286,10 +2649,12 @@ pub struct MergePipelineCaches<'a> {
 }
 impl<'a> Command<'a> for MergePipelineCaches<'a> {
     const ID: CommandId = CommandId::MergePipelineCaches;
+    const HAS_OUTPUTS: bool = false;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<28>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let dst_cache = d.required_object(p.get::<_, 8>())?;
         let src_cache_count = p.get::<u32, 16>();
         let n = p.get::<u64, 20>();
@@ -2302,11 +2667,14 @@ impl<'a> Command<'a> for MergePipelineCaches<'a> {
             p_src_caches,
         })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<64> {
@@ -2328,10 +2696,12 @@ pub struct CreateGraphicsPipelines<'a> {
 }
 impl<'a> Command<'a> for CreateGraphicsPipelines<'a> {
     const ID: CommandId = CommandId::CreateGraphicsPipelines;
+    const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<28>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let pipeline_cache = d.object(p.get::<_, 8>())?;
         let create_info_count = p.get::<u32, 16>();
         let n = p.get::<u64, 20>();
@@ -2349,12 +2719,17 @@ impl<'a> Command<'a> for CreateGraphicsPipelines<'a> {
             p_pipelines,
         })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<16>()?;
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)?;
+        let mut p = e.prefix::<8>()?;
         let v = self.p_pipelines.first(u64::MAX);
-        p.put::<u64, 8>(v.len() as u64);
+        p.put::<u64, 0>(v.len() as u64);
         e.ids(v)?;
         Ok(())
     }
@@ -2378,10 +2753,12 @@ pub struct CreateComputePipelines<'a> {
 }
 impl<'a> Command<'a> for CreateComputePipelines<'a> {
     const ID: CommandId = CommandId::CreateComputePipelines;
+    const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<28>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let pipeline_cache = d.object(p.get::<_, 8>())?;
         let create_info_count = p.get::<u32, 16>();
         let n = p.get::<u64, 20>();
@@ -2399,12 +2776,17 @@ impl<'a> Command<'a> for CreateComputePipelines<'a> {
             p_pipelines,
         })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<16>()?;
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)?;
+        let mut p = e.prefix::<8>()?;
         let v = self.p_pipelines.first(u64::MAX);
-        p.put::<u64, 8>(v.len() as u64);
+        p.put::<u64, 0>(v.len() as u64);
         e.ids(v)?;
         Ok(())
     }
@@ -2422,19 +2804,24 @@ pub struct DestroyPipeline {
 }
 impl<'a> Command<'a> for DestroyPipeline {
     const ID: CommandId = CommandId::DestroyPipeline;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let pipeline = d.object(p.get::<_, 8>())?;
         d.null(p.get::<_, 16>())?;
         Ok(Self { device, pipeline })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<67> {
@@ -2452,10 +2839,12 @@ pub struct CreatePipelineLayout<'a> {
 }
 impl<'a> Command<'a> for CreatePipelineLayout<'a> {
     const ID: CommandId = CommandId::CreatePipelineLayout;
+    const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_create_info = d.required_pointer::<vk::PipelineLayoutCreateInfo>(present)?;
         let p = d.prefix::<16>()?;
@@ -2468,12 +2857,17 @@ impl<'a> Command<'a> for CreatePipelineLayout<'a> {
             p_pipeline_layout,
         })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<24>()?;
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
-        p.put::<u64, 8>(1);
-        p.put::<_, 16>(self.p_pipeline_layout.0);
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)?;
+        let mut p = e.prefix::<16>()?;
+        p.put::<u64, 0>(1);
+        p.put::<_, 8>(self.p_pipeline_layout.0);
         Ok(())
     }
 }
@@ -2490,10 +2884,12 @@ pub struct DestroyPipelineLayout {
 }
 impl<'a> Command<'a> for DestroyPipelineLayout {
     const ID: CommandId = CommandId::DestroyPipelineLayout;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let pipeline_layout = d.object(p.get::<_, 8>())?;
         d.null(p.get::<_, 16>())?;
         Ok(Self {
@@ -2501,11 +2897,14 @@ impl<'a> Command<'a> for DestroyPipelineLayout {
             pipeline_layout,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<69> {
@@ -2523,10 +2922,12 @@ pub struct CreateSampler<'a> {
 }
 impl<'a> Command<'a> for CreateSampler<'a> {
     const ID: CommandId = CommandId::CreateSampler;
+    const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_create_info = d.required_pointer::<vk::SamplerCreateInfo>(present)?;
         let p = d.prefix::<16>()?;
@@ -2539,12 +2940,17 @@ impl<'a> Command<'a> for CreateSampler<'a> {
             p_sampler,
         })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<24>()?;
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
-        p.put::<u64, 8>(1);
-        p.put::<_, 16>(self.p_sampler.0);
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)?;
+        let mut p = e.prefix::<16>()?;
+        p.put::<u64, 0>(1);
+        p.put::<_, 8>(self.p_sampler.0);
         Ok(())
     }
 }
@@ -2561,19 +2967,24 @@ pub struct DestroySampler {
 }
 impl<'a> Command<'a> for DestroySampler {
     const ID: CommandId = CommandId::DestroySampler;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let sampler = d.object(p.get::<_, 8>())?;
         d.null(p.get::<_, 16>())?;
         Ok(Self { device, sampler })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<71> {
@@ -2591,10 +3002,12 @@ pub struct CreateDescriptorSetLayout<'a> {
 }
 impl<'a> Command<'a> for CreateDescriptorSetLayout<'a> {
     const ID: CommandId = CommandId::CreateDescriptorSetLayout;
+    const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_create_info = d.required_pointer::<vk::DescriptorSetLayoutCreateInfo>(present)?;
         let p = d.prefix::<16>()?;
@@ -2607,12 +3020,17 @@ impl<'a> Command<'a> for CreateDescriptorSetLayout<'a> {
             p_set_layout,
         })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<24>()?;
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
-        p.put::<u64, 8>(1);
-        p.put::<_, 16>(self.p_set_layout.0);
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)?;
+        let mut p = e.prefix::<16>()?;
+        p.put::<u64, 0>(1);
+        p.put::<_, 8>(self.p_set_layout.0);
         Ok(())
     }
 }
@@ -2629,10 +3047,12 @@ pub struct DestroyDescriptorSetLayout {
 }
 impl<'a> Command<'a> for DestroyDescriptorSetLayout {
     const ID: CommandId = CommandId::DestroyDescriptorSetLayout;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let descriptor_set_layout = d.object(p.get::<_, 8>())?;
         d.null(p.get::<_, 16>())?;
         Ok(Self {
@@ -2640,11 +3060,14 @@ impl<'a> Command<'a> for DestroyDescriptorSetLayout {
             descriptor_set_layout,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<73> {
@@ -2662,10 +3085,12 @@ pub struct CreateDescriptorPool<'a> {
 }
 impl<'a> Command<'a> for CreateDescriptorPool<'a> {
     const ID: CommandId = CommandId::CreateDescriptorPool;
+    const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_create_info = d.required_pointer::<vk::DescriptorPoolCreateInfo>(present)?;
         let p = d.prefix::<16>()?;
@@ -2678,12 +3103,17 @@ impl<'a> Command<'a> for CreateDescriptorPool<'a> {
             p_descriptor_pool,
         })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<24>()?;
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
-        p.put::<u64, 8>(1);
-        p.put::<_, 16>(self.p_descriptor_pool.0);
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)?;
+        let mut p = e.prefix::<16>()?;
+        p.put::<u64, 0>(1);
+        p.put::<_, 8>(self.p_descriptor_pool.0);
         Ok(())
     }
 }
@@ -2700,10 +3130,12 @@ pub struct DestroyDescriptorPool {
 }
 impl<'a> Command<'a> for DestroyDescriptorPool {
     const ID: CommandId = CommandId::DestroyDescriptorPool;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let descriptor_pool = d.object(p.get::<_, 8>())?;
         d.null(p.get::<_, 16>())?;
         Ok(Self {
@@ -2711,11 +3143,14 @@ impl<'a> Command<'a> for DestroyDescriptorPool {
             descriptor_pool,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<75> {
@@ -2733,10 +3168,12 @@ pub struct ResetDescriptorPool {
 }
 impl<'a> Command<'a> for ResetDescriptorPool {
     const ID: CommandId = CommandId::ResetDescriptorPool;
+    const HAS_OUTPUTS: bool = false;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let descriptor_pool = d.required_object(p.get::<_, 8>())?;
         let flags = p.get::<vk::DescriptorPoolResetFlags, 16>();
         Ok(Self {
@@ -2745,11 +3182,14 @@ impl<'a> Command<'a> for ResetDescriptorPool {
             flags,
         })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<76> {
@@ -2767,10 +3207,12 @@ pub struct AllocateDescriptorSets<'a> {
 }
 impl<'a> Command<'a> for AllocateDescriptorSets<'a> {
     const ID: CommandId = CommandId::AllocateDescriptorSets;
+    const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_allocate_info = d.required_pointer::<vk::DescriptorSetAllocateInfo>(present)?;
         let p = d.prefix::<8>()?;
@@ -2782,12 +3224,17 @@ impl<'a> Command<'a> for AllocateDescriptorSets<'a> {
             p_descriptor_sets,
         })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<16>()?;
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)?;
+        let mut p = e.prefix::<8>()?;
         let v = self.p_descriptor_sets.first(u64::MAX);
-        p.put::<u64, 8>(v.len() as u64);
+        p.put::<u64, 0>(v.len() as u64);
         e.ids(v)?;
         Ok(())
     }
@@ -2809,10 +3256,12 @@ pub struct FreeDescriptorSets<'a> {
 }
 impl<'a> Command<'a> for FreeDescriptorSets<'a> {
     const ID: CommandId = CommandId::FreeDescriptorSets;
+    const HAS_OUTPUTS: bool = false;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<28>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let descriptor_pool = d.required_object(p.get::<_, 8>())?;
         let descriptor_set_count = p.get::<u32, 16>();
         let n = p.get::<u64, 20>();
@@ -2825,11 +3274,14 @@ impl<'a> Command<'a> for FreeDescriptorSets<'a> {
             p_descriptor_sets,
         })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<78> {
@@ -2851,10 +3303,12 @@ pub struct UpdateDescriptorSets<'a> {
 }
 impl<'a> Command<'a> for UpdateDescriptorSets<'a> {
     const ID: CommandId = CommandId::UpdateDescriptorSets;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let descriptor_write_count = p.get::<u32, 8>();
         let n = p.get::<u64, 12>();
         let p_descriptor_writes =
@@ -2872,11 +3326,14 @@ impl<'a> Command<'a> for UpdateDescriptorSets<'a> {
             p_descriptor_copies,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<79> {
@@ -2894,10 +3351,12 @@ pub struct CreateFramebuffer<'a> {
 }
 impl<'a> Command<'a> for CreateFramebuffer<'a> {
     const ID: CommandId = CommandId::CreateFramebuffer;
+    const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_create_info = d.required_pointer::<vk::FramebufferCreateInfo>(present)?;
         let p = d.prefix::<16>()?;
@@ -2910,12 +3369,17 @@ impl<'a> Command<'a> for CreateFramebuffer<'a> {
             p_framebuffer,
         })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<24>()?;
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
-        p.put::<u64, 8>(1);
-        p.put::<_, 16>(self.p_framebuffer.0);
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)?;
+        let mut p = e.prefix::<16>()?;
+        p.put::<u64, 0>(1);
+        p.put::<_, 8>(self.p_framebuffer.0);
         Ok(())
     }
 }
@@ -2932,10 +3396,12 @@ pub struct DestroyFramebuffer {
 }
 impl<'a> Command<'a> for DestroyFramebuffer {
     const ID: CommandId = CommandId::DestroyFramebuffer;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let framebuffer = d.object(p.get::<_, 8>())?;
         d.null(p.get::<_, 16>())?;
         Ok(Self {
@@ -2943,11 +3409,14 @@ impl<'a> Command<'a> for DestroyFramebuffer {
             framebuffer,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<81> {
@@ -2965,10 +3434,12 @@ pub struct CreateRenderPass<'a> {
 }
 impl<'a> Command<'a> for CreateRenderPass<'a> {
     const ID: CommandId = CommandId::CreateRenderPass;
+    const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_create_info = d.required_pointer::<vk::RenderPassCreateInfo>(present)?;
         let p = d.prefix::<16>()?;
@@ -2981,12 +3452,17 @@ impl<'a> Command<'a> for CreateRenderPass<'a> {
             p_render_pass,
         })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<24>()?;
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
-        p.put::<u64, 8>(1);
-        p.put::<_, 16>(self.p_render_pass.0);
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)?;
+        let mut p = e.prefix::<16>()?;
+        p.put::<u64, 0>(1);
+        p.put::<_, 8>(self.p_render_pass.0);
         Ok(())
     }
 }
@@ -3003,10 +3479,12 @@ pub struct DestroyRenderPass {
 }
 impl<'a> Command<'a> for DestroyRenderPass {
     const ID: CommandId = CommandId::DestroyRenderPass;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let render_pass = d.object(p.get::<_, 8>())?;
         d.null(p.get::<_, 16>())?;
         Ok(Self {
@@ -3014,11 +3492,14 @@ impl<'a> Command<'a> for DestroyRenderPass {
             render_pass,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<83> {
@@ -3036,10 +3517,12 @@ pub struct GetRenderAreaGranularity<'a> {
 }
 impl<'a> Command<'a> for GetRenderAreaGranularity<'a> {
     const ID: CommandId = CommandId::GetRenderAreaGranularity;
+    const HAS_OUTPUTS: bool = true;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let render_pass = d.required_object(p.get::<_, 8>())?;
         let present = p.get::<u64, 16>();
         let p_granularity = d.required_out(present)?;
@@ -3049,12 +3532,17 @@ impl<'a> Command<'a> for GetRenderAreaGranularity<'a> {
             p_granularity,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<20>()?;
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
-        p.put::<u64, 4>(1);
-        p.put::<_, 12>(*self.p_granularity);
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)?;
+        let mut p = e.prefix::<16>()?;
+        p.put::<u64, 0>(1);
+        p.put::<_, 8>(*self.p_granularity);
         Ok(())
     }
 }
@@ -3073,10 +3561,12 @@ pub struct CreateCommandPool<'a> {
 }
 impl<'a> Command<'a> for CreateCommandPool<'a> {
     const ID: CommandId = CommandId::CreateCommandPool;
+    const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_create_info = d.required_pointer::<vk::CommandPoolCreateInfo>(present)?;
         let p = d.prefix::<16>()?;
@@ -3089,12 +3579,17 @@ impl<'a> Command<'a> for CreateCommandPool<'a> {
             p_command_pool,
         })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<24>()?;
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
-        p.put::<u64, 8>(1);
-        p.put::<_, 16>(self.p_command_pool.0);
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)?;
+        let mut p = e.prefix::<16>()?;
+        p.put::<u64, 0>(1);
+        p.put::<_, 8>(self.p_command_pool.0);
         Ok(())
     }
 }
@@ -3111,10 +3606,12 @@ pub struct DestroyCommandPool {
 }
 impl<'a> Command<'a> for DestroyCommandPool {
     const ID: CommandId = CommandId::DestroyCommandPool;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let command_pool = d.object(p.get::<_, 8>())?;
         d.null(p.get::<_, 16>())?;
         Ok(Self {
@@ -3122,11 +3619,14 @@ impl<'a> Command<'a> for DestroyCommandPool {
             command_pool,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<86> {
@@ -3144,10 +3644,12 @@ pub struct ResetCommandPool {
 }
 impl<'a> Command<'a> for ResetCommandPool {
     const ID: CommandId = CommandId::ResetCommandPool;
+    const HAS_OUTPUTS: bool = false;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let command_pool = d.required_object(p.get::<_, 8>())?;
         let flags = p.get::<vk::CommandPoolResetFlags, 16>();
         Ok(Self {
@@ -3156,11 +3658,14 @@ impl<'a> Command<'a> for ResetCommandPool {
             flags,
         })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<87> {
@@ -3178,10 +3683,12 @@ pub struct AllocateCommandBuffers<'a> {
 }
 impl<'a> Command<'a> for AllocateCommandBuffers<'a> {
     const ID: CommandId = CommandId::AllocateCommandBuffers;
+    const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_allocate_info = d.required_pointer::<vk::CommandBufferAllocateInfo>(present)?;
         let p = d.prefix::<8>()?;
@@ -3193,12 +3700,17 @@ impl<'a> Command<'a> for AllocateCommandBuffers<'a> {
             p_command_buffers,
         })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<16>()?;
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)?;
+        let mut p = e.prefix::<8>()?;
         let v = self.p_command_buffers.first(u64::MAX);
-        p.put::<u64, 8>(v.len() as u64);
+        p.put::<u64, 0>(v.len() as u64);
         e.ids(v)?;
         Ok(())
     }
@@ -3220,10 +3732,12 @@ pub struct FreeCommandBuffers<'a> {
 }
 impl<'a> Command<'a> for FreeCommandBuffers<'a> {
     const ID: CommandId = CommandId::FreeCommandBuffers;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<28>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let command_pool = d.required_object(p.get::<_, 8>())?;
         let command_buffer_count = p.get::<u32, 16>();
         let n = p.get::<u64, 20>();
@@ -3236,11 +3750,14 @@ impl<'a> Command<'a> for FreeCommandBuffers<'a> {
             p_command_buffers,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<89> {
@@ -3256,10 +3773,12 @@ pub struct BeginCommandBuffer<'a> {
 }
 impl<'a> Command<'a> for BeginCommandBuffer<'a> {
     const ID: CommandId = CommandId::BeginCommandBuffer;
+    const HAS_OUTPUTS: bool = false;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_begin_info = d.required_pointer::<vk::CommandBufferBeginInfo>(present)?;
         Ok(Self {
@@ -3267,11 +3786,14 @@ impl<'a> Command<'a> for BeginCommandBuffer<'a> {
             p_begin_info,
         })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<90> {
@@ -3285,17 +3807,22 @@ pub struct EndCommandBuffer {
 }
 impl<'a> Command<'a> for EndCommandBuffer {
     const ID: CommandId = CommandId::EndCommandBuffer;
+    const HAS_OUTPUTS: bool = false;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<8>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         Ok(Self { command_buffer })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<91> {
@@ -3311,21 +3838,26 @@ pub struct ResetCommandBuffer {
 }
 impl<'a> Command<'a> for ResetCommandBuffer {
     const ID: CommandId = CommandId::ResetCommandBuffer;
+    const HAS_OUTPUTS: bool = false;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let flags = p.get::<vk::CommandBufferResetFlags, 8>();
         Ok(Self {
             command_buffer,
             flags,
         })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<92> {
@@ -3339,19 +3871,26 @@ pub struct EnumerateInstanceVersion<'a> {
 }
 impl<'a> Command<'a> for EnumerateInstanceVersion<'a> {
     const ID: CommandId = CommandId::EnumerateInstanceVersion;
+    const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<8>()?;
         let present = p.get::<u64, 0>();
         let p_api_version = d.required_out(present)?;
         Ok(Self { p_api_version })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<20>()?;
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
-        p.put::<u64, 8>(1);
-        p.put::<_, 16>(*self.p_api_version);
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)?;
+        let mut p = e.prefix::<12>()?;
+        p.put::<u64, 0>(1);
+        p.put::<_, 8>(*self.p_api_version);
         Ok(())
     }
 }
@@ -3370,10 +3909,12 @@ pub struct BindBufferMemory2<'a> {
 }
 impl<'a> Command<'a> for BindBufferMemory2<'a> {
     const ID: CommandId = CommandId::BindBufferMemory2;
+    const HAS_OUTPUTS: bool = false;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let bind_info_count = p.get::<u32, 8>();
         let n = p.get::<u64, 12>();
         let p_bind_infos =
@@ -3384,11 +3925,14 @@ impl<'a> Command<'a> for BindBufferMemory2<'a> {
             p_bind_infos,
         })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<138> {
@@ -3406,10 +3950,12 @@ pub struct BindImageMemory2<'a> {
 }
 impl<'a> Command<'a> for BindImageMemory2<'a> {
     const ID: CommandId = CommandId::BindImageMemory2;
+    const HAS_OUTPUTS: bool = false;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let bind_info_count = p.get::<u32, 8>();
         let n = p.get::<u64, 12>();
         let p_bind_infos =
@@ -3420,11 +3966,14 @@ impl<'a> Command<'a> for BindImageMemory2<'a> {
             p_bind_infos,
         })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<139> {
@@ -3446,10 +3995,12 @@ pub struct GetDeviceGroupPeerMemoryFeatures<'a> {
 }
 impl<'a> Command<'a> for GetDeviceGroupPeerMemoryFeatures<'a> {
     const ID: CommandId = CommandId::GetDeviceGroupPeerMemoryFeatures;
+    const HAS_OUTPUTS: bool = true;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<28>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let heap_index = p.get::<u32, 8>();
         let local_device_index = p.get::<u32, 12>();
         let remote_device_index = p.get::<u32, 16>();
@@ -3463,12 +4014,17 @@ impl<'a> Command<'a> for GetDeviceGroupPeerMemoryFeatures<'a> {
             p_peer_memory_features,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<16>()?;
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
-        p.put::<u64, 4>(1);
-        p.put::<_, 12>(*self.p_peer_memory_features);
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)?;
+        let mut p = e.prefix::<12>()?;
+        p.put::<u64, 0>(1);
+        p.put::<_, 8>(*self.p_peer_memory_features);
         Ok(())
     }
 }
@@ -3487,10 +4043,12 @@ pub struct EnumeratePhysicalDeviceGroups<'a> {
 }
 impl<'a> Command<'a> for EnumeratePhysicalDeviceGroups<'a> {
     const ID: CommandId = CommandId::EnumeratePhysicalDeviceGroups;
+    const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let instance = d.required_object(p.get::<_, 0>())?;
+        let instance = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_physical_device_group_count = d.required_plain_pointer::<u32>(present)?;
         let p = d.prefix::<8>()?;
@@ -3503,18 +4061,22 @@ impl<'a> Command<'a> for EnumeratePhysicalDeviceGroups<'a> {
             p_physical_device_group_properties,
         })
     }
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<8>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        p.put::<_, 4>(ret);
+        Ok(())
+    }
     unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from the outputs.
+        Self::encode_return(ret, e)?; // SAFETY: the caller vouches for every pointer reachable from the outputs.
         unsafe {
-            let mut p = e.prefix::<28>()?;
-            p.put::<u32, 0>(Self::ID.number());
-            p.put::<_, 4>(ret);
-            p.put::<u64, 8>(1);
-            p.put::<_, 16>(*self.p_physical_device_group_count);
+            let mut p = e.prefix::<20>()?;
+            p.put::<u64, 0>(1);
+            p.put::<_, 8>(*self.p_physical_device_group_count);
             let v = self
                 .p_physical_device_group_properties
                 .first(*self.p_physical_device_group_count as u64);
-            p.put::<u64, 20>(v.len() as u64);
+            p.put::<u64, 12>(v.len() as u64);
             for v in v {
                 v.encode(e)?;
             }
@@ -3537,10 +4099,12 @@ pub struct GetImageMemoryRequirements2<'a> {
 }
 impl<'a> Command<'a> for GetImageMemoryRequirements2<'a> {
     const ID: CommandId = CommandId::GetImageMemoryRequirements2;
+    const HAS_OUTPUTS: bool = true;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_info = d.required_pointer::<vk::ImageMemoryRequirementsInfo2>(present)?;
         let p = d.prefix::<8>()?;
@@ -3552,13 +4116,17 @@ impl<'a> Command<'a> for GetImageMemoryRequirements2<'a> {
             p_memory_requirements,
         })
     }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from the outputs.
+        Self::encode_return(ret, e)?; // SAFETY: the caller vouches for every pointer reachable from the outputs.
         unsafe {
-            let mut p = e.prefix::<12>()?;
-            p.put::<u32, 0>(Self::ID.number());
-            let () = ret;
-            p.put::<u64, 4>(1);
+            let mut p = e.prefix::<8>()?;
+            p.put::<u64, 0>(1);
             self.p_memory_requirements.encode(e)?;
             Ok(())
         }
@@ -3579,10 +4147,12 @@ pub struct GetBufferMemoryRequirements2<'a> {
 }
 impl<'a> Command<'a> for GetBufferMemoryRequirements2<'a> {
     const ID: CommandId = CommandId::GetBufferMemoryRequirements2;
+    const HAS_OUTPUTS: bool = true;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_info = d.required_pointer::<vk::BufferMemoryRequirementsInfo2>(present)?;
         let p = d.prefix::<8>()?;
@@ -3594,13 +4164,17 @@ impl<'a> Command<'a> for GetBufferMemoryRequirements2<'a> {
             p_memory_requirements,
         })
     }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from the outputs.
+        Self::encode_return(ret, e)?; // SAFETY: the caller vouches for every pointer reachable from the outputs.
         unsafe {
-            let mut p = e.prefix::<12>()?;
-            p.put::<u32, 0>(Self::ID.number());
-            let () = ret;
-            p.put::<u64, 4>(1);
+            let mut p = e.prefix::<8>()?;
+            p.put::<u64, 0>(1);
             self.p_memory_requirements.encode(e)?;
             Ok(())
         }
@@ -3623,10 +4197,12 @@ pub struct GetImageSparseMemoryRequirements2<'a> {
 }
 impl<'a> Command<'a> for GetImageSparseMemoryRequirements2<'a> {
     const ID: CommandId = CommandId::GetImageSparseMemoryRequirements2;
+    const HAS_OUTPUTS: bool = true;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_info = d.required_pointer::<vk::ImageSparseMemoryRequirementsInfo2>(present)?;
         let p = d.prefix::<8>()?;
@@ -3643,18 +4219,22 @@ impl<'a> Command<'a> for GetImageSparseMemoryRequirements2<'a> {
             p_sparse_memory_requirements,
         })
     }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from the outputs.
+        Self::encode_return(ret, e)?; // SAFETY: the caller vouches for every pointer reachable from the outputs.
         unsafe {
-            let mut p = e.prefix::<24>()?;
-            p.put::<u32, 0>(Self::ID.number());
-            let () = ret;
-            p.put::<u64, 4>(1);
-            p.put::<_, 12>(*self.p_sparse_memory_requirement_count);
+            let mut p = e.prefix::<20>()?;
+            p.put::<u64, 0>(1);
+            p.put::<_, 8>(*self.p_sparse_memory_requirement_count);
             let v = self
                 .p_sparse_memory_requirements
                 .first(*self.p_sparse_memory_requirement_count as u64);
-            p.put::<u64, 16>(v.len() as u64);
+            p.put::<u64, 12>(v.len() as u64);
             for v in v {
                 v.encode(e)?;
             }
@@ -3675,10 +4255,12 @@ pub struct GetPhysicalDeviceFeatures2<'a> {
 }
 impl<'a> Command<'a> for GetPhysicalDeviceFeatures2<'a> {
     const ID: CommandId = CommandId::GetPhysicalDeviceFeatures2;
+    const HAS_OUTPUTS: bool = true;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let physical_device = d.required_object(p.get::<_, 0>())?;
+        let physical_device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_features = d.required_partial(present)?;
         Ok(Self {
@@ -3686,13 +4268,17 @@ impl<'a> Command<'a> for GetPhysicalDeviceFeatures2<'a> {
             p_features,
         })
     }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from the outputs.
+        Self::encode_return(ret, e)?; // SAFETY: the caller vouches for every pointer reachable from the outputs.
         unsafe {
-            let mut p = e.prefix::<12>()?;
-            p.put::<u32, 0>(Self::ID.number());
-            let () = ret;
-            p.put::<u64, 4>(1);
+            let mut p = e.prefix::<8>()?;
+            p.put::<u64, 0>(1);
             self.p_features.encode(e)?;
             Ok(())
         }
@@ -3711,10 +4297,12 @@ pub struct GetPhysicalDeviceProperties2<'a> {
 }
 impl<'a> Command<'a> for GetPhysicalDeviceProperties2<'a> {
     const ID: CommandId = CommandId::GetPhysicalDeviceProperties2;
+    const HAS_OUTPUTS: bool = true;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let physical_device = d.required_object(p.get::<_, 0>())?;
+        let physical_device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_properties = d.required_partial(present)?;
         Ok(Self {
@@ -3722,13 +4310,17 @@ impl<'a> Command<'a> for GetPhysicalDeviceProperties2<'a> {
             p_properties,
         })
     }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from the outputs.
+        Self::encode_return(ret, e)?; // SAFETY: the caller vouches for every pointer reachable from the outputs.
         unsafe {
-            let mut p = e.prefix::<12>()?;
-            p.put::<u32, 0>(Self::ID.number());
-            let () = ret;
-            p.put::<u64, 4>(1);
+            let mut p = e.prefix::<8>()?;
+            p.put::<u64, 0>(1);
             self.p_properties.encode(e)?;
             Ok(())
         }
@@ -3749,10 +4341,12 @@ pub struct GetPhysicalDeviceFormatProperties2<'a> {
 }
 impl<'a> Command<'a> for GetPhysicalDeviceFormatProperties2<'a> {
     const ID: CommandId = CommandId::GetPhysicalDeviceFormatProperties2;
+    const HAS_OUTPUTS: bool = true;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
-        let physical_device = d.required_object(p.get::<_, 0>())?;
+        let physical_device = d.first_object(p.get::<_, 0>())?;
         let format = p.get::<vk::Format, 8>();
         let present = p.get::<u64, 12>();
         let p_format_properties = d.required_partial(present)?;
@@ -3762,13 +4356,17 @@ impl<'a> Command<'a> for GetPhysicalDeviceFormatProperties2<'a> {
             p_format_properties,
         })
     }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from the outputs.
+        Self::encode_return(ret, e)?; // SAFETY: the caller vouches for every pointer reachable from the outputs.
         unsafe {
-            let mut p = e.prefix::<12>()?;
-            p.put::<u32, 0>(Self::ID.number());
-            let () = ret;
-            p.put::<u64, 4>(1);
+            let mut p = e.prefix::<8>()?;
+            p.put::<u64, 0>(1);
             self.p_format_properties.encode(e)?;
             Ok(())
         }
@@ -3789,10 +4387,12 @@ pub struct GetPhysicalDeviceImageFormatProperties2<'a> {
 }
 impl<'a> Command<'a> for GetPhysicalDeviceImageFormatProperties2<'a> {
     const ID: CommandId = CommandId::GetPhysicalDeviceImageFormatProperties2;
+    const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let physical_device = d.required_object(p.get::<_, 0>())?;
+        let physical_device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_image_format_info =
             d.required_pointer::<vk::PhysicalDeviceImageFormatInfo2>(present)?;
@@ -3805,13 +4405,17 @@ impl<'a> Command<'a> for GetPhysicalDeviceImageFormatProperties2<'a> {
             p_image_format_properties,
         })
     }
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<8>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        p.put::<_, 4>(ret);
+        Ok(())
+    }
     unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from the outputs.
+        Self::encode_return(ret, e)?; // SAFETY: the caller vouches for every pointer reachable from the outputs.
         unsafe {
-            let mut p = e.prefix::<16>()?;
-            p.put::<u32, 0>(Self::ID.number());
-            p.put::<_, 4>(ret);
-            p.put::<u64, 8>(1);
+            let mut p = e.prefix::<8>()?;
+            p.put::<u64, 0>(1);
             self.p_image_format_properties.encode(e)?;
             Ok(())
         }
@@ -3832,10 +4436,12 @@ pub struct GetPhysicalDeviceQueueFamilyProperties2<'a> {
 }
 impl<'a> Command<'a> for GetPhysicalDeviceQueueFamilyProperties2<'a> {
     const ID: CommandId = CommandId::GetPhysicalDeviceQueueFamilyProperties2;
+    const HAS_OUTPUTS: bool = true;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let physical_device = d.required_object(p.get::<_, 0>())?;
+        let physical_device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_queue_family_property_count = d.required_plain_pointer::<u32>(present)?;
         let p = d.prefix::<8>()?;
@@ -3848,18 +4454,22 @@ impl<'a> Command<'a> for GetPhysicalDeviceQueueFamilyProperties2<'a> {
             p_queue_family_properties,
         })
     }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from the outputs.
+        Self::encode_return(ret, e)?; // SAFETY: the caller vouches for every pointer reachable from the outputs.
         unsafe {
-            let mut p = e.prefix::<24>()?;
-            p.put::<u32, 0>(Self::ID.number());
-            let () = ret;
-            p.put::<u64, 4>(1);
-            p.put::<_, 12>(*self.p_queue_family_property_count);
+            let mut p = e.prefix::<20>()?;
+            p.put::<u64, 0>(1);
+            p.put::<_, 8>(*self.p_queue_family_property_count);
             let v = self
                 .p_queue_family_properties
                 .first(*self.p_queue_family_property_count as u64);
-            p.put::<u64, 16>(v.len() as u64);
+            p.put::<u64, 12>(v.len() as u64);
             for v in v {
                 v.encode(e)?;
             }
@@ -3880,10 +4490,12 @@ pub struct GetPhysicalDeviceMemoryProperties2<'a> {
 }
 impl<'a> Command<'a> for GetPhysicalDeviceMemoryProperties2<'a> {
     const ID: CommandId = CommandId::GetPhysicalDeviceMemoryProperties2;
+    const HAS_OUTPUTS: bool = true;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let physical_device = d.required_object(p.get::<_, 0>())?;
+        let physical_device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_memory_properties = d.required_partial(present)?;
         Ok(Self {
@@ -3891,13 +4503,17 @@ impl<'a> Command<'a> for GetPhysicalDeviceMemoryProperties2<'a> {
             p_memory_properties,
         })
     }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from the outputs.
+        Self::encode_return(ret, e)?; // SAFETY: the caller vouches for every pointer reachable from the outputs.
         unsafe {
-            let mut p = e.prefix::<12>()?;
-            p.put::<u32, 0>(Self::ID.number());
-            let () = ret;
-            p.put::<u64, 4>(1);
+            let mut p = e.prefix::<8>()?;
+            p.put::<u64, 0>(1);
             self.p_memory_properties.encode(e)?;
             Ok(())
         }
@@ -3920,10 +4536,12 @@ pub struct GetPhysicalDeviceSparseImageFormatProperties2<'a> {
 }
 impl<'a> Command<'a> for GetPhysicalDeviceSparseImageFormatProperties2<'a> {
     const ID: CommandId = CommandId::GetPhysicalDeviceSparseImageFormatProperties2;
+    const HAS_OUTPUTS: bool = true;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let physical_device = d.required_object(p.get::<_, 0>())?;
+        let physical_device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_format_info =
             d.required_pointer::<vk::PhysicalDeviceSparseImageFormatInfo2>(present)?;
@@ -3940,16 +4558,20 @@ impl<'a> Command<'a> for GetPhysicalDeviceSparseImageFormatProperties2<'a> {
             p_properties,
         })
     }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from the outputs.
+        Self::encode_return(ret, e)?; // SAFETY: the caller vouches for every pointer reachable from the outputs.
         unsafe {
-            let mut p = e.prefix::<24>()?;
-            p.put::<u32, 0>(Self::ID.number());
-            let () = ret;
-            p.put::<u64, 4>(1);
-            p.put::<_, 12>(*self.p_property_count);
+            let mut p = e.prefix::<20>()?;
+            p.put::<u64, 0>(1);
+            p.put::<_, 8>(*self.p_property_count);
             let v = self.p_properties.first(*self.p_property_count as u64);
-            p.put::<u64, 16>(v.len() as u64);
+            p.put::<u64, 12>(v.len() as u64);
             for v in v {
                 v.encode(e)?;
             }
@@ -3972,10 +4594,12 @@ pub struct TrimCommandPool {
 }
 impl<'a> Command<'a> for TrimCommandPool {
     const ID: CommandId = CommandId::TrimCommandPool;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let command_pool = d.required_object(p.get::<_, 8>())?;
         let flags = p.get::<vk::CommandPoolTrimFlags, 16>();
         Ok(Self {
@@ -3984,11 +4608,14 @@ impl<'a> Command<'a> for TrimCommandPool {
             flags,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<154> {
@@ -4006,10 +4633,12 @@ pub struct GetDeviceQueue2<'a> {
 }
 impl<'a> Command<'a> for GetDeviceQueue2<'a> {
     const ID: CommandId = CommandId::GetDeviceQueue2;
+    const HAS_OUTPUTS: bool = true;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_queue_info = d.required_pointer::<vk::DeviceQueueInfo2>(present)?;
         let p = d.prefix::<8>()?;
@@ -4021,12 +4650,17 @@ impl<'a> Command<'a> for GetDeviceQueue2<'a> {
             p_queue,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<20>()?;
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
-        p.put::<u64, 4>(1);
-        p.put::<_, 12>(self.p_queue.0);
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)?;
+        let mut p = e.prefix::<16>()?;
+        p.put::<u64, 0>(1);
+        p.put::<_, 8>(self.p_queue.0);
         Ok(())
     }
 }
@@ -4045,10 +4679,12 @@ pub struct CreateSamplerYcbcrConversion<'a> {
 }
 impl<'a> Command<'a> for CreateSamplerYcbcrConversion<'a> {
     const ID: CommandId = CommandId::CreateSamplerYcbcrConversion;
+    const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_create_info = d.required_pointer::<vk::SamplerYcbcrConversionCreateInfo>(present)?;
         let p = d.prefix::<16>()?;
@@ -4061,12 +4697,17 @@ impl<'a> Command<'a> for CreateSamplerYcbcrConversion<'a> {
             p_ycbcr_conversion,
         })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<24>()?;
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
-        p.put::<u64, 8>(1);
-        p.put::<_, 16>(self.p_ycbcr_conversion.0);
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)?;
+        let mut p = e.prefix::<16>()?;
+        p.put::<u64, 0>(1);
+        p.put::<_, 8>(self.p_ycbcr_conversion.0);
         Ok(())
     }
 }
@@ -4083,10 +4724,12 @@ pub struct DestroySamplerYcbcrConversion {
 }
 impl<'a> Command<'a> for DestroySamplerYcbcrConversion {
     const ID: CommandId = CommandId::DestroySamplerYcbcrConversion;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let ycbcr_conversion = d.object(p.get::<_, 8>())?;
         d.null(p.get::<_, 16>())?;
         Ok(Self {
@@ -4094,11 +4737,14 @@ impl<'a> Command<'a> for DestroySamplerYcbcrConversion {
             ycbcr_conversion,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<157> {
@@ -4116,10 +4762,12 @@ pub struct CreateDescriptorUpdateTemplate<'a> {
 }
 impl<'a> Command<'a> for CreateDescriptorUpdateTemplate<'a> {
     const ID: CommandId = CommandId::CreateDescriptorUpdateTemplate;
+    const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_create_info =
             d.required_pointer::<vk::DescriptorUpdateTemplateCreateInfo>(present)?;
@@ -4133,12 +4781,17 @@ impl<'a> Command<'a> for CreateDescriptorUpdateTemplate<'a> {
             p_descriptor_update_template,
         })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<24>()?;
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
-        p.put::<u64, 8>(1);
-        p.put::<_, 16>(self.p_descriptor_update_template.0);
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)?;
+        let mut p = e.prefix::<16>()?;
+        p.put::<u64, 0>(1);
+        p.put::<_, 8>(self.p_descriptor_update_template.0);
         Ok(())
     }
 }
@@ -4155,10 +4808,12 @@ pub struct DestroyDescriptorUpdateTemplate {
 }
 impl<'a> Command<'a> for DestroyDescriptorUpdateTemplate {
     const ID: CommandId = CommandId::DestroyDescriptorUpdateTemplate;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let descriptor_update_template = d.object(p.get::<_, 8>())?;
         d.null(p.get::<_, 16>())?;
         Ok(Self {
@@ -4166,11 +4821,14 @@ impl<'a> Command<'a> for DestroyDescriptorUpdateTemplate {
             descriptor_update_template,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<159> {
@@ -4188,10 +4846,12 @@ pub struct GetPhysicalDeviceExternalBufferProperties<'a> {
 }
 impl<'a> Command<'a> for GetPhysicalDeviceExternalBufferProperties<'a> {
     const ID: CommandId = CommandId::GetPhysicalDeviceExternalBufferProperties;
+    const HAS_OUTPUTS: bool = true;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let physical_device = d.required_object(p.get::<_, 0>())?;
+        let physical_device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_external_buffer_info =
             d.required_pointer::<vk::PhysicalDeviceExternalBufferInfo>(present)?;
@@ -4204,13 +4864,17 @@ impl<'a> Command<'a> for GetPhysicalDeviceExternalBufferProperties<'a> {
             p_external_buffer_properties,
         })
     }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from the outputs.
+        Self::encode_return(ret, e)?; // SAFETY: the caller vouches for every pointer reachable from the outputs.
         unsafe {
-            let mut p = e.prefix::<12>()?;
-            p.put::<u32, 0>(Self::ID.number());
-            let () = ret;
-            p.put::<u64, 4>(1);
+            let mut p = e.prefix::<8>()?;
+            p.put::<u64, 0>(1);
             self.p_external_buffer_properties.encode(e)?;
             Ok(())
         }
@@ -4231,10 +4895,12 @@ pub struct GetPhysicalDeviceExternalFenceProperties<'a> {
 }
 impl<'a> Command<'a> for GetPhysicalDeviceExternalFenceProperties<'a> {
     const ID: CommandId = CommandId::GetPhysicalDeviceExternalFenceProperties;
+    const HAS_OUTPUTS: bool = true;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let physical_device = d.required_object(p.get::<_, 0>())?;
+        let physical_device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_external_fence_info =
             d.required_pointer::<vk::PhysicalDeviceExternalFenceInfo>(present)?;
@@ -4247,13 +4913,17 @@ impl<'a> Command<'a> for GetPhysicalDeviceExternalFenceProperties<'a> {
             p_external_fence_properties,
         })
     }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from the outputs.
+        Self::encode_return(ret, e)?; // SAFETY: the caller vouches for every pointer reachable from the outputs.
         unsafe {
-            let mut p = e.prefix::<12>()?;
-            p.put::<u32, 0>(Self::ID.number());
-            let () = ret;
-            p.put::<u64, 4>(1);
+            let mut p = e.prefix::<8>()?;
+            p.put::<u64, 0>(1);
             self.p_external_fence_properties.encode(e)?;
             Ok(())
         }
@@ -4274,10 +4944,12 @@ pub struct GetPhysicalDeviceExternalSemaphoreProperties<'a> {
 }
 impl<'a> Command<'a> for GetPhysicalDeviceExternalSemaphoreProperties<'a> {
     const ID: CommandId = CommandId::GetPhysicalDeviceExternalSemaphoreProperties;
+    const HAS_OUTPUTS: bool = true;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let physical_device = d.required_object(p.get::<_, 0>())?;
+        let physical_device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_external_semaphore_info =
             d.required_pointer::<vk::PhysicalDeviceExternalSemaphoreInfo>(present)?;
@@ -4290,13 +4962,17 @@ impl<'a> Command<'a> for GetPhysicalDeviceExternalSemaphoreProperties<'a> {
             p_external_semaphore_properties,
         })
     }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from the outputs.
+        Self::encode_return(ret, e)?; // SAFETY: the caller vouches for every pointer reachable from the outputs.
         unsafe {
-            let mut p = e.prefix::<12>()?;
-            p.put::<u32, 0>(Self::ID.number());
-            let () = ret;
-            p.put::<u64, 4>(1);
+            let mut p = e.prefix::<8>()?;
+            p.put::<u64, 0>(1);
             self.p_external_semaphore_properties.encode(e)?;
             Ok(())
         }
@@ -4317,10 +4993,12 @@ pub struct GetDescriptorSetLayoutSupport<'a> {
 }
 impl<'a> Command<'a> for GetDescriptorSetLayoutSupport<'a> {
     const ID: CommandId = CommandId::GetDescriptorSetLayoutSupport;
+    const HAS_OUTPUTS: bool = true;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_create_info = d.required_pointer::<vk::DescriptorSetLayoutCreateInfo>(present)?;
         let p = d.prefix::<8>()?;
@@ -4332,13 +5010,17 @@ impl<'a> Command<'a> for GetDescriptorSetLayoutSupport<'a> {
             p_support,
         })
     }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from the outputs.
+        Self::encode_return(ret, e)?; // SAFETY: the caller vouches for every pointer reachable from the outputs.
         unsafe {
-            let mut p = e.prefix::<12>()?;
-            p.put::<u32, 0>(Self::ID.number());
-            let () = ret;
-            p.put::<u64, 4>(1);
+            let mut p = e.prefix::<8>()?;
+            p.put::<u64, 0>(1);
             self.p_support.encode(e)?;
             Ok(())
         }
@@ -4359,10 +5041,12 @@ pub struct CreateRenderPass2<'a> {
 }
 impl<'a> Command<'a> for CreateRenderPass2<'a> {
     const ID: CommandId = CommandId::CreateRenderPass2;
+    const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_create_info = d.required_pointer::<vk::RenderPassCreateInfo2>(present)?;
         let p = d.prefix::<16>()?;
@@ -4375,12 +5059,17 @@ impl<'a> Command<'a> for CreateRenderPass2<'a> {
             p_render_pass,
         })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<24>()?;
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
-        p.put::<u64, 8>(1);
-        p.put::<_, 16>(self.p_render_pass.0);
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)?;
+        let mut p = e.prefix::<16>()?;
+        p.put::<u64, 0>(1);
+        p.put::<_, 8>(self.p_render_pass.0);
         Ok(())
     }
 }
@@ -4401,10 +5090,12 @@ pub struct ResetQueryPool {
 }
 impl<'a> Command<'a> for ResetQueryPool {
     const ID: CommandId = CommandId::ResetQueryPool;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let query_pool = d.required_object(p.get::<_, 8>())?;
         let first_query = p.get::<u32, 16>();
         let query_count = p.get::<u32, 20>();
@@ -4415,11 +5106,14 @@ impl<'a> Command<'a> for ResetQueryPool {
             query_count,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<171> {
@@ -4437,10 +5131,12 @@ pub struct GetSemaphoreCounterValue<'a> {
 }
 impl<'a> Command<'a> for GetSemaphoreCounterValue<'a> {
     const ID: CommandId = CommandId::GetSemaphoreCounterValue;
+    const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let semaphore = d.required_object(p.get::<_, 8>())?;
         let present = p.get::<u64, 16>();
         let p_value = d.required_out(present)?;
@@ -4450,12 +5146,17 @@ impl<'a> Command<'a> for GetSemaphoreCounterValue<'a> {
             p_value,
         })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<24>()?;
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
-        p.put::<u64, 8>(1);
-        p.put::<_, 16>(*self.p_value);
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)?;
+        let mut p = e.prefix::<16>()?;
+        p.put::<u64, 0>(1);
+        p.put::<_, 8>(*self.p_value);
         Ok(())
     }
 }
@@ -4474,10 +5175,12 @@ pub struct WaitSemaphores<'a> {
 }
 impl<'a> Command<'a> for WaitSemaphores<'a> {
     const ID: CommandId = CommandId::WaitSemaphores;
+    const HAS_OUTPUTS: bool = false;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_wait_info = d.required_pointer::<vk::SemaphoreWaitInfo>(present)?;
         let p = d.prefix::<8>()?;
@@ -4488,11 +5191,14 @@ impl<'a> Command<'a> for WaitSemaphores<'a> {
             timeout,
         })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<173> {
@@ -4508,10 +5214,12 @@ pub struct SignalSemaphore<'a> {
 }
 impl<'a> Command<'a> for SignalSemaphore<'a> {
     const ID: CommandId = CommandId::SignalSemaphore;
+    const HAS_OUTPUTS: bool = false;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_signal_info = d.required_pointer::<vk::SemaphoreSignalInfo>(present)?;
         Ok(Self {
@@ -4519,11 +5227,14 @@ impl<'a> Command<'a> for SignalSemaphore<'a> {
             p_signal_info,
         })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<174> {
@@ -4539,23 +5250,28 @@ pub struct GetBufferDeviceAddress<'a> {
 }
 impl<'a> Command<'a> for GetBufferDeviceAddress<'a> {
     const ID: CommandId = CommandId::GetBufferDeviceAddress;
+    const HAS_OUTPUTS: bool = false;
     type Return = vk::DeviceAddress;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_info = d.required_pointer::<vk::BufferDeviceAddressInfo>(present)?;
         Ok(Self { device, p_info })
+    }
+    fn encode_return(ret: vk::DeviceAddress, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<12>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        p.put::<_, 4>(ret);
+        Ok(())
     }
     unsafe fn encode_reply(
         &self,
         ret: vk::DeviceAddress,
         e: &mut Encoder<'_>,
     ) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<12>()?;
-        p.put::<u32, 0>(Self::ID.number());
-        p.put::<_, 4>(ret);
-        Ok(())
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<175> {
@@ -4571,19 +5287,24 @@ pub struct GetBufferOpaqueCaptureAddress<'a> {
 }
 impl<'a> Command<'a> for GetBufferOpaqueCaptureAddress<'a> {
     const ID: CommandId = CommandId::GetBufferOpaqueCaptureAddress;
+    const HAS_OUTPUTS: bool = false;
     type Return = u64;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_info = d.required_pointer::<vk::BufferDeviceAddressInfo>(present)?;
         Ok(Self { device, p_info })
     }
-    unsafe fn encode_reply(&self, ret: u64, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: u64, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<12>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: u64, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<176> {
@@ -4599,19 +5320,24 @@ pub struct GetDeviceMemoryOpaqueCaptureAddress<'a> {
 }
 impl<'a> Command<'a> for GetDeviceMemoryOpaqueCaptureAddress<'a> {
     const ID: CommandId = CommandId::GetDeviceMemoryOpaqueCaptureAddress;
+    const HAS_OUTPUTS: bool = false;
     type Return = u64;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_info = d.required_pointer::<vk::DeviceMemoryOpaqueCaptureAddressInfo>(present)?;
         Ok(Self { device, p_info })
     }
-    unsafe fn encode_reply(&self, ret: u64, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: u64, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<12>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: u64, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<177> {
@@ -4629,10 +5355,12 @@ pub struct GetPhysicalDeviceToolProperties<'a> {
 }
 impl<'a> Command<'a> for GetPhysicalDeviceToolProperties<'a> {
     const ID: CommandId = CommandId::GetPhysicalDeviceToolProperties;
+    const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let physical_device = d.required_object(p.get::<_, 0>())?;
+        let physical_device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_tool_count = d.required_plain_pointer::<u32>(present)?;
         let p = d.prefix::<8>()?;
@@ -4644,16 +5372,20 @@ impl<'a> Command<'a> for GetPhysicalDeviceToolProperties<'a> {
             p_tool_properties,
         })
     }
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<8>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        p.put::<_, 4>(ret);
+        Ok(())
+    }
     unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from the outputs.
+        Self::encode_return(ret, e)?; // SAFETY: the caller vouches for every pointer reachable from the outputs.
         unsafe {
-            let mut p = e.prefix::<28>()?;
-            p.put::<u32, 0>(Self::ID.number());
-            p.put::<_, 4>(ret);
-            p.put::<u64, 8>(1);
-            p.put::<_, 16>(*self.p_tool_count);
+            let mut p = e.prefix::<20>()?;
+            p.put::<u64, 0>(1);
+            p.put::<_, 8>(*self.p_tool_count);
             let v = self.p_tool_properties.first(*self.p_tool_count as u64);
-            p.put::<u64, 20>(v.len() as u64);
+            p.put::<u64, 12>(v.len() as u64);
             for v in v {
                 v.encode(e)?;
             }
@@ -4676,10 +5408,12 @@ pub struct CreatePrivateDataSlot<'a> {
 }
 impl<'a> Command<'a> for CreatePrivateDataSlot<'a> {
     const ID: CommandId = CommandId::CreatePrivateDataSlot;
+    const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_create_info = d.required_pointer::<vk::PrivateDataSlotCreateInfo>(present)?;
         let p = d.prefix::<16>()?;
@@ -4692,12 +5426,17 @@ impl<'a> Command<'a> for CreatePrivateDataSlot<'a> {
             p_private_data_slot,
         })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<24>()?;
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
-        p.put::<u64, 8>(1);
-        p.put::<_, 16>(self.p_private_data_slot.0);
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)?;
+        let mut p = e.prefix::<16>()?;
+        p.put::<u64, 0>(1);
+        p.put::<_, 8>(self.p_private_data_slot.0);
         Ok(())
     }
 }
@@ -4714,10 +5453,12 @@ pub struct DestroyPrivateDataSlot {
 }
 impl<'a> Command<'a> for DestroyPrivateDataSlot {
     const ID: CommandId = CommandId::DestroyPrivateDataSlot;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let private_data_slot = d.object(p.get::<_, 8>())?;
         d.null(p.get::<_, 16>())?;
         Ok(Self {
@@ -4725,11 +5466,14 @@ impl<'a> Command<'a> for DestroyPrivateDataSlot {
             private_data_slot,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<198> {
@@ -4751,10 +5495,12 @@ pub struct SetPrivateData {
 }
 impl<'a> Command<'a> for SetPrivateData {
     const ID: CommandId = CommandId::SetPrivateData;
+    const HAS_OUTPUTS: bool = false;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<36>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let object_type = p.get::<vk::ObjectType, 8>();
         let object_handle = p.get::<u64, 12>();
         let private_data_slot = d.required_object(p.get::<_, 20>())?;
@@ -4767,11 +5513,14 @@ impl<'a> Command<'a> for SetPrivateData {
             data,
         })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<199> {
@@ -4793,10 +5542,12 @@ pub struct GetPrivateData<'a> {
 }
 impl<'a> Command<'a> for GetPrivateData<'a> {
     const ID: CommandId = CommandId::GetPrivateData;
+    const HAS_OUTPUTS: bool = true;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<36>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let object_type = p.get::<vk::ObjectType, 8>();
         let object_handle = p.get::<u64, 12>();
         let private_data_slot = d.required_object(p.get::<_, 20>())?;
@@ -4810,12 +5561,17 @@ impl<'a> Command<'a> for GetPrivateData<'a> {
             p_data,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<20>()?;
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
-        p.put::<u64, 4>(1);
-        p.put::<_, 12>(*self.p_data);
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)?;
+        let mut p = e.prefix::<16>()?;
+        p.put::<u64, 0>(1);
+        p.put::<_, 8>(*self.p_data);
         Ok(())
     }
 }
@@ -4836,10 +5592,12 @@ pub struct QueueSubmit2<'a> {
 }
 impl<'a> Command<'a> for QueueSubmit2<'a> {
     const ID: CommandId = CommandId::QueueSubmit2;
+    const HAS_OUTPUTS: bool = false;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
-        let queue = d.required_object(p.get::<_, 0>())?;
+        let queue = d.first_object(p.get::<_, 0>())?;
         let submit_count = p.get::<u32, 8>();
         let n = p.get::<u64, 12>();
         let p_submits = d.array::<vk::SubmitInfo2>(n, submit_count as u64, REQUIRED)?;
@@ -4852,11 +5610,14 @@ impl<'a> Command<'a> for QueueSubmit2<'a> {
             fence,
         })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<206> {
@@ -4874,10 +5635,12 @@ pub struct GetDeviceBufferMemoryRequirements<'a> {
 }
 impl<'a> Command<'a> for GetDeviceBufferMemoryRequirements<'a> {
     const ID: CommandId = CommandId::GetDeviceBufferMemoryRequirements;
+    const HAS_OUTPUTS: bool = true;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_info = d.required_pointer::<vk::DeviceBufferMemoryRequirements>(present)?;
         let p = d.prefix::<8>()?;
@@ -4889,13 +5652,17 @@ impl<'a> Command<'a> for GetDeviceBufferMemoryRequirements<'a> {
             p_memory_requirements,
         })
     }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from the outputs.
+        Self::encode_return(ret, e)?; // SAFETY: the caller vouches for every pointer reachable from the outputs.
         unsafe {
-            let mut p = e.prefix::<12>()?;
-            p.put::<u32, 0>(Self::ID.number());
-            let () = ret;
-            p.put::<u64, 4>(1);
+            let mut p = e.prefix::<8>()?;
+            p.put::<u64, 0>(1);
             self.p_memory_requirements.encode(e)?;
             Ok(())
         }
@@ -4916,10 +5683,12 @@ pub struct GetDeviceImageMemoryRequirements<'a> {
 }
 impl<'a> Command<'a> for GetDeviceImageMemoryRequirements<'a> {
     const ID: CommandId = CommandId::GetDeviceImageMemoryRequirements;
+    const HAS_OUTPUTS: bool = true;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_info = d.required_pointer::<vk::DeviceImageMemoryRequirements>(present)?;
         let p = d.prefix::<8>()?;
@@ -4931,13 +5700,17 @@ impl<'a> Command<'a> for GetDeviceImageMemoryRequirements<'a> {
             p_memory_requirements,
         })
     }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from the outputs.
+        Self::encode_return(ret, e)?; // SAFETY: the caller vouches for every pointer reachable from the outputs.
         unsafe {
-            let mut p = e.prefix::<12>()?;
-            p.put::<u32, 0>(Self::ID.number());
-            let () = ret;
-            p.put::<u64, 4>(1);
+            let mut p = e.prefix::<8>()?;
+            p.put::<u64, 0>(1);
             self.p_memory_requirements.encode(e)?;
             Ok(())
         }
@@ -4960,10 +5733,12 @@ pub struct GetDeviceImageSparseMemoryRequirements<'a> {
 }
 impl<'a> Command<'a> for GetDeviceImageSparseMemoryRequirements<'a> {
     const ID: CommandId = CommandId::GetDeviceImageSparseMemoryRequirements;
+    const HAS_OUTPUTS: bool = true;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_info = d.required_pointer::<vk::DeviceImageMemoryRequirements>(present)?;
         let p = d.prefix::<8>()?;
@@ -4980,18 +5755,22 @@ impl<'a> Command<'a> for GetDeviceImageSparseMemoryRequirements<'a> {
             p_sparse_memory_requirements,
         })
     }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from the outputs.
+        Self::encode_return(ret, e)?; // SAFETY: the caller vouches for every pointer reachable from the outputs.
         unsafe {
-            let mut p = e.prefix::<24>()?;
-            p.put::<u32, 0>(Self::ID.number());
-            let () = ret;
-            p.put::<u64, 4>(1);
-            p.put::<_, 12>(*self.p_sparse_memory_requirement_count);
+            let mut p = e.prefix::<20>()?;
+            p.put::<u64, 0>(1);
+            p.put::<_, 8>(*self.p_sparse_memory_requirement_count);
             let v = self
                 .p_sparse_memory_requirements
                 .first(*self.p_sparse_memory_requirement_count as u64);
-            p.put::<u64, 16>(v.len() as u64);
+            p.put::<u64, 12>(v.len() as u64);
             for v in v {
                 v.encode(e)?;
             }
@@ -5014,10 +5793,12 @@ pub struct GetRenderingAreaGranularity<'a> {
 }
 impl<'a> Command<'a> for GetRenderingAreaGranularity<'a> {
     const ID: CommandId = CommandId::GetRenderingAreaGranularity;
+    const HAS_OUTPUTS: bool = true;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_rendering_area_info = d.required_pointer::<vk::RenderingAreaInfo>(present)?;
         let p = d.prefix::<8>()?;
@@ -5029,12 +5810,17 @@ impl<'a> Command<'a> for GetRenderingAreaGranularity<'a> {
             p_granularity,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<20>()?;
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
-        p.put::<u64, 4>(1);
-        p.put::<_, 12>(*self.p_granularity);
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)?;
+        let mut p = e.prefix::<16>()?;
+        p.put::<u64, 0>(1);
+        p.put::<_, 8>(*self.p_granularity);
         Ok(())
     }
 }
@@ -5053,10 +5839,12 @@ pub struct GetDeviceImageSubresourceLayout<'a> {
 }
 impl<'a> Command<'a> for GetDeviceImageSubresourceLayout<'a> {
     const ID: CommandId = CommandId::GetDeviceImageSubresourceLayout;
+    const HAS_OUTPUTS: bool = true;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_info = d.required_pointer::<vk::DeviceImageSubresourceInfo>(present)?;
         let p = d.prefix::<8>()?;
@@ -5068,13 +5856,17 @@ impl<'a> Command<'a> for GetDeviceImageSubresourceLayout<'a> {
             p_layout,
         })
     }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from the outputs.
+        Self::encode_return(ret, e)?; // SAFETY: the caller vouches for every pointer reachable from the outputs.
         unsafe {
-            let mut p = e.prefix::<12>()?;
-            p.put::<u32, 0>(Self::ID.number());
-            let () = ret;
-            p.put::<u64, 4>(1);
+            let mut p = e.prefix::<8>()?;
+            p.put::<u64, 0>(1);
             self.p_layout.encode(e)?;
             Ok(())
         }
@@ -5097,10 +5889,12 @@ pub struct GetImageSubresourceLayout2<'a> {
 }
 impl<'a> Command<'a> for GetImageSubresourceLayout2<'a> {
     const ID: CommandId = CommandId::GetImageSubresourceLayout2;
+    const HAS_OUTPUTS: bool = true;
     type Return = ();
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let image = d.required_object(p.get::<_, 8>())?;
         let present = p.get::<u64, 16>();
         let p_subresource = d.required_pointer::<vk::ImageSubresource2>(present)?;
@@ -5114,13 +5908,17 @@ impl<'a> Command<'a> for GetImageSubresourceLayout2<'a> {
             p_layout,
         })
     }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from the outputs.
+        Self::encode_return(ret, e)?; // SAFETY: the caller vouches for every pointer reachable from the outputs.
         unsafe {
-            let mut p = e.prefix::<12>()?;
-            p.put::<u32, 0>(Self::ID.number());
-            let () = ret;
-            p.put::<u64, 4>(1);
+            let mut p = e.prefix::<8>()?;
+            p.put::<u64, 0>(1);
             self.p_layout.encode(e)?;
             Ok(())
         }
@@ -5139,10 +5937,12 @@ pub struct UnmapMemory2<'a> {
 }
 impl<'a> Command<'a> for UnmapMemory2<'a> {
     const ID: CommandId = CommandId::UnmapMemory2;
+    const HAS_OUTPUTS: bool = false;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_memory_unmap_info = d.required_pointer::<vk::MemoryUnmapInfo>(present)?;
         Ok(Self {
@@ -5150,11 +5950,14 @@ impl<'a> Command<'a> for UnmapMemory2<'a> {
             p_memory_unmap_info,
         })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<286> {
@@ -5170,10 +5973,12 @@ pub struct CopyImageToImage<'a> {
 }
 impl<'a> Command<'a> for CopyImageToImage<'a> {
     const ID: CommandId = CommandId::CopyImageToImage;
+    const HAS_OUTPUTS: bool = false;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_copy_image_to_image_info = d.required_pointer::<vk::CopyImageToImageInfo>(present)?;
         Ok(Self {
@@ -5181,11 +5986,14 @@ impl<'a> Command<'a> for CopyImageToImage<'a> {
             p_copy_image_to_image_info,
         })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<295> {
@@ -5203,10 +6011,12 @@ pub struct TransitionImageLayout<'a> {
 }
 impl<'a> Command<'a> for TransitionImageLayout<'a> {
     const ID: CommandId = CommandId::TransitionImageLayout;
+    const HAS_OUTPUTS: bool = false;
     type Return = vk::Result;
+    #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
-        let device = d.required_object(p.get::<_, 0>())?;
+        let device = d.first_object(p.get::<_, 0>())?;
         let transition_count = p.get::<u32, 8>();
         let n = p.get::<u64, 12>();
         let p_transitions =
@@ -5217,11 +6027,14 @@ impl<'a> Command<'a> for TransitionImageLayout<'a> {
             p_transitions,
         })
     }
-    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<8>()?;
         p.put::<u32, 0>(Self::ID.number());
         p.put::<_, 4>(ret);
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<296> {

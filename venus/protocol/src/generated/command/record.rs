@@ -19,11 +19,12 @@ pub struct CmdBindPipeline {
 }
 impl<'a> Command<'a> for CmdBindPipeline {
     const ID: CommandId = CommandId::CmdBindPipeline;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let pipeline_bind_point = p.get::<vk::PipelineBindPoint, 8>();
         let pipeline = d.required_object(p.get::<_, 12>())?;
         Ok(Self {
@@ -32,11 +33,14 @@ impl<'a> Command<'a> for CmdBindPipeline {
             pipeline,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<93> {
@@ -56,11 +60,12 @@ pub struct CmdSetViewport<'a> {
 }
 impl<'a> Command<'a> for CmdSetViewport<'a> {
     const ID: CommandId = CommandId::CmdSetViewport;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let first_viewport = p.get::<u32, 8>();
         let viewport_count = p.get::<u32, 12>();
         let n = p.get::<u64, 16>();
@@ -72,11 +77,14 @@ impl<'a> Command<'a> for CmdSetViewport<'a> {
             p_viewports,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<94> {
@@ -96,11 +104,12 @@ pub struct CmdSetScissor<'a> {
 }
 impl<'a> Command<'a> for CmdSetScissor<'a> {
     const ID: CommandId = CommandId::CmdSetScissor;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let first_scissor = p.get::<u32, 8>();
         let scissor_count = p.get::<u32, 12>();
         let n = p.get::<u64, 16>();
@@ -112,11 +121,14 @@ impl<'a> Command<'a> for CmdSetScissor<'a> {
             p_scissors,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<95> {
@@ -132,22 +144,26 @@ pub struct CmdSetLineWidth {
 }
 impl<'a> Command<'a> for CmdSetLineWidth {
     const ID: CommandId = CommandId::CmdSetLineWidth;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let line_width = p.get::<f32, 8>();
         Ok(Self {
             command_buffer,
             line_width,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<96> {
@@ -167,11 +183,12 @@ pub struct CmdSetDepthBias {
 }
 impl<'a> Command<'a> for CmdSetDepthBias {
     const ID: CommandId = CommandId::CmdSetDepthBias;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let depth_bias_constant_factor = p.get::<f32, 8>();
         let depth_bias_clamp = p.get::<f32, 12>();
         let depth_bias_slope_factor = p.get::<f32, 16>();
@@ -182,11 +199,14 @@ impl<'a> Command<'a> for CmdSetDepthBias {
             depth_bias_slope_factor,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<97> {
@@ -202,11 +222,12 @@ pub struct CmdSetBlendConstants {
 }
 impl<'a> Command<'a> for CmdSetBlendConstants {
     const ID: CommandId = CommandId::CmdSetBlendConstants;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<32>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         d.dimension(p.get::<_, 8>(), 4)?;
         let blend_constants = p.get::<_, 16>();
         Ok(Self {
@@ -214,11 +235,14 @@ impl<'a> Command<'a> for CmdSetBlendConstants {
             blend_constants,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<98> {
@@ -236,11 +260,12 @@ pub struct CmdSetDepthBounds {
 }
 impl<'a> Command<'a> for CmdSetDepthBounds {
     const ID: CommandId = CommandId::CmdSetDepthBounds;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let min_depth_bounds = p.get::<f32, 8>();
         let max_depth_bounds = p.get::<f32, 12>();
         Ok(Self {
@@ -249,11 +274,14 @@ impl<'a> Command<'a> for CmdSetDepthBounds {
             max_depth_bounds,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<99> {
@@ -271,11 +299,12 @@ pub struct CmdSetStencilCompareMask {
 }
 impl<'a> Command<'a> for CmdSetStencilCompareMask {
     const ID: CommandId = CommandId::CmdSetStencilCompareMask;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let face_mask = p.get::<vk::StencilFaceFlags, 8>();
         let compare_mask = p.get::<u32, 12>();
         Ok(Self {
@@ -284,11 +313,14 @@ impl<'a> Command<'a> for CmdSetStencilCompareMask {
             compare_mask,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<100> {
@@ -306,11 +338,12 @@ pub struct CmdSetStencilWriteMask {
 }
 impl<'a> Command<'a> for CmdSetStencilWriteMask {
     const ID: CommandId = CommandId::CmdSetStencilWriteMask;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let face_mask = p.get::<vk::StencilFaceFlags, 8>();
         let write_mask = p.get::<u32, 12>();
         Ok(Self {
@@ -319,11 +352,14 @@ impl<'a> Command<'a> for CmdSetStencilWriteMask {
             write_mask,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<101> {
@@ -341,11 +377,12 @@ pub struct CmdSetStencilReference {
 }
 impl<'a> Command<'a> for CmdSetStencilReference {
     const ID: CommandId = CommandId::CmdSetStencilReference;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let face_mask = p.get::<vk::StencilFaceFlags, 8>();
         let reference = p.get::<u32, 12>();
         Ok(Self {
@@ -354,11 +391,14 @@ impl<'a> Command<'a> for CmdSetStencilReference {
             reference,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<102> {
@@ -386,11 +426,12 @@ pub struct CmdBindDescriptorSets<'a> {
 }
 impl<'a> Command<'a> for CmdBindDescriptorSets<'a> {
     const ID: CommandId = CommandId::CmdBindDescriptorSets;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<36>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let pipeline_bind_point = p.get::<vk::PipelineBindPoint, 8>();
         let layout = d.required_object(p.get::<_, 12>())?;
         let first_set = p.get::<u32, 20>();
@@ -413,11 +454,14 @@ impl<'a> Command<'a> for CmdBindDescriptorSets<'a> {
             p_dynamic_offsets,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<103> {
@@ -437,11 +481,12 @@ pub struct CmdBindIndexBuffer {
 }
 impl<'a> Command<'a> for CmdBindIndexBuffer {
     const ID: CommandId = CommandId::CmdBindIndexBuffer;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<28>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let buffer = d.object(p.get::<_, 8>())?;
         let offset = p.get::<vk::DeviceSize, 16>();
         let index_type = p.get::<vk::IndexType, 24>();
@@ -452,11 +497,14 @@ impl<'a> Command<'a> for CmdBindIndexBuffer {
             index_type,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<104> {
@@ -478,11 +526,12 @@ pub struct CmdBindVertexBuffers<'a> {
 }
 impl<'a> Command<'a> for CmdBindVertexBuffers<'a> {
     const ID: CommandId = CommandId::CmdBindVertexBuffers;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let first_binding = p.get::<u32, 8>();
         let binding_count = p.get::<u32, 12>();
         let n = p.get::<u64, 16>();
@@ -498,11 +547,14 @@ impl<'a> Command<'a> for CmdBindVertexBuffers<'a> {
             p_offsets,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<105> {
@@ -524,11 +576,12 @@ pub struct CmdDraw {
 }
 impl<'a> Command<'a> for CmdDraw {
     const ID: CommandId = CommandId::CmdDraw;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let vertex_count = p.get::<u32, 8>();
         let instance_count = p.get::<u32, 12>();
         let first_vertex = p.get::<u32, 16>();
@@ -541,11 +594,14 @@ impl<'a> Command<'a> for CmdDraw {
             first_instance,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<106> {
@@ -569,11 +625,12 @@ pub struct CmdDrawIndexed {
 }
 impl<'a> Command<'a> for CmdDrawIndexed {
     const ID: CommandId = CommandId::CmdDrawIndexed;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<28>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let index_count = p.get::<u32, 8>();
         let instance_count = p.get::<u32, 12>();
         let first_index = p.get::<u32, 16>();
@@ -588,11 +645,14 @@ impl<'a> Command<'a> for CmdDrawIndexed {
             first_instance,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<107> {
@@ -614,11 +674,12 @@ pub struct CmdDrawIndirect {
 }
 impl<'a> Command<'a> for CmdDrawIndirect {
     const ID: CommandId = CommandId::CmdDrawIndirect;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<32>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let buffer = d.required_object(p.get::<_, 8>())?;
         let offset = p.get::<vk::DeviceSize, 16>();
         let draw_count = p.get::<u32, 24>();
@@ -631,11 +692,14 @@ impl<'a> Command<'a> for CmdDrawIndirect {
             stride,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<108> {
@@ -657,11 +721,12 @@ pub struct CmdDrawIndexedIndirect {
 }
 impl<'a> Command<'a> for CmdDrawIndexedIndirect {
     const ID: CommandId = CommandId::CmdDrawIndexedIndirect;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<32>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let buffer = d.required_object(p.get::<_, 8>())?;
         let offset = p.get::<vk::DeviceSize, 16>();
         let draw_count = p.get::<u32, 24>();
@@ -674,11 +739,14 @@ impl<'a> Command<'a> for CmdDrawIndexedIndirect {
             stride,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<109> {
@@ -698,11 +766,12 @@ pub struct CmdDispatch {
 }
 impl<'a> Command<'a> for CmdDispatch {
     const ID: CommandId = CommandId::CmdDispatch;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let group_count_x = p.get::<u32, 8>();
         let group_count_y = p.get::<u32, 12>();
         let group_count_z = p.get::<u32, 16>();
@@ -713,11 +782,14 @@ impl<'a> Command<'a> for CmdDispatch {
             group_count_z,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<110> {
@@ -735,11 +807,12 @@ pub struct CmdDispatchIndirect {
 }
 impl<'a> Command<'a> for CmdDispatchIndirect {
     const ID: CommandId = CommandId::CmdDispatchIndirect;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let buffer = d.required_object(p.get::<_, 8>())?;
         let offset = p.get::<vk::DeviceSize, 16>();
         Ok(Self {
@@ -748,11 +821,14 @@ impl<'a> Command<'a> for CmdDispatchIndirect {
             offset,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<111> {
@@ -774,11 +850,12 @@ pub struct CmdCopyBuffer<'a> {
 }
 impl<'a> Command<'a> for CmdCopyBuffer<'a> {
     const ID: CommandId = CommandId::CmdCopyBuffer;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<36>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let src_buffer = d.required_object(p.get::<_, 8>())?;
         let dst_buffer = d.required_object(p.get::<_, 16>())?;
         let region_count = p.get::<u32, 24>();
@@ -792,11 +869,14 @@ impl<'a> Command<'a> for CmdCopyBuffer<'a> {
             p_regions,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<112> {
@@ -822,11 +902,12 @@ pub struct CmdCopyImage<'a> {
 }
 impl<'a> Command<'a> for CmdCopyImage<'a> {
     const ID: CommandId = CommandId::CmdCopyImage;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<44>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let src_image = d.required_object(p.get::<_, 8>())?;
         let src_image_layout = p.get::<vk::ImageLayout, 16>();
         let dst_image = d.required_object(p.get::<_, 20>())?;
@@ -844,11 +925,14 @@ impl<'a> Command<'a> for CmdCopyImage<'a> {
             p_regions,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<113> {
@@ -876,11 +960,12 @@ pub struct CmdBlitImage<'a> {
 }
 impl<'a> Command<'a> for CmdBlitImage<'a> {
     const ID: CommandId = CommandId::CmdBlitImage;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<44>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let src_image = d.required_object(p.get::<_, 8>())?;
         let src_image_layout = p.get::<vk::ImageLayout, 16>();
         let dst_image = d.required_object(p.get::<_, 20>())?;
@@ -901,11 +986,14 @@ impl<'a> Command<'a> for CmdBlitImage<'a> {
             filter,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<114> {
@@ -929,11 +1017,12 @@ pub struct CmdCopyBufferToImage<'a> {
 }
 impl<'a> Command<'a> for CmdCopyBufferToImage<'a> {
     const ID: CommandId = CommandId::CmdCopyBufferToImage;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<40>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let src_buffer = d.required_object(p.get::<_, 8>())?;
         let dst_image = d.required_object(p.get::<_, 16>())?;
         let dst_image_layout = p.get::<vk::ImageLayout, 24>();
@@ -949,11 +1038,14 @@ impl<'a> Command<'a> for CmdCopyBufferToImage<'a> {
             p_regions,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<115> {
@@ -977,11 +1069,12 @@ pub struct CmdCopyImageToBuffer<'a> {
 }
 impl<'a> Command<'a> for CmdCopyImageToBuffer<'a> {
     const ID: CommandId = CommandId::CmdCopyImageToBuffer;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<40>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let src_image = d.required_object(p.get::<_, 8>())?;
         let src_image_layout = p.get::<vk::ImageLayout, 16>();
         let dst_buffer = d.required_object(p.get::<_, 20>())?;
@@ -997,11 +1090,14 @@ impl<'a> Command<'a> for CmdCopyImageToBuffer<'a> {
             p_regions,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<116> {
@@ -1023,11 +1119,12 @@ pub struct CmdUpdateBuffer<'a> {
 }
 impl<'a> Command<'a> for CmdUpdateBuffer<'a> {
     const ID: CommandId = CommandId::CmdUpdateBuffer;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<40>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let dst_buffer = d.required_object(p.get::<_, 8>())?;
         let dst_offset = p.get::<vk::DeviceSize, 16>();
         let data_size = p.get::<vk::DeviceSize, 24>();
@@ -1041,11 +1138,14 @@ impl<'a> Command<'a> for CmdUpdateBuffer<'a> {
             p_data,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<117> {
@@ -1067,11 +1167,12 @@ pub struct CmdFillBuffer {
 }
 impl<'a> Command<'a> for CmdFillBuffer {
     const ID: CommandId = CommandId::CmdFillBuffer;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<36>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let dst_buffer = d.required_object(p.get::<_, 8>())?;
         let dst_offset = p.get::<vk::DeviceSize, 16>();
         let size = p.get::<vk::DeviceSize, 24>();
@@ -1084,11 +1185,14 @@ impl<'a> Command<'a> for CmdFillBuffer {
             data,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<118> {
@@ -1112,11 +1216,12 @@ pub struct CmdClearColorImage<'a> {
 }
 impl<'a> Command<'a> for CmdClearColorImage<'a> {
     const ID: CommandId = CommandId::CmdClearColorImage;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<28>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let image = d.required_object(p.get::<_, 8>())?;
         let image_layout = p.get::<vk::ImageLayout, 16>();
         let present = p.get::<u64, 20>();
@@ -1135,11 +1240,14 @@ impl<'a> Command<'a> for CmdClearColorImage<'a> {
             p_ranges,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<119> {
@@ -1163,11 +1271,12 @@ pub struct CmdClearDepthStencilImage<'a> {
 }
 impl<'a> Command<'a> for CmdClearDepthStencilImage<'a> {
     const ID: CommandId = CommandId::CmdClearDepthStencilImage;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<28>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let image = d.required_object(p.get::<_, 8>())?;
         let image_layout = p.get::<vk::ImageLayout, 16>();
         let present = p.get::<u64, 20>();
@@ -1186,11 +1295,14 @@ impl<'a> Command<'a> for CmdClearDepthStencilImage<'a> {
             p_ranges,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<120> {
@@ -1212,11 +1324,12 @@ pub struct CmdClearAttachments<'a> {
 }
 impl<'a> Command<'a> for CmdClearAttachments<'a> {
     const ID: CommandId = CommandId::CmdClearAttachments;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let attachment_count = p.get::<u32, 8>();
         let n = p.get::<u64, 12>();
         let p_attachments = d.array::<vk::ClearAttachment>(n, attachment_count as u64, REQUIRED)?;
@@ -1232,11 +1345,14 @@ impl<'a> Command<'a> for CmdClearAttachments<'a> {
             p_rects,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<121> {
@@ -1262,11 +1378,12 @@ pub struct CmdResolveImage<'a> {
 }
 impl<'a> Command<'a> for CmdResolveImage<'a> {
     const ID: CommandId = CommandId::CmdResolveImage;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<44>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let src_image = d.required_object(p.get::<_, 8>())?;
         let src_image_layout = p.get::<vk::ImageLayout, 16>();
         let dst_image = d.required_object(p.get::<_, 20>())?;
@@ -1284,11 +1401,14 @@ impl<'a> Command<'a> for CmdResolveImage<'a> {
             p_regions,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<122> {
@@ -1306,11 +1426,12 @@ pub struct CmdSetEvent {
 }
 impl<'a> Command<'a> for CmdSetEvent {
     const ID: CommandId = CommandId::CmdSetEvent;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let event = d.required_object(p.get::<_, 8>())?;
         let stage_mask = p.get::<vk::PipelineStageFlags, 16>();
         Ok(Self {
@@ -1319,11 +1440,14 @@ impl<'a> Command<'a> for CmdSetEvent {
             stage_mask,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<123> {
@@ -1341,11 +1465,12 @@ pub struct CmdResetEvent {
 }
 impl<'a> Command<'a> for CmdResetEvent {
     const ID: CommandId = CommandId::CmdResetEvent;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let event = d.required_object(p.get::<_, 8>())?;
         let stage_mask = p.get::<vk::PipelineStageFlags, 16>();
         Ok(Self {
@@ -1354,11 +1479,14 @@ impl<'a> Command<'a> for CmdResetEvent {
             stage_mask,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<124> {
@@ -1392,11 +1520,12 @@ pub struct CmdWaitEvents<'a> {
 }
 impl<'a> Command<'a> for CmdWaitEvents<'a> {
     const ID: CommandId = CommandId::CmdWaitEvents;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let event_count = p.get::<u32, 8>();
         let n = p.get::<u64, 12>();
         let p_events = d.handles::<vk::Event>(n, event_count as u64, REQUIRED, REQUIRED)?;
@@ -1431,11 +1560,14 @@ impl<'a> Command<'a> for CmdWaitEvents<'a> {
             p_image_memory_barriers,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<125> {
@@ -1467,11 +1599,12 @@ pub struct CmdPipelineBarrier<'a> {
 }
 impl<'a> Command<'a> for CmdPipelineBarrier<'a> {
     const ID: CommandId = CommandId::CmdPipelineBarrier;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<32>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let src_stage_mask = p.get::<vk::PipelineStageFlags, 8>();
         let dst_stage_mask = p.get::<vk::PipelineStageFlags, 12>();
         let dependency_flags = p.get::<vk::DependencyFlags, 16>();
@@ -1502,11 +1635,14 @@ impl<'a> Command<'a> for CmdPipelineBarrier<'a> {
             p_image_memory_barriers,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<126> {
@@ -1526,11 +1662,12 @@ pub struct CmdBeginQuery {
 }
 impl<'a> Command<'a> for CmdBeginQuery {
     const ID: CommandId = CommandId::CmdBeginQuery;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let query_pool = d.required_object(p.get::<_, 8>())?;
         let query = p.get::<u32, 16>();
         let flags = p.get::<vk::QueryControlFlags, 20>();
@@ -1541,11 +1678,14 @@ impl<'a> Command<'a> for CmdBeginQuery {
             flags,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<127> {
@@ -1563,11 +1703,12 @@ pub struct CmdEndQuery {
 }
 impl<'a> Command<'a> for CmdEndQuery {
     const ID: CommandId = CommandId::CmdEndQuery;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let query_pool = d.required_object(p.get::<_, 8>())?;
         let query = p.get::<u32, 16>();
         Ok(Self {
@@ -1576,11 +1717,14 @@ impl<'a> Command<'a> for CmdEndQuery {
             query,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<128> {
@@ -1600,11 +1744,12 @@ pub struct CmdResetQueryPool {
 }
 impl<'a> Command<'a> for CmdResetQueryPool {
     const ID: CommandId = CommandId::CmdResetQueryPool;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let query_pool = d.required_object(p.get::<_, 8>())?;
         let first_query = p.get::<u32, 16>();
         let query_count = p.get::<u32, 20>();
@@ -1615,11 +1760,14 @@ impl<'a> Command<'a> for CmdResetQueryPool {
             query_count,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<129> {
@@ -1639,11 +1787,12 @@ pub struct CmdWriteTimestamp {
 }
 impl<'a> Command<'a> for CmdWriteTimestamp {
     const ID: CommandId = CommandId::CmdWriteTimestamp;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let pipeline_stage = p.get::<vk::PipelineStageFlags, 8>();
         let query_pool = d.required_object(p.get::<_, 12>())?;
         let query = p.get::<u32, 20>();
@@ -1654,11 +1803,14 @@ impl<'a> Command<'a> for CmdWriteTimestamp {
             query,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<130> {
@@ -1686,11 +1838,12 @@ pub struct CmdCopyQueryPoolResults {
 }
 impl<'a> Command<'a> for CmdCopyQueryPoolResults {
     const ID: CommandId = CommandId::CmdCopyQueryPoolResults;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<52>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let query_pool = d.required_object(p.get::<_, 8>())?;
         let first_query = p.get::<u32, 16>();
         let query_count = p.get::<u32, 20>();
@@ -1709,11 +1862,14 @@ impl<'a> Command<'a> for CmdCopyQueryPoolResults {
             flags,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<131> {
@@ -1737,11 +1893,12 @@ pub struct CmdPushConstants<'a> {
 }
 impl<'a> Command<'a> for CmdPushConstants<'a> {
     const ID: CommandId = CommandId::CmdPushConstants;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<36>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let layout = d.required_object(p.get::<_, 8>())?;
         let stage_flags = p.get::<vk::ShaderStageFlags, 16>();
         let offset = p.get::<u32, 20>();
@@ -1757,11 +1914,14 @@ impl<'a> Command<'a> for CmdPushConstants<'a> {
             p_values,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<132> {
@@ -1779,11 +1939,12 @@ pub struct CmdBeginRenderPass<'a> {
 }
 impl<'a> Command<'a> for CmdBeginRenderPass<'a> {
     const ID: CommandId = CommandId::CmdBeginRenderPass;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_render_pass_begin = d.required_pointer::<vk::RenderPassBeginInfo>(present)?;
         let p = d.prefix::<4>()?;
@@ -1794,11 +1955,14 @@ impl<'a> Command<'a> for CmdBeginRenderPass<'a> {
             contents,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<133> {
@@ -1814,22 +1978,26 @@ pub struct CmdNextSubpass {
 }
 impl<'a> Command<'a> for CmdNextSubpass {
     const ID: CommandId = CommandId::CmdNextSubpass;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let contents = p.get::<vk::SubpassContents, 8>();
         Ok(Self {
             command_buffer,
             contents,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<134> {
@@ -1843,18 +2011,22 @@ pub struct CmdEndRenderPass {
 }
 impl<'a> Command<'a> for CmdEndRenderPass {
     const ID: CommandId = CommandId::CmdEndRenderPass;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<8>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         Ok(Self { command_buffer })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<135> {
@@ -1872,11 +2044,12 @@ pub struct CmdExecuteCommands<'a> {
 }
 impl<'a> Command<'a> for CmdExecuteCommands<'a> {
     const ID: CommandId = CommandId::CmdExecuteCommands;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let command_buffer_count = p.get::<u32, 8>();
         let n = p.get::<u64, 12>();
         let p_command_buffers =
@@ -1887,11 +2060,14 @@ impl<'a> Command<'a> for CmdExecuteCommands<'a> {
             p_command_buffers,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<136> {
@@ -1907,22 +2083,26 @@ pub struct CmdSetDeviceMask {
 }
 impl<'a> Command<'a> for CmdSetDeviceMask {
     const ID: CommandId = CommandId::CmdSetDeviceMask;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let device_mask = p.get::<u32, 8>();
         Ok(Self {
             command_buffer,
             device_mask,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<141> {
@@ -1948,11 +2128,12 @@ pub struct CmdDispatchBase {
 }
 impl<'a> Command<'a> for CmdDispatchBase {
     const ID: CommandId = CommandId::CmdDispatchBase;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<32>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let base_group_x = p.get::<u32, 8>();
         let base_group_y = p.get::<u32, 12>();
         let base_group_z = p.get::<u32, 16>();
@@ -1969,11 +2150,14 @@ impl<'a> Command<'a> for CmdDispatchBase {
             group_count_z,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<142> {
@@ -1999,11 +2183,12 @@ pub struct CmdDrawIndirectCount {
 }
 impl<'a> Command<'a> for CmdDrawIndirectCount {
     const ID: CommandId = CommandId::CmdDrawIndirectCount;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<48>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let buffer = d.required_object(p.get::<_, 8>())?;
         let offset = p.get::<vk::DeviceSize, 16>();
         let count_buffer = d.required_object(p.get::<_, 24>())?;
@@ -2020,11 +2205,14 @@ impl<'a> Command<'a> for CmdDrawIndirectCount {
             stride,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<165> {
@@ -2050,11 +2238,12 @@ pub struct CmdDrawIndexedIndirectCount {
 }
 impl<'a> Command<'a> for CmdDrawIndexedIndirectCount {
     const ID: CommandId = CommandId::CmdDrawIndexedIndirectCount;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<48>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let buffer = d.required_object(p.get::<_, 8>())?;
         let offset = p.get::<vk::DeviceSize, 16>();
         let count_buffer = d.required_object(p.get::<_, 24>())?;
@@ -2071,11 +2260,14 @@ impl<'a> Command<'a> for CmdDrawIndexedIndirectCount {
             stride,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<166> {
@@ -2093,11 +2285,12 @@ pub struct CmdBeginRenderPass2<'a> {
 }
 impl<'a> Command<'a> for CmdBeginRenderPass2<'a> {
     const ID: CommandId = CommandId::CmdBeginRenderPass2;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_render_pass_begin = d.required_pointer::<vk::RenderPassBeginInfo>(present)?;
         let p = d.prefix::<8>()?;
@@ -2109,11 +2302,14 @@ impl<'a> Command<'a> for CmdBeginRenderPass2<'a> {
             p_subpass_begin_info,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<168> {
@@ -2131,11 +2327,12 @@ pub struct CmdNextSubpass2<'a> {
 }
 impl<'a> Command<'a> for CmdNextSubpass2<'a> {
     const ID: CommandId = CommandId::CmdNextSubpass2;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_subpass_begin_info = d.required_pointer::<vk::SubpassBeginInfo>(present)?;
         let p = d.prefix::<8>()?;
@@ -2147,11 +2344,14 @@ impl<'a> Command<'a> for CmdNextSubpass2<'a> {
             p_subpass_end_info,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<169> {
@@ -2167,11 +2367,12 @@ pub struct CmdEndRenderPass2<'a> {
 }
 impl<'a> Command<'a> for CmdEndRenderPass2<'a> {
     const ID: CommandId = CommandId::CmdEndRenderPass2;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_subpass_end_info = d.required_pointer::<vk::SubpassEndInfo>(present)?;
         Ok(Self {
@@ -2179,11 +2380,14 @@ impl<'a> Command<'a> for CmdEndRenderPass2<'a> {
             p_subpass_end_info,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<170> {
@@ -2201,11 +2405,12 @@ pub struct CmdSetEvent2<'a> {
 }
 impl<'a> Command<'a> for CmdSetEvent2<'a> {
     const ID: CommandId = CommandId::CmdSetEvent2;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let event = d.required_object(p.get::<_, 8>())?;
         let present = p.get::<u64, 16>();
         let p_dependency_info = d.required_pointer::<vk::DependencyInfo>(present)?;
@@ -2215,11 +2420,14 @@ impl<'a> Command<'a> for CmdSetEvent2<'a> {
             p_dependency_info,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<201> {
@@ -2237,11 +2445,12 @@ pub struct CmdResetEvent2 {
 }
 impl<'a> Command<'a> for CmdResetEvent2 {
     const ID: CommandId = CommandId::CmdResetEvent2;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let event = d.required_object(p.get::<_, 8>())?;
         let stage_mask = p.get::<vk::PipelineStageFlags2, 16>();
         Ok(Self {
@@ -2250,11 +2459,14 @@ impl<'a> Command<'a> for CmdResetEvent2 {
             stage_mask,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<202> {
@@ -2274,11 +2486,12 @@ pub struct CmdWaitEvents2<'a> {
 }
 impl<'a> Command<'a> for CmdWaitEvents2<'a> {
     const ID: CommandId = CommandId::CmdWaitEvents2;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let event_count = p.get::<u32, 8>();
         let n = p.get::<u64, 12>();
         let p_events = d.handles::<vk::Event>(n, event_count as u64, REQUIRED, REQUIRED)?;
@@ -2292,11 +2505,14 @@ impl<'a> Command<'a> for CmdWaitEvents2<'a> {
             p_dependency_infos,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<203> {
@@ -2312,11 +2528,12 @@ pub struct CmdPipelineBarrier2<'a> {
 }
 impl<'a> Command<'a> for CmdPipelineBarrier2<'a> {
     const ID: CommandId = CommandId::CmdPipelineBarrier2;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_dependency_info = d.required_pointer::<vk::DependencyInfo>(present)?;
         Ok(Self {
@@ -2324,11 +2541,14 @@ impl<'a> Command<'a> for CmdPipelineBarrier2<'a> {
             p_dependency_info,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<204> {
@@ -2348,11 +2568,12 @@ pub struct CmdWriteTimestamp2 {
 }
 impl<'a> Command<'a> for CmdWriteTimestamp2 {
     const ID: CommandId = CommandId::CmdWriteTimestamp2;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<28>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let stage = p.get::<vk::PipelineStageFlags2, 8>();
         let query_pool = d.required_object(p.get::<_, 16>())?;
         let query = p.get::<u32, 24>();
@@ -2363,11 +2584,14 @@ impl<'a> Command<'a> for CmdWriteTimestamp2 {
             query,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<205> {
@@ -2383,11 +2607,12 @@ pub struct CmdCopyBuffer2<'a> {
 }
 impl<'a> Command<'a> for CmdCopyBuffer2<'a> {
     const ID: CommandId = CommandId::CmdCopyBuffer2;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_copy_buffer_info = d.required_pointer::<vk::CopyBufferInfo2>(present)?;
         Ok(Self {
@@ -2395,11 +2620,14 @@ impl<'a> Command<'a> for CmdCopyBuffer2<'a> {
             p_copy_buffer_info,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<207> {
@@ -2415,11 +2643,12 @@ pub struct CmdCopyImage2<'a> {
 }
 impl<'a> Command<'a> for CmdCopyImage2<'a> {
     const ID: CommandId = CommandId::CmdCopyImage2;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_copy_image_info = d.required_pointer::<vk::CopyImageInfo2>(present)?;
         Ok(Self {
@@ -2427,11 +2656,14 @@ impl<'a> Command<'a> for CmdCopyImage2<'a> {
             p_copy_image_info,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<208> {
@@ -2447,11 +2679,12 @@ pub struct CmdCopyBufferToImage2<'a> {
 }
 impl<'a> Command<'a> for CmdCopyBufferToImage2<'a> {
     const ID: CommandId = CommandId::CmdCopyBufferToImage2;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_copy_buffer_to_image_info =
             d.required_pointer::<vk::CopyBufferToImageInfo2>(present)?;
@@ -2460,11 +2693,14 @@ impl<'a> Command<'a> for CmdCopyBufferToImage2<'a> {
             p_copy_buffer_to_image_info,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<209> {
@@ -2480,11 +2716,12 @@ pub struct CmdCopyImageToBuffer2<'a> {
 }
 impl<'a> Command<'a> for CmdCopyImageToBuffer2<'a> {
     const ID: CommandId = CommandId::CmdCopyImageToBuffer2;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_copy_image_to_buffer_info =
             d.required_pointer::<vk::CopyImageToBufferInfo2>(present)?;
@@ -2493,11 +2730,14 @@ impl<'a> Command<'a> for CmdCopyImageToBuffer2<'a> {
             p_copy_image_to_buffer_info,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<210> {
@@ -2513,11 +2753,12 @@ pub struct CmdBlitImage2<'a> {
 }
 impl<'a> Command<'a> for CmdBlitImage2<'a> {
     const ID: CommandId = CommandId::CmdBlitImage2;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_blit_image_info = d.required_pointer::<vk::BlitImageInfo2>(present)?;
         Ok(Self {
@@ -2525,11 +2766,14 @@ impl<'a> Command<'a> for CmdBlitImage2<'a> {
             p_blit_image_info,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<211> {
@@ -2545,11 +2789,12 @@ pub struct CmdResolveImage2<'a> {
 }
 impl<'a> Command<'a> for CmdResolveImage2<'a> {
     const ID: CommandId = CommandId::CmdResolveImage2;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_resolve_image_info = d.required_pointer::<vk::ResolveImageInfo2>(present)?;
         Ok(Self {
@@ -2557,11 +2802,14 @@ impl<'a> Command<'a> for CmdResolveImage2<'a> {
             p_resolve_image_info,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<212> {
@@ -2577,11 +2825,12 @@ pub struct CmdBeginRendering<'a> {
 }
 impl<'a> Command<'a> for CmdBeginRendering<'a> {
     const ID: CommandId = CommandId::CmdBeginRendering;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_rendering_info = d.required_pointer::<vk::RenderingInfo>(present)?;
         Ok(Self {
@@ -2589,11 +2838,14 @@ impl<'a> Command<'a> for CmdBeginRendering<'a> {
             p_rendering_info,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<213> {
@@ -2607,18 +2859,22 @@ pub struct CmdEndRendering {
 }
 impl<'a> Command<'a> for CmdEndRendering {
     const ID: CommandId = CommandId::CmdEndRendering;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<8>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         Ok(Self { command_buffer })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<214> {
@@ -2634,22 +2890,26 @@ pub struct CmdSetCullMode {
 }
 impl<'a> Command<'a> for CmdSetCullMode {
     const ID: CommandId = CommandId::CmdSetCullMode;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let cull_mode = p.get::<vk::CullModeFlags, 8>();
         Ok(Self {
             command_buffer,
             cull_mode,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<215> {
@@ -2665,22 +2925,26 @@ pub struct CmdSetFrontFace {
 }
 impl<'a> Command<'a> for CmdSetFrontFace {
     const ID: CommandId = CommandId::CmdSetFrontFace;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let front_face = p.get::<vk::FrontFace, 8>();
         Ok(Self {
             command_buffer,
             front_face,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<216> {
@@ -2696,22 +2960,26 @@ pub struct CmdSetPrimitiveTopology {
 }
 impl<'a> Command<'a> for CmdSetPrimitiveTopology {
     const ID: CommandId = CommandId::CmdSetPrimitiveTopology;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let primitive_topology = p.get::<vk::PrimitiveTopology, 8>();
         Ok(Self {
             command_buffer,
             primitive_topology,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<217> {
@@ -2729,11 +2997,12 @@ pub struct CmdSetViewportWithCount<'a> {
 }
 impl<'a> Command<'a> for CmdSetViewportWithCount<'a> {
     const ID: CommandId = CommandId::CmdSetViewportWithCount;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let viewport_count = p.get::<u32, 8>();
         let n = p.get::<u64, 12>();
         let p_viewports = d.plain_array::<vk::Viewport>(n, viewport_count as u64, REQUIRED)?;
@@ -2743,11 +3012,14 @@ impl<'a> Command<'a> for CmdSetViewportWithCount<'a> {
             p_viewports,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<218> {
@@ -2765,11 +3037,12 @@ pub struct CmdSetScissorWithCount<'a> {
 }
 impl<'a> Command<'a> for CmdSetScissorWithCount<'a> {
     const ID: CommandId = CommandId::CmdSetScissorWithCount;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let scissor_count = p.get::<u32, 8>();
         let n = p.get::<u64, 12>();
         let p_scissors = d.plain_array::<vk::Rect2D>(n, scissor_count as u64, REQUIRED)?;
@@ -2779,11 +3052,14 @@ impl<'a> Command<'a> for CmdSetScissorWithCount<'a> {
             p_scissors,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<219> {
@@ -2809,11 +3085,12 @@ pub struct CmdBindVertexBuffers2<'a> {
 }
 impl<'a> Command<'a> for CmdBindVertexBuffers2<'a> {
     const ID: CommandId = CommandId::CmdBindVertexBuffers2;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let first_binding = p.get::<u32, 8>();
         let binding_count = p.get::<u32, 12>();
         let n = p.get::<u64, 16>();
@@ -2837,11 +3114,14 @@ impl<'a> Command<'a> for CmdBindVertexBuffers2<'a> {
             p_strides,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<220> {
@@ -2857,22 +3137,26 @@ pub struct CmdSetDepthTestEnable {
 }
 impl<'a> Command<'a> for CmdSetDepthTestEnable {
     const ID: CommandId = CommandId::CmdSetDepthTestEnable;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let depth_test_enable = p.get::<vk::Bool32, 8>();
         Ok(Self {
             command_buffer,
             depth_test_enable,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<221> {
@@ -2888,22 +3172,26 @@ pub struct CmdSetDepthWriteEnable {
 }
 impl<'a> Command<'a> for CmdSetDepthWriteEnable {
     const ID: CommandId = CommandId::CmdSetDepthWriteEnable;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let depth_write_enable = p.get::<vk::Bool32, 8>();
         Ok(Self {
             command_buffer,
             depth_write_enable,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<222> {
@@ -2919,22 +3207,26 @@ pub struct CmdSetDepthCompareOp {
 }
 impl<'a> Command<'a> for CmdSetDepthCompareOp {
     const ID: CommandId = CommandId::CmdSetDepthCompareOp;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let depth_compare_op = p.get::<vk::CompareOp, 8>();
         Ok(Self {
             command_buffer,
             depth_compare_op,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<223> {
@@ -2950,22 +3242,26 @@ pub struct CmdSetDepthBoundsTestEnable {
 }
 impl<'a> Command<'a> for CmdSetDepthBoundsTestEnable {
     const ID: CommandId = CommandId::CmdSetDepthBoundsTestEnable;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let depth_bounds_test_enable = p.get::<vk::Bool32, 8>();
         Ok(Self {
             command_buffer,
             depth_bounds_test_enable,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<224> {
@@ -2981,22 +3277,26 @@ pub struct CmdSetStencilTestEnable {
 }
 impl<'a> Command<'a> for CmdSetStencilTestEnable {
     const ID: CommandId = CommandId::CmdSetStencilTestEnable;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let stencil_test_enable = p.get::<vk::Bool32, 8>();
         Ok(Self {
             command_buffer,
             stencil_test_enable,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<225> {
@@ -3020,11 +3320,12 @@ pub struct CmdSetStencilOp {
 }
 impl<'a> Command<'a> for CmdSetStencilOp {
     const ID: CommandId = CommandId::CmdSetStencilOp;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<28>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let face_mask = p.get::<vk::StencilFaceFlags, 8>();
         let fail_op = p.get::<vk::StencilOp, 12>();
         let pass_op = p.get::<vk::StencilOp, 16>();
@@ -3039,11 +3340,14 @@ impl<'a> Command<'a> for CmdSetStencilOp {
             compare_op,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<226> {
@@ -3059,22 +3363,26 @@ pub struct CmdSetRasterizerDiscardEnable {
 }
 impl<'a> Command<'a> for CmdSetRasterizerDiscardEnable {
     const ID: CommandId = CommandId::CmdSetRasterizerDiscardEnable;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let rasterizer_discard_enable = p.get::<vk::Bool32, 8>();
         Ok(Self {
             command_buffer,
             rasterizer_discard_enable,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<227> {
@@ -3090,22 +3398,26 @@ pub struct CmdSetDepthBiasEnable {
 }
 impl<'a> Command<'a> for CmdSetDepthBiasEnable {
     const ID: CommandId = CommandId::CmdSetDepthBiasEnable;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let depth_bias_enable = p.get::<vk::Bool32, 8>();
         Ok(Self {
             command_buffer,
             depth_bias_enable,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<228> {
@@ -3121,22 +3433,26 @@ pub struct CmdSetPrimitiveRestartEnable {
 }
 impl<'a> Command<'a> for CmdSetPrimitiveRestartEnable {
     const ID: CommandId = CommandId::CmdSetPrimitiveRestartEnable;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let primitive_restart_enable = p.get::<vk::Bool32, 8>();
         Ok(Self {
             command_buffer,
             primitive_restart_enable,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<229> {
@@ -3154,11 +3470,12 @@ pub struct CmdSetLineStipple {
 }
 impl<'a> Command<'a> for CmdSetLineStipple {
     const ID: CommandId = CommandId::CmdSetLineStipple;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let line_stipple_factor = p.get::<u32, 8>();
         let line_stipple_pattern = p.get::<u16, 12>();
         Ok(Self {
@@ -3167,11 +3484,14 @@ impl<'a> Command<'a> for CmdSetLineStipple {
             line_stipple_pattern,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<237> {
@@ -3195,11 +3515,12 @@ pub struct CmdPushDescriptorSet<'a> {
 }
 impl<'a> Command<'a> for CmdPushDescriptorSet<'a> {
     const ID: CommandId = CommandId::CmdPushDescriptorSet;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<36>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let pipeline_bind_point = p.get::<vk::PipelineBindPoint, 8>();
         let layout = d.required_object(p.get::<_, 12>())?;
         let set = p.get::<u32, 20>();
@@ -3216,11 +3537,14 @@ impl<'a> Command<'a> for CmdPushDescriptorSet<'a> {
             p_descriptor_writes,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<249> {
@@ -3242,11 +3566,12 @@ pub struct CmdBindIndexBuffer2 {
 }
 impl<'a> Command<'a> for CmdBindIndexBuffer2 {
     const ID: CommandId = CommandId::CmdBindIndexBuffer2;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<36>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let buffer = d.object(p.get::<_, 8>())?;
         let offset = p.get::<vk::DeviceSize, 16>();
         let size = p.get::<vk::DeviceSize, 24>();
@@ -3259,11 +3584,14 @@ impl<'a> Command<'a> for CmdBindIndexBuffer2 {
             index_type,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<279> {
@@ -3279,11 +3607,12 @@ pub struct CmdSetRenderingAttachmentLocations<'a> {
 }
 impl<'a> Command<'a> for CmdSetRenderingAttachmentLocations<'a> {
     const ID: CommandId = CommandId::CmdSetRenderingAttachmentLocations;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_location_info = d.required_pointer::<vk::RenderingAttachmentLocationInfo>(present)?;
         Ok(Self {
@@ -3291,11 +3620,14 @@ impl<'a> Command<'a> for CmdSetRenderingAttachmentLocations<'a> {
             p_location_info,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<287> {
@@ -3311,11 +3643,12 @@ pub struct CmdSetRenderingInputAttachmentIndices<'a> {
 }
 impl<'a> Command<'a> for CmdSetRenderingInputAttachmentIndices<'a> {
     const ID: CommandId = CommandId::CmdSetRenderingInputAttachmentIndices;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_input_attachment_index_info =
             d.required_pointer::<vk::RenderingInputAttachmentIndexInfo>(present)?;
@@ -3324,11 +3657,14 @@ impl<'a> Command<'a> for CmdSetRenderingInputAttachmentIndices<'a> {
             p_input_attachment_index_info,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<288> {
@@ -3344,11 +3680,12 @@ pub struct CmdBindDescriptorSets2<'a> {
 }
 impl<'a> Command<'a> for CmdBindDescriptorSets2<'a> {
     const ID: CommandId = CommandId::CmdBindDescriptorSets2;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_bind_descriptor_sets_info =
             d.required_pointer::<vk::BindDescriptorSetsInfo>(present)?;
@@ -3357,11 +3694,14 @@ impl<'a> Command<'a> for CmdBindDescriptorSets2<'a> {
             p_bind_descriptor_sets_info,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<289> {
@@ -3377,11 +3717,12 @@ pub struct CmdPushConstants2<'a> {
 }
 impl<'a> Command<'a> for CmdPushConstants2<'a> {
     const ID: CommandId = CommandId::CmdPushConstants2;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_push_constants_info = d.required_pointer::<vk::PushConstantsInfo>(present)?;
         Ok(Self {
@@ -3389,11 +3730,14 @@ impl<'a> Command<'a> for CmdPushConstants2<'a> {
             p_push_constants_info,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<290> {
@@ -3409,11 +3753,12 @@ pub struct CmdPushDescriptorSet2<'a> {
 }
 impl<'a> Command<'a> for CmdPushDescriptorSet2<'a> {
     const ID: CommandId = CommandId::CmdPushDescriptorSet2;
+    const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let command_buffer = d.required_object(p.get::<_, 0>())?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_push_descriptor_set_info =
             d.required_pointer::<vk::PushDescriptorSetInfo>(present)?;
@@ -3422,11 +3767,14 @@ impl<'a> Command<'a> for CmdPushDescriptorSet2<'a> {
             p_push_descriptor_set_info,
         })
     }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
         p.put::<u32, 0>(Self::ID.number());
         let () = ret;
         Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
     }
 }
 impl<'a> crate::table::Args<'a> for crate::table::Of<291> {
