@@ -204,7 +204,7 @@ fn a_lost_context_answers_everything_and_others_go_on() {
 fn objects_are_checked_for_existence_type_and_device() {
     let renderer = renderer();
     type Crime = fn(&Guest) -> Vec<u8>;
-    let crimes: [(&str, Crime); 7] = [
+    let crimes: [(&str, Crime); 9] = [
         ("VkBuffer 0x7777 does not exist", |guest| {
             let gpu = guest.gpu();
             bytes(&command::DestroyBuffer {
@@ -238,6 +238,55 @@ fn objects_are_checked_for_existence_type_and_device() {
                 device: Object::guest(second),
                 buffer: Object::guest(buffer),
             })
+        }),
+        // The decoder knows the command buffer of the last command, until something is removed.
+        ("VkCommandBuffer", |guest| {
+            let gpu = guest.gpu();
+            let (buffer, _) = guest.buffer(&gpu, SIZE);
+            let (commands, pool) = guest.fill(&gpu, buffer, 1);
+            let begin = bytes(&command::BeginCommandBuffer {
+                command_buffer: Object::guest(commands),
+                p_begin_info: &mut vk::CommandBufferBeginInfo::default(),
+            });
+            let free = bytes(&command::DestroyCommandPool {
+                device: Object::guest(gpu.device),
+                command_pool: Object::guest(pool),
+            });
+            let end = bytes(&command::EndCommandBuffer {
+                command_buffer: Object::guest(commands),
+            });
+            [begin, free, end].concat()
+        }),
+        // And its device only as long as no other was named.
+        ("VkBuffer", |guest| {
+            let gpu = guest.gpu();
+            let (buffer, _) = guest.buffer(&gpu, SIZE);
+            let (commands, _) = guest.fill(&gpu, buffer, 1);
+            let second = guest.device(gpu.physical);
+            let mut other = vk::Buffer(guest.id());
+            let fill = |buffer| {
+                bytes(&command::CmdFillBuffer {
+                    command_buffer: Object::guest(commands),
+                    dst_buffer: Object::guest(buffer),
+                    dst_offset: 0,
+                    size: 4,
+                    data: 0,
+                })
+            };
+            let begin = bytes(&command::BeginCommandBuffer {
+                command_buffer: Object::guest(commands),
+                p_begin_info: &mut vk::CommandBufferBeginInfo::default(),
+            });
+            let create = bytes(&command::CreateBuffer {
+                device: Object::guest(second),
+                p_create_info: &mut vk::BufferCreateInfo {
+                    size: 64,
+                    usage: vk::BufferUsageFlags::TRANSFER_DST,
+                    ..Default::default()
+                },
+                p_buffer: &mut other,
+            });
+            [begin, fill(buffer), create, fill(buffer), fill(other.0)].concat()
         }),
         ("VkDevice", |guest| {
             guest.gpu();
