@@ -7,7 +7,11 @@
     reason = "helpers of tests fail as tests do"
 )]
 
-use hesper_venus_protocol::runtime::{Arena, Command, Decoder, Fatal, HandleMap, Reason, Resolved};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use hesper_venus_protocol::runtime::{
+    Arena, Command, Decoder, Fatal, Front, HandleMap, Reason, Resolved, Slot,
+};
 use hesper_venus_protocol::vk::{HandleType, StructureType};
 use hesper_venus_protocol::{CommandId, command, trace};
 
@@ -117,6 +121,37 @@ fn an_object_must_exist_and_be_of_the_type() {
     assert_eq!(draw(0).reason, Reason::NullHandle(ty));
     assert_eq!(draw(9).offset, 32);
     assert_eq!(draw(9).command, CommandId::CmdDraw.number());
+}
+
+#[test]
+fn an_object_that_another_thread_removes_is_gone_for_the_next_command() {
+    struct Table([Slot; 8], AtomicU64);
+    impl HandleMap for Table {
+        fn resolve(&self, _: HandleType, _: u64) -> Resolved {
+            Resolved::UNKNOWN
+        }
+        fn front(&self) -> Front<'_> {
+            Front::new(&self.0, &self.1)
+        }
+    }
+    let table = Table(Default::default(), AtomicU64::new(0));
+    let object = Resolved {
+        handle: 0x1002,
+        owner: 1,
+    };
+    table.0[2].put(2, HandleType::CommandBuffer as u32, object);
+    let mut stream = wire![106u32, 0u32, 2u64, 3u32, 1u32, 0u32, 0u32].repeat(3);
+    let arena = Arena::default();
+    let mut decoder = Decoder::new(&mut stream, &arena, &table);
+    let mut draw = || {
+        decoder.header().unwrap();
+        command::CmdDraw::decode(&mut decoder).map(|draw| draw.command_buffer.handle.0)
+    };
+    assert_eq!((draw(), draw()), (Ok(0x1002), Ok(0x1002)));
+    table.1.fetch_add(1, Ordering::Release);
+    table.0[2].clear();
+    let ty = HandleType::CommandBuffer;
+    assert_eq!(draw().unwrap_err().reason, Reason::Handle { ty, id: 2 });
 }
 
 #[test]
