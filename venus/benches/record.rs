@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo bench -p hesper-venus --bench record                       # nanoseconds
-//! valgrind --tool=callgrind target/release/deps/record-… draw      # instructions, by function
+//! tests/bench-vtest --instructions                                 # instructions, by function, with callgrind
 //! ```
 //!
 //! Each case is a stream that is submitted many times; the time is that of the context's thread from the first
@@ -28,7 +28,7 @@ use hesper_venus_protocol::{command, vk};
 
 /// Operations in one submit.
 const BATCH: usize = 1000;
-/// Submits that are measured.
+/// Submits that are measured, unless `--rounds=N` says otherwise.
 const ROUNDS: usize = 200;
 
 /// Makes what a case needs and gives the stream of one operation.
@@ -41,14 +41,15 @@ fn main() {
         .skip(1)
         .filter(|name| !name.starts_with("--"))
         .collect();
+    let rounds = std::env::args().find_map(|option| option.strip_prefix("--rounds=")?.parse().ok());
     for (name, case) in CASES {
         if wanted.is_empty() || wanted.iter().any(|wanted| wanted == name) {
-            println!("{name} {:.1} ns", measure(case));
+            println!("{name} {:.1} ns", measure(case, rounds.unwrap_or(ROUNDS)));
         }
     }
 }
 
-fn measure(case: Case) -> f64 {
+fn measure(case: Case, rounds: usize) -> f64 {
     let options = RendererOptions {
         driver: null_driver(),
         ..Default::default()
@@ -60,11 +61,11 @@ fn measure(case: Case) -> f64 {
     guest.context.submit(stream.clone());
     guest.wait_fence(0);
     let begin = Instant::now();
-    for _ in 0..ROUNDS {
+    for _ in 0..rounds {
         guest.context.submit(stream.clone());
     }
     guest.wait_fence(0);
-    begin.elapsed().as_nanos() as f64 / (BATCH * ROUNDS) as f64
+    begin.elapsed().as_nanos() as f64 / (BATCH * rounds) as f64
 }
 
 /// Push constants, bind one set, draw.

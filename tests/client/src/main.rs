@@ -3,12 +3,14 @@
 //! ```text
 //! hesper-test-client list                       names of all cases and benchmarks
 //! hesper-test-client [--gpu N] run NAME…|all    one line a case: ok NAME DETAILS | FAIL NAME REASON | skip NAME REASON
-//! hesper-test-client [--gpu N] bench NAME…|all  one line a benchmark: bench NAME µs cpu µs
+//! hesper-test-client [--gpu N] [--server PID] bench NAME…|all  one line a benchmark: bench NAME µs cpu µs server µs
+//! hesper-test-client [--gpu N] [--server PID] footprint         KiB that a device costs this process, and what the server has
 //! ```
 //!
 //! The lines of `run` hold nothing that depends on time, place or machine: over the same driver they must be
-//! equal natively and through Hesper, and `diff` of both outputs is the comparison. A benchmark's two numbers
-//! are microseconds an operation: elapsed, and of CPU time in this process.
+//! equal natively and through Hesper, and `diff` of both outputs is the comparison. A benchmark's numbers
+//! are microseconds an operation: elapsed, of CPU time in this process, and of CPU time in process PID and all that
+//! descend from it.
 //!
 //! Exit status: 0, or 1 when a case failed, or 2 for a wrong command line. A case that does not end is given
 //! up after a time; then the program ends at once with status 1.
@@ -39,8 +41,8 @@ use outcome::Stop;
 /// How long one case or benchmark may take. An emulated guest is slow.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-const USAGE: &str =
-    "usage: hesper-test-client list | [--gpu N] run NAME…|all | [--gpu N] bench NAME…|all";
+const USAGE: &str = "usage: hesper-test-client list | [--gpu N] run NAME…|all | [--gpu N] [--server PID] bench NAME…|all | \
+     [--gpu N] [--server PID] footprint";
 
 fn main() -> ExitCode {
     let mut arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -50,6 +52,13 @@ fn main() -> ExitCode {
             return usage("--gpu wants the number of a physical device");
         };
         index = number;
+        arguments.drain(..2);
+    }
+    if arguments.first().is_some_and(|first| first == "--server") {
+        let Some(Ok(id)) = arguments.get(1).map(|id| id.parse()) else {
+            return usage("--server wants the id of a process");
+        };
+        bench::server::set(id);
         arguments.drain(..2);
     }
     let Some((verb, names)) = arguments.split_first() else {
@@ -75,6 +84,7 @@ fn main() -> ExitCode {
             |bench| bench.name,
             |chosen| measure(index, chosen),
         ),
+        "footprint" => bench::server::footprint(index),
         bench::START_UP_CHILD => bench::start_up_child(index),
         other => usage(&format!("'{other}' is not a command")),
     }
@@ -198,8 +208,8 @@ fn measure(index: usize, benches: &[&bench::Bench]) -> ExitCode {
         |gpu, bench| {
             let took = (bench.run)(gpu)?;
             Ok(format!(
-                "bench {} {:.4} cpu {:.4}",
-                bench.name, took.elapsed, took.cpu
+                "bench {} {:.4} cpu {:.4} server {:.4}",
+                bench.name, took.elapsed, took.cpu, took.server
             ))
         },
     )

@@ -1,7 +1,8 @@
 //! The benchmarks: what one operation costs a client, in microseconds of time and of its own CPU.
 //!
 //! They are meant for interleaved comparisons (native, Hesper, another renderer; then again): one run's
-//! numbers depend on the machine and what else it does. Each is the median of several rounds.
+//! numbers depend on the machine and what else it does. Each is the median of several rounds. `tests/bench-vtest`
+//! is that comparison.
 
 use std::process::{Command, ExitCode};
 use std::time::Instant;
@@ -14,6 +15,7 @@ use crate::outcome::{Stop, fail};
 mod memory;
 mod objects;
 mod recording;
+pub(crate) mod server;
 mod sync;
 
 /// One benchmark.
@@ -31,6 +33,20 @@ pub(crate) struct Took {
     pub(crate) elapsed: f64,
     /// Of CPU time in this process.
     pub(crate) cpu: f64,
+    /// Of CPU time in the server, with pauses that are not counted as elapsed; 0 where no server was named.
+    pub(crate) server: f64,
+}
+
+impl Took {
+    /// An operation's share, where this is what `count` of them took.
+    fn each(self, count: u32) -> Self {
+        let count = f64::from(count);
+        Self {
+            elapsed: self.elapsed / count,
+            cpu: self.cpu / count,
+            server: self.server / count,
+        }
+    }
 }
 
 const fn bench(name: &'static str, run: fn(&Gpu<'_>) -> Result<Took, Stop>) -> Bench {
@@ -105,25 +121,24 @@ fn rounds(
     mut round: impl FnMut(&mut Watch) -> Result<(), Stop>,
 ) -> Result<Took, Stop> {
     let mut all = Vec::new();
+    let server = server::processes();
     for index in 0..8 {
         let mut watch = Watch {
             total: Took {
                 elapsed: 0.0,
                 cpu: 0.0,
+                server: 0.0,
             },
         };
+        let begin = server::cpu(&server);
         round(&mut watch)?;
+        watch.total.server = server::cpu(&server) - begin;
         if index > 0 {
             all.push(watch.total);
         }
     }
     all.sort_by(|one, other| one.elapsed.total_cmp(&other.elapsed));
-    let Took { elapsed, cpu } = all[all.len() / 2];
-    let each = f64::from(operations);
-    Ok(Took {
-        elapsed: elapsed / each,
-        cpu: cpu / each,
-    })
+    Ok(all[all.len() / 2].each(operations))
 }
 
 /// As [`rounds`]; `operation` is one operation, and all of it counts, until the driver has carried the last one
@@ -160,7 +175,13 @@ fn start_up(_: &Gpu<'_>) -> Result<Took, Stop> {
         let [elapsed, cpu] = numbers[..] else {
             return Err(fail(&format!("the child said '{}'", text.trim())));
         };
-        all.push(Took { elapsed, cpu });
+        // The processes that serve a child come and go with it: only the server itself could tell.
+        let server = f64::NAN;
+        all.push(Took {
+            elapsed,
+            cpu,
+            server,
+        });
     }
     all.sort_by(|one, other| one.elapsed.total_cmp(&other.elapsed));
     Ok(all[all.len() / 2])

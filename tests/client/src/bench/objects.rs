@@ -94,10 +94,7 @@ pub(super) fn descriptor_alloc_update(gpu: &Gpu<'_>) -> Result<Took, Stop> {
         // SAFETY: no set of the pool is in use.
         Ok(unsafe { gpu.reset_descriptor_pool(pool, Default::default()) }?)
     })?;
-    Ok(Took {
-        elapsed: took.elapsed / 200.0,
-        cpu: took.cpu / 200.0,
-    })
+    Ok(took.each(200))
 }
 
 pub(super) fn descriptor_update(gpu: &Gpu<'_>) -> Result<Took, Stop> {

@@ -192,8 +192,5 @@ pub(super) fn dispatch(gpu: &Gpu<'_>) -> Result<Took, Stop> {
         })?;
         finish(gpu, &commands, fence)
     })?;
-    Ok(Took {
-        elapsed: took.elapsed / 512.0,
-        cpu: took.cpu / 512.0,
-    })
+    Ok(took.each(512))
 }

@@ -1,0 +1,220 @@
+//! Instances and devices, and the next layer of each.
+
+use std::collections::HashMap;
+use std::ffi::{CStr, c_char};
+use std::sync::{Arc, LazyLock, PoisonError, RwLock};
+
+use ash::vk::{self, Handle};
+
+use crate::loader::{DeviceLink, Find, InstanceLink, take_link};
+use crate::memory::{self, Memories};
+use crate::{Function, MODE};
+
+/// An instance of the next layer.
+#[derive(Clone, Copy)]
+pub(crate) struct NextInstance {
+    pub(crate) handle: vk::Instance,
+    find: Find<vk::Instance>,
+}
+
+/// A device of the next layer.
+pub(crate) struct NextDevice {
+    handle: vk::Device,
+    find: Find<vk::Device>,
+    /// What was exported.
+    pub(crate) memories: Memories,
+}
+
+type Map<T> = LazyLock<RwLock<HashMap<usize, T>>>;
+static INSTANCES: Map<NextInstance> = LazyLock::new(RwLock::default);
+static DEVICES: Map<Arc<NextDevice>> = LazyLock::new(RwLock::default);
+
+/// What all dispatchable handles of one instance, or of one device, begin with.
+///
+/// # Safety
+/// The handle is valid, and came from the loader.
+unsafe fn key(handle: impl Handle) -> usize {
+    // SAFETY: the caller's promise.
+    unsafe { *(handle.as_raw() as *const usize) }
+}
+
+fn get<T: Clone>(map: &Map<T>, key: usize) -> Option<T> {
+    let map = map.read().unwrap_or_else(PoisonError::into_inner);
+    map.get(&key).cloned()
+}
+
+fn put<T>(map: &Map<T>, key: usize, value: T) {
+    let mut map = map.write().unwrap_or_else(PoisonError::into_inner);
+    map.insert(key, value);
+}
+
+fn take<T>(map: &Map<T>, key: usize) -> Option<T> {
+    let mut map = map.write().unwrap_or_else(PoisonError::into_inner);
+    map.remove(&key)
+}
+
+/// The next layer of an instance or of one of its physical devices.
+///
+/// # Safety
+/// The handle is valid.
+pub(crate) unsafe fn of_instance(handle: impl Handle) -> Option<NextInstance> {
+    // SAFETY: the caller's promise.
+    get(&INSTANCES, unsafe { key(handle) })
+}
+
+/// The next layer of a device.
+///
+/// # Safety
+/// The handle is valid.
+pub(crate) unsafe fn of_device(device: vk::Device) -> Option<Arc<NextDevice>> {
+    // SAFETY: the caller's promise.
+    get(&DEVICES, unsafe { key(device) })
+}
+
+impl NextInstance {
+    /// The next layer's function of this name.
+    ///
+    /// # Safety
+    /// `name` ends with NUL.
+    pub(crate) unsafe fn function(&self, name: *const c_char) -> Option<Function> {
+        // SAFETY: the handle is alive as long as it is in the map.
+        unsafe { (self.find)(self.handle, name) }
+    }
+
+    /// The same, as the type that the name has.
+    ///
+    /// # Safety
+    /// F is the type of the function `name`.
+    pub(crate) unsafe fn typed<F>(&self, name: &CStr) -> Option<F> {
+        // SAFETY: the caller's promise; both are function pointers.
+        unsafe {
+            self.function(name.as_ptr())
+                .map(|f| std::mem::transmute_copy(&f))
+        }
+    }
+}
+
+impl NextDevice {
+    /// The next layer's function of this name.
+    ///
+    /// # Safety
+    /// `name` ends with NUL.
+    pub(crate) unsafe fn function(&self, name: *const c_char) -> Option<Function> {
+        // SAFETY: the handle is alive as long as it is in the map.
+        unsafe { (self.find)(self.handle, name) }
+    }
+
+    /// The same, as the type that the name has.
+    ///
+    /// # Safety
+    /// F is the type of the function `name`.
+    pub(crate) unsafe fn typed<F>(&self, name: &CStr) -> Option<F> {
+        // SAFETY: the caller's promise; both are function pointers.
+        unsafe {
+            self.function(name.as_ptr())
+                .map(|f| std::mem::transmute_copy(&f))
+        }
+    }
+}
+
+pub(crate) unsafe extern "system" fn create_instance(
+    info: *const vk::InstanceCreateInfo<'_>,
+    allocator: *const vk::AllocationCallbacks<'_>,
+    out: *mut vk::Instance,
+) -> vk::Result {
+    // SAFETY: the caller is the loader, or a layer before this one; all of Vulkan's rules hold.
+    unsafe {
+        let Some(link) = take_link::<InstanceLink>((*info).p_next) else {
+            return vk::Result::ERROR_INITIALIZATION_FAILED;
+        };
+        let create = (link.find)(vk::Instance::null(), c"vkCreateInstance".as_ptr());
+        let Some(create) = create else {
+            return vk::Result::ERROR_INITIALIZATION_FAILED;
+        };
+        let create = std::mem::transmute::<Function, vk::PFN_vkCreateInstance>(create);
+        let result = create(info, allocator, out);
+        if result == vk::Result::SUCCESS {
+            let next = NextInstance {
+                handle: *out,
+                find: link.find,
+            };
+            put(&INSTANCES, key(*out), next);
+        }
+        result
+    }
+}
+
+pub(crate) unsafe extern "system" fn destroy_instance(
+    instance: vk::Instance,
+    allocator: *const vk::AllocationCallbacks<'_>,
+) {
+    if instance == vk::Instance::null() {
+        return;
+    }
+    // SAFETY: the caller's promise.
+    unsafe {
+        let Some(next) = take(&INSTANCES, key(instance)) else {
+            return;
+        };
+        if let Some(destroy) = next.typed::<vk::PFN_vkDestroyInstance>(c"vkDestroyInstance") {
+            destroy(instance, allocator);
+        }
+    }
+}
+
+pub(crate) unsafe extern "system" fn create_device(
+    physical: vk::PhysicalDevice,
+    info: *const vk::DeviceCreateInfo<'_>,
+    allocator: *const vk::AllocationCallbacks<'_>,
+    out: *mut vk::Device,
+) -> vk::Result {
+    // SAFETY: as for instances; the link is the first thing done, since the loader counts on it.
+    unsafe {
+        let link = take_link::<DeviceLink>((*info).p_next);
+        let (Some(link), Some(next)) = (link, of_instance(physical)) else {
+            return vk::Result::ERROR_INITIALIZATION_FAILED;
+        };
+        let create = (link.find_instance)(next.handle, c"vkCreateDevice".as_ptr());
+        let Some(create) = create else {
+            return vk::Result::ERROR_INITIALIZATION_FAILED;
+        };
+        let create = std::mem::transmute::<Function, vk::PFN_vkCreateDevice>(create);
+        let mut info = *info;
+        let names = if MODE.memfd {
+            memory::device_extensions(next, physical, &info)
+        } else {
+            Vec::new()
+        };
+        if MODE.memfd {
+            info = info.enabled_extension_names(&names);
+        }
+        let result = create(physical, &raw const info, allocator, out);
+        if result == vk::Result::SUCCESS {
+            let device = NextDevice {
+                handle: *out,
+                find: link.find,
+                memories: Memories::new(next, physical),
+            };
+            put(&DEVICES, key(*out), Arc::new(device));
+        }
+        result
+    }
+}
+
+pub(crate) unsafe extern "system" fn destroy_device(
+    device: vk::Device,
+    allocator: *const vk::AllocationCallbacks<'_>,
+) {
+    if device == vk::Device::null() {
+        return;
+    }
+    // SAFETY: the caller's promise.
+    unsafe {
+        let Some(next) = take(&DEVICES, key(device)) else {
+            return;
+        };
+        if let Some(destroy) = next.typed::<vk::PFN_vkDestroyDevice>(c"vkDestroyDevice") {
+            destroy(device, allocator);
+        }
+    }
+}
