@@ -1,9 +1,12 @@
 //! Hesper's own process.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::picture::Picture;
 use super::process::{Process, in_environment};
@@ -28,10 +31,12 @@ impl Hesper {
         command
             .env_remove("WAYLAND_DISPLAY")
             .env_remove("DISPLAY")
-            .env("RUST_BACKTRACE", "1");
+            .env("RUST_BACKTRACE", "1")
+            .env("RUST_LOG", "info,hesper_display=debug");
         if let Some(screen) = screen {
             command.env("DISPLAY", screen.display());
         }
+        as_in_a_session(&mut command);
         let child = command
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
@@ -106,4 +111,18 @@ impl Hesper {
         }
         panic!("scanout {scanout} still shows something: {answer}");
     }
+}
+
+/// Lets the child begin with the limit on descriptors that login sessions usually have, however this machine is set up.
+fn as_in_a_session(command: &mut Command) {
+    let limit = || {
+        let limit = getrlimit(Resource::Nofile);
+        let usual = Rlimit {
+            current: Some(1024),
+            ..limit
+        };
+        setrlimit(Resource::Nofile, usual).map_err(io::Error::from)
+    };
+    // SAFETY: between fork and exec only two system calls are made, which need no memory and no lock.
+    unsafe { command.pre_exec(limit) };
 }
