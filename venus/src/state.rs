@@ -247,7 +247,8 @@ impl ContextState {
             None => self.memory_blob(&request),
         };
         if let Err(error) = &result {
-            log::warn!("context {}, resource {resource}: {error}", self.id);
+            // The front end warns, and limits how often a guest can make it do so.
+            log::debug!("context {}, resource {resource}: {error}", self.id);
         }
         self.events.blob_created(resource, result);
     }
