@@ -4,6 +4,7 @@
 //! hesper-test-client list                       names of all cases and benchmarks
 //! hesper-test-client [--gpu N] run NAME…|all    one line a case: ok NAME DETAILS | FAIL NAME REASON | skip NAME REASON
 //! hesper-test-client [--gpu N] bench NAME…|all  one line a benchmark: bench NAME µs cpu µs
+//! hesper-test-client [--gpu N] spin SECONDS     keeps the GPU busy with one long submission: spinning, then done
 //! ```
 //!
 //! The lines of `run` hold nothing that depends on time, place or machine: over the same driver they must be
@@ -32,6 +33,7 @@ mod gpu;
 mod outcome;
 mod resources;
 mod shaders;
+mod spin;
 
 use gpu::{Gpu, Host};
 use outcome::Stop;
@@ -39,8 +41,8 @@ use outcome::Stop;
 /// How long one case or benchmark may take. An emulated guest is slow.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-const USAGE: &str =
-    "usage: hesper-test-client list | [--gpu N] run NAME…|all | [--gpu N] bench NAME…|all";
+const USAGE: &str = "usage: hesper-test-client list | [--gpu N] run NAME…|all | [--gpu N] bench NAME…|all | \
+                     [--gpu N] spin SECONDS";
 
 fn main() -> ExitCode {
     let mut arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -75,6 +77,10 @@ fn main() -> ExitCode {
             |bench| bench.name,
             |chosen| measure(index, chosen),
         ),
+        "spin" => match names.first().map(|seconds| seconds.parse()) {
+            Some(Ok(seconds)) => spin(index, seconds),
+            _ => usage("spin wants a number of seconds"),
+        },
         bench::START_UP_CHILD => bench::start_up_child(index),
         other => usage(&format!("'{other}' is not a command")),
     }
@@ -203,4 +209,24 @@ fn measure(index: usize, benches: &[&bench::Bench]) -> ExitCode {
             ))
         },
     )
+}
+
+fn spin(index: usize, seconds: u32) -> ExitCode {
+    let host = match Host::new(index) {
+        Ok(host) => host,
+        Err(problem) => {
+            say(&format!("FAIL instance {problem}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    match on_device(&host, |gpu| spin::spin(gpu, seconds)) {
+        Ok(()) => {
+            say("done");
+            ExitCode::SUCCESS
+        }
+        Err(stop) => {
+            say(&format!("FAIL spin {stop:?}"));
+            ExitCode::FAILURE
+        }
+    }
 }
