@@ -53,8 +53,8 @@ const REQUESTS_END: u64 = RAM + (112 << 20);
 /// Free for the tests: pixels.
 pub const PIXELS: u64 = REQUESTS_END;
 
-/// A posted command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// A posted command; later ones are greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(u64);
 
 /// What the device wrote.

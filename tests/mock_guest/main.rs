@@ -50,7 +50,7 @@ impl Served {
     fn start_with(arguments: &[&str], screen: Option<&XServer>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let hesper = Hesper::start(folder.path(), arguments, screen);
-        let idle = hesper.process.usage();
+        let idle = hesper.idle_usage();
         Self {
             hesper,
             idle,

@@ -61,6 +61,9 @@ struct Queue {
     wanted: u64,
     /// Open fences, with what they wait for.
     fences: Vec<(Ticket, u64)>,
+    /// All its fences, and the last one that was answered.
+    issued: HashSet<Ticket>,
+    answered: Option<Ticket>,
 }
 
 struct Context {
@@ -106,6 +109,8 @@ impl Context {
                 value: 0,
                 wanted: 0,
                 fences: Vec::new(),
+                issued: HashSet::new(),
+                answered: None,
             });
         }
         Self { guest, queues }
@@ -155,6 +160,7 @@ impl World {
                 let context = &mut self.contexts[queue / QUEUES];
                 let queue = &mut context.queues[queue % QUEUES];
                 let fence = context.guest.fence(queue.ring);
+                queue.issued.insert(fence);
                 if queue.wanted <= queue.value {
                     self.free.insert(fence);
                 } else {
@@ -197,8 +203,12 @@ impl World {
 
     /// No fence was answered that has to wait, and those of a queue came in order.
     fn check(&mut self, answered: &[Ticket]) {
-        for context in &self.contexts {
-            for queue in &context.queues {
+        for context in &mut self.contexts {
+            for queue in &mut context.queues {
+                for ticket in answered.iter().filter(|one| queue.issued.contains(one)) {
+                    assert!(queue.answered < Some(*ticket), "{ticket:?} out of order");
+                    queue.answered = Some(*ticket);
+                }
                 for (ticket, value) in &queue.fences {
                     assert!(
                         !answered.contains(ticket),

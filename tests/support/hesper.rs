@@ -5,11 +5,12 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::picture::Picture;
-use super::process::{Process, in_environment};
+use super::process::{PATIENCE, Process, Usage, in_environment};
 use super::xserver::XServer;
 
 /// A running Hesper.
@@ -49,6 +50,28 @@ impl Hesper {
             process,
             folder: folder.to_owned(),
             shots: std::cell::Cell::new(0),
+        }
+    }
+
+    /// What the process holds while it waits for a VM: asked for before the first one.
+    pub fn idle_usage(&self) -> Usage {
+        // The sockets are there before the last threads are.
+        let serves = || {
+            self.process
+                .threads()
+                .iter()
+                .any(|name| name == "vhost-user")
+        };
+        let until = Instant::now() + PATIENCE;
+        let mut last = None;
+        loop {
+            let now = self.process.usage();
+            if serves() && last == Some(now) {
+                return now;
+            }
+            assert!(Instant::now() < until, "{}", self.process.errors());
+            last = Some(now);
+            std::thread::sleep(Duration::from_millis(30));
         }
     }
 
@@ -93,7 +116,7 @@ impl Hesper {
             if self.screenshot(scanout).equals(expected) {
                 return;
             }
-            std::thread::sleep(std::time::Duration::from_millis(100));
+            std::thread::sleep(Duration::from_millis(100));
         }
         self.screenshot(scanout).assert_equals(expected, tolerance);
     }
@@ -107,7 +130,7 @@ impl Hesper {
             if answer.contains("shows nothing") {
                 return;
             }
-            std::thread::sleep(std::time::Duration::from_millis(100));
+            std::thread::sleep(Duration::from_millis(100));
         }
         panic!("scanout {scanout} still shows something: {answer}");
     }

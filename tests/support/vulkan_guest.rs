@@ -151,6 +151,11 @@ impl VulkanGuest {
         self.wait_ready();
     }
 
+    /// Seconds of processor time that QEMU has used.
+    pub fn qemu_cpu(&self) -> f64 {
+        self.process.cpu_of_child("qemu")
+    }
+
     /// Kills QEMU, as a crash does.
     pub fn kill(mut self) {
         self.process.kill();
