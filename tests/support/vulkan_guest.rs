@@ -40,7 +40,8 @@ impl VulkanGuest {
         let mut command = Command::new(environment("guest"));
         command
             .args(["--suite", suite, "--root", "mesa", "--reboot"])
-            .args(["--timeout", "900", "--socket"])
+            // A guest that hangs is noticed by its silence; this ends one that is forgotten.
+            .args(["--timeout", "3600", "--socket"])
             .arg(socket)
             .arg("--qmp")
             .arg(&qmp)
