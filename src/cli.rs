@@ -133,6 +133,11 @@ pub(crate) struct ServeOptions {
     #[arg(long, value_name = "SIZE", default_value = "8G")]
     pub(crate) hostmem: HostMemory,
 
+    /// Bytes to which the guest must align the GPU's memory that it maps: a power of two from 4096 to 65536. Default: this
+    /// host's page size. More than 4096 wants Linux 7.2 and Mesa 26.2.4 in the guest, or guest pages of that size.
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) blob_alignment: Option<BlobAlignment>,
+
     /// How swapchains of the guest's programs work: software (Mesa 25.2 or newer), dmabuf (older ones too), or auto.
     #[arg(long, value_name = "POLICY", default_value_t)]
     pub(crate) wsi: WsiPolicy,
@@ -225,6 +230,22 @@ impl FromStr for HostMemory {
             })
             .map(Self)
             .ok_or_else(|| "0, or a power of two from 1M to 64T is allowed".to_owned())
+    }
+}
+
+/// Alignment in bytes of blobs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BlobAlignment(pub(crate) u32);
+
+impl FromStr for BlobAlignment {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.parse()
+            .ok()
+            .filter(|bytes: &u32| bytes.is_power_of_two() && (4096..=65536).contains(bytes))
+            .map(Self)
+            .ok_or_else(|| "a power of two from 4096 to 65536 is allowed".to_owned())
     }
 }
 
@@ -402,6 +423,12 @@ mod tests {
             ("--fd=1", "1", "from 3 to"),
             ("--socket-path=s --hostmem=3G", "3G", "power of two"),
             ("--socket-path=s --hostmem=1K", "1K", "from 1M to 64T"),
+            (
+                "--socket-path=s --blob-alignment=12288",
+                "12288",
+                "power of two",
+            ),
+            ("--socket-path=s --blob-alignment=2048", "2048", "from 4096"),
             ("--socket-path=s --wsi=dri", "dri", "software or dmabuf"),
             (
                 "--socket-path=s --hostmem=99999999999999999999G",

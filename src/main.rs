@@ -10,6 +10,7 @@
 //! | [`vtest`] | the Venus renderer without a VM: `hesper vtest` |
 //! | [`gpus`], [`doctor`] | what the host has, and what of it works |
 //! | [`counters`] | the renderer's counters on SIGUSR1 |
+//! | [`limits`] | what the system lets this process have |
 //! | [`socket`] | private unix sockets |
 
 mod cli;
@@ -17,6 +18,7 @@ mod control;
 mod counters;
 mod doctor;
 mod gpus;
+mod limits;
 mod run;
 mod screen;
 mod socket;
@@ -65,10 +67,12 @@ fn main() -> ExitCode {
         Command::Doctor => examine(),
         Command::Vtest(options) => {
             log_to_stderr("info");
+            limits::raise_descriptor_limit();
             serve_vtest(options)
         }
         Command::Serve(options) => {
             log_to_stderr("info");
+            limits::raise_descriptor_limit();
             run::serve(&options).map_err(|error| error.to_string())
         }
     };

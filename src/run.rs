@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 
 use hesper_display::{Display, DisplayError, DisplayEvent, DisplayHandle, DisplayOptions};
+use hesper_venus::memory::page_size;
 use hesper_venus::{GpuSelection, RendererOptions};
 use hesper_vhost::device::{Device, DeviceOptions};
 use hesper_vhost::renderer::Renderer;
@@ -125,6 +126,7 @@ fn renderer(options: &ServeOptions) -> Option<Arc<VenusRenderer>> {
     match hesper_venus::Renderer::new(RendererOptions {
         gpu,
         wsi: options.wsi,
+        blob_alignment: blob_alignment(options).into(),
         ..RendererOptions::default()
     }) {
         Ok(renderer) => {
@@ -137,6 +139,15 @@ fn renderer(options: &ServeOptions) -> Option<Arc<VenusRenderer>> {
             None
         }
     }
+}
+
+/// Alignment of blobs: what the host can map is whole pages of its own.
+fn blob_alignment(options: &ServeOptions) -> u32 {
+    // A page is far below 4 GiB.
+    let page = page_size() as u32;
+    options
+        .blob_alignment
+        .map_or(page, |alignment| alignment.0.max(page))
 }
 
 /// The vhost-user socket that the options name.
@@ -228,6 +239,7 @@ struct State {
     renderer: Option<Arc<dyn Renderer>>,
     /// Size in bytes of the window through which the guest maps blobs; 0 without a renderer.
     host_visible_size: u64,
+    blob_alignment: u32,
     stop: ShutdownHandle,
     inner: Mutex<Inner>,
 }
@@ -259,6 +271,7 @@ impl State {
             mode: options.display,
             renderer,
             host_visible_size,
+            blob_alignment: blob_alignment(options),
             stop,
             inner: Mutex::new(inner),
         }
@@ -300,7 +313,7 @@ impl State {
         let options = DeviceOptions {
             monitors: inner.monitors.clone(),
             host_visible_size,
-            blob_alignment: 4096,
+            blob_alignment: self.blob_alignment,
         };
         let device = Arc::new(Device::new(
             options,

@@ -161,8 +161,8 @@ impl ContextEvents for Events {
             .blob_created(self.context, resource, result);
     }
 
-    fn lost(&self, reason: &str) {
-        log::error!("context {} is lost: {reason}", self.context);
+    fn lost(&self, _reason: &str) {
+        // The renderer has logged it, with the context's name; the guest learns of it from its rings.
     }
 }
 

@@ -17,7 +17,7 @@
 //! | [`client`] | what each command does |
 //! | [`sync`] | synchronisation objects, fences and waits of a client |
 //! | [`backend`] | what is asked of a renderer, so that tests can have a false one |
-//! | [`platform`] | descriptors that become readable; the limit on descriptors |
+//! | [`platform`] | descriptors that become readable |
 //!
 //! The hard thing is that the protocol has no way to refuse: a client reads a reply that must come. Where the
 //! client has a way to cope (memory that cannot be mapped) it gets what leads it there; else it is ended.
@@ -82,7 +82,6 @@ pub(crate) fn run(path: &Path, backend: Arc<dyn Backend>) -> Result<(), VtestErr
         let stop = stop.try_clone().map_err(system("copy a descriptor"))?;
         signal_hook::low_level::pipe::register(signal, stop).map_err(system("handle signals"))?;
     }
-    platform::raise_descriptor_limit();
     let listener = crate::socket::bind_private(path).map_err(|source| VtestError::Socket {
         path: path.to_owned(),
         source,

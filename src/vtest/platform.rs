@@ -3,8 +3,6 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-
 /// A descriptor that a client waits on until we make it readable.
 pub(crate) struct Latch {
     ours: OwnedFd,
@@ -64,26 +62,3 @@ impl Latch {
         }
     }
 }
-
-/// Lets this process have as many descriptors as it may: every mappable memory object of a client is one.
-pub(crate) fn raise_descriptor_limit() {
-    let limit = getrlimit(Resource::Nofile);
-    // Where there is no upper limit the system has one of its own that is not told: ask for plenty.
-    let wanted = limit.maximum.unwrap_or(PLENTY).min(PLENTY);
-    if limit.current.is_none_or(|current| current >= wanted) {
-        return;
-    }
-    let raised = Rlimit {
-        current: Some(wanted),
-        maximum: limit.maximum,
-    };
-    if let Err(error) = setrlimit(Resource::Nofile, raised) {
-        log::warn!(
-            "the limit on descriptors stays at {:?}: {error}; raise it with ulimit -n if clients run out of memory objects",
-            limit.current
-        );
-    }
-}
-
-/// Descriptors that no set of clients will exceed.
-const PLENTY: u64 = 1 << 20;

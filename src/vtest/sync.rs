@@ -315,7 +315,7 @@ mod tests {
 
     #[test]
     fn waits_and_fences_have_an_upper_limit_and_names_do_not_come_twice() {
-        super::super::platform::raise_descriptor_limit();
+        crate::limits::raise_descriptor_limit();
         let mut syncs = Syncs::new().unwrap();
         syncs.next_sync = u32::MAX;
         let [last, first] = [syncs.create(0).unwrap(), syncs.create(0).unwrap()];

@@ -1,12 +1,16 @@
 //! Hesper's own process.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::picture::Picture;
-use super::process::{Process, in_environment};
+use super::process::{PATIENCE, Process, Usage, in_environment};
 use super::xserver::XServer;
 
 /// A running Hesper.
@@ -28,10 +32,12 @@ impl Hesper {
         command
             .env_remove("WAYLAND_DISPLAY")
             .env_remove("DISPLAY")
-            .env("RUST_BACKTRACE", "1");
+            .env("RUST_BACKTRACE", "1")
+            .env("RUST_LOG", "info,hesper_display=debug");
         if let Some(screen) = screen {
             command.env("DISPLAY", screen.display());
         }
+        as_in_a_session(&mut command);
         let child = command
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
@@ -44,6 +50,28 @@ impl Hesper {
             process,
             folder: folder.to_owned(),
             shots: std::cell::Cell::new(0),
+        }
+    }
+
+    /// What the process holds while it waits for a VM: asked for before the first one.
+    pub fn idle_usage(&self) -> Usage {
+        // The sockets are there before the last threads are.
+        let serves = || {
+            self.process
+                .threads()
+                .iter()
+                .any(|name| name == "vhost-user")
+        };
+        let until = Instant::now() + PATIENCE;
+        let mut last = None;
+        loop {
+            let now = self.process.usage();
+            if serves() && last == Some(now) {
+                return now;
+            }
+            assert!(Instant::now() < until, "{}", self.process.errors());
+            last = Some(now);
+            std::thread::sleep(Duration::from_millis(30));
         }
     }
 
@@ -88,7 +116,7 @@ impl Hesper {
             if self.screenshot(scanout).equals(expected) {
                 return;
             }
-            std::thread::sleep(std::time::Duration::from_millis(100));
+            std::thread::sleep(Duration::from_millis(100));
         }
         self.screenshot(scanout).assert_equals(expected, tolerance);
     }
@@ -102,8 +130,22 @@ impl Hesper {
             if answer.contains("shows nothing") {
                 return;
             }
-            std::thread::sleep(std::time::Duration::from_millis(100));
+            std::thread::sleep(Duration::from_millis(100));
         }
         panic!("scanout {scanout} still shows something: {answer}");
     }
+}
+
+/// Lets the child begin with the limit on descriptors that login sessions usually have, however this machine is set up.
+fn as_in_a_session(command: &mut Command) {
+    let limit = || {
+        let limit = getrlimit(Resource::Nofile);
+        let usual = Rlimit {
+            current: Some(1024),
+            ..limit
+        };
+        setrlimit(Resource::Nofile, usual).map_err(io::Error::from)
+    };
+    // SAFETY: between fork and exec only two system calls are made, which need no memory and no lock.
+    unsafe { command.pre_exec(limit) };
 }

@@ -137,6 +137,11 @@ impl Picture {
         })
     }
 
+    /// A pixel: blue, green, red.
+    pub fn pixel(&self, x: u32, y: u32) -> [u8; 3] {
+        self.pixels[(y * self.width + x) as usize]
+    }
+
     /// The part of the picture in a rectangle.
     #[must_use]
     pub fn part(&self, part: Rectangle) -> Self {

@@ -87,6 +87,36 @@ impl Process {
         }
     }
 
+    /// The names of its threads.
+    pub fn threads(&self) -> Vec<String> {
+        let folder = format!("/proc/{}/task", self.child.id());
+        let tasks = std::fs::read_dir(folder).into_iter().flatten();
+        tasks
+            .map_while(Result::ok)
+            .filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok())
+            .map(|name| name.trim().to_owned())
+            .collect()
+    }
+
+    /// Seconds of processor time that the process has used.
+    pub fn cpu(&self) -> f64 {
+        cpu_of(self.child.id())
+    }
+
+    /// The same of its child whose program's name begins so.
+    pub fn cpu_of_child(&self, name: &str) -> f64 {
+        let processes = std::fs::read_dir("/proc").unwrap().map_while(Result::ok);
+        let mut ids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let parent = self.child.id().to_string();
+        let child = ids.find(|id| {
+            let stat = stat(*id);
+            stat.first()
+                .is_some_and(|program| program.starts_with(name))
+                && stat.get(2) == Some(&parent)
+        });
+        cpu_of(child.unwrap_or_else(|| panic!("{} has no child {name}", self.name)))
+    }
+
     /// Sends a signal.
     pub fn signal(&self, signal: rustix::process::Signal) {
         let id = rustix::process::Pid::from_child(&self.child);
@@ -159,6 +189,30 @@ impl Drop for Process {
             eprintln!("--- {} said:\n{}", self.name, self.errors());
         }
     }
+}
+
+/// Fields of /proc/PID/stat from the program's name on; empty when there is no such process.
+fn stat(id: u32) -> Vec<String> {
+    let text = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+    // The name stands in parentheses and may hold anything.
+    let (Some(begin), Some(end)) = (text.find('('), text.rfind(')')) else {
+        return Vec::new();
+    };
+    let rest = text[end + 1..].split_whitespace();
+    std::iter::once(&text[begin + 1..end])
+        .chain(rest)
+        .map(str::to_owned)
+        .collect()
+}
+
+fn cpu_of(id: u32) -> f64 {
+    let stat = stat(id);
+    // utime and stime are the fields 14 and 15 of the file, whose second is the name.
+    let ticks: f64 = stat[12..14]
+        .iter()
+        .map(|field| field.parse::<f64>().unwrap())
+        .sum();
+    ticks / rustix::param::clock_ticks_per_second() as f64
 }
 
 fn collect(stream: impl Read + Send + 'static, into: Arc<Mutex<String>>) {

@@ -40,7 +40,8 @@ impl VulkanGuest {
         let mut command = Command::new(environment("guest"));
         command
             .args(["--suite", suite, "--root", "mesa", "--reboot"])
-            .args(["--timeout", "900", "--socket"])
+            // A guest that hangs is noticed by its silence; this ends one that is forgotten.
+            .args(["--timeout", "3600", "--socket"])
             .arg(socket)
             .arg("--qmp")
             .arg(&qmp)
@@ -103,11 +104,28 @@ impl VulkanGuest {
         self.succeed(WESTON);
     }
 
-    /// Starts vkcube for so many frames, with `NAME=value` pairs in its environment.
+    /// Starts an X server on the guest's screen, whose root window is black.
+    #[track_caller]
+    pub fn start_xorg(&mut self) {
+        self.succeed(
+            "export DISPLAY=:0\n\
+             Xorg :0 vt1 -nolisten tcp >/tmp/xorg.log 2>&1 &\n\
+             for i in $(seq 300); do [ ! -S /tmp/.X11-unix/X0 ] || break; sleep 0.1; done\n\
+             [ -S /tmp/.X11-unix/X0 ] || { cat /tmp/xorg.log; false; }",
+        );
+    }
+
+    /// Starts vkcube on Wayland for so many frames, with `NAME=value` pairs in its environment.
     #[track_caller]
     pub fn start_cube(&mut self, variables: &str, frames: u32) {
+        self.start_cube_on("wayland", variables, frames);
+    }
+
+    /// The same on a display server of this kind.
+    #[track_caller]
+    pub fn start_cube_on(&mut self, wsi: &str, variables: &str, frames: u32) {
         self.succeed(&format!(
-            "{variables} timeout 80 vkcube --wsi wayland --gpu_number 0 --c {frames} >/tmp/cube.log 2>&1 & cube=$!"
+            "{variables} timeout 80 vkcube --wsi {wsi} --gpu_number 0 --c {frames} >/tmp/cube.log 2>&1 & cube=$!"
         ));
     }
 
@@ -132,6 +150,11 @@ impl VulkanGuest {
     pub fn reset(&mut self) {
         Qmp::connect(&self.qmp).run("system_reset", serde_json::json!({}));
         self.wait_ready();
+    }
+
+    /// Seconds of processor time that QEMU has used.
+    pub fn qemu_cpu(&self) -> f64 {
+        self.process.cpu_of_child("qemu")
     }
 
     /// Kills QEMU, as a crash does.

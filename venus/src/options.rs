@@ -16,6 +16,9 @@ pub struct RendererOptions {
     pub wsi: WsiPolicy,
     /// What one context may take.
     pub budget: Budget,
+    /// Memory that guests can map is made in multiples of this many bytes, a power of two, and of the host's pages. A
+    /// front end that makes guests align their blobs says here to what; 0 is enough elsewhere.
+    pub blob_alignment: u64,
 }
 
 /// Where the host's Vulkan comes from.

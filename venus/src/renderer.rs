@@ -39,6 +39,7 @@ impl Renderer {
             gpus: gpus.into(),
             policy: Policy::new(options.wsi),
             budget: options.budget,
+            blob_alignment: options.blob_alignment,
             tally: Arc::default(),
             presence: Arc::default(),
         };

@@ -33,6 +33,8 @@ pub(crate) struct Shared {
     pub(crate) policy: Policy,
     /// What one context may take.
     pub(crate) budget: Budget,
+    /// See [`crate::RendererOptions::blob_alignment`].
+    pub(crate) blob_alignment: u64,
     /// What is counted.
     pub(crate) tally: Arc<Tally>,
     /// Held by every context with its threads. The last field: what it counts has let go of the driver when it goes.
@@ -247,7 +249,8 @@ impl ContextState {
             None => self.memory_blob(&request),
         };
         if let Err(error) = &result {
-            log::warn!("context {}, resource {resource}: {error}", self.id);
+            // The front end warns, and limits how often a guest can make it do so.
+            log::debug!("context {}, resource {resource}: {error}", self.id);
         }
         self.events.blob_created(resource, result);
     }

@@ -60,6 +60,11 @@ pub(crate) enum Refusal {
              VIRTIO_GPU_F_BLOB_ALIGNMENT (Linux 7.2), or with pages of that size, aligns it"
     )]
     Misaligned(u64, u64),
+    #[error(
+        "the size of the blob is {0:#x}, not a multiple of {1}, the host's page size; the guest needs Linux 7.2 and \
+             Mesa 26.2.4 or newer, or pages of that size"
+    )]
+    UnalignedSize(u64, u64),
     #[error("window bytes {0:#x} + {1:#x} overlap a live mapping")]
     WindowTaken(u64, u64),
     #[error("the limit of {limit} {what} is reached")]
@@ -105,6 +110,7 @@ impl Refusal {
             | Self::BadRect(..)
             | Self::OutOfRange { .. }
             | Self::Misaligned(..)
+            | Self::UnalignedSize(..)
             | Self::WindowTaken(..)
             | Self::Renderer(RendererError::Invalid(_)) => wire::RESP_ERR_INVALID_PARAMETER,
             Self::Limit { .. }

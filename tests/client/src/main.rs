@@ -5,6 +5,7 @@
 //! hesper-test-client [--gpu N] run NAME…|all    one line a case: ok NAME DETAILS | FAIL NAME REASON | skip NAME REASON
 //! hesper-test-client [--gpu N] [--server PID] bench NAME…|all  one line a benchmark: bench NAME µs cpu µs server µs
 //! hesper-test-client [--gpu N] [--server PID] footprint         KiB that a device costs this process, and what the server has
+//! hesper-test-client [--gpu N] spin SECONDS     keeps the GPU busy with one long submission: spinning, then done
 //! ```
 //!
 //! The lines of `run` hold nothing that depends on time, place or machine: over the same driver they must be
@@ -34,6 +35,7 @@ mod gpu;
 mod outcome;
 mod resources;
 mod shaders;
+mod spin;
 
 use gpu::{Gpu, Host};
 use outcome::Stop;
@@ -42,7 +44,7 @@ use outcome::Stop;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 const USAGE: &str = "usage: hesper-test-client list | [--gpu N] run NAME…|all | [--gpu N] [--server PID] bench NAME…|all | \
-     [--gpu N] [--server PID] footprint";
+     [--gpu N] [--server PID] footprint | [--gpu N] spin SECONDS";
 
 fn main() -> ExitCode {
     let mut arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -85,6 +87,10 @@ fn main() -> ExitCode {
             |chosen| measure(index, chosen),
         ),
         "footprint" => bench::server::footprint(index),
+        "spin" => match names.first().map(|seconds| seconds.parse()) {
+            Some(Ok(seconds)) => spin(index, seconds),
+            _ => usage("spin wants a number of seconds"),
+        },
         bench::START_UP_CHILD => bench::start_up_child(index),
         other => usage(&format!("'{other}' is not a command")),
     }
@@ -213,4 +219,24 @@ fn measure(index: usize, benches: &[&bench::Bench]) -> ExitCode {
             ))
         },
     )
+}
+
+fn spin(index: usize, seconds: u32) -> ExitCode {
+    let host = match Host::new(index) {
+        Ok(host) => host,
+        Err(problem) => {
+            say(&format!("FAIL instance {problem}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    match on_device(&host, |gpu| spin::spin(gpu, seconds)) {
+        Ok(()) => {
+            say("done");
+            ExitCode::SUCCESS
+        }
+        Err(stop) => {
+            say(&format!("FAIL spin {stop:?}"));
+            ExitCode::FAILURE
+        }
+    }
 }

@@ -21,7 +21,7 @@ pub(crate) struct HostImport {
 
 impl HostImport {
     /// The functions of `device`, which was created with the extension; `alignment` is
-    /// `minImportedHostPointerAlignment`.
+    /// `minImportedHostPointerAlignment` or a multiple of it.
     pub(crate) fn load(instance: &Instance, device: vk::Device, alignment: u64) -> Option<Self> {
         let name = c"vkGetMemoryHostPointerPropertiesEXT";
         let function = instance.host().instance_function(instance.handle(), name)?;

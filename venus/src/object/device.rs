@@ -370,7 +370,11 @@ pub(crate) fn create(
     let import = names
         .iter()
         .any(|name| name.as_c_str() == ash::ext::external_memory_host::NAME)
-        .then(|| HostImport::load(&instance, handle, physical.facts.alignment))
+        .then(|| {
+            // The guest rounds a blob up to its alignment: the pages must be there.
+            let alignment = physical.facts.alignment.max(session.state.blob_alignment);
+            HostImport::load(&instance, handle, alignment)
+        })
         .flatten();
     let owner = session.state.objects.new_owner()?;
     let device = Device {

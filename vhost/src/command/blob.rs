@@ -93,11 +93,7 @@ fn create_host(
     };
     let alignment = u64::from(call.engine.options.blob_alignment.max(4096));
     if !request.size.is_multiple_of(alignment) {
-        return Err(Refusal::BadValue {
-            what: "the size of the blob",
-            value: request.size,
-            must: "a multiple of the blob alignment (the host's page size)",
-        });
+        return Err(Refusal::UnalignedSize(request.size, alignment));
     }
     let backing = match kind {
         BlobKind::Host3d => None,
@@ -110,7 +106,8 @@ fn create_host(
     let handle = {
         let mut state = engine.at(call.exchange.epoch)?;
         check_new(&state, id)?;
-        let slot = context::slot(&state, call.exchange.header.context_id.get())?;
+        let slot = context::slot_mut(&mut state, call.exchange.header.context_id.get())?;
+        slot.made_a_blob = true;
         let pending = HostBlob::Pending {
             generation: slot.generation,
             ticket: call.exchange.ticket,

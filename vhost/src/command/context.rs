@@ -26,6 +26,11 @@ pub(super) fn slot(state: &State, id: ContextId) -> Result<&ContextSlot, Refusal
     state.contexts.get(&id).ok_or(Refusal::NoContext(id))
 }
 
+/// The same, to be changed.
+pub(super) fn slot_mut(state: &mut State, id: ContextId) -> Result<&mut ContextSlot, Refusal> {
+    state.contexts.get_mut(&id).ok_or(Refusal::NoContext(id))
+}
+
 pub(super) fn capset_info(call: &Call<'_>, get: &wire::GetCapsetInfo) -> Result<Progress, Refusal> {
     let index = get.index.get();
     let (_, info) = call
@@ -108,6 +113,7 @@ pub(super) fn create(call: &Call<'_>, create: &wire::ContextCreate) -> Result<Pr
     let slot = ContextSlot {
         handle: Arc::new(Mutex::new(context)),
         generation,
+        made_a_blob: false,
     };
     call.state()?.contexts.insert(id, slot);
     Ok(Progress::ok())
@@ -125,6 +131,14 @@ pub(super) fn destroy(call: &Call<'_>) -> Result<Progress, Refusal> {
         slot
     };
     let generation = slot.generation;
+    let alignment = engine.options.blob_alignment;
+    if alignment > 4096 && !slot.made_a_blob {
+        // A kernel that knows the alignment refuses other sizes itself: the device never hears of them.
+        engine.complaints.warn(format_args!(
+            "context {id} ended without a blob: its driver may not know that this host's blobs are aligned to \
+             {alignment} bytes; the guest needs Linux 7.2 and Mesa 26.2.4 or newer, or pages of that size"
+        ));
+    }
     drop(slot);
     // What the renderer did not say at its end is said for it, so that no chain is lost.
     if let Ok(mut state) = call.state() {

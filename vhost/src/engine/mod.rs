@@ -69,6 +69,8 @@ pub(crate) struct ContextSlot {
     pub(crate) handle: Arc<Mutex<Box<dyn Context>>>,
     /// Tells this context object from an earlier one of the same id.
     pub(crate) generation: u64,
+    /// Whether it ever asked for a blob in a way that could be carried out.
+    pub(crate) made_a_blob: bool,
 }
 
 /// What the guest has made.

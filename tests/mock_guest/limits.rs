@@ -1,0 +1,145 @@
+//! A guest that never has enough: every limit that the documentation names answers, and harms nobody else.
+
+use hesper_venus_protocol::{command, vk};
+use hesper_vhost::budget;
+use hesper_vhost::testing::Request;
+use hesper_vhost::wire;
+
+use crate::guest::{CAPSET_VENUS, Guest, Vm};
+use crate::machine::Ticket;
+use crate::{Served, eventually};
+
+/// Another context does what contexts do.
+#[track_caller]
+fn another_context_works(vm: &Vm) {
+    let other = Guest::new(vm, 60_000);
+    let gpu = other.gpu();
+    other.renders(&gpu, 0x77);
+    vm.machine().ok(&Request::destroy_context(60_000));
+}
+
+/// Sends what `request` makes of 0, 1, 2 … until one is refused; returns how many were not, and the refusal.
+fn until_refused(vm: &Vm, limit: usize, request: impl Fn(u32) -> Request) -> (usize, u32) {
+    let mut machine = vm.machine();
+    let mut done = 0;
+    for chunk in (0..2 * limit as u32).collect::<Vec<_>>().chunks(64) {
+        let tickets: Vec<Ticket> = chunk.iter().map(|n| machine.post(&request(*n))).collect();
+        for ticket in tickets {
+            let kind = machine.answer(ticket).kind();
+            if kind & 0xff00 != 0x1100 {
+                return (done, kind);
+            }
+            done += 1;
+        }
+    }
+    panic!("{done} were made, and no end");
+}
+
+#[test]
+fn contexts_end_at_their_limit_and_all_end_with_the_vm() {
+    let served = Served::start();
+    let vm = served.boot();
+    let create = |n| Request::create_context(n + 1, CAPSET_VENUS, "many");
+    let refused = until_refused(&vm, budget::CONTEXTS, create);
+    assert_eq!(refused, (budget::CONTEXTS, wire::RESP_ERR_OUT_OF_MEMORY));
+    served.says("limit of 1024 contexts");
+    vm.machine().ok(&Request::destroy_context(1));
+    another_context_works(&vm);
+    served.leaves_nothing(vm);
+}
+
+#[test]
+fn blobs_end_at_their_limit_and_all_end_with_the_vm() {
+    let served = Served::start();
+    let vm = served.boot();
+    let guest = Guest::new(&vm, 1);
+    let blob = |n| Request::host_blob(1, n + 10, 0, 4096);
+    let (made, kind) = until_refused(&vm, budget::RESOURCES, blob);
+    assert_eq!(kind, wire::RESP_ERR_OUT_OF_MEMORY);
+    // Of the device, or before that of the system: descriptors.
+    assert!(made > 10_000, "{made}");
+    served.says("RESOURCE_CREATE_BLOB");
+    for resource in 10..10 + made as u32 {
+        vm.machine().post(&Request::unref(resource));
+    }
+    another_context_works(&vm);
+    guest.version();
+    drop(guest);
+    served.leaves_nothing(vm);
+}
+
+#[test]
+fn mapped_blobs_end_at_their_limit() {
+    let served = Served::start();
+    let vm = served.boot();
+    let guest = Guest::new(&vm, 1);
+    let count = budget::MAPPINGS as u32;
+    for n in 0..=count {
+        vm.machine().post(&Request::host_blob(1, n + 10, 0, 4096));
+    }
+    let map = |n| Request::map_blob(n + 10, (1 << 30) + u64::from(n) * 4096);
+    let (made, kind) = until_refused(&vm, budget::MAPPINGS, map);
+    // One is the memory for replies.
+    assert_eq!(made, budget::MAPPINGS - 1);
+    assert_eq!(kind, wire::RESP_ERR_OUT_OF_MEMORY);
+    served.says("limit of 4096 mapped blobs");
+    for n in 0..8 {
+        vm.machine().ok(&Request::unmap_blob(n + 10));
+    }
+    another_context_works(&vm);
+    drop(guest);
+    served.leaves_nothing(vm);
+}
+
+#[test]
+fn bytes_of_blobs_end_at_the_limit_of_their_context() {
+    let served = Served::start();
+    let vm = served.boot();
+    let guest = Guest::new(&vm, 1);
+    let gigabytes = |resource, count: u64| Request::host_blob(1, resource, 0, count << 30);
+    vm.machine().ok(&gigabytes(10, 40));
+    let kind = vm.machine().code(&gigabytes(11, 40));
+    assert_eq!(kind, wire::RESP_ERR_OUT_OF_MEMORY);
+    let kind = vm.machine().code(&gigabytes(11, 1 << 20));
+    assert_eq!(kind, wire::RESP_ERR_OUT_OF_MEMORY);
+    vm.machine().ok(&Request::unref(10));
+    vm.machine().ok(&gigabytes(11, 40));
+    another_context_works(&vm);
+    drop(guest);
+    served.leaves_nothing(vm);
+}
+
+#[test]
+fn rings_end_at_their_limit_with_their_context_and_no_other() {
+    let served = Served::start();
+    let vm = served.boot();
+    let guest = Guest::new(&vm, 1);
+    let mapped = guest.map(0, 8192);
+    for ring in 0..100 {
+        let mut info = vk::RingCreateInfoMESA {
+            resource_id: mapped.resource,
+            size: 4288,
+            idle_timeout: 1000,
+            tail_offset: 64,
+            status_offset: 128,
+            buffer_offset: 192,
+            buffer_size: 4096,
+            ..Default::default()
+        };
+        guest.send(&command::CreateRingMESA {
+            ring: ring + 1,
+            p_create_info: &mut info,
+        });
+    }
+    guest.wait_fence(0);
+    served.says("no more rings");
+    let threads = served.hesper.process.usage().threads;
+    assert!(threads < served.idle.threads + 80, "{threads} threads");
+    another_context_works(&vm);
+    vm.machine().ok(&Request::destroy_context(1));
+    eventually("the rings have ended", || {
+        served.hesper.process.usage().threads <= served.idle.threads + 3
+    });
+    drop(guest);
+    served.leaves_nothing(vm);
+}

@@ -1,0 +1,91 @@
+//! Hesper's device and renderer together, with a guest and a VMM that are this test: real sockets, real virtqueues,
+//! real Venus commands (the protocol crate's encoders), no QEMU. The host's driver is lavapipe.
+//!
+//! What these tests say of order, stalls and faults are the invariants that keep a guest's `vkWaitForFences` from
+//! timing out (docs/guests.md).
+#![cfg(target_os = "linux")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by a panic"
+)]
+
+mod blobs;
+mod guest;
+mod isolation;
+mod limits;
+mod machine;
+mod malformed;
+mod model;
+mod order;
+mod scanout;
+#[path = "../support/mod.rs"]
+mod support;
+mod window;
+
+use std::time::{Duration, Instant};
+
+use guest::Vm;
+use machine::Machine;
+use support::hesper::Hesper;
+use support::process::Usage;
+use support::xserver::XServer;
+
+/// A Hesper without windows, and a VM on it.
+struct Served {
+    hesper: Hesper,
+    /// What Hesper holds without a VM.
+    idle: Usage,
+    folder: tempfile::TempDir,
+}
+
+impl Served {
+    fn start() -> Self {
+        Self::start_with(&["--display=headless", "--size=640x480"], None)
+    }
+
+    fn start_with(arguments: &[&str], screen: Option<&XServer>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let hesper = Hesper::start(folder.path(), arguments, screen);
+        let idle = hesper.idle_usage();
+        Self {
+            hesper,
+            idle,
+            folder,
+        }
+    }
+
+    fn boot(&self) -> Vm {
+        Vm::new(Machine::boot(&self.hesper.socket()))
+    }
+
+    /// Waits until Hesper's log has `words`.
+    #[track_caller]
+    fn says(&self, words: &str) {
+        eventually(&format!("Hesper says '{words}'"), || {
+            self.hesper.process.errors().contains(words)
+        });
+    }
+
+    /// Ends the VM and waits until nothing of it is left in Hesper.
+    #[track_caller]
+    fn leaves_nothing(self, vm: Vm) {
+        drop(vm);
+        eventually("nothing of the VM is left", || {
+            self.hesper.process.usage() == self.idle
+        });
+    }
+}
+
+/// Waits until `condition` holds.
+#[track_caller]
+fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let until = Instant::now() + machine::PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < until, "not in time: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
