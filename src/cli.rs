@@ -14,6 +14,9 @@ use std::str::FromStr;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use hesper_venus::WsiPolicy;
+use hesper_vhost::input::Kind;
+
+use crate::input;
 
 /// What `--print-capabilities` prints (vhost-user.rst, "Backend program conventions").
 pub(crate) const CAPABILITIES: &str = r#"{"type":"gpu","features":["render-node","virgl"]}"#;
@@ -153,6 +156,68 @@ pub(crate) struct ServeOptions {
     /// Listen on this unix socket for `hesper ctl` and scripts.
     #[arg(long, value_name = "PATH")]
     pub(crate) control: Option<PathBuf>,
+
+    /// Give the guest an input device that follows the window, on a unix socket for QEMU's vhost-user-input-pci.
+    /// KIND is keyboard, tablet (absolute pointer), mouse (relative pointer) or touch. Once for each device.
+    #[arg(long = "input-socket", value_name = "KIND:PATH")]
+    pub(crate) input_sockets: Vec<InputSocket>,
+}
+
+impl ServeOptions {
+    /// What no option says alone.
+    fn check(&self) -> Result<(), String> {
+        if self.display == DisplayMode::Qemu && !self.input_sockets.is_empty() {
+            return Err(
+                "--input-socket needs a window of Hesper's own: leave out --display=qemu, or use QEMU's \
+                 virtio-keyboard-pci and virtio-tablet-pci"
+                    .to_owned(),
+            );
+        }
+        for (index, socket) in self.input_sockets.iter().enumerate() {
+            let mut before = self.input_sockets.iter().take(index);
+            if before.any(|other| other.kind == socket.kind || other.path == socket.path) {
+                return Err(format!(
+                    "--input-socket={socket}: one of each kind is allowed, each with a path of its own"
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An input device and its socket, written `KIND:PATH`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct InputSocket {
+    /// What the guest gets.
+    pub(crate) kind: Kind,
+    /// Where QEMU finds it.
+    pub(crate) path: PathBuf,
+}
+
+impl FromStr for InputSocket {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let kinds = [Kind::Keyboard, Kind::Tablet, Kind::Mouse, Kind::Touch];
+        let (word, path) = text.split_once(':').unwrap_or((text, ""));
+        let kind = kinds.into_iter().find(|kind| input::name(*kind) == word);
+        match kind {
+            Some(kind) if !path.is_empty() => Ok(Self {
+                kind,
+                path: path.into(),
+            }),
+            _ => Err(format!(
+                "KIND:PATH with one of the kinds {} is allowed, such as keyboard:/tmp/keyboard.sock",
+                kinds.map(input::name).join(", ")
+            )),
+        }
+    }
+}
+
+impl Display for InputSocket {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "{}:{}", input::name(self.kind), self.path.display())
+    }
 }
 
 /// The vhost-user socket: exactly one of both.
@@ -329,7 +394,10 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
             Some(Verb::Vtest(options)) => Command::Vtest(options),
             Some(Verb::Gpus) => Command::Gpus,
             Some(Verb::Doctor) => Command::Doctor,
-            None => Command::Serve(serve),
+            None => {
+                serve.check()?;
+                Command::Serve(serve)
+            }
         }),
         Err(error) => match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
@@ -386,6 +454,20 @@ mod tests {
     }
 
     #[test]
+    fn every_input_device_has_a_socket() {
+        let options = served("--fd=3 --input-socket keyboard:/a:b --input-socket=tablet:t.sock");
+        let socket = |kind, path: &str| InputSocket {
+            kind,
+            path: path.into(),
+        };
+        let expected = [
+            socket(Kind::Keyboard, "/a:b"),
+            socket(Kind::Tablet, "t.sock"),
+        ];
+        assert_eq!(options.input_sockets, expected);
+    }
+
+    #[test]
     fn libvirt_passes_a_descriptor_virgl_and_a_render_node() {
         let options = served("--fd=7 --virgl --render-node /dev/dri/renderD128");
         assert_eq!(options.socket.fd, Some(7));
@@ -439,6 +521,32 @@ mod tests {
             ("", "--socket-path", "--fd"),
             ("--display=headless", "--socket-path", "--fd"),
             ("--socket-path=s --bogus", "--bogus", "unexpected"),
+            (
+                "--socket-path=s --input-socket=lever:/l",
+                "lever:/l",
+                "keyboard, tablet, mouse, touch",
+            ),
+            ("--socket-path=s --input-socket=mouse", "mouse", "KIND:PATH"),
+            (
+                "--socket-path=s --input-socket=touch:",
+                "touch:",
+                "KIND:PATH",
+            ),
+            (
+                "--socket-path=s --input-socket=mouse:/a --input-socket=mouse:/b",
+                "mouse:/b",
+                "one of each kind",
+            ),
+            (
+                "--socket-path=s --input-socket=mouse:/a --input-socket=tablet:/a",
+                "tablet:/a",
+                "path of its own",
+            ),
+            (
+                "--socket-path=s --display=qemu --input-socket=mouse:/a",
+                "--input-socket",
+                "virtio-tablet-pci",
+            ),
         ] {
             let message = parsed(line).expect_err(line);
             assert!(!message.contains('\n'), "{message}");

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`cli`] | reads the command line |
 //! | [`run`] | wires socket, device and screen together and runs them |
+//! | [`input`] | the windows' keyboard and pointer on the guest's input devices |
 //! | [`screen`] | the device's scanouts on Hesper's windows |
 //! | [`control`] | the control socket, and `hesper ctl` |
 //! | [`venus`] | the Venus renderer in the device |
@@ -18,6 +19,7 @@ mod control;
 mod counters;
 mod doctor;
 mod gpus;
+mod input;
 mod limits;
 mod run;
 mod screen;

@@ -23,6 +23,7 @@ use signal_hook::iterator::Signals;
 use crate::cli::{DisplayMode, ServeOptions, Size};
 use crate::control::{self, Controls};
 use crate::counters;
+use crate::input::Inputs;
 use crate::screen::{Session, WindowScreen};
 use crate::socket;
 use crate::venus::VenusRenderer;
@@ -42,6 +43,12 @@ pub(crate) enum RunError {
     /// The control socket cannot be made.
     #[error("--control={path}: {source}")]
     Control { path: PathBuf, source: io::Error },
+    /// The socket of an input device cannot be made.
+    #[error("--input-socket={socket}: {source}")]
+    Input {
+        socket: String,
+        source: transport::Error,
+    },
     /// The system refused a thread or a signal handler.
     #[error("cannot {what}: {source}")]
     System {
@@ -65,6 +72,11 @@ pub(crate) enum RunError {
 /// Why it cannot start or go on.
 pub(crate) fn serve(options: &ServeOptions) -> Result<(), RunError> {
     let server = open(options)?;
+    let inputs =
+        Inputs::open(&options.input_sockets).map_err(|(socket, source)| RunError::Input {
+            socket: socket.to_string(),
+            source,
+        })?;
     let renderer = renderer(options);
     let for_devices = renderer
         .clone()
@@ -87,13 +99,21 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), RunError> {
         let state = Arc::clone(&state);
         Box::new(move |event| state.on_display(event))
     };
-    let (display, handle) = Display::new(display_options, events)?;
+    let (mut display, handle) = Display::new(display_options, events)?;
+    if let Some(sink) = inputs.sink() {
+        display.set_input(sink);
+    }
     state.attach(handle.clone());
+    let inputs = inputs.serve(&handle).map_err(|source| RunError::System {
+        what: "start the thread of an input device",
+        source,
+    })?;
     listen_for_control(options, &state)?;
     let serving = serve_on_thread(server, &state, handle)?;
 
     let shown = display.run();
     state.stop.shutdown();
+    drop(inputs);
     let served = serving.join().map_err(|_| RunError::Panicked)?;
     if let Some(renderer) = renderer {
         renderer.settle();

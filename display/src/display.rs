@@ -2,12 +2,14 @@
 //! everywhere else.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use winit::event_loop::EventLoopProxy;
 
 use crate::cursor::Cursor;
 use crate::event_loop::{self, Command};
+use crate::input::{InputSink, KeyboardLeds};
 use crate::layout::Scaling;
 use crate::picture::{MAX_SIZE, Picture, Rect};
 use crate::scanout::Scanout;
@@ -119,6 +121,18 @@ pub(crate) struct Shared {
     pub(crate) scanouts: Vec<Scanout>,
     pub(crate) events: Events,
     control: Control,
+    leds: Mutex<KeyboardLeds>,
+    /// The event loop has been told that the LEDs changed, and has not looked yet: a guest that turns them on
+    /// and off without end must not fill its queue.
+    leds_changed: AtomicBool,
+}
+
+impl Shared {
+    /// What the guest's keyboard lights up now.
+    pub(crate) fn leds(&self) -> KeyboardLeds {
+        self.leds_changed.store(false, Ordering::Release);
+        *self.leds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// How to reach the thread in [`Display::run`].
@@ -170,11 +184,20 @@ impl Display {
             scanouts,
             events,
             control,
+            leds: Mutex::default(),
+            leds_changed: AtomicBool::new(false),
         });
         let handle = DisplayHandle {
             shared: shared.clone(),
         };
         Ok((Display { shared, event_loop }, handle))
+    }
+
+    /// Says where what is typed and pointed in the windows goes. Without this, nowhere.
+    pub fn set_input(&mut self, sink: Arc<dyn InputSink>) {
+        if let Some(windows) = &mut self.event_loop {
+            windows.set_input(sink);
+        }
     }
 
     /// Shows the windows and works until one is closed or [`DisplayHandle::quit`] is called.
@@ -298,6 +321,26 @@ impl DisplayHandle {
     /// [`DisplayError::Closed`].
     pub fn set_status(&self, text: impl Into<String>) -> Result<(), DisplayError> {
         self.send(Command::SetStatus(text.into()))
+    }
+
+    /// Says that the guest got input devices, or lost them: the windows' titles tell what can be done with them.
+    pub fn input_changed(&self) {
+        // Failing means that the windows are gone.
+        let _ = self.send(Command::Retitle);
+    }
+
+    /// Shows which LEDs the guest turns on: caps lock stands in the windows' titles, since no window system lets
+    /// a window turn on those of the keyboard.
+    pub fn set_keyboard_leds(&self, leds: KeyboardLeds) {
+        *self
+            .shared
+            .leds
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = leds;
+        if !self.shared.leds_changed.swap(true, Ordering::AcqRel) {
+            // Failing means that the windows are gone.
+            let _ = self.send(Command::Retitle);
+        }
     }
 
     /// Asks the window system to give a window another inner size, in physical pixels. What comes

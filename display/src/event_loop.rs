@@ -9,13 +9,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use winit::application::ApplicationHandler;
-use winit::dpi::PhysicalSize;
+use winit::dpi::{PhysicalPosition, PhysicalSize};
 use winit::error::EventLoopError;
-use winit::event::WindowEvent;
+use winit::event::{DeviceEvent, DeviceId, WindowEvent};
 use winit::event_loop::{ActiveEventLoop, ControlFlow, EventLoop, EventLoopProxy};
 use winit::window::WindowId;
 
 use crate::display::{DisplayEvent, DisplayOptions, Shared};
+use crate::input::{Asked, INPUT_AXIS_MAX, InputSink, Seat};
+use crate::layout::Placement;
 use crate::presenter::{End, Presenters};
 use crate::window::GuestWindow;
 use crate::{DisplayError, presenter};
@@ -24,10 +26,13 @@ use crate::{DisplayError, presenter};
 /// edge must not have the guest set a hundred modes.
 const RESIZE_SETTLES: Duration = Duration::from_millis(100);
 
+/// How many steps the guest's axes have from edge to edge of the picture.
+const AXIS_STEPS: u32 = INPUT_AXIS_MAX as u32 + 1;
+
 /// What other threads ask of the event loop.
 #[derive(Debug)]
 pub(crate) enum Command {
-    /// The mode of some scanout has changed.
+    /// The mode of some scanout has changed, or a LED.
     Retitle,
     SetStatus(String),
     Resize {
@@ -56,6 +61,7 @@ pub(crate) fn resized(scanout: usize, size: (u32, u32), scale: f64) -> DisplayEv
 pub(crate) struct Windows {
     event_loop: EventLoop<Command>,
     options: DisplayOptions,
+    seat: Option<Seat>,
 }
 
 impl Windows {
@@ -80,7 +86,12 @@ impl Windows {
         Ok(Windows {
             event_loop,
             options,
+            seat: None,
         })
+    }
+
+    pub(crate) fn set_input(&mut self, sink: Arc<dyn InputSink>) {
+        self.seat = Some(Seat::new(sink));
     }
 
     pub(crate) fn proxy(&self) -> EventLoopProxy<Command> {
@@ -94,6 +105,7 @@ impl Windows {
             options: self.options,
             status: String::new(),
             windows: Vec::new(),
+            seat: self.seat,
             failed: None,
         };
         let ended = self
@@ -112,6 +124,8 @@ struct App {
     status: String,
     /// One per scanout, in order, once they have been opened.
     windows: Vec<GuestWindow>,
+    /// Who works in the windows, when a guest may have keyboards and pointers.
+    seat: Option<Seat>,
     failed: Option<DisplayError>,
 }
 
@@ -142,9 +156,88 @@ impl App {
     }
 
     fn retitle(&self) {
+        let caps = if self.shared.leds().caps {
+            "Caps Lock"
+        } else {
+            ""
+        };
+        let hint = self.seat.as_ref().map_or("", Seat::hint);
+        let parts = [&self.status, caps, hint];
+        let parts: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+        let status = parts.join(" — ");
         for (window, scanout) in self.windows.iter().zip(&self.shared.scanouts) {
-            window.set_title(&self.options.title, scanout.mode(), &self.status);
+            window.set_title(&self.options.title, scanout.mode(), &status);
         }
+    }
+
+    /// Passes on what a person does in a window.
+    fn input(&mut self, index: usize, event: WindowEvent) {
+        let (Some(seat), Some(window), Some(scanout)) = (
+            &mut self.seat,
+            self.windows.get_mut(index),
+            self.shared.scanouts.get(index),
+        ) else {
+            return;
+        };
+        let place = |at: PhysicalPosition<f64>| {
+            let size = window.shared().inner_size().into();
+            Placement::new(scanout.mode()?, size, self.options.scaling)
+                .map(|placement| placement.on_axes(at.into(), AXIS_STEPS))
+        };
+        let asked = match event {
+            WindowEvent::KeyboardInput {
+                event,
+                is_synthetic,
+                ..
+            } => seat.key(event.physical_key, event.state, event.repeat, is_synthetic),
+            WindowEvent::CursorMoved { position, .. } => {
+                if let Some(place) = place(position) {
+                    seat.pointer_at(place);
+                }
+                let guests = seat.points() && scanout.has_cursor();
+                window.show_pointer(!guests && !seat.grabbed());
+                Asked::Nothing
+            }
+            WindowEvent::MouseInput { button, state, .. } => seat.button(button, state),
+            WindowEvent::MouseWheel { delta, .. } => {
+                seat.wheel(delta, window.shared().scale_factor());
+                Asked::Nothing
+            }
+            WindowEvent::Touch(touch) => {
+                if let Some(place) = place(touch.location) {
+                    seat.touch(touch.id, touch.phase, place);
+                }
+                Asked::Nothing
+            }
+            WindowEvent::Focused(false) => seat.let_go(),
+            // The guest may have got its devices, or lost them, while nobody looked.
+            WindowEvent::Focused(true) => {
+                self.retitle();
+                return;
+            }
+            _ => return,
+        };
+        self.grab(index, asked);
+    }
+
+    fn grab(&mut self, index: usize, asked: Asked) {
+        let (Some(seat), Some(window)) = (&mut self.seat, self.windows.get_mut(index)) else {
+            return;
+        };
+        match asked {
+            Asked::Nothing => return,
+            Asked::Grab => match window.grab_pointer() {
+                Ok(()) => seat.set_grabbed(true),
+                Err(error) => {
+                    log::warn!("the window system does not give the pointer away: {error}")
+                }
+            },
+            Asked::Release => {
+                window.release_pointer();
+                seat.set_grabbed(false);
+            }
+        }
+        self.retitle();
     }
 
     /// Replaces a presenter that has ended.
@@ -217,8 +310,13 @@ impl ApplicationHandler<Command> for App {
             }
             WindowEvent::Occluded(hidden) => scanout.set_visible(!hidden),
             WindowEvent::RedrawRequested => scanout.frame_wanted(),
-            // Input goes to the guest in a later step; the rest does not concern a picture.
-            _ => {}
+            event => self.input(index, event),
+        }
+    }
+
+    fn device_event(&mut self, _: &ActiveEventLoop, _: DeviceId, event: DeviceEvent) {
+        if let (Some(seat), DeviceEvent::MouseMotion { delta }) = (&mut self.seat, event) {
+            seat.moved(delta);
         }
     }
 

@@ -96,6 +96,24 @@ impl Placement {
         }
     }
 
+    /// Where a place in the window lies in the picture, on axes that have `steps` from edge to edge. A place outside
+    /// counts as the nearest inside. Whoever reckons back from the axes to pixels finds the one that the window
+    /// shows there ([`Self::column_of`], [`Self::row_of`]).
+    pub(crate) fn on_axes(&self, (x, y): (f64, f64), steps: u32) -> (i32, i32) {
+        // The cast saturates.
+        let inside = |at: f64, start: u32, size: u32| {
+            ((at - f64::from(start)).floor() as u32).min(size.saturating_sub(1))
+        };
+        let (x, y) = (
+            inside(x, self.x, self.width),
+            inside(y, self.y, self.height),
+        );
+        (
+            on_axis(x, self.width, self.column_of(x), self.picture.0, steps),
+            on_axis(y, self.height, self.row_of(y), self.picture.1, steps),
+        )
+    }
+
     /// The column of the picture which the window's column `x` (counted from the placement's left
     /// edge) shows when it is not smoothed: the one under the middle of the pixel.
     pub(crate) fn column_of(&self, x: u32) -> u32 {
@@ -120,6 +138,15 @@ pub(crate) fn cursor_corner(cursor: &Cursor, (x, y): (i32, i32)) -> (i64, i64) {
 fn middle(at: u32, shown: u32, size: u32) -> u32 {
     let (at, shown, size) = (u64::from(at), u64::from(shown), u64::from(size));
     ((2 * at + 1) * size / (2 * shown)) as u32
+}
+
+/// The step for the middle of the window's pixel `at`, but no step of another pixel of the picture than `pixel`.
+fn on_axis(at: u32, shown: u32, pixel: u32, size: u32, steps: u32) -> i32 {
+    let (pixel, size, steps) = (u64::from(pixel), u64::from(size), u64::from(steps));
+    let first = |pixel: u64| (pixel * steps).div_ceil(size);
+    let middle = (2 * u64::from(at) + 1) * steps / (2 * u64::from(shown));
+    let last = first(pixel + 1).saturating_sub(1).max(first(pixel));
+    i32::try_from(middle.clamp(first(pixel), last)).unwrap_or(i32::MAX)
 }
 
 #[cfg(test)]
@@ -217,6 +244,35 @@ mod tests {
         );
         let outside = twice.cursor_area(&cursor, (i32::MIN, i32::MAX));
         assert!(outside.right < 0.0 && outside.top > 120.0);
+    }
+
+    #[test]
+    fn a_guest_finds_the_pixel_that_was_pointed_at() {
+        let steps = 0x1_0000;
+        for (picture, window) in [
+            ((1280, 800), (1280, 800)),
+            ((1280, 800), (1920, 1200)),
+            ((640, 400), (1280, 1000)),
+            ((16384, 9), (16384, 9)),
+            ((1920, 1080), (1003, 777)),
+        ] {
+            let placement = Placement::new(picture, window, Scaling::Fit).unwrap();
+            for x in 0..placement.width {
+                let at = f64::from(placement.x + x) + 0.3;
+                let (told, _) = placement.on_axes((at, 0.0), steps);
+                // As a guest reckons: from the axis to its pixels.
+                let pixel =
+                    (u64::from(told as u32) * u64::from(picture.0) / u64::from(steps)) as u32;
+                assert_eq!(
+                    pixel,
+                    placement.column_of(x),
+                    "{picture:?} in {window:?} at {x}"
+                );
+            }
+            let outside = placement.on_axes((-5.0, 1e19), steps);
+            assert!(outside.0 < 0x1_0000 / picture.0 as i32 + 1);
+            assert!(outside.1 >= 0xffff - 0x1_0000 / picture.1 as i32);
+        }
     }
 
     #[test]

@@ -36,6 +36,7 @@
 //!   (`presenter/cpu.rs` with `canvas.rs`, which also makes headless screenshots).
 //! - `event_loop.rs` and `window.rs` are the main thread's part: opening, resizing, closing,
 //!   titles, and replacing a presenter whose surface or device is lost.
+//! - `input/` turns what a person does in a window into events for the guest's devices.
 //!
 //! The crate knows neither virtio nor Venus: pixels come as [`PixelMemory`], a trait the program
 //! implements.
@@ -46,6 +47,7 @@ mod damage;
 mod display;
 mod error;
 mod event_loop;
+mod input;
 mod layout;
 mod picture;
 mod platform;
@@ -61,5 +63,6 @@ pub use display::{
     Display, DisplayEvent, DisplayHandle, DisplayOptions, FlushToken, MAX_SCANOUTS, Renderer,
 };
 pub use error::DisplayError;
+pub use input::{INPUT_AXIS_MAX, INPUT_CONTACTS, InputEvent, InputKind, InputSink, KeyboardLeds};
 pub use layout::Scaling;
 pub use picture::{MAX_SIZE, Picture, PictureLayout, PixelFormat, PixelMemory, Rect};

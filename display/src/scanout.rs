@@ -271,6 +271,12 @@ impl Scanout {
             .map(|picture| (picture.width(), picture.height()))
     }
 
+    /// Whether the guest draws a pointer over its picture.
+    pub(crate) fn has_cursor(&self) -> bool {
+        let state = self.lock();
+        state.picture.is_some() && state.cursor.is_some()
+    }
+
     /// The scanout as it is now, without a presenter: for headless screenshots.
     pub(crate) fn snapshot(&self) -> Job {
         let mut job = self.job();

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use winit::dpi::PhysicalSize;
+use winit::error::ExternalError;
 use winit::event_loop::ActiveEventLoop;
-use winit::window::Window;
+use winit::window::{CursorGrabMode, Window};
 
 use crate::DisplayError;
 use crate::display::DisplayOptions;
@@ -25,6 +26,8 @@ pub(crate) struct GuestWindow {
     window: Arc<Window>,
     /// The size the guest has been told.
     told: (u32, u32),
+    /// The window system draws its pointer over the window.
+    pointer_shown: bool,
     /// A size that the guest has not been told, and since when.
     unsettled: Option<((u32, u32), Instant)>,
 }
@@ -53,6 +56,7 @@ impl GuestWindow {
             presenter: None,
             window: Arc::new(window),
             told: options.size,
+            pointer_shown: true,
             unsettled: None,
         };
         // A tiling window manager gives what it has, not what was asked for.
@@ -76,6 +80,32 @@ impl GuestWindow {
     pub(crate) fn set_title(&self, title: &str, mode: Option<(u32, u32)>, status: &str) {
         self.window
             .set_title(&title_text(title, self.scanout, mode, status));
+    }
+
+    /// Whether the window system shows its pointer over the window.
+    pub(crate) fn show_pointer(&mut self, shown: bool) {
+        if self.pointer_shown != shown {
+            self.pointer_shown = shown;
+            self.window.set_cursor_visible(shown);
+        }
+    }
+
+    /// Keeps the pointer in the window and hides it.
+    pub(crate) fn grab_pointer(&mut self) -> Result<(), ExternalError> {
+        // X11 cannot hold it in place, macOS and Wayland can.
+        self.window
+            .set_cursor_grab(CursorGrabMode::Locked)
+            .or_else(|_| self.window.set_cursor_grab(CursorGrabMode::Confined))?;
+        self.show_pointer(false);
+        Ok(())
+    }
+
+    /// Takes [`Self::grab_pointer`] back.
+    pub(crate) fn release_pointer(&mut self) {
+        if let Err(error) = self.window.set_cursor_grab(CursorGrabMode::None) {
+            log::warn!("the window system does not take the pointer back: {error}");
+        }
+        self.show_pointer(true);
     }
 
     /// Notes the window's new size.

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use x11rb::protocol::xproto::{ClientMessageEvent, ConnectionExt, EventMask};
+use x11rb::protocol::xproto::{ClientMessageEvent, ConnectionExt, EventMask, InputFocus};
 
 use super::picture::Picture;
 use super::process::{Process, in_environment};
@@ -84,6 +84,42 @@ impl XServer {
         let message = ClientMessageEvent::new(32, window, atom("WM_PROTOCOLS"), data);
         let sent = server.send_event(false, window, EventMask::NO_EVENT, message);
         sent.unwrap().check().unwrap();
+    }
+
+    /// Gives Hesper's window the keyboard.
+    pub fn focus(&self) {
+        self.run("xdotool", &["windowfocus", "--sync", &self.window()]);
+    }
+
+    /// Takes the keyboard away from every window.
+    pub fn unfocus(&self) {
+        let (server, _) = x11rb::connect(Some(&self.display)).unwrap();
+        let nobody = server.set_input_focus(InputFocus::NONE, x11rb::NONE, x11rb::CURRENT_TIME);
+        nobody.unwrap().check().unwrap();
+    }
+
+    /// Waits until Hesper's window has this size.
+    pub fn await_size(&self, width: u32, height: u32) {
+        let right = format!("WIDTH={width}\nHEIGHT={height}\n");
+        self.until(&right, || {
+            let geometry = ["getwindowgeometry", "--shell", &self.window()];
+            self.run("xdotool", &geometry).contains(&right)
+        });
+    }
+
+    /// Waits until the title of Hesper's window has `text` in it, or has not.
+    pub fn await_title(&self, text: &str, there: bool) {
+        self.until(text, || self.title().contains(text) == there);
+    }
+
+    fn until(&self, what: &str, right: impl Fn() -> bool) {
+        for _ in 0..50 {
+            if right() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        panic!("not within 5 s: {what}; the title is {}", self.title());
     }
 
     /// The title of Hesper's window.

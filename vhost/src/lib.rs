@@ -1,4 +1,4 @@
-//! The virtio-gpu device of Hesper and the vhost-user transport that carries it.
+//! The virtio-gpu device of Hesper, its input devices, and the vhost-user transport that carries them.
 //!
 //! A [`device::Device`] is the whole device model of virtio-v1.4 §5.7 without any transport: it takes
 //! descriptor chains and guest memory, and answers them. What it draws on is a [`screen::ScanoutSink`],
@@ -14,6 +14,7 @@
 //! |---|---|
 //! | layouts and numbers of the wire | [`wire`] |
 //! | what a command does | `command/`, one file a family |
+//! | keyboards, pointers, touch | [`input`] |
 //! | how a command is held, parked, answered | `engine/`, `fence.rs`, `parking.rs` |
 //! | what the guest's ids name | `resource.rs`, `backing.rs`, `surface.rs`, `window.rs` |
 //! | how a VM gets at it | [`transport`] |
@@ -22,6 +23,7 @@
 
 pub mod budget;
 pub mod device;
+pub mod input;
 pub mod renderer;
 pub mod screen;
 #[cfg(any(test, feature = "testing"))]

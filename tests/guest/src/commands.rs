@@ -7,19 +7,22 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::framebuffer;
+use crate::input::{self, Inputs};
 use crate::kms::Card;
 
 const HELP: &str = "driver | modes OUTPUT | wait-mode OUTPUT WIDTH HEIGHT SECONDS | show OUTPUT SEED \
 [WIDTH HEIGHT] | update OUTPUT SEED X Y WIDTH HEIGHT | blank OUTPUT | cursor OUTPUT SEED HOT_X HOT_Y | \
-cursor-move OUTPUT X Y | cursor-hide OUTPUT | framebuffer SEED | close | sh COMMAND...";
+cursor-move OUTPUT X Y | cursor-hide OUTPUT | framebuffer SEED | input-list | input-open NAME | \
+input-take NAME QUIET_MS | input-rest NAME QUIET_MS | close | sh COMMAND...";
 
 /// Answers every line of `input` on `output` until `input` ends.
 pub(crate) fn serve(input: impl BufRead, mut output: impl Write) -> io::Result<()> {
     let mut card = None;
+    let mut inputs = Inputs::default();
     writeln!(output, "ready")?;
     output.flush()?;
     for line in input.lines() {
-        match answer(&mut card, line?.trim()) {
+        match answer(&mut card, &mut inputs, line?.trim()) {
             Ok(text) => writeln!(output, "ok {}", text.trim_end().replace('\n', " | "))?,
             Err(error) => writeln!(output, "error {error}")?,
         }
@@ -48,13 +51,13 @@ impl Words<'_> {
     }
 }
 
-fn answer(card: &mut Option<Card>, line: &str) -> io::Result<String> {
+fn answer(card: &mut Option<Card>, inputs: &mut Inputs, line: &str) -> io::Result<String> {
     let (command, rest) = line.split_once(' ').unwrap_or((line, ""));
     if command == "close" {
         *card = None;
         return Ok(String::new());
     }
-    if let Some(done) = without_card(command, rest)? {
+    if let Some(done) = without_card(inputs, command, rest)? {
         return Ok(done);
     }
     let card = match card {
@@ -99,8 +102,20 @@ fn answer(card: &mut Option<Card>, line: &str) -> io::Result<String> {
 }
 
 /// The commands that need no DRM device.
-fn without_card(command: &str, rest: &str) -> io::Result<Option<String>> {
+fn without_card(inputs: &mut Inputs, command: &str, rest: &str) -> io::Result<Option<String>> {
+    let mut words = Words(rest.split_whitespace());
     match command {
+        "input-list" => input::list().map(Some),
+        "input-open" => inputs.open(rest).map(Some),
+        "input-take" | "input-rest" => {
+            let name: String = words.next()?;
+            let quiet = Duration::from_millis(words.next()?);
+            match command {
+                "input-take" => inputs.take(&name, quiet),
+                _ => inputs.rest(&name, quiet),
+            }
+            .map(Some)
+        }
         "help" => Ok(Some(HELP.to_owned())),
         "framebuffer" => {
             let (width, height) = framebuffer::fill(Words(rest.split_whitespace()).next()?)?;

@@ -9,6 +9,8 @@ mod commands;
 #[cfg(target_os = "linux")]
 mod framebuffer;
 #[cfg(target_os = "linux")]
+mod input;
+#[cfg(target_os = "linux")]
 mod kms;
 
 #[cfg(target_os = "linux")]

@@ -2,7 +2,8 @@
 //!
 //! A [`Guest`] has memory, two virtqueues and a [`Device`] on the other end of them; the chains that it posts go
 //! through the real `virtio-queue` code. [`Request`] builds commands, [`Recorder`] is a screen that remembers,
-//! [`FakeRenderer`] a renderer that does what the test says and when. [`stream`] is the fuzzer's way in.
+//! [`FakeRenderer`] a renderer that does what the test says and when. [`stream`] is the fuzzer's way in; [`input`] has
+//! the same for input devices.
 //!
 //! ```
 //! use hesper_vhost::testing::{Guest, Request};
@@ -22,6 +23,7 @@
     clippy::missing_panics_doc
 )]
 
+pub mod input;
 mod queue;
 mod renderer;
 mod request;

@@ -31,20 +31,19 @@ use vm_memory::{
     GuestRegionMmap, MmapRegion,
 };
 
+use super::Error;
 use super::backend_channel::{BackendChannel, ChannelOptions};
-use super::console::GpuSocketScreen;
 use super::features::{self, protocol};
 use super::host::HostLink;
+use super::model::Model;
 use super::ring::{Ring, RingError, Start};
 use super::worker::Worker;
-use super::{Error, Session};
-use crate::device::{Device, Queue};
 
 /// How long a stopping queue waits for the device. The VMM's main loop, and so the whole guest, stands still
 /// in this time.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// Number of virtqueues: control and cursor (virtio-v1.4 §5.7.2).
+/// Number of virtqueues: control and cursor (virtio-v1.4 §5.7.2), or events and status (§5.8.2).
 pub(super) const QUEUES: u64 = 2;
 
 /// A wrong request of the VMM. Ends the connection.
@@ -133,14 +132,11 @@ struct Lane {
 
 /// One VM's connection; see the module.
 pub(super) struct Connection {
-    device: Arc<Device>,
-    window: u64,
-    console: Arc<GpuSocketScreen>,
+    model: Arc<dyn Model>,
     memory: GuestMemoryAtomic<GuestMemoryMmap>,
     spans: Vec<Span>,
     link: Arc<HostLink>,
-    control: Lane,
-    cursor: Lane,
+    lanes: [Lane; 2],
     features: u64,
     protocol_features: u64,
     /// A driver has used the device since its last reset.
@@ -148,12 +144,8 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(session: Session) -> Result<Self, Error> {
-        let Session {
-            device,
-            host_visible_size: window,
-            console,
-        } = session;
+    pub(super) fn new(model: Arc<dyn Model>) -> Result<Self, Error> {
+        let window = model.host_visible_size();
         let page = rustix::param::page_size() as u64;
         if window != 0 && (!window.is_power_of_two() || window < page) {
             return Err(Error::WindowSize(window));
@@ -167,42 +159,30 @@ impl Connection {
                     source: std::io::Error::other(error),
                 })
         };
-        let rings = (ring(Queue::Control)?, ring(Queue::Cursor)?);
-        let link = Arc::new(HostLink::new(rings.0.clone(), rings.1.clone()));
-        device.set_host(link.clone());
-        device.set_memory(memory.clone());
-        let failed = "cannot start a queue thread";
-        let control = {
-            let device = device.clone();
-            Worker::spawn("gpu-control", rings.0.clone(), move |memory, chain| {
-                device.control(memory, chain)
-            })
-            .map_err(Error::system(failed))?
+        let names = model.queue_names();
+        let rings = [ring(names[0])?, ring(names[1])?];
+        let link = Arc::new(HostLink::new(rings[0].clone(), rings[1].clone()));
+        let lane = |queue: u32, name, ring: Arc<Ring>| {
+            let (wanted, device) = (model.clone(), model.clone());
+            Worker::spawn(
+                name,
+                ring.clone(),
+                move || wanted.wants_chain(queue),
+                move |memory, chain| device.handle(queue, memory, chain),
+            )
+            .map(|worker| Lane { ring, worker })
+            .map_err(Error::system("cannot start a queue thread"))
         };
-        let cursor = {
-            let device = device.clone();
-            Worker::spawn("gpu-cursor", rings.1.clone(), move |memory, chain| {
-                device.cursor(memory, chain)
-            })
-            .map_err(Error::system(failed))?
-        };
-        let console = console.unwrap_or_default();
-        console.set_device(&device);
+        let [first, second] = rings;
+        let lanes = [lane(0, names[0], first)?, lane(1, names[1], second)?];
+        model.attach(&link, [lanes[0].worker.waker(), lanes[1].worker.waker()]);
+        model.set_memory(memory.clone());
         Ok(Self {
-            device,
-            window,
-            console,
+            model,
             memory,
             spans: Vec::new(),
             link,
-            control: Lane {
-                ring: rings.0,
-                worker: control,
-            },
-            cursor: Lane {
-                ring: rings.1,
-                worker: cursor,
-            },
+            lanes,
             features: 0,
             protocol_features: 0,
             used: false,
@@ -210,25 +190,19 @@ impl Connection {
     }
 
     fn lane(&self, index: u32) -> Result<&Lane, RequestError> {
-        match index {
-            0 => Ok(&self.control),
-            1 => Ok(&self.cursor),
-            _ => Err(RequestError::NoSuchQueue(index)),
-        }
-    }
-
-    fn lanes(&self) -> [&Lane; 2] {
-        [&self.control, &self.cursor]
+        self.lanes
+            .get(index as usize)
+            .ok_or(RequestError::NoSuchQueue(index))
     }
 
     // Features.
 
     pub(super) fn features(&self) -> u64 {
-        self.device.features() | features::TRANSPORT
+        self.model.features() | features::TRANSPORT
     }
 
     pub(super) fn protocol_features(&self) -> u64 {
-        if self.window > 0 {
+        if self.window() > 0 {
             protocol::OFFERED | protocol::SHMEM
         } else {
             protocol::OFFERED
@@ -240,8 +214,8 @@ impl Connection {
             return Err(RequestError::Features(accepted & !self.features()));
         }
         self.features = accepted;
-        self.device.set_acked_features(accepted);
-        for lane in self.lanes() {
+        self.model.set_acked_features(accepted);
+        for lane in &self.lanes {
             lane.ring.set_event_idx(accepted & features::EVENT_IDX != 0);
             // Without protocol features there is no message to enable a ring.
             if accepted & features::PROTOCOL_FEATURES == 0 {
@@ -291,7 +265,7 @@ impl Connection {
             .unwrap_or_else(std::sync::PoisonError::into_inner)
             .replace(table);
         self.spans = spans;
-        self.device.set_memory(self.memory.clone());
+        self.model.set_memory(self.memory.clone());
         Ok(())
     }
 
@@ -366,6 +340,7 @@ impl Connection {
         if start != Start::Running {
             log::debug!("queue {index}: {start:?}");
             self.used = true;
+            self.model.set_running(index, true);
         }
         self.lane(index)?.worker.wake();
         Ok(())
@@ -381,6 +356,7 @@ impl Connection {
     /// Stops a queue; returns the index at which it would go on.
     pub(super) fn stop_queue(&mut self, index: u32) -> Result<u16, RequestError> {
         let ring = self.lane(index)?.ring.clone();
+        self.model.set_running(index, false);
         let (base, held) = self.interrupted(|_| ring.stop(PATIENCE));
         if held > 0 {
             if index == 0 {
@@ -403,9 +379,9 @@ impl Connection {
         if let Some(channel) = &channel {
             channel.interrupt();
         }
-        self.console.pause();
+        self.model.pause();
         let result = work(self);
-        self.console.resume();
+        self.model.resume();
         if let Some(channel) = &channel {
             channel.resume();
         }
@@ -415,19 +391,22 @@ impl Connection {
     /// `RESET_DEVICE`: stops and disables the queues and resets the device.
     pub(super) fn reset_device(&mut self) {
         self.interrupted(|this| {
-            for lane in this.lanes() {
+            for lane in &this.lanes {
                 lane.ring.stop(PATIENCE);
                 lane.ring.set_enabled(false);
             }
         });
+        for queue in [0, 1] {
+            self.model.set_running(queue, false);
+        }
         self.reset();
     }
 
     fn reset(&mut self) {
         log::debug!("device reset");
-        self.device.reset();
-        self.device.set_acked_features(self.features);
-        for lane in self.lanes() {
+        self.model.reset();
+        self.model.set_acked_features(self.features);
+        for lane in &self.lanes {
             lane.ring.forget_held();
         }
         self.used = false;
@@ -436,16 +415,16 @@ impl Connection {
     // Config space and window.
 
     pub(super) fn read_config(&self, offset: u32, into: &mut [u8]) {
-        self.device.read_config(offset, into);
+        self.model.read_config(offset, into);
     }
 
     pub(super) fn write_config(&self, offset: u32, bytes: &[u8]) {
-        self.device.write_config(offset, bytes);
+        self.model.write_config(offset, bytes);
     }
 
     /// Size of the host-visible window in bytes; 0 = none.
     pub(super) fn window(&self) -> u64 {
-        self.window
+        self.model.host_visible_size()
     }
 
     // Channels.
@@ -453,7 +432,7 @@ impl Connection {
     pub(super) fn set_backend_channel(&self, socket: UnixStream) -> Result<(), RequestError> {
         let accepted = |bit| self.protocol_features & bit != 0;
         let options = ChannelOptions {
-            window: self.window,
+            window: self.window(),
             replies: accepted(protocol::REPLY_ACK),
             shmem: accepted(protocol::SHMEM) && accepted(protocol::BACKEND_SEND_FD),
             barrier: accepted(protocol::SHARED_OBJECT),
@@ -469,7 +448,7 @@ impl Connection {
     }
 
     pub(super) fn set_gpu_socket(&self, socket: UnixStream) -> Result<(), RequestError> {
-        Ok(self.console.connect(socket)?)
+        Ok(self.model.set_gpu_socket(socket)?)
     }
 }
 
@@ -479,19 +458,21 @@ impl Drop for Connection {
     /// end as their handles drop.
     fn drop(&mut self) {
         self.link.set_channel(None);
-        self.console.disconnect();
-        for lane in self.lanes() {
+        self.model.disconnect();
+        for lane in &self.lanes {
             lane.ring.forget_held();
             lane.ring.stop(PATIENCE);
         }
-        self.device.reset();
+        self.model.reset();
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::Session;
+    use super::super::model::Gpu;
     use super::*;
-    use crate::device::DeviceOptions;
+    use crate::device::{Device, DeviceOptions};
     use crate::screen::NoScreen;
     use vm_memory::{GuestAddressSpace, GuestMemoryBackend};
 
@@ -501,11 +482,11 @@ mod tests {
             host_visible_size: window,
             blob_alignment: 4096,
         };
-        Connection::new(Session {
+        Connection::new(Gpu::new(Session {
             device: Arc::new(Device::new(options, Arc::new(NoScreen), Vec::new())),
             host_visible_size: window,
             console: None,
-        })
+        }))
     }
 
     fn region(guest: u64, file: &File) -> Region {

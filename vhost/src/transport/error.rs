@@ -7,12 +7,10 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Somebody listens on the socket path already.
-    #[error(
-        "{0}: another process is listening on this socket; choose another --socket-path or end it"
-    )]
+    #[error("{0}: another process is listening on this socket; choose another path or end it")]
     InUse(PathBuf),
     /// The path names something that must not be replaced.
-    #[error("{0}: exists and is not a socket; choose another --socket-path or remove it")]
+    #[error("{0}: exists and is not a socket; choose another path or remove it")]
     NotASocket(PathBuf),
     /// The listening socket could not be made.
     #[error("cannot listen on {path}: {source}; check that the folder exists and is writable")]

@@ -19,6 +19,7 @@
 //! |---|---|
 //! | `server` | sockets: listening, accepting, shutting down |
 //! | `platform` | vhost-user messages (Linux only for now), calls `connection` |
+//! | `model` | what a device is to the transport: the GPU, or an input device |
 //! | `connection` | the rules: features, memory, starting and stopping queues, when the device is reset |
 //! | `ring`, `worker` | one virtqueue and its thread |
 //! | `host`, `backend_channel` | what the device asks of the VMM: answers, maps, config changes |
@@ -46,6 +47,7 @@ mod error;
 mod features;
 mod host;
 mod interrupt;
+mod model;
 mod platform;
 mod ring;
 mod server;

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use virtio_queue::{DescriptorChain, QueueOwnedT, QueueT};
 use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryLoadGuard, GuestMemoryMmap};
 
-use crate::device::{Outcome, Queue};
+use crate::device::Outcome;
 
 /// Largest queue size on offer. QEMU's classic device uses 256; `vq_size` goes up to 1024.
 pub(super) const MAX_SIZE: u16 = 1024;
@@ -133,7 +133,7 @@ pub(super) enum Start {
 
 /// One virtqueue; see the module.
 pub(super) struct Ring {
-    name: Queue,
+    name: &'static str,
     memory: GuestMemoryAtomic<GuestMemoryMmap>,
     state: Mutex<State>,
     /// Signalled when `busy` ends and when a chain is answered while stopping.
@@ -155,7 +155,7 @@ pub(super) enum RingError {
 
 impl Ring {
     pub(super) fn new(
-        name: Queue,
+        name: &'static str,
         memory: GuestMemoryAtomic<GuestMemoryMmap>,
     ) -> Result<Self, virtio_queue::Error> {
         Ok(Self {
@@ -271,7 +271,7 @@ impl Ring {
             Phase::Running
         } else {
             log::error!(
-                "{:?} queue: its rings are outside guest memory; it stays off",
+                "{} queue: its rings are outside guest memory; it stays off",
                 self.name
             );
             Phase::Broken
@@ -353,13 +353,20 @@ impl Ring {
         }
     }
 
-    /// Hands every available chain to `handle`, puts answers on the used ring, and tells the guest
-    /// once per batch, if it wants to be told. Returns when the ring is empty or stopped.
-    pub(super) fn process(&self, mut handle: impl FnMut(&GuestMemoryMmap, Chain) -> Outcome) {
+    /// Hands available chains to `handle` while they are `wanted`, puts answers on the used ring, and tells the
+    /// guest once per batch, if it wants to be told. Returns when the ring is empty or stopped, or nothing is
+    /// wanted.
+    pub(super) fn process(
+        &self,
+        mut wanted: impl FnMut() -> bool,
+        mut handle: impl FnMut(&GuestMemoryMmap, Chain) -> Outcome,
+    ) {
         loop {
             let mut answered = 0;
             self.with_queue(|queue, memory| queue.disable_notification(memory));
-            while let Some(chain) = self.take() {
+            while wanted()
+                && let Some(chain) = self.take()
+            {
                 let head = chain.head_index();
                 let memory = self.memory.memory();
                 let outcome = handle(&memory, chain);
@@ -372,6 +379,10 @@ impl Ring {
             }
             if answered > 0 {
                 self.signal();
+            }
+            if !wanted() {
+                // Who comes to want one wakes the worker; until then the guest need not kick.
+                return;
             }
             // Asking for kicks again and looking once more is one step: a chain that came in between
             // would otherwise wait for a kick that was never sent.
@@ -482,7 +493,7 @@ impl Ring {
     fn answer(&self, state: &mut State, head: u16, written: u32) -> bool {
         if !state.in_device.remove(head) {
             log::debug!(
-                "{:?} queue: late answer for descriptor {head} dropped",
+                "{} queue: late answer for descriptor {head} dropped",
                 self.name
             );
             return false;
@@ -527,7 +538,7 @@ impl Ring {
     fn broken(&self, state: &mut State, why: &str) {
         if matches!(state.phase, Phase::Running | Phase::Stopping) {
             log::error!(
-                "{:?} queue: {why}; the guest's driver must reset the device before the queue works again",
+                "{} queue: {why}; the guest's driver must reset the device before the queue works again",
                 self.name
             );
             state.phase = Phase::Broken;

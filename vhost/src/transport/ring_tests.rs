@@ -14,6 +14,10 @@ const TABLE: u64 = 0;
 const AVAIL: u64 = 0x1000;
 const USED: u64 = 0x2000;
 
+fn always() -> bool {
+    true
+}
+
 /// A ring over its own guest memory, with the driver's view of it.
 struct Bench {
     memory: GuestMemoryAtomic<GuestMemoryMmap>,
@@ -28,7 +32,7 @@ impl Bench {
         let memory = GuestMemoryAtomic::new(memory);
         let event = || eventfd(0, EventfdFlags::NONBLOCK).unwrap();
         let bench = Self {
-            ring: Arc::new(Ring::new(Queue::Control, memory.clone()).unwrap()),
+            ring: Arc::new(Ring::new("test", memory.clone()).unwrap()),
             memory,
             call: event(),
             error: event(),
@@ -115,10 +119,10 @@ fn done(_: &GuestMemoryMmap, _: Chain) -> Outcome {
 fn a_batch_is_answered_in_order_with_one_notification() {
     let bench = Bench::new(false);
     bench.offer(0, 5);
-    bench.ring.process(done);
+    bench.ring.process(always, done);
     assert_eq!(bench.used(), [0, 1, 2, 3, 4]);
     assert_eq!(bench.signalled(), 1);
-    bench.ring.process(done);
+    bench.ring.process(always, done);
     assert_eq!(bench.signalled(), 0, "nothing new, nothing to tell");
 }
 
@@ -127,10 +131,10 @@ fn with_event_idx_the_driver_is_told_only_at_the_index_it_asked_for() {
     let bench = Bench::new(true);
     bench.set_used_event(3);
     bench.offer(0, 3);
-    bench.ring.process(done);
+    bench.ring.process(always, done);
     assert_eq!(bench.signalled(), 0);
     bench.offer(3, 1);
-    bench.ring.process(done);
+    bench.ring.process(always, done);
     assert_eq!(bench.signalled(), 1);
     // And it asked to be kicked for the next chain.
     assert_eq!(bench.read(USED + 4 + 8 * u64::from(SIZE)), 4);
@@ -141,7 +145,7 @@ fn a_call_event_that_comes_late_makes_up_for_what_the_driver_was_not_told() {
     let bench = Bench::new(false);
     bench.ring.set_call(None);
     bench.offer(0, 1);
-    bench.ring.process(done);
+    bench.ring.process(always, done);
     let call = || Some(File::from(bench.call.try_clone().unwrap()));
     bench.ring.set_call(call());
     assert_eq!(bench.signalled(), 1);
@@ -153,7 +157,7 @@ fn a_call_event_that_comes_late_makes_up_for_what_the_driver_was_not_told() {
 fn held_chains_are_answered_in_any_order() {
     let bench = Bench::new(false);
     bench.offer(0, 3);
-    bench.ring.process(|_, _| Outcome::Held);
+    bench.ring.process(always, |_, _| Outcome::Held);
     assert!(bench.used().is_empty());
     bench.ring.complete(2, 0);
     bench.ring.complete(0, 0);
@@ -170,7 +174,7 @@ fn an_answer_may_overtake_the_return_of_the_device() {
     let bench = Bench::new(false);
     bench.offer(0, 1);
     let ring = bench.ring.clone();
-    bench.ring.process(|_, chain| {
+    bench.ring.process(always, |_, chain| {
         ring.complete(chain.head_index(), 8);
         Outcome::Held
     });
@@ -185,7 +189,7 @@ fn stopping_waits_for_the_worker_and_for_held_chains() {
     let (leave, wait_leave) = mpsc::channel::<()>();
     let ring = bench.ring.clone();
     let worker = thread::spawn(move || {
-        ring.process(|_, _| {
+        ring.process(always, |_, _| {
             inside.send(()).unwrap();
             wait_leave.recv().unwrap();
             Outcome::Held
@@ -217,7 +221,7 @@ fn stopping_waits_for_the_worker_and_for_held_chains() {
 fn what_is_held_too_long_is_never_answered() {
     let bench = Bench::new(false);
     bench.offer(0, 1);
-    bench.ring.process(|_, _| Outcome::Held);
+    bench.ring.process(always, |_, _| Outcome::Held);
     assert_eq!(bench.ring.stop(Duration::from_millis(10)), (1, 1));
     bench.ring.complete(0, 4);
     assert!(bench.used().is_empty());
@@ -228,7 +232,7 @@ fn what_is_held_too_long_is_never_answered() {
     bench.ring.complete(0, 4);
     assert!(bench.used().is_empty());
     bench.offer(0, 1);
-    bench.ring.process(done);
+    bench.ring.process(always, done);
     assert_eq!(bench.used(), [0]);
 }
 
@@ -236,14 +240,14 @@ fn what_is_held_too_long_is_never_answered() {
 fn a_paused_ring_resumes_and_a_reset_one_starts_afresh() {
     let bench = Bench::new(false);
     bench.offer(0, 3);
-    bench.ring.process(done);
+    bench.ring.process(always, done);
     let (base, _) = bench.ring.stop(Duration::from_secs(1));
     assert_eq!(base, 3);
     bench.offer(3, 1);
-    bench.ring.process(done);
+    bench.ring.process(always, done);
     assert_eq!(bench.used(), [0, 1, 2], "a stopped ring is left alone");
     assert_eq!(bench.set_up(3), Start::Resumed);
-    bench.ring.process(done);
+    bench.ring.process(always, done);
     assert_eq!(bench.used(), [0, 1, 2, 3]);
 
     bench.ring.stop(Duration::from_secs(1));
@@ -256,22 +260,22 @@ fn a_disabled_ring_is_left_alone_until_enabled() {
     let bench = Bench::new(false);
     bench.ring.set_enabled(false);
     bench.offer(0, 1);
-    bench.ring.process(done);
+    bench.ring.process(always, done);
     assert!(bench.used().is_empty());
     assert!(bench.ring.kick().is_none());
     bench.ring.set_enabled(true);
-    bench.ring.process(done);
+    bench.ring.process(always, done);
     assert_eq!(bench.used(), [0]);
 }
 
 /// Runs a ring that the guest spoilt; it must end, take nothing more, and tell the VMM once.
 fn assert_broken(bench: &Bench) {
     let mut taken = 0;
-    bench.ring.process(|_, _| {
+    bench.ring.process(always, |_, _| {
         taken += 1;
         Outcome::Done { written: 0 }
     });
-    bench.ring.process(|_, _| {
+    bench.ring.process(always, |_, _| {
         taken += 100;
         Outcome::Done { written: 0 }
     });
@@ -284,7 +288,7 @@ fn assert_broken(bench: &Bench) {
     bench.clear_indices();
     assert_eq!(bench.set_up(0), Start::Fresh);
     bench.offer(0, 1);
-    bench.ring.process(done);
+    bench.ring.process(always, done);
     assert_eq!(bench.used(), [0]);
 }
 
@@ -307,7 +311,7 @@ fn a_head_outside_the_table_breaks_only_the_ring() {
 fn a_chain_offered_twice_breaks_only_the_ring() {
     let bench = Bench::new(false);
     bench.offer(4, 1);
-    bench.ring.process(|_, _| Outcome::Held);
+    bench.ring.process(always, |_, _| Outcome::Held);
     bench.offer(4, 1);
     assert_broken(&bench);
 }
@@ -321,19 +325,19 @@ fn rings_that_leave_guest_memory_break_only_the_ring() {
     let small = GuestMemoryMmap::from_ranges(&[(GuestAddress(0x80_0000), 0x1000)]).unwrap();
     bench.memory.lock().unwrap().replace(small);
     let mut taken = 0;
-    bench.ring.process(|_, _| {
+    bench.ring.process(always, |_, _| {
         taken += 1;
         Outcome::Done { written: 0 }
     });
     assert_eq!((taken, events(&bench.error)), (0, 1));
-    bench.ring.process(done);
+    bench.ring.process(always, done);
     bench
         .memory
         .lock()
         .unwrap()
         .replace(GuestMemoryMmap::clone(&whole));
     assert!(whole.check_range(GuestAddress(0), 1, vm_memory::Permissions::Read));
-    bench.ring.process(done);
+    bench.ring.process(always, done);
     assert!(bench.used().is_empty(), "broken until it is set up anew");
 }
 
@@ -362,4 +366,30 @@ fn wrong_values_of_the_vmm_are_refused() {
             Err(RingError::Addresses(_))
         ));
     }
+}
+
+#[test]
+fn what_is_not_wanted_stays_with_the_guest_until_it_is() {
+    let bench = Bench::new(false);
+    let left = std::cell::Cell::new(0);
+    let take = |count| {
+        left.set(count);
+        bench.ring.process(
+            || left.get() > 0,
+            |_, _| {
+                left.set(left.get() - 1);
+                Outcome::Done { written: 0 }
+            },
+        );
+    };
+    bench.offer(0, 3);
+    take(0);
+    assert!(bench.used().is_empty());
+    take(2);
+    assert_eq!(bench.used(), [0, 1]);
+    // VRING_USED_F_NO_NOTIFY: nothing waits for a buffer, so none need be kicked.
+    assert_eq!(bench.read(USED), 1);
+    take(2);
+    assert_eq!(bench.used(), [0, 1, 2]);
+    assert_eq!(bench.read(USED), 0, "an event waits for a buffer");
 }

@@ -13,7 +13,9 @@ use rustix::event::PollFlags;
 use rustix::net::{RecvFlags, SocketType};
 
 use super::interrupt::{Interrupt, Wait};
+use super::model::{Gpu, Model};
 use super::{Error, Session, platform};
+use crate::input::InputDevice;
 
 /// A vhost-user server, on a listening socket or on one connection.
 pub struct Server {
@@ -184,16 +186,31 @@ impl Server {
     /// # Errors
     /// What makes serving impossible at all, and [`Error::Protocol`] on a given connection.
     pub fn serve(&mut self, session: &mut dyn FnMut() -> Session) -> Result<(), Error> {
+        self.serve_models(&mut || Gpu::new(session()))
+    }
+
+    /// The same for an input device: `device` makes one, in its reset state, for each VM.
+    ///
+    /// # Errors
+    /// As [`Self::serve`].
+    pub fn serve_input(
+        &mut self,
+        device: &mut dyn FnMut() -> Arc<InputDevice>,
+    ) -> Result<(), Error> {
+        self.serve_models(&mut || device())
+    }
+
+    fn serve_models(&mut self, model: &mut dyn FnMut() -> Arc<dyn Model>) -> Result<(), Error> {
         match &mut self.source {
             Source::Connected(stream) => match stream.take() {
-                Some(stream) => serve_one(&self.stop, stream, session),
+                Some(stream) => serve_one(&self.stop, stream, model),
                 None => Ok(()),
             },
             Source::Listening(listening) => loop {
                 let Some(stream) = accept(&listening.listener, &self.stop)? else {
                     return Ok(());
                 };
-                match serve_one(&self.stop, stream, session) {
+                match serve_one(&self.stop, stream, model) {
                     Ok(()) => log::info!("the VM disconnected"),
                     Err(error @ (Error::Protocol(_) | Error::System { .. })) => {
                         log::error!("{error}");
@@ -208,14 +225,14 @@ impl Server {
 fn serve_one(
     stop: &Stop,
     stream: UnixStream,
-    session: &mut dyn FnMut() -> Session,
+    model: &mut dyn FnMut() -> Arc<dyn Model>,
 ) -> Result<(), Error> {
     let watched = stream
         .try_clone()
         .map_err(Error::system("cannot duplicate the connection"))?;
     stop.watch(Some(watched));
     let result = match says_something(&stream) {
-        true => platform::serve_connection(stream, session()),
+        true => platform::serve_connection(stream, model()),
         false => Ok(()),
     };
     stop.watch(None);

@@ -14,6 +14,7 @@ use vm_memory::GuestMemoryMmap;
 use super::interrupt::{Interrupt, Wait};
 use super::ring::{Chain, Ring};
 use crate::device::Outcome;
+use crate::input::Waker;
 
 /// A queue's thread. Dropping it ends and joins the thread; the ring must be stopped first.
 pub(super) struct Worker {
@@ -29,10 +30,11 @@ struct Shared {
 }
 
 impl Worker {
-    /// Starts the thread `name`, which gives every chain to `handle`.
+    /// Starts the thread `name`, which gives chains to `handle` while they are `wanted`.
     pub(super) fn spawn(
         name: &str,
         ring: Arc<Ring>,
+        mut wanted: impl FnMut() -> bool + Send + 'static,
         mut handle: impl FnMut(&GuestMemoryMmap, Chain) -> Outcome + Send + 'static,
     ) -> io::Result<Self> {
         let shared = Arc::new(Shared {
@@ -44,7 +46,7 @@ impl Worker {
             let shared = shared.clone();
             std::thread::Builder::new()
                 .name(name.to_owned())
-                .spawn(move || shared.run(&mut handle))?
+                .spawn(move || shared.run(&mut wanted, &mut handle))?
         };
         Ok(Self {
             shared,
@@ -55,6 +57,12 @@ impl Worker {
     /// Makes the thread look at the ring: it was started, enabled or got another kick event.
     pub(super) fn wake(&self) {
         self.shared.wake.raise();
+    }
+
+    /// [`Self::wake`] for whoever comes to want a chain; without effect once the worker is gone.
+    pub(super) fn waker(&self) -> Waker {
+        let shared = self.shared.clone();
+        Arc::new(move || shared.wake.raise())
     }
 }
 
@@ -71,9 +79,13 @@ impl Drop for Worker {
 }
 
 impl Shared {
-    fn run(&self, handle: &mut impl FnMut(&GuestMemoryMmap, Chain) -> Outcome) {
+    fn run(
+        &self,
+        wanted: &mut impl FnMut() -> bool,
+        handle: &mut impl FnMut(&GuestMemoryMmap, Chain) -> Outcome,
+    ) {
         while !self.exit.load(Ordering::Acquire) {
-            self.ring.process(&mut *handle);
+            self.ring.process(&mut *wanted, &mut *handle);
             let kick = self.ring.kick();
             let wait = match &kick {
                 Some(kick) => self.wake.wait(kick.as_fd(), PollFlags::IN, None),

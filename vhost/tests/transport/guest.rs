@@ -45,6 +45,16 @@ pub(crate) const ERR_INVALID_RESOURCE_ID: u32 = 0x1203;
 pub(crate) struct Command(Vec<u8>);
 
 impl Command {
+    /// Nothing to read: the chain has room only.
+    pub(crate) fn empty() -> Self {
+        Self(Vec::new())
+    }
+
+    /// Bytes of another device's protocol.
+    pub(crate) fn bytes(bytes: &[u8]) -> Self {
+        Self(bytes.to_vec())
+    }
+
     pub(crate) fn new(kind: u32) -> Self {
         Self([&kind.to_le_bytes()[..], &[0; 20]].concat())
     }

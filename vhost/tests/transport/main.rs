@@ -10,6 +10,7 @@
 
 mod console;
 mod guest;
+mod input;
 mod lifecycle;
 mod malformed;
 mod queues;

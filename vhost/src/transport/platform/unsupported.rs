@@ -6,16 +6,18 @@
 //! `Connection` from a message loop of its own, as `linux` does.
 
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 
+use super::super::Error;
 use super::super::connection::Connection;
-use super::super::{Error, Session};
+use super::super::model::Model;
 
 /// Says that there is no server here.
 pub(in super::super) fn serve_connection(
     stream: UnixStream,
-    session: Session,
+    model: Arc<dyn Model>,
 ) -> Result<(), Error> {
     drop(stream);
-    drop(Connection::new(session)?);
+    drop(Connection::new(model)?);
     Err(Error::Unsupported)
 }

@@ -12,21 +12,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use vhost::vhost_user::{BackendReqHandler, Error as VhostError};
 
+use super::super::Error;
 use super::super::connection::Connection;
-use super::super::{Error, Session};
+use super::super::model::Model;
 use peek::peek_request;
 use requests::Requests;
 
-/// Serves `session` on a connected socket until the VM hangs up.
+/// Serves a device on a connected socket until the VM hangs up.
 pub(in super::super) fn serve_connection(
     stream: UnixStream,
-    session: Session,
+    model: Arc<dyn Model>,
 ) -> Result<(), Error> {
     let watched = stream
         .try_clone()
         .map_err(Error::system("cannot duplicate the connection"))?;
     // The mutex is the crate's way to make a handler mutable. Only this thread ever locks it.
-    let requests = Arc::new(Mutex::new(Requests::new(Connection::new(session)?)));
+    let requests = Arc::new(Mutex::new(Requests::new(Connection::new(model)?)));
     let mut messages = BackendReqHandler::from_stream(stream, requests.clone());
     loop {
         match peek_request(&watched) {

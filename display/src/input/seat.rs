@@ -1,0 +1,283 @@
+//! A person's seat: what is held down, and where the pointer's movements go.
+
+use std::sync::Arc;
+
+use winit::event::{ElementState, MouseButton, MouseScrollDelta, TouchPhase};
+use winit::keyboard::PhysicalKey;
+
+use super::codes::*;
+use super::keys::{self, KEY_G, KEY_LEFTALT, KEY_LEFTCTRL, KEY_LEFTSHIFT, KEY_RIGHTALT};
+use super::keys::{KEY_RIGHTCTRL, KEY_RIGHTSHIFT};
+use super::touch::Fingers;
+use super::{InputKind, InputSink};
+
+/// A notch of a wheel, in the unit of `REL_WHEEL_HI_RES`.
+const NOTCH: f64 = 120.0;
+/// How many logical pixels of smooth scrolling make a notch: what toolkits scroll by for one.
+const NOTCH_PIXELS: f64 = 53.0;
+
+/// What the window must do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// Nothing.
+    Nothing,
+    /// Take the pointer, so that only its movements count.
+    Grab,
+    /// Give it back.
+    Release,
+}
+
+/// See the module.
+pub(crate) struct Seat {
+    sink: Arc<dyn InputSink>,
+    keys: Vec<u16>,
+    buttons: Vec<(InputKind, u16)>,
+    fingers: Fingers,
+    /// Parts of a pixel and of a high resolution wheel's step that wait for their rest.
+    moved: (f64, f64),
+    turned: (f64, f64),
+    /// Parts of a notch, in high resolution steps.
+    notches: (i32, i32),
+    grabbed: bool,
+}
+
+impl Seat {
+    pub(crate) fn new(sink: Arc<dyn InputSink>) -> Self {
+        Self {
+            sink,
+            keys: Vec::new(),
+            buttons: Vec::new(),
+            fingers: Fingers::default(),
+            moved: (0.0, 0.0),
+            turned: (0.0, 0.0),
+            notches: (0, 0),
+            grabbed: false,
+        }
+    }
+
+    /// Whether the guest shows its own pointer where the host's is.
+    pub(crate) fn points(&self) -> bool {
+        self.sink.has(InputKind::Tablet)
+    }
+
+    pub(crate) fn grabbed(&self) -> bool {
+        self.grabbed
+    }
+
+    /// The window has taken the pointer, or given it back.
+    pub(crate) fn set_grabbed(&mut self, grabbed: bool) {
+        if self.grabbed != grabbed {
+            self.let_go_of_buttons();
+            self.grabbed = grabbed;
+            self.moved = (0.0, 0.0);
+        }
+    }
+
+    /// What a person can do about the pointer, for the title.
+    pub(crate) fn hint(&self) -> &'static str {
+        match (self.grabbed, self.sink.has(InputKind::Mouse), self.points()) {
+            (true, ..) => "Ctrl+Alt+G releases the pointer",
+            (false, true, false) => "click to grab the pointer",
+            (false, true, true) => "Ctrl+Alt+G grabs the pointer",
+            (false, false, _) => "",
+        }
+    }
+
+    /// A key was pressed or let go. Repeats are the guest's business. `synthetic`: it was so before the window
+    /// got the keyboard.
+    pub(crate) fn key(
+        &mut self,
+        key: PhysicalKey,
+        state: ElementState,
+        repeat: bool,
+        synthetic: bool,
+    ) -> Asked {
+        let Some(code) = keys::code(key) else {
+            log::debug!("{key:?} has no code that a guest knows");
+            return Asked::Nothing;
+        };
+        match state {
+            ElementState::Pressed => {
+                // A key that was meant for another window must not act in this one; shift and control must hold
+                // for what is typed next.
+                let holds = [KEY_LEFTCTRL, KEY_RIGHTCTRL, KEY_LEFTSHIFT, KEY_RIGHTSHIFT];
+                if repeat || (synthetic && !holds.contains(&code)) || self.keys.contains(&code) {
+                    return Asked::Nothing;
+                }
+                if code == KEY_G && self.is_grab_chord() {
+                    if self.grabbed {
+                        return Asked::Release;
+                    }
+                    if self.sink.has(InputKind::Mouse) {
+                        return Asked::Grab;
+                    }
+                }
+                self.keys.push(code);
+                self.sink
+                    .report(InputKind::Keyboard, &[key_event(code, true)]);
+            }
+            ElementState::Released => {
+                // One that was never passed on is not let go either.
+                if let Some(index) = self.keys.iter().position(|held| *held == code) {
+                    self.keys.swap_remove(index);
+                    self.sink
+                        .report(InputKind::Keyboard, &[key_event(code, false)]);
+                }
+            }
+        }
+        Asked::Nothing
+    }
+
+    fn is_grab_chord(&self) -> bool {
+        let held = |codes: [u16; 2]| self.keys.iter().any(|key| codes.contains(key));
+        held([KEY_LEFTCTRL, KEY_RIGHTCTRL]) && held([KEY_LEFTALT, KEY_RIGHTALT])
+    }
+
+    /// The pointer is at a place of the picture, told in steps of the guest's axes.
+    pub(crate) fn pointer_at(&mut self, (x, y): (i32, i32)) {
+        if !self.grabbed && self.sink.has(InputKind::Tablet) {
+            let events = [absolute(ABS_X, x), absolute(ABS_Y, y)];
+            self.sink.report(InputKind::Tablet, &events);
+        }
+    }
+
+    /// The pointer was moved, wherever it is. Only what was grabbed counts.
+    pub(crate) fn moved(&mut self, delta: (f64, f64)) {
+        if self.grabbed {
+            let x = whole(&mut self.moved.0, delta.0);
+            let y = whole(&mut self.moved.1, delta.1);
+            if (x, y) != (0, 0) {
+                let events = [relative(REL_X, x), relative(REL_Y, y)];
+                self.sink.report(InputKind::Mouse, &events);
+            }
+        }
+    }
+
+    /// The device that buttons and wheels belong to.
+    fn pointer(&self) -> Option<InputKind> {
+        let kind = if self.grabbed {
+            InputKind::Mouse
+        } else {
+            InputKind::Tablet
+        };
+        self.sink.has(kind).then_some(kind)
+    }
+
+    pub(crate) fn button(&mut self, button: MouseButton, state: ElementState) -> Asked {
+        let code = match button {
+            MouseButton::Left => BTN_LEFT,
+            MouseButton::Right => BTN_RIGHT,
+            MouseButton::Middle => BTN_MIDDLE,
+            MouseButton::Back => BTN_SIDE,
+            MouseButton::Forward => BTN_EXTRA,
+            MouseButton::Other(_) => return Asked::Nothing,
+        };
+        match state {
+            ElementState::Pressed => match self.pointer() {
+                Some(device) if !self.buttons.contains(&(device, code)) => {
+                    self.buttons.push((device, code));
+                    self.sink.report(device, &[key_event(code, true)]);
+                }
+                Some(_) => {}
+                None if !self.grabbed && self.sink.has(InputKind::Mouse) => return Asked::Grab,
+                None => {}
+            },
+            ElementState::Released => {
+                if let Some(index) = self.buttons.iter().position(|(_, held)| *held == code) {
+                    let (device, _) = self.buttons.swap_remove(index);
+                    self.sink.report(device, &[key_event(code, false)]);
+                }
+            }
+        }
+        Asked::Nothing
+    }
+
+    /// A wheel was turned, or fingers scrolled. `scale`: physical pixels in a logical one.
+    pub(crate) fn wheel(&mut self, delta: MouseScrollDelta, scale: f64) {
+        let Some(device) = self.pointer() else {
+            return;
+        };
+        let (right, up) = match delta {
+            MouseScrollDelta::LineDelta(x, y) => (f64::from(x), f64::from(y)),
+            MouseScrollDelta::PixelDelta(pixels) => {
+                let notch = NOTCH_PIXELS * scale;
+                (pixels.x / notch, pixels.y / notch)
+            }
+        };
+        // The window system says where the contents go, evdev where the view goes: opposite sideways.
+        let across = whole(&mut self.turned.0, -right * NOTCH);
+        let along = whole(&mut self.turned.1, up * NOTCH);
+        let mut events = Vec::with_capacity(4);
+        for (steps, left, fine, coarse) in [
+            (along, &mut self.notches.1, REL_WHEEL_HI_RES, REL_WHEEL),
+            (across, &mut self.notches.0, REL_HWHEEL_HI_RES, REL_HWHEEL),
+        ] {
+            if steps != 0 {
+                events.push(relative(fine, steps));
+                *left = left.saturating_add(steps);
+                let notches = *left / NOTCH as i32;
+                if notches != 0 {
+                    *left -= notches * NOTCH as i32;
+                    events.push(relative(coarse, notches));
+                }
+            }
+        }
+        if !events.is_empty() {
+            self.sink.report(device, &events);
+        }
+    }
+
+    /// A finger touches a place of the picture, told in steps of the guest's axes.
+    pub(crate) fn touch(&mut self, finger: u64, phase: TouchPhase, (x, y): (i32, i32)) {
+        let events = match phase {
+            TouchPhase::Started | TouchPhase::Moved => {
+                let new = phase == TouchPhase::Started;
+                self.fingers.place(finger, (x, y), new)
+            }
+            TouchPhase::Ended | TouchPhase::Cancelled => self.fingers.lift(finger),
+        };
+        if !events.is_empty() {
+            self.sink.report(InputKind::Touch, &events);
+        }
+    }
+
+    /// The window lost the keyboard: nothing may stay down in the guest, since nobody will say when it is let go.
+    pub(crate) fn let_go(&mut self) -> Asked {
+        let keys: Vec<_> = self
+            .keys
+            .drain(..)
+            .map(|code| key_event(code, false))
+            .collect();
+        if !keys.is_empty() {
+            self.sink.report(InputKind::Keyboard, &keys);
+        }
+        self.let_go_of_buttons();
+        let lifted = self.fingers.lift_all();
+        if !lifted.is_empty() {
+            self.sink.report(InputKind::Touch, &lifted);
+        }
+        if self.grabbed {
+            Asked::Release
+        } else {
+            Asked::Nothing
+        }
+    }
+
+    fn let_go_of_buttons(&mut self) {
+        for (device, code) in std::mem::take(&mut self.buttons) {
+            self.sink.report(device, &[key_event(code, false)]);
+        }
+    }
+}
+
+/// Adds to what is left over and takes the whole part out.
+fn whole(left: &mut f64, more: f64) -> i32 {
+    *left += more;
+    let whole = left.trunc();
+    *left -= whole;
+    if !left.is_finite() {
+        *left = 0.0;
+    }
+    // The cast saturates.
+    whole as i32
+}

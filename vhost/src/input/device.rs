@@ -1,0 +1,225 @@
+//! The device: takes reports, fills the driver's buffers with them, listens to its LEDs.
+
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use virtio_queue::DescriptorChain;
+use vm_memory::GuestMemoryMmap;
+
+use super::backlog::Backlog;
+use super::codes::*;
+use super::config::Config;
+use super::{Event, Kind};
+use crate::chain;
+use crate::complaints::Complaints;
+use crate::device::Outcome;
+
+/// How many events of one status buffer are read; drivers put one there.
+const STATUS_EVENTS: usize = 16;
+
+/// What the guest's keyboard lights up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Leds {
+    /// Num lock.
+    pub num: bool,
+    /// Caps lock.
+    pub caps: bool,
+    /// Scroll lock.
+    pub scroll: bool,
+}
+
+/// Makes the transport look whether an event waits.
+pub(crate) type Waker = Arc<dyn Fn() + Send + Sync>;
+
+/// An input device.
+///
+/// Everything may be called from any thread at any time. Queue 0 carries events to the guest
+/// ([`Self::send_event`]), queue 1 what the guest says to the device ([`Self::take_status`]).
+pub struct InputDevice {
+    kind: Kind,
+    state: Mutex<State>,
+    waker: Mutex<Option<Waker>>,
+    on_leds: Box<dyn Fn(Leds) + Send + Sync>,
+    complaints: Complaints,
+}
+
+struct State {
+    config: Config,
+    backlog: Backlog,
+    leds: Leds,
+}
+
+impl InputDevice {
+    /// A device that no driver knows yet. `on_leds` is told of LEDs that the guest turns on and off, on
+    /// whatever thread learns of it; it should return quickly.
+    pub fn new(kind: Kind, on_leds: Box<dyn Fn(Leds) + Send + Sync>) -> Self {
+        Self {
+            kind,
+            state: Mutex::new(State {
+                config: Config::new(kind.description()),
+                backlog: Backlog::default(),
+                leds: Leds::default(),
+            }),
+            waker: Mutex::default(),
+            on_leds,
+            complaints: Complaints::new(),
+        }
+    }
+
+    /// Which kind of device it is.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Whether it may report this.
+    pub fn has(&self, event: Event) -> bool {
+        self.kind.description().has(event)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells the guest what has happened at one moment; `SYN_REPORT` is added here. `ABS_MT_*` events begin
+    /// with their `ABS_MT_SLOT` in every report. Never waits for the guest: see the module.
+    pub fn report(&self, events: &[Event]) {
+        if let Some(wrong) = events.iter().find(|event| !self.has(**event)) {
+            log::error!(
+                "a {:?} cannot report {wrong:?}; nothing is reported",
+                self.kind
+            );
+            return;
+        }
+        if !self.state().backlog.push(events) {
+            self.complaints.warn(format_args!(
+                "the guest does not keep up with its {:?}: input is left out until it does",
+                self.kind
+            ));
+        }
+        self.wake();
+    }
+
+    fn wake(&self) {
+        let waker = self
+            .waker
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        if let Some(waker) = waker {
+            waker();
+        }
+    }
+
+    // For the transport.
+
+    /// Plugs the transport in: `waker` makes it call [`Self::send_event`] while [`Self::has_event`].
+    pub(crate) fn set_waker(&self, waker: Waker) {
+        *self.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(waker);
+    }
+
+    /// A driver has set up the event queue, or the queue was stopped.
+    pub fn set_running(&self, running: bool) {
+        self.state().backlog.set_running(running);
+        self.wake();
+    }
+
+    /// The driver starts anew. What waits for the guest is forgotten, also in the middle of a report.
+    pub fn reset(&self) {
+        {
+            let mut state = self.state();
+            state.config = Config::new(self.kind.description());
+            state.backlog.reset();
+        }
+        self.set_leds(Leds::default());
+    }
+
+    /// Copies the config space from `offset` on; bytes past its end are zero.
+    pub fn read_config(&self, offset: u32, into: &mut [u8]) {
+        self.state().config.read(offset, into);
+    }
+
+    /// The driver wrote `bytes` at `offset` of the config space.
+    pub fn write_config(&self, offset: u32, bytes: &[u8]) {
+        self.state().config.write(offset, bytes);
+    }
+
+    /// Whether a buffer of the event queue is of use now.
+    pub fn has_event(&self) -> bool {
+        self.state().backlog.front().is_some()
+    }
+
+    /// Puts the next event into a buffer of the event queue. A buffer that does not hold it is given back
+    /// empty, and the event goes into the next one.
+    pub fn send_event<M>(&self, memory: &GuestMemoryMmap, chain: DescriptorChain<M>) -> Outcome
+    where
+        M: Deref<Target = GuestMemoryMmap> + Clone,
+    {
+        let (_, space) = chain::open(memory, chain);
+        let mut state = self.state();
+        let Some(event) = state.backlog.front() else {
+            return Outcome::Done { written: 0 };
+        };
+        if space.room() < Event::BYTES as u64 {
+            self.complaints.warn(format_args!(
+                "{:?}: a buffer of {} bytes in the event queue holds no event, which has {}",
+                self.kind,
+                space.room(),
+                Event::BYTES
+            ));
+            return Outcome::Done { written: 0 };
+        }
+        match space.write(memory, [&event.to_bytes(), &[]]) {
+            Ok(written) => {
+                state.backlog.advance();
+                Outcome::Done { written }
+            }
+            Err(refusal) => {
+                self.complaints.warn(format_args!(
+                    "{:?}: a buffer of the event queue: {refusal}",
+                    self.kind
+                ));
+                Outcome::Done { written: 0 }
+            }
+        }
+    }
+
+    /// Takes a buffer of the status queue: the guest turns LEDs on and off there.
+    pub fn take_status<M>(&self, memory: &GuestMemoryMmap, chain: DescriptorChain<M>) -> Outcome
+    where
+        M: Deref<Target = GuestMemoryMmap> + Clone,
+    {
+        let (mut request, _) = chain::open(memory, chain);
+        let mut leds = self.state().leds;
+        for _ in 0..STATUS_EVENTS {
+            if request.left() < Event::BYTES as u64 {
+                break;
+            }
+            let mut bytes = [0; Event::BYTES];
+            if let Err(refusal) = request.read(&mut bytes) {
+                self.complaints.warn(format_args!(
+                    "{:?}: a buffer of the status queue: {refusal}",
+                    self.kind
+                ));
+                break;
+            }
+            let event = Event::from_bytes(bytes);
+            match (event.kind, event.code) {
+                (EV_LED, LED_NUML) => leds.num = event.value != 0,
+                (EV_LED, LED_CAPSL) => leds.caps = event.value != 0,
+                (EV_LED, LED_SCROLLL) => leds.scroll = event.value != 0,
+                // Delay and rate of repeating are told, too; they are the guest's own business.
+                _ => {}
+            }
+        }
+        if self.kind == Kind::Keyboard {
+            self.set_leds(leds);
+        }
+        Outcome::Done { written: 0 }
+    }
+
+    fn set_leds(&self, leds: Leds) {
+        if std::mem::replace(&mut self.state().leds, leds) != leds {
+            (self.on_leds)(leds);
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! A device as the transport sees it: two virtqueues, a config space, a reset.
+//!
+//! [`Gpu`] is the virtio-gpu device with what belongs to it, its window and QEMU's console; input devices are
+//! models by themselves.
+
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+
+use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
+
+use super::Session;
+use super::console::GpuSocketScreen;
+use super::host::HostLink;
+use super::ring::Chain;
+use crate::device::{Device, Outcome};
+use crate::input::{InputDevice, Kind, Waker};
+
+/// A device; see the module. Queues are numbered 0 and 1.
+pub(super) trait Model: Send + Sync {
+    /// What the queues' threads are called.
+    fn queue_names(&self) -> [&'static str; 2];
+
+    /// The device's own feature bits.
+    fn features(&self) -> u64 {
+        0
+    }
+
+    fn set_acked_features(&self, _features: u64) {}
+
+    /// Plugs the transport in. Each waker makes the thread of its queue look at [`Self::wants_chain`] again.
+    fn attach(&self, link: &Arc<HostLink>, wakers: [Waker; 2]);
+
+    fn set_memory(&self, _memory: GuestMemoryAtomic<GuestMemoryMmap>) {}
+
+    fn read_config(&self, offset: u32, into: &mut [u8]);
+
+    fn write_config(&self, offset: u32, bytes: &[u8]);
+
+    /// Whether a chain of this queue is of use now. Others stay with the guest.
+    fn wants_chain(&self, _queue: u32) -> bool {
+        true
+    }
+
+    fn handle(&self, queue: u32, memory: &GuestMemoryMmap, chain: Chain) -> Outcome;
+
+    /// A queue was started, after the device was reset if it was to be, or stopped.
+    fn set_running(&self, _queue: u32, _running: bool) {}
+
+    /// The driver is gone, and everything it made with it.
+    fn reset(&self);
+
+    /// Size in bytes of the window through which the guest sees memory of the host; 0 for none.
+    fn host_visible_size(&self) -> u64 {
+        0
+    }
+
+    /// From now until [`Self::resume`] nothing may wait for the VMM, which waits for us.
+    fn pause(&self) {}
+
+    fn resume(&self) {}
+
+    fn set_gpu_socket(&self, _socket: UnixStream) -> io::Result<()> {
+        Err(io::Error::other("this device is no GPU"))
+    }
+
+    /// The VMM is gone.
+    fn disconnect(&self) {}
+}
+
+/// A virtio-gpu device and what belongs to it.
+pub(super) struct Gpu {
+    device: Arc<Device>,
+    window: u64,
+    console: Arc<GpuSocketScreen>,
+}
+
+impl Gpu {
+    pub(super) fn new(session: Session) -> Arc<Self> {
+        let console = session.console.unwrap_or_default();
+        console.set_device(&session.device);
+        Arc::new(Self {
+            device: session.device,
+            window: session.host_visible_size,
+            console,
+        })
+    }
+}
+
+impl Model for Gpu {
+    fn queue_names(&self) -> [&'static str; 2] {
+        ["gpu-control", "gpu-cursor"]
+    }
+
+    fn features(&self) -> u64 {
+        self.device.features()
+    }
+
+    fn set_acked_features(&self, features: u64) {
+        self.device.set_acked_features(features);
+    }
+
+    fn attach(&self, link: &Arc<HostLink>, _wakers: [Waker; 2]) {
+        self.device.set_host(link.clone());
+    }
+
+    fn set_memory(&self, memory: GuestMemoryAtomic<GuestMemoryMmap>) {
+        self.device.set_memory(memory);
+    }
+
+    fn read_config(&self, offset: u32, into: &mut [u8]) {
+        self.device.read_config(offset, into);
+    }
+
+    fn write_config(&self, offset: u32, bytes: &[u8]) {
+        self.device.write_config(offset, bytes);
+    }
+
+    fn handle(&self, queue: u32, memory: &GuestMemoryMmap, chain: Chain) -> Outcome {
+        match queue {
+            0 => self.device.control(memory, chain),
+            _ => self.device.cursor(memory, chain),
+        }
+    }
+
+    fn reset(&self) {
+        self.device.reset();
+    }
+
+    fn host_visible_size(&self) -> u64 {
+        self.window
+    }
+
+    fn pause(&self) {
+        self.console.pause();
+    }
+
+    fn resume(&self) {
+        self.console.resume();
+    }
+
+    fn set_gpu_socket(&self, socket: UnixStream) -> io::Result<()> {
+        self.console.connect(socket)
+    }
+
+    fn disconnect(&self) {
+        self.console.disconnect();
+    }
+}
+
+/// Queue 0 carries events to the guest, queue 1 LEDs back (virtio-v1.4 §5.8.2). No chain is ever held: a buffer
+/// that waits for an event waits in the guest's ring, so that a paused VM finds it there again.
+impl Model for InputDevice {
+    fn queue_names(&self) -> [&'static str; 2] {
+        match self.kind() {
+            Kind::Keyboard => ["keyboard", "keyboard-leds"],
+            Kind::Tablet => ["tablet", "tablet-status"],
+            Kind::Mouse => ["mouse", "mouse-status"],
+            Kind::Touch => ["touch", "touch-status"],
+        }
+    }
+
+    fn attach(&self, _link: &Arc<HostLink>, [events, _]: [Waker; 2]) {
+        self.set_waker(events);
+    }
+
+    fn read_config(&self, offset: u32, into: &mut [u8]) {
+        Self::read_config(self, offset, into);
+    }
+
+    fn write_config(&self, offset: u32, bytes: &[u8]) {
+        Self::write_config(self, offset, bytes);
+    }
+
+    fn wants_chain(&self, queue: u32) -> bool {
+        queue != 0 || self.has_event()
+    }
+
+    fn handle(&self, queue: u32, memory: &GuestMemoryMmap, chain: Chain) -> Outcome {
+        match queue {
+            0 => self.send_event(memory, chain),
+            _ => self.take_status(memory, chain),
+        }
+    }
+
+    fn set_running(&self, queue: u32, running: bool) {
+        if queue == 0 {
+            Self::set_running(self, running);
+        }
+    }
+
+    fn reset(&self) {
+        Self::reset(self);
+    }
+}
