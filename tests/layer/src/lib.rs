@@ -6,10 +6,10 @@
 //!
 //! `HESPER_LAYER` names what it does:
 //!
-//! - `memfd`: memory that is to be exported becomes a memfd that the driver imports as host memory ([`memory`]), and
+//! - `memfd`: memory that is to be exported becomes a memfd that the driver imports as host memory (`memory.rs`), and
 //!   dma-buf export is advertised. The reference renderer needs that on a host without `/dev/udmabuf`, where
 //!   lavapipe can export opaque descriptors only.
-//! - `null`: commands are dropped, pipelines and descriptor sets are numbers ([`null`]), so that what remains of a measurement
+//! - `null`: commands are dropped, pipelines and descriptor sets are numbers (`null.rs`), so that what remains of a measurement
 //!   is the renderer's and the client's share.
 //!
 //! Functions that the layer does not answer itself are the next layer's, called without a detour. It is made for Linux,
