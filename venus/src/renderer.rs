@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::host::{Gpu, GpuFacts, Host};
 use crate::mailbox::Mailbox;
 use crate::options::RendererOptions;
+use crate::platform;
 use crate::state::{ContextState, Shared};
 use crate::worker;
 
@@ -31,6 +32,7 @@ impl Renderer {
     pub fn new(options: RendererOptions) -> Result<Self> {
         let host = Host::load(&options.driver)?;
         let gpus = GpuFacts::gather(&host, &options.gpu)?;
+        platform::return_free_memory();
         for facts in &gpus {
             log::info!("guests see {}", facts.gpu);
         }
