@@ -5,11 +5,14 @@ use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::mpsc::Receiver;
+use std::time::Duration;
 
 use super::process::{PATIENCE, Process, environment, lines};
 use super::programs;
 use super::qmp::Qmp;
 
+/// How long a boot may take. It was seen to take more than a minute on two processors that eight programs wanted.
+const BOOT: Duration = Duration::from_secs(300);
 /// Ends the output of a command in the guest; the exit status follows.
 const END: &str = "hesper-exit-status ";
 
@@ -68,7 +71,7 @@ impl VulkanGuest {
 
     /// Waits for the shell to start: at boot, and again after a reset.
     pub fn wait_ready(&self) {
-        while self.line("the boot") != "ready" {}
+        while self.line("the boot", BOOT) != "ready" {}
     }
 
     /// Runs a command of the shell and returns its exit status and all it printed.
@@ -80,7 +83,7 @@ impl VulkanGuest {
         .expect("the guest reads");
         let mut text = String::new();
         loop {
-            let line = self.line(command);
+            let line = self.line(command, PATIENCE);
             if let Some(status) = line.strip_prefix(END) {
                 let status = status.parse().expect("a shell's exit status");
                 return (status, text.trim_end().to_owned());
@@ -162,8 +165,8 @@ impl VulkanGuest {
         self.process.kill();
     }
 
-    fn line(&self, wait: &str) -> String {
-        self.output.recv_timeout(PATIENCE).unwrap_or_else(|error| {
+    fn line(&self, wait: &str, patience: Duration) -> String {
+        self.output.recv_timeout(patience).unwrap_or_else(|error| {
             panic!(
                 "the guest is silent ({error}) at: {wait}\n{}",
                 self.process.errors()
