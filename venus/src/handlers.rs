@@ -167,6 +167,16 @@ const fn table() -> [Option<Handler>; COMMAND_COUNT] {
             });)*
         };
     }
+    macro_rules! of_extension {
+        ($($command:ident $extension:literal),* $(,)?) => {
+            $(table[CommandId::$command as usize] = handler(|s, d, reply| {
+                handle::<command::$command>(s, d, reply, |s, c| {
+                    physical_device::require(s, CommandId::$command, c.physical_device.handle, $extension)?;
+                    call(s, c)
+                })
+            });)*
+        };
+    }
     macro_rules! special {
         ($($command:ident $function:path),* $(,)?) => {
             $(table[CommandId::$command as usize] = handler(|s, d| {
@@ -211,11 +221,15 @@ const fn table() -> [Option<Handler>; COMMAND_COUNT] {
         GetPhysicalDeviceQueueFamilyProperties2,
         GetPhysicalDeviceSparseImageFormatProperties,
         GetPhysicalDeviceSparseImageFormatProperties2,
-        GetPhysicalDeviceMultisamplePropertiesEXT,
-        GetPhysicalDeviceCalibrateableTimeDomainsKHR,
-        GetPhysicalDeviceFragmentShadingRatesKHR,
-        GetPhysicalDeviceCooperativeMatrixPropertiesKHR,
-        GetPhysicalDeviceDescriptorSizeEXT,
+    );
+    special!(
+        GetPhysicalDeviceCalibrateableTimeDomainsKHR physical_device::time_domains,
+    );
+    of_extension!(
+        GetPhysicalDeviceMultisamplePropertiesEXT c"VK_EXT_sample_locations",
+        GetPhysicalDeviceFragmentShadingRatesKHR c"VK_KHR_fragment_shading_rate",
+        GetPhysicalDeviceCooperativeMatrixPropertiesKHR c"VK_KHR_cooperative_matrix",
+        GetPhysicalDeviceDescriptorSizeEXT c"VK_EXT_descriptor_heap",
     );
 
     special!(

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use guest::gpu::RING;
 use guest::{Event, Guest, PATIENCE, bytes, renderer};
 use hesper_venus::{BlobError, Counters, Renderer};
-use hesper_venus_protocol::runtime::Object;
+use hesper_venus_protocol::runtime::{Array, Object};
 use hesper_venus_protocol::{command, vk};
 
 const SIZE: u64 = 1 << 20;
@@ -92,6 +92,33 @@ fn fences_of_a_queue_wait_for_its_work_in_order_and_others_do_not_wait_for_them(
         let is_next = matches!(event, Event::Fence(RING, f) if f == fence);
         assert!(is_next, "{event:?} instead of fence {fence}");
     }
+}
+
+#[test]
+fn a_physical_devices_command_of_an_extension_that_the_host_lacks_never_reaches_the_loader() {
+    // Vulkan's loader has a function for it and jumps to address 0 where the driver has none.
+    let renderer = renderer();
+    let guest = Guest::new(&renderer, "shading rates");
+    let gpu = guest.gpu();
+    let reason = guest.dies_of(bytes(&command::GetPhysicalDeviceFragmentShadingRatesKHR {
+        physical_device: Object::guest(gpu.physical),
+        p_fragment_shading_rate_count: &mut 0,
+        p_fragment_shading_rates: Array::NULL,
+    }));
+    assert!(
+        reason.contains("vkGetPhysicalDeviceFragmentShadingRatesKHR"),
+        "{reason}"
+    );
+    // One that lavapipe has is answered.
+    let guest = Guest::new(&renderer, "time domains");
+    let gpu = guest.gpu();
+    let mut count = 0;
+    let result = guest.call(command::GetPhysicalDeviceCalibrateableTimeDomainsKHR {
+        physical_device: Object::guest(gpu.physical),
+        p_time_domain_count: &mut count,
+        p_time_domains: Array::NULL,
+    });
+    assert!(result == 0 && count > 0, "{result} {count}");
 }
 
 #[test]

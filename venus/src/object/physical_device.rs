@@ -4,13 +4,14 @@
 //! (the protocol ends at 1.4), and memory types. A type is `HOST_VISIBLE` for the guest only if shared memory can be
 //! imported as it, since only then can the guest map it.
 
+use std::ffi::CStr;
 use std::sync::Arc;
 
 use hesper_venus_protocol::call::{Call, InstanceTable};
 use hesper_venus_protocol::command::{
     EnumerateDeviceExtensionProperties, EnumeratePhysicalDeviceGroups, EnumeratePhysicalDevices,
-    GetPhysicalDeviceMemoryProperties, GetPhysicalDeviceMemoryProperties2,
-    GetPhysicalDeviceProperties, GetPhysicalDeviceProperties2,
+    GetPhysicalDeviceCalibrateableTimeDomainsKHR, GetPhysicalDeviceMemoryProperties,
+    GetPhysicalDeviceMemoryProperties2, GetPhysicalDeviceProperties, GetPhysicalDeviceProperties2,
 };
 use hesper_venus_protocol::runtime::{Array, Object, Text};
 use hesper_venus_protocol::{CommandId, vk};
@@ -41,6 +42,12 @@ pub(crate) struct PhysicalDevice {
 }
 
 impl PhysicalDevice {
+    /// Whether the driver has the extension.
+    fn has(&self, extension: &CStr) -> bool {
+        let mut names = self.extensions.iter().filter_map(extensions::name);
+        names.any(|name| name == extension)
+    }
+
     /// What the guest sees of memory type `index`; `None` if there is none.
     pub(crate) fn memory_type(&self, index: u32) -> Option<vk::MemoryType> {
         if index >= self.memory.memory_type_count {
@@ -224,6 +231,48 @@ pub(crate) fn described(
         command: crate::dispatch::name(command),
         reason: "the physical device is not one that was enumerated",
     })
+}
+
+/// Fails unless the physical device has the extension that the current command is of.
+///
+/// Vulkan's loader has a function for every command of a physical device that it knows, whether the driver has one or not, and
+/// jumps to nothing when it does not.
+pub(crate) fn require(
+    session: &mut Session<'_>,
+    command: CommandId,
+    handle: vk::PhysicalDevice,
+    extension: &CStr,
+) -> Result<(), Fatal> {
+    match described(session, command, handle)?.has(extension) {
+        true => Ok(()),
+        false => Err(Fatal::NotEnabled(crate::dispatch::name(command))),
+    }
+}
+
+/// `vkGetPhysicalDeviceCalibrateableTimeDomainsKHR`, which also stands for that of the older extension.
+pub(crate) fn time_domains(
+    session: &mut Session<'_>,
+    c: &mut GetPhysicalDeviceCalibrateableTimeDomainsKHR<'_>,
+) -> Result<vk::Result, Fatal> {
+    let id = CommandId::GetPhysicalDeviceCalibrateableTimeDomainsKHR;
+    let device = described(session, id, c.physical_device.handle)?;
+    if device.has(c"VK_KHR_calibrated_timestamps") {
+        return call(session, c);
+    }
+    let missing = Fatal::NotEnabled(crate::dispatch::name(id));
+    if !device.has(c"VK_EXT_calibrated_timestamps") {
+        return Err(missing);
+    }
+    // The loader has the newer name, too, with nothing behind it.
+    let instance = session.instance(id)?;
+    let mut older = |name: &CStr| match name.to_bytes().ends_with(b"KHR") {
+        true => None,
+        false => instance.host().instance_function(instance.handle(), name),
+    };
+    // SAFETY: the loader answers by name.
+    let functions = unsafe { InstanceTable::load(&mut older) };
+    // SAFETY: the physical device was looked up a moment ago, and the decoder has checked count and room.
+    unsafe { c.call(&functions) }.ok_or(missing)
 }
 
 /// `vkEnumeratePhysicalDeviceGroups`: the host's groups, with the ids that the guest gave their devices.
