@@ -169,8 +169,8 @@ const fn table() -> [Option<Handler>; COMMAND_COUNT] {
     }
     macro_rules! of_extension {
         ($($command:ident $extension:literal),* $(,)?) => {
-            $(table[CommandId::$command as usize] = handler(|s, d, reply| {
-                handle::<command::$command>(s, d, reply, |s, c| {
+            $(table[CommandId::$command as usize] = handler(|s, d| {
+                handle::<command::$command>(s, d, |s, c| {
                     physical_device::require(s, CommandId::$command, c.physical_device.handle, $extension)?;
                     call(s, c)
                 })
