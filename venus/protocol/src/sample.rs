@@ -4,7 +4,7 @@
 //! use hesper_venus_protocol::{CommandId, runtime::Arena, sample, trace};
 //!
 //! let mut arena = Arena::default();
-//! let stream = sample::request(CommandId::CreateImage, 42, &mut arena);
+//! let mut stream = sample::request(CommandId::CreateImage, 42, &mut arena);
 //! let (text, length) = trace::command(&mut stream, &mut arena).unwrap();
 //! assert!(text.starts_with("vkCreateImage(device="));
 //! assert_eq!(length, stream.len());

@@ -9,10 +9,11 @@ use std::ffi::c_char;
 use std::marker::PhantomData;
 
 use super::arena::Arena;
-use super::argument::{Array, Object, Objects};
+use super::argument::{Array, Objects};
 use super::error::{Fatal, Reason, Result};
+use super::lookup::Recording;
 use super::slots::Front;
-use super::value::{Handle, HandleMap, Plain, Resolved, Zeroed};
+use super::value::{Handle, HandleMap, Plain, Zeroed};
 use super::{CommandId, Decode, Identity};
 use crate::generated::commands::COMMANDS;
 use crate::vk::HandleType;
@@ -38,25 +39,12 @@ pub struct Decoder<'m> {
     start: *mut u8,
     life: PhantomData<&'m mut [u8]>,
     pub(super) arena: &'m Arena,
-    front: Front<'m>,
-    objects: &'m dyn HandleMap,
+    pub(super) front: Front<'m>,
+    pub(super) objects: &'m dyn HandleMap,
     /// Of the first object of the current command.
-    owner: u32,
+    pub(super) owner: u32,
     command: u32,
-    recording: Recording,
-}
-
-/// The command buffer that the last commands were for: the next one is mostly for it, too.
-struct Recording {
-    id: u64,
-    handle: u64,
-    /// [`Front::removals`] when it was found, after which it may be gone; or [`Recording::NONE`].
-    removals: u64,
-}
-
-impl Recording {
-    /// So many objects are never removed.
-    const NONE: u64 = u64::MAX;
+    pub(super) recording: Recording,
 }
 
 impl std::fmt::Debug for Decoder<'_> {
@@ -84,11 +72,7 @@ impl<'m> Decoder<'m> {
             objects,
             owner: 0,
             command: u32::MAX,
-            recording: Recording {
-                id: 0,
-                handle: 0,
-                removals: Recording::NONE,
-            },
+            recording: Recording::nothing(),
         }
     }
 
@@ -289,102 +273,6 @@ impl<'m> Decoder<'m> {
         } else {
             Err(self.fatal(Reason::Selector { tag, selector }))
         }
-    }
-
-    /// The handle of an object that has the owner of the command's first. Not 0.
-    #[inline(always)]
-    fn resolve<H: Handle>(&self, id: u64) -> Result<H> {
-        match self.front.find(self.owner, H::TYPE, id) {
-            Some(handle) => Ok(H::from_raw(handle)),
-            None => self.resolve_slowly(H::TYPE, id).map(H::from_raw),
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn resolve_slowly(&self, ty: HandleType, id: u64) -> Result<u64> {
-        if id == 0 {
-            return Err(self.fatal(Reason::NullHandle(ty)));
-        }
-        match self.objects.resolve(ty, id) {
-            Resolved { handle, owner } if handle != 0 && owner == self.owner => Ok(handle),
-            _ => Err(self.fatal(Reason::Handle { ty, id })),
-        }
-    }
-
-    /// The command's first object: it must be there, and says to what all others belong.
-    #[inline(always)]
-    pub(crate) fn first_object<H: Handle>(&mut self, id: u64) -> Result<Object<H>> {
-        let is_recording = matches!(H::TYPE, HandleType::CommandBuffer);
-        if is_recording
-            && id == self.recording.id
-            && self.recording.removals == self.front.removals()
-        {
-            let handle = H::from_raw(self.recording.handle);
-            return Ok(Object { id, handle });
-        }
-        let handle = H::from_raw(self.first(H::TYPE, id)?);
-        Ok(Object { id, handle })
-    }
-
-    #[inline(never)]
-    fn first(&mut self, ty: HandleType, id: u64) -> Result<u64> {
-        // Before looking: what is removed in the meantime must not be taken for what is still there.
-        let removals = self.front.removals();
-        let Resolved { handle, owner } = match self.front.find_any(ty, id) {
-            Some(found) => found,
-            None => self.first_slowly(ty, id)?,
-        };
-        self.owner = owner;
-        self.recording.removals = Recording::NONE;
-        if ty == HandleType::CommandBuffer {
-            self.recording = Recording {
-                id,
-                handle,
-                removals,
-            };
-        }
-        Ok(handle)
-    }
-
-    #[cold]
-    fn first_slowly(&self, ty: HandleType, id: u64) -> Result<Resolved> {
-        if id == 0 {
-            return Err(self.fatal(Reason::NullHandle(ty)));
-        }
-        match self.objects.resolve(ty, id) {
-            Resolved { handle: 0, .. } => Err(self.fatal(Reason::Handle { ty, id })),
-            found => Ok(found),
-        }
-    }
-
-    /// A handle that may be null.
-    #[inline]
-    pub(crate) fn handle<H: Handle>(&self, id: u64) -> Result<H> {
-        if id == 0 {
-            return Ok(H::ZERO);
-        }
-        self.resolve(id)
-    }
-
-    /// A handle that may not.
-    #[inline]
-    pub(crate) fn required_handle<H: Handle>(&self, id: u64) -> Result<H> {
-        self.resolve(id)
-    }
-
-    /// A handle argument that may be null.
-    #[inline]
-    pub(crate) fn object<H: Handle>(&self, id: u64) -> Result<Object<H>> {
-        let handle = self.handle(id)?;
-        Ok(Object { id, handle })
-    }
-
-    /// A handle argument that may not.
-    #[inline]
-    pub(crate) fn required_object<H: Handle>(&self, id: u64) -> Result<Object<H>> {
-        let handle = self.resolve(id)?;
-        Ok(Object { id, handle })
     }
 
     /// An array of plain values.

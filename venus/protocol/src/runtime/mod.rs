@@ -10,6 +10,7 @@ mod chain;
 mod decoder;
 mod encoder;
 mod error;
+mod lookup;
 mod output;
 mod slots;
 mod value;

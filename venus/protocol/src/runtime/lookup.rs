@@ -1,0 +1,127 @@
+//! How the decoder turns ids into handles: most come from the table's [`Front`](super::Front), without a call and without a lock.
+
+use super::argument::Object;
+use super::decoder::Decoder;
+use super::error::{Reason, Result};
+use super::value::{Handle, Resolved};
+use crate::vk::HandleType;
+
+/// The command buffer that the last commands were for: the next one is mostly for it, too.
+pub(super) struct Recording {
+    id: u64,
+    handle: u64,
+    /// [`Front::removals`] when it was found, after which it may be gone; or [`Recording::NONE`].
+    removals: u64,
+}
+
+impl Recording {
+    /// So many objects are never removed.
+    const NONE: u64 = u64::MAX;
+
+    /// No command buffer.
+    pub(super) const fn nothing() -> Self {
+        Self {
+            id: 0,
+            handle: 0,
+            removals: Self::NONE,
+        }
+    }
+}
+
+impl Decoder<'_> {
+    /// The handle of an object that has the owner of the command's first. Not 0.
+    #[inline(always)]
+    fn resolve<H: Handle>(&self, id: u64) -> Result<H> {
+        match self.front.find(self.owner, H::TYPE, id) {
+            Some(handle) => Ok(H::from_raw(handle)),
+            None => self.resolve_slowly(H::TYPE, id).map(H::from_raw),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn resolve_slowly(&self, ty: HandleType, id: u64) -> Result<u64> {
+        if id == 0 {
+            return Err(self.fatal(Reason::NullHandle(ty)));
+        }
+        match self.objects.resolve(ty, id) {
+            Resolved { handle, owner } if handle != 0 && owner == self.owner => Ok(handle),
+            _ => Err(self.fatal(Reason::Handle { ty, id })),
+        }
+    }
+
+    /// The command's first object: it must be there, and says to what all others belong.
+    #[inline(always)]
+    pub(crate) fn first_object<H: Handle>(&mut self, id: u64) -> Result<Object<H>> {
+        let is_recording = matches!(H::TYPE, HandleType::CommandBuffer);
+        if is_recording
+            && id == self.recording.id
+            && self.recording.removals == self.front.removals()
+        {
+            let handle = H::from_raw(self.recording.handle);
+            return Ok(Object { id, handle });
+        }
+        let handle = H::from_raw(self.first(H::TYPE, id)?);
+        Ok(Object { id, handle })
+    }
+
+    #[inline(never)]
+    fn first(&mut self, ty: HandleType, id: u64) -> Result<u64> {
+        // Before looking: what is removed in the meantime must not be taken for what is still there.
+        let removals = self.front.removals();
+        let Resolved { handle, owner } = match self.front.find_any(ty, id) {
+            Some(found) => found,
+            None => self.first_slowly(ty, id)?,
+        };
+        self.owner = owner;
+        self.recording.removals = Recording::NONE;
+        if ty == HandleType::CommandBuffer {
+            self.recording = Recording {
+                id,
+                handle,
+                removals,
+            };
+        }
+        Ok(handle)
+    }
+
+    #[cold]
+    fn first_slowly(&self, ty: HandleType, id: u64) -> Result<Resolved> {
+        if id == 0 {
+            return Err(self.fatal(Reason::NullHandle(ty)));
+        }
+        match self.objects.resolve(ty, id) {
+            Resolved { handle: 0, .. } => Err(self.fatal(Reason::Handle { ty, id })),
+            found => Ok(found),
+        }
+    }
+
+    /// A handle that may be null.
+    #[inline]
+    pub(crate) fn handle<H: Handle>(&self, id: u64) -> Result<H> {
+        if id == 0 {
+            return Ok(H::ZERO);
+        }
+        self.resolve(id)
+    }
+
+    /// A handle that may not.
+    #[inline]
+    pub(crate) fn required_handle<H: Handle>(&self, id: u64) -> Result<H> {
+        self.resolve(id)
+    }
+
+    /// A handle argument that may be null.
+    #[inline]
+    pub(crate) fn object<H: Handle>(&self, id: u64) -> Result<Object<H>> {
+        let handle = self.handle(id)?;
+        Ok(Object { id, handle })
+    }
+
+    /// A handle argument that may not.
+    #[inline]
+    pub(crate) fn required_object<H: Handle>(&self, id: u64) -> Result<Object<H>> {
+        let handle = self.resolve(id)?;
+        Ok(Object { id, handle })
+    }
+}
