@@ -196,6 +196,9 @@ impl App {
                 }
                 let guests = seat.points() && scanout.has_cursor();
                 window.show_pointer(!guests && !seat.grabbed());
+                if seat.grabbed() {
+                    window.hold_pointer(position);
+                }
                 Asked::Nothing
             }
             WindowEvent::MouseInput { button, state, .. } => seat.button(button, state),

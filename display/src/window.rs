@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use winit::dpi::PhysicalSize;
+use winit::dpi::{PhysicalPosition, PhysicalSize};
 use winit::error::ExternalError;
 use winit::event_loop::ActiveEventLoop;
 use winit::window::{CursorGrabMode, Window};
@@ -28,6 +28,8 @@ pub(crate) struct GuestWindow {
     told: (u32, u32),
     /// The window system draws its pointer over the window.
     pointer_shown: bool,
+    /// The grabbed pointer is not held in place: it is led back to the middle of the window.
+    pointer_led: bool,
     /// A size that the guest has not been told, and since when.
     unsettled: Option<((u32, u32), Instant)>,
 }
@@ -57,6 +59,7 @@ impl GuestWindow {
             window: Arc::new(window),
             told: options.size,
             pointer_shown: true,
+            pointer_led: false,
             unsettled: None,
         };
         // A tiling window manager gives what it has, not what was asked for.
@@ -92,12 +95,32 @@ impl GuestWindow {
 
     /// Keeps the pointer in the window and hides it.
     pub(crate) fn grab_pointer(&mut self) -> Result<(), ExternalError> {
-        // X11 cannot hold it in place, macOS and Wayland can.
-        self.window
-            .set_cursor_grab(CursorGrabMode::Locked)
-            .or_else(|_| self.window.set_cursor_grab(CursorGrabMode::Confined))?;
+        // X11 cannot hold it in place as macOS and Wayland can. It could confine it to the window, but reports
+        // every movement twice while it does.
+        self.pointer_led = self.window.set_cursor_grab(CursorGrabMode::Locked).is_err();
+        if self.pointer_led {
+            self.centre_pointer()?;
+        }
         self.show_pointer(false);
         Ok(())
+    }
+
+    /// The grabbed pointer has come to `at`: leads it back before it leaves the window.
+    pub(crate) fn hold_pointer(&self, at: PhysicalPosition<f64>) {
+        let PhysicalSize { width, height } = self.window.inner_size();
+        let far = |at: f64, size: u32| (at - f64::from(size) / 2.0).abs() > f64::from(size) / 4.0;
+        if self.pointer_led
+            && (far(at.x, width) || far(at.y, height))
+            && let Err(error) = self.centre_pointer()
+        {
+            log::warn!("the window system does not move the pointer: {error}");
+        }
+    }
+
+    fn centre_pointer(&self) -> Result<(), ExternalError> {
+        let PhysicalSize { width, height } = self.window.inner_size();
+        self.window
+            .set_cursor_position(PhysicalPosition::new(width / 2, height / 2))
     }
 
     /// Takes [`Self::grab_pointer`] back.

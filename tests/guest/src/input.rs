@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 const NONBLOCK: i32 = 0o4000;
 /// Bytes of `struct input_event` on 64-bit machines: two times of 8, type, code, value.
 const EVENT: usize = 24;
+/// How long events are read once the first has come: a held key repeats without end.
+const ENOUGH: Duration = Duration::from_secs(2);
 /// How long the first event may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -72,12 +74,17 @@ impl Inputs {
             .ok_or_else(|| io::Error::other(format!("'{part}' is not open")))?;
         let mut words: Vec<String> = Vec::new();
         let mut until = Instant::now() + first;
+        let mut end = None;
         loop {
             let mut bytes = [0; EVENT];
             match file.read(&mut bytes) {
                 Ok(EVENT) => {
                     words.push(word(&bytes));
-                    until = Instant::now() + quiet;
+                    let now = Instant::now();
+                    until = now + quiet;
+                    if now > *end.get_or_insert(now + ENOUGH) {
+                        return Ok(words.join(" "));
+                    }
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     if Instant::now() > until {
