@@ -42,6 +42,8 @@ pub(crate) type Handler = for<'m> fn(&mut Session<'_>, &mut Decoder<'m>, bool) -
 pub(crate) struct Handles<'s> {
     view: View<'s>,
     owner: Cell<u32>,
+    /// Since they were last counted.
+    lookups: Cell<u64>,
 }
 
 impl<'s> Handles<'s> {
@@ -50,6 +52,7 @@ impl<'s> Handles<'s> {
         Self {
             view: objects.table.view(),
             owner: Cell::new(0),
+            lookups: Cell::new(0),
         }
     }
 
@@ -92,6 +95,7 @@ impl Handles<'_> {
 impl HandleMap for Handles<'_> {
     #[inline]
     fn resolve(&self, ty: vk::HandleType, id: u64) -> Resolved {
+        self.lookups.set(self.lookups.get().wrapping_add(1));
         match self.view.get_quickly(id) {
             Some(entry) => self.checked(entry, ty),
             None => self.resolve_slowly(ty, id),
@@ -216,11 +220,12 @@ impl<'s> Session<'s> {
             if is_traced {
                 self.trace(commands.get(decoder.position()..).unwrap_or_default());
             }
+            let begin = start + decoder.position();
             let header = decoder.header()?;
             let Some(Some(handler)) = HANDLERS.get(header.command as usize) else {
-                return Err(Fatal::NotHandled(name(header.command)));
+                return Err(self.fail_at(begin, Fatal::NotHandled(name(header.command))));
             };
-            handler(self, decoder, header.reply)?;
+            handler(self, decoder, header.reply).map_err(|fatal| self.fail_at(begin, fatal))?;
             self.commands += 1;
             let read = decoder.position();
             if !self.is_nested {
@@ -233,6 +238,16 @@ impl<'s> Session<'s> {
                 return Ok(());
             }
         }
+    }
+
+    /// Ends the context for what is wrong with the command that begins at that byte of the batch.
+    #[cold]
+    fn fail_at(&self, begin: usize, fatal: Fatal) -> Fatal {
+        // An error of the decoder says more exactly where.
+        if !matches!(fatal, Fatal::Stream(_)) {
+            self.state.fail_at(fatal, begin);
+        }
+        fatal
     }
 
     /// Says in the log what the next command is.
@@ -253,6 +268,7 @@ impl<'s> Session<'s> {
     fn count(&mut self, bytes: usize) {
         let tally = &self.state.tally;
         add(&tally.commands, std::mem::take(&mut self.commands));
+        add(&tally.lookups, self.handles.lookups.take());
         add(&tally.command_bytes, bytes as u64);
         add(&tally.batches, 1);
     }

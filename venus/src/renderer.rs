@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::host::{Gpu, GpuFacts, Host};
 use crate::mailbox::Mailbox;
 use crate::options::RendererOptions;
+use crate::platform;
 use crate::state::{ContextState, Shared};
 use crate::worker;
 
@@ -34,6 +35,8 @@ impl Renderer {
         for facts in &gpus {
             log::info!("guests see {}", facts.gpu);
         }
+        // The devices of the self-test are gone.
+        platform::return_freed_memory();
         let shared = Shared {
             host: Arc::new(host),
             gpus: gpus.into(),

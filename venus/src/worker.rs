@@ -7,6 +7,7 @@ use crate::counters::sub;
 use crate::dispatch::{Executor, Handles, Place};
 use crate::fatal::Fatal;
 use crate::mailbox::{Mailbox, Message};
+use crate::platform;
 use crate::state::ContextState;
 
 /// Runs until [`Message::Stop`], then destroys everything that the guest made.
@@ -18,6 +19,7 @@ pub(crate) fn run(state: &Arc<ContextState>, mailbox: &Mailbox) {
     }
     state.rings.join();
     state.clear();
+    platform::return_freed_memory();
     sub(&state.tally.contexts, 1);
     log::debug!("context {} has ended", state.id);
 }

@@ -1,13 +1,13 @@
-//! What differs between operating systems: anonymous shared memory, the names of Vulkan libraries.
+//! What differs between operating systems: anonymous shared memory, the names of Vulkan libraries, freed memory.
 //!
 //! Linux makes memfds that cannot shrink; other systems make a POSIX shm object and unlink it at once.
 
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(target_os = "linux")]
-pub(crate) use linux::{DRIVER_LIBRARIES, create_shared_memory};
+pub(crate) use linux::{DRIVER_LIBRARIES, create_shared_memory, return_freed_memory};
 
 #[cfg(not(target_os = "linux"))]
 mod posix;
 #[cfg(not(target_os = "linux"))]
-pub(crate) use posix::{DRIVER_LIBRARIES, create_shared_memory};
+pub(crate) use posix::{DRIVER_LIBRARIES, create_shared_memory, return_freed_memory};
