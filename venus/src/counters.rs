@@ -17,6 +17,8 @@ pub struct Counters {
     pub shared_bytes: u64,
     /// Commands carried out.
     pub commands: u64,
+    /// Objects looked up for them by the guest's ids.
+    pub lookups: u64,
     /// Bytes of commands.
     pub command_bytes: u64,
     /// Batches in which they came.
@@ -39,6 +41,7 @@ impl Counters {
             objects,
             shared_bytes,
             commands,
+            lookups,
             command_bytes,
             batches,
             wakes,
@@ -47,7 +50,7 @@ impl Counters {
         } = self;
         format!(
             "{{\"contexts\":{contexts},\"rings\":{rings},\"objects\":{objects},\"shared_bytes\":{shared_bytes},\
-             \"commands\":{commands},\"command_bytes\":{command_bytes},\"batches\":{batches},\"wakes\":{wakes},\
+             \"commands\":{commands},\"lookups\":{lookups},\"command_bytes\":{command_bytes},\"batches\":{batches},\"wakes\":{wakes},\
              \"fences\":{fences},\"lost\":{lost}}}"
         )
     }
@@ -61,6 +64,7 @@ pub(crate) struct Tally {
     pub(crate) objects: AtomicU64,
     pub(crate) shared_bytes: AtomicU64,
     pub(crate) commands: AtomicU64,
+    pub(crate) lookups: AtomicU64,
     pub(crate) command_bytes: AtomicU64,
     pub(crate) batches: AtomicU64,
     pub(crate) wakes: AtomicU64,
@@ -88,6 +92,7 @@ impl Tally {
             objects: read(&self.objects),
             shared_bytes: read(&self.shared_bytes),
             commands: read(&self.commands),
+            lookups: read(&self.lookups),
             command_bytes: read(&self.command_bytes),
             batches: read(&self.batches),
             wakes: read(&self.wakes),

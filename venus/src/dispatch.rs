@@ -109,8 +109,9 @@ pub(crate) struct Session<'s> {
     published: usize,
     /// Bytes of the outer stream that are done while the current commands are those of a stream inside.
     outer_done: Option<usize>,
-    /// Commands since the last [`Session::count`].
+    /// Commands, and objects looked up for them, since the last [`Session::count`].
     commands: u64,
+    lookups: u64,
 }
 
 /// Decodes and carries out streams.
@@ -143,6 +144,7 @@ impl<'s> Executor<'s> {
             published: 0,
             outer_done: None,
             commands: 0,
+            lookups: 0,
         };
         Self {
             session,
@@ -180,6 +182,7 @@ impl<'s> Session<'s> {
             self.group_start = at;
             let ended = self.group(length, &mut decoder);
             let read = decoder.position();
+            self.lookups += u64::from(decoder.lookups());
             ended.map_err(|fatal| fatal.moved(at))?;
             at += read;
         }
@@ -201,11 +204,12 @@ impl<'s> Session<'s> {
             let (number, reply) = decoder.raw_header()?;
             let Some(Some(handler)) = HANDLERS.get(number as usize) else {
                 let command = decoder.known_command()?;
-                return Err(Fatal::NotHandled(name(command)));
+                return Err(self.fail_here(Fatal::NotHandled(name(command))));
             };
             self.wants_reply = reply;
             if !handler(self, decoder) {
-                return Err(self.failure.take().unwrap_or(Fatal::Panic));
+                let failure = self.failure.take().unwrap_or(Fatal::Panic);
+                return Err(self.fail_here(failure));
             }
             self.commands += 1;
             self.group_done = decoder.position();
@@ -229,6 +233,17 @@ impl<'s> Session<'s> {
     fn done(&self) -> usize {
         self.outer_done
             .unwrap_or(self.group_start + self.group_done)
+    }
+
+    /// Ends the context for what is wrong with the current command, and says in which byte of the stream that begins.
+    #[cold]
+    fn fail_here(&self, fatal: Fatal) -> Fatal {
+        // An error of the decoder says more exactly where.
+        if !matches!(fatal, Fatal::Stream(_)) {
+            self.state
+                .fail_at(fatal, self.group_start + self.group_done);
+        }
+        fatal
     }
 
     /// Says in the log what the next command is.
@@ -256,6 +271,7 @@ impl<'s> Session<'s> {
     fn count(&mut self, bytes: usize) {
         let tally = &self.state.tally;
         add(&tally.commands, std::mem::take(&mut self.commands));
+        add(&tally.lookups, std::mem::take(&mut self.lookups));
         add(&tally.command_bytes, bytes as u64);
         add(&tally.batches, 1);
     }

@@ -101,10 +101,19 @@ impl ContextState {
 
     /// Ends the context for a violation: one log line, one event, and everything after it is refused.
     pub(crate) fn fail(&self, fatal: Fatal) {
+        self.lose(|| fatal.to_string());
+    }
+
+    /// As [`Self::fail`], for the command that begins at that byte of its batch.
+    pub(crate) fn fail_at(&self, fatal: Fatal, begin: usize) {
+        self.lose(|| format!("{fatal} (the command at byte {begin})"));
+    }
+
+    fn lose(&self, why: impl FnOnce() -> String) {
         let mut is_first = false;
         let reason = self.lost.get_or_init(|| {
             is_first = true;
-            fatal.to_string()
+            why()
         });
         if is_first {
             log::error!("context {} \"{}\" is lost: {reason}", self.id, self.name);

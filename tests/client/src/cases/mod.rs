@@ -13,6 +13,7 @@ mod device;
 mod drawing;
 mod events;
 mod fences;
+mod lost;
 mod memory;
 mod pipelines;
 mod queries;
@@ -52,6 +53,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
         pipelines::CASES,
         sparse::CASES,
         threads::CASES,
+        lost::CASES,
     ]
     .into_iter()
     .flatten()

@@ -1,6 +1,6 @@
 //! Eight threads at once.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Barrier, Mutex, PoisonError};
 use std::thread;
 
 use ash::vk;
@@ -15,6 +15,7 @@ pub(super) const CASES: &[Case] = &[
     case("threads-record-and-submit", record_and_submit),
     case("threads-make-and-destroy", make_and_destroy),
     case("threads-wait", wait),
+    case("threads-make-pipelines", make_pipelines),
 ];
 
 const THREADS: u32 = 8;
@@ -94,6 +95,44 @@ fn make_and_destroy(gpu: &Gpu<'_>) -> Outcome {
             }
         }
         Ok(())
+    })
+}
+
+/// Each thread makes pipelines and uses them, all at the same time. Mesa's Venus has a ring of its own for each thread
+/// that makes pipelines, and keeps it until the thread ends.
+fn make_pipelines(gpu: &Gpu<'_>) -> Outcome {
+    let queue = Mutex::new(gpu.queue);
+    let together = Barrier::new(THREADS as usize);
+    all(|number| {
+        let buffer = gpu.buffer(256)?;
+        let mut expected = 0;
+        let mut outcome = Ok(());
+        for round in 0..8 {
+            // All threads come here as often, also when something went wrong.
+            together.wait();
+            if outcome.is_ok() {
+                outcome = (|| {
+                    let rounds = 1 + number + round * THREADS;
+                    let program = gpu.scrambler([64, rounds])?;
+                    let set = gpu.storage_set(&program, &[buffer.handle])?;
+                    let commands = [gpu.record(|commands| {
+                        gpu.dispatch(commands, &program, set, &[256, number], [4, 1]);
+                    })?];
+                    let fence = gpu.fence(false)?;
+                    let submit = vk::SubmitInfo::default().command_buffers(&commands);
+                    {
+                        let queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
+                        // SAFETY: all handles are of this device; the lock serialises use of the queue.
+                        unsafe { gpu.queue_submit(*queue, &[submit], fence) }?;
+                    }
+                    gpu.wait(fence)?;
+                    expected = scramble(expected, number, rounds);
+                    equal("the words", buffer.read_all(), vec![expected; 256])
+                })();
+            }
+        }
+        together.wait();
+        outcome
     })
 }
 

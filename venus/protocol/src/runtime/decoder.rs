@@ -5,6 +5,7 @@
 //! is allocated for it. Nesting is as deep as the types are, which the generator has shown to be
 //! finite; chains are walked in a loop.
 
+use std::cell::Cell;
 use std::ffi::c_char;
 use std::marker::PhantomData;
 
@@ -16,7 +17,6 @@ use super::slots::Front;
 use super::value::{Handle, HandleMap, Plain, Zeroed};
 use super::{CommandId, Decode, Identity};
 use crate::generated::commands::COMMANDS;
-use crate::vk::HandleType;
 
 /// The pointer or array may be null.
 pub(crate) const OPTIONAL: bool = true;
@@ -45,6 +45,7 @@ pub struct Decoder<'m> {
     pub(super) owner: u32,
     command: u32,
     pub(super) recording: Recording,
+    pub(super) lookups: Cell<u32>,
 }
 
 impl std::fmt::Debug for Decoder<'_> {
@@ -73,6 +74,7 @@ impl<'m> Decoder<'m> {
             owner: 0,
             command: u32::MAX,
             recording: Recording::nothing(),
+            lookups: Cell::new(0),
         }
     }
 
@@ -109,6 +111,12 @@ impl<'m> Decoder<'m> {
     #[inline]
     pub fn owner(&self) -> u32 {
         self.owner
+    }
+
+    /// How many objects were looked up by their ids.
+    #[inline]
+    pub fn lookups(&self) -> u32 {
+        self.lookups.get()
     }
 
     /// Takes the next `n` bytes, if there are so many.

@@ -29,9 +29,15 @@ impl Recording {
 }
 
 impl Decoder<'_> {
+    #[inline(always)]
+    fn count_lookup(&self) {
+        self.lookups.set(self.lookups.get().wrapping_add(1));
+    }
+
     /// The handle of an object that has the owner of the command's first. Not 0.
     #[inline(always)]
     fn resolve<H: Handle>(&self, id: u64) -> Result<H> {
+        self.count_lookup();
         match self.front.find(self.owner, H::TYPE, id) {
             Some(handle) => Ok(H::from_raw(handle)),
             None => self.resolve_slowly(H::TYPE, id).map(H::from_raw),
@@ -67,6 +73,7 @@ impl Decoder<'_> {
 
     #[inline(never)]
     fn first(&mut self, ty: HandleType, id: u64) -> Result<u64> {
+        self.count_lookup();
         // Before looking: what is removed in the meantime must not be taken for what is still there.
         let removals = self.front.removals();
         let Resolved { handle, owner } = match self.front.find_any(ty, id) {

@@ -1,0 +1,122 @@
+//! Many clients, many threads, clients that die: nothing stays, nobody else notices.
+
+use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{scope, sleep};
+use std::time::Duration;
+
+use crate::server::{Killed, Server, rounds};
+
+/// How much memory more than before may be the server's own when all clients are gone.
+const SLACK_KIB: u64 = 1024;
+
+/// Memory of the server that is nobody else's and no file's, in KiB. Pages of libraries and what the kernel caches come
+/// and go by themselves; pages shared with clients are counted by the server itself.
+fn own_memory(server: &Server) -> u64 {
+    let path = format!("/proc/{}/smaps_rollup", server.process.0.id());
+    let text = fs::read_to_string(path).unwrap();
+    let line = text.lines().find(|line| line.starts_with("Anonymous:"));
+    let number = line.unwrap().split_whitespace().nth(1).unwrap();
+    number.parse().unwrap()
+}
+
+/// Runs `clients` on a server that has had some; fails unless it then has what it had.
+fn leaves_nothing(server: &Server, threads: usize, clients: impl FnOnce()) {
+    let descriptors = server.rest(threads);
+    let memory = own_memory(server);
+    clients();
+    assert_eq!(server.rest(threads), descriptors, "{}", server.log());
+    let after = own_memory(server);
+    assert!(
+        after <= memory + SLACK_KIB,
+        "{memory} KiB before, {after} KiB after"
+    );
+}
+
+const SOME: [&str; 3] = ["submit-64-in-flight", "draw-render-pass", "map-gpu-writes"];
+
+#[test]
+fn many_clients_at_once_and_in_a_row_leave_nothing() {
+    let server = Server::start();
+    let threads = server.count("task");
+    let client = || server.client(&SOME).status().unwrap().success();
+    let sixteen = || {
+        scope(|scope| {
+            let all: Vec<_> = (0..16).map(|_| scope.spawn(client)).collect();
+            all.into_iter().all(|one| one.join().unwrap())
+        })
+    };
+    // The first clients make the driver and the allocator open what they keep.
+    assert!(client() && sixteen(), "{}", server.log());
+    leaves_nothing(&server, threads, || {
+        assert!(sixteen(), "{}", server.log());
+        for _ in 0..rounds(100) {
+            assert!(client(), "{}", server.log());
+        }
+    });
+    server.assert_calm();
+}
+
+#[test]
+fn clients_killed_at_any_moment_leave_nothing_and_others_see_nothing() {
+    // That many at a time: each is killed in the middle of what the others do.
+    const AT_ONCE: u64 = 4;
+    let server = Server::start();
+    let threads = server.count("task");
+    let kill_some = |rounds: u64| {
+        scope(|scope| {
+            let server = &server;
+            for lane in 0..AT_ONCE {
+                scope.spawn(move || {
+                    for round in 0..rounds {
+                        let victim = Killed(server.client(&["all"]).spawn().unwrap());
+                        // Spread over what a client does in its first seconds, differently in each round.
+                        sleep(Duration::from_millis(
+                            40 + (round * AT_ONCE + lane) * 367 % 1500,
+                        ));
+                        drop(victim);
+                    }
+                });
+            }
+        });
+    };
+    assert!(
+        server.client(&["all"]).status().unwrap().success(),
+        "{}",
+        server.log()
+    );
+    kill_some(2);
+    leaves_nothing(&server, threads, || {
+        let mut other = Killed(server.client(&["all"]).spawn().unwrap());
+        kill_some(rounds(200) as u64 / AT_ONCE);
+        assert!(other.wait().success(), "{}", server.log());
+    });
+    server.assert_calm();
+}
+
+#[test]
+fn eight_threads_have_a_ring_each() {
+    let server = Server::start();
+    let threads = server.count("task");
+    let is_over = AtomicBool::new(false);
+    let most = scope(|scope| {
+        let is_over = &is_over;
+        let server = &server;
+        let watcher = scope.spawn(move || {
+            let mut most = 0;
+            while !is_over.load(Ordering::Relaxed) {
+                most = most.max(server.alive().rings);
+            }
+            most
+        });
+        let cases = ["threads-make-pipelines", "threads-record-and-submit"];
+        let ended = server.client(&cases).status().unwrap();
+        is_over.store(true, Ordering::Relaxed);
+        assert!(ended.success(), "{}", server.log());
+        watcher.join().unwrap()
+    });
+    // The instance's, and one for each thread.
+    assert_eq!(most, 9, "{}", server.log());
+    server.rest(threads);
+    server.assert_calm();
+}

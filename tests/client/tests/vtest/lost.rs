@@ -1,0 +1,64 @@
+//! A GPU that is lost: the guest is told, its waits end, nothing stays.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use crate::server::{CLIENT, LAVAPIPE, Server, driver_manifest, in_environment, lines, suites};
+
+/// Set for server and client alike: the file whose appearance is the loss. `hesper_losing_driver::VARIABLE`.
+const LOSE_WHEN: &str = hesper_losing_driver::VARIABLE;
+
+/// The driver that loses its device. It is built with this test, as one of its dependencies.
+fn losing_driver() -> PathBuf {
+    let name = format!(
+        "{}hesper_losing_driver{}",
+        std::env::consts::DLL_PREFIX,
+        std::env::consts::DLL_SUFFIX
+    );
+    let program = std::env::current_exe().unwrap();
+    let folder = program.parent().unwrap();
+    let path = folder.join(&name);
+    assert!(path.exists(), "no {name} beside {}", program.display());
+    path
+}
+
+#[test]
+fn a_lost_device_is_reported_and_ends_all_waits() {
+    let folder = tempfile::tempdir().unwrap();
+    let manifest = folder.path().join("losing.json");
+    std::fs::write(&manifest, driver_manifest(&losing_driver())).unwrap();
+    let manifest = manifest.to_str().unwrap();
+    let cases = ["run", "submit-one", "lost-device"];
+    let expected = ["ok submit-one", "ok lost-device"];
+    let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+
+    let native = in_environment(CLIENT)
+        .args(cases)
+        .env(LAVAPIPE.0, manifest)
+        .env(LOSE_WHEN, file("native"))
+        .output()
+        .unwrap();
+    assert_eq!(lines(&native), expected);
+
+    for suite in suites() {
+        let loss = file(&suite);
+        let server = Server::with(&[], &[(LAVAPIPE.0, manifest), (LOSE_WHEN, &loss)]);
+        let threads = server.count("task");
+        let client = server
+            .with_venus_of(&suite, CLIENT)
+            .args(cases)
+            .env(LOSE_WHEN, &loss)
+            // Else Venus asks the renderer for no results of submissions, and looks for those of fences in memory that
+            // a lost GPU does not write.
+            .env(
+                "VN_PERF",
+                "no_async_queue_submit,no_fence_feedback,no_semaphore_feedback",
+            )
+            .stdout(Stdio::piped())
+            .output()
+            .unwrap();
+        assert_eq!(lines(&client), expected, "{suite}: {}", server.log());
+        server.rest(threads);
+        server.assert_calm();
+    }
+}

@@ -1,0 +1,249 @@
+//! lavapipe, until the file exists that [`VARIABLE`] names: from then on its devices are lost.
+//!
+//! Vulkan's loader takes it by a manifest that names the library. Everything goes to lavapipe; of the functions that
+//! may say that a device is lost, those do that submit, wait and ask for fences, semaphores and idle queues. A wait that goes on
+//! ends, too, soon after the loss, as on a GPU that was pulled out.
+
+use std::ffi::{CStr, c_char, c_void};
+use std::path::Path;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use ash::vk;
+
+/// The variable in the environment with the path of the file that means loss.
+pub const VARIABLE: &str = "HESPER_LOSE_WHEN";
+
+/// What is wrapped, as the dynamic linker finds it.
+const WRAPPED: &CStr = c"libvulkan_lvp.so";
+
+/// A wait asks so often whether the device is lost, in nanoseconds.
+const SLICE: u64 = 10_000_000;
+
+type Function = unsafe extern "system" fn();
+type GetInstanceFunction =
+    unsafe extern "system" fn(vk::Instance, *const c_char) -> Option<Function>;
+type GetDeviceFunction = unsafe extern "system" fn(vk::Device, *const c_char) -> Option<Function>;
+type Negotiate = unsafe extern "system" fn(*mut u32) -> vk::Result;
+
+fn is_lost() -> bool {
+    std::env::var_os(VARIABLE).is_some_and(|path| Path::new(&path).exists())
+}
+
+/// A function that lavapipe's library exports; null when there is no lavapipe.
+fn exported(name: &CStr) -> *mut c_void {
+    static LIBRARY: OnceLock<usize> = OnceLock::new();
+    // SAFETY: the name ends with NUL; lavapipe's initialisers are those of any driver.
+    let open = || unsafe { libc::dlopen(WRAPPED.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
+    let library = *LIBRARY.get_or_init(|| open().addr()) as *mut c_void;
+    if library.is_null() {
+        return library;
+    }
+    // SAFETY: the library is open and stays so.
+    unsafe { libc::dlsym(library, name.as_ptr()) }
+}
+
+fn wrapped_instance_function(instance: vk::Instance, name: &CStr) -> Option<Function> {
+    let get = exported(c"vk_icdGetInstanceProcAddr");
+    // SAFETY: a function of this name has this type; null is `None`.
+    let get: Option<GetInstanceFunction> = unsafe { std::mem::transmute(get) };
+    // SAFETY: as the caller says: null or alive.
+    unsafe { get?(instance, name.as_ptr()) }
+}
+
+/// What lavapipe has under each name that is replaced.
+static ORIGINALS: [AtomicUsize; 13] = [const { AtomicUsize::new(0) }; 13];
+
+/// The original of a replaced function.
+///
+/// # Safety
+/// `T` must be the type of function number `index`, and somebody must have asked for it by its name.
+unsafe fn original<T: Copy>(index: usize) -> Option<T> {
+    let address = ORIGINALS.get(index)?.load(Ordering::Acquire);
+    // SAFETY: the caller's promise; function pointers are as large as addresses.
+    (address != 0).then(|| unsafe { std::mem::transmute_copy(&address) })
+}
+
+/// `vk…` functions that return a result and fail on a lost device: index, name, parameters.
+macro_rules! failing {
+    ($($index:literal $name:literal $function:ident($($argument:ident: $ty:ty),*) $call:ident;)*) => {
+        $(
+            unsafe extern "system" fn $function($($argument: $ty),*) -> vk::Result {
+                // SAFETY: the type is that of the name; it was asked for, else nobody could call this.
+                let original = unsafe { original::<unsafe extern "system" fn($($ty),*) -> vk::Result>($index) };
+                $call(original, |original| {
+                    // SAFETY: the caller's promise about the arguments.
+                    unsafe { original($($argument),*) }
+                })
+            }
+        )*
+        fn replaced(name: &CStr) -> Option<(usize, Function)> {
+            $(
+                if name.to_bytes() == $name.as_bytes() {
+                    let typed: unsafe extern "system" fn($($ty),*) -> vk::Result = $function;
+                    // SAFETY: who asks by name casts it back to the type of that name.
+                    return Some(($index, unsafe { std::mem::transmute::<_, Function>(typed) }));
+                }
+            )*
+            None
+        }
+    };
+}
+
+/// Calls the original unless the device is lost.
+fn once<T>(original: Option<T>, call: impl Fn(T) -> vk::Result) -> vk::Result {
+    match original.filter(|_| !is_lost()) {
+        Some(original) => call(original),
+        None => vk::Result::ERROR_DEVICE_LOST,
+    }
+}
+
+failing! {
+    0 "vkQueueSubmit" submit(queue: u64, count: u32, submits: *const c_void, fence: u64) once;
+    1 "vkQueueSubmit2" submit2(queue: u64, count: u32, submits: *const c_void, fence: u64) once;
+    2 "vkQueueSubmit2KHR" submit2_khr(queue: u64, count: u32, submits: *const c_void, fence: u64) once;
+    3 "vkQueueBindSparse" bind_sparse(queue: u64, count: u32, binds: *const c_void, fence: u64) once;
+    4 "vkQueueWaitIdle" queue_idle(queue: u64) once;
+    5 "vkDeviceWaitIdle" device_idle(device: u64) once;
+    6 "vkGetFenceStatus" fence_status(device: u64, fence: u64) once;
+    7 "vkGetSemaphoreCounterValue" counter(device: u64, semaphore: u64, value: *mut u64) once;
+    8 "vkGetSemaphoreCounterValueKHR" counter_khr(device: u64, semaphore: u64, value: *mut u64) once;
+}
+
+type WaitForFences = unsafe extern "system" fn(u64, u32, *const u64, u32, u64) -> vk::Result;
+type WaitSemaphores = unsafe extern "system" fn(u64, *const c_void, u64) -> vk::Result;
+const WAIT_FOR_FENCES: usize = 9;
+const WAIT_SEMAPHORES: usize = 10;
+const WAIT_SEMAPHORES_KHR: usize = 11;
+
+/// Waits as long as the device is not lost.
+fn sliced(timeout: u64, wait: impl Fn(u64) -> vk::Result) -> vk::Result {
+    let mut left = timeout;
+    loop {
+        if is_lost() {
+            return vk::Result::ERROR_DEVICE_LOST;
+        }
+        let slice = left.min(SLICE);
+        left = left.saturating_sub(slice);
+        match wait(slice) {
+            vk::Result::TIMEOUT if left > 0 => {}
+            ended => return ended,
+        }
+    }
+}
+
+unsafe extern "system" fn wait_for_fences(
+    device: u64,
+    count: u32,
+    fences: *const u64,
+    all: u32,
+    timeout: u64,
+) -> vk::Result {
+    // SAFETY: the type is that of the name.
+    let Some(original) = (unsafe { original::<WaitForFences>(WAIT_FOR_FENCES) }) else {
+        return vk::Result::ERROR_DEVICE_LOST;
+    };
+    // SAFETY: the caller's promise about the arguments.
+    sliced(timeout, |slice| unsafe {
+        original(device, count, fences, all, slice)
+    })
+}
+
+unsafe extern "system" fn wait_semaphores<const INDEX: usize>(
+    device: u64,
+    info: *const c_void,
+    timeout: u64,
+) -> vk::Result {
+    // SAFETY: the type is that of the name.
+    let Some(original) = (unsafe { original::<WaitSemaphores>(INDEX) }) else {
+        return vk::Result::ERROR_DEVICE_LOST;
+    };
+    // SAFETY: the caller's promise about the arguments.
+    sliced(timeout, |slice| unsafe { original(device, info, slice) })
+}
+
+unsafe extern "system" fn device_function(
+    device: vk::Device,
+    name: *const c_char,
+) -> Option<Function> {
+    // SAFETY: the type is that of the name, which ends with NUL.
+    let (get, name) = unsafe {
+        (
+            original::<GetDeviceFunction>(DEVICE_FUNCTION)?,
+            CStr::from_ptr(name),
+        )
+    };
+    // SAFETY: the caller's promise.
+    replace(name, unsafe { get(device, name.as_ptr()) })
+}
+
+const DEVICE_FUNCTION: usize = 12;
+
+/// The function to use instead of `found`, which lavapipe has under that name.
+fn replace(name: &CStr, found: Option<Function>) -> Option<Function> {
+    let found = found?;
+    // SAFETY: who asks by name casts it back to the type of that name.
+    let waits =
+        |wait: WaitSemaphores| unsafe { std::mem::transmute::<WaitSemaphores, Function>(wait) };
+    let (index, ours) = match name.to_bytes() {
+        b"vkWaitForFences" => {
+            let typed: WaitForFences = wait_for_fences;
+            // SAFETY: as above.
+            (WAIT_FOR_FENCES, unsafe {
+                std::mem::transmute::<WaitForFences, Function>(typed)
+            })
+        }
+        b"vkWaitSemaphores" => (WAIT_SEMAPHORES, waits(wait_semaphores::<WAIT_SEMAPHORES>)),
+        b"vkWaitSemaphoresKHR" => (
+            WAIT_SEMAPHORES_KHR,
+            waits(wait_semaphores::<WAIT_SEMAPHORES_KHR>),
+        ),
+        b"vkGetDeviceProcAddr" => {
+            let typed: GetDeviceFunction = device_function;
+            // SAFETY: as above.
+            (DEVICE_FUNCTION, unsafe {
+                std::mem::transmute::<GetDeviceFunction, Function>(typed)
+            })
+        }
+        _ => match replaced(name) {
+            Some(replaced) => replaced,
+            None => return Some(found),
+        },
+    };
+    if let Some(slot) = ORIGINALS.get(index) {
+        slot.store(found as usize, Ordering::Release);
+    }
+    Some(ours)
+}
+
+/// The loader's way into the driver.
+///
+/// # Safety
+/// As Vulkan says: `name` ends with NUL.
+#[unsafe(no_mangle)]
+pub unsafe extern "system" fn vk_icdGetInstanceProcAddr(
+    instance: vk::Instance,
+    name: *const c_char,
+) -> Option<Function> {
+    // SAFETY: the caller's promise.
+    let name = unsafe { CStr::from_ptr(name) };
+    replace(name, wrapped_instance_function(instance, name))
+}
+
+/// As lavapipe's.
+///
+/// # Safety
+/// As the loader says: `version` can be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "system" fn vk_icdNegotiateLoaderICDInterfaceVersion(
+    version: *mut u32,
+) -> vk::Result {
+    let negotiate = exported(c"vk_icdNegotiateLoaderICDInterfaceVersion");
+    // SAFETY: a function of this name has this type; null is `None`.
+    let negotiate: Option<Negotiate> = unsafe { std::mem::transmute(negotiate) };
+    match negotiate {
+        // SAFETY: the caller's promise.
+        Some(negotiate) => unsafe { negotiate(version) },
+        None => vk::Result::ERROR_INCOMPATIBLE_DRIVER,
+    }
+}
