@@ -12,6 +12,7 @@
 //! | [`gpus`], [`doctor`] | what the host has, and what of it works |
 //! | [`counters`] | the renderer's counters on SIGUSR1 |
 //! | [`limits`] | what the system lets this process have |
+//! | [`platform`] | what differs between systems |
 //! | [`socket`] | private unix sockets |
 
 mod cli;
@@ -21,6 +22,7 @@ mod doctor;
 mod gpus;
 mod input;
 mod limits;
+mod platform;
 mod run;
 mod screen;
 mod socket;
@@ -69,11 +71,13 @@ fn main() -> ExitCode {
         Command::Doctor => examine(),
         Command::Vtest(options) => {
             log_to_stderr("info");
+            platform::limit_heaps();
             limits::raise_descriptor_limit();
             serve_vtest(options)
         }
         Command::Serve(options) => {
             log_to_stderr("info");
+            platform::limit_heaps();
             limits::raise_descriptor_limit();
             run::serve(&options).map_err(|error| error.to_string())
         }

@@ -31,10 +31,11 @@ mod sync;
 mod tests;
 mod wire;
 
-use std::io;
+use std::io::{self, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -97,6 +98,8 @@ pub(crate) fn run(path: &Path, backend: Arc<dyn Backend>) -> Result<(), VtestErr
 /// A client and the thread that serves it.
 struct Served {
     client: Arc<Client>,
+    /// The thread has nothing more to do.
+    is_over: Arc<AtomicBool>,
     thread: JoinHandle<()>,
 }
 
@@ -114,25 +117,35 @@ fn serve(
     listener
         .set_nonblocking(true)
         .map_err(system("set a socket up"))?;
+    let (gone, leaving) = UnixStream::pair().map_err(system("make a socket pair"))?;
+    for end in [&gone, &leaving] {
+        end.set_nonblocking(true)
+            .map_err(system("set a socket up"))?;
+    }
+    let leaving = Arc::new(leaving);
     let mut all: Vec<Served> = Vec::new();
     let mut next_id = 1;
     loop {
         let mut ready = [
             PollFd::new(listener, PollFlags::IN),
             PollFd::new(stopped, PollFlags::IN),
+            PollFd::new(&gone, PollFlags::IN),
         ];
         match poll(&mut ready, None) {
             Ok(_) => {}
             Err(rustix::io::Errno::INTR) => continue,
             Err(error) => return Err(system("wait for connections")(error.into())),
         }
-        let [_, stop] = &ready;
+        let [_, stop, left] = &ready;
         if !stop.revents().is_empty() {
             break;
         }
+        if !left.revents().is_empty() {
+            drain(&gone);
+        }
         reap(&mut all);
         match listener.accept() {
-            Ok((stream, _)) => match welcome(stream, next_id, backend, all.len()) {
+            Ok((stream, _)) => match welcome(stream, next_id, backend, &leaving, all.len()) {
                 Ok(served) => {
                     all.push(served);
                     next_id += 1;
@@ -157,6 +170,7 @@ fn welcome(
     stream: UnixStream,
     id: u32,
     backend: &Arc<dyn Backend>,
+    leaving: &Arc<UnixStream>,
     count: usize,
 ) -> io::Result<Served> {
     if count >= MAX_CLIENTS {
@@ -168,15 +182,49 @@ fn welcome(
     stream.set_nonblocking(false)?;
     let client = Arc::new(Client::new(id, stream, Arc::clone(backend))?);
     let serving = Arc::clone(&client);
+    let farewell = Farewell {
+        is_over: Arc::new(AtomicBool::new(false)),
+        leaving: Arc::clone(leaving),
+    };
+    let is_over = Arc::clone(&farewell.is_over);
     let thread = thread::Builder::new()
         .name(format!("vtest-{id}"))
-        .spawn(move || serving.serve())?;
-    Ok(Served { client, thread })
+        .spawn(move || {
+            // The last that this thread does, also when it panics.
+            let _farewell = farewell;
+            serving.serve();
+        })?;
+    Ok(Served {
+        client,
+        is_over,
+        thread,
+    })
+}
+
+/// Tells the listening thread that a client's thread is as good as over, so that what they had is freed at once and not with
+/// the next client.
+struct Farewell {
+    is_over: Arc<AtomicBool>,
+    leaving: Arc<UnixStream>,
+}
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Release);
+        // When the socket is full, the listener has enough to wake up for.
+        let _ = (&*self.leaving).write(&[0]);
+    }
+}
+
+/// Reads all that there is.
+fn drain(mut gone: &UnixStream) {
+    let mut bytes = [0; 64];
+    while gone.read(&mut bytes).is_ok_and(|read| read > 0) {}
 }
 
 /// Forgets the clients that have gone.
 fn reap(all: &mut Vec<Served>) {
-    for served in all.extract_if(.., |served| served.thread.is_finished()) {
+    for served in all.extract_if(.., |served| served.is_over.load(Ordering::Acquire)) {
         if served.thread.join().is_err() {
             log::error!("the thread of a vtest client panicked; this is a bug, please report it");
         }
@@ -189,7 +237,11 @@ fn end(mut all: Vec<Served>) {
         served.client.hang_up("Hesper ends");
     }
     let until = Instant::now() + GRACE;
-    while all.iter().any(|served| !served.thread.is_finished()) && Instant::now() < until {
+    while all
+        .iter()
+        .any(|served| !served.is_over.load(Ordering::Acquire))
+        && Instant::now() < until
+    {
         thread::sleep(Duration::from_millis(2));
     }
     reap(&mut all);

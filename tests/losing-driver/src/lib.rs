@@ -80,9 +80,9 @@ macro_rules! failing {
         fn replaced(name: &CStr) -> Option<(usize, Function)> {
             $(
                 if name.to_bytes() == $name.as_bytes() {
-                    let typed: unsafe extern "system" fn($($ty),*) -> vk::Result = $function;
+                    type Typed = unsafe extern "system" fn($($ty),*) -> vk::Result;
                     // SAFETY: who asks by name casts it back to the type of that name.
-                    return Some(($index, unsafe { std::mem::transmute::<_, Function>(typed) }));
+                    return Some(($index, unsafe { std::mem::transmute::<Typed, Function>($function) }));
                 }
             )*
             None

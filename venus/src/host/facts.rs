@@ -61,6 +61,7 @@ impl GpuFacts {
                 },
             });
         }
+        instance.keep();
         Ok(facts)
     }
 }

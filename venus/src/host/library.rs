@@ -1,6 +1,7 @@
 //! Opening the Vulkan library, and short-lived instances for looking around.
 
 use std::ffi::CStr;
+use std::sync::OnceLock;
 
 use ash::vk;
 
@@ -12,6 +13,8 @@ use crate::platform;
 pub(crate) struct Host {
     entry: ash::Entry,
     api_version: u32,
+    /// Destroyed with the library.
+    kept: OnceLock<ash::Instance>,
 }
 
 impl Host {
@@ -35,7 +38,11 @@ impl Host {
                 minor: vk::api_version_minor(api_version),
             });
         }
-        Ok(Self { entry, api_version })
+        Ok(Self {
+            entry,
+            api_version,
+            kept: OnceLock::new(),
+        })
     }
 
     /// The library's functions.
@@ -81,21 +88,41 @@ impl Host {
             })?;
         Ok(ProbeInstance {
             instance,
-            _host: self,
+            host: self,
         })
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        if let Some(instance) = self.kept.take() {
+            // SAFETY: nothing made from it is left, and it was not destroyed before.
+            unsafe { instance.destroy_instance(None) };
+        }
     }
 }
 
 /// An instance that is destroyed on drop.
 pub(crate) struct ProbeInstance<'a> {
     instance: ash::Instance,
-    _host: &'a Host,
+    host: &'a Host,
 }
 
 impl ProbeInstance<'_> {
     /// The instance's functions.
     pub(crate) fn raw(&self) -> &ash::Instance {
         &self.instance
+    }
+
+    /// Leaves it alive as long as the library is open.
+    ///
+    /// Vulkan's loader unloads a driver with the last of its instances, and loads it again for the next. That takes tens of
+    /// milliseconds of a guest's start, and large drivers never free all that they had: lavapipe leaves 10 KiB each time.
+    pub(crate) fn keep(self) {
+        let ours = self.instance.clone();
+        if self.host.kept.set(ours).is_ok() {
+            std::mem::forget(self);
+        }
     }
 }
 

@@ -257,7 +257,16 @@ impl Server {
         await_that("nothing is left of any client", || {
             self.alive() == Alive::default()
         });
-        self.count("fd")
+        // A connection's descriptors are closed a moment after its context has ended.
+        let mut descriptors = self.count("fd");
+        let mut unchanged = 0;
+        while unchanged < 10 {
+            sleep(Duration::from_millis(20));
+            let now = self.count("fd");
+            unchanged = if now == descriptors { unchanged + 1 } else { 0 };
+            descriptors = now;
+        }
+        descriptors
     }
 }
 

@@ -23,7 +23,7 @@ fn the_log_shows_commands_with_their_arguments_when_asked_to() {
     assert!(line("vkCreateInstance(").contains("pApplicationName=\"hesper-test-client\""));
     assert!(line("vkGetDeviceQueue2(").contains("VkDeviceQueueTimelineInfoMESA{ringIdx=1}"));
     assert!(line("vkBindBufferMemory2(").contains("pBindInfos=[{buffer=0x"));
-    assert!(line("vkWaitRingSeqnoMESA(").contains(" virtqueue: "));
+    assert!(line("vkCreateRingMESA(").contains(" virtqueue: "));
     assert!(line("vkEnumeratePhysicalDevices(").contains(" ring: ") && log.contains(" -> reply"));
 
     let quiet = Server::start();

@@ -10,7 +10,7 @@ use crate::vk::HandleType;
 pub(super) struct Recording {
     id: u64,
     handle: u64,
-    /// [`Front::removals`] when it was found, after which it may be gone; or [`Recording::NONE`].
+    /// [`Front::removals`](super::Front::removals) when it was found, after which it may be gone; or [`Recording::NONE`].
     removals: u64,
 }
 
