@@ -126,14 +126,33 @@ impl Context for VenusContext {
             .and_then(|origin| origin.downcast::<Origin>().ok());
         match origin {
             Some(origin) => self.0.attach_resource(resource, &origin.0),
-            // A 2D resource or a blob in guest memory: the guest's driver attaches every resource it makes, and a Venus
-            // context that names this one in a command is told that there is none.
+            None if !blob.guest_pages.is_empty() => self.attach_guest_memory(resource, blob),
+            // A 2D resource: the guest's driver attaches every resource it makes, and a Venus context that names this one in
+            // a command is told that there is none.
             None => log::debug!("resource {resource} has no memory that Venus can name"),
         }
     }
 
     fn detach_resource(&self, resource: ResourceId) {
         self.0.detach_resource(resource);
+    }
+}
+
+impl VenusContext {
+    fn attach_guest_memory(&self, resource: ResourceId, blob: &Blob) {
+        let pages: Vec<venus::GuestPages> = blob
+            .guest_pages
+            .iter()
+            .map(|run| venus::GuestPages {
+                file: Arc::clone(&run.file),
+                offset: run.offset,
+                size: run.size,
+            })
+            .collect();
+        if let Err(error) = self.0.attach_guest_memory(resource, &pages) {
+            // Nothing is lost unless the guest names it; then it is told that there is no such resource.
+            log::debug!("resource {resource} cannot be named in Venus: {error}");
+        }
     }
 }
 
@@ -169,7 +188,7 @@ impl ContextEvents for Events {
 fn device_blob(blob: venus::Blob) -> Blob {
     let memory = &blob.memory;
     Blob {
-        fd: Some(memory.shared_fd()),
+        fd: memory.shared_fd(),
         fd_offset: memory.fd_offset(),
         // The memory is mapped into this process, so its size fits.
         size: memory.len() as u64,
@@ -178,6 +197,7 @@ fn device_blob(blob: venus::Blob) -> Blob {
             venus::Caching::WriteCombining => MapCaching::WriteCombining,
         },
         pixels: Some(Arc::new(BlobPixels(Arc::clone(memory)))),
+        guest_pages: Vec::new(),
         origin: Some(Arc::new(Origin(blob)) as Arc<dyn Any + Send + Sync>),
     }
 }

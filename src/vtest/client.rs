@@ -379,7 +379,7 @@ impl Session<'_> {
         context.create_blob(resource, request);
         let blob = match self.events.blob(resource)? {
             // A client maps from the start of the descriptor.
-            Ok(blob) if blob.memory.fd_offset() == 0 => {
+            Ok(blob) if blob.memory.fd_offset() == 0 && blob.memory.fd().is_some() => {
                 context.attach_resource(resource, &blob);
                 Some(blob)
             }
@@ -394,8 +394,8 @@ impl Session<'_> {
             }
         };
         self.reply(number::RESOURCE_CREATE_BLOB, &[resource])?;
-        match &blob {
-            Some(blob) => send_descriptor(&self.events.stream, blob.memory.fd())?,
+        match blob.as_ref().and_then(|blob| blob.memory.fd()) {
+            Some(fd) => send_descriptor(&self.events.stream, fd)?,
             // The client's mmap fails, which it reports to the application as lack of memory.
             None => send_descriptor(&self.events.stream, Latch::new()?.for_client())?,
         }

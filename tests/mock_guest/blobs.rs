@@ -5,9 +5,10 @@ use hesper_venus_protocol::{command, vk};
 use hesper_vhost::testing::Request;
 use hesper_vhost::wire;
 
-use crate::Served;
 use crate::guest::Guest;
-use crate::guest::gpu::RING;
+use crate::guest::gpu::{Gpu, RING};
+use crate::machine::PIXELS;
+use crate::{Served, eventually};
 
 #[test]
 fn a_thousand_live_blobs_are_mapped_at_once_each_with_its_own_bytes() {
@@ -91,6 +92,159 @@ fn ten_thousand_maps_and_unmaps_keep_the_bytes_and_leave_nothing() {
     served.leaves_nothing(vm);
 }
 
+/// Imports a resource as memory; the result when that is refused.
+fn import(guest: &Guest, gpu: &Gpu, resource: u32, size: u64) -> Result<u64, i32> {
+    let memory = guest.id();
+    let import = vk::ImportMemoryResourceInfoMESA {
+        resource_id: resource,
+        ..Default::default()
+    };
+    let mut info = vk::MemoryAllocateInfo {
+        p_next: (&raw const import).cast(),
+        allocation_size: size,
+        memory_type_index: guest.visible_type(gpu),
+        ..Default::default()
+    };
+    let result = guest.call(command::AllocateMemory {
+        device: Object::guest(gpu.device),
+        p_allocate_info: &mut info,
+        p_memory: &mut vk::DeviceMemory(memory),
+    });
+    match result as i32 {
+        0 => Ok(memory),
+        error => Err(error),
+    }
+}
+
+/// A buffer in that memory, to be filled.
+fn buffer_of(guest: &Guest, gpu: &Gpu, memory: u64, size: u64) -> u64 {
+    let buffer = guest.id();
+    let mut info = vk::BufferCreateInfo {
+        size,
+        usage: vk::BufferUsageFlags::TRANSFER_DST,
+        ..Default::default()
+    };
+    guest.call(command::CreateBuffer {
+        device: Object::guest(gpu.device),
+        p_create_info: &mut info,
+        p_buffer: &mut vk::Buffer(buffer),
+    });
+    guest.call(command::BindBufferMemory {
+        device: Object::guest(gpu.device),
+        buffer: Object::guest(buffer),
+        memory: Object::guest(memory),
+        memory_offset: 0,
+    });
+    buffer
+}
+
+#[test]
+fn the_gpu_draws_into_scattered_pages_of_the_guest() {
+    const SIZE: u64 = 5 * 4096;
+    let served = Served::start();
+    let vm = served.boot();
+    let guest = Guest::new(&vm, 1);
+    let gpu = guest.gpu();
+    let page = |number: u64| PIXELS + number * 4096;
+    // Backwards, two neighbours, a gap; the same number of pages that belong to nobody around them.
+    let pieces = [
+        (page(9), 4096),
+        (page(2), 8192),
+        (page(7), 4096),
+        (page(5), 4096),
+    ];
+    let resource = vm.machine().resource();
+    vm.machine()
+        .ok(&Request::guest_blob(resource, SIZE, &pieces));
+    assert_eq!(
+        import(&guest, &gpu, resource, SIZE),
+        Err(vk::Result::ERROR_INVALID_EXTERNAL_HANDLE.0),
+        "it is not attached"
+    );
+    vm.machine().ok(&Request::attach(1, resource));
+    let memory = import(&guest, &gpu, resource, SIZE).unwrap();
+    let buffer = buffer_of(&guest, &gpu, memory, SIZE);
+    let (commands, _) = guest.fill(&gpu, buffer, 0xfeed_beef);
+    guest.submit(&gpu, &[commands]);
+    guest.wait_fence(RING);
+    let drawn = [2, 3, 5, 7, 9];
+    for number in 0..12 {
+        let word = if drawn.contains(&number) {
+            0xfeed_beef
+        } else {
+            0_u32
+        };
+        let seen = vm.machine().read(page(number), 4096);
+        assert!(
+            seen.chunks(4).all(|found| found == word.to_le_bytes()),
+            "page {number}"
+        );
+    }
+
+    // What is no whole pages cannot be imported, and the guest is told so.
+    let crooked = vm.machine().resource();
+    let pieces = [(page(1) + 512, 4096)];
+    vm.machine()
+        .ok(&Request::guest_blob(crooked, 4096, &pieces));
+    vm.machine().ok(&Request::attach(1, crooked));
+    assert_eq!(
+        import(&guest, &gpu, crooked, 4096),
+        Err(vk::Result::ERROR_INVALID_EXTERNAL_HANDLE.0)
+    );
+    // More than there is neither.
+    assert_eq!(
+        import(&guest, &gpu, resource, SIZE + 4096),
+        Err(vk::Result::ERROR_INVALID_EXTERNAL_HANDLE.0)
+    );
+    guest.renders(&gpu, 0x0102_0304);
+
+    // The resource goes, the memory stays.
+    vm.machine().ok(&Request::unref(resource));
+    let (commands, _) = guest.fill(&gpu, buffer, 0x0506_0708);
+    guest.submit(&gpu, &[commands]);
+    guest.wait_fence(RING);
+    let seen = vm.machine().read(page(9), 4);
+    assert_eq!(seen, 0x0506_0708_u32.to_le_bytes());
+    drop(guest);
+    served.leaves_nothing(vm);
+}
+
+#[test]
+fn guest_memory_in_too_many_pieces_is_not_named_and_takes_no_mappings() {
+    let served = Served::start();
+    let vm = served.boot();
+    let guest = Guest::new(&vm, 1);
+    let gpu = guest.gpu();
+    // Every second page: no two are neighbours.
+    let pieces: Vec<_> = (0..1000).map(|i| (PIXELS + i * 8192, 4096)).collect();
+    let mut named = 0;
+    let last = loop {
+        let resource = vm.machine().resource();
+        vm.machine()
+            .ok(&Request::guest_blob(resource, 4096 * 1000, &pieces));
+        vm.machine().ok(&Request::attach(1, resource));
+        if import(&guest, &gpu, resource, 4096).is_err() {
+            break resource;
+        }
+        named += 1;
+        assert!(named <= 16, "there is a limit");
+    };
+    assert_eq!(named, 16);
+    // What is given back can be used again. Memory objects hold theirs until they are freed.
+    vm.machine().ok(&Request::destroy_context(1));
+    drop(guest);
+    let guest = Guest::new(&vm, 2);
+    let gpu = guest.gpu();
+    eventually("the mappings are given back", || {
+        vm.machine().ok(&Request::attach(2, last));
+        let is_there = import(&guest, &gpu, last, 4096).is_ok();
+        vm.machine().ok(&Request::detach(2, last));
+        is_there
+    });
+    drop(guest);
+    served.leaves_nothing(vm);
+}
+
 #[test]
 fn a_context_draws_into_another_ones_memory() {
     let served = Served::start();
@@ -104,39 +258,8 @@ fn a_context_draws_into_another_ones_memory() {
     let client = Guest::new(&vm, 2);
     vm.machine().ok(&Request::attach(2, mapped.resource));
     let gpu = client.gpu();
-    let (buffer, imported) = (client.id(), client.id());
-    let mut info = vk::BufferCreateInfo {
-        size: 4096,
-        usage: vk::BufferUsageFlags::TRANSFER_DST,
-        ..Default::default()
-    };
-    client.call(command::CreateBuffer {
-        device: Object::guest(gpu.device),
-        p_create_info: &mut info,
-        p_buffer: &mut vk::Buffer(buffer),
-    });
-    let import = vk::ImportMemoryResourceInfoMESA {
-        resource_id: mapped.resource,
-        ..Default::default()
-    };
-    let mut info = vk::MemoryAllocateInfo {
-        p_next: (&raw const import).cast(),
-        allocation_size: 4096,
-        memory_type_index: client.visible_type(&gpu),
-        ..Default::default()
-    };
-    let result = client.call(command::AllocateMemory {
-        device: Object::guest(gpu.device),
-        p_allocate_info: &mut info,
-        p_memory: &mut vk::DeviceMemory(imported),
-    });
-    assert_eq!(result, 0);
-    client.call(command::BindBufferMemory {
-        device: Object::guest(gpu.device),
-        buffer: Object::guest(buffer),
-        memory: Object::guest(imported),
-        memory_offset: 0,
-    });
+    let imported = import(&client, &gpu, mapped.resource, 4096).unwrap();
+    let buffer = buffer_of(&client, &gpu, imported, 4096);
     let (commands, _) = client.fill(&gpu, buffer, 0xfeed_beef);
     client.submit(&gpu, &[commands]);
     client.wait_fence(RING);

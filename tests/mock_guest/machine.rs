@@ -237,6 +237,15 @@ impl Machine {
             .unwrap();
     }
 
+    /// Reads guest memory.
+    pub fn read(&self, address: u64, length: usize) -> Vec<u8> {
+        let mut bytes = vec![0; length];
+        self.memory
+            .read_slice(&mut bytes, GuestAddress(address))
+            .unwrap();
+        bytes
+    }
+
     fn descriptor(&self, table: u64, index: usize, (address, length): (u64, u32), flags: u16) {
         let next = if flags & NEXT == 0 { 0 } else { index + 1 };
         let bytes = [

@@ -7,8 +7,9 @@
 
 use std::sync::Arc;
 
+use crate::error::Error;
 use crate::mailbox::{Mailbox, Message};
-use crate::memory::SharedMemory;
+use crate::memory::{GuestPages, SharedMemory};
 use crate::shortcut::Shortcut;
 use crate::state::ContextState;
 
@@ -125,6 +126,16 @@ impl Context {
     /// takes the next call. A resource that is attached again is replaced.
     pub fn attach_resource(&self, resource: u32, blob: &Blob) {
         self.state.attach(resource, blob.clone());
+    }
+
+    /// As [`Context::attach_resource`], for a blob whose memory is the guest's own: `pages` are mapped a second time, in
+    /// their order.
+    ///
+    /// # Errors
+    /// [`Error::SharedMemory`] when they are not whole pages of their files, when the system has no more mappings, or when
+    /// guests have named memory in too many pieces already (16,384 for all contexts of a renderer).
+    pub fn attach_guest_memory(&self, resource: u32, pages: &[GuestPages]) -> Result<(), Error> {
+        self.state.attach_guest(resource, pages)
     }
 
     /// The context may not name `resource` any more, once everything before this call is done. Rings and replies

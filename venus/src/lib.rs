@@ -68,6 +68,6 @@ mod worker;
 pub use context::{Blob, BlobError, BlobRequest, Caching, Context, ContextEvents};
 pub use counters::Counters;
 pub use error::{Error, Result};
-pub use memory::SharedMemory;
+pub use memory::{GuestPages, SharedMemory};
 pub use options::{Budget, Driver, GpuSelection, RendererOptions, WsiPolicy};
 pub use renderer::Renderer;

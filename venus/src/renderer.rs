@@ -12,10 +12,15 @@ use crate::emulate::Policy;
 use crate::error::{Error, Result};
 use crate::host::{Gpu, GpuFacts, Host};
 use crate::mailbox::Mailbox;
+use crate::memory::Mappings;
 use crate::options::RendererOptions;
 use crate::platform;
 use crate::state::{ContextState, Shared};
 use crate::worker;
+
+/// Pieces of guest memory that contexts may name. A quarter of the mappings that Linux gives a process unless told
+/// otherwise, which the memory of blobs needs, too.
+const GUEST_MAPPINGS: usize = 16_384;
 
 /// The renderer. Contexts made from it work on their own; dropping it does not end them ([`Renderer::settle`] waits for
 /// those that were dropped).
@@ -43,6 +48,7 @@ impl Renderer {
             budget: options.budget,
             blob_alignment: options.blob_alignment,
             tally: Arc::default(),
+            mappings: Arc::new(Mappings::new(GUEST_MAPPINGS)),
             presence: Arc::default(),
         };
         Ok(Self { shared })

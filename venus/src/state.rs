@@ -14,7 +14,7 @@ use crate::emulate::Policy;
 use crate::error::Error;
 use crate::fatal::Fatal;
 use crate::host::{GpuFacts, Host};
-use crate::memory::{Quota, SharedMemory};
+use crate::memory::{GuestPages, Mappings, Quota, SharedMemory};
 use crate::object::Objects;
 use crate::options::Budget;
 use crate::ring::{self, Ring};
@@ -37,6 +37,8 @@ pub(crate) struct Shared {
     pub(crate) blob_alignment: u64,
     /// What is counted.
     pub(crate) tally: Arc<Tally>,
+    /// For guest memory that contexts name.
+    pub(crate) mappings: Arc<Mappings>,
     /// Held by every context with its threads. The last field: what it counts has let go of the driver when it goes.
     pub(crate) presence: Arc<()>,
 }
@@ -66,6 +68,7 @@ pub(crate) struct ContextState {
     /// The queues behind the guest's ring indices.
     pub(crate) timelines: Timelines,
     lost: OnceLock<String>,
+    warned_of_memory: AtomicBool,
     stopping: AtomicBool,
 }
 
@@ -95,6 +98,7 @@ impl ContextState {
             rings: Rings::default(),
             timelines: Timelines::new(),
             lost: OnceLock::new(),
+            warned_of_memory: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
         }
     }
@@ -107,6 +111,17 @@ impl ContextState {
     /// As [`Self::fail`], for the command that begins at that byte of its batch.
     pub(crate) fn fail_at(&self, fatal: Fatal, begin: usize) {
         self.lose(|| format!("{fatal} (the command at byte {begin})"));
+    }
+
+    /// Says once that memory is refused: a guest that is out of it asks again and again.
+    pub(crate) fn warn_of_memory(&self, error: &Error) {
+        if !self.warned_of_memory.swap(true, Ordering::Relaxed) {
+            log::warn!(
+                "context {} \"{}\" gets no memory: {error}; said once",
+                self.id,
+                self.name
+            );
+        }
     }
 
     fn lose(&self, why: impl FnOnce() -> String) {
@@ -197,6 +212,27 @@ impl ContextState {
     pub(crate) fn attach(&self, resource: u32, blob: Blob) {
         let serial = self.attachments.fetch_add(1, Ordering::Relaxed);
         self.resources.writing().insert(resource, (serial, blob));
+    }
+
+    /// Lets the guest name memory of its own.
+    pub(crate) fn attach_guest(&self, resource: u32, pages: &[GuestPages]) -> Result<(), Error> {
+        let taken = self
+            .mappings
+            .take(pages.len())
+            .ok_or_else(|| Error::SharedMemory {
+                action: "mapping within the limit on pieces of guest memory",
+                size: pages
+                    .iter()
+                    .fold(0, |sum, run| run.size.saturating_add(sum)),
+                source: std::io::ErrorKind::OutOfMemory.into(),
+            })?;
+        let memory = SharedMemory::gather(pages, taken)?;
+        let blob = Blob {
+            memory: Arc::new(memory),
+            caching: Caching::Cached,
+        };
+        self.attach(resource, blob);
+        Ok(())
     }
 
     /// A resource as it is attached now.
@@ -292,6 +328,9 @@ impl ContextState {
             .get(&entry.host)
             .and_then(|memory| memory.shared.clone());
         let memory = shared.ok_or_else(|| invalid("is not of a HOST_VISIBLE type"))?;
+        if memory.fd().is_none() {
+            return Err(invalid("is the guest's own memory"));
+        }
         if request.size > memory.len() as u64 {
             return Err(invalid("is smaller than the blob"));
         }

@@ -12,6 +12,7 @@
 //! whose id names a memory object finds the object that an earlier submit made.
 
 use std::any::Any;
+use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -97,9 +98,22 @@ pub struct Blob {
     pub caching: MapCaching,
     /// The host's own mapping, when it has one: lets a scanout show the blob.
     pub pixels: Option<Arc<dyn PixelMemory>>,
+    /// Where the memory of a guest blob lies, when it is whole pages of files: see [`GuestPages`].
+    pub guest_pages: Vec<GuestPages>,
     /// What the renderer that made it wants to find again when the blob is attached to a context; nobody else
     /// looks at it.
     pub origin: Option<Arc<dyn Any + Send + Sync>>,
+}
+
+/// A run of pages of guest memory, in the file by which the VMM shares it.
+#[derive(Clone, Debug)]
+pub struct GuestPages {
+    /// The file.
+    pub file: Arc<File>,
+    /// Where the run begins in it, in bytes, a multiple of the host's page size.
+    pub offset: u64,
+    /// Its size in bytes, a multiple of the host's page size.
+    pub size: u64,
 }
 
 /// Where a renderer reports what it finished. Callable from any thread; never blocks for long.

@@ -1,13 +1,16 @@
 //! Memory that guest, host and GPU see alike.
 //!
 //! [`SharedMemory`] is a descriptor, a size and this process's mapping of it. Rings, replies and every
-//! `HOST_VISIBLE` allocation live in it.
+//! `HOST_VISIBLE` allocation live in it, and guest blobs that a guest names ([`GuestPages`]).
 
+mod gathered;
 mod import;
 mod quota;
 mod self_test;
 mod shared;
 
+pub use gathered::GuestPages;
+pub(crate) use gathered::Mappings;
 pub(crate) use import::{HostImport, import_info};
 pub(crate) use quota::Quota;
 pub(crate) use self_test::{Importable, importable};

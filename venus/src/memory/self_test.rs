@@ -126,7 +126,7 @@ impl Test {
 
     /// Imports the memory as type `index`, lets the GPU fill it and reads it through another mapping.
     fn fill(&self, index: u32) -> Result<()> {
-        let second = SharedMemory::from_fd(self.shared.shared_fd(), 0, self.shared.len() as u64)?;
+        let second = self.shared.map_again()?;
         let pattern = PATTERN ^ index;
         let (mut memory, mut buffer) = (vk::DeviceMemory::null(), vk::Buffer::null());
         let filled = self

@@ -11,6 +11,7 @@ use std::sync::atomic::AtomicU32;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 use crate::error::{Error, Result};
+use crate::memory::gathered::{self, GuestPages, Taken};
 use crate::memory::quota::Charge;
 use crate::platform;
 
@@ -23,12 +24,21 @@ pub fn page_size() -> u64 {
 /// Shared memory with this process's mapping; unmapped and closed on drop.
 #[derive(Debug)]
 pub struct SharedMemory {
-    fd: Arc<OwnedFd>,
+    /// None where the pages are of several places.
+    fd: Option<Arc<OwnedFd>>,
     fd_offset: u64,
     base: NonNull<u8>,
     len: usize,
-    /// Gives the bytes back to the budget they were taken from.
-    charge: Option<Charge>,
+    /// Gives back to the budget what was taken from it.
+    held: Held,
+}
+
+/// What is given back with the memory.
+#[derive(Debug)]
+enum Held {
+    Nothing,
+    Bytes { _charge: Charge },
+    Mappings { _taken: Taken },
 }
 
 // SAFETY: the mapping belongs to this value alone, and all access goes through raw copies and atomics that
@@ -59,7 +69,7 @@ impl SharedMemory {
     /// As [`SharedMemory::create`], keeping `charge` as long as the memory lives.
     pub(crate) fn create_charged(size: u64, charge: Charge) -> Result<Self> {
         let mut memory = Self::create(size)?;
-        memory.charge = Some(charge);
+        memory.held = Held::Bytes { _charge: charge };
         Ok(memory)
     }
 
@@ -96,11 +106,48 @@ impl SharedMemory {
         .map_err(failed)?;
         let base = NonNull::new(base.cast()).ok_or_else(|| failed(rustix::io::Errno::FAULT))?;
         Ok(Self {
-            fd,
+            fd: Some(fd),
             fd_offset,
             base,
             len,
-            charge: None,
+            held: Held::Nothing,
+        })
+    }
+
+    /// Maps the same memory at another address.
+    ///
+    /// # Errors
+    /// [`Error::SharedMemory`] when the system has no more mappings, or for guest memory, which has no descriptor.
+    pub(crate) fn map_again(&self) -> Result<Self> {
+        let fd = self.shared_fd().ok_or_else(|| Error::SharedMemory {
+            action: "second mapping",
+            size: self.len as u64,
+            source: rustix::io::Errno::BADF.into(),
+        })?;
+        Self::from_fd(fd, self.fd_offset, self.len as u64)
+    }
+
+    /// Guest memory: maps all `pages` side by side, in their order, for as long as the value lives. `taken` are mappings,
+    /// one for each run.
+    ///
+    /// # Errors
+    /// [`Error::SharedMemory`] when they are not whole pages of their files, or the system has no more mappings.
+    pub(crate) fn gather(pages: &[GuestPages], taken: Taken) -> Result<Self> {
+        let failed = |source: rustix::io::Errno| Error::SharedMemory {
+            action: "mapping of guest memory",
+            size: pages
+                .iter()
+                .fold(0, |sum, run| run.size.saturating_add(sum)),
+            source: source.into(),
+        };
+        let len = gathered::total(pages).map_err(failed)?;
+        let base = gathered::map(pages, len).map_err(failed)?;
+        Ok(Self {
+            fd: None,
+            fd_offset: 0,
+            base,
+            len,
+            held: Held::Mappings { _taken: taken },
         })
     }
 
@@ -116,16 +163,16 @@ impl SharedMemory {
         self.len == 0
     }
 
-    /// The descriptor, to be mapped by others.
+    /// The descriptor, to be mapped by others; none of guest memory, whose pages are of several places.
     #[must_use]
-    pub fn fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.fd.as_ref().map(|fd| fd.as_fd())
     }
 
     /// The descriptor, shared.
     #[must_use]
-    pub fn shared_fd(&self) -> Arc<OwnedFd> {
-        Arc::clone(&self.fd)
+    pub fn shared_fd(&self) -> Option<Arc<OwnedFd>> {
+        self.fd.clone()
     }
 
     /// Where the memory starts in [`SharedMemory::fd`], in bytes.
@@ -214,7 +261,7 @@ mod tests {
     #[test]
     fn two_mappings_of_one_memory_show_the_same_bytes() {
         let one = SharedMemory::create(100).unwrap();
-        let two = SharedMemory::from_fd(one.shared_fd(), 0, page_size()).unwrap();
+        let two = SharedMemory::from_fd(one.shared_fd().unwrap(), 0, page_size()).unwrap();
         one.write(96, &[1, 2, 3, 4]).unwrap();
         let mut seen = [0; 4];
         two.read(96, &mut seen).unwrap();
@@ -239,7 +286,7 @@ mod tests {
     #[test]
     fn a_file_smaller_than_the_mapping_is_refused() {
         let one = SharedMemory::create(1).unwrap();
-        let two = SharedMemory::from_fd(one.shared_fd(), page_size(), page_size());
+        let two = SharedMemory::from_fd(one.shared_fd().unwrap(), page_size(), page_size());
         assert!(matches!(two, Err(Error::SharedMemory { .. })));
     }
 
@@ -248,7 +295,7 @@ mod tests {
     fn who_has_the_descriptor_cannot_shrink_the_memory() {
         let memory = SharedMemory::create(1).unwrap();
         assert_eq!(
-            rustix::fs::ftruncate(memory.fd(), 0),
+            rustix::fs::ftruncate(memory.fd().unwrap(), 0),
             Err(rustix::io::Errno::PERM)
         );
     }

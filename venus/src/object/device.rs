@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::ffi::{CStr, CString, c_char};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, Once, PoisonError, RwLock};
 use std::time::Duration;
 
 use hesper_venus_protocol::call::{Call, DeviceTable, Function};
@@ -294,9 +294,13 @@ impl Device {
         let first = self.queues.reading().first().cloned();
         let result = first.map(|queue| queue.submit_empty(Some(submit), vk::Fence::default()));
         if result != Some(vk::Result::SUCCESS) {
-            log::warn!(
-                "a semaphore without a queue or on a lost device stays as it is: {result:?}"
-            );
+            // A guest can bring this about as often as it likes.
+            static SAID: Once = Once::new();
+            SAID.call_once(|| {
+                log::warn!(
+                    "a semaphore without a queue or on a lost device stays as it is: {result:?}; said once"
+                );
+            });
         }
     }
 

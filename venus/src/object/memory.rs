@@ -102,7 +102,7 @@ fn pages(session: &Session<'_>, device: &Device, size: u64) -> Option<SharedMemo
     match session.state.shared_memory(size) {
         Ok(memory) => Some(memory),
         Err(error) => {
-            log::warn!("context {}: {error}", session.state.id);
+            session.state.warn_of_memory(&error);
             None
         }
     }

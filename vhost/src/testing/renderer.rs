@@ -105,6 +105,7 @@ fn fake_blob(size: u64) -> Blob {
         size,
         caching: MapCaching::WriteCombining,
         pixels: None,
+        guest_pages: Vec::new(),
         origin: None,
     }
 }
