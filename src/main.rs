@@ -104,6 +104,7 @@ fn serve_vtest(options: VtestOptions) -> Result<(), String> {
     let renderer = Renderer::new(RendererOptions {
         gpu,
         wsi: options.wsi,
+        save_streams: venus::save_streams(),
         ..RendererOptions::default()
     })
     .map_err(|error| format!("{error}; `hesper doctor` says more"))?;

@@ -26,7 +26,7 @@ use crate::counters;
 use crate::input::Inputs;
 use crate::screen::{Session, WindowScreen};
 use crate::socket;
-use crate::venus::VenusRenderer;
+use crate::venus::{self, VenusRenderer};
 
 /// Refresh rate of a monitor in millihertz: what windows are composed at nearly everywhere.
 const REFRESH_MHZ: u32 = 60_000;
@@ -147,6 +147,7 @@ fn renderer(options: &ServeOptions) -> Option<Arc<VenusRenderer>> {
         gpu,
         wsi: options.wsi,
         blob_alignment: blob_alignment(options).into(),
+        save_streams: venus::save_streams(),
         ..RendererOptions::default()
     }) {
         Ok(renderer) => {

@@ -83,6 +83,11 @@ impl Renderer for VenusRenderer {
     }
 }
 
+/// The folder for what guests send, see [`hesper_venus::RendererOptions::save_streams`].
+pub(crate) fn save_streams() -> Option<std::path::PathBuf> {
+    std::env::var_os("HESPER_SAVE_STREAMS").map(Into::into)
+}
+
 /// One guest context.
 struct VenusContext(venus::Context);
 

@@ -22,6 +22,7 @@ use crate::object::device::Device;
 use crate::object::instance::Instance;
 use crate::object::table::{Entry, View};
 use crate::ring::{Consumer, Ring};
+use crate::saved::Saved;
 use crate::state::ContextState;
 use crate::stream::ReplyStream;
 
@@ -118,6 +119,7 @@ pub(crate) struct Session<'s> {
 pub(crate) struct Executor<'s> {
     session: Session<'s>,
     arena: Arena,
+    saved: Option<Saved>,
 }
 
 impl<'s> Executor<'s> {
@@ -146,14 +148,20 @@ impl<'s> Executor<'s> {
             commands: 0,
             lookups: 0,
         };
+        let folder = state.save_streams.as_deref();
         Self {
             session,
             arena: Arena::default(),
+            saved: folder.and_then(|folder| Saved::create(folder, state.id)),
         }
     }
 
     /// Carries out a batch of commands.
     pub(crate) fn execute(&mut self, commands: &mut [u8]) -> Result<(), Fatal> {
+        if let Some(saved) = &mut self.saved {
+            // Before arguments are changed in place.
+            saved.add(commands);
+        }
         self.session.published = 0;
         let ended = self.session.run(commands, &mut self.arena);
         // Between batches nothing may keep a device alive that the guest destroyed.

@@ -57,6 +57,7 @@ mod platform;
 mod renderer;
 mod ring;
 mod rings;
+mod saved;
 mod shortcut;
 mod state;
 mod stream;

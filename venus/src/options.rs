@@ -19,6 +19,9 @@ pub struct RendererOptions {
     /// Memory that guests can map is made in multiples of this many bytes, a power of two, and of the host's pages. A
     /// front end that makes guests align their blobs says here to what; 0 is enough elsewhere.
     pub blob_alignment: u64,
+    /// Where to save what guests send, for reports and as food for fuzzers: a file for each context and each ring, with its
+    /// commands one after the other. A folder that exists.
+    pub save_streams: Option<PathBuf>,
 }
 
 /// Where the host's Vulkan comes from.

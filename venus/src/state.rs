@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, RwLock};
 
@@ -35,6 +36,8 @@ pub(crate) struct Shared {
     pub(crate) budget: Budget,
     /// See [`crate::RendererOptions::blob_alignment`].
     pub(crate) blob_alignment: u64,
+    /// See [`crate::RendererOptions::save_streams`].
+    pub(crate) save_streams: Option<Arc<Path>>,
     /// What is counted.
     pub(crate) tally: Arc<Tally>,
     /// For guest memory that contexts name.

@@ -18,6 +18,7 @@ mod hostile;
 use hesper_venus::Driver;
 use hesper_venus_protocol::{command, vk};
 use hostile::mutate::{places, replaced};
+use hostile::recorded::recorded;
 use hostile::session::{Id, Session, object};
 use hostile::{Bench, Outcome, PATIENCE, Way};
 
@@ -35,6 +36,32 @@ fn the_recorded_session_is_carried_out_whole_over_both_ways() {
     let session = Session::whole();
     for way in [Way::Virtqueue, Way::Ring] {
         assert_eq!(bench.run(&session.stream, way), Outcome::Fine, "{way:?}");
+    }
+}
+
+#[test]
+fn sessions_of_real_guests_are_carried_out_over_both_ways_and_may_end_anywhere() {
+    let bench = bench();
+    let sessions = recorded();
+    assert!(sessions.len() >= 8);
+    for (name, session) in &sessions {
+        for way in [Way::Virtqueue, Way::Ring] {
+            let outcome = bench.run(&session.stream, way);
+            assert_eq!(outcome, Outcome::Fine, "{name}, {way:?}");
+        }
+    }
+    // Samples: each length takes an instance and a device of its own.
+    for (name, session) in &sessions {
+        for length in (0..session.stream.len()).step_by(397) {
+            let outcome = bench.run(&session.stream[..length], Way::Virtqueue);
+            match session.starts.contains(&length) {
+                true => assert_eq!(outcome, Outcome::Fine, "{name}, {length}"),
+                false => assert!(
+                    outcome.reason().contains("bytes"),
+                    "{name}, {length}: {outcome:?}"
+                ),
+            }
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use hesper_venus_protocol::runtime::{Arena, Array, Object};
 use hesper_venus_protocol::{CommandId, command, vk};
 use hostile::decode;
 use hostile::mutate::{Random, places, replaced};
+use hostile::recorded::recorded;
 use hostile::session::{Id, Session, object};
 use hostile::{
     Bench, Outcome, REPLIES, REPLY_RESOURCE, RING_BUFFER, RING_RESOURCE, Way, null_driver,
@@ -51,13 +52,34 @@ fn a_session_truncated_anywhere_is_fatal_unless_between_two_commands() {
 }
 
 #[test]
+fn the_session_of_a_real_guest_may_end_at_any_byte() {
+    let bench = bench();
+    for (name, session) in recorded() {
+        let whole = bench.run(&session.stream, Way::Ring);
+        assert_eq!(whole, Outcome::Fine, "{name}");
+        let step = if name == "submit-one" { 1 } else { 53 };
+        for length in (0..session.stream.len()).step_by(step) {
+            let outcome = bench.run(&session.stream[..length], Way::Virtqueue);
+            match session.starts.contains(&length) {
+                true => assert_eq!(outcome, Outcome::Fine, "{name}, {length}"),
+                false => assert!(
+                    outcome.reason().contains("bytes"),
+                    "{name}, {length}: {outcome:?}"
+                ),
+            }
+        }
+    }
+}
+
+#[test]
 fn flipped_bits_harm_nobody_else() {
     let bench = bench();
-    let stream = Session::whole().stream;
+    let mut streams = vec![Session::whole().stream];
+    streams.extend(recorded().into_iter().map(|(_, session)| session.stream));
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     let mut lost = 0;
     for round in 0..1500 {
-        let mut spoiled = stream.clone();
+        let mut spoiled = streams[round % streams.len()].clone();
         for _ in 0..=round % 3 {
             let at = random.below(spoiled.len());
             spoiled[at] ^= 1 << random.below(8);

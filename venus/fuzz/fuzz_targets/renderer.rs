@@ -10,6 +10,7 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use hesper_venus::Driver;
+use hostile::recorded::recorded;
 use hostile::session::Session;
 use hostile::{Bench, Way};
 use libfuzzer_sys::fuzz_target;
@@ -26,7 +27,9 @@ fn init() {
     let Ok(directory) = std::env::var("HESPER_FUZZ_SEEDS") else {
         return;
     };
-    let sessions = [Session::reply_stream(), Session::device(), Session::whole()];
+    let made = [Session::reply_stream(), Session::device(), Session::whole()];
+    let real = recorded().into_iter().map(|(_, session)| session);
+    let sessions: Vec<Session> = made.into_iter().chain(real).collect();
     for (index, session) in sessions.iter().enumerate() {
         for way in 0..WAYS.len() {
             let mut seed = vec![way as u8];

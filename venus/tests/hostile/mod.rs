@@ -16,7 +16,9 @@
 )]
 
 pub mod decode;
+pub mod ids;
 pub mod mutate;
+pub mod recorded;
 pub mod session;
 #[path = "../settled/mod.rs"]
 pub mod settled;

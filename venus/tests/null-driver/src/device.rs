@@ -8,10 +8,11 @@ use ash::vk::{self, Handle as _, ObjectType};
 
 use crate::memory::{array, pages, touch, touch_info, touch_text, walk};
 use crate::objects::{check, check_optional, destroy, destroy_children, make, only};
+use crate::pipeline::{cache_data, compute_pipelines, create_shader, graphics_pipelines};
 use crate::{Function, function, get_device_proc_addr};
 
 const PHYSICAL_DEVICE: i32 = ObjectType::PHYSICAL_DEVICE.as_raw();
-const DEVICE: i32 = ObjectType::DEVICE.as_raw();
+pub(crate) const DEVICE: i32 = ObjectType::DEVICE.as_raw();
 const QUEUE: i32 = ObjectType::QUEUE.as_raw();
 pub(crate) const COMMAND_BUFFER: i32 = ObjectType::COMMAND_BUFFER.as_raw();
 pub(crate) const BUFFER: i32 = ObjectType::BUFFER.as_raw();
@@ -23,7 +24,7 @@ const FENCE: i32 = ObjectType::FENCE.as_raw();
 const MEMORY: i32 = ObjectType::DEVICE_MEMORY.as_raw();
 const IMAGE: i32 = ObjectType::IMAGE.as_raw();
 const QUERY_POOL: i32 = ObjectType::QUERY_POOL.as_raw();
-const SHADER_MODULE: i32 = ObjectType::SHADER_MODULE.as_raw();
+pub(crate) const SHADER_MODULE: i32 = ObjectType::SHADER_MODULE.as_raw();
 const COMMAND_POOL: i32 = ObjectType::COMMAND_POOL.as_raw();
 const DESCRIPTOR_POOL: i32 = ObjectType::DESCRIPTOR_POOL.as_raw();
 
@@ -169,7 +170,7 @@ pub(crate) fn find(name: &str) -> Option<Function> {
     })
 }
 
-unsafe extern "system" fn create<const KIND: i32>(
+pub(crate) unsafe extern "system" fn create<const KIND: i32>(
     device: u64,
     info: *const c_void,
     _: *const c_void,
@@ -456,7 +457,7 @@ unsafe extern "system" fn buffer_requirements(
 }
 
 /// Makes children of a pool.
-unsafe fn children(kind: i32, pool: u64, count: u32, out: *mut u64) -> vk::Result {
+pub(crate) unsafe fn children(kind: i32, pool: u64, count: u32, out: *mut u64) -> vk::Result {
     // SAFETY: the caller's promise: there is room for `count` handles.
     unsafe {
         array(out.cast_const(), count);
@@ -568,103 +569,6 @@ unsafe extern "system" fn update_sets(
             check(DESCRIPTOR_SET, copy.dst_set.as_raw());
         }
     }
-}
-
-unsafe extern "system" fn create_shader(
-    device: u64,
-    info: *const vk::ShaderModuleCreateInfo<'_>,
-    allocator: *const c_void,
-    out: *mut u64,
-) -> vk::Result {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let result = create::<SHADER_MODULE>(device, info.cast(), allocator, out);
-        touch((*info).p_code, (*info).code_size as u64);
-        result
-    }
-}
-
-unsafe fn touch_stage(stage: &vk::PipelineShaderStageCreateInfo<'_>) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        walk(stage.p_next, |link| touch(link, 16));
-        check_optional(SHADER_MODULE, stage.module.as_raw());
-        if !stage.p_name.is_null() {
-            touch_text(stage.p_name);
-        }
-        if let Some(constants) = stage.p_specialization_info.as_ref() {
-            array(constants.p_map_entries, constants.map_entry_count);
-            touch(constants.p_data.cast::<u8>(), constants.data_size as u64);
-        }
-    }
-}
-
-unsafe extern "system" fn compute_pipelines(
-    device: u64,
-    cache: u64,
-    count: u32,
-    infos: *const vk::ComputePipelineCreateInfo<'_>,
-    _: *const c_void,
-    out: *mut u64,
-) -> vk::Result {
-    check(DEVICE, device);
-    check_optional(ObjectType::PIPELINE_CACHE.as_raw(), cache);
-    // SAFETY: the caller's promise.
-    unsafe {
-        for info in array(infos, count) {
-            walk(info.p_next, |link| touch(link, 16));
-            touch_stage(&info.stage);
-            check(PIPELINE_LAYOUT, info.layout.as_raw());
-        }
-        children(PIPELINE, device, count, out)
-    }
-}
-
-unsafe extern "system" fn graphics_pipelines(
-    device: u64,
-    cache: u64,
-    count: u32,
-    infos: *const vk::GraphicsPipelineCreateInfo<'_>,
-    _: *const c_void,
-    out: *mut u64,
-) -> vk::Result {
-    check(DEVICE, device);
-    check_optional(ObjectType::PIPELINE_CACHE.as_raw(), cache);
-    // SAFETY: the caller's promise.
-    unsafe {
-        for info in array(infos, count) {
-            walk(info.p_next, |link| touch(link, 16));
-            for stage in array(info.p_stages, info.stage_count) {
-                touch_stage(stage);
-            }
-            check_optional(PIPELINE_LAYOUT, info.layout.as_raw());
-        }
-        children(PIPELINE, device, count, out)
-    }
-}
-
-unsafe extern "system" fn cache_data(
-    device: u64,
-    cache: u64,
-    size: *mut usize,
-    data: *mut u8,
-) -> vk::Result {
-    const BYTES: usize = 40;
-    check(DEVICE, device);
-    check(ObjectType::PIPELINE_CACHE.as_raw(), cache);
-    // SAFETY: the caller's promise: there is room for as many bytes as the size says.
-    unsafe {
-        if data.is_null() {
-            *size = BYTES;
-            return vk::Result::SUCCESS;
-        }
-        *size = (*size).min(BYTES);
-        data.write_bytes(7, *size);
-        if *size < BYTES {
-            return vk::Result::INCOMPLETE;
-        }
-    }
-    vk::Result::SUCCESS
 }
 
 /// Writes what a driver writes at least: one value for each query, `stride` apart, whatever the size says.

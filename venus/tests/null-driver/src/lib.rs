@@ -16,6 +16,7 @@ mod device;
 mod memory;
 mod objects;
 mod physical;
+mod pipeline;
 mod record;
 
 use std::ffi::{CStr, c_char};

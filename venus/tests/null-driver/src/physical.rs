@@ -11,13 +11,14 @@ use crate::{Function, function};
 /// `deviceUUID`.
 const UUID: [u8; 16] = *b"hesper-null-gpu!";
 /// Extensions of the GPU: the one that renderers need, and some of each sort for guests.
-const EXTENSIONS: [&CStr; 6] = [
+const EXTENSIONS: [&CStr; 7] = [
     c"VK_EXT_external_memory_host",
     c"VK_EXT_extended_dynamic_state3",
     c"VK_EXT_host_image_copy",
     c"VK_EXT_multi_draw",
     c"VK_EXT_transform_feedback",
     c"VK_KHR_acceleration_structure",
+    c"VK_KHR_push_descriptor",
 ];
 const INSTANCE: i32 = ObjectType::INSTANCE.as_raw();
 const PHYSICAL_DEVICE: i32 = ObjectType::PHYSICAL_DEVICE.as_raw();
