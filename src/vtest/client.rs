@@ -78,6 +78,8 @@ struct News {
     blob: Option<(u32, Result<Blob, BlobError>)>,
     /// Why the client has to go.
     lost: Option<String>,
+    /// The client waits for either.
+    is_awaited: bool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -108,8 +110,10 @@ impl Events {
                 Some((answered, blob)) if answered == resource => return Ok(blob),
                 Some((answered, _)) => log::debug!("resource {answered} was not asked for"),
                 None => {
+                    news.is_awaited = true;
                     let waited = self.changed.wait_timeout(news, LOOK_UP);
                     news = waited.unwrap_or_else(PoisonError::into_inner).0;
+                    news.is_awaited = false;
                 }
             }
             // The answer may depend on what a client does that is not there any more.
@@ -135,8 +139,12 @@ impl ContextEvents for Events {
     }
 
     fn blob_created(&self, resource: u32, result: Result<Blob, BlobError>) {
-        lock(&self.news).blob = Some((resource, result));
-        self.changed.notify_all();
+        let mut news = lock(&self.news);
+        news.blob = Some((resource, result));
+        // Mostly the client's own thread brings the news, before it looks for them.
+        if news.is_awaited {
+            self.changed.notify_all();
+        }
     }
 
     fn lost(&self, reason: &str) {

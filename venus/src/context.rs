@@ -99,6 +99,9 @@ impl Context {
             Some(Shortcut::Wait(ring, seqno)) => {
                 self.mailbox.is_idle() && self.state.has_reached(ring, seqno)
             }
+            Some(Shortcut::Submitted(ring, seqno)) => {
+                self.mailbox.is_idle() && self.state.submit_virtqueue(ring, seqno)
+            }
             None => false,
         };
         if !is_done {
@@ -141,9 +144,13 @@ impl Context {
     /// The context may not name `resource` any more, once everything before this call is done. Rings and replies
     /// that lie in it go on.
     pub fn detach_resource(&self, resource: u32) {
-        // What was called before may still name it.
         if let Some(attachment) = self.state.attachment(resource) {
-            self.send(Message::Detach(attachment));
+            // What was called before may still name it.
+            if self.mailbox.is_idle() {
+                self.state.detach(attachment);
+            } else {
+                self.send(Message::Detach(attachment));
+            }
         }
     }
 

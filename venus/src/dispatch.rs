@@ -90,6 +90,8 @@ pub(crate) struct Session<'s> {
     handles: &'s Handles<'s>,
     /// Where replies go.
     pub(crate) reply_stream: Option<ReplyStream>,
+    /// In which resource that lies, and the state of the context's resources then.
+    pub(crate) reply_resource: (u32, u64),
     place: Place,
     /// The last device and instance that commands were for.
     device: Option<Arc<Device>>,
@@ -133,6 +135,7 @@ impl<'s> Executor<'s> {
             state,
             handles,
             reply_stream: None,
+            reply_resource: (0, 0),
             place,
             device: None,
             instance: None,

@@ -12,14 +12,17 @@ pub(crate) enum Shortcut {
     Notify(u64),
     /// `vkWaitRingSeqnoMESA`: ring and position.
     Wait(u64, u64),
+    /// `vkSubmitVirtqueueSeqnoMESA`: ring and number. True once everything before it is done.
+    Submitted(u64, u64),
 }
 
 impl Shortcut {
     /// Recognises a submit.
     pub(crate) fn of(commands: &[u8]) -> Option<Self> {
-        /// Type and flags of the two commands.
+        /// Type and flags of the commands.
         const NOTIFY: u64 = 190;
         const WAIT: u64 = 253;
+        const SUBMITTED: u64 = 251;
         let (words, rest) = commands.as_chunks::<8>();
         let &[head, ring, argument] = words else {
             return None;
@@ -28,6 +31,7 @@ impl Shortcut {
         match head {
             NOTIFY if rest.is_empty() => Some(Self::Notify(ring)),
             WAIT if rest.is_empty() => Some(Self::Wait(ring, argument)),
+            SUBMITTED if rest.is_empty() => Some(Self::Submitted(ring, argument)),
             _ => None,
         }
     }
@@ -39,7 +43,7 @@ mod tests {
     use hesper_venus_protocol::{command, guest, vk};
 
     #[test]
-    fn the_two_commands_are_recognised_alone_only() {
+    fn the_commands_are_recognised_alone_only() {
         let flags = vk::RingNotifyFlagsMESA::default();
         let notify = command::NotifyRingMESA {
             ring: 7,
@@ -50,15 +54,19 @@ mod tests {
             ring: 8,
             seqno: 1 << 33,
         };
+        let submitted = command::SubmitVirtqueueSeqnoMESA { ring: 5, seqno: 6 };
         let (mut first, mut second, mut replied) = (Vec::new(), Vec::new(), Vec::new());
+        let mut third = Vec::new();
         // SAFETY: there are no pointers in these commands.
         unsafe {
             guest::encode(&notify, false, &mut first);
             guest::encode(&wait, false, &mut second);
             guest::encode(&wait, true, &mut replied);
+            guest::encode(&submitted, false, &mut third);
         }
         assert_eq!(Shortcut::of(&first), Some(Shortcut::Notify(7)));
         assert_eq!(Shortcut::of(&second), Some(Shortcut::Wait(8, 1 << 33)));
+        assert_eq!(Shortcut::of(&third), Some(Shortcut::Submitted(5, 6)));
         assert_eq!(Shortcut::of(&replied), None);
         assert_eq!(Shortcut::of(&[first.clone(), second].concat()), None);
         assert_eq!(Shortcut::of(&first[..23]), None);

@@ -184,6 +184,12 @@ impl ContextState {
             .is_ok_and(|ring| ring.has_reached(seqno as u32))
     }
 
+    /// Lets a ring pass its waits for the virtqueue up to `seqno`; false when there is no such ring.
+    pub(crate) fn submit_virtqueue(&self, ring: u64, seqno: u64) -> bool {
+        let found = self.rings.get(ring);
+        found.map(|ring| ring.submit_virtqueue(seqno)).is_ok()
+    }
+
     /// Wakes a ring.
     pub(crate) fn notify(&self, ring: &Ring) {
         add(&self.tally.wakes, 1);
@@ -213,8 +219,9 @@ impl ContextState {
 
     /// Makes a resource known.
     pub(crate) fn attach(&self, resource: u32, blob: Blob) {
-        let serial = self.attachments.fetch_add(1, Ordering::Relaxed);
-        self.resources.writing().insert(resource, (serial, blob));
+        let mut resources = self.resources.writing();
+        let serial = self.attachments.fetch_add(1, Ordering::Release);
+        resources.insert(resource, (serial, blob));
     }
 
     /// Lets the guest name memory of its own.
@@ -238,6 +245,11 @@ impl ContextState {
         Ok(())
     }
 
+    /// Changes whenever a resource is attached or detached.
+    pub(crate) fn attachments(&self) -> u64 {
+        self.attachments.load(Ordering::Acquire)
+    }
+
     /// A resource as it is attached now.
     pub(crate) fn attachment(&self, resource: u32) -> Option<Attachment> {
         let resources = self.resources.reading();
@@ -253,6 +265,7 @@ impl ContextState {
         if let Entry::Occupied(entry) = resources.entry(attachment.resource)
             && entry.get().0 == attachment.serial
         {
+            self.attachments.fetch_add(1, Ordering::Release);
             entry.remove();
         }
     }

@@ -26,6 +26,16 @@ impl ReplyStream {
         })
     }
 
+    /// Another piece of the same memory; `None`, and nothing changes, when it is not inside.
+    pub(crate) fn move_to(&mut self, offset: usize, size: usize) -> Option<()> {
+        let end = offset.checked_add(size)?;
+        if end > self.memory.len() {
+            return None;
+        }
+        (self.offset, self.size, self.position) = (offset, size, 0);
+        Some(())
+    }
+
     /// Continues at `position` (`vkSeekReplyCommandStreamMESA`); `None` when that is outside.
     pub(crate) fn seek(&mut self, position: usize) -> Option<()> {
         if position > self.size {
@@ -86,7 +96,14 @@ mod tests {
         assert_eq!(bytes[0], 50, "vkCreateBuffer");
         assert_eq!(bytes[60..], [0; 4], "nothing behind the stream");
         assert!(stream.seek(61).is_none());
+        assert!(stream.move_to(4090, 7).is_none());
+        assert!(stream.move_to(usize::MAX, 7).is_none());
         stream.seek(36).unwrap();
         reply(&mut stream).unwrap();
+        stream.move_to(1000, 24).unwrap();
+        reply(&mut stream).unwrap();
+        assert!(reply(&mut stream).is_err());
+        memory.read(1000, &mut bytes[..24]).unwrap();
+        assert_eq!(bytes[..24], bytes[24..48]);
     }
 }

@@ -27,13 +27,22 @@ pub(crate) fn set_reply(
         size,
         ..
     } = *c.p_stream;
-    let memory = session.state.resource(resource)?.memory;
-    let stream = ReplyStream::new(memory, offset, size);
-    session.reply_stream = Some(stream.ok_or(Fatal::Range {
+    // Before looking: what is detached in the meantime is looked for again the next time.
+    let state = (resource, session.state.attachments());
+    let outside = Fatal::Range {
         resource,
         offset,
         size,
-    })?);
+    };
+    // Guests move through one resource, reply by reply.
+    if let Some(stream) = &mut session.reply_stream
+        && session.reply_resource == state
+    {
+        return stream.move_to(offset, size).ok_or(outside);
+    }
+    let memory = session.state.resource(resource)?.memory;
+    session.reply_stream = Some(ReplyStream::new(memory, offset, size).ok_or(outside)?);
+    session.reply_resource = state;
     Ok(())
 }
 

@@ -63,7 +63,7 @@ impl SharedMemory {
             .checked_next_multiple_of(page_size())
             .ok_or_else(|| failed(rustix::io::Errno::OVERFLOW))?;
         let fd = platform::create_shared_memory(size).map_err(failed)?;
-        Self::from_fd(Arc::new(fd), 0, size)
+        Self::map(Arc::new(fd), 0, size)
     }
 
     /// As [`SharedMemory::create`], keeping `charge` as long as the memory lives.
@@ -91,6 +91,16 @@ impl SharedMemory {
         if file_size != 0 && u64::try_from(file_size).unwrap_or(0) < end {
             return Err(failed(rustix::io::Errno::INVAL));
         }
+        Self::map(fd, fd_offset, size)
+    }
+
+    /// Maps a part of a file that is there.
+    fn map(fd: Arc<OwnedFd>, fd_offset: u64, size: u64) -> Result<Self> {
+        let failed = |source: rustix::io::Errno| Error::SharedMemory {
+            action: "mapping",
+            size,
+            source: source.into(),
+        };
         let len = usize::try_from(size).map_err(|_| failed(rustix::io::Errno::OVERFLOW))?;
         // SAFETY: a new mapping at an address of the kernel's choice disturbs no other memory.
         let base = unsafe {
