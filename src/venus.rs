@@ -178,6 +178,7 @@ fn device_blob(blob: venus::Blob) -> Blob {
             venus::Caching::WriteCombining => MapCaching::WriteCombining,
         },
         pixels: Some(Arc::new(BlobPixels(Arc::clone(memory)))),
+        guest: None,
         origin: Some(Arc::new(Origin(blob)) as Arc<dyn Any + Send + Sync>),
     }
 }

@@ -102,12 +102,7 @@ impl Backing {
     pub(crate) fn check(&self, offset: u64, length: u64) -> Result<(), Refusal> {
         match offset.checked_add(length) {
             Some(end) if end <= self.length => Ok(()),
-            _ => Err(Refusal::OutOfRange {
-                start: offset,
-                length,
-                size: self.length,
-                of: "the backing",
-            }),
+            _ => Err(self.outside(offset, length)),
         }
     }
 
@@ -119,7 +114,40 @@ impl Backing {
         target: &VolatileSlice<'a>,
         copies: &mut Copies<'a>,
     ) -> Result<(), Refusal> {
-        self.check(offset, target.len() as u64)?;
+        self.walk(memory, offset, target.len(), |done, slice| {
+            let length = slice.len();
+            let part = target
+                .subslice(done, length)
+                .map_err(|_| self.outside(offset, length as u64))?;
+            copies.add(slice, part);
+            Ok(())
+        })
+    }
+
+    /// Writes `bytes` from `offset` on.
+    pub(crate) fn write(
+        &self,
+        memory: &GuestMemoryMmap,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Result<(), Refusal> {
+        self.walk(memory, offset, bytes.len(), |done, slice| {
+            let part = bytes.get(done..).unwrap_or(&[]);
+            // As many bytes as both have, which is the slice's length.
+            slice.copy_from(part);
+            Ok(())
+        })
+    }
+
+    /// Hands the `length` bytes from `offset` on to `visit`, run by run, with how many came before.
+    fn walk<'a>(
+        &self,
+        memory: &'a GuestMemoryMmap,
+        offset: u64,
+        length: usize,
+        mut visit: impl FnMut(usize, VolatileSlice<'a>) -> Result<(), Refusal>,
+    ) -> Result<(), Refusal> {
+        self.check(offset, length as u64)?;
         let first = self.pieces.partition_point(|piece| piece.start <= offset);
         let mut regions = Regions { memory, last: None };
         let mut at = offset;
@@ -127,7 +155,7 @@ impl Backing {
         let ends = self.pieces.iter().skip(first).map(|piece| piece.start);
         let pieces = self.pieces.iter().skip(first.saturating_sub(1));
         for (piece, end) in pieces.zip(ends.chain(std::iter::once(self.length))) {
-            let rest = target.len() - done;
+            let rest = length - done;
             if rest == 0 {
                 break;
             }
@@ -136,22 +164,23 @@ impl Backing {
             let piece_done = done + count;
             while done < piece_done {
                 let slice = regions.slice(address, piece_done - done)?;
-                let length = slice.len();
-                let part = target
-                    .subslice(done, length)
-                    .map_err(|_| Refusal::OutOfRange {
-                        start: at,
-                        length: length as u64,
-                        size: self.length,
-                        of: "the backing",
-                    })?;
-                copies.add(slice, part);
-                done += length;
-                address = address.saturating_add(length as u64);
+                let taken = slice.len();
+                visit(done, slice)?;
+                done += taken;
+                address = address.saturating_add(taken as u64);
             }
             at = end;
         }
         Ok(())
+    }
+
+    fn outside(&self, start: u64, length: u64) -> Refusal {
+        Refusal::OutOfRange {
+            start,
+            length,
+            size: self.length,
+            of: "the backing",
+        }
     }
 }
 
@@ -240,6 +269,18 @@ mod tests {
                     .unwrap();
                 copies.finish();
                 assert_eq!(copy, run[offset..][..length], "offset {offset}");
+                // Written back changed and then as it was, each byte comes where it was read.
+                let changed: Vec<u8> = copy.iter().map(|byte| !byte).collect();
+                backing.write(&memory, offset as u64, &changed).unwrap();
+                let mut again = vec![0_u8; length];
+                let target = VolatileSlice::from(again.as_mut_slice());
+                let mut copies = Copies::new();
+                backing
+                    .copy_to(&memory, offset as u64, &target, &mut copies)
+                    .unwrap();
+                copies.finish();
+                assert_eq!(again, changed, "offset {offset}");
+                backing.write(&memory, offset as u64, &copy).unwrap();
             }
         }
         assert!(backing.check(run.len() as u64, 1).is_err());

@@ -164,6 +164,7 @@ impl Context for FileContext {
             size: request.size,
             caching: MapCaching::Cached,
             pixels: None,
+            guest: None,
             origin: None,
         };
         self.completions.blob_created(self.id, resource, Ok(blob));
