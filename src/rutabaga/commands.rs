@@ -120,12 +120,12 @@ fn pipes(bytes: &[u8]) -> Result<u32, String> {
 }
 
 /// The little-endian word at `offset`.
-pub(super) fn word(bytes: &[u8], offset: usize) -> Option<u32> {
+fn word(bytes: &[u8], offset: usize) -> Option<u32> {
     array(bytes, offset).map(u32::from_le_bytes)
 }
 
 /// `N` bytes at `offset`.
-pub(super) fn array<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u8; N]> {
+fn array<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u8; N]> {
     bytes.get(offset..)?.first_chunk().copied()
 }
 

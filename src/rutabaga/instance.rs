@@ -16,18 +16,16 @@ use rutabaga_gfx::{
     RutabagaBuilder, RutabagaError, RutabagaFence, RutabagaFenceHandler, RutabagaPath,
 };
 
-use super::commands::{self, Init, Kind, array, word};
+use super::commands::{self, Init, Kind};
 use super::context::{Mailbox, Message, Origin};
 use super::memory;
 use super::ring::Ring;
 use super::shared::{CHANNEL_RING, Shared};
 
 /// Images whose layout a context may ask for: the library never forgets one.
-const IMAGES: usize = 16384;
+const IMAGES: u32 = 16384;
 /// Pipes that a context may open in its life.
 const PIPES: u32 = 16384;
-/// The pages in which guests allocate.
-const PAGE: u64 = 4096;
 
 /// The library, for Wayland connections to the socket `compositor`.
 pub(super) fn library(
@@ -50,11 +48,18 @@ pub(super) fn run(
     mailbox: &Receiver<Message>,
     sender: &Weak<Mailbox>,
 ) {
-    let work = || Instance::new(compositor, shared, sender)?.serve(mailbox);
-    match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(Ok(())) => shared.end(),
-        Ok(Err(reason)) => shared.lose(&reason),
-        Err(_) => shared.lose("rutabaga_gfx panicked"),
+    let work = || match Instance::new(compositor, shared, sender) {
+        Ok(mut instance) => {
+            // Said before the instance ends, and its worker with it.
+            match instance.serve(mailbox) {
+                Ok(()) => shared.end(),
+                Err(reason) => shared.lose(&reason),
+            }
+        }
+        Err(reason) => shared.lose(&reason),
+    };
+    if catch_unwind(AssertUnwindSafe(work)).is_err() {
+        shared.lose("rutabaga_gfx panicked");
     }
     // Nobody serves what is left, or comes yet; but blobs want an answer.
     for message in mailbox {
@@ -78,8 +83,8 @@ struct Instance {
     /// The blobs made here, with what tells them from others of that id.
     blobs: HashMap<ResourceId, u64>,
     generation: u64,
-    /// The size that the library expects of a blob for an image, by blob id.
-    images: HashMap<u64, u64>,
+    /// How many layouts of images were asked for, and pipes opened.
+    images: u32,
     pipes: u32,
     shared: Arc<Shared>,
     sender: Weak<Mailbox>,
@@ -112,7 +117,7 @@ impl Instance {
             pages: HashMap::new(),
             blobs: HashMap::new(),
             generation: 0,
-            images: HashMap::new(),
+            images: 0,
             pipes: 0,
             shared: Arc::clone(shared),
             sender: Weak::clone(sender),
@@ -120,7 +125,7 @@ impl Instance {
     }
 
     /// Works through the mailbox until the context ends or breaks.
-    fn serve(mut self, mailbox: &Receiver<Message>) -> Result<(), String> {
+    fn serve(&mut self, mailbox: &Receiver<Message>) -> Result<(), String> {
         for message in mailbox {
             let weight = message.weight();
             let step = if self.shared.is_running() {
@@ -186,8 +191,11 @@ impl Instance {
         while let Some(command) = commands::next(&mut rest)? {
             match command.kind {
                 Kind::Init(init) => self.prepare(init)?,
-                Kind::ImageRequirements if self.images.len() >= IMAGES => {
-                    return Err(format!("it asked for more than {IMAGES} images"));
+                Kind::ImageRequirements => {
+                    self.images += 1;
+                    if self.images > IMAGES {
+                        return Err(format!("it asked for more than {IMAGES} images"));
+                    }
                 }
                 Kind::Send(pipes) => {
                     self.pipes += pipes;
@@ -195,7 +203,7 @@ impl Instance {
                         return Err(format!("it opened more than {PIPES} pipes"));
                     }
                 }
-                Kind::ImageRequirements | Kind::Other => {}
+                Kind::Other => {}
             }
             self.rutabaga
                 .submit_command(self.shared.id, command.bytes, &[])
@@ -258,24 +266,11 @@ impl Instance {
         Ok(ring)
     }
 
-    /// Delivers how an image must lie in memory. The library's images end where their pixels do; a guest's blobs are whole pages.
+    /// Delivers how an image must lie in memory.
     fn answer_image(&mut self) {
-        let Some(ring) = &self.query_ring else {
-            return;
-        };
-        // SAFETY: the library answers in the query ring in this thread, and has.
-        unsafe {
-            ring.amend(|answer| {
-                let size = array(answer, 40).map(u64::from_le_bytes);
-                if let (Some(size), Some(blob_id)) = (size, word(answer, 48)) {
-                    self.images.insert(blob_id.into(), size);
-                    let pages = size.next_multiple_of(PAGE).to_le_bytes();
-                    if let Some(place) = answer.get_mut(40..48) {
-                        place.copy_from_slice(&pages);
-                    }
-                }
-            });
-            ring.deliver();
+        if let Some(ring) = &self.query_ring {
+            // SAFETY: the library answers in the query ring in this thread, and has.
+            unsafe { ring.deliver() };
         }
     }
 
@@ -321,14 +316,12 @@ impl Instance {
             shared: Arc::clone(&self.shared),
             mailbox: Weak::clone(&self.sender),
         };
-        let image = self.images.get(&blob_id).copied();
-        let exact = image.filter(|image| image.next_multiple_of(PAGE) == size);
         let blob = ResourceCreateBlob {
             blob_mem: RUTABAGA_BLOB_MEM_HOST3D,
             // Shareable, or the library gives its descriptor away and cannot send it.
             blob_flags: RUTABAGA_BLOB_FLAG_USE_MAPPABLE | RUTABAGA_BLOB_FLAG_USE_SHAREABLE,
             blob_id,
-            size: exact.unwrap_or(size),
+            size,
         };
         let invalid = |error: RutabagaError| {
             RendererError::Invalid(format!("cross-domain object {blob_id} as a blob: {error}"))
@@ -342,12 +335,9 @@ impl Instance {
             .export_blob(resource)
             .map_err(invalid)
             .and_then(|handle| {
-                let fd = memory::descriptor(handle);
-                match image {
-                    Some(_) => fd.and_then(|fd| memory::grow(fd, size)),
-                    None => fd.and_then(|fd| memory::mappable(fd, size)),
-                }
-                .map_err(RendererError::Invalid)
+                memory::descriptor(handle)
+                    .and_then(|fd| memory::mappable(fd, size))
+                    .map_err(RendererError::Invalid)
             });
         let fd = fd.inspect_err(|_| self.forget(resource))?;
         Ok(Blob {

@@ -1,5 +1,5 @@
 //! The memory behind a cross-domain blob: an image of the guest's for the compositor, or a file that the compositor has sent, such as
-//! a keymap.
+//! a keymap. The library makes images in whole pages, and does not look at the size of the compositor's files.
 
 use std::fs::File;
 use std::io;
@@ -20,13 +20,6 @@ pub(super) fn descriptor(handle: RutabagaHandle) -> Result<OwnedFd, String> {
     let fd = handle.os_handle.into_raw_descriptor();
     // SAFETY: on Linux, the raw descriptor of an owned one, which was given up with it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-/// Makes an image's file as large as the whole pages that the guest asked for.
-pub(super) fn grow(fd: OwnedFd, size: u64) -> Result<OwnedFd, String> {
-    rustix::fs::ftruncate(&fd, size)
-        .map_err(|error| format!("cannot make an image {size} bytes large: {error}"))?;
-    Ok(fd)
 }
 
 /// A descriptor with `size` bytes, whole pages, that can be mapped to be read and written.

@@ -71,14 +71,4 @@ impl Ring {
         let bytes = unsafe { self.read() };
         self.pages.write(0, bytes);
     }
-
-    /// Has `change` look at an answer and better it before it is delivered.
-    ///
-    /// # Safety
-    /// As for [`Self::read`].
-    pub(super) unsafe fn amend(&self, change: impl FnOnce(&mut [u8])) {
-        let start = UnsafeCell::raw_get(self.memory.as_ptr());
-        // SAFETY: as in `read`; and the slice is the only one, since the caller's thread is here.
-        change(unsafe { std::slice::from_raw_parts_mut(start, self.memory.len()) });
-    }
 }

@@ -230,6 +230,15 @@ impl Machine {
         self.next_offset - size.next_multiple_of(4096)
     }
 
+    /// Reads guest memory.
+    pub fn read(&self, address: u64, length: usize) -> Vec<u8> {
+        let mut bytes = vec![0; length];
+        self.memory
+            .read_slice(&mut bytes, GuestAddress(address))
+            .unwrap();
+        bytes
+    }
+
     /// Writes into guest memory.
     pub fn write(&self, address: u64, bytes: &[u8]) {
         self.memory
