@@ -9,7 +9,8 @@ use std::os::unix::fs::FileExt;
 use rustix::fs::{MemfdFlags, OFlags, SealFlags};
 use rutabaga_gfx::{RutabagaHandle, RutabagaIntoRawDescriptor};
 
-/// A file that only can be read is copied up to this size: keymaps and tables of formats, which never change.
+/// A file that can only be read, or does not end with a page, is copied up to this size. Compositors send keymaps and tables of
+/// formats, which never change; what is written by both sides is images, which are the guest's.
 const COPIED: u64 = 16 << 20;
 
 /// The descriptor of what the library exports.
@@ -37,12 +38,13 @@ pub(super) fn mappable(fd: OwnedFd, size: u64) -> Result<OwnedFd, String> {
     // What knows no seals has none.
     let seals = rustix::fs::fcntl_get_seals(&fd).unwrap_or(SealFlags::empty());
     let sealed = seals.intersects(SealFlags::WRITE | SealFlags::FUTURE_WRITE);
-    if mode & OFlags::ACCMODE == OFlags::RDWR && !sealed {
+    // QEMU maps no part of a page.
+    if mode & OFlags::ACCMODE == OFlags::RDWR && !sealed && there >= size {
         return Ok(fd);
     }
     if size > COPIED {
         return Err(format!(
-            "the compositor's file of {there} bytes cannot be written, and is too large for a copy ({COPIED} bytes)"
+            "the compositor's file of {there} bytes can only be read or is no whole pages, and is too large for a copy ({COPIED} bytes)"
         ));
     }
     copy(&File::from(fd), there.min(size), size).map_err(failed)
@@ -97,7 +99,8 @@ mod tests {
     #[test]
     fn a_file_shorter_than_the_blob_is_refused() {
         // Whoever touched the pages past its end would die.
-        assert!(mappable(file(&[1; 4097]).into(), 8192).is_ok());
+        let whole = mappable(file(&[1; 4097]).into(), 8192).unwrap();
+        assert_eq!(File::from(whole).metadata().unwrap().len(), 8192);
         assert!(mappable(file(&[1; 4096]).into(), 8192).is_err());
     }
 }
