@@ -26,13 +26,14 @@ pub(super) enum Message {
 }
 
 impl Message {
-    /// Bytes that it takes while it waits, about.
+    /// Bytes that it takes of the queue while it waits, about.
     pub(super) fn weight(&self) -> usize {
-        let bytes = match self {
-            Self::Submit(commands) => commands.len(),
-            _ => 0,
-        };
-        bytes + 64
+        match self {
+            Self::Submit(commands) => commands.len() + 64,
+            // As many as there are blobs, which have a limit.
+            Self::Forget(..) => 0,
+            _ => 64,
+        }
     }
 }
 
@@ -133,9 +134,8 @@ impl Drop for Origin {
     fn drop(&mut self) {
         self.shared.give_memory(self.size);
         if let Some(mailbox) = self.mailbox.upgrade() {
-            let message = Message::Forget(self.resource, self.generation);
-            self.shared.take_room(message.weight());
-            let _ = mailbox.send(message);
+            // The device may hold its locks here: nothing may be reported.
+            let _ = mailbox.send(Message::Forget(self.resource, self.generation));
         }
     }
 }

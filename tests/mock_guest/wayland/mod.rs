@@ -291,6 +291,37 @@ fn a_compositor_that_does_not_read_stalls_its_client_alone() {
 }
 
 #[test]
+fn what_waits_for_a_compositor_that_does_not_read_has_a_limit_and_goes_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("wayland-0");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let served = Served::start_near(&socket);
+    drop(listener.accept().unwrap());
+    let vm = served.boot();
+    let mut flood = Client::new(&vm, 1);
+    flood.submit(&flood.init());
+    let (connection, _) = listener.accept().unwrap();
+    let poll = flood.submit_fenced(&command(POLL, &[]), 1);
+    let megabyte = send(&[7; 60_000], &[]).repeat(17);
+    for _ in 0..64 {
+        let taken = flood.submit(&megabyte);
+        vm.machine().answer(taken);
+    }
+    assert!(!vm.machine().is_answered(poll));
+    for _ in 0..8 {
+        let taken = flood.submit(&megabyte);
+        vm.machine().answer(taken);
+    }
+    served.says("more than 64 MiB wait for it");
+    vm.machine().answer(poll);
+    vm.machine().ok(&Request::destroy_context(1));
+    drop(flood);
+    // Its thread is still in the library, until the compositor is gone.
+    drop((connection, listener));
+    served.leaves_nothing(vm);
+}
+
+#[test]
 fn a_descriptor_that_cannot_pass_ends_its_context_and_retires_its_fences() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("wayland-0");
