@@ -145,6 +145,9 @@ pub(crate) struct ServeOptions {
     #[arg(long, value_name = "POLICY", default_value_t)]
     pub(crate) wsi: WsiPolicy,
 
+    #[command(flatten)]
+    pub(crate) offer: crate::capsets::Offer,
+
     /// DRM render node of the GPU to render with. Accepted for libvirt; --gpu chooses the GPU.
     #[arg(long, value_name = "PATH")]
     pub(crate) render_node: Option<PathBuf>,

@@ -8,6 +8,8 @@ use std::fmt::Write;
 use hesper_venus::host::{self, Gpu};
 use hesper_venus::{Driver, GpuSelection, Renderer, RendererOptions};
 
+use crate::rutabaga;
+
 /// What was found.
 pub(crate) struct Report {
     /// The lines.
@@ -37,6 +39,13 @@ pub(crate) fn examine() -> Report {
             &format!("Vulkan does not load: {error}"),
             "install the Vulkan loader and a driver (Debian: libvulkan1 mesa-vulkan-drivers; macOS: MoltenVK)",
         ),
+    }
+    match rutabaga::cross_domain() {
+        Ok(_) => report.line(
+            "ok  ",
+            "the Wayland compositor answers (--capsets=venus,cross-domain)",
+        ),
+        Err(missing) => report.line("note", &format!("no cross-domain (--capsets): {missing}")),
     }
     report
 }

@@ -8,6 +8,8 @@
 //! | [`screen`] | the device's scanouts on Hesper's windows |
 //! | [`control`] | the control socket, and `hesper ctl` |
 //! | [`venus`] | the Venus renderer in the device |
+//! | [`rutabaga`] | what rutabaga_gfx gives a guest beside Venus |
+//! | [`capsets`] | which of both are wanted |
 //! | [`vtest`] | the Venus renderer without a VM: `hesper vtest` |
 //! | [`gpus`], [`doctor`] | what the host has, and what of it works |
 //! | [`counters`] | the renderer's counters on SIGUSR1 |
@@ -15,6 +17,7 @@
 //! | [`platform`] | what differs between systems |
 //! | [`socket`] | private unix sockets |
 
+mod capsets;
 mod cli;
 mod control;
 mod counters;
@@ -24,6 +27,7 @@ mod input;
 mod limits;
 mod platform;
 mod run;
+mod rutabaga;
 mod screen;
 mod socket;
 mod venus;

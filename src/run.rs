@@ -20,10 +20,12 @@ use hesper_vhost::transport::{self, GpuSocketScreen, Server, ShutdownHandle};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::capsets::Capset;
 use crate::cli::{DisplayMode, ServeOptions, Size};
 use crate::control::{self, Controls};
 use crate::counters;
 use crate::input::Inputs;
+use crate::rutabaga;
 use crate::screen::{Session, WindowScreen};
 use crate::socket;
 use crate::venus::{self, VenusRenderer};
@@ -77,11 +79,8 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), RunError> {
             socket: socket.to_string(),
             source,
         })?;
-    let renderer = renderer(options);
-    let for_devices = renderer
-        .clone()
-        .map(|renderer| renderer as Arc<dyn Renderer>);
-    let state = Arc::new(State::new(options, for_devices, server.shutdown_handle()));
+    let (venus, renderers) = renderers(options);
+    let state = Arc::new(State::new(options, renderers, server.shutdown_handle()));
     on_signals(&state)?;
     if options.display == DisplayMode::Qemu {
         listen_for_control(options, &state)?;
@@ -115,23 +114,40 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), RunError> {
     state.stop.shutdown();
     drop(inputs);
     let served = serving.join().map_err(|_| RunError::Panicked)?;
-    if let Some(renderer) = renderer {
-        renderer.settle();
+    if let Some(venus) = venus {
+        venus.settle();
     }
     shown?;
     Ok(served?)
 }
 
-/// The renderer for the guest's Vulkan, or none where it cannot work: the guest is told the truth.
-fn renderer(options: &ServeOptions) -> Option<Arc<VenusRenderer>> {
+/// The renderers of all capability sets that are wanted and work, and Venus among them: the guest is told the truth.
+fn renderers(options: &ServeOptions) -> (Option<Arc<VenusRenderer>>, Vec<Arc<dyn Renderer>>) {
     if options.display == DisplayMode::Qemu {
         log::info!("no 3D: QEMU's classic device cannot map a GPU's memory into the guest");
-        return None;
+        return (None, Vec::new());
     }
     if options.hostmem.0 == 0 {
         log::info!("no 3D: --hostmem=0");
-        return None;
+        return (None, Vec::new());
     }
+    let wants = |capset| options.offer.has(capset);
+    let venus = wants(Capset::Venus).then(|| venus(options)).flatten();
+    let mut renderers: Vec<_> = venus
+        .iter()
+        .map(|venus| Arc::clone(venus) as Arc<dyn Renderer>)
+        .collect();
+    if wants(Capset::CrossDomain) {
+        match rutabaga::cross_domain() {
+            Ok(renderer) => renderers.push(renderer),
+            Err(missing) => log::warn!("no cross-domain for the guest: {missing}"),
+        }
+    }
+    (venus, renderers)
+}
+
+/// The renderer for the guest's Vulkan, or none where it cannot work.
+fn venus(options: &ServeOptions) -> Option<Arc<VenusRenderer>> {
     if let Some(node) = &options.render_node {
         log::warn!(
             "--render-node={} is accepted but does not choose the GPU; use --gpu (`hesper gpus` lists them)",
@@ -257,7 +273,7 @@ impl Drop for QuitOnDrop {
 /// What the threads of a running Hesper share.
 struct State {
     mode: DisplayMode,
-    renderer: Option<Arc<dyn Renderer>>,
+    renderers: Vec<Arc<dyn Renderer>>,
     /// Size in bytes of the window through which the guest maps blobs; 0 without a renderer.
     host_visible_size: u64,
     blob_alignment: u32,
@@ -276,10 +292,14 @@ struct Inner {
 impl State {
     fn new(
         options: &ServeOptions,
-        renderer: Option<Arc<dyn Renderer>>,
+        renderers: Vec<Arc<dyn Renderer>>,
         stop: ShutdownHandle,
     ) -> Self {
-        let host_visible_size = renderer.as_ref().map_or(0, |_| options.hostmem.0);
+        let host_visible_size = if renderers.is_empty() {
+            0
+        } else {
+            options.hostmem.0
+        };
         let Size { width, height } = options.size;
         let monitor = monitor(width, height, (0, 0));
         let inner = Inner {
@@ -290,7 +310,7 @@ impl State {
         };
         Self {
             mode: options.display,
-            renderer,
+            renderers,
             host_visible_size,
             blob_alignment: blob_alignment(options),
             stop,
@@ -336,11 +356,7 @@ impl State {
             host_visible_size,
             blob_alignment: self.blob_alignment,
         };
-        let device = Arc::new(Device::new(
-            options,
-            screen,
-            self.renderer.iter().cloned().collect(),
-        ));
+        let device = Arc::new(Device::new(options, screen, self.renderers.clone()));
         inner.device = Arc::downgrade(&device);
         transport::Session {
             device,

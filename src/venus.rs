@@ -9,8 +9,8 @@ use std::time::Duration;
 use hesper_venus as venus;
 use hesper_venus::{ContextEvents, SharedMemory};
 use hesper_vhost::renderer::{
-    Blob, BlobKind, BlobRequest, CapsetInfo, Completions, Context, ContextId, MapCaching, Renderer,
-    RendererError, ResourceId,
+    Blob, BlobKind, BlobRequest, CapsetInfo, Completions, Context, ContextId, GuestRun, MapCaching,
+    Renderer, RendererError, ResourceId,
 };
 use hesper_vhost::screen::PixelMemory;
 
@@ -131,10 +131,12 @@ impl Context for VenusContext {
             .and_then(|origin| origin.downcast::<Origin>().ok());
         match origin {
             Some(origin) => self.0.attach_resource(resource, &origin.0),
-            None if !blob.guest_pages.is_empty() => self.attach_guest_memory(resource, blob),
-            // A 2D resource: the guest's driver attaches every resource it makes, and a Venus context that names this one in
-            // a command is told that there is none.
-            None => log::debug!("resource {resource} has no memory that Venus can name"),
+            None => match blob.guest.as_ref().and_then(|guest| guest.runs()) {
+                Some(runs) => self.attach_guest_memory(resource, runs),
+                // A 2D resource: the guest's driver attaches every resource it makes, and a Venus context that names this one
+                // in a command is told that there is none.
+                None => log::debug!("resource {resource} has no memory that Venus can name"),
+            },
         }
     }
 
@@ -144,15 +146,10 @@ impl Context for VenusContext {
 }
 
 impl VenusContext {
-    fn attach_guest_memory(&self, resource: ResourceId, blob: &Blob) {
-        let pages: Vec<venus::GuestPages> = blob
-            .guest_pages
-            .iter()
-            .map(|run| venus::GuestPages {
-                file: Arc::clone(&run.file),
-                offset: run.offset,
-                size: run.size,
-            })
+    fn attach_guest_memory(&self, resource: ResourceId, runs: Vec<GuestRun>) {
+        let pages: Vec<venus::GuestPages> = runs
+            .into_iter()
+            .map(|GuestRun { file, offset, size }| venus::GuestPages { file, offset, size })
             .collect();
         if let Err(error) = self.0.attach_guest_memory(resource, &pages) {
             // Nothing is lost unless the guest names it; then it is told that there is no such resource.
@@ -202,7 +199,7 @@ fn device_blob(blob: venus::Blob) -> Blob {
             venus::Caching::WriteCombining => MapCaching::WriteCombining,
         },
         pixels: Some(Arc::new(BlobPixels(Arc::clone(memory)))),
-        guest_pages: Vec::new(),
+        guest: None,
         origin: Some(Arc::new(Origin(blob)) as Arc<dyn Any + Send + Sync>),
     }
 }

@@ -198,13 +198,33 @@ fn the_gpu_draws_into_scattered_pages_of_the_guest() {
     );
     guest.renders(&gpu, 0x0102_0304);
 
-    // The resource goes, the memory stays.
-    vm.machine().ok(&Request::unref(resource));
-    let (commands, _) = guest.fill(&gpu, buffer, 0x0506_0708);
-    guest.submit(&gpu, &[commands]);
-    guest.wait_fence(RING);
-    let seen = vm.machine().read(page(9), 4);
-    assert_eq!(seen, 0x0506_0708_u32.to_le_bytes());
+    // When the resource goes, the guest has its pages back: the GPU writes somewhere else.
+    for request in [Request::detach(1, resource), Request::unref(resource)] {
+        vm.machine().ok(&request);
+        let (commands, _) = guest.fill(&gpu, buffer, 0x0506_0708);
+        guest.submit(&gpu, &[commands]);
+        guest.wait_fence(RING);
+        let seen = vm.machine().read(page(9), 4);
+        assert_eq!(seen, 0xfeed_beef_u32.to_le_bytes());
+    }
+    // So it is when only the pages go.
+    let other = vm.machine().resource();
+    let pieces = [(page(6), 4096)];
+    vm.machine().ok(&Request::guest_blob(other, 4096, &pieces));
+    vm.machine().ok(&Request::attach(1, other));
+    let memory = import(&guest, &gpu, other, 4096).unwrap();
+    let buffer = buffer_of(&guest, &gpu, memory, 4096);
+    for (before, word) in [(true, 0x1122_3344_u32), (false, 0x5566_7788)] {
+        let (commands, _) = guest.fill(&gpu, buffer, word);
+        guest.submit(&gpu, &[commands]);
+        guest.wait_fence(RING);
+        let seen = vm.machine().read(page(6), 4);
+        assert_eq!(seen, 0x1122_3344_u32.to_le_bytes());
+        if before {
+            vm.machine().ok(&Request::detach_backing(other));
+        }
+    }
+    guest.renders(&gpu, 0x0102_0304);
     drop(guest);
     served.leaves_nothing(vm);
 }

@@ -24,8 +24,10 @@ mod order;
 mod scanout;
 #[path = "../support/mod.rs"]
 mod support;
+mod wayland;
 mod window;
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use guest::Vm;
@@ -50,6 +52,23 @@ impl Served {
     fn start_with(arguments: &[&str], screen: Option<&XServer>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let hesper = Hesper::start(folder.path(), arguments, screen);
+        let idle = hesper.idle_usage();
+        Self {
+            hesper,
+            idle,
+            folder,
+        }
+    }
+
+    /// With cross-domain contexts on a compositor, which may be the name of nothing.
+    fn start_near(compositor: &Path) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let arguments = [
+            "--display=headless",
+            "--size=640x480",
+            "--capsets=venus,cross-domain",
+        ];
+        let hesper = Hesper::start_near(folder.path(), &arguments, None, Some(compositor));
         let idle = hesper.idle_usage();
         Self {
             hesper,

@@ -83,6 +83,10 @@ impl VhostUserFrontendReqHandlerMut for Window {
             .read(true)
             .write(true)
             .open(format!("/proc/self/fd/{}", fd.as_raw_fd()))?;
+        if file.metadata()?.len() < request.fd_offset + request.len {
+            // As QEMU does, which maps no part of a page.
+            return Ok(1);
+        }
         let place = FileOffset::new(file, request.fd_offset);
         let region = MmapRegion::from_file(place, request.len as usize).unwrap();
         let (offset, length) = (request.shm_offset, request.len);

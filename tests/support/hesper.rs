@@ -23,6 +23,16 @@ pub struct Hesper {
 impl Hesper {
     /// Starts Hesper with sockets in `folder` and waits until it listens.
     pub fn start(folder: &Path, arguments: &[&str], screen: Option<&XServer>) -> Self {
+        Self::start_near(folder, arguments, screen, None)
+    }
+
+    /// The same, with a Wayland compositor's socket.
+    pub fn start_near(
+        folder: &Path,
+        arguments: &[&str],
+        screen: Option<&XServer>,
+        compositor: Option<&Path>,
+    ) -> Self {
         let mut command = in_environment(env!("CARGO_BIN_EXE_hesper"));
         command.arg("--socket-path").arg(folder.join("gpu.sock"));
         command
@@ -36,6 +46,9 @@ impl Hesper {
             .env("RUST_LOG", "info,hesper_display=debug");
         if let Some(screen) = screen {
             command.env("DISPLAY", screen.display());
+        }
+        if let Some(compositor) = compositor {
+            command.env("WAYLAND_DISPLAY", compositor);
         }
         as_in_a_session(&mut command);
         let child = command

@@ -15,4 +15,5 @@ pub mod process;
 pub mod programs;
 pub mod qmp;
 pub mod vulkan_guest;
+pub mod weston;
 pub mod xserver;

@@ -143,7 +143,10 @@ impl Context {
 
     /// The context may not name `resource` any more, once everything before this call is done. Rings and replies
     /// that lie in it go on.
+    ///
+    /// Memory of the guest's own is let go of when this returns, whatever still uses it: the guest has its pages back.
     pub fn detach_resource(&self, resource: u32) {
+        self.state.give_back(|named| named == resource);
         if let Some(attachment) = self.state.attachment(resource) {
             // What was called before may still name it.
             if self.mailbox.is_idle() {
@@ -165,6 +168,8 @@ impl Context {
 
 impl Drop for Context {
     fn drop(&mut self) {
+        // The end takes its time, and the guest may have a use for its memory by then.
+        self.state.give_back(|_| true);
         self.state.stop();
         self.mailbox.force(Message::Stop);
     }

@@ -245,6 +245,17 @@ impl ContextState {
         Ok(())
     }
 
+    /// Lets go of the guest memory behind these resources.
+    pub(crate) fn give_back(&self, is_meant: impl Fn(u32) -> bool) {
+        let resources = self.resources.reading();
+        for (_, (_, blob)) in resources
+            .iter()
+            .filter(|(resource, _)| is_meant(**resource))
+        {
+            blob.memory.give_back();
+        }
+    }
+
     /// Changes whenever a resource is attached or detached.
     pub(crate) fn attachments(&self) -> u64 {
         self.attachments.load(Ordering::Acquire)
@@ -306,6 +317,10 @@ impl ContextState {
     pub(crate) fn create_blob(&self, resource: u32, request: BlobRequest) {
         let result = match self.lost() {
             Some(reason) => Err(BlobError::Lost(reason.to_owned())),
+            // Whoever asked has been told that the context is gone.
+            None if self.stopping.load(Ordering::Acquire) => {
+                Err(BlobError::Lost("it ends".to_owned()))
+            }
             None if request.blob_id == 0 => self.plain_blob(request.size),
             None => self.memory_blob(&request),
         };

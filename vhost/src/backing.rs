@@ -15,7 +15,7 @@ use crate::budget::{BACKING_ENTRIES, Charge, Pool};
 use crate::chain::Request;
 use crate::copies::Copies;
 use crate::refusal::Refusal;
-use crate::renderer::GuestPages;
+use crate::renderer::GuestRun;
 use crate::wire::MemEntry;
 
 /// Runs of pages that are told of one resource: 16 MiB when no two pages of 4 KiB are neighbours.
@@ -106,20 +106,15 @@ impl Backing {
     pub(crate) fn check(&self, offset: u64, length: u64) -> Result<(), Refusal> {
         match offset.checked_add(length) {
             Some(end) if end <= self.length => Ok(()),
-            _ => Err(Refusal::OutOfRange {
-                start: offset,
-                length,
-                size: self.length,
-                of: "the backing",
-            }),
+            _ => Err(self.outside(offset, length)),
         }
     }
 
     /// The pieces as pages of files, so that the same memory can be mapped elsewhere; `None` where they are not whole pages
     /// that the VMM shares by a file, or more than [`RUNS`].
-    pub(crate) fn pages(&self, memory: &GuestMemoryMmap) -> Option<Vec<GuestPages>> {
+    pub(crate) fn pages(&self, memory: &GuestMemoryMmap) -> Option<Vec<GuestRun>> {
         let is_whole = |bytes: u64| bytes.is_multiple_of(rustix::param::page_size() as u64);
-        let mut pages: Vec<GuestPages> = Vec::new();
+        let mut pages: Vec<GuestRun> = Vec::new();
         let ends = self.pieces.iter().skip(1).map(|piece| piece.start);
         for (piece, end) in self.pieces.iter().zip(ends.chain([self.length])) {
             let mut address = piece.address;
@@ -133,7 +128,7 @@ impl Backing {
                 if !is_whole(offset) || !is_whole(size) || size == 0 || pages.len() >= RUNS {
                     return None;
                 }
-                pages.push(GuestPages {
+                pages.push(GuestRun {
                     file: Arc::clone(file.arc()),
                     offset,
                     size,
@@ -153,7 +148,40 @@ impl Backing {
         target: &VolatileSlice<'a>,
         copies: &mut Copies<'a>,
     ) -> Result<(), Refusal> {
-        self.check(offset, target.len() as u64)?;
+        self.walk(memory, offset, target.len(), |done, slice| {
+            let length = slice.len();
+            let part = target
+                .subslice(done, length)
+                .map_err(|_| self.outside(offset, length as u64))?;
+            copies.add(slice, part);
+            Ok(())
+        })
+    }
+
+    /// Writes `bytes` from `offset` on.
+    pub(crate) fn write(
+        &self,
+        memory: &GuestMemoryMmap,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Result<(), Refusal> {
+        self.walk(memory, offset, bytes.len(), |done, slice| {
+            let part = bytes.get(done..).unwrap_or(&[]);
+            // As many bytes as both have, which is the slice's length.
+            slice.copy_from(part);
+            Ok(())
+        })
+    }
+
+    /// Hands the `length` bytes from `offset` on to `visit`, run by run, with how many came before.
+    fn walk<'a>(
+        &self,
+        memory: &'a GuestMemoryMmap,
+        offset: u64,
+        length: usize,
+        mut visit: impl FnMut(usize, VolatileSlice<'a>) -> Result<(), Refusal>,
+    ) -> Result<(), Refusal> {
+        self.check(offset, length as u64)?;
         let first = self.pieces.partition_point(|piece| piece.start <= offset);
         let mut regions = Regions { memory, last: None };
         let mut at = offset;
@@ -161,7 +189,7 @@ impl Backing {
         let ends = self.pieces.iter().skip(first).map(|piece| piece.start);
         let pieces = self.pieces.iter().skip(first.saturating_sub(1));
         for (piece, end) in pieces.zip(ends.chain(std::iter::once(self.length))) {
-            let rest = target.len() - done;
+            let rest = length - done;
             if rest == 0 {
                 break;
             }
@@ -170,22 +198,23 @@ impl Backing {
             let piece_done = done + count;
             while done < piece_done {
                 let slice = regions.slice(address, piece_done - done)?;
-                let length = slice.len();
-                let part = target
-                    .subslice(done, length)
-                    .map_err(|_| Refusal::OutOfRange {
-                        start: at,
-                        length: length as u64,
-                        size: self.length,
-                        of: "the backing",
-                    })?;
-                copies.add(slice, part);
-                done += length;
-                address = address.saturating_add(length as u64);
+                let taken = slice.len();
+                visit(done, slice)?;
+                done += taken;
+                address = address.saturating_add(taken as u64);
             }
             at = end;
         }
         Ok(())
+    }
+
+    fn outside(&self, start: u64, length: u64) -> Refusal {
+        Refusal::OutOfRange {
+            start,
+            length,
+            size: self.length,
+            of: "the backing",
+        }
     }
 }
 
@@ -274,6 +303,18 @@ mod tests {
                     .unwrap();
                 copies.finish();
                 assert_eq!(copy, run[offset..][..length], "offset {offset}");
+                // Written back changed and then as it was, each byte comes where it was read.
+                let changed: Vec<u8> = copy.iter().map(|byte| !byte).collect();
+                backing.write(&memory, offset as u64, &changed).unwrap();
+                let mut again = vec![0_u8; length];
+                let target = VolatileSlice::from(again.as_mut_slice());
+                let mut copies = Copies::new();
+                backing
+                    .copy_to(&memory, offset as u64, &target, &mut copies)
+                    .unwrap();
+                copies.finish();
+                assert_eq!(again, changed, "offset {offset}");
+                backing.write(&memory, offset as u64, &copy).unwrap();
             }
         }
         assert!(backing.check(run.len() as u64, 1).is_err());

@@ -98,16 +98,32 @@ pub struct Blob {
     pub caching: MapCaching,
     /// The host's own mapping, when it has one: lets a scanout show the blob.
     pub pixels: Option<Arc<dyn PixelMemory>>,
-    /// Where the memory of a guest blob lies, when it is whole pages of files: see [`GuestPages`].
-    pub guest_pages: Vec<GuestPages>,
+    /// Of a blob in guest memory, its pages; `None` for all others.
+    pub guest: Option<Arc<dyn GuestPages>>,
     /// What the renderer that made it wants to find again when the blob is attached to a context; nobody else
     /// looks at it.
     pub origin: Option<Arc<dyn Any + Send + Sync>>,
 }
 
+/// Guest memory of a resource, for a renderer that answers in it. It can be written for as long as the resource has it;
+/// afterwards the pages are the guest's for other things, and nothing is written any more.
+pub trait GuestPages: Send + Sync {
+    /// Bytes of it.
+    fn size(&self) -> u64;
+
+    /// Writes at `offset`. For short messages, [`GUEST_WRITE`] bytes at most: the device waits meanwhile. Says whether the
+    /// bytes are written; not when the resource has lost its memory, or they do not fit.
+    fn write(&self, offset: u64, bytes: &[u8]) -> bool;
+
+    /// Where its pages are now, to be mapped a second time; `None` when the resource has lost its memory, or where it is not
+    /// whole pages of files. Whoever maps them lets go of them in [`Context::detach_resource`], before that returns, and when
+    /// the context ends: the guest has its pages back then.
+    fn runs(&self) -> Option<Vec<GuestRun>>;
+}
+
 /// A run of pages of guest memory, in the file by which the VMM shares it.
 #[derive(Clone, Debug)]
-pub struct GuestPages {
+pub struct GuestRun {
     /// The file.
     pub file: Arc<File>,
     /// Where the run begins in it, in bytes, a multiple of the host's page size.
@@ -115,6 +131,9 @@ pub struct GuestPages {
     /// Its size in bytes, a multiple of the host's page size.
     pub size: u64,
 }
+
+/// The most that [`GuestPages::write`] writes at a time.
+pub const GUEST_WRITE: usize = 64 << 10;
 
 /// Where a renderer reports what it finished. Callable from any thread; never blocks for long.
 pub trait Completions: Send + Sync {

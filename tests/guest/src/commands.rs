@@ -9,20 +9,28 @@ use std::time::{Duration, Instant};
 use crate::framebuffer;
 use crate::input::{self, Inputs};
 use crate::kms::Card;
+use crate::wayland::Wayland;
 
 const HELP: &str = "driver | modes OUTPUT | wait-mode OUTPUT WIDTH HEIGHT SECONDS | show OUTPUT SEED \
 [WIDTH HEIGHT] | update OUTPUT SEED X Y WIDTH HEIGHT | blank OUTPUT | cursor OUTPUT SEED HOT_X HOT_Y | \
 cursor-move OUTPUT X Y | cursor-hide OUTPUT | framebuffer SEED | input-list | input-open NAME | \
-input-take NAME QUIET_MS | input-rest NAME QUIET_MS | close | sh COMMAND...";
+wayland | wayland-window R G B WIDTH HEIGHT | wayland-keymap | wayland-close | input-take NAME QUIET_MS | input-rest NAME QUIET_MS | close | sh COMMAND...";
 
 /// Answers every line of `input` on `output` until `input` ends.
 pub(crate) fn serve(input: impl BufRead, mut output: impl Write) -> io::Result<()> {
     let mut card = None;
     let mut inputs = Inputs::default();
+    let mut wayland = None;
     writeln!(output, "ready")?;
     output.flush()?;
     for line in input.lines() {
-        match answer(&mut card, &mut inputs, line?.trim()) {
+        let line = line?;
+        let done = match on_wayland(&mut wayland, line.trim()) {
+            Ok(None) => answer(&mut card, &mut inputs, line.trim()),
+            Ok(Some(text)) => Ok(text),
+            Err(error) => Err(error),
+        };
+        match done {
             Ok(text) => writeln!(output, "ok {}", text.trim_end().replace('\n', " | "))?,
             Err(error) => writeln!(output, "error {error}")?,
         }
@@ -98,6 +106,29 @@ fn answer(card: &mut Option<Card>, inputs: &mut Inputs, line: &str) -> io::Resul
         _ => Err(io::Error::other(format!(
             "'{command}' is not one of: {HELP}"
         ))),
+    }
+}
+
+/// The commands of a Wayland program.
+fn on_wayland(wayland: &mut Option<Wayland>, line: &str) -> io::Result<Option<String>> {
+    let (command, rest) = line.split_once(' ').unwrap_or((line, ""));
+    let mut words = Words(rest.split_whitespace());
+    let connection = wayland
+        .as_mut()
+        .ok_or_else(|| io::Error::other("'wayland' comes first"));
+    match command {
+        "wayland" => Ok(Some(wayland.insert(Wayland::connect()?).globals())),
+        "wayland-window" => {
+            let colour = [words.next()?, words.next()?, words.next()?];
+            connection?.window(colour, words.next()?, words.next()?)?;
+            Ok(Some(String::new()))
+        }
+        "wayland-keymap" => connection?.keymap().map(Some),
+        "wayland-close" => {
+            *wayland = None;
+            Ok(Some(String::new()))
+        }
+        _ => Ok(None),
     }
 }
 

@@ -1,4 +1,6 @@
-//! What the test program inside the guest and the test outside must agree on: the picture.
+//! What the test program inside the guest and the test outside must agree on: the picture, and a protocol that both speak.
+
+pub mod cross_domain;
 
 /// The test picture: a colour for every pixel that depends on both coordinates and on `seed`, so that a
 /// shifted, stale or cropped picture never looks right.

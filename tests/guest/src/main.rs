@@ -12,6 +12,10 @@ mod framebuffer;
 mod input;
 #[cfg(target_os = "linux")]
 mod kms;
+#[cfg(target_os = "linux")]
+mod virtgpu;
+#[cfg(target_os = "linux")]
+mod wayland;
 
 #[cfg(target_os = "linux")]
 fn main() -> std::io::Result<()> {

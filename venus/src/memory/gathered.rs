@@ -65,6 +65,17 @@ impl Drop for Taken {
     }
 }
 
+/// Puts memory of our own in the place of a guest's pages, which the guest has back from then on. What still reads or
+/// writes there finds zeros and harms nobody.
+pub(super) fn replace(base: NonNull<u8>, total: usize) -> Result<(), Errno> {
+    let both = ProtFlags::READ | ProtFlags::WRITE;
+    let place = base.as_ptr().cast();
+    // SAFETY: replaces the pages of a mapping that `map` made, at once for all threads; it keeps its place and size, and
+    // nobody has references into it.
+    unsafe { mmap_anonymous(place, total, both, MapFlags::PRIVATE | MapFlags::FIXED) }?;
+    Ok(())
+}
+
 /// Bytes in all pages. Fails on none, on sizes and places that are not whole pages, and on what the files do not have.
 pub(super) fn total(pages: &[GuestPages]) -> Result<usize, Errno> {
     let mut total = 0_usize;

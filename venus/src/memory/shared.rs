@@ -161,6 +161,25 @@ impl SharedMemory {
         })
     }
 
+    /// Whether it is guest memory.
+    #[must_use]
+    pub(crate) fn is_of_guest(&self) -> bool {
+        self.fd.is_none()
+    }
+
+    /// Lets go of guest memory, for everybody who has this value; other memory stays as it is.
+    pub(crate) fn give_back(&self) {
+        if self.is_of_guest()
+            && let Err(error) = gathered::replace(self.base, self.len)
+        {
+            // The guest uses these pages for something else, and its GPU may still write to them.
+            log::error!(
+                "{} bytes of guest memory cannot be let go of: {error}",
+                self.len
+            );
+        }
+    }
+
     /// Size of the mapping in bytes.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -12,6 +12,7 @@ use hesper_venus_protocol::{CommandId, vk};
 use crate::dispatch::{Session, call};
 use crate::fatal::Fatal;
 use crate::handlers::{create_one, take};
+use crate::host::GpuKind;
 use crate::memory::{SharedMemory, import_info};
 use crate::object::device::{Device, Memory};
 use crate::sync::Lock;
@@ -45,6 +46,10 @@ pub(crate) fn allocate(
             let memory = session.state.resource(resource).map(|blob| blob.memory);
             // A guest may try what its kernel knows and we do not: a 2D resource, for example.
             let memory = memory.ok().filter(|memory| {
+                // A GPU that has taken pages keeps them, even when the guest has them back. A processor looks them up.
+                if memory.is_of_guest() && device.physical.facts.gpu.kind != GpuKind::Cpu {
+                    return false;
+                }
                 let types = importable_types(&device, memory);
                 types & 1_u32.unbounded_shl(info.memory_type_index) != 0
             });

@@ -2,9 +2,9 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use vm_memory::GuestMemoryMmap;
 use zerocopy::IntoBytes;
 
+use super::pages::Pages;
 use super::{Progress, Response, blob};
 use crate::budget::CONTEXTS;
 use crate::engine::{Call, ContextSlot, Engine, State};
@@ -160,7 +160,7 @@ pub(super) fn attach(call: &Call<'_>, id: ResourceId) -> Result<Progress, Refusa
         let mut state = call.state()?;
         let handle = Arc::clone(&slot(&state, context)?.handle);
         let resource = state.resource(id)?;
-        let blob = as_blob(resource, call.memory);
+        let blob = as_blob(call, id, resource);
         if resource.contexts.contains(&context) {
             return Ok(Progress::ok());
         }
@@ -174,33 +174,30 @@ pub(super) fn attach(call: &Call<'_>, id: ResourceId) -> Result<Progress, Refusa
 }
 
 /// What a context may know of a resource: a host blob as it is; of others their size, and their pixels where the host
-/// has them.
-fn as_blob(resource: &Resource, memory: &GuestMemoryMmap) -> Option<Blob> {
-    let plain = |size, pixels, guest_pages| Blob {
+/// has them, or a way to write into them where the guest has them.
+fn as_blob(call: &Call<'_>, id: ResourceId, resource: &Resource) -> Option<Blob> {
+    let plain = |size, pixels, guest| Blob {
         fd: None,
         fd_offset: 0,
         size,
         caching: MapCaching::Cached,
         pixels,
-        guest_pages,
+        guest,
         origin: None,
     };
     match &resource.body {
         Body::Host(HostBlob::Ready { blob, .. }) => Some(blob.clone()),
         Body::Host(HostBlob::Pending { .. }) => None,
         Body::Guest(guest) => {
-            let pages = resource
-                .backing
-                .as_ref()
-                .and_then(|backing| backing.pages(memory));
-            Some(plain(guest.size, None, pages.unwrap_or_default()))
+            let pages = Pages::of(call, id, resource, guest.size);
+            Some(plain(guest.size, None, pages))
         }
         Body::Image(image) => {
             let (_, length) = image.pixels.host_pages();
             Some(plain(
                 length as u64,
                 Some(Arc::clone(&image.pixels) as _),
-                Vec::new(),
+                None,
             ))
         }
     }

@@ -8,6 +8,7 @@ mod blob;
 mod context;
 mod cursor;
 mod display;
+mod pages;
 mod resource_2d;
 mod scanout;
 

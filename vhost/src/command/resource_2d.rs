@@ -113,7 +113,20 @@ pub(super) fn detach_backing(call: &Call<'_>, id: ResourceId) -> Result<Progress
     let mut state = call.state()?;
     let resource = state.resource(id)?;
     let backing = resource.backing.take().ok_or(Refusal::NoBacking(id))?;
+    // Who renders into a guest blob renders into these pages, which the guest has back with our answer.
+    let contexts = match resource.body {
+        Body::Guest(_) => std::mem::take(&mut resource.contexts),
+        Body::Image(_) | Body::Host(_) => Vec::new(),
+    };
+    let handles: Vec<_> = contexts
+        .iter()
+        .filter_map(|context| state.contexts.get(context))
+        .map(|slot| slot.handle.clone())
+        .collect();
     drop(state);
+    for handle in handles {
+        super::context::lock(&handle).detach_resource(id);
+    }
     drop(backing);
     Ok(Progress::ok())
 }

@@ -8,8 +8,9 @@
 //!
 //! There is one state lock. It is never held while the device calls out: not to the [`Host`] (which waits for the
 //! VMM, which may be calling us), not to the screen or a renderer (which may call back), and not while pixels are
-//! copied. Between two critical sections a reset may come in; [`Engine::at`] gives a command the state only if
-//! there was none.
+//! copied; only a renderer's short message into guest memory ([`crate::renderer::GuestPages`]) is, so that it cannot
+//! come after the guest has its pages back. Between two critical sections a reset may come in; [`Engine::at`] gives a
+//! command the state only if there was none.
 
 mod answer;
 
@@ -383,7 +384,7 @@ impl Engine {
         }
     }
 
-    fn guest_memory(&self) -> Option<GuestMemoryAtomic<GuestMemoryMmap>> {
+    pub(crate) fn guest_memory(&self) -> Option<GuestMemoryAtomic<GuestMemoryMmap>> {
         self.memory
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

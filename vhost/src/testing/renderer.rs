@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::renderer::{
-    Blob, BlobRequest, CapsetInfo, Completions, Context, ContextId, MapCaching, Renderer,
-    RendererError, ResourceId,
+    Blob, BlobRequest, CapsetInfo, Completions, Context, ContextId, GuestPages, MapCaching,
+    Renderer, RendererError, ResourceId,
 };
 
 /// What a context was asked to do, in order.
@@ -33,26 +33,40 @@ struct Book {
     calls: HashMap<ContextId, Vec<FakeContext>>,
     reports: HashMap<ContextId, Arc<dyn Completions>>,
     names: HashMap<ContextId, String>,
+    pages: HashMap<(ContextId, ResourceId), Arc<dyn GuestPages>>,
 }
 
 /// The renderer. Left alone it makes blobs and retires fences at once, from inside the calls; with
 /// [`Self::be_slow`] it waits for [`Self::make_blob`] and [`Self::retire`].
-#[derive(Default)]
 pub struct FakeRenderer {
+    capsets: [CapsetInfo; 1],
     book: Arc<Mutex<Book>>,
     slow: Arc<AtomicBool>,
 }
 
-const CAPSETS: [CapsetInfo; 1] = [CapsetInfo {
-    id: 4,
-    max_version: 0,
-    max_size: 160,
-}];
-
 impl FakeRenderer {
     /// A renderer with the one capability set 4 of 160 bytes.
     pub fn new() -> Arc<Self> {
-        Arc::new(Self::default())
+        Self::with_capset(4, 160)
+    }
+
+    /// A renderer with one capability set, whose bytes count up from 0.
+    pub fn with_capset(id: u32, size: u8) -> Arc<Self> {
+        Arc::new(Self {
+            capsets: [CapsetInfo {
+                id,
+                max_version: 0,
+                max_size: size.into(),
+            }],
+            book: Arc::default(),
+            slow: Arc::default(),
+        })
+    }
+
+    /// The guest memory of a resource that was attached to a context.
+    pub fn pages(&self, context: ContextId, resource: ResourceId) -> Option<Arc<dyn GuestPages>> {
+        let book = self.book.lock().unwrap();
+        book.pages.get(&(context, resource)).cloned()
     }
 
     /// Whether blobs and fences wait for the test from now on.
@@ -105,18 +119,20 @@ fn fake_blob(size: u64) -> Blob {
         size,
         caching: MapCaching::WriteCombining,
         pixels: None,
-        guest_pages: Vec::new(),
+        guest: None,
         origin: None,
     }
 }
 
 impl Renderer for FakeRenderer {
     fn capsets(&self) -> &[CapsetInfo] {
-        &CAPSETS
+        &self.capsets
     }
 
     fn capset(&self, id: u32, version: u32) -> Option<Vec<u8>> {
-        (id == 4 && version == 0).then(|| (0..160).collect())
+        let [info] = self.capsets;
+        let size = u8::try_from(info.max_size).expect("made from a byte");
+        (id == info.id && version == 0).then(|| (0..size).collect())
     }
 
     fn create_context(
@@ -178,6 +194,10 @@ impl Context for Running {
 
     fn attach_resource(&self, resource: ResourceId, blob: &Blob) {
         self.note(FakeContext::Attach(resource, blob.size));
+        if let Some(pages) = &blob.guest {
+            let mut book = self.book.lock().unwrap();
+            book.pages.insert((self.id, resource), Arc::clone(pages));
+        }
     }
 
     fn detach_resource(&self, resource: ResourceId) {

@@ -164,7 +164,7 @@ impl Context for FileContext {
             size: request.size,
             caching: MapCaching::Cached,
             pixels: None,
-            guest_pages: Vec::new(),
+            guest: None,
             origin: None,
         };
         self.completions.blob_created(self.id, resource, Ok(blob));

@@ -1,0 +1,72 @@
+//! Beside Venus: what `rutabaga_gfx` gives a guest, today cross-domain, which is Wayland windows of the guest on the host's compositor.
+//!
+//! [`cross_domain`] finds out whether it works on this host and makes the device's renderer for it. The hard thing is to keep
+//! a library that waits, and trusts what it is given, from harming anybody else:
+//!
+//! - Every context has an instance of the library on a thread of its own ([`instance`]), so that a compositor that does
+//!   not read stalls that context alone, and an error or a panic ends that context alone.
+//! - What the guest submits is checked before the library sees it ([`commands`]).
+//! - The library never has guest memory: it answers in memory of ours, and what it wrote is copied to the guest when its fence
+//!   retires ([`ring`]), unless the guest has its pages back by then.
+
+#[cfg(target_os = "linux")]
+mod commands;
+#[cfg(target_os = "linux")]
+mod context;
+#[cfg(target_os = "linux")]
+mod instance;
+#[cfg(target_os = "linux")]
+mod memory;
+#[cfg(target_os = "linux")]
+mod renderer;
+#[cfg(target_os = "linux")]
+mod ring;
+#[cfg(target_os = "linux")]
+mod shared;
+
+use std::sync::Arc;
+
+use hesper_vhost::renderer::Renderer;
+
+/// Why a capability set cannot be offered on this host.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Missing {
+    /// Not this system.
+    #[cfg(not(target_os = "linux"))]
+    #[error("it needs a Linux host: rutabaga_gfx connects to Wayland compositors only there")]
+    System,
+    /// The environment names no compositor.
+    #[cfg(target_os = "linux")]
+    #[error(
+        "no Wayland compositor is named; set WAYLAND_DISPLAY, and XDG_RUNTIME_DIR unless it is a path"
+    )]
+    NoCompositor,
+    /// Nobody answers.
+    #[cfg(target_os = "linux")]
+    #[error(
+        "the Wayland compositor at {path} cannot be reached: {source}; start it, or set WAYLAND_DISPLAY to one that runs"
+    )]
+    Unreachable {
+        path: std::path::PathBuf,
+        source: std::io::Error,
+    },
+    /// The library does not start.
+    #[cfg(target_os = "linux")]
+    #[error("rutabaga_gfx does not start: {0}")]
+    Library(String),
+}
+
+/// The renderer for Wayland windows on the compositor that the environment names.
+///
+/// # Errors
+/// Why it cannot work here.
+pub(crate) fn cross_domain() -> Result<Arc<dyn Renderer>, Missing> {
+    #[cfg(target_os = "linux")]
+    {
+        Ok(Arc::new(renderer::CrossDomain::new()?))
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        Err(Missing::System)
+    }
+}
