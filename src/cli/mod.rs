@@ -15,7 +15,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use hesper_venus::WsiPolicy;
 
 use self::values::within;
-pub(crate) use self::values::{BlobAlignment, GpuChoice, HostMemory, InputSocket, Size};
+pub(crate) use self::values::{
+    BlobAlignment, GpuChoice, HostMemory, InputSocket, ResizeMode, ScalingWay, Size, Switch,
+};
 
 /// What `--print-capabilities` prints (vhost-user.rst, "Backend program conventions").
 pub(crate) const CAPABILITIES: &str = r#"{"type":"gpu","features":["render-node","virgl"]}"#;
@@ -91,7 +93,8 @@ pub(crate) struct ControlOptions {
     #[arg(value_name = "SOCKET")]
     pub(crate) socket: PathBuf,
 
-    /// `screenshot SCANOUT FILE.png`, `resize SCANOUT WIDTHxHEIGHT`, `status` or `quit`.
+    /// `screenshot SCANOUT FILE.png`, `resize SCANOUT WIDTHxHEIGHT`, `plug SCANOUT`, `unplug SCANOUT`, `status`,
+    /// `counters` or `quit`.
     #[arg(value_name = "COMMAND", required = true, num_args = 1..)]
     pub(crate) words: Vec<String>,
 }
@@ -118,13 +121,59 @@ pub(crate) struct ServeOptions {
     #[arg(long, value_name = "MODE", default_value = "window")]
     pub(crate) display: DisplayMode,
 
-    /// How many monitors the guest has at most: 1 to 16. The first is plugged in.
+    /// How many monitors the guest has, with a window each: 1 to 16. Closing a window unplugs its monitor; `hesper ctl
+    /// SOCKET plug N` brings it back. Closing the first ends Hesper.
     #[arg(long, value_name = "N", default_value = "1", value_parser = within::<u32>(1..=16))]
     pub(crate) scanouts: u32,
 
-    /// Size of the first monitor in pixels at start.
+    /// Size of a monitor in pixels at start.
     #[arg(long, value_name = "WxH", default_value = "1280x800")]
     pub(crate) size: Size,
+
+    /// What follows what: guest (the guest's mode the window's size), scale (neither: the picture is scaled), or fixed (the
+    /// window the guest's mode).
+    #[arg(
+        long,
+        value_name = "MODE",
+        default_value = "guest",
+        hide_possible_values = true
+    )]
+    pub(crate) resize: ResizeMode,
+
+    /// How a picture that is not of the window's size fills it: smooth (as large as fits), integer (whole multiples, sharp) or
+    /// none (pixel for pixel while it fits).
+    #[arg(
+        long,
+        value_name = "WAY",
+        default_value = "smooth",
+        hide_possible_values = true
+    )]
+    pub(crate) scaling: ScalingWay,
+
+    /// Begin full screen. Ctrl+Alt+F in a window changes it.
+    #[arg(long)]
+    pub(crate) full_screen: bool,
+
+    /// Whether frames wait for the screen's refresh: on, or off (sooner, with more work).
+    #[arg(
+        long,
+        value_name = "WHETHER",
+        default_value = "on",
+        hide_possible_values = true
+    )]
+    pub(crate) vsync: Switch,
+
+    /// Begin with the overlay: frames a second, their times, sizes, and who draws. Ctrl+Alt+O in a window changes it.
+    #[arg(long)]
+    pub(crate) overlay: bool,
+
+    /// Folder for the screenshots of Ctrl+Alt+S.
+    #[arg(long, value_name = "FOLDER", default_value = ".")]
+    pub(crate) screenshots: PathBuf,
+
+    /// Write every frame that a window shows to a .y4m file, or as PNGs into a folder.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) record: Option<PathBuf>,
 
     /// GPU that renders for the guest: its number or UUID as `hesper gpus` lists it, or a part of its name.
     #[arg(long, value_name = "GPU")]
@@ -170,6 +219,11 @@ impl ServeOptions {
                 "--input-socket needs a window of Hesper's own: leave out --display=qemu, or use QEMU's \
                  virtio-keyboard-pci and virtio-tablet-pci"
                     .to_owned(),
+            );
+        }
+        if self.display != DisplayMode::Window && self.record.is_some() {
+            return Err(
+                "--record needs --display=window: it writes what a window shows".to_owned(),
             );
         }
         for (index, socket) in self.input_sockets.iter().enumerate() {

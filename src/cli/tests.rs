@@ -74,6 +74,22 @@ fn a_wrong_value_gives_one_line_with_the_value_and_what_is_allowed() {
             "tv",
             "window, qemu, headless",
         ),
+        (
+            "--socket-path=s --resize=never",
+            "never",
+            "guest, scale, fixed",
+        ),
+        (
+            "--socket-path=s --scaling=cubic",
+            "cubic",
+            "smooth, integer, none",
+        ),
+        ("--socket-path=s --vsync=maybe", "maybe", "on, off"),
+        (
+            "--socket-path=s --display=headless --record=film.y4m",
+            "--record",
+            "--display=window",
+        ),
         ("--socket-path=s --size=0x0", "0x0", "64 to 16384"),
         ("--socket-path=s --size=1280", "1280", "WIDTHxHEIGHT"),
         (

@@ -5,6 +5,8 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use clap::ValueEnum;
+use hesper_display::{Resize, Scaling};
 use hesper_vhost::input::Kind;
 
 use crate::input;
@@ -76,6 +78,57 @@ impl FromStr for Size {
             width: edge(width)?,
             height: edge(height)?,
         })
+    }
+}
+
+/// Yes or no.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Switch {
+    /// Yes.
+    On,
+    /// No.
+    Off,
+}
+
+/// How a window's size and the guest's mode go together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ResizeMode {
+    /// The guest follows the window.
+    Guest,
+    /// The picture is scaled.
+    Scale,
+    /// The window follows the guest.
+    Fixed,
+}
+
+impl From<ResizeMode> for Resize {
+    fn from(mode: ResizeMode) -> Self {
+        match mode {
+            ResizeMode::Guest => Self::Guest,
+            ResizeMode::Scale => Self::Scale,
+            ResizeMode::Fixed => Self::Fixed,
+        }
+    }
+}
+
+/// How a picture that is not of the window's size fills it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ScalingWay {
+    /// As large as fits, smoothed.
+    Smooth,
+    /// Whole multiples.
+    Integer,
+    /// Pixel for pixel while it fits.
+    None,
+}
+
+impl From<ScalingWay> for Scaling {
+    fn from(way: ScalingWay) -> Self {
+        match way {
+            ScalingWay::Smooth => Self::Fit,
+            ScalingWay::Integer => Self::Integer,
+            ScalingWay::None => Self::Shrink,
+        }
     }
 }
 
