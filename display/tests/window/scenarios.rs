@@ -12,7 +12,8 @@ use hesper_display::{DisplayOptions, Renderer};
 
 use self::conditions::{frames_allocate_nothing, idle, no_driver, no_server, panicking};
 use self::handling::{
-    close, covered, fifty_sizes, fixed, full_screen, resize, scale, scale_factor, unplugged,
+    close, covered, fifty_sizes, fixed, full_screen, plugged_back, resize, scale, scale_factor,
+    unplugged,
 };
 use self::pictures::{
     bars, damage_only, every_format, flips, imports, screen, shrink, two_windows, whole_numbers,
@@ -68,6 +69,7 @@ pub(crate) const ALL: &[Scenario] = &[
         "a_minimised_window_answers_at_once_and_catches_up",
         minimised,
     ),
+    any("an_unplugged_monitor_is_plugged_back", plugged_back),
     any("a_presenter_that_panics_is_replaced", panicking),
     any("an_idle_window_costs_no_cpu", idle),
     any(

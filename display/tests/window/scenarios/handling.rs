@@ -288,6 +288,30 @@ pub(super) fn unplugged() {
     });
 }
 
+pub(super) fn plugged_back() {
+    let size = (320, 200);
+    let options = DisplayOptions {
+        scanouts: 2,
+        ..options(Renderer::Auto, size)
+    };
+    with_display(options, |bench| {
+        let second = Canvas::new(size, PixelFormat::B8G8R8X8, true);
+        second.draw(second.whole(), gradient);
+        bench.handle.set_scanout(1, Some(second.picture())).unwrap();
+        bench.flush(1, second.whole());
+        shot_of_size(bench, 1, size).check(0, gradient);
+        bench.settle();
+        for _ in 0..3 {
+            bench.handle.unplug(1).unwrap();
+            bench.expect(|event| *event == DisplayEvent::Unplugged { scanout: 1 });
+            bench.flush(1, second.whole());
+            bench.handle.plug(1).unwrap();
+            bench.expect(|event| matches!(event, DisplayEvent::Settled { scanout: 1, .. }));
+            shot_of_size(bench, 1, size).check(0, gradient);
+        }
+    });
+}
+
 pub(super) fn covered() {
     let size = (320, 200);
     with_display(options(Renderer::Auto, size), |bench| {
