@@ -23,10 +23,16 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) trait Controls: Send + Sync {
     /// Writes what `scanout` shows to `file`, a PNG.
     fn screenshot(&self, scanout: u32, file: &Path) -> Result<(), String>;
-    /// Resizes the window of `scanout`, as a person would.
+    /// Resizes the window of `scanout`, as a person would, or the guest's monitor where that is not the window's.
     fn resize(&self, scanout: u32, size: Size) -> Result<(), String>;
+    /// Opens the window of `scanout` again.
+    fn plug(&self, scanout: u32) -> Result<(), String>;
+    /// Closes the window of `scanout`, as a person would.
+    fn unplug(&self, scanout: u32) -> Result<(), String>;
     /// The state as a JSON object on one line.
     fn status(&self) -> String;
+    /// The counters as a JSON object on one line.
+    fn counters(&self) -> String;
     /// Ends the program.
     fn quit(&self);
 }
@@ -38,8 +44,14 @@ enum Request {
     Screenshot(u32, PathBuf),
     /// `resize SCANOUT WIDTHxHEIGHT`.
     Resize(u32, Size),
+    /// `plug SCANOUT`.
+    Plug(u32),
+    /// `unplug SCANOUT`.
+    Unplug(u32),
     /// `status`.
     Status,
+    /// `counters`.
+    Counters,
     /// `quit`.
     Quit,
 }
@@ -47,12 +59,14 @@ enum Request {
 impl Request {
     fn parse(line: &str) -> Result<Self, String> {
         let (command, rest) = line.split_once(' ').unwrap_or((line, ""));
+        let number = |scanout: &str| {
+            scanout
+                .parse::<u32>()
+                .map_err(|_| format!("'{scanout}' is not a scanout's number"))
+        };
         let scanout_and_rest = || {
             let (scanout, rest) = rest.trim_start().split_once(' ').unwrap_or((rest, ""));
-            let scanout: u32 = scanout
-                .parse()
-                .map_err(|_| format!("'{scanout}' is not a scanout's number"))?;
-            Ok::<_, String>((scanout, rest.trim()))
+            Ok::<_, String>((number(scanout)?, rest.trim()))
         };
         match command {
             "screenshot" => {
@@ -69,10 +83,14 @@ impl Request {
                     .map_err(|allowed| format!("'{size}': {allowed}"))?;
                 Ok(Self::Resize(scanout, size))
             }
+            "plug" => Ok(Self::Plug(number(rest.trim())?)),
+            "unplug" => Ok(Self::Unplug(number(rest.trim())?)),
             "status" => Ok(Self::Status),
+            "counters" => Ok(Self::Counters),
             "quit" => Ok(Self::Quit),
             other => Err(format!(
-                "'{other}' is not one of: screenshot SCANOUT FILE, resize SCANOUT WIDTHxHEIGHT, status, quit"
+                "'{other}' is not one of: screenshot SCANOUT FILE, resize SCANOUT WIDTHxHEIGHT, \
+                 plug SCANOUT, unplug SCANOUT, status, counters, quit"
             )),
         }
     }
@@ -81,7 +99,10 @@ impl Request {
         match self {
             Self::Screenshot(scanout, file) => controls.screenshot(scanout, &file)?,
             Self::Resize(scanout, size) => controls.resize(scanout, size)?,
+            Self::Plug(scanout) => controls.plug(scanout)?,
+            Self::Unplug(scanout) => controls.unplug(scanout)?,
             Self::Status => return Ok(controls.status()),
+            Self::Counters => return Ok(controls.counters()),
             Self::Quit => controls.quit(),
         }
         Ok(String::new())
@@ -197,8 +218,17 @@ mod tests {
         fn resize(&self, scanout: u32, size: Size) -> Result<(), String> {
             self.note(scanout, format!("resize {scanout} {size:?}"))
         }
+        fn plug(&self, scanout: u32) -> Result<(), String> {
+            self.note(scanout, format!("plug {scanout}"))
+        }
+        fn unplug(&self, scanout: u32) -> Result<(), String> {
+            self.note(scanout, format!("unplug {scanout}"))
+        }
         fn status(&self) -> String {
             "{}".to_owned()
+        }
+        fn counters(&self) -> String {
+            r#"{"windows":[]}"#.to_owned()
         }
         fn quit(&self) {
             self.note(0, "quit".to_owned()).unwrap();
@@ -227,6 +257,12 @@ mod tests {
             Err("no scanout 4".to_owned())
         );
         assert_eq!(ask(&path, &words("resize 0 800x600")), Ok(String::new()));
+        assert_eq!(
+            ask(&path, &words("counters")),
+            Ok(r#"{"windows":[]}"#.to_owned())
+        );
+        assert_eq!(ask(&path, &words("unplug 0")), Ok(String::new()));
+        assert_eq!(ask(&path, &words("plug 0")), Ok(String::new()));
         assert_eq!(ask(&path, &words("quit")), Ok(String::new()));
         assert_eq!(
             *noted.0.lock().unwrap(),
@@ -234,6 +270,8 @@ mod tests {
                 "screenshot 0 /tmp/my shot.png",
                 "screenshot 4 /x",
                 "resize 0 Size { width: 800, height: 600 }",
+                "unplug 0",
+                "plug 0",
                 "quit"
             ]
         );
@@ -243,6 +281,7 @@ mod tests {
             ("resize 0 0x0", "'0x0'"),
             ("resize x 800x600", "'x'"),
             ("screenshot", "''"),
+            ("unplug two", "'two'"),
         ] {
             let error = ask(&path, &words(line)).unwrap_err();
             assert!(error.contains(named), "{line}: {error}");

@@ -12,7 +12,7 @@
 //! | [`capsets`] | which of both are wanted |
 //! | [`vtest`] | the Venus renderer without a VM: `hesper vtest` |
 //! | [`gpus`], [`doctor`] | what the host has, and what of it works |
-//! | [`counters`] | the renderer's counters on SIGUSR1 |
+//! | [`counters`] | counters of renderer and windows on SIGUSR1 |
 //! | [`limits`] | what the system lets this process have |
 //! | [`platform`] | what differs between systems |
 //! | [`socket`] | private unix sockets |
@@ -113,7 +113,8 @@ fn serve_vtest(options: VtestOptions) -> Result<(), String> {
     })
     .map_err(|error| format!("{error}; `hesper doctor` says more"))?;
     let renderer = Arc::new(renderer);
-    counters::dump_on_signal(Arc::clone(&renderer));
+    let counted = Arc::clone(&renderer);
+    counters::dump_on_signal(move || counted.counters().to_json());
     let backend = Arc::clone(&renderer);
     let served = vtest::run(&options.socket_path, backend).map_err(|error| error.to_string());
     venus::settle(&renderer);

@@ -21,12 +21,12 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::capsets::Capset;
-use crate::cli::{DisplayMode, ServeOptions, Size};
+use crate::cli::{DisplayMode, ServeOptions, Size, Switch};
 use crate::control::{self, Controls};
 use crate::counters;
 use crate::input::Inputs;
 use crate::rutabaga;
-use crate::screen::{Session, WindowScreen};
+use crate::screen::{Says, Session, WindowScreen};
 use crate::socket;
 use crate::venus::{self, VenusRenderer};
 
@@ -80,8 +80,15 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), RunError> {
             source,
         })?;
     let (venus, renderers) = renderers(options);
-    let state = Arc::new(State::new(options, renderers, server.shutdown_handle()));
+    let state = Arc::new(State::new(
+        options,
+        venus.clone(),
+        renderers,
+        server.shutdown_handle(),
+    ));
     on_signals(&state)?;
+    let counted = Arc::clone(&state);
+    counters::dump_on_signal(move || counted.counters());
     if options.display == DisplayMode::Qemu {
         listen_for_control(options, &state)?;
         let mut server = server;
@@ -92,6 +99,13 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), RunError> {
         scanouts: options.scanouts as usize,
         size: (options.size.width, options.size.height),
         headless: options.display == DisplayMode::Headless,
+        resize: options.resize.into(),
+        scaling: options.scaling.into(),
+        full_screen: options.full_screen,
+        vsync: options.vsync == Switch::On,
+        overlay: options.overlay,
+        screenshots: options.screenshots.clone(),
+        record: options.record.clone(),
         ..DisplayOptions::default()
     };
     let events = {
@@ -102,13 +116,22 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), RunError> {
     if let Some(sink) = inputs.sink() {
         display.set_input(sink);
     }
+    let says = Arc::new(Says::new(handle.clone(), socket_name(options)));
     state.attach(handle.clone());
+    if let Some(renderer) = &venus {
+        let display = handle.clone();
+        renderer.when_lost(move |name, reason| {
+            display.notice(&format!(
+                "A program of the guest lost Vulkan: {name}\n{reason}"
+            ));
+        });
+    }
     let inputs = inputs.serve(&handle).map_err(|source| RunError::System {
         what: "start the thread of an input device",
         source,
     })?;
     listen_for_control(options, &state)?;
-    let serving = serve_on_thread(server, &state, handle)?;
+    let serving = serve_on_thread(server, &state, handle, says)?;
 
     let shown = display.run();
     state.stop.shutdown();
@@ -166,11 +189,7 @@ fn venus(options: &ServeOptions) -> Option<Arc<VenusRenderer>> {
         save_streams: venus::save_streams(),
         ..RendererOptions::default()
     }) {
-        Ok(renderer) => {
-            let renderer = Arc::new(renderer);
-            counters::dump_on_signal(Arc::clone(&renderer));
-            Some(Arc::new(VenusRenderer::new(renderer)))
-        }
+        Ok(renderer) => Some(Arc::new(VenusRenderer::new(Arc::new(renderer)))),
         Err(error) => {
             log::warn!("no 3D for the guest: {error}; `hesper doctor` says more");
             None
@@ -193,6 +212,14 @@ fn open(options: &ServeOptions) -> Result<Server, RunError> {
         (Some(path), _) => Ok(Server::bind(path)?),
         (None, Some(fd)) => Ok(Server::from_fd(inherited(fd)?)?),
         (None, None) => Err(RunError::NoSocket),
+    }
+}
+
+/// The same socket, for a person.
+fn socket_name(options: &ServeOptions) -> String {
+    match (&options.socket.socket_path, options.socket.fd) {
+        (Some(path), _) => path.display().to_string(),
+        (None, fd) => format!("descriptor {}", fd.unwrap_or_default()),
     }
 }
 
@@ -246,12 +273,13 @@ fn serve_on_thread(
     mut server: Server,
     state: &Arc<State>,
     display: DisplayHandle,
+    says: Arc<Says>,
 ) -> Result<JoinHandle<Result<(), transport::Error>>, RunError> {
     let state = Arc::clone(state);
     let work = move || {
         // The windows end with the server however it ends, also by a panic.
         let _end = QuitOnDrop(display.clone());
-        server.serve(&mut || state.session_for_window(&display))
+        server.serve(&mut || state.session_for_window(&display, &says))
     };
     thread::Builder::new()
         .name("vhost-user".to_owned())
@@ -273,6 +301,8 @@ impl Drop for QuitOnDrop {
 /// What the threads of a running Hesper share.
 struct State {
     mode: DisplayMode,
+    /// Among the renderers.
+    venus: Option<Arc<VenusRenderer>>,
     renderers: Vec<Arc<dyn Renderer>>,
     /// Size in bytes of the window through which the guest maps blobs; 0 without a renderer.
     host_visible_size: u64,
@@ -292,6 +322,7 @@ struct Inner {
 impl State {
     fn new(
         options: &ServeOptions,
+        venus: Option<Arc<VenusRenderer>>,
         renderers: Vec<Arc<dyn Renderer>>,
         stop: ShutdownHandle,
     ) -> Self {
@@ -310,6 +341,7 @@ impl State {
         };
         Self {
             mode: options.display,
+            venus,
             renderers,
             host_visible_size,
             blob_alignment: blob_alignment(options),
@@ -326,10 +358,10 @@ impl State {
         self.lock().display = Some(display);
     }
 
-    fn session_for_window(&self, display: &DisplayHandle) -> transport::Session {
+    fn session_for_window(&self, display: &DisplayHandle, says: &Arc<Says>) -> transport::Session {
         let mut inner = self.lock();
         inner.session = inner.session.next();
-        let screen = WindowScreen::new(display.clone(), inner.session);
+        let screen = WindowScreen::new(display.clone(), inner.session, Arc::clone(says));
         self.start(&mut inner, Arc::new(screen), None)
     }
 
@@ -365,27 +397,42 @@ impl State {
         }
     }
 
+    /// Changes a monitor, and tells the guest.
+    fn change_monitor(&self, scanout: usize, change: impl FnOnce(&mut Monitor)) {
+        let (device, monitor) = {
+            let mut inner = self.lock();
+            let Some(known) = inner.monitors.get_mut(scanout) else {
+                return;
+            };
+            change(known);
+            let monitor = *known;
+            (inner.device.upgrade(), monitor)
+        };
+        if let Some(device) = device {
+            // The display has no more scanouts than the device, whose numbers are 32 bits wide.
+            device.set_monitor(scanout as u32, monitor);
+        }
+    }
+
     fn on_display(&self, event: DisplayEvent) {
         match event {
-            DisplayEvent::Resized {
+            DisplayEvent::Settled {
                 scanout,
                 width,
                 height,
                 millimetres,
-            } => {
-                let monitor = monitor(width, height, millimetres);
-                let device = {
-                    let mut inner = self.lock();
-                    let Some(known) = inner.monitors.get_mut(scanout) else {
-                        return;
-                    };
-                    *known = monitor;
-                    inner.device.upgrade()
+                position,
+            } => self.change_monitor(scanout, |known| {
+                // On Wayland no window knows its place: they stand in the order of their numbers.
+                let (place, _) = position.unwrap_or_default();
+                *known = Monitor {
+                    place,
+                    ..monitor(width, height, millimetres)
                 };
-                if let Some(device) = device {
-                    // The display has no more scanouts than the device, whose numbers are 32 bits wide.
-                    device.set_monitor(scanout as u32, monitor);
-                }
+            }),
+            DisplayEvent::Unplugged { scanout } => {
+                log::info!("monitor {scanout} is unplugged");
+                self.change_monitor(scanout, |known| known.connected = false);
             }
             DisplayEvent::FlushDone(token) => {
                 let device = {
@@ -413,6 +460,7 @@ fn monitor(width: u32, height: u32, (width_mm, height_mm): (u32, u32)) -> Monito
         refresh_mhz: REFRESH_MHZ,
         width_mm,
         height_mm,
+        place: 0,
     }
 }
 
@@ -429,15 +477,50 @@ impl Controls for State {
             .map_err(|error| error.to_string())
     }
 
+    fn plug(&self, scanout: u32) -> Result<(), String> {
+        self.display()?
+            .plug(scanout as usize)
+            .map_err(|error| error.to_string())
+    }
+
+    fn unplug(&self, scanout: u32) -> Result<(), String> {
+        self.display()?
+            .unplug(scanout as usize)
+            .map_err(|error| error.to_string())
+    }
+
     fn status(&self) -> String {
         let inner = self.lock();
+        let monitor = |monitor: &Monitor, said: Option<String>| {
+            serde_json::json!({
+                "says": said,
+                "connected": monitor.connected,
+                "width": monitor.width,
+                "height": monitor.height,
+                "width_mm": monitor.width_mm,
+                "height_mm": monitor.height_mm,
+            })
+        };
+        let display = inner.display.as_ref();
+        let said = |index| display.and_then(|display| display.said(index).ok()?);
         let monitors: Vec<_> = inner
             .monitors
             .iter()
-            .map(|monitor| serde_json::json!({"width": monitor.width, "height": monitor.height}))
+            .enumerate()
+            .map(|(index, known)| monitor(known, said(index)))
             .collect();
         let connected = inner.device.strong_count() > 0;
         serde_json::json!({"vm_connected": connected, "monitors": monitors}).to_string()
+    }
+
+    fn counters(&self) -> String {
+        let display = self.lock().display.clone();
+        let windows: Vec<_> = display
+            .iter()
+            .flat_map(|display| (0..display.scanouts()).map_while(|at| display.frames(at).ok()))
+            .collect();
+        let renderer = self.venus.as_ref().map(|renderer| renderer.counters());
+        counters::object(renderer.as_deref(), &windows).to_string()
     }
 
     fn quit(&self) {

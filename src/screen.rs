@@ -3,6 +3,7 @@
 //! Both sides have their own plain types; this is the one place that knows both.
 
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hesper_display as display;
@@ -20,6 +21,11 @@ pub(crate) struct WindowScreen {
     /// between pictures must get the same `Arc` again. Ends with the next picture after its memory's other
     /// owners let go.
     known: Mutex<Vec<Arc<Pages>>>,
+    says: Arc<Says>,
+    /// Which scanouts show something.
+    shown: Mutex<[bool; display::MAX_SCANOUTS]>,
+    /// Whether any has, since the last reset.
+    was_on: AtomicBool,
     /// The hot spot of each scanout's cursor: the device places the image's corner, the display its hot spot.
     hot_spots: Mutex<[(i32, i32); display::MAX_SCANOUTS]>,
 }
@@ -53,10 +59,15 @@ impl Session {
 }
 
 impl WindowScreen {
-    pub(crate) fn new(display: DisplayHandle, session: Session) -> Self {
+    pub(crate) fn new(display: DisplayHandle, session: Session, says: Arc<Says>) -> Self {
+        says.latest.store(session.0, Ordering::Release);
+        says.everywhere(Says::STARTING);
         Self {
             display,
             session,
+            says,
+            shown: Mutex::default(),
+            was_on: AtomicBool::new(false),
             known: Mutex::default(),
             hot_spots: Mutex::default(),
         }
@@ -80,7 +91,18 @@ impl WindowScreen {
         pages
     }
 
+    /// Notes whether a scanout shows something and returns whether it did before.
+    fn note_shown(&self, scanout: usize, shows: bool) -> bool {
+        self.was_on.fetch_or(shows, Ordering::AcqRel);
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = shown.get_mut(scanout);
+        place.is_some_and(|place| std::mem::replace(place, shows))
+    }
+
     fn show(&self, scanout: usize, picture: Option<&Picture>) -> Result<(), DisplayError> {
+        if self.note_shown(scanout, picture.is_some()) && picture.is_none() {
+            self.display.set_message(scanout, Says::TURNED_OFF)?;
+        }
         let Some(picture) = picture else {
             self.known
                 .lock()
@@ -148,12 +170,64 @@ impl ScanoutSink for WindowScreen {
         self.move_cursor(scanout, x, y);
     }
 
+    fn reset(&self) {
+        // Drivers reset the device before they use it, too.
+        if self.was_on.swap(false, Ordering::AcqRel) {
+            self.says.everywhere(Says::RESET);
+        }
+    }
+
     fn move_cursor(&self, scanout: ScanoutId, x: u32, y: u32) {
         let hot = self.hot_spots().get(scanout as usize).copied();
         let (hot_x, hot_y) = hot.unwrap_or_default();
         let x = x.cast_signed().saturating_add(hot_x);
         let y = y.cast_signed().saturating_add(hot_y);
         report(self.display.move_cursor(scanout as usize, x, y));
+    }
+}
+
+impl Drop for WindowScreen {
+    fn drop(&mut self) {
+        // The next VM may be there already.
+        if self.says.latest.load(Ordering::Acquire) == self.session.0 {
+            self.says.waiting();
+        }
+    }
+}
+
+/// What the windows say while the guest shows nothing.
+pub(crate) struct Says {
+    display: DisplayHandle,
+    /// Where a VM can connect.
+    socket: String,
+    /// The session of the latest device.
+    latest: AtomicU16,
+}
+
+impl Says {
+    const STARTING: &str = "The guest is starting.\nIts driver has not shown anything yet.";
+    const RESET: &str = "The guest was reset.\nIts driver has not shown anything since.";
+    const TURNED_OFF: &str = "The guest has turned this monitor off.";
+
+    /// For windows that wait for a VM on `socket`.
+    pub(crate) fn new(display: DisplayHandle, socket: String) -> Self {
+        let says = Self {
+            display,
+            socket,
+            latest: AtomicU16::new(0),
+        };
+        says.waiting();
+        says
+    }
+
+    fn waiting(&self) {
+        self.everywhere(&format!("Waiting for QEMU to connect to\n{}", self.socket));
+    }
+
+    fn everywhere(&self, text: &str) {
+        for scanout in 0..self.display.scanouts() {
+            report(self.display.set_message(scanout, text));
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 //! Both sides have their own plain types, alike in shape; this is the one place that knows both.
 
 use std::any::Any;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use hesper_venus as venus;
@@ -35,7 +35,12 @@ pub(crate) fn settle(renderer: &venus::Renderer) {
 pub(crate) struct VenusRenderer {
     renderer: Arc<venus::Renderer>,
     capsets: [CapsetInfo; 1],
+    /// Who wants to know.
+    when_lost: Arc<OnceLock<WhenLost>>,
 }
+
+/// Takes a lost context's name and the reason.
+type WhenLost = Box<dyn Fn(&str, &str) + Send + Sync>;
 
 impl VenusRenderer {
     pub(crate) fn new(renderer: Arc<venus::Renderer>) -> Self {
@@ -47,7 +52,19 @@ impl VenusRenderer {
         Self {
             renderer,
             capsets: [capset],
+            when_lost: Arc::default(),
         }
+    }
+
+    /// From now on `tell` is called for every lost context, with its name and the reason. The first call counts.
+    pub(crate) fn when_lost(&self, tell: impl Fn(&str, &str) + Send + Sync + 'static) {
+        // Failing means that somebody was first.
+        let _ = self.when_lost.set(Box::new(tell));
+    }
+
+    /// The renderer's counters as a JSON object.
+    pub(crate) fn counters(&self) -> String {
+        self.renderer.counters().to_json()
     }
 
     /// See [`settle`].
@@ -74,6 +91,8 @@ impl Renderer for VenusRenderer {
     ) -> Result<Box<dyn Context>, RendererError> {
         let events = Arc::new(Events {
             context: id,
+            name: name.to_owned(),
+            when_lost: Arc::clone(&self.when_lost),
             completions,
         });
         match self.renderer.create_context(id, name, events) {
@@ -165,6 +184,8 @@ struct Origin(venus::Blob);
 struct Events {
     context: ContextId,
     completions: Arc<dyn Completions>,
+    name: String,
+    when_lost: Arc<OnceLock<WhenLost>>,
 }
 
 impl ContextEvents for Events {
@@ -182,8 +203,11 @@ impl ContextEvents for Events {
             .blob_created(self.context, resource, result);
     }
 
-    fn lost(&self, _reason: &str) {
-        // The renderer has logged it, with the context's name; the guest learns of it from its rings.
+    fn lost(&self, reason: &str) {
+        // The renderer has logged it; the guest learns of it from its rings.
+        if let Some(tell) = self.when_lost.get() {
+            tell(&self.name, reason);
+        }
     }
 }
 

@@ -116,6 +116,23 @@ impl Canvas {
     }
 }
 
+/// Draws a label over a frame of `size` pixels.
+pub(crate) fn stamp(frame: &mut [u32], size: (u32, u32), label: &Cursor, (left, top): (i32, i32)) {
+    let rows = frame.chunks_exact_mut((size.0 as usize).max(1));
+    for (y, row) in (0i64..).zip(rows) {
+        let down = y - i64::from(top);
+        if !(0..i64::from(label.height)).contains(&down) {
+            continue;
+        }
+        for (x, pixel) in (0i64..).zip(row.iter_mut()) {
+            let over = label.pixel(x - i64::from(left), down);
+            let [_, red, green, blue] = pixel.to_be_bytes();
+            let [red, green, blue] = cursor::blend(over, [red, green, blue]);
+            *pixel = u32::from_be_bytes([0, red, green, blue]);
+        }
+    }
+}
+
 /// Draws the part of the cursor that lies in one row of the placement.
 fn draw_cursor_row(
     shown: &mut [u32],

@@ -1,7 +1,7 @@
 //! The display as the program sees it: [`Display`] on the main thread, [`DisplayHandle`]
 //! everywhere else.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
@@ -9,10 +9,13 @@ use winit::event_loop::EventLoopProxy;
 
 use crate::cursor::Cursor;
 use crate::event_loop::{self, Command};
+use crate::frames::Frames;
 use crate::input::{InputSink, KeyboardLeds};
 use crate::layout::Scaling;
 use crate::picture::{MAX_SIZE, Picture, Rect};
+use crate::record::Recorder;
 use crate::scanout::Scanout;
+use crate::window::Monitor;
 use crate::{DisplayError, screenshot};
 
 /// The most scanouts a device may have (`VIRTIO_GPU_MAX_SCANOUTS`).
@@ -26,20 +29,29 @@ pub struct FlushToken(pub u64);
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum DisplayEvent {
-    /// The window has settled at a new size, which the guest should follow.
-    Resized {
+    /// A window has settled at a size and a place, for the first time or anew: what the guest should take for its
+    /// monitor.
+    Settled {
         /// Whose window.
         scanout: usize,
-        /// Inner width in physical pixels.
+        /// Width in physical pixels.
         width: u32,
-        /// Inner height in physical pixels.
+        /// Height in physical pixels.
         height: u32,
         /// Width and height in millimetres, as far as the window system knows its pixels' size.
         millimetres: (u32, u32),
+        /// Where the window's upper left pixel is on the desktop, in physical pixels, where the window system tells.
+        position: Option<(i32, i32)>,
     },
-    /// The user closed a window; [`Display::run`] is about to return.
+    /// The user closed the first window; [`Display::run`] is about to return.
     CloseRequested {
         /// Whose window.
+        scanout: usize,
+    },
+    /// Another window is gone: the user closed it, or [`DisplayHandle::unplug`] was called. With the next
+    /// [`DisplayEvent::Settled`] it is back.
+    Unplugged {
+        /// Whose window it was.
         scanout: usize,
     },
     /// The pixels of a flush are no longer being read. Comes exactly once for every token.
@@ -48,6 +60,18 @@ pub enum DisplayEvent {
 
 /// Receives the display's events.
 pub(crate) type Events = Arc<dyn Fn(DisplayEvent) + Send + Sync>;
+
+/// How a window's size and the guest's mode go together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Resize {
+    /// The guest is told to follow the window.
+    #[default]
+    Guest,
+    /// The guest keeps its mode, and its picture is scaled into the window.
+    Scale,
+    /// The guest keeps its mode, and the window follows the guest; a hand cannot resize it.
+    Fixed,
+}
 
 /// Which way a window is drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -64,7 +88,7 @@ pub enum Renderer {
 /// What a display is made from.
 #[derive(Clone, Debug)]
 pub struct DisplayOptions {
-    /// Number of scanouts; a window each. 1 to [`MAX_SCANOUTS`].
+    /// Number of scanouts; a window each, all open at first. 1 to [`MAX_SCANOUTS`].
     pub scanouts: usize,
     /// First inner size of a window in physical pixels. 1 to [`MAX_SIZE`] each.
     pub size: (u32, u32),
@@ -74,6 +98,20 @@ pub struct DisplayOptions {
     pub headless: bool,
     /// How a picture is fitted into a window.
     pub scaling: Scaling,
+    /// Whether guest or window follows the other.
+    pub resize: Resize,
+    /// Windows begin full screen.
+    pub full_screen: bool,
+    /// Frames wait for the screen's refresh. Otherwise they are shown as soon as they are drawn: sooner, and with more
+    /// work.
+    pub vsync: bool,
+    /// Windows begin with the overlay: how frames do.
+    pub overlay: bool,
+    /// Where the screenshot key saves to.
+    pub screenshots: PathBuf,
+    /// Where all presented frames are written to: a file that ends in `.y4m`, or a folder. For the windows after the
+    /// first their number is added.
+    pub record: Option<PathBuf>,
     /// Which way windows are drawn.
     pub renderer: Renderer,
     /// The GPU to draw with (`VkPhysicalDeviceIDProperties::deviceUUID`), when it can present.
@@ -89,6 +127,12 @@ impl Default for DisplayOptions {
             title: "Hesper".to_owned(),
             headless: false,
             scaling: Scaling::default(),
+            resize: Resize::default(),
+            full_screen: false,
+            vsync: true,
+            overlay: false,
+            screenshots: PathBuf::from("."),
+            record: None,
             renderer: Renderer::default(),
             gpu: None,
         }
@@ -116,6 +160,19 @@ impl DisplayOptions {
     }
 }
 
+/// The path for the window with this number.
+fn numbered(path: &Path, number: usize) -> PathBuf {
+    if number == 0 {
+        return path.to_owned();
+    }
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let name = format!("{stem}-window{}", number + 1);
+    match path.extension() {
+        Some(extension) => path.with_file_name(name).with_extension(extension),
+        None => path.with_file_name(name),
+    }
+}
+
 /// What the two sides share.
 pub(crate) struct Shared {
     pub(crate) scanouts: Vec<Scanout>,
@@ -138,7 +195,12 @@ impl Shared {
 /// How to reach the thread in [`Display::run`].
 enum Control {
     Windows(EventLoopProxy<Command>),
-    Headless { quit: Mutex<bool>, changed: Condvar },
+    Headless {
+        quit: Mutex<bool>,
+        changed: Condvar,
+        /// Of a monitor that is plugged in.
+        size: (u32, u32),
+    },
 }
 
 /// The display's main-thread side: owns the windows.
@@ -158,7 +220,7 @@ impl Display {
     ///
     /// # Errors
     ///
-    /// [`DisplayError::NoDisplayServer`], [`DisplayError::BadOption`].
+    /// [`DisplayError::NoDisplayServer`], [`DisplayError::BadOption`], [`DisplayError::Record`].
     pub fn new(
         options: DisplayOptions,
         events: Box<dyn Fn(DisplayEvent) + Send + Sync>,
@@ -166,13 +228,25 @@ impl Display {
         options.check()?;
         let events = Events::from(events);
         let scanout = |_| Scanout::new(options.size, events.clone());
-        let scanouts = (0..options.scanouts).map(scanout).collect();
+        let scanouts: Vec<Scanout> = (0..options.scanouts).map(scanout).collect();
+        for (number, scanout) in scanouts.iter().enumerate() {
+            if options.overlay {
+                scanout.toggle_overlay();
+            }
+            if let Some(path) = &options.record {
+                let path = numbered(path, number);
+                let recorder = Recorder::start(&path)
+                    .map_err(|source| DisplayError::Record { path, source })?;
+                scanout.set_recorder(Some(recorder));
+            }
+        }
         let (event_loop, control) = if options.headless {
             (
                 None,
                 Control::Headless {
                     quit: Mutex::new(false),
                     changed: Condvar::new(),
+                    size: options.size,
                 },
             )
         } else {
@@ -200,7 +274,7 @@ impl Display {
         }
     }
 
-    /// Shows the windows and works until one is closed or [`DisplayHandle::quit`] is called.
+    /// Shows the windows and works until the first is closed or [`DisplayHandle::quit`] is called.
     ///
     /// # Errors
     ///
@@ -210,7 +284,7 @@ impl Display {
         if let Some(windows) = self.event_loop {
             return windows.run(&self.shared);
         }
-        if let Control::Headless { quit, changed } = &self.shared.control {
+        if let Control::Headless { quit, changed, .. } = &self.shared.control {
             let quit = quit.lock().unwrap_or_else(PoisonError::into_inner);
             drop(changed.wait_while(quit, |quit| !*quit));
         }
@@ -239,7 +313,11 @@ impl DisplayHandle {
     fn send(&self, command: Command) -> Result<(), DisplayError> {
         match &self.shared.control {
             Control::Windows(proxy) => proxy.send_event(command).map_err(|_| DisplayError::Closed),
-            Control::Headless { quit, changed } => {
+            Control::Headless {
+                quit,
+                changed,
+                size,
+            } => {
                 match command {
                     Command::Quit => {
                         *quit.lock().unwrap_or_else(PoisonError::into_inner) = true;
@@ -251,10 +329,24 @@ impl DisplayHandle {
                         width,
                         height,
                     } => {
-                        (self.shared.events)(event_loop::resized(scanout, (width, height), 1.0));
+                        (self.shared.events)(event_loop::settled(
+                            scanout,
+                            &Monitor::headless((width, height)),
+                        ));
+                    }
+                    Command::Plug(scanout) => {
+                        if self.scanout(scanout)?.set_plugged(true) {
+                            let monitor = Monitor::headless(*size);
+                            (self.shared.events)(event_loop::settled(scanout, &monitor));
+                        }
+                    }
+                    Command::Unplug(scanout) => {
+                        if self.scanout(scanout)?.set_plugged(false) {
+                            (self.shared.events)(DisplayEvent::Unplugged { scanout });
+                        }
                     }
                     // There is no title to change and no presenter to end.
-                    Command::Retitle | Command::SetStatus(_) | Command::PresenterEnded(_) => {}
+                    Command::Retitle | Command::SetStatus(_) | Command::PresenterEnded { .. } => {}
                 }
                 Ok(())
             }
@@ -314,6 +406,47 @@ impl DisplayHandle {
         Ok(())
     }
 
+    /// Says something in the middle of a window while the guest shows no picture there; an empty text is nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`DisplayError::NoSuchScanout`].
+    pub fn set_message(&self, index: usize, text: &str) -> Result<(), DisplayError> {
+        self.scanout(index)?.set_message(text);
+        Ok(())
+    }
+
+    /// What is said in the middle of a window now, if anything.
+    ///
+    /// # Errors
+    ///
+    /// [`DisplayError::NoSuchScanout`].
+    pub fn said(&self, index: usize) -> Result<Option<String>, DisplayError> {
+        Ok(self.scanout(index)?.said())
+    }
+
+    /// Says something over the guest's picture in all windows, for some seconds.
+    pub fn notice(&self, text: &str) {
+        for scanout in &self.shared.scanouts {
+            scanout.notice(text);
+        }
+    }
+
+    /// How many scanouts there are.
+    #[must_use]
+    pub fn scanouts(&self) -> usize {
+        self.shared.scanouts.len()
+    }
+
+    /// How the frames of a scanout have done.
+    ///
+    /// # Errors
+    ///
+    /// [`DisplayError::NoSuchScanout`].
+    pub fn frames(&self, index: usize) -> Result<Frames, DisplayError> {
+        Ok(self.scanout(index)?.frames())
+    }
+
     /// Shows a text at the end of the windows' titles; empty for none.
     ///
     /// # Errors
@@ -343,19 +476,22 @@ impl DisplayHandle {
         }
     }
 
-    /// Asks the window system to give a window another inner size, in physical pixels. What comes
-    /// of it arrives as [`DisplayEvent::Resized`]. Sizes are bounded to 1 to [`MAX_SIZE`].
+    /// Gives the guest's monitor another size, in physical pixels: where the guest follows the window
+    /// ([`Resize::Guest`]), by asking the window system to resize that; otherwise by telling the guest. What comes
+    /// of it arrives as [`DisplayEvent::Settled`]. Sizes are bounded to 1 to [`MAX_SIZE`].
     ///
     /// # Errors
     ///
-    /// [`DisplayError::NoSuchScanout`], [`DisplayError::Closed`].
+    /// [`DisplayError::NoSuchScanout`], [`DisplayError::Unplugged`], [`DisplayError::Closed`].
     pub fn request_resize(
         &self,
         index: usize,
         width: u32,
         height: u32,
     ) -> Result<(), DisplayError> {
-        self.scanout(index)?;
+        if !self.scanout(index)?.is_plugged() {
+            return Err(DisplayError::Unplugged(index));
+        }
         let (width, height) = (width.clamp(1, MAX_SIZE), height.clamp(1, MAX_SIZE));
         self.send(Command::Resize {
             scanout: index,
@@ -364,17 +500,43 @@ impl DisplayHandle {
         })
     }
 
+    /// Opens the window of an unplugged monitor again; its [`DisplayEvent::Settled`] follows.
+    ///
+    /// # Errors
+    ///
+    /// [`DisplayError::NoSuchScanout`], [`DisplayError::Closed`].
+    pub fn plug(&self, index: usize) -> Result<(), DisplayError> {
+        self.scanout(index)?;
+        self.send(Command::Plug(index))
+    }
+
+    /// Closes a window, as a person would; [`DisplayEvent::Unplugged`] follows.
+    ///
+    /// # Errors
+    ///
+    /// [`DisplayError::NoSuchScanout`], [`DisplayError::FirstMonitor`], [`DisplayError::Closed`].
+    pub fn unplug(&self, index: usize) -> Result<(), DisplayError> {
+        self.scanout(index)?;
+        if index == 0 {
+            return Err(DisplayError::FirstMonitor);
+        }
+        self.send(Command::Unplug(index))
+    }
+
     /// Writes exactly what a window shows (bars and cursor included) to a PNG file; headless, what
     /// a window of the picture's size would show. Waits for the frame: up to 10 s. Must not be
     /// called on the main thread or from the event callback, which that frame may need.
     ///
     /// # Errors
     ///
-    /// [`DisplayError::NoSuchScanout`], [`DisplayError::NothingShown`],
+    /// [`DisplayError::NoSuchScanout`], [`DisplayError::Unplugged`], [`DisplayError::NothingShown`],
     /// [`DisplayError::ScreenshotTimeout`], [`DisplayError::Screenshot`],
     /// [`DisplayError::WritePng`], [`DisplayError::Closed`].
     pub fn screenshot(&self, index: usize, path: &Path) -> Result<(), DisplayError> {
         let scanout = self.scanout(index)?;
+        if !scanout.is_plugged() {
+            return Err(DisplayError::Unplugged(index));
+        }
         match self.shared.control {
             Control::Windows(_) => screenshot::of_window(index, scanout, path),
             Control::Headless { .. } => screenshot::of_headless(index, scanout, path),

@@ -91,6 +91,12 @@ pub enum DisplayError {
     /// A headless scanout without a picture has nothing to take a screenshot of.
     #[error("scanout {0} shows nothing: the guest has not set a mode yet")]
     NothingShown(usize),
+    /// The scanout's monitor is unplugged.
+    #[error("monitor {0} is unplugged; plug it in first (`hesper ctl … plug {0}`)")]
+    Unplugged(usize),
+    /// The first monitor is always plugged in.
+    #[error("monitor 0 stays plugged in, a guest has at least one; `quit` ends Hesper")]
+    FirstMonitor,
     /// The window did not draw a frame for a screenshot in time.
     #[error("window {scanout} drew no frame within {seconds} s, no screenshot was made")]
     ScreenshotTimeout {
@@ -114,6 +120,14 @@ pub enum DisplayError {
         path: PathBuf,
         /// Why not.
         source: png::EncodingError,
+    },
+    /// Frames cannot be recorded there.
+    #[error("cannot record to {}: {source}", path.display())]
+    Record {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
     },
     /// The display has been closed.
     #[error("the display is closed")]

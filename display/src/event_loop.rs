@@ -15,15 +15,14 @@ use winit::event::{DeviceEvent, DeviceId, WindowEvent};
 use winit::event_loop::{ActiveEventLoop, ControlFlow, EventLoop, EventLoopProxy};
 use winit::window::WindowId;
 
-use crate::display::{DisplayEvent, DisplayOptions, Shared};
-use crate::input::{Asked, INPUT_AXIS_MAX, InputSink, Seat};
+use crate::display::{DisplayEvent, DisplayOptions, Resize, Shared};
+use crate::input::{Asked, INPUT_AXIS_MAX, InputSink, Nobody, Seat};
 use crate::layout::Placement;
 use crate::presenter::{End, Presenters};
-use crate::window::GuestWindow;
-use crate::{DisplayError, presenter};
+use crate::window::{GuestWindow, Monitor};
+use crate::{DisplayError, presenter, screenshot};
 
-/// A window's size counts as settled when it has not changed for this long: a user dragging an
-/// edge must not have the guest set a hundred modes.
+/// A window's size and place count as settled when they have not changed for this long.
 const RESIZE_SETTLES: Duration = Duration::from_millis(100);
 
 /// How many steps the guest's axes have from edge to edge of the picture.
@@ -40,20 +39,26 @@ pub(crate) enum Command {
         width: u32,
         height: u32,
     },
-    /// The presenter of this scanout has ended by itself.
-    PresenterEnded(usize),
+    /// Open the window of this scanout, if it is closed.
+    Plug(usize),
+    /// Close it, if it is open.
+    Unplug(usize),
+    /// A presenter of this scanout has ended.
+    PresenterEnded {
+        scanout: usize,
+        number: u64,
+    },
     Quit,
 }
 
-/// The event for a window whose inner size is `size` physical pixels.
-pub(crate) fn resized(scanout: usize, size: (u32, u32), scale: f64) -> DisplayEvent {
-    // Window systems define a scale of 1 as about 96 pixels an inch, and tell nothing better.
-    let length = |pixels: u32| (f64::from(pixels) * 25.4 / (96.0 * scale)).round().max(1.0) as u32;
-    DisplayEvent::Resized {
+/// The event for a monitor that has come to rest.
+pub(crate) fn settled(scanout: usize, monitor: &Monitor) -> DisplayEvent {
+    DisplayEvent::Settled {
         scanout,
-        width: size.0,
-        height: size.1,
-        millimetres: (length(size.0), length(size.1)),
+        width: monitor.size.0,
+        height: monitor.size.1,
+        millimetres: monitor.millimetres,
+        position: monitor.position,
     }
 }
 
@@ -61,7 +66,7 @@ pub(crate) fn resized(scanout: usize, size: (u32, u32), scale: f64) -> DisplayEv
 pub(crate) struct Windows {
     event_loop: EventLoop<Command>,
     options: DisplayOptions,
-    seat: Option<Seat>,
+    seat: Seat,
 }
 
 impl Windows {
@@ -86,12 +91,12 @@ impl Windows {
         Ok(Windows {
             event_loop,
             options,
-            seat: None,
+            seat: Seat::new(Arc::new(Nobody)),
         })
     }
 
     pub(crate) fn set_input(&mut self, sink: Arc<dyn InputSink>) {
-        self.seat = Some(Seat::new(sink));
+        self.seat = Seat::new(sink);
     }
 
     pub(crate) fn proxy(&self) -> EventLoopProxy<Command> {
@@ -122,10 +127,10 @@ struct App {
     options: DisplayOptions,
     presenters: Presenters,
     status: String,
-    /// One per scanout, in order, once they have been opened.
-    windows: Vec<GuestWindow>,
-    /// Who works in the windows, when a guest may have keyboards and pointers.
-    seat: Option<Seat>,
+    /// One per scanout, in order, once they have been opened; `None` for an unplugged monitor.
+    windows: Vec<Option<GuestWindow>>,
+    /// Who works in the windows.
+    seat: Seat,
     failed: Option<DisplayError>,
 }
 
@@ -136,17 +141,55 @@ impl App {
     }
 
     fn open_windows(&mut self, event_loop: &ActiveEventLoop) -> Result<(), DisplayError> {
-        for scanout in 0..self.shared.scanouts.len() {
-            let window = GuestWindow::open(event_loop, scanout, &self.options)?;
-            self.windows.push(window);
-            self.start_presenter(scanout)?;
+        let count = self.shared.scanouts.len();
+        self.windows.resize_with(count, || None);
+        (0..count).try_for_each(|scanout| self.plug(event_loop, scanout))
+    }
+
+    /// The window of a scanout, unless its monitor is unplugged.
+    fn window(&mut self, scanout: usize) -> Option<&mut GuestWindow> {
+        self.windows.get_mut(scanout)?.as_mut()
+    }
+
+    fn plug(&mut self, event_loop: &ActiveEventLoop, scanout: usize) -> Result<(), DisplayError> {
+        let (Some(place), Some(shown)) = (
+            self.windows.get_mut(scanout),
+            self.shared.scanouts.get(scanout),
+        ) else {
+            return Ok(());
+        };
+        if place.is_some() {
+            return Ok(());
         }
+        let window = place.insert(GuestWindow::open(event_loop, scanout, &self.options)?);
+        shown.set_size(window.shared().inner_size().into());
+        shown.set_scale(window.shared().scale_factor());
+        shown.set_plugged(true);
+        self.start_presenter(scanout)?;
         self.retitle();
         Ok(())
     }
 
+    fn unplug(&mut self, scanout: usize) {
+        let window = self.windows.get_mut(scanout).and_then(Option::take);
+        let (Some(mut window), Some(shown)) = (window, self.shared.scanouts.get(scanout)) else {
+            return;
+        };
+        shown.set_plugged(false);
+        if let Some(thread) = window.take_presenter() {
+            thread.join();
+        }
+        // Keys that were held in it are let go nowhere else.
+        let asked = self.seat.let_go();
+        if asked == Asked::Release {
+            self.seat.set_grabbed(false);
+        }
+        drop(window);
+        (self.shared.events)(DisplayEvent::Unplugged { scanout });
+    }
+
     fn start_presenter(&mut self, scanout: usize) -> Result<(), DisplayError> {
-        if let Some(window) = self.windows.get_mut(scanout) {
+        if let Some(window) = self.windows.get_mut(scanout).and_then(Option::as_mut) {
             let thread = self
                 .presenters
                 .start(&self.shared, scanout, window.shared())?;
@@ -155,26 +198,28 @@ impl App {
         Ok(())
     }
 
-    fn retitle(&self) {
+    fn retitle(&mut self) {
         let caps = if self.shared.leds().caps {
             "Caps Lock"
         } else {
             ""
         };
-        let hint = self.seat.as_ref().map_or("", Seat::hint);
+        let hint = self.seat.hint();
         let parts = [&self.status, caps, hint];
         let parts: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
         let status = parts.join(" — ");
-        for (window, scanout) in self.windows.iter().zip(&self.shared.scanouts) {
+        for (window, scanout) in self.windows.iter_mut().zip(&self.shared.scanouts) {
+            let Some(window) = window else { continue };
             window.set_title(&self.options.title, scanout.mode(), &status);
+            window.follow(scanout.mode());
         }
     }
 
     /// Passes on what a person does in a window.
     fn input(&mut self, index: usize, event: WindowEvent) {
-        let (Some(seat), Some(window), Some(scanout)) = (
-            &mut self.seat,
-            self.windows.get_mut(index),
+        let seat = &mut self.seat;
+        let (Some(window), Some(scanout)) = (
+            self.windows.get_mut(index).and_then(Option::as_mut),
             self.shared.scanouts.get(index),
         ) else {
             return;
@@ -220,15 +265,31 @@ impl App {
             }
             _ => return,
         };
-        self.grab(index, asked);
+        self.obey(index, asked);
     }
 
-    fn grab(&mut self, index: usize, asked: Asked) {
-        let (Some(seat), Some(window)) = (&mut self.seat, self.windows.get_mut(index)) else {
+    /// Does what a person asked of the window, not of the guest.
+    fn obey(&mut self, index: usize, asked: Asked) {
+        let seat = &mut self.seat;
+        let Some(window) = self.windows.get_mut(index).and_then(Option::as_mut) else {
             return;
         };
         match asked {
             Asked::Nothing => return,
+            Asked::FullScreen => {
+                window.toggle_full_screen();
+                return;
+            }
+            Asked::Overlay => {
+                if let Some(scanout) = self.shared.scanouts.get(index) {
+                    scanout.toggle_overlay();
+                }
+                return;
+            }
+            Asked::Screenshot => {
+                screenshot::save_in(&self.options.screenshots, &self.shared, index);
+                return;
+            }
             Asked::Grab => match window.grab_pointer() {
                 Ok(()) => seat.set_grabbed(true),
                 Err(error) => {
@@ -244,11 +305,11 @@ impl App {
     }
 
     /// Replaces a presenter that has ended.
-    fn presenter_ended(&mut self, scanout: usize) -> Result<(), DisplayError> {
-        let Some(window) = self.windows.get_mut(scanout) else {
-            return Ok(());
-        };
-        let Some(end) = window.take_presenter().map(presenter::Thread::join) else {
+    fn presenter_ended(&mut self, scanout: usize, number: u64) -> Result<(), DisplayError> {
+        let thread = self
+            .window(scanout)
+            .and_then(|window| window.take_presenter_if(number));
+        let Some(end) = thread.map(presenter::Thread::join) else {
             return Ok(());
         };
         if end == End::Stopped {
@@ -261,14 +322,17 @@ impl App {
 
     /// Reports window sizes that have settled and arranges to be called for the others.
     fn settle_sizes(&mut self, event_loop: &ActiveEventLoop) {
+        if event_loop.exiting() {
+            return;
+        }
         let now = Instant::now();
         let mut next: Option<Instant> = None;
         for (scanout, window) in self.windows.iter_mut().enumerate() {
+            let Some(window) = window else { continue };
             match window.settles_at(RESIZE_SETTLES) {
                 Some(at) if at <= now => {
-                    if let Some(size) = window.settle() {
-                        let scale = window.shared().scale_factor();
-                        (self.shared.events)(resized(scanout, size, scale));
+                    if let Some(monitor) = window.settle() {
+                        (self.shared.events)(settled(scanout, &monitor));
                     }
                 }
                 Some(at) => next = Some(next.map_or(at, |next| next.min(at))),
@@ -289,27 +353,43 @@ impl ApplicationHandler<Command> for App {
     }
 
     fn window_event(&mut self, event_loop: &ActiveEventLoop, id: WindowId, event: WindowEvent) {
-        let Some(index) = self
-            .windows
-            .iter()
-            .position(|window| window.shared().id() == id)
-        else {
+        let is_it = |window: &GuestWindow| window.shared().id() == id;
+        let mut windows = self.windows.iter();
+        let Some(index) = windows.position(|window| window.as_ref().is_some_and(is_it)) else {
             return;
         };
-        let (Some(window), Some(scanout)) =
-            (self.windows.get_mut(index), self.shared.scanouts.get(index))
-        else {
+        let (Some(window), Some(scanout)) = (
+            self.windows.get_mut(index).and_then(Option::as_mut),
+            self.shared.scanouts.get(index),
+        ) else {
             return;
         };
         match event {
             // Destroyed: by somebody else, without asking.
+            WindowEvent::CloseRequested | WindowEvent::Destroyed if index > 0 => self.unplug(index),
             WindowEvent::CloseRequested | WindowEvent::Destroyed => {
                 (self.shared.events)(DisplayEvent::CloseRequested { scanout: index });
                 event_loop.exit();
             }
             WindowEvent::Resized(PhysicalSize { width, height }) => {
                 scanout.set_size((width, height));
-                window.resized((width, height));
+                window.changed();
+                // Back from full screen, a window that follows the guest takes its size again.
+                window.follow(scanout.mode());
+            }
+            WindowEvent::Moved(_) => window.changed(),
+            WindowEvent::ScaleFactorChanged {
+                mut inner_size_writer,
+                scale_factor,
+            } => {
+                window.changed();
+                scanout.set_scale(scale_factor);
+                // The guest's pixels stay what they are.
+                if self.options.resize == Resize::Fixed {
+                    let size = window.shared().inner_size();
+                    // Failing means that the window system has decided.
+                    let _ = inner_size_writer.request_inner_size(size);
+                }
             }
             WindowEvent::Occluded(hidden) => scanout.set_visible(!hidden),
             WindowEvent::RedrawRequested => scanout.frame_wanted(),
@@ -318,8 +398,8 @@ impl ApplicationHandler<Command> for App {
     }
 
     fn device_event(&mut self, _: &ActiveEventLoop, _: DeviceId, event: DeviceEvent) {
-        if let (Some(seat), DeviceEvent::MouseMotion { delta }) = (&mut self.seat, event) {
-            seat.moved(delta);
+        if let DeviceEvent::MouseMotion { delta } = event {
+            self.seat.moved(delta);
         }
     }
 
@@ -335,12 +415,18 @@ impl ApplicationHandler<Command> for App {
                 width,
                 height,
             } => {
-                if let Some(window) = self.windows.get_mut(scanout) {
+                if let Some(window) = self.window(scanout) {
                     window.request_size((width, height));
                 }
             }
-            Command::PresenterEnded(scanout) => {
-                if let Err(error) = self.presenter_ended(scanout) {
+            Command::Plug(scanout) => {
+                if let Err(error) = self.plug(event_loop, scanout) {
+                    self.fail(event_loop, error);
+                }
+            }
+            Command::Unplug(scanout) => self.unplug(scanout),
+            Command::PresenterEnded { scanout, number } => {
+                if let Err(error) = self.presenter_ended(scanout, number) {
                     self.fail(event_loop, error);
                 }
             }
@@ -359,10 +445,14 @@ impl ApplicationHandler<Command> for App {
         for scanout in &self.shared.scanouts {
             scanout.stop();
         }
-        for window in &mut self.windows {
+        for window in self.windows.iter_mut().flatten() {
             if let Some(thread) = window.take_presenter() {
                 thread.join();
             }
+        }
+        // Recordings end with the last frame.
+        for scanout in &self.shared.scanouts {
+            scanout.set_recorder(None);
         }
         self.presenters.close();
         self.windows.clear();

@@ -8,9 +8,12 @@ use crate::cursor::Cursor;
 /// What to do with a picture whose size is not the window's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Scaling {
-    /// As large as fits, keeping its shape.
+    /// As large as fits, keeping its shape; smoothed where a pixel does not become a whole number of pixels.
     #[default]
     Fit,
+    /// The largest whole multiple that fits, so that every pixel stays sharp; smaller and smoothed when not even the
+    /// picture itself fits.
+    Integer,
     /// Pixel for pixel while it fits; smaller when it does not.
     Shrink,
 }
@@ -47,8 +50,12 @@ impl Placement {
         if pw == 0 || ph == 0 || ww == 0 || wh == 0 {
             return None;
         }
-        let (width, height) = if scaling == Scaling::Shrink && pw <= ww && ph <= wh {
+        let fits = pw <= ww && ph <= wh;
+        let (width, height) = if scaling == Scaling::Shrink && fits {
             (pw, ph)
+        } else if scaling == Scaling::Integer && fits {
+            let times = (ww / pw).min(wh / ph);
+            (pw * times, ph * times)
         } else if ww * ph <= wh * pw {
             (ww, ((ph * ww + pw / 2) / pw).clamp(1, wh))
         } else {
@@ -127,6 +134,34 @@ impl Placement {
     }
 }
 
+/// Free pixels between the window's corner and a label.
+const LABEL_GAP: i32 = 10;
+
+/// Where a label's upper left pixel is: in the middle of the window, or in its upper left corner. A label that is larger
+/// than the window begins inside it.
+pub(crate) fn label_at(label: &Cursor, window: (u32, u32), in_the_middle: bool) -> (i32, i32) {
+    if !in_the_middle {
+        return (LABEL_GAP, LABEL_GAP);
+    }
+    // Half of a side fits.
+    let middle = |window: u32, label: u32| (window.saturating_sub(label) / 2) as i32;
+    (
+        middle(window.0, label.width),
+        middle(window.1, label.height),
+    )
+}
+
+/// The area of a label.
+pub(crate) fn label_area(label: &Cursor, window: (u32, u32), in_the_middle: bool) -> Area {
+    let (x, y) = label_at(label, window, in_the_middle);
+    Area {
+        left: x as f32,
+        top: y as f32,
+        right: x as f32 + label.width as f32,
+        bottom: y as f32 + label.height as f32,
+    }
+}
+
 /// Where the cursor's upper left pixel is, in the picture's pixels.
 pub(crate) fn cursor_corner(cursor: &Cursor, (x, y): (i32, i32)) -> (i64, i64) {
     (
@@ -200,10 +235,23 @@ mod tests {
     }
 
     #[test]
+    fn integer_takes_whole_multiples_and_shrinks_when_it_must() {
+        for (window, expected) in [
+            ((1280, 800), [0, 0, 1280, 800]),
+            ((1919, 1199), [319, 199, 1280, 800]),
+            ((1920, 1300), [0, 50, 1920, 1200]),
+            ((700, 3000), [30, 1300, 640, 400]),
+            ((320, 400), [0, 100, 320, 200]),
+        ] {
+            assert_eq!(place((640, 400), window, Scaling::Integer), expected);
+        }
+    }
+
+    #[test]
     fn every_shape_stays_inside_the_window_and_keeps_a_pixel() {
         for picture in [(1, 16384), (16384, 1), (3, 7), (1920, 1080)] {
             for window in [(1, 1), (320, 200), (16384, 1), (999, 1001)] {
-                for scaling in [Scaling::Fit, Scaling::Shrink] {
+                for scaling in [Scaling::Fit, Scaling::Integer, Scaling::Shrink] {
                     let [x, y, width, height] = place(picture, window, scaling);
                     assert!(width > 0 && height > 0, "{picture:?} in {window:?}");
                     assert!(x + width <= window.0 && y + height <= window.1);

@@ -36,6 +36,9 @@
 //!   (`presenter/cpu.rs` with `canvas.rs`, which also makes headless screenshots).
 //! - `event_loop.rs` and `window.rs` are the main thread's part: opening, resizing, closing,
 //!   titles, and replacing a presenter whose surface or device is lost.
+//! - `label.rs` draws text; `scanout/said.rs` knows what is said where: messages, notices, the overlay with the figures
+//!   of `frames.rs`.
+//! - `record.rs` writes presented frames to files.
 //! - `input/` turns what a person does in a window into events for the guest's devices.
 //!
 //! The crate knows neither virtio nor Venus: pixels come as [`PixelMemory`], a trait the program
@@ -47,11 +50,15 @@ mod damage;
 mod display;
 mod error;
 mod event_loop;
+mod frames;
+mod icon;
 mod input;
+mod label;
 mod layout;
 mod picture;
 mod platform;
 mod presenter;
+mod record;
 mod scanout;
 mod screenshot;
 #[cfg(test)]
@@ -61,8 +68,10 @@ mod window;
 pub use cursor::{Cursor, MAX_CURSOR_SIZE};
 pub use display::{
     Display, DisplayEvent, DisplayHandle, DisplayOptions, FlushToken, MAX_SCANOUTS, Renderer,
+    Resize,
 };
 pub use error::DisplayError;
+pub use frames::{Frames, LATENCY_CLASSES};
 pub use input::{INPUT_AXIS_MAX, INPUT_CONTACTS, InputEvent, InputKind, InputSink, KeyboardLeds};
 pub use layout::Scaling;
 pub use picture::{MAX_SIZE, Picture, PictureLayout, PixelFormat, PixelMemory, Rect};

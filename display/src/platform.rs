@@ -6,6 +6,8 @@ mod x11;
 use std::sync::Arc;
 
 use raw_window_handle::{DisplayHandle, HandleError, HasDisplayHandle, RawDisplayHandle};
+#[cfg(target_os = "linux")]
+use raw_window_handle::{HasWindowHandle, RawWindowHandle};
 use winit::window::{Window, WindowAttributes};
 
 use crate::scanout::Gate;
@@ -23,6 +25,27 @@ pub(crate) fn with_app_id(attributes: WindowAttributes) -> WindowAttributes {
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn with_app_id(attributes: WindowAttributes) -> WindowAttributes {
     attributes
+}
+
+/// Pixels an inch of the monitor that a window is on, across and down, where the window system tells more than a scale.
+#[cfg(target_os = "linux")]
+pub(crate) fn dpi(window: &Window) -> Option<(f64, f64)> {
+    use winit::platform::x11::MonitorHandleExtX11;
+    let display = window.display_handle().ok()?.as_raw();
+    if !matches!(display, RawDisplayHandle::Xlib(_)) {
+        return None;
+    }
+    let crtc = window.current_monitor()?.native_id();
+    let told = x11::X11::connect().ok()?.dpi(crtc)?;
+    // Projectors, televisions and virtual monitors tell a size of nothing, or of their shape.
+    let believed = |dpi: f64| (40.0..=800.0).contains(&dpi);
+    (believed(told.0) && believed(told.1)).then_some(told)
+}
+
+/// Pixels an inch of a window's monitor: elsewhere the scale says all.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn dpi(_: &Window) -> Option<(f64, f64)> {
+    None
 }
 
 /// Vulkan drivers that can be loaded where the system has no Vulkan loader.
@@ -71,6 +94,17 @@ impl Connection {
             own,
             window: window.clone(),
         })
+    }
+
+    /// Whether the window is shown and not minimised, where that can be asked; windows may be covered all the same.
+    pub(crate) fn is_mapped(&self) -> bool {
+        #[cfg(target_os = "linux")]
+        if let (Some(own), Ok(handle)) = (&self.own, self.window.window_handle())
+            && let RawWindowHandle::Xlib(handle) = handle.as_raw()
+        {
+            return own.is_mapped(handle.window);
+        }
+        true
     }
 
     /// Sends requests on their way, which Xlib collects until someone does so.

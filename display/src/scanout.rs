@@ -14,14 +14,21 @@
 //! On Wayland a frame may only be drawn when the compositor asks for one, or the driver would
 //! block for as long as the window is hidden; [`Gate`] holds the presenter back until then.
 
+mod job;
+mod said;
+
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
+pub(crate) use self::job::Job;
+use self::said::Said;
 use crate::cursor::Cursor;
 use crate::damage::Damage;
 use crate::display::{DisplayEvent, Events, FlushToken};
+use crate::frames::Frames;
 use crate::picture::{Picture, Rect};
 use crate::presenter::Frame;
+use crate::record::Recorder;
 use crate::screenshot::Shot;
 
 /// How long a page flip waits for the flush that normally follows it at once, so that both become
@@ -61,6 +68,14 @@ struct State {
     size: (u32, u32),
     /// The window can be seen, as far as the window system tells.
     visible: bool,
+    /// The window is not minimised, as far as its presenter has found out.
+    mapped: bool,
+    /// What Hesper itself says in the window.
+    said: Said,
+    /// When the first flush came that no frame shows yet.
+    flushed_at: Option<Instant>,
+    frames: Frames,
+    recorder: Option<Recorder>,
     /// A presenter thread is drawing this scanout.
     attached: bool,
     /// The next frame shows something new.
@@ -72,6 +87,8 @@ struct State {
     shots: Vec<ShotReply>,
     /// The presenter shall end.
     stop: bool,
+    /// There is a window, or is going to be; while there is none, presenters shall end, too.
+    plugged: bool,
 }
 
 /// Whether the window system lets the presenter draw.
@@ -100,46 +117,9 @@ pub(crate) enum Next {
     Stop,
 }
 
-/// Everything a frame needs, taken from the scanout at one moment. Reused from frame to frame.
-pub(crate) struct Job {
-    pub(crate) picture: Option<Picture>,
-    pub(crate) damage: Damage,
-    pub(crate) cursor: Option<Arc<Cursor>>,
-    pub(crate) cursor_at: (i32, i32),
-    /// The window's inner size in physical pixels.
-    pub(crate) size: (u32, u32),
-    /// Whether the frame goes to the window, or only to a screenshot.
-    pub(crate) present: bool,
-    pub(crate) shots: Vec<ShotReply>,
-    tokens: Vec<FlushToken>,
-    events: Events,
-}
-
-impl Job {
-    /// Says that the flushes of this job are no longer being read.
-    fn answer(&mut self) {
-        for token in self.tokens.drain(..) {
-            (self.events)(DisplayEvent::FlushDone(token));
-        }
-    }
-
-    /// The cursor and where it points.
-    pub(crate) fn cursor(&self) -> Option<(&Cursor, (i32, i32))> {
-        self.cursor
-            .as_deref()
-            .map(|cursor| (cursor, self.cursor_at))
-    }
-}
-
-impl Drop for Job {
-    fn drop(&mut self) {
-        self.answer();
-    }
-}
-
 impl State {
     fn is_shown(&self) -> bool {
-        self.attached && self.visible && self.gate != Gate::Stalled
+        self.attached && self.visible && self.mapped && self.gate != Gate::Stalled
     }
 
     /// Takes out the flushes that no frame is going to answer, if there are any.
@@ -170,12 +150,18 @@ impl Scanout {
                 cursor_at: (0, 0),
                 size,
                 visible: true,
+                mapped: true,
+                said: Said::default(),
+                flushed_at: None,
+                frames: Frames::default(),
+                recorder: None,
                 attached: false,
                 dirty: true,
                 due: None,
                 gate: Gate::Free,
                 shots: Vec::new(),
                 stop: false,
+                plugged: true,
             }),
             changed: Condvar::new(),
             events,
@@ -217,6 +203,7 @@ impl Scanout {
     /// Notes that pixels changed; answers `done` when they have been read.
     pub(crate) fn flush(&self, damage: Rect, done: Option<FlushToken>) {
         let mut state = self.lock();
+        state.frames.flushes += 1;
         let damage = state
             .picture
             .as_ref()
@@ -227,12 +214,14 @@ impl Scanout {
             state.dirty = true;
             state.due = None;
             if state.is_shown() {
+                state.flushed_at.get_or_insert_with(Instant::now);
                 state.waiting.extend(done);
                 drop(state);
                 self.changed.notify_one();
                 return;
             }
         }
+        state.frames.unseen += 1;
         drop(state);
         if let Some(token) = done {
             (self.events)(DisplayEvent::FlushDone(token));
@@ -291,7 +280,7 @@ impl Scanout {
     /// reply is dropped once the display has ended.
     pub(crate) fn request_shot(&self, reply: ShotReply) {
         let mut state = self.lock();
-        if !state.stop {
+        if !state.stop && state.plugged {
             state.shots.push(reply);
             drop(state);
             self.changed.notify_one();
@@ -313,6 +302,7 @@ impl Scanout {
     pub(crate) fn set_visible(&self, visible: bool) {
         let mut state = self.lock();
         state.visible = visible;
+        state.mapped |= visible;
         state.dirty = true;
         let orphans = if state.is_shown() {
             None
@@ -327,6 +317,7 @@ impl Scanout {
     /// The window system wants a frame now: its turn has come, or the window was uncovered.
     pub(crate) fn frame_wanted(&self) {
         let mut state = self.lock();
+        state.mapped = true;
         match state.gate {
             // Nobody asked: the window's contents were lost.
             Gate::Free => state.dirty = true,
@@ -351,6 +342,26 @@ impl Scanout {
         self.changed.notify_one();
     }
 
+    /// The window goes away, or may come back. Says whether that is news.
+    pub(crate) fn set_plugged(&self, plugged: bool) -> bool {
+        let mut state = self.lock();
+        let news = state.plugged != plugged;
+        state.plugged = plugged;
+        // A window that was hidden when it went comes back in sight.
+        (state.visible, state.mapped) = (true, true);
+        if !plugged {
+            state.shots.clear();
+        }
+        drop(state);
+        self.changed.notify_one();
+        news
+    }
+
+    /// Whether there is a window.
+    pub(crate) fn is_plugged(&self) -> bool {
+        self.lock().plugged
+    }
+
     // The presenter's side.
 
     /// A presenter starts drawing; it has nothing of the picture yet. The guard ends it.
@@ -363,6 +374,33 @@ impl Scanout {
         Attached(self)
     }
 
+    /// The window was found minimised, or not. Not every window system says so, nor that it is over; but then it
+    /// wants a frame.
+    pub(crate) fn set_mapped(&self, mapped: bool) {
+        let mut state = self.lock();
+        state.mapped = mapped;
+        state.dirty = true;
+        let orphans = if mapped { None } else { state.orphans() };
+        drop(state);
+        self.answer(orphans);
+    }
+
+    /// How frames have done.
+    pub(crate) fn frames(&self) -> Frames {
+        self.lock().frames
+    }
+
+    /// Where presented frames are written to, besides the window.
+    pub(crate) fn recorder(&self) -> Option<Recorder> {
+        self.lock().recorder.clone()
+    }
+
+    pub(crate) fn set_recorder(&self, recorder: Option<Recorder>) {
+        let old = std::mem::replace(&mut self.lock().recorder, recorder);
+        // Without the lock: it may be the last, and wait for its files.
+        drop(old);
+    }
+
     /// An empty job.
     pub(crate) fn job(&self) -> Job {
         Job {
@@ -373,6 +411,9 @@ impl Scanout {
             size: (0, 0),
             present: false,
             shots: Vec::new(),
+            centre: None,
+            corner: None,
+            flushed_at: None,
             tokens: Vec::with_capacity(WAITING),
             events: self.events.clone(),
         }
@@ -382,7 +423,7 @@ impl Scanout {
     pub(crate) fn next(&self, job: &mut Job) -> Next {
         let mut state = self.lock();
         loop {
-            if state.stop {
+            if state.stop || !state.plugged {
                 return Next::Stop;
             }
             let now = Instant::now();
@@ -390,8 +431,15 @@ impl Scanout {
                 state.due = None;
                 state.dirty = true;
             }
-            let drawable = state.visible && state.dirty;
-            let mut deadline = state.due.filter(|_| state.visible);
+            if state.said.expire(now) {
+                state.dirty = true;
+            }
+            let in_sight = state.visible && state.mapped;
+            let drawable = in_sight && state.dirty;
+            let mut deadline = state.due.filter(|_| in_sight);
+            if let Some(expiry) = state.said.expiry() {
+                deadline = Some(deadline.map_or(expiry, |deadline| deadline.min(expiry)));
+            }
             if !state.shots.is_empty() {
                 let present = drawable && matches!(state.gate, Gate::Free | Gate::Open);
                 Self::take(&mut state, job, present);
@@ -440,6 +488,9 @@ impl Scanout {
         job.cursor_at = state.cursor_at;
         job.size = state.size;
         job.present = present;
+        job.centre = state.said.in_the_middle(state.picture.is_some());
+        job.corner = state.said.in_the_corner();
+        job.flushed_at = state.flushed_at.take_if(|_| present);
         std::mem::swap(&mut state.shots, &mut job.shots);
         std::mem::swap(&mut state.waiting, &mut job.tokens);
         state.due = None;
@@ -451,16 +502,27 @@ impl Scanout {
         }
     }
 
-    /// Ends a job. What the frame could not do is done again later.
-    pub(crate) fn finish(&self, job: &mut Job, Frame { copied, presented }: Frame) {
+    /// Ends a job. What the frame could not do is done again later. Returns how long ago the flush was that the frame
+    /// shows.
+    pub(crate) fn finish(
+        &self,
+        job: &mut Job,
+        Frame { copied, presented }: Frame,
+    ) -> Option<Duration> {
         job.answer();
         for shot in job.shots.drain(..) {
             // Failing means that nobody waits for it any more.
             let _ = shot.try_send(Err("the window has no pixels now".to_owned()));
         }
         let picture = job.picture.take();
+        let latency = job.flushed_at.take().map(|at| at.elapsed());
+        let latency = latency.filter(|_| presented);
+        let mut state = self.lock();
+        state.frames.presented += u64::from(presented);
+        if let Some(latency) = latency {
+            state.frames.note_latency(latency);
+        }
         if !copied || (job.present && !presented) {
-            let mut state = self.lock();
             if !copied {
                 let same = match (&state.picture, &picture) {
                     (Some(now), Some(then)) => now.same_pixels(then),
@@ -474,7 +536,9 @@ impl Scanout {
             }
             state.due = Some(Instant::now() + RETRY);
         }
+        drop(state);
         job.damage = Damage::default();
+        latency
     }
 
     fn answer(&self, tokens: Option<Vec<FlushToken>>) {

@@ -3,12 +3,14 @@
 use std::fs::File;
 use std::io::BufWriter;
 use std::path::Path;
-use std::sync::mpsc;
-use std::time::Duration;
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::DisplayError;
 use crate::canvas::Canvas;
 use crate::damage::Damage;
+use crate::display::Shared;
 use crate::layout::Scaling;
 use crate::scanout::Scanout;
 
@@ -38,7 +40,7 @@ impl Shot {
         }
     }
 
-    fn write(&self, path: &Path) -> Result<(), png::EncodingError> {
+    pub(crate) fn write(&self, path: &Path) -> Result<(), png::EncodingError> {
         let file = BufWriter::new(File::create(path)?);
         let mut encoder = png::Encoder::new(file, self.width, self.height);
         encoder.set_color(png::ColorType::Rgb);
@@ -91,6 +93,35 @@ pub(crate) fn of_headless(
     let mut frame = vec![0; size.0 as usize * size.1 as usize];
     canvas.compose(&mut frame, size, Scaling::Fit, job.cursor());
     save(&Shot::of_frame(&frame, size), path)
+}
+
+/// Saves what a window shows in `folder`, under a name with the time, and says so in the window. Does not wait.
+pub(crate) fn save_in(folder: &Path, shared: &Arc<Shared>, index: usize) {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    let ms = since.unwrap_or_default().as_millis();
+    let path = folder.join(format!("hesper-{}-{ms}.png", index + 1));
+    let shared = Arc::clone(shared);
+    let work = move || {
+        let Some(scanout) = shared.scanouts.get(index) else {
+            return;
+        };
+        match of_window(index, scanout, &path) {
+            Ok(()) => {
+                log::info!("screenshot: {}", path.display());
+                scanout.notice(&format!("Screenshot: {}", path.display()));
+            }
+            Err(error) => {
+                log::error!("{error}");
+                scanout.notice(&error.to_string());
+            }
+        }
+    };
+    let started = thread::Builder::new()
+        .name("screenshot".to_owned())
+        .spawn(work);
+    if let Err(error) = started {
+        log::error!("no thread for a screenshot: {error}");
+    }
 }
 
 fn save(shot: &Shot, path: &Path) -> Result<(), DisplayError> {

@@ -1,4 +1,8 @@
-//! One scanout's window: its title, its size on the way to the guest, its presenter.
+//! One scanout's window: its title, its size and place on the way to the guest, its presenter.
+//!
+//! What the guest is told of its [`Monitor`] is the window's size, or a size of its own
+//! ([`Resize`]); either way it is told once the window has rested for a while, because a hand that drags an edge must
+//! not have the guest set a hundred modes.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -7,10 +11,11 @@ use std::time::{Duration, Instant};
 use winit::dpi::{PhysicalPosition, PhysicalSize};
 use winit::error::ExternalError;
 use winit::event_loop::ActiveEventLoop;
-use winit::window::{CursorGrabMode, Window};
+use winit::window::{CursorGrabMode, Fullscreen, Window};
 
 use crate::DisplayError;
-use crate::display::DisplayOptions;
+use crate::display::{DisplayOptions, Resize};
+use crate::icon::icon;
 use crate::picture::MAX_SIZE;
 use crate::platform;
 use crate::presenter::Thread;
@@ -19,19 +24,50 @@ use crate::presenter::Thread;
 /// smallest thing one can still read.
 const MIN_SIZE: (u32, u32) = (320, 200);
 
+/// Pixels an inch where nothing better is known: what window systems mean by a scale of 1.
+const USUAL_DPI: f64 = 96.0;
+
+/// What the guest is told of its monitor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Monitor {
+    pub(crate) size: (u32, u32),
+    pub(crate) millimetres: (u32, u32),
+    pub(crate) position: Option<(i32, i32)>,
+}
+
+impl Monitor {
+    /// A monitor without a window.
+    pub(crate) fn headless(size: (u32, u32)) -> Monitor {
+        Monitor {
+            size,
+            millimetres: millimetres(size, (USUAL_DPI, USUAL_DPI)),
+            position: None,
+        }
+    }
+}
+
+/// How large `size` pixels are.
+fn millimetres(size: (u32, u32), dpi: (f64, f64)) -> (u32, u32) {
+    let length = |pixels: u32, dpi: f64| (f64::from(pixels) * 25.4 / dpi).round().max(1.0) as u32;
+    (length(size.0, dpi.0), length(size.1, dpi.1))
+}
+
 /// A window that shows a scanout.
 pub(crate) struct GuestWindow {
     scanout: usize,
+    resize: Resize,
+    /// The size of the guest's monitor while it is not the window's.
+    own_size: (u32, u32),
     presenter: Option<Thread>,
     window: Arc<Window>,
-    /// The size the guest has been told.
-    told: (u32, u32),
+    /// What the guest has been told.
+    told: Option<Monitor>,
     /// The window system draws its pointer over the window.
     pointer_shown: bool,
     /// The grabbed pointer is not held in place: it is led back to the middle of the window.
     pointer_led: bool,
-    /// A size that the guest has not been told, and since when.
-    unsettled: Option<((u32, u32), Instant)>,
+    /// When the window was changed last; nothing of it has been told since.
+    unsettled: Option<Instant>,
 }
 
 impl GuestWindow {
@@ -49,22 +85,25 @@ impl GuestWindow {
                 width.min(MIN_SIZE.0),
                 height.min(MIN_SIZE.1),
             ))
-            .with_max_inner_size(PhysicalSize::new(MAX_SIZE, MAX_SIZE));
+            .with_max_inner_size(PhysicalSize::new(MAX_SIZE, MAX_SIZE))
+            .with_window_icon(icon())
+            .with_resizable(options.resize != Resize::Fixed)
+            .with_fullscreen(options.full_screen.then_some(Fullscreen::Borderless(None)));
         let window = event_loop
             .create_window(platform::with_app_id(attributes))
             .map_err(|source| DisplayError::CreateWindow { scanout, source })?;
-        let mut window = GuestWindow {
+        Ok(GuestWindow {
             scanout,
+            resize: options.resize,
+            own_size: options.size,
             presenter: None,
             window: Arc::new(window),
-            told: options.size,
+            told: None,
             pointer_shown: true,
             pointer_led: false,
-            unsettled: None,
-        };
-        // A tiling window manager gives what it has, not what was asked for.
-        window.resized(window.window.inner_size().into());
-        Ok(window)
+            // A tiling window manager gives what it has, not what was asked for.
+            unsettled: Some(Instant::now()),
+        })
     }
 
     pub(crate) fn shared(&self) -> &Arc<Window> {
@@ -77,6 +116,11 @@ impl GuestWindow {
 
     pub(crate) fn take_presenter(&mut self) -> Option<Thread> {
         self.presenter.take()
+    }
+
+    /// Takes the presenter if it is this one.
+    pub(crate) fn take_presenter_if(&mut self, number: u64) -> Option<Thread> {
+        self.presenter.take_if(|thread| thread.number == number)
     }
 
     /// Shows `title — 1280×800 — status`.
@@ -131,34 +175,69 @@ impl GuestWindow {
         self.show_pointer(true);
     }
 
-    /// Notes the window's new size.
-    pub(crate) fn resized(&mut self, size: (u32, u32)) {
-        // A window without pixels is minimised; the guest keeps its mode.
-        let worth_telling = size != self.told && size.0 > 0 && size.1 > 0;
-        self.unsettled = worth_telling.then(|| (size, Instant::now()));
+    /// The window was resized, moved, or came to another monitor.
+    pub(crate) fn changed(&mut self) {
+        self.unsettled = Some(Instant::now());
     }
 
-    /// Asks the window system for another size.
-    pub(crate) fn request_size(&mut self, (width, height): (u32, u32)) {
-        let size = PhysicalSize::new(width, height);
-        let smallest = PhysicalSize::new(width.min(MIN_SIZE.0), height.min(MIN_SIZE.1));
-        self.window.set_min_inner_size(Some(smallest));
-        if let Some(done) = self.window.request_inner_size(size) {
-            // Some window systems do it at once and send no event.
-            self.resized(done.into());
+    /// Gives the guest's monitor another size.
+    pub(crate) fn request_size(&mut self, size: (u32, u32)) {
+        if self.resize == Resize::Guest {
+            self.resize_window(size);
+        } else {
+            self.own_size = size;
+            self.changed();
         }
     }
 
-    /// When the size that the guest has not been told will have been the same for `rest`.
-    pub(crate) fn settles_at(&self, rest: Duration) -> Option<Instant> {
-        self.unsettled.map(|(_, since)| since + rest)
+    fn resize_window(&mut self, (width, height): (u32, u32)) {
+        let size = PhysicalSize::new(width, height);
+        let smallest = PhysicalSize::new(width.min(MIN_SIZE.0), height.min(MIN_SIZE.1));
+        self.window.set_min_inner_size(Some(smallest));
+        if self.window.request_inner_size(size).is_some() {
+            // Some window systems do it at once and send no event.
+            self.changed();
+        }
     }
 
-    /// The size to tell the guest now.
-    pub(crate) fn settle(&mut self) -> Option<(u32, u32)> {
-        let (size, _) = self.unsettled.take()?;
-        self.told = size;
-        Some(size)
+    /// The guest shows a picture of this size: a window that follows the guest takes it.
+    pub(crate) fn follow(&mut self, mode: Option<(u32, u32)>) {
+        if let (Resize::Fixed, Some(mode), None) = (self.resize, mode, self.window.fullscreen())
+            && mode != self.window.inner_size().into()
+        {
+            self.resize_window(mode);
+        }
+    }
+
+    /// Makes the window as large as the monitor it is on, or what it was before.
+    pub(crate) fn toggle_full_screen(&self) {
+        let full = self.window.fullscreen().is_none();
+        self.window
+            .set_fullscreen(full.then_some(Fullscreen::Borderless(None)));
+    }
+
+    /// When the window will have rested for `rest`, if the guest does not know all of it.
+    pub(crate) fn settles_at(&self, rest: Duration) -> Option<Instant> {
+        self.unsettled.map(|since| since + rest)
+    }
+
+    /// What to tell the guest now.
+    pub(crate) fn settle(&mut self) -> Option<Monitor> {
+        self.unsettled = None;
+        let size = match self.resize {
+            Resize::Guest => self.window.inner_size().into(),
+            Resize::Scale | Resize::Fixed => self.own_size,
+        };
+        let usual = USUAL_DPI * self.window.scale_factor();
+        let dpi = platform::dpi(&self.window).unwrap_or((usual, usual));
+        let now = Monitor {
+            size,
+            millimetres: millimetres(size, dpi),
+            position: self.window.inner_position().ok().map(Into::into),
+        };
+        // A window without pixels is minimised; the guest keeps its mode.
+        let news = size.0 > 0 && size.1 > 0 && self.told != Some(now);
+        news.then(|| *self.told.insert(now))
     }
 }
 

@@ -164,11 +164,12 @@ fn a_resize_reaches_the_guest_without_a_window_and_quit_ends_it() {
     });
     display.run().unwrap();
     let millimetres = (508, 286);
-    let resized = DisplayEvent::Resized {
+    let resized = DisplayEvent::Settled {
         scanout: 0,
         width: 1920,
         height: 1080,
         millimetres,
+        position: None,
     };
     assert_eq!(events.try_recv(), Ok(resized));
 }

@@ -200,6 +200,11 @@ fn a_fatal_context_answers_its_fences_refuses_blobs_and_delays_nobody() {
         "which command of which context? {}",
         lines[0]
     );
+    let status = served.hesper.control("status");
+    assert!(
+        status.contains("lost Vulkan: mock-1") && status.contains("vkDestroyInstance"),
+        "a person is told, too: {status}"
+    );
     // Its number is free for the next one, which is well.
     vm.machine().ok(&Request::destroy_context(1));
     std::thread::sleep(Duration::from_millis(5));

@@ -88,6 +88,25 @@ impl Hesper {
         }
     }
 
+    /// Waits until the process holds what it held the first time; a client of the control socket ends a moment after
+    /// its answer.
+    #[track_caller]
+    pub fn holds_the_same(&self, first: &mut Option<Usage>) {
+        let until = Instant::now() + Duration::from_secs(5);
+        let first = *first.get_or_insert_with(|| {
+            std::thread::sleep(Duration::from_millis(500));
+            self.process.usage()
+        });
+        while self.process.usage() != first {
+            let (now, threads) = (self.process.usage(), self.process.threads());
+            assert!(
+                Instant::now() < until,
+                "{now:?} instead of {first:?}: {threads:?}"
+            );
+            std::thread::sleep(Duration::from_millis(30));
+        }
+    }
+
     /// The vhost-user socket.
     pub fn socket(&self) -> PathBuf {
         self.folder.join("gpu.sock")

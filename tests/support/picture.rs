@@ -44,6 +44,22 @@ impl Picture {
         }
     }
 
+    /// The picture with so many pixels across and down for each of its own.
+    #[must_use]
+    pub fn enlarged(&self, times: u32) -> Self {
+        let (width, height) = (self.width * times, self.height * times);
+        let at = |x: u32, y: u32| self.pixels[(y / times * self.width + x / times) as usize];
+        let pixels = (0..height)
+            .flat_map(|y| (0..width).map(move |x| (x, y)))
+            .map(|(x, y)| at(x, y))
+            .collect();
+        Self {
+            width,
+            height,
+            pixels,
+        }
+    }
+
     /// Replaces a rectangle by the same part of another test picture.
     #[must_use]
     pub fn with_update(mut self, seed: u32, x: u32, y: u32, width: u32, height: u32) -> Self {

@@ -74,7 +74,17 @@ impl XServer {
 
     /// Closes Hesper's window as a window manager does when a person clicks its cross.
     pub fn close_window(&self) {
-        let window: u32 = self.window().parse().unwrap();
+        self.close(self.window().parse().unwrap());
+    }
+
+    /// The same with the window whose title begins so.
+    pub fn close_window_titled(&self, title: &str) {
+        let title = format!("^{}", title.replace('(', "\\(").replace(')', "\\)"));
+        let search = ["search", "--sync", "--onlyvisible", "--name", &title];
+        self.close(self.run("xdotool", &search).trim().parse().unwrap());
+    }
+
+    fn close(&self, window: u32) {
         let (server, _) = x11rb::connect(Some(&self.display)).unwrap();
         let atom = |name: &str| {
             let cookie = server.intern_atom(false, name.as_bytes()).unwrap();

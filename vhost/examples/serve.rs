@@ -29,6 +29,7 @@ fn session(host_visible_size: u64, in_qemu: bool) -> Session {
             refresh_mhz: 60_000,
             width_mm: 0,
             height_mm: 0,
+            place: 0,
         }],
         host_visible_size,
         blob_alignment: 4096,

@@ -146,6 +146,9 @@ pub struct Monitor {
     pub width_mm: u32,
     /// Height of the picture in millimetres; 0 = not known.
     pub height_mm: u32,
+    /// Where it stands: the guest is told that its monitors stand side by side from left to right in the order of this,
+    /// and in the order of their numbers where it is the same.
+    pub place: i32,
 }
 
 /// A screen that shows scanouts.
@@ -169,6 +172,9 @@ pub trait ScanoutSink: Send + Sync {
 
     /// Moves the cursor; the position is as in [`Self::set_cursor`].
     fn move_cursor(&self, scanout: ScanoutId, x: u32, y: u32);
+
+    /// The guest was reset, or its driver was loaded anew or has gone: nothing is shown any more.
+    fn reset(&self) {}
 
     /// The monitors, when the screen and not the device decides about them (QEMU's console does).
     /// Called without any lock of the device; may wait for the screen's owner for a bounded time.

@@ -107,6 +107,22 @@ fn an_unplugged_monitor_is_not_enabled_and_takes_no_place() {
     assert_eq!(info[..2], [None, Some([0, 0, 1024, 768])]);
 }
 
+#[test]
+fn monitors_stand_side_by_side_in_the_order_of_their_places() {
+    let mut guest = Guest::new();
+    let left = Monitor {
+        width: 800,
+        place: -5,
+        ..monitor()
+    };
+    guest.device.set_monitor(1, left);
+    let info = display_info(&mut guest);
+    assert_eq!(
+        info[..2],
+        [Some([800, 0, 1024, 768]), Some([0, 0, 800, 768])]
+    );
+}
+
 /// A screen that decides about its monitors, as QEMU's console does.
 struct Console;
 

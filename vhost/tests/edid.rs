@@ -64,6 +64,7 @@ fn monitor(
         refresh_mhz,
         width_mm,
         height_mm,
+        place: 0,
     }
 }
 

@@ -3,6 +3,9 @@
 use winit::keyboard::{KeyCode, NativeKeyCode, PhysicalKey};
 
 pub(super) const KEY_LEFTCTRL: u16 = 29;
+pub(super) const KEY_O: u16 = 24;
+pub(super) const KEY_S: u16 = 31;
+pub(super) const KEY_F: u16 = 33;
 pub(super) const KEY_G: u16 = 34;
 pub(super) const KEY_LEFTSHIFT: u16 = 42;
 pub(super) const KEY_RIGHTSHIFT: u16 = 54;

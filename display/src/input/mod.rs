@@ -56,6 +56,17 @@ pub trait InputSink: Send + Sync {
     fn report(&self, device: InputKind, events: &[InputEvent]);
 }
 
+/// A guest without devices.
+pub(crate) struct Nobody;
+
+impl InputSink for Nobody {
+    fn has(&self, _: InputKind) -> bool {
+        false
+    }
+
+    fn report(&self, _: InputKind, _: &[InputEvent]) {}
+}
+
 /// What a keyboard of the guest lights up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct KeyboardLeds {

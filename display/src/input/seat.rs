@@ -6,7 +6,9 @@ use winit::event::{ElementState, MouseButton, MouseScrollDelta, TouchPhase};
 use winit::keyboard::PhysicalKey;
 
 use super::codes::*;
-use super::keys::{self, KEY_G, KEY_LEFTALT, KEY_LEFTCTRL, KEY_LEFTSHIFT, KEY_RIGHTALT};
+use super::keys::{
+    self, KEY_F, KEY_G, KEY_LEFTALT, KEY_LEFTCTRL, KEY_LEFTSHIFT, KEY_O, KEY_RIGHTALT, KEY_S,
+};
 use super::keys::{KEY_RIGHTCTRL, KEY_RIGHTSHIFT};
 use super::touch::Fingers;
 use super::{InputKind, InputSink};
@@ -25,6 +27,12 @@ pub(crate) enum Asked {
     Grab,
     /// Give it back.
     Release,
+    /// Fill the monitor, or no longer.
+    FullScreen,
+    /// Show how frames do, or no longer.
+    Overlay,
+    /// Save what the window shows.
+    Screenshot,
 }
 
 /// See the module.
@@ -104,13 +112,9 @@ impl Seat {
                 if repeat || (synthetic && !holds.contains(&code)) || self.keys.contains(&code) {
                     return Asked::Nothing;
                 }
-                if code == KEY_G && self.is_grab_chord() {
-                    if self.grabbed {
-                        return Asked::Release;
-                    }
-                    if self.sink.has(InputKind::Mouse) {
-                        return Asked::Grab;
-                    }
+                let asked = self.chord(code);
+                if asked != Asked::Nothing {
+                    return asked;
                 }
                 self.keys.push(code);
                 self.sink
@@ -128,9 +132,20 @@ impl Seat {
         Asked::Nothing
     }
 
-    fn is_grab_chord(&self) -> bool {
+    /// What a key asks of the window while control and alt are held.
+    fn chord(&self, code: u16) -> Asked {
         let held = |codes: [u16; 2]| self.keys.iter().any(|key| codes.contains(key));
-        held([KEY_LEFTCTRL, KEY_RIGHTCTRL]) && held([KEY_LEFTALT, KEY_RIGHTALT])
+        if !held([KEY_LEFTCTRL, KEY_RIGHTCTRL]) || !held([KEY_LEFTALT, KEY_RIGHTALT]) {
+            return Asked::Nothing;
+        }
+        match code {
+            KEY_F => Asked::FullScreen,
+            KEY_O => Asked::Overlay,
+            KEY_S => Asked::Screenshot,
+            KEY_G if self.grabbed => Asked::Release,
+            KEY_G if self.sink.has(InputKind::Mouse) => Asked::Grab,
+            _ => Asked::Nothing,
+        }
     }
 
     /// The pointer is at a place of the picture, told in steps of the guest's axes.

@@ -3,7 +3,8 @@
 use std::ptr::{self, NonNull};
 
 use raw_window_handle::{DisplayHandle, XlibDisplayHandle};
-use x11_dl::xlib::{Display, Xlib};
+use x11_dl::xlib::{Display, IsViewable, XWindowAttributes, Xlib};
+use x11_dl::xrandr::{RR_Rotate_90, RR_Rotate_270, XRRScreenResources, Xrandr};
 
 /// Another connection to the server that `DISPLAY` names; winit uses that one, too.
 pub(super) struct X11 {
@@ -37,6 +38,68 @@ impl X11 {
         let raw = XlibDisplayHandle::new(Some(self.display.cast()), self.screen);
         // SAFETY: the connection stays open while we are borrowed.
         unsafe { DisplayHandle::borrow_raw(raw.into()) }
+    }
+
+    /// Whether this window is mapped, and all that it is in.
+    pub(super) fn is_mapped(&self, window: std::ffi::c_ulong) -> bool {
+        let mut attributes = std::mem::MaybeUninit::<XWindowAttributes>::uninit();
+        // SAFETY: the connection is open; the server says whether there is such a window, and then all is filled in.
+        unsafe {
+            let display = self.display.as_ptr();
+            (self.xlib.XGetWindowAttributes)(display, window, attributes.as_mut_ptr()) == 0
+                || attributes.assume_init().map_state == IsViewable
+        }
+    }
+
+    /// Pixels an inch of the monitor on this CRTC, across and down.
+    pub(super) fn dpi(&self, crtc: u32) -> Option<(f64, f64)> {
+        let xrandr = Xrandr::open().ok()?;
+        let display = self.display.as_ptr();
+        // SAFETY: the connection is open; the root window is the screen's.
+        let resources = unsafe {
+            let root = (self.xlib.XDefaultRootWindow)(display);
+            (xrandr.XRRGetScreenResourcesCurrent)(display, root)
+        };
+        let resources = NonNull::new(resources)?;
+        let dpi = self.dpi_among(&xrandr, resources, crtc);
+        // SAFETY: it came from the library, and nothing of it is used any more.
+        unsafe { (xrandr.XRRFreeScreenResources)(resources.as_ptr()) };
+        dpi
+    }
+
+    fn dpi_among(
+        &self,
+        xrandr: &Xrandr,
+        resources: NonNull<XRRScreenResources>,
+        crtc: u32,
+    ) -> Option<(f64, f64)> {
+        let (display, resources) = (self.display.as_ptr(), resources.as_ptr());
+        // SAFETY: connection and resources live; an unknown CRTC gives null.
+        let info = unsafe { (xrandr.XRRGetCrtcInfo)(display, resources, crtc.into()) };
+        let info = NonNull::new(info)?;
+        // SAFETY: the library filled it; `outputs` has `noutput` entries.
+        let (pixels, turned, output) = unsafe {
+            let info = info.as_ref();
+            let turned = info.rotation & (RR_Rotate_90 | RR_Rotate_270) as u16 != 0;
+            let output = (info.noutput > 0).then(|| *info.outputs);
+            ((info.width, info.height), turned, output)
+        };
+        // SAFETY: it came from the library, and nothing of it is used any more.
+        unsafe { (xrandr.XRRFreeCrtcInfo)(info.as_ptr()) };
+        // SAFETY: as for the CRTC.
+        let output = unsafe { (xrandr.XRRGetOutputInfo)(display, resources, output?) };
+        let output = NonNull::new(output)?;
+        // SAFETY: the library filled it.
+        let (across, down) = unsafe { (output.as_ref().mm_width, output.as_ref().mm_height) };
+        // SAFETY: it came from the library, and nothing of it is used any more.
+        unsafe { (xrandr.XRRFreeOutputInfo)(output.as_ptr()) };
+        let (across, down) = if turned {
+            (down, across)
+        } else {
+            (across, down)
+        };
+        let dpi = |pixels: u32, mm: std::ffi::c_ulong| f64::from(pixels) * 25.4 / mm as f64;
+        Some((dpi(pixels.0, across), dpi(pixels.1, down)))
     }
 
     pub(super) fn flush(&self) {

@@ -7,8 +7,8 @@ use softbuffer::{Context, SoftBufferError, Surface};
 use winit::window::Window;
 
 use super::{End, Frame, Presenter};
-use crate::canvas::Canvas;
-use crate::layout::Scaling;
+use crate::canvas::{self, Canvas};
+use crate::layout::{self, Scaling};
 use crate::platform::Connection;
 use crate::scanout::Job;
 use crate::screenshot::Shot;
@@ -41,7 +41,25 @@ impl CpuPresenter {
     }
 }
 
+/// Draws what Hesper says over a frame.
+fn say(frame: &mut [u32], job: &Job) {
+    for (label, in_the_middle) in [(&job.centre, true), (&job.corner, false)] {
+        if let Some(label) = label {
+            let at = layout::label_at(label, job.size, in_the_middle);
+            canvas::stamp(frame, job.size, label, at);
+        }
+    }
+}
+
 impl Presenter for CpuPresenter {
+    fn name(&self) -> String {
+        "drawn by the CPU".to_owned()
+    }
+
+    fn is_mapped(&self) -> bool {
+        self.connection.is_mapped()
+    }
+
     fn frame(&mut self, job: &mut Job, presenting: &dyn Fn()) -> Result<Frame, End> {
         match &job.picture {
             Some(picture) => self.canvas.update(picture, &job.damage),
@@ -54,6 +72,7 @@ impl Presenter for CpuPresenter {
             self.shot.resize(width as usize * height as usize, 0);
             self.canvas
                 .compose(&mut self.shot, job.size, self.scaling, cursor);
+            say(&mut self.shot, job);
             for reply in job.shots.drain(..) {
                 // Failing means that nobody waits for it any more.
                 let _ = reply.try_send(Ok(Shot::of_frame(&self.shot, job.size)));
@@ -67,6 +86,7 @@ impl Presenter for CpuPresenter {
             let mut buffer = self.surface.buffer_mut().map_err(failed)?;
             self.canvas
                 .compose(&mut buffer, job.size, self.scaling, cursor);
+            say(&mut buffer, job);
             presenting();
             buffer.present().map_err(failed)?;
             // softbuffer leaves this to whoever owns the connection.

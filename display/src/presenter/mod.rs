@@ -21,11 +21,18 @@ use winit::window::Window;
 use self::recovery::Recovery;
 use crate::display::{DisplayOptions, Renderer, Shared};
 use crate::event_loop::Command;
+use crate::frames::Meter;
 use crate::scanout::{Gate, Job, Next, Scanout};
 use crate::{DisplayError, platform};
 
 /// Draws jobs into one window.
 trait Presenter: Send {
+    /// What draws, for a person.
+    fn name(&self) -> String;
+
+    /// Whether the window is there to be seen, and not minimised.
+    fn is_mapped(&self) -> bool;
+
     /// Draws a frame to the window (when the job says so) and to the job's screenshots. Calls
     /// `presenting` right before the frame is handed to the window system. The guest's memory is
     /// no longer read when it returns.
@@ -74,12 +81,16 @@ impl fmt::Display for End {
 }
 
 /// A running presenter.
-pub(crate) struct Thread(JoinHandle<(End, Box<dyn Presenter>)>);
+pub(crate) struct Thread {
+    /// Tells it from those before and after it: a window's threads end late.
+    pub(crate) number: u64,
+    handle: JoinHandle<(End, Box<dyn Presenter>)>,
+}
 
 impl Thread {
     /// Waits for its end. What it drew with is freed here, on the main thread.
     pub(crate) fn join(self) -> End {
-        match self.0.join() {
+        match self.handle.join() {
             Ok((end, _presenter)) => end,
             Err(_) => End::Failed("its thread panicked".to_owned()),
         }
@@ -92,6 +103,7 @@ pub(crate) struct Presenters {
     vulkan: vulkan::Vulkan,
     options: DisplayOptions,
     proxy: EventLoopProxy<Command>,
+    started: u64,
 }
 
 impl Presenters {
@@ -101,6 +113,7 @@ impl Presenters {
             vulkan: vulkan::Vulkan::default(),
             options: options.clone(),
             proxy,
+            started: 0,
         }
     }
 
@@ -121,9 +134,15 @@ impl Presenters {
         };
         let presenter = self.make(scanout, window).map_err(no_presenter)?;
         let (shared, window, proxy) = (shared.clone(), window.clone(), self.proxy.clone());
+        self.started += 1;
+        let number = self.started;
         let work = move || {
             // Told even when drawing panics.
-            let _ended = Ended { scanout, proxy };
+            let _ended = Ended {
+                scanout,
+                number,
+                proxy,
+            };
             let mut presenter = presenter;
             let end = shared
                 .scanouts
@@ -136,7 +155,7 @@ impl Presenters {
         std::thread::Builder::new()
             .name(format!("window {scanout}"))
             .spawn(work)
-            .map(Thread)
+            .map(|handle| Thread { number, handle })
             .map_err(|error| no_presenter(format!("no thread: {error}")))
     }
 
@@ -180,34 +199,69 @@ impl Presenters {
 /// Tells the main thread that a presenter has ended.
 struct Ended {
     scanout: usize,
+    number: u64,
     proxy: EventLoopProxy<Command>,
 }
 
 impl Drop for Ended {
     fn drop(&mut self) {
         // Failing means that the event loop has ended too, and knows.
-        let _ = self.proxy.send_event(Command::PresenterEnded(self.scanout));
+        let _ = self.proxy.send_event(Command::PresenterEnded {
+            scanout: self.scanout,
+            number: self.number,
+        });
     }
 }
 
 /// The presenter thread's life.
 fn draw(scanout: &Scanout, window: &Window, gate: Gate, presenter: &mut dyn Presenter) -> End {
+    scanout.set_drawn_by(&presenter.name());
     let _attached = scanout.attach(gate);
     let mut job = scanout.job();
+    let mut meter = Meter::new(Instant::now());
     loop {
         match scanout.next(&mut job) {
             Next::Stop => return End::Stopped,
             Next::AskForFrame => window.request_redraw(),
-            Next::Draw => match presenter.frame(&mut job, &|| window.pre_present_notify()) {
-                Ok(frame) => scanout.finish(&mut job, frame),
-                Err(end) => {
-                    for shot in job.shots.drain(..) {
-                        // Failing means that nobody waits for the screenshot any more.
-                        let _ = shot.try_send(Err(end.to_string()));
+            Next::Draw => {
+                if job.present && !presenter.is_mapped() {
+                    job.present = false;
+                    scanout.set_mapped(false);
+                    // It may have come back before the scanout heard that it was gone.
+                    if presenter.is_mapped() {
+                        scanout.set_mapped(true);
                     }
-                    return end;
+                    if job.shots.is_empty() {
+                        scanout.finish(&mut job, Frame::NONE);
+                        continue;
+                    }
                 }
-            },
+                let started = Instant::now();
+                let recorder = scanout.recorder().filter(|_| job.present);
+                job.shots
+                    .extend(recorder.and_then(|recorder| recorder.reply()));
+                match presenter.frame(&mut job, &|| window.pre_present_notify()) {
+                    Ok(frame) => {
+                        let latency = scanout.finish(&mut job, frame);
+                        if frame.presented {
+                            meter.note(started.elapsed(), latency);
+                        }
+                    }
+                    Err(end) => {
+                        for shot in job.shots.drain(..) {
+                            // Failing means that nobody waits for the screenshot any more.
+                            let _ = shot.try_send(Err(end.to_string()));
+                        }
+                        return end;
+                    }
+                }
+                let now = Instant::now();
+                if !scanout.has_overlay() {
+                    meter = Meter::new(now);
+                } else if let Some(figures) = meter.figures(now) {
+                    scanout.set_figures(&figures);
+                }
+            }
         }
     }
 }

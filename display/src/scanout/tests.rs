@@ -135,6 +135,29 @@ fn a_presenter_that_ends_answers_what_it_owes() {
 }
 
 #[test]
+fn an_unplugged_monitor_ends_its_presenter_and_a_plugged_one_may_have_another() {
+    let (bench, mut job) = Bench::showing(Gate::Free);
+    let (reply, answer) = mpsc::sync_channel(1);
+    bench.scanout.request_shot(reply);
+    assert!(bench.scanout.set_plugged(false));
+    assert!(!bench.scanout.set_plugged(false), "no news");
+    assert_eq!(bench.scanout.next(&mut job), Next::Stop);
+    drop(Attached(&bench.scanout));
+    let ended = Err(mpsc::RecvTimeoutError::Disconnected);
+    assert_eq!(answer.recv_timeout(Duration::ZERO).map(|_| ()), ended);
+    bench.flush(rect(0, 0), 1);
+    assert_eq!(bench.answered(), [1], "nobody will see it");
+    assert!(bench.scanout.set_plugged(true));
+    let _attached = bench.scanout.attach(Gate::Free);
+    assert_eq!(bench.scanout.next(&mut job), Next::Draw);
+    assert_eq!(
+        job.damage.rects(),
+        [Rect::whole(SIZE.0, SIZE.1)],
+        "the picture of now"
+    );
+}
+
+#[test]
 fn hiding_a_window_lets_the_guest_go_on_and_showing_it_draws_what_was_missed() {
     let (bench, mut job) = Bench::showing(Gate::Free);
     bench.flush(rect(0, 0), 1);
@@ -314,7 +337,7 @@ fn whatever_happens_every_token_is_answered_exactly_once() {
                         0 => break,
                         1 => bench.scanout.finish(&mut job, Frame::NONE),
                         _ => bench.scanout.finish(&mut job, DRAWN),
-                    }
+                    };
                 }
             }
         });

@@ -45,6 +45,8 @@ pub(crate) fn main(scenarios: &[Scenario]) -> ExitCode {
         eprintln!("    tests/env/run xvfb-run -a cargo test -p hesper-display --test window");
         return ExitCode::FAILURE;
     }
+    // An X server starts over when its last client has gone, and takes none while it does.
+    let _client = (!wayland).then(crate::x11::Server::connect);
     let filter = std::env::args()
         .skip(1)
         .find(|argument| !argument.starts_with('-'));

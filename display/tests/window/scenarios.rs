@@ -3,6 +3,7 @@
 mod conditions;
 mod handling;
 mod pictures;
+mod said;
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,10 +11,14 @@ use std::time::{Duration, Instant};
 use hesper_display::{DisplayOptions, Renderer};
 
 use self::conditions::{frames_allocate_nothing, idle, no_driver, no_server, panicking};
-use self::handling::{close, covered, fifty_sizes, resize};
-use self::pictures::{
-    bars, damage_only, every_format, flips, imports, screen, shrink, two_windows,
+use self::handling::{
+    close, covered, fifty_sizes, fixed, full_screen, plugged_back, resize, scale, scale_factor,
+    unplugged,
 };
+use self::pictures::{
+    bars, damage_only, every_format, flips, imports, screen, shrink, two_windows, whole_numbers,
+};
+use self::said::{key_screenshot, messages, minimised, no_torn_frame, overlay};
 use crate::bench::{Bench, Color, Scenario, Shot};
 
 /// All scenarios. Those that are run twice differ in who draws.
@@ -34,8 +39,37 @@ pub(crate) const ALL: &[Scenario] = &[
     }),
     any("cpu_scales_between_black_bars", || bars(Renderer::Cpu)),
     any("shrink_leaves_small_pictures_alone", shrink),
+    any("vulkan_scales_by_whole_numbers", || {
+        whole_numbers(Renderer::Vulkan)
+    }),
+    any("cpu_scales_by_whole_numbers", || {
+        whole_numbers(Renderer::Cpu)
+    }),
     any("flips_between_buffers_show_the_last", flips),
     any("two_scanouts_have_two_windows", two_windows),
+    any("vulkan_says_messages_and_notices", || {
+        messages(Renderer::Vulkan)
+    }),
+    any("cpu_says_messages_and_notices", || messages(Renderer::Cpu)),
+    any("vulkan_records_no_torn_frame", || {
+        no_torn_frame(Renderer::Vulkan, true)
+    }),
+    any("without_vsync_no_frame_is_torn_either", || {
+        no_torn_frame(Renderer::Vulkan, false)
+    }),
+    any("cpu_records_no_torn_frame", || {
+        no_torn_frame(Renderer::Cpu, true)
+    }),
+    x11("a_key_shows_how_frames_do", || overlay(Renderer::Vulkan)),
+    x11("a_key_shows_how_frames_do_on_the_cpu", || {
+        overlay(Renderer::Cpu)
+    }),
+    x11("a_key_saves_a_screenshot", key_screenshot),
+    x11(
+        "a_minimised_window_answers_at_once_and_catches_up",
+        minimised,
+    ),
+    any("an_unplugged_monitor_is_plugged_back", plugged_back),
     any("a_presenter_that_panics_is_replaced", panicking),
     any("an_idle_window_costs_no_cpu", idle),
     any(
@@ -53,8 +87,22 @@ pub(crate) const ALL: &[Scenario] = &[
     // On Wayland the client library allocates when asked for the next frame.
     x11("vulkan_frames_allocate_nothing", frames_allocate_nothing),
     x11("a_resized_window_tells_the_guest_once", resize),
-    x11("fifty_random_sizes_end_with_the_last", fifty_sizes),
+    x11(
+        "fifty_random_sizes_end_with_the_last_and_leak_nothing",
+        || fifty_sizes(Renderer::Vulkan),
+    ),
+    x11("the_cpu_follows_fifty_random_sizes_too", || {
+        fifty_sizes(Renderer::Cpu)
+    }),
+    x11("a_scaled_window_leaves_the_guest_alone", scale),
+    x11("a_fixed_window_follows_the_guest", fixed),
+    x11("a_key_makes_the_window_full_screen_and_back", full_screen),
+    x11("a_new_scale_factor_resizes_window_and_guest", scale_factor),
     x11("the_close_button_ends_the_display", close),
+    x11(
+        "closing_a_second_window_unplugs_it_and_it_comes_back",
+        unplugged,
+    ),
     x11("a_covered_window_answers_at_once_and_catches_up", covered),
 ];
 

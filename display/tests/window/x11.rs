@@ -3,13 +3,25 @@
 use std::time::{Duration, Instant};
 
 use x11rb::connection::Connection;
+use x11rb::properties::WmSizeHints;
+use x11rb::protocol::Event;
 use x11rb::protocol::xproto::{
-    AtomEnum, ClientMessageEvent, ConfigureWindowAux, ConnectionExt, CreateWindowAux, EventMask,
-    ImageFormat, Window, WindowClass,
+    self, AtomEnum, ChangeWindowAttributesAux, ClientMessageEvent, ConfigureNotifyEvent,
+    ConfigureWindowAux, ConnectionExt, CreateWindowAux, EventMask, ImageFormat, InputFocus,
+    PropMode, Property, PropertyNotifyEvent, Window, WindowClass,
 };
 use x11rb::rust_connection::RustConnection;
+use x11rb::wrapper::ConnectionExt as _;
 
 use crate::bench::Shot;
+
+/// Presses keys, as a person does.
+pub(crate) fn press(keys: &str) {
+    let pressed = std::process::Command::new("xdotool")
+        .args(["key", keys])
+        .status();
+    assert!(pressed.expect("xdotool is installed").success());
+}
 
 /// A connection of our own.
 pub(crate) struct Server {
@@ -66,6 +78,17 @@ impl Server {
         panic!("no window is called {title:?}");
     }
 
+    /// Waits until there is no such window any more.
+    pub(crate) fn await_gone(&self, window: Window) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while let Ok(cookie) = self.connection.get_geometry(window)
+            && cookie.reply().is_ok()
+        {
+            assert!(Instant::now() < deadline, "the window is still there");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     /// Class and instance, as desktops see them.
     pub(crate) fn class(&self, window: Window) -> String {
         String::from_utf8_lossy(&self.property(window, "WM_CLASS")).into_owned()
@@ -108,6 +131,121 @@ impl Server {
         let size = ConfigureWindowAux::new().width(width).height(height);
         self.connection.configure_window(window, &size).unwrap();
         self.sync();
+    }
+
+    /// Moves the window and says where it is, as window managers do.
+    pub(crate) fn place(&self, window: Window, x: i32, y: i32) {
+        let place = ConfigureWindowAux::new().x(x).y(y);
+        self.connection.configure_window(window, &place).unwrap();
+        let now = self.connection.get_geometry(window).unwrap();
+        let now = now.reply().unwrap();
+        let event = ConfigureNotifyEvent {
+            response_type: xproto::CONFIGURE_NOTIFY_EVENT,
+            sequence: 0,
+            event: window,
+            window,
+            above_sibling: x11rb::NONE,
+            x: now.x,
+            y: now.y,
+            width: now.width,
+            height: now.height,
+            border_width: 0,
+            override_redirect: false,
+        };
+        let mask = EventMask::STRUCTURE_NOTIFY;
+        self.connection
+            .send_event(false, window, mask, event)
+            .unwrap();
+        self.sync();
+    }
+
+    /// The smallest and the largest size that a window manager lets a person drag the window to.
+    pub(crate) fn size_limits(&self, window: Window) -> Option<((u32, u32), (u32, u32))> {
+        let hints = WmSizeHints::get_normal_hints(&self.connection, window).unwrap();
+        let hints = hints.reply().unwrap()?;
+        let size = |(width, height): (i32, i32)| (width as u32, height as u32);
+        Some((size(hints.min_size?), size(hints.max_size?)))
+    }
+
+    /// Gives the window the keyboard.
+    pub(crate) fn focus(&self, window: Window) {
+        // What a window manager hears, the test hears from now on.
+        let events = ChangeWindowAttributesAux::new().event_mask(EventMask::SUBSTRUCTURE_NOTIFY);
+        self.connection
+            .change_window_attributes(self.root, &events)
+            .unwrap();
+        let time = x11rb::CURRENT_TIME;
+        self.connection
+            .set_input_focus(InputFocus::PARENT, window, time)
+            .unwrap();
+        self.sync();
+    }
+
+    /// Waits until the window asks the window manager for full screen, or for its end, and says which.
+    pub(crate) fn asked_for_full_screen(&self, window: Window) -> bool {
+        let (state, full) = (
+            self.atom("_NET_WM_STATE"),
+            self.atom("_NET_WM_STATE_FULLSCREEN"),
+        );
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while Instant::now() < deadline {
+            match self.connection.poll_for_event().unwrap() {
+                Some(Event::ClientMessage(message))
+                    if message.window == window && message.type_ == state =>
+                {
+                    let [action, what, ..] = message.data.as_data32();
+                    if what == full {
+                        return action == 1;
+                    }
+                }
+                Some(_) => {}
+                None => std::thread::sleep(Duration::from_millis(10)),
+            }
+        }
+        panic!("nothing was asked of the window manager");
+    }
+
+    /// Chooses how large everything is, and tells the window.
+    pub(crate) fn set_dpi(&self, window: Window, dpi: u32) {
+        let text = format!("Xft.dpi:\t{dpi}\n");
+        let (mode, name, kind) = (
+            PropMode::REPLACE,
+            AtomEnum::RESOURCE_MANAGER,
+            AtomEnum::STRING,
+        );
+        self.connection
+            .change_property8(mode, self.root, name, kind, text.as_bytes())
+            .unwrap();
+        // winit hears of it from a settings daemon, which this server has not.
+        let event = PropertyNotifyEvent {
+            response_type: xproto::PROPERTY_NOTIFY_EVENT,
+            sequence: 0,
+            window,
+            atom: name.into(),
+            time: x11rb::CURRENT_TIME,
+            state: Property::NEW_VALUE,
+        };
+        self.connection
+            .send_event(false, window, EventMask::PROPERTY_CHANGE, event)
+            .unwrap();
+        self.sync();
+    }
+
+    /// Minimises the window, as window managers do.
+    pub(crate) fn unmap(&self, window: Window) {
+        self.connection.unmap_window(window).unwrap();
+        self.sync();
+    }
+
+    /// Takes that back.
+    pub(crate) fn map(&self, window: Window) {
+        self.connection.map_window(window).unwrap();
+        self.sync();
+    }
+
+    /// Whether a window manager finds a picture to show for the window.
+    pub(crate) fn has_icon(&self, window: Window) -> bool {
+        self.property(window, "_NET_WM_ICON").len() > 64
     }
 
     /// Puts a window over everything.

@@ -23,10 +23,14 @@ pub(super) fn info(call: &Call<'_>) -> Result<Progress, Refusal> {
     let scanouts = call.engine.scanouts() as usize;
     // Side by side, from left to right.
     let mut x = 0_u32;
-    for (mode, monitor) in modes.iter_mut().zip(&monitors).take(scanouts) {
-        if !monitor.connected {
-            continue;
-        }
+    let mut connected: Vec<_> = modes
+        .iter_mut()
+        .zip(&monitors)
+        .take(scanouts)
+        .filter(|(_, monitor)| monitor.connected)
+        .collect();
+    connected.sort_by_key(|(_, monitor)| monitor.place);
+    for (mode, monitor) in connected {
         mode.rect = Rect {
             x,
             y: 0,

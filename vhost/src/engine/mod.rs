@@ -416,6 +416,7 @@ impl Engine {
             self.screen.set_scanout(id, None);
             self.screen.set_cursor(id, None, 0, 0);
         }
+        self.screen.reset();
         // Contexts end here, outside of every lock: ending one may report its fences, which no one waits for now.
         drop((parking, timelines, contexts, resources, scanouts));
     }

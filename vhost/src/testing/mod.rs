@@ -177,6 +177,7 @@ pub fn monitor() -> Monitor {
         refresh_mhz: 60_000,
         width_mm: 0,
         height_mm: 0,
+        place: 0,
     }
 }
 

@@ -38,6 +38,7 @@ pub(crate) const MONITOR: Monitor = Monitor {
     refresh_mhz: 60_000,
     width_mm: 0,
     height_mm: 0,
+    place: 0,
 };
 
 fn session(parts: &Parts) -> Session {

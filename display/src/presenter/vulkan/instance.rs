@@ -84,7 +84,7 @@ impl Drop for Instance {
 pub(super) struct Surface {
     pub(super) raw: vk::SurfaceKHR,
     // Declared before the instance: drivers have a say when a connection is closed.
-    _connection: Connection,
+    connection: Connection,
     pub(super) instance: Arc<Instance>,
     _window: Arc<Window>,
 }
@@ -97,7 +97,7 @@ impl Surface {
         let display = connection.display_handle().map_err(handle_error)?.as_raw();
         let handle = window.window_handle().map_err(handle_error)?.as_raw();
         // SAFETY: the instance enabled the extensions for this display; both handles stay valid
-        // while `_connection` and `_window` live, which is longer than the surface.
+        // while `connection` and `_window` live, which is longer than the surface.
         let raw = unsafe {
             ash_window::create_surface(&instance.entry, &instance.raw, display, handle, None)
         }
@@ -105,10 +105,17 @@ impl Surface {
         let (instance, _window) = (instance.clone(), window.clone());
         Ok(Surface {
             raw,
-            _connection: connection,
+            connection,
             instance,
             _window,
         })
+    }
+}
+
+impl Surface {
+    /// See [`Connection::is_mapped`].
+    pub(super) fn is_mapped(&self) -> bool {
+        self.connection.is_mapped()
     }
 }
 

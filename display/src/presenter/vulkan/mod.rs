@@ -33,7 +33,7 @@ use self::texture::Texture;
 use super::{End, Frame, Presenter};
 use crate::cursor::Cursor;
 use crate::display::DisplayOptions;
-use crate::layout::{Placement, Scaling};
+use crate::layout::{self, Placement, Scaling};
 use crate::picture::{BYTES, Channels, Picture, PixelFormat};
 use crate::scanout::Job;
 
@@ -63,7 +63,7 @@ impl Vulkan {
             None => Gpu::new(&instance, &surface, options.gpu, serial)?,
         };
         self.gpu = Some(gpu.clone());
-        let swapchain = Swapchain::new(&gpu, surface)?;
+        let swapchain = Swapchain::new(&gpu, surface, options.vsync)?;
         VulkanPresenter::new(&gpu, swapchain, options.scaling).map_err(|end| end.to_string())
     }
 }
@@ -74,9 +74,10 @@ pub(super) struct VulkanPresenter {
     swapchain: Swapchain,
     commands: Commands,
     picture: Texture,
-    cursor: Texture,
-    /// The cursor that the texture shows.
-    cursor_shown: Option<Arc<Cursor>>,
+    cursor: Sprite,
+    /// What Hesper says in the middle of the window, and in its corner.
+    centre: Sprite,
+    corner: Sprite,
     sources: Sources,
     staging: Option<Buffer>,
     /// Copies of this frame. Kept for its capacity.
@@ -92,8 +93,9 @@ impl VulkanPresenter {
         Ok(VulkanPresenter {
             commands: Commands::new(gpu)?,
             picture: Texture::new(gpu, &pipeline)?,
-            cursor: Texture::new(gpu, &pipeline)?,
-            cursor_shown: None,
+            cursor: Sprite::new(gpu, &pipeline)?,
+            centre: Sprite::new(gpu, &pipeline)?,
+            corner: Sprite::new(gpu, &pipeline)?,
             sources: Sources::new(gpu),
             staging: None,
             regions: Vec::with_capacity(16),
@@ -106,18 +108,6 @@ impl VulkanPresenter {
 
     pub(super) fn gpu_name(&self) -> &str {
         &self.gpu.name
-    }
-
-    /// A staging buffer of at least `size` bytes.
-    fn staging(&mut self, size: u64) -> Result<&mut Buffer, End> {
-        let buffer = match self.staging.take() {
-            Some(buffer) if buffer.size() >= size => buffer,
-            _ => {
-                let size = size.next_power_of_two();
-                Buffer::mapped(&self.gpu, size, vk::BufferUsageFlags::TRANSFER_SRC)?
-            }
-        };
-        Ok(self.staging.insert(buffer))
     }
 
     /// Records bringing the picture's texture up to date.
@@ -145,9 +135,8 @@ impl VulkanPresenter {
         if needed == 0 {
             return Ok(());
         }
-        // The regions borrow nothing, but the staging buffer borrows all of us.
-        let mut regions = std::mem::take(&mut self.regions);
-        let staging = self.staging(needed)?;
+        let regions = &mut self.regions;
+        let staging = staging(&self.gpu, &mut self.staging, needed)?;
         let mut start = 0;
         for rect in damage.rects() {
             regions.push(texture::region(*rect, start, rect.width));
@@ -164,34 +153,24 @@ impl VulkanPresenter {
             start += bytes(rect);
         }
         let buffer = staging.raw;
-        self.picture.copy(self.commands.raw, buffer, &regions);
-        self.regions = regions;
+        self.picture.copy(self.commands.raw, buffer, regions);
         Ok(())
     }
 
-    /// Brings the cursor's texture up to date, in a submission of its own: cursors change rarely,
-    /// and the staging buffer may be in use by the picture.
-    fn copy_cursor(&mut self, cursor: &Arc<Cursor>) -> Result<(), End> {
-        if self
-            .cursor_shown
-            .as_ref()
-            .is_some_and(|shown| Arc::ptr_eq(shown, cursor))
-        {
-            return Ok(());
+    /// Brings the textures of cursor and labels up to date.
+    fn copy_sprites(&mut self, job: &Job) -> Result<(), End> {
+        for (sprite, image) in [
+            (&mut self.cursor, &job.cursor),
+            (&mut self.centre, &job.centre),
+            (&mut self.corner, &job.corner),
+        ] {
+            if let Some(image) = image
+                && !sprite.shows(image)
+            {
+                let staging = staging(&self.gpu, &mut self.staging, image.rgba.len() as u64)?;
+                sprite.show(image, staging, &self.commands, &self.pipeline)?;
+            }
         }
-        let (width, height) = (cursor.width, cursor.height);
-        self.cursor.resize((width, height), &self.pipeline)?;
-        let staging = self.staging(cursor.rgba.len() as u64)?;
-        if let Some(bytes) = staging.bytes().get_mut(..cursor.rgba.len()) {
-            bytes.copy_from_slice(&cursor.rgba);
-        }
-        let buffer = staging.raw;
-        let whole = texture::region(crate::Rect::whole(width, height), 0, width);
-        self.commands.begin()?;
-        self.cursor.copy(self.commands.raw, buffer, &[whole]);
-        self.commands.submit(None)?;
-        self.commands.wait()?;
-        self.cursor_shown = Some(cursor.clone());
         Ok(())
     }
 
@@ -268,7 +247,22 @@ impl VulkanPresenter {
                 .draw(commands, Mode::Opaque, image, channels, area);
             if let Some((cursor, at)) = job.cursor() {
                 let channels = PixelFormat::R8G8B8A8.channels();
-                let (image, area) = (sampled(&self.cursor), placement.cursor_area(cursor, at));
+                let image = sampled(&self.cursor.texture);
+                let area = placement.cursor_area(cursor, at);
+                self.pipeline
+                    .draw(commands, Mode::Blended, image, channels, (area, extent));
+            }
+        }
+        // SAFETY: as above.
+        unsafe { device.cmd_set_scissor(commands, 0, &[all]) };
+        for (sprite, label, in_the_middle) in [
+            (&self.centre, &job.centre, true),
+            (&self.corner, &job.corner, false),
+        ] {
+            if let Some(label) = label {
+                let area = layout::label_area(label, window, in_the_middle);
+                let channels = PixelFormat::R8G8B8A8.channels();
+                let image = sprite.texture.samplings.nearest;
                 self.pipeline
                     .draw(commands, Mode::Blended, image, channels, (area, extent));
             }
@@ -278,7 +272,75 @@ impl VulkanPresenter {
     }
 }
 
+/// A staging buffer of at least `size` bytes, the one that is there if it is large enough.
+fn staging<'a>(
+    gpu: &Arc<Gpu>,
+    place: &'a mut Option<Buffer>,
+    size: u64,
+) -> Result<&'a mut Buffer, End> {
+    let buffer = match place.take() {
+        Some(buffer) if buffer.size() >= size => buffer,
+        _ => {
+            let size = size.next_power_of_two();
+            Buffer::mapped(gpu, size, vk::BufferUsageFlags::TRANSFER_SRC)?
+        }
+    };
+    Ok(place.insert(buffer))
+}
+
+/// A small image over the picture that seldom changes.
+struct Sprite {
+    texture: Texture,
+    /// What the texture shows.
+    shown: Option<Arc<Cursor>>,
+}
+
+impl Sprite {
+    fn new(gpu: &Arc<Gpu>, pipeline: &Pipeline) -> Result<Sprite, End> {
+        Ok(Sprite {
+            texture: Texture::new(gpu, pipeline)?,
+            shown: None,
+        })
+    }
+
+    fn shows(&self, image: &Arc<Cursor>) -> bool {
+        let shown = self.shown.as_ref();
+        shown.is_some_and(|shown| Arc::ptr_eq(shown, image))
+    }
+
+    /// Changes what it shows, in a submission of its own: that is rare, and the staging buffer may be needed by the
+    /// picture.
+    fn show(
+        &mut self,
+        image: &Arc<Cursor>,
+        staging: &mut Buffer,
+        commands: &Commands,
+        pipeline: &Pipeline,
+    ) -> Result<(), End> {
+        let (width, height) = (image.width, image.height);
+        self.texture.resize((width, height), pipeline)?;
+        if let Some(bytes) = staging.bytes().get_mut(..image.rgba.len()) {
+            bytes.copy_from_slice(&image.rgba);
+        }
+        let whole = texture::region(crate::Rect::whole(width, height), 0, width);
+        commands.begin()?;
+        self.texture.copy(commands.raw, staging.raw, &[whole]);
+        commands.submit(None)?;
+        commands.wait()?;
+        self.shown = Some(image.clone());
+        Ok(())
+    }
+}
+
 impl Presenter for VulkanPresenter {
+    fn name(&self) -> String {
+        format!("drawn by Vulkan on {}", self.gpu.name)
+    }
+
+    fn is_mapped(&self) -> bool {
+        self.swapchain.is_mapped()
+    }
+
     fn frame(&mut self, job: &mut Job, presenting: &dyn Fn()) -> Result<Frame, End> {
         let target = match job.present {
             true => self.swapchain.acquire(job.size, &self.pipeline)?,
@@ -304,9 +366,7 @@ impl Presenter for VulkanPresenter {
             return Ok(Frame::NONE);
         }
         self.sources.sweep(job.picture.as_ref());
-        if let Some(cursor) = &job.cursor {
-            self.copy_cursor(cursor)?;
-        }
+        self.copy_sprites(job)?;
         self.commands.begin()?;
         if let Some(picture) = &job.picture {
             self.copy_picture(job, picture)?;

@@ -15,8 +15,8 @@ const FRAGMENT: &[u8] = include_bytes!("shaders/quad.frag.spv");
 /// Push constants of the shaders: an area and a channel order.
 const CONSTANTS: usize = 32;
 
-/// How many images can be drawn: the picture and the cursor.
-const IMAGES: u32 = 2;
+/// How many images can be drawn: the picture, the cursor, two labels.
+const IMAGES: u32 = 4;
 
 /// How a rectangle's pixels meet what is under them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

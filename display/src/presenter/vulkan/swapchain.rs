@@ -19,6 +19,7 @@ pub(super) struct Swapchain {
     gpu: Arc<Gpu>,
     surface: Surface,
     format: vk::SurfaceFormatKHR,
+    mode: vk::PresentModeKHR,
     raw: vk::SwapchainKHR,
     extent: vk::Extent2D,
     targets: Vec<Target>,
@@ -44,8 +45,22 @@ pub(super) struct Target {
 
 impl Swapchain {
     /// A swapchain for `surface`, without images yet.
-    pub(super) fn new(gpu: &Arc<Gpu>, surface: Surface) -> Result<Swapchain, String> {
+    pub(super) fn new(gpu: &Arc<Gpu>, surface: Surface, vsync: bool) -> Result<Swapchain, String> {
         let surfaces = &surface.instance.surfaces;
+        // No tearing, no more frames than the screen shows, and supported everywhere.
+        let mut mode = vk::PresentModeKHR::FIFO;
+        if !vsync {
+            // SAFETY: the device can present to this surface.
+            let modes = unsafe {
+                surfaces.get_physical_device_surface_present_modes(gpu.physical, surface.raw)
+            }
+            .map_err(|error| format!("no present modes: {error}"))?;
+            // The first shows whole frames all the same.
+            let wanted = [vk::PresentModeKHR::MAILBOX, vk::PresentModeKHR::IMMEDIATE];
+            let found = wanted.into_iter().find(|wanted| modes.contains(wanted));
+            mode = found.unwrap_or(mode);
+        }
+        log::debug!("frames are presented in mode {mode:?}");
         // SAFETY: the device can present to this surface.
         let formats =
             unsafe { surfaces.get_physical_device_surface_formats(gpu.physical, surface.raw) }
@@ -65,6 +80,7 @@ impl Swapchain {
             gpu: gpu.clone(),
             surface,
             format,
+            mode,
             raw: vk::SwapchainKHR::null(),
             extent: vk::Extent2D::default(),
             targets: Vec::new(),
@@ -72,6 +88,10 @@ impl Swapchain {
             stale: true,
             acquired,
         })
+    }
+
+    pub(super) fn is_mapped(&self) -> bool {
+        self.surface.is_mapped()
     }
 
     pub(super) fn format(&self) -> vk::Format {
@@ -193,8 +213,7 @@ impl Swapchain {
             .image_sharing_mode(vk::SharingMode::EXCLUSIVE)
             .pre_transform(can.current_transform)
             .composite_alpha(alpha.unwrap_or(vk::CompositeAlphaFlagsKHR::PRE_MULTIPLIED))
-            // No tearing, no more frames than the screen shows, and supported everywhere.
-            .present_mode(vk::PresentModeKHR::FIFO)
+            .present_mode(self.mode)
             .clipped(true)
             .old_swapchain(self.raw);
         // SAFETY: a description after the surface's capabilities; the old swapchain is ours.

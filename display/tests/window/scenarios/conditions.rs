@@ -106,7 +106,11 @@ pub(super) fn cpu_time() -> Duration {
 }
 
 pub(super) fn idle() {
-    with_display(options(Renderer::Auto, (640, 400)), |bench| {
+    let options = DisplayOptions {
+        overlay: true,
+        ..options(Renderer::Auto, (640, 400))
+    };
+    with_display(options, |bench| {
         let canvas = Canvas::new((640, 400), PixelFormat::B8G8R8X8, true);
         bench.handle.set_scanout(0, Some(canvas.picture())).unwrap();
         bench.flush(0, canvas.whole());

@@ -220,6 +220,24 @@ pub(super) fn shrink() {
     });
 }
 
+pub(super) fn whole_numbers(renderer: Renderer) {
+    let size = (430, 340);
+    let options = DisplayOptions {
+        scaling: Scaling::Integer,
+        ..options(renderer, size)
+    };
+    with_display(options, |bench| {
+        let canvas = Canvas::new((100, 100), PixelFormat::B8G8R8X8, true);
+        canvas.draw(canvas.whole(), gradient);
+        bench.handle.set_scanout(0, Some(canvas.picture())).unwrap();
+        bench.flush(0, canvas.whole());
+        shot_of_size(bench, 0, size).check(0, |x, y| match (x, y) {
+            (65..365, 20..320) => gradient((x - 65) / 3, (y - 20) / 3),
+            _ => [0; 3],
+        });
+    });
+}
+
 pub(super) fn flips() {
     let size = (160, 100);
     with_display(options(Renderer::Vulkan, size), |bench| {

@@ -289,6 +289,7 @@ impl ScanoutSink for GpuSocketScreen {
             refresh_mhz: REFRESH_MHZ,
             width_mm: 0,
             height_mm: 0,
+            place: i32::try_from(display.x).unwrap_or(i32::MAX),
         };
         Some(info.displays.iter().map(monitor).collect())
     }

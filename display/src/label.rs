@@ -1,0 +1,191 @@
+//! Text in a window: what Hesper itself has to say to a person, over the guest's picture or instead of it.
+//!
+//! A label is drawn once, when its text changes, as a small image of premultiplied pixels, and then shown as the guest's
+//! cursor is. The font is one of bitmaps, with the characters of Latin-1; it is enlarged by whole numbers where the
+//! window's pixels are small.
+
+use std::convert::Infallible;
+
+use embedded_graphics::Drawable;
+use embedded_graphics::Pixel;
+use embedded_graphics::draw_target::DrawTarget;
+use embedded_graphics::geometry::{OriginDimensions, Point, Size};
+use embedded_graphics::mono_font::MonoTextStyle;
+use embedded_graphics::mono_font::iso_8859_1::FONT_9X18_BOLD as FONT;
+use embedded_graphics::pixelcolor::BinaryColor;
+use embedded_graphics::text::{Baseline, Text};
+
+use crate::cursor::Cursor;
+
+/// An image without a hot spot.
+pub(crate) type Label = Cursor;
+
+/// Free pixels around the text.
+const MARGIN: u32 = 9;
+/// Longest line, where text is broken, and most lines that are drawn: a context's name is the guest's.
+const MAX_LINE: usize = 64;
+const MAX_LINES: usize = 8;
+/// Text, and what is behind it: premultiplied red, green, blue, alpha.
+const INK: [u8; 4] = [255; 4];
+const PAPER: [u8; 4] = [10, 14, 28, 208];
+
+/// Draws `text`, with `scale` pixels across and down for each of the font's.
+pub(crate) fn draw(text: &str, scale: f64) -> Label {
+    // A cast saturates; screens have scales from 1 to 4.
+    let scale = (scale.round() as u32).clamp(1, 4);
+    let lines: Vec<String> = text
+        .lines()
+        .take(MAX_LINES)
+        .flat_map(broken)
+        .take(MAX_LINES)
+        .collect();
+    let longest = lines.iter().map(|line| line.chars().count()).max();
+    // At most MAX_LINE characters of a few pixels.
+    let width = longest.unwrap_or(0) as u32 * FONT.character_size.width + 2 * MARGIN;
+    let height = lines.len() as u32 * FONT.character_size.height + 2 * MARGIN;
+    let mut page = Page {
+        width,
+        height,
+        ink: vec![false; (width * height) as usize],
+    };
+    let (style, start) = (
+        MonoTextStyle::new(&FONT, BinaryColor::On),
+        Point::new(MARGIN as i32, MARGIN as i32),
+    );
+    let text = lines.join("\n");
+    // Drawing on a page cannot fail.
+    let _ = Text::with_baseline(&text, start, style, Baseline::Top).draw(&mut page);
+    page.enlarged(scale)
+}
+
+/// A line broken into lines that are short enough, between words as far as words are.
+fn broken(line: &str) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    let letters: Vec<char> = line.chars().take(MAX_LINE * MAX_LINES).collect();
+    for word in letters.split_inclusive(|letter| *letter == ' ') {
+        for part in word.chunks(MAX_LINE) {
+            let used = lines.last().map_or(0, |line| line.chars().count());
+            let needed = part.len() - usize::from(part.last() == Some(&' '));
+            if used + needed > MAX_LINE {
+                lines.push(String::new());
+            }
+            if let Some(line) = lines.last_mut() {
+                line.extend(part);
+            }
+        }
+    }
+    // A space at the end of a full line needs no room.
+    for line in &mut lines {
+        line.truncate(line.trim_end().len());
+    }
+    lines
+}
+
+/// One bit a pixel.
+struct Page {
+    width: u32,
+    height: u32,
+    ink: Vec<bool>,
+}
+
+impl Page {
+    fn enlarged(&self, scale: u32) -> Label {
+        let rows = self.ink.chunks_exact(self.width as usize);
+        let repeated = |count| std::iter::repeat_n((), count as usize);
+        let rgba = rows.flat_map(|row| {
+            repeated(scale).flat_map(move |()| {
+                row.iter().flat_map(move |ink| {
+                    repeated(scale).flat_map(move |()| if *ink { INK } else { PAPER })
+                })
+            })
+        });
+        Label {
+            width: self.width * scale,
+            height: self.height * scale,
+            hot_x: 0,
+            hot_y: 0,
+            rgba: rgba.collect(),
+        }
+    }
+}
+
+impl OriginDimensions for Page {
+    fn size(&self) -> Size {
+        Size::new(self.width, self.height)
+    }
+}
+
+impl DrawTarget for Page {
+    type Color = BinaryColor;
+    type Error = Infallible;
+
+    fn draw_iter<I>(&mut self, pixels: I) -> Result<(), Infallible>
+    where
+        I: IntoIterator<Item = Pixel<BinaryColor>>,
+    {
+        for Pixel(Point { x, y }, color) in pixels {
+            let (Ok(x), Ok(y)) = (u32::try_from(x), u32::try_from(y)) else {
+                continue;
+            };
+            let inside = x < self.width && y < self.height;
+            if let (true, Some(ink)) = (inside, self.ink.get_mut((y * self.width + x) as usize)) {
+                *ink = color.is_on();
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_has_room_for_its_text_and_ink_for_every_character() {
+        let label = draw("A×é\nB", 1.0);
+        assert_eq!((label.width, label.height), (3 * 9 + 18, 2 * 18 + 18));
+        let ink = |from: u32, to: u32, down: std::ops::Range<u32>| {
+            down.flat_map(|y| (from..to).map(move |x| (x, y)))
+                .filter(|(x, y)| label.pixel((*x).into(), (*y).into()) == INK)
+                .count()
+        };
+        for column in 0..3 {
+            assert!(ink(9 + column * 9, 18 + column * 9, 9..27) > 5, "{column}");
+        }
+        assert!(ink(9, 18, 27..45) > 5);
+        assert_eq!(ink(18, 45, 27..45), 0);
+        assert_eq!(label.pixel(0, 0), PAPER);
+    }
+
+    #[test]
+    fn long_lines_are_broken_between_words_and_long_words_anywhere() {
+        let words = "word ".repeat(13);
+        assert_eq!(
+            broken(&words),
+            ["word ".repeat(13).trim_end()],
+            "64 letters and a space"
+        );
+        let lines = broken(&format!("{words}and more"));
+        assert_eq!(lines, [words.trim_end(), "and more"]);
+        let lines = broken(&"x".repeat(100));
+        assert_eq!(lines, ["x".repeat(64), "x".repeat(36)]);
+        assert_eq!(broken(""), [""]);
+    }
+
+    #[test]
+    fn small_pixels_get_larger_letters_and_endless_text_ends() {
+        let (once, twice) = (draw("x", 1.2), draw("x", 1.9));
+        assert_eq!(
+            (twice.width, twice.height),
+            (2 * once.width, 2 * once.height)
+        );
+        assert_eq!(twice.rgba.len() as u32, twice.width * twice.height * 4);
+        let endless = draw(
+            &"long line\n".repeat(1000).replace('e', &"e".repeat(999)),
+            9.0,
+        );
+        assert!(endless.width <= (64 * 9 + 18) * 4 && endless.height <= (8 * 18 + 18) * 4);
+        let empty = draw("", f64::NAN);
+        assert_eq!((empty.width, empty.height), (18, 18));
+    }
+}

@@ -1,0 +1,295 @@
+//! Recording: every presented frame of a window, written to files on a thread of its own.
+//!
+//! Where the path ends in `.y4m` it becomes a YUV4MPEG2 stream (4:4:4, full range, whole and lossy in colour only), which
+//! ffmpeg and mpv read; a window that changes its size begins another file. Any other path becomes a folder of PNGs, whose
+//! names say the milliseconds since the start. A writer that is too slow loses frames, and says how many.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crate::scanout::ShotReply;
+use crate::screenshot::Shot;
+
+/// Frames that may wait for the writer. At 1280×800 each has 3 MiB.
+const WAITING: usize = 8;
+
+/// Frames a second that the stream claims: it has no times of its own.
+const CLAIMED_RATE: u32 = 60;
+
+/// What a recorder gets from a presenter.
+type Frame = (Duration, mpsc::Receiver<Result<Shot, String>>);
+
+/// Takes a window's frames. Cheap to clone; the last one ends the recording.
+#[derive(Clone)]
+pub(crate) struct Recorder(Arc<Inner>);
+
+struct Inner {
+    started: Instant,
+    /// `None` only while it is dropped.
+    frames: Option<mpsc::SyncSender<Frame>>,
+    lost: AtomicU64,
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Recorder {
+    /// Records to `path`; checks that it can be written.
+    pub(crate) fn start(path: &Path) -> io::Result<Recorder> {
+        let mut output = Output::create(path)?;
+        let (frames, waiting) = mpsc::sync_channel::<Frame>(WAITING);
+        let name = path.to_owned();
+        let write = move || {
+            for (at, shot) in waiting {
+                // A frame that was never drawn is no frame.
+                let Ok(Ok(shot)) = shot.recv() else { continue };
+                if let Err(error) = output.write(at, &shot) {
+                    log::error!("the recording to {} ends: {error}", name.display());
+                    return;
+                }
+            }
+            match output.finish() {
+                Ok(count) => log::info!("{count} frames were recorded to {}", name.display()),
+                Err(error) => log::error!("{}: {error}", name.display()),
+            }
+        };
+        let writer = thread::Builder::new()
+            .name("recorder".to_owned())
+            .spawn(write)?;
+        Ok(Recorder(Arc::new(Inner {
+            started: Instant::now(),
+            frames: Some(frames),
+            lost: AtomicU64::new(0),
+            writer: Mutex::new(Some(writer)),
+        })))
+    }
+
+    /// Where the frame that is drawn next goes; `None` when it is lost.
+    pub(crate) fn reply(&self) -> Option<ShotReply> {
+        let (reply, shot) = mpsc::sync_channel(1);
+        let frame = (self.0.started.elapsed(), shot);
+        match self.0.frames.as_ref()?.try_send(frame) {
+            Ok(()) => Some(reply),
+            Err(_) => {
+                self.0.lost.fetch_add(1, Ordering::Relaxed);
+                None
+            }
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let lost = self.lost.load(Ordering::Relaxed);
+        if lost > 0 {
+            log::warn!(
+                "{lost} frames are missing in the recording: it could not be written as fast"
+            );
+        }
+        // The writer ends with the channel, after what waits.
+        self.frames = None;
+        let writer = self
+            .writer
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(writer) = writer.take()
+            && writer.join().is_err()
+        {
+            log::error!("the recorder panicked; this is a bug in Hesper, please report it");
+        }
+    }
+}
+
+/// Where frames are written.
+enum Output {
+    Folder {
+        path: PathBuf,
+        count: u64,
+    },
+    Stream {
+        path: PathBuf,
+        file: BufWriter<File>,
+        size: Option<(u32, u32)>,
+        parts: u32,
+        count: u64,
+        planes: Vec<u8>,
+    },
+}
+
+impl Output {
+    fn create(path: &Path) -> io::Result<Output> {
+        if path.extension().is_some_and(|extension| extension == "y4m") {
+            return Ok(Output::Stream {
+                path: path.to_owned(),
+                file: BufWriter::new(File::create(path)?),
+                size: None,
+                parts: 0,
+                count: 0,
+                planes: Vec::new(),
+            });
+        }
+        fs::create_dir_all(path)?;
+        Ok(Output::Folder {
+            path: path.to_owned(),
+            count: 0,
+        })
+    }
+
+    fn write(&mut self, at: Duration, shot: &Shot) -> io::Result<()> {
+        match self {
+            Output::Folder { path, count } => {
+                let name = format!("frame-{count:06}-{:08}ms.png", at.as_millis());
+                *count += 1;
+                shot.write(&path.join(name)).map_err(io::Error::other)
+            }
+            Output::Stream {
+                path,
+                file,
+                size,
+                parts,
+                count,
+                planes,
+            } => {
+                let now = (shot.width, shot.height);
+                if *size != Some(now) {
+                    *parts += 1;
+                    if *parts > 1 {
+                        file.flush()?;
+                        *file = BufWriter::new(File::create(part(path, *parts))?);
+                    }
+                    *size = Some(now);
+                    writeln!(
+                        file,
+                        "YUV4MPEG2 W{} H{} F{CLAIMED_RATE}:1 Ip A1:1 C444 XCOLORRANGE=FULL",
+                        now.0, now.1
+                    )?;
+                }
+                *count += 1;
+                writeln!(file, "FRAME")?;
+                to_planes(&shot.rgb, planes);
+                file.write_all(planes)
+            }
+        }
+    }
+
+    /// Number of frames written.
+    fn finish(self) -> io::Result<u64> {
+        match self {
+            Output::Folder { count, .. } => Ok(count),
+            Output::Stream {
+                mut file, count, ..
+            } => file.flush().map(|()| count),
+        }
+    }
+}
+
+/// `film.y4m`, `film-2.y4m`, …
+fn part(path: &Path, number: u32) -> PathBuf {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!("{stem}-{number}.y4m"))
+}
+
+/// Y, Cb and Cr of BT.601 in full range, one plane after the other.
+fn to_planes(rgb: &[u8], planes: &mut Vec<u8>) {
+    let (pixels, _) = rgb.as_chunks::<3>();
+    planes.clear();
+    planes.reserve(rgb.len());
+    // In 16 fractional bits; the sums stay within a byte.
+    let plane = |factors: [i32; 3], zero: i32| {
+        pixels.iter().map(move |pixel| {
+            let sum: i32 = pixel
+                .iter()
+                .zip(factors)
+                .map(|(colour, factor)| i32::from(*colour) * factor)
+                .sum();
+            (((sum + (1 << 15)) >> 16) + zero).clamp(0, 255) as u8
+        })
+    };
+    planes.extend(plane([19595, 38470, 7471], 0));
+    planes.extend(plane([-11059, -21709, 32768], 128));
+    planes.extend(plane([32768, -27439, -5329], 128));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shot(size: (u32, u32), color: [u8; 3]) -> Result<Shot, String> {
+        Ok(Shot {
+            width: size.0,
+            height: size.1,
+            rgb: color.repeat((size.0 * size.1) as usize),
+        })
+    }
+
+    #[test]
+    fn a_stream_has_every_frame_and_another_size_another_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("film.y4m");
+        let recorder = Recorder::start(&path).unwrap();
+        let give = |size, color| recorder.reply().unwrap().send(shot(size, color)).unwrap();
+        give((2, 1), [255, 255, 255]);
+        give((2, 1), [255, 0, 0]);
+        give((1, 1), [0, 0, 0]);
+        recorder
+            .reply()
+            .unwrap()
+            .send(Err("lost".to_owned()))
+            .unwrap();
+        drop(recorder);
+        let head = |size: &str| format!("YUV4MPEG2 {size} F60:1 Ip A1:1 C444 XCOLORRANGE=FULL\n");
+        let mut expected = head("W2 H1").into_bytes();
+        expected.extend(b"FRAME\n\xff\xff\x80\x80\x80\x80");
+        expected.extend(b"FRAME\n\x4c\x4c\x55\x55\xff\xff");
+        assert_eq!(fs::read(&path).unwrap(), expected);
+        let mut expected = head("W1 H1").into_bytes();
+        expected.extend(b"FRAME\n\x00\x80\x80");
+        assert_eq!(
+            fs::read(folder.path().join("film-2.y4m")).unwrap(),
+            expected
+        );
+    }
+
+    #[test]
+    fn a_folder_gets_a_png_for_each_frame_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("new/frames");
+        let recorder = Recorder::start(&path).unwrap();
+        for red in 0..3 {
+            let reply = recorder.reply().unwrap();
+            reply.send(shot((3, 2), [red, 0, 9])).unwrap();
+        }
+        drop(recorder);
+        let mut names: Vec<_> = fs::read_dir(&path)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        assert_eq!(names.len(), 3);
+        for (red, name) in names.iter().enumerate() {
+            assert!(name.starts_with(&format!("frame-{red:06}-")), "{name}");
+            let file = io::BufReader::new(File::open(path.join(name)).unwrap());
+            let mut reader = png::Decoder::new(file).read_info().unwrap();
+            let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+            reader.next_frame(&mut pixels).unwrap();
+            assert_eq!(pixels, [red as u8, 0, 9].repeat(6));
+        }
+    }
+
+    #[test]
+    fn a_slow_writer_loses_frames_and_nobody_waits() {
+        let folder = tempfile::tempdir().unwrap();
+        let recorder = Recorder::start(&folder.path().join("film.y4m")).unwrap();
+        // The writer waits for the first frame; the others wait for the writer.
+        let replies: Vec<_> = (0..WAITING + 5).filter_map(|_| recorder.reply()).collect();
+        assert!((WAITING..WAITING + 3).contains(&replies.len()));
+        assert!(recorder.0.lost.load(Ordering::Relaxed) >= 3);
+        drop(replies);
+        drop(recorder);
+        let nowhere = Recorder::start(Path::new("/nonexistent/film.y4m"));
+        assert!(nowhere.is_err());
+    }
+}

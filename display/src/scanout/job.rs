@@ -1,0 +1,54 @@
+//! What a frame is drawn from.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::ShotReply;
+use crate::cursor::Cursor;
+use crate::damage::Damage;
+use crate::display::{DisplayEvent, Events, FlushToken};
+use crate::label::Label;
+use crate::picture::Picture;
+
+/// Everything a frame needs, taken from the scanout at one moment. Reused from frame to frame.
+pub(crate) struct Job {
+    pub(crate) picture: Option<Picture>,
+    pub(crate) damage: Damage,
+    pub(crate) cursor: Option<Arc<Cursor>>,
+    pub(crate) cursor_at: (i32, i32),
+    /// The window's inner size in physical pixels.
+    pub(crate) size: (u32, u32),
+    /// Whether the frame goes to the window, or only to a screenshot.
+    pub(crate) present: bool,
+    pub(crate) shots: Vec<ShotReply>,
+    /// Said in the middle of the window.
+    pub(crate) centre: Option<Arc<Label>>,
+    /// Said in its upper left corner.
+    pub(crate) corner: Option<Arc<Label>>,
+    /// When the first flush came that this frame is the first to show.
+    pub(super) flushed_at: Option<Instant>,
+    pub(super) tokens: Vec<FlushToken>,
+    pub(super) events: Events,
+}
+
+impl Job {
+    /// Says that the flushes of this job are no longer being read.
+    pub(super) fn answer(&mut self) {
+        for token in self.tokens.drain(..) {
+            (self.events)(DisplayEvent::FlushDone(token));
+        }
+    }
+
+    /// The cursor and where it points.
+    pub(crate) fn cursor(&self) -> Option<(&Cursor, (i32, i32))> {
+        self.cursor
+            .as_deref()
+            .map(|cursor| (cursor, self.cursor_at))
+    }
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        self.answer();
+    }
+}

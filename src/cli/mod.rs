@@ -1,0 +1,302 @@
+//! The command line: the conventions of vhost-user backend programs (vhost-user.rst, "Backend program
+//! conventions") plus Hesper's own options.
+//!
+//! [`parse`] turns arguments into a [`Command`]; what is wrong comes back as one line that names the value
+//! and what is allowed, for exit status 2. What a value may be stands in `values.rs`.
+
+mod values;
+
+use std::ffi::OsString;
+use std::os::fd::RawFd;
+use std::path::PathBuf;
+
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use hesper_venus::WsiPolicy;
+
+use self::values::within;
+pub(crate) use self::values::{
+    BlobAlignment, GpuChoice, HostMemory, InputSocket, ResizeMode, ScalingWay, Size, Switch,
+};
+
+/// What `--print-capabilities` prints (vhost-user.rst, "Backend program conventions").
+pub(crate) const CAPABILITIES: &str = r#"{"type":"gpu","features":["render-node","virgl"]}"#;
+
+/// What the program was asked to do.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Print [`CAPABILITIES`].
+    PrintCapabilities,
+    /// Print this text (help, version) on standard output.
+    Print(String),
+    /// Serve a device.
+    Serve(ServeOptions),
+    /// Send a command to a running Hesper.
+    Control(ControlOptions),
+    /// Serve Vulkan to programs on this machine.
+    Vtest(VtestOptions),
+    /// List the host's GPUs.
+    Gpus,
+    /// Check the host.
+    Doctor,
+}
+
+/// Hesper: Vulkan for virtual machines. A vhost-user-gpu backend with its own window.
+#[derive(Debug, Parser)]
+#[command(name = "hesper", version)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(after_help = "Log level: RUST_LOG=error|warn|info|debug|trace (default: info).")]
+struct Cli {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+
+    #[command(flatten)]
+    serve: ServeOptions,
+
+    /// Print this backend's capabilities as JSON and exit; all other options are ignored.
+    #[arg(long)]
+    print_capabilities: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Send one command to a running Hesper's --control socket and print the answer.
+    Ctl(ControlOptions),
+    /// Serve Vulkan to Mesa's Venus driver on this machine, without a VM, over the vtest protocol.
+    Vtest(VtestOptions),
+    /// List the GPUs that can render for guests, as --gpu chooses them.
+    Gpus,
+    /// Check what works on this host, and say what to do about what does not.
+    Doctor,
+}
+
+/// Options of `hesper vtest`.
+#[derive(Debug, Args)]
+pub(crate) struct VtestOptions {
+    /// Listen on this unix socket; clients name it in VTEST_SOCKET_NAME.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) socket_path: PathBuf,
+
+    /// GPU that renders: its number or UUID as `hesper gpus` lists it, or a part of its name.
+    #[arg(long, value_name = "GPU")]
+    pub(crate) gpu: Option<GpuChoice>,
+
+    /// How swapchains of the guest's programs work: software (Mesa 25.2 or newer), dmabuf (older ones too), or auto.
+    #[arg(long, value_name = "POLICY", default_value_t)]
+    pub(crate) wsi: WsiPolicy,
+}
+
+/// Options of `hesper ctl`.
+#[derive(Debug, Args)]
+pub(crate) struct ControlOptions {
+    /// The --control socket of the running Hesper.
+    #[arg(value_name = "SOCKET")]
+    pub(crate) socket: PathBuf,
+
+    /// `screenshot SCANOUT FILE.png`, `resize SCANOUT WIDTHxHEIGHT`, `plug SCANOUT`, `unplug SCANOUT`, `status`,
+    /// `counters` or `quit`.
+    #[arg(value_name = "COMMAND", required = true, num_args = 1..)]
+    pub(crate) words: Vec<String>,
+}
+
+/// Where guest scanouts are shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DisplayMode {
+    /// In a window of Hesper's own.
+    #[default]
+    Window,
+    /// In QEMU's console, over the socket of QEMU's vhost-user-gpu-pci or vhost-user-vga device.
+    Qemu,
+    /// Nowhere; screenshots still work.
+    Headless,
+}
+
+/// Options of the device.
+#[derive(Debug, Args)]
+pub(crate) struct ServeOptions {
+    #[command(flatten)]
+    pub(crate) socket: Socket,
+
+    /// Where scanouts are shown.
+    #[arg(long, value_name = "MODE", default_value = "window")]
+    pub(crate) display: DisplayMode,
+
+    /// How many monitors the guest has, with a window each: 1 to 16. Closing a window unplugs its monitor; `hesper ctl
+    /// SOCKET plug N` brings it back. Closing the first ends Hesper.
+    #[arg(long, value_name = "N", default_value = "1", value_parser = within::<u32>(1..=16))]
+    pub(crate) scanouts: u32,
+
+    /// Size of a monitor in pixels at start.
+    #[arg(long, value_name = "WxH", default_value = "1280x800")]
+    pub(crate) size: Size,
+
+    /// What follows what: guest (the guest's mode the window's size), scale (neither: the picture is scaled), or fixed (the
+    /// window the guest's mode).
+    #[arg(
+        long,
+        value_name = "MODE",
+        default_value = "guest",
+        hide_possible_values = true
+    )]
+    pub(crate) resize: ResizeMode,
+
+    /// How a picture that is not of the window's size fills it: smooth (as large as fits), integer (whole multiples, sharp) or
+    /// none (pixel for pixel while it fits).
+    #[arg(
+        long,
+        value_name = "WAY",
+        default_value = "smooth",
+        hide_possible_values = true
+    )]
+    pub(crate) scaling: ScalingWay,
+
+    /// Begin full screen. Ctrl+Alt+F in a window changes it.
+    #[arg(long)]
+    pub(crate) full_screen: bool,
+
+    /// Whether frames wait for the screen's refresh: on, or off (sooner, with more work).
+    #[arg(
+        long,
+        value_name = "WHETHER",
+        default_value = "on",
+        hide_possible_values = true
+    )]
+    pub(crate) vsync: Switch,
+
+    /// Begin with the overlay: frames a second, their times, sizes, and who draws. Ctrl+Alt+O in a window changes it.
+    #[arg(long)]
+    pub(crate) overlay: bool,
+
+    /// Folder for the screenshots of Ctrl+Alt+S.
+    #[arg(long, value_name = "FOLDER", default_value = ".")]
+    pub(crate) screenshots: PathBuf,
+
+    /// Write every frame that a window shows to a .y4m file, or as PNGs into a folder.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) record: Option<PathBuf>,
+
+    /// GPU that renders for the guest: its number or UUID as `hesper gpus` lists it, or a part of its name.
+    #[arg(long, value_name = "GPU")]
+    pub(crate) gpu: Option<GpuChoice>,
+
+    /// Size of the window through which the guest maps the GPU's memory: a power of two, with K, M, G or T, or
+    /// 0 for a guest without 3D.
+    #[arg(long, value_name = "SIZE", default_value = "8G")]
+    pub(crate) hostmem: HostMemory,
+
+    /// Bytes to which the guest must align the GPU's memory that it maps: a power of two from 4096 to 65536. Default: this
+    /// host's page size. More than 4096 wants Linux 7.2 and Mesa 26.2.4 in the guest, or guest pages of that size.
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) blob_alignment: Option<BlobAlignment>,
+
+    /// How swapchains of the guest's programs work: software (Mesa 25.2 or newer), dmabuf (older ones too), or auto.
+    #[arg(long, value_name = "POLICY", default_value_t)]
+    pub(crate) wsi: WsiPolicy,
+
+    #[command(flatten)]
+    pub(crate) offer: crate::capsets::Offer,
+
+    /// DRM render node of the GPU to render with. Accepted for libvirt; --gpu chooses the GPU.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) render_node: Option<PathBuf>,
+
+    /// Turn 3D on. Accepted for libvirt; 3D is on wherever it works.
+    #[arg(long)]
+    pub(crate) virgl: bool,
+
+    /// Listen on this unix socket for `hesper ctl` and scripts.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) control: Option<PathBuf>,
+
+    /// Give the guest an input device that follows the window, on a unix socket for QEMU's vhost-user-input-pci.
+    /// KIND is keyboard, tablet (absolute pointer), mouse (relative pointer) or touch. Once for each device.
+    #[arg(long = "input-socket", value_name = "KIND:PATH")]
+    pub(crate) input_sockets: Vec<InputSocket>,
+}
+
+impl ServeOptions {
+    /// What no option says alone.
+    fn check(&self) -> Result<(), String> {
+        if self.display == DisplayMode::Qemu && !self.input_sockets.is_empty() {
+            return Err(
+                "--input-socket needs a window of Hesper's own: leave out --display=qemu, or use QEMU's \
+                 virtio-keyboard-pci and virtio-tablet-pci"
+                    .to_owned(),
+            );
+        }
+        if self.display != DisplayMode::Window && self.record.is_some() {
+            return Err(
+                "--record needs --display=window: it writes what a window shows".to_owned(),
+            );
+        }
+        for (index, socket) in self.input_sockets.iter().enumerate() {
+            let mut before = self.input_sockets.iter().take(index);
+            if before.any(|other| other.kind == socket.kind || other.path == socket.path) {
+                return Err(format!(
+                    "--input-socket={socket}: one of each kind is allowed, each with a path of its own"
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The vhost-user socket: exactly one of both.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct Socket {
+    /// Listen on this unix socket for the VM monitor.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) socket_path: Option<PathBuf>,
+
+    /// Use this inherited file descriptor, a connected unix stream socket.
+    #[arg(long, value_name = "N", value_parser = within::<RawFd>(3..=RawFd::MAX))]
+    pub(crate) fd: Option<RawFd>,
+}
+
+/// Reads the command line, program name first.
+///
+/// # Errors
+/// One line that says which value is wrong and what is allowed.
+pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, String> {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    // The convention: whatever else stands there, even what makes no sense, is ignored.
+    if arguments
+        .iter()
+        .any(|argument| argument == "--print-capabilities")
+    {
+        return Ok(Command::PrintCapabilities);
+    }
+    match Cli::try_parse_from(arguments) {
+        Ok(Cli { verb, serve, .. }) => Ok(match verb {
+            Some(Verb::Ctl(options)) => Command::Control(options),
+            Some(Verb::Vtest(options)) => Command::Vtest(options),
+            Some(Verb::Gpus) => Command::Gpus,
+            Some(Verb::Doctor) => Command::Doctor,
+            None => {
+                serve.check()?;
+                Command::Serve(serve)
+            }
+        }),
+        Err(error) => match error.kind() {
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+                Ok(Command::Print(error.render().to_string()))
+            }
+            _ => Err(one_line(&error.render().to_string())),
+        },
+    }
+}
+
+/// Clap's message is a paragraph, then usage: the paragraph on one line is what a log wants.
+fn one_line(message: &str) -> String {
+    let paragraph: Vec<&str> = message
+        .lines()
+        .map(str::trim)
+        .take_while(|line| !line.is_empty())
+        .collect();
+    let text = paragraph.join(" ");
+    text.strip_prefix("error: ").unwrap_or(&text).to_owned()
+}
+
+#[cfg(test)]
+mod tests;

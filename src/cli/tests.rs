@@ -1,0 +1,193 @@
+//! What the command line takes, and what it says about the rest.
+
+use hesper_vhost::input::Kind;
+
+use super::*;
+
+fn parsed(line: &str) -> Result<Command, String> {
+    parse(
+        std::iter::once("hesper")
+            .chain(line.split_whitespace())
+            .map(OsString::from),
+    )
+}
+
+fn served(line: &str) -> ServeOptions {
+    match parsed(line) {
+        Ok(Command::Serve(options)) => options,
+        other => panic!("{line}: {other:?}"),
+    }
+}
+
+#[test]
+fn defaults_are_a_window_of_one_monitor() {
+    let options = served("--socket-path=/tmp/gpu.sock");
+    assert_eq!(options.display, DisplayMode::Window);
+    assert_eq!(options.scanouts, 1);
+    assert_eq!(
+        options.size,
+        Size {
+            width: 1280,
+            height: 800
+        }
+    );
+    assert_eq!(options.socket.socket_path, Some("/tmp/gpu.sock".into()));
+}
+
+#[test]
+fn every_input_device_has_a_socket() {
+    let options = served("--fd=3 --input-socket keyboard:/a:b --input-socket=tablet:t.sock");
+    let socket = |kind, path: &str| InputSocket {
+        kind,
+        path: path.into(),
+    };
+    let expected = [
+        socket(Kind::Keyboard, "/a:b"),
+        socket(Kind::Tablet, "t.sock"),
+    ];
+    assert_eq!(options.input_sockets, expected);
+}
+
+#[test]
+fn libvirt_passes_a_descriptor_virgl_and_a_render_node() {
+    let options = served("--fd=7 --virgl --render-node /dev/dri/renderD128");
+    assert_eq!(options.socket.fd, Some(7));
+    assert!(options.virgl);
+    assert_eq!(options.render_node, Some("/dev/dri/renderD128".into()));
+}
+
+#[test]
+fn print_capabilities_ignores_everything_else() {
+    assert!(matches!(
+        parsed("--nonsense --fd=x --print-capabilities --size 1"),
+        Ok(Command::PrintCapabilities)
+    ));
+    let json: serde_json::Value = serde_json::from_str(CAPABILITIES).unwrap();
+    assert_eq!(json["type"], "gpu");
+}
+
+#[test]
+fn a_wrong_value_gives_one_line_with_the_value_and_what_is_allowed() {
+    for (line, value, allowed) in [
+        (
+            "--socket-path=s --display=tv",
+            "tv",
+            "window, qemu, headless",
+        ),
+        (
+            "--socket-path=s --resize=never",
+            "never",
+            "guest, scale, fixed",
+        ),
+        (
+            "--socket-path=s --scaling=cubic",
+            "cubic",
+            "smooth, integer, none",
+        ),
+        ("--socket-path=s --vsync=maybe", "maybe", "on, off"),
+        (
+            "--socket-path=s --display=headless --record=film.y4m",
+            "--record",
+            "--display=window",
+        ),
+        ("--socket-path=s --size=0x0", "0x0", "64 to 16384"),
+        ("--socket-path=s --size=1280", "1280", "WIDTHxHEIGHT"),
+        (
+            "--socket-path=s --size=1280x99999999999",
+            "1280x99999999999",
+            "64 to 16384",
+        ),
+        ("--socket-path=s --scanouts=17", "17", "1 to 16"),
+        ("--socket-path=s --scanouts=two", "two", "1 to 16"),
+        ("--fd=1", "1", "from 3 to"),
+        ("--socket-path=s --hostmem=3G", "3G", "power of two"),
+        ("--socket-path=s --hostmem=1K", "1K", "from 1M to 64T"),
+        (
+            "--socket-path=s --blob-alignment=12288",
+            "12288",
+            "power of two",
+        ),
+        ("--socket-path=s --blob-alignment=2048", "2048", "from 4096"),
+        ("--socket-path=s --wsi=dri", "dri", "software or dmabuf"),
+        (
+            "--socket-path=s --hostmem=99999999999999999999G",
+            "99999",
+            "power of two",
+        ),
+        ("--socket-path=s --fd=5", "--fd", "--socket-path"),
+        ("", "--socket-path", "--fd"),
+        ("--display=headless", "--socket-path", "--fd"),
+        ("--socket-path=s --bogus", "--bogus", "unexpected"),
+        (
+            "--socket-path=s --input-socket=lever:/l",
+            "lever:/l",
+            "keyboard, tablet, mouse, touch",
+        ),
+        ("--socket-path=s --input-socket=mouse", "mouse", "KIND:PATH"),
+        (
+            "--socket-path=s --input-socket=touch:",
+            "touch:",
+            "KIND:PATH",
+        ),
+        (
+            "--socket-path=s --input-socket=mouse:/a --input-socket=mouse:/b",
+            "mouse:/b",
+            "one of each kind",
+        ),
+        (
+            "--socket-path=s --input-socket=mouse:/a --input-socket=tablet:/a",
+            "tablet:/a",
+            "path of its own",
+        ),
+        (
+            "--socket-path=s --display=qemu --input-socket=mouse:/a",
+            "--input-socket",
+            "virtio-tablet-pci",
+        ),
+    ] {
+        let message = parsed(line).expect_err(line);
+        assert!(!message.contains('\n'), "{message}");
+        assert!(message.contains(value), "{line}: {message}");
+        assert!(message.contains(allowed), "{line}: {message}");
+    }
+}
+
+#[test]
+fn a_gpu_is_a_number_a_uuid_or_a_name() {
+    assert_eq!("1".parse(), Ok(GpuChoice::Index(1)));
+    assert_eq!(
+        "llvmpipe".parse(),
+        Ok(GpuChoice::Name("llvmpipe".to_owned()))
+    );
+    let uuid = "00010203-0405-0607-0809-0a0b0c0d0e0f".parse();
+    assert_eq!(
+        uuid,
+        Ok(GpuChoice::Uuid([
+            0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
+        ]))
+    );
+}
+
+#[test]
+fn a_window_size_has_a_unit() {
+    assert_eq!("8G".parse(), Ok(HostMemory(8 << 30)));
+    assert_eq!("256m".parse(), Ok(HostMemory(256 << 20)));
+    assert_eq!("0".parse(), Ok(HostMemory(0)));
+    assert_eq!("1073741824".parse(), Ok(HostMemory(1 << 30)));
+}
+
+#[test]
+fn help_names_every_option() {
+    let Ok(Command::Print(text)) = parsed("--help") else {
+        panic!("no help")
+    };
+    for option in [
+        "--socket-path",
+        "--fd",
+        "--print-capabilities",
+        "--render-node",
+        "--virgl",
+    ] {
+        assert!(text.contains(option), "{option} is not in:\n{text}");
+    }
+}

@@ -1,0 +1,245 @@
+//! The window and the guest's monitor, with stock QEMU and a Linux guest: each follows the other as `--resize` says, and
+//! monitors come and go.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by a panic"
+)]
+
+mod support;
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use support::guest::{Guest, Route};
+use support::hesper::Hesper;
+use support::picture::Picture;
+use support::xserver::XServer;
+
+/// Sizes that nobody chose.
+struct Random(u32);
+
+impl Random {
+    fn side(&mut self, least: u32, most: u32) -> u32 {
+        self.0 = self.0.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        least + (self.0 >> 8) % (most - least)
+    }
+}
+
+#[test]
+fn fifty_random_sizes_of_the_window_end_as_the_guests_mode_and_leak_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let screen = XServer::start(1300, 1000);
+    let hesper = Hesper::start(folder, &["--size=640x400", "--hostmem=0"], Some(&screen));
+    let mut guest = Guest::boot(folder, "guest", Route::Full, &hesper.socket());
+    let window = screen.window();
+    let mut random = Random(2026);
+    let mut held = None;
+    for step in 0..50 {
+        let (width, height) = (random.side(320, 1200), random.side(200, 900));
+        let size = [width.to_string(), height.to_string()];
+        screen.run("xdotool", &["windowsize", &window, &size[0], &size[1]]);
+        // Now and then the hand rests, and the guest follows.
+        if step % 10 == 9 {
+            guest.run(&format!("wait-mode 0 {width} {height} 30"));
+            guest.run(&format!("show 0 {step}"));
+            hesper.await_picture(0, &Picture::pattern(step, width, height), 0);
+            hesper.holds_the_same(&mut held);
+        }
+    }
+}
+
+#[test]
+fn a_fixed_window_takes_the_guests_mode_and_a_scaled_one_leaves_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let screen = XServer::start(1300, 1000);
+    let options = ["--size=640x400", "--hostmem=0", "--resize=fixed"];
+    let hesper = Hesper::start(folder, &options, Some(&screen));
+    let mut guest = Guest::boot(folder, "guest", Route::Full, &hesper.socket());
+    for (width, height) in [(640, 400), (1024, 700), (500, 300)] {
+        hesper.control(&format!("resize 0 {width}x{height}"));
+        guest.run(&format!("wait-mode 0 {width} {height} 30"));
+        guest.run("show 0 3");
+        screen.await_size(width, height);
+        hesper.await_picture(0, &Picture::pattern(3, width, height), 0);
+    }
+    guest.kill();
+    drop(hesper);
+
+    let options = [
+        "--size=640x400",
+        "--hostmem=0",
+        "--resize=scale",
+        "--scaling=integer",
+    ];
+    let hesper = Hesper::start(folder, &options, Some(&screen));
+    let mut guest = Guest::boot(folder, "second", Route::Full, &hesper.socket());
+    guest.run("show 0 4");
+    let window = screen.window();
+    screen.run("xdotool", &["windowsize", "--sync", &window, "1280", "800"]);
+    let twice = Picture::pattern(4, 640, 400).enlarged(2);
+    hesper.await_picture(0, &twice, 0);
+    let modes = guest.run("modes 0");
+    assert!(modes.starts_with("640x400"), "{modes}");
+}
+
+#[test]
+fn two_screens_differ_and_one_is_unplugged_and_plugged_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let screen = XServer::start(1300, 1000);
+    let options = ["--size=640x400", "--hostmem=0", "--scanouts=2"];
+    let hesper = Hesper::start(folder, &options, Some(&screen));
+    let mut guest = Guest::boot(folder, "guest", Route::Full, &hesper.socket());
+    let connector = "sh cat /sys/class/drm/card0-Virtual-2/status";
+    let await_connector = |guest: &mut Guest, state: &str| {
+        for _ in 0..100 {
+            // The kernel looks at its connectors when a program asks for their modes.
+            guest.run("modes 1");
+            let now = guest.run(connector);
+            if now == state {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        panic!("the guest's second connector is not {state}");
+    };
+    let picture = |seed| Picture::pattern(seed, 640, 400);
+    await_connector(&mut guest, "connected");
+    guest.run("show 0 31");
+    guest.run("show 1 32");
+    hesper.await_picture(0, &picture(31), 0);
+    hesper.await_picture(1, &picture(32), 0);
+
+    let mut held = None;
+    for seed in 33..36 {
+        screen.close_window_titled("Hesper (2)");
+        await_connector(&mut guest, "disconnected");
+        assert_eq!(guest.run("modes 1"), "");
+        guest.run(&format!("show 0 {seed}"));
+        hesper.await_picture(0, &picture(seed), 0);
+        let refused = hesper.try_control("screenshot 1 /dev/null");
+        assert!(refused.contains("unplugged"), "{refused}");
+        let status = hesper.control("status");
+        assert!(status.contains(r#""connected":false"#), "{status}");
+        hesper.holds_the_same(&mut held);
+
+        hesper.control("plug 1");
+        await_connector(&mut guest, "connected");
+        guest.run(&format!("show 1 {}", seed + 10));
+        hesper.await_picture(1, &picture(seed + 10), 0);
+        hesper.await_picture(0, &picture(seed), 0);
+    }
+    let refused = hesper.try_control("unplug 0");
+    assert!(refused.starts_with("error monitor 0"), "{refused}");
+}
+
+/// What the first window says in its middle.
+fn says(hesper: &Hesper) -> Option<String> {
+    let status: Value = serde_json::from_str(&hesper.control("status")).unwrap();
+    status["monitors"][0]["says"].as_str().map(str::to_owned)
+}
+
+#[track_caller]
+fn await_saying(hesper: &Hesper, text: &str) {
+    let until = Instant::now() + Duration::from_secs(20);
+    loop {
+        let now = says(hesper);
+        if now.as_ref().is_some_and(|now| now.contains(text)) {
+            return;
+        }
+        assert!(Instant::now() < until, "{now:?} instead of {text}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn the_window_says_what_it_waits_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let screen = XServer::start(1000, 700);
+    let hesper = Hesper::start(folder, &["--size=640x400", "--hostmem=0"], Some(&screen));
+    await_saying(&hesper, "Waiting for QEMU to connect to");
+    screen.await_picture(folder, "text", |picture| picture.lit() > 0.001);
+    let control = folder.join("control.sock");
+    let watcher = std::thread::spawn(move || {
+        let until = Instant::now() + Duration::from_secs(60);
+        while Instant::now() < until {
+            let mut stream = UnixStream::connect(&control).unwrap();
+            writeln!(stream, "status").unwrap();
+            let mut answer = String::new();
+            BufReader::new(stream).read_line(&mut answer).unwrap();
+            if answer.contains("The guest is starting") {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        false
+    });
+    let socket = hesper.socket();
+    let mut guest = Guest::boot_with(folder, "guest", Route::Full, &socket, &["--reboot"]);
+    assert!(watcher.join().unwrap(), "it did not say so while it booted");
+    guest.run("show 0 5");
+    hesper.await_picture(0, &Picture::pattern(5, 640, 400), 0);
+    assert_eq!(says(&hesper), None, "the picture says enough");
+    guest.run("blank 0");
+    await_saying(&hesper, "turned this monitor off");
+    guest.run("show 0 6");
+    hesper.await_picture(0, &Picture::pattern(6, 640, 400), 0);
+    guest.qmp().run("system_reset", json!({}));
+    await_saying(&hesper, "The guest was reset");
+    guest.wait_ready();
+    guest.run("show 0 7");
+    hesper.await_picture(0, &Picture::pattern(7, 640, 400), 0);
+    guest.kill();
+    await_saying(&hesper, "Waiting for QEMU to connect to");
+}
+
+#[test]
+fn frames_of_a_guest_are_counted_and_recorded() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let screen = XServer::start(1000, 700);
+    let film = folder.join("film.y4m");
+    let record = format!("--record={}", film.display());
+    let options = ["--size=640x400", "--hostmem=0", "--overlay", &record];
+    let mut hesper = Hesper::start(folder, &options, Some(&screen));
+    let mut guest = Guest::boot(folder, "guest", Route::Full, &hesper.socket());
+    guest.run("show 0 1");
+    for seed in 2..30 {
+        guest.run(&format!("update 0 {seed} 0 100 640 300"));
+    }
+    std::thread::sleep(Duration::from_millis(500));
+    let counters: Value = serde_json::from_str(&hesper.control("counters")).unwrap();
+    let window = &counters["windows"][0];
+    let latency = window["flush_to_present"].as_object().unwrap();
+    let flushed: u64 = latency.values().map(|count| count.as_u64().unwrap()).sum();
+    assert!(flushed > 0, "{counters}");
+    assert!(window["flushes"].as_u64() >= Some(28), "{counters}");
+    assert!(
+        window["presented_frames"].as_u64() >= Some(flushed),
+        "{counters}"
+    );
+    hesper.process.signal(rustix::process::Signal::USR1);
+    let printed = |text: &str| text.contains(r#""flush_to_present""#);
+    let until = Instant::now() + Duration::from_secs(10);
+    while !printed(&hesper.process.errors()) {
+        assert!(Instant::now() < until, "SIGUSR1 prints nothing");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    guest.kill();
+    hesper.control("quit");
+    hesper.process.wait(Duration::from_secs(10));
+    let film = std::fs::read(&film).unwrap();
+    let head = b"YUV4MPEG2 W640 H400 F60:1 Ip A1:1 C444 XCOLORRANGE=FULL\n";
+    assert!(film.starts_with(head));
+    let frame = "FRAME\n".len() + 640 * 400 * 3;
+    assert_eq!((film.len() - head.len()) % frame, 0, "whole frames");
+    assert!((film.len() - head.len()) / frame > 5);
+}
