@@ -12,7 +12,13 @@ use super::{REPLIES, REPLY_RESOURCE};
 
 /// A session of a real guest, with its name.
 pub fn recorded() -> Vec<(String, Session)> {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/sessions");
+    // The fuzzers are a crate of their own, beside the tests.
+    let package = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let folder = ["tests/sessions", "../tests/sessions"]
+        .map(|path| package.join(path))
+        .into_iter()
+        .find(|path| path.is_dir())
+        .expect("the sessions are in venus/tests");
     let mut sessions: Vec<(String, Session)> = fs::read_dir(&folder)
         .unwrap()
         .map(|entry| entry.unwrap().path())
