@@ -359,7 +359,7 @@ impl ContextState {
             .get(&entry.host)
             .and_then(|memory| memory.shared.clone());
         let memory = shared.ok_or_else(|| invalid("is not of a HOST_VISIBLE type"))?;
-        if memory.fd().is_none() {
+        if memory.is_of_guest() {
             return Err(invalid("is the guest's own memory"));
         }
         if request.size > memory.len() as u64 {

@@ -103,6 +103,26 @@ impl Gpu<'_> {
         Ok(self.own(semaphore, ash::Device::destroy_semaphore))
     }
 
+    /// Submits work to the main queue that begins when the timeline semaphore `gate` is at 1.
+    pub(crate) fn submit_behind(
+        &self,
+        gate: vk::Semaphore,
+        commands: &[vk::CommandBuffer],
+        fence: vk::Fence,
+    ) -> Result<(), Stop> {
+        let (gates, values, stages) = ([gate], [1], [vk::PipelineStageFlags::ALL_COMMANDS]);
+        let mut timeline =
+            vk::TimelineSemaphoreSubmitInfo::default().wait_semaphore_values(&values);
+        let submit = vk::SubmitInfo::default()
+            .wait_semaphores(&gates)
+            .wait_dst_stage_mask(&stages)
+            .command_buffers(commands)
+            .push_next(&mut timeline);
+        // SAFETY: all handles are of this device.
+        unsafe { self.queue_submit(self.queue, &[submit], fence) }?;
+        Ok(())
+    }
+
     /// Submits to the main queue.
     pub(crate) fn submit(
         &self,

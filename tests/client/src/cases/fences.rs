@@ -191,17 +191,9 @@ fn timeout_of_a_blocked_queue(gpu: &Gpu<'_>) -> Outcome {
         gpu.barrier(commands);
     })?;
     let fence = gpu.fence(false)?;
-    let (gates, values, stages) = ([gate], [1], [vk::PipelineStageFlags::ALL_COMMANDS]);
-    let mut timeline = vk::TimelineSemaphoreSubmitInfo::default().wait_semaphore_values(&values);
-    let commands = [commands];
-    let submit = vk::SubmitInfo::default()
-        .wait_semaphores(&gates)
-        .wait_dst_stage_mask(&stages)
-        .command_buffers(&commands)
-        .push_next(&mut timeline);
-    // SAFETY: all handles are of this device.
+    gpu.submit_behind(gate, &[commands], fence)?;
+    // SAFETY: fence and semaphore are of this device.
     unsafe {
-        gpu.queue_submit(gpu.queue, &[submit], fence)?;
         let blocked = gpu.wait_for_fences(&[fence], true, 20_000_000);
         equal(
             "a wait on the blocked queue",

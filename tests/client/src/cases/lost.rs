@@ -33,14 +33,7 @@ fn device(gpu: &Gpu<'_>) -> Outcome {
     )?;
     // Work that is not done when the device goes.
     let (gate, fence) = (gpu.timeline(0)?, gpu.fence(false)?);
-    let (gates, values, stages) = ([gate], [1], [vk::PipelineStageFlags::ALL_COMMANDS]);
-    let mut timeline = vk::TimelineSemaphoreSubmitInfo::default().wait_semaphore_values(&values);
-    let submit = vk::SubmitInfo::default()
-        .wait_semaphores(&gates)
-        .wait_dst_stage_mask(&stages)
-        .push_next(&mut timeline);
-    // SAFETY: all handles are of this device.
-    unsafe { gpu.queue_submit(gpu.queue, &[submit], fence) }?;
+    gpu.submit_behind(gate, &[], fence)?;
     let lost = Err(vk::Result::ERROR_DEVICE_LOST);
     thread::scope(|scope| {
         // SAFETY: the fence is of this device.

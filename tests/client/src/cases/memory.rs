@@ -81,16 +81,7 @@ fn seen_while_running(gpu: &Gpu<'_>) -> Outcome {
         })
     };
     gpu.submit(&[fill(0)?], vk::Fence::null())?;
-    let (gates, values, stages) = ([gate], [1], [vk::PipelineStageFlags::ALL_COMMANDS]);
-    let mut timeline = vk::TimelineSemaphoreSubmitInfo::default().wait_semaphore_values(&values);
-    let second = [fill(1)?];
-    let submit = vk::SubmitInfo::default()
-        .wait_semaphores(&gates)
-        .wait_dst_stage_mask(&stages)
-        .command_buffers(&second)
-        .push_next(&mut timeline);
-    // SAFETY: all handles are of this device.
-    unsafe { gpu.queue_submit(gpu.queue, &[submit], fence) }?;
+    gpu.submit_behind(gate, &[fill(1)?], fence)?;
     let until = Instant::now() + Duration::from_secs(20);
     while buffer.read(0) != 0xfeed {
         if Instant::now() > until {

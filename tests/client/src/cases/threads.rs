@@ -143,14 +143,7 @@ fn wait(gpu: &Gpu<'_>) -> Outcome {
         gpu.features.v12.timeline_semaphore != 0,
     )?;
     let (gate, fence) = (gpu.timeline(0)?, gpu.fence(false)?);
-    let (gates, values, stages) = ([gate], [1], [vk::PipelineStageFlags::ALL_COMMANDS]);
-    let mut timeline = vk::TimelineSemaphoreSubmitInfo::default().wait_semaphore_values(&values);
-    let submit = vk::SubmitInfo::default()
-        .wait_semaphores(&gates)
-        .wait_dst_stage_mask(&stages)
-        .push_next(&mut timeline);
-    // SAFETY: all handles are of this device.
-    unsafe { gpu.queue_submit(gpu.queue, &[submit], fence) }?;
+    gpu.submit_behind(gate, &[], fence)?;
     all(|number| {
         if number == 0 {
             thread::sleep(std::time::Duration::from_millis(20));
