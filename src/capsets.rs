@@ -7,6 +7,9 @@ use clap::{Args, ValueEnum};
 pub(crate) enum Capset {
     /// Vulkan, by Hesper's own renderer.
     Venus,
+    /// OpenGL, by virglrenderer through rutabaga_gfx (capability sets 1 and 2).
+    #[value(name = "virgl", alias = "virgl2")]
+    Virgl,
     /// Wayland windows on the host's compositor, through rutabaga_gfx.
     CrossDomain,
 }

@@ -40,6 +40,10 @@ pub(crate) fn examine() -> Report {
             "install the Vulkan loader and a driver (Debian: libvulkan1 mesa-vulkan-drivers; macOS: MoltenVK)",
         ),
     }
+    match rutabaga::virgl() {
+        Ok(_) => report.line("ok  ", "virglrenderer starts (--capsets=venus,virgl)"),
+        Err(missing) => report.line("note", &format!("no virgl (--capsets): {missing}")),
+    }
     match rutabaga::cross_domain() {
         Ok(_) => report.line(
             "ok  ",

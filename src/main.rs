@@ -13,6 +13,7 @@
 //! | [`vtest`] | the Venus renderer without a VM: `hesper vtest` |
 //! | [`gpus`], [`doctor`] | what the host has, and what of it works |
 //! | [`counters`] | counters of renderer and windows on SIGUSR1 |
+//! | [`places`] | where the windows' places are kept |
 //! | [`limits`] | what the system lets this process have |
 //! | [`platform`] | what differs between systems |
 //! | [`socket`] | private unix sockets |
@@ -25,6 +26,7 @@ mod doctor;
 mod gpus;
 mod input;
 mod limits;
+mod places;
 mod platform;
 mod run;
 mod rutabaga;
@@ -97,10 +99,14 @@ fn main() -> ExitCode {
 
 /// Logs go to standard error, those of `level` and worse unless RUST_LOG says otherwise.
 fn log_to_stderr(level: &str) {
+    let named = std::env::var("RUST_LOG").is_ok_and(|filter| filter.contains("rutabaga_gfx"));
     let level = env_logger::Env::default().default_filter_or(level);
-    env_logger::Builder::from_env(level)
-        .format_timestamp_millis()
-        .init();
+    let mut builder = env_logger::Builder::from_env(level);
+    if !named {
+        // It passes on what virglrenderer says, which a guest can make say much.
+        builder.filter_module("rutabaga_gfx::virgl_renderer", log::LevelFilter::Off);
+    }
+    builder.format_timestamp_millis().init();
 }
 
 fn serve_vtest(options: VtestOptions) -> Result<(), String> {

@@ -25,8 +25,9 @@ use crate::cli::{DisplayMode, ServeOptions, Size, Switch};
 use crate::control::{self, Controls};
 use crate::counters;
 use crate::input::Inputs;
+use crate::places;
 use crate::rutabaga;
-use crate::screen::{Says, Session, WindowScreen};
+use crate::screen::{Losses, Says, Session, WindowScreen};
 use crate::socket;
 use crate::venus::{self, VenusRenderer};
 
@@ -97,7 +98,13 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), RunError> {
 
     let display_options = DisplayOptions {
         scanouts: options.scanouts as usize,
-        size: (options.size.width, options.size.height),
+        size: {
+            let Size { width, height } = options.size.unwrap_or(Size::USUAL);
+            (width, height)
+        },
+        size_asked: options.size.is_some(),
+        title: options.name.clone().unwrap_or_else(|| "Hesper".to_owned()),
+        places: places::file(options),
         headless: options.display == DisplayMode::Headless,
         resize: options.resize.into(),
         scaling: options.scaling.into(),
@@ -119,12 +126,8 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), RunError> {
     let says = Arc::new(Says::new(handle.clone(), socket_name(options)));
     state.attach(handle.clone());
     if let Some(renderer) = &venus {
-        let display = handle.clone();
-        renderer.when_lost(move |name, reason| {
-            display.notice(&format!(
-                "A program of the guest lost Vulkan: {name}\n{reason}"
-            ));
-        });
+        let losses = Losses::new(handle.clone());
+        renderer.when_lost(move |name, reason| losses.tell(name, reason));
     }
     let inputs = inputs.serve(&handle).map_err(|source| RunError::System {
         what: "start the thread of an input device",
@@ -160,6 +163,12 @@ fn renderers(options: &ServeOptions) -> (Option<Arc<VenusRenderer>>, Vec<Arc<dyn
         .iter()
         .map(|venus| Arc::clone(venus) as Arc<dyn Renderer>)
         .collect();
+    if wants(Capset::Virgl) {
+        match rutabaga::virgl() {
+            Ok(renderer) => renderers.push(renderer),
+            Err(missing) => log::warn!("no virgl for the guest: {missing}"),
+        }
+    }
     if wants(Capset::CrossDomain) {
         match rutabaga::cross_domain() {
             Ok(renderer) => renderers.push(renderer),
@@ -331,7 +340,7 @@ impl State {
         } else {
             options.hostmem.0
         };
-        let Size { width, height } = options.size;
+        let Size { width, height } = options.size.unwrap_or(Size::USUAL);
         let monitor = monitor(width, height, (0, 0));
         let inner = Inner {
             monitors: vec![monitor; options.scanouts as usize],

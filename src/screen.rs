@@ -5,13 +5,21 @@
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use hesper_display as display;
 use hesper_display::{DisplayError, DisplayHandle};
+use hesper_vhost::renderer::GuestRun;
 use hesper_vhost::screen::{
-    CURSOR_SIZE, CursorImage, FlushState, FlushToken, Picture, PixelFormat, PixelMemory, Rect,
-    ScanoutId, ScanoutSink,
+    CURSOR_SIZE, CursorImage, FlushState, FlushToken, GuestPixels, Picture, PixelFormat,
+    PixelMemory, Rect, ScanoutId, ScanoutSink,
 };
+
+use crate::venus;
+
+/// Pieces of guest memory that framebuffers may be mapped from: eight of 1280×800 without two pages that are neighbours. An eighth
+/// of the mappings that Linux gives a process unless told otherwise; contexts have a quarter.
+const GUEST_MAPPINGS: usize = 8192;
 
 /// The windows, as one device sees them.
 pub(crate) struct WindowScreen {
@@ -21,6 +29,7 @@ pub(crate) struct WindowScreen {
     /// between pictures must get the same `Arc` again. Ends with the next picture after its memory's other
     /// owners let go.
     known: Mutex<Vec<Arc<Pages>>>,
+    guest_mappings: Arc<hesper_venus::Mappings>,
     says: Arc<Says>,
     /// Which scanouts show something.
     shown: Mutex<[bool; display::MAX_SCANOUTS]>,
@@ -69,6 +78,7 @@ impl WindowScreen {
             shown: Mutex::default(),
             was_on: AtomicBool::new(false),
             known: Mutex::default(),
+            guest_mappings: Arc::new(hesper_venus::Mappings::new(GUEST_MAPPINGS)),
             hot_spots: Mutex::default(),
         }
     }
@@ -123,6 +133,10 @@ impl WindowScreen {
 }
 
 impl ScanoutSink for WindowScreen {
+    fn map_guest(&self, runs: Vec<GuestRun>) -> Option<Arc<dyn GuestPixels>> {
+        venus::guest_pixels(runs, &self.guest_mappings)
+    }
+
     fn set_scanout(&self, scanout: ScanoutId, picture: Option<&Picture>) {
         report(self.show(scanout as usize, picture));
     }
@@ -231,6 +245,58 @@ impl Says {
     }
 }
 
+/// Tells in the windows of the contexts that are lost: one a second, since a guest may lose a thousand.
+pub(crate) struct Losses {
+    display: DisplayHandle,
+    told: Mutex<Told>,
+}
+
+/// When a loss was told last, and how many were not since.
+#[derive(Default)]
+struct Told {
+    at: Option<Instant>,
+    untold: u64,
+}
+
+impl Told {
+    const PAUSE: Duration = Duration::from_secs(1);
+
+    /// How many losses were not told, if this one may be.
+    fn admit(&mut self, now: Instant) -> Option<u64> {
+        if (self.at).is_some_and(|at| now.saturating_duration_since(at) < Self::PAUSE) {
+            self.untold += 1;
+            return None;
+        }
+        self.at = Some(now);
+        Some(std::mem::take(&mut self.untold))
+    }
+}
+
+impl Losses {
+    pub(crate) fn new(display: DisplayHandle) -> Self {
+        Self {
+            display,
+            told: Mutex::default(),
+        }
+    }
+
+    /// The context of this program is lost.
+    pub(crate) fn tell(&self, name: &str, reason: &str) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(untold) = told.admit(Instant::now()) else {
+            return;
+        };
+        drop(told);
+        let others = match untold {
+            0 => String::new(),
+            _ => format!("\n({untold} others before it)"),
+        };
+        self.display.notice(&format!(
+            "A program of the guest lost Vulkan: {name}\n{reason}{others}"
+        ));
+    }
+}
+
 /// A device's memory as the display takes it.
 struct Pages(Arc<dyn PixelMemory>);
 
@@ -276,6 +342,17 @@ fn report(result: Result<(), DisplayError>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_loss_is_told_once_a_second_and_the_others_are_counted() {
+        let (mut told, start) = (Told::default(), Instant::now());
+        assert_eq!(told.admit(start), Some(0));
+        for ms in 0..999 {
+            assert_eq!(told.admit(start + Duration::from_millis(ms)), None);
+        }
+        assert_eq!(told.admit(start + Told::PAUSE), Some(999));
+        assert_eq!(told.admit(start + 2 * Told::PAUSE), Some(0));
+    }
 
     #[test]
     fn a_token_of_another_device_is_not_taken() {

@@ -12,7 +12,7 @@ use hesper_vhost::renderer::{
     Blob, BlobKind, BlobRequest, CapsetInfo, Completions, Context, ContextId, GuestRun, MapCaching,
     Renderer, RendererError, ResourceId,
 };
-use hesper_vhost::screen::PixelMemory;
+use hesper_vhost::screen::{GuestPixels, PixelMemory};
 
 /// `VIRTIO_GPU_CAPSET_VENUS`.
 const CAPSET_VENUS: u32 = 4;
@@ -164,12 +164,30 @@ impl Context for VenusContext {
     }
 }
 
+/// Runs of guest memory as the renderer has them.
+fn guest_pages(runs: Vec<GuestRun>) -> Vec<venus::GuestPages> {
+    runs.into_iter()
+        .map(|GuestRun { file, offset, size }| venus::GuestPages { file, offset, size })
+        .collect()
+}
+
+/// Guest memory for a screen, mapped side by side; `None` when it cannot be, or takes too many mappings.
+pub(crate) fn guest_pixels(
+    runs: Vec<GuestRun>,
+    mappings: &Arc<venus::Mappings>,
+) -> Option<Arc<dyn GuestPixels>> {
+    match SharedMemory::gather(&guest_pages(runs), mappings) {
+        Ok(memory) => Some(Arc::new(BlobPixels(Arc::new(memory)))),
+        Err(error) => {
+            log::debug!("a framebuffer in guest memory is copied: {error}");
+            None
+        }
+    }
+}
+
 impl VenusContext {
     fn attach_guest_memory(&self, resource: ResourceId, runs: Vec<GuestRun>) {
-        let pages: Vec<venus::GuestPages> = runs
-            .into_iter()
-            .map(|GuestRun { file, offset, size }| venus::GuestPages { file, offset, size })
-            .collect();
+        let pages = guest_pages(runs);
         if let Err(error) = self.0.attach_guest_memory(resource, &pages) {
             // Nothing is lost unless the guest names it; then it is told that there is no such resource.
             log::debug!("resource {resource} cannot be named in Venus: {error}");
@@ -244,5 +262,11 @@ unsafe impl PixelMemory for BlobPixels {
         if self.0.read(offset, inside).is_none() {
             inside.fill(0);
         }
+    }
+}
+
+impl GuestPixels for BlobPixels {
+    fn give_back(&self) {
+        self.0.give_back();
     }
 }

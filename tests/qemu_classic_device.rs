@@ -17,6 +17,7 @@ use support::guest::{Guest, Route};
 use support::hesper::Hesper;
 use support::picture::Picture;
 use support::qmp::Qmp;
+use support::viewer::Bus;
 
 /// Waits until QEMU's own screenshot equals `expected`.
 fn await_console(qmp: &mut Qmp, folder: &Path, expected: &Picture) {
@@ -40,23 +41,25 @@ fn qemus_screendump_is_what_the_guest_drew() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let hesper = Hesper::start(folder, &["--display=qemu"], None);
-    let boot = |name| {
-        Guest::boot_with(
-            folder,
-            name,
-            Route::Classic,
-            &hesper.socket(),
-            &["--reboot"],
-        )
+    let boot = |name, options: &[&str]| {
+        Guest::boot_with(folder, name, Route::Classic, &hesper.socket(), options)
     };
-    let mut guest = boot("first");
+    let mut guest = boot("first", &["--reboot"]);
     let mut qmp = guest.qmp();
     assert_eq!(guest.run("driver"), "virtio_gpu");
     let (width, height) = shown(&guest.run("show 0 7"));
     let first = Picture::pattern(7, width, height);
     await_console(&mut qmp, folder, &first);
     guest.run("update 0 9 31 17 222 99");
-    await_console(&mut qmp, folder, &first.with_update(9, 31, 17, 222, 99));
+    let updated = first.with_update(9, 31, 17, 222, 99);
+    await_console(&mut qmp, folder, &updated);
+    // The cursor is QEMU's to draw: over its console, which has none in it, and wherever it is.
+    guest.run("cursor 0 3 5 9");
+    for (x, y) in [(40, 30), (-20, 5), (5000, 5000)] {
+        guest.run(&format!("cursor-move 0 {x} {y}"));
+        await_console(&mut qmp, folder, &updated);
+    }
+    guest.run("cursor-hide 0");
 
     // Which mode there is, is QEMU's matter here.
     guest.run("show 0 8 640 480");
@@ -70,13 +73,42 @@ fn qemus_screendump_is_what_the_guest_drew() {
     await_console(&mut qmp, folder, &Picture::pattern(10, width, height));
 
     guest.kill();
-    let mut second = boot("second");
+    // QEMU says how large its console is.
+    let sizes = ["vhost-user-gpu.xres=1000", "vhost-user-gpu.yres=600"];
+    let options: Vec<&str> = sizes
+        .iter()
+        .flat_map(|size| ["--qemu-arg", "-global", "--qemu-arg", size])
+        .collect();
+    let mut second = boot("second", &options);
+    second.run("wait-mode 0 1000 600 10");
     let (width, height) = shown(&second.run("show 0 12"));
+    assert_eq!((width, height), (1000, 600));
     await_console(
         &mut second.qmp(),
         folder,
         &Picture::pattern(12, width, height),
     );
+}
+
+/// The size of the viewer's window becomes a mode of the guest: QEMU tells of it, and Hesper passes it on.
+#[test]
+fn the_guest_follows_the_window_of_qemus_viewer() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let hesper = Hesper::start(folder, &["--display=qemu"], None);
+    let bus = Bus::start(folder);
+    let display = bus.display();
+    let options = ["--qemu-arg", "-display", "--qemu-arg", &display];
+    let socket = hesper.socket();
+    let mut guest = Guest::boot_with(folder, "guest", Route::Classic, &socket, &options);
+    let mut qmp = guest.qmp();
+    for (seed, width, height) in [(2, 1000, 620), (3, 644, 480), (4, 1400, 1050)] {
+        bus.resize(width, height);
+        guest.run(&format!("wait-mode 0 {width} {height} 20"));
+        let shown = shown(&guest.run(&format!("show 0 {seed}")));
+        assert_eq!(shown, (width, height));
+        await_console(&mut qmp, folder, &Picture::pattern(seed, width, height));
+    }
 }
 
 /// Width and height from the test program's answer.

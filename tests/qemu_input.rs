@@ -16,6 +16,9 @@ use std::time::Duration;
 use rustix::process::Signal;
 use support::guest::{Guest, Route};
 use support::hesper::Hesper;
+use support::picture::Picture;
+use support::vulkan_guest::VulkanGuest;
+use support::weston::{self, Weston};
 use support::xserver::XServer;
 
 const KINDS: [&str; 4] = ["keyboard", "tablet", "mouse", "touch"];
@@ -24,6 +27,9 @@ const KINDS: [&str; 4] = ["keyboard", "tablet", "mouse", "touch"];
 const STEPS: i64 = 0x1_0000;
 
 struct Bench {
+    /// Whose windows Hesper's is one of; else it is one of the X server's.
+    #[allow(dead_code, reason = "lives as long")]
+    compositor: Option<Weston>,
     screen: XServer,
     hesper: Hesper,
     guest: Guest,
@@ -32,20 +38,37 @@ struct Bench {
 
 /// A guest with a window of this size and these input devices.
 fn bench(width: u32, height: u32, kinds: &[&str]) -> Bench {
+    scaled_bench(width, height, kinds, "1")
+}
+
+/// The same on a screen with so many physical pixels in a logical one.
+fn scaled_bench(width: u32, height: u32, kinds: &[&str], scale: &str) -> Bench {
+    start(width, height, kinds, scale, |_| None)
+}
+
+/// The same under a compositor that `compose` starts, if it does.
+fn start(
+    width: u32,
+    height: u32,
+    kinds: &[&str],
+    scale: &str,
+    compose: impl FnOnce(&XServer) -> Option<Weston>,
+) -> Bench {
     let folder = tempfile::tempdir().unwrap();
     let screen = XServer::start(1400, 900);
-    let mut arguments = vec![format!("--size={width}x{height}"), "--hostmem=0".to_owned()];
-    for kind in kinds {
-        arguments.push(format!(
-            "--input-socket={kind}:{}",
-            socket(folder.path(), kind)
-        ));
-    }
+    let compositor = compose(&screen);
+    let arguments = options(folder.path(), width, height, kinds);
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let hesper = Hesper::start(folder.path(), &arguments, Some(&screen));
+    let socket = compositor.as_ref().map(Weston::socket);
+    let x11 = Some(&screen).filter(|_| socket.is_none());
+    let (folder_path, scale) = (folder.path(), Some(scale));
+    let hesper = Hesper::start_scaled(folder_path, &arguments, x11, socket.as_deref(), scale);
     let guest = boot(folder.path(), "guest", &hesper, kinds);
-    screen.focus();
+    if compositor.is_none() {
+        screen.focus();
+    }
     Bench {
+        compositor,
         screen,
         hesper,
         guest,
@@ -53,11 +76,21 @@ fn bench(width: u32, height: u32, kinds: &[&str]) -> Bench {
     }
 }
 
+/// Hesper's options for a window of this size and these input devices.
+fn options(folder: &Path, width: u32, height: u32, kinds: &[&str]) -> Vec<String> {
+    let mut options = vec![format!("--size={width}x{height}"), "--hostmem=0".to_owned()];
+    for kind in kinds {
+        options.push(format!("--input-socket={kind}:{}", socket(folder, kind)));
+    }
+    options
+}
+
 fn socket(folder: &Path, kind: &str) -> String {
     folder.join(format!("{kind}.sock")).display().to_string()
 }
 
-fn boot(folder: &Path, name: &str, hesper: &Hesper, kinds: &[&str]) -> Guest {
+/// The devices, as options for a guest.
+fn devices(folder: &Path, kinds: &[&str]) -> Vec<String> {
     let mut options = Vec::new();
     for kind in kinds {
         let chardev = format!("socket,id={kind},path={}", socket(folder, kind));
@@ -66,6 +99,11 @@ fn boot(folder: &Path, name: &str, hesper: &Hesper, kinds: &[&str]) -> Guest {
             options.extend(["--qemu-arg".to_owned(), argument]);
         }
     }
+    options
+}
+
+fn boot(folder: &Path, name: &str, hesper: &Hesper, kinds: &[&str]) -> Guest {
+    let options = devices(folder, kinds);
     let options: Vec<&str> = options.iter().map(String::as_str).collect();
     Guest::boot_with(folder, name, Route::Full, &hesper.socket(), &options)
 }
@@ -94,7 +132,7 @@ impl Bench {
 
 #[test]
 fn what_is_typed_and_pointed_in_the_window_arrives_in_the_guest() {
-    let mut bench = bench(640, 400, &KINDS);
+    let mut bench = scaled_bench(640, 400, &KINDS, "2");
     let names = "Hesper Keyboard, Hesper Mouse, Hesper Tablet, Hesper Touchscreen";
     assert!(bench.guest.run("input-list").contains(names));
 
@@ -165,8 +203,89 @@ fn what_is_typed_and_pointed_in_the_window_arrives_in_the_guest() {
     }
 }
 
+/// What desktops build on: udev and libinput take each device for what it is, and report what a person does.
+#[test]
+fn libinput_and_evtest_of_a_distribution_know_the_devices() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let screen = XServer::start(1400, 900);
+    let arguments = options(folder, 640, 400, &KINDS);
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let hesper = Hesper::start(folder, &arguments, Some(&screen));
+    let devices = devices(folder, &KINDS);
+    let devices: Vec<&str> = devices.iter().map(String::as_str).collect();
+    let socket = hesper.socket();
+    let mut guest = VulkanGuest::boot_with(folder, "guest", "forky", &socket, &devices);
+    screen.focus();
+
+    let listed = guest.succeed("libinput list-devices");
+    let mut device = "";
+    let mut capabilities = Vec::new();
+    for (name, value) in listed.lines().filter_map(|line| line.split_once(':')) {
+        match name {
+            "Device" => device = value.trim(),
+            "Capabilities" => capabilities.push((device, value.trim())),
+            _ => {}
+        }
+    }
+    for device in [
+        ("Hesper Keyboard", "keyboard"),
+        ("Hesper Tablet", "pointer"),
+        ("Hesper Mouse", "pointer"),
+        ("Hesper Touchscreen", "touch"),
+    ] {
+        assert!(capabilities.contains(&device), "{device:?} in:\n{listed}");
+    }
+
+    // Each program writes a file as things happen.
+    guest.succeed(
+        "for event in /dev/input/event*; do timeout 60 stdbuf -oL evtest $event >/tmp/evtest-${event##*/} & done\n\
+         timeout 60 stdbuf -oL libinput debug-events --show-keycodes >/tmp/libinput &",
+    );
+    let await_words = |guest: &mut VulkanGuest, words: &str, files: &str| {
+        guest.succeed(&format!(
+            "for i in $(seq 200); do ! grep -qe '{words}' {files} || break; sleep 0.1; done; cat {files}"
+        ))
+    };
+    await_words(&mut guest, "DEVICE_ADDED.*Touchscreen", "/tmp/libinput");
+    guest.succeed("for i in $(seq 200); do [ $(cat /tmp/evtest-* | grep -c ^Testing) -lt 5 ] || break; sleep 0.1; done");
+    let window = screen.window();
+    let at = ["mousemove", "--window", &window, "320", "100"];
+    screen.run("xdotool", &at);
+    screen.run("xdotool", &["key", "h", "click", "3", "click", "5"]);
+
+    let seen = await_words(&mut guest, "POINTER_SCROLL_WHEEL", "/tmp/libinput");
+    for words in [
+        // The middle of that pixel, in hundredths of the window.
+        "50.08/ 25.12",
+        "KEY_H (35) pressed",
+        "KEY_H (35) released",
+        "BTN_RIGHT (273) pressed",
+        "BTN_RIGHT (273) released",
+        "vert 15.00/120.0",
+    ] {
+        assert!(seen.contains(words), "{words} in:\n{seen}");
+    }
+    let seen = await_words(&mut guest, "REL_WHEEL_HI_RES), value -120", "/tmp/evtest-*");
+    for words in [
+        r#"Input device name: "Hesper Touchscreen""#,
+        "Property type 1 (INPUT_PROP_DIRECT)",
+        "code 35 (KEY_H), value 1",
+        "code 35 (KEY_H), value 0",
+        "code 273 (BTN_RIGHT), value 1",
+        "code 8 (REL_WHEEL), value -1",
+    ] {
+        assert!(seen.contains(words), "{words} in:\n{seen}");
+    }
+}
+
 /// The pixel of a picture of 640 by 400 that the last place of the pointer lies in.
 fn pixel(events: &str) -> (u32, u32) {
+    pixel_of(events, 640, 400)
+}
+
+/// The same of another picture.
+fn pixel_of(events: &str, width: i64, height: i64) -> (u32, u32) {
     let last = |code: u16| {
         let start = format!("3:{code}:");
         let mut values = events
@@ -179,7 +298,7 @@ fn pixel(events: &str) -> (u32, u32) {
             .unwrap()
     };
     let pixel = |value: i64, size: i64| u32::try_from(value * size / STEPS).unwrap();
-    (pixel(last(0), 640), pixel(last(1), 400))
+    (pixel(last(0), width), pixel(last(1), height))
 }
 
 #[test]
@@ -226,7 +345,7 @@ fn caps_lock_of_the_guest_shows_in_the_title() {
 
 #[test]
 fn a_grabbed_pointer_moves_the_mouse_and_a_released_one_the_tablet() {
-    let mut bench = bench(640, 400, &["keyboard", "tablet", "mouse"]);
+    let mut bench = scaled_bench(640, 400, &["keyboard", "tablet", "mouse"], "1.5");
     let window = bench.screen.window();
     let chord = |screen: &XServer| screen.run("xdotool", &["key", "ctrl+alt+g"]);
     bench
@@ -280,6 +399,82 @@ fn a_grabbed_pointer_moves_the_mouse_and_a_released_one_the_tablet() {
 }
 
 #[test]
+fn a_wayland_window_takes_keys_and_pointer_and_is_resized_and_full_screen() {
+    let kinds = ["keyboard", "tablet", "mouse"];
+    let compose = |screen: &XServer| Some(Weston::start_in(screen));
+    let mut bench = start(640, 400, &kinds, "1", compose);
+    let point = |screen: &XServer, x: &str, y: &str| {
+        screen.run("xdotool", &["mousemove", x, y]);
+    };
+    let key = |screen: &XServer, keys: &str| {
+        screen.run("xdotool", &["key", keys]);
+    };
+    bench.guest.run("show 0 1");
+    // weston puts a window near the middle, and gives it the keyboard.
+    let [width, height] = weston::SIZE;
+    point(
+        &bench.screen,
+        &(width / 2).to_string(),
+        &(height / 2).to_string(),
+    );
+    bench.screen.run("xdotool", &["click", "1"]);
+    assert_eq!(bench.type_on_console("Wayland"), "Wayland");
+
+    key(&bench.screen, "ctrl+alt+f");
+    bench.guest.run(&format!("wait-mode 0 {width} {height} 20"));
+    bench.guest.run("show 0 2");
+    let (columns, rows) = (
+        u32::try_from(width).unwrap(),
+        u32::try_from(height).unwrap(),
+    );
+    bench
+        .hesper
+        .await_picture(0, &Picture::pattern(2, columns, rows), 0);
+    for (x, y) in [(101, 203), (columns - 1, rows - 1), (7, 5)] {
+        let events = bench.read("Tablet", |screen| {
+            point(screen, &x.to_string(), &y.to_string());
+        });
+        let found = pixel_of(&events, columns.into(), rows.into());
+        assert_eq!(found, (x, y), "{events}");
+    }
+    let events = bench.read("Tablet", |screen| {
+        screen.run("xdotool", &["click", "1"]);
+    });
+    assert_eq!(events, "1:272:1 / 1:272:0 /");
+    // What the compositor draws is the guest's picture, and the guest's cursor where the pointer is.
+    let shown = bench.screen.picture(bench.folder.path());
+    assert_eq!(
+        shown.pixel(300, 200),
+        Picture::pattern(2, columns, rows).pixel(300, 200)
+    );
+    bench.guest.run("cursor 0 5 0 0");
+    bench
+        .screen
+        .await_picture(bench.folder.path(), "cursor of the guest", |shown| {
+            let expected = Picture::pattern(2, columns, rows).with_cursor(5, 7, 5);
+            (0..20).all(|at| shown.pixel(8 + at, 7) == expected.pixel(8 + at, 7))
+        });
+
+    let events = bench.read("Mouse", |screen| {
+        key(screen, "ctrl+alt+g");
+        std::thread::sleep(Duration::from_millis(500));
+        screen.run("xdotool", &["mousemove_relative", "--", "30", "12"]);
+    });
+    assert!(events.contains("2:0:30 2:1:12 /"), "{events}");
+    key(&bench.screen, "ctrl+alt+g");
+
+    key(&bench.screen, "ctrl+alt+f");
+    bench.guest.run("wait-mode 0 640 400 20");
+    bench.guest.run("cursor-hide 0");
+    bench.hesper.control("resize 0 500x300");
+    bench.guest.run("wait-mode 0 500 300 20");
+    bench.guest.run("show 0 3");
+    bench
+        .hesper
+        .await_picture(0, &Picture::pattern(3, 500, 300), 0);
+}
+
+#[test]
 fn the_devices_come_back_with_the_next_vm_and_end_with_hesper() {
     let mut bench = bench(640, 400, &["keyboard", "tablet"]);
     assert_eq!(bench.type_on_console("first"), "first");
@@ -298,6 +493,7 @@ fn the_devices_come_back_with_the_next_vm_and_end_with_hesper() {
     assert!(events.ends_with("1:16:1 / 1:16:0 /"), "{events}");
 
     let Bench {
+        compositor,
         screen,
         mut hesper,
         guest,
@@ -307,6 +503,7 @@ fn the_devices_come_back_with_the_next_vm_and_end_with_hesper() {
     let guest = boot(folder.path(), "second", &hesper, &["keyboard", "tablet"]);
     screen.focus();
     let mut bench = Bench {
+        compositor,
         screen,
         hesper,
         guest,

@@ -10,14 +10,13 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use hesper_test_guest::{STEPS, step};
 use serde_json::{Value, json};
 use support::guest::{Guest, Route};
 use support::hesper::Hesper;
-use support::picture::Picture;
+use support::picture::{Picture, Rectangle};
 use support::xserver::XServer;
 
 /// Sizes that nobody chose.
@@ -51,6 +50,29 @@ fn fifty_random_sizes_of_the_window_end_as_the_guests_mode_and_leak_nothing() {
             hesper.await_picture(0, &Picture::pattern(step, width, height), 0);
             hesper.holds_the_same(&mut held);
         }
+    }
+}
+
+/// QEMU must not be told of it before: it would end by a segmentation fault.
+#[test]
+fn a_size_from_before_the_guests_driver_runs_is_its_mode_when_it_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let screen = XServer::start(1300, 1000);
+    let hesper = Hesper::start(folder, &["--size=640x400", "--hostmem=0"], Some(&screen));
+    let socket = hesper.socket();
+    let no_driver = ["--no-gpu-module"];
+    let mut guest = Guest::boot_with(folder, "guest", Route::Full, &socket, &no_driver);
+    for (width, height) in [(700, 500), (1024, 700)] {
+        hesper.control(&format!("resize 0 {width}x{height}"));
+        screen.await_size(width, height);
+        // The size is told to the guest when the hand has rested.
+        std::thread::sleep(Duration::from_millis(500));
+        guest.run("sh modprobe virtio_gpu");
+        guest.run(&format!("wait-mode 0 {width} {height} 20"));
+        guest.run("close");
+        guest.run("sh for c in /sys/class/vtconsole/vtcon*; do echo 0 > $c/bind; done");
+        guest.run("sh modprobe -r virtio_gpu");
     }
 }
 
@@ -94,9 +116,19 @@ fn two_screens_differ_and_one_is_unplugged_and_plugged_back() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let screen = XServer::start(1300, 1000);
-    let options = ["--size=640x400", "--hostmem=0", "--scanouts=2"];
+    let tablet = folder.join("tablet.sock").display().to_string();
+    let input = format!("--input-socket=tablet:{tablet}");
+    let options = ["--size=640x400", "--hostmem=0", "--scanouts=2", &input];
     let hesper = Hesper::start(folder, &options, Some(&screen));
-    let mut guest = Guest::boot(folder, "guest", Route::Full, &hesper.socket());
+    let chardev = format!("socket,id=tablet,path={tablet}");
+    let device = "vhost-user-input-pci,chardev=tablet";
+    let devices = ["-chardev", &chardev, "-device", device];
+    let devices: Vec<&str> = devices
+        .iter()
+        .flat_map(|argument| ["--qemu-arg", argument])
+        .collect();
+    let socket = hesper.socket();
+    let mut guest = Guest::boot_with(folder, "guest", Route::Full, &socket, &devices);
     let connector = "sh cat /sys/class/drm/card0-Virtual-2/status";
     let await_connector = |guest: &mut Guest, state: &str| {
         for _ in 0..100 {
@@ -116,6 +148,10 @@ fn two_screens_differ_and_one_is_unplugged_and_plugged_back() {
     guest.run("show 1 32");
     hesper.await_picture(0, &picture(31), 0);
     hesper.await_picture(1, &picture(32), 0);
+
+    point_at_both(&hesper, &mut guest, &screen);
+    guest.run("show 0 31");
+    guest.run("show 1 32");
 
     let mut held = None;
     for seed in 33..36 {
@@ -138,6 +174,56 @@ fn two_screens_differ_and_one_is_unplugged_and_plugged_back() {
     }
     let refused = hesper.try_control("unplug 0");
     assert!(refused.starts_with("error monitor 0"), "{refused}");
+}
+
+/// The tablet's place is one on the guest's desktop, in both windows: wherever those are on the host's.
+fn point_at_both(hesper: &Hesper, guest: &mut Guest, screen: &XServer) {
+    // Without the dash in it: the locale of a test knows none.
+    let [first, second] = ["^Hesper [^(]", "^Hesper .2."].map(|title| {
+        let found = screen.run(
+            "xdotool",
+            &["search", "--sync", "--onlyvisible", "--name", title],
+        );
+        found.trim().to_owned()
+    });
+    // Right of the first, with a gap, and lower.
+    screen.run("xdotool", &["windowmove", "--sync", &second, "650", "77"]);
+    let pointed = |guest: &mut Guest, window: &str, x: &str, y: &str, desktop: (i64, i64)| {
+        guest.run("input-open Tablet");
+        screen.run("xdotool", &["mousemove", "--window", window, x, y]);
+        let events = guest.run("input-take Tablet 200");
+        let last = |code: &str| -> i64 {
+            let mut values = events.split(' ').filter_map(|word| word.strip_prefix(code));
+            let value = values
+                .next_back()
+                .unwrap_or_else(|| panic!("no {code}: {events}"));
+            value.parse().unwrap()
+        };
+        // As libinput and Xorg reckon.
+        (
+            last("3:0:") * desktop.0 / 0x1_0000,
+            last("3:1:") * desktop.1 / 0x1_0000,
+        )
+    };
+    let beside = (1280, 400);
+    assert_eq!(pointed(guest, &first, "33", "44", beside), (33, 44));
+    assert_eq!(pointed(guest, &second, "34", "45", beside), (640 + 34, 45));
+    assert_eq!(pointed(guest, &second, "639", "399", beside), (1279, 399));
+    // As Xorg has it: one framebuffer, of which each monitor shows a part; here they overlap.
+    assert_eq!(guest.run("span 77 200 300"), "840 700");
+    let both = Picture::pattern(77, 840, 700);
+    let part = |left, top| Rectangle {
+        left,
+        top,
+        right: left + 639,
+        bottom: top + 399,
+    };
+    hesper.await_picture(0, &both.part(part(0, 0)), 0);
+    hesper.await_picture(1, &both.part(part(200, 300)), 0);
+    let below = (840, 700);
+    assert_eq!(pointed(guest, &second, "1", "2", below), (201, 302));
+    assert_eq!(pointed(guest, &second, "639", "399", below), (839, 699));
+    assert_eq!(pointed(guest, &first, "639", "0", below), (639, 0));
 }
 
 /// What the first window says in its middle.
@@ -167,24 +253,11 @@ fn the_window_says_what_it_waits_for() {
     let hesper = Hesper::start(folder, &["--size=640x400", "--hostmem=0"], Some(&screen));
     await_saying(&hesper, "Waiting for QEMU to connect to");
     screen.await_picture(folder, "text", |picture| picture.lit() > 0.001);
-    let control = folder.join("control.sock");
-    let watcher = std::thread::spawn(move || {
-        let until = Instant::now() + Duration::from_secs(60);
-        while Instant::now() < until {
-            let mut stream = UnixStream::connect(&control).unwrap();
-            writeln!(stream, "status").unwrap();
-            let mut answer = String::new();
-            BufReader::new(stream).read_line(&mut answer).unwrap();
-            if answer.contains("The guest is starting") {
-                return true;
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        false
-    });
     let socket = hesper.socket();
-    let mut guest = Guest::boot_with(folder, "guest", Route::Full, &socket, &["--reboot"]);
-    assert!(watcher.join().unwrap(), "it did not say so while it booted");
+    // Without a console the guest shows nothing by itself, so that what is said in the meantime stays.
+    let no_console = ["--reboot", "--append", "drm_kms_helper.fbdev_emulation=0"];
+    let mut guest = Guest::boot_with(folder, "guest", Route::Full, &socket, &no_console);
+    await_saying(&hesper, "The guest is starting");
     guest.run("show 0 5");
     hesper.await_picture(0, &Picture::pattern(5, 640, 400), 0);
     assert_eq!(says(&hesper), None, "the picture says enough");
@@ -193,8 +266,8 @@ fn the_window_says_what_it_waits_for() {
     guest.run("show 0 6");
     hesper.await_picture(0, &Picture::pattern(6, 640, 400), 0);
     guest.qmp().run("system_reset", json!({}));
-    await_saying(&hesper, "The guest was reset");
     guest.wait_ready();
+    await_saying(&hesper, "The guest was reset");
     guest.run("show 0 7");
     hesper.await_picture(0, &Picture::pattern(7, 640, 400), 0);
     guest.kill();
@@ -208,7 +281,7 @@ fn frames_of_a_guest_are_counted_and_recorded() {
     let screen = XServer::start(1000, 700);
     let film = folder.join("film.y4m");
     let record = format!("--record={}", film.display());
-    let options = ["--size=640x400", "--hostmem=0", "--overlay", &record];
+    let options = ["--size=640x400", "--hostmem=0", &record];
     let mut hesper = Hesper::start(folder, &options, Some(&screen));
     let mut guest = Guest::boot(folder, "guest", Route::Full, &hesper.socket());
     guest.run("show 0 1");
@@ -226,6 +299,14 @@ fn frames_of_a_guest_are_counted_and_recorded() {
         window["presented_frames"].as_u64() >= Some(flushed),
         "{counters}"
     );
+    let flushes = |hesper: &Hesper| {
+        let counters: Value = serde_json::from_str(&hesper.control("counters")).unwrap();
+        counters["windows"][0]["flushes"].as_u64().unwrap()
+    };
+    let before = flushes(&hesper);
+    let took: u64 = guest.run("animate 0 180 60").parse().unwrap();
+    assert!(took >= 3_000_000, "{took} µs for 180 frames");
+    assert_eq!(flushes(&hesper), before + 181, "one for each frame");
     hesper.process.signal(rustix::process::Signal::USR1);
     let printed = |text: &str| text.contains(r#""flush_to_present""#);
     let until = Instant::now() + Duration::from_secs(10);
@@ -240,6 +321,31 @@ fn frames_of_a_guest_are_counted_and_recorded() {
     let head = b"YUV4MPEG2 W640 H400 F60:1 Ip A1:1 C444 XCOLORRANGE=FULL\n";
     assert!(film.starts_with(head));
     let frame = "FRAME\n".len() + 640 * 400 * 3;
-    assert_eq!((film.len() - head.len()) % frame, 0, "whole frames");
-    assert!((film.len() - head.len()) / frame > 5);
+    let frames = &film[head.len()..];
+    assert_eq!(frames.len() % frame, 0, "whole frames");
+    // The moving picture is grey, and brighter than nothing; what was shown before is not.
+    let is_grey = |colours: &[u8]| colours.iter().all(|colour| *colour == 128);
+    let mut moving = frames
+        .chunks_exact(frame)
+        .map(|frame| frame.split_at("FRAME\n".len()).1.split_at(640 * 400))
+        .skip_while(|(grey, colours)| grey[640 * 400 - 1] < 16 || !is_grey(colours))
+        // Its end, when the guest turns the monitor off and the window says so.
+        .take_while(|(grey, colours)| grey[640 * 400 - 1] >= 16 && is_grey(colours))
+        .map(|(grey, _)| grey)
+        .peekable();
+    assert!(moving.peek().is_some(), "no frame of the moving picture");
+    let mut seen = [0; STEPS as usize];
+    for grey in moving {
+        let number = u32::from(grey[640 * 400 - 1] - 16) / 16;
+        seen[number as usize] += 1;
+        let torn = (0_u32..)
+            .zip(grey)
+            .find(|(at, pixel)| **pixel != step(number, at % 640, 640));
+        assert_eq!(torn, None, "a torn frame of picture {number}");
+    }
+    // The film has its own pace, and a busy machine loses some; yet all pictures are in it, and it lasts no longer.
+    assert!(seen.iter().all(|count| *count > 0), "{seen:?}");
+    let seconds = f64::from(seen.iter().sum::<u32>()) / 60.0;
+    let took = took as f64 / 1e6;
+    assert!(seconds < took + 1.0, "{seconds} s instead of {took}");
 }

@@ -60,6 +60,47 @@ impl Cursor {
         })
     }
 
+    /// The cursor with sides multiplied by these, at most [`MAX_CURSOR_SIZE`] long: pixels are repeated as they are where the
+    /// factor is whole, and mixed where a new one lies on several.
+    pub(crate) fn scaled(&self, across: f64, down: f64) -> Cursor {
+        let side = |side: u32, factor: f64| {
+            // The cast saturates.
+            ((f64::from(side) * factor).round() as u32).clamp(1, MAX_CURSOR_SIZE)
+        };
+        let (width, height) = (side(self.width, across), side(self.height, down));
+        let columns: Vec<_> = (0..width)
+            .map(|at| covered(at, self.width, width))
+            .collect();
+        let mut rgba = Vec::with_capacity((width * height * 4) as usize);
+        for y in 0..height {
+            let rows = covered(y, self.height, height);
+            for columns in &columns {
+                let mut sum = [0.0; 4];
+                for (row, tall) in rows.clone() {
+                    for (column, wide) in columns.clone() {
+                        let pixel = self.pixel(column.into(), row.into());
+                        for (sum, channel) in sum.iter_mut().zip(pixel) {
+                            *sum += f64::from(channel) * tall * wide;
+                        }
+                    }
+                }
+                rgba.extend(sum.map(|channel| channel.round() as u8));
+            }
+        }
+        let hot = |at: u32, from: u32, to: u32| {
+            let scaled = u64::from(at) * u64::from(to) / u64::from(from.max(1));
+            // Smaller than a side.
+            scaled.min(u64::from(to - 1)) as u32
+        };
+        Cursor {
+            width,
+            height,
+            hot_x: hot(self.hot_x, self.width, width),
+            hot_y: hot(self.hot_y, self.height, height),
+            rgba,
+        }
+    }
+
     /// The pixel at (`x`, `y`) as red, green, blue, alpha; transparent outside.
     pub(crate) fn pixel(&self, x: i64, y: i64) -> [u8; 4] {
         let inside = |at: i64, size: u32| usize::try_from(at).ok().filter(|at| *at < size as usize);
@@ -72,6 +113,16 @@ impl Cursor {
             .copied()
             .unwrap_or_default()
     }
+}
+
+/// Which of `from` pixels the pixel `at` of `to` in the same length lies on, and how much of it on each.
+fn covered(at: u32, from: u32, to: u32) -> impl Iterator<Item = (u32, f64)> + Clone {
+    // In units of which a new pixel has `from` and an old one `to`; sides are short.
+    let (start, end) = (at * from, (at + 1) * from);
+    (start / to..end.div_ceil(to)).map(move |old| {
+        let overlap = end.min((old + 1) * to) - start.max(old * to);
+        (old, f64::from(overlap) / f64::from(from))
+    })
 }
 
 /// Lays one premultiplied colour over an opaque one. Colours brighter than their alpha allows
@@ -117,6 +168,29 @@ mod tests {
                 "{size:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_scaled_cursor_repeats_pixels_or_mixes_them_and_points_at_the_same() {
+        let pixels: Vec<u8> = [[80, 0, 0, 255], [0, 80, 0, 255], [0, 0, 80, 255], [0; 4]].concat();
+        let cursor = Cursor::new((2, 2), (1, 1), PixelFormat::R8G8B8A8, &pixels).unwrap();
+        let twice = cursor.scaled(2.0, 2.0);
+        assert_eq!((twice.width, twice.height), (4, 4));
+        assert_eq!((twice.hot_x, twice.hot_y), (2, 2));
+        for (x, y) in [(0, 0), (1, 1), (2, 1), (1, 2), (3, 3)] {
+            assert_eq!(twice.pixel(x, y), cursor.pixel(x / 2, y / 2), "{x},{y}");
+        }
+        let wider = cursor.scaled(1.5, 1.0);
+        assert_eq!((wider.width, wider.height, wider.hot_x), (3, 2, 1));
+        assert_eq!(wider.pixel(0, 0), [80, 0, 0, 255]);
+        assert_eq!(wider.pixel(1, 0), [40, 40, 0, 255]);
+        assert_eq!(wider.pixel(2, 0), [0, 80, 0, 255]);
+        assert_eq!(wider.pixel(1, 1), [0, 0, 40, 128]);
+        let point = cursor.scaled(0.1, 0.1);
+        assert_eq!((point.width, point.height), (1, 1));
+        assert_eq!(point.pixel(0, 0), [20, 20, 20, 191]);
+        let largest = cursor.scaled(1e9, f64::NAN);
+        assert_eq!((largest.width, largest.height), (MAX_CURSOR_SIZE, 1));
     }
 
     #[test]

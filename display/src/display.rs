@@ -112,6 +112,11 @@ pub struct DisplayOptions {
     /// Where all presented frames are written to: a file that ends in `.y4m`, or a folder. For the windows after the
     /// first their number is added.
     pub record: Option<PathBuf>,
+    /// The file that keeps where the windows are, from one time to the next; `None` forgets it. Windows that are where they
+    /// were have the size they had, not [`size`](Self::size), unless [`size_asked`](Self::size_asked).
+    pub places: Option<PathBuf>,
+    /// A person wants this [`size`](Self::size).
+    pub size_asked: bool,
     /// Which way windows are drawn.
     pub renderer: Renderer,
     /// The GPU to draw with (`VkPhysicalDeviceIDProperties::deviceUUID`), when it can present.
@@ -133,6 +138,8 @@ impl Default for DisplayOptions {
             overlay: false,
             screenshots: PathBuf::from("."),
             record: None,
+            places: None,
+            size_asked: false,
             renderer: Renderer::default(),
             gpu: None,
         }
@@ -345,8 +352,11 @@ impl DisplayHandle {
                             (self.shared.events)(DisplayEvent::Unplugged { scanout });
                         }
                     }
-                    // There is no title to change and no presenter to end.
-                    Command::Retitle | Command::SetStatus(_) | Command::PresenterEnded { .. } => {}
+                    // There is no title to change, no pointer, and no presenter to end.
+                    Command::Retitle
+                    | Command::SetStatus(_)
+                    | Command::Cursor(_)
+                    | Command::PresenterEnded { .. } => {}
                 }
                 Ok(())
             }
@@ -392,7 +402,10 @@ impl DisplayHandle {
     ///
     /// [`DisplayError::NoSuchScanout`].
     pub fn set_cursor(&self, index: usize, cursor: Option<Cursor>) -> Result<(), DisplayError> {
-        self.scanout(index)?.set_cursor(cursor.map(Arc::new));
+        if self.scanout(index)?.set_cursor(cursor.map(Arc::new)) {
+            // Failing means that the windows are gone.
+            let _ = self.send(Command::Cursor(index));
+        }
         Ok(())
     }
 

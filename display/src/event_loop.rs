@@ -15,10 +15,14 @@ use winit::event::{DeviceEvent, DeviceId, WindowEvent};
 use winit::event_loop::{ActiveEventLoop, ControlFlow, EventLoop, EventLoopProxy};
 use winit::window::WindowId;
 
+use crate::desktop::Desktop;
 use crate::display::{DisplayEvent, DisplayOptions, Resize, Shared};
 use crate::input::{Asked, INPUT_AXIS_MAX, InputSink, Nobody, Seat};
 use crate::layout::Placement;
+use crate::pointer::Pointer;
 use crate::presenter::{End, Presenters};
+use crate::remembered::Remembered;
+use crate::scanout::{GuestPointer, Scanout};
 use crate::window::{GuestWindow, Monitor};
 use crate::{DisplayError, presenter, screenshot};
 
@@ -43,6 +47,8 @@ pub(crate) enum Command {
     Plug(usize),
     /// Close it, if it is open.
     Unplug(usize),
+    /// The guest has changed the cursor of this scanout, over which the pointer is.
+    Cursor(usize),
     /// A presenter of this scanout has ended.
     PresenterEnded {
         scanout: usize,
@@ -104,11 +110,13 @@ impl Windows {
     }
 
     pub(crate) fn run(self, shared: &Arc<Shared>) -> Result<(), DisplayError> {
+        let remembered = Remembered::load(self.options.places.as_deref());
         let mut app = App {
             shared: shared.clone(),
             presenters: Presenters::new(&self.options, self.event_loop.create_proxy()),
             options: self.options,
             status: String::new(),
+            remembered,
             windows: Vec::new(),
             seat: self.seat,
             failed: None,
@@ -127,6 +135,8 @@ struct App {
     options: DisplayOptions,
     presenters: Presenters,
     status: String,
+    /// Where windows were, and are.
+    remembered: Remembered,
     /// One per scanout, in order, once they have been opened; `None` for an unplugged monitor.
     windows: Vec<Option<GuestWindow>>,
     /// Who works in the windows.
@@ -161,7 +171,12 @@ impl App {
         if place.is_some() {
             return Ok(());
         }
-        let window = place.insert(GuestWindow::open(event_loop, scanout, &self.options)?);
+        let window = place.insert(GuestWindow::open(
+            event_loop,
+            scanout,
+            &self.options,
+            self.remembered.place(scanout),
+        )?);
         shown.set_size(window.shared().inner_size().into());
         shown.set_scale(window.shared().scale_factor());
         shown.set_plugged(true);
@@ -213,21 +228,61 @@ impl App {
             window.set_title(&self.options.title, scanout.mode(), &status);
             window.follow(scanout.mode());
         }
+        for index in 0..self.windows.len() {
+            self.note_size(index);
+        }
+    }
+
+    /// The window that a place, told as one of window `index`, is in, and where: while a button is held, window systems go
+    /// on telling of the window where it was pressed.
+    fn under(
+        &self,
+        index: usize,
+        at: PhysicalPosition<f64>,
+    ) -> Option<(&GuestWindow, usize, PhysicalPosition<f64>)> {
+        let window = self.windows.get(index)?.as_ref()?;
+        if self.windows.len() > 1 && !window.has(at) {
+            let others = self.windows.iter().enumerate();
+            let others = others.filter_map(|(other, window)| Some((other, window.as_ref()?)));
+            for (other, there) in others.filter(|(other, _)| *other != index) {
+                if let Some(at) = window.seen_from(there, at).filter(|at| there.has(*at)) {
+                    return Some((there, other, at));
+                }
+            }
+        }
+        Some((window, index, at))
+    }
+
+    /// Where on the guest's desktop a place in a window is, in steps of its axes.
+    fn on_desktop(&self, index: usize, at: PhysicalPosition<f64>) -> Option<(i32, i32)> {
+        let (window, index, at) = self.under(index, at)?;
+        let monitors: Vec<_> = self.shared.scanouts.iter().map(Scanout::shown).collect();
+        let desktop = Desktop::of(&monitors);
+        let monitor = desktop.place(index)?;
+        let picture = (monitor.width, monitor.height);
+        let size = window.shared().inner_size().into();
+        let placement = Placement::new(picture, size, self.options.scaling)?;
+        Some(placement.on_axes(at.into(), monitor, desktop.size, AXIS_STEPS))
+    }
+
+    /// A window has been asked for another size: on Wayland it has it at once, and no event says so.
+    fn note_size(&self, index: usize) {
+        let window = self.windows.get(index).and_then(Option::as_ref);
+        if let (Some(window), Some(scanout)) = (window, self.shared.scanouts.get(index)) {
+            scanout.set_size(window.shared().inner_size().into());
+        }
     }
 
     /// Passes on what a person does in a window.
-    fn input(&mut self, index: usize, event: WindowEvent) {
-        let seat = &mut self.seat;
-        let (Some(window), Some(scanout)) = (
-            self.windows.get_mut(index).and_then(Option::as_mut),
-            self.shared.scanouts.get(index),
-        ) else {
-            return;
+    fn input(&mut self, event_loop: &ActiveEventLoop, index: usize, event: WindowEvent) {
+        let place = match &event {
+            WindowEvent::CursorMoved { position, .. } => self.on_desktop(index, *position),
+            WindowEvent::Touch(touch) => self.on_desktop(index, touch.location),
+            _ => None,
         };
-        let place = |at: PhysicalPosition<f64>| {
-            let size = window.shared().inner_size().into();
-            Placement::new(scanout.mode()?, size, self.options.scaling)
-                .map(|placement| placement.on_axes(at.into(), AXIS_STEPS))
+        let seat = &mut self.seat;
+        let Some(window) = self.windows.get_mut(index).and_then(Option::as_mut) else {
+            return;
         };
         let asked = match event {
             WindowEvent::KeyboardInput {
@@ -236,15 +291,18 @@ impl App {
                 ..
             } => seat.key(event.physical_key, event.state, event.repeat, is_synthetic),
             WindowEvent::CursorMoved { position, .. } => {
-                if let Some(place) = place(position) {
+                if let Some(place) = place {
                     seat.pointer_at(place);
                 }
-                let guests = seat.points() && scanout.has_cursor();
-                window.show_pointer(!guests && !seat.grabbed());
                 if seat.grabbed() {
                     window.hold_pointer(position);
                 }
-                Asked::Nothing
+                self.show_pointer(event_loop, index, true);
+                return;
+            }
+            WindowEvent::CursorLeft { .. } => {
+                self.show_pointer(event_loop, index, false);
+                return;
             }
             WindowEvent::MouseInput { button, state, .. } => seat.button(button, state),
             WindowEvent::MouseWheel { delta, .. } => {
@@ -252,7 +310,7 @@ impl App {
                 Asked::Nothing
             }
             WindowEvent::Touch(touch) => {
-                if let Some(place) = place(touch.location) {
+                if let Some(place) = place {
                     seat.touch(touch.id, touch.phase, place);
                 }
                 Asked::Nothing
@@ -266,6 +324,35 @@ impl App {
             _ => return,
         };
         self.obey(index, asked);
+    }
+
+    /// Makes the pointer over a window look right; `here`: it is over the window.
+    fn show_pointer(&mut self, event_loop: &ActiveEventLoop, index: usize, here: bool) {
+        let (Some(window), Some(scanout)) = (
+            self.windows.get_mut(index).and_then(Option::as_mut),
+            self.shared.scanouts.get(index),
+        ) else {
+            return;
+        };
+        let grabbed = self.seat.grabbed();
+        let guests = here && !grabbed && self.seat.points();
+        let pointer = match scanout.set_pointer_here(guests) {
+            _ if grabbed => Pointer::Hidden,
+            GuestPointer::Image(cursor) if guests => {
+                let size = window.shared().inner_size().into();
+                let placement = scanout
+                    .mode()
+                    .and_then(|mode| Placement::new(mode, size, self.options.scaling));
+                placement.map_or(Pointer::System, |placement| {
+                    Pointer::for_cursor(cursor, placement.scale(), window.shared())
+                })
+            }
+            GuestPointer::Hidden if guests => Pointer::Hidden,
+            _ => Pointer::System,
+        };
+        let is_guests = matches!(pointer, Pointer::Guests(..));
+        let shown = window.show_pointer(pointer, event_loop);
+        scanout.set_host_shows(is_guests && shown);
     }
 
     /// Does what a person asked of the window, not of the guest.
@@ -334,6 +421,9 @@ impl App {
                     if let Some(monitor) = window.settle() {
                         (self.shared.events)(settled(scanout, &monitor));
                     }
+                    if let Some(place) = window.place() {
+                        self.remembered.note(scanout, place);
+                    }
                 }
                 Some(at) => next = Some(next.map_or(at, |next| next.min(at))),
                 None => {}
@@ -393,7 +483,7 @@ impl ApplicationHandler<Command> for App {
             }
             WindowEvent::Occluded(hidden) => scanout.set_visible(!hidden),
             WindowEvent::RedrawRequested => scanout.frame_wanted(),
-            event => self.input(index, event),
+            event => self.input(event_loop, index, event),
         }
     }
 
@@ -418,6 +508,7 @@ impl ApplicationHandler<Command> for App {
                 if let Some(window) = self.window(scanout) {
                     window.request_size((width, height));
                 }
+                self.note_size(scanout);
             }
             Command::Plug(scanout) => {
                 if let Err(error) = self.plug(event_loop, scanout) {
@@ -425,6 +516,12 @@ impl ApplicationHandler<Command> for App {
                 }
             }
             Command::Unplug(scanout) => self.unplug(scanout),
+            Command::Cursor(index) => {
+                let scanouts = &self.shared.scanouts;
+                if scanouts.get(index).is_some_and(Scanout::has_pointer) {
+                    self.show_pointer(event_loop, index, true);
+                }
+            }
             Command::PresenterEnded { scanout, number } => {
                 if let Err(error) = self.presenter_ended(scanout, number) {
                     self.fail(event_loop, error);

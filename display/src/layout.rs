@@ -4,6 +4,7 @@
 //! pixels and is scaled and clipped with it. All of this is pure arithmetic on sizes.
 
 use crate::cursor::Cursor;
+use crate::picture::Rect;
 
 /// What to do with a picture whose size is not the window's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -88,11 +89,18 @@ impl Placement {
         }
     }
 
+    /// How many pixels of the window a pixel of the picture is wide and high.
+    pub(crate) fn scale(&self) -> (f64, f64) {
+        (
+            f64::from(self.width) / f64::from(self.picture.0),
+            f64::from(self.height) / f64::from(self.picture.1),
+        )
+    }
+
     /// The area of a cursor whose hot spot is at (`x`, `y`) in the picture; not yet clipped.
     pub(crate) fn cursor_area(&self, cursor: &Cursor, (x, y): (i32, i32)) -> Area {
         let (left, top) = cursor_corner(cursor, (x, y));
-        let across = f64::from(self.width) / f64::from(self.picture.0);
-        let down = f64::from(self.height) / f64::from(self.picture.1);
+        let (across, down) = self.scale();
         let at_x = |x: i64| (f64::from(self.x) + x as f64 * across) as f32;
         let at_y = |y: i64| (f64::from(self.y) + y as f64 * down) as f32;
         Area {
@@ -103,10 +111,17 @@ impl Placement {
         }
     }
 
-    /// Where a place in the window lies in the picture, on axes that have `steps` from edge to edge. A place outside
-    /// counts as the nearest inside. Whoever reckons back from the axes to pixels finds the one that the window
-    /// shows there ([`Self::column_of`], [`Self::row_of`]).
-    pub(crate) fn on_axes(&self, (x, y): (f64, f64), steps: u32) -> (i32, i32) {
+    /// Where a place in the window lies on the guest's desktop, on axes that have `steps` from edge to edge of that; `monitor`
+    /// is where the picture is on a desktop of `desktop` pixels. A place outside the picture counts as the nearest inside.
+    /// Whoever reckons back from the axes to pixels finds the one that the window shows there ([`Self::column_of`],
+    /// [`Self::row_of`]).
+    pub(crate) fn on_axes(
+        &self,
+        (x, y): (f64, f64),
+        monitor: Rect,
+        desktop: (u32, u32),
+        steps: u32,
+    ) -> (i32, i32) {
         // The cast saturates.
         let inside = |at: f64, start: u32, size: u32| {
             ((at - f64::from(start)).floor() as u32).min(size.saturating_sub(1))
@@ -115,9 +130,21 @@ impl Placement {
             inside(x, self.x, self.width),
             inside(y, self.y, self.height),
         );
+        let across = Axis {
+            shown: self.width,
+            size: self.picture.0,
+            start: monitor.x,
+            whole: desktop.0,
+        };
+        let down = Axis {
+            shown: self.height,
+            size: self.picture.1,
+            start: monitor.y,
+            whole: desktop.1,
+        };
         (
-            on_axis(x, self.width, self.column_of(x), self.picture.0, steps),
-            on_axis(y, self.height, self.row_of(y), self.picture.1, steps),
+            across.step(x, self.column_of(x), steps),
+            down.step(y, self.row_of(y), steps),
         )
     }
 
@@ -175,13 +202,31 @@ fn middle(at: u32, shown: u32, size: u32) -> u32 {
     ((2 * at + 1) * size / (2 * shown)) as u32
 }
 
-/// The step for the middle of the window's pixel `at`, but no step of another pixel of the picture than `pixel`.
-fn on_axis(at: u32, shown: u32, pixel: u32, size: u32, steps: u32) -> i32 {
-    let (pixel, size, steps) = (u64::from(pixel), u64::from(size), u64::from(steps));
-    let first = |pixel: u64| (pixel * steps).div_ceil(size);
-    let middle = (2 * u64::from(at) + 1) * steps / (2 * u64::from(shown));
-    let last = first(pixel + 1).saturating_sub(1).max(first(pixel));
-    i32::try_from(middle.clamp(first(pixel), last)).unwrap_or(i32::MAX)
+/// One of the guest's axes, for one of its monitors.
+struct Axis {
+    /// So many pixels of the window show ...
+    shown: u32,
+    /// ... so many of the picture, which begin ...
+    size: u32,
+    /// ... here on the desktop, ...
+    start: u32,
+    /// ... which has so many.
+    whole: u32,
+}
+
+impl Axis {
+    /// The step for the middle of the window's pixel `at`, but no step of another pixel of the picture than `pixel`.
+    fn step(&self, at: u32, pixel: u32, steps: u32) -> i32 {
+        let [shown, size, start, steps] = [self.shown, self.size, self.start, steps].map(u64::from);
+        let whole = u64::from(self.whole.max(1));
+        let pixel = start + u64::from(pixel);
+        let first = |pixel: u64| (pixel * steps).div_ceil(whole);
+        // Sides have 15 bits, a desktop of 16 monitors 19, the steps 17: all of it fits.
+        let middle =
+            ((2 * u64::from(at) + 1) * size + 2 * shown * start) * steps / (2 * shown * whole);
+        let last = first(pixel + 1).saturating_sub(1).max(first(pixel));
+        i32::try_from(middle.clamp(first(pixel), last)).unwrap_or(i32::MAX)
+    }
 }
 
 #[cfg(test)]
@@ -307,7 +352,8 @@ mod tests {
             let placement = Placement::new(picture, window, Scaling::Fit).unwrap();
             for x in 0..placement.width {
                 let at = f64::from(placement.x + x) + 0.3;
-                let (told, _) = placement.on_axes((at, 0.0), steps);
+                let whole = Rect::whole(picture.0, picture.1);
+                let (told, _) = placement.on_axes((at, 0.0), whole, picture, steps);
                 // As a guest reckons: from the axis to its pixels.
                 let pixel =
                     (u64::from(told as u32) * u64::from(picture.0) / u64::from(steps)) as u32;
@@ -317,9 +363,46 @@ mod tests {
                     "{picture:?} in {window:?} at {x}"
                 );
             }
-            let outside = placement.on_axes((-5.0, 1e19), steps);
+            let whole = Rect::whole(picture.0, picture.1);
+            let outside = placement.on_axes((-5.0, 1e19), whole, picture, steps);
             assert!(outside.0 < 0x1_0000 / picture.0 as i32 + 1);
             assert!(outside.1 >= 0xffff - 0x1_0000 / picture.1 as i32);
+        }
+    }
+
+    #[test]
+    fn a_guest_with_several_monitors_finds_the_pixel_of_its_desktop() {
+        let steps = 0x1_0000;
+        let desktop = (1280 + 1003 + 640, 900);
+        let monitor = Rect {
+            x: 1280,
+            y: 123,
+            width: 1003,
+            height: 777,
+        };
+        for window in [(1003, 777), (1504, 1165), (640, 800)] {
+            let placement = Placement::new((1003, 777), window, Scaling::Fit).unwrap();
+            let pixel = |told: i32, whole: u32| {
+                (u64::from(told as u32) * u64::from(whole) / u64::from(steps)) as u32
+            };
+            for x in 0..placement.width {
+                let at = f64::from(placement.x + x) + 0.9;
+                let (told, _) = placement.on_axes((at, 0.0), monitor, desktop, steps);
+                assert_eq!(
+                    pixel(told, desktop.0),
+                    1280 + placement.column_of(x),
+                    "{window:?}"
+                );
+            }
+            for y in 0..placement.height {
+                let at = f64::from(placement.y + y);
+                let (_, told) = placement.on_axes((0.0, at), monitor, desktop, steps);
+                assert_eq!(
+                    pixel(told, desktop.1),
+                    123 + placement.row_of(y),
+                    "{window:?}"
+                );
+            }
         }
     }
 

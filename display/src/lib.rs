@@ -38,8 +38,9 @@
 //!   titles, and replacing a presenter whose surface or device is lost.
 //! - `label.rs` draws text; `scanout/said.rs` knows what is said where: messages, notices, the overlay with the figures
 //!   of `frames.rs`.
-//! - `record.rs` writes presented frames to files.
-//! - `input/` turns what a person does in a window into events for the guest's devices.
+//! - `record.rs` writes presented frames to files; `remembered.rs` keeps the windows' places.
+//! - `input/` turns what a person does in a window into events for the guest's devices; `desktop.rs` says where on the
+//!   guest's desktop a window's picture is, `pointer.rs` shows the guest's cursor as the window system's.
 //!
 //! The crate knows neither virtio nor Venus: pixels come as [`PixelMemory`], a trait the program
 //! implements.
@@ -47,6 +48,7 @@
 mod canvas;
 mod cursor;
 mod damage;
+mod desktop;
 mod display;
 mod error;
 mod event_loop;
@@ -57,8 +59,10 @@ mod label;
 mod layout;
 mod picture;
 mod platform;
+mod pointer;
 mod presenter;
 mod record;
+mod remembered;
 mod scanout;
 mod screenshot;
 #[cfg(test)]

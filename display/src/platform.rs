@@ -36,16 +36,55 @@ pub(crate) fn dpi(window: &Window) -> Option<(f64, f64)> {
         return None;
     }
     let crtc = window.current_monitor()?.native_id();
-    let told = x11::X11::connect().ok()?.dpi(crtc)?;
-    // Projectors, televisions and virtual monitors tell a size of nothing, or of their shape.
+    believed(x11::X11::connect().ok()?.dpi(crtc)?)
+}
+
+/// Pixels an inch of a window's monitor.
+#[cfg(target_os = "macos")]
+pub(crate) fn dpi(window: &Window) -> Option<(f64, f64)> {
+    use winit::platform::macos::MonitorHandleExtMacOS;
+    let monitor = window.current_monitor()?;
+    let pixels = monitor.size().cast::<f64>();
+    let millimetres = objc2_core_graphics::CGDisplayScreenSize(monitor.native_id());
+    let dpi = |pixels: f64, millimetres: f64| pixels * 25.4 / millimetres;
+    believed((
+        dpi(pixels.width, millimetres.width),
+        dpi(pixels.height, millimetres.height),
+    ))
+}
+
+/// Projectors, televisions and virtual monitors tell a size of nothing, or of their shape.
+#[cfg(any(target_os = "linux", target_os = "macos"))]
+fn believed(told: (f64, f64)) -> Option<(f64, f64)> {
     let believed = |dpi: f64| (40.0..=800.0).contains(&dpi);
     (believed(told.0) && believed(told.1)).then_some(told)
 }
 
 /// Pixels an inch of a window's monitor: elsewhere the scale says all.
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(any(target_os = "linux", target_os = "macos")))]
 pub(crate) fn dpi(_: &Window) -> Option<(f64, f64)> {
     None
+}
+
+/// Whether the window system draws with Xlib.
+fn is_x11(window: &Window) -> bool {
+    let display = window.display_handle().map(|display| display.as_raw());
+    matches!(display, Ok(RawDisplayHandle::Xlib(_)))
+}
+
+/// How many of a window's pixels a pixel of its pointer's image covers: X11 takes images in pixels, others scale them.
+pub(crate) fn pointer_pixel(window: &Window) -> f64 {
+    if is_x11(window) {
+        1.0
+    } else {
+        window.scale_factor()
+    }
+}
+
+/// Whether the colours of a pointer's image must be premultiplied with alpha: X11 takes them so, and winit passes them on
+/// as they are; elsewhere it multiplies.
+pub(crate) fn pointer_is_premultiplied(window: &Window) -> bool {
+    is_x11(window)
 }
 
 /// Vulkan drivers that can be loaded where the system has no Vulkan loader.

@@ -1,8 +1,10 @@
 //! Recording: every presented frame of a window, written to files on a thread of its own.
 //!
 //! Where the path ends in `.y4m` it becomes a YUV4MPEG2 stream (4:4:4, full range, whole and lossy in colour only), which
-//! ffmpeg and mpv read; a window that changes its size begins another file. Any other path becomes a folder of PNGs, whose
-//! names say the milliseconds since the start. A writer that is too slow loses frames, and says how many.
+//! ffmpeg and mpv read; a window that changes its size begins another file. Such a stream has no times, only a rate: a
+//! [`Clock`] says how often each frame must be in it for the film to last as long as what it shows. Any other path becomes
+//! a folder of PNGs, whose names say the milliseconds since the start. A writer that is too slow loses frames, and says
+//! how many.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -18,8 +20,15 @@ use crate::screenshot::Shot;
 /// Frames that may wait for the writer. At 1280×800 each has 3 MiB.
 const WAITING: usize = 8;
 
-/// Frames a second that the stream claims: it has no times of its own.
-const CLAIMED_RATE: u32 = 60;
+/// Frames a second of a stream.
+const RATE: u32 = 60;
+
+/// The longest time for which a frame is repeated: an idle screen must not fill the disk, at 180 MB a second for
+/// 1280×800.
+const LONGEST_REPEAT: u64 = RATE as u64;
+
+/// How many frames a stream may be ahead of the time: windows present in no strict rhythm.
+const AHEAD: u64 = 4;
 
 /// What a recorder gets from a presenter.
 type Frame = (Duration, mpsc::Receiver<Result<Shot, String>>);
@@ -115,7 +124,11 @@ enum Output {
         size: Option<(u32, u32)>,
         parts: u32,
         count: u64,
+        clock: Clock,
+        /// The latest frame.
         planes: Vec<u8>,
+        /// It is not in the file.
+        unwritten: bool,
     },
 }
 
@@ -128,7 +141,9 @@ impl Output {
                 size: None,
                 parts: 0,
                 count: 0,
+                clock: Clock::default(),
                 planes: Vec::new(),
+                unwritten: false,
             });
         }
         fs::create_dir_all(path)?;
@@ -151,9 +166,23 @@ impl Output {
                 size,
                 parts,
                 count,
+                clock,
                 planes,
+                unwritten,
             } => {
                 let now = (shot.width, shot.height);
+                let Some(repeats) = clock.place(at) else {
+                    // It is what the next repeats show, and the end.
+                    if *size == Some(now) {
+                        to_planes(&shot.rgb, planes);
+                        *unwritten = true;
+                    }
+                    return Ok(());
+                };
+                for _ in 0..repeats {
+                    frame(file, planes)?;
+                }
+                *unwritten = false;
                 if *size != Some(now) {
                     *parts += 1;
                     if *parts > 1 {
@@ -163,14 +192,13 @@ impl Output {
                     *size = Some(now);
                     writeln!(
                         file,
-                        "YUV4MPEG2 W{} H{} F{CLAIMED_RATE}:1 Ip A1:1 C444 XCOLORRANGE=FULL",
+                        "YUV4MPEG2 W{} H{} F{RATE}:1 Ip A1:1 C444 XCOLORRANGE=FULL",
                         now.0, now.1
                     )?;
                 }
                 *count += 1;
-                writeln!(file, "FRAME")?;
                 to_planes(&shot.rgb, planes);
-                file.write_all(planes)
+                frame(file, planes)
             }
         }
     }
@@ -180,10 +208,66 @@ impl Output {
         match self {
             Output::Folder { count, .. } => Ok(count),
             Output::Stream {
-                mut file, count, ..
-            } => file.flush().map(|()| count),
+                mut file,
+                count,
+                clock,
+                planes,
+                unwritten,
+                ..
+            } => {
+                if unwritten {
+                    frame(&mut file, &planes)?;
+                }
+                if clock.left_out > 0 {
+                    log::info!(
+                        "{} frames came faster than a film of {RATE} frames a second shows, and are not in it",
+                        clock.left_out
+                    );
+                }
+                file.flush().map(|()| count)
+            }
         }
     }
+}
+
+/// Which place in a stream of [`RATE`] frames a second belongs to a moment.
+#[derive(Default)]
+struct Clock {
+    /// The next free place; `None` before the first frame.
+    next: Option<u64>,
+    /// What the places are behind the time by: pauses that were cut short, and the time before the first frame.
+    skipped: u64,
+    /// Frames without a place.
+    left_out: u64,
+}
+
+impl Clock {
+    /// How often the frame before must be repeated before one that was presented at this moment; `None` when this one
+    /// has no place.
+    fn place(&mut self, at: Duration) -> Option<u64> {
+        // Half a million years fit.
+        let now = (at.as_micros() * u128::from(RATE) / 1_000_000) as u64;
+        let next = *self.next.get_or_insert_with(|| {
+            self.skipped = now;
+            0
+        });
+        let mut place = now.saturating_sub(self.skipped);
+        if place + AHEAD < next {
+            self.left_out += 1;
+            return None;
+        }
+        let repeats = place.saturating_sub(next).min(LONGEST_REPEAT);
+        self.skipped += place.saturating_sub(next + repeats);
+        place = next + repeats;
+        self.next = Some(place + 1);
+        Some(repeats)
+    }
+}
+
+/// A frame of a stream.
+fn frame(file: &mut impl Write, planes: &[u8]) -> io::Result<()> {
+    file.write_all(b"FRAME\n")?;
+    file.write_all(planes)
 }
 
 /// `film.y4m`, `film-2.y4m`, …
@@ -225,28 +309,71 @@ mod tests {
         })
     }
 
+    /// For each frame, presented at this millisecond: the repeats before it.
+    fn places(moments: &[u64]) -> Vec<Option<u64>> {
+        let mut clock = Clock::default();
+        let place = |ms: &u64| clock.place(Duration::from_millis(*ms));
+        moments.iter().map(place).collect()
+    }
+
+    #[test]
+    fn a_film_lasts_as_long_as_what_it_shows() {
+        // Ten frames a second, beginning whenever; then a jitter of a frame either way.
+        assert_eq!(
+            places(&[5000, 5100, 5200, 5300]),
+            [Some(0), Some(5), Some(5), Some(5)]
+        );
+        assert_eq!(places(&[0, 16, 34, 40, 67]), [Some(0); 5]);
+        let steady: Vec<u64> = (0..600)
+            .map(|frame| frame * 1000 / 60 + frame % 7)
+            .collect();
+        let written: u64 = places(&steady)
+            .into_iter()
+            .flatten()
+            .map(|more| more + 1)
+            .sum();
+        assert!((598..=602).contains(&written), "{written} of 600 frames");
+    }
+
+    #[test]
+    fn a_pause_becomes_a_second_and_what_is_too_fast_is_left_out() {
+        assert_eq!(
+            places(&[0, 3_600_000, 3_600_050]),
+            [Some(0), Some(60), Some(2)]
+        );
+        // 1000 frames a second for a second, then as before.
+        let fast: Vec<u64> = (0..1000).chain([1100]).collect();
+        let placed = places(&fast);
+        let written: u64 = placed.iter().flatten().map(|more| more + 1).sum();
+        assert!((62..=68).contains(&written), "{written} frames in 1.1 s");
+    }
+
     #[test]
     fn a_stream_has_every_frame_and_another_size_another_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("film.y4m");
-        let recorder = Recorder::start(&path).unwrap();
-        let give = |size, color| recorder.reply().unwrap().send(shot(size, color)).unwrap();
-        give((2, 1), [255, 255, 255]);
-        give((2, 1), [255, 0, 0]);
-        give((1, 1), [0, 0, 0]);
-        recorder
-            .reply()
-            .unwrap()
-            .send(Err("lost".to_owned()))
-            .unwrap();
-        drop(recorder);
+        let mut output = Output::create(&path).unwrap();
+        let mut give = |at, size, color| {
+            let shot = shot(size, color).unwrap();
+            output.write(Duration::from_millis(at), &shot).unwrap();
+        };
+        give(0, (2, 1), [255, 255, 255]);
+        give(34, (2, 1), [255, 0, 0]);
+        give(50, (1, 1), [0, 0, 0]);
+        // Too fast for a film; yet it ends with what is shown last.
+        for level in 1..20 {
+            give(50, (1, 1), [level; 3]);
+        }
+        assert_eq!(output.finish().unwrap(), 3 + AHEAD);
         let head = |size: &str| format!("YUV4MPEG2 {size} F60:1 Ip A1:1 C444 XCOLORRANGE=FULL\n");
         let mut expected = head("W2 H1").into_bytes();
-        expected.extend(b"FRAME\n\xff\xff\x80\x80\x80\x80");
+        expected.extend(b"FRAME\n\xff\xff\x80\x80\x80\x80".repeat(2));
         expected.extend(b"FRAME\n\x4c\x4c\x55\x55\xff\xff");
         assert_eq!(fs::read(&path).unwrap(), expected);
         let mut expected = head("W1 H1").into_bytes();
-        expected.extend(b"FRAME\n\x00\x80\x80");
+        for level in (0..=AHEAD as u8).chain([19]) {
+            expected.extend([b"FRAME\n".as_slice(), &[level, 0x80, 0x80]].concat());
+        }
         assert_eq!(
             fs::read(folder.path().join("film-2.y4m")).unwrap(),
             expected

@@ -15,15 +15,18 @@
 //! block for as long as the window is hidden; [`Gate`] holds the presenter back until then.
 
 mod job;
+mod pointer;
 mod said;
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 pub(crate) use self::job::Job;
+pub(crate) use self::pointer::GuestPointer;
 use self::said::Said;
 use crate::cursor::Cursor;
 use crate::damage::Damage;
+use crate::desktop::Shown;
 use crate::display::{DisplayEvent, Events, FlushToken};
 use crate::frames::Frames;
 use crate::picture::{Picture, Rect};
@@ -64,6 +67,7 @@ struct State {
     waiting: Vec<FlushToken>,
     cursor: Option<Arc<Cursor>>,
     cursor_at: (i32, i32),
+    pointer: pointer::State,
     /// The window's inner size in physical pixels.
     size: (u32, u32),
     /// The window can be seen, as far as the window system tells.
@@ -148,6 +152,7 @@ impl Scanout {
                 waiting: Vec::with_capacity(WAITING),
                 cursor: None,
                 cursor_at: (0, 0),
+                pointer: pointer::State::default(),
                 size,
                 visible: true,
                 mapped: true,
@@ -185,6 +190,9 @@ impl Scanout {
             (None, None) => return false,
             _ => true,
         };
+        if picture.is_none() {
+            state.pointer.forget();
+        }
         let old = std::mem::replace(&mut state.picture, picture);
         let was_dirty = state.dirty;
         state.damage = Damage::default();
@@ -228,30 +236,6 @@ impl Scanout {
         }
     }
 
-    pub(crate) fn set_cursor(&self, cursor: Option<Arc<Cursor>>) {
-        let mut state = self.lock();
-        if state.cursor.is_none() && cursor.is_none() {
-            return;
-        }
-        state.cursor = cursor;
-        state.dirty = true;
-        drop(state);
-        self.changed.notify_one();
-    }
-
-    pub(crate) fn move_cursor(&self, at: (i32, i32)) {
-        let mut state = self.lock();
-        if state.cursor_at == at {
-            return;
-        }
-        state.cursor_at = at;
-        if state.cursor.is_some() {
-            state.dirty = true;
-            drop(state);
-            self.changed.notify_one();
-        }
-    }
-
     /// Size of the picture shown.
     pub(crate) fn mode(&self) -> Option<(u32, u32)> {
         self.lock()
@@ -260,10 +244,14 @@ impl Scanout {
             .map(|picture| (picture.width(), picture.height()))
     }
 
-    /// Whether the guest draws a pointer over its picture.
-    pub(crate) fn has_cursor(&self) -> bool {
+    /// What the guest's monitor is now.
+    pub(crate) fn shown(&self) -> Shown {
         let state = self.lock();
-        state.picture.is_some() && state.cursor.is_some()
+        match &state.picture {
+            _ if !state.plugged => Shown::Absent,
+            Some(picture) => Shown::Lit(picture.clone()),
+            None => Shown::Dark(state.size),
+        }
     }
 
     /// The scanout as it is now, without a presenter: for headless screenshots.
@@ -349,6 +337,7 @@ impl Scanout {
         state.plugged = plugged;
         // A window that was hidden when it went comes back in sight.
         (state.visible, state.mapped) = (true, true);
+        state.pointer.leave();
         if !plugged {
             state.shots.clear();
         }
@@ -408,6 +397,7 @@ impl Scanout {
             damage: Damage::default(),
             cursor: None,
             cursor_at: (0, 0),
+            cursor_is_hosts: false,
             size: (0, 0),
             present: false,
             shots: Vec::new(),
@@ -486,6 +476,7 @@ impl Scanout {
         job.damage = std::mem::take(&mut state.damage);
         job.cursor.clone_from(&state.cursor);
         job.cursor_at = state.cursor_at;
+        job.cursor_is_hosts = state.pointer.is_hosts();
         job.size = state.size;
         job.present = present;
         job.centre = state.said.in_the_middle(state.picture.is_some());

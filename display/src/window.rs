@@ -11,14 +11,16 @@ use std::time::{Duration, Instant};
 use winit::dpi::{PhysicalPosition, PhysicalSize};
 use winit::error::ExternalError;
 use winit::event_loop::ActiveEventLoop;
-use winit::window::{CursorGrabMode, Fullscreen, Window};
+use winit::window::{CursorGrabMode, CursorIcon, Fullscreen, Window};
 
 use crate::DisplayError;
 use crate::display::{DisplayOptions, Resize};
 use crate::icon::icon;
 use crate::picture::MAX_SIZE;
 use crate::platform;
+use crate::pointer::Pointer;
 use crate::presenter::Thread;
+use crate::remembered::Place;
 
 /// The smallest inner size a user can drag a window to: VGA's text screen at half its size is the
 /// smallest thing one can still read.
@@ -62,8 +64,8 @@ pub(crate) struct GuestWindow {
     window: Arc<Window>,
     /// What the guest has been told.
     told: Option<Monitor>,
-    /// The window system draws its pointer over the window.
-    pointer_shown: bool,
+    /// What the window system's pointer looks like over the window.
+    pointer: Pointer,
     /// The grabbed pointer is not held in place: it is led back to the middle of the window.
     pointer_led: bool,
     /// When the window was changed last; nothing of it has been told since.
@@ -75,9 +77,21 @@ impl GuestWindow {
         event_loop: &ActiveEventLoop,
         scanout: usize,
         options: &DisplayOptions,
+        before: Option<Place>,
     ) -> Result<GuestWindow, DisplayError> {
-        let (width, height) = options.size;
-        let attributes = Window::default_attributes()
+        // A window that follows the guest has the guest's size.
+        let keeps_size = !options.size_asked && options.resize != Resize::Fixed;
+        let (width, height) = match before {
+            Some(before) if keeps_size => before.size,
+            _ => options.size,
+        };
+        let full_screen = options.full_screen || before.is_some_and(|before| before.full_screen);
+        let position = before.and_then(|before| before.position);
+        let on_a_monitor = |at: &(i32, i32)| {
+            let mut monitors = event_loop.available_monitors();
+            monitors.any(|monitor| lies_on(*at, monitor.position().into(), monitor.size().into()))
+        };
+        let mut attributes = Window::default_attributes()
             .with_title(&options.title)
             .with_inner_size(PhysicalSize::new(width, height))
             // A size asked for by name may be smaller than what a hand may drag.
@@ -88,7 +102,10 @@ impl GuestWindow {
             .with_max_inner_size(PhysicalSize::new(MAX_SIZE, MAX_SIZE))
             .with_window_icon(icon())
             .with_resizable(options.resize != Resize::Fixed)
-            .with_fullscreen(options.full_screen.then_some(Fullscreen::Borderless(None)));
+            .with_fullscreen(full_screen.then_some(Fullscreen::Borderless(None)));
+        if let Some((x, y)) = position.filter(on_a_monitor) {
+            attributes = attributes.with_position(PhysicalPosition::new(x, y));
+        }
         let window = event_loop
             .create_window(platform::with_app_id(attributes))
             .map_err(|source| DisplayError::CreateWindow { scanout, source })?;
@@ -99,7 +116,7 @@ impl GuestWindow {
             presenter: None,
             window: Arc::new(window),
             told: None,
-            pointer_shown: true,
+            pointer: Pointer::System,
             pointer_led: false,
             // A tiling window manager gives what it has, not what was asked for.
             unsettled: Some(Instant::now()),
@@ -129,12 +146,34 @@ impl GuestWindow {
             .set_title(&title_text(title, self.scanout, mode, status));
     }
 
-    /// Whether the window system shows its pointer over the window.
-    pub(crate) fn show_pointer(&mut self, shown: bool) {
-        if self.pointer_shown != shown {
-            self.pointer_shown = shown;
-            self.window.set_cursor_visible(shown);
+    /// Whether a place is inside the window.
+    pub(crate) fn has(&self, at: PhysicalPosition<f64>) -> bool {
+        let PhysicalSize { width, height } = self.window.inner_size();
+        (0.0..width.into()).contains(&at.x) && (0.0..height.into()).contains(&at.y)
+    }
+
+    /// A place of this window as one of `other`; `None` where windows do not know where they are.
+    pub(crate) fn seen_from(
+        &self,
+        other: &GuestWindow,
+        at: PhysicalPosition<f64>,
+    ) -> Option<PhysicalPosition<f64>> {
+        let here = self.window.inner_position().ok()?.cast::<f64>();
+        let there = other.window.inner_position().ok()?.cast::<f64>();
+        Some(PhysicalPosition::new(
+            at.x + here.x - there.x,
+            at.y + here.y - there.y,
+        ))
+    }
+
+    /// Makes the window system's pointer look so over the window. `false`: it refuses.
+    pub(crate) fn show_pointer(&mut self, pointer: Pointer, event_loop: &ActiveEventLoop) -> bool {
+        if self.pointer == pointer {
+            return true;
         }
+        let shown = pointer.show(&self.window, event_loop);
+        self.pointer = if shown { pointer } else { Pointer::Hidden };
+        shown
     }
 
     /// Keeps the pointer in the window and hides it.
@@ -145,7 +184,8 @@ impl GuestWindow {
         if self.pointer_led {
             self.centre_pointer()?;
         }
-        self.show_pointer(false);
+        self.pointer = Pointer::Hidden;
+        self.window.set_cursor_visible(false);
         Ok(())
     }
 
@@ -172,7 +212,10 @@ impl GuestWindow {
         if let Err(error) = self.window.set_cursor_grab(CursorGrabMode::None) {
             log::warn!("the window system does not take the pointer back: {error}");
         }
-        self.show_pointer(true);
+        // The next movement changes it.
+        self.pointer = Pointer::System;
+        self.window.set_cursor(CursorIcon::Default);
+        self.window.set_cursor_visible(true);
     }
 
     /// The window was resized, moved, or came to another monitor.
@@ -221,6 +264,16 @@ impl GuestWindow {
         self.unsettled.map(|since| since + rest)
     }
 
+    /// Where the window is, for the next time; `None` while it has no pixels.
+    pub(crate) fn place(&self) -> Option<Place> {
+        let size: (u32, u32) = self.window.inner_size().into();
+        (size.0 > 0 && size.1 > 0).then(|| Place {
+            size,
+            position: self.window.outer_position().ok().map(Into::into),
+            full_screen: self.window.fullscreen().is_some(),
+        })
+    }
+
     /// What to tell the guest now.
     pub(crate) fn settle(&mut self) -> Option<Monitor> {
         self.unsettled = None;
@@ -241,6 +294,17 @@ impl GuestWindow {
     }
 }
 
+/// Whether a hand could get at a window whose frame begins at `at`, on a monitor at `corner`.
+fn lies_on(at: (i32, i32), corner: (i32, i32), size: (u32, u32)) -> bool {
+    // Some of the title bar, which is at least so high, must be on it.
+    const GRIP: i64 = 32;
+    let on = |at: i32, corner: i32, size: u32| {
+        let inside = i64::from(at) - i64::from(corner);
+        (0..=i64::from(size) - GRIP).contains(&inside)
+    };
+    on(at.0, corner.0, size.0) && on(at.1, corner.1, size.1)
+}
+
 fn title_text(title: &str, scanout: usize, mode: Option<(u32, u32)>, status: &str) -> String {
     let mut text = title.to_owned();
     // Writing to a String cannot fail.
@@ -258,7 +322,23 @@ fn title_text(title: &str, scanout: usize, mode: Option<(u32, u32)>, status: &st
 
 #[cfg(test)]
 mod tests {
-    use super::title_text;
+    use super::{lies_on, title_text};
+
+    #[test]
+    fn a_place_counts_while_a_hand_can_get_at_the_window() {
+        let second = ((1920, 0), (1280, 1024));
+        for (at, expected) in [
+            ((1920, 0), true),
+            ((3168, 992), true),
+            ((3169, 992), false),
+            ((3168, 993), false),
+            ((1919, 0), false),
+            ((1920, -1), false),
+            ((i32::MIN, i32::MAX), false),
+        ] {
+            assert_eq!(lies_on(at, second.0, second.1), expected, "{at:?}");
+        }
+    }
 
     #[test]
     fn the_title_names_screen_mode_and_status_as_far_as_there_are_any() {

@@ -16,7 +16,8 @@ use hesper_venus::WsiPolicy;
 
 use self::values::within;
 pub(crate) use self::values::{
-    BlobAlignment, GpuChoice, HostMemory, InputSocket, ResizeMode, ScalingWay, Size, Switch,
+    BlobAlignment, GpuChoice, HostMemory, InputSocket, PlacementChoice, ResizeMode, ScalingWay,
+    Size, Switch,
 };
 
 /// What `--print-capabilities` prints (vhost-user.rst, "Backend program conventions").
@@ -30,7 +31,7 @@ pub(crate) enum Command {
     /// Print this text (help, version) on standard output.
     Print(String),
     /// Serve a device.
-    Serve(ServeOptions),
+    Serve(Box<ServeOptions>),
     /// Send a command to a running Hesper.
     Control(ControlOptions),
     /// Serve Vulkan to programs on this machine.
@@ -126,9 +127,23 @@ pub(crate) struct ServeOptions {
     #[arg(long, value_name = "N", default_value = "1", value_parser = within::<u32>(1..=16))]
     pub(crate) scanouts: u32,
 
-    /// Size of a monitor in pixels at start.
-    #[arg(long, value_name = "WxH", default_value = "1280x800")]
-    pub(crate) size: Size,
+    /// Size of a monitor in pixels at start. Default: what its window had last (--placement), else 1280x800.
+    #[arg(long, value_name = "WxH")]
+    pub(crate) size: Option<Size>,
+
+    /// What this VM is called, in the titles of its windows.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+
+    /// Whether windows are where they were the last time for this VM, which is known by its --name, else by its
+    /// --socket-path: remember or forget.
+    #[arg(
+        long,
+        value_name = "WHETHER",
+        default_value = "remember",
+        hide_possible_values = true
+    )]
+    pub(crate) placement: PlacementChoice,
 
     /// What follows what: guest (the guest's mode the window's size), scale (neither: the picture is scaled), or fixed (the
     /// window the guest's mode).
@@ -275,7 +290,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
             Some(Verb::Doctor) => Command::Doctor,
             None => {
                 serve.check()?;
-                Command::Serve(serve)
+                Command::Serve(Box::new(serve))
             }
         }),
         Err(error) => match error.kind() {

@@ -14,7 +14,7 @@ fn parsed(line: &str) -> Result<Command, String> {
 
 fn served(line: &str) -> ServeOptions {
     match parsed(line) {
-        Ok(Command::Serve(options)) => options,
+        Ok(Command::Serve(options)) => *options,
         other => panic!("{line}: {other:?}"),
     }
 }
@@ -24,13 +24,8 @@ fn defaults_are_a_window_of_one_monitor() {
     let options = served("--socket-path=/tmp/gpu.sock");
     assert_eq!(options.display, DisplayMode::Window);
     assert_eq!(options.scanouts, 1);
-    assert_eq!(
-        options.size,
-        Size {
-            width: 1280,
-            height: 800
-        }
-    );
+    assert_eq!(options.size, None);
+    assert_eq!(options.placement, PlacementChoice::Remember);
     assert_eq!(options.socket.socket_path, Some("/tmp/gpu.sock".into()));
 }
 

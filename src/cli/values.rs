@@ -90,6 +90,23 @@ pub(crate) enum Switch {
     Off,
 }
 
+impl Size {
+    /// Of a monitor about which nobody says anything.
+    pub(crate) const USUAL: Self = Self {
+        width: 1280,
+        height: 800,
+    };
+}
+
+/// What becomes of the windows' places.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PlacementChoice {
+    /// They are kept for the next time.
+    Remember,
+    /// They are forgotten.
+    Forget,
+}
+
 /// How a window's size and the guest's mode go together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ResizeMode {

@@ -1,7 +1,9 @@
-//! Beside Venus: what `rutabaga_gfx` gives a guest, today cross-domain, which is Wayland windows of the guest on the host's compositor.
+//! Beside Venus: what `rutabaga_gfx` gives a guest: cross-domain, which is Wayland windows of the guest on the host's compositor, and
+//! virgl, which is OpenGL by virglrenderer (cargo feature `virgl`).
 //!
-//! [`cross_domain`] finds out whether it works on this host and makes the device's renderer for it. The hard thing is to keep
-//! a library that waits, and trusts what it is given, from harming anybody else:
+//! [`cross_domain`] and [`virgl`] find out whether they work on this host and make the device's renderers. The hard thing is
+//! to keep a library that waits, and trusts what it is given, from harming anybody else. For virgl see there; for
+//! cross-domain:
 //!
 //! - Every context has an instance of the library on a thread of its own ([`instance`]), so that a compositor that does
 //!   not read stalls that context alone, and an error or a panic ends that context alone.
@@ -23,10 +25,20 @@ mod renderer;
 mod ring;
 #[cfg(target_os = "linux")]
 mod shared;
+#[cfg(all(target_os = "linux", feature = "virgl"))]
+mod virgl;
 
 use std::sync::Arc;
+#[cfg(target_os = "linux")]
+use std::sync::LazyLock;
 
+#[cfg(target_os = "linux")]
+use hesper_vhost::complaints::Complaints;
 use hesper_vhost::renderer::Renderer;
+
+/// For contexts that are lost: a guest can lose as many as it likes.
+#[cfg(target_os = "linux")]
+static LOST_CONTEXTS: LazyLock<Complaints> = LazyLock::new(Complaints::new);
 
 /// Why a capability set cannot be offered on this host.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +66,17 @@ pub(crate) enum Missing {
     #[cfg(target_os = "linux")]
     #[error("rutabaga_gfx does not start: {0}")]
     Library(String),
+    /// Not in this program.
+    #[cfg(not(all(target_os = "linux", feature = "virgl")))]
+    #[error(
+        "built without the feature virgl; build with --features virgl, on Linux, with virglrenderer 1.3 or newer (Debian: \
+         libvirglrenderer-dev)"
+    )]
+    NotBuilt,
+    /// virglrenderer does not start.
+    #[cfg(all(target_os = "linux", feature = "virgl"))]
+    #[error("{0}")]
+    Virgl(String),
 }
 
 /// The renderer for Wayland windows on the compositor that the environment names.
@@ -68,5 +91,20 @@ pub(crate) fn cross_domain() -> Result<Arc<dyn Renderer>, Missing> {
     #[cfg(not(target_os = "linux"))]
     {
         Err(Missing::System)
+    }
+}
+
+/// The renderer for OpenGL by virglrenderer. Once per process.
+///
+/// # Errors
+/// Why it cannot work here.
+pub(crate) fn virgl() -> Result<Arc<dyn Renderer>, Missing> {
+    #[cfg(all(target_os = "linux", feature = "virgl"))]
+    {
+        Ok(Arc::new(virgl::Virgl::new()?))
+    }
+    #[cfg(not(all(target_os = "linux", feature = "virgl")))]
+    {
+        Err(Missing::NotBuilt)
     }
 }

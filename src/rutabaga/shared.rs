@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use hesper_vhost::renderer::{Blob, Completions, ContextId, RendererError, ResourceId};
 use rutabaga_gfx::{RutabagaFence, RutabagaFenceHandler, RutabagaHandler};
 
+use super::LOST_CONTEXTS;
 use super::ring::Ring;
 
 /// The ring whose fences retire when the host has a message for the guest.
@@ -103,11 +104,10 @@ impl Shared {
     /// The context breaks; what waits for it waits no more.
     pub(super) fn lose(&self, reason: &str) {
         if self.stop(Phase::Lost) {
-            log::warn!(
+            LOST_CONTEXTS.warn(format_args!(
                 "cross-domain context {} ({:?}) is lost: {reason}",
-                self.id,
-                self.name
-            );
+                self.id, self.name
+            ));
         }
     }
 

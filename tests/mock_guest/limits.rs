@@ -1,5 +1,7 @@
 //! A guest that never has enough: every limit that the documentation names answers, and harms nobody else.
 
+use std::time::Instant;
+
 use hesper_venus_protocol::{command, vk};
 use hesper_vhost::budget;
 use hesper_vhost::testing::Request;
@@ -45,6 +47,30 @@ fn contexts_end_at_their_limit_and_all_end_with_the_vm() {
     served.says("limit of 1024 contexts");
     vm.machine().ok(&Request::destroy_context(1));
     another_context_works(&vm);
+    served.leaves_nothing(vm);
+}
+
+#[test]
+fn contexts_lost_in_a_loop_fill_no_log_and_all_end() {
+    let served = Served::start();
+    let vm = served.boot();
+    let start = Instant::now();
+    for fence in 1..=1000 {
+        let mut machine = vm.machine();
+        machine.ok(&Request::create_context(1, CAPSET_VENUS, "loser"));
+        // No command has this number.
+        let nonsense = Request::submit(1, &[0xff; 8]);
+        machine.ok(&nonsense.fence(fence));
+        machine.ok(&Request::destroy_context(1));
+    }
+    another_context_works(&vm);
+    let periods = 1 + start.elapsed().as_secs() as usize / 10;
+    let log = served.hesper.process.errors();
+    let lines = log.lines().filter(|line| line.contains("is lost")).count();
+    assert!(
+        (20..=20 * periods).contains(&lines),
+        "{lines} lines in {periods} periods:\n{log}"
+    );
     served.leaves_nothing(vm);
 }
 

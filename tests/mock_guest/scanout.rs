@@ -1,10 +1,12 @@
-//! Host blobs on the screen: every format, any offset and stride, and flushes that say when the guest may draw again.
+//! Blobs on the screen, of the host and of the guest: every format, any offset and stride, and flushes that say when the guest may
+//! draw again.
 
 use hesper_vhost::screen::Rect;
 use hesper_vhost::testing::Request;
 use hesper_vhost::wire;
 
 use crate::guest::{Guest, Mapped, Vm};
+use crate::machine::{Machine, PIXELS};
 use crate::support::picture::Picture;
 use crate::support::xserver::XServer;
 use crate::{Served, eventually};
@@ -120,37 +122,188 @@ fn a_blob_of_the_gpus_memory_is_shown_in_every_format_at_any_offset_and_stride()
     served.leaves_nothing(vm);
 }
 
+/// A framebuffer of a whole screen.
+trait Framebuffer {
+    fn resource(&self) -> u32;
+    fn write(&self, machine: &mut Machine, pixels: &[u8]);
+}
+
+impl Framebuffer for Mapped {
+    fn resource(&self) -> u32 {
+        self.resource
+    }
+
+    fn write(&self, machine: &mut Machine, pixels: &[u8]) {
+        machine.window().write(self.offset, pixels);
+    }
+}
+
+const PAGE: usize = 4096;
+const SCREEN_BYTES: u64 = 640 * 480 * 4;
+const PAGES: usize = SCREEN_BYTES as usize / PAGE;
+
+/// A framebuffer in guest memory, whose pages come one after the other from behind.
+struct Scattered {
+    resource: u32,
+    /// Where it begins in what is free for tests, in bytes.
+    start: u64,
+}
+
+impl Scattered {
+    fn new(machine: &mut Machine, start: u64) -> Self {
+        let resource = machine.resource();
+        let framebuffer = Self { resource, start };
+        let entries = framebuffer.entries();
+        machine.ok(&Request::guest_blob(resource, SCREEN_BYTES, &entries));
+        framebuffer
+    }
+
+    fn address(&self, page: usize) -> u64 {
+        PIXELS + self.start + ((PAGES - 1 - page) * PAGE) as u64
+    }
+
+    fn entries(&self) -> Vec<(u64, u32)> {
+        (0..PAGES)
+            .map(|page| (self.address(page), PAGE as u32))
+            .collect()
+    }
+}
+
+impl Framebuffer for Scattered {
+    fn resource(&self) -> u32 {
+        self.resource
+    }
+
+    fn write(&self, machine: &mut Machine, pixels: &[u8]) {
+        for (page, pixels) in pixels.chunks(PAGE).enumerate() {
+            machine.write(self.address(page), pixels);
+        }
+    }
+}
+
 #[test]
 fn a_guest_that_draws_again_as_soon_as_its_flush_is_answered_never_shows_a_mixture() {
-    never_a_mixture(1);
+    never_a_mixture(1, host_framebuffer);
 }
 
 #[test]
 fn page_flips_never_show_a_mixture() {
-    never_a_mixture(2);
+    never_a_mixture(2, host_framebuffer);
+}
+
+#[test]
+fn framebuffers_in_guest_memory_never_show_a_mixture() {
+    never_a_mixture(1, guest_framebuffer);
+}
+
+#[test]
+fn page_flips_in_guest_memory_never_show_a_mixture() {
+    never_a_mixture(2, guest_framebuffer);
+}
+
+fn host_framebuffer(guest: &Guest, _index: usize) -> Box<dyn Framebuffer> {
+    Box::new(guest.map(0, SCREEN_BYTES))
+}
+
+fn guest_framebuffer(guest: &Guest, index: usize) -> Box<dyn Framebuffer> {
+    let start = index as u64 * SCREEN_BYTES;
+    Box::new(Scattered::new(&mut guest.vm.machine(), start))
+}
+
+/// What the guest has put into its memory is shown from there until the guest has that memory back.
+#[test]
+fn guest_memory_is_shown_in_place_and_given_back_in_time() {
+    let screen = XServer::start(1000, 700);
+    let served = Served::start_with(&["--size=640x480"], Some(&screen));
+    let vm = served.boot();
+    let mut machine = vm.machine();
+    let mapped = || served.hesper.process.mappings("memfd:mock");
+    let without = mapped();
+    let framebuffer = Scattered::new(&mut machine, 0);
+    let resource = framebuffer.resource;
+    let shows = |seed| {
+        let picture = Picture::pattern(seed, 640, 480);
+        served.hesper.await_picture(0, &picture, 0);
+    };
+    let draw = |machine: &mut Machine, seed| {
+        let pixels: Vec<u8> = (0..480)
+            .flat_map(|y| (0..640).map(move |x| hesper_test_guest::pattern(seed, x, y)))
+            .flat_map(|[blue, green, red]| [blue, green, red, 0])
+            .collect();
+        framebuffer.write(machine, &pixels);
+    };
+    let show = |machine: &mut Machine| {
+        machine.ok(&Request::set_scanout_blob(0, resource, 2, 640, 480));
+        machine.ok(&Request::flush(resource, whole(640, 480)));
+    };
+    assert_eq!(mapped(), without, "nothing is mapped before it is shown");
+    draw(&mut machine, 3);
+    show(&mut machine);
+    shows(3);
+    assert_eq!(mapped(), without + PAGES, "each page by itself");
+    draw(&mut machine, 4);
+    machine.ok(&Request::flush(resource, whole(640, 480)));
+    shows(4);
+
+    // The guest takes the memory away from under the picture, and uses it for something else.
+    machine.ok(&Request::detach_backing(resource));
+    assert_eq!(mapped(), without);
+    draw(&mut machine, 5);
+    eventually("the window says so", || {
+        let status = served.hesper.control("status");
+        status.contains("turned this monitor off")
+    });
+    let show_nothing = Request::set_scanout_blob(0, resource, 2, 640, 480);
+    machine.ok(&show_nothing);
+    let code = machine.code(&Request::flush(resource, whole(640, 480)));
+    assert_ne!(code, wire::RESP_OK_NODATA, "there is no memory to show");
+
+    // With memory again it is shown again.
+    machine.ok(&Request::attach_backing(resource, &framebuffer.entries()));
+    show(&mut machine);
+    shows(5);
+    assert_eq!(mapped(), without + PAGES);
+    machine.ok(&Request::unref(resource));
+    assert_eq!(mapped(), without);
+
+    // What no mapping can hold is copied: here the pages of more framebuffers than there are mappings for.
+    let many: Vec<_> = (0..30).map(|_| Scattered::new(&mut machine, 0)).collect();
+    for (seed, framebuffer) in (10..).zip(&many) {
+        draw(&mut machine, seed);
+        let resource = framebuffer.resource;
+        machine.ok(&Request::set_scanout_blob(0, resource, 2, 640, 480));
+        machine.ok(&Request::flush(resource, whole(640, 480)));
+        shows(seed);
+    }
+    assert_eq!(mapped(), without + 8192 / PAGES * PAGES);
+    drop(machine);
+    drop(vm);
+    eventually("nothing of the guest's memory is left", || mapped() == 0);
 }
 
 /// Draws frame after frame of one colour into `buffers` framebuffers in turn, each at once when the last flush is answered,
 /// while the window is looked at.
-fn never_a_mixture(buffers: usize) {
+fn never_a_mixture(buffers: usize, framebuffer: impl Fn(&Guest, usize) -> Box<dyn Framebuffer>) {
     let screen = XServer::start(1000, 700);
     let served = Served::start_with(&["--size=640x480"], Some(&screen));
     let vm = served.boot();
     let guest = Guest::new(&vm, 1);
-    let bytes = 640 * 480 * 4;
-    let buffers: Vec<_> = (0..buffers).map(|_| guest.map(0, bytes)).collect();
+    let buffers: Vec<_> = (0..buffers)
+        .map(|index| framebuffer(&guest, index))
+        .collect();
     let view = whole(640, 480);
     let mut frame = 0_u32;
     let mut draw = || {
-        let buffer = buffers[frame as usize % buffers.len()];
+        let buffer = &buffers[frame as usize % buffers.len()];
         frame += 1;
         let colour = [frame as u8, (frame >> 3) as u8, 77, 0];
-        let pixels = colour.repeat(bytes as usize / 4);
+        let pixels = colour.repeat(SCREEN_BYTES as usize / 4);
         let mut machine = vm.machine();
-        machine.window().write(buffer.offset, &pixels);
-        let show = Request::set_scanout_blob(0, buffer.resource, 2, 640, 480);
+        buffer.write(&mut machine, &pixels);
+        let resource = buffer.resource();
+        let show = Request::set_scanout_blob(0, resource, 2, 640, 480);
         machine.ok(&show);
-        machine.ok(&Request::flush(buffer.resource, view).fence(frame.into()));
+        machine.ok(&Request::flush(resource, view).fence(frame.into()));
         frame
     };
     draw();

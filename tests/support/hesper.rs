@@ -33,6 +33,17 @@ impl Hesper {
         screen: Option<&XServer>,
         compositor: Option<&Path>,
     ) -> Self {
+        Self::start_scaled(folder, arguments, screen, compositor, None)
+    }
+
+    /// The same on a screen with so many physical pixels in a logical one.
+    pub fn start_scaled(
+        folder: &Path,
+        arguments: &[&str],
+        screen: Option<&XServer>,
+        compositor: Option<&Path>,
+        scale: Option<&str>,
+    ) -> Self {
         let mut command = in_environment(env!("CARGO_BIN_EXE_hesper"));
         command.arg("--socket-path").arg(folder.join("gpu.sock"));
         command
@@ -42,6 +53,7 @@ impl Hesper {
         command
             .env_remove("WAYLAND_DISPLAY")
             .env_remove("DISPLAY")
+            .env("XDG_STATE_HOME", folder.join("state"))
             .env("RUST_BACKTRACE", "1")
             .env("RUST_LOG", "info,hesper_display=debug");
         if let Some(screen) = screen {
@@ -49,6 +61,9 @@ impl Hesper {
         }
         if let Some(compositor) = compositor {
             command.env("WAYLAND_DISPLAY", compositor);
+        }
+        if let Some(scale) = scale {
+            command.env("WINIT_X11_SCALE_FACTOR", scale);
         }
         as_in_a_session(&mut command);
         let child = command

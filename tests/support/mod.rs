@@ -14,6 +14,7 @@ pub mod picture;
 pub mod process;
 pub mod programs;
 pub mod qmp;
+pub mod viewer;
 pub mod vulkan_guest;
 pub mod weston;
 pub mod xserver;

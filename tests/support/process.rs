@@ -87,6 +87,12 @@ impl Process {
         }
     }
 
+    /// How many mappings of this file it has.
+    pub fn mappings(&self, file: &str) -> usize {
+        let maps = std::fs::read_to_string(format!("/proc/{}/maps", self.child.id()));
+        maps.unwrap().matches(file).count()
+    }
+
     /// The names of its threads.
     pub fn threads(&self) -> Vec<String> {
         let folder = format!("/proc/{}/task", self.child.id());

@@ -39,6 +39,17 @@ impl VulkanGuest {
     ///
     /// `folder` gets its sockets and logs; `name` tells several guests of one test apart.
     pub fn boot(folder: &Path, name: &str, suite: &str, socket: &Path) -> Self {
+        Self::boot_with(folder, name, suite, socket, &[])
+    }
+
+    /// The same with more options for `tests/env/guest`.
+    pub fn boot_with(
+        folder: &Path,
+        name: &str,
+        suite: &str,
+        socket: &Path,
+        options: &[&str],
+    ) -> Self {
         let qmp = folder.join(format!("{name}.qmp"));
         let mut command = Command::new(environment("guest"));
         command
@@ -52,6 +63,7 @@ impl VulkanGuest {
             .arg(folder.join(format!("{name}.console")))
             .arg("--file")
             .arg(client())
+            .args(options)
             .args(["--", "sh", "-c", "echo ready; exec sh"]);
         let mut child = command
             .stdin(Stdio::piped())

@@ -1,4 +1,4 @@
-//! A Wayland compositor without a monitor.
+//! A Wayland compositor, without a monitor or in a window.
 
 use std::fs;
 use std::path::PathBuf;
@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
 use super::process::{Process, in_environment};
+use super::xserver::XServer;
 
 /// weston, drawing with the processor.
 pub struct Weston {
@@ -23,21 +24,32 @@ const DISPLAY: &str = "wayland-test";
 pub const SIZE: [usize; 2] = [640, 480];
 
 impl Weston {
+    /// A compositor without a monitor.
     pub fn start() -> Self {
+        Self::run(None)
+    }
+
+    /// A compositor whose monitor is a window, in the upper left corner of an X server, which a test can work in.
+    pub fn start_in(screen: &XServer) -> Self {
+        Self::run(Some(screen))
+    }
+
+    fn run(screen: Option<&XServer>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let settings = folder.path().join("weston.ini");
         fs::write(&settings, SETTINGS).unwrap();
         let mut command = in_environment("weston");
+        match screen {
+            Some(screen) => command
+                .arg("--backend=x11")
+                .env("DISPLAY", screen.display()),
+            None => command.args(["--backend=headless", "--fake-seat"]),
+        };
         command
             .arg(format!("--config={}", settings.display()))
             // Debugging lets weston-screenshooter in.
-            .args(["--backend=headless", "--renderer=pixman", "--debug"])
-            .args([
-                "--width=640",
-                "--height=480",
-                "--idle-time=0",
-                "--fake-seat",
-            ])
+            .args(["--renderer=pixman", "--debug"])
+            .args(["--width=640", "--height=480", "--idle-time=0"])
             .arg(format!("--socket={DISPLAY}"))
             .env("XDG_RUNTIME_DIR", folder.path())
             .stdin(Stdio::null())

@@ -41,6 +41,7 @@
 //! - Dropping a [`Context`] frees every host object, mapping and descriptor of it.
 
 mod capset;
+mod complaints;
 mod context;
 mod counters;
 mod dispatch;
@@ -69,6 +70,6 @@ mod worker;
 pub use context::{Blob, BlobError, BlobRequest, Caching, Context, ContextEvents};
 pub use counters::Counters;
 pub use error::{Error, Result};
-pub use memory::{GuestPages, SharedMemory};
+pub use memory::{GuestPages, Mappings, SharedMemory};
 pub use options::{Budget, Driver, GpuSelection, RendererOptions, WsiPolicy};
 pub use renderer::Renderer;

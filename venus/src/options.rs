@@ -16,6 +16,10 @@ pub struct RendererOptions {
     pub wsi: WsiPolicy,
     /// What one context may take.
     pub budget: Budget,
+    /// How many queues of a GPU all contexts together may have; beyond it `vkCreateDevice` says
+    /// `VK_ERROR_TOO_MANY_OBJECTS`. `None` is what is known of the driver: 128 for NVIDIA's, which crashes at more, 4096 for
+    /// others.
+    pub queues: Option<u32>,
     /// Memory that guests can map is made in multiples of this many bytes, a power of two, and of the host's pages. A
     /// front end that makes guests align their blobs says here to what; 0 is enough elsewhere.
     pub blob_alignment: u64,

@@ -36,7 +36,7 @@ impl Renderer {
     /// [`Error::Vulkan`] when its driver fails.
     pub fn new(options: RendererOptions) -> Result<Self> {
         let host = Host::load(&options.driver)?;
-        let gpus = GpuFacts::gather(&host, &options.gpu)?;
+        let gpus = GpuFacts::gather(&host, &options.gpu, options.queues)?;
         platform::return_free_memory();
         for facts in &gpus {
             log::info!("guests see {}", facts.gpu);

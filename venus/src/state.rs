@@ -5,9 +5,11 @@ use std::collections::hash_map::Entry;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, RwLock};
+use std::time::Instant;
 
 use hesper_venus_protocol::vk::HandleType;
 
+use crate::complaints::LOST_CONTEXTS;
 use crate::context::{Blob, BlobError, BlobRequest, Caching, ContextEvents};
 use crate::counters::{Tally, add, sub};
 use crate::dispatch::{Executor, Handles, Place};
@@ -134,7 +136,16 @@ impl ContextState {
             why()
         });
         if is_first {
-            log::error!("context {} \"{}\" is lost: {reason}", self.id, self.name);
+            let (id, name) = (self.id, &self.name);
+            let (level, others) = match LOST_CONTEXTS.admit(Instant::now()) {
+                Some(0) => (log::Level::Error, String::new()),
+                Some(more) => (
+                    log::Level::Error,
+                    format!(" ({more} more before it: RUST_LOG=debug writes them all)"),
+                ),
+                None => (log::Level::Debug, String::new()),
+            };
+            log::log!(level, "context {id} \"{name}\" is lost: {reason}{others}");
             // The guest must see it in its rings before anybody can answer it.
             self.rings.fail();
             add(&self.tally.lost, 1);
@@ -226,17 +237,7 @@ impl ContextState {
 
     /// Lets the guest name memory of its own.
     pub(crate) fn attach_guest(&self, resource: u32, pages: &[GuestPages]) -> Result<(), Error> {
-        let taken = self
-            .mappings
-            .take(pages.len())
-            .ok_or_else(|| Error::SharedMemory {
-                action: "mapping within the limit on pieces of guest memory",
-                size: pages
-                    .iter()
-                    .fold(0, |sum, run| run.size.saturating_add(sum)),
-                source: std::io::ErrorKind::OutOfMemory.into(),
-            })?;
-        let memory = SharedMemory::gather(pages, taken)?;
+        let memory = SharedMemory::gather(pages, &self.mappings)?;
         let blob = Blob {
             memory: Arc::new(memory),
             caching: Caching::Cached,

@@ -15,8 +15,8 @@ mod guest;
 use std::time::{Duration, Instant};
 
 use guest::gpu::RING;
-use guest::{Event, Guest, PATIENCE, bytes, renderer};
-use hesper_venus::{BlobError, Counters, Renderer};
+use guest::{Event, Guest, PATIENCE, bytes, renderer, renderer_with};
+use hesper_venus::{BlobError, Counters, Renderer, RendererOptions};
 use hesper_venus_protocol::runtime::{Array, Object};
 use hesper_venus_protocol::{command, vk};
 
@@ -182,6 +182,46 @@ fn a_context_that_goes_leaves_nothing_behind() {
             );
         }
     }
+    let end = until_nothing_is_left(&renderer);
+    assert_eq!(end.lost, 0);
+}
+
+#[test]
+fn queues_that_the_gpu_does_not_have_never_reach_the_driver_and_all_contexts_share_what_it_bears() {
+    let renderer = renderer_with(RendererOptions {
+        queues: Some(3),
+        ..Default::default()
+    });
+    let guest = Guest::new(&renderer, "greedy");
+    // Its device has one queue.
+    let gpu = guest.gpu();
+    for wrong in [
+        &[(9, 1)][..],
+        &[(u32::MAX, 1)],
+        &[(0, 1000)],
+        &[(0, 0)],
+        &[(0, 1), (0, 1)],
+    ] {
+        let result = guest.try_queues(gpu.physical, wrong);
+        assert_eq!(result, vk::Result::ERROR_INITIALIZATION_FAILED, "{wrong:?}");
+    }
+    let second = guest.id();
+    let made = guest.create_with_queues(gpu.physical, second, &[(0, 1)]);
+    assert_eq!(made, vk::Result::SUCCESS);
+    let other = Guest::new(&renderer, "modest");
+    let others = other.gpu();
+    let full = other.try_queues(others.physical, &[(0, 1)]);
+    assert_eq!(full, vk::Result::ERROR_TOO_MANY_OBJECTS);
+    // A device that goes, and a context, make room.
+    guest.call(command::DestroyDevice {
+        device: Object::guest(second),
+    });
+    let end = Instant::now() + PATIENCE;
+    while other.try_queues(others.physical, &[(0, 1)]) != vk::Result::SUCCESS {
+        assert!(Instant::now() < end, "a destroyed device keeps its queue");
+    }
+    guest.end();
+    other.end();
     let end = until_nothing_is_left(&renderer);
     assert_eq!(end.lost, 0);
 }

@@ -16,6 +16,7 @@ use crate::chain::Request;
 use crate::copies::Copies;
 use crate::refusal::Refusal;
 use crate::renderer::GuestRun;
+use crate::resource3d::LentPages;
 use crate::wire::MemEntry;
 
 /// Runs of pages that are told of one resource: 16 MiB when no two pages of 4 KiB are neighbours.
@@ -138,6 +139,17 @@ impl Backing {
             }
         }
         Some(pages)
+    }
+
+    /// The pieces as this process has them mapped, for a renderer.
+    pub(crate) fn lend(self: &Arc<Self>, memory: &GuestMemoryMmap) -> Result<LentPages, Refusal> {
+        let length = usize::try_from(self.length).map_err(|_| self.outside(0, self.length))?;
+        let mut pieces = Vec::with_capacity(self.pieces.len());
+        self.walk(memory, 0, length, |_, slice| {
+            pieces.push((slice.ptr_guard_mut().as_ptr(), slice.len()));
+            Ok(())
+        })?;
+        Ok(LentPages::new(pieces, memory, self))
     }
 
     /// Adds to `copies` what copies `target.len()` bytes from `offset` on into `target`.

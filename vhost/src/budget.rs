@@ -18,6 +18,10 @@ pub const RESOURCES: usize = 32_768;
 /// for eight 8K framebuffers.
 pub const PIXEL_BYTES: u64 = 1 << 30;
 
+/// Bytes of all 3D resources, as many as they would have with four bytes a pixel: their formats are the renderer's, and have up
+/// to sixteen.
+pub const RENDER_BYTES: u64 = 8 << 30;
+
 /// Guest memory pieces of all backings together, after neighbours are joined: 16 GiB of scattered 4 KiB pages.
 pub const BACKING_ENTRIES: u64 = 4 << 20;
 
@@ -90,6 +94,7 @@ impl Drop for Charge {
 /// The byte budgets of one device.
 pub(crate) struct Pools {
     pub(crate) pixels: Arc<Pool>,
+    pub(crate) render: Arc<Pool>,
     pub(crate) entries: Arc<Pool>,
     pub(crate) parked: Arc<Pool>,
 }
@@ -98,6 +103,7 @@ impl Pools {
     pub(crate) fn new() -> Self {
         Self {
             pixels: Pool::new(PIXEL_BYTES),
+            render: Pool::new(RENDER_BYTES),
             entries: Pool::new(BACKING_ENTRIES),
             parked: Pool::new(PARKED_BYTES),
         }

@@ -1,6 +1,6 @@
 //! Log lines that a guest can cause, limited in their rate.
 //!
-//! A guest that sends nonsense in a loop must not fill the host's disk: at most [`BURST`] lines per [`PERIOD`]
+//! A guest that sends nonsense in a loop must not fill the host's disk: at most `BURST` lines per `PERIOD`
 //! reach the log, and the first line of a period says how many were left out before it.
 
 use std::fmt;
@@ -18,13 +18,21 @@ struct Period {
     left_out: u64,
 }
 
-/// The log of one device's guest.
-pub(crate) struct Complaints {
+/// What was said of one guest, of late.
+pub struct Complaints {
     period: Mutex<Period>,
 }
 
+impl Default for Complaints {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Complaints {
-    pub(crate) fn new() -> Self {
+    /// Nothing was said yet.
+    #[must_use]
+    pub fn new() -> Self {
         Self {
             period: Mutex::new(Period {
                 start: Instant::now(),
@@ -35,7 +43,7 @@ impl Complaints {
     }
 
     /// Logs a warning, or counts it as left out.
-    pub(crate) fn warn(&self, text: fmt::Arguments<'_>) {
+    pub fn warn(&self, text: fmt::Arguments<'_>) {
         match self.admit(Instant::now()) {
             Some(0) => log::warn!("{text}"),
             Some(left_out) => log::warn!("{text} ({left_out} similar lines left out before)"),

@@ -97,6 +97,8 @@ pub struct Usage {
     pub held: usize,
     /// Bytes of pixel memory, also that which only the screen still holds.
     pub pixel_bytes: u64,
+    /// Bytes of 3D resources, at four a pixel.
+    pub render_bytes: u64,
     /// Guest memory pieces of all backings.
     pub backing_entries: u64,
 }
@@ -263,6 +265,7 @@ impl Device {
             mappings: state.window.mappings(),
             held: state.timelines.len(),
             pixel_bytes: self.engine.pools.pixels.used(),
+            render_bytes: self.engine.pools.render.used(),
             backing_entries: self.engine.pools.entries.used(),
         }
     }

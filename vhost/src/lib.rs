@@ -22,9 +22,11 @@
 //! | why a command was refused | `refusal.rs` |
 
 pub mod budget;
+pub mod complaints;
 pub mod device;
 pub mod input;
 pub mod renderer;
+pub mod resource3d;
 pub mod screen;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
@@ -34,11 +36,11 @@ pub mod wire;
 mod backing;
 mod chain;
 mod command;
-mod complaints;
 mod copies;
 mod edid;
 mod engine;
 mod fence;
+mod lent;
 mod parking;
 mod refusal;
 mod resource;

@@ -16,6 +16,7 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use crate::resource3d::Resources3d;
 use crate::screen::PixelMemory;
 
 /// A guest's context id (never 0).
@@ -168,6 +169,11 @@ pub trait Renderer: Send + Sync {
         name: &str,
         completions: Arc<dyn Completions>,
     ) -> Result<Box<dyn Context>, RendererError>;
+
+    /// Its 3D resources, if it has any (`RESOURCE_CREATE_3D`). Of all renderers of a device the first that does has the guest's.
+    fn resources_3d(&self) -> Option<Arc<dyn Resources3d>> {
+        None
+    }
 }
 
 /// One guest context. All calls enqueue and return at once. Dropping it ends the context: its objects are
@@ -185,6 +191,9 @@ pub trait Context: Send {
 
     /// `VIRTIO_GPU_CMD_CTX_ATTACH_RESOURCE`: the context may now name `resource`.
     fn attach_resource(&self, resource: ResourceId, blob: &Blob);
+
+    /// The same for a 3D resource. Only the contexts of the renderer that made it have a use for it.
+    fn attach_3d(&self, _resource: ResourceId) {}
 
     /// `VIRTIO_GPU_CMD_CTX_DETACH_RESOURCE`, also sent when the resource goes away.
     fn detach_resource(&self, resource: ResourceId);

@@ -1,19 +1,21 @@
 //! Resources: what the guest's resource ids name.
 //!
-//! A resource is one of three things, and the type says which: an [`Image`] of the 2D commands with pixels in host
-//! memory, a [`GuestBlob`] whose pixels stay in guest memory, or a [`HostBlob`] with memory of a renderer, which
-//! exists only after the renderer made it.
+//! A resource is one of four things, and the type says which: an [`Image`] of the 2D commands with pixels in host
+//! memory, a [`GuestBlob`] whose pixels stay in guest memory, a [`HostBlob`] with memory of a renderer, which
+//! exists only after the renderer made it, or a [`Render`], which a renderer has and only its commands reach.
 
 use std::sync::Arc;
 
 use vm_memory::GuestMemoryMmap;
 
 use crate::backing::Backing;
-use crate::budget::Pool;
+use crate::budget::{Charge, Pool};
 use crate::copies::Copies;
 use crate::fence::Ticket;
+use crate::lent::Lent;
 use crate::refusal::Refusal;
 use crate::renderer::{Blob, ContextId};
+use crate::resource3d::{Resources3d, Shape3d};
 use crate::screen::{BYTES_PER_PIXEL, PixelFormat, Rect};
 use crate::surface::Surface;
 
@@ -33,6 +35,7 @@ pub(crate) enum Body {
     Image(Image),
     Guest(GuestBlob),
     Host(HostBlob),
+    Render(Render),
 }
 
 /// A 2D resource.
@@ -54,6 +57,10 @@ impl Image {
 /// A blob in guest memory; the memory is the resource's backing.
 pub(crate) struct GuestBlob {
     pub(crate) size: u64,
+    /// Its memory as the screen has it mapped, since it was first scanned out.
+    pub(crate) lent: Option<Lent>,
+    /// The screen did not take its memory, and is not asked again at each page flip.
+    pub(crate) refused: bool,
     /// Its last shadow, kept for the next time it is scanned out.
     pub(crate) shadow: Option<Arc<Shadow>>,
 }
@@ -81,6 +88,25 @@ pub(crate) enum HostBlob {
     },
 }
 
+/// A 3D resource.
+pub(crate) struct Render {
+    /// The renderer that has it.
+    pub(crate) owner: Arc<dyn Resources3d>,
+    pub(crate) shape: Shape3d,
+    /// Tells it from another of the same id.
+    pub(crate) serial: u64,
+    /// What scanouts show of it: its pixels as of the last flush.
+    pub(crate) shown: Option<Arc<Surface>>,
+    pub(crate) _charge: Charge,
+}
+
+impl Render {
+    /// Bytes from row to row of what is shown.
+    pub(crate) fn stride(&self) -> u64 {
+        u64::from(self.shape.width) * u64::from(BYTES_PER_PIXEL)
+    }
+}
+
 impl Resource {
     pub(crate) fn new(body: Body, backing: Option<Backing>) -> Self {
         Self {
@@ -98,6 +124,7 @@ impl Resource {
             Body::Guest(_) => "a guest blob",
             Body::Host(HostBlob::Pending { .. }) => "a host blob that is still being made",
             Body::Host(HostBlob::Ready { .. }) => "a host blob",
+            Body::Render(_) => "a 3D resource",
         }
     }
 }

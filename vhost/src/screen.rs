@@ -11,6 +11,8 @@
 
 use std::sync::Arc;
 
+use crate::renderer::GuestRun;
+
 /// Index of a scanout, below the device's `num_scanouts`.
 pub type ScanoutId = u32;
 
@@ -81,6 +83,12 @@ pub unsafe trait PixelMemory: Send + Sync {
     /// Copies `into.len()` bytes from `offset`. Bytes past the end read as zero. A concurrent write may
     /// be seen in part (a torn picture), never as a fault.
     fn read(&self, offset: usize, into: &mut [u8]);
+}
+
+/// Guest memory that a screen reads where it is.
+pub trait GuestPixels: PixelMemory {
+    /// The guest has its pages back when this returns: whoever still reads here finds zeros.
+    fn give_back(&self);
 }
 
 /// What a scanout shows: a rectangle of linear pixels inside some [`PixelMemory`].
@@ -172,6 +180,13 @@ pub trait ScanoutSink: Send + Sync {
 
     /// Moves the cursor; the position is as in [`Self::set_cursor`].
     fn move_cursor(&self, scanout: ScanoutId, x: u32, y: u32);
+
+    /// Maps the pages of a guest's framebuffer side by side, to show them without a copy; `None` when it cannot, or does not want
+    /// to: the device copies what each flush says has changed, and shows the copy. The device calls
+    /// [`GuestPixels::give_back`] before the guest uses the pages for something else.
+    fn map_guest(&self, _runs: Vec<GuestRun>) -> Option<Arc<dyn GuestPixels>> {
+        None
+    }
 
     /// The guest was reset, or its driver was loaded anew or has gone: nothing is shown any more.
     fn reset(&self) {}

@@ -203,6 +203,72 @@ wire_struct! {
 }
 
 wire_struct! {
+    /// Body of `RESOURCE_CREATE_3D`.
+    Create3d = 48 {
+        /// Id of the new resource, not 0.
+        resource_id: U32,
+        /// What it is: 0 is a buffer, 2 a 2D texture; the other targets of Gallium are the renderer's.
+        target: U32,
+        /// The format, in virgl's numbers; the eight of `FORMAT_*` are among them.
+        format: U32,
+        /// What it is for, in virgl's bits.
+        bind: U32,
+        /// Width in pixels; of a buffer, its bytes.
+        width: U32,
+        /// Height in pixels.
+        height: U32,
+        /// Depth in pixels.
+        depth: U32,
+        /// Layers.
+        array_size: U32,
+        /// The highest mipmap level.
+        last_level: U32,
+        /// Samples a pixel.
+        samples: U32,
+        /// `RESOURCE_FLAG_*`, the renderer's.
+        flags: U32,
+        /// Zero.
+        padding: U32,
+    }
+}
+
+wire_struct! {
+    /// `virtio_gpu_box`, in pixels.
+    WireBox = 24 {
+        /// Left edge.
+        x: U32,
+        /// Upper edge.
+        y: U32,
+        /// First slice or layer.
+        z: U32,
+        /// Width.
+        width: U32,
+        /// Height.
+        height: U32,
+        /// Slices or layers.
+        depth: U32,
+    }
+}
+
+wire_struct! {
+    /// Body of `TRANSFER_TO_HOST_3D` and `TRANSFER_FROM_HOST_3D`.
+    Transfer3d = 48 {
+        /// What to copy, in the resource.
+        bounds: WireBox,
+        /// Byte offset of the box's first pixel in the backing.
+        offset: U64,
+        /// The resource.
+        resource_id: U32,
+        /// The mipmap level.
+        level: U32,
+        /// Bytes from row to row in the backing; 0 = without padding.
+        stride: U32,
+        /// Bytes from layer to layer in the backing; 0 = without padding.
+        layer_stride: U32,
+    }
+}
+
+wire_struct! {
     /// Body of `SET_SCANOUT`.
     SetScanout = 24 {
         /// The part of the resource to show.

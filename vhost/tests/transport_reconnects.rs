@@ -35,15 +35,18 @@ fn a_hundred_reconnects_leave_no_descriptor_no_thread_and_no_device() {
         drop(guest);
         let device = served.devices.recv().unwrap();
         eventually("the device is dropped", || device.upgrade().is_none());
-        // The first round may make things that stay for the life of the process.
+        // The first round may make things that stay for the life of the process. The device goes a moment before the last
+        // descriptors of its connection: the count may hold one or two of them, the leak of a hundred rounds a hundred.
         if round == 0 {
             before = Some((count("/proc/self/fd"), count("/proc/self/task")));
             println!("descriptors and threads after the first VM: {before:?}");
         }
     }
     let (descriptors, threads) = before.unwrap();
-    eventually("as many descriptors and threads as before", || {
-        (count("/proc/self/fd"), count("/proc/self/task")) == (descriptors, threads)
+    let mut after = (0, 0);
+    eventually("no more descriptors and threads than before", || {
+        after = (count("/proc/self/fd"), count("/proc/self/task"));
+        after.0 <= descriptors && after.1 <= threads
     });
-    println!("… and after 100 more: {descriptors}, {threads}");
+    println!("… and after 100 more: {after:?}");
 }

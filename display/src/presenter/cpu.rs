@@ -84,8 +84,9 @@ impl Presenter for CpuPresenter {
             let failed = |error: SoftBufferError| End::Failed(error.to_string());
             self.surface.resize(columns, rows).map_err(failed)?;
             let mut buffer = self.surface.buffer_mut().map_err(failed)?;
+            let drawn = cursor.filter(|_| !job.cursor_is_hosts);
             self.canvas
-                .compose(&mut buffer, job.size, self.scaling, cursor);
+                .compose(&mut buffer, job.size, self.scaling, drawn);
             say(&mut buffer, job);
             presenting();
             buffer.present().map_err(failed)?;

@@ -16,6 +16,8 @@ pub(crate) struct Job {
     pub(crate) damage: Damage,
     pub(crate) cursor: Option<Arc<Cursor>>,
     pub(crate) cursor_at: (i32, i32),
+    /// The window system shows the cursor: a frame for the window is drawn without. A copy of the frame has it.
+    pub(crate) cursor_is_hosts: bool,
     /// The window's inner size in physical pixels.
     pub(crate) size: (u32, u32),
     /// Whether the frame goes to the window, or only to a screenshot.

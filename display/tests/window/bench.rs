@@ -5,18 +5,19 @@ use std::fs::File;
 use std::io::BufReader;
 use std::process::{Command, ExitCode};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use hesper_display::{
-    Display, DisplayEvent, DisplayHandle, DisplayOptions, FlushToken, Picture, PictureLayout,
-    PixelFormat, Rect,
+    Display, DisplayEvent, DisplayHandle, DisplayOptions, FlushToken, InputSink, Picture,
+    PictureLayout, PixelFormat, Rect,
 };
 
 use crate::pages::Pages;
 
-/// How long a scenario may take; a software renderer on a busy machine is slow.
-const PATIENCE: Duration = Duration::from_secs(90);
+/// How long a scenario may take; a software renderer on a busy machine is slow, and a machine that is itself virtual was seen to
+/// stand still for two minutes and a half.
+const PATIENCE: Duration = Duration::from_secs(240);
 /// How long an event may take.
 const EVENT: Duration = Duration::from_secs(10);
 /// Names the scenario that this process shall run.
@@ -112,11 +113,32 @@ pub(crate) struct Bench {
 
 /// Opens windows, runs `scenario` beside them, and closes them.
 pub(crate) fn with_display(options: DisplayOptions, scenario: impl FnOnce(&Bench) + Send) {
+    run_display(options, None, scenario);
+}
+
+/// The same, with devices that take what is done in the windows.
+pub(crate) fn with_input(
+    options: DisplayOptions,
+    input: Arc<dyn InputSink>,
+    scenario: impl FnOnce(&Bench) + Send,
+) {
+    run_display(options, Some(input), scenario);
+}
+
+fn run_display(
+    options: DisplayOptions,
+    input: Option<Arc<dyn InputSink>>,
+    scenario: impl FnOnce(&Bench) + Send,
+) {
     // Bounded, because an unbounded channel allocates now and then.
     let (sender, events) = mpsc::sync_channel(4096);
     // Failing means that the scenario is over.
     let report = Box::new(move |event| drop(sender.send(event)));
-    let (display, handle) = Display::new(options, report).unwrap_or_else(|error| panic!("{error}"));
+    let (mut display, handle) =
+        Display::new(options, report).unwrap_or_else(|error| panic!("{error}"));
+    if let Some(input) = input {
+        display.set_input(input);
+    }
     std::thread::scope(|scope| {
         let worker = scope.spawn(move || {
             /// Ends the display even when the scenario panics.
@@ -221,7 +243,7 @@ impl Shot {
 
 /// A guest's framebuffer.
 pub(crate) struct Canvas {
-    pages: std::sync::Arc<Pages>,
+    pages: Arc<Pages>,
     layout: PictureLayout,
 }
 
@@ -246,6 +268,18 @@ impl Canvas {
 
     pub(crate) fn picture(&self) -> Picture {
         Picture::new(self.pages.clone(), self.layout).unwrap()
+    }
+
+    /// A part of it, as what another monitor shows.
+    pub(crate) fn part(&self, part: Rect) -> Picture {
+        let start = part.y * self.layout.stride + part.x * 4;
+        let layout = PictureLayout {
+            offset: self.layout.offset + u64::from(start),
+            width: part.width,
+            height: part.height,
+            ..self.layout
+        };
+        Picture::new(self.pages.clone(), layout).unwrap()
     }
 
     /// Draws a rectangle; `color` says what is at a pixel of the whole canvas.

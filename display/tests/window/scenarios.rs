@@ -2,7 +2,9 @@
 
 mod conditions;
 mod handling;
+mod lasting;
 mod pictures;
+mod pointer;
 mod said;
 
 use std::thread;
@@ -15,6 +17,7 @@ use self::handling::{
     close, covered, fifty_sizes, fixed, full_screen, plugged_back, resize, scale, scale_factor,
     unplugged,
 };
+use self::lasting::{device_lost, places, surface_lost};
 use self::pictures::{
     bars, damage_only, every_format, flips, imports, screen, shrink, two_windows, whole_numbers,
 };
@@ -102,6 +105,26 @@ pub(crate) const ALL: &[Scenario] = &[
     x11(
         "closing_a_second_window_unplugs_it_and_it_comes_back",
         unplugged,
+    ),
+    any(
+        "a_lost_device_is_replaced_and_then_the_cpu_draws",
+        device_lost,
+    ),
+    any("a_lost_surface_is_made_anew", surface_lost),
+    x11(
+        "windows_are_where_they_were_if_that_is_on_a_monitor",
+        places,
+    ),
+    x11("the_pointer_is_the_guests_cursor_while_it_is_there", || {
+        pointer::guests_cursor(Renderer::Vulkan)
+    }),
+    x11(
+        "the_pointer_is_the_guests_cursor_where_the_cpu_draws",
+        || pointer::guests_cursor(Renderer::Cpu),
+    ),
+    x11(
+        "the_pointers_place_is_one_on_the_guests_desktop",
+        pointer::desktop,
     ),
     x11("a_covered_window_answers_at_once_and_catches_up", covered),
 ];

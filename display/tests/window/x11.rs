@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use x11rb::connection::Connection;
 use x11rb::properties::WmSizeHints;
 use x11rb::protocol::Event;
+use x11rb::protocol::xfixes::ConnectionExt as _;
 use x11rb::protocol::xproto::{
     self, AtomEnum, ChangeWindowAttributesAux, ClientMessageEvent, ConfigureNotifyEvent,
     ConfigureWindowAux, ConnectionExt, CreateWindowAux, EventMask, ImageFormat, InputFocus,
@@ -21,6 +22,15 @@ pub(crate) fn press(keys: &str) {
         .args(["key", keys])
         .status();
     assert!(pressed.expect("xdotool is installed").success());
+}
+
+/// What the server shows where the pointer is.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct PointerImage {
+    pub(crate) size: (u32, u32),
+    pub(crate) hot: (u32, u32),
+    /// `0xAARRGGBB`, premultiplied.
+    pub(crate) pixels: Vec<u32>,
 }
 
 /// A connection of our own.
@@ -114,6 +124,41 @@ impl Server {
             height: height.into(),
             pixels: image.data.as_chunks::<4>().0.iter().map(pixel).collect(),
         }
+    }
+
+    /// What the pointer looks like.
+    pub(crate) fn pointer(&self) -> PointerImage {
+        let version = self.connection.xfixes_query_version(5, 0).unwrap();
+        version.reply().unwrap();
+        let image = self.connection.xfixes_get_cursor_image().unwrap();
+        let image = image.reply().unwrap();
+        PointerImage {
+            size: (image.width.into(), image.height.into()),
+            hot: (image.xhot.into(), image.yhot.into()),
+            pixels: image.cursor_image,
+        }
+    }
+
+    /// Moves the pointer to a place of a window.
+    pub(crate) fn point(&self, window: Window, (x, y): (i16, i16)) {
+        let moved = self
+            .connection
+            .warp_pointer(x11rb::NONE, window, 0, 0, 0, 0, x, y);
+        moved.unwrap().check().unwrap();
+    }
+
+    /// Moves the pointer to a place of the screen.
+    pub(crate) fn point_at_screen(&self, at: (i16, i16)) {
+        self.point(self.root, at);
+    }
+
+    /// Presses or lets go of the left button.
+    pub(crate) fn press_button(&self, down: bool) {
+        let action = if down { "mousedown" } else { "mouseup" };
+        let done = std::process::Command::new("xdotool")
+            .args([action, "1"])
+            .status();
+        assert!(done.expect("xdotool is installed").success());
     }
 
     /// Presses the window's close button.

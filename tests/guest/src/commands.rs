@@ -12,7 +12,7 @@ use crate::kms::Card;
 use crate::wayland::Wayland;
 
 const HELP: &str = "driver | modes OUTPUT | wait-mode OUTPUT WIDTH HEIGHT SECONDS | show OUTPUT SEED \
-[WIDTH HEIGHT] | update OUTPUT SEED X Y WIDTH HEIGHT | blank OUTPUT | cursor OUTPUT SEED HOT_X HOT_Y | \
+[WIDTH HEIGHT] | update OUTPUT SEED X Y WIDTH HEIGHT | blank OUTPUT | span SEED X Y | animate OUTPUT FRAMES RATE | cursor OUTPUT SEED HOT_X HOT_Y | \
 cursor-move OUTPUT X Y | cursor-hide OUTPUT | framebuffer SEED | input-list | input-open NAME | \
 wayland | wayland-window R G B WIDTH HEIGHT | wayland-keymap | wayland-close | input-take NAME QUIET_MS | input-rest NAME QUIET_MS | close | sh COMMAND...";
 
@@ -90,6 +90,16 @@ fn answer(card: &mut Option<Card>, inputs: &mut Inputs, line: &str) -> io::Resul
             let (output, seed) = (words.next()?, words.next()?);
             let area = (words.next()?, words.next()?, words.next()?, words.next()?);
             card.update(output, seed, area).map(|()| String::new())
+        }
+        "span" => {
+            let (seed, x, y) = (words.next()?, words.next()?, words.next()?);
+            let (width, height) = card.span(seed, (x, y))?;
+            Ok(format!("{width} {height}"))
+        }
+        "animate" => {
+            let (output, frames, rate) = (words.next()?, words.next()?, words.next()?);
+            card.animate(output, frames, rate)
+                .map(|took| took.to_string())
         }
         "blank" => card.blank(words.next()?).map(|()| String::new()),
         "cursor" => {

@@ -3,11 +3,15 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use drm::buffer::{Buffer, DrmFourcc};
 use drm::control::dumbbuffer::DumbBuffer;
-use drm::control::{ClipRect, Device as ControlDevice, Mode, connector, crtc, framebuffer};
-use hesper_test_guest::{cursor_pattern, pattern};
+use drm::control::{
+    ClipRect, Device as ControlDevice, Mode, PageFlipFlags, connector, crtc, framebuffer,
+};
+use hesper_test_guest::{STEPS, cursor_pattern, pattern, step};
 
 /// Edge length of virtio-gpu's cursor.
 const CURSOR_SIZE: u32 = 64;
@@ -114,6 +118,99 @@ impl Card {
         let (x, y, width, height) = area;
         let clip = ClipRect::new(edge(x)?, edge(y)?, edge(x + width)?, edge(y + height)?);
         self.dirty_framebuffer(framebuffer, &[clip])
+    }
+
+    /// Shows one framebuffer with the test picture on outputs 0 and 1, each in its preferred mode: output 1 shows what is
+    /// at `at`.
+    pub(crate) fn span(&mut self, seed: u32, at: (u32, u32)) -> io::Result<(u32, u32)> {
+        let mut parts = Vec::new();
+        for (index, at) in [(0, (0, 0)), (1, at)] {
+            let (connector, crtc) = self.output(index)?;
+            let mode = *connector
+                .modes()
+                .first()
+                .ok_or_else(|| io::Error::other(format!("output {index} has no mode")))?;
+            parts.push((index, at, connector, crtc, mode));
+        }
+        let end = |side: fn(&Mode) -> u32, start: fn((u32, u32)) -> u32| {
+            let ends = parts
+                .iter()
+                .map(|(_, at, _, _, mode)| start(*at) + side(mode));
+            ends.max().unwrap_or_default()
+        };
+        let width = end(|mode| mode.size().0.into(), |at| at.0);
+        let height = end(|mode| mode.size().1.into(), |at| at.1);
+        let mut buffer = self.create_dumb_buffer((width, height), DrmFourcc::Xrgb8888, 32)?;
+        self.draw(&mut buffer, (0, 0, width, height), seed)?;
+        let framebuffer = self.add_framebuffer(&buffer, 24, 32)?;
+        for (_, at, connector, crtc, mode) in &parts {
+            self.set_crtc(
+                *crtc,
+                Some(framebuffer),
+                *at,
+                &[connector.handle()],
+                Some(*mode),
+            )?;
+        }
+        self.release(1)?;
+        self.release(0)?;
+        self.outputs.push(Output {
+            index: 0,
+            framebuffer,
+            buffer,
+        });
+        Ok((width, height))
+    }
+
+    /// Flips output `index` through [`STEPS`] pictures of [`step`], `rate` times a second, `frames` in all. Returns how many
+    /// microseconds that took.
+    pub(crate) fn animate(&mut self, index: usize, frames: u32, rate: u32) -> io::Result<u128> {
+        let (connector, crtc) = self.output(index)?;
+        let mode = connector.modes().first().copied();
+        let mode = mode.ok_or_else(|| io::Error::other(format!("output {index} has no mode")))?;
+        let (width, height) = (u32::from(mode.size().0), u32::from(mode.size().1));
+        let mut pictures = Vec::new();
+        for number in 0..STEPS {
+            let mut buffer = self.create_dumb_buffer((width, height), DrmFourcc::Xrgb8888, 32)?;
+            let pitch = buffer.pitch() as usize;
+            let mut mapping = self.map_dumb_buffer(&mut buffer)?;
+            let row: Vec<u8> = (0..width)
+                .flat_map(|x| {
+                    [
+                        step(number, x, width),
+                        step(number, x, width),
+                        step(number, x, width),
+                        0,
+                    ]
+                })
+                .collect();
+            for line in mapping.chunks_exact_mut(pitch) {
+                for (there, byte) in line.iter_mut().zip(&row) {
+                    *there = *byte;
+                }
+            }
+            drop(mapping);
+            let framebuffer = self.add_framebuffer(&buffer, 24, 32)?;
+            pictures.push((framebuffer, buffer));
+        }
+        let first = pictures.first().map(|(framebuffer, _)| *framebuffer);
+        self.set_crtc(crtc, first, (0, 0), &[connector.handle()], Some(mode))?;
+        let start = Instant::now();
+        for (frame, (framebuffer, _)) in (1..=frames).zip(pictures.iter().cycle().skip(1)) {
+            let due = start + Duration::from_secs(1) * frame / rate;
+            sleep(due.saturating_duration_since(Instant::now()));
+            self.page_flip(crtc, *framebuffer, PageFlipFlags::EVENT, None)?;
+            // The flip is over when its event comes.
+            self.receive_events()?.for_each(drop);
+        }
+        let took = start.elapsed().as_micros();
+        self.set_crtc(crtc, None, (0, 0), &[], None)?;
+        self.release(index)?;
+        for (framebuffer, buffer) in pictures {
+            self.destroy_framebuffer(framebuffer)?;
+            self.destroy_dumb_buffer(buffer)?;
+        }
+        Ok(took)
     }
 
     /// Turns output `index` off.

@@ -30,6 +30,20 @@ pub fn cursor_pattern(seed: u32, x: u32, y: u32) -> [u8; 4] {
     }
 }
 
+/// Pictures of the moving test picture.
+pub const STEPS: u32 = 8;
+
+/// A pixel of picture `number` of the moving test picture, a grey that is the same in every row: a ground whose brightness
+/// tells the number, and a white bar that moves over it.
+pub fn step(number: u32, x: u32, width: u32) -> u8 {
+    let bar = number * width / STEPS;
+    if (bar..bar + width / STEPS / 2).contains(&x) && x > 0 {
+        255
+    } else {
+        16 + 16 * number as u8
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,6 +3,9 @@
 //! Vulkan's loader takes it by a manifest that names the library. Everything goes to lavapipe; of the functions that
 //! may say that a device is lost, those do that submit, wait and ask for fences, semaphores and idle queues. A wait that goes on
 //! ends, too, soon after the loss, as on a GPU that was pulled out.
+//!
+//! What becomes of a window is another matter: [`SURFACE_VARIABLE`] names a file that is taken away by the next image of a
+//! swapchain that is asked for, which fails as the file says.
 
 use std::ffi::{CStr, c_char, c_void};
 use std::path::Path;
@@ -13,6 +16,10 @@ use ash::vk;
 
 /// The variable in the environment with the path of the file that means loss.
 pub const VARIABLE: &str = "HESPER_LOSE_WHEN";
+
+/// The variable with the path of the file that one image of a swapchain takes away: with `surface` in it, the surface is
+/// lost, with anything else the swapchain is out of date.
+pub const SURFACE_VARIABLE: &str = "HESPER_LOSE_SURFACE_WHEN";
 
 /// What is wrapped, as the dynamic linker finds it.
 const WRAPPED: &CStr = c"libvulkan_lvp.so";
@@ -52,7 +59,7 @@ fn wrapped_instance_function(instance: vk::Instance, name: &CStr) -> Option<Func
 }
 
 /// What lavapipe has under each name that is replaced.
-static ORIGINALS: [AtomicUsize; 13] = [const { AtomicUsize::new(0) }; 13];
+static ORIGINALS: [AtomicUsize; 14] = [const { AtomicUsize::new(0) }; 14];
 
 /// The original of a replaced function.
 ///
@@ -98,6 +105,23 @@ fn once<T>(original: Option<T>, call: impl Fn(T) -> vk::Result) -> vk::Result {
     }
 }
 
+/// Calls the original unless the file of [`SURFACE_VARIABLE`] is there.
+fn surface<T>(original: Option<T>, call: impl Fn(T) -> vk::Result) -> vk::Result {
+    let file = std::env::var_os(SURFACE_VARIABLE);
+    let text = file.as_ref().and_then(|file| std::fs::read(file).ok());
+    match (text, file, original) {
+        (Some(text), Some(file), _) if std::fs::remove_file(&file).is_ok() => {
+            if text == b"surface" {
+                vk::Result::ERROR_SURFACE_LOST_KHR
+            } else {
+                vk::Result::ERROR_OUT_OF_DATE_KHR
+            }
+        }
+        (_, _, Some(original)) => call(original),
+        _ => vk::Result::ERROR_SURFACE_LOST_KHR,
+    }
+}
+
 failing! {
     0 "vkQueueSubmit" submit(queue: u64, count: u32, submits: *const c_void, fence: u64) once;
     1 "vkQueueSubmit2" submit2(queue: u64, count: u32, submits: *const c_void, fence: u64) once;
@@ -108,6 +132,7 @@ failing! {
     6 "vkGetFenceStatus" fence_status(device: u64, fence: u64) once;
     7 "vkGetSemaphoreCounterValue" counter(device: u64, semaphore: u64, value: *mut u64) once;
     8 "vkGetSemaphoreCounterValueKHR" counter_khr(device: u64, semaphore: u64, value: *mut u64) once;
+    13 "vkAcquireNextImageKHR" acquire(device: u64, swapchain: u64, timeout: u64, semaphore: u64, fence: u64, index: *mut u32) surface;
 }
 
 type WaitForFences = unsafe extern "system" fn(u64, u32, *const u64, u32, u64) -> vk::Result;

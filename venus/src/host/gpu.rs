@@ -22,6 +22,8 @@ pub struct Gpu {
     pub api_version: (u32, u32, u32),
     /// `driverName` and `driverInfo`, as the driver tells them.
     pub driver: String,
+    /// `driverID`; 0 where the driver does not tell.
+    pub(crate) driver_id: vk::DriverId,
     /// `deviceUUID`.
     pub uuid: [u8; 16],
     /// Whether `VK_EXT_external_memory_host` is there: guests can map device memory.
@@ -170,6 +172,7 @@ impl ProbeInstance<'_> {
             )
             .trim()
             .to_owned(),
+            driver_id: driver.driver_id,
             uuid: id.device_uuid,
             host_memory_import: has(ash::ext::external_memory_host::NAME),
             missing_extensions: EXTENSIONS
@@ -213,6 +216,7 @@ mod tests {
             kind: GpuKind::Discrete,
             api_version: (1, 3, 0),
             driver: "test".into(),
+            driver_id: vk::DriverId::default(),
             uuid: [7; 16],
             host_memory_import: true,
             missing_extensions: Vec::new(),

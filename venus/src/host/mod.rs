@@ -6,6 +6,7 @@
 mod facts;
 mod gpu;
 mod library;
+pub(crate) mod queues;
 
 pub(crate) use facts::GpuFacts;
 pub use gpu::{Gpu, GpuKind, gpus};

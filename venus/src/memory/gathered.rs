@@ -27,27 +27,28 @@ pub struct GuestPages {
 
 /// How many mappings may be made of guest memory; a process has 65,530 on Linux unless its administrator says otherwise.
 #[derive(Debug)]
-pub(crate) struct Mappings {
+pub struct Mappings {
     left: AtomicUsize,
 }
 
 /// Mappings that were taken; given back on drop.
 #[derive(Debug)]
-pub(crate) struct Taken {
+pub(super) struct Taken {
     from: Arc<Mappings>,
     count: usize,
 }
 
 impl Mappings {
     /// So many are there.
-    pub(crate) fn new(limit: usize) -> Self {
+    #[must_use]
+    pub fn new(limit: usize) -> Self {
         Self {
             left: AtomicUsize::new(limit),
         }
     }
 
     /// Takes `count`, or `None` when less is left.
-    pub(crate) fn take(self: &Arc<Self>, count: usize) -> Option<Taken> {
+    pub(super) fn take(self: &Arc<Self>, count: usize) -> Option<Taken> {
         let less = |left: usize| left.checked_sub(count);
         self.left
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less)

@@ -9,8 +9,7 @@ mod quota;
 mod self_test;
 mod shared;
 
-pub use gathered::GuestPages;
-pub(crate) use gathered::Mappings;
+pub use gathered::{GuestPages, Mappings};
 pub(crate) use import::{HostImport, import_info};
 pub(crate) use quota::Quota;
 pub(crate) use self_test::{Importable, importable};

@@ -11,7 +11,7 @@ use std::sync::atomic::AtomicU32;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 use crate::error::{Error, Result};
-use crate::memory::gathered::{self, GuestPages, Taken};
+use crate::memory::gathered::{self, GuestPages, Mappings, Taken};
 use crate::memory::quota::Charge;
 use crate::platform;
 
@@ -137,19 +137,26 @@ impl SharedMemory {
         Self::from_fd(fd, self.fd_offset, self.len as u64)
     }
 
-    /// Guest memory: maps all `pages` side by side, in their order, for as long as the value lives. `taken` are mappings,
-    /// one for each run.
+    /// Guest memory: maps all `pages` side by side, in their order, for as long as the value lives. Each run takes one of
+    /// `mappings`.
     ///
     /// # Errors
-    /// [`Error::SharedMemory`] when they are not whole pages of their files, or the system has no more mappings.
-    pub(crate) fn gather(pages: &[GuestPages], taken: Taken) -> Result<Self> {
-        let failed = |source: rustix::io::Errno| Error::SharedMemory {
-            action: "mapping of guest memory",
+    /// [`Error::SharedMemory`] when they are not whole pages of their files, or too few mappings are left.
+    pub fn gather(pages: &[GuestPages], mappings: &Arc<Mappings>) -> Result<Self> {
+        let error = |action, source| Error::SharedMemory {
+            action,
             size: pages
                 .iter()
                 .fold(0, |sum, run| run.size.saturating_add(sum)),
-            source: source.into(),
+            source,
         };
+        let failed = |source: rustix::io::Errno| error("mapping of guest memory", source.into());
+        let taken = mappings.take(pages.len()).ok_or_else(|| {
+            error(
+                "mapping within the limit on pieces of guest memory",
+                std::io::ErrorKind::OutOfMemory.into(),
+            )
+        })?;
         let len = gathered::total(pages).map_err(failed)?;
         let base = gathered::map(pages, len).map_err(failed)?;
         Ok(Self {
@@ -168,7 +175,7 @@ impl SharedMemory {
     }
 
     /// Lets go of guest memory, for everybody who has this value; other memory stays as it is.
-    pub(crate) fn give_back(&self) {
+    pub fn give_back(&self) {
         if self.is_of_guest()
             && let Err(error) = gathered::replace(self.base, self.len)
         {

@@ -18,6 +18,7 @@ use crate::dispatch::Session;
 use crate::emulate::dma_buf::SharedObjects;
 use crate::emulate::extensions;
 use crate::fatal::Fatal;
+use crate::host::queues::{QueueRequest, QueueShare};
 use crate::memory::{HostImport, SharedMemory};
 use crate::object::host_copy::HostCopy;
 use crate::object::instance::Instance;
@@ -44,6 +45,7 @@ pub(crate) struct RawDevice {
     /// Fences that may still be in use when their queue goes.
     abandoned: Mutex<Vec<vk::Fence>>,
     _instance: Arc<Instance>,
+    _queues: QueueShare,
 }
 
 impl RawDevice {
@@ -185,7 +187,7 @@ pub(crate) struct Device {
     pub(crate) host_copy: HostCopy,
     raw: Arc<RawDevice>,
     instance: Arc<Instance>,
-    requested: Vec<(vk::DeviceQueueCreateFlags, u32, u32)>,
+    requested: Vec<QueueRequest>,
     queues: RwLock<Vec<Arc<Queue>>>,
     leftover: Mutex<Vec<(u64, Entry)>>,
 }
@@ -218,8 +220,9 @@ impl Device {
         if let Some(queue) = queues.iter().find(|queue| queue.is(info)) {
             return Some(Arc::clone(queue));
         }
-        let is_there = self.requested.iter().any(|(flags, family, count)| {
-            *flags == info.flags && *family == info.queue_family_index && info.queue_index < *count
+        let is_there = self.requested.iter().any(|queues| {
+            (queues.flags, queues.family) == (info.flags, info.queue_family_index)
+                && info.queue_index < queues.count
         });
         if !is_there {
             return None;
@@ -357,6 +360,10 @@ pub(crate) fn create(
     info.pp_enabled_extension_names = pointers.as_ptr();
     info.enabled_layer_count = 0;
     let requested = requested_queues(info);
+    let share = match physical.facts.queues.take(&requested) {
+        Ok(share) => share,
+        Err(result) => return Ok(result),
+    };
     // SAFETY: ids are replaced by handles, counts and pointers were checked or set above.
     let result =
         unsafe { c.call(instance.functions()) }.ok_or(Fatal::NotEnabled("vkCreateDevice"))?;
@@ -370,6 +377,7 @@ pub(crate) fn create(
         functions,
         abandoned: Mutex::default(),
         _instance: Arc::clone(&instance),
+        _queues: share,
     };
     let import = names
         .iter()
@@ -427,8 +435,8 @@ fn enabled_extensions(
     )
 }
 
-/// Flags, family and count of the queues that a device is created with.
-fn requested_queues(info: &vk::DeviceCreateInfo) -> Vec<(vk::DeviceQueueCreateFlags, u32, u32)> {
+/// The queues that a device is created with.
+fn requested_queues(info: &vk::DeviceCreateInfo) -> Vec<QueueRequest> {
     let count = info.queue_create_info_count as usize;
     if info.p_queue_create_infos.is_null() {
         return Vec::new();
@@ -437,7 +445,11 @@ fn requested_queues(info: &vk::DeviceCreateInfo) -> Vec<(vk::DeviceQueueCreateFl
     let queues = unsafe { std::slice::from_raw_parts(info.p_queue_create_infos, count) };
     queues
         .iter()
-        .map(|queue| (queue.flags, queue.queue_family_index, queue.queue_count))
+        .map(|queue| QueueRequest {
+            flags: queue.flags,
+            family: queue.queue_family_index,
+            count: queue.queue_count,
+        })
         .collect()
 }
 

@@ -98,6 +98,50 @@ impl Guest {
         device
     }
 
+    /// What making a device with these queues (family, count) results in. It is destroyed at once if it was made.
+    pub fn try_queues(&self, physical: u64, families: &[(u32, u32)]) -> vk::Result {
+        let device = self.id();
+        let result = self.create_with_queues(physical, device, families);
+        if result == vk::Result::SUCCESS {
+            self.call(command::DestroyDevice {
+                device: Object::guest(device),
+            });
+        }
+        result
+    }
+
+    /// What making `device` with these queues (family, count) results in.
+    pub fn create_with_queues(
+        &self,
+        physical: u64,
+        device: u64,
+        families: &[(u32, u32)],
+    ) -> vk::Result {
+        let most = families.iter().map(|(_, count)| *count).max();
+        let priorities = vec![1.0; most.unwrap_or(0) as usize];
+        let queues: Vec<_> = families
+            .iter()
+            .map(|(family, count)| vk::DeviceQueueCreateInfo {
+                queue_family_index: *family,
+                queue_count: *count,
+                p_queue_priorities: priorities.as_ptr(),
+                ..Default::default()
+            })
+            .collect();
+        let mut info = vk::DeviceCreateInfo {
+            queue_create_info_count: queues.len() as u32,
+            p_queue_create_infos: queues.as_ptr(),
+            ..Default::default()
+        };
+        let result = self.call(command::CreateDevice {
+            physical_device: Object::guest(physical),
+            p_create_info: &mut info,
+            p_device: &mut vk::Device(device),
+        });
+        // The bits of a 32-bit number.
+        vk::Result(result as i32)
+    }
+
     /// The queue of a device, bound to a ring index.
     pub fn queue(&self, device: u64, ring: u32) -> u64 {
         let queue = self.id();

@@ -58,7 +58,12 @@ impl ContextEvents for Events {
 
 /// A renderer on the host's driver.
 pub fn renderer() -> Settled {
-    Settled::new(RendererOptions::default())
+    renderer_with(RendererOptions::default())
+}
+
+/// The same with options.
+pub fn renderer_with(options: RendererOptions) -> Settled {
+    Settled::new(options)
 }
 
 /// A context and what a guest's driver knows of it.

@@ -86,11 +86,14 @@ static LINES: LostLines = LostLines(Mutex::new(Vec::new()));
 
 impl log::Log for LostLines {
     fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        metadata.level() == log::Level::Error
+        metadata.level() <= log::Level::Debug
     }
     fn log(&self, record: &log::Record<'_>) {
         if self.enabled(record.metadata()) {
-            self.0.lock().unwrap().push(record.args().to_string());
+            let line = record.args().to_string();
+            if line.contains(" is lost: ") {
+                self.0.lock().unwrap().push(line);
+            }
         }
     }
     fn flush(&self) {}
@@ -271,7 +274,7 @@ impl Bench {
         LOGGER.call_once(|| {
             // A program that embeds this may have a logger of its own.
             if log::set_logger(&LINES).is_ok() {
-                log::set_max_level(log::LevelFilter::Error);
+                log::set_max_level(log::LevelFilter::Debug);
             }
         });
         let options = RendererOptions {

@@ -69,7 +69,12 @@ fn create_guest(
     backing.check(0, size)?;
     let mut state = call.state()?;
     check_new(&state, id)?;
-    let blob = GuestBlob { size, shadow: None };
+    let blob = GuestBlob {
+        size,
+        lent: None,
+        refused: false,
+        shadow: None,
+    };
     let resource = Resource::new(Body::Guest(blob), Some(backing));
     state.resources.insert(id, resource);
     Ok(Progress::ok())

@@ -156,7 +156,7 @@ pub(super) fn destroy(call: &Call<'_>) -> Result<Progress, Refusal> {
 
 pub(super) fn attach(call: &Call<'_>, id: ResourceId) -> Result<Progress, Refusal> {
     let context = call.exchange.header.context_id.get();
-    let (handle, blob) = {
+    let (handle, blob, is_3d) = {
         let mut state = call.state()?;
         let handle = Arc::clone(&slot(&state, context)?.handle);
         let resource = state.resource(id)?;
@@ -165,10 +165,12 @@ pub(super) fn attach(call: &Call<'_>, id: ResourceId) -> Result<Progress, Refusa
             return Ok(Progress::ok());
         }
         resource.contexts.push(context);
-        (handle, blob)
+        (handle, blob, matches!(resource.body, Body::Render(_)))
     };
     if let Some(blob) = blob {
         lock(&handle).attach_resource(id, &blob);
+    } else if is_3d {
+        lock(&handle).attach_3d(id);
     }
     Ok(Progress::ok())
 }
@@ -187,7 +189,7 @@ fn as_blob(call: &Call<'_>, id: ResourceId, resource: &Resource) -> Option<Blob>
     };
     match &resource.body {
         Body::Host(HostBlob::Ready { blob, .. }) => Some(blob.clone()),
-        Body::Host(HostBlob::Pending { .. }) => None,
+        Body::Host(HostBlob::Pending { .. }) | Body::Render(_) => None,
         Body::Guest(guest) => {
             let pages = Pages::of(call, id, resource, guest.size);
             Some(plain(guest.size, None, pages))

@@ -1,16 +1,20 @@
 //! The cursor queue: `UPDATE_CURSOR`, `MOVE_CURSOR`.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use vm_memory::VolatileSlice;
 
 use super::Progress;
 use crate::backing::Backing;
 use crate::copies::Copies;
-use crate::engine::Call;
+use crate::engine::{Call, CursorPlace, Engine, State};
 use crate::refusal::Refusal;
-use crate::resource::{Body, HostBlob};
-use crate::screen::{BYTES_PER_PIXEL, CURSOR_SIZE, CursorImage, PixelFormat, PixelMemory};
+use crate::renderer::RendererError;
+use crate::resource::{Body, HostBlob, Render};
+use crate::resource3d::{Pixels, Resources3d};
+use crate::screen::{
+    BYTES_PER_PIXEL, CURSOR_SIZE, CursorImage, PixelFormat, PixelMemory, Rect, ScanoutId,
+};
 use crate::wire;
 
 /// Bytes of a cursor image.
@@ -20,6 +24,7 @@ const IMAGE_BYTES: usize = (CURSOR_SIZE * CURSOR_SIZE * BYTES_PER_PIXEL) as usiz
 enum Source {
     Host(Arc<dyn PixelMemory>),
     Guest(Arc<Backing>),
+    Render(Arc<dyn Resources3d>),
 }
 
 pub(super) fn update(call: &Call<'_>, update: &wire::UpdateCursor) -> Result<Progress, Refusal> {
@@ -28,7 +33,8 @@ pub(super) fn update(call: &Call<'_>, update: &wire::UpdateCursor) -> Result<Pro
     let (x, y) = (update.x.get(), update.y.get());
     call.engine.check_scanout(scanout)?;
     if id == 0 {
-        call.engine.screen.set_cursor(scanout, None, x, y);
+        let place = place(call, x, y);
+        show(call.engine, call.exchange.epoch, scanout, place, None);
         return Ok(Progress::ok());
     }
     let (hot_x, hot_y) = (update.hot_x.get(), update.hot_y.get());
@@ -51,6 +57,12 @@ pub(super) fn update(call: &Call<'_>, update: &wire::UpdateCursor) -> Result<Pro
             backing.copy_to(call.memory, 0, &target, &mut copies)?;
             copies.finish();
         }
+        Source::Render(owner) => {
+            let place = place(call, x, y);
+            note(&mut *call.state()?, scanout, place);
+            read(call, &owner, update, format, place);
+            return Ok(Progress::ok());
+        }
     }
     let image = CursorImage {
         pixels,
@@ -59,8 +71,100 @@ pub(super) fn update(call: &Call<'_>, update: &wire::UpdateCursor) -> Result<Pro
         hot_x,
         hot_y,
     };
-    call.engine.screen.set_cursor(scanout, Some(&image), x, y);
+    let place = place(call, x, y);
+    show(
+        call.engine,
+        call.exchange.epoch,
+        scanout,
+        place,
+        Some(&image),
+    );
     Ok(Progress::ok())
+}
+
+fn place(call: &Call<'_>, x: u32, y: u32) -> CursorPlace {
+    CursorPlace {
+        serial: call.exchange.ticket.serial,
+        x,
+        y,
+    }
+}
+
+/// The guest has a new cursor.
+fn note(state: &mut State, scanout: ScanoutId, place: CursorPlace) {
+    if let Some(cursor) = state.cursors.get_mut(scanout as usize) {
+        *cursor = place;
+    }
+}
+
+/// Gives the screen a new cursor, unless the device was reset.
+fn show(
+    engine: &Engine,
+    epoch: u64,
+    scanout: ScanoutId,
+    place: CursorPlace,
+    image: Option<&CursorImage>,
+) {
+    let stage = engine.stage();
+    let Ok(mut state) = engine.at(epoch) else {
+        return;
+    };
+    note(&mut state, scanout, place);
+    drop(state);
+    let CursorPlace { x, y, .. } = place;
+    engine.screen.set_cursor(scanout, image, x, y);
+    drop(stage);
+}
+
+/// Has the renderer of a 3D resource read it; it becomes the cursor then, where the cursor is by then, unless there is another.
+fn read(
+    call: &Call<'_>,
+    owner: &Arc<dyn Resources3d>,
+    update: &wire::UpdateCursor,
+    format: PixelFormat,
+    asked: CursorPlace,
+) {
+    let (scanout, id) = (update.scanout_id.get(), update.resource_id.get());
+    let (hot_x, hot_y) = (update.hot_x.get(), update.hot_y.get());
+    let (epoch, header) = (call.exchange.epoch, call.exchange.header);
+    let engine = Weak::clone(&call.engine.me);
+    let whole = Rect {
+        x: 0,
+        y: 0,
+        width: CURSOR_SIZE,
+        height: CURSOR_SIZE,
+    };
+    let arrived = move |result: Result<&[u8], RendererError>| {
+        let Some(engine) = engine.upgrade() else {
+            return;
+        };
+        let bytes = match result {
+            Ok(bytes) => bytes,
+            Err(error) => return engine.complain(&header, &Refusal::from(error)),
+        };
+        let mut pixels = Box::new([0; IMAGE_BYTES]);
+        for (pixel, byte) in pixels.iter_mut().zip(bytes) {
+            *pixel = *byte;
+        }
+        let image = CursorImage {
+            pixels,
+            format: format.with_alpha(),
+            hot_x,
+            hot_y,
+        };
+        let stage = engine.stage();
+        let now = match engine.at(epoch) {
+            Ok(state) => state.cursors.get(scanout as usize).copied(),
+            Err(_) => None,
+        };
+        if let Some(CursorPlace { serial, x, y }) = now
+            && serial == asked.serial
+        {
+            engine.screen.set_cursor(scanout, Some(&image), x, y);
+        }
+        drop(stage);
+    };
+    owner.read(id, whole, Pixels::new(arrived));
 }
 
 /// The pixels of resource `id`: a 2D resource of exactly the cursor's size, or a blob that holds as much. A blob
@@ -74,18 +178,10 @@ fn find_image(call: &Call<'_>, id: u32) -> Result<(Source, PixelFormat), Refusal
     let mut state = call.state()?;
     let resource = state.resource(id)?;
     match &resource.body {
-        Body::Image(image) if (image.width, image.height) == (CURSOR_SIZE, CURSOR_SIZE) => {
+        Body::Image(image) => {
+            check_size(image.width, image.height)?;
             Ok((Source::Host(Arc::clone(&image.pixels) as _), image.format))
         }
-        Body::Image(image) => Err(Refusal::BadValue {
-            what: "a side of the cursor image",
-            value: u64::from(if image.width == CURSOR_SIZE {
-                image.height
-            } else {
-                image.width
-            }),
-            must: "64 pixels",
-        }),
         Body::Guest(guest) => {
             if guest.size < IMAGE_BYTES as u64 {
                 return Err(too_small(guest.size));
@@ -109,14 +205,36 @@ fn find_image(call: &Call<'_>, id: u32) -> Result<(Source, PixelFormat), Refusal
             is: resource.kind(),
             needs: "a finished one",
         }),
+        Body::Render(Render { owner, shape, .. }) => {
+            check_size(shape.width, shape.height)?;
+            let format =
+                wire::pixel_format(shape.format).ok_or(Refusal::BadFormat(shape.format))?;
+            Ok((Source::Render(Arc::clone(owner)), format))
+        }
+    }
+}
+
+/// Fails unless an image has the one size of cursors.
+fn check_size(width: u32, height: u32) -> Result<(), Refusal> {
+    match [width, height].iter().find(|side| **side != CURSOR_SIZE) {
+        None => Ok(()),
+        Some(side) => Err(Refusal::BadValue {
+            what: "a side of the cursor image",
+            value: u64::from(*side),
+            must: "64 pixels",
+        }),
     }
 }
 
 pub(super) fn move_to(call: &Call<'_>, position: &wire::UpdateCursor) -> Result<Progress, Refusal> {
     let scanout = position.scanout_id.get();
+    let (x, y) = (position.x.get(), position.y.get());
     call.engine.check_scanout(scanout)?;
-    call.engine
-        .screen
-        .move_cursor(scanout, position.x.get(), position.y.get());
+    let stage = call.engine.stage();
+    if let Some(cursor) = call.state()?.cursors.get_mut(scanout as usize) {
+        (cursor.x, cursor.y) = (x, y);
+    }
+    call.engine.screen.move_cursor(scanout, x, y);
+    drop(stage);
     Ok(Progress::ok())
 }

@@ -9,6 +9,7 @@ mod context;
 mod cursor;
 mod display;
 mod pages;
+mod render;
 mod resource_2d;
 mod scanout;
 
@@ -22,6 +23,7 @@ use crate::engine::{Call, Engine};
 use crate::parking::Keys;
 use crate::refusal::Refusal;
 use crate::renderer::ContextId;
+use crate::resource3d::Direction;
 use crate::wire::{self, Header};
 
 /// An answer without its header's echo.
@@ -84,6 +86,8 @@ pub(crate) enum Command {
     AttachResource(wire::ResourceRef),
     DetachResource(wire::ResourceRef),
     Submit(Vec<u8>),
+    Create3d(wire::Create3d),
+    Transfer3d(Direction, wire::Transfer3d),
     UpdateCursor(wire::UpdateCursor),
     MoveCursor(wire::UpdateCursor),
 }
@@ -148,8 +152,15 @@ impl Command {
             wire::CMD_SUBMIT_3D => Self::Submit(read_submit(request)?),
             wire::CMD_RESOURCE_CREATE_3D
             | wire::CMD_TRANSFER_TO_HOST_3D
-            | wire::CMD_TRANSFER_FROM_HOST_3D => {
+            | wire::CMD_TRANSFER_FROM_HOST_3D
+                if engine.resources_3d.is_none() =>
+            {
                 return Err(Refusal::NoRenderer(wire::command_name(kind)));
+            }
+            wire::CMD_RESOURCE_CREATE_3D => Self::Create3d(request.take()?),
+            wire::CMD_TRANSFER_TO_HOST_3D => Self::Transfer3d(Direction::ToHost, request.take()?),
+            wire::CMD_TRANSFER_FROM_HOST_3D => {
+                Self::Transfer3d(Direction::FromHost, request.take()?)
             }
             _ => return Err(Refusal::UnknownCommand(kind)),
         })
@@ -196,6 +207,11 @@ impl Command {
             Self::AttachResource(named) | Self::DetachResource(named) => Keys {
                 context,
                 ..resource(named.resource_id)
+            },
+            Self::Create3d(create) => resource(create.resource_id),
+            Self::Transfer3d(_, transfer) => Keys {
+                context,
+                ..resource(transfer.resource_id)
             },
             Self::CreateContext(_) | Self::Submit(_) => Keys {
                 context,
@@ -277,6 +293,8 @@ pub(crate) fn execute(call: &mut Call<'_>, command: Command) -> Result<Progress,
         Command::AttachResource(named) => context::attach(call, named.resource_id.get()),
         Command::DetachResource(named) => context::detach(call, named.resource_id.get()),
         Command::Submit(commands) => context::submit(call, commands),
+        Command::Create3d(create) => render::create(call, &create),
+        Command::Transfer3d(direction, transfer) => render::transfer(call, direction, &transfer),
         Command::UpdateCursor(update) => cursor::update(call, &update),
         Command::MoveCursor(position) => cursor::move_to(call, &position),
     }

@@ -1,11 +1,12 @@
 //! 2D resources: create, back with guest pages, transfer; and what all resources have: unreference, UUID.
 
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 
-use super::{Progress, Response, blob};
+use super::{Progress, Response, blob, render};
 use crate::backing::Backing;
 use crate::budget::RESOURCES;
-use crate::engine::{Call, State};
+use crate::engine::{Call, Engine, State};
 use crate::refusal::Refusal;
 use crate::renderer::ResourceId;
 use crate::resource::{Body, Image, Resource, Rows, check_inside, copy_rows};
@@ -55,8 +56,10 @@ pub(super) fn create(call: &Call<'_>, create: &wire::CreateImage) -> Result<Prog
     Ok(Progress::ok())
 }
 
-pub(super) fn unref(call: &Call<'_>, id: ResourceId) -> Result<Progress, Refusal> {
+pub(super) fn unref(call: &mut Call<'_>, id: ResourceId) -> Result<Progress, Refusal> {
     blob::unmap_if_mapped(call, id)?;
+    let engine = call.engine;
+    let stage = engine.stage();
     let (resource, contexts, off) = {
         let mut state = call.state()?;
         let resource = state.resources.remove(&id).ok_or(Refusal::NoResource(id))?;
@@ -66,23 +69,37 @@ pub(super) fn unref(call: &Call<'_>, id: ResourceId) -> Result<Progress, Refusal
             .filter_map(|context| state.contexts.get(context))
             .map(|slot| slot.handle.clone())
             .collect();
-        let mut off = 0_u16;
-        for (index, scanout) in state.scanouts.iter_mut().enumerate() {
-            if scanout.as_ref().is_some_and(|shown| shown.resource == id) {
-                *scanout = None;
-                off |= 1 << index;
-            }
-        }
+        let off = take_off(&mut state, id);
         (resource, contexts, off)
     };
-    for scanout in (0..wire::MAX_SCANOUTS).filter(|index| off >> index & 1 != 0) {
-        call.engine.screen.set_scanout(scanout, None);
-    }
+    turn_off(engine, off);
+    drop(stage);
     for context in contexts {
         super::context::lock(&context).detach_resource(id);
     }
-    drop(resource);
-    Ok(Progress::ok())
+    match resource.body {
+        Body::Render(gone) => render::destroy(call, id, gone),
+        Body::Image(_) | Body::Guest(_) | Body::Host(_) => Ok(Progress::ok()),
+    }
+}
+
+/// Takes a resource off the scanouts; which ones, a bit each.
+pub(super) fn take_off(state: &mut State, id: ResourceId) -> u16 {
+    let mut off = 0;
+    for (index, scanout) in state.scanouts.iter_mut().enumerate() {
+        if scanout.as_ref().is_some_and(|shown| shown.resource == id) {
+            *scanout = None;
+            off |= 1 << index;
+        }
+    }
+    off
+}
+
+/// Tells the screen that these scanouts are off. The caller holds the stage.
+pub(super) fn turn_off(engine: &Engine, off: u16) {
+    for scanout in (0..wire::MAX_SCANOUTS).filter(|index| off >> index & 1 != 0) {
+        engine.screen.set_scanout(scanout, None);
+    }
 }
 
 pub(super) fn attach_backing(
@@ -96,38 +113,59 @@ pub(super) fn attach_backing(
         return Err(Refusal::WrongResource {
             id,
             is: resource.kind(),
-            needs: "a 2D resource or a guest blob",
+            needs: "a 2D or 3D resource or a guest blob",
         });
     }
     if resource.backing.is_some() {
         return Err(Refusal::HasBacking(id));
     }
-    if let Body::Guest(guest) = &resource.body {
+    if let Body::Guest(guest) = &mut resource.body {
         backing.check(0, guest.size)?;
+        guest.refused = false;
     }
-    resource.backing = Some(backing.into());
+    let backing = Arc::new(backing);
+    let lend = match &resource.body {
+        Body::Render(body) => Some(render::attach_memory(call, id, body, &backing)?),
+        Body::Image(_) | Body::Guest(_) | Body::Host(_) => None,
+    };
+    resource.backing = Some(backing);
+    drop(state);
+    if let Some(lend) = lend {
+        lend();
+    }
     Ok(Progress::ok())
 }
 
-pub(super) fn detach_backing(call: &Call<'_>, id: ResourceId) -> Result<Progress, Refusal> {
+pub(super) fn detach_backing(call: &mut Call<'_>, id: ResourceId) -> Result<Progress, Refusal> {
+    let engine = call.engine;
+    let stage = engine.stage();
     let mut state = call.state()?;
     let resource = state.resource(id)?;
     let backing = resource.backing.take().ok_or(Refusal::NoBacking(id))?;
+    if let Body::Render(body) = &resource.body {
+        let owner = Arc::clone(&body.owner);
+        drop((state, stage));
+        return render::detach_memory(call, id, &owner);
+    }
     // Who renders into a guest blob renders into these pages, which the guest has back with our answer.
-    let contexts = match resource.body {
-        Body::Guest(_) => std::mem::take(&mut resource.contexts),
-        Body::Image(_) | Body::Host(_) => Vec::new(),
+    let (contexts, lent) = match &mut resource.body {
+        Body::Guest(guest) => (std::mem::take(&mut resource.contexts), guest.lent.take()),
+        Body::Image(_) | Body::Host(_) | Body::Render(_) => (Vec::new(), None),
     };
+    // What a screen reads there is no picture any more.
+    let off = lent.as_ref().map_or(0, |_| take_off(&mut state, id));
     let handles: Vec<_> = contexts
         .iter()
         .filter_map(|context| state.contexts.get(context))
         .map(|slot| slot.handle.clone())
         .collect();
     drop(state);
+    turn_off(engine, off);
+    drop(stage);
     for handle in handles {
         super::context::lock(&handle).detach_resource(id);
     }
-    drop(backing);
+    drop((lent, backing));
     Ok(Progress::ok())
 }
 
@@ -144,6 +182,13 @@ pub(super) fn transfer(
             Body::Image(image) => image.clone(),
             // Its pixels are where they are: Linux sends transfers of cursor images that are blobs.
             Body::Guest(_) | Body::Host(_) => return Ok(Progress::ok()),
+            Body::Render(_) => {
+                return Err(Refusal::WrongResource {
+                    id,
+                    is: resource.kind(),
+                    needs: "a 2D resource (TRANSFER_TO_HOST_3D fills others)",
+                });
+            }
         };
         let backing = resource.backing.clone().ok_or(Refusal::NoBacking(id))?;
         (image, backing)

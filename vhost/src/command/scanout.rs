@@ -1,17 +1,21 @@
 //! What the scanouts show: `SET_SCANOUT`, `SET_SCANOUT_BLOB`, `RESOURCE_FLUSH`.
 //!
-//! Pixels in host memory (2D resources, host blobs) go to the screen as they are. Pixels in guest memory have a
-//! [`Shadow`], filled by each flush with what it says has changed.
+//! Pixels in host memory (2D resources, host blobs) go to the screen as they are. So do those in guest memory where the screen can
+//! have them ([`Lent`]); else they have a [`Shadow`], filled by each flush with what it says has changed. Those of a 3D resource are read by its renderer at each flush
+//! ([`render::flush`]).
 
 use std::sync::Arc;
 
-use super::{Progress, Response};
+use super::{Progress, Response, render};
 use crate::backing::Backing;
 use crate::engine::{Call, Scanout, State};
 use crate::fence::{Gate, Timeline};
+use crate::lent::Lent;
 use crate::refusal::Refusal;
 use crate::renderer::ResourceId;
-use crate::resource::{Body, FrameLayout, HostBlob, Shadow, byte_of, check_inside, intersect};
+use crate::resource::{
+    Body, FrameLayout, HostBlob, Render, Shadow, byte_of, check_inside, intersect,
+};
 use crate::screen::{FlushState, Picture, PixelMemory, Rect, ScanoutId};
 use crate::wire;
 
@@ -50,20 +54,26 @@ fn show(
     shown: Option<(Scanout, Picture)>,
 ) -> Result<Progress, Refusal> {
     let (next, picture) = shown.unzip();
-    let last = {
-        let mut state = call.state()?;
-        match state.scanouts.get_mut(scanout as usize) {
-            Some(place) => std::mem::replace(place, next),
-            None => None,
-        }
-    };
+    let stage = call.engine.stage();
+    let last = replace(call, scanout, next)?;
+    // A reset after this waits for the stage, and has the last word.
     call.engine.screen.set_scanout(scanout, picture.as_ref());
-    if call.state().is_err() {
-        // The reset may have spoken to the screen before this call did.
-        call.engine.screen.set_scanout(scanout, None);
-    }
+    drop(stage);
     drop(last);
     Ok(Progress::ok())
+}
+
+/// Puts a new scanout in place; returns the last one.
+fn replace(
+    call: &Call<'_>,
+    scanout: ScanoutId,
+    next: Option<Scanout>,
+) -> Result<Option<Scanout>, Refusal> {
+    let mut state = call.state()?;
+    Ok(match state.scanouts.get_mut(scanout as usize) {
+        Some(place) => std::mem::replace(place, next),
+        None => None,
+    })
 }
 
 pub(super) fn set(call: &Call<'_>, set: &wire::SetScanout) -> Result<Progress, Refusal> {
@@ -77,13 +87,20 @@ pub(super) fn set(call: &Call<'_>, set: &wire::SetScanout) -> Result<Progress, R
     let image = {
         let mut state = call.state()?;
         let resource = state.resource(id)?;
-        match &resource.body {
+        match &mut resource.body {
             Body::Image(image) => image.clone(),
-            _ => {
+            Body::Render(render) => {
+                let next = render_scanout(call, id, render, view)?;
+                drop(state);
+                // The screen shows the last picture until there is a new one.
+                drop(replace(call, scanout, Some(next))?);
+                return Ok(Progress::ok());
+            }
+            Body::Guest(_) | Body::Host(_) => {
                 return Err(Refusal::WrongResource {
                     id,
                     is: resource.kind(),
-                    needs: "a 2D resource (SET_SCANOUT_BLOB shows blobs)",
+                    needs: "a 2D or 3D resource (SET_SCANOUT_BLOB shows blobs)",
                 });
             }
         }
@@ -102,14 +119,43 @@ pub(super) fn set(call: &Call<'_>, set: &wire::SetScanout) -> Result<Progress, R
         view,
         shadow: None,
         stale: false,
+        unseen: None,
     };
     show(call, scanout, Some((next, picture)))
 }
 
+/// A scanout of a 3D resource, which begins with its first flush.
+fn render_scanout(
+    call: &Call<'_>,
+    id: ResourceId,
+    render: &mut Render,
+    view: Rect,
+) -> Result<Scanout, Refusal> {
+    let (width, height) = (render.shape.width, render.shape.height);
+    check_view(view, width, height)?;
+    let (format, surface) = render::shown(call, render)?;
+    let layout = FrameLayout {
+        offset: 0,
+        stride: render.stride(),
+        width,
+        height,
+        format,
+    };
+    Ok(Scanout {
+        resource: id,
+        view,
+        shadow: None,
+        stale: true,
+        unseen: Some(picture(surface, layout, view)?),
+    })
+}
+
 /// Where a blob's pixels are read from.
 enum Source {
-    Host(Arc<dyn PixelMemory>),
-    Guest(Option<Arc<Shadow>>),
+    /// Where they are.
+    InPlace(Arc<dyn PixelMemory>),
+    /// From a copy, the last one if there is one.
+    Copied(Option<Arc<Shadow>>),
 }
 
 pub(super) fn set_blob(call: &Call<'_>, set: &wire::SetScanoutBlob) -> Result<Progress, Refusal> {
@@ -130,20 +176,21 @@ pub(super) fn set_blob(call: &Call<'_>, set: &wire::SetScanoutBlob) -> Result<Pr
         height: set.height.get(),
         format,
     };
-    let (source, size) = blob_source(&mut *call.state()?, id)?;
+    let (source, size) = blob_source(call, id)?;
     layout.check(size)?;
     check_view(view, layout.width, layout.height)?;
     let (next, picture) = match source {
-        Source::Host(memory) => {
+        Source::InPlace(memory) => {
             let next = Scanout {
                 resource: id,
                 view,
                 shadow: None,
                 stale: false,
+                unseen: None,
             };
             (next, picture(memory, layout, view)?)
         }
-        Source::Guest(last) => {
+        Source::Copied(last) => {
             let shadow = match last.filter(|shadow| shadow.layout == layout) {
                 Some(shadow) => shadow,
                 None => new_shadow(call, id, layout)?,
@@ -159,6 +206,7 @@ pub(super) fn set_blob(call: &Call<'_>, set: &wire::SetScanoutBlob) -> Result<Pr
                 view,
                 shadow: Some(shadow),
                 stale: true,
+                unseen: None,
             };
             (next, picture)
         }
@@ -166,24 +214,58 @@ pub(super) fn set_blob(call: &Call<'_>, set: &wire::SetScanoutBlob) -> Result<Pr
     show(call, scanout, Some((next, picture)))
 }
 
-fn blob_source(state: &mut State, id: ResourceId) -> Result<(Source, u64), Refusal> {
+/// Where the pixels of a blob are read from, and its size.
+fn blob_source(call: &Call<'_>, id: ResourceId) -> Result<(Source, u64), Refusal> {
+    let mut state = call.state()?;
     let resource = state.resource(id)?;
-    match &resource.body {
-        Body::Guest(guest) => Ok((Source::Guest(guest.shadow.clone()), guest.size)),
+    match &mut resource.body {
+        Body::Guest(guest) => {
+            let size = guest.size;
+            let lent = guest.lent.as_ref();
+            if let Some(pixels) = lent.and_then(|lent| lent.pixels(call.memory)) {
+                return Ok((Source::InPlace(pixels), size));
+            }
+            let stale = guest.lent.take();
+            let shadow = guest.shadow.clone();
+            let backing = resource.backing.clone().filter(|_| !guest.refused);
+            // Neither giving back nor mapping may keep other queues waiting.
+            drop(state);
+            drop(stale);
+            let pixels = backing.and_then(|backing| lend(call, id, &backing));
+            Ok((pixels.map_or(Source::Copied(shadow), Source::InPlace), size))
+        }
         Body::Host(HostBlob::Ready { blob, size, .. }) => match &blob.pixels {
-            Some(pixels) => Ok((Source::Host(Arc::clone(pixels)), *size)),
+            Some(pixels) => Ok((Source::InPlace(Arc::clone(pixels)), *size)),
             None => Err(Refusal::WrongResource {
                 id,
                 is: "a host blob that the host cannot read",
                 needs: "one in host-visible memory",
             }),
         },
-        Body::Image(_) | Body::Host(HostBlob::Pending { .. }) => Err(Refusal::WrongResource {
-            id,
-            is: resource.kind(),
-            needs: "a blob (SET_SCANOUT shows 2D resources)",
-        }),
+        Body::Image(_) | Body::Render(_) | Body::Host(HostBlob::Pending { .. }) => {
+            Err(Refusal::WrongResource {
+                id,
+                is: resource.kind(),
+                needs: "a blob (SET_SCANOUT shows other resources)",
+            })
+        }
     }
+}
+
+/// Lends the memory of a guest blob to the screen, if it takes it, and notes with the blob whether it did.
+fn lend(call: &Call<'_>, id: ResourceId, backing: &Arc<Backing>) -> Option<Arc<dyn PixelMemory>> {
+    let lent = Lent::new(&*call.engine.screen, backing, call.memory);
+    let pixels = lent.as_ref().and_then(|lent| lent.pixels(call.memory));
+    let mut state = call.state().ok()?;
+    let Body::Guest(guest) = &mut state.resource(id).ok()?.body else {
+        return None;
+    };
+    if pixels.is_some() {
+        guest.shadow = None;
+    }
+    guest.refused = lent.is_none();
+    guest.lent = lent;
+    pixels
 }
 
 /// Makes a shadow and leaves it with the blob, for the next page flip to the same framebuffer.
@@ -200,12 +282,23 @@ fn new_shadow(
 }
 
 /// What a flush does to one scanout.
-struct Part {
-    scanout: ScanoutId,
+pub(super) struct Part {
+    pub(super) scanout: ScanoutId,
     /// In coordinates of the framebuffer.
-    damage: Rect,
-    view: Rect,
+    pub(super) damage: Rect,
+    pub(super) view: Rect,
     shadow: Option<(Arc<Shadow>, Arc<Backing>)>,
+}
+
+impl Part {
+    /// The damage in coordinates of what is shown.
+    pub(super) fn damage_in_view(&self) -> Rect {
+        Rect {
+            x: self.damage.x - self.view.x,
+            y: self.damage.y - self.view.y,
+            ..self.damage
+        }
+    }
 }
 
 type Parts = [Option<Part>; wire::MAX_SCANOUTS as usize];
@@ -213,8 +306,10 @@ type Parts = [Option<Part>; wire::MAX_SCANOUTS as usize];
 /// Which scanouts show `id`, and what of `rect` they show.
 fn plan(state: &mut State, id: ResourceId, rect: Rect) -> Result<Parts, Refusal> {
     let resource = state.resources.get(&id).ok_or(Refusal::NoResource(id))?;
-    if let Body::Image(image) = &resource.body {
-        check_inside(rect, image.width, image.height)?;
+    match &resource.body {
+        Body::Image(image) => check_inside(rect, image.width, image.height)?,
+        Body::Render(Render { shape, .. }) => check_inside(rect, shape.width, shape.height)?,
+        Body::Guest(_) | Body::Host(_) => {}
     }
     let mut parts: Parts = [const { None }; wire::MAX_SCANOUTS as usize];
     for ((index, scanout), part) in (0..).zip(&mut state.scanouts).zip(&mut parts) {
@@ -249,7 +344,15 @@ fn plan(state: &mut State, id: ResourceId, rect: Rect) -> Result<Parts, Refusal>
 
 pub(super) fn flush(call: &mut Call<'_>, flush: &wire::ResourceFlush) -> Result<Progress, Refusal> {
     let id = flush.resource_id.get();
-    let parts = plan(&mut *call.state()?, id, flush.rect.into())?;
+    let (parts, is_3d) = {
+        let mut state = call.state()?;
+        let parts = plan(&mut state, id, flush.rect.into())?;
+        let is_3d = matches!(state.resource(id)?.body, Body::Render(_));
+        (parts, is_3d)
+    };
+    if is_3d {
+        return render::flush(call, id, parts.into_iter().flatten().collect());
+    }
     for part in parts.iter().flatten() {
         if let Some((shadow, backing)) = &part.shadow {
             shadow.gather(call.memory, backing, part.damage)?;
@@ -268,11 +371,7 @@ pub(super) fn flush(call: &mut Call<'_>, flush: &wire::ResourceFlush) -> Result<
     }
     for part in parts.iter().flatten() {
         let token = fenced.then(|| call.exchange.ticket.flush_token(part.scanout));
-        let damage = Rect {
-            x: part.damage.x - part.view.x,
-            y: part.damage.y - part.view.y,
-            ..part.damage
-        };
+        let damage = part.damage_in_view();
         let state = call.engine.screen.flush(part.scanout, damage, token);
         if let (FlushState::Done, Some(token)) = (state, token) {
             call.state()?.timelines.flushed(token);

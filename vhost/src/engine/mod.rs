@@ -11,6 +11,10 @@
 //! copied; only a renderer's short message into guest memory ([`crate::renderer::GuestPages`]) is, so that it cannot
 //! come after the guest has its pages back. Between two critical sections a reset may come in; [`Engine::at`] gives a
 //! command the state only if there was none.
+//!
+//! Whoever tells the screen what a scanout or the cursor shows holds the stage ([`Engine::stage`]) from its look at the
+//! state to the end of the call: two threads do so, that of the queue and that of a renderer which has read a 3D resource, and
+//! the screen must hear of the newer one last. It is taken before the state lock, and the screen does not wait.
 
 mod answer;
 
@@ -30,12 +34,16 @@ use crate::parking::{Parking, Work};
 use crate::refusal::Refusal;
 use crate::renderer::{CapsetInfo, Context, ContextId, Renderer, ResourceId};
 use crate::resource::{Body, HostBlob, Resource, Shadow};
-use crate::screen::{Monitor, Rect, ScanoutSink};
+use crate::resource3d::Resources3d;
+use crate::screen::{Monitor, Picture, Rect, ScanoutSink};
 use crate::window::Window;
 use crate::wire::{self, Header};
 
 /// How long a reset waits for answers that are on their way to the transport.
 const RESET_PATIENCE: Duration = Duration::from_millis(100);
+
+/// How long a reset waits for a renderer to let go of the guest's memory, which the next driver will use for other things.
+const CLEAR_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Bytes of the longest answer of a command that can be held before it is done: a UUID behind a header.
 const LATE_ANSWER: u64 = 40;
@@ -61,8 +69,19 @@ pub(crate) struct Scanout {
     pub(crate) view: Rect,
     /// The host copy, when the pixels are in guest memory.
     pub(crate) shadow: Option<Arc<Shadow>>,
-    /// The shadow is older than the guest's pixels outside of the damage.
+    /// The shadow, or what was read of a 3D resource, is older than the pixels outside of the damage.
     pub(crate) stale: bool,
+    /// Of a 3D resource, what the screen is to show as soon as its pixels have been read.
+    pub(crate) unseen: Option<Picture>,
+}
+
+/// Where a cursor is.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct CursorPlace {
+    /// The command that gave it its image.
+    pub(crate) serial: u64,
+    pub(crate) x: u32,
+    pub(crate) y: u32,
 }
 
 /// A live context. A lock of its own, since calls may come from more than one thread; all of them return at once.
@@ -83,7 +102,10 @@ pub(crate) struct State {
     pub(crate) monitors: Vec<Monitor>,
     pub(crate) resources: HashMap<ResourceId, Resource>,
     pub(crate) scanouts: [Option<Scanout>; wire::MAX_SCANOUTS as usize],
+    pub(crate) cursors: [CursorPlace; wire::MAX_SCANOUTS as usize],
     pub(crate) contexts: HashMap<ContextId, ContextSlot>,
+    /// Whether there was a 3D resource.
+    pub(crate) rendered: bool,
     pub(crate) window: Window,
     pub(crate) timelines: Timelines,
     pub(crate) parking: Parking,
@@ -117,12 +139,15 @@ pub(crate) struct Engine {
     pub(crate) options: DeviceOptions,
     pub(crate) screen: Arc<dyn ScanoutSink>,
     renderers: Vec<Arc<dyn Renderer>>,
+    /// Who has the 3D resources.
+    pub(crate) resources_3d: Option<Arc<dyn Resources3d>>,
     pub(crate) pools: Pools,
     pub(crate) complaints: Complaints,
     pub(crate) me: Weak<Self>,
     host: OnceLock<Arc<dyn Host>>,
     memory: Mutex<Option<GuestMemoryAtomic<GuestMemoryMmap>>>,
     state: Mutex<State>,
+    stage: Mutex<()>,
     delivered: Condvar,
 }
 
@@ -182,7 +207,9 @@ impl Engine {
             monitors: options.monitors.clone(),
             resources: HashMap::new(),
             scanouts: [const { None }; wire::MAX_SCANOUTS as usize],
+            cursors: Default::default(),
             contexts: HashMap::new(),
+            rendered: false,
             window: Window::new(
                 options.host_visible_size,
                 u64::from(options.blob_alignment.max(4096)),
@@ -195,6 +222,7 @@ impl Engine {
         Arc::new_cyclic(|me| Self {
             options,
             screen,
+            resources_3d: renderers.iter().find_map(|one| one.resources_3d()),
             renderers,
             pools: Pools::new(),
             complaints: Complaints::new(),
@@ -202,6 +230,7 @@ impl Engine {
             host: OnceLock::new(),
             memory: Mutex::new(None),
             state: Mutex::new(state),
+            stage: Mutex::new(()),
             delivered: Condvar::new(),
         })
     }
@@ -223,6 +252,11 @@ impl Engine {
     /// The state of now.
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The right to tell the screen what it shows.
+    pub(crate) fn stage(&self) -> MutexGuard<'_, ()> {
+        self.stage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The state, unless the device was reset since `epoch`.
@@ -402,6 +436,7 @@ impl Engine {
         let timelines = std::mem::take(&mut state.timelines);
         let parking = std::mem::take(&mut state.parking);
         let scanouts = std::mem::replace(&mut state.scanouts, [const { None }; 16]);
+        let rendered = std::mem::take(&mut state.rendered);
         state.window.clear();
         // An answer that is past the point of forgetting must reach the transport before the driver's next life.
         let (state, timeout) = self
@@ -412,12 +447,21 @@ impl Engine {
         if timeout.timed_out() {
             log::warn!("a reset did not wait any longer for an answer in the transport");
         }
+        let stage = self.stage();
         for (id, _) in (0..self.scanouts()).zip(&scanouts) {
             self.screen.set_scanout(id, None);
             self.screen.set_cursor(id, None, 0, 0);
         }
         self.screen.reset();
+        drop(stage);
         // Contexts end here, outside of every lock: ending one may report its fences, which no one waits for now.
         drop((parking, timelines, contexts, resources, scanouts));
+        if let Some(renderer) = self.resources_3d.as_ref().filter(|_| rendered)
+            && !renderer.clear(CLEAR_PATIENCE)
+        {
+            log::warn!(
+                "a reset did not wait any longer for the renderer of 3D resources, which may still write into the guest's memory"
+            );
+        }
     }
 }

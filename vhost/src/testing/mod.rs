@@ -25,6 +25,7 @@
 
 pub mod input;
 mod queue;
+mod render;
 mod renderer;
 mod request;
 mod screen;
@@ -39,6 +40,7 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryAtomic, GuestMemoryMmap};
 use zerocopy::FromBytes;
 
 pub use queue::{Chain, DriverQueue};
+pub use render::{FakeCall3d, FakeResources3d};
 pub use renderer::{FakeContext, FakeRenderer};
 pub use request::Request;
 pub use screen::{Recorder, ScreenCall};

@@ -6,10 +6,12 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+use super::render::{FakeResources3d, Shared3d};
 use crate::renderer::{
     Blob, BlobRequest, CapsetInfo, Completions, Context, ContextId, GuestPages, MapCaching,
     Renderer, RendererError, ResourceId,
 };
+use crate::resource3d::Resources3d;
 
 /// What a context was asked to do, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +24,8 @@ pub enum FakeContext {
     Create(ResourceId, BlobRequest),
     /// `attach_resource` with the blob's size.
     Attach(ResourceId, u64),
+    /// `attach_3d`.
+    Attach3d(ResourceId),
     /// `detach_resource`.
     Detach(ResourceId),
     /// Dropped.
@@ -42,6 +46,7 @@ pub struct FakeRenderer {
     capsets: [CapsetInfo; 1],
     book: Arc<Mutex<Book>>,
     slow: Arc<AtomicBool>,
+    resources_3d: Shared3d,
 }
 
 impl FakeRenderer {
@@ -52,7 +57,18 @@ impl FakeRenderer {
 
     /// A renderer with one capability set, whose bytes count up from 0.
     pub fn with_capset(id: u32, size: u8) -> Arc<Self> {
-        Arc::new(Self {
+        Arc::new(Self::made(id, size, None))
+    }
+
+    /// A renderer with the capability set 2, which is virgl's, and 3D resources.
+    pub fn with_3d() -> (Arc<Self>, Arc<FakeResources3d>) {
+        let resources = Arc::new(FakeResources3d::default());
+        let renderer = Self::made(2, 64, Some(Arc::clone(&resources)));
+        (Arc::new(renderer), resources)
+    }
+
+    fn made(id: u32, size: u8, resources_3d: Shared3d) -> Self {
+        Self {
             capsets: [CapsetInfo {
                 id,
                 max_version: 0,
@@ -60,7 +76,8 @@ impl FakeRenderer {
             }],
             book: Arc::default(),
             slow: Arc::default(),
-        })
+            resources_3d,
+        }
     }
 
     /// The guest memory of a resource that was attached to a context.
@@ -152,6 +169,10 @@ impl Renderer for FakeRenderer {
             completions,
         }))
     }
+
+    fn resources_3d(&self) -> Option<Arc<dyn Resources3d>> {
+        self.resources_3d.clone().map(|resources| resources as _)
+    }
 }
 
 struct Running {
@@ -198,6 +219,10 @@ impl Context for Running {
             let mut book = self.book.lock().unwrap();
             book.pages.insert((self.id, resource), Arc::clone(pages));
         }
+    }
+
+    fn attach_3d(&self, resource: ResourceId) {
+        self.note(FakeContext::Attach3d(resource));
     }
 
     fn detach_resource(&self, resource: ResourceId) {

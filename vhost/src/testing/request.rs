@@ -114,6 +114,36 @@ impl Request {
         Self::new(wire::CMD_TRANSFER_TO_HOST_2D, &body)
     }
 
+    /// `RESOURCE_CREATE_3D` of a 2D texture.
+    pub fn create_3d(id: u32, format: u32, width: u32, height: u32) -> Self {
+        let mut body = wire::Create3d::new_zeroed();
+        body.resource_id = id.into();
+        body.target = 2.into();
+        body.format = format.into();
+        body.width = width.into();
+        body.height = height.into();
+        body.depth = 1.into();
+        body.array_size = 1.into();
+        Self::new(wire::CMD_RESOURCE_CREATE_3D, &body)
+    }
+
+    /// `TRANSFER_TO_HOST_3D` or, with `kind`, `TRANSFER_FROM_HOST_3D` of a rectangle of level 0.
+    pub fn transfer_3d(kind: u32, id: u32, rect: Rect, offset: u64, stride: u32) -> Self {
+        let mut body = wire::Transfer3d::new_zeroed();
+        body.bounds = wire::WireBox {
+            x: rect.x.into(),
+            y: rect.y.into(),
+            z: 0.into(),
+            width: rect.width.into(),
+            height: rect.height.into(),
+            depth: 1.into(),
+        };
+        body.offset = offset.into();
+        body.resource_id = id.into();
+        body.stride = stride.into();
+        Self::new(kind, &body)
+    }
+
     /// `SET_SCANOUT`.
     pub fn set_scanout(scanout: u32, id: u32, rect: Rect) -> Self {
         let body = wire::SetScanout {

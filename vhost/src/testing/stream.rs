@@ -8,8 +8,8 @@
 use std::sync::Arc;
 
 use super::{
-    Chain, FakeContext, FakeRenderer, Guest, PAGE, Posted, Recorder, Reply, Request, monitor,
-    options,
+    Chain, FakeContext, FakeRenderer, FakeResources3d, Guest, PAGE, Posted, Recorder, Reply,
+    Request, monitor, options,
 };
 use crate::budget;
 use crate::device::{Queue, Usage};
@@ -54,7 +54,13 @@ pub fn seeds() -> Vec<Vec<u8>> {
     raw.extend_from_slice(&[
         1, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0,
     ]);
-    let steps: [&[&[u8]]; 6] = [
+    let image_3d = [CREATE_3D, 3, 0, 64, 64];
+    let attach_3d = [ATTACH, 3, 1, 0, 0, 0, 16];
+    let move_3d = [TRANSFER_3D, FENCED, 9, 0, 3, 0, 0, 64, 64, 0, 0, 0, 0];
+    let show_3d = [SET_SCANOUT, 0, 3, 0, 0, 64, 64];
+    let flush_3d = [FLUSH, FENCED, 8, 3, 0, 0, 64, 64];
+    let work = [WORK_3D; 3];
+    let steps: [&[&[u8]]; 7] = [
         &[
             &image,
             &attach,
@@ -66,6 +72,17 @@ pub fn seeds() -> Vec<Vec<u8>> {
             &[UNREF, 1],
         ],
         &[&guest_blob, &show_blob, &flush_blob, &cursor],
+        &[
+            &image_3d,
+            &slow,
+            &attach_3d,
+            &move_3d,
+            &show_3d,
+            &flush_3d,
+            &work,
+            &[UNREF, 3, SCREEN_DONE, 0, DETACH, 3],
+            &work,
+        ],
         &[
             &context,
             &slow,
@@ -115,7 +132,10 @@ const SLOW: u8 = 25;
 const MONITOR: u8 = 26;
 const CONFIG: u8 = 27;
 const RESET: u8 = 28;
-const STEPS: u8 = 29;
+const CREATE_3D: u8 = 29;
+const TRANSFER_3D: u8 = 30;
+const WORK_3D: u8 = 31;
+const STEPS: u8 = 32;
 
 /// Second byte of a command: how it is fenced.
 const FENCED: u8 = 1;
@@ -191,6 +211,7 @@ struct Life {
     guest: Guest,
     screen: Arc<Recorder>,
     renderer: Arc<FakeRenderer>,
+    resources: Arc<FakeResources3d>,
     tokens: Vec<FlushToken>,
     fences: Vec<(u32, u8, u64)>,
     good: usize,
@@ -200,14 +221,16 @@ impl Life {
     fn new() -> Self {
         let screen = Arc::new(Recorder::default());
         let renderer = FakeRenderer::new();
+        let (virgl, resources) = FakeRenderer::with_3d();
         Self {
             guest: Guest::with(
                 options(),
                 Arc::clone(&screen) as _,
-                vec![Arc::clone(&renderer) as _],
+                vec![Arc::clone(&renderer) as _, virgl],
             ),
             screen,
             renderer,
+            resources,
             tokens: Vec::new(),
             fences: Vec::new(),
             good: 0,
@@ -216,9 +239,9 @@ impl Life {
 
     fn step(&mut self, input: &mut Bytes<'_>) {
         let request = match input.byte() % STEPS {
-            step @ (CREATE_2D..=SUBMIT | INFO) => {
+            step @ (CREATE_2D..=SUBMIT | INFO | CREATE_3D | TRANSFER_3D) => {
                 let fence = match step {
-                    TRANSFER | FLUSH | SUBMIT => input.byte(),
+                    TRANSFER | TRANSFER_3D | FLUSH | SUBMIT => input.byte(),
                     _ => 0,
                 };
                 let number = if fence == 0 { 0 } else { input.byte() };
@@ -336,6 +359,10 @@ impl Life {
                 let slow = input.byte() & 1 != 0;
                 self.screen.be_slow(slow);
                 self.renderer.be_slow(slow);
+                self.resources.be_slow(slow);
+            }
+            WORK_3D => {
+                self.resources.work();
             }
             MONITOR => {
                 let changed = Monitor {
@@ -363,6 +390,7 @@ impl Life {
         self.guest.host.forget_mappings();
         assert_eq!(self.guest.device.usage().held, 0);
         assert_eq!(self.guest.device.usage().resources, 0);
+        assert_eq!(self.resources.live(), 0, "3D resources outlive a reset");
     }
 
     fn check(&mut self) {
@@ -378,6 +406,7 @@ impl Life {
         );
         assert!(usage.resources <= budget::RESOURCES);
         assert!(usage.pixel_bytes <= budget::PIXEL_BYTES);
+        assert!(usage.render_bytes <= budget::RENDER_BYTES);
         assert!(usage.backing_entries <= budget::BACKING_ENTRIES);
         assert_eq!(usage.mappings, self.guest.host.mappings().len());
     }
@@ -388,6 +417,7 @@ impl Life {
         self.guest.ok(&good);
         self.reset();
         self.screen.calls();
+        self.resources.calls();
         assert_eq!(self.guest.device.usage(), Usage::default());
         self.good
     }
@@ -416,6 +446,24 @@ fn command(step: u8, input: &mut Bytes<'_>) -> Request {
                 height,
             };
             Request::set_scanout_frame(scanout, id, format, frame, layout, view)
+        }
+        CREATE_3D => {
+            // A side is 252 pixels at most, or much too long: the memory is real.
+            let (id, format) = (input.id(), input.format());
+            let mut side = || match input.length() {
+                side if side <= 255 => side,
+                _ => 1 << 16,
+            };
+            Request::create_3d(id, format, side(), side())
+        }
+        TRANSFER_3D => {
+            let kind = match input.byte() & 1 {
+                0 => wire::CMD_TRANSFER_TO_HOST_3D,
+                _ => wire::CMD_TRANSFER_FROM_HOST_3D,
+            };
+            let (id, rect) = (input.id(), input.rect());
+            let offset = u64::from(input.length()) << (input.byte() % 40);
+            Request::transfer_3d(kind, id, rect, offset, input.length()).context(input.context())
         }
         FLUSH => Request::flush(input.id(), input.rect()),
         UNREF => Request::unref(input.id()),

@@ -341,6 +341,7 @@ impl Connection {
             log::debug!("queue {index}: {start:?}");
             self.used = true;
             self.model.set_running(index, true);
+            self.link.set_started(true);
         }
         self.lane(index)?.worker.wake();
         Ok(())
@@ -356,6 +357,7 @@ impl Connection {
     /// Stops a queue; returns the index at which it would go on.
     pub(super) fn stop_queue(&mut self, index: u32) -> Result<u16, RequestError> {
         let ring = self.lane(index)?.ring.clone();
+        self.link.set_started(false);
         self.model.set_running(index, false);
         let (base, held) = self.interrupted(|_| ring.stop(PATIENCE));
         if held > 0 {
@@ -390,6 +392,7 @@ impl Connection {
 
     /// `RESET_DEVICE`: stops and disables the queues and resets the device.
     pub(super) fn reset_device(&mut self) {
+        self.link.set_started(false);
         self.interrupted(|this| {
             for lane in &this.lanes {
                 lane.ring.stop(PATIENCE);

@@ -8,6 +8,7 @@
 )]
 
 mod table;
+mod three_d;
 
 use hesper_vhost::budget;
 use hesper_vhost::device::Queue;

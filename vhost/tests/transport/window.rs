@@ -2,14 +2,17 @@
 
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use hesper_vhost::renderer::{
     Blob, BlobRequest, CapsetInfo, Completions, Context, ContextId, MapCaching, Renderer,
     RendererError, ResourceId,
 };
 use rustix::fs::{MemfdFlags, memfd_create};
+use vhost::VhostBackend;
 use vhost::vhost_user::message::{VhostUserMMap, VhostUserSharedMsg};
 use vhost::vhost_user::{
     FrontendReqHandler, HandlerResult, VhostUserFrontend, VhostUserFrontendReqHandlerMut,
@@ -112,6 +115,42 @@ fn a_changed_monitor_notifies_the_guest() {
     });
     let answer = guest.ask(&Command::display_info());
     assert_eq!(crate::guest::word(&answer, 32), 1001);
+}
+
+/// QEMU ends by a segmentation fault when it is told while no driver runs.
+#[test]
+fn a_monitor_that_changes_while_no_driver_runs_is_told_when_one_does() {
+    let served = Served::new(Parts::default());
+    let stream = UnixStream::connect(served.path()).unwrap();
+    let mut guest = Guest::negotiate(stream, 1 << 32);
+    let device = served.device();
+    let vmm = attach(&mut guest);
+    let change = |width| {
+        let mut monitor = MONITOR;
+        monitor.width = width;
+        device.set_monitor(0, monitor);
+    };
+    // Answered after whatever Hesper has sent.
+    let told = |guest: &mut Guest| {
+        guest.frontend.get_features().unwrap();
+        thread::sleep(Duration::from_millis(20));
+        vmm.lock().unwrap().0.len()
+    };
+    change(1000);
+    change(1001);
+    assert_eq!(told(&mut guest), 0, "the driver is not there yet");
+    guest.start();
+    eventually("one notification", || vmm.lock().unwrap().0.len() == 1);
+    guest.stop();
+    change(1002);
+    assert_eq!(told(&mut guest), 1, "the driver has gone");
+    guest.start();
+    eventually("another one", || vmm.lock().unwrap().0.len() == 2);
+    change(1003);
+    eventually("one at once", || vmm.lock().unwrap().0.len() == 3);
+    assert_eq!(told(&mut guest), 3);
+    let answer = guest.ask(&Command::display_info());
+    assert_eq!(crate::guest::word(&answer, 32), 1003);
 }
 
 /// A renderer whose blobs are files filled with one byte.

@@ -174,10 +174,11 @@ impl VulkanPresenter {
         Ok(())
     }
 
-    /// Records drawing everything into a target.
+    /// Records drawing everything into a target, the cursor if it is given.
     fn draw(
         &self,
         job: &Job,
+        cursor: Option<(&Cursor, (i32, i32))>,
         pass: vk::RenderPass,
         framebuffer: vk::Framebuffer,
         extent: vk::Extent2D,
@@ -245,7 +246,7 @@ impl VulkanPresenter {
             let (image, area) = (sampled(&self.picture), (placement.area(), extent));
             self.pipeline
                 .draw(commands, Mode::Opaque, image, channels, area);
-            if let Some((cursor, at)) = job.cursor() {
+            if let Some((cursor, at)) = cursor {
                 let channels = PixelFormat::R8G8B8A8.channels();
                 let image = sampled(&self.cursor.texture);
                 let area = placement.cursor_area(cursor, at);
@@ -372,11 +373,24 @@ impl Presenter for VulkanPresenter {
             self.copy_picture(job, picture)?;
         }
         if let Some(readback) = &readback {
-            self.draw(job, self.pipeline.to_copy, readback.framebuffer, extent);
+            self.draw(
+                job,
+                job.cursor(),
+                self.pipeline.to_copy,
+                readback.framebuffer,
+                extent,
+            );
             readback.copy(self.commands.raw);
         }
         if let Some(target) = &target {
-            self.draw(job, self.pipeline.to_window, target.framebuffer, extent);
+            let cursor = job.cursor().filter(|_| !job.cursor_is_hosts);
+            self.draw(
+                job,
+                cursor,
+                self.pipeline.to_window,
+                target.framebuffer,
+                extent,
+            );
         }
         let window = target.map(|target| (self.swapchain.acquired(), target.drawn));
         self.commands.submit(window)?;

@@ -36,7 +36,7 @@ fn show(bench: &Bench) -> Canvas {
     canvas
 }
 
-fn until(what: &str, right: impl Fn() -> bool) {
+pub(super) fn until(what: &str, right: impl Fn() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while !right() {
         assert!(Instant::now() < deadline, "{what}");

@@ -20,17 +20,24 @@ fn own_memory(server: &Server) -> u64 {
     number.parse().unwrap()
 }
 
+/// How often clients may run until the server has no more after them than before: its allocator may keep something once for a
+/// crowd that it had not seen yet, but what each client leaves comes again with every round.
+const ROUNDS: usize = 3;
+
 /// Runs `clients` on a server that has had some; fails unless it then has what it had.
-fn leaves_nothing(server: &Server, threads: usize, clients: impl FnOnce()) {
+fn leaves_nothing(server: &Server, threads: usize, clients: impl Fn()) {
     let descriptors = server.rest(threads);
-    let memory = own_memory(server);
-    clients();
-    assert_eq!(server.rest(threads), descriptors, "{}", server.log());
-    let after = own_memory(server);
-    assert!(
-        after <= memory + SLACK_KIB,
-        "{memory} KiB before, {after} KiB after"
-    );
+    let mut memory = vec![own_memory(server)];
+    while memory.len() <= ROUNDS {
+        clients();
+        assert_eq!(server.rest(threads), descriptors, "{}", server.log());
+        let (before, after) = (memory[memory.len() - 1], own_memory(server));
+        if after <= before + SLACK_KIB {
+            return;
+        }
+        memory.push(after);
+    }
+    panic!("memory grows with every round of clients: {memory:?} KiB");
 }
 
 const SOME: [&str; 3] = ["submit-64-in-flight", "draw-render-pass", "map-gpu-writes"];

@@ -1,0 +1,89 @@
+//! Where the windows' places are kept: a file for each VM in the user's folder for the state of programs.
+
+use std::env;
+use std::path::PathBuf;
+
+use crate::cli::{DisplayMode, PlacementChoice, ServeOptions};
+
+/// File systems allow names of 255 bytes; the display adds some while it writes.
+const LONGEST_NAME: usize = 200;
+
+/// The file for the VM of these options; `None` when its places are to be forgotten, or nobody could find them again.
+pub(crate) fn file(options: &ServeOptions) -> Option<PathBuf> {
+    if options.placement == PlacementChoice::Forget || options.display != DisplayMode::Window {
+        return None;
+    }
+    let name = match (&options.name, &options.socket.socket_path) {
+        (Some(name), _) => format!("name {name}"),
+        (None, Some(path)) => {
+            let path = std::path::absolute(path).ok()?;
+            format!("socket {}", path.display())
+        }
+        (None, None) => return None,
+    };
+    let folder = state_folder(|name| env::var_os(name).map(PathBuf::from))?;
+    Some(folder.join("hesper/windows").join(file_name(&name)))
+}
+
+/// The user's folder for what programs keep from one run to the next.
+fn state_folder(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
+    // The base directory specification: a path that is not absolute does not count.
+    let absolute = |name| variable(name).filter(|path| path.is_absolute());
+    let home = |rest: &str| absolute("HOME").map(|home| home.join(rest));
+    if cfg!(target_os = "macos") {
+        return home("Library/Application Support");
+    }
+    absolute("XDG_STATE_HOME").or_else(|| home(".local/state"))
+}
+
+/// A name of a file for any text: what is no letter, digit, `.`, `-` or `_` becomes `%` and its code. Of a very long text the
+/// end counts, where paths differ.
+fn file_name(text: &str) -> String {
+    let mut name = String::new();
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'-' | b'_' => name.push(byte.into()),
+            _ => name.push_str(&format!("%{byte:02x}")),
+        }
+    }
+    let start = name.len().saturating_sub(LONGEST_NAME);
+    name.get(start..).unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn every_text_has_a_name_without_folders() {
+        assert_eq!(file_name("name my VM"), "name%20my%20VM");
+        assert_eq!(file_name("socket /a/../b"), "socket%20%2fa%2f..%2fb");
+        assert_eq!(file_name("é"), "%c3%a9");
+        let long = file_name(&"/x".repeat(999));
+        assert_eq!(long.len(), LONGEST_NAME);
+        assert!(long.ends_with("%2fx"));
+    }
+
+    #[test]
+    fn the_state_folder_is_the_users() {
+        let folder = |state: Option<&str>, home: Option<&str>| {
+            state_folder(|name| match name {
+                "XDG_STATE_HOME" => state.map(PathBuf::from),
+                _ => home.map(PathBuf::from),
+            })
+        };
+        let (path, home) = (Path::new("/state"), Some("/home/x"));
+        if cfg!(target_os = "macos") {
+            let there = Path::new("/home/x/Library/Application Support");
+            assert_eq!(folder(Some("/state"), home).as_deref(), Some(there));
+        } else {
+            assert_eq!(folder(Some("/state"), home).as_deref(), Some(path));
+            let there = Path::new("/home/x/.local/state");
+            assert_eq!(folder(Some("relative"), home).as_deref(), Some(there));
+            assert_eq!(folder(None, home).as_deref(), Some(there));
+        }
+        assert_eq!(folder(None, None), None);
+    }
+}

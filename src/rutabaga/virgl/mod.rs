@@ -1,0 +1,135 @@
+//! virgl: OpenGL of the guest by virglrenderer, through `rutabaga_gfx`.
+//!
+//! virglrenderer is one per process and belongs to the thread that starts it. So one thread has it ([`worker`]), and everything
+//! else is a message to that thread ([`mailbox`]): the calls of contexts ([`context`]) and of 3D resources ([`resources`]), in
+//! the order of the guest's commands. A stall of it delays all contexts of virgl, and nothing else: nobody waits for the
+//! thread but a reset, and that for a bounded time.
+//!
+//! What the library is trusted with, and what not:
+//!
+//! - Commands are copied out of guest memory before it sees them. Its answer to a broken one ends that context.
+//! - It has the guest's pages themselves, as textures do not fit otherwise: it reads and writes them in the middle of command
+//!   streams, so there is no moment at which a copy could be made. It takes nothing but pixels, vertices and results of
+//!   queries from or to them. They are mapped as long as it has them, and the guest hears that they are its own again only
+//!   when the library has let go of them.
+//! - It is C that parses the guest's commands in this process: a hole in it is a hole in Hesper.
+
+mod context;
+mod life;
+mod mailbox;
+mod resources;
+mod worker;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use hesper_vhost::renderer::{
+    CapsetInfo, Completions, Context, ContextId, Renderer, RendererError,
+};
+use hesper_vhost::resource3d::Resources3d;
+
+use self::context::VirglContext;
+use self::life::Life;
+use self::mailbox::{Mailbox, Message};
+use self::resources::VirglResources;
+use super::Missing;
+
+/// Contexts at a time. A program of the guest has one or two.
+const CONTEXTS: usize = 256;
+/// How long the end of the process waits for the library's.
+const END: Duration = Duration::from_secs(2);
+
+/// A capability set, and its bytes.
+struct Capset {
+    info: CapsetInfo,
+    bytes: Vec<u8>,
+}
+
+/// The device's renderer for contexts of virgl.
+pub(super) struct Virgl {
+    infos: Vec<CapsetInfo>,
+    capsets: Vec<Capset>,
+    mailbox: Arc<Mailbox>,
+    /// Contexts that the library has or will have.
+    contexts: Arc<AtomicUsize>,
+    /// Hears of the thread's end.
+    ended: Mutex<mpsc::Receiver<()>>,
+}
+
+impl Virgl {
+    /// Starts the library. Once per process.
+    pub(super) fn new() -> Result<Self, Missing> {
+        let system = |source| Missing::Virgl(format!("a thread for it: {source}"));
+        let mailbox = Mailbox::new().map_err(|source| system(source.into()))?;
+        let (says, started) = mpsc::sync_channel(1);
+        let (end, ended) = mpsc::channel::<()>();
+        let for_thread = Arc::clone(&mailbox);
+        thread::Builder::new()
+            .name("virgl".to_owned())
+            .spawn(move || {
+                worker::run(&for_thread, &says);
+                drop(end);
+            })
+            .map_err(system)?;
+        let capsets: Vec<Capset> = started
+            .recv()
+            .unwrap_or_else(|_| Err("rutabaga_gfx panicked".to_owned()))
+            .map_err(Missing::Virgl)?;
+        Ok(Self {
+            infos: capsets.iter().map(|capset| capset.info).collect(),
+            capsets,
+            mailbox,
+            contexts: Arc::default(),
+            ended: Mutex::new(ended),
+        })
+    }
+}
+
+impl Renderer for Virgl {
+    fn capsets(&self) -> &[CapsetInfo] {
+        &self.infos
+    }
+
+    fn capset(&self, id: u32, version: u32) -> Option<Vec<u8>> {
+        let found = self.capsets.iter().find(|one| one.info.id == id)?;
+        // The library fills a set in the same way for each of its versions.
+        (version <= found.info.max_version).then(|| found.bytes.clone())
+    }
+
+    fn create_context(
+        &self,
+        id: ContextId,
+        capset: u32,
+        name: &str,
+        completions: Arc<dyn Completions>,
+    ) -> Result<Box<dyn Context>, RendererError> {
+        let contexts = Arc::clone(&self.contexts);
+        if contexts.fetch_add(1, Ordering::Relaxed) >= CONTEXTS {
+            contexts.fetch_sub(1, Ordering::Relaxed);
+            return Err(RendererError::OutOfMemory(format!(
+                "there are {CONTEXTS} virgl contexts"
+            )));
+        }
+        let life = Life::new(id, name, completions, contexts);
+        let mailbox = Arc::clone(&self.mailbox);
+        Ok(Box::new(VirglContext::start(life, capset, mailbox)))
+    }
+
+    fn resources_3d(&self) -> Option<Arc<dyn Resources3d>> {
+        let mailbox = Arc::clone(&self.mailbox);
+        Some(Arc::new(VirglResources::new(mailbox)))
+    }
+}
+
+impl Drop for Virgl {
+    fn drop(&mut self) {
+        self.mailbox.post(Message::Stop);
+        let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(mpsc::RecvTimeoutError::Timeout) = ended.recv_timeout(END) {
+            log::warn!("virglrenderer does not come to its end; it is left behind");
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! virgl with the real virglrenderer, on EGL without a window system and llvmpipe: commands of a guest that is this test ([`mock`]), and
+//! an unmodified guest of stock QEMU ([`in_vm`]).
+//!
+//! Needs the cargo feature `virgl`: `tests/env/with-virgl cargo test --features virgl --test virgl`.
+#![cfg(target_os = "linux")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by a panic"
+)]
+
+#[path = "../mock_guest/guest.rs"]
+mod guest;
+mod in_vm;
+#[path = "../mock_guest/machine.rs"]
+mod machine;
+mod mock;
+#[path = "../support/mod.rs"]
+mod support;
+#[path = "../mock_guest/window.rs"]
+mod window;

@@ -1,0 +1,69 @@
+//! Log lines that guests can cause as often as they like, limited in their rate: a guest that loses contexts in a loop must
+//! not fill the host's disk.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Lines per period.
+const BURST: u32 = 20;
+/// Length of a period.
+const PERIOD: Duration = Duration::from_secs(10);
+
+/// What may be said, and what was not.
+pub(crate) struct Complaints(Mutex<State>);
+
+struct State {
+    /// When the period began; `None` before the first line.
+    since: Option<Instant>,
+    lines: u32,
+    left_out: u64,
+}
+
+/// Of all contexts of the process: they share its log.
+pub(crate) static LOST_CONTEXTS: Complaints = Complaints::new();
+
+impl Complaints {
+    const fn new() -> Self {
+        Self(Mutex::new(State {
+            since: None,
+            lines: 0,
+            left_out: 0,
+        }))
+    }
+
+    /// How many lines were left out since the last one, when another may be written; without an answer, the line is for
+    /// those who debug.
+    pub(crate) fn admit(&self, now: Instant) -> Option<u64> {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let over = |since| now.saturating_duration_since(since) >= PERIOD;
+        if state.since.is_none_or(over) {
+            state.since = Some(now);
+            state.lines = 0;
+        }
+        if state.lines < BURST {
+            state.lines += 1;
+            Some(std::mem::take(&mut state.left_out))
+        } else {
+            state.left_out += 1;
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_is_cut_and_counted() {
+        let complaints = Complaints::new();
+        let start = Instant::now();
+        let written: Vec<_> = (0..1000).filter_map(|_| complaints.admit(start)).collect();
+        assert_eq!(written, [0; BURST as usize]);
+        assert_eq!(
+            complaints.admit(start + PERIOD),
+            Some(1000 - u64::from(BURST))
+        );
+        assert_eq!(complaints.admit(start + PERIOD), Some(0));
+    }
+}

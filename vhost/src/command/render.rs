@@ -1,0 +1,491 @@
+//! 3D resources: `RESOURCE_CREATE_3D`, `TRANSFER_TO_HOST_3D`, `TRANSFER_FROM_HOST_3D`, and what the commands of all resources do with
+//! them.
+//!
+//! The renderer carries them out in a thread of its own, in order ([`crate::resource3d`]); here is what can be checked without it.
+//! A command is held until the renderer has answered where the guest learns something by the answer: whether the resource
+//! exists, that pixels are copied, that pages are the guest's again.
+
+use std::sync::{Arc, Weak};
+
+use super::scanout::Part;
+use super::{Progress, Response, context, resource_2d};
+use crate::backing::Backing;
+use crate::budget::RENDER_BYTES;
+use crate::engine::{Call, Engine, State};
+use crate::fence::{Gate, Ticket, Timeline};
+use crate::refusal::Refusal;
+use crate::renderer::{RendererError, ResourceId};
+use crate::resource::{Body, Render, Resource, byte_of};
+use crate::resource3d::{Box3d, Direction, Done, Pixels, Shape3d, Transfer};
+use crate::screen::{BYTES_PER_PIXEL, FlushState, PixelFormat, Rect};
+use crate::surface::Surface;
+use crate::wire::{self, Header};
+
+/// Bytes between the first and the last of a transfer, at most.
+const FARTHEST: u64 = i32::MAX as u64;
+/// Gallium's target of buffers, whose width is their size.
+const BUFFER: u32 = 0;
+
+/// Holds the command, and answers it when the renderer has told; `after` hears of it first.
+fn answer(
+    call: &mut Call<'_>,
+    after: impl FnOnce(&Engine, &Result<(), RendererError>) + Send + 'static,
+) -> Result<Done, Refusal> {
+    let engine = call.engine;
+    let mut state = engine.at(call.exchange.epoch)?;
+    call.hold(&mut state, Gate::Open);
+    drop(state);
+    let (ticket, header) = (call.exchange.ticket, call.exchange.header);
+    let engine = Weak::clone(&engine.me);
+    Ok(Done::new(move |result| {
+        if let Some(engine) = engine.upgrade() {
+            after(&engine, &result);
+            respond(&engine, ticket, &header, result.map_err(Refusal::from));
+        }
+    }))
+}
+
+fn respond(engine: &Engine, ticket: Ticket, header: &Header, result: Result<(), Refusal>) {
+    let response = match result {
+        Ok(()) => Response::ok(),
+        Err(refusal) => {
+            engine.complain(header, &refusal);
+            Response::bare(refusal.code())
+        }
+    };
+    engine.respond(ticket, response);
+}
+
+pub(super) fn create(call: &mut Call<'_>, create: &wire::Create3d) -> Result<Progress, Refusal> {
+    let id = create.resource_id.get();
+    let owner = call
+        .engine
+        .resources_3d
+        .clone()
+        .ok_or(Refusal::NoRenderer("RESOURCE_CREATE_3D"))?;
+    let shape = Shape3d {
+        target: create.target.get(),
+        format: create.format.get(),
+        bind: create.bind.get(),
+        width: create.width.get(),
+        height: create.height.get(),
+        depth: create.depth.get(),
+        array_size: create.array_size.get(),
+        last_level: create.last_level.get(),
+        samples: create.samples.get(),
+        flags: create.flags.get(),
+    };
+    if shape.width == 0 || shape.height == 0 || shape.depth == 0 {
+        return Err(Refusal::BadValue {
+            what: "a side of the resource",
+            value: 0,
+            must: "at least 1",
+        });
+    }
+    if shape.last_level >= u32::BITS {
+        return Err(Refusal::BadValue {
+            what: "last_level",
+            value: u64::from(shape.last_level),
+            must: "below 32",
+        });
+    }
+    let charge = call
+        .engine
+        .pools
+        .render
+        .charge(bytes(&shape))
+        .ok_or(Refusal::Limit {
+            what: "bytes of 3D resources",
+            limit: RENDER_BYTES,
+        })?;
+    let serial = {
+        let mut state = call.state()?;
+        resource_2d::check_new(&state, id)?;
+        let serial = state.serial();
+        let render = Render {
+            owner: Arc::clone(&owner),
+            shape,
+            serial,
+            shown: None,
+            _charge: charge,
+        };
+        let resource = Resource::new(Body::Render(render), None);
+        state.resources.insert(id, resource);
+        state.rendered = true;
+        serial
+    };
+    let epoch = call.exchange.epoch;
+    let done = answer(call, move |engine, result| {
+        if result.is_err() {
+            forget(engine, epoch, id, serial);
+        }
+    })?;
+    owner.create(id, &shape, done);
+    Ok(Progress::Held)
+}
+
+/// How many bytes a resource has at four a pixel; more than there are where that overflows.
+fn bytes(shape: &Shape3d) -> u64 {
+    let factors = match shape.target {
+        BUFFER => [shape.width, 1, 1, 1, 1],
+        _ => [
+            shape.width,
+            shape.height,
+            shape.depth.max(shape.array_size),
+            shape.samples.max(1),
+            BYTES_PER_PIXEL,
+        ],
+    };
+    let product = factors.iter().try_fold(1_u64, |product, factor| {
+        product.checked_mul(u64::from(*factor))
+    });
+    product.unwrap_or(u64::MAX)
+}
+
+/// The renderer did not make the resource.
+fn forget(engine: &Engine, epoch: u64, id: ResourceId, serial: u64) {
+    let stage = engine.stage();
+    let Ok(mut state) = engine.at(epoch) else {
+        return;
+    };
+    if render(&mut state, id).is_ok_and(|render| render.serial == serial) {
+        let gone = state.resources.remove(&id);
+        let off = resource_2d::take_off(&mut state, id);
+        drop(state);
+        resource_2d::turn_off(engine, off);
+        drop(stage);
+        drop(gone);
+    }
+}
+
+/// The 3D resource `id`.
+fn render(state: &mut State, id: ResourceId) -> Result<&mut Render, Refusal> {
+    let resource = state.resource(id)?;
+    let is = resource.kind();
+    match &mut resource.body {
+        Body::Render(render) => Ok(render),
+        _ => Err(Refusal::WrongResource {
+            id,
+            is,
+            needs: "a 3D resource",
+        }),
+    }
+}
+
+/// Lends the resource's new backing to the renderer.
+pub(super) fn attach_memory(
+    call: &Call<'_>,
+    id: ResourceId,
+    render: &Render,
+    backing: &Arc<Backing>,
+) -> Result<impl FnOnce() + use<>, Refusal> {
+    let pages = backing.lend(call.memory)?;
+    let owner = Arc::clone(&render.owner);
+    let header = call.exchange.header;
+    let engine = Weak::clone(&call.engine.me);
+    Ok(move || {
+        let done = Done::new(move |result| {
+            if let (Err(error), Some(engine)) = (result, engine.upgrade()) {
+                engine.complain(&header, &Refusal::from(error));
+            }
+        });
+        owner.attach_memory(id, pages, done);
+    })
+}
+
+/// The backing was taken off; the guest may use its pages when the answer says so.
+pub(super) fn detach_memory(
+    call: &mut Call<'_>,
+    id: ResourceId,
+    owner: &Arc<dyn crate::resource3d::Resources3d>,
+) -> Result<Progress, Refusal> {
+    let done = answer(call, |_, _| ())?;
+    owner.detach_memory(id, done);
+    Ok(Progress::Held)
+}
+
+/// The resource was taken out of the device's books.
+pub(super) fn destroy(
+    call: &mut Call<'_>,
+    id: ResourceId,
+    gone: Render,
+) -> Result<Progress, Refusal> {
+    let owner = Arc::clone(&gone.owner);
+    // It counts as long as the renderer has it.
+    let done = answer(call, move |_, _| drop(gone))?;
+    owner.destroy(id, done);
+    Ok(Progress::Held)
+}
+
+pub(super) fn transfer(
+    call: &mut Call<'_>,
+    direction: Direction,
+    transfer: &wire::Transfer3d,
+) -> Result<Progress, Refusal> {
+    let id = transfer.resource_id.get();
+    let context = call.exchange.header.context_id.get();
+    let (owner, transfer) = {
+        let mut state = call.state()?;
+        if context != 0 {
+            context::slot(&state, context)?;
+        }
+        let render = render(&mut state, id)?;
+        let owner = Arc::clone(&render.owner);
+        let transfer = check_transfer(transfer, &render.shape)?;
+        let resource = state.resource(id)?;
+        let backing = resource.backing.as_ref().ok_or(Refusal::NoBacking(id))?;
+        backing.check(transfer.offset, at_least(&transfer, &resource.body))?;
+        (owner, transfer)
+    };
+    let done = answer(call, |_, _| ())?;
+    owner.transfer(id, context, direction, &transfer, done);
+    Ok(Progress::Held)
+}
+
+/// How many bytes of the memory the transfer reaches without doubt: of a buffer all of them, of others a first one.
+fn at_least(transfer: &Transfer, body: &Body) -> u64 {
+    let Box3d {
+        width,
+        height,
+        depth,
+        ..
+    } = transfer.bounds;
+    match body {
+        Body::Render(render) if render.shape.target == BUFFER => u64::from(width),
+        _ => u64::from(width.min(height).min(depth).min(1)),
+    }
+}
+
+/// The transfer, if it is inside of the resource.
+fn check_transfer(transfer: &wire::Transfer3d, shape: &Shape3d) -> Result<Transfer, Refusal> {
+    let level = transfer.level.get();
+    if level > shape.last_level {
+        return Err(Refusal::BadValue {
+            what: "the level",
+            value: u64::from(level),
+            must: "one that the resource has",
+        });
+    }
+    let bounds = &transfer.bounds;
+    let side = |whole: u32| (whole >> level).max(1);
+    // Layers do not shrink with the level.
+    let layers = side(shape.depth).max(shape.array_size);
+    for (start, length, size) in [
+        (bounds.x, bounds.width, side(shape.width)),
+        (bounds.y, bounds.height, side(shape.height)),
+        (bounds.z, bounds.depth, layers),
+    ] {
+        let (start, length) = (start.get(), length.get());
+        if start.checked_add(length).is_none_or(|end| end > size) {
+            return Err(Refusal::OutOfRange {
+                start: u64::from(start),
+                length: u64::from(length),
+                size: u64::from(size),
+                of: "a side of the resource",
+            });
+        }
+    }
+    // A row has a pixel's height, or a block of them: this is more than the transfer reaches in the memory, and no renderer that
+    // counts in 32 bits is led astray.
+    let rows = u64::from(transfer.stride.get()) * u64::from(bounds.height.get());
+    let slices = u64::from(transfer.layer_stride.get()) * u64::from(bounds.depth.get());
+    if rows.saturating_add(slices) > FARTHEST {
+        return Err(Refusal::BadValue {
+            what: "rows and layers times their strides",
+            value: rows.saturating_add(slices),
+            must: "below 2 GiB",
+        });
+    }
+    Ok(Transfer {
+        bounds: Box3d {
+            x: bounds.x.get(),
+            y: bounds.y.get(),
+            z: bounds.z.get(),
+            width: bounds.width.get(),
+            height: bounds.height.get(),
+            depth: bounds.depth.get(),
+        },
+        level,
+        offset: transfer.offset.get(),
+        stride: transfer.stride.get(),
+        layer_stride: transfer.layer_stride.get(),
+    })
+}
+
+/// The format in which a 3D resource can be shown, and the memory that shows it.
+pub(super) fn shown(
+    call: &Call<'_>,
+    render: &mut Render,
+) -> Result<(PixelFormat, Arc<Surface>), Refusal> {
+    let Shape3d {
+        format,
+        width,
+        height,
+        samples,
+        ..
+    } = render.shape;
+    let format = wire::pixel_format(format).ok_or(Refusal::BadFormat(format))?;
+    if samples > 1 {
+        return Err(Refusal::BadValue {
+            what: "the samples of a shown resource",
+            value: u64::from(samples),
+            must: "0 or 1",
+        });
+    }
+    let surface = match &render.shown {
+        Some(surface) => Arc::clone(surface),
+        None => {
+            let bytes = u64::from(width)
+                .saturating_mul(u64::from(height))
+                .saturating_mul(u64::from(BYTES_PER_PIXEL));
+            Surface::new(bytes, &call.engine.pools.pixels)?
+        }
+    };
+    render.shown = Some(Arc::clone(&surface));
+    Ok((format, surface))
+}
+
+/// What is read back for a flush, and who shows it.
+struct Reading {
+    epoch: u64,
+    id: ResourceId,
+    serial: u64,
+    /// What is read.
+    rect: Rect,
+    surface: Arc<Surface>,
+    stride: u64,
+    parts: Vec<Part>,
+    ticket: Ticket,
+}
+
+/// `RESOURCE_FLUSH` of a 3D resource that `parts` show: its pixels are read back, then the screen hears of them.
+pub(super) fn flush(
+    call: &mut Call<'_>,
+    id: ResourceId,
+    parts: Vec<Part>,
+) -> Result<Progress, Refusal> {
+    let engine = call.engine;
+    let Some(rect) = parts.iter().map(|part| part.damage).reduce(around) else {
+        return Ok(Progress::Answer(Response::ok()));
+    };
+    let (owner, reading) = {
+        let mut state = engine.at(call.exchange.epoch)?;
+        let render = render(&mut state, id)?;
+        let surface = render.shown.clone().ok_or(Refusal::NoResource(id))?;
+        let reading = Reading {
+            epoch: call.exchange.epoch,
+            id,
+            serial: render.serial,
+            rect,
+            surface,
+            stride: render.stride(),
+            parts,
+            ticket: call.exchange.ticket,
+        };
+        let owner = Arc::clone(&render.owner);
+        call.hold(&mut state, Gate::Open);
+        (owner, reading)
+    };
+    let header = call.exchange.header;
+    let engine = Weak::clone(&engine.me);
+    let pixels = Pixels::new(move |result| {
+        if let Some(engine) = engine.upgrade() {
+            let ticket = reading.ticket;
+            let result = reading.arrived(&engine, result);
+            respond(&engine, ticket, &header, result);
+        }
+    });
+    owner.read(id, rect, pixels);
+    Ok(Progress::Held)
+}
+
+/// The smallest rectangle around two, none of which overflows.
+fn around(one: Rect, other: Rect) -> Rect {
+    let (x, y) = (one.x.min(other.x), one.y.min(other.y));
+    let right = (one.x + one.width).max(other.x + other.width);
+    let bottom = (one.y + one.height).max(other.y + other.height);
+    Rect {
+        x,
+        y,
+        width: right - x,
+        height: bottom - y,
+    }
+}
+
+impl Reading {
+    fn arrived(self, engine: &Engine, result: Result<&[u8], RendererError>) -> Result<(), Refusal> {
+        let copied = result
+            .map_err(Refusal::from)
+            .and_then(|pixels| self.copy(pixels));
+        let stage = engine.stage();
+        let mut state = engine.at(self.epoch)?;
+        if !render(&mut state, self.id).is_ok_and(|render| render.serial == self.serial) {
+            // It has gone meanwhile, and the scanouts are off.
+            return Ok(());
+        }
+        let mut live = Vec::new();
+        let mut mask = 0_u16;
+        for part in &self.parts {
+            let shown = state.scanouts.get_mut(part.scanout as usize);
+            let Some(shown) = shown
+                .and_then(Option::as_mut)
+                .filter(|shown| shown.resource == self.id && shown.view == part.view)
+            else {
+                continue;
+            };
+            if copied.is_err() {
+                shown.stale = true;
+            } else {
+                live.push((part, shown.unseen.take()));
+                mask |= 1 << part.scanout;
+            }
+        }
+        let fenced = self.ticket.timeline != Timeline::Unordered;
+        if fenced
+            && mask != 0
+            && let Some(held) = state.timelines.find(self.ticket)
+        {
+            held.gate = Gate::Flush(mask);
+        }
+        drop(state);
+        for (part, picture) in live {
+            if picture.is_some() {
+                engine.screen.set_scanout(part.scanout, picture.as_ref());
+            }
+            let token = fenced.then(|| self.ticket.flush_token(part.scanout));
+            let seen = engine
+                .screen
+                .flush(part.scanout, part.damage_in_view(), token);
+            if let (FlushState::Done, Some(token)) = (seen, token) {
+                engine.state().timelines.flushed(token);
+            }
+        }
+        drop(stage);
+        copied
+    }
+
+    /// Puts the pixels where the screen reads them.
+    fn copy(&self, pixels: &[u8]) -> Result<(), Refusal> {
+        let Rect {
+            x,
+            y,
+            width,
+            height,
+        } = self.rect;
+        let row = u64::from(width) * u64::from(BYTES_PER_PIXEL);
+        let wrong = || Refusal::OutOfRange {
+            start: 0,
+            length: row * u64::from(height),
+            size: pixels.len() as u64,
+            of: "the pixels that the renderer read",
+        };
+        if pixels.len() as u64 != row * u64::from(height) {
+            return Err(wrong());
+        }
+        for (y, from) in (y..).zip(pixels.chunks(row as usize)) {
+            let into = self.surface.slice(byte_of(x, y, self.stride), row);
+            into.ok_or_else(wrong)?.copy_from(from);
+        }
+        Ok(())
+    }
+}

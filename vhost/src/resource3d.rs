@@ -1,0 +1,216 @@
+//! 3D resources: how a renderer that has its own textures and buffers plugs into the device ([`Resources3d`]).
+//!
+//! Guests of OpenGL make their textures with `RESOURCE_CREATE_3D`, fill and read them with transfers, let contexts use
+//! them by `CTX_ATTACH_RESOURCE`, and show them with `SET_SCANOUT`. Only the renderer knows what is in them. The device
+//! checks what can be known without it, keeps the order, and answers the guest when the renderer has answered.
+//!
+//! Like the calls of a context ([`crate::renderer::Context`]), those of [`Resources3d`] enqueue and return at once, and are
+//! carried out in order, with the calls of the renderer's contexts in between. Each takes a [`Done`] or a [`Pixels`], which is
+//! told the outcome from whatever thread; one that is dropped untold says that the renderer has failed, so that no chain of
+//! the guest is ever lost.
+//!
+//! The hard thing is the guest's memory. The renderer reads and writes it while a resource has it, see [`LentPages`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use vm_memory::GuestMemoryMmap;
+
+use crate::backing::Backing;
+use crate::renderer::{ContextId, RendererError, ResourceId};
+use crate::screen::Rect;
+
+/// What a guest asks for with `RESOURCE_CREATE_3D`. Checked: no side is 0. Everything else is the renderer's to judge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape3d {
+    /// Gallium's target.
+    pub target: u32,
+    /// virgl's format.
+    pub format: u32,
+    /// virgl's bind bits.
+    pub bind: u32,
+    /// Width in pixels; of a buffer, its bytes.
+    pub width: u32,
+    /// Height in pixels.
+    pub height: u32,
+    /// Depth in pixels.
+    pub depth: u32,
+    /// Layers.
+    pub array_size: u32,
+    /// The highest mipmap level.
+    pub last_level: u32,
+    /// Samples a pixel.
+    pub samples: u32,
+    /// Flags.
+    pub flags: u32,
+}
+
+/// A part of a 3D resource. Checked: no sum overflows, and it is inside of the level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Box3d {
+    /// Left edge.
+    pub x: u32,
+    /// Upper edge.
+    pub y: u32,
+    /// First slice or layer.
+    pub z: u32,
+    /// Width.
+    pub width: u32,
+    /// Height.
+    pub height: u32,
+    /// Slices or layers.
+    pub depth: u32,
+}
+
+/// Which way a transfer goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// `TRANSFER_TO_HOST_3D`: guest memory is read.
+    ToHost,
+    /// `TRANSFER_FROM_HOST_3D`: guest memory is written.
+    FromHost,
+}
+
+/// A transfer between a resource and the guest memory that is attached to it. Checked: it begins inside of that memory. Whether it
+/// ends there depends on the format, and is the renderer's to check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transfer {
+    /// The part of the resource.
+    pub bounds: Box3d,
+    /// The mipmap level, which the resource has.
+    pub level: u32,
+    /// Where it begins in the memory.
+    pub offset: u64,
+    /// Bytes from row to row; 0 = without padding.
+    pub stride: u32,
+    /// Bytes from layer to layer; 0 = without padding.
+    pub layer_stride: u32,
+}
+
+/// Guest memory that a renderer has been lent, in pieces, as this process has it mapped.
+///
+/// The pieces stay mapped as long as this value lives, also when the VMM changes the table of memory: it holds the mapping. Whose
+/// pages they are is another question: the guest takes them for other things as soon as it has the answer to
+/// `RESOURCE_DETACH_BACKING` or `RESOURCE_UNREF`, which the device gives when the [`Done`] of [`Resources3d::detach_memory`] or
+/// [`Resources3d::destroy`] is told. Until then a guest may write to them at any time: what is in them must be copied or be
+/// plain pixels, and no Rust reference may be made into them.
+pub struct LentPages {
+    pieces: Vec<(*mut u8, usize)>,
+    /// Keeps the pieces mapped.
+    _memory: GuestMemoryMmap,
+    /// Keeps them on the account of the guest.
+    _backing: Arc<Backing>,
+}
+
+// SAFETY: the pointers are to memory that is shared with the guest anyway and that any thread may access; what they point to
+// belongs to `_memory`, which is Send and Sync itself.
+unsafe impl Send for LentPages {}
+// SAFETY: as above; no method hands out a reference into the memory.
+unsafe impl Sync for LentPages {}
+
+impl LentPages {
+    pub(crate) fn new(
+        pieces: Vec<(*mut u8, usize)>,
+        memory: &GuestMemoryMmap,
+        backing: &Arc<Backing>,
+    ) -> Self {
+        Self {
+            pieces,
+            _memory: memory.clone(),
+            _backing: Arc::clone(backing),
+        }
+    }
+
+    /// Address and length of each piece, in order.
+    pub fn pieces(&self) -> &[(*mut u8, usize)] {
+        &self.pieces
+    }
+}
+
+/// Whom to tell that a call is carried out.
+pub struct Done(Option<Tell>);
+
+type Tell = Box<dyn FnOnce(Result<(), RendererError>) + Send>;
+
+impl Done {
+    pub(crate) fn new(tell: impl FnOnce(Result<(), RendererError>) + Send + 'static) -> Self {
+        Self(Some(Box::new(tell)))
+    }
+
+    /// Tells it.
+    pub fn tell(mut self, result: Result<(), RendererError>) {
+        if let Some(tell) = self.0.take() {
+            tell(result);
+        }
+    }
+}
+
+impl Drop for Done {
+    fn drop(&mut self) {
+        if let Some(tell) = self.0.take() {
+            tell(Err(gone()));
+        }
+    }
+}
+
+/// Who wants the pixels of a resource: rows from top to bottom, without padding, in the resource's format.
+pub struct Pixels(Option<Show>);
+
+type Show = Box<dyn FnOnce(Result<&[u8], RendererError>) + Send>;
+
+impl Pixels {
+    pub(crate) fn new(show: impl FnOnce(Result<&[u8], RendererError>) + Send + 'static) -> Self {
+        Self(Some(Box::new(show)))
+    }
+
+    /// Hands them over.
+    pub fn show(mut self, result: Result<&[u8], RendererError>) {
+        if let Some(show) = self.0.take() {
+            show(result);
+        }
+    }
+}
+
+impl Drop for Pixels {
+    fn drop(&mut self) {
+        if let Some(show) = self.0.take() {
+            show(Err(gone()));
+        }
+    }
+}
+
+fn gone() -> RendererError {
+    RendererError::ContextLost("the renderer of 3D resources has ended".to_owned())
+}
+
+/// The 3D resources of a renderer. Calls come in the order of the guest's commands and return at once, but for [`Self::clear`].
+/// Ids are the guest's; one may be used again after [`Self::destroy`].
+pub trait Resources3d: Send + Sync {
+    /// `RESOURCE_CREATE_3D`. When it fails there is no such resource, and what is called for it until the device knows fails too.
+    fn create(&self, resource: ResourceId, shape: &Shape3d, done: Done);
+
+    /// `RESOURCE_UNREF`: the resource goes away, and its memory is let go of before `done` is told.
+    fn destroy(&self, resource: ResourceId, done: Done);
+
+    /// `RESOURCE_ATTACH_BACKING`: the resource has this guest memory from now on.
+    fn attach_memory(&self, resource: ResourceId, pages: LentPages, done: Done);
+
+    /// `RESOURCE_DETACH_BACKING`: lets go of the memory before `done` is told.
+    fn detach_memory(&self, resource: ResourceId, done: Done);
+
+    /// `TRANSFER_TO_HOST_3D`, `TRANSFER_FROM_HOST_3D`, in a context or, with 0, in none.
+    fn transfer(
+        &self,
+        resource: ResourceId,
+        context: ContextId,
+        direction: Direction,
+        transfer: &Transfer,
+        done: Done,
+    );
+
+    /// Reads `rect` of level 0, whose format has four bytes a pixel, for a screen.
+    fn read(&self, resource: ResourceId, rect: Rect, pixels: Pixels);
+
+    /// The guest starts anew: all resources go away. Waits until their memory is let go of, `patience` at most; says whether it is.
+    fn clear(&self, patience: Duration) -> bool;
+}
