@@ -418,11 +418,12 @@ impl App {
             let Some(window) = window else { continue };
             match window.settles_at(RESIZE_SETTLES) {
                 Some(at) if at <= now => {
-                    if let Some(monitor) = window.settle() {
-                        (self.shared.events)(settled(scanout, &monitor));
-                    }
+                    // Who hears of the size may move the window at once: its place is the one that goes with the event.
                     if let Some(place) = window.place() {
                         self.remembered.note(scanout, place);
+                    }
+                    if let Some(monitor) = window.settle() {
+                        (self.shared.events)(settled(scanout, &monitor));
                     }
                 }
                 Some(at) => next = Some(next.map_or(at, |next| next.min(at))),
