@@ -98,10 +98,7 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), RunError> {
 
     let display_options = DisplayOptions {
         scanouts: options.scanouts as usize,
-        size: {
-            let Size { width, height } = options.size.unwrap_or(Size::USUAL);
-            (width, height)
-        },
+        size: options.first_mode(),
         size_asked: options.size.is_some(),
         title: options.name.clone().unwrap_or_else(|| "Hesper".to_owned()),
         places: places::file(options),
@@ -340,7 +337,7 @@ impl State {
         } else {
             options.hostmem.0
         };
-        let Size { width, height } = options.size.unwrap_or(Size::USUAL);
+        let (width, height) = options.first_mode();
         let monitor = monitor(width, height, (0, 0));
         let inner = Inner {
             monitors: vec![monitor; options.scanouts as usize],

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use hesper_display as display;
 use hesper_display::{DisplayError, DisplayHandle};
+use hesper_vhost::complaints::Complaints;
 use hesper_vhost::renderer::GuestRun;
 use hesper_vhost::screen::{
     CURSOR_SIZE, CursorImage, FlushState, FlushToken, GuestPixels, Picture, PixelFormat,
@@ -248,45 +249,22 @@ impl Says {
 /// Tells in the windows of the contexts that are lost: one a second, since a guest may lose a thousand.
 pub(crate) struct Losses {
     display: DisplayHandle,
-    told: Mutex<Told>,
-}
-
-/// When a loss was told last, and how many were not since.
-#[derive(Default)]
-struct Told {
-    at: Option<Instant>,
-    untold: u64,
-}
-
-impl Told {
-    const PAUSE: Duration = Duration::from_secs(1);
-
-    /// How many losses were not told, if this one may be.
-    fn admit(&mut self, now: Instant) -> Option<u64> {
-        if (self.at).is_some_and(|at| now.saturating_duration_since(at) < Self::PAUSE) {
-            self.untold += 1;
-            return None;
-        }
-        self.at = Some(now);
-        Some(std::mem::take(&mut self.untold))
-    }
+    told: Complaints,
 }
 
 impl Losses {
     pub(crate) fn new(display: DisplayHandle) -> Self {
         Self {
             display,
-            told: Mutex::default(),
+            told: Complaints::limited(1, Duration::from_secs(1)),
         }
     }
 
     /// The context of this program is lost.
     pub(crate) fn tell(&self, name: &str, reason: &str) {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(untold) = told.admit(Instant::now()) else {
+        let Some(untold) = self.told.admit(Instant::now()) else {
             return;
         };
-        drop(told);
         let others = match untold {
             0 => String::new(),
             _ => format!("\n({untold} others before it)"),
@@ -342,17 +320,6 @@ fn report(result: Result<(), DisplayError>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_loss_is_told_once_a_second_and_the_others_are_counted() {
-        let (mut told, start) = (Told::default(), Instant::now());
-        assert_eq!(told.admit(start), Some(0));
-        for ms in 0..999 {
-            assert_eq!(told.admit(start + Duration::from_millis(ms)), None);
-        }
-        assert_eq!(told.admit(start + Told::PAUSE), Some(999));
-        assert_eq!(told.admit(start + 2 * Told::PAUSE), Some(0));
-    }
 
     #[test]
     fn a_token_of_another_device_is_not_taken() {

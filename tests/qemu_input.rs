@@ -28,7 +28,6 @@ const STEPS: i64 = 0x1_0000;
 
 struct Bench {
     /// Whose windows Hesper's is one of; else it is one of the X server's.
-    #[allow(dead_code, reason = "lives as long")]
     compositor: Option<Weston>,
     screen: XServer,
     hesper: Hesper,
@@ -447,11 +446,26 @@ fn a_wayland_window_takes_keys_and_pointer_and_is_resized_and_full_screen() {
         shown.pixel(300, 200),
         Picture::pattern(2, columns, rows).pixel(300, 200)
     );
+    // A compositor that asks for no more frames, as for a window that nobody sees: the guest goes on all the same, and
+    // what it drew last is there when the window is seen again.
+    let compositor = &bench.compositor.as_ref().unwrap().process;
+    compositor.signal(Signal::STOP);
+    bench.guest.run("animate 0 30 30");
+    bench.guest.run("show 0 4");
+    let last = Picture::pattern(4, columns, rows);
+    bench.hesper.await_picture(0, &last, 0);
+    compositor.signal(Signal::CONT);
+    bench
+        .screen
+        .await_picture(bench.folder.path(), "picture drawn unseen", |shown| {
+            (0..columns).all(|x| shown.pixel(x, 300) == last.pixel(x, 300))
+        });
+
     bench.guest.run("cursor 0 5 0 0");
     bench
         .screen
         .await_picture(bench.folder.path(), "cursor of the guest", |shown| {
-            let expected = Picture::pattern(2, columns, rows).with_cursor(5, 7, 5);
+            let expected = Picture::pattern(4, columns, rows).with_cursor(5, 7, 5);
             (0..20).all(|at| shown.pixel(8 + at, 7) == expected.pixel(8 + at, 7))
         });
 

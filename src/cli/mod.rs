@@ -230,6 +230,12 @@ pub(crate) struct ServeOptions {
 }
 
 impl ServeOptions {
+    /// Width and height of the guest's monitors, in pixels, before a window says otherwise.
+    pub(crate) fn first_mode(&self) -> (u32, u32) {
+        let Size { width, height } = self.size.unwrap_or(Size::USUAL);
+        (width, height)
+    }
+
     /// What no option says alone.
     fn check(&self) -> Result<(), String> {
         if self.display == DisplayMode::Qemu && !self.input_sockets.is_empty() {
@@ -296,6 +302,11 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
         Err(error) => match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
                 Ok(Command::Print(error.render().to_string()))
+            }
+            // Their paragraphs name no remedy.
+            ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand => {
+                let text = one_line(&error.render().to_string());
+                Err(format!("{text}; `hesper --help` lists what there is"))
             }
             _ => Err(one_line(&error.render().to_string())),
         },

@@ -29,8 +29,6 @@ mod shared;
 mod virgl;
 
 use std::sync::Arc;
-#[cfg(target_os = "linux")]
-use std::sync::LazyLock;
 
 #[cfg(target_os = "linux")]
 use hesper_vhost::complaints::Complaints;
@@ -38,7 +36,7 @@ use hesper_vhost::renderer::Renderer;
 
 /// For contexts that are lost: a guest can lose as many as it likes.
 #[cfg(target_os = "linux")]
-static LOST_CONTEXTS: LazyLock<Complaints> = LazyLock::new(Complaints::new);
+static LOST_CONTEXTS: Complaints = Complaints::new();
 
 /// Why a capability set cannot be offered on this host.
 #[derive(Debug, thiserror::Error)]

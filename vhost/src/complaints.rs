@@ -1,25 +1,28 @@
-//! Log lines that a guest can cause, limited in their rate.
+//! What a guest can make this process say, limited in its rate.
 //!
-//! A guest that sends nonsense in a loop must not fill the host's disk: at most `BURST` lines per `PERIOD`
-//! reach the log, and the first line of a period says how many were left out before it.
+//! A guest that sends nonsense in a loop must not fill the host's disk: at most so many lines per period reach the log, and
+//! the first line of a period says how many were left out before it.
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Lines per period.
+/// Lines per period in a log.
 const BURST: u32 = 20;
-/// Length of a period.
+/// Length of a period of a log.
 const PERIOD: Duration = Duration::from_secs(10);
 
 struct Period {
-    start: Instant,
+    /// When it began; `None` before the first line.
+    start: Option<Instant>,
     lines: u32,
     left_out: u64,
 }
 
 /// What was said of one guest, of late.
 pub struct Complaints {
+    burst: u32,
+    length: Duration,
     period: Mutex<Period>,
 }
 
@@ -30,12 +33,20 @@ impl Default for Complaints {
 }
 
 impl Complaints {
-    /// Nothing was said yet.
+    /// Nothing was said yet; 20 lines in 10 seconds may be.
     #[must_use]
-    pub fn new() -> Self {
+    pub const fn new() -> Self {
+        Self::limited(BURST, PERIOD)
+    }
+
+    /// Nothing was said yet; at most `lines` in each `period` may be.
+    #[must_use]
+    pub const fn limited(lines: u32, period: Duration) -> Self {
         Self {
+            burst: lines,
+            length: period,
             period: Mutex::new(Period {
-                start: Instant::now(),
+                start: None,
                 lines: 0,
                 left_out: 0,
             }),
@@ -51,14 +62,15 @@ impl Complaints {
         }
     }
 
-    /// How many lines were left out since the last one, when this line may be written.
-    fn admit(&self, now: Instant) -> Option<u64> {
+    /// How many lines were left out since the last one, when a line may be written `now`; otherwise it counts as left out.
+    pub fn admit(&self, now: Instant) -> Option<u64> {
         let mut period = self.period.lock().unwrap_or_else(PoisonError::into_inner);
-        if now.saturating_duration_since(period.start) >= PERIOD {
-            period.start = now;
+        let over = |start| now.saturating_duration_since(start) >= self.length;
+        if period.start.is_none_or(over) {
+            period.start = Some(now);
             period.lines = 0;
         }
-        if period.lines < BURST {
+        if period.lines < self.burst {
             period.lines += 1;
             Some(std::mem::take(&mut period.left_out))
         } else {
