@@ -57,10 +57,11 @@ fn a_signal_prints_counters_of_what_was_done() {
     // 64 command buffers with three commands or more, each of which names itself and a buffer.
     assert!(commands > 300 && lookups > commands, "{commands} {lookups}");
     assert!(bytes > 20 * commands && batches > 10, "{bytes} {batches}");
-    // A client that does nothing for 4 ms, 25 times: on a busy machine one that has work to do may keep its ring awake.
-    let mut idler = server.with_venus_of(OWN_SUITE, CLIENT);
-    idler.args(["bench", "fence-after-4ms"]);
-    assert!(idler.status().unwrap().success());
+    // A client that waits for seconds: on a busy machine a ring that lets others run comes back to itself late, so that
+    // shorter pauses may find it awake.
+    let mut waiting = server.with_venus_of(OWN_SUITE, CLIENT);
+    waiting.args(["spin", "2"]);
+    assert!(waiting.status().unwrap().success());
     server.rest(threads);
     assert!(count("wakes") > 0, "a ring that slept was woken");
     assert_eq!(count("lost"), 0);
