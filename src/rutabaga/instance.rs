@@ -63,7 +63,7 @@ pub(super) fn run(
     }
     // Nobody serves what is left, or comes yet; but blobs want an answer.
     for message in mailbox {
-        shared.give_room(message.weight());
+        shared.backlog.remove(message.weight());
         if let Message::CreateBlob(resource, _) = message {
             shared.answer_blob(resource, Err(shared.lost_error()));
         }
@@ -137,7 +137,7 @@ impl Instance {
                 }
                 Ok(Step::Stop)
             };
-            self.shared.give_room(weight);
+            self.shared.backlog.remove(weight);
             if let Step::Stop = step? {
                 break;
             }

@@ -12,6 +12,8 @@
 //!   retires ([`ring`]), unless the guest has its pages back by then.
 
 #[cfg(target_os = "linux")]
+mod backlog;
+#[cfg(target_os = "linux")]
 mod commands;
 #[cfg(target_os = "linux")]
 mod context;

@@ -6,20 +6,19 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use hesper_vhost::renderer::{Blob, Completions, ContextId, RendererError, ResourceId};
 use rutabaga_gfx::{RutabagaFence, RutabagaFenceHandler, RutabagaHandler};
 
 use super::LOST_CONTEXTS;
+use super::backlog::Backlog;
 use super::ring::Ring;
 
 /// The ring whose fences retire when the host has a message for the guest.
 pub(super) const CHANNEL_RING: u8 = 1;
 
-/// Bytes that may wait for a context whose compositor does not read.
-const QUEUE: usize = 64 << 20;
 /// Bytes of all blobs that a context has made.
 const BLOBS: u64 = 1 << 30;
 
@@ -45,7 +44,8 @@ pub(super) struct Shared {
     name: String,
     completions: Arc<dyn Completions>,
     state: Mutex<State>,
-    queued: AtomicUsize,
+    /// What waits for a compositor that does not read.
+    pub(super) backlog: Backlog,
     blobs: AtomicU64,
 }
 
@@ -60,7 +60,7 @@ impl Shared {
                 open: BTreeMap::new(),
                 channel: None,
             }),
-            queued: AtomicUsize::new(0),
+            backlog: Backlog::default(),
             blobs: AtomicU64::new(0),
         })
     }
@@ -144,14 +144,9 @@ impl Shared {
 
     /// Takes room for a message; the context is lost when there is none.
     pub(super) fn take_room(&self, bytes: usize) {
-        let before = self.queued.fetch_add(bytes, Ordering::Relaxed);
-        if before.saturating_add(bytes) > QUEUE {
+        if !self.backlog.add(bytes) {
             self.lose("more than 64 MiB wait for it; its compositor does not read");
         }
-    }
-
-    pub(super) fn give_room(&self, bytes: usize) {
-        self.queued.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     /// Takes `bytes` of the blobs' budget.

@@ -7,9 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use hesper_vhost::renderer::{Blob, Completions, ContextId, RendererError, ResourceId};
 
 use crate::rutabaga::LOST_CONTEXTS;
-
-/// Bytes that may wait for the library on behalf of a context.
-const QUEUE: usize = 64 << 20;
+use crate::rutabaga::backlog::Backlog;
 
 struct State {
     running: bool,
@@ -23,7 +21,8 @@ pub(super) struct Life {
     name: String,
     completions: Arc<dyn Completions>,
     state: Mutex<State>,
-    queued: AtomicUsize,
+    /// What waits for the library.
+    pub(super) backlog: Backlog,
     /// Counts the contexts.
     contexts: Arc<AtomicUsize>,
 }
@@ -43,7 +42,7 @@ impl Life {
                 running: true,
                 open: VecDeque::new(),
             }),
-            queued: AtomicUsize::new(0),
+            backlog: Backlog::default(),
             contexts,
         })
     }
@@ -112,14 +111,9 @@ impl Life {
 
     /// Takes room for a message; the context is lost when there is none.
     pub(super) fn take_room(&self, bytes: usize) {
-        let before = self.queued.fetch_add(bytes, Ordering::Relaxed);
-        if before.saturating_add(bytes) > QUEUE {
+        if !self.backlog.add(bytes) {
             self.lose("more than 64 MiB wait for virglrenderer, which is busy");
         }
-    }
-
-    pub(super) fn give_room(&self, bytes: usize) {
-        self.queued.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
 
@@ -133,6 +127,7 @@ impl Drop for Life {
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
+    use crate::rutabaga::backlog::MOST;
 
     #[derive(Default)]
     struct Retired(Mutex<Vec<(u8, u64)>>);
@@ -179,9 +174,9 @@ mod tests {
     fn a_context_that_floods_the_library_is_lost() {
         let contexts = Arc::new(AtomicUsize::new(1));
         let life = Life::new(1, "", Arc::new(Retired::default()), contexts);
-        life.take_room(QUEUE);
+        life.take_room(MOST);
         assert!(life.is_running());
-        life.give_room(1);
+        life.backlog.remove(1);
         life.take_room(1);
         assert!(life.is_running());
         life.take_room(1);

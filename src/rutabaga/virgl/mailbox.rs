@@ -100,7 +100,7 @@ impl Mailbox {
         }
         drop(queue);
         if let Some((life, weight)) = message.as_ref().and_then(Message::weight) {
-            life.give_room(weight);
+            life.backlog.remove(weight);
         }
         message
     }
