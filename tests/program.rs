@@ -14,11 +14,10 @@ use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use support::hesper::Hesper;
-use support::process::Process;
+use support::process::{PATIENCE, Process};
 
 fn hesper() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hesper"));
@@ -100,19 +99,13 @@ fn without_a_display_a_window_is_refused_with_the_way_out() {
 }
 
 #[test]
-fn sigterm_ends_it_quickly_and_cleanly() {
+fn sigterm_ends_it_cleanly_while_somebody_is_connected() {
     let folder = tempfile::tempdir().unwrap();
     let mut hesper = Hesper::start(folder.path(), &["--display=headless"], None);
     let _vm = UnixStream::connect(hesper.socket()).unwrap();
-    let start = Instant::now();
     hesper.process.signal(Signal::TERM);
-    let status = hesper.process.wait(Duration::from_secs(5));
+    let status = hesper.process.wait(PATIENCE);
     assert!(status.success(), "{status}: {}", hesper.process.errors());
-    assert!(
-        start.elapsed() < Duration::from_secs(1),
-        "took {:?}",
-        start.elapsed()
-    );
     assert!(!hesper.socket().exists(), "the socket stays behind");
 }
 
@@ -140,11 +133,7 @@ fn a_given_descriptor_is_served_until_its_peer_hangs_up() {
     let features = u64::from_le_bytes(answer[12..].try_into().unwrap());
     assert_ne!(features & (1 << 32), 0, "VIRTIO_F_VERSION_1 is offered");
     drop(ours);
-    assert!(
-        process.wait(Duration::from_secs(5)).success(),
-        "{}",
-        process.errors()
-    );
+    assert!(process.wait(PATIENCE).success(), "{}", process.errors());
 }
 
 #[test]
@@ -162,5 +151,5 @@ fn a_script_can_ask_the_control_socket() {
     let refused = hesper.try_control("resize 2 800x600");
     assert!(refused.contains("scanout 2 does not exist"), "{refused}");
     hesper.control("quit");
-    assert!(hesper.process.wait(Duration::from_secs(5)).success());
+    assert!(hesper.process.wait(PATIENCE).success());
 }

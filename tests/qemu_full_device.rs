@@ -10,12 +10,12 @@
 
 mod support;
 
-use std::time::Duration;
 
 use serde_json::json;
 use support::guest::{Guest, Route};
 use support::hesper::Hesper;
 use support::picture::Picture;
+use support::process::PATIENCE;
 use support::xserver::XServer;
 
 #[test]
@@ -132,7 +132,7 @@ fn closing_the_window_ends_hesper_cleanly() {
     let mut hesper = Hesper::start(folder.path(), &[], Some(&screen));
     assert!(screen.title().contains("Hesper"), "{}", screen.title());
     screen.close_window();
-    let status = hesper.process.wait(Duration::from_secs(10));
+    let status = hesper.process.wait(PATIENCE);
     assert!(status.success(), "{status}: {}", hesper.process.errors());
     assert!(!hesper.socket().exists(), "the socket stays behind");
 }

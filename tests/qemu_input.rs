@@ -17,6 +17,7 @@ use rustix::process::Signal;
 use support::guest::{Guest, Route};
 use support::hesper::Hesper;
 use support::picture::Picture;
+use support::process::PATIENCE;
 use support::vulkan_guest::VulkanGuest;
 use support::weston::{self, Weston};
 use support::xserver::XServer;
@@ -527,7 +528,7 @@ fn the_devices_come_back_with_the_next_vm_and_end_with_hesper() {
 
     hesper = bench.hesper;
     hesper.process.signal(Signal::TERM);
-    let status = hesper.process.wait(Duration::from_secs(5));
+    let status = hesper.process.wait(PATIENCE);
     assert!(status.success(), "{status}: {}", hesper.process.errors());
     for kind in ["keyboard", "tablet"] {
         assert!(

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use support::guest::{Guest, Route};
 use support::hesper::Hesper;
 use support::picture::{Picture, Rectangle};
+use support::process::PATIENCE;
 use support::xserver::XServer;
 
 /// Sizes that nobody chose.
@@ -309,14 +310,14 @@ fn frames_of_a_guest_are_counted_and_recorded() {
     assert_eq!(flushes(&hesper), before + 181, "one for each frame");
     hesper.process.signal(rustix::process::Signal::USR1);
     let printed = |text: &str| text.contains(r#""flush_to_present""#);
-    let until = Instant::now() + Duration::from_secs(10);
+    let until = Instant::now() + PATIENCE;
     while !printed(&hesper.process.errors()) {
         assert!(Instant::now() < until, "SIGUSR1 prints nothing");
         std::thread::sleep(Duration::from_millis(20));
     }
     guest.kill();
     hesper.control("quit");
-    hesper.process.wait(Duration::from_secs(10));
+    hesper.process.wait(PATIENCE);
     let film = std::fs::read(&film).unwrap();
     let head = b"YUV4MPEG2 W640 H400 F60:1 Ip A1:1 C444 XCOLORRANGE=FULL\n";
     assert!(film.starts_with(head));

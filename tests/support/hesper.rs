@@ -107,7 +107,7 @@ impl Hesper {
     /// its answer.
     #[track_caller]
     pub fn holds_the_same(&self, first: &mut Option<Usage>) {
-        let until = Instant::now() + Duration::from_secs(5);
+        let until = Instant::now() + PATIENCE;
         let first = *first.get_or_insert_with(|| {
             std::thread::sleep(Duration::from_millis(500));
             self.process.usage()
@@ -159,7 +159,8 @@ impl Hesper {
     /// Waits until a screenshot of `scanout` equals `expected`: a guest's drawing takes a frame or two.
     #[track_caller]
     pub fn await_picture(&self, scanout: u32, expected: &Picture, tolerance: u8) {
-        for _ in 0..20 {
+        let until = Instant::now() + PATIENCE;
+        while Instant::now() < until {
             if self.screenshot(scanout).equals(expected) {
                 return;
             }
@@ -172,7 +173,8 @@ impl Hesper {
     #[track_caller]
     pub fn await_nothing(&self, scanout: u32) {
         let mut answer = String::new();
-        for _ in 0..20 {
+        let until = Instant::now() + PATIENCE;
+        while Instant::now() < until {
             answer = self.try_control(&format!("screenshot {scanout} /dev/null"));
             if answer.contains("shows nothing") {
                 return;

@@ -3,11 +3,12 @@
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use x11rb::protocol::xproto::{ClientMessageEvent, ConnectionExt, EventMask, InputFocus};
 
 use super::picture::Picture;
-use super::process::{Process, in_environment};
+use super::process::{PATIENCE, Process, in_environment};
 
 /// A running Xvfb.
 pub struct XServer {
@@ -123,13 +124,17 @@ impl XServer {
     }
 
     fn until(&self, what: &str, right: impl Fn() -> bool) {
-        for _ in 0..50 {
+        let until = Instant::now() + PATIENCE;
+        while Instant::now() < until {
             if right() {
                 return;
             }
-            std::thread::sleep(std::time::Duration::from_millis(100));
+            std::thread::sleep(Duration::from_millis(100));
         }
-        panic!("not within 5 s: {what}; the title is {}", self.title());
+        panic!(
+            "not within {PATIENCE:?}: {what}; the title is {}",
+            self.title()
+        );
     }
 
     /// The title of Hesper's window.
@@ -150,11 +155,12 @@ impl XServer {
 
     /// Waits until what the screen shows is `right`.
     pub fn await_picture(&self, folder: &Path, what: &str, right: impl Fn(&Picture) -> bool) {
-        for _ in 0..20 {
+        let until = Instant::now() + PATIENCE;
+        while Instant::now() < until {
             if right(&self.picture(folder)) {
                 return;
             }
-            std::thread::sleep(std::time::Duration::from_millis(100));
+            std::thread::sleep(Duration::from_millis(100));
         }
         panic!("the X screen shows no {what}");
     }

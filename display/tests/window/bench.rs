@@ -18,8 +18,8 @@ use crate::pages::Pages;
 /// How long a scenario may take; a software renderer on a busy machine is slow, and a machine that is itself virtual was seen to
 /// stand still for two minutes and a half.
 const PATIENCE: Duration = Duration::from_secs(240);
-/// How long an event may take.
-const EVENT: Duration = Duration::from_secs(10);
+/// How long an event, or anything else that must come, may take.
+pub(crate) const EVENT: Duration = Duration::from_secs(60);
 /// Names the scenario that this process shall run.
 const CHOSEN: &str = "HESPER_WINDOW_SCENARIO";
 

@@ -22,7 +22,7 @@ use self::pictures::{
     bars, damage_only, every_format, flips, imports, screen, shrink, two_windows, whole_numbers,
 };
 use self::said::{key_screenshot, messages, minimised, no_torn_frame, overlay};
-use crate::bench::{Bench, Color, Scenario, Shot};
+use crate::bench::{Bench, Color, EVENT, Scenario, Shot};
 
 /// All scenarios. Those that are run twice differ in who draws.
 pub(crate) const ALL: &[Scenario] = &[
@@ -160,7 +160,7 @@ fn gradient(x: u32, y: u32) -> Color {
 
 /// The window follows its display server, which may take a moment.
 fn shot_of_size(bench: &Bench, scanout: usize, size: (u32, u32)) -> Shot {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + EVENT;
     loop {
         let shot = bench.screenshot(scanout);
         if (shot.width, shot.height) == size {

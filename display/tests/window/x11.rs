@@ -14,7 +14,7 @@ use x11rb::protocol::xproto::{
 use x11rb::rust_connection::RustConnection;
 use x11rb::wrapper::ConnectionExt as _;
 
-use crate::bench::Shot;
+use crate::bench::{EVENT, Shot};
 
 /// Presses keys, as a person does.
 pub(crate) fn press(keys: &str) {
@@ -68,7 +68,7 @@ impl Server {
 
     /// The window with this title; waits until there is one.
     pub(crate) fn window(&self, title: &str) -> Window {
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + EVENT;
         while Instant::now() < deadline {
             let tree = self
                 .connection
@@ -90,7 +90,7 @@ impl Server {
 
     /// Waits until there is no such window any more.
     pub(crate) fn await_gone(&self, window: Window) {
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + EVENT;
         while let Ok(cookie) = self.connection.get_geometry(window)
             && cookie.reply().is_ok()
         {
@@ -232,7 +232,7 @@ impl Server {
             self.atom("_NET_WM_STATE"),
             self.atom("_NET_WM_STATE_FULLSCREEN"),
         );
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + EVENT;
         while Instant::now() < deadline {
             match self.connection.poll_for_event().unwrap() {
                 Some(Event::ClientMessage(message))

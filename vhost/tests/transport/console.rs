@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use vm_memory::{Bytes, GuestAddress};
 
-use crate::guest::{Command, Guest, OK_DISPLAY_INFO, OK_NODATA, PIXELS, kind, word};
+use crate::guest::{Command, Guest, OK_DISPLAY_INFO, OK_NODATA, PATIENCE, PIXELS, kind, word};
 use crate::served::{Parts, Served};
 
 /// QEMU's end of the GPU socket.
@@ -50,7 +50,7 @@ impl Qemu {
 /// quiet.
 fn give_socket(main: &UnixStream) -> Qemu {
     let (ours, theirs) = UnixStream::pair().unwrap();
-    ours.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    ours.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     let fds = [theirs.as_fd()];

@@ -14,6 +14,9 @@ use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
 use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryMmap};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
+/// How long anything that must come may take: the machine may be busy, or itself be stopped for a while.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
 /// Protocol features that a frontend like QEMU accepts.
 pub(crate) const PROTOCOL: u64 = 0x0044_2629;
 pub(crate) const EVENT_IDX: u64 = 1 << 29;
@@ -329,7 +332,7 @@ impl Guest {
 
     /// Waits for the next answered chain, if need be on the call event; returns its head and answer.
     pub(crate) fn wait(&mut self, queue: usize) -> Option<(u16, Vec<u8>)> {
-        let deadline = Instant::now() + Duration::from_secs(5);
+        let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(answer) = self.try_next(queue) {
                 return Some(answer);

@@ -11,7 +11,7 @@ use hesper_vhost::transport::{Error, Server, ShutdownHandle};
 use vhost::vhost_user::VhostUserFrontend;
 use vhost::vhost_user::message::VhostUserConfigFlags;
 
-use crate::guest::{Command, Guest};
+use crate::guest::{Command, Guest, PATIENCE};
 use crate::served::eventually;
 
 const A: u16 = 30;
@@ -55,7 +55,7 @@ impl Keyboard {
     }
 
     fn device(&self) -> Arc<InputDevice> {
-        let device = self.devices.recv_timeout(Duration::from_secs(5)).unwrap();
+        let device = self.devices.recv_timeout(PATIENCE).unwrap();
         device.upgrade().expect("the connection still stands")
     }
 }
@@ -124,7 +124,7 @@ fn a_guest_reads_the_config_space_and_gets_whole_reports_through_four_buffers() 
     guest.offer(1, &Command::bytes(&caps), 0);
     guest.kick(1);
     guest.wait(1).expect("the status buffer comes back");
-    let leds = served.leds.recv_timeout(Duration::from_secs(5)).unwrap();
+    let leds = served.leds.recv_timeout(PATIENCE).unwrap();
     assert!(leds.caps && !leds.num);
 }
 

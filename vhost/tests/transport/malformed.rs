@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
-use crate::guest::{Command, Guest, OK_DISPLAY_INFO};
+use crate::guest::{Command, Guest, OK_DISPLAY_INFO, PATIENCE};
 use crate::served::{Parts, Served};
 
 fn message(request: u32, flags: u32, size: u32, body: &[u8]) -> Vec<u8> {
@@ -39,9 +39,7 @@ fn assert_ends(stream: &UnixStream, bytes: &[u8], descriptors: usize, what: &str
     }
     let slices = [std::io::IoSlice::new(bytes)];
     sendmsg(stream, &slices, &mut control, SendFlags::empty()).unwrap();
-    stream
-        .set_read_timeout(Some(Duration::from_secs(5)))
-        .unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut rest = Vec::new();
     match (&*stream).read_to_end(&mut rest) {
         Ok(_) => {}

@@ -11,6 +11,8 @@ use hesper_vhost::renderer::Renderer;
 use hesper_vhost::screen::{Monitor, NoScreen, ScanoutSink};
 use hesper_vhost::transport::{Error, GpuSocketScreen, Server, Session, ShutdownHandle};
 
+use crate::guest::PATIENCE;
+
 /// What every session of a server is made of.
 pub(crate) struct Parts {
     pub(crate) screen: Arc<dyn ScanoutSink>,
@@ -100,7 +102,7 @@ impl Served {
 
     /// The device of the next connection, while it is connected.
     pub(crate) fn device(&self) -> Arc<Device> {
-        let device = self.devices.recv_timeout(Duration::from_secs(5)).unwrap();
+        let device = self.devices.recv_timeout(PATIENCE).unwrap();
         device.upgrade().expect("the connection still stands")
     }
 
@@ -126,9 +128,9 @@ impl Drop for Served {
 
 /// Waits until `condition` holds.
 pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let deadline = Instant::now() + PATIENCE;
     while !condition() {
-        assert!(Instant::now() < deadline, "not within 5 s: {what}");
+        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
         std::thread::sleep(Duration::from_millis(1));
     }
 }

@@ -7,7 +7,7 @@ use hesper_display::{DisplayError, DisplayEvent, DisplayOptions, PixelFormat, Re
 
 use super::conditions::cpu_time;
 use super::{gradient, options, shot_of_size};
-use crate::bench::{Bench, Canvas, with_display};
+use crate::bench::{Bench, Canvas, EVENT, with_display};
 use crate::x11::{Server, press};
 
 /// The size of the guest's monitor that an event tells.
@@ -171,7 +171,7 @@ fn held() -> (usize, usize) {
 
 /// Waits until no more threads and descriptors are held than `before`; some of them may be on their way out.
 fn expect_no_more_than(before: (usize, usize), when: &str) {
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let deadline = Instant::now() + EVENT;
     loop {
         let now = held();
         if now.0 <= before.0 && now.1 <= before.1 {
@@ -350,7 +350,7 @@ pub(super) fn covered() {
             "{used:?} for what nobody sees"
         );
         server.uncover(cover);
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + EVENT;
         while server.screen_at(window).at(7, 100) != gradient(100, 7) {
             assert!(
                 Instant::now() < deadline,

@@ -13,7 +13,7 @@ use hesper_display::{
 };
 
 use super::{gradient, options, shot_of_size};
-use crate::bench::{Canvas, Color, with_display};
+use crate::bench::{Canvas, Color, EVENT, with_display};
 use crate::pages::Pages;
 use crate::x11::Server;
 
@@ -115,7 +115,7 @@ pub(super) fn imports() {
         let held = Arc::downgrade(&memory);
         drop(memory);
         bench.handle.set_scanout(0, None).unwrap();
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + EVENT;
         while held.strong_count() > 0 {
             assert!(
                 Instant::now() < deadline,
@@ -190,7 +190,7 @@ pub(super) fn bars(renderer: Renderer) {
             _ => halves((x - 100) * 5),
         });
         bench.handle.set_scanout(0, None).unwrap();
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + EVENT;
         while bench
             .screenshot(0)
             .pixels
@@ -301,7 +301,7 @@ pub(super) fn screen(renderer: Renderer) {
             "a picture to compare"
         );
         // The server shows a presented frame when it gets round to it.
-        let deadline = Instant::now() + Duration::from_secs(5);
+        let deadline = Instant::now() + EVENT;
         while server.screen_at(window) != shot {
             assert!(Instant::now() < deadline, "the screen shows something else");
             thread::sleep(Duration::from_millis(20));
