@@ -21,7 +21,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use crate::window::Window;
 
 /// How long any answer may take.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What QEMU 11.1 takes of the protocol.
 const PROTOCOL: u64 = 0x0044_2629;

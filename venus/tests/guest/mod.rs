@@ -25,7 +25,7 @@ use hesper_venus_protocol::{command, guest, vk};
 use settled::Settled;
 
 /// How long anything may take.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Size of the memory for replies.
 const REPLIES: usize = 1 << 20;
 /// The resource that holds replies.

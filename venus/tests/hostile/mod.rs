@@ -36,7 +36,7 @@ use session::Session;
 use settled::Settled;
 
 /// How long anything may take on a machine that is busy with other things.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 /// How long a stream may wait for something before its context is dropped.
 const WAITING: Duration = Duration::from_millis(300);
 /// The resource that holds replies.
