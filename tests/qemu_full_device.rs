@@ -10,7 +10,6 @@
 
 mod support;
 
-
 use serde_json::json;
 use support::guest::{Guest, Route};
 use support::hesper::Hesper;
