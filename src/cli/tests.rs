@@ -112,6 +112,7 @@ fn a_wrong_value_gives_one_line_with_the_value_and_what_is_allowed() {
         ("--socket-path=s --fd=5", "--fd", "--socket-path"),
         ("", "--socket-path", "--fd"),
         ("--display=headless", "--socket-path", "--fd"),
+        ("--socket-path=s --bogus", "--bogus", "unexpected"),
         ("--socket-path=s --bogus", "--bogus", "hesper --help"),
         ("bogus", "bogus", "hesper --help"),
         (

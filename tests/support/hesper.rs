@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::picture::Picture;
-use super::process::{PATIENCE, Process, Usage, in_environment};
+use super::process::{PATIENCE, Process, Usage, comes_true, in_environment};
 use super::xserver::XServer;
 
 /// A running Hesper.
@@ -159,29 +159,20 @@ impl Hesper {
     /// Waits until a screenshot of `scanout` equals `expected`: a guest's drawing takes a frame or two.
     #[track_caller]
     pub fn await_picture(&self, scanout: u32, expected: &Picture, tolerance: u8) {
-        let until = Instant::now() + PATIENCE;
-        while Instant::now() < until {
-            if self.screenshot(scanout).equals(expected) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(100));
+        if !comes_true(|| self.screenshot(scanout).is_within(expected, tolerance)) {
+            self.screenshot(scanout).assert_equals(expected, tolerance);
         }
-        self.screenshot(scanout).assert_equals(expected, tolerance);
     }
 
     /// Waits until `scanout` shows nothing: the guest's driver does not wait for the command that says so.
     #[track_caller]
     pub fn await_nothing(&self, scanout: u32) {
         let mut answer = String::new();
-        let until = Instant::now() + PATIENCE;
-        while Instant::now() < until {
+        let nothing = comes_true(|| {
             answer = self.try_control(&format!("screenshot {scanout} /dev/null"));
-            if answer.contains("shows nothing") {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        panic!("scanout {scanout} still shows something: {answer}");
+            answer.contains("shows nothing")
+        });
+        assert!(nothing, "scanout {scanout} still shows something: {answer}");
     }
 }
 

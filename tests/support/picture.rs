@@ -192,10 +192,8 @@ impl Picture {
             (expected.width, expected.height),
             "the size"
         );
-        let differs =
-            |a: &[u8; 3], b: &[u8; 3]| a.iter().zip(b).any(|(a, b)| a.abs_diff(*b) > tolerance);
         let pairs = self.pixels.iter().zip(&expected.pixels).enumerate();
-        let mut wrong = pairs.filter(|(_, (a, b))| differs(a, b));
+        let mut wrong = pairs.filter(|(_, (a, b))| differs(a, b, tolerance));
         if let Some((index, (found, wanted))) = wrong.next() {
             let (x, y) = (index as u32 % self.width, index as u32 / self.width);
             let more = wrong.count();
@@ -203,8 +201,19 @@ impl Picture {
         }
     }
 
+    /// Whether no colour of a pixel differs by more than `tolerance`, and the sizes are the same.
+    pub fn is_within(&self, other: &Self, tolerance: u8) -> bool {
+        let mut pairs = self.pixels.iter().zip(&other.pixels);
+        (self.width, self.height) == (other.width, other.height)
+            && pairs.all(|(a, b)| !differs(a, b, tolerance))
+    }
+
     /// Whether both are equal to the bit.
     pub fn equals(&self, other: &Self) -> bool {
         self == other
     }
+}
+
+fn differs(a: &[u8; 3], b: &[u8; 3], tolerance: u8) -> bool {
+    a.iter().zip(b).any(|(a, b)| a.abs_diff(*b) > tolerance)
 }

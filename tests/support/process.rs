@@ -12,6 +12,18 @@ use std::time::{Duration, Instant};
 /// machine may be busy with other tests.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 
+/// Whether `right` comes to hold within [`PATIENCE`]; it is asked ten times a second.
+pub fn comes_true(mut right: impl FnMut() -> bool) -> bool {
+    let until = Instant::now() + PATIENCE;
+    while Instant::now() < until {
+        if right() {
+            return true;
+        }
+        sleep(Duration::from_millis(100));
+    }
+    false
+}
+
 /// A file of the test environment.
 pub fn environment(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))

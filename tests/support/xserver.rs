@@ -3,12 +3,11 @@
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use x11rb::protocol::xproto::{ClientMessageEvent, ConnectionExt, EventMask, InputFocus};
 
 use super::picture::Picture;
-use super::process::{PATIENCE, Process, in_environment};
+use super::process::{PATIENCE, Process, comes_true, in_environment};
 
 /// A running Xvfb.
 pub struct XServer {
@@ -124,17 +123,12 @@ impl XServer {
     }
 
     fn until(&self, what: &str, right: impl Fn() -> bool) {
-        let until = Instant::now() + PATIENCE;
-        while Instant::now() < until {
-            if right() {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(100));
+        if !comes_true(right) {
+            panic!(
+                "not within {PATIENCE:?}: {what}; the title is {}",
+                self.title()
+            );
         }
-        panic!(
-            "not within {PATIENCE:?}: {what}; the title is {}",
-            self.title()
-        );
     }
 
     /// The title of Hesper's window.
@@ -155,14 +149,8 @@ impl XServer {
 
     /// Waits until what the screen shows is `right`.
     pub fn await_picture(&self, folder: &Path, what: &str, right: impl Fn(&Picture) -> bool) {
-        let until = Instant::now() + PATIENCE;
-        while Instant::now() < until {
-            if right(&self.picture(folder)) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        panic!("the X screen shows no {what}");
+        let shown = comes_true(|| right(&self.picture(folder)));
+        assert!(shown, "the X screen shows no {what}");
     }
 
     fn import(&self, window: &str, file: &Path) -> Picture {
