@@ -339,6 +339,13 @@ impl Instance {
                     .and_then(|fd| memory::mappable(fd, size))
                     .map_err(RendererError::Invalid)
             });
+        let fd = fd.and_then(|fd| {
+            // The context may name it at once.
+            let attached = self
+                .rutabaga
+                .context_attach_resource(self.shared.id, resource);
+            attached.map(|()| fd).map_err(invalid)
+        });
         let fd = fd.inspect_err(|_| self.forget(resource))?;
         Ok(Blob {
             fd: Some(Arc::new(fd)),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use hesper_venus::{Blob, BlobRequest, Context, ContextEvents, Renderer};
+use hesper_venus::{BlobRequest, Context, ContextEvents, Renderer};
 
 /// Size of the Venus capability set in bytes.
 pub(crate) const CAPSET_SIZE: usize = 160;
@@ -32,8 +32,6 @@ pub(crate) trait BackendContext: Send {
     fn fence(&self, ring: u8, fence: u64);
     /// See [`Context::create_blob`].
     fn create_blob(&self, resource: u32, request: BlobRequest);
-    /// See [`Context::attach_resource`].
-    fn attach_resource(&self, resource: u32, blob: &Blob);
     /// See [`Context::detach_resource`].
     fn detach_resource(&self, resource: u32);
 }
@@ -65,9 +63,6 @@ impl BackendContext for Context {
     }
     fn create_blob(&self, resource: u32, request: BlobRequest) {
         Context::create_blob(self, resource, request);
-    }
-    fn attach_resource(&self, resource: u32, blob: &Blob) {
-        Context::attach_resource(self, resource, blob);
     }
     fn detach_resource(&self, resource: u32) {
         Context::detach_resource(self, resource);

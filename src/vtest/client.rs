@@ -387,11 +387,9 @@ impl Session<'_> {
         context.create_blob(resource, request);
         let blob = match self.events.blob(resource)? {
             // A client maps from the start of the descriptor.
-            Ok(blob) if blob.memory.fd_offset() == 0 && blob.memory.fd().is_some() => {
-                context.attach_resource(resource, &blob);
-                Some(blob)
-            }
+            Ok(blob) if blob.memory.fd_offset() == 0 && blob.memory.fd().is_some() => Some(blob),
             Ok(_) => {
+                context.detach_resource(resource);
                 self.refused(&request, "its memory is a part of something larger");
                 None
             }

@@ -21,7 +21,6 @@ enum Call {
     Submit(Vec<u8>),
     Fence(u8, u64),
     Blob(u32, BlobRequest),
-    Attach(u32),
     Detach(u32),
     Dropped,
 }
@@ -85,9 +84,6 @@ impl BackendContext for FalseContext {
             _ => Err(BlobError::OutOfMemory("too large for a test".to_owned())),
         };
         self.events.blob_created(resource, blob);
-    }
-    fn attach_resource(&self, resource: u32, _: &Blob) {
-        self.note(Call::Attach(resource));
     }
     fn detach_resource(&self, resource: u32) {
         self.note(Call::Detach(resource));
@@ -264,7 +260,7 @@ fn a_client_says_hello_as_mesa_does() {
 }
 
 #[test]
-fn a_blob_is_attached_and_its_descriptor_follows_the_reply() {
+fn a_blobs_descriptor_follows_the_reply_and_its_end_reaches_the_renderer() {
     let server = Server::start();
     let mut client = server.ready_client();
     client.words(RESOURCE_CREATE_BLOB, &[2, 5, 4096, 0, 9, 1]);
@@ -279,7 +275,6 @@ fn a_blob_is_attached_and_its_descriptor_follows_the_reply() {
         cross_device: true,
     };
     assert_eq!(server.call(), Call::Blob(resource, request));
-    assert_eq!(server.call(), Call::Attach(resource));
     client.words(RESOURCE_UNREF, &[resource]);
     assert_eq!(server.call(), Call::Detach(resource));
     client.words(RESOURCE_UNREF, &[resource]);

@@ -116,6 +116,10 @@ impl Context {
     }
 
     /// Makes the memory of a blob resource; answered by [`ContextEvents::blob_created`].
+    ///
+    /// The context may name the resource from then on, until [`Context::detach_resource`]. Mesa does so as soon as it has
+    /// mapped the blob, and Linux' driver queues `CTX_ATTACH_RESOURCE` only behind the commands that make and map it: a
+    /// ring can be faster than the device.
     pub fn create_blob(&self, resource: u32, request: BlobRequest) {
         // Nothing before it is left to do, and it waits for nothing: no need to wake the context's thread.
         if self.mailbox.is_idle() {
@@ -125,7 +129,7 @@ impl Context {
         }
     }
 
-    /// The context may name `resource` in its commands when this returns: a ring may do so before the context's thread
+    /// The context may name `resource`, of another context, in its commands when this returns: a ring may do so before the context's thread
     /// takes the next call. A resource that is attached again is replaced.
     pub fn attach_resource(&self, resource: u32, blob: &Blob) {
         self.state.attach(resource, blob.clone());

@@ -19,8 +19,8 @@
 //! let capset: [u8; 160] = renderer.capset();            // tell the guest
 //! let context = renderer.create_context(1, "vkcube", Arc::new(Events))?;
 //! context.create_blob(7, BlobRequest { blob_id: 0, size: 4096, mappable: true, shareable: false, cross_device: false });
-//! // … blob_created(7, Ok(blob)) arrives; the guest maps blob.memory and may name it once it is attached:
-//! // context.attach_resource(7, &blob);
+//! // … blob_created(7, Ok(blob)) arrives; the guest maps blob.memory and may name the resource. For another context:
+//! // other.attach_resource(7, &blob);
 //! context.submit(vec![]);                               // commands, consumed in order
 //! context.fence(0, 1);                                  // retires when they are consumed
 //! # Ok(()) }

@@ -325,9 +325,11 @@ impl ContextState {
             None if request.blob_id == 0 => self.plain_blob(request.size),
             None => self.memory_blob(&request),
         };
-        if let Err(error) = &result {
+        match &result {
+            // Before anyone hears of it: the guest may name it in a ring at once.
+            Ok(blob) => self.attach(resource, blob.clone()),
             // The front end warns, and limits how often a guest can make it do so.
-            log::debug!("context {}, resource {resource}: {error}", self.id);
+            Err(error) => log::debug!("context {}, resource {resource}: {error}", self.id),
         }
         self.events.blob_created(resource, result);
     }

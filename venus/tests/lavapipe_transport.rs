@@ -327,7 +327,7 @@ fn what_does_not_belong_there_ends_the_context() {
 }
 
 #[test]
-fn a_resource_can_be_named_as_soon_as_it_is_attached_and_until_what_came_before_its_end() {
+fn a_resource_can_be_named_as_soon_as_it_is_made_or_attached_and_until_what_came_before_its_end() {
     let renderer = renderer();
     let guest = Guest::new(&renderer, "resources");
     let mut ring = Ring::new(&guest, 7);

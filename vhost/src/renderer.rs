@@ -187,9 +187,14 @@ pub trait Context: Send {
     fn fence(&self, ring: u8, fence: u64);
 
     /// Makes the memory of a blob resource; answered by [`Completions::blob_created`].
+    ///
+    /// With a good answer the resource is attached to this context, as by [`Context::attach_resource`], which is not called:
+    /// the guest may name the blob as soon as it was told of it, and that need not wait for `CTX_ATTACH_RESOURCE` (Mesa's
+    /// Venus driver names it in a ring once `RESOURCE_MAP_BLOB` is answered). [`Context::detach_resource`] ends it.
     fn create_blob(&self, resource: ResourceId, request: BlobRequest);
 
-    /// `VIRTIO_GPU_CMD_CTX_ATTACH_RESOURCE`: the context may now name `resource`.
+    /// `VIRTIO_GPU_CMD_CTX_ATTACH_RESOURCE`: the context may now name `resource`. Not called for what is attached to it
+    /// already, such as a blob that it made.
     fn attach_resource(&self, resource: ResourceId, blob: &Blob);
 
     /// The same for a 3D resource. Only the contexts of the renderer that made it have a use for it.

@@ -248,6 +248,41 @@ fn commands_about_a_blob_wait_until_it_is_made_and_then_run_in_order() {
 }
 
 #[test]
+fn a_blob_is_attached_to_its_maker_when_it_is_made() {
+    let (mut guest, renderer) = guest();
+    let made = |guest: &mut Guest, id| {
+        let create = guest.held(&Request::host_blob(1, id, 0, 4096));
+        renderer.make_blob(1, id, 4096);
+        assert_eq!(guest.late(), [create]);
+        assert!(matches!(
+            renderer.calls(1)[..],
+            [FakeContext::Create(of, _)] if of == id
+        ));
+    };
+    // The renderer did it; the driver's own command says nothing new, and its opposite means what it says.
+    made(&mut guest, 5);
+    guest.ok(&Request::attach(1, 5));
+    assert_eq!(renderer.calls(1), []);
+    guest.ok(&Request::detach(1, 5));
+    assert_eq!(renderer.calls(1), [FakeContext::Detach(5)]);
+    guest.ok(&Request::attach(1, 5));
+    assert_eq!(renderer.calls(1), [FakeContext::Attach(5, 4096)]);
+    guest.ok(&Request::unref(5));
+    assert_eq!(renderer.calls(1), [FakeContext::Detach(5)]);
+    // A driver that never attaches: the renderer hears of the end all the same.
+    made(&mut guest, 6);
+    guest.ok(&Request::unref(6));
+    assert_eq!(renderer.calls(1), [FakeContext::Detach(6)]);
+    // It is not attached to the next context with the maker's id.
+    made(&mut guest, 7);
+    guest.ok(&Request::destroy_context(1));
+    guest.ok(&Request::create_context(1, 4, "next"));
+    renderer.calls(1);
+    guest.ok(&Request::attach(1, 7));
+    assert_eq!(renderer.calls(1), [FakeContext::Attach(7, 4096)]);
+}
+
+#[test]
 fn a_blob_that_cannot_be_made_answers_its_error_and_frees_its_id() {
     let (mut guest, renderer) = guest();
     for (error, code) in [

@@ -106,7 +106,7 @@ impl Guest {
         self.next_id.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Makes and attaches a blob; 0 asks for fresh memory.
+    /// Makes a blob; 0 asks for fresh memory.
     pub fn blob(&self, blob_id: u64, size: u64) -> Result<(u32, Blob), BlobError> {
         let resource = self.next_resource.fetch_add(1, Ordering::Relaxed);
         blob(&self.context, &self.events, resource, blob_id, size).map(|blob| (resource, blob))
@@ -197,7 +197,6 @@ fn blob(
     match events.recv_timeout(PATIENCE).expect("a blob") {
         Event::Blob(made, Ok(blob)) => {
             assert_eq!(made, resource);
-            context.attach_resource(resource, &blob);
             Ok(blob)
         }
         Event::Blob(_, Err(error)) => Err(error),

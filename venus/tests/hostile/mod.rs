@@ -169,10 +169,7 @@ impl Guest {
             };
             context.create_blob(resource, request);
             match events.recv_timeout(PATIENCE) {
-                Ok(Event::Blob(Ok(blob))) => {
-                    context.attach_resource(resource, &blob);
-                    blob
-                }
+                Ok(Event::Blob(Ok(blob))) => blob,
                 other => panic!("{other:?} instead of a blob"),
             }
         };

@@ -129,11 +129,12 @@ fn create_host(
     Ok(Progress::Held)
 }
 
-/// A renderer answered [`crate::renderer::Context::create_blob`].
+/// A renderer answered [`crate::renderer::Context::create_blob`] of a context with this generation. The resource is attached
+/// to the context now.
 pub(super) fn created(
     engine: &Engine,
     epoch: u64,
-    generation: u64,
+    (context, generation): (ContextId, u64),
     id: ResourceId,
     result: Result<Blob, RendererError>,
 ) {
@@ -141,7 +142,12 @@ pub(super) fn created(
         let Ok(mut state) = engine.at(epoch) else {
             return;
         };
-        let Some(Body::Host(body)) = state.resources.get_mut(&id).map(|it| &mut it.body) else {
+        let lives =
+            (state.contexts.get(&context)).is_some_and(|slot| slot.generation == generation);
+        let Some(resource) = state.resources.get_mut(&id) else {
+            return;
+        };
+        let Body::Host(body) = &mut resource.body else {
             return;
         };
         let HostBlob::Pending {
@@ -167,6 +173,9 @@ pub(super) fn created(
                     mappable,
                     mapped_at: None,
                 };
+                if lives {
+                    resource.contexts.push(context);
+                }
                 (ticket, Response::ok())
             }
             Err(refusal) => {
@@ -212,7 +221,7 @@ pub(super) fn abandon(engine: &Engine, epoch: u64, context: ContextId, generatio
     };
     for id in pending {
         let error = RendererError::ContextLost(format!("context {context} was destroyed"));
-        created(engine, epoch, generation, id, Err(error));
+        created(engine, epoch, (context, generation), id, Err(error));
     }
 }
 

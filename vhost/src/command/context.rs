@@ -272,12 +272,13 @@ impl Completions for Reports {
 
     fn blob_created(
         &self,
-        _context: ContextId,
+        context: ContextId,
         resource: ResourceId,
         result: Result<Blob, RendererError>,
     ) {
         if let Some(engine) = self.engine.upgrade() {
-            blob::created(&engine, self.epoch, self.generation, resource, result);
+            let maker = (context, self.generation);
+            blob::created(&engine, self.epoch, maker, resource, result);
         }
     }
 }
