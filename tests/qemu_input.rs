@@ -252,7 +252,7 @@ fn libinput_and_evtest_of_a_distribution_know_the_devices() {
     let window = screen.window();
     let at = ["mousemove", "--window", &window, "320", "100"];
     screen.run("xdotool", &at);
-    // Not a click of the wheel's button: winit takes its release for a second notch, and a slow guest is told of two at once.
+    // No click of the wheel's button: winit takes its release for a second notch, and a slow guest hears of two at once.
     screen.run("xdotool", &["key", "h", "click", "3", "mousedown", "5"]);
 
     let seen = await_words(&mut guest, "POINTER_SCROLL_WHEEL", "/tmp/libinput");

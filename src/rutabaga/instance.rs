@@ -338,14 +338,14 @@ impl Instance {
                 memory::descriptor(handle)
                     .and_then(|fd| memory::mappable(fd, size))
                     .map_err(RendererError::Invalid)
+            })
+            .and_then(|fd| {
+                // Last: what is forgotten below must not be attached, or the library keeps its descriptor.
+                self.rutabaga
+                    .context_attach_resource(self.shared.id, resource)
+                    .map_err(invalid)?;
+                Ok(fd)
             });
-        let fd = fd.and_then(|fd| {
-            // The context may name it at once.
-            let attached = self
-                .rutabaga
-                .context_attach_resource(self.shared.id, resource);
-            attached.map(|()| fd).map_err(invalid)
-        });
         let fd = fd.inspect_err(|_| self.forget(resource))?;
         Ok(Blob {
             fd: Some(Arc::new(fd)),

@@ -129,8 +129,8 @@ impl Context {
         }
     }
 
-    /// The context may name `resource`, of another context, in its commands when this returns: a ring may do so before the context's thread
-    /// takes the next call. A resource that is attached again is replaced.
+    /// The context may name `resource`, which another context made, in its commands when this returns: a ring may do so
+    /// before the context's thread takes the next call. A resource that is attached again is replaced.
     pub fn attach_resource(&self, resource: u32, blob: &Blob) {
         self.state.attach(resource, blob.clone());
     }
