@@ -198,7 +198,7 @@ const fn table() -> [Option<Handler>; COMMAND_COUNT] {
         WaitRingSeqnoMESA transport::wait_ring_seqno,
     );
     special!(
-        EnumerateInstanceVersion instance::version,
+        EnumerateInstanceVersion instance::enumerate_version,
         EnumerateInstanceExtensionProperties instance::extensions,
         CreateInstance instance::create,
         DestroyInstance instance::destroy,

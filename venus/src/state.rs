@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use hesper_venus_protocol::vk::HandleType;
 
-use crate::complaints::LOST_CONTEXTS;
+use crate::complaints::{LOST_CONTEXTS, REFUSALS};
 use crate::context::{Blob, BlobError, BlobRequest, Caching, ContextEvents};
 use crate::counters::{Tally, add, sub};
 use crate::dispatch::{Executor, Handles, Place};
@@ -116,6 +116,18 @@ impl ContextState {
     /// As [`Self::fail`], for the command that begins at that byte of its batch.
     pub(crate) fn fail_at(&self, fatal: Fatal, begin: usize) {
         self.lose(|| format!("{fatal} (the command at byte {begin})"));
+    }
+
+    /// Says why a call failed, for a guest's user who asks: the result that the guest gets does not tell.
+    pub(crate) fn complain(&self, what: std::fmt::Arguments<'_>) {
+        let (id, name) = (self.id, &self.name);
+        match REFUSALS.admit(Instant::now()) {
+            Some(0) => log::warn!("context {id} \"{name}\": {what}"),
+            Some(more) => log::warn!(
+                "context {id} \"{name}\": {what} ({more} more before it: RUST_LOG=debug writes them all)"
+            ),
+            None => log::debug!("context {id} \"{name}\": {what}"),
+        }
     }
 
     /// Says once that memory is refused: a guest that is out of it asks again and again.

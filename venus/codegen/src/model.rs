@@ -154,6 +154,8 @@ pub struct Struct {
     pub stype_value: i64,
     /// C names of structs that its chain may hold.
     pub chain: Vec<String>,
+    /// A chain may hold several.
+    pub repeats: bool,
     /// Decoded in requests.
     pub input: bool,
     /// An output of commands.
@@ -220,4 +222,15 @@ pub struct Model {
     pub numbers: Vec<CommandRow>,
     /// Extensions.
     pub extensions: Vec<ExtensionRow>,
+    /// What brings which command: (C name as it is there, core version's minor number or extension).
+    pub providers: Vec<(String, Provider)>,
+}
+
+/// Who brings a command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Provider {
+    /// Vulkan 1.`minor`.
+    Core(u32),
+    /// An extension.
+    Extension(String),
 }

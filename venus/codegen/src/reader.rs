@@ -34,6 +34,8 @@ pub enum TypeDecl {
         members: Vec<Declaration>,
         /// The structs whose chain may hold this one.
         extends: Vec<String>,
+        /// The `allowduplicate` attribute: a chain may hold several.
+        repeats: bool,
     },
     /// `typedef union`.
     Union {
@@ -120,6 +122,8 @@ pub struct Block {
     pub depends: Option<String>,
     /// Types it brings.
     pub types: Vec<String>,
+    /// Commands it brings, by the names that they have there.
+    pub commands: Vec<String>,
     /// Enum values it adds: (enum, value).
     pub values: Vec<(String, EnumValue)>,
     /// Other names it adds for values that are defined elsewhere: (enum, the value's own name).
@@ -196,6 +200,7 @@ fn read_type(node: Node<'_, '_>, registry: &mut Registry) -> Result<()> {
         (None, Some("struct")) => TypeDecl::Struct {
             members: members()?,
             extends: list(node, "structextends"),
+            repeats: node.attribute("allowduplicate") == Some("true"),
         },
         (None, Some("union")) => TypeDecl::Union {
             members: members()?,
@@ -354,6 +359,7 @@ fn read_provider(node: Node<'_, '_>, is_core: bool) -> Result<Provider> {
         for entry in elements(require).filter(|n| for_vulkan(*n)) {
             match (entry.tag_name().name(), entry.attribute("name")) {
                 ("type", Some(name)) => block.types.push(name.to_owned()),
+                ("command", Some(name)) => block.commands.push(name.to_owned()),
                 ("enum", Some(_)) => {
                     let Some(extends) = entry.attribute("extends") else {
                         continue;

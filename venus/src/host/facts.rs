@@ -1,5 +1,6 @@
 //! What a renderer must know of a GPU before a guest sees it.
 
+use std::ffi::CStr;
 use std::sync::Arc;
 
 use super::gpu::Gpu;
@@ -18,6 +19,10 @@ pub(crate) struct GpuFacts {
     pub(crate) importable_types: u32,
     /// Alignment of what is imported, in bytes.
     pub(crate) alignment: u64,
+    /// The Vulkan version that guests see.
+    pub(crate) version: u32,
+    /// Extensions that every device needs for core functions of that version.
+    pub(crate) core_extensions: Vec<&'static CStr>,
     /// Its queues, of which all contexts together have so many.
     pub(crate) queues: Arc<Queues>,
 }
@@ -47,8 +52,13 @@ impl GpuFacts {
                 Ok(Importable { types: 0, .. }) => {
                     log::warn!("{gpu} is left out: none of its memory can be mapped into guests");
                 }
-                Ok(Importable { types, alignment }) => {
-                    let gpu = gpu.clone();
+                Ok(Importable {
+                    types,
+                    alignment,
+                    core,
+                }) => {
+                    let mut gpu = gpu.clone();
+                    let version = gpu.show(&core);
                     let raw = instance.raw();
                     // SAFETY: the instance has just listed it.
                     let families =
@@ -59,6 +69,8 @@ impl GpuFacts {
                         gpu,
                         importable_types: types,
                         alignment,
+                        version,
+                        core_extensions: core.extensions,
                         queues: Arc::new(queues),
                     }));
                 }

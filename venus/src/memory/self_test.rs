@@ -4,10 +4,13 @@
 //! would. A driver that copies, or that only claims to import, fails here with a message, and not later as a
 //! guest that waits forever for a fence.
 
+use std::ffi::CStr;
+
 use ash::{Device, Instance, vk};
 
 use super::{SharedMemory, page_size};
 use crate::error::{Error, Result};
+use crate::host::version::CoreFunctions;
 
 /// What the GPU writes.
 const PATTERN: u32 = 0x4845_5350;
@@ -15,15 +18,17 @@ const PATTERN: u32 = 0x4845_5350;
 const TIMEOUT: u64 = 10_000_000_000;
 
 /// What a GPU can do with shared memory.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Importable {
     /// Memory types, as bits, that shared memory can be imported as and that passed the test.
     pub(crate) types: u32,
     /// `minImportedHostPointerAlignment` in bytes.
     pub(crate) alignment: u64,
+    /// What the device that was made for the test has of the GPU's version.
+    pub(crate) core: CoreFunctions,
 }
 
-/// Tries every host-visible, coherent memory type of `gpu`.
+/// Tries every host-visible, coherent memory type of `gpu`, and looks which core functions a device of it has.
 ///
 /// # Errors
 /// [`Error::Vulkan`] when the driver fails; a type that does not pass is only logged and left out.
@@ -32,6 +37,7 @@ pub(crate) fn importable(instance: &Instance, gpu: vk::PhysicalDevice) -> Result
     let mut properties = vk::PhysicalDeviceProperties2::default().push_next(&mut host);
     // SAFETY: the device belongs to the instance; the caller saw that it has the extension.
     unsafe { instance.get_physical_device_properties2(gpu, &mut properties) };
+    let version = properties.properties.api_version;
     let alignment = host.min_imported_host_pointer_alignment.max(page_size());
     // SAFETY: as above.
     let memory = unsafe { instance.get_physical_device_memory_properties(gpu) };
@@ -48,7 +54,46 @@ pub(crate) fn importable(instance: &Instance, gpu: vk::PhysicalDevice) -> Result
             Err(error) => log::warn!("{error}"),
         }
     }
-    Ok(Importable { types, alignment })
+    let core = CoreFunctions::of(version, |name, extension| {
+        has_function(instance, gpu, &test.device, name, extension)
+    });
+    Ok(Importable {
+        types,
+        alignment,
+        core,
+    })
+}
+
+/// Whether `device` has a function; with an extension, whether another device that has it enabled does.
+fn has_function(
+    instance: &Instance,
+    gpu: vk::PhysicalDevice,
+    device: &Device,
+    name: &CStr,
+    extension: Option<&CStr>,
+) -> bool {
+    // SAFETY: the device is alive, the name ends with NUL.
+    let has = |device: &Device| unsafe {
+        instance
+            .get_device_proc_addr(device.handle(), name.as_ptr())
+            .is_some()
+    };
+    let Some(extension) = extension else {
+        return has(device);
+    };
+    let queues = [vk::DeviceQueueCreateInfo::default().queue_priorities(&[1.0])];
+    let names = [extension.as_ptr()];
+    let info = vk::DeviceCreateInfo::default()
+        .queue_create_infos(&queues)
+        .enabled_extension_names(&names);
+    // SAFETY: the info points to live data. A driver without the extension makes no device.
+    let Ok(device) = (unsafe { instance.create_device(gpu, &info, None) }) else {
+        return false;
+    };
+    let has = has(&device);
+    // SAFETY: nothing was made from the device.
+    unsafe { device.destroy_device(None) };
+    has
 }
 
 fn failed(call: &'static str) -> impl Fn(vk::Result) -> Error {

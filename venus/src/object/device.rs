@@ -21,7 +21,7 @@ use crate::fatal::Fatal;
 use crate::host::queues::{QueueRequest, QueueShare};
 use crate::memory::{HostImport, SharedMemory};
 use crate::object::host_copy::HostCopy;
-use crate::object::instance::Instance;
+use crate::object::instance::{self, Instance};
 use crate::object::physical_device::{PhysicalDevice, described};
 use crate::object::queue::Queue;
 use crate::object::table::Entry;
@@ -352,8 +352,16 @@ pub(crate) fn create(
     let instance = Arc::clone(session.instance(id)?);
     let guest_id = c.p_device.0;
     let info = &mut *c.p_create_info;
-    let Some(names) = enabled_extensions(info, &physical, session) else {
-        return Ok(vk::Result::ERROR_EXTENSION_NOT_PRESENT);
+    let names = match enabled_extensions(info, &physical, session) {
+        Ok(names) => names,
+        Err(unseen) => {
+            session.state.complain(format_args!(
+                "vkCreateDevice fails: extension {} is not offered to guests on this GPU; a program that looks for it before it enables \
+                 it would not ask",
+                unseen.to_string_lossy()
+            ));
+            return Ok(vk::Result::ERROR_EXTENSION_NOT_PRESENT);
+        }
     };
     let pointers: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
     info.enabled_extension_count = u32::try_from(pointers.len()).unwrap_or(0);
@@ -369,6 +377,9 @@ pub(crate) fn create(
         unsafe { c.call(instance.functions()) }.ok_or(Fatal::NotEnabled("vkCreateDevice"))?;
     let handle = std::mem::replace(c.p_device, vk::Device::from_raw(guest_id));
     if result != vk::Result::SUCCESS {
+        session.state.complain(format_args!(
+            "vkCreateDevice fails on the host with {result:?}; the host was asked for {names:?}"
+        ));
         return Ok(result);
     }
     let (functions, host_copy) = load(&instance, handle)?;
@@ -413,26 +424,30 @@ pub(crate) fn create(
     Ok(result)
 }
 
-/// What to enable on the host, or `None` when the guest wants what it was not offered.
-fn enabled_extensions(
-    info: &vk::DeviceCreateInfo,
+/// What to enable on the host, or what the guest wants although it was not offered it.
+fn enabled_extensions<'i>(
+    info: &'i vk::DeviceCreateInfo,
     physical: &PhysicalDevice,
     session: &Session<'_>,
-) -> Option<Vec<CString>> {
-    let count = info.enabled_extension_count as usize;
-    let wanted: Vec<&CStr> = match info.pp_enabled_extension_names.is_null() {
-        true => Vec::new(),
-        // SAFETY: the decoder made an array of `count` pointers to NUL-terminated strings, or a null pointer.
-        false => unsafe {
-            let names = std::slice::from_raw_parts(info.pp_enabled_extension_names, count);
-            names.iter().map(|name| CStr::from_ptr(*name)).collect()
-        },
+) -> Result<Vec<CString>, &'i CStr> {
+    // SAFETY: the decoder made an array of as many pointers to NUL-terminated strings as the count says, or a null pointer.
+    let wanted = unsafe {
+        instance::names(
+            info.pp_enabled_extension_names,
+            info.enabled_extension_count,
+        )
     };
-    extensions::enabled(
+    let mut names = extensions::enabled(
         wanted.into_iter(),
         &physical.extensions,
         session.state.policy,
-    )
+    )?;
+    for needed in &physical.facts.core_extensions {
+        if !names.iter().any(|name| name.as_c_str() == *needed) {
+            names.push((*needed).to_owned());
+        }
+    }
+    Ok(names)
 }
 
 /// The queues that a device is created with.

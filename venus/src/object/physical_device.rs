@@ -20,7 +20,7 @@ use crate::dispatch::{Session, call};
 use crate::emulate::extensions;
 use crate::fatal::Fatal;
 use crate::host::GpuFacts;
-use crate::object::instance::{Instance, capped, fill};
+use crate::object::instance::{Instance, fill};
 
 /// Memory property flags that mean that the host can map the memory.
 const MAPPABLE: vk::MemoryPropertyFlags = vk::MemoryPropertyFlags(
@@ -360,8 +360,10 @@ pub(crate) fn properties(
     session: &mut Session<'_>,
     c: &mut GetPhysicalDeviceProperties<'_>,
 ) -> Result<(), Fatal> {
+    let id = CommandId::GetPhysicalDeviceProperties;
+    let device = described(session, id, c.physical_device.handle)?;
     call(session, c)?;
-    c.p_properties.api_version = capped(c.p_properties.api_version);
+    c.p_properties.api_version = device.facts.version;
     Ok(())
 }
 
@@ -370,8 +372,10 @@ pub(crate) fn properties2(
     session: &mut Session<'_>,
     c: &mut GetPhysicalDeviceProperties2<'_>,
 ) -> Result<(), Fatal> {
+    let id = CommandId::GetPhysicalDeviceProperties2;
+    let device = described(session, id, c.physical_device.handle)?;
     call(session, c)?;
-    c.p_properties.properties.api_version = capped(c.p_properties.properties.api_version);
+    c.p_properties.properties.api_version = device.facts.version;
     Ok(())
 }
 

@@ -57,7 +57,7 @@ pub fn emit(model: &Model) -> Result<Vec<File>> {
     schema::emit(model, &mut files)?;
     tables::emit(model, &mut files);
     files.push(layout_test::emit(model));
-    let modules = "pub(crate) mod calls; mod codec; pub mod command; pub(crate) mod commands; \
+    let modules = "pub(crate) mod calls; mod codec; pub mod command; pub(crate) mod commands; pub(crate) mod core; \
                    pub(crate) mod extensions; pub(crate) mod schema; pub(crate) mod types;";
     files.push(File::new(
         "mod.rs",
