@@ -9,10 +9,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Once, PoisonError, RwLock};
 use std::time::Duration;
 
+use hesper_venus_protocol::CommandId;
 use hesper_venus_protocol::call::{Call, DeviceTable, Function};
-use hesper_venus_protocol::command::{CreateDevice, DestroyDevice, DeviceWaitIdle};
+use hesper_venus_protocol::command::{
+    CreateDevice, DestroyDevice, DeviceWaitIdle, GetPhysicalDeviceFeatures2,
+};
+use hesper_venus_protocol::features;
+use hesper_venus_protocol::runtime::{Handle, Object};
 use hesper_venus_protocol::vk;
-use hesper_venus_protocol::{CommandId, runtime::Handle};
 
 use crate::dispatch::Session;
 use crate::emulate::dma_buf::SharedObjects;
@@ -377,9 +381,7 @@ pub(crate) fn create(
         unsafe { c.call(instance.functions()) }.ok_or(Fatal::NotEnabled("vkCreateDevice"))?;
     let handle = std::mem::replace(c.p_device, vk::Device::from_raw(guest_id));
     if result != vk::Result::SUCCESS {
-        session.state.complain(format_args!(
-            "vkCreateDevice fails on the host with {result:?}; the host was asked for {names:?}"
-        ));
+        complain(session, c, &instance, result, &names);
         return Ok(result);
     }
     let (functions, host_copy) = load(&instance, handle)?;
@@ -422,6 +424,38 @@ pub(crate) fn create(
         .objects
         .insert_domain(owner, guest_id, handle, domain)?;
     Ok(result)
+}
+
+/// Says why the host makes no device.
+fn complain(
+    session: &Session<'_>,
+    c: &CreateDevice<'_>,
+    instance: &Instance,
+    result: vk::Result,
+    names: &[CString],
+) {
+    if result != vk::Result::ERROR_FEATURE_NOT_PRESENT {
+        return session.state.complain(format_args!(
+            "vkCreateDevice fails on the host with {result:?}, asked for {names:?}"
+        ));
+    }
+    let physical_device = Object {
+        id: 0,
+        handle: c.physical_device.handle,
+    };
+    let ask = |features: &mut vk::PhysicalDeviceFeatures2| {
+        let mut command = GetPhysicalDeviceFeatures2 {
+            physical_device,
+            p_features: features,
+        };
+        // SAFETY: the physical device is alive, the chain is of valid structs. Without the function nothing is filled in.
+        unsafe { command.call(instance.functions()) };
+    };
+    // SAFETY: the info was decoded; the driver fills in features only.
+    let missing = unsafe { features::missing(c.p_create_info, ask) };
+    session.state.complain(format_args!(
+        "vkCreateDevice fails: this GPU lacks {missing:?}; a program that looks for features before it enables them would not ask"
+    ));
 }
 
 /// What to enable on the host, or what the guest wants although it was not offered it.
