@@ -368,6 +368,19 @@ impl<'s> Session<'s> {
         self.instance.as_ref().ok_or_else(|| gone(command))
     }
 
+    /// Whether the guest wants the result of the current command.
+    pub(crate) fn is_asked(&self) -> bool {
+        self.wants_reply
+    }
+
+    /// The result of a command that uses memory of so many `bytes` that the host did not have.
+    pub(crate) fn refuse(&self, bytes: u64) -> Result<vk::Result, Fatal> {
+        match self.wants_reply {
+            true => Ok(vk::Result::ERROR_OUT_OF_DEVICE_MEMORY),
+            false => Err(Fatal::NoMemory(bytes)),
+        }
+    }
+
     /// Replies if the guest wants it; else sees to it that a lost device does not go unnoticed.
     #[inline]
     pub(crate) fn finish<'m, C: Command<'m>>(

@@ -14,7 +14,7 @@ use crate::emulate::{dma_buf, foreign, modifier, sync_fd};
 use crate::fatal::Fatal;
 use crate::object::table::Entry;
 use crate::object::{
-    command_buffer, descriptor_set, device, fence, host_copy, instance, leftover, memory,
+    command_buffer, descriptor_set, device, fence, host_copy, instance, leftover, memory, missing,
     physical_device, pipeline, query_pool, queue, semaphore,
 };
 use crate::transport;
@@ -268,6 +268,10 @@ const fn table() -> [Option<Handler>; COMMAND_COUNT] {
         QueueWaitIdle queue::wait_idle,
         AllocateMemory memory::allocate,
         FreeMemory memory::free,
+        BindBufferMemory missing::bind_buffer,
+        BindBufferMemory2 missing::bind_buffers,
+        BindImageMemory missing::bind_image,
+        BindImageMemory2 missing::bind_images,
         GetMemoryResourcePropertiesMESA memory::resource_properties,
         CreateFence fence::create,
         WaitForFences fence::wait,
@@ -337,10 +341,6 @@ const fn table() -> [Option<Handler>; COMMAND_COUNT] {
     forward!(
         GetDeviceMemoryCommitment,
         GetDeviceMemoryOpaqueCaptureAddress,
-        BindBufferMemory,
-        BindBufferMemory2,
-        BindImageMemory,
-        BindImageMemory2,
         GetImageSparseMemoryRequirements,
         GetImageSparseMemoryRequirements2,
         GetDeviceImageSparseMemoryRequirements,

@@ -23,6 +23,9 @@ pub struct RendererOptions {
     /// Memory that guests can map is made in multiples of this many bytes, a power of two, and of the host's pages. A
     /// front end that makes guests align their blobs says here to what; 0 is enough elsewhere.
     pub blob_alignment: u64,
+    /// Size in bytes of the window through which all guests together map memory, such as a VM's; memory heaps that guests can
+    /// map are shown no larger than it has room for. `None` where nothing limits it.
+    pub window: Option<u64>,
     /// Where to save what guests send, for reports and as food for fuzzers: a file for each context and each ring, with its
     /// commands one after the other. A folder that exists.
     pub save_streams: Option<PathBuf>,

@@ -47,6 +47,7 @@ impl Renderer {
             policy: Policy::new(options.wsi),
             budget: options.budget,
             blob_alignment: options.blob_alignment,
+            window: options.window,
             save_streams: options.save_streams.map(Into::into),
             tally: Arc::default(),
             mappings: Arc::new(Mappings::new(GUEST_MAPPINGS)),

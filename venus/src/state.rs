@@ -38,6 +38,8 @@ pub(crate) struct Shared {
     pub(crate) budget: Budget,
     /// See [`crate::RendererOptions::blob_alignment`].
     pub(crate) blob_alignment: u64,
+    /// See [`crate::RendererOptions::window`].
+    pub(crate) window: Option<u64>,
     /// See [`crate::RendererOptions::save_streams`].
     pub(crate) save_streams: Option<Arc<Path>>,
     /// What is counted.

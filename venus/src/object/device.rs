@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::{CStr, CString, c_char};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Once, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ use crate::host::queues::{QueueRequest, QueueShare};
 use crate::memory::{HostImport, SharedMemory};
 use crate::object::host_copy::HostCopy;
 use crate::object::instance::{self, Instance};
-use crate::object::physical_device::{PhysicalDevice, described};
+use crate::object::physical_device::{Allocated, PhysicalDevice, described};
 use crate::object::queue::Queue;
 use crate::object::table::Entry;
 use crate::object::{Domain, leftover};
@@ -167,6 +167,10 @@ impl Drop for RawDevice {
 pub(crate) struct Memory {
     /// The pages, if the guest can map it.
     pub(crate) shared: Option<Arc<SharedMemory>>,
+    /// That it stands in for an allocation of so many bytes, which failed.
+    pub(crate) missing: Option<u64>,
+    /// What it takes of its heap; nothing if the memory is a resource's, which counts where it was allocated.
+    pub(crate) _allocated: Option<Allocated>,
 }
 
 /// A device of the guest's.
@@ -179,6 +183,8 @@ pub(crate) struct Device {
     pub(crate) import: Option<HostImport>,
     /// Memory objects by the driver's handles.
     pub(crate) memories: Mutex<HashMap<u64, Memory>>,
+    /// How many of them stand in for memory that the host did not have, to be looked at without the lock.
+    pub(crate) missing: AtomicUsize,
     /// Buffers and images whose memory the guest shares.
     pub(crate) shared_objects: SharedObjects,
     /// What was allocated from descriptor and command pools, by the guest's ids of pool and child.
@@ -407,6 +413,7 @@ pub(crate) fn create(
         physical,
         import,
         memories: Mutex::default(),
+        missing: AtomicUsize::new(0),
         shared_objects: SharedObjects::default(),
         pools: Mutex::default(),
         queries: Mutex::default(),

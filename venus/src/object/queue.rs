@@ -19,6 +19,7 @@ use hesper_venus_protocol::{CommandId, vk};
 use crate::dispatch::{Session, call};
 use crate::fatal::Fatal;
 use crate::object::device::RawDevice;
+use crate::object::missing;
 use crate::state::ContextState;
 use crate::sync::Lock;
 
@@ -325,6 +326,10 @@ pub(crate) fn bind_sparse(
     session: &mut Session<'_>,
     c: &mut QueueBindSparse<'_>,
 ) -> Result<vk::Result, Fatal> {
+    let device = session.device(CommandId::QueueBindSparse)?;
+    if let Some(bytes) = missing::bound_sparsely(device, &c.p_bind_info) {
+        return session.refuse(bytes);
+    }
     alone(session, c.queue.handle, c)
 }
 
