@@ -217,8 +217,7 @@ impl Arena {
         let last = self.chunks.borrow().last().map_or(FIRST / 2, |c| c.size);
         // Twice the last, but a large command takes no more than it needs and a little.
         let next = (last * 2).min(KEEP);
-        let size = bytes.next_multiple_of(ALIGN).max(next);
-        let (start, size) = self.add_chunk(bytes, size, false)?;
+        let (start, size) = self.add_chunk(bytes, next, false)?;
         // SAFETY: both within or one past the new chunk.
         unsafe {
             self.cursor
@@ -233,15 +232,15 @@ impl Arena {
     /// than its driver fills.
     #[cold]
     fn take_zero(&self, bytes: usize) -> Result<NonNull<u8>, Reason> {
-        let (start, _) = self.add_chunk(bytes, bytes.next_multiple_of(ALIGN), true)?;
+        let (start, _) = self.add_chunk(bytes, 0, true)?;
         Ok(start)
     }
 
-    /// A chunk of `size` bytes, or as many as the budget has left, but `bytes` at least.
+    /// A chunk for `bytes`, of `usual` bytes if they are fewer and the budget has so many left.
     fn add_chunk(
         &self,
         bytes: usize,
-        size: usize,
+        usual: usize,
         is_zero: bool,
     ) -> Result<(NonNull<u8>, usize), Reason> {
         let mut chunks = self.chunks.borrow_mut();
@@ -250,7 +249,8 @@ impl Arena {
         if bytes > left {
             return Err(self.refusal(bytes));
         }
-        let size = size.min(left).max(ALIGN);
+        let size = bytes.next_multiple_of(ALIGN).max(usual).min(left);
+        let size = size.max(ALIGN);
         let mut charge = 0;
         if let Some(meter) = &self.meter
             && held + size > Self::FREE
