@@ -3,6 +3,7 @@
 //! [`SharedMemory`] is a descriptor, a size and this process's mapping of it. Rings, replies and every
 //! `HOST_VISIBLE` allocation live in it, and guest blobs that a guest names ([`GuestPages`]).
 
+mod command;
 mod gathered;
 mod import;
 mod quota;
@@ -10,6 +11,7 @@ mod self_test;
 mod shared;
 mod view;
 
+pub(crate) use command::{CommandCharge, CommandMemory};
 pub use gathered::{GuestPages, Mappings};
 pub(crate) use import::{HostImport, import_info};
 pub(crate) use quota::Quota;

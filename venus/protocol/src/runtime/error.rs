@@ -94,8 +94,8 @@ pub enum Reason {
     Budget {
         /// Bytes of this allocation.
         wanted: u64,
-        /// The arena's budget.
-        budget: usize,
+        /// The budget.
+        budget: u64,
     },
 }
 
