@@ -132,6 +132,7 @@
 //! be private memory: what the guest can still write to has to be copied before it is decoded.
 
 pub mod call;
+pub mod format;
 #[allow(
     missing_docs,
     unused_imports,

@@ -6,7 +6,7 @@ use super::gpu::Gpu;
 use super::library::Host;
 use super::queues::Queues;
 use crate::error::{Error, Result};
-use crate::memory::{Importable, importable};
+use crate::memory::{Importable, Sparse, importable};
 use crate::options::GpuSelection;
 
 /// A GPU and what was found out about it at start.
@@ -18,6 +18,8 @@ pub(crate) struct GpuFacts {
     pub(crate) importable_types: u32,
     /// Alignment of what is imported, in bytes.
     pub(crate) alignment: u64,
+    /// Whether guests can bind memory sparsely.
+    pub(crate) sparse: Sparse,
     /// Its queues, of which all contexts together have so many.
     pub(crate) queues: Arc<Queues>,
 }
@@ -47,8 +49,16 @@ impl GpuFacts {
                 Ok(Importable { types: 0, .. }) => {
                     log::warn!("{gpu} is left out: none of its memory can be mapped into guests");
                 }
-                Ok(Importable { types, alignment }) => {
-                    let gpu = gpu.clone();
+                Ok(Importable {
+                    types,
+                    alignment,
+                    sparse,
+                }) => {
+                    let mut gpu = gpu.clone();
+                    if let Sparse::Broken(reason) = &sparse {
+                        log::info!("{gpu}: guests see no sparse binding: {reason}");
+                        gpu.hidden_sparse = Some(reason.clone());
+                    }
                     let raw = instance.raw();
                     // SAFETY: the instance has just listed it.
                     let families =
@@ -59,6 +69,7 @@ impl GpuFacts {
                         gpu,
                         importable_types: types,
                         alignment,
+                        sparse,
                         queues: Arc::new(queues),
                     }));
                 }

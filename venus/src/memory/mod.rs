@@ -8,9 +8,11 @@ mod import;
 mod quota;
 mod self_test;
 mod shared;
+mod sparse_test;
 
 pub use gathered::{GuestPages, Mappings};
 pub(crate) use import::{HostImport, import_info};
 pub(crate) use quota::Quota;
 pub(crate) use self_test::{Importable, importable};
 pub use shared::{SharedMemory, page_size};
+pub(crate) use sparse_test::Sparse;

@@ -17,7 +17,7 @@ use hesper_venus_protocol::runtime::{Array, Object, Text};
 use hesper_venus_protocol::{CommandId, vk};
 
 use crate::dispatch::{Session, call};
-use crate::emulate::extensions;
+use crate::emulate::{extensions, sparse};
 use crate::fatal::Fatal;
 use crate::host::GpuFacts;
 use crate::object::instance::{Instance, capped, fill};
@@ -360,8 +360,11 @@ pub(crate) fn properties(
     session: &mut Session<'_>,
     c: &mut GetPhysicalDeviceProperties<'_>,
 ) -> Result<(), Fatal> {
+    let id = CommandId::GetPhysicalDeviceProperties;
+    let device = described(session, id, c.physical_device.handle)?;
     call(session, c)?;
     c.p_properties.api_version = capped(c.p_properties.api_version);
+    sparse::hide_properties(&device, c.p_properties);
     Ok(())
 }
 
@@ -370,8 +373,11 @@ pub(crate) fn properties2(
     session: &mut Session<'_>,
     c: &mut GetPhysicalDeviceProperties2<'_>,
 ) -> Result<(), Fatal> {
+    let id = CommandId::GetPhysicalDeviceProperties2;
+    let device = described(session, id, c.physical_device.handle)?;
     call(session, c)?;
     c.p_properties.properties.api_version = capped(c.p_properties.properties.api_version);
+    sparse::hide_properties(&device, &mut c.p_properties.properties);
     Ok(())
 }
 

@@ -17,6 +17,7 @@ use hesper_venus_protocol::runtime::{Chained, find, unlink};
 use hesper_venus_protocol::{CommandId, vk};
 
 use crate::dispatch::{Session, call};
+use crate::emulate::sparse;
 use crate::fatal::Fatal;
 use crate::object::device::RawDevice;
 use crate::state::ContextState;
@@ -325,6 +326,11 @@ pub(crate) fn bind_sparse(
     session: &mut Session<'_>,
     c: &mut QueueBindSparse<'_>,
 ) -> Result<vk::Result, Fatal> {
+    // A driver that cannot bind what is imported may take it for something else: lavapipe would map any file.
+    let device = session.device(CommandId::QueueBindSparse)?;
+    if sparse::is_hidden(&device.physical) {
+        return Err(Fatal::NotEnabled("vkQueueBindSparse"));
+    }
     alone(session, c.queue.handle, c)
 }
 

@@ -7,5 +7,6 @@ mod codec;
 pub mod command;
 pub(crate) mod commands;
 pub(crate) mod extensions;
+pub(crate) mod formats;
 pub(crate) mod schema;
 pub(crate) mod types;
