@@ -76,6 +76,12 @@ impl Report {
                     "ok  ",
                     "the GPU's writes show in a second mapping of shared memory (self-test)",
                 );
+                for reason in renderer.gpus().filter_map(|gpu| gpu.hidden_sparse.as_ref()) {
+                    self.line(
+                        "note",
+                        &format!("guests see no sparse binding: with imported memory, {reason}"),
+                    );
+                }
             }
             Err(error) => self.failure(
                 &format!("the renderer does not start: {error}"),

@@ -10,7 +10,7 @@ use hesper_venus_protocol::runtime::{Command, Decoder, Handle, Object};
 use hesper_venus_protocol::{COMMAND_COUNT, CommandId, command, vk};
 
 use crate::dispatch::{Handler, Outcome, Reach, Session, call, handle, name};
-use crate::emulate::{dma_buf, foreign, modifier, sync_fd};
+use crate::emulate::{dma_buf, foreign, modifier, sparse, sync_fd};
 use crate::fatal::Fatal;
 use crate::object::table::Entry;
 use crate::object::{
@@ -212,16 +212,16 @@ const fn table() -> [Option<Handler>; COMMAND_COUNT] {
         GetPhysicalDeviceExternalFenceProperties sync_fd::fence_properties,
         GetPhysicalDeviceExternalSemaphoreProperties sync_fd::semaphore_properties,
     );
-    forward!(
-        GetPhysicalDeviceFeatures,
-        GetPhysicalDeviceFeatures2,
-        GetPhysicalDeviceFormatProperties,
-        GetPhysicalDeviceImageFormatProperties,
-        GetPhysicalDeviceQueueFamilyProperties,
-        GetPhysicalDeviceQueueFamilyProperties2,
-        GetPhysicalDeviceSparseImageFormatProperties,
-        GetPhysicalDeviceSparseImageFormatProperties2,
+    special!(
+        GetPhysicalDeviceFeatures sparse::features,
+        GetPhysicalDeviceFeatures2 sparse::features2,
+        GetPhysicalDeviceImageFormatProperties sparse::image_format,
+        GetPhysicalDeviceQueueFamilyProperties sparse::queue_families,
+        GetPhysicalDeviceQueueFamilyProperties2 sparse::queue_families2,
+        GetPhysicalDeviceSparseImageFormatProperties sparse::sparse_image_format,
+        GetPhysicalDeviceSparseImageFormatProperties2 sparse::sparse_image_format2,
     );
+    forward!(GetPhysicalDeviceFormatProperties);
     special!(
         GetPhysicalDeviceCalibrateableTimeDomainsKHR physical_device::time_domains,
     );

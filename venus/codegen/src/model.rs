@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::reader::FormatDecl;
 use crate::select::Area;
 use crate::tables::{CommandRow, ExtensionRow};
 
@@ -133,6 +134,8 @@ pub struct Member {
     pub selector: Option<String>,
     /// A pointer that is read and written though nothing takes its length from it.
     pub inout: bool,
+    /// A pointer of which guests send that it is there, and nothing of what it points to.
+    pub marker: bool,
     /// In a union: (name, value) of the selector for this member.
     pub selection: Vec<(String, i64)>,
 }
@@ -222,6 +225,8 @@ pub struct Model {
     pub numbers: Vec<CommandRow>,
     /// Extensions.
     pub extensions: Vec<ExtensionRow>,
+    /// Formats, ascending by their values.
+    pub formats: Vec<(i64, FormatDecl)>,
     /// What brings which command: (C name as it is there, core version's minor number or extension).
     pub providers: Vec<(String, Provider)>,
 }

@@ -23,6 +23,7 @@ pub fn build(registry: &Registry, selection: &Selection, tables: &Tables) -> Res
         numbers: tables.commands.clone(),
         extensions: tables.extensions.clone(),
         providers: providers(registry),
+        formats: Vec::new(),
     };
     let (flags_of, stypes) = (BTreeMap::new(), Vec::new());
     let mut builder = Builder {
@@ -48,7 +49,17 @@ pub fn build(registry: &Registry, selection: &Selection, tables: &Tables) -> Res
     // Last, when all structs are known.
     builder.model.enums.remove("VkStructureType");
     builder.enumeration("VkStructureType");
-    Ok(builder.model)
+    let mut model = builder.model;
+    if let Some(formats) = model.enums.get("VkFormat") {
+        let known = registry.formats.iter().filter_map(|format| {
+            let mut values = formats.values.iter();
+            let (_, value) = values.find(|(name, _)| *name == format.name)?;
+            Some((*value, format.clone()))
+        });
+        model.formats = known.collect();
+        model.formats.sort_by_key(|(value, _)| *value);
+    }
+    Ok(model)
 }
 
 /// Which core version or extension brings which command.
@@ -152,6 +163,7 @@ impl Builder<'_> {
         }
         Ok(Member {
             inout: self.tables.inout.contains(&place),
+            marker: self.tables.markers.contains(&place),
             c_name: decl.name.clone(),
             name: names::snake(&decl.name),
             base: self.base(&decl.ty)?,

@@ -194,7 +194,7 @@ impl Walker<'_> {
     fn member(&mut self, field: &Field, mode: Mode) -> Result<()> {
         let is_full = mode == Mode::Full;
         match &field.kind {
-            Kind::Null | Kind::Handle(..) => self.skip(8),
+            Kind::Null | Kind::Marker | Kind::Handle(..) => self.skip(8),
             Kind::Value(value) if is_full || field.is_length => self.skip(value.size() as u64),
             Kind::Value(_) => Ok(()),
             Kind::Struct(layout) => self.structure(layout, mode),

@@ -135,6 +135,7 @@
 pub mod call;
 pub mod extent;
 pub mod features;
+pub mod format;
 #[allow(
     missing_docs,
     unused_imports,

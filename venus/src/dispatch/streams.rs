@@ -57,7 +57,7 @@ impl Session<'_> {
             match self.run(rest, from, arena) {
                 Err(Fatal::Stream(fatal)) if matches!(fatal.reason, Reason::Budget { .. }) => {
                     let begin = self.begin();
-                    from = self.refuse(&&*commands, begin, fatal)?;
+                    from = self.refuse_command(&&*commands, begin, fatal)?;
                 }
                 ended => return ended,
             }
@@ -123,7 +123,7 @@ impl Session<'_> {
         let rest = total - begin;
         let needed = match fatal.reason {
             Reason::Budget { .. } => {
-                let end = self.refuse(&Walked(stream), begin, fatal)?;
+                let end = self.refuse_command(&Walked(stream), begin, fatal)?;
                 return Ok((end, piece.min(total - end)));
             }
             Reason::Truncated { needed, .. } if from + count < total => needed,
@@ -160,7 +160,7 @@ impl Session<'_> {
     /// Other commands end the context. The guest could be told of a recording only by `vkEndCommandBuffer`, for whose result
     /// Mesa does not ask.
     #[cold]
-    fn refuse(
+    fn refuse_command(
         &mut self,
         source: &dyn extent::Source,
         begin: usize,

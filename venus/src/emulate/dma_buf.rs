@@ -160,6 +160,7 @@ pub(crate) fn destroy_image(session: &mut Session<'_>, c: &mut DestroyImage) -> 
     // The driver cannot give the handle out again before it was called.
     let device = session.device(CommandId::DestroyImage)?;
     device.shared_objects.images.remove(c.image.handle.0);
+    device.host_copy.forget(c.image.handle);
     call(session, c)
 }
 

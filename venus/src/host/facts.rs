@@ -7,7 +7,7 @@ use super::gpu::Gpu;
 use super::library::Host;
 use super::queues::Queues;
 use crate::error::{Error, Result};
-use crate::memory::{Importable, importable};
+use crate::memory::{Importable, Sparse, importable};
 use crate::options::GpuSelection;
 
 /// A GPU and what was found out about it at start.
@@ -23,6 +23,8 @@ pub(crate) struct GpuFacts {
     pub(crate) version: u32,
     /// Extensions that every device needs for core functions of that version.
     pub(crate) core_extensions: Vec<&'static CStr>,
+    /// Whether guests can bind memory sparsely.
+    pub(crate) sparse: Sparse,
     /// Its queues, of which all contexts together have so many.
     pub(crate) queues: Arc<Queues>,
 }
@@ -56,9 +58,14 @@ impl GpuFacts {
                     types,
                     alignment,
                     core,
+                    sparse,
                 }) => {
                     let mut gpu = gpu.clone();
                     let version = gpu.show(&core);
+                    if let Sparse::Broken(reason) = &sparse {
+                        log::info!("{gpu}: guests see no sparse binding: {reason}");
+                        gpu.hidden_sparse = Some(reason.clone());
+                    }
                     let raw = instance.raw();
                     // SAFETY: the instance has just listed it.
                     let families =
@@ -71,6 +78,7 @@ impl GpuFacts {
                         alignment,
                         version,
                         core_extensions: core.extensions,
+                        sparse,
                         queues: Arc::new(queues),
                     }));
                 }

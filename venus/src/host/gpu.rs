@@ -36,6 +36,9 @@ pub struct Gpu {
     pub host_memory_import: bool,
     /// Device extensions that guests could use and this driver does not have.
     pub missing_extensions: Vec<String>,
+    /// Why guests do not see the sparse binding that the driver has, where the renderer's self-test found it wrong. Known
+    /// once a [`crate::Renderer`] has started.
+    pub hidden_sparse: Option<String>,
 }
 
 /// `VkPhysicalDeviceType`.
@@ -212,6 +215,7 @@ impl ProbeInstance<'_> {
                 .filter(|known| !has(known.name))
                 .map(|known| known.name.to_string_lossy().into_owned())
                 .collect(),
+            hidden_sparse: None,
         }
     }
 
@@ -253,6 +257,7 @@ mod tests {
             uuid: [7; 16],
             host_memory_import: true,
             missing_extensions: Vec::new(),
+            hidden_sparse: None,
         }
     }
 

@@ -9,6 +9,7 @@ mod import;
 mod quota;
 mod self_test;
 mod shared;
+mod sparse_test;
 mod view;
 
 pub(crate) use command::{CommandCharge, CommandMemory};
@@ -17,4 +18,5 @@ pub(crate) use import::{HostImport, import_info};
 pub(crate) use quota::Quota;
 pub(crate) use self_test::{Importable, importable};
 pub use shared::{SharedMemory, page_size};
+pub(crate) use sparse_test::Sparse;
 pub(crate) use view::{HEAPS, HeapBudgets, MemoryView};

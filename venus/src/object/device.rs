@@ -20,7 +20,7 @@ use hesper_venus_protocol::vk;
 
 use crate::dispatch::Session;
 use crate::emulate::dma_buf::SharedObjects;
-use crate::emulate::extensions;
+use crate::emulate::{extensions, sparse};
 use crate::fatal::Fatal;
 use crate::host::queues::{QueueRequest, QueueShare};
 use crate::memory::{HostImport, SharedMemory};
@@ -373,6 +373,9 @@ pub(crate) fn create(
             return Ok(vk::Result::ERROR_EXTENSION_NOT_PRESENT);
         }
     };
+    if sparse::wants_hidden(info, &physical) {
+        return Ok(vk::Result::ERROR_FEATURE_NOT_PRESENT);
+    }
     let pointers: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
     info.enabled_extension_count = u32::try_from(pointers.len()).unwrap_or(0);
     info.pp_enabled_extension_names = pointers.as_ptr();

@@ -17,7 +17,7 @@ use hesper_venus_protocol::runtime::{Array, Object, Text, find_mut};
 use hesper_venus_protocol::{CommandId, vk};
 
 use crate::dispatch::{Session, call};
-use crate::emulate::extensions;
+use crate::emulate::{extensions, sparse};
 use crate::fatal::Fatal;
 use crate::host::GpuFacts;
 use crate::memory::{HEAPS, HeapBudgets, MemoryView};
@@ -375,6 +375,7 @@ pub(crate) fn properties(
     let device = described(session, id, c.physical_device.handle)?;
     call(session, c)?;
     c.p_properties.api_version = device.facts.version;
+    sparse::hide_properties(&device, c.p_properties);
     Ok(())
 }
 
@@ -387,6 +388,7 @@ pub(crate) fn properties2(
     let device = described(session, id, c.physical_device.handle)?;
     call(session, c)?;
     c.p_properties.properties.api_version = device.facts.version;
+    sparse::hide_properties(&device, &mut c.p_properties.properties);
     Ok(())
 }
 

@@ -8,5 +8,6 @@ pub mod command;
 pub(crate) mod commands;
 pub(crate) mod core;
 pub(crate) mod extensions;
+pub(crate) mod formats;
 pub(crate) mod schema;
 pub(crate) mod types;
