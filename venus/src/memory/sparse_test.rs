@@ -81,13 +81,11 @@ pub(super) fn examine(test: &Test, types: u32) -> Sparse {
     if abilities.is_software && can_map_input() {
         return Sparse::Broken("not tried, as a software driver might map standard input".into());
     }
-    let start = std::time::Instant::now();
     let tried = Buffer::new(test, abilities).and_then(|buffer| {
         (0..u32::BITS)
             .filter(|index| types & buffer.types & (1 << index) != 0)
             .try_for_each(|index| buffer.look(queue, index))
     });
-    eprintln!("sparse test took {:?}", start.elapsed());
     match tried {
         Ok(()) => Sparse::Works,
         Err(Error::SparseTest(detail)) => Sparse::Broken(detail),

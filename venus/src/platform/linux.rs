@@ -18,6 +18,30 @@ pub(crate) fn return_free_memory() {
     };
 }
 
+/// How many mappings a process may have.
+pub(crate) fn mappings() -> usize {
+    /// The kernel's own default, for a system that hides the setting.
+    const DEFAULT: usize = 65_530;
+    let text = std::fs::read_to_string("/proc/sys/vm/max_map_count");
+    text.ok()
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or(DEFAULT)
+}
+
+/// How many mappings this process has; `None` where the system does not tell.
+pub(crate) fn count_mappings() -> Option<usize> {
+    use std::io::Read;
+    let mut file = std::fs::File::open("/proc/self/maps").ok()?;
+    let mut buffer = [0; 16 << 10];
+    let mut lines = 0;
+    loop {
+        match file.read(&mut buffer).ok()? {
+            0 => return Some(lines),
+            n => lines += buffer.iter().take(n).filter(|byte| **byte == b'\n').count(),
+        }
+    }
+}
+
 /// Gives the unused part of this thread's stack back to the system: a driver's compiler touches much of one, and a thread that
 /// then sleeps would keep it.
 pub(crate) fn release_stack() {
