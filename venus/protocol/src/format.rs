@@ -49,7 +49,10 @@ impl Format {
     /// `None` when the format has no such aspect, or when it is several.
     pub fn in_buffer(&self, aspect: vk::ImageAspectFlags) -> Option<Block> {
         use vk::ImageAspectFlags as Aspects;
-        let single = |size| Block { size, extent: [1; 3] };
+        let single = |size| Block {
+            size,
+            extent: [1; 3],
+        };
         let is_colour = self.depth_bits == 0 && self.stencil_bits == 0 && self.planes.is_empty();
         match aspect {
             Aspects::COLOR if is_colour => Some(Block {
@@ -60,7 +63,9 @@ impl Format {
                 // 24 bits take 32, of which 8 are not used.
                 Some(single(self.depth_bits.div_ceil(16) * 2))
             }
-            Aspects::STENCIL if self.stencil_bits > 0 => Some(single(self.stencil_bits.div_ceil(8))),
+            Aspects::STENCIL if self.stencil_bits > 0 => {
+                Some(single(self.stencil_bits.div_ceil(8)))
+            }
             Aspects::PLANE_0 => self.planes.first().map(|plane| single(plane.block_size)),
             Aspects::PLANE_1 => self.planes.get(1).map(|plane| single(plane.block_size)),
             Aspects::PLANE_2 => self.planes.get(2).map(|plane| single(plane.block_size)),
@@ -78,7 +83,9 @@ impl Format {
             Aspects::PLANE_2 => 2,
             _ => 0,
         };
-        self.planes.get(index).map_or([1; 2], |plane| plane.divisors)
+        self.planes
+            .get(index)
+            .map_or([1; 2], |plane| plane.divisors)
     }
 }
 
@@ -98,17 +105,32 @@ mod tests {
         assert!(FORMATS.is_sorted_by_key(|format| format.format.0));
         for format in FORMATS {
             assert!(format.block_size > 0, "{format:?}");
-            assert!(format.block_extent.iter().all(|texels| *texels > 0), "{format:?}");
+            assert!(
+                format.block_extent.iter().all(|texels| *texels > 0),
+                "{format:?}"
+            );
             let mut planes = format.planes.iter();
-            assert!(planes.all(|plane| plane.block_size > 0 && !plane.divisors.contains(&0)), "{format:?}");
+            assert!(
+                planes.all(|plane| plane.block_size > 0 && !plane.divisors.contains(&0)),
+                "{format:?}"
+            );
         }
     }
 
     #[test]
     fn blocks_are_those_of_the_aspect() {
-        assert_eq!(block(vk::Format::R8G8B8A8_UNORM, Aspects::COLOR), Some((4, [1; 3])));
-        assert_eq!(block(vk::Format::BC1_RGB_UNORM_BLOCK, Aspects::COLOR), Some((8, [4, 4, 1])));
-        assert_eq!(block(vk::Format::ASTC_5X4_UNORM_BLOCK, Aspects::COLOR), Some((16, [5, 4, 1])));
+        assert_eq!(
+            block(vk::Format::R8G8B8A8_UNORM, Aspects::COLOR),
+            Some((4, [1; 3]))
+        );
+        assert_eq!(
+            block(vk::Format::BC1_RGB_UNORM_BLOCK, Aspects::COLOR),
+            Some((8, [4, 4, 1]))
+        );
+        assert_eq!(
+            block(vk::Format::ASTC_5X4_UNORM_BLOCK, Aspects::COLOR),
+            Some((16, [5, 4, 1]))
+        );
         for (format, depth) in [
             (vk::Format::D16_UNORM_S8_UINT, 2),
             (vk::Format::D24_UNORM_S8_UINT, 4),

@@ -53,7 +53,10 @@ pub(crate) fn wants_hidden(info: &vk::DeviceCreateInfo, device: &PhysicalDevice)
 }
 
 /// Hides what is said about sparse binding in properties.
-pub(crate) fn hide_properties(device: &PhysicalDevice, properties: &mut vk::PhysicalDeviceProperties) {
+pub(crate) fn hide_properties(
+    device: &PhysicalDevice,
+    properties: &mut vk::PhysicalDeviceProperties,
+) {
     if is_hidden(device) {
         properties.sparse_properties = vk::PhysicalDeviceSparseProperties::default();
         properties.limits.sparse_address_space_size = 0;
@@ -64,9 +67,13 @@ pub(crate) fn hide_properties(device: &PhysicalDevice, properties: &mut vk::Phys
 pub(crate) fn is_image_hidden(device: &PhysicalDevice, flags: vk::ImageCreateFlags) -> bool {
     use vk::ImageCreateFlags as Flags;
     is_hidden(device)
-        && [Flags::SPARSE_BINDING, Flags::SPARSE_RESIDENCY, Flags::SPARSE_ALIASED]
-            .iter()
-            .any(|flag| flags.contains(*flag))
+        && [
+            Flags::SPARSE_BINDING,
+            Flags::SPARSE_RESIDENCY,
+            Flags::SPARSE_ALIASED,
+        ]
+        .iter()
+        .any(|flag| flags.contains(*flag))
 }
 
 /// `vkGetPhysicalDeviceFeatures`
@@ -74,7 +81,11 @@ pub(crate) fn features(
     session: &mut Session<'_>,
     c: &mut GetPhysicalDeviceFeatures<'_>,
 ) -> Result<(), Fatal> {
-    let device = described(session, CommandId::GetPhysicalDeviceFeatures, c.physical_device.handle)?;
+    let device = described(
+        session,
+        CommandId::GetPhysicalDeviceFeatures,
+        c.physical_device.handle,
+    )?;
     call(session, c)?;
     if is_hidden(&device) {
         each_feature(c.p_features, |feature| *feature = 0);
@@ -105,7 +116,9 @@ pub(crate) fn queue_families(
     let device = described(session, id, c.physical_device.handle)?;
     call(session, c)?;
     if is_hidden(&device) {
-        c.p_queue_family_properties.iter_mut().for_each(without_flag);
+        c.p_queue_family_properties
+            .iter_mut()
+            .for_each(without_flag);
     }
     Ok(())
 }

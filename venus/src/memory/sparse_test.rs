@@ -81,13 +81,11 @@ pub(super) fn examine(test: &Test, types: u32) -> Sparse {
     if abilities.is_software && can_map_input() {
         return Sparse::Broken("not tried, as a software driver might map standard input".into());
     }
-    let start = std::time::Instant::now();
     let tried = Buffer::new(test, abilities).and_then(|buffer| {
         (0..u32::BITS)
             .filter(|index| types & buffer.types & (1 << index) != 0)
             .try_for_each(|index| buffer.look(queue, index))
     });
-    eprintln!("sparse test took {:?}", start.elapsed());
     match tried {
         Ok(()) => Sparse::Works,
         Err(Error::SparseTest(detail)) => Sparse::Broken(detail),
@@ -231,11 +229,25 @@ impl<'t> Buffer<'t> {
             device.cmd_fill_buffer(commands, self.handle, page, page, SECOND);
         })?;
         let (at_first, at_second) = (page + last_word, last_word);
-        same("the memory of the first page", word_of(pages, at_first), FIRST)?;
-        same("the memory of the second page", word_of(pages, at_second), SECOND)?;
+        same(
+            "the memory of the first page",
+            word_of(pages, at_first),
+            FIRST,
+        )?;
+        same(
+            "the memory of the second page",
+            word_of(pages, at_second),
+            SECOND,
+        )?;
         let mut expected = vec![("the first page", 0, FIRST), ("the second page", 1, SECOND)];
-        expected.extend(self.alias().map(|alias| ("the page that aliases the first", alias, FIRST)));
-        expected.extend(self.unbound().map(|unbound| ("an unbound page", unbound, 0)));
+        expected.extend(
+            self.alias()
+                .map(|alias| ("the page that aliases the first", alias, FIRST)),
+        );
+        expected.extend(
+            self.unbound()
+                .map(|unbound| ("an unbound page", unbound, 0)),
+        );
         self.read(to, &expected)?;
         let mut binds = vec![(0, Some(0)), (1, Some(page))];
         let mut expected = vec![
@@ -252,7 +264,12 @@ impl<'t> Buffer<'t> {
     }
 
     /// Binds pages to offsets of `memory`, or to nothing.
-    fn bind(&self, queue: vk::Queue, memory: vk::DeviceMemory, to: &[(u64, Option<u64>)]) -> Result<()> {
+    fn bind(
+        &self,
+        queue: vk::Queue,
+        memory: vk::DeviceMemory,
+        to: &[(u64, Option<u64>)],
+    ) -> Result<()> {
         let binds: Vec<_> = to
             .iter()
             .map(|(page, offset)| {

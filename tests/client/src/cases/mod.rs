@@ -13,6 +13,7 @@ mod device;
 mod drawing;
 mod events;
 mod fences;
+mod host_copies;
 mod lost;
 mod memory;
 mod pipelines;
@@ -47,6 +48,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
         queues::CASES,
         memory::CASES,
         copies::CASES,
+        host_copies::CASES,
         compute::CASES,
         drawing::CASES,
         descriptors::CASES,
