@@ -19,6 +19,7 @@ mod memory;
 mod pipelines;
 mod queries;
 mod queues;
+mod ray_tracing;
 mod semaphores;
 mod sparse;
 mod synchronization2;
@@ -53,6 +54,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
         drawing::CASES,
         descriptors::CASES,
         pipelines::CASES,
+        ray_tracing::CASES,
         sparse::CASES,
         threads::CASES,
         lost::CASES,
