@@ -212,10 +212,20 @@ fn a_host_copy_that_touches_more_than_the_guest_named_is_refused_and_nothing_els
 fn a_host_copy_out_of_the_image_ends_the_context() {
     let renderer = renderer();
     let usage = vk::ImageUsageFlags::HOST_TRANSFER;
-    let crimes: [(&str, vk::ImageUsageFlags, fn(&mut vk::CopyImageToMemoryInfoMESA)); 6] = [
-        ("layer", usage, |info| info.image_subresource.base_array_layer = LAYERS + 1),
-        ("layer", usage, |info| info.image_subresource.layer_count = LAYERS + 1),
-        ("mip level", usage, |info| info.image_subresource.mip_level = 1),
+    let crimes: [(
+        &str,
+        vk::ImageUsageFlags,
+        fn(&mut vk::CopyImageToMemoryInfoMESA),
+    ); 6] = [
+        ("layer", usage, |info| {
+            info.image_subresource.base_array_layer = LAYERS + 1
+        }),
+        ("layer", usage, |info| {
+            info.image_subresource.layer_count = LAYERS + 1
+        }),
+        ("mip level", usage, |info| {
+            info.image_subresource.mip_level = 1
+        }),
         ("out of the image", usage, |info| info.image_offset.x = -1),
         ("aspect", usage, |info| {
             info.image_subresource.aspect_mask = vk::ImageAspectFlags::DEPTH;
@@ -234,7 +244,10 @@ fn a_host_copy_out_of_the_image_ends_the_context() {
             p_data: room.as_mut_slice().into(),
         });
         let reason = copier.guest.dies_of(stream);
-        assert!(reason.contains(expected), "{reason} does not say {expected}");
+        assert!(
+            reason.contains(expected),
+            "{reason} does not say {expected}"
+        );
     }
 }
 
@@ -318,7 +331,9 @@ fn sparse_binding_that_the_host_gets_wrong_is_not_offered() {
         features2.features.sparse_binding != 0,
         features2.features.sparse_residency_aliased != 0,
         properties.limits.sparse_address_space_size != 0,
-        families[0].queue_flags.contains(vk::QueueFlags::SPARSE_BINDING),
+        families[0]
+            .queue_flags
+            .contains(vk::QueueFlags::SPARSE_BINDING),
         formats != 0,
         sparse_image == 0,
     ];
@@ -363,7 +378,10 @@ fn replayed_group_handles_fail_with_a_result_and_their_features_are_hidden() {
         p_features: &mut features,
     });
     assert_eq!(tracing.ray_tracing_pipeline, 1);
-    assert_eq!(tracing.ray_tracing_pipeline_shader_group_handle_capture_replay, 0);
+    assert_eq!(
+        tracing.ray_tracing_pipeline_shader_group_handle_capture_replay,
+        0
+    );
     let mut wanted = vk::PhysicalDeviceRayTracingPipelineFeaturesKHR {
         ray_tracing_pipeline_shader_group_handle_capture_replay: 1,
         ..Default::default()

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use hesper_venus_protocol::call::Call;
 use hesper_venus_protocol::command::{
-    CreateComputePipelines, CreateGraphicsPipelines, DestroyPipeline,
+    CreateComputePipelines, CreateGraphicsPipelines, DestroyPipeline, GetPipelineCacheData,
 };
-use hesper_venus_protocol::runtime::Handle;
+use hesper_venus_protocol::runtime::{Array, Handle};
 use hesper_venus_protocol::{CommandId, vk};
 
 use crate::dispatch::{Reach, Session, call};
@@ -73,6 +73,29 @@ where
         }
     }
     entered.map(|()| result)
+}
+
+/// `vkGetPipelineCacheData`: lavapipe does not say how many bytes it wrote where there is room for more.
+pub(crate) fn cache_data(
+    session: &mut Session<'_>,
+    c: &mut GetPipelineCacheData<'_>,
+) -> Result<vk::Result, Fatal> {
+    let result = call(session, c)?;
+    let room = c.p_data.len();
+    if result != vk::Result::SUCCESS || room == 0 || *c.p_data_size < room {
+        return Ok(result);
+    }
+    let mut size = 0;
+    let mut query = GetPipelineCacheData {
+        device: c.device,
+        pipeline_cache: c.pipeline_cache,
+        p_data_size: &mut size,
+        p_data: Array::NULL,
+    };
+    if call(session, &mut query)? == vk::Result::SUCCESS {
+        *c.p_data_size = size.min(room);
+    }
+    Ok(result)
 }
 
 /// `vkDestroyPipeline`
