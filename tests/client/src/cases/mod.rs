@@ -13,6 +13,7 @@ mod device;
 mod drawing;
 mod events;
 mod fences;
+mod large;
 mod lost;
 mod memory;
 mod pipelines;
@@ -52,6 +53,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
         descriptors::CASES,
         pipelines::CASES,
         sparse::CASES,
+        large::CASES,
         threads::CASES,
         lost::CASES,
     ]
