@@ -15,6 +15,7 @@ mod drawing;
 mod events;
 mod fences;
 mod host_copies;
+mod large;
 mod lost;
 mod memory;
 mod pipelines;
@@ -58,6 +59,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
         pipelines::CASES,
         ray_tracing::CASES,
         sparse::CASES,
+        large::CASES,
         threads::CASES,
         lost::CASES,
     ]
