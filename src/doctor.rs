@@ -69,12 +69,19 @@ impl Report {
             ..RendererOptions::default()
         };
         match Renderer::new(gpu_only) {
-            Ok(_) => {
+            Ok(renderer) => {
                 self.healthy = true;
+                renderer.gpus().for_each(|gpu| self.version(gpu));
                 self.line(
                     "ok  ",
                     "the GPU's writes show in a second mapping of shared memory (self-test)",
                 );
+                for reason in renderer.gpus().filter_map(|gpu| gpu.hidden_sparse.as_ref()) {
+                    self.line(
+                        "note",
+                        &format!("guests see no sparse binding: with imported memory, {reason}"),
+                    );
+                }
             }
             Err(error) => self.failure(
                 &format!("the renderer does not start: {error}"),
@@ -87,6 +94,23 @@ impl Report {
                 "note",
                 &format!("guests will miss what this driver does not have: {names}"),
             );
+        }
+    }
+
+    /// Which Vulkan version guests see.
+    fn version(&mut self, gpu: &Gpu) {
+        let Some((major, minor, patch)) = gpu.guest_version else {
+            return;
+        };
+        let seen = format!("guests see Vulkan {major}.{minor}.{patch}");
+        match &gpu.missing_command {
+            None => self.line("ok  ", &seen),
+            Some(command) => {
+                let (major, minor, _) = gpu.api_version;
+                let why =
+                    format!("the driver says {major}.{minor}, but lacks {command}: update it");
+                self.line("note", &format!("{seen}: {why}"));
+            }
         }
     }
 

@@ -192,6 +192,7 @@ fn venus(options: &ServeOptions) -> Option<Arc<VenusRenderer>> {
         gpu,
         wsi: options.wsi,
         blob_alignment: blob_alignment(options).into(),
+        window: Some(options.hostmem.0),
         save_streams: venus::save_streams(),
         ..RendererOptions::default()
     }) {

@@ -186,6 +186,30 @@ fn a_busy_gpu_and_a_client_that_stands_still_delay_neither_the_console_nor_other
 }
 
 #[test]
+fn a_small_window_is_no_larger_than_it_says_and_names_its_option_once() {
+    const REMEDY: &str = "Start Hesper with a larger window: --hostmem=512M instead of 256M";
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let hesper = Hesper::start(folder, &["--display=headless", "--hostmem=256M"], None);
+    let mut guest = VulkanGuest::boot(folder, "guest", "forky", &hesper.socket());
+    guest.succeed(&format!("hesper-test-client run {SOME}"));
+    let log = hesper.process.errors();
+    assert!(!log.contains("--hostmem"), "{log}");
+    let said = guest.succeed("hesper-test-client run memory-small-window");
+    assert!(
+        said.contains("ok memory-small-window") && said.contains("a heap of 224 MiB"),
+        "{said}"
+    );
+    let log = hesper.process.errors();
+    assert_eq!(log.matches(REMEDY).count(), 1, "{log}");
+    // The same when Mesa waits for what an allocation results in.
+    guest.succeed("VN_PERF=no_async_mem_alloc hesper-test-client run memory-small-window");
+    // Nothing is left of it.
+    guest.succeed(&format!("hesper-test-client run {SOME}"));
+    assert!(!hesper.process.errors().contains("is lost"));
+}
+
+#[test]
 fn a_driver_that_is_loaded_anew_finds_its_gpu() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();

@@ -15,6 +15,7 @@
 
 mod blobs;
 mod guest;
+mod hostmem;
 mod isolation;
 mod limits;
 mod machine;

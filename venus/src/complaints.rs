@@ -22,6 +22,9 @@ struct State {
 /// Of all contexts of the process: they share its log.
 pub(crate) static LOST_CONTEXTS: Complaints = Complaints::new();
 
+/// Of calls that fail for a reason which their result does not tell.
+pub(crate) static REFUSALS: Complaints = Complaints::new();
+
 impl Complaints {
     const fn new() -> Self {
         Self(Mutex::new(State {

@@ -6,6 +6,8 @@
 //! Nothing is allocated per command: arguments live in an arena that is reset before the next one, handles
 //! are found without a lock, and the device is looked up once per batch.
 
+mod streams;
+
 use std::sync::Arc;
 
 use hesper_venus_protocol::call::{Call, DeviceTable, InstanceTable};
@@ -21,10 +23,12 @@ use crate::object::Objects;
 use crate::object::device::Device;
 use crate::object::instance::Instance;
 use crate::object::table::{Entry, View};
+use crate::pieces::{RingStream, Stream};
 use crate::ring::{Consumer, Ring};
 use crate::saved::Saved;
 use crate::state::ContextState;
 use crate::stream::ReplyStream;
+use streams::Room;
 
 /// Commands are published at least this often, in bytes, so that a full ring has room again soon.
 const PUBLISH_EVERY: usize = 4096;
@@ -97,14 +101,15 @@ pub(crate) struct Session<'s> {
     device: Option<Arc<Device>>,
     instance: Option<Arc<Instance>>,
     /// Memory for streams inside of streams, kept for the next one.
-    pub(crate) stream_buffer: Vec<u8>,
-    nested_arena: Option<Arena>,
+    nested: Option<Room>,
     /// What the current command's objects belong to.
     owner: u32,
     /// The guest wants a reply to the current command.
     wants_reply: bool,
     /// Why a handler gave up.
     failure: Option<Fatal>,
+    /// The number of the last command that a piece did not hold whole.
+    cut: u32,
     /// Bytes of the batch before the current group, those of the group before the current command, and those that the
     /// guest was told of.
     group_start: usize,
@@ -120,7 +125,7 @@ pub(crate) struct Session<'s> {
 /// Decodes and carries out streams.
 pub(crate) struct Executor<'s> {
     session: Session<'s>,
-    arena: Arena,
+    room: Room,
     saved: Option<Saved>,
 }
 
@@ -139,11 +144,11 @@ impl<'s> Executor<'s> {
             place,
             device: None,
             instance: None,
-            stream_buffer: Vec::new(),
-            nested_arena: None,
+            nested: None,
             owner: 0,
             wants_reply: false,
             failure: None,
+            cut: u32::MAX,
             group_start: 0,
             group_done: 0,
             published: 0,
@@ -154,47 +159,83 @@ impl<'s> Executor<'s> {
         let folder = state.save_streams.as_deref();
         Self {
             session,
-            arena: Arena::default(),
+            room: Room::new(state),
             saved: folder.and_then(|folder| Saved::create(folder, state.id)),
         }
     }
 
-    /// Carries out a batch of commands.
+    /// Carries out a batch of commands in private memory.
     pub(crate) fn execute(&mut self, commands: &mut [u8]) -> Result<(), Fatal> {
         if let Some(saved) = &mut self.saved {
             // Before arguments are changed in place.
             saved.add(commands);
         }
         self.session.published = 0;
-        let ended = self.session.run(commands, &mut self.arena);
+        let ended = self.session.run_batch(commands, &mut self.room.arena);
+        self.end_batch(commands.len());
+        ended
+    }
+
+    #[inline]
+    fn end_batch(&mut self, bytes: usize) {
+        self.room.settle();
         // Between batches nothing may keep a device alive that the guest destroyed.
         self.session.forget_domain();
-        self.session.count(commands.len());
-        ended
+        self.session.count(bytes);
+    }
+
+    /// Saves a stream, piece by piece.
+    #[cold]
+    fn save(&mut self, stream: &RingStream<'_>) {
+        let piece = self.session.piece();
+        let mut bytes = Vec::new();
+        for from in (0..stream.len()).step_by(piece) {
+            bytes.clear();
+            let count = piece.min(stream.len() - from);
+            if let (Some(()), Some(saved)) = (
+                stream.append_to(from, count, &mut bytes),
+                self.saved.as_mut(),
+            ) {
+                saved.add(&bytes);
+            }
+        }
     }
 }
 
 impl Consumer for Executor<'_> {
-    fn consume(&mut self, commands: &mut [u8], start: u32) -> Result<(), Fatal> {
+    fn consume(&mut self, stream: &RingStream<'_>) -> Result<(), Fatal> {
         if let Place::Ring { head, .. } = &mut self.session.place {
-            *head = start;
+            *head = stream.head;
         }
-        self.execute(commands)
+        if self.saved.is_some() {
+            self.save(stream);
+        }
+        self.session.published = 0;
+        let ended = self.session.run_stream(stream, &mut self.room);
+        self.end_batch(stream.len());
+        ended
+    }
+
+    fn idle(&mut self) {
+        self.room.release();
+        self.session.nested = None;
     }
 }
 
 impl<'s> Session<'s> {
-    fn run(&mut self, commands: &mut [u8], arena: &mut Arena) -> Result<(), Fatal> {
+    /// Carries out commands that begin at byte `base` of their stream, which errors then tell.
+    #[inline]
+    fn run(&mut self, commands: &mut [u8], base: usize, arena: &mut Arena) -> Result<(), Fatal> {
         let mut at = 0;
         while let Some(rest) = commands.get_mut(at..).filter(|rest| !rest.is_empty()) {
             arena.reset();
             let length = rest.len();
             let mut decoder = Decoder::new(rest, arena, self.handles);
-            self.group_start = at;
+            self.group_start = base + at;
             let ended = self.group(length, &mut decoder);
             let read = decoder.position();
             self.lookups += u64::from(decoder.lookups());
-            ended.map_err(|fatal| fatal.moved(at))?;
+            ended.map_err(|fatal| fatal.moved(base + at))?;
             at += read;
         }
         Ok(())
@@ -288,16 +329,17 @@ impl<'s> Session<'s> {
     }
 
     /// Runs a stream inside of a stream.
-    pub(crate) fn run_nested(&mut self, commands: &mut [u8]) -> Result<(), Fatal> {
+    pub(crate) fn run_nested(&mut self, stream: &impl Stream) -> Result<(), Fatal> {
         if self.outer_done.is_some() {
             return Err(Fatal::Nested);
         }
         let outer = (self.group_start, self.group_done, self.wants_reply);
         self.outer_done = Some(self.done());
-        // The outer command's arguments are still in use, so this needs an arena of its own.
-        let mut arena = self.nested_arena.take().unwrap_or_default();
-        let ended = self.run(commands, &mut arena);
-        self.nested_arena = Some(arena);
+        // The outer command's arguments are still in use, so this needs memory of its own.
+        let mut room = self.nested.take().unwrap_or_else(|| Room::new(self.state));
+        let ended = self.run_stream(stream, &mut room);
+        room.settle();
+        self.nested = Some(room);
         self.outer_done = None;
         (self.group_start, self.group_done, self.wants_reply) = outer;
         ended
@@ -366,6 +408,19 @@ impl<'s> Session<'s> {
             self.instance = self.state.objects.instance(owner);
         }
         self.instance.as_ref().ok_or_else(|| gone(command))
+    }
+
+    /// Whether the guest wants the result of the current command.
+    pub(crate) fn is_asked(&self) -> bool {
+        self.wants_reply
+    }
+
+    /// The result of a command that uses memory of so many `bytes` that the host did not have.
+    pub(crate) fn refuse(&self, bytes: u64) -> Result<vk::Result, Fatal> {
+        match self.wants_reply {
+            true => Ok(vk::Result::ERROR_OUT_OF_DEVICE_MEMORY),
+            false => Err(Fatal::NoMemory(bytes)),
+        }
     }
 
     /// Replies if the guest wants it; else sees to it that a lost device does not go unnoticed.

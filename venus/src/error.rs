@@ -75,6 +75,9 @@ pub enum Error {
         /// What was read.
         detail: String,
     },
+    /// The self-test of sparse binding saw something else than what the GPU wrote.
+    #[error("memory that is bound sparsely is wrong: {0}; sparse binding is hidden from guests")]
+    SparseTest(String),
 }
 
 /// A result with this crate's [`Error`].

@@ -61,9 +61,22 @@ pub(crate) enum Fatal {
     /// A ring with the id of another.
     #[error("ring id {0:#x} is taken")]
     RingTaken(u64),
-    /// [`crate::Budget::rings`], or the system has no more threads.
-    #[error("no more rings: the context's budget or the system's threads are used up")]
-    TooManyRings,
+    /// [`crate::Budget::rings`].
+    #[error(
+        "more than {0} rings, one for each thread of a program that makes pipelines; --rings allows more"
+    )]
+    TooManyRings(usize),
+    /// The system has no more threads.
+    #[error(
+        "no thread for a ring beside {rings} others: {kind}; the system's limits on processes allow no more (ulimit -u, \
+         pids.max of the control group, kernel.threads-max)"
+    )]
+    NoThread {
+        /// Rings that the context has.
+        rings: usize,
+        /// What the system said.
+        kind: std::io::ErrorKind,
+    },
     /// `vkCreateRingMESA` with a layout that cannot be.
     #[error("a ring cannot be where the guest wants it: {0}")]
     RingLayout(&'static str),
@@ -84,12 +97,28 @@ pub(crate) enum Fatal {
     /// The GPU is lost, and the guest does not ask.
     #[error("{0} lost the device, and the guest did not ask for the result")]
     DeviceLost(&'static str),
-    /// [`crate::Budget::queued`].
-    #[error("more calls wait for the context than its budget allows")]
+    /// Memory that the host did not have is to be used, see [`crate::object::missing`].
+    #[error(
+        "the host had no memory for an allocation of {0} bytes, whose result the guest's driver did not wait for \
+         (VN_PERF=no_async_mem_alloc in the guest makes it wait), and now binds it"
+    )]
+    NoMemory(u64),
+    /// [`crate::Budget::queued`] or [`crate::Budget::queued_bytes`].
+    #[error("more calls, or bytes of commands, wait for the context than its budget allows")]
     MailboxFull,
-    /// [`crate::Budget::batch_bytes`].
-    #[error("a batch of {0} bytes is larger than the budget")]
-    BatchTooLarge(usize),
+    /// [`crate::Budget::command_bytes`], for a command that cannot say so by its result.
+    #[error(
+        "{command} needs {wanted} bytes, more than is left of the {budget} that large commands may hold, or than the system \
+         has, and the guest asked for no result; --command-memory allows more"
+    )]
+    CommandMemory {
+        /// The command.
+        command: &'static str,
+        /// Bytes that it asked for last.
+        wanted: u64,
+        /// The budget.
+        budget: u64,
+    },
     /// A bug of this renderer, caught before it did harm.
     #[error("the renderer failed: a thread panicked")]
     Panic,

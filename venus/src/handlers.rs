@@ -10,11 +10,11 @@ use hesper_venus_protocol::runtime::{Command, Decoder, Handle, Object};
 use hesper_venus_protocol::{COMMAND_COUNT, CommandId, command, vk};
 
 use crate::dispatch::{Handler, Outcome, Reach, Session, call, handle, name};
-use crate::emulate::{dma_buf, foreign, modifier, sync_fd};
+use crate::emulate::{dma_buf, foreign, modifier, sparse, sync_fd};
 use crate::fatal::Fatal;
 use crate::object::table::Entry;
 use crate::object::{
-    command_buffer, descriptor_set, device, fence, host_copy, instance, leftover, memory,
+    command_buffer, descriptor_set, device, fence, host_copy, instance, leftover, memory, missing,
     physical_device, pipeline, query_pool, queue, semaphore,
 };
 use crate::transport;
@@ -198,7 +198,7 @@ const fn table() -> [Option<Handler>; COMMAND_COUNT] {
         WaitRingSeqnoMESA transport::wait_ring_seqno,
     );
     special!(
-        EnumerateInstanceVersion instance::version,
+        EnumerateInstanceVersion instance::enumerate_version,
         EnumerateInstanceExtensionProperties instance::extensions,
         CreateInstance instance::create,
         DestroyInstance instance::destroy,
@@ -212,16 +212,16 @@ const fn table() -> [Option<Handler>; COMMAND_COUNT] {
         GetPhysicalDeviceExternalFenceProperties sync_fd::fence_properties,
         GetPhysicalDeviceExternalSemaphoreProperties sync_fd::semaphore_properties,
     );
-    forward!(
-        GetPhysicalDeviceFeatures,
-        GetPhysicalDeviceFeatures2,
-        GetPhysicalDeviceFormatProperties,
-        GetPhysicalDeviceImageFormatProperties,
-        GetPhysicalDeviceQueueFamilyProperties,
-        GetPhysicalDeviceQueueFamilyProperties2,
-        GetPhysicalDeviceSparseImageFormatProperties,
-        GetPhysicalDeviceSparseImageFormatProperties2,
+    special!(
+        GetPhysicalDeviceFeatures sparse::features,
+        GetPhysicalDeviceFeatures2 sparse::features2,
+        GetPhysicalDeviceImageFormatProperties sparse::image_format,
+        GetPhysicalDeviceQueueFamilyProperties sparse::queue_families,
+        GetPhysicalDeviceQueueFamilyProperties2 sparse::queue_families2,
+        GetPhysicalDeviceSparseImageFormatProperties sparse::sparse_image_format,
+        GetPhysicalDeviceSparseImageFormatProperties2 sparse::sparse_image_format2,
     );
+    forward!(GetPhysicalDeviceFormatProperties);
     special!(
         GetPhysicalDeviceCalibrateableTimeDomainsKHR physical_device::time_domains,
     );
@@ -268,6 +268,10 @@ const fn table() -> [Option<Handler>; COMMAND_COUNT] {
         QueueWaitIdle queue::wait_idle,
         AllocateMemory memory::allocate,
         FreeMemory memory::free,
+        BindBufferMemory missing::bind_buffer,
+        BindBufferMemory2 missing::bind_buffers,
+        BindImageMemory missing::bind_image,
+        BindImageMemory2 missing::bind_images,
         GetMemoryResourcePropertiesMESA memory::resource_properties,
         CreateFence fence::create,
         WaitForFences fence::wait,
@@ -337,10 +341,6 @@ const fn table() -> [Option<Handler>; COMMAND_COUNT] {
     forward!(
         GetDeviceMemoryCommitment,
         GetDeviceMemoryOpaqueCaptureAddress,
-        BindBufferMemory,
-        BindBufferMemory2,
-        BindImageMemory,
-        BindImageMemory2,
         GetImageSparseMemoryRequirements,
         GetImageSparseMemoryRequirements2,
         GetDeviceImageSparseMemoryRequirements,

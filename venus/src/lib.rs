@@ -54,6 +54,7 @@ mod mailbox;
 pub mod memory;
 mod object;
 mod options;
+mod pieces;
 mod platform;
 mod renderer;
 mod ring;

@@ -37,6 +37,18 @@ struct Queue {
     messages: VecDeque<Message>,
     /// The context's thread waits for the next message.
     is_waiting: bool,
+    /// Of the commands in `messages`.
+    bytes: usize,
+}
+
+impl Message {
+    /// How many bytes of commands it holds.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Submit(commands) => commands.len(),
+            _ => 0,
+        }
+    }
 }
 
 /// The queue.
@@ -44,24 +56,29 @@ pub(crate) struct Mailbox {
     queue: Mutex<Queue>,
     filled: Condvar,
     limit: usize,
+    limit_bytes: usize,
 }
 
 impl Mailbox {
-    /// An empty queue that takes `limit` messages.
-    pub(crate) fn new(limit: usize) -> Self {
+    /// An empty queue that takes `limit` messages, with `limit_bytes` of commands in all or a single batch of them.
+    pub(crate) fn new(limit: usize, limit_bytes: usize) -> Self {
         Self {
             queue: Mutex::default(),
             filled: Condvar::new(),
             limit,
+            limit_bytes,
         }
     }
 
     /// Appends a message, or gives it back when the queue is full.
     pub(crate) fn send(&self, message: Message) -> Result<(), Message> {
         let mut queue = self.queue.locked();
-        if queue.messages.len() >= self.limit {
+        let bytes = message.bytes();
+        let is_too_much = queue.bytes > 0 && queue.bytes.saturating_add(bytes) > self.limit_bytes;
+        if queue.messages.len() >= self.limit || is_too_much {
             return Err(message);
         }
+        queue.bytes += bytes;
         queue.messages.push_back(message);
         drop(queue);
         self.filled.notify_one();
@@ -70,7 +87,10 @@ impl Mailbox {
 
     /// Appends a message even when the queue is full.
     pub(crate) fn force(&self, message: Message) {
-        self.queue.locked().messages.push_back(message);
+        let mut queue = self.queue.locked();
+        queue.bytes += message.bytes();
+        queue.messages.push_back(message);
+        drop(queue);
         self.filled.notify_one();
     }
 
@@ -86,6 +106,7 @@ impl Mailbox {
         loop {
             if let Some(message) = queue.messages.pop_front() {
                 queue.is_waiting = false;
+                queue.bytes -= message.bytes();
                 return message;
             }
             queue.is_waiting = true;
@@ -103,7 +124,7 @@ mod tests {
 
     #[test]
     fn messages_come_out_in_order_and_the_limit_holds() {
-        let mailbox = Mailbox::new(2);
+        let mailbox = Mailbox::new(2, 100);
         mailbox.send(Message::Submit(vec![1])).unwrap();
         mailbox.send(Message::Submit(vec![2])).unwrap();
         assert!(matches!(
@@ -117,8 +138,19 @@ mod tests {
     }
 
     #[test]
+    fn bytes_have_a_limit_that_one_large_batch_may_exceed() {
+        let mailbox = Mailbox::new(10, 8);
+        mailbox.send(Message::Submit(vec![0; 100])).unwrap();
+        assert!(mailbox.send(Message::Submit(vec![0; 1])).is_err());
+        mailbox.receive();
+        mailbox.send(Message::Submit(vec![0; 5])).unwrap();
+        assert!(mailbox.send(Message::Submit(vec![0; 4])).is_err());
+        mailbox.send(Message::Submit(vec![0; 3])).unwrap();
+    }
+
+    #[test]
     fn it_is_idle_only_while_its_reader_waits() {
-        let mailbox = Mailbox::new(2);
+        let mailbox = Mailbox::new(2, 100);
         assert!(!mailbox.is_idle(), "nobody reads yet");
         std::thread::scope(|scope| {
             scope.spawn(|| {

@@ -23,6 +23,9 @@ pub struct RendererOptions {
     /// Memory that guests can map is made in multiples of this many bytes, a power of two, and of the host's pages. A
     /// front end that makes guests align their blobs says here to what; 0 is enough elsewhere.
     pub blob_alignment: u64,
+    /// Size in bytes of the window through which all guests together map memory, such as a VM's; memory heaps that guests can
+    /// map are shown no larger than it has room for. `None` where nothing limits it.
+    pub window: Option<u64>,
     /// Where to save what guests send, for reports and as food for fuzzers: a file for each context and each ring, with its
     /// commands one after the other. A folder that exists.
     pub save_streams: Option<PathBuf>,
@@ -96,24 +99,32 @@ impl FromStr for WsiPolicy {
 pub struct Budget {
     /// Live Vulkan objects.
     pub objects: usize,
-    /// Rings, that is threads.
+    /// Rings, that is threads: Mesa makes one for each thread of a program that makes pipelines.
     pub rings: usize,
-    /// Bytes of one command batch, and of all that it decodes to.
-    pub batch_bytes: usize,
+    /// Bytes that large commands may hold at one time: their private copies and what they decode to. A command's share is at
+    /// most about twice its size. What a thread holds for usual commands, three pieces, is not counted.
+    pub command_bytes: u64,
+    /// Bytes of a stream that are copied at a time. A command that is larger is copied alone.
+    pub piece_bytes: usize,
     /// Bytes of shared memory that a context may make (rings, replies, mappable device memory).
     pub shared_bytes: u64,
     /// Commands and fences that wait for the context's thread.
     pub queued: usize,
+    /// Bytes of commands that wait for the context's thread, but for a single batch of any size.
+    pub queued_bytes: usize,
 }
 
 impl Default for Budget {
     fn default() -> Self {
         Self {
             objects: 4 << 20,
-            rings: 64,
-            batch_bytes: 64 << 20,
+            rings: 1024,
+            // A command of 1 GiB, copied and decoded, and as much again.
+            command_bytes: 4 << 30,
+            piece_bytes: 1 << 20,
             shared_bytes: 64 << 30,
             queued: 1 << 16,
+            queued_bytes: 1 << 30,
         }
     }
 }

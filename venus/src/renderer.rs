@@ -47,6 +47,7 @@ impl Renderer {
             policy: Policy::new(options.wsi),
             budget: options.budget,
             blob_alignment: options.blob_alignment,
+            window: options.window,
             save_streams: options.save_streams.map(Into::into),
             tally: Arc::default(),
             mappings: Arc::new(Mappings::new(GUEST_MAPPINGS)),
@@ -114,7 +115,10 @@ impl Renderer {
         events: Arc<dyn ContextEvents>,
     ) -> Result<Context> {
         let state = Arc::new(ContextState::new(id, name, events, self.shared.clone()));
-        let mailbox = Arc::new(Mailbox::new(self.shared.budget.queued));
+        let mailbox = Arc::new(Mailbox::new(
+            self.shared.budget.queued,
+            self.shared.budget.queued_bytes,
+        ));
         let (for_thread, inbox) = (Arc::clone(&state), Arc::clone(&mailbox));
         std::thread::Builder::new()
             .name(format!("venus-{id}"))

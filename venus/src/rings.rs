@@ -16,6 +16,8 @@ const SHORTEST_PERIOD: Duration = Duration::from_millis(10);
 struct Inner {
     rings: HashMap<u64, Arc<Ring>>,
     threads: Vec<JoinHandle<()>>,
+    /// Threads that run, those of rings that were destroyed among them.
+    running: usize,
     has_monitor: bool,
     is_stopped: bool,
 }
@@ -26,6 +28,8 @@ pub(crate) struct Rings {
     inner: Mutex<Inner>,
     /// Wakes the monitor when a ring comes or all end.
     changed: Condvar,
+    /// Wakes who waits for a thread to end.
+    ended: Condvar,
 }
 
 impl Rings {
@@ -39,29 +43,62 @@ impl Rings {
             .ok_or(Fatal::NoRing(id))
     }
 
-    /// Makes a ring known, and `start`s its thread.
+    /// Makes a ring known, and `start`s its thread, which must call [`Rings::thread_ended`] at its end.
+    ///
+    /// Only rings that live count against the limit: a guest's thread may end, and its ring with it, while the ring's thread is
+    /// still in the driver's compiler. There may be as many of those again; who makes more rings then waits for one to end.
     pub(crate) fn insert(
         &self,
         id: u64,
         ring: Arc<Ring>,
         limit: usize,
-        start: impl FnOnce() -> std::io::Result<JoinHandle<()>>,
+        start: impl Fn() -> std::io::Result<JoinHandle<()>>,
     ) -> Result<(), Fatal> {
         let mut inner = self.inner.locked();
         if inner.rings.contains_key(&id) {
             return Err(Fatal::RingTaken(id));
         }
-        inner.threads.retain(|thread| !thread.is_finished());
-        if inner.is_stopped || inner.threads.len() >= limit {
-            return Err(Fatal::TooManyRings);
+        if inner.rings.len() >= limit {
+            return Err(Fatal::TooManyRings(limit));
         }
-        inner
-            .threads
-            .push(start().map_err(|_| Fatal::TooManyRings)?);
+        let thread = loop {
+            if inner.is_stopped {
+                // The context ends: nobody is told, and nobody waits for this ring.
+                ring.stop();
+                inner.rings.insert(id, ring);
+                return Ok(());
+            }
+            let live = inner.rings.len();
+            let is_crowded = inner.running >= live.saturating_add(limit);
+            let error = match is_crowded {
+                true => None,
+                false => match start() {
+                    Ok(thread) => break thread,
+                    Err(error) => Some(error),
+                },
+            };
+            if inner.running <= live {
+                let kind = error.map_or(std::io::ErrorKind::OutOfMemory, |error| error.kind());
+                return Err(Fatal::NoThread { rings: live, kind });
+            }
+            inner = self
+                .ended
+                .wait(inner)
+                .unwrap_or_else(PoisonError::into_inner);
+        };
+        inner.threads.retain(|thread| !thread.is_finished());
+        inner.threads.push(thread);
+        inner.running += 1;
         inner.rings.insert(id, ring);
         drop(inner);
         self.changed.notify_all();
         Ok(())
+    }
+
+    /// Called by the thread of a ring as the last thing that it does.
+    pub(crate) fn thread_ended(&self) {
+        self.inner.locked().running -= 1;
+        self.ended.notify_all();
     }
 
     /// Ends a ring.
@@ -86,6 +123,7 @@ impl Rings {
         inner.rings.values().for_each(|ring| ring.stop());
         drop(inner);
         self.changed.notify_all();
+        self.ended.notify_all();
     }
 
     /// Waits for the threads of ended rings.

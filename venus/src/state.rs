@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use hesper_venus_protocol::vk::HandleType;
 
-use crate::complaints::LOST_CONTEXTS;
+use crate::complaints::{LOST_CONTEXTS, REFUSALS};
 use crate::context::{Blob, BlobError, BlobRequest, Caching, ContextEvents};
 use crate::counters::{Tally, add, sub};
 use crate::dispatch::{Executor, Handles, Place};
@@ -17,7 +17,7 @@ use crate::emulate::Policy;
 use crate::error::Error;
 use crate::fatal::Fatal;
 use crate::host::{GpuFacts, Host};
-use crate::memory::{GuestPages, Mappings, Quota, SharedMemory};
+use crate::memory::{CommandMemory, GuestPages, Mappings, Quota, SharedMemory};
 use crate::object::Objects;
 use crate::options::Budget;
 use crate::ring::{self, Ring};
@@ -38,6 +38,8 @@ pub(crate) struct Shared {
     pub(crate) budget: Budget,
     /// See [`crate::RendererOptions::blob_alignment`].
     pub(crate) blob_alignment: u64,
+    /// See [`crate::RendererOptions::window`].
+    pub(crate) window: Option<u64>,
     /// See [`crate::RendererOptions::save_streams`].
     pub(crate) save_streams: Option<Arc<Path>>,
     /// What is counted.
@@ -64,6 +66,8 @@ pub(crate) struct ContextState {
     events: Arc<dyn ContextEvents>,
     shared: Shared,
     quota: Arc<Quota>,
+    /// What large commands may hold.
+    pub(crate) command_memory: Arc<CommandMemory>,
     resources: RwLock<HashMap<u32, (u64, Blob)>>,
     attachments: AtomicU64,
     /// The guest's Vulkan objects.
@@ -97,6 +101,7 @@ impl ContextState {
             events,
             shared,
             quota: Arc::new(Quota::new(budget.shared_bytes, Arc::clone(&tally))),
+            command_memory: Arc::new(CommandMemory::new(budget.command_bytes)),
             resources: RwLock::default(),
             attachments: AtomicU64::new(0),
             objects: Objects::new(budget.objects, tally),
@@ -118,8 +123,20 @@ impl ContextState {
         self.lose(|| format!("{fatal} (the command at byte {begin})"));
     }
 
+    /// Says why a call failed, for a guest's user who asks: the result that the guest gets does not tell.
+    pub(crate) fn complain(&self, what: std::fmt::Arguments<'_>) {
+        let (id, name) = (self.id, &self.name);
+        match REFUSALS.admit(Instant::now()) {
+            Some(0) => log::warn!("context {id} \"{name}\": {what}"),
+            Some(more) => log::warn!(
+                "context {id} \"{name}\": {what} ({more} more before it: RUST_LOG=debug writes them all)"
+            ),
+            None => log::debug!("context {id} \"{name}\": {what}"),
+        }
+    }
+
     /// Says once that memory is refused: a guest that is out of it asks again and again.
-    pub(crate) fn warn_of_memory(&self, error: &Error) {
+    pub(crate) fn warn_of_memory(&self, error: &dyn std::fmt::Display) {
         if !self.warned_of_memory.swap(true, Ordering::Relaxed) {
             log::warn!(
                 "context {} \"{}\" gets no memory: {error}; said once",
@@ -209,21 +226,28 @@ impl ContextState {
 
     /// Starts a ring's thread.
     pub(crate) fn start_ring(self: &Arc<Self>, id: u64, ring: Arc<Ring>) -> Result<(), Fatal> {
-        let (state, for_thread) = (Arc::clone(self), Arc::clone(&ring));
-        let name = format!("venus-{}-ring", self.id);
         let start = || {
+            let (state, ring) = (Arc::clone(self), Arc::clone(&ring));
             std::thread::Builder::new()
-                .name(name)
-                .spawn(move || run_ring(&state, for_thread))
+                .name(format!("venus-{}-ring", state.id))
+                .stack_size(RING_STACK)
+                .spawn(move || {
+                    run_ring(&state, Arc::clone(&ring));
+                    state.rings.thread_ended();
+                })
         };
-        self.rings.insert(id, ring, self.budget.rings, start)?;
+        self.rings
+            .insert(id, Arc::clone(&ring), self.budget.rings, start)?;
         if self.rings.needs_monitor() {
             let state = Arc::clone(self);
             let name = format!("venus-{}-alive", self.id);
             let started = std::thread::Builder::new()
                 .name(name)
                 .spawn(move || state.rings.watch());
-            started.map_err(|_| Fatal::TooManyRings)?;
+            started.map_err(|error| Fatal::NoThread {
+                rings: 1,
+                kind: error.kind(),
+            })?;
         }
         Ok(())
     }
@@ -374,6 +398,10 @@ impl ContextState {
         })
     }
 }
+
+/// Stack of a ring's thread. The driver's compilers run on it, which natively have that of a program's thread: 8 MiB by default
+/// on Linux. Only what was touched costs memory, and a ring that sleeps gives that back.
+const RING_STACK: usize = 8 << 20;
 
 /// The thread of a ring.
 fn run_ring(state: &Arc<ContextState>, ring: Arc<Ring>) {

@@ -13,6 +13,7 @@ use hesper_venus_protocol::vk;
 
 use crate::dispatch::Session;
 use crate::fatal::Fatal;
+use crate::pieces::ResourceStream;
 use crate::ring::{Layout, Request, Ring};
 use crate::stream::ReplyStream;
 
@@ -65,7 +66,7 @@ fn seek(session: &mut Session<'_>, position: usize, command: &'static str) -> Re
     })
 }
 
-/// `vkExecuteCommandStreamsMESA`: each stream is copied before it is read, since the guest can change it.
+/// `vkExecuteCommandStreamsMESA`: streams are copied before they are read, since the guest can change them.
 pub(crate) fn execute(
     session: &mut Session<'_>,
     c: &mut ExecuteCommandStreamsMESA<'_>,
@@ -77,7 +78,6 @@ pub(crate) fn execute(
             reason: "dependencies between streams, which nobody sends",
         });
     }
-    let mut commands = std::mem::take(&mut session.stream_buffer);
     for (index, stream) in c.p_streams.iter().enumerate() {
         if let Some(position) = c.p_reply_positions.get(index) {
             seek(session, *position, command)?;
@@ -88,22 +88,15 @@ pub(crate) fn execute(
             size,
             ..
         } = *stream;
-        // Streams that reach a resource are no larger than the budget of one batch allows.
-        if size > session.state.budget.batch_bytes {
-            return Err(Fatal::BatchTooLarge(size));
-        }
         let memory = session.state.resource(resource)?.memory;
-        commands.clear();
-        memory
-            .append_to(offset, size, &mut commands)
-            .ok_or(Fatal::Range {
-                resource,
-                offset,
-                size,
-            })?;
-        session.run_nested(&mut commands)?;
+        let outside = Fatal::Range {
+            resource,
+            offset,
+            size,
+        };
+        let stream = ResourceStream::new(memory, offset, size).ok_or(outside)?;
+        session.run_nested(&stream)?;
     }
-    session.stream_buffer = commands;
     Ok(())
 }
 

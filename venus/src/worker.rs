@@ -40,12 +40,9 @@ fn submit(state: &ContextState, executor: &mut Executor<'_>, commands: &mut [u8]
     if state.lost().is_some() || state.is_stopping() {
         return;
     }
-    let result = if commands.len() > state.budget.batch_bytes {
-        Err(Fatal::BatchTooLarge(commands.len()))
-    } else {
-        // A bug that panics costs this context, not the process.
-        catch_unwind(AssertUnwindSafe(|| executor.execute(commands))).unwrap_or(Err(Fatal::Panic))
-    };
+    // A bug that panics costs this context, not the process.
+    let result =
+        catch_unwind(AssertUnwindSafe(|| executor.execute(commands))).unwrap_or(Err(Fatal::Panic));
     if let Err(fatal) = result {
         state.fail(fatal);
     }

@@ -6,7 +6,7 @@
 //! tidy as one that ends well.
 
 use std::collections::BTreeSet;
-use std::ffi::{CStr, c_char};
+use std::ffi::{CStr, CString, c_char};
 use std::ops::Deref;
 use std::sync::{Mutex, PoisonError};
 
@@ -24,7 +24,8 @@ const WANTED: [&CStr; 3] = [
 /// An instance and the physical device that is tested.
 pub(crate) struct Host {
     /// Keeps the loader's library in place.
-    _entry: ash::Entry,
+    entry: ash::Entry,
+    index: usize,
     /// The instance.
     pub(crate) instance: ash::Instance,
     /// The device under test.
@@ -45,15 +46,20 @@ impl Host {
         // SAFETY: the loader library is trusted to be a Vulkan loader, and stays loaded as long as `entry`.
         let entry = unsafe { ash::Entry::load() }
             .map_err(|error| format!("no Vulkan loader: {error}; install libvulkan1"))?;
-        Self::with_entry(entry, index).map_err(|error| match error {
+        Self::with_entry(entry, index, vk::API_VERSION_1_3).map_err(|error| match error {
             Stop::Fail(text) | Stop::Skip(text) => text,
         })
     }
 
-    fn with_entry(entry: ash::Entry, index: usize) -> Result<Self, Stop> {
+    /// The same physical device in an instance of another version.
+    pub(crate) fn of_version(&self, version: u32) -> Result<Self, Stop> {
+        Self::with_entry(self.entry.clone(), self.index, version)
+    }
+
+    fn with_entry(entry: ash::Entry, index: usize, version: u32) -> Result<Self, Stop> {
         let application = vk::ApplicationInfo::default()
             .application_name(c"hesper-test-client")
-            .api_version(vk::API_VERSION_1_3);
+            .api_version(version);
         // SAFETY: no preconditions.
         let offered = unsafe { entry.enumerate_instance_extension_properties(None) }?;
         let portable = ash::khr::portability_enumeration::NAME;
@@ -96,10 +102,48 @@ impl Host {
                 memory: instance.get_physical_device_memory_properties(physical),
                 families: instance.get_physical_device_queue_family_properties(physical),
                 extensions,
-                _entry: entry,
+                entry,
+                index,
                 instance,
                 physical,
             })
+        }
+    }
+
+    /// Names of the extensions that instances can have.
+    pub(crate) fn instance_extensions(&self) -> BTreeSet<String> {
+        // SAFETY: no preconditions.
+        let listed = unsafe { self.entry.enumerate_instance_extension_properties(None) };
+        let listed = listed.unwrap_or_default();
+        listed
+            .iter()
+            .filter_map(|e| Some(e.extension_name_as_c_str().ok()?.to_str().ok()?.to_owned()))
+            .collect()
+    }
+
+    /// Makes another instance with these extensions, looks at its devices, and destroys it.
+    pub(crate) fn try_instance<'n>(
+        &self,
+        names: impl IntoIterator<Item = &'n str>,
+    ) -> Result<(), vk::Result> {
+        let names: Vec<CString> = names
+            .into_iter()
+            .filter_map(|name| CString::new(name).ok())
+            .collect();
+        let pointers: Vec<_> = names.iter().map(|name| name.as_ptr()).collect();
+        let application = vk::ApplicationInfo::default().api_version(vk::API_VERSION_1_3);
+        let info = vk::InstanceCreateInfo::default()
+            .application_info(&application)
+            .enabled_extension_names(&pointers);
+        // SAFETY: everything `info` points to lives until the call has returned; nothing else is made from the instance.
+        unsafe {
+            let instance = self.entry.create_instance(&info, None)?;
+            let devices = instance.enumerate_physical_devices();
+            instance.destroy_instance(None);
+            match devices?.is_empty() {
+                true => Err(vk::Result::ERROR_INITIALIZATION_FAILED),
+                false => Ok(()),
+            }
         }
     }
 

@@ -5,6 +5,7 @@
 //! hesper-test-client [--gpu N] run NAME…|all    one line a case: ok NAME DETAILS | FAIL NAME REASON | skip NAME REASON
 //! hesper-test-client [--gpu N] [--server PID] bench NAME…|all  one line a benchmark: bench NAME µs cpu µs server µs
 //! hesper-test-client [--gpu N] [--server PID] footprint         KiB that a device costs this process, and what the server has
+//! hesper-test-client [--gpu N] extensions        instances and devices with each listed extension and with all of them
 //! hesper-test-client [--gpu N] spin SECONDS     keeps the GPU busy with one long submission: spinning, then done
 //! ```
 //!
@@ -31,6 +32,7 @@ mod cases;
 mod commands;
 mod compute;
 mod drawing;
+mod extensions;
 mod gpu;
 mod outcome;
 mod resources;
@@ -44,7 +46,7 @@ use outcome::Stop;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 const USAGE: &str = "usage: hesper-test-client list | [--gpu N] run NAME…|all | [--gpu N] [--server PID] bench NAME…|all | \
-     [--gpu N] [--server PID] footprint | [--gpu N] spin SECONDS";
+     [--gpu N] [--server PID] footprint | [--gpu N] extensions | [--gpu N] spin SECONDS";
 
 fn main() -> ExitCode {
     let mut arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -87,6 +89,7 @@ fn main() -> ExitCode {
             |chosen| measure(index, chosen),
         ),
         "footprint" => bench::server::footprint(index),
+        "extensions" => extensions::try_all(index),
         "spin" => match names.first().map(|seconds| seconds.parse()) {
             Some(Ok(seconds)) => spin(index, seconds),
             _ => usage("spin wants a number of seconds"),

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::reader::FormatDecl;
 use crate::select::Area;
 use crate::tables::{CommandRow, ExtensionRow};
 
@@ -133,6 +134,8 @@ pub struct Member {
     pub selector: Option<String>,
     /// A pointer that is read and written though nothing takes its length from it.
     pub inout: bool,
+    /// A pointer of which guests send that it is there, and nothing of what it points to.
+    pub marker: bool,
     /// In a union: (name, value) of the selector for this member.
     pub selection: Vec<(String, i64)>,
 }
@@ -154,6 +157,8 @@ pub struct Struct {
     pub stype_value: i64,
     /// C names of structs that its chain may hold.
     pub chain: Vec<String>,
+    /// A chain may hold several.
+    pub repeats: bool,
     /// Decoded in requests.
     pub input: bool,
     /// An output of commands.
@@ -220,4 +225,17 @@ pub struct Model {
     pub numbers: Vec<CommandRow>,
     /// Extensions.
     pub extensions: Vec<ExtensionRow>,
+    /// Formats, ascending by their values.
+    pub formats: Vec<(i64, FormatDecl)>,
+    /// What brings which command: (C name as it is there, core version's minor number or extension).
+    pub providers: Vec<(String, Provider)>,
+}
+
+/// Who brings a command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Provider {
+    /// Vulkan 1.`minor`.
+    Core(u32),
+    /// An extension.
+    Extension(String),
 }

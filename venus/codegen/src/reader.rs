@@ -23,6 +23,25 @@ pub struct Registry {
     pub constants: BTreeMap<String, u32>,
     /// Core versions and extensions, with what they bring.
     pub providers: Vec<Provider>,
+    /// What is known of formats.
+    pub formats: Vec<FormatDecl>,
+}
+
+/// A format's texel blocks.
+#[derive(Debug, Clone)]
+pub struct FormatDecl {
+    /// `VK_FORMAT_…`.
+    pub name: String,
+    /// Bytes of a texel block.
+    pub block_size: u32,
+    /// Texels of a block: width, height, depth.
+    pub block_extent: [u32; 3],
+    /// Bits of the depth component.
+    pub depth_bits: u32,
+    /// Bits of the stencil component.
+    pub stencil_bits: u32,
+    /// Planes, where there are several: divisors of width and height, and the format that each is compatible with.
+    pub planes: Vec<(u32, u32, String)>,
 }
 
 /// A type as declared.
@@ -34,6 +53,8 @@ pub enum TypeDecl {
         members: Vec<Declaration>,
         /// The structs whose chain may hold this one.
         extends: Vec<String>,
+        /// The `allowduplicate` attribute: a chain may hold several.
+        repeats: bool,
     },
     /// `typedef union`.
     Union {
@@ -120,6 +141,8 @@ pub struct Block {
     pub depends: Option<String>,
     /// Types it brings.
     pub types: Vec<String>,
+    /// Commands it brings, by the names that they have there.
+    pub commands: Vec<String>,
     /// Enum values it adds: (enum, value).
     pub values: Vec<(String, EnumValue)>,
     /// Other names it adds for values that are defined elsewhere: (enum, the value's own name).
@@ -135,6 +158,11 @@ pub fn read(xml: &str) -> Result<Registry> {
             "types" => elements(section).try_for_each(|n| read_type(n, &mut registry))?,
             "enums" => read_enums(section, &mut registry)?,
             "commands" => elements(section).try_for_each(|n| read_command(n, &mut registry))?,
+            "formats" => {
+                for format in elements(section).filter(|n| n.has_tag_name("format")) {
+                    registry.formats.push(read_format(format)?);
+                }
+            }
             "feature" if for_vulkan(section) => {
                 registry.providers.push(read_provider(section, true)?);
             }
@@ -196,6 +224,7 @@ fn read_type(node: Node<'_, '_>, registry: &mut Registry) -> Result<()> {
         (None, Some("struct")) => TypeDecl::Struct {
             members: members()?,
             extends: list(node, "structextends"),
+            repeats: node.attribute("allowduplicate") == Some("true"),
         },
         (None, Some("union")) => TypeDecl::Union {
             members: members()?,
@@ -283,6 +312,42 @@ fn read_command(node: Node<'_, '_>, registry: &mut Registry) -> Result<()> {
     Ok(())
 }
 
+fn read_format(node: Node<'_, '_>) -> Result<FormatDecl> {
+    let name = node.attribute("name").unwrap_or("").to_owned();
+    let wrong = |what: &str| Error::Registry(format!("{name}: {what} is not a number"));
+    let number = |node: Node<'_, '_>, attribute: &str| -> Result<u32> {
+        let text = node.attribute(attribute).unwrap_or("");
+        text.parse().map_err(|_| wrong(attribute))
+    };
+    let mut block_extent = [1; 3];
+    for (to, from) in block_extent.iter_mut().zip(list(node, "blockExtent")) {
+        *to = from.parse().map_err(|_| wrong("blockExtent"))?;
+    }
+    let bits = |component: &str| {
+        let mut components = elements(node).filter(|n| n.has_tag_name("component"));
+        let found = components.find(|n| n.attribute("name") == Some(component));
+        found.map_or(Ok(0), |found| number(found, "bits"))
+    };
+    let planes = elements(node)
+        .filter(|n| n.has_tag_name("plane"))
+        .map(|plane| {
+            let compatible = plane.attribute("compatible").unwrap_or("").to_owned();
+            Ok((
+                number(plane, "widthDivisor")?,
+                number(plane, "heightDivisor")?,
+                compatible,
+            ))
+        });
+    Ok(FormatDecl {
+        block_size: number(node, "blockSize")?,
+        block_extent,
+        depth_bits: bits("D")?,
+        stencil_bits: bits("S")?,
+        planes: planes.collect::<Result<_>>()?,
+        name: name.clone(),
+    })
+}
+
 fn read_enums(node: Node<'_, '_>, registry: &mut Registry) -> Result<()> {
     let name = node.attribute("name").unwrap_or("");
     for entry in elements(node).filter(|n| n.has_tag_name("enum") && for_vulkan(*n)) {
@@ -354,6 +419,7 @@ fn read_provider(node: Node<'_, '_>, is_core: bool) -> Result<Provider> {
         for entry in elements(require).filter(|n| for_vulkan(*n)) {
             match (entry.tag_name().name(), entry.attribute("name")) {
                 ("type", Some(name)) => block.types.push(name.to_owned()),
+                ("command", Some(name)) => block.commands.push(name.to_owned()),
                 ("enum", Some(_)) => {
                     let Some(extends) = entry.attribute("extends") else {
                         continue;

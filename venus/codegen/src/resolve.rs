@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::error::{Error, Result};
-use crate::model::{Base, Command, Enum, Len, Member, Model, Scalar, Struct, Union};
+use crate::model::{Base, Command, Enum, Len, Member, Model, Provider, Scalar, Struct, Union};
 use crate::names;
 use crate::reader::{CommandDecl, Declaration, EnumValue, Registry, TypeDecl};
 use crate::select::{Area, Selection, canonical};
@@ -22,6 +22,8 @@ pub fn build(registry: &Registry, selection: &Selection, tables: &Tables) -> Res
         commands: Vec::new(),
         numbers: tables.commands.clone(),
         extensions: tables.extensions.clone(),
+        providers: providers(registry),
+        formats: Vec::new(),
     };
     let (flags_of, stypes) = (BTreeMap::new(), Vec::new());
     let mut builder = Builder {
@@ -47,7 +49,36 @@ pub fn build(registry: &Registry, selection: &Selection, tables: &Tables) -> Res
     // Last, when all structs are known.
     builder.model.enums.remove("VkStructureType");
     builder.enumeration("VkStructureType");
-    Ok(builder.model)
+    let mut model = builder.model;
+    if let Some(formats) = model.enums.get("VkFormat") {
+        let known = registry.formats.iter().filter_map(|format| {
+            let mut values = formats.values.iter();
+            let (_, value) = values.find(|(name, _)| *name == format.name)?;
+            Some((*value, format.clone()))
+        });
+        model.formats = known.collect();
+        model.formats.sort_by_key(|(value, _)| *value);
+    }
+    Ok(model)
+}
+
+/// Which core version or extension brings which command.
+fn providers(registry: &Registry) -> Vec<(String, Provider)> {
+    let mut found = Vec::new();
+    for provider in &registry.providers {
+        let minor = provider
+            .name
+            .rsplit('_')
+            .next()
+            .and_then(|n| n.parse().ok());
+        let who = match provider.is_core {
+            true => Provider::Core(minor.unwrap_or(0)),
+            false => Provider::Extension(provider.name.clone()),
+        };
+        let commands = provider.blocks.iter().flat_map(|block| &block.commands);
+        found.extend(commands.map(|command| (command.clone(), who.clone())));
+    }
+    found
 }
 
 struct Builder<'a> {
@@ -132,6 +163,7 @@ impl Builder<'_> {
         }
         Ok(Member {
             inout: self.tables.inout.contains(&place),
+            marker: self.tables.markers.contains(&place),
             c_name: decl.name.clone(),
             name: names::snake(&decl.name),
             base: self.base(&decl.ty)?,
@@ -330,6 +362,10 @@ impl Builder<'_> {
             (None, Some(TypeDecl::Struct { members, .. })) => members,
             _ => return Err(Error::Registry(format!("struct {name} is not known"))),
         };
+        let repeats = matches!(
+            (private, self.registry.types.get(name)),
+            (None, Some(TypeDecl::Struct { repeats: true, .. }))
+        );
         let stype = decls.first().and_then(|m| m.values.clone());
         let stype_value = match (&stype, private) {
             (None, _) => 0,
@@ -362,6 +398,7 @@ impl Builder<'_> {
                     .map(|s| names::constant("VkStructureType", s, false)),
                 stype_value,
                 chain: Vec::new(),
+                repeats,
                 input: false,
                 output: false,
             },

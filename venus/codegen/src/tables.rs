@@ -74,6 +74,8 @@ pub struct Tables {
     pub inout: Vec<(String, String)>,
     /// (owner, member) of arrays whose elements may be null.
     pub nullable: Vec<(String, String)>,
+    /// (owner, member) of pointers of which only their presence is sent.
+    pub markers: Vec<(String, String)>,
 }
 
 /// A line of a table.
@@ -153,6 +155,7 @@ pub fn load() -> Result<Tables> {
         lengths: BTreeMap::new(),
         inout: Vec::new(),
         nullable: Vec::new(),
+        markers: Vec::new(),
     };
     for row in rows(
         "private-structs.tsv",
@@ -186,6 +189,11 @@ pub fn load() -> Result<Tables> {
     for row in rows("nullable.tsv", include_str!("../data/nullable.tsv")) {
         tables
             .nullable
+            .push((row.get(0)?.to_owned(), row.get(1)?.to_owned()));
+    }
+    for row in rows("markers.tsv", include_str!("../data/markers.tsv")) {
+        tables
+            .markers
             .push((row.get(0)?.to_owned(), row.get(1)?.to_owned()));
     }
     Ok(tables)

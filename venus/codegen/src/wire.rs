@@ -26,6 +26,8 @@ pub enum Kind {
     Next,
     /// A pointer that must be null.
     Null,
+    /// A pointer of which only its presence is sent.
+    Marker,
     /// A value whose wire image is its memory image.
     Plain(Base),
     /// A handle; nullable or not.
@@ -132,6 +134,7 @@ impl<'a> Rules<'a> {
         }
         match (&member.base, member.len.as_slice()) {
             // Without a length it cannot be sent, nor can structs with function pointers.
+            (Base::Void, []) if member.marker => Some(Kind::Marker),
             (Base::Void, []) => Some(Kind::Null),
             (Base::Struct(name), _) if !self.model.structs.contains_key(name) => Some(Kind::Null),
             (Base::Char, [Len::Terminated]) => Some(Kind::Text(nullable)),

@@ -116,6 +116,8 @@ impl Field {
 pub(crate) enum Kind {
     /// A pointer that is always null.
     Null,
+    /// A pointer of which only its presence is sent.
+    Marker,
     Value(Value),
     /// A handle; the type is of use to readers of the tables only.
     Handle(

@@ -14,6 +14,7 @@
 //! | call the driver | [`call`] |
 //! | answer | [`runtime::Encoder`], [`Command::encode_reply`](runtime::Command::encode_reply) |
 //! | ask about commands and extensions | [`CommandId`], [`COMMANDS`], [`EXTENSIONS`], [`table`] |
+//! | know how long a command is, or refuse it | [`extent`] |
 //! | write a log | [`trace`] |
 //! | be the guest | [`guest`], and [`sample`] for random requests |
 //!
@@ -132,6 +133,9 @@
 //! be private memory: what the guest can still write to has to be copied before it is decoded.
 
 pub mod call;
+pub mod extent;
+pub mod features;
+pub mod format;
 #[allow(
     missing_docs,
     unused_imports,
@@ -155,6 +159,7 @@ pub mod trace;
 
 pub use generated::command;
 pub use generated::commands::{COMMAND_COUNT, COMMANDS, CommandId};
+pub use generated::core::CORE_COMMANDS;
 pub use generated::extensions::EXTENSIONS;
 pub(crate) use generated::schema;
 

@@ -192,6 +192,11 @@ impl<'a> Sampler<'a> {
             let place = at.cast::<*mut u8>();
             match &field.kind {
                 Kind::Null | Kind::Value(_) => {}
+                Kind::Marker => {
+                    if self.chance(30) {
+                        place.write(base);
+                    }
+                }
                 Kind::Handle(_, nullable) => {
                     let id = self.id(*nullable);
                     Value::U64.set(at, id);

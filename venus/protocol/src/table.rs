@@ -173,6 +173,17 @@ impl Extension {
     }
 }
 
+/// A command of devices that is part of Vulkan from some version on.
+#[derive(Clone, Copy, Debug)]
+pub struct CoreCommand {
+    /// The C name.
+    pub name: &'static CStr,
+    /// Since Vulkan 1.`minor`.
+    pub minor: u32,
+    /// The names it was promoted from, each with its extension.
+    pub older: &'static [(&'static CStr, &'static CStr)],
+}
+
 /// The capset's `vk_extension_mask1`: bit N for extension N, and bit 0 for "this is filled in".
 pub const fn extension_mask() -> [u32; 32] {
     let mut mask = [0u32; 32];

@@ -139,6 +139,10 @@ impl Tracer {
             let at = base.add(field.offset);
             match &field.kind {
                 Kind::Null => Ok(()),
+                Kind::Marker => f.write_str(match pointer(at).is_null() {
+                    true => "null",
+                    false => "given",
+                }),
                 Kind::Value(value) => write_value(f, *value, at),
                 Kind::Handle(..) => write!(f, "{:#x}", Value::U64.number(at)),
                 Kind::Struct(layout) => self.structure(f, layout, at),

@@ -160,21 +160,23 @@ pub(crate) fn destroy_image(session: &mut Session<'_>, c: &mut DestroyImage) -> 
     // The driver cannot give the handle out again before it was called.
     let device = session.device(CommandId::DestroyImage)?;
     device.shared_objects.images.remove(c.image.handle.0);
+    device.host_copy.forget(c.image.handle);
     call(session, c)
 }
 
-/// Leaves the memory types that shared memory can be imported as, if that is what is needed.
-fn mask(
+/// Names memory types as the guest does. If the memory is shared, only those are left that shared memory can be imported as.
+fn translate(
     session: &mut Session<'_>,
     command: CommandId,
     is_shared: bool,
     requirements: &mut vk::MemoryRequirements,
 ) -> Result<(), Fatal> {
-    if !is_shared {
-        return Ok(());
+    let physical = &session.device(command)?.physical;
+    let mut types = requirements.memory_type_bits;
+    if is_shared {
+        types &= physical.facts.importable_types;
     }
-    let facts = &session.device(command)?.physical.facts;
-    requirements.memory_type_bits &= facts.importable_types;
+    requirements.memory_type_bits = physical.memory.guest_bits(types);
     Ok(())
 }
 
@@ -187,7 +189,7 @@ pub(crate) fn buffer_requirements(
     let id = CommandId::GetBufferMemoryRequirements;
     let shared = &session.device(id)?.shared_objects.buffers;
     let is_shared = shared.contains(c.buffer.handle.0);
-    mask(session, id, is_shared, c.p_memory_requirements)
+    translate(session, id, is_shared, c.p_memory_requirements)
 }
 
 /// `vkGetBufferMemoryRequirements2`
@@ -199,7 +201,7 @@ pub(crate) fn buffer_requirements2(
     let id = CommandId::GetBufferMemoryRequirements2;
     let shared = &session.device(id)?.shared_objects.buffers;
     let is_shared = shared.contains(c.p_info.buffer.0);
-    mask(
+    translate(
         session,
         id,
         is_shared,
@@ -216,7 +218,7 @@ pub(crate) fn image_requirements(
     let id = CommandId::GetImageMemoryRequirements;
     let shared = &session.device(id)?.shared_objects.images;
     let is_shared = shared.contains(c.image.handle.0);
-    mask(session, id, is_shared, c.p_memory_requirements)
+    translate(session, id, is_shared, c.p_memory_requirements)
 }
 
 /// `vkGetImageMemoryRequirements2`
@@ -228,7 +230,7 @@ pub(crate) fn image_requirements2(
     let id = CommandId::GetImageMemoryRequirements2;
     let shared = &session.device(id)?.shared_objects.images;
     let is_shared = shared.contains(c.p_info.image.0);
-    mask(
+    translate(
         session,
         id,
         is_shared,
@@ -246,7 +248,7 @@ pub(crate) fn device_buffer_requirements(
     let info = unsafe { c.p_info.p_create_info.cast_mut().as_mut() };
     let is_shared = rewrite_buffer(info.ok_or(missing(id))?);
     call(session, c)?;
-    mask(
+    translate(
         session,
         id,
         is_shared,
@@ -269,7 +271,7 @@ pub(crate) fn device_image_requirements(
         });
     };
     call(session, c)?;
-    mask(
+    translate(
         session,
         id,
         image.is_shared,

@@ -1,4 +1,6 @@
 //! Which extensions a guest sees, and which of those it enables the host is asked for.
+//!
+//! What a guest may enable is of three kinds, see [`Kind`]. Anything else gets `VK_ERROR_EXTENSION_NOT_PRESENT`.
 
 use std::ffi::{CStr, CString};
 
@@ -31,12 +33,112 @@ const PROVIDED: &[&CStr] = &[
     c"VK_KHR_external_semaphore_fd",
 ];
 
+/// What the guest's driver carries out by itself, lists without asking, and passes on all the same when a program enables it.
+///
+/// Found by trying every extension that Mesa 25.0, 26.1 and 26.2 list (`hesper-test-client extensions`). Mesa leaves the
+/// presenting ones out when a program enables `VK_KHR_swapchain`, too. Those that neither of these lists yet are of the same
+/// kind: they are about swapchains, host pointers or file descriptors, which exist on the guest's side only.
+const OF_GUEST: &[&CStr] = &[
+    c"VK_ANDROID_external_memory_android_hardware_buffer",
+    c"VK_ANDROID_native_buffer",
+    c"VK_EXT_device_memory_report",
+    c"VK_EXT_display_control",
+    c"VK_EXT_hdr_metadata",
+    c"VK_EXT_map_memory_placed",
+    c"VK_EXT_pci_bus_info",
+    c"VK_EXT_physical_device_drm",
+    c"VK_EXT_present_mode_fifo_latest_ready",
+    c"VK_EXT_present_timing",
+    c"VK_EXT_swapchain_maintenance1",
+    c"VK_EXT_tooling_info",
+    c"VK_GOOGLE_display_timing",
+    c"VK_KHR_incremental_present",
+    c"VK_KHR_map_memory2",
+    c"VK_KHR_present_id",
+    c"VK_KHR_present_id2",
+    c"VK_KHR_present_mode_fifo_latest_ready",
+    c"VK_KHR_present_wait",
+    c"VK_KHR_present_wait2",
+    c"VK_KHR_shared_presentable_image",
+    c"VK_KHR_swapchain",
+    c"VK_KHR_swapchain_maintenance1",
+    c"VK_KHR_swapchain_mutable_format",
+];
+
+/// What the guest's driver carries out by itself, too, but what others that the host is asked for demand:
+/// `VK_KHR_acceleration_structure` does not go without deferred operations.
+const OF_BOTH: &[&CStr] = &[c"VK_KHR_deferred_host_operations"];
+
+/// The same of instances. Mesa keeps them to itself so far.
+const OF_GUEST_INSTANCE: &[&CStr] = &[
+    c"VK_EXT_acquire_drm_display",
+    c"VK_EXT_acquire_xlib_display",
+    c"VK_EXT_debug_report",
+    c"VK_EXT_debug_utils",
+    c"VK_EXT_direct_mode_display",
+    c"VK_EXT_display_surface_counter",
+    c"VK_EXT_headless_surface",
+    c"VK_EXT_surface_maintenance1",
+    c"VK_EXT_swapchain_colorspace",
+    c"VK_KHR_display",
+    c"VK_KHR_get_display_properties2",
+    c"VK_KHR_get_surface_capabilities2",
+    c"VK_KHR_portability_enumeration",
+    c"VK_KHR_surface",
+    c"VK_KHR_surface_maintenance1",
+    c"VK_KHR_surface_protected_capabilities",
+    c"VK_KHR_wayland_surface",
+    c"VK_KHR_xcb_surface",
+    c"VK_KHR_xlib_surface",
+];
+
 /// What the renderer itself needs of the host.
 const NEEDED: &[&CStr] = &[
     c"VK_EXT_external_memory_host",
     // A driver that lists it demands that it is enabled.
     c"VK_KHR_portability_subset",
 ];
+
+/// What is to be done when a guest enables an extension.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// The host has it and the guest sees it: the host is asked for it.
+    OfHost,
+    /// This crate or the guest's driver carries it out: the host is not asked.
+    Dropped,
+    /// The guest did not see it.
+    Unknown,
+}
+
+impl Kind {
+    fn of(
+        name: &CStr,
+        seen: &[vk::ExtensionProperties],
+        host: &[vk::ExtensionProperties],
+        policy: Policy,
+    ) -> Self {
+        if is_provided(name, policy) || OF_GUEST.contains(&name) {
+            return Self::Dropped;
+        }
+        if OF_BOTH.contains(&name) {
+            return match has(host, name) {
+                true => Self::OfHost,
+                false => Self::Dropped,
+            };
+        }
+        match has(seen, name) {
+            true => Self::OfHost,
+            false => Self::Unknown,
+        }
+    }
+}
+
+/// Whether `extension` is one of `properties`.
+fn has(properties: &[vk::ExtensionProperties], extension: &CStr) -> bool {
+    properties
+        .iter()
+        .any(|property| name(property) == Some(extension))
+}
 
 /// Whether this crate provides the extension, so that the host is not asked for it.
 fn is_provided(name: &CStr, policy: Policy) -> bool {
@@ -72,28 +174,39 @@ pub(crate) fn listed(
     seen.collect()
 }
 
-/// What to ask the host for when a guest enables `wanted`; `None` when that holds something it never saw.
+/// What to ask the host for when a guest enables `wanted`.
+///
+/// # Errors
+/// The first of them that the guest does not see and that its driver does not carry out by itself.
 pub(crate) fn enabled<'a>(
     wanted: impl Iterator<Item = &'a CStr>,
     host: &[vk::ExtensionProperties],
     policy: Policy,
-) -> Option<Vec<CString>> {
+) -> Result<Vec<CString>, &'a CStr> {
     let seen = listed(host, policy);
-    let is_on_host = |wanted: &CStr| host.iter().any(|property| name(property) == Some(wanted));
     let mut names: Vec<CString> = Vec::new();
     for wanted in wanted {
-        if !seen.iter().any(|property| name(property) == Some(wanted)) {
-            return None;
-        }
-        let is_ours = is_provided(wanted, policy);
-        if !is_ours && !names.iter().any(|known| known.as_c_str() == wanted) {
-            names.push(wanted.to_owned());
+        match Kind::of(wanted, &seen, host, policy) {
+            Kind::Unknown => return Err(wanted),
+            Kind::OfHost if !names.iter().any(|known| known.as_c_str() == wanted) => {
+                names.push(wanted.to_owned());
+            }
+            Kind::OfHost | Kind::Dropped => {}
         }
     }
-    for needed in NEEDED.iter().filter(|needed| is_on_host(needed)) {
+    for needed in NEEDED.iter().filter(|needed| has(host, needed)) {
         names.push((*needed).to_owned());
     }
-    Some(names)
+    Ok(names)
+}
+
+/// Whether an instance may enable the extension. The host is never asked: all that instances can enable lives in the guest's
+/// driver (surfaces, debugging), is part of Vulkan 1.1, or is the protocol's own.
+pub(crate) fn is_of_instance(name: &CStr) -> bool {
+    let is_carried = |extension: &&hesper_venus_protocol::table::Extension| {
+        extension.name == name && extension.kind != ExtensionKind::Device
+    };
+    EXTENSIONS.iter().any(|extension| is_carried(&extension)) || OF_GUEST_INSTANCE.contains(&name)
 }
 
 /// The name in a `VkExtensionProperties`.
@@ -174,7 +287,48 @@ mod tests {
                 c"VK_EXT_external_memory_host".to_owned()
             ]
         );
-        let unseen = [c"VK_KHR_swapchain"];
-        assert!(enabled(unseen.into_iter(), &host, Policy::Software).is_none());
+    }
+
+    #[test]
+    fn what_the_guests_driver_does_itself_is_dropped_and_what_nobody_has_is_named() {
+        let host = host(&[c"VK_EXT_external_memory_host"]);
+        let wanted = [
+            c"VK_KHR_swapchain",
+            c"VK_KHR_present_id",
+            c"VK_KHR_deferred_host_operations",
+        ];
+        let asked = enabled(wanted.into_iter(), &host, Policy::Software).unwrap();
+        assert_eq!(asked, [c"VK_EXT_external_memory_host".to_owned()]);
+        for unseen in [
+            c"VK_EXT_robustness2",
+            c"VK_EXT_queue_family_foreign",
+            c"VK_HESPER_no",
+        ] {
+            let refused = enabled(
+                [c"VK_KHR_swapchain", unseen].into_iter(),
+                &host,
+                Policy::Software,
+            );
+            assert_eq!(refused, Err(unseen));
+        }
+    }
+
+    #[test]
+    fn deferred_operations_are_asked_of_a_host_that_has_them() {
+        let host = host(&[
+            c"VK_KHR_acceleration_structure",
+            c"VK_KHR_deferred_host_operations",
+        ]);
+        let seen = listed(&host, Policy::Software);
+        assert!(
+            !has(&seen, c"VK_KHR_deferred_host_operations"),
+            "the guest's driver lists it"
+        );
+        let wanted = [
+            c"VK_KHR_deferred_host_operations",
+            c"VK_KHR_acceleration_structure",
+        ];
+        let asked = enabled(wanted.into_iter(), &host, Policy::Software).unwrap();
+        assert_eq!(asked, wanted.map(ToOwned::to_owned));
     }
 }

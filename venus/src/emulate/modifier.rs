@@ -15,12 +15,13 @@ use hesper_venus_protocol::runtime::{Chained, Object, find, find_mut, unlink};
 use hesper_venus_protocol::{CommandId, vk};
 
 use super::chain::Detached;
-use super::{Policy, dma_buf};
+use super::{Policy, dma_buf, sparse};
 use crate::dispatch::{Session, call, name};
 use crate::fatal::Fatal;
 use crate::handlers::create_one;
-use crate::object::leftover;
+use crate::object::physical_device::described;
 use crate::object::table::Entry;
+use crate::object::{host_copy, leftover};
 
 /// `DRM_FORMAT_MOD_LINEAR`
 const LINEAR: u64 = 0;
@@ -112,6 +113,11 @@ pub(crate) fn image_format_properties(
 ) -> Result<vk::Result, Fatal> {
     use vk::ExternalMemoryHandleTypeFlags as Types;
     let is_offered = session.state.policy == Policy::DmaBuf;
+    let id = CommandId::GetPhysicalDeviceImageFormatProperties2;
+    let device = described(session, id, c.physical_device.handle)?;
+    if sparse::is_image_hidden(&device, c.p_image_format_info.flags) {
+        return Ok(vk::Result::ERROR_FORMAT_NOT_SUPPORTED);
+    }
     let info = &mut *c.p_image_format_info;
     // SAFETY: the chain was decoded, and nobody else uses it.
     let modifier = unsafe { take::<vk::PhysicalDeviceImageDrmFormatModifierInfoEXT, _>(info) };
@@ -246,9 +252,14 @@ pub(crate) fn create_image(
             return Ok(vk::Result::ERROR_INVALID_DRM_FORMAT_MODIFIER_PLANE_LAYOUT_EXT);
         }
     }
+    let for_copies = host_copy::Image::of(c.p_create_info);
     let (result, host) = create_one(session, c, |c| &mut *c.p_image)?;
     if let Some(host) = host.filter(|_| image.is_shared) {
         dma_buf::remember_image(session, host)?;
+    }
+    if let Some((host, kept)) = host.zip(for_copies) {
+        let device = session.device(CommandId::CreateImage)?;
+        device.host_copy.remember(host, kept);
     }
     Ok(result)
 }

@@ -1,12 +1,13 @@
 //! What a renderer must know of a GPU before a guest sees it.
 
+use std::ffi::CStr;
 use std::sync::Arc;
 
 use super::gpu::Gpu;
 use super::library::Host;
 use super::queues::Queues;
 use crate::error::{Error, Result};
-use crate::memory::{Importable, importable};
+use crate::memory::{Importable, Sparse, importable};
 use crate::options::GpuSelection;
 
 /// A GPU and what was found out about it at start.
@@ -18,6 +19,12 @@ pub(crate) struct GpuFacts {
     pub(crate) importable_types: u32,
     /// Alignment of what is imported, in bytes.
     pub(crate) alignment: u64,
+    /// The Vulkan version that guests see.
+    pub(crate) version: u32,
+    /// Extensions that every device needs for core functions of that version.
+    pub(crate) core_extensions: Vec<&'static CStr>,
+    /// Whether guests can bind memory sparsely.
+    pub(crate) sparse: Sparse,
     /// Its queues, of which all contexts together have so many.
     pub(crate) queues: Arc<Queues>,
 }
@@ -47,8 +54,18 @@ impl GpuFacts {
                 Ok(Importable { types: 0, .. }) => {
                     log::warn!("{gpu} is left out: none of its memory can be mapped into guests");
                 }
-                Ok(Importable { types, alignment }) => {
-                    let gpu = gpu.clone();
+                Ok(Importable {
+                    types,
+                    alignment,
+                    core,
+                    sparse,
+                }) => {
+                    let mut gpu = gpu.clone();
+                    let version = gpu.show(&core);
+                    if let Sparse::Broken(reason) = &sparse {
+                        log::info!("{gpu}: guests see no sparse binding: {reason}");
+                        gpu.hidden_sparse = Some(reason.clone());
+                    }
                     let raw = instance.raw();
                     // SAFETY: the instance has just listed it.
                     let families =
@@ -59,6 +76,9 @@ impl GpuFacts {
                         gpu,
                         importable_types: types,
                         alignment,
+                        version,
+                        core_extensions: core.extensions,
+                        sparse,
                         queues: Arc::new(queues),
                     }));
                 }

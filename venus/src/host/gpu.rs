@@ -8,6 +8,7 @@ use hesper_venus_protocol::EXTENSIONS;
 use hesper_venus_protocol::table::ExtensionKind;
 
 use super::library::{Host, ProbeInstance};
+use super::version::CoreFunctions;
 use crate::error::Result;
 use crate::options::{Driver, GpuSelection};
 
@@ -20,6 +21,11 @@ pub struct Gpu {
     pub kind: GpuKind,
     /// Vulkan version of the driver: major, minor, patch.
     pub api_version: (u32, u32, u32),
+    /// Vulkan version that guests see: that of the driver, at most 1.4, or less where the driver lacks core commands. Known of
+    /// GPUs that a renderer was made with.
+    pub guest_version: Option<(u32, u32, u32)>,
+    /// The core command that the driver lacks and for which guests see a lower version.
+    pub missing_command: Option<String>,
     /// `driverName` and `driverInfo`, as the driver tells them.
     pub driver: String,
     /// `driverID`; 0 where the driver does not tell.
@@ -30,6 +36,9 @@ pub struct Gpu {
     pub host_memory_import: bool,
     /// Device extensions that guests could use and this driver does not have.
     pub missing_extensions: Vec<String>,
+    /// Why guests do not see the sparse binding that the driver has, where the renderer's self-test found it wrong. Known
+    /// once a [`crate::Renderer`] has started.
+    pub hidden_sparse: Option<String>,
 }
 
 /// `VkPhysicalDeviceType`.
@@ -69,6 +78,33 @@ impl fmt::Display for Gpu {
             f,
             "{name} ({kind}, Vulkan {major}.{minor}.{patch}, {driver})"
         )
+    }
+}
+
+/// Major, minor and patch number.
+fn parts(version: u32) -> (u32, u32, u32) {
+    (
+        vk::api_version_major(version),
+        vk::api_version_minor(version),
+        vk::api_version_patch(version),
+    )
+}
+
+impl Gpu {
+    /// Notes what guests see of the version, and returns that.
+    pub(crate) fn show(&mut self, core: &CoreFunctions) -> u32 {
+        let (major, minor, patch) = self.api_version;
+        let shown = core.shown(vk::make_api_version(0, major, minor, patch));
+        self.guest_version = Some(parts(shown));
+        if let Some((command, of)) = core.missing {
+            let command = command.to_string_lossy();
+            log::warn!(
+                "guests see Vulkan 1.{} of {self}: its driver lacks {command}, which is part of Vulkan 1.{of}; update the driver",
+                vk::api_version_minor(shown)
+            );
+            self.missing_command = Some(command.into_owned());
+        }
+        shown
     }
 }
 
@@ -160,11 +196,9 @@ impl ProbeInstance<'_> {
                 vk::PhysicalDeviceType::CPU => GpuKind::Cpu,
                 _ => GpuKind::Other,
             },
-            api_version: (
-                vk::api_version_major(version),
-                vk::api_version_minor(version),
-                vk::api_version_patch(version),
-            ),
+            api_version: parts(version),
+            guest_version: None,
+            missing_command: None,
             driver: format!(
                 "{} {}",
                 text(&driver.driver_name),
@@ -181,6 +215,7 @@ impl ProbeInstance<'_> {
                 .filter(|known| !has(known.name))
                 .map(|known| known.name.to_string_lossy().into_owned())
                 .collect(),
+            hidden_sparse: None,
         }
     }
 
@@ -215,11 +250,14 @@ mod tests {
             name: name.into(),
             kind: GpuKind::Discrete,
             api_version: (1, 3, 0),
+            guest_version: None,
+            missing_command: None,
             driver: "test".into(),
             driver_id: vk::DriverId::default(),
             uuid: [7; 16],
             host_memory_import: true,
             missing_extensions: Vec::new(),
+            hidden_sparse: None,
         }
     }
 

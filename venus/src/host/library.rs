@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 
 use ash::vk;
 
+use super::version;
 use crate::error::{Error, Result};
 use crate::options::Driver;
 use crate::platform;
@@ -12,7 +13,6 @@ use crate::platform;
 /// The loaded Vulkan library. Instances made with it must not outlive it.
 pub(crate) struct Host {
     entry: ash::Entry,
-    api_version: u32,
     /// Destroyed with the library.
     kept: OnceLock<ash::Instance>,
 }
@@ -32,7 +32,7 @@ impl Host {
                 });
             }
         };
-        if api_version < vk::API_VERSION_1_1 {
+        if api_version < version::LOWEST {
             return Err(Error::TooOld {
                 major: vk::api_version_major(api_version),
                 minor: vk::api_version_minor(api_version),
@@ -40,7 +40,6 @@ impl Host {
         }
         Ok(Self {
             entry,
-            api_version,
             kept: OnceLock::new(),
         })
     }
@@ -48,11 +47,6 @@ impl Host {
     /// The library's functions.
     pub(crate) fn entry(&self) -> &ash::Entry {
         &self.entry
-    }
-
-    /// Version of the loader, or of the driver where it was opened directly.
-    pub(crate) fn api_version(&self) -> u32 {
-        self.api_version
     }
 
     /// Whether the library wants `VK_KHR_portability_enumeration` to show drivers such as MoltenVK.
@@ -69,7 +63,7 @@ impl Host {
     pub(crate) fn probe_instance(&self) -> Result<ProbeInstance<'_>> {
         let application = vk::ApplicationInfo::default()
             .application_name(c"hesper")
-            .api_version(self.api_version);
+            .api_version(version::HIGHEST);
         let mut names: Vec<*const std::ffi::c_char> = Vec::new();
         let mut flags = vk::InstanceCreateFlags::empty();
         if self.needs_portability() {

@@ -7,6 +7,7 @@ mod facts;
 mod gpu;
 mod library;
 pub(crate) mod queues;
+pub(crate) mod version;
 
 pub(crate) use facts::GpuFacts;
 pub use gpu::{Gpu, GpuKind, gpus};

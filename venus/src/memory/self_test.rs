@@ -4,10 +4,14 @@
 //! would. A driver that copies, or that only claims to import, fails here with a message, and not later as a
 //! guest that waits forever for a fence.
 
+use std::ffi::CStr;
+
 use ash::{Device, Instance, vk};
 
+use super::sparse_test::{self, Sparse};
 use super::{SharedMemory, page_size};
 use crate::error::{Error, Result};
+use crate::host::version::CoreFunctions;
 
 /// What the GPU writes.
 const PATTERN: u32 = 0x4845_5350;
@@ -15,15 +19,19 @@ const PATTERN: u32 = 0x4845_5350;
 const TIMEOUT: u64 = 10_000_000_000;
 
 /// What a GPU can do with shared memory.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Importable {
     /// Memory types, as bits, that shared memory can be imported as and that passed the test.
     pub(crate) types: u32,
     /// `minImportedHostPointerAlignment` in bytes.
     pub(crate) alignment: u64,
+    /// What the device that was made for the test has of the GPU's version.
+    pub(crate) core: CoreFunctions,
+    /// Whether what was imported can be bound sparsely.
+    pub(crate) sparse: Sparse,
 }
 
-/// Tries every host-visible, coherent memory type of `gpu`.
+/// Tries every host-visible, coherent memory type of `gpu`, and looks which core functions a device of it has.
 ///
 /// # Errors
 /// [`Error::Vulkan`] when the driver fails; a type that does not pass is only logged and left out.
@@ -32,6 +40,7 @@ pub(crate) fn importable(instance: &Instance, gpu: vk::PhysicalDevice) -> Result
     let mut properties = vk::PhysicalDeviceProperties2::default().push_next(&mut host);
     // SAFETY: the device belongs to the instance; the caller saw that it has the extension.
     unsafe { instance.get_physical_device_properties2(gpu, &mut properties) };
+    let version = properties.properties.api_version;
     let alignment = host.min_imported_host_pointer_alignment.max(page_size());
     // SAFETY: as above.
     let memory = unsafe { instance.get_physical_device_memory_properties(gpu) };
@@ -48,20 +57,63 @@ pub(crate) fn importable(instance: &Instance, gpu: vk::PhysicalDevice) -> Result
             Err(error) => log::warn!("{error}"),
         }
     }
-    Ok(Importable { types, alignment })
+    let core = CoreFunctions::of(version, |name, extension| {
+        has_function(instance, gpu, &test.device, name, extension)
+    });
+    let sparse = sparse_test::examine(&test, types);
+    Ok(Importable {
+        types,
+        alignment,
+        core,
+        sparse,
+    })
 }
 
-fn failed(call: &'static str) -> impl Fn(vk::Result) -> Error {
+/// Whether `device` has a function; with an extension, whether another device that has it enabled does.
+fn has_function(
+    instance: &Instance,
+    gpu: vk::PhysicalDevice,
+    device: &Device,
+    name: &CStr,
+    extension: Option<&CStr>,
+) -> bool {
+    // SAFETY: the device is alive, the name ends with NUL.
+    let has = |device: &Device| unsafe {
+        instance
+            .get_device_proc_addr(device.handle(), name.as_ptr())
+            .is_some()
+    };
+    let Some(extension) = extension else {
+        return has(device);
+    };
+    let queues = [vk::DeviceQueueCreateInfo::default().queue_priorities(&[1.0])];
+    let names = [extension.as_ptr()];
+    let info = vk::DeviceCreateInfo::default()
+        .queue_create_infos(&queues)
+        .enabled_extension_names(&names);
+    // SAFETY: the info points to live data. A driver without the extension makes no device.
+    let Ok(device) = (unsafe { instance.create_device(gpu, &info, None) }) else {
+        return false;
+    };
+    let has = has(&device);
+    // SAFETY: nothing was made from the device.
+    unsafe { device.destroy_device(None) };
+    has
+}
+
+pub(super) fn failed(call: &'static str) -> impl Fn(vk::Result) -> Error {
     move |result| Error::Vulkan { call, result }
 }
 
 /// A device and what one fill needs, all destroyed on drop.
-struct Test {
-    device: Device,
+pub(super) struct Test {
+    pub(super) device: Device,
     host: ash::ext::external_memory_host::Device,
     queue: vk::Queue,
     pool: vk::CommandPool,
-    shared: SharedMemory,
+    pub(super) shared: SharedMemory,
+    /// The queue that binds sparse memory and what the driver can do with it, if it can.
+    pub(super) sparse: Option<(vk::Queue, sparse_test::Abilities)>,
 }
 
 impl Test {
@@ -69,18 +121,33 @@ impl Test {
         let shared = SharedMemory::create(alignment)?;
         // SAFETY: the device belongs to the instance.
         let families = unsafe { instance.get_physical_device_queue_family_properties(gpu) };
+        let with = |flags: vk::QueueFlags| {
+            let mut indexed = (0..).zip(&families);
+            let found = indexed.find(|(_, family)| family.queue_flags.intersects(flags));
+            found.map(|(index, _)| index)
+        };
         let does_transfers =
             vk::QueueFlags::GRAPHICS | vk::QueueFlags::COMPUTE | vk::QueueFlags::TRANSFER;
-        let family = (0..)
-            .zip(&families)
-            .find(|(_, family)| family.queue_flags.intersects(does_transfers));
-        let family = family.map_or(0, |(index, _)| index);
-        let queues = [vk::DeviceQueueCreateInfo::default()
-            .queue_family_index(family)
-            .queue_priorities(&[1.0])];
+        let family = with(does_transfers).unwrap_or(0);
+        let binds = with(vk::QueueFlags::SPARSE_BINDING);
+        let abilities = binds.and_then(|_| sparse_test::Abilities::of(instance, gpu));
+        let features = abilities.map_or_else(Default::default, |abilities| abilities.features());
+        let mut queues = vec![
+            vk::DeviceQueueCreateInfo::default()
+                .queue_family_index(family)
+                .queue_priorities(&[1.0]),
+        ];
+        if let Some(binds) = binds.filter(|binds| *binds != family && abilities.is_some()) {
+            queues.push(
+                vk::DeviceQueueCreateInfo::default()
+                    .queue_family_index(binds)
+                    .queue_priorities(&[1.0]),
+            );
+        }
         let names = [ash::ext::external_memory_host::NAME.as_ptr()];
         let info = vk::DeviceCreateInfo::default()
             .queue_create_infos(&queues)
+            .enabled_features(&features)
             .enabled_extension_names(&names);
         // SAFETY: the info points to live data; the guard destroys the device before the instance goes.
         let device = unsafe { instance.create_device(gpu, &info, None) }
@@ -88,12 +155,16 @@ impl Test {
         let host = ash::ext::external_memory_host::Device::new(instance, &device);
         // SAFETY: the device was created with this queue.
         let queue = unsafe { device.get_device_queue(family, 0) };
+        // SAFETY: as above.
+        let queue_of = |binds| unsafe { device.get_device_queue(binds, 0) };
+        let sparse = binds.map(queue_of).zip(abilities);
         let mut test = Self {
             device,
             host,
             queue,
             pool: vk::CommandPool::null(),
             shared,
+            sparse,
         };
         let info = vk::CommandPoolCreateInfo::default().queue_family_index(family);
         // SAFETY: the device is alive.
@@ -130,8 +201,14 @@ impl Test {
         let pattern = PATTERN ^ index;
         let (mut memory, mut buffer) = (vk::DeviceMemory::null(), vk::Buffer::null());
         let filled = self
-            .import(index, &mut memory, &mut buffer)
-            .and_then(|()| self.run(buffer, pattern));
+            .import(&self.shared, index, &mut memory, &mut buffer)
+            .and_then(|()| {
+                // SAFETY: the buffer is of this device and alive.
+                self.run(|commands| unsafe {
+                    let device = &self.device;
+                    device.cmd_fill_buffer(commands, buffer, 0, vk::WHOLE_SIZE, pattern);
+                })
+            });
         // SAFETY: both are null or of this device, and `run` waited for the GPU.
         unsafe {
             self.device.destroy_buffer(buffer, None);
@@ -156,21 +233,36 @@ impl Test {
         })
     }
 
-    fn import(
+    /// Imports `shared` as memory of type `index`.
+    ///
+    /// # Safety
+    /// `shared` must stay until the memory is freed.
+    pub(super) unsafe fn import_memory(
         &self,
+        shared: &SharedMemory,
+        index: u32,
+    ) -> Result<vk::DeviceMemory> {
+        let mut import = vk::ImportMemoryHostPointerInfoEXT::default()
+            .handle_type(vk::ExternalMemoryHandleTypeFlags::HOST_ALLOCATION_EXT)
+            .host_pointer(shared.as_ptr().cast());
+        let info = vk::MemoryAllocateInfo::default()
+            .allocation_size(shared.len() as u64)
+            .memory_type_index(index)
+            .push_next(&mut import);
+        // SAFETY: the info points to live data; the caller keeps what is imported.
+        unsafe { self.device.allocate_memory(&info, None) }.map_err(failed("vkAllocateMemory"))
+    }
+
+    /// The memory imported as type `index`, and a buffer on it.
+    pub(super) fn import(
+        &self,
+        shared: &SharedMemory,
         index: u32,
         memory: &mut vk::DeviceMemory,
         buffer: &mut vk::Buffer,
     ) -> Result<()> {
-        let size = self.shared.len() as u64;
+        let size = shared.len() as u64;
         let kind = vk::ExternalMemoryHandleTypeFlags::HOST_ALLOCATION_EXT;
-        let mut import = vk::ImportMemoryHostPointerInfoEXT::default()
-            .handle_type(kind)
-            .host_pointer(self.shared.as_ptr().cast());
-        let info = vk::MemoryAllocateInfo::default()
-            .allocation_size(size)
-            .memory_type_index(index)
-            .push_next(&mut import);
         let mut external = vk::ExternalMemoryBufferCreateInfo::default().handle_types(kind);
         let of_buffer = vk::BufferCreateInfo::default()
             .size(size)
@@ -178,10 +270,7 @@ impl Test {
             .push_next(&mut external);
         // SAFETY: the infos point to live data; the memory imported stays until after the test.
         unsafe {
-            *memory = self
-                .device
-                .allocate_memory(&info, None)
-                .map_err(failed("vkAllocateMemory"))?;
+            *memory = self.import_memory(shared, index)?;
             *buffer = self
                 .device
                 .create_buffer(&of_buffer, None)
@@ -192,12 +281,13 @@ impl Test {
         }
     }
 
-    fn run(&self, buffer: vk::Buffer, pattern: u32) -> Result<()> {
+    /// Lets the GPU do what `record` records, and waits for it. Its writes then show to the host.
+    pub(super) fn run(&self, record: impl Fn(vk::CommandBuffer)) -> Result<()> {
         let device = &self.device;
         let info = vk::CommandBufferAllocateInfo::default()
             .command_pool(self.pool)
             .command_buffer_count(1);
-        // SAFETY: every object is of this device and alive; the fence is waited for before it is destroyed.
+        // SAFETY: every object is of this device and alive until the GPU is done.
         unsafe {
             let commands = device
                 .allocate_command_buffers(&info)
@@ -207,13 +297,13 @@ impl Test {
                 device
                     .begin_command_buffer(*command, &begin)
                     .map_err(failed("vkBeginCommandBuffer"))?;
-                device.cmd_fill_buffer(*command, buffer, 0, vk::WHOLE_SIZE, pattern);
+                record(*command);
                 let barrier = vk::MemoryBarrier::default()
                     .src_access_mask(vk::AccessFlags::TRANSFER_WRITE)
-                    .dst_access_mask(vk::AccessFlags::HOST_READ);
+                    .dst_access_mask(vk::AccessFlags::HOST_READ | vk::AccessFlags::TRANSFER_READ);
                 let (from, to) = (
                     vk::PipelineStageFlags::TRANSFER,
-                    vk::PipelineStageFlags::HOST,
+                    vk::PipelineStageFlags::HOST | vk::PipelineStageFlags::TRANSFER,
                 );
                 device.cmd_pipeline_barrier(
                     *command,
@@ -228,13 +318,24 @@ impl Test {
                     .end_command_buffer(*command)
                     .map_err(failed("vkEndCommandBuffer"))?;
             }
+            let submit = [vk::SubmitInfo::default().command_buffers(&commands)];
+            self.wait(|fence| {
+                device
+                    .queue_submit(self.queue, &submit, fence)
+                    .map_err(failed("vkQueueSubmit"))
+            })
+        }
+    }
+
+    /// Waits for what `submit` submits with a fence.
+    pub(super) fn wait(&self, submit: impl FnOnce(vk::Fence) -> Result<()>) -> Result<()> {
+        let device = &self.device;
+        // SAFETY: the fence is of this device, and is destroyed when the device is idle.
+        unsafe {
             let fence = device
                 .create_fence(&vk::FenceCreateInfo::default(), None)
                 .map_err(failed("vkCreateFence"))?;
-            let submit = [vk::SubmitInfo::default().command_buffers(&commands)];
-            let submitted = device
-                .queue_submit(self.queue, &submit, fence)
-                .map_err(failed("vkQueueSubmit"));
+            let submitted = submit(fence);
             let done = submitted.and_then(|()| {
                 device
                     .wait_for_fences(&[fence], true, TIMEOUT)

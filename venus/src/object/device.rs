@@ -5,24 +5,28 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::{CStr, CString, c_char};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Once, PoisonError, RwLock};
 use std::time::Duration;
 
+use hesper_venus_protocol::CommandId;
 use hesper_venus_protocol::call::{Call, DeviceTable, Function};
-use hesper_venus_protocol::command::{CreateDevice, DestroyDevice, DeviceWaitIdle};
+use hesper_venus_protocol::command::{
+    CreateDevice, DestroyDevice, DeviceWaitIdle, GetPhysicalDeviceFeatures2,
+};
+use hesper_venus_protocol::features;
+use hesper_venus_protocol::runtime::{Handle, Object};
 use hesper_venus_protocol::vk;
-use hesper_venus_protocol::{CommandId, runtime::Handle};
 
 use crate::dispatch::Session;
 use crate::emulate::dma_buf::SharedObjects;
-use crate::emulate::extensions;
+use crate::emulate::{extensions, sparse};
 use crate::fatal::Fatal;
 use crate::host::queues::{QueueRequest, QueueShare};
 use crate::memory::{HostImport, SharedMemory};
 use crate::object::host_copy::HostCopy;
-use crate::object::instance::Instance;
-use crate::object::physical_device::{PhysicalDevice, described};
+use crate::object::instance::{self, Instance};
+use crate::object::physical_device::{Allocated, PhysicalDevice, described};
 use crate::object::queue::Queue;
 use crate::object::table::Entry;
 use crate::object::{Domain, leftover};
@@ -163,6 +167,10 @@ impl Drop for RawDevice {
 pub(crate) struct Memory {
     /// The pages, if the guest can map it.
     pub(crate) shared: Option<Arc<SharedMemory>>,
+    /// That it stands in for an allocation of so many bytes, which failed.
+    pub(crate) missing: Option<u64>,
+    /// What it takes of its heap; nothing if the memory is a resource's, which counts where it was allocated.
+    pub(crate) _allocated: Option<Allocated>,
 }
 
 /// A device of the guest's.
@@ -175,6 +183,8 @@ pub(crate) struct Device {
     pub(crate) import: Option<HostImport>,
     /// Memory objects by the driver's handles.
     pub(crate) memories: Mutex<HashMap<u64, Memory>>,
+    /// How many of them stand in for memory that the host did not have, to be looked at without the lock.
+    pub(crate) missing: AtomicUsize,
     /// Buffers and images whose memory the guest shares.
     pub(crate) shared_objects: SharedObjects,
     /// What was allocated from descriptor and command pools, by the guest's ids of pool and child.
@@ -352,9 +362,20 @@ pub(crate) fn create(
     let instance = Arc::clone(session.instance(id)?);
     let guest_id = c.p_device.0;
     let info = &mut *c.p_create_info;
-    let Some(names) = enabled_extensions(info, &physical, session) else {
-        return Ok(vk::Result::ERROR_EXTENSION_NOT_PRESENT);
+    let names = match enabled_extensions(info, &physical, session) {
+        Ok(names) => names,
+        Err(unseen) => {
+            session.state.complain(format_args!(
+                "vkCreateDevice fails: extension {} is not offered to guests on this GPU; a program that looks for it before it enables \
+                 it would not ask",
+                unseen.to_string_lossy()
+            ));
+            return Ok(vk::Result::ERROR_EXTENSION_NOT_PRESENT);
+        }
     };
+    if sparse::wants_hidden(info, &physical) {
+        return Ok(vk::Result::ERROR_FEATURE_NOT_PRESENT);
+    }
     let pointers: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
     info.enabled_extension_count = u32::try_from(pointers.len()).unwrap_or(0);
     info.pp_enabled_extension_names = pointers.as_ptr();
@@ -369,6 +390,7 @@ pub(crate) fn create(
         unsafe { c.call(instance.functions()) }.ok_or(Fatal::NotEnabled("vkCreateDevice"))?;
     let handle = std::mem::replace(c.p_device, vk::Device::from_raw(guest_id));
     if result != vk::Result::SUCCESS {
+        complain(session, c, &instance, result, &names);
         return Ok(result);
     }
     let (functions, host_copy) = load(&instance, handle)?;
@@ -394,6 +416,7 @@ pub(crate) fn create(
         physical,
         import,
         memories: Mutex::default(),
+        missing: AtomicUsize::new(0),
         shared_objects: SharedObjects::default(),
         pools: Mutex::default(),
         queries: Mutex::default(),
@@ -413,26 +436,62 @@ pub(crate) fn create(
     Ok(result)
 }
 
-/// What to enable on the host, or `None` when the guest wants what it was not offered.
-fn enabled_extensions(
-    info: &vk::DeviceCreateInfo,
+/// Says why the host makes no device.
+fn complain(
+    session: &Session<'_>,
+    c: &CreateDevice<'_>,
+    instance: &Instance,
+    result: vk::Result,
+    names: &[CString],
+) {
+    if result != vk::Result::ERROR_FEATURE_NOT_PRESENT {
+        return session.state.complain(format_args!(
+            "vkCreateDevice fails on the host with {result:?}, asked for {names:?}"
+        ));
+    }
+    let physical_device = Object {
+        id: 0,
+        handle: c.physical_device.handle,
+    };
+    let ask = |features: &mut vk::PhysicalDeviceFeatures2| {
+        let mut command = GetPhysicalDeviceFeatures2 {
+            physical_device,
+            p_features: features,
+        };
+        // SAFETY: the physical device is alive, the chain is of valid structs. Without the function nothing is filled in.
+        unsafe { command.call(instance.functions()) };
+    };
+    // SAFETY: the info was decoded; the driver fills in features only.
+    let missing = unsafe { features::missing(c.p_create_info, ask) };
+    session.state.complain(format_args!(
+        "vkCreateDevice fails: this GPU lacks {missing:?}; a program that looks for features before it enables them would not ask"
+    ));
+}
+
+/// What to enable on the host, or what the guest wants although it was not offered it.
+fn enabled_extensions<'i>(
+    info: &'i vk::DeviceCreateInfo,
     physical: &PhysicalDevice,
     session: &Session<'_>,
-) -> Option<Vec<CString>> {
-    let count = info.enabled_extension_count as usize;
-    let wanted: Vec<&CStr> = match info.pp_enabled_extension_names.is_null() {
-        true => Vec::new(),
-        // SAFETY: the decoder made an array of `count` pointers to NUL-terminated strings, or a null pointer.
-        false => unsafe {
-            let names = std::slice::from_raw_parts(info.pp_enabled_extension_names, count);
-            names.iter().map(|name| CStr::from_ptr(*name)).collect()
-        },
+) -> Result<Vec<CString>, &'i CStr> {
+    // SAFETY: the decoder made an array of as many pointers to NUL-terminated strings as the count says, or a null pointer.
+    let wanted = unsafe {
+        instance::names(
+            info.pp_enabled_extension_names,
+            info.enabled_extension_count,
+        )
     };
-    extensions::enabled(
+    let mut names = extensions::enabled(
         wanted.into_iter(),
         &physical.extensions,
         session.state.policy,
-    )
+    )?;
+    for needed in &physical.facts.core_extensions {
+        if !names.iter().any(|name| name.as_c_str() == *needed) {
+            names.push((*needed).to_owned());
+        }
+    }
+    Ok(names)
 }
 
 /// The queues that a device is created with.

@@ -1,32 +1,32 @@
 //! Copies between images and host memory (`VK_EXT_host_image_copy`), with the protocol's own commands.
 //!
-//! The guest says how many bytes it sends or wants, and the driver derives its own number from extent and format. So
-//! that the second can never exceed the first, the driver works on memory that is large enough for any format; the
-//! system backs only the part that is touched.
+//! The guest says how many bytes it sends or wants, and the driver derives its own number from extent, strides and format. So
+//! this is computed here, too, from what is kept of each image that allows such copies: the driver reads and writes the
+//! command's own bytes, in place, and a copy that would need more of them than there are is refused.
 
+use std::collections::HashMap;
 use std::ffi::CStr;
+use std::sync::{Arc, Mutex};
 
 use ash::vk as host;
 use hesper_venus_protocol::call::Function;
 use hesper_venus_protocol::command::{
     CopyImageToMemoryMESA, CopyMemoryToImageMESA, GetImageSubresourceLayout2,
 };
-use hesper_venus_protocol::runtime::Object;
+use hesper_venus_protocol::format::Format;
+use hesper_venus_protocol::runtime::{Object, find};
 use hesper_venus_protocol::{CommandId, vk};
 
-use crate::dispatch::{Session, call};
+use crate::dispatch::{Session, call, name};
 use crate::fatal::Fatal;
+use crate::sync::Lock;
 
-/// Bytes of the largest texel block of any format.
-const LARGEST_BLOCK: u64 = 32;
-/// Bytes that one copy may address.
-const LIMIT: u64 = 8 << 30;
-
-/// The driver's functions, where it has them and they are enabled.
-#[derive(Clone, Copy)]
+/// The driver's functions, where it has them and they are enabled, and the images that they are for.
 pub(crate) struct HostCopy {
     to_memory: Option<host::PFN_vkCopyImageToMemoryEXT>,
     to_image: Option<host::PFN_vkCopyMemoryToImageEXT>,
+    /// By the driver's handles. Empty on devices whose guest makes no such images.
+    images: Mutex<HashMap<u64, Image>>,
 }
 
 impl HostCopy {
@@ -44,11 +44,61 @@ impl HostCopy {
             to_image: to_image.map(|f| unsafe {
                 std::mem::transmute::<Function, host::PFN_vkCopyMemoryToImageEXT>(f)
             }),
+            images: Mutex::default(),
         }
+    }
+
+    /// Keeps what copies need of an image that was made.
+    pub(crate) fn remember(&self, image: vk::Image, kept: Image) {
+        self.images.locked().insert(image.0, kept);
+    }
+
+    /// Forgets an image that is about to be destroyed.
+    pub(crate) fn forget(&self, image: vk::Image) {
+        let mut images = self.images.locked();
+        if !images.is_empty() {
+            images.remove(&image.0);
+        }
+    }
+
+    fn image(&self, image: vk::Image) -> Option<Image> {
+        self.images.locked().get(&image.0).copied()
+    }
+}
+
+/// `VK_REMAINING_ARRAY_LAYERS`
+const REMAINING_LAYERS: u32 = !0;
+
+/// What copies need of an image.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Image {
+    format: &'static Format,
+    extent: [u32; 3],
+    levels: u32,
+    layers: u32,
+}
+
+impl Image {
+    /// What is kept of an image; `None` when it allows no copies from and to host memory.
+    pub(crate) fn of(info: &vk::ImageCreateInfo) -> Option<Self> {
+        const HOST_TRANSFER: vk::ImageUsageFlags = vk::ImageUsageFlags::HOST_TRANSFER;
+        // SAFETY: the chain was decoded, and nobody else uses it.
+        let stencil = unsafe { find::<vk::ImageStencilUsageCreateInfo>(info.p_next) };
+        let is_for_stencil = stencil.is_some_and(|s| s.stencil_usage.contains(HOST_TRANSFER));
+        if !info.usage.contains(HOST_TRANSFER) && !is_for_stencil {
+            return None;
+        }
+        Some(Self {
+            format: Format::of(info.format)?,
+            extent: [info.extent.width, info.extent.height, info.extent.depth],
+            levels: info.mip_levels,
+            layers: info.array_layers,
+        })
     }
 }
 
 /// A piece of an image and how it lies in memory.
+#[derive(Clone, Copy)]
 struct Region {
     row_length: u32,
     image_height: u32,
@@ -58,21 +108,65 @@ struct Region {
 }
 
 impl Region {
-    /// Bytes that no driver exceeds when it copies this piece; `None` beyond the limit.
-    fn bytes(&self) -> Option<u64> {
-        let rows = u64::from(self.image_height.max(self.extent.height));
-        // Compressed rows are counted in texels too, so this is more than they take.
-        [
-            u64::from(self.row_length.max(self.extent.width)),
-            rows,
-            u64::from(self.extent.depth),
-            u64::from(self.subresource.layer_count),
-        ]
-        .into_iter()
-        .try_fold(LARGEST_BLOCK, |bytes, factor| {
-            bytes.checked_mul(factor.max(1))
-        })
-        .filter(|bytes| *bytes <= LIMIT)
+    /// Replaces `VK_REMAINING_ARRAY_LAYERS` by their number, and looks whether the piece is inside of `image`. Gives back the
+    /// bytes of memory that the driver reads or writes, or what is wrong.
+    fn resolve(&mut self, image: &Image) -> Result<u64, &'static str> {
+        let part = &mut self.subresource;
+        let left = image.layers.checked_sub(part.base_array_layer);
+        let left = left.ok_or("an array layer that the image does not have")?;
+        if part.layer_count == REMAINING_LAYERS {
+            part.layer_count = left;
+        }
+        if part.layer_count > left || part.mip_level >= image.levels {
+            return Err("an array layer or mip level that the image does not have");
+        }
+        let block = image.format.in_buffer(part.aspect_mask);
+        let block = block.ok_or("an aspect that the image does not have, or several")?;
+        let [width, height] = image.format.divisors(part.aspect_mask);
+        let [x, y, z] = block.extent;
+        let Region { offset, extent, .. } = *self;
+        let axes = [
+            (offset.x, extent.width, width, x),
+            (offset.y, extent.height, height, y),
+            (offset.z, extent.depth, 1, z),
+        ];
+        for ((offset, texels, divisor, block), size) in axes.into_iter().zip(image.extent) {
+            let level = size.unbounded_shr(part.mip_level).max(1).div_ceil(divisor);
+            // The last block may reach over the edge.
+            let level = u64::from(level).next_multiple_of(block.into());
+            let end = u64::try_from(offset).map(|offset| offset + u64::from(texels));
+            if end.is_err() || end.is_ok_and(|end| end > level) {
+                return Err("a piece that reaches out of the image");
+            }
+        }
+        self.bytes(block.size, block.extent)
+            .ok_or("more bytes than can be counted")
+    }
+
+    /// From the first byte to the last: rows, slices and layers at their distances, the last one of each as long as its texels.
+    fn bytes(&self, block_size: u32, block: [u32; 3]) -> Option<u64> {
+        let [wide, high, _] = block;
+        let vk::Extent3D {
+            width,
+            height,
+            depth,
+        } = self.extent;
+        let layers = self.subresource.layer_count;
+        if [width, height, depth, layers].contains(&0) {
+            return Some(0);
+        }
+        let size = |texels: u32, block: u32| u64::from(texels.div_ceil(block));
+        let row = size(width.max(self.row_length), wide) * u64::from(block_size);
+        let slice = row.checked_mul(size(height.max(self.image_height), high))?;
+        let layer = slice.checked_mul(depth.into())?;
+        let last_row = size(width, wide) * u64::from(block_size);
+        let before_last = [(layers, layer), (depth, slice)]
+            .into_iter()
+            .try_fold(0_u64, |sum, (count, distance)| {
+                sum.checked_add(distance.checked_mul(u64::from(count - 1))?)
+            })?;
+        let rows = row.checked_mul(size(height, high) - 1)?;
+        before_last.checked_add(rows)?.checked_add(last_row)
     }
 
     fn subresource(&self) -> host::ImageSubresourceLayers {
@@ -101,85 +195,101 @@ impl Region {
     }
 }
 
-/// Memory for a copy: at least what the driver may touch, and what the guest sends or wants.
-///
-/// With `MEMCPY` the driver copies whole subresources in an order of its own and tells how large they are.
-fn scratch(
-    session: &mut Session<'_>,
-    device: Object<vk::Device>,
-    image: vk::Image,
-    flags: vk::HostImageCopyFlags,
-    region: &Region,
-    data_size: usize,
-) -> Result<Option<Vec<u8>>, Fatal> {
-    let mut bytes = region.bytes();
-    if flags.contains(vk::HostImageCopyFlags::MEMCPY) {
-        bytes = bytes.max(memcpy_size(session, device, image, &region.subresource)?);
-    }
-    let bytes = bytes
-        .and_then(|bytes| usize::try_from(bytes).ok())
-        .map(|bytes| bytes.max(data_size));
-    Ok(bytes.map(|bytes| vec![0; bytes]))
+/// The image of a command.
+fn image(session: &mut Session<'_>, command: CommandId, handle: vk::Image) -> Result<Image, Fatal> {
+    let found = session.device(command)?.host_copy.image(handle);
+    found.ok_or(Fatal::Invalid {
+        command: name(command),
+        reason: "the image was made without VK_IMAGE_USAGE_HOST_TRANSFER",
+    })
 }
 
+/// Fails unless `room` bytes are enough for what the driver will touch. Resolves the region.
+fn check(
+    session: &mut Session<'_>,
+    ids: (CommandId, Object<vk::Device>, vk::Image),
+    image: &Image,
+    flags: vk::HostImageCopyFlags,
+    region: &mut Region,
+    room: usize,
+) -> Result<(), Fatal> {
+    let (command, device, handle) = ids;
+    let invalid = |reason| Fatal::Invalid {
+        command: name(command),
+        reason,
+    };
+    let mut bytes = region.resolve(image).map_err(invalid)?;
+    if flags.contains(vk::HostImageCopyFlags::MEMCPY) {
+        bytes = memcpy_size(session, device, handle, &region.subresource)?;
+    }
+    match bytes <= room as u64 {
+        true => Ok(()),
+        false => Err(invalid("the copy touches more memory than the guest named")),
+    }
+}
+
+/// With `MEMCPY` the driver copies whole subresources in an order of its own and tells how large they are.
 fn memcpy_size(
     session: &mut Session<'_>,
     device: Object<vk::Device>,
     image: vk::Image,
     layers: &vk::ImageSubresourceLayers,
-) -> Result<Option<u64>, Fatal> {
-    let mut size = vk::SubresourceHostMemcpySize::default();
-    let mut layout = vk::SubresourceLayout2 {
-        p_next: (&raw mut size).cast(),
-        ..Default::default()
-    };
-    let mut subresource = vk::ImageSubresource2::default();
-    subresource.image_subresource.aspect_mask = layers.aspect_mask;
-    subresource.image_subresource.mip_level = layers.mip_level;
-    subresource.image_subresource.array_layer = layers.base_array_layer;
-    let mut query = GetImageSubresourceLayout2 {
-        device,
-        image: Object {
-            id: 0,
-            handle: image,
-        },
-        p_subresource: &mut subresource,
-        p_layout: &mut layout,
-    };
-    call(session, &mut query)?;
-    let total = size.size.checked_mul(layers.layer_count.max(1).into());
-    Ok(total.filter(|total| *total <= LIMIT))
+) -> Result<u64, Fatal> {
+    let mut total: u64 = 0;
+    for layer in 0..layers.layer_count {
+        let mut size = vk::SubresourceHostMemcpySize::default();
+        let mut layout = vk::SubresourceLayout2 {
+            p_next: (&raw mut size).cast(),
+            ..Default::default()
+        };
+        let mut subresource = vk::ImageSubresource2::default();
+        subresource.image_subresource.aspect_mask = layers.aspect_mask;
+        subresource.image_subresource.mip_level = layers.mip_level;
+        subresource.image_subresource.array_layer = layers.base_array_layer.saturating_add(layer);
+        let mut query = GetImageSubresourceLayout2 {
+            device,
+            image: Object {
+                id: 0,
+                handle: image,
+            },
+            p_subresource: &mut subresource,
+            p_layout: &mut layout,
+        };
+        call(session, &mut query)?;
+        total = total.saturating_add(size.size);
+    }
+    Ok(total)
 }
 
-/// `vkCopyImageToMemoryMESA`
+/// `vkCopyImageToMemoryMESA`: the driver writes what will be the reply.
 pub(crate) fn image_to_memory(
     session: &mut Session<'_>,
     c: &mut CopyImageToMemoryMESA<'_>,
 ) -> Result<vk::Result, Fatal> {
-    let name = "vkCopyImageToMemoryMESA";
+    let id = CommandId::CopyImageToMemoryMESA;
     let info = *c.p_copy_image_to_memory_info;
-    let region = Region {
+    let mut region = Region {
         row_length: info.memory_row_length,
         image_height: info.memory_image_height,
         subresource: info.image_subresource,
         offset: info.image_offset,
         extent: info.image_extent,
     };
-    let memory = scratch(
+    let image = image(session, id, info.src_image)?;
+    let ids = (id, c.device, info.src_image);
+    check(
         session,
-        c.device,
-        info.src_image,
+        ids,
+        &image,
         info.flags,
-        &region,
+        &mut region,
         c.p_data.len(),
     )?;
-    let Some(mut memory) = memory else {
-        return Ok(vk::Result::ERROR_OUT_OF_HOST_MEMORY);
-    };
-    let device = session.device(CommandId::CopyImageToMemoryMESA)?;
-    let function = device.host_copy.to_memory.ok_or(Fatal::NotEnabled(name))?;
+    let device = session.device(id)?;
+    let function = device.host_copy.to_memory;
+    let function = function.ok_or(Fatal::NotEnabled(name(id)))?;
     let copy = host::ImageToMemoryCopyEXT {
-        p_host_pointer: memory.as_mut_ptr().cast(),
+        p_host_pointer: c.p_data.as_mut_ptr().cast(),
         memory_row_length: region.row_length,
         memory_image_height: region.image_height,
         image_subresource: region.subresource(),
@@ -193,90 +303,85 @@ pub(crate) fn image_to_memory(
         .src_image(host::Handle::from_raw(info.src_image.0))
         .src_image_layout(host::ImageLayout::from_raw(info.src_image_layout.0))
         .regions(&copies);
-    // SAFETY: the decoder found the image of this device; the memory is as large as the driver can need.
+    // SAFETY: the decoder found the image of this device; the memory is as large as the driver needs.
     let result = unsafe { function(host::Handle::from_raw(device.handle().0), &raw mut whole) };
-    for (to, from) in c.p_data.iter_mut().zip(&memory) {
-        *to = *from;
-    }
     Ok(vk::Result(result.as_raw()))
 }
 
-/// `vkCopyMemoryToImageMESA`
+/// `vkCopyMemoryToImageMESA`: the driver reads what the guest sent, where it was decoded.
 pub(crate) fn memory_to_image(
     session: &mut Session<'_>,
     c: &mut CopyMemoryToImageMESA<'_>,
 ) -> Result<vk::Result, Fatal> {
-    let name = "vkCopyMemoryToImageMESA";
+    let id = CommandId::CopyMemoryToImageMESA;
     let info = *c.p_copy_memory_to_image_info;
     let regions: &[vk::MemoryToImageCopyMESA] = match info.p_regions.is_null() {
         true => &[],
         // SAFETY: the decoder made an array of `region_count` structs, or a null pointer.
         false => unsafe { std::slice::from_raw_parts(info.p_regions, info.region_count as usize) },
     };
+    let image = image(session, id, info.dst_image)?;
+    let ids = (id, c.device, info.dst_image);
+    let mut copies = Vec::with_capacity(regions.len());
     for from in regions {
-        let region = Region {
+        let mut region = Region {
             row_length: from.memory_row_length,
             image_height: from.memory_image_height,
             subresource: from.image_subresource,
             offset: from.image_offset,
             extent: from.image_extent,
         };
-        let memory = scratch(
-            session,
-            c.device,
-            info.dst_image,
-            info.flags,
-            &region,
-            from.data_size,
-        )?;
-        let Some(mut memory) = memory else {
-            return Ok(vk::Result::ERROR_OUT_OF_HOST_MEMORY);
+        // The decoder made as many bytes there, or a null pointer.
+        let room = match from.p_data.is_null() {
+            true => 0,
+            false => from.data_size,
         };
-        if !from.p_data.is_null() {
-            // SAFETY: the decoder made `data_size` bytes there, and the scratch memory has at least as many.
-            unsafe {
-                std::ptr::copy_nonoverlapping(
-                    from.p_data.cast(),
-                    memory.as_mut_ptr(),
-                    from.data_size,
-                )
-            };
-        }
-        let device = session.device(CommandId::CopyMemoryToImageMESA)?;
-        let function = device.host_copy.to_image.ok_or(Fatal::NotEnabled(name))?;
-        let copies = [host::MemoryToImageCopyEXT {
-            p_host_pointer: memory.as_ptr().cast(),
+        check(session, ids, &image, info.flags, &mut region, room)?;
+        copies.push(host::MemoryToImageCopyEXT {
+            p_host_pointer: from.p_data,
             memory_row_length: region.row_length,
             memory_image_height: region.image_height,
             image_subresource: region.subresource(),
             image_offset: region.offset(),
             image_extent: region.extent(),
             ..Default::default()
-        }];
-        let mut whole = host::CopyMemoryToImageInfoEXT::default()
-            .flags(host::HostImageCopyFlagsEXT::from_raw(info.flags.0))
-            .dst_image(host::Handle::from_raw(info.dst_image.0))
-            .dst_image_layout(host::ImageLayout::from_raw(info.dst_image_layout.0))
-            .regions(&copies);
-        // SAFETY: the decoder found the image of this device; the memory is as large as the driver can need.
-        let result = unsafe { function(host::Handle::from_raw(device.handle().0), &raw mut whole) };
-        if result != host::Result::SUCCESS {
-            return Ok(vk::Result(result.as_raw()));
-        }
+        });
     }
-    Ok(vk::Result::SUCCESS)
+    let device = Arc::clone(session.device(id)?);
+    let function = device.host_copy.to_image;
+    let function = function.ok_or(Fatal::NotEnabled(name(id)))?;
+    let mut whole = host::CopyMemoryToImageInfoEXT::default()
+        .flags(host::HostImageCopyFlagsEXT::from_raw(info.flags.0))
+        .dst_image(host::Handle::from_raw(info.dst_image.0))
+        .dst_image_layout(host::ImageLayout::from_raw(info.dst_image_layout.0))
+        .regions(&copies);
+    // SAFETY: the decoder found the image of this device; each region's memory is as large as the driver needs.
+    let result = unsafe { function(host::Handle::from_raw(device.handle().0), &raw mut whole) };
+    Ok(vk::Result(result.as_raw()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn region(row_length: u32, image_height: u32, extent: [u32; 3], layer_count: u32) -> Region {
+    fn image(format: vk::Format, extent: [u32; 3], levels: u32, layers: u32) -> Image {
+        let format = Format::of(format).expect("a known format");
+        Image {
+            format,
+            extent,
+            levels,
+            layers,
+        }
+    }
+
+    fn region(strides: [u32; 2], extent: [u32; 3], layer_count: u32) -> Region {
+        let [row_length, image_height] = strides;
         let [width, height, depth] = extent;
         Region {
             row_length,
             image_height,
             subresource: vk::ImageSubresourceLayers {
+                aspect_mask: vk::ImageAspectFlags::COLOR,
                 layer_count,
                 ..Default::default()
             },
@@ -290,12 +395,90 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_enough_for_any_format_and_bounded() {
-        assert_eq!(region(0, 0, [10, 20, 1], 2).bytes(), Some(10 * 20 * 2 * 32));
+    fn bytes_end_with_the_last_texel() {
+        let rgba = image(vk::Format::R8G8B8A8_UNORM, [64, 64, 1], 1, 4);
+        let bytes = |strides, extent, layers| region(strides, extent, layers).resolve(&rgba);
+        assert_eq!(bytes([0, 0], [10, 20, 1], 2), Ok(10 * 20 * 2 * 4));
+        assert_eq!(bytes([16, 0], [10, 20, 1], 1), Ok((16 * 19 + 10) * 4));
         assert_eq!(
-            region(16, 32, [10, 20, 3], 1).bytes(),
-            Some(16 * 32 * 3 * 32)
+            bytes([16, 32], [10, 20, 1], 3),
+            Ok((16 * 32 * 2 + 16 * 19 + 10) * 4)
         );
-        assert_eq!(region(0, 0, [u32::MAX; 3], u32::MAX).bytes(), None);
+        assert_eq!(bytes([0, 0], [0, 20, 1], 1), Ok(0));
+        let huge = region([u32::MAX, u32::MAX], [10, 20, 1], 4).resolve(&rgba);
+        assert!(huge.is_ok_and(|bytes| bytes > 1 << 60), "{huge:?}");
+        let volume = image(vk::Format::R16_SFLOAT, [8, 8, 8], 1, 1);
+        let slices = region([10, 12], [8, 8, 3], 1).resolve(&volume);
+        assert_eq!(slices, Ok((10 * 12 * 2 + 10 * 7 + 8) * 2));
+        let largest = image(vk::Format::R64G64B64A64_SFLOAT, [u32::MAX; 3], 1, u32::MAX);
+        let all = region([0, 0], [u32::MAX; 3], u32::MAX).resolve(&largest);
+        assert_eq!(all, Err("more bytes than can be counted"));
+    }
+
+    #[test]
+    fn remaining_layers_are_those_that_the_image_has() {
+        let layered = image(vk::Format::R8_UNORM, [4, 4, 1], 1, 6);
+        let mut rest = region([0, 0], [4, 4, 1], REMAINING_LAYERS);
+        rest.subresource.base_array_layer = 2;
+        assert_eq!(rest.resolve(&layered), Ok(4 * 4 * 4));
+        assert_eq!(rest.subresource.layer_count, 4);
+        rest.subresource.base_array_layer = 7;
+        assert!(rest.resolve(&layered).is_err());
+        assert!(region([0, 0], [4, 4, 1], 7).resolve(&layered).is_err());
+    }
+
+    #[test]
+    fn compressed_blocks_count_as_a_whole() {
+        let bc1 = image(vk::Format::BC1_RGBA_UNORM_BLOCK, [10, 10, 1], 4, 1);
+        assert_eq!(region([0, 0], [10, 10, 1], 1).resolve(&bc1), Ok(3 * 3 * 8));
+        // A row of six blocks.
+        let wide = region([21, 0], [10, 10, 1], 1).resolve(&bc1);
+        assert_eq!(wide, Ok((6 * 2 + 3) * 8));
+        let mut small = region([0, 0], [1, 1, 1], 1);
+        small.subresource.mip_level = 3;
+        assert_eq!(small.resolve(&bc1), Ok(8));
+        let mut rounded = region([0, 0], [4, 4, 1], 1);
+        rounded.subresource.mip_level = 3;
+        assert_eq!(rounded.resolve(&bc1), Ok(8));
+    }
+
+    #[test]
+    fn depth_stencil_and_planes_are_copied_one_by_one() {
+        use vk::ImageAspectFlags as Aspects;
+        let of = |image: &Image, aspect_mask, extent| {
+            let mut one = region([0, 0], extent, 1);
+            one.subresource.aspect_mask = aspect_mask;
+            one.resolve(image)
+        };
+        let both = image(vk::Format::D32_SFLOAT_S8_UINT, [8, 8, 1], 1, 1);
+        assert_eq!(of(&both, Aspects::DEPTH, [8, 8, 1]), Ok(8 * 8 * 4));
+        assert_eq!(of(&both, Aspects::STENCIL, [8, 8, 1]), Ok(8 * 8));
+        assert!(of(&both, Aspects::DEPTH | Aspects::STENCIL, [8, 8, 1]).is_err());
+        assert!(of(&both, Aspects::COLOR, [8, 8, 1]).is_err());
+        let nv12 = image(vk::Format::G8_B8R8_2PLANE_420_UNORM, [8, 8, 1], 1, 1);
+        assert_eq!(of(&nv12, Aspects::PLANE_0, [8, 8, 1]), Ok(8 * 8));
+        assert_eq!(of(&nv12, Aspects::PLANE_1, [4, 4, 1]), Ok(4 * 4 * 2));
+        assert!(of(&nv12, Aspects::PLANE_1, [8, 8, 1]).is_err());
+        assert!(of(&nv12, Aspects::PLANE_2, [4, 4, 1]).is_err());
+    }
+
+    #[test]
+    fn pieces_out_of_the_image_are_refused() {
+        let rgba = image(vk::Format::R8G8B8A8_UNORM, [16, 8, 1], 3, 1);
+        let at = |x, y, z, level, extent| {
+            let mut one = region([0, 0], extent, 1);
+            one.offset = vk::Offset3D { x, y, z };
+            one.subresource.mip_level = level;
+            one.resolve(&rgba).is_ok()
+        };
+        assert!(at(8, 4, 0, 0, [8, 4, 1]));
+        assert!(at(4, 0, 0, 2, [0, 2, 1]));
+        assert!(!at(9, 4, 0, 0, [8, 4, 1]));
+        assert!(!at(-1, 0, 0, 0, [8, 4, 1]));
+        assert!(!at(0, 0, 1, 0, [8, 4, 1]));
+        assert!(!at(0, 0, 0, 0, [8, 4, 2]));
+        assert!(!at(0, 0, 0, 1, [16, 8, 1]));
+        assert!(!at(0, 0, 0, 3, [1, 1, 1]));
+        assert!(!at(i32::MAX, 0, 0, 0, [u32::MAX, 1, 1]));
     }
 }

@@ -1,6 +1,6 @@
 //! `VkInstance`: the guest's, made on the host without anything that only the guest's side has.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, c_char};
 use std::sync::{Arc, Mutex};
 
 use hesper_venus_protocol::call::{Call, EntryTable, Function, InstanceTable};
@@ -11,26 +11,12 @@ use hesper_venus_protocol::runtime::Object;
 use hesper_venus_protocol::{CommandId, vk};
 
 use crate::dispatch::Session;
+use crate::emulate::extensions;
 use crate::fatal::Fatal;
-use crate::host::Host;
+use crate::host::{Host, version};
 use crate::object::Domain;
 use crate::object::physical_device::PhysicalDevice;
 use crate::sync::Lock;
-
-/// The highest Vulkan version that the protocol carries: 1.4.
-pub(crate) const HIGHEST_VERSION: u32 = vk_version(1, 4);
-/// The lowest that the renderer builds on.
-const LOWEST_VERSION: u32 = vk_version(1, 1);
-
-const fn vk_version(major: u32, minor: u32) -> u32 {
-    ash::vk::make_api_version(0, major, minor, 0)
-}
-
-/// A version without what is above 1.4 of it.
-pub(crate) fn capped(version: u32) -> u32 {
-    let is_newer = version >= vk_version(1, 5);
-    if is_newer { HIGHEST_VERSION } else { version }
-}
 
 /// An instance of the host's; destroyed when the last of its devices is gone.
 pub(crate) struct Instance {
@@ -125,17 +111,29 @@ pub(crate) fn create(
     if info.enabled_layer_count > 0 {
         return Ok(vk::Result::ERROR_LAYER_NOT_PRESENT);
     }
-    if info.enabled_extension_count > 0 {
+    // SAFETY: the decoder made an array of as many pointers to NUL-terminated strings as the count says, or a null pointer.
+    let wanted = unsafe {
+        names(
+            info.pp_enabled_extension_names,
+            info.enabled_extension_count,
+        )
+    };
+    if let Some(unknown) = wanted.iter().find(|name| !extensions::is_of_instance(name)) {
+        session.state.complain(format_args!(
+            "vkCreateInstance fails: extension {} is none that a guest can have",
+            unknown.to_string_lossy()
+        ));
         return Ok(vk::Result::ERROR_EXTENSION_NOT_PRESENT);
     }
+    info.enabled_extension_count = 0;
+    info.pp_enabled_extension_names = std::ptr::null();
     let host = Arc::clone(&session.state.host);
     let default = vk::ApplicationInfo::default();
     // SAFETY: decoded as null or a valid struct.
     let application = unsafe { info.p_application_info.as_ref() }.unwrap_or(&default);
+    // The guest's driver keeps its program to the version that the program asked for. Its own commands need not be of that.
     let application = vk::ApplicationInfo {
-        api_version: application
-            .api_version
-            .clamp(LOWEST_VERSION, host.api_version().max(LOWEST_VERSION)),
+        api_version: version::HIGHEST,
         ..*application
     };
     info.p_application_info = &raw const application;
@@ -175,6 +173,21 @@ pub(crate) fn create(
     Ok(result)
 }
 
+/// The strings of a decoded array.
+///
+/// # Safety
+/// `names` must be null or `count` pointers to NUL-terminated strings, which live for `'a`.
+pub(crate) unsafe fn names<'a>(names: *const *const c_char, count: u32) -> Vec<&'a CStr> {
+    if names.is_null() {
+        return Vec::new();
+    }
+    // SAFETY: as the caller promises.
+    unsafe {
+        let names = std::slice::from_raw_parts(names, count as usize);
+        names.iter().map(|name| CStr::from_ptr(*name)).collect()
+    }
+}
+
 /// `vkDestroyInstance`
 pub(crate) fn destroy(session: &mut Session<'_>, c: &mut DestroyInstance) -> Result<(), Fatal> {
     let owner = session.instance(CommandId::DestroyInstance)?.owner;
@@ -186,11 +199,11 @@ pub(crate) fn destroy(session: &mut Session<'_>, c: &mut DestroyInstance) -> Res
 }
 
 /// `vkEnumerateInstanceVersion`
-pub(crate) fn version(
-    session: &mut Session<'_>,
+pub(crate) fn enumerate_version(
+    _session: &mut Session<'_>,
     c: &mut EnumerateInstanceVersion<'_>,
 ) -> Result<vk::Result, Fatal> {
-    *c.p_api_version = capped(session.state.host.api_version());
+    *c.p_api_version = version::HIGHEST;
     Ok(vk::Result::SUCCESS)
 }
 

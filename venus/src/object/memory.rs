@@ -4,6 +4,7 @@
 //! whose id is that of the memory object.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use hesper_venus_protocol::command::{AllocateMemory, FreeMemory, GetMemoryResourcePropertiesMESA};
 use hesper_venus_protocol::runtime::{Chained, Handle, find, find_mut, unlink};
@@ -15,6 +16,7 @@ use crate::handlers::{create_one, take};
 use crate::host::GpuKind;
 use crate::memory::{SharedMemory, import_info};
 use crate::object::device::{Device, Memory};
+use crate::object::missing;
 use crate::sync::Lock;
 
 /// `vkAllocateMemory`
@@ -23,13 +25,30 @@ pub(crate) fn allocate(
     c: &mut AllocateMemory<'_>,
 ) -> Result<vk::Result, Fatal> {
     let device = Arc::clone(session.device(CommandId::AllocateMemory)?);
+    let bytes = c.p_allocate_info.allocation_size;
+    let result = try_to_allocate(session, &device, c)?;
+    if result != vk::Result::SUCCESS && !session.is_asked() {
+        missing::stand_in(session, &device, c, bytes)?;
+    }
+    Ok(result)
+}
+
+fn try_to_allocate(
+    session: &mut Session<'_>,
+    device: &Arc<Device>,
+    c: &mut AllocateMemory<'_>,
+) -> Result<vk::Result, Fatal> {
     let info = &mut *c.p_allocate_info;
-    let Some(memory_type) = device.physical.memory_type(info.memory_type_index) else {
+    let view = &device.physical.memory;
+    let memory_type = info.memory_type_index;
+    let size = info.allocation_size;
+    let Some(host_type) = view.host_type(memory_type) else {
         return Err(Fatal::Invalid {
             command: "vkAllocateMemory",
             reason: "there is no such memory type",
         });
     };
+    info.memory_type_index = host_type;
     // SAFETY: the chain was decoded, and nobody else uses it.
     let resource = unsafe { find::<vk::ImportMemoryResourceInfoMESA>(info.p_next) }
         .map(|import| import.resource_id);
@@ -50,19 +69,20 @@ pub(crate) fn allocate(
                 if memory.is_of_guest() && device.physical.facts.gpu.kind != GpuKind::Cpu {
                     return false;
                 }
-                let types = importable_types(&device, memory);
-                types & 1_u32.unbounded_shl(info.memory_type_index) != 0
+                let types = importable_types(device, memory);
+                types & 1_u32.unbounded_shl(host_type) != 0
             });
             match memory {
                 Some(memory) => Some(memory),
                 None => return Ok(vk::Result::ERROR_INVALID_EXTERNAL_HANDLE),
             }
         }
-        None if memory_type
-            .property_flags
-            .contains(vk::MemoryPropertyFlags::HOST_VISIBLE) =>
-        {
-            match pages(session, &device, info.allocation_size) {
+        None if view.is_visible(memory_type) => {
+            // Without anybody to hear of it, refusing would do harm: memory that is too large to be mapped is good for the GPU.
+            if session.is_asked() && !view.is_mappable(memory_type, size) {
+                return Ok(vk::Result::ERROR_OUT_OF_DEVICE_MEMORY);
+            }
+            match pages(session, device, size) {
                 Some(memory) => Some(Arc::new(memory)),
                 None => return Ok(vk::Result::ERROR_OUT_OF_HOST_MEMORY),
             }
@@ -88,13 +108,18 @@ pub(crate) fn allocate(
     }
     let (result, host) = create_one(session, c, |c| &mut *c.p_memory)?;
     if let Some(host) = host {
-        let memory = Memory { shared };
+        let is_new = resource.is_none();
+        let memory = Memory {
+            shared,
+            missing: None,
+            _allocated: is_new.then(|| device.physical.count(memory_type, size)),
+        };
         device.memories.locked().insert(host.raw(), memory);
     }
     Ok(result)
 }
 
-/// Memory types, as bits, that `memory` can be imported as.
+/// The host's memory types, as bits, that `memory` can be imported as.
 fn importable_types(device: &Device, memory: &SharedMemory) -> u32 {
     let import = device.import.as_ref();
     let types = import.map_or(0, |import| import.types(memory));
@@ -123,6 +148,9 @@ pub(crate) fn free(session: &mut Session<'_>, c: &mut FreeMemory) -> Result<(), 
     // By the driver's handle, which cannot be given out again before the driver was called.
     let device = session.device(CommandId::FreeMemory)?;
     let kept = device.memories.locked().remove(&memory.handle.raw());
+    if kept.as_ref().is_some_and(|kept| kept.missing.is_some()) {
+        device.missing.fetch_sub(1, Ordering::Release);
+    }
     call(session, c)?;
     // The pages go after the driver has let go of them.
     drop(kept);
@@ -140,7 +168,8 @@ pub(crate) fn resource_properties(
     let memory = memory.memory;
     let device = session.device(CommandId::GetMemoryResourcePropertiesMESA)?;
     let properties = &mut *c.p_memory_resource_properties;
-    properties.memory_type_bits = importable_types(device, &memory);
+    let types = importable_types(device, &memory);
+    properties.memory_type_bits = device.physical.memory.guest_bits(types);
     // SAFETY: the chain was decoded, and nobody else uses it.
     let size =
         unsafe { find_mut::<vk::MemoryResourceAllocationSizePropertiesMESA>(properties.p_next) };

@@ -12,6 +12,7 @@ pub(crate) mod host_copy;
 pub(crate) mod instance;
 pub(crate) mod leftover;
 pub(crate) mod memory;
+pub(crate) mod missing;
 pub(crate) mod physical_device;
 pub(crate) mod pipeline;
 pub(crate) mod query_pool;

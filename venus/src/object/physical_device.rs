@@ -1,11 +1,11 @@
 //! `VkPhysicalDevice`: what the guest is told of the host's GPU.
 //!
 //! Nearly everything is the driver's own answer. What differs: extensions (see [`crate::emulate`]), versions
-//! (the protocol ends at 1.4), and memory types. A type is `HOST_VISIBLE` for the guest only if shared memory can be
-//! imported as it, since only then can the guest map it.
+//! (the protocol ends at 1.4), and memory types and heaps (see [`MemoryView`]).
 
 use std::ffi::CStr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use hesper_venus_protocol::call::{Call, InstanceTable};
 use hesper_venus_protocol::command::{
@@ -13,21 +13,15 @@ use hesper_venus_protocol::command::{
     GetPhysicalDeviceCalibrateableTimeDomainsKHR, GetPhysicalDeviceMemoryProperties,
     GetPhysicalDeviceMemoryProperties2, GetPhysicalDeviceProperties, GetPhysicalDeviceProperties2,
 };
-use hesper_venus_protocol::runtime::{Array, Object, Text};
+use hesper_venus_protocol::runtime::{Array, Object, Text, find_mut};
 use hesper_venus_protocol::{CommandId, vk};
 
 use crate::dispatch::{Session, call};
-use crate::emulate::extensions;
+use crate::emulate::{extensions, sparse};
 use crate::fatal::Fatal;
 use crate::host::GpuFacts;
-use crate::object::instance::{Instance, capped, fill};
-
-/// Memory property flags that mean that the host can map the memory.
-const MAPPABLE: vk::MemoryPropertyFlags = vk::MemoryPropertyFlags(
-    vk::MemoryPropertyFlags::HOST_VISIBLE.0
-        | vk::MemoryPropertyFlags::HOST_COHERENT.0
-        | vk::MemoryPropertyFlags::HOST_CACHED.0,
-);
+use crate::memory::{HEAPS, HeapBudgets, MemoryView};
+use crate::object::instance::{Instance, fill};
 
 /// A physical device that the guest may see.
 pub(crate) struct PhysicalDevice {
@@ -37,8 +31,25 @@ pub(crate) struct PhysicalDevice {
     pub(crate) facts: Arc<GpuFacts>,
     /// The driver's extensions.
     pub(crate) extensions: Vec<vk::ExtensionProperties>,
-    /// Memory types as the guest sees them.
-    pub(crate) memory: vk::PhysicalDeviceMemoryProperties,
+    /// Memory types and heaps as the guest sees them.
+    pub(crate) memory: MemoryView,
+    /// Bytes that this instance has allocated, by the guest's heaps.
+    allocated: [AtomicU64; HEAPS],
+}
+
+/// Bytes of a heap that an allocation takes, given back on drop.
+pub(crate) struct Allocated {
+    of: Arc<PhysicalDevice>,
+    heap: usize,
+    bytes: u64,
+}
+
+impl Drop for Allocated {
+    fn drop(&mut self) {
+        if let Some(heap) = self.of.allocated.get(self.heap) {
+            heap.fetch_sub(self.bytes, Ordering::Relaxed);
+        }
+    }
 }
 
 impl PhysicalDevice {
@@ -48,12 +59,17 @@ impl PhysicalDevice {
         names.any(|name| name == extension)
     }
 
-    /// What the guest sees of memory type `index`; `None` if there is none.
-    pub(crate) fn memory_type(&self, index: u32) -> Option<vk::MemoryType> {
-        if index >= self.memory.memory_type_count {
-            return None;
+    /// Counts an allocation of the guest's memory type `index` until the value is dropped.
+    pub(crate) fn count(self: &Arc<Self>, index: u32, bytes: u64) -> Allocated {
+        let heap = self.memory.heap(index);
+        if let Some(heap) = self.allocated.get(heap) {
+            heap.fetch_add(bytes, Ordering::Relaxed);
         }
-        self.memory.memory_types.get(index as usize).copied()
+        Allocated {
+            of: Arc::clone(self),
+            heap,
+            bytes,
+        }
     }
 }
 
@@ -104,7 +120,9 @@ fn devices(
             let uuid = uuid(instance.functions(), handle);
             // The same GPU as at start, by its UUID; others are not for this guest.
             if let Some(facts) = state.gpus.iter().find(|facts| Some(facts.gpu.uuid) == uuid) {
-                found.push(Arc::new(describe(&instance, handle, Arc::clone(facts))?));
+                let facts = Arc::clone(facts);
+                let device = describe(&instance, handle, facts, state.window)?;
+                found.push(Arc::new(device));
             }
         }
         Ok(found)
@@ -165,6 +183,7 @@ fn describe(
     instance: &Instance,
     handle: vk::PhysicalDevice,
     facts: Arc<GpuFacts>,
+    window: Option<u64>,
 ) -> Result<PhysicalDevice, vk::Result> {
     let object = Object { id: 0, handle };
     let mut memory = vk::PhysicalDeviceMemoryProperties::default();
@@ -174,7 +193,7 @@ fn describe(
     };
     // SAFETY: the physical device was just listed.
     unsafe { command.call(instance.functions()) }.ok_or(vk::Result::ERROR_INITIALIZATION_FAILED)?;
-    mask_memory(&mut memory, facts.importable_types);
+    let memory = MemoryView::new(&memory, facts.importable_types, window);
     let mut extensions = Vec::new();
     loop {
         let mut count = u32::try_from(extensions.len()).unwrap_or(u32::MAX);
@@ -208,16 +227,8 @@ fn describe(
         facts,
         extensions,
         memory,
+        allocated: Default::default(),
     })
-}
-
-/// Takes from the guest what it could not map.
-fn mask_memory(memory: &mut vk::PhysicalDeviceMemoryProperties, importable: u32) {
-    for (index, memory_type) in memory.memory_types.iter_mut().enumerate() {
-        if importable & (1 << index) == 0 {
-            memory_type.property_flags = memory_type.property_flags & !MAPPABLE;
-        }
-    }
 }
 
 /// The description of the current command's physical device.
@@ -360,8 +371,11 @@ pub(crate) fn properties(
     session: &mut Session<'_>,
     c: &mut GetPhysicalDeviceProperties<'_>,
 ) -> Result<(), Fatal> {
+    let id = CommandId::GetPhysicalDeviceProperties;
+    let device = described(session, id, c.physical_device.handle)?;
     call(session, c)?;
-    c.p_properties.api_version = capped(c.p_properties.api_version);
+    c.p_properties.api_version = device.facts.version;
+    sparse::hide_properties(&device, c.p_properties);
     Ok(())
 }
 
@@ -370,8 +384,11 @@ pub(crate) fn properties2(
     session: &mut Session<'_>,
     c: &mut GetPhysicalDeviceProperties2<'_>,
 ) -> Result<(), Fatal> {
+    let id = CommandId::GetPhysicalDeviceProperties2;
+    let device = described(session, id, c.physical_device.handle)?;
     call(session, c)?;
-    c.p_properties.properties.api_version = capped(c.p_properties.properties.api_version);
+    c.p_properties.properties.api_version = device.facts.version;
+    sparse::hide_properties(&device, &mut c.p_properties.properties);
     Ok(())
 }
 
@@ -381,7 +398,8 @@ pub(crate) fn memory_properties(
     c: &mut GetPhysicalDeviceMemoryProperties<'_>,
 ) -> Result<(), Fatal> {
     let id = CommandId::GetPhysicalDeviceMemoryProperties;
-    *c.p_memory_properties = described(session, id, c.physical_device.handle)?.memory;
+    let device = described(session, id, c.physical_device.handle)?;
+    *c.p_memory_properties = device.memory.properties();
     Ok(())
 }
 
@@ -394,29 +412,21 @@ pub(crate) fn memory_properties2(
     let device = described(session, id, c.physical_device.handle)?;
     // The chain may ask for the budget, which the driver knows.
     call(session, c)?;
-    c.p_memory_properties.memory_properties = device.memory;
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn memory_that_cannot_be_imported_cannot_be_mapped() {
-        let all = vk::MemoryPropertyFlags::DEVICE_LOCAL | MAPPABLE;
-        let mut memory = vk::PhysicalDeviceMemoryProperties {
-            memory_type_count: 2,
-            ..Default::default()
+    c.p_memory_properties.memory_properties = device.memory.properties();
+    // SAFETY: the chain was decoded, and nobody else uses it.
+    let budget = unsafe {
+        find_mut::<vk::PhysicalDeviceMemoryBudgetPropertiesEXT>(c.p_memory_properties.p_next)
+    };
+    if let Some(budget) = budget {
+        let host = HeapBudgets {
+            budget: budget.heap_budget,
+            usage: budget.heap_usage,
         };
-        for memory_type in memory.memory_types.iter_mut().take(2) {
-            memory_type.property_flags = all;
-        }
-        mask_memory(&mut memory, 0b10);
-        assert_eq!(
-            memory.memory_types[0].property_flags,
-            vk::MemoryPropertyFlags::DEVICE_LOCAL
-        );
-        assert_eq!(memory.memory_types[1].property_flags, all);
+        let used = (device.allocated.each_ref()).map(|heap| heap.load(Ordering::Relaxed));
+        let shared = session.state.tally.shared_bytes.load(Ordering::Relaxed);
+        let told = device.memory.budgets(&host, used, shared);
+        budget.heap_budget = told.budget;
+        budget.heap_usage = told.usage;
     }
+    Ok(())
 }

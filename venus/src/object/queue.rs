@@ -17,8 +17,10 @@ use hesper_venus_protocol::runtime::{Chained, find, unlink};
 use hesper_venus_protocol::{CommandId, vk};
 
 use crate::dispatch::{Session, call};
+use crate::emulate::sparse;
 use crate::fatal::Fatal;
 use crate::object::device::RawDevice;
+use crate::object::missing;
 use crate::state::ContextState;
 use crate::sync::Lock;
 
@@ -325,6 +327,14 @@ pub(crate) fn bind_sparse(
     session: &mut Session<'_>,
     c: &mut QueueBindSparse<'_>,
 ) -> Result<vk::Result, Fatal> {
+    let device = session.device(CommandId::QueueBindSparse)?;
+    // A driver that cannot bind what is imported may take it for something else: lavapipe would map any file.
+    if sparse::is_hidden(&device.physical) {
+        return Err(Fatal::NotEnabled("vkQueueBindSparse"));
+    }
+    if let Some(bytes) = missing::bound_sparsely(device, &c.p_bind_info) {
+        return session.refuse(bytes);
+    }
     alone(session, c.queue.handle, c)
 }
 

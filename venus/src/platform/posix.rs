@@ -18,6 +18,9 @@ pub(crate) const DRIVER_LIBRARIES: &[&str] = &[
 /// Gives memory that the allocator keeps back to the system, where there is a way to ask for that.
 pub(crate) fn return_free_memory() {}
 
+/// The unused part of a stack stays: there is no portable way to give it back.
+pub(crate) fn release_stack() {}
+
 /// Fresh zeroed memory of `size` bytes, a multiple of the page size.
 ///
 /// The name must stay below 32 characters, and the size can be set only once, before the unlink.

@@ -128,6 +128,18 @@ impl Layout {
         self.memory.append_to(self.buffer, len - before_wrap, out)
     }
 
+    /// Copies the bytes from position `from` on into `to`; `None` when that is more than the buffer holds.
+    pub(crate) fn read(&self, from: u32, to: &mut [u8]) -> Option<()> {
+        let start = from as usize & (self.buffer_size - 1);
+        if to.len() > self.buffer_size {
+            return None;
+        }
+        let before_wrap = to.len().min(self.buffer_size - start);
+        let (first, second) = to.split_at_mut_checked(before_wrap)?;
+        self.memory.read(self.buffer + start, first)?;
+        self.memory.read(self.buffer, second)
+    }
+
     /// Bytes in the buffer.
     pub(crate) fn buffer_size(&self) -> usize {
         self.buffer_size

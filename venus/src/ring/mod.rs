@@ -21,6 +21,8 @@ pub(crate) use layout::{Layout, Request};
 use pace::{Pace, Wait};
 
 use crate::fatal::Fatal;
+use crate::pieces::RingStream;
+use crate::platform;
 use crate::sync::Lock;
 
 /// `VK_RING_STATUS_IDLE_BIT_MESA`: the guest must notify.
@@ -32,10 +34,16 @@ const ALIVE: u32 = 4;
 
 /// Carries out the commands that a ring brings.
 pub(crate) trait Consumer {
-    /// Carries out all of `commands`, which begin at position `head` of the ring. Publishes how far it is
-    /// wherever the guest may be waiting for it: after a reply, and before the consumer itself waits.
-    fn consume(&mut self, commands: &mut [u8], head: u32) -> Result<(), Fatal>;
+    /// Carries out all that the stream has. Publishes how far it is wherever the guest may be waiting for it: after a reply,
+    /// and before the consumer itself waits.
+    fn consume(&mut self, stream: &RingStream<'_>) -> Result<(), Fatal>;
+
+    /// Nothing came for [`RELEASE_AFTER`]: what memory is held for the next commands can be had again then.
+    fn idle(&mut self);
 }
+
+/// A ring that has slept so long gives back the memory that it had for its commands.
+const RELEASE_AFTER: Duration = Duration::from_secs(1);
 
 /// A ring as other threads see it.
 pub(crate) struct Ring {
@@ -173,17 +181,29 @@ impl Ring {
             .map_or(0, |tail| tail.load(Ordering::Acquire))
     }
 
-    /// Sleeps with IDLE set until there is work, a notification or the end.
-    fn sleep(&self, head: u32) {
+    /// Sleeps with IDLE set until there is work, a notification or the end. Calls `release` once when that takes long.
+    fn sleep(&self, head: u32, release: impl FnOnce()) {
         let (Some(status), Some(tail)) = (self.layout.status(), self.layout.tail()) else {
             return;
         };
         status.fetch_or(IDLE, Ordering::SeqCst);
+        let begin = Instant::now();
+        let mut release = Some(release);
         while tail.load(Ordering::SeqCst) == head
             && !self.notified.load(Ordering::Acquire)
             && !self.stopping.load(Ordering::Acquire)
         {
-            std::thread::park();
+            let slept = begin.elapsed();
+            match RELEASE_AFTER
+                .checked_sub(slept)
+                .filter(|left| !left.is_zero())
+            {
+                Some(left) if release.is_some() => std::thread::park_timeout(left),
+                _ => match release.take() {
+                    Some(release) => release(),
+                    None => std::thread::park(),
+                },
+            }
         }
         status.fetch_and(!IDLE, Ordering::SeqCst);
     }
@@ -194,7 +214,6 @@ pub(crate) fn run(ring: &Ring, consumer: &mut impl Consumer) -> Result<(), Fatal
     // A second thread for one ring would be a bug of the caller's; the first keeps being woken.
     let _ = ring.thread.set(std::thread::current());
     let mut pace = Pace::new(ring.idle_timeout);
-    let mut commands = Vec::with_capacity(ring.layout.buffer_size().min(128 << 10));
     let mut head = ring
         .layout
         .head()
@@ -202,11 +221,8 @@ pub(crate) fn run(ring: &Ring, consumer: &mut impl Consumer) -> Result<(), Fatal
     while !ring.stopping.load(Ordering::Acquire) {
         let tail = ring.tail();
         if tail != head {
-            commands.clear();
-            ring.layout
-                .copy(head, tail, &mut commands)
-                .ok_or(Fatal::RingTail { head, tail })?;
-            consumer.consume(&mut commands, head)?;
+            let stream = RingStream::new(&ring.layout, head, tail);
+            consumer.consume(&stream.ok_or(Fatal::RingTail { head, tail })?)?;
             head = tail;
             ring.publish(head);
             pace.worked();
@@ -219,7 +235,10 @@ pub(crate) fn run(ring: &Ring, consumer: &mut impl Consumer) -> Result<(), Fatal
             Wait::Spin => std::hint::spin_loop(),
             Wait::Yield => std::thread::yield_now(),
             Wait::Doze(time) => std::thread::park_timeout(time),
-            Wait::Sleep => ring.sleep(head),
+            Wait::Sleep => ring.sleep(head, || {
+                consumer.idle();
+                platform::release_stack();
+            }),
         }
     }
     Ok(())

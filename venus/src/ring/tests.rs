@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::memory::SharedMemory;
+use crate::pieces::Stream;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 
@@ -24,13 +25,17 @@ fn request() -> Request {
 struct Collector(Sender<Vec<u8>>);
 
 impl Consumer for Collector {
-    fn consume(&mut self, commands: &mut [u8], _head: u32) -> Result<(), Fatal> {
+    fn consume(&mut self, stream: &RingStream<'_>) -> Result<(), Fatal> {
+        let mut commands = Vec::new();
+        stream.append_to(0, stream.len(), &mut commands).unwrap();
         if commands.contains(&0xff) {
-            return Err(Fatal::BatchTooLarge(0xff));
+            return Err(Fatal::RingExtra(0xff));
         }
-        self.0.send(commands.to_vec()).unwrap();
+        self.0.send(commands).unwrap();
         Ok(())
     }
+
+    fn idle(&mut self) {}
 }
 
 /// The guest's end.
@@ -148,7 +153,7 @@ fn a_violation_ends_the_thread_with_its_reason() {
     guest.write(&ring, 0xff, 4);
     let (sender, _received) = channel();
     let ended = run(&ring, &mut Collector(sender));
-    assert_eq!(ended, Err(Fatal::BatchTooLarge(0xff)));
+    assert_eq!(ended, Err(Fatal::RingExtra(0xff)));
     ring.fail();
     assert_eq!(guest.status() & FATAL, FATAL);
     assert_eq!(guest.head(), 0, "nothing counts as consumed");

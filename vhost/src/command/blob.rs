@@ -176,6 +176,10 @@ pub(super) fn created(
                 if lives {
                     resource.contexts.push(context);
                 }
+                // The guest's kernel has chosen a place already, or has seen that there is none.
+                if mappable && let Some(remark) = state.window.remark_on_lack(size) {
+                    engine.complaints.warn(format_args!("{remark}"));
+                }
                 (ticket, Response::ok())
             }
             Err(refusal) => {
@@ -246,6 +250,9 @@ pub(super) fn map(call: &Call<'_>, map: &wire::MapBlob) -> Result<Progress, Refu
     };
     match mapped {
         Ok(()) => {
+            if let Some(remark) = state.window.remark_on_use() {
+                call.engine.complaints.warn(format_args!("{remark}"));
+            }
             if let Body::Host(HostBlob::Ready { mapped_at, .. }) = &mut state.resource(id)?.body {
                 *mapped_at = Some(offset);
             }

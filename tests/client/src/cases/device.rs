@@ -11,6 +11,7 @@ pub(super) const CASES: &[Case] = &[
     case("device-groups", groups),
     case("device-several", several),
     case("device-private-data", private_data),
+    case("device-private-data-twice", private_data_twice),
     case("device-external-semaphores", external_semaphores),
 ];
 
@@ -118,6 +119,27 @@ fn private_data(gpu: &Gpu<'_>) -> Outcome {
             gpu.get_private_data(fences[1], slot),
             0,
         )?;
+    }
+    Ok(String::new())
+}
+
+/// The registry lets this struct be several times in one chain.
+fn private_data_twice(gpu: &Gpu<'_>) -> Outcome {
+    need("privateData", gpu.features.v13.private_data != 0)?;
+    let host = gpu.host;
+    let mut first = vk::DevicePrivateDataCreateInfo::default().private_data_slot_request_count(1);
+    let mut second = vk::DevicePrivateDataCreateInfo::default().private_data_slot_request_count(2);
+    let queues = [vk::DeviceQueueCreateInfo::default()
+        .queue_family_index(gpu.family)
+        .queue_priorities(&[1.0])];
+    let info = vk::DeviceCreateInfo::default()
+        .queue_create_infos(&queues)
+        .push_next(&mut first)
+        .push_next(&mut second);
+    // SAFETY: everything that `info` points to lives until the call has returned; nothing is made from the device.
+    unsafe {
+        let device = host.instance.create_device(host.physical, &info, None)?;
+        device.destroy_device(None);
     }
     Ok(String::new())
 }

@@ -22,6 +22,7 @@ pub(super) const CASES: &[Case] = &[
     case("memory-parts", parts),
     case("memory-dedicated", dedicated),
     case("memory-budget", budget),
+    case("memory-small-window", small_window),
     case("memory-device-address", device_address),
 ];
 
@@ -347,6 +348,89 @@ fn budget(gpu: &Gpu<'_>) -> Outcome {
     let (_, usage) = ask();
     ensure("4 MiB are in use", usage.iter().sum::<u64>() >= 4 << 20)?;
     Ok(format!("{} heaps", budgets.len()))
+}
+
+/// More memory than the window of a VM has room for: the heap says so, what does not fit fails, and what is given back can be
+/// mapped by others.
+fn small_window(gpu: &Gpu<'_>) -> Outcome {
+    const PIECE: u64 = 64 << 20;
+    let (_, needs) = gpu.bare_buffer(PIECE, ANY_USE)?;
+    let kind = gpu.memory_type(needs.memory_type_bits, COHERENT)?;
+    let memory = &gpu.host.memory;
+    let of_kind = memory.memory_types_as_slice().get(kind as usize);
+    let heap = of_kind.and_then(|one| {
+        let heaps = memory.memory_heaps_as_slice();
+        heaps.get(one.heap_index as usize)
+    });
+    let size = heap.ok_or_else(|| fail("a type without a heap"))?.size;
+    need("a window of 256 MiB", size <= 256 << 20)?;
+    let info = vk::MemoryAllocateInfo::default()
+        .allocation_size(512 << 20)
+        .memory_type_index(kind);
+    // SAFETY: the type is one of the device's.
+    match unsafe { gpu.allocate_memory(&info, None) } {
+        // Mesa does not wait for the answer, unless VN_PERF=no_async_mem_alloc tells it to.
+        // SAFETY: the memory is used by nobody.
+        Ok(memory) => unsafe { gpu.free_memory(memory, None) },
+        Err(error) => equal(
+            "the result beyond the heap",
+            error,
+            vk::Result::ERROR_OUT_OF_DEVICE_MEMORY,
+        )?,
+    }
+
+    let info = info.allocation_size(PIECE);
+    let flags = vk::MemoryMapFlags::empty();
+    let (mut mapped, mut left) = (Vec::new(), Vec::new());
+    for _ in 0..6 {
+        // SAFETY: as above.
+        let memory = unsafe { gpu.allocate_memory(&info, None) }?;
+        // SAFETY: the memory is of this device, and not mapped.
+        match unsafe { gpu.map_memory(memory, 0, PIECE, flags) } {
+            Ok(at) => mapped.push((memory, at.cast::<u32>())),
+            Err(vk::Result::ERROR_MEMORY_MAP_FAILED) => left.push(memory),
+            Err(other) => return Err(other.into()),
+        }
+    }
+    let count = mapped.len();
+    ensure(
+        "some are mapped and some are not",
+        count > 1 && !left.is_empty(),
+    )?;
+    for (word, (_, at)) in (1..).zip(&mapped) {
+        // SAFETY: the first and the last word of the mapping.
+        unsafe {
+            at.write_volatile(word);
+            at.add(PIECE as usize / 4 - 1).write_volatile(word);
+        }
+    }
+    for (word, (_, at)) in (1..).zip(&mapped) {
+        // SAFETY: as above.
+        let seen = unsafe { at.add(PIECE as usize / 4 - 1).read_volatile() };
+        equal("the last word of a mapping", seen, word)?;
+    }
+    // What one gives back another one maps, as soon as the kernel has it.
+    let last = left.last().copied().unwrap_or_default();
+    for (memory, _) in mapped {
+        // SAFETY: the memory is used by nobody.
+        unsafe { gpu.free_memory(memory, None) };
+    }
+    let until = Instant::now() + Duration::from_secs(20);
+    let at = loop {
+        // SAFETY: the memory is of this device, and not mapped.
+        match unsafe { gpu.map_memory(last, 0, PIECE, flags) } {
+            Ok(at) => break at.cast::<u32>(),
+            Err(error) if Instant::now() > until => return Err(error.into()),
+            Err(_) => thread::sleep(Duration::from_millis(50)),
+        }
+    };
+    // SAFETY: the first word of the mapping.
+    equal("a fresh word", unsafe { at.read_volatile() }, 0)?;
+    for memory in left {
+        // SAFETY: the memory is used by nobody.
+        unsafe { gpu.free_memory(memory, None) };
+    }
+    Ok(format!("{count} of 6 mapped, a heap of {} MiB", size >> 20))
 }
 
 fn device_address(gpu: &Gpu<'_>) -> Outcome {

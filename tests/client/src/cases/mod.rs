@@ -8,6 +8,7 @@ use crate::outcome::Outcome;
 
 mod compute;
 mod copies;
+mod core14;
 mod descriptors;
 mod device;
 mod drawing;
@@ -39,6 +40,7 @@ const fn case(name: &'static str, run: fn(&Gpu<'_>) -> Outcome) -> Case {
 pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
     [
         device::CASES,
+        core14::CASES,
         fences::CASES,
         semaphores::CASES,
         events::CASES,

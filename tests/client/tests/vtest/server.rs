@@ -279,15 +279,18 @@ pub(crate) fn driver_manifest(library: &Path) -> String {
     .to_string()
 }
 
-/// The root folder with a suite's Mesa; tests/env/README.md says where it is.
+/// The root folder with a suite's Mesa.
 fn mesa_root(suite: &str) -> PathBuf {
+    cache(&format!("mesa-{suite}/root"))
+}
+
+/// A part of the prepared environment; tests/env/README.md says where it is.
+pub(crate) fn cache(part: &str) -> PathBuf {
     let folder = |name: &str| std::env::var_os(name).map(PathBuf::from);
     let cache = folder("HESPER_CACHE")
         .or_else(|| Some(folder("XDG_CACHE_HOME")?.join("hesper")))
         .or_else(|| Some(folder("HOME")?.join(".cache/hesper")));
-    cache
-        .expect("HOME is set")
-        .join(format!("mesa-{suite}/root"))
+    cache.expect("HOME is set").join(part)
 }
 
 /// What a program printed, line by line.

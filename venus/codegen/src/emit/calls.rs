@@ -99,6 +99,11 @@ fn table_of(command: &Command) -> Option<&'static str> {
     })
 }
 
+/// Whether the command's function is had from a device.
+pub(super) fn is_of_device(command: &Command) -> bool {
+    table_of(command) == Some("DeviceTable")
+}
+
 fn returns(command: &Command) -> String {
     match &command.returns {
         Base::Void => String::new(),

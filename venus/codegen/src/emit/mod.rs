@@ -5,6 +5,7 @@
 
 pub mod calls;
 pub mod commands;
+pub mod formats;
 pub mod layout_test;
 pub mod rust;
 pub mod schema;
@@ -56,9 +57,10 @@ pub fn emit(model: &Model) -> Result<Vec<File>> {
     calls::emit(model, &mut files)?;
     schema::emit(model, &mut files)?;
     tables::emit(model, &mut files);
+    formats::emit(model, &mut files);
     files.push(layout_test::emit(model));
-    let modules = "pub(crate) mod calls; mod codec; pub mod command; pub(crate) mod commands; \
-                   pub(crate) mod extensions; pub(crate) mod schema; pub(crate) mod types;";
+    let modules = "pub(crate) mod calls; mod codec; pub mod command; pub(crate) mod commands; pub(crate) mod core; \
+                   pub(crate) mod extensions; pub(crate) mod formats; pub(crate) mod schema; pub(crate) mod types;";
     files.push(File::new(
         "mod.rs",
         "What the generator wrote.",

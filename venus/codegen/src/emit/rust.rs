@@ -59,7 +59,18 @@ pub fn chain(model: &Model, chain: &[String], link: &str) -> String {
     let mut links: Vec<(i64, String)> = chain
         .iter()
         .filter_map(|c| model.structs.get(c))
-        .map(|s| (s.stype_value, format!("{link}::of::<vk::{}>()", s.name)))
+        .map(|s| {
+            // Outputs never repeat in the registry.
+            let repeats = if s.repeats && link == "InLink" {
+                ".repeating()"
+            } else {
+                ""
+            };
+            (
+                s.stype_value,
+                format!("{link}::of::<vk::{}>(){repeats}", s.name),
+            )
+        })
         .collect();
     links.sort();
     links.iter().map(|(_, text)| format!("{text},")).collect()

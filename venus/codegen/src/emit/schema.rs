@@ -111,6 +111,7 @@ impl Owner<'_> {
         Ok(match kind {
             Kind::Type | Kind::Next => return Err(unknown(self.c_name, member)),
             Kind::Null => "Kind::Null".into(),
+            Kind::Marker => "Kind::Marker".into(),
             Kind::Plain(Base::Struct(name)) | Kind::Struct(name) => {
                 format!("Kind::Struct(&{})", names::screaming(name))
             }

@@ -107,6 +107,10 @@ fn decode_member(
     match kind {
         Kind::Type | Kind::Next => {}
         Kind::Null => steps.push(Step::Fixed(8, "d.null(p.get::<_, {at}>())?;".into())),
+        Kind::Marker => {
+            let code = format!("{target} = d.marker(p.get::<_, {{at}}>());");
+            steps.push(Step::Fixed(8, code));
+        }
         Kind::Plain(base) => {
             let code = format!("{target} = p.get::<_, {{at}}>();");
             steps.push(Step::Fixed(rules.wire_size(base), code));

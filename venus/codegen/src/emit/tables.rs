@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use crate::emit::File;
-use crate::model::Model;
+use crate::emit::{File, calls};
+use crate::model::{Model, Provider};
 use crate::names;
 
 /// The tables' files.
@@ -75,4 +75,53 @@ pub fn emit(model: &Model, files: &mut Vec<File>) {
     }
     out.push_str("];\n");
     files.push(File::new("extensions.rs", "The table of extensions.", out));
+    files.push(core(model));
+}
+
+/// Who brings the command of this name.
+fn providers<'m>(model: &'m Model, command: &'m str) -> impl Iterator<Item = &'m Provider> {
+    let all = model.providers.iter();
+    all.filter(move |(name, _)| name == command)
+        .map(|(_, provider)| provider)
+}
+
+/// The table of core commands that devices have, from Vulkan 1.1 on.
+fn core(model: &Model) -> File {
+    let mut out = String::from(
+        "use crate::table::CoreCommand;\n\
+         /// Commands of devices that came with Vulkan 1.1 or later, by the version's minor number.\n\
+         pub static CORE_COMMANDS: &[CoreCommand] = &[",
+    );
+    let mut rows = Vec::new();
+    for command in model.commands.iter().filter(|c| calls::is_of_device(c)) {
+        let minor = providers(model, &command.c_name).find_map(|provider| match provider {
+            Provider::Core(minor) => Some(*minor),
+            Provider::Extension(_) => None,
+        });
+        let Some(minor) = minor.filter(|minor| *minor > 0) else {
+            continue;
+        };
+        let row = model.numbers.iter().find(|r| r.number == command.number);
+        let aliases = row.map(|r| r.aliases.as_slice()).unwrap_or_default();
+        let older: String = aliases
+            .iter()
+            .flat_map(|alias| {
+                providers(model, alias).filter_map(move |provider| match provider {
+                    Provider::Extension(name) => Some(format!("(c{alias:?}, c{name:?}),")),
+                    Provider::Core(_) => None,
+                })
+            })
+            .collect();
+        rows.push((
+            minor,
+            format!(
+                "CoreCommand {{ name: c{:?}, minor: {minor}, older: &[{older}] }},",
+                command.c_name
+            ),
+        ));
+    }
+    rows.sort();
+    out.extend(rows.into_iter().map(|(_, row)| row));
+    out.push_str("];\n");
+    File::new("core.rs", "The table of core commands.", out)
 }

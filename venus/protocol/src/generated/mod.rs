@@ -6,6 +6,8 @@ pub(crate) mod calls;
 mod codec;
 pub mod command;
 pub(crate) mod commands;
+pub(crate) mod core;
 pub(crate) mod extensions;
+pub(crate) mod formats;
 pub(crate) mod schema;
 pub(crate) mod types;

@@ -117,6 +117,7 @@ impl Writer<'_> {
             let at = base.add(field.offset);
             match &field.kind {
                 Kind::Null => self.long(0),
+                Kind::Marker => self.long(u64::from(!pointer(at).is_null())),
                 Kind::Value(value) if is_full || field.is_length => self.value(*value, at),
                 Kind::Value(_) => {}
                 Kind::Handle(..) => self.long(Value::U64.number(at)),

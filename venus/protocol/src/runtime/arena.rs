@@ -2,12 +2,14 @@
 //!
 //! One arena serves one stream. After each command [`Arena::reset`] makes its memory free again
 //! without giving it to the system, so that a steady stream allocates nothing. A budget bounds
-//! what one command can ask for.
+//! what one command can ask for, or a [`Meter`] what all arenas together hold beyond a little.
 
-use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc, alloc_zeroed, dealloc};
 use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::mem::MaybeUninit;
 use std::ptr::{self, NonNull};
+use std::sync::Arc;
 
 use super::error::Reason;
 use super::value::Zeroed;
@@ -17,6 +19,16 @@ const FIRST: usize = 16 << 10;
 /// A chunk that a big command needed is kept up to this size.
 const KEEP: usize = 1 << 20;
 const ALIGN: usize = 16;
+
+/// Allows arenas to hold more than each may hold for nothing: a budget that several share.
+pub trait Meter: fmt::Debug + Send + Sync {
+    /// Takes `bytes` of the budget; false, and nothing is taken, when less is left.
+    fn take(&self, bytes: u64) -> bool;
+    /// Gives back what was taken.
+    fn give_back(&self, bytes: u64);
+    /// The whole budget, for messages.
+    fn limit(&self) -> u64;
+}
 
 /// A bump allocator with a budget.
 #[derive(Debug)]
@@ -29,6 +41,10 @@ pub struct Arena {
     grown: Cell<bool>,
     chunks: RefCell<Vec<Chunk>>,
     budget: usize,
+    /// Asked before more than [`Arena::FREE`] bytes are held.
+    meter: Option<Arc<dyn Meter>>,
+    /// Bytes that the meter gave.
+    charged: Cell<u64>,
 }
 
 #[derive(Debug)]
@@ -44,6 +60,8 @@ impl Arena {
     /// What one command may use unless another budget is given: room for the largest blobs that
     /// guests read back in one go (pipeline caches, query results).
     pub const DEFAULT_BUDGET: usize = 256 << 20;
+    /// What an arena with a meter holds without asking it.
+    pub const FREE: usize = 2 * KEEP;
     /// Larger budgets are cut to this: sizes must stay below `isize::MAX`.
     const MOST: usize = 1 << 40;
 
@@ -56,6 +74,31 @@ impl Arena {
             grown: Cell::new(false),
             chunks: RefCell::new(Vec::new()),
             budget: budget.min(Self::MOST),
+            meter: None,
+            charged: Cell::new(0),
+        }
+    }
+
+    /// An empty arena that asks `meter` before it holds more than [`Arena::FREE`] bytes.
+    pub fn metered(meter: Arc<dyn Meter>) -> Self {
+        let mut arena = Self::new(Self::MOST);
+        arena.meter = Some(meter);
+        arena
+    }
+
+    /// Gives all memory to the system; the borrow checker sees to it that nothing is still used.
+    pub fn release(&mut self) {
+        self.chunks.get_mut().clear();
+        for end in [&self.start, &self.cursor, &self.end] {
+            end.set(ptr::null_mut());
+        }
+        self.grown.set(false);
+        self.give_back();
+    }
+
+    fn give_back(&self) {
+        if let Some(meter) = &self.meter {
+            meter.give_back(self.charged.take());
         }
     }
 
@@ -72,8 +115,8 @@ impl Arena {
     #[cold]
     fn shrink(&mut self) {
         let chunks = self.chunks.get_mut();
-        // The last chunk is the largest.
-        let kept = chunks.pop().filter(|chunk| chunk.size <= KEEP);
+        let last = chunks.iter().rposition(|chunk| chunk.size <= KEEP);
+        let kept = last.map(|index| chunks.swap_remove(index));
         chunks.clear();
         let (start, end) = match &kept {
             // SAFETY: one past the chunk's end.
@@ -84,6 +127,7 @@ impl Arena {
         self.start.set(start);
         self.end.set(end);
         self.grown.set(false);
+        self.give_back();
     }
 
     /// Bytes held from the system.
@@ -95,17 +139,17 @@ impl Arena {
     #[expect(clippy::mut_from_ref, reason = "every call returns memory of its own")]
     pub(crate) fn zeroed<T: Zeroed>(&self, n: usize) -> Result<&mut [T], Reason> {
         const { assert!(align_of::<T>() <= ALIGN) };
-        let bytes = self.bytes(n as u64, size_of::<T>())?;
-        let start = self.take(bytes)?;
-        // SAFETY: `take` gave this many bytes to this call alone, aligned; T may be zero.
-        unsafe {
-            ptr::write_bytes(start.as_ptr(), 0, bytes);
-            Ok(std::slice::from_raw_parts_mut(start.as_ptr().cast(), n))
-        }
+        let start = self.zeroed_bytes(self.bytes(n as u64, size_of::<T>())?)?;
+        // SAFETY: this many bytes were given to this call alone, aligned; T may be zero.
+        Ok(unsafe { std::slice::from_raw_parts_mut(start.as_ptr().cast(), n) })
     }
 
     /// Takes `size` zero bytes for a struct known by its size only.
+    #[inline]
     pub(crate) fn zeroed_bytes(&self, size: usize) -> Result<NonNull<u8>, Reason> {
+        if size > KEEP {
+            return self.take_zero(size);
+        }
         let start = self.take(size)?;
         // SAFETY: `take` gave this many bytes.
         unsafe { ptr::write_bytes(start.as_ptr(), 0, size) };
@@ -148,7 +192,7 @@ impl Arena {
             .and_then(|b| usize::try_from(b).ok());
         total.ok_or(Reason::Budget {
             wanted: u64::MAX,
-            budget: self.budget,
+            budget: self.budget as u64,
         })
     }
 
@@ -170,19 +214,10 @@ impl Arena {
 
     #[cold]
     fn take_new(&self, bytes: usize) -> Result<NonNull<u8>, Reason> {
-        let mut chunks = self.chunks.borrow_mut();
-        let held: usize = chunks.iter().map(|c| c.size).sum();
-        let left = self.budget.saturating_sub(held) & !(ALIGN - 1);
-        if bytes > left {
-            return Err(Reason::Budget {
-                wanted: bytes as u64,
-                budget: self.budget,
-            });
-        }
-        let next = chunks.last().map_or(FIRST, |c| c.size * 2);
-        let size = bytes.next_multiple_of(ALIGN).max(next).min(left).max(ALIGN);
-        let chunk = Chunk::new(size);
-        let start = chunk.start;
+        let last = self.chunks.borrow().last().map_or(FIRST / 2, |c| c.size);
+        // Twice the last, but a large command takes no more than it needs and a little.
+        let next = (last * 2).min(KEEP);
+        let (start, size) = self.add_chunk(bytes, next, false)?;
         // SAFETY: both within or one past the new chunk.
         unsafe {
             self.cursor
@@ -190,9 +225,67 @@ impl Arena {
             self.end.set(start.as_ptr().add(size));
         }
         self.start.set(start.as_ptr());
+        Ok(start)
+    }
+
+    /// Much zero memory: a chunk of its own, of which the system backs only what is touched. An output may have far more room
+    /// than its driver fills.
+    #[cold]
+    fn take_zero(&self, bytes: usize) -> Result<NonNull<u8>, Reason> {
+        let (start, _) = self.add_chunk(bytes, 0, true)?;
+        Ok(start)
+    }
+
+    /// A chunk for `bytes`, of `usual` bytes if they are fewer and the budget has so many left.
+    fn add_chunk(
+        &self,
+        bytes: usize,
+        usual: usize,
+        is_zero: bool,
+    ) -> Result<(NonNull<u8>, usize), Reason> {
+        let mut chunks = self.chunks.borrow_mut();
+        let held: usize = chunks.iter().map(|c| c.size).sum();
+        let left = self.budget.saturating_sub(held) & !(ALIGN - 1);
+        if bytes > left {
+            return Err(self.refusal(bytes));
+        }
+        let size = bytes.next_multiple_of(ALIGN).max(usual).min(left);
+        let size = size.max(ALIGN);
+        let mut charge = 0;
+        if let Some(meter) = &self.meter
+            && held + size > Self::FREE
+        {
+            charge = size as u64;
+            if !meter.take(charge) {
+                return Err(self.refusal(bytes));
+            }
+        }
+        let Some(chunk) = Chunk::new(size, is_zero) else {
+            if let Some(meter) = &self.meter {
+                meter.give_back(charge);
+            }
+            return Err(self.refusal(bytes));
+        };
+        let start = chunk.start;
+        self.charged.set(self.charged.get() + charge);
         self.grown.set(!chunks.is_empty() || size > KEEP);
         chunks.push(chunk);
-        Ok(start)
+        Ok((start, size))
+    }
+
+    #[cold]
+    fn refusal(&self, bytes: usize) -> Reason {
+        let limit = self.meter.as_ref().map(|meter| meter.limit());
+        Reason::Budget {
+            wanted: bytes as u64,
+            budget: limit.unwrap_or(self.budget as u64),
+        }
+    }
+}
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        self.release();
     }
 }
 
@@ -203,15 +296,17 @@ impl Default for Arena {
 }
 
 impl Chunk {
-    /// `size` is a positive multiple of the alignment.
-    fn new(size: usize) -> Self {
+    /// `size` is a positive multiple of the alignment. `None` when the system has no such memory.
+    fn new(size: usize, is_zero: bool) -> Option<Self> {
         let layout = Self::layout(size);
         // SAFETY: the size is not zero.
-        let start = NonNull::new(unsafe { alloc(layout) });
-        Self {
-            start: start.unwrap_or_else(|| handle_alloc_error(layout)),
-            size,
-        }
+        let start = unsafe {
+            match is_zero {
+                true => alloc_zeroed(layout),
+                false => alloc(layout),
+            }
+        };
+        NonNull::new(start).map(|start| Self { start, size })
     }
 
     fn layout(size: usize) -> Layout {
@@ -272,5 +367,55 @@ mod tests {
         arena.zeroed::<u8>(8 << 20).unwrap();
         arena.reset();
         assert_eq!(arena.held(), 0);
+    }
+
+    /// A meter of so many bytes.
+    #[derive(Debug)]
+    struct Bytes(u64, std::sync::atomic::AtomicU64);
+
+    impl Meter for Bytes {
+        fn take(&self, bytes: u64) -> bool {
+            use std::sync::atomic::Ordering::Relaxed;
+            let take = |used: u64| used.checked_add(bytes).filter(|sum| *sum <= self.0);
+            self.1.fetch_update(Relaxed, Relaxed, take).is_ok()
+        }
+        fn give_back(&self, bytes: u64) {
+            self.1
+                .fetch_sub(bytes, std::sync::atomic::Ordering::Relaxed);
+        }
+        fn limit(&self) -> u64 {
+            self.0
+        }
+    }
+
+    #[test]
+    fn a_meter_is_asked_for_much_and_gets_all_of_it_back() {
+        let meter = Arc::new(Bytes(64 << 20, 0.into()));
+        let used = || meter.1.load(std::sync::atomic::Ordering::Relaxed);
+        let mut arena = Arena::metered(Arc::clone(&meter) as Arc<dyn Meter>);
+        while arena.held() + (2 << 20) <= Arena::FREE {
+            arena.zeroed::<u8>(4000).unwrap();
+        }
+        assert_eq!(used(), 0, "a little is free");
+        assert_eq!(arena.zeroed::<u8>(60 << 20).unwrap(), &[0; 60 << 20][..]);
+        assert!(used() >= 60 << 20);
+        let refused = arena.zeroed::<u8>(60 << 20);
+        assert!(matches!(refused, Err(Reason::Budget { budget, .. }) if budget == 64 << 20));
+        arena.reset();
+        assert_eq!(used(), 0);
+        assert!(arena.zeroed::<u8>(usize::MAX / 2).is_err());
+        assert_eq!(used(), 0);
+        arena.zeroed::<u8>(60 << 20).unwrap();
+        drop(arena);
+        assert_eq!(used(), 0);
+    }
+
+    #[test]
+    fn a_command_of_many_small_pieces_takes_little_more_than_they_are() {
+        let arena = Arena::new(64 << 20);
+        for _ in 0..10 << 10 {
+            arena.zeroed::<u8>(1024).unwrap();
+        }
+        assert!(arena.held() <= 13 << 20, "{}", arena.held());
     }
 }

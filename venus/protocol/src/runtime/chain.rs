@@ -23,6 +23,7 @@ pub(crate) const MAX_LINKS: usize = 192;
 pub(crate) struct InLink {
     stype: StructureType,
     size: usize,
+    repeats: bool,
     decode: unsafe fn(*mut Base, &mut Decoder<'_>) -> Result<()>,
 }
 
@@ -31,7 +32,16 @@ impl InLink {
         Self {
             stype: T::STYPE,
             size: size_of::<T>(),
+            repeats: false,
             decode: decode_erased::<T>,
+        }
+    }
+
+    /// A struct of which a chain may hold several (`allowduplicate` in the registry).
+    pub(crate) const fn repeating(self) -> Self {
+        Self {
+            repeats: true,
+            ..self
         }
     }
 }
@@ -87,6 +97,8 @@ unsafe fn encode_erased<T: EncodeBody>(
 trait Link {
     fn stype(&self) -> StructureType;
     fn size(&self) -> usize;
+    /// Whether a second one of a chain counts.
+    fn repeats(&self) -> bool;
     /// # Safety
     /// `value` must point to the link's struct.
     unsafe fn decode(&self, value: *mut Base, d: &mut Decoder<'_>) -> Result<()>;
@@ -98,6 +110,9 @@ impl Link for InLink {
     }
     fn size(&self) -> usize {
         self.size
+    }
+    fn repeats(&self) -> bool {
+        self.repeats
     }
     unsafe fn decode(&self, value: *mut Base, d: &mut Decoder<'_>) -> Result<()> {
         // SAFETY: as the caller promises.
@@ -111,6 +126,10 @@ impl Link for OutLink {
     }
     fn size(&self) -> usize {
         self.size
+    }
+    fn repeats(&self) -> bool {
+        // The guest reads the reply along its own chain, so all of them must be in it.
+        true
     }
     unsafe fn decode(&self, value: *mut Base, d: &mut Decoder<'_>) -> Result<()> {
         // SAFETY: as the caller promises.
@@ -163,6 +182,9 @@ impl Decoder<'_> {
     }
 
     /// The structs of a chain, after the word that says there are some.
+    ///
+    /// Vulkan wants each type once, but for those that repeat. Drivers take the first of others and overlook the rest, so
+    /// programs exist that do it wrong: of an input's chain, the rest is read and left out here.
     fn chain<L: Link>(&mut self, allowed: &[L]) -> Result<*mut Base> {
         let mut seen = [0u64; MAX_LINKS / 64];
         let mut last: *mut Base = ptr::null_mut();
@@ -178,9 +200,7 @@ impl Decoder<'_> {
                 return Err(self.fatal(Reason::Link(stype)));
             };
             let bit = 1 << (index % 64);
-            if *word & bit != 0 {
-                return Err(self.fatal(Reason::Repeated(stype)));
-            }
+            let is_left_out = *word & bit != 0 && !link.repeats();
             *word |= bit;
             let value = self
                 .or_fatal(self.arena.zeroed_bytes(link.size()))?
@@ -192,25 +212,32 @@ impl Decoder<'_> {
                     p_next: last,
                 })
             };
-            last = value.as_ptr();
+            // Aligned, so that the lowest bit is free to say that it is read but left out.
+            last = value
+                .as_ptr()
+                .map_addr(|address| address | usize::from(is_left_out));
             if self.prefix::<8>()?.get::<u64, 0>() == 0 {
                 break;
             }
         }
         let mut first: *mut Base = ptr::null_mut();
         while !last.is_null() {
+            let is_left_out = last.addr() & 1 != 0;
+            let value = last.map_addr(|address| address & !1);
             // SAFETY: written above.
             let Base {
                 s_type,
                 p_next: before,
-            } = unsafe { *last };
+            } = unsafe { *value };
             // SAFETY: written above, nobody else has it.
-            unsafe { (*last).p_next = first };
+            unsafe { (*value).p_next = first };
             if let Some(link) = position(allowed, s_type).and_then(|i| allowed.get(i)) {
                 // SAFETY: allocated with this link's size, as its sType says.
-                unsafe { link.decode(last, self)? };
+                unsafe { link.decode(value, self)? };
             }
-            first = last;
+            if !is_left_out {
+                first = value;
+            }
             last = before;
         }
         Ok(first)

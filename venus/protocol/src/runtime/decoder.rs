@@ -6,7 +6,7 @@
 //! finite; chains are walked in a loop.
 
 use std::cell::Cell;
-use std::ffi::c_char;
+use std::ffi::{c_char, c_void};
 use std::marker::PhantomData;
 
 use super::arena::Arena;
@@ -256,6 +256,16 @@ impl<'m> Decoder<'m> {
             Ok(())
         } else {
             Err(self.fatal(Reason::NotNull))
+        }
+    }
+
+    /// A pointer of which guests send only whether it is there. It then points to zeros, which nobody should look at.
+    #[inline]
+    pub(crate) fn marker(&self, present: u64) -> *const c_void {
+        static ZEROS: [u64; 32] = [0; 32];
+        match present {
+            0 => std::ptr::null(),
+            _ => (&raw const ZEROS).cast(),
         }
     }
 

@@ -64,9 +64,6 @@ pub enum Reason {
     /// A struct that this chain can't hold, or that nobody knows.
     #[error("{0:?} in a chain that cannot hold it")]
     Link(StructureType),
-    /// A struct twice in a chain.
-    #[error("{0:?} twice in one chain")]
-    Repeated(StructureType),
     /// No member of the union has this tag.
     #[error("union tag {0} selects no member")]
     Tag(u32),
@@ -97,8 +94,8 @@ pub enum Reason {
     Budget {
         /// Bytes of this allocation.
         wanted: u64,
-        /// The arena's budget.
-        budget: usize,
+        /// The budget.
+        budget: u64,
     },
 }
 

@@ -15,11 +15,9 @@ mod output;
 mod slots;
 mod value;
 
-pub use arena::Arena;
+pub use arena::{Arena, Meter};
 pub use argument::{Array, Object, Objects, Text};
-#[cfg(test)]
-pub(crate) use chain::MAX_LINKS;
-pub(crate) use chain::{InLink, OutLink};
+pub(crate) use chain::{InLink, MAX_LINKS, OutLink};
 pub use chain::{find, find_mut, unlink};
 pub use decoder::{Decoder, Header};
 pub use encoder::Encoder;

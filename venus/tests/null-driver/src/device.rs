@@ -6,7 +6,7 @@ use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use ash::vk::{self, Handle as _, ObjectType};
 
-use crate::memory::{array, pages, touch, touch_info, touch_text, walk};
+use crate::memory::{array, touch, touch_info, touch_text, walk};
 use crate::objects::{check, check_optional, destroy, destroy_children, make, only};
 use crate::pipeline::{cache_data, compute_pipelines, create_shader, graphics_pipelines};
 use crate::{Function, function, get_device_proc_addr};
@@ -21,8 +21,6 @@ pub(crate) const DESCRIPTOR_SET: i32 = ObjectType::DESCRIPTOR_SET.as_raw();
 pub(crate) const PIPELINE_LAYOUT: i32 = ObjectType::PIPELINE_LAYOUT.as_raw();
 const SEMAPHORE: i32 = ObjectType::SEMAPHORE.as_raw();
 const FENCE: i32 = ObjectType::FENCE.as_raw();
-const MEMORY: i32 = ObjectType::DEVICE_MEMORY.as_raw();
-const IMAGE: i32 = ObjectType::IMAGE.as_raw();
 const QUERY_POOL: i32 = ObjectType::QUERY_POOL.as_raw();
 pub(crate) const SHADER_MODULE: i32 = ObjectType::SHADER_MODULE.as_raw();
 const COMMAND_POOL: i32 = ObjectType::COMMAND_POOL.as_raw();
@@ -73,7 +71,6 @@ fn find_simple(name: &str) -> Option<Function> {
         "Event" EVENT
         "Fence" FENCE
         "Framebuffer" FRAMEBUFFER
-        "Image" IMAGE
         "ImageView" IMAGE_VIEW
         "Pipeline" PIPELINE
         "PipelineCache" PIPELINE_CACHE
@@ -110,22 +107,6 @@ pub(crate) fn find(name: &str) -> Option<Function> {
             function!(wait_fences, (u64, u32, *const u64, u32, u64) -> vk::Result)
         }
         "vkResetFences" => function!(reset_fences, (u64, u32, *const u64) -> vk::Result),
-        "vkAllocateMemory" => {
-            function!(allocate, (u64, *const vk::MemoryAllocateInfo<'_>, *const c_void, *mut u64) -> vk::Result)
-        }
-        "vkFreeMemory" => function!(free, (u64, u64, *const c_void)),
-        "vkGetMemoryHostPointerPropertiesEXT" => {
-            function!(host_pointer, (u64, u32, *const c_void, *mut vk::MemoryHostPointerPropertiesEXT<'_>) -> vk::Result)
-        }
-        "vkCreateBuffer" => {
-            function!(create_buffer, (u64, *const vk::BufferCreateInfo<'_>, *const c_void, *mut u64) -> vk::Result)
-        }
-        "vkDestroyBuffer" => function!(destroy_buffer, (u64, u64, *const c_void)),
-        "vkBindBufferMemory" => function!(bind_buffer, (u64, u64, u64, u64) -> vk::Result),
-        "vkBindImageMemory" => function!(bind_image, (u64, u64, u64, u64) -> vk::Result),
-        "vkGetBufferMemoryRequirements" => {
-            function!(buffer_requirements, (u64, u64, *mut vk::MemoryRequirements))
-        }
         "vkAllocateCommandBuffers" => {
             function!(allocate_commands, (u64, *const vk::CommandBufferAllocateInfo<'_>, *mut u64) -> vk::Result)
         }
@@ -185,7 +166,11 @@ pub(crate) unsafe extern "system" fn create<const KIND: i32>(
     vk::Result::SUCCESS
 }
 
-unsafe extern "system" fn destroy_one<const KIND: i32>(device: u64, object: u64, _: *const c_void) {
+pub(crate) unsafe extern "system" fn destroy_one<const KIND: i32>(
+    device: u64,
+    object: u64,
+    _: *const c_void,
+) {
     check(DEVICE, device);
     if object != 0 {
         destroy(
@@ -325,135 +310,6 @@ unsafe extern "system" fn reset_fences(device: u64, count: u32, fences: *const u
         check(FENCE, *fence);
     }
     vk::Result::SUCCESS
-}
-
-unsafe extern "system" fn allocate(
-    device: u64,
-    info: *const vk::MemoryAllocateInfo<'_>,
-    _: *const c_void,
-    out: *mut u64,
-) -> vk::Result {
-    check(DEVICE, device);
-    let mut imported = None;
-    // SAFETY: the caller's promise; structs are known by their types.
-    unsafe {
-        touch_info(info.cast());
-        walk((*info).p_next, |link| {
-            if (*link).s_type == vk::StructureType::IMPORT_MEMORY_HOST_POINTER_INFO_EXT {
-                let import = link.cast::<vk::ImportMemoryHostPointerInfoEXT<'_>>();
-                imported = Some((*import).p_host_pointer);
-            }
-        });
-        let size = (*info).allocation_size;
-        if imported.is_none() && size > 1 << 30 {
-            return vk::Result::ERROR_OUT_OF_DEVICE_MEMORY;
-        }
-        *out = make(MEMORY, device);
-        if let Some(start) = imported {
-            // Only the ends: the pages in between would all be made.
-            touch(start.cast::<u8>(), 1);
-            touch(
-                start
-                    .cast::<u8>()
-                    .wrapping_add(size.saturating_sub(1) as usize),
-                1,
-            );
-            pages().memories.insert(*out, (start as usize, size));
-        }
-    }
-    vk::Result::SUCCESS
-}
-
-unsafe extern "system" fn free(device: u64, memory: u64, _: *const c_void) {
-    check(DEVICE, device);
-    if memory != 0 {
-        destroy(MEMORY, memory, &[]);
-        pages().memories.remove(&memory);
-    }
-}
-
-unsafe extern "system" fn host_pointer(
-    device: u64,
-    _kind: u32,
-    pointer: *const c_void,
-    out: *mut vk::MemoryHostPointerPropertiesEXT<'_>,
-) -> vk::Result {
-    check(DEVICE, device);
-    // SAFETY: the caller's promise.
-    unsafe {
-        touch(pointer.cast::<u8>(), 1);
-        (*out).memory_type_bits = 1;
-    }
-    vk::Result::SUCCESS
-}
-
-unsafe extern "system" fn create_buffer(
-    device: u64,
-    info: *const vk::BufferCreateInfo<'_>,
-    allocator: *const c_void,
-    out: *mut u64,
-) -> vk::Result {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let result = create::<BUFFER>(device, info.cast(), allocator, out);
-        // Else it is ignored, whatever its count.
-        if (*info).sharing_mode == vk::SharingMode::CONCURRENT
-            && !(*info).p_queue_family_indices.is_null()
-        {
-            array(
-                (*info).p_queue_family_indices,
-                (*info).queue_family_index_count,
-            );
-        }
-        pages().buffers.insert(*out, (*info).size);
-        result
-    }
-}
-
-unsafe extern "system" fn destroy_buffer(device: u64, buffer: u64, allocator: *const c_void) {
-    // SAFETY: the caller's promise.
-    unsafe { destroy_one::<BUFFER>(device, buffer, allocator) };
-    let mut pages = pages();
-    pages.buffers.remove(&buffer);
-    pages.bindings.remove(&buffer);
-}
-
-unsafe extern "system" fn bind_buffer(
-    device: u64,
-    buffer: u64,
-    memory: u64,
-    offset: u64,
-) -> vk::Result {
-    check(DEVICE, device);
-    check(BUFFER, buffer);
-    check(MEMORY, memory);
-    pages().bindings.insert(buffer, (memory, offset));
-    vk::Result::SUCCESS
-}
-
-unsafe extern "system" fn bind_image(device: u64, image: u64, memory: u64, _: u64) -> vk::Result {
-    check(DEVICE, device);
-    check(IMAGE, image);
-    check(MEMORY, memory);
-    vk::Result::SUCCESS
-}
-
-unsafe extern "system" fn buffer_requirements(
-    device: u64,
-    buffer: u64,
-    out: *mut vk::MemoryRequirements,
-) {
-    check(DEVICE, device);
-    check(BUFFER, buffer);
-    let size = pages().buffers.get(&buffer).copied().unwrap_or(0);
-    // SAFETY: the caller's promise.
-    unsafe {
-        *out = vk::MemoryRequirements {
-            size,
-            alignment: 16,
-            memory_type_bits: 1,
-        };
-    }
 }
 
 /// Makes children of a pool.

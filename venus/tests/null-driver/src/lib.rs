@@ -1,7 +1,7 @@
 //! A Vulkan driver for tests: it draws nothing, and ends the process when a renderer breaks its promises.
 //!
 //! A renderer loads the shared library as it loads any driver (`vkGetInstanceProcAddr`). One GPU is there, with one queue
-//! family and one memory type that imports host memory. What a renderer that serves hostile guests must never let
+//! family and the memory of a [`card`], of which a part imports host memory. What a renderer that serves hostile guests must never let
 //! through ends the process with a message (`violation`):
 //!
 //! - a handle that is null where it must not be, does not exist, was destroyed, or is of another type (`objects`);
@@ -12,12 +12,14 @@
 //! Work is done as soon as it is submitted, and of all commands only `vkCmdFillBuffer` has an effect: that is what
 //! renderers test shared memory with. The extra function [`LIVE`] tells how many objects are left.
 
+pub mod card;
 mod device;
 mod memory;
 mod objects;
 mod physical;
 mod pipeline;
 mod record;
+mod resources;
 
 use std::ffi::{CStr, c_char};
 
@@ -58,8 +60,12 @@ fn find(name: &CStr) -> Option<Function> {
     if name == LIVE {
         return Some(function!(live, () -> u64));
     }
+    if name == card::PLAY {
+        return Some(function!(card::play, (*const card::Card)));
+    }
     let name = name.to_str().ok()?;
     physical::find(name)
+        .or_else(|| resources::find(name))
         .or_else(|| device::find(name))
         .or_else(|| record::find(name))
         .or_else(|| {

@@ -98,6 +98,10 @@ pub(crate) struct Pages {
     pub(crate) memories: HashMap<u64, (usize, u64)>,
     /// Size by buffer.
     pub(crate) buffers: HashMap<u64, u64>,
+    /// Size by image.
+    pub(crate) images: HashMap<u64, u64>,
+    /// Type and size of memory objects that take of a heap.
+    pub(crate) taken: HashMap<u64, (u32, u64)>,
     /// Memory object and offset by buffer.
     pub(crate) bindings: HashMap<u64, (u64, u64)>,
 }

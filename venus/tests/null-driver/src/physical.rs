@@ -6,15 +6,16 @@ use ash::vk::{self, ObjectType};
 
 use crate::memory::{array, touch_info, touch_text, walk};
 use crate::objects::{check, destroy, make, only};
-use crate::{Function, function};
+use crate::{Function, card, function};
 
 /// `deviceUUID`.
 const UUID: [u8; 16] = *b"hesper-null-gpu!";
 /// Extensions of the GPU: the one that renderers need, and some of each sort for guests.
-const EXTENSIONS: [&CStr; 7] = [
+const EXTENSIONS: [&CStr; 8] = [
     c"VK_EXT_external_memory_host",
     c"VK_EXT_extended_dynamic_state3",
     c"VK_EXT_host_image_copy",
+    c"VK_EXT_memory_budget",
     c"VK_EXT_multi_draw",
     c"VK_EXT_transform_feedback",
     c"VK_KHR_acceleration_structure",
@@ -208,27 +209,16 @@ unsafe extern "system" fn properties2(device: u64, out: *mut vk::PhysicalDeviceP
 
 unsafe extern "system" fn memory(device: u64, out: *mut vk::PhysicalDeviceMemoryProperties) {
     check(PHYSICAL_DEVICE, device);
-    let mut properties = vk::PhysicalDeviceMemoryProperties {
-        memory_type_count: 1,
-        memory_heap_count: 1,
-        ..Default::default()
-    };
-    if let Some(first) = properties.memory_types.first_mut() {
-        first.property_flags = vk::MemoryPropertyFlags::DEVICE_LOCAL
-            | vk::MemoryPropertyFlags::HOST_VISIBLE
-            | vk::MemoryPropertyFlags::HOST_COHERENT;
-    }
-    if let Some(first) = properties.memory_heaps.first_mut() {
-        first.size = 1 << 30;
-        first.flags = vk::MemoryHeapFlags::DEVICE_LOCAL;
-    }
     // SAFETY: the caller's promise.
-    unsafe { *out = properties };
+    unsafe { *out = card::memory_properties() };
 }
 
 unsafe extern "system" fn memory2(device: u64, out: *mut vk::PhysicalDeviceMemoryProperties2<'_>) {
     // SAFETY: the caller's promise.
-    unsafe { memory(device, &raw mut (*out).memory_properties) };
+    unsafe {
+        memory(device, &raw mut (*out).memory_properties);
+        card::answer_chain((*out).p_next);
+    }
 }
 
 unsafe extern "system" fn families(

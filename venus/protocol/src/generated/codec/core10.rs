@@ -504,7 +504,7 @@ impl Decode for vk::DeviceCreateInfo {
             InLink::of::<vk::PhysicalDeviceRobustness2FeaturesKHR>(),
             InLink::of::<vk::PhysicalDeviceCustomBorderColorFeaturesEXT>(),
             InLink::of::<vk::PhysicalDevicePrivateDataFeatures>(),
-            InLink::of::<vk::DevicePrivateDataCreateInfo>(),
+            InLink::of::<vk::DevicePrivateDataCreateInfo>().repeating(),
             InLink::of::<vk::PhysicalDevicePipelineCreationCacheControlFeatures>(),
             InLink::of::<vk::PhysicalDeviceSynchronization2Features>(),
             InLink::of::<vk::PhysicalDeviceGraphicsPipelineLibraryFeaturesEXT>(),

@@ -1515,7 +1515,7 @@ impl DecodeBody for vk::RayTracingShaderGroupCreateInfoKHR {
         self.closest_hit_shader = p.get::<_, 8>();
         self.any_hit_shader = p.get::<_, 12>();
         self.intersection_shader = p.get::<_, 16>();
-        d.null(p.get::<_, 20>())?;
+        self.p_shader_group_capture_replay_handle = d.marker(p.get::<_, 20>());
         Ok(())
     }
 }

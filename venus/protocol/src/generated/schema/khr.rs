@@ -265,7 +265,7 @@ layout! { RAY_TRACING_SHADER_GROUP_CREATE_INFO_KHR, vk::RayTracingShaderGroupCre
     "closestHitShader", offset_of!(vk::RayTracingShaderGroupCreateInfoKHR, closest_hit_shader), Kind::Value(Value::U32);
     "anyHitShader", offset_of!(vk::RayTracingShaderGroupCreateInfoKHR, any_hit_shader), Kind::Value(Value::U32);
     "intersectionShader", offset_of!(vk::RayTracingShaderGroupCreateInfoKHR, intersection_shader), Kind::Value(Value::U32);
-    "pShaderGroupCaptureReplayHandle", offset_of!(vk::RayTracingShaderGroupCreateInfoKHR, p_shader_group_capture_replay_handle), Kind::Null;
+    "pShaderGroupCaptureReplayHandle", offset_of!(vk::RayTracingShaderGroupCreateInfoKHR, p_shader_group_capture_replay_handle), Kind::Marker;
 }
 layout! { RENDERING_FRAGMENT_SHADING_RATE_ATTACHMENT_INFO_KHR, vk::RenderingFragmentShadingRateAttachmentInfoKHR, "VkRenderingFragmentShadingRateAttachmentInfoKHR", { .chained(1000044006, &[]) }
     "imageView", offset_of!(vk::RenderingFragmentShadingRateAttachmentInfoKHR, image_view), Kind::Handle(HandleType::ImageView, true);

@@ -1,0 +1,184 @@
+//! Sparse binding that a host gets wrong is hidden.
+//!
+//! What is imported cannot be bound sparsely on every host, and all that a guest can map is imported. The self-test of the start
+//! says so ([`crate::memory::Sparse`]); guests then see neither features nor queue flags nor formats of it, and a device that
+//! wants them is refused as Vulkan wants it: `VK_ERROR_FEATURE_NOT_PRESENT`.
+
+use hesper_venus_protocol::command::{
+    GetPhysicalDeviceFeatures, GetPhysicalDeviceFeatures2, GetPhysicalDeviceImageFormatProperties,
+    GetPhysicalDeviceQueueFamilyProperties, GetPhysicalDeviceQueueFamilyProperties2,
+    GetPhysicalDeviceSparseImageFormatProperties, GetPhysicalDeviceSparseImageFormatProperties2,
+};
+use hesper_venus_protocol::runtime::find;
+use hesper_venus_protocol::{CommandId, vk};
+
+use crate::dispatch::{Session, call};
+use crate::fatal::Fatal;
+use crate::memory::Sparse;
+use crate::object::physical_device::{PhysicalDevice, described};
+
+/// Calls `act` for each feature of sparse binding.
+fn each_feature(features: &mut vk::PhysicalDeviceFeatures, mut act: impl FnMut(&mut vk::Bool32)) {
+    act(&mut features.sparse_binding);
+    act(&mut features.sparse_residency_buffer);
+    act(&mut features.sparse_residency_image2d);
+    act(&mut features.sparse_residency_image3d);
+    act(&mut features.sparse_residency2_samples);
+    act(&mut features.sparse_residency4_samples);
+    act(&mut features.sparse_residency8_samples);
+    act(&mut features.sparse_residency16_samples);
+    act(&mut features.sparse_residency_aliased);
+}
+
+/// Whether guests must not see this host's sparse binding.
+pub(crate) fn is_hidden(device: &PhysicalDevice) -> bool {
+    matches!(device.facts.sparse, Sparse::Broken(_))
+}
+
+/// Whether a device is asked for with features that are hidden.
+pub(crate) fn wants_hidden(info: &vk::DeviceCreateInfo, device: &PhysicalDevice) -> bool {
+    if !is_hidden(device) {
+        return false;
+    }
+    // SAFETY: decoded as null or a valid struct that nobody else uses.
+    let core = unsafe { info.p_enabled_features.as_ref() }.copied();
+    // SAFETY: the chain was decoded.
+    let chained = unsafe { find::<vk::PhysicalDeviceFeatures2>(info.p_next) };
+    let mut wanted = [core, chained.map(|chained| chained.features)];
+    wanted.iter_mut().flatten().any(|features| {
+        let mut any = false;
+        each_feature(features, |feature| any |= *feature != 0);
+        any
+    })
+}
+
+/// Hides what is said about sparse binding in properties.
+pub(crate) fn hide_properties(
+    device: &PhysicalDevice,
+    properties: &mut vk::PhysicalDeviceProperties,
+) {
+    if is_hidden(device) {
+        properties.sparse_properties = vk::PhysicalDeviceSparseProperties::default();
+        properties.limits.sparse_address_space_size = 0;
+    }
+}
+
+/// Whether an image of these flags could only be made with what is hidden.
+pub(crate) fn is_image_hidden(device: &PhysicalDevice, flags: vk::ImageCreateFlags) -> bool {
+    use vk::ImageCreateFlags as Flags;
+    is_hidden(device)
+        && [
+            Flags::SPARSE_BINDING,
+            Flags::SPARSE_RESIDENCY,
+            Flags::SPARSE_ALIASED,
+        ]
+        .iter()
+        .any(|flag| flags.contains(*flag))
+}
+
+/// `vkGetPhysicalDeviceFeatures`
+pub(crate) fn features(
+    session: &mut Session<'_>,
+    c: &mut GetPhysicalDeviceFeatures<'_>,
+) -> Result<(), Fatal> {
+    let device = described(
+        session,
+        CommandId::GetPhysicalDeviceFeatures,
+        c.physical_device.handle,
+    )?;
+    call(session, c)?;
+    if is_hidden(&device) {
+        each_feature(c.p_features, |feature| *feature = 0);
+    }
+    Ok(())
+}
+
+/// `vkGetPhysicalDeviceFeatures2`
+pub(crate) fn features2(
+    session: &mut Session<'_>,
+    c: &mut GetPhysicalDeviceFeatures2<'_>,
+) -> Result<(), Fatal> {
+    let id = CommandId::GetPhysicalDeviceFeatures2;
+    let device = described(session, id, c.physical_device.handle)?;
+    call(session, c)?;
+    if is_hidden(&device) {
+        each_feature(&mut c.p_features.features, |feature| *feature = 0);
+    }
+    Ok(())
+}
+
+/// `vkGetPhysicalDeviceQueueFamilyProperties`
+pub(crate) fn queue_families(
+    session: &mut Session<'_>,
+    c: &mut GetPhysicalDeviceQueueFamilyProperties<'_>,
+) -> Result<(), Fatal> {
+    let id = CommandId::GetPhysicalDeviceQueueFamilyProperties;
+    let device = described(session, id, c.physical_device.handle)?;
+    call(session, c)?;
+    if is_hidden(&device) {
+        c.p_queue_family_properties
+            .iter_mut()
+            .for_each(without_flag);
+    }
+    Ok(())
+}
+
+/// `vkGetPhysicalDeviceQueueFamilyProperties2`
+pub(crate) fn queue_families2(
+    session: &mut Session<'_>,
+    c: &mut GetPhysicalDeviceQueueFamilyProperties2<'_>,
+) -> Result<(), Fatal> {
+    let id = CommandId::GetPhysicalDeviceQueueFamilyProperties2;
+    let device = described(session, id, c.physical_device.handle)?;
+    call(session, c)?;
+    if is_hidden(&device) {
+        let families = c.p_queue_family_properties.iter_mut();
+        families.for_each(|family| without_flag(&mut family.queue_family_properties));
+    }
+    Ok(())
+}
+
+fn without_flag(family: &mut vk::QueueFamilyProperties) {
+    family.queue_flags = family.queue_flags & !vk::QueueFlags::SPARSE_BINDING;
+}
+
+/// `vkGetPhysicalDeviceImageFormatProperties`
+pub(crate) fn image_format(
+    session: &mut Session<'_>,
+    c: &mut GetPhysicalDeviceImageFormatProperties<'_>,
+) -> Result<vk::Result, Fatal> {
+    let id = CommandId::GetPhysicalDeviceImageFormatProperties;
+    let device = described(session, id, c.physical_device.handle)?;
+    if is_image_hidden(&device, c.flags) {
+        return Ok(vk::Result::ERROR_FORMAT_NOT_SUPPORTED);
+    }
+    call(session, c)
+}
+
+/// `vkGetPhysicalDeviceSparseImageFormatProperties`
+pub(crate) fn sparse_image_format(
+    session: &mut Session<'_>,
+    c: &mut GetPhysicalDeviceSparseImageFormatProperties<'_>,
+) -> Result<(), Fatal> {
+    let id = CommandId::GetPhysicalDeviceSparseImageFormatProperties;
+    let device = described(session, id, c.physical_device.handle)?;
+    if is_hidden(&device) {
+        *c.p_property_count = 0;
+        return Ok(());
+    }
+    call(session, c)
+}
+
+/// `vkGetPhysicalDeviceSparseImageFormatProperties2`
+pub(crate) fn sparse_image_format2(
+    session: &mut Session<'_>,
+    c: &mut GetPhysicalDeviceSparseImageFormatProperties2<'_>,
+) -> Result<(), Fatal> {
+    let id = CommandId::GetPhysicalDeviceSparseImageFormatProperties2;
+    let device = described(session, id, c.physical_device.handle)?;
+    if is_hidden(&device) {
+        *c.p_property_count = 0;
+        return Ok(());
+    }
+    call(session, c)
+}

@@ -1,0 +1,89 @@
+//! The null driver in a role: each [`Played`] is a copy of the library under a name of its own, with statics of its own, so that
+//! tests of one process have different drivers at the same time.
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "each user takes its part, and a test ends with a panic"
+)]
+
+use std::ffi::CStr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use ash::vk;
+use hesper_null_driver::card::{Card, PLAY};
+use hesper_venus::Driver;
+
+/// A driver of its own. The file goes with the value, what was loaded of it stays.
+pub struct Played {
+    path: PathBuf,
+    entry: ash::Entry,
+}
+
+impl Played {
+    /// A fresh driver, which plays what the null driver plays by itself.
+    pub fn new() -> Self {
+        static COPIES: AtomicU32 = AtomicU32::new(0);
+        let name = format!(
+            "{}hesper_null_driver{}",
+            std::env::consts::DLL_PREFIX,
+            std::env::consts::DLL_SUFFIX
+        );
+        let program = std::env::current_exe().unwrap();
+        let folder = program.parent().unwrap();
+        let candidates = [folder.join(&name), folder.join("deps").join(&name)];
+        let library = candidates.iter().find(|path| path.exists());
+        let library = library.unwrap_or_else(|| panic!("no {name} beside {program:?}"));
+        let copy = format!(
+            "hesper-null-{}-{}{}",
+            std::process::id(),
+            COPIES.fetch_add(1, Ordering::Relaxed),
+            std::env::consts::DLL_SUFFIX
+        );
+        let path = std::env::temp_dir().join(copy);
+        std::fs::copy(library, &path).unwrap();
+        // SAFETY: a library of this workspace, which does nothing when it is loaded.
+        let entry = unsafe { ash::Entry::load_from(&path) }.unwrap();
+        Self { path, entry }
+    }
+
+    /// A driver with this card.
+    pub fn card(card: &Card) -> Self {
+        let played = Self::new();
+        let play = played.function(PLAY);
+        // SAFETY: the function of that name has this type.
+        let play = unsafe {
+            std::mem::transmute::<unsafe extern "system" fn(), unsafe extern "system" fn(*const Card)>(
+                play,
+            )
+        };
+        // SAFETY: the card is of the same crate as the library.
+        unsafe { play(card) };
+        played
+    }
+
+    /// One of the functions by which the driver is told what to play.
+    pub fn function(&self, name: &CStr) -> unsafe extern "system" fn() {
+        // SAFETY: the driver answers by name.
+        let function = unsafe {
+            self.entry
+                .get_instance_proc_addr(vk::Instance::null(), name.as_ptr())
+        };
+        function.unwrap_or_else(|| panic!("the null driver has no {name:?}"))
+    }
+
+    /// What a renderer is told.
+    pub fn driver(&self) -> Driver {
+        Driver::Library(self.path.clone())
+    }
+}
+
+impl Drop for Played {
+    fn drop(&mut self) {
+        // What is left of a file in a temporary folder harms nobody.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
