@@ -76,12 +76,14 @@ fn main() -> ExitCode {
             .map_err(|error| error.to_string()),
         Command::Doctor => examine(),
         Command::Vtest(options) => {
+            platform::map_upwards();
             log_to_stderr("info");
             platform::limit_heaps();
             limits::raise_descriptor_limit();
             serve_vtest(options)
         }
         Command::Serve(options) => {
+            platform::map_upwards();
             log_to_stderr("info");
             platform::limit_heaps();
             limits::raise_descriptor_limit();

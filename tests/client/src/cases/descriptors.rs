@@ -1,5 +1,9 @@
 //! Descriptors: every way to bind and update them.
 
+use std::path::Path;
+use std::thread::sleep;
+use std::time::Duration;
+
 use ash::vk;
 
 use super::{Case, case, named};
@@ -16,8 +20,12 @@ pub(super) const CASES: &[Case] = &[
     case("descriptor-dynamic-offsets", dynamic_offsets),
     case("descriptor-copy", copy),
     case("descriptor-pool-reuse", pool_reuse),
+    case("descriptor-many-sets", many_sets),
     case("descriptor-image-and-texels", image_and_texels),
 ];
+
+/// Environment variable: `descriptor-many-sets` keeps its sets until this file is there.
+const HOLD_SETS: &str = "HESPER_HOLD_SETS";
 
 const STORAGE: vk::DescriptorType = vk::DescriptorType::STORAGE_BUFFER;
 const COMPUTE: vk::PipelineBindPoint = vk::PipelineBindPoint::COMPUTE;
@@ -247,6 +255,29 @@ fn pool_reuse(gpu: &Gpu<'_>) -> Outcome {
     // SAFETY: no set of the pool is in use.
     unsafe { gpu.reset_descriptor_pool(pool, Default::default()) }?;
     equal("sets after a reset", allocate(4)?.len(), 4)?;
+    Ok(String::new())
+}
+
+/// As many as OpenGL on Vulkan holds: a program alone has no trouble with them, but lavapipe maps memory for each.
+fn many_sets(gpu: &Gpu<'_>) -> Outcome {
+    const POOLS: u32 = 20;
+    const SETS: u32 = 500;
+    let layout = gpu.set_layout(&[STORAGE], Default::default())?;
+    let layouts = [layout; SETS as usize];
+    for _ in 0..POOLS {
+        let pool = gpu.descriptor_pool(SETS, &[STORAGE], SETS, Default::default())?;
+        let info = vk::DescriptorSetAllocateInfo::default()
+            .descriptor_pool(pool)
+            .set_layouts(&layouts);
+        // SAFETY: pool and layout are of this device.
+        let sets = unsafe { gpu.allocate_descriptor_sets(&info) }?;
+        equal("sets of a pool", sets.len(), layouts.len())?;
+    }
+    if let Some(file) = std::env::var_os(HOLD_SETS) {
+        while !Path::new(&file).exists() {
+            sleep(Duration::from_millis(5));
+        }
+    }
     Ok(String::new())
 }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{scope, sleep};
 use std::time::Duration;
 
-use crate::server::{Killed, Server, rounds};
+use crate::server::{Killed, Server, await_that, rounds};
 
 /// How much memory more than before may be the server's own when all clients are gone.
 const SLACK_KIB: u64 = 1024;
@@ -125,5 +125,29 @@ fn eight_threads_have_a_ring_each() {
     // The instance's, and one for each thread.
     assert_eq!(most, 9, "{}", server.log());
     server.rest(threads);
+    server.assert_calm();
+}
+
+#[test]
+fn clients_have_more_descriptor_sets_together_than_a_process_has_mappings() {
+    // lavapipe maps a page for each of a client's 10,000 sets, and the kernel allows 65,530 mappings unless told
+    // otherwise; a client waits with its sets until all have theirs.
+    const CLIENTS: usize = 10;
+    let server = Server::start();
+    let folder = tempfile::tempdir().unwrap();
+    let go = folder.path().join("go");
+    let mut clients: Vec<_> = (0..CLIENTS)
+        .map(|_| {
+            let mut client = server.client(&["descriptor-many-sets"]);
+            Killed(client.env("HESPER_HOLD_SETS", &go).spawn().unwrap())
+        })
+        .collect();
+    await_that("all have their sets", || {
+        server.alive().objects >= 10_000 * CLIENTS as u64
+    });
+    fs::write(&go, "").unwrap();
+    for client in &mut clients {
+        assert!(client.wait().success(), "{}", server.log());
+    }
     server.assert_calm();
 }
