@@ -372,3 +372,46 @@ fn a_broken_session_breaks_at_the_same_byte_in_pieces_of_any_size() {
         assert_eq!(reason(16, stream), reason(1 << 20, stream), "{cut}");
     }
 }
+
+#[test]
+fn a_guest_that_changes_a_stream_while_it_is_read_harms_nobody_else() {
+    let _alone = alone();
+    let renderer = renderer_with(options(Budget {
+        piece_bytes: 64,
+        ..Default::default()
+    }));
+    let witness = Guest::new(&renderer, "witness");
+    for round in 0..40_u64 {
+        let guest = Guest::new(&renderer, "changes");
+        let gpu = guest.gpu();
+        let size = 8 << 10;
+        let mut stream = reply_stream();
+        for id in 0..200 {
+            stream.extend(cache_of(&gpu, 100 + id, size, false));
+        }
+        let (resource, blob) = guest.blob(0, stream.len() as u64).unwrap();
+        blob.memory.write(0, &stream).unwrap();
+        let counts = hostile::mutate::places(&stream, |value| value == size as u64);
+        assert!(counts.len() >= 400);
+        guest.context.submit(execution(resource, 0, stream.len()));
+        let is_over = std::sync::atomic::AtomicBool::new(false);
+        // Longer, shorter and back, all the time.
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut next = round;
+                while !is_over.load(Ordering::Relaxed) {
+                    for (at, _) in &counts {
+                        next = next.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                        let value = [size as u64, 16, 1 << 20, 1 << 50][(next >> 60) as usize % 4];
+                        blob.memory.write(*at, &value.to_le_bytes()).unwrap();
+                    }
+                }
+            });
+            guest.context.fence(0, 1 << 40);
+            // The fence retires in any case; the context may be lost before.
+            while !matches!(guest.event(), guest::Event::Fence(0, fence) if fence == 1 << 40) {}
+            is_over.store(true, Ordering::Relaxed);
+        });
+        witness.wait_fence(0);
+    }
+}
