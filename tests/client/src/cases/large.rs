@@ -17,6 +17,7 @@ pub(super) const CASES: &[Case] = &[
     case("large-descriptor-write", descriptor_write),
     case("large-update", update),
     case("large-command-buffer", command_buffer),
+    case("large-command-stream", command_stream),
 ];
 
 const STORAGE: vk::DescriptorType = vk::DescriptorType::STORAGE_BUFFER;
@@ -209,7 +210,7 @@ fn update(gpu: &Gpu<'_>) -> Outcome {
     Ok(format!("{:016x}", buffer.digest()))
 }
 
-/// A command buffer of a million commands, which Venus sends as one stream of some 75 MB.
+/// A command buffer of a million commands, which Venus sends as some 75 MB of streams.
 fn command_buffer(gpu: &Gpu<'_>) -> Outcome {
     const FILLS: u32 = 1000;
     const PUSHES: u32 = 999;
@@ -242,5 +243,25 @@ fn command_buffer(gpu: &Gpu<'_>) -> Outcome {
     let last = FILLS - 1 + PUSHES - 1;
     let expected = vec![scramble(0, last, 2); 64];
     equal("the scrambled words", buffer.read_all(), expected)?;
+    Ok(String::new())
+}
+
+/// A command buffer of 138 MB of data, of which Venus sends more than 64 MiB in one of its streams.
+fn command_stream(gpu: &Gpu<'_>) -> Outcome {
+    const SIZE: usize = 65_536;
+    const ROUNDS: u32 = 2100;
+    let buffer = gpu.buffer(SIZE / 4)?;
+    gpu.run(|commands| {
+        let mut bytes = vec![0_u8; SIZE];
+        for round in 0..ROUNDS {
+            bytes[..4].copy_from_slice(&round.to_ne_bytes());
+            bytes[SIZE - 4..].copy_from_slice(&(round * 3).to_ne_bytes());
+            // SAFETY: `run` records, and the buffer has so many bytes.
+            unsafe { gpu.cmd_update_buffer(commands, buffer.handle, 0, &bytes) };
+        }
+        gpu.barrier(commands);
+    })?;
+    equal("the first word", buffer.read(0), ROUNDS - 1)?;
+    equal("the last word", buffer.read(SIZE / 4 - 1), (ROUNDS - 1) * 3)?;
     Ok(String::new())
 }
