@@ -20,7 +20,7 @@ use hesper_venus_protocol::command::{
 use hesper_venus_protocol::runtime::{Chained, find_mut, unlink};
 use hesper_venus_protocol::{CommandId, vk};
 
-use super::{Policy, modifier};
+use super::{Policy, imported, modifier};
 use crate::dispatch::{Session, call, name};
 use crate::fatal::Fatal;
 use crate::handlers::{create_one, take};
@@ -121,6 +121,9 @@ pub(crate) fn create_buffer(
     c: &mut CreateBuffer<'_>,
 ) -> Result<vk::Result, Fatal> {
     let is_shared = rewrite_buffer(c.p_create_info);
+    let mut external = Default::default();
+    let device = session.device(CommandId::CreateBuffer)?;
+    imported::declare_buffer(device, c.p_create_info, &mut external);
     let (result, host) = create_one(session, c, |c| &mut *c.p_buffer)?;
     if let Some(host) = host.filter(|_| is_shared) {
         let device = session.device(CommandId::CreateBuffer)?;
@@ -246,7 +249,10 @@ pub(crate) fn device_buffer_requirements(
     let id = CommandId::GetDeviceBufferMemoryRequirements;
     // SAFETY: decoded as null or a valid struct that nobody else uses.
     let info = unsafe { c.p_info.p_create_info.cast_mut().as_mut() };
-    let is_shared = rewrite_buffer(info.ok_or(missing(id))?);
+    let info = info.ok_or(missing(id))?;
+    let is_shared = rewrite_buffer(info);
+    let mut external = Default::default();
+    imported::declare_buffer(session.device(id)?, info, &mut external);
     call(session, c)?;
     translate(
         session,
@@ -264,12 +270,15 @@ pub(crate) fn device_image_requirements(
     let id = CommandId::GetDeviceImageMemoryRequirements;
     // SAFETY: decoded as null or a valid struct that nobody else uses.
     let info = unsafe { c.p_info.p_create_info.cast_mut().as_mut() };
-    let Ok(image) = modifier::rewrite_image(info.ok_or(missing(id))?) else {
+    let info = info.ok_or(missing(id))?;
+    let Ok(image) = modifier::rewrite_image(info) else {
         return Err(Fatal::Invalid {
             command: name(id),
             reason: "an image that cannot be created with this format modifier",
         });
     };
+    let mut external = Default::default();
+    imported::declare_image(session.device(id)?, info, &mut external);
     call(session, c)?;
     translate(
         session,

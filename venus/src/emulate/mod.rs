@@ -3,7 +3,8 @@
 //! This layer stands between the handlers and the driver. It decides which extensions a guest sees and which the host is
 //! asked for ([`extensions`]), and answers or rewrites what concerns the emulated ones: buffers and memory
 //! ([`dma_buf`]), images ([`modifier`]), barriers ([`foreign`]), semaphores and fences ([`sync_fd`]). Nothing else
-//! in the renderer knows about them. Sparse binding that the host gets wrong is hidden here, too ([`sparse`]).
+//! in the renderer knows about them. Sparse binding that the host gets wrong is hidden here, too ([`sparse`]),
+//! and what may lie in imported memory is declared ([`imported`]).
 //!
 //! Under [`Policy::Software`] nothing is shared with the guest's display server: dma-buf, modifiers and foreign queues
 //! are hidden, and the guest copies finished pictures by CPU. What its swapchains still demand is that
@@ -22,6 +23,7 @@ mod chain;
 pub(crate) mod dma_buf;
 pub(crate) mod extensions;
 pub(crate) mod foreign;
+pub(crate) mod imported;
 pub(crate) mod modifier;
 pub(crate) mod sparse;
 pub(crate) mod sync_fd;

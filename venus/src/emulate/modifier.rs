@@ -15,7 +15,7 @@ use hesper_venus_protocol::runtime::{Chained, Object, find, find_mut, unlink};
 use hesper_venus_protocol::{CommandId, vk};
 
 use super::chain::Detached;
-use super::{Policy, dma_buf, sparse};
+use super::{Policy, dma_buf, imported, sparse};
 use crate::dispatch::{Session, call, name};
 use crate::fatal::Fatal;
 use crate::handlers::create_one;
@@ -257,6 +257,9 @@ pub(crate) fn create_image(
         Ok(image) => image,
         Err(error) => return Ok(error),
     };
+    let mut external = Default::default();
+    let device = session.device(CommandId::CreateImage)?;
+    imported::declare_image(device, c.p_create_info, &mut external);
     if let Some(wanted) = image.layout {
         let real = match layout(session, c)? {
             Ok(real) => real,

@@ -43,6 +43,13 @@ pub(super) struct Abilities {
     aliased: bool,
     /// Unbound pages read as zero.
     is_strict: bool,
+    /// Its buffers can be declared for imported memory, which guests' are then, too.
+    is_importable: bool,
+}
+
+/// What the test does with its buffers.
+fn usage() -> vk::BufferUsageFlags {
+    vk::BufferUsageFlags::TRANSFER_DST | vk::BufferUsageFlags::TRANSFER_SRC
 }
 
 impl Abilities {
@@ -55,12 +62,37 @@ impl Abilities {
                 instance.get_physical_device_properties(gpu),
             )
         };
-        (features.sparse_binding != 0).then_some(Self {
+        let mut abilities = (features.sparse_binding != 0).then_some(Self {
             is_software: properties.device_type == vk::PhysicalDeviceType::CPU,
             residency: features.sparse_residency_buffer != 0,
             aliased: features.sparse_residency_aliased != 0,
             is_strict: properties.sparse_properties.residency_non_resident_strict != 0,
-        })
+            is_importable: false,
+        })?;
+        let asked = vk::PhysicalDeviceExternalBufferInfo::default()
+            .flags(abilities.flags())
+            .usage(usage())
+            .handle_type(vk::ExternalMemoryHandleTypeFlags::HOST_ALLOCATION_EXT);
+        let mut answer = vk::ExternalBufferProperties::default();
+        // SAFETY: as above.
+        unsafe {
+            instance.get_physical_device_external_buffer_properties(gpu, &asked, &mut answer);
+        }
+        let features = answer.external_memory_properties.external_memory_features;
+        abilities.is_importable = features.contains(vk::ExternalMemoryFeatureFlags::IMPORTABLE);
+        Some(abilities)
+    }
+
+    /// The flags of a sparse buffer that can do all that.
+    fn flags(self) -> vk::BufferCreateFlags {
+        let mut flags = vk::BufferCreateFlags::SPARSE_BINDING;
+        if self.residency {
+            flags |= vk::BufferCreateFlags::SPARSE_RESIDENCY;
+        }
+        if self.aliased {
+            flags |= vk::BufferCreateFlags::SPARSE_ALIASED;
+        }
+        flags
     }
 
     /// The features to enable for the test.
@@ -161,17 +193,15 @@ impl<'t> Buffer<'t> {
     }
 
     fn create(&mut self, size: u64) -> Result<vk::MemoryRequirements> {
-        let mut flags = vk::BufferCreateFlags::SPARSE_BINDING;
-        if self.abilities.residency {
-            flags |= vk::BufferCreateFlags::SPARSE_RESIDENCY;
-        }
-        if self.abilities.aliased {
-            flags |= vk::BufferCreateFlags::SPARSE_ALIASED;
-        }
-        let info = vk::BufferCreateInfo::default()
-            .flags(flags)
+        let kind = vk::ExternalMemoryHandleTypeFlags::HOST_ALLOCATION_EXT;
+        let mut external = vk::ExternalMemoryBufferCreateInfo::default().handle_types(kind);
+        let mut info = vk::BufferCreateInfo::default()
+            .flags(self.abilities.flags())
             .size(size)
-            .usage(vk::BufferUsageFlags::TRANSFER_DST | vk::BufferUsageFlags::TRANSFER_SRC);
+            .usage(usage());
+        if self.abilities.is_importable {
+            info = info.push_next(&mut external);
+        }
         let device = &self.test.device;
         // SAFETY: the device has the features of these flags; the old buffer was never used.
         unsafe {

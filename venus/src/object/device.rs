@@ -20,6 +20,7 @@ use hesper_venus_protocol::vk;
 
 use crate::dispatch::Session;
 use crate::emulate::dma_buf::SharedObjects;
+use crate::emulate::imported::Declarable;
 use crate::emulate::{extensions, sparse};
 use crate::fatal::Fatal;
 use crate::host::queues::{QueueRequest, QueueShare};
@@ -188,6 +189,8 @@ pub(crate) struct Device {
     pub(crate) missing: AtomicUsize,
     /// Buffers and images whose memory the guest shares.
     pub(crate) shared_objects: SharedObjects,
+    /// What the driver said about declaring buffers and images for imported memory.
+    pub(crate) declarable: Declarable,
     /// What was allocated from descriptor and command pools, by the guest's ids of pool and child.
     pub(crate) pools: Mutex<HashMap<u64, HashSet<u64>>>,
     /// How many values each query of a pool has, by the driver's handles.
@@ -422,6 +425,7 @@ pub(crate) fn create(
         memories: Mutex::default(),
         missing: AtomicUsize::new(0),
         shared_objects: SharedObjects::default(),
+        declarable: Declarable::default(),
         pools: Mutex::default(),
         queries: Mutex::default(),
         shader_groups: ShaderGroups::default(),
