@@ -97,6 +97,9 @@ pub(crate) enum Fatal {
         /// The guest's.
         tail: u32,
     },
+    /// As [`Fatal::Stream`], in a stream of `vkExecuteCommandStreamsMESA`.
+    #[error("{0}, in a stream that is executed")]
+    Inner(runtime::Fatal),
     /// `vkExecuteCommandStreamsMESA` inside of a stream.
     #[error("a command stream executes command streams")]
     Nested,
@@ -114,8 +117,8 @@ pub(crate) enum Fatal {
     MailboxFull,
     /// [`crate::Budget::command_bytes`], for a command that cannot say so by its result.
     #[error(
-        "{command} needs {wanted} bytes, more than is left of the {budget} that large commands may hold, or than the system \
-         has, and the guest asked for no result; --command-memory allows more"
+        "{command} needs {wanted} bytes, which is more than is left of the {budget} that large commands may hold, or than the \
+         system has; --command-memory allows more"
     )]
     CommandMemory {
         /// The command.

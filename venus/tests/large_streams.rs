@@ -325,6 +325,49 @@ fn answers(renderer: &hesper_venus::Renderer, stream: &[u8]) -> Vec<u8> {
 }
 
 #[test]
+fn a_stream_that_ends_early_is_not_executed_twice() {
+    let _alone = alone();
+    // The outer stream is longer than a piece, so its end is not there when the inner one ends too early.
+    let renderer = renderer_with(options(Budget {
+        piece_bytes: 256,
+        ..Default::default()
+    }));
+    let guest = Guest::new(&renderer, "inner");
+    let gpu = guest.gpu();
+    let inner = [
+        cache_of(&gpu, 100, 16, false),
+        cache_of(&gpu, 101, 16, false),
+    ]
+    .concat();
+    let (resource, blob) = guest.blob(0, 1 << 20).unwrap();
+    blob.memory.write(4096, &inner).unwrap();
+    let mut outer = execution(resource, 4096, inner.len() - 4);
+    outer.extend(reply_stream().repeat(100));
+    // A ring takes it in pieces.
+    blob.memory
+        .write(64, &(outer.len() as u32).to_le_bytes())
+        .unwrap();
+    blob.memory.write(64 << 10, &outer).unwrap();
+    let mut info = vk::RingCreateInfoMESA {
+        resource_id: resource,
+        size: 1 << 20,
+        tail_offset: 64,
+        status_offset: 128,
+        buffer_offset: 64 << 10,
+        buffer_size: 64 << 10,
+        ..Default::default()
+    };
+    let reason = guest.dies_of(bytes(&command::CreateRingMESA {
+        ring: 1,
+        p_create_info: &mut info,
+    }));
+    assert!(
+        reason.contains("the stream ends") && reason.contains("in a stream that is executed"),
+        "{reason}"
+    );
+}
+
+#[test]
 fn a_session_answers_the_same_in_pieces_of_any_size() {
     let _alone = alone();
     let mut sessions = vec![("whole".to_owned(), Session::whole())];

@@ -246,10 +246,10 @@ fn command_buffer(gpu: &Gpu<'_>) -> Outcome {
     Ok(String::new())
 }
 
-/// A command buffer of 138 MB of data, of which Venus sends more than 64 MiB in one of its streams.
+/// A command buffer of 216 MB of data, of which Venus sends more than 64 MiB in one of its streams.
 fn command_stream(gpu: &Gpu<'_>) -> Outcome {
     const SIZE: usize = 65_536;
-    const ROUNDS: u32 = 2100;
+    const ROUNDS: u32 = 3300;
     let buffer = gpu.buffer(SIZE / 4)?;
     gpu.run(|commands| {
         let mut bytes = vec![0_u8; SIZE];
