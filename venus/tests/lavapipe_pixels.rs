@@ -212,11 +212,8 @@ fn a_host_copy_that_touches_more_than_the_guest_named_is_refused_and_nothing_els
 fn a_host_copy_out_of_the_image_ends_the_context() {
     let renderer = renderer();
     let usage = vk::ImageUsageFlags::HOST_TRANSFER;
-    let crimes: [(
-        &str,
-        vk::ImageUsageFlags,
-        fn(&mut vk::CopyImageToMemoryInfoMESA),
-    ); 6] = [
+    type Crime = fn(&mut vk::CopyImageToMemoryInfoMESA);
+    let crimes: [(&str, vk::ImageUsageFlags, Crime); 6] = [
         ("layer", usage, |info| {
             info.image_subresource.base_array_layer = LAYERS + 1
         }),

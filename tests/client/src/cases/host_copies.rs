@@ -644,15 +644,15 @@ fn images(gpu: &Gpu<'_>) -> Outcome {
 
 fn large(gpu: &Gpu<'_>) -> Outcome {
     let copier = Copier::new(gpu)?;
-    // 48 MiB.
+    // 64 MiB.
     let kind = Kind {
         format: vk::Format::R8G8B8A8_UNORM,
-        extent: [4096, 3072, 1],
+        extent: [4096, 4096, 1],
         levels: 1,
         layers: 1,
     };
     let image = copier.image(&kind)?;
-    let all = noise(48 << 20, 41);
+    let all = noise(64 << 20, 41);
     copier.write(image, &[(Piece::of(&kind), &all)])?;
     let found = copier.read(image, &Piece::of(&kind), all.len())?;
     ensure("the texels are those that were written", found == all)?;

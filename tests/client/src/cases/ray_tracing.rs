@@ -255,7 +255,7 @@ struct Wanted<'w> {
 fn written(number: u32) -> Vec<u32> {
     let [width, height] = SIZE;
     (0..width * height)
-        .map(|i| number << 16 | (i / width) << 8 | i % width)
+        .map(|i| number << 16 | (i / width) << 8 | (i % width))
         .collect()
 }
 
