@@ -9,6 +9,8 @@
     reason = "each user takes its part, and a test ends with a panic"
 )]
 
+pub mod choice;
+
 use std::ffi::CStr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
