@@ -38,7 +38,7 @@ use settled::Settled;
 /// How long anything may take on a machine that is busy with other things.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 /// How long a stream may wait for something before its context is dropped.
-const WAITING: Duration = Duration::from_millis(300);
+const WAITING: Duration = Duration::from_secs(2);
 /// The resource that holds replies.
 pub const REPLY_RESOURCE: u32 = 1;
 /// Its size.
