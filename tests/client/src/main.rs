@@ -32,6 +32,7 @@ mod commands;
 mod compute;
 mod drawing;
 mod gpu;
+mod host_copy;
 mod outcome;
 mod resources;
 mod shaders;
