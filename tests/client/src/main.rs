@@ -34,6 +34,7 @@ mod compute;
 mod drawing;
 mod extensions;
 mod gpu;
+mod host_copy;
 mod outcome;
 mod resources;
 mod shaders;
