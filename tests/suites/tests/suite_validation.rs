@@ -17,7 +17,7 @@ use hesper_suites::piglit::{self, Selection, hash};
 use hesper_suites::validation;
 
 /// Of piglit's cases one in this many, those that take seconds left out.
-const ONE_IN: u32 = 40;
+const ONE_IN: u32 = 80;
 
 /// Runs a program, which must end well, and returns what it printed.
 #[track_caller]
