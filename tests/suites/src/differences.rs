@@ -117,7 +117,12 @@ impl Expected {
     /// What is wrong: differences that nobody expected, and expected ones of cases that ran and do not differ any more.
     /// `native` has the results of all cases that ran.
     #[must_use]
-    pub fn judge(&self, found: &[Difference], flaky: &[Difference], ran: &Results) -> Vec<String> {
+    pub fn judge(
+        &self,
+        found: &[Difference],
+        flaky: &[Difference],
+        native: &Results,
+    ) -> Vec<String> {
         let unexpected = found.iter().filter(|one| self.reason(one).is_none());
         let mut wrong: Vec<String> = unexpected.map(|one| format!("differs: {one}")).collect();
         for (entry, reason) in &self.0 {

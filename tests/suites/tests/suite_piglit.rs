@@ -32,7 +32,7 @@ const GL_ONE_IN: u32 = 5;
 
 #[test]
 fn every_fifth_case_of_quick_gl() {
-    let chosen = |case: &str| hash(case) % GL_ONE_IN == 0 && !piglit::is_slow(case);
+    let chosen = |case: &str| hash(case).is_multiple_of(GL_ONE_IN) && !piglit::is_slow(case);
     let selection = selection("quick_gl", true, chosen);
     piglit::compare("quick_gl-some", &selection, &expected());
 }
@@ -42,7 +42,7 @@ const SHADERS_ONE_IN: u32 = 40;
 
 #[test]
 fn every_fortieth_case_of_quick_shader() {
-    let chosen = |case: &str| hash(case) % SHADERS_ONE_IN == 0 && !piglit::is_slow(case);
+    let chosen = |case: &str| hash(case).is_multiple_of(SHADERS_ONE_IN) && !piglit::is_slow(case);
     let selection = selection("quick_shader", true, chosen);
     piglit::compare("quick_shader-some", &selection, &expected());
 }
