@@ -116,6 +116,7 @@ fn serve_vtest(options: VtestOptions) -> Result<(), String> {
     let renderer = Renderer::new(RendererOptions {
         gpu,
         wsi: options.wsi,
+        budget: options.budget.budget(),
         save_streams: venus::save_streams(),
         ..RendererOptions::default()
     })

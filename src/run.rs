@@ -191,6 +191,7 @@ fn venus(options: &ServeOptions) -> Option<Arc<VenusRenderer>> {
     match hesper_venus::Renderer::new(RendererOptions {
         gpu,
         wsi: options.wsi,
+        budget: options.budget.budget(),
         blob_alignment: blob_alignment(options).into(),
         window: Some(options.hostmem.0),
         save_streams: venus::save_streams(),

@@ -12,12 +12,12 @@ use std::path::PathBuf;
 
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use hesper_venus::WsiPolicy;
+use hesper_venus::{Budget, WsiPolicy};
 
 use self::values::within;
 pub(crate) use self::values::{
-    BlobAlignment, GpuChoice, HostMemory, InputSocket, PlacementChoice, ResizeMode, ScalingWay,
-    Size, Switch,
+    BlobAlignment, CommandMemory, GpuChoice, HostMemory, InputSocket, PlacementChoice, ResizeMode,
+    ScalingWay, Size, Switch,
 };
 
 /// What `--print-capabilities` prints (vhost-user.rst, "Backend program conventions").
@@ -85,6 +85,33 @@ pub(crate) struct VtestOptions {
     /// How swapchains of the guest's programs work: software (Mesa 25.2 or newer), dmabuf (older ones too), or auto.
     #[arg(long, value_name = "POLICY", default_value_t)]
     pub(crate) wsi: WsiPolicy,
+
+    #[command(flatten)]
+    pub(crate) budget: BudgetOptions,
+}
+
+/// What one program of a guest may take of the host.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct BudgetOptions {
+    /// Memory that the large Vulkan commands of one program may hold at a time: 1M to 1T, with K, M, G or T. A command takes up
+    /// to twice its size; one that does not fit fails with VK_ERROR_OUT_OF_HOST_MEMORY.
+    #[arg(long, value_name = "SIZE", default_value = "4G")]
+    command_memory: CommandMemory,
+
+    /// How many threads of one program may make Vulkan pipelines at a time: 64 to 65536. Each takes a thread here.
+    #[arg(long, value_name = "N", default_value = "1024", value_parser = within::<u32>(64..=65536))]
+    rings: u32,
+}
+
+impl BudgetOptions {
+    /// The budget of a context.
+    pub(crate) fn budget(self) -> Budget {
+        Budget {
+            command_bytes: self.command_memory.0,
+            rings: self.rings as usize,
+            ..Budget::default()
+        }
+    }
 }
 
 /// Options of `hesper ctl`.
@@ -203,6 +230,9 @@ pub(crate) struct ServeOptions {
     /// host's page size. More than 4096 wants Linux 7.2 and Mesa 26.2.4 in the guest, or guest pages of that size.
     #[arg(long, value_name = "BYTES")]
     pub(crate) blob_alignment: Option<BlobAlignment>,
+
+    #[command(flatten)]
+    pub(crate) budget: BudgetOptions,
 
     /// How swapchains of the guest's programs work: software (Mesa 25.2 or newer), dmabuf (older ones too), or auto.
     #[arg(long, value_name = "POLICY", default_value_t)]

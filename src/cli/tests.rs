@@ -104,6 +104,9 @@ fn a_wrong_value_gives_one_line_with_the_value_and_what_is_allowed() {
         ),
         ("--socket-path=s --blob-alignment=2048", "2048", "from 4096"),
         ("--socket-path=s --wsi=dri", "dri", "software or dmabuf"),
+        ("--socket-path=s --command-memory=1K", "1K", "1M to 1T"),
+        ("--socket-path=s --command-memory=G", "G", "1M to 1T"),
+        ("vtest --socket-path=s --rings=3", "3", "64 to 65536"),
         (
             "--socket-path=s --hostmem=99999999999999999999G",
             "99999",

@@ -157,25 +157,41 @@ impl FromStr for HostMemory {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (digits, shift) = match text.char_indices().next_back() {
-            Some((end, unit)) => match unit.to_ascii_uppercase() {
-                'K' => (text.get(..end), 10),
-                'M' => (text.get(..end), 20),
-                'G' => (text.get(..end), 30),
-                'T' => (text.get(..end), 40),
-                _ => (Some(text), 0),
-            },
-            None => (None, 0),
-        };
         // QEMU aborts on a window that is no power of two, and below 1M no ring fits.
-        digits
-            .and_then(|digits| digits.parse::<u64>().ok())
-            .and_then(|number| number.checked_mul(1 << shift))
+        bytes(text)
             .filter(|size| {
                 *size == 0 || size.is_power_of_two() && (1 << 20..=1 << 46).contains(size)
             })
             .map(Self)
             .ok_or_else(|| "0, or a power of two from 1M to 64T is allowed".to_owned())
+    }
+}
+
+/// A number of bytes, with K, M, G or T.
+fn bytes(text: &str) -> Option<u64> {
+    let (end, unit) = text.char_indices().next_back()?;
+    let (digits, shift) = match unit.to_ascii_uppercase() {
+        'K' => (text.get(..end)?, 10),
+        'M' => (text.get(..end)?, 20),
+        'G' => (text.get(..end)?, 30),
+        'T' => (text.get(..end)?, 40),
+        _ => (text, 0),
+    };
+    digits.parse::<u64>().ok()?.checked_mul(1 << shift)
+}
+
+/// Bytes that large commands may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CommandMemory(pub(crate) u64);
+
+impl FromStr for CommandMemory {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        bytes(text)
+            .filter(|size| (1 << 20..=1 << 40).contains(size))
+            .map(Self)
+            .ok_or_else(|| "1M to 1T is allowed".to_owned())
     }
 }
 

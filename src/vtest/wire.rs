@@ -33,8 +33,8 @@ pub(crate) mod number {
 const MAX_NAME: u32 = 256;
 /// Synchronisation objects in one wait or behind one fence.
 const MAX_POINTS: u32 = 4096;
-/// Largest submission in words: 64 MiB. Mesa sends more than 8 KiB through shared memory.
-const MAX_SUBMIT: u32 = 16 << 20;
+/// Largest submission in words: 256 MiB, as over virtio. Mesa sends more than 8 KiB through shared memory.
+const MAX_SUBMIT: u32 = 64 << 20;
 
 /// What is wrong with a client's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -394,7 +394,7 @@ mod tests {
             for length in [0, 1, 2, 3, 4, 5, 6, 7, 300, 20_000, 1 << 30, u32::MAX] {
                 let header = Header { length, number };
                 match header.payload_size() {
-                    Ok(size) => assert!(size <= 64 << 20, "{header:?}"),
+                    Ok(size) => assert!(size <= 256 << 20, "{header:?}"),
                     Err(WireError::Unknown(named)) => assert_eq!(named, number),
                     Err(WireError::Length { least, most, .. }) => {
                         assert!(length < least || length > most, "{header:?}");

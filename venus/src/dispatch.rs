@@ -342,7 +342,11 @@ impl<'s> Session<'s> {
         self.nested = Some(room);
         self.outer_done = None;
         (self.group_start, self.group_done, self.wants_reply) = outer;
-        ended
+        // Of the outer stream nothing is missing or refused: what it has executed must not be executed again.
+        ended.map_err(|fatal| match fatal {
+            Fatal::Stream(inner) => Fatal::Inner(inner),
+            other => other,
+        })
     }
 
     /// Tells a guest that waits for the ring how far it is. To be called before anything that may block.

@@ -1,5 +1,6 @@
 //! [`Fatal`]: why a context ends. The guest did something that no correct driver does, or a limit is reached.
 
+use hesper_venus_protocol::PROVIDERS;
 use hesper_venus_protocol::runtime::{self, EncodeError};
 
 /// The reason; its text goes to the log.
@@ -12,7 +13,10 @@ pub(crate) enum Fatal {
     #[error("{0} is not for the renderer to carry out")]
     NotHandled(&'static str),
     /// The host's driver lacks the function, or the guest did not enable its extension.
-    #[error("{0} was called but not enabled, or the host has no such function")]
+    #[error(
+        "{0} was called, but its device was made without what brings it ({by}), or the host has no such function",
+        by = providers(.0)
+    )]
     NotEnabled(&'static str),
     /// A command with arguments that the API forbids and the driver may not survive.
     #[error("{command}: {reason}")]
@@ -53,7 +57,9 @@ pub(crate) enum Fatal {
     #[error("object id {0:#x} is taken")]
     IdTaken(u64),
     /// [`crate::Budget::objects`].
-    #[error("more objects than the context's budget allows")]
+    #[error(
+        "more Vulkan objects at one time than a program may have (Budget::objects, 4194304 unless changed)"
+    )]
     TooManyObjects,
     /// A ring that does not exist.
     #[error("there is no ring {0:#x}")]
@@ -91,6 +97,9 @@ pub(crate) enum Fatal {
         /// The guest's.
         tail: u32,
     },
+    /// As [`Fatal::Stream`], in a stream of `vkExecuteCommandStreamsMESA`.
+    #[error("{0}, in a stream that is executed")]
+    Inner(runtime::Fatal),
     /// `vkExecuteCommandStreamsMESA` inside of a stream.
     #[error("a command stream executes command streams")]
     Nested,
@@ -108,8 +117,8 @@ pub(crate) enum Fatal {
     MailboxFull,
     /// [`crate::Budget::command_bytes`], for a command that cannot say so by its result.
     #[error(
-        "{command} needs {wanted} bytes, more than is left of the {budget} that large commands may hold, or than the system \
-         has, and the guest asked for no result; --command-memory allows more"
+        "{command} needs {wanted} bytes, which is more than is left of the {budget} that large commands may hold, or than the \
+         system has; --command-memory allows more"
     )]
     CommandMemory {
         /// The command.
@@ -122,6 +131,13 @@ pub(crate) enum Fatal {
     /// A bug of this renderer, caught before it did harm.
     #[error("the renderer failed: a thread panicked")]
     Panic,
+}
+
+/// What brings a command.
+fn providers(command: &str) -> &'static str {
+    let place = PROVIDERS.binary_search_by_key(&command, |(name, _)| name);
+    let found = place.ok().and_then(|place| PROVIDERS.get(place));
+    found.map_or("the protocol", |(_, providers)| providers)
 }
 
 impl Fatal {

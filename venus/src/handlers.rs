@@ -15,7 +15,7 @@ use crate::fatal::Fatal;
 use crate::object::table::Entry;
 use crate::object::{
     command_buffer, descriptor_set, device, fence, host_copy, instance, leftover, memory, missing,
-    physical_device, pipeline, query_pool, queue, semaphore,
+    physical_device, pipeline, query_pool, queue, ray_tracing, semaphore,
 };
 use crate::transport;
 
@@ -294,9 +294,12 @@ const fn table() -> [Option<Handler>; COMMAND_COUNT] {
         DestroyCommandPool command_buffer::destroy_pool,
         CreateGraphicsPipelines pipeline::graphics,
         CreateComputePipelines pipeline::compute,
-        CreateRayTracingPipelinesKHR pipeline::ray_tracing,
-        GetRayTracingShaderGroupHandlesKHR pipeline::group_handles,
-        GetRayTracingCaptureReplayShaderGroupHandlesKHR pipeline::capture_handles,
+        DestroyPipeline pipeline::destroy,
+        GetPipelineCacheData pipeline::cache_data,
+        CreateRayTracingPipelinesKHR ray_tracing::create,
+        GetRayTracingShaderGroupHandlesKHR ray_tracing::group_handles,
+        GetRayTracingCaptureReplayShaderGroupHandlesKHR ray_tracing::capture_handles,
+        GetRayTracingShaderGroupStackSizeKHR ray_tracing::stack_size,
         WriteAccelerationStructuresPropertiesKHR write_properties,
         CopyImageToMemoryMESA host_copy::image_to_memory,
         CopyMemoryToImageMESA host_copy::memory_to_image,
@@ -327,7 +330,6 @@ const fn table() -> [Option<Handler>; COMMAND_COUNT] {
         DestroyImageView image_view,
         DestroyShaderModule shader_module,
         DestroyPipelineCache pipeline_cache,
-        DestroyPipeline pipeline,
         DestroyPipelineLayout pipeline_layout,
         DestroySampler sampler,
         DestroySamplerYcbcrConversion ycbcr_conversion,
@@ -359,7 +361,6 @@ const fn table() -> [Option<Handler>; COMMAND_COUNT] {
         SetEvent,
         ResetEvent,
         ResetQueryPool,
-        GetPipelineCacheData,
         MergePipelineCaches,
         TrimCommandPool,
         ResetCommandPool,
@@ -370,7 +371,6 @@ const fn table() -> [Option<Handler>; COMMAND_COUNT] {
         GetAccelerationStructureBuildSizesKHR,
         GetAccelerationStructureDeviceAddressKHR,
         GetDeviceAccelerationStructureCompatibilityKHR,
-        GetRayTracingShaderGroupStackSizeKHR,
         CopyImageToImage,
         TransitionImageLayout,
         RegisterCustomBorderColorEXT,

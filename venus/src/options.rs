@@ -20,6 +20,8 @@ pub struct RendererOptions {
     /// `VK_ERROR_TOO_MANY_OBJECTS`. `None` is what is known of the driver: 128 for NVIDIA's, which crashes at more, 4096 for
     /// others.
     pub queues: Option<u32>,
+    /// How many mappings this process may have; `None` asks the system (`vm.max_map_count`).
+    pub mappings: Option<usize>,
     /// Memory that guests can map is made in multiples of this many bytes, a power of two, and of the host's pages. A
     /// front end that makes guests align their blobs says here to what; 0 is enough elsewhere.
     pub blob_alignment: u64,

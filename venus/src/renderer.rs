@@ -12,7 +12,7 @@ use crate::emulate::Policy;
 use crate::error::{Error, Result};
 use crate::host::{Gpu, GpuFacts, Host};
 use crate::mailbox::Mailbox;
-use crate::memory::Mappings;
+use crate::memory::{HostMappings, Mappings};
 use crate::options::RendererOptions;
 use crate::platform;
 use crate::state::{ContextState, Shared};
@@ -41,6 +41,7 @@ impl Renderer {
         for facts in &gpus {
             log::info!("guests see {}", facts.gpu);
         }
+        let mappings = options.mappings.unwrap_or_else(platform::mappings);
         let shared = Shared {
             host: Arc::new(host),
             gpus: gpus.into(),
@@ -51,6 +52,7 @@ impl Renderer {
             save_streams: options.save_streams.map(Into::into),
             tally: Arc::default(),
             mappings: Arc::new(Mappings::new(GUEST_MAPPINGS)),
+            host_mappings: Arc::new(HostMappings::new(mappings)),
             presence: Arc::default(),
         };
         Ok(Self { shared })

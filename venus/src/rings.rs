@@ -179,3 +179,66 @@ impl Rings {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::memory::SharedMemory;
+    use crate::ring::{Layout, Request};
+
+    fn ring() -> Arc<Ring> {
+        let request = Request {
+            size: 1024,
+            tail: 64,
+            status: 128,
+            buffer: 192,
+            buffer_size: 512,
+            ..Request::default()
+        };
+        let memory = Arc::new(SharedMemory::create(4096).unwrap());
+        let layout = Layout::new(memory, &request).unwrap();
+        Arc::new(Ring::new(layout, Duration::ZERO, None))
+    }
+
+    #[test]
+    fn a_system_without_threads_says_so_once_no_ring_is_about_to_end() {
+        let rings = Rings::default();
+        let none = || Err(ErrorKind::WouldBlock.into());
+        let refused = rings.insert(1, ring(), 10, none);
+        let kind = ErrorKind::WouldBlock;
+        assert_eq!(refused, Err(Fatal::NoThread { rings: 0, kind }));
+        assert_eq!(rings.get(1).err(), Some(Fatal::NoRing(1)));
+
+        // A thread that has not ended may leave its place to the next.
+        let tries = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            let rings = &rings;
+            let (end, waits) = std::sync::mpsc::channel::<()>();
+            let (started, first) = std::sync::mpsc::channel();
+            scope.spawn(move || {
+                first.recv().unwrap();
+                // Until the other end is dropped.
+                let _ = waits.recv();
+                rings.thread_ended();
+            });
+            let start = || Ok(std::thread::spawn(|| {}));
+            rings.insert(1, ring(), 10, start).unwrap();
+            rings.remove(1).unwrap();
+            started.send(()).unwrap();
+            let sender = Mutex::new(Some(end));
+            let start = || match tries.fetch_add(1, Ordering::Relaxed) {
+                0 => {
+                    drop(sender.locked().take());
+                    Err(ErrorKind::WouldBlock.into())
+                }
+                _ => Ok(std::thread::spawn(|| {})),
+            };
+            rings.insert(2, ring(), 10, start).unwrap();
+        });
+        assert_eq!(tries.into_inner(), 2);
+        assert!(rings.get(2).is_ok());
+    }
+}

@@ -17,7 +17,7 @@ use crate::emulate::Policy;
 use crate::error::Error;
 use crate::fatal::Fatal;
 use crate::host::{GpuFacts, Host};
-use crate::memory::{CommandMemory, GuestPages, Mappings, Quota, SharedMemory};
+use crate::memory::{CommandMemory, GuestPages, HostMappings, Mappings, Quota, SharedMemory};
 use crate::object::Objects;
 use crate::options::Budget;
 use crate::ring::{self, Ring};
@@ -46,6 +46,8 @@ pub(crate) struct Shared {
     pub(crate) tally: Arc<Tally>,
     /// For guest memory that contexts name.
     pub(crate) mappings: Arc<Mappings>,
+    /// All mappings that contexts make, by themselves or through the driver.
+    pub(crate) host_mappings: Arc<HostMappings>,
     /// Held by every context with its threads. The last field: what it counts has let go of the driver when it goes.
     pub(crate) presence: Arc<()>,
 }
@@ -261,6 +263,9 @@ impl ContextState {
 
     /// Lets the guest name memory of its own.
     pub(crate) fn attach_guest(&self, resource: u32, pages: &[GuestPages]) -> Result<(), Error> {
+        if !self.host_mappings.make(pages.len()) {
+            return Err(too_many_mappings(0));
+        }
         let memory = SharedMemory::gather(pages, &self.mappings)?;
         let blob = Blob {
             memory: Arc::new(memory),
@@ -335,6 +340,9 @@ impl ContextState {
             size,
             source: std::io::ErrorKind::OutOfMemory.into(),
         })?;
+        if !self.host_mappings.make(1) {
+            return Err(too_many_mappings(size));
+        }
         SharedMemory::create_charged(size, charge)
     }
 
@@ -402,6 +410,15 @@ impl ContextState {
 /// Stack of a ring's thread. The driver's compilers run on it, which natively have that of a program's thread: 8 MiB by default
 /// on Linux. Only what was touched costs memory, and a ring that sleeps gives that back.
 const RING_STACK: usize = 8 << 20;
+
+/// This process has as many mappings as it may.
+fn too_many_mappings(size: u64) -> Error {
+    Error::SharedMemory {
+        action: "mapping, beyond the mappings of this process (sysctl vm.max_map_count allows more),",
+        size,
+        source: std::io::ErrorKind::OutOfMemory.into(),
+    }
+}
 
 /// The thread of a ring.
 fn run_ring(state: &Arc<ContextState>, ring: Arc<Ring>) {

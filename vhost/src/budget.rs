@@ -3,7 +3,7 @@
 //! Every limit answers `VIRTIO_GPU_RESP_ERR_OUT_OF_MEMORY` and leaves one (rate-limited) line in the log. The sum of
 //! what the device itself keeps for a guest is thereby below [`PIXEL_BYTES`] + 16 B × [`BACKING_ENTRIES`] +
 //! [`PARKED_BYTES`] + [`SUBMIT_BYTES`] + about 300 B × [`RESOURCES`] + about 1.5 KiB for each chain in the queues,
-//! 1.2 GiB in all; what a renderer keeps is in the renderer's own budgets.
+//! 1.4 GiB in all; what a renderer keeps is in the renderer's own budgets.
 //!
 //! Limits on bytes are `Pool`s: a `Charge` is taken before the memory is, lives beside it, and gives the amount
 //! back when it is dropped. So memory that outlives its resource, because the screen still shows it, still counts.
@@ -31,8 +31,8 @@ pub const CONTEXTS: usize = 1024;
 /// Blobs mapped into the host-visible window at a time. QEMU's time per map grows with their number.
 pub const MAPPINGS: usize = 4096;
 
-/// Bytes of commands in one `SUBMIT_3D`.
-pub const SUBMIT_BYTES: u64 = 64 << 20;
+/// Bytes of commands in one `SUBMIT_3D`: the most that Linux can send, a descriptor for each page of a chain of 65,535.
+pub const SUBMIT_BYTES: u64 = 256 << 20;
 
 /// Bytes of commands that wait for a resource to be made.
 pub const PARKED_BYTES: u64 = 64 << 20;

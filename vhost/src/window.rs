@@ -189,7 +189,7 @@ mod tests {
     fn a_window_that_fills_up_is_spoken_of_once_until_half_of_it_is_free() {
         const MIB: u64 = 1 << 20;
         let mut window = Window::new(256 * MIB, 4096);
-        let mut map = |window: &mut Window, offset, length| {
+        let map = |window: &mut Window, offset, length| {
             window.reserve(offset * MIB, length * MIB).unwrap();
             window.remark_on_use()
         };
@@ -212,7 +212,7 @@ mod tests {
         assert_eq!(window.remark_on_lack(25 * MIB), None, "it was said");
         window.release(128 * MIB);
         window.release(231 * MIB);
-        assert_eq!(map(&mut window, 128, 103), None, "still more than half");
+        assert_eq!(map(&mut window, 128, 102), None, "still more than half");
         window.release(0);
         assert!(map(&mut window, 0, 128).is_some(), "less than half before");
         window.clear();

@@ -246,13 +246,14 @@ pub(crate) fn queues_of(family: &vk::QueueFamilyProperties) -> u32 {
 impl<'h> Gpu<'h> {
     /// Makes a device with everything the cases use.
     pub(crate) fn new(host: &'h Host) -> Result<Self, Stop> {
-        Self::with_group(host, None)
+        Self::with(host, &[], None::<&mut vk::DeviceGroupDeviceCreateInfo<'_>>)
     }
 
-    /// As [`Gpu::new`], on a device group.
-    pub(crate) fn with_group(
+    /// As [`Gpu::new`], with more extensions and structures.
+    pub(crate) fn with<T: vk::ExtendsDeviceCreateInfo>(
         host: &'h Host,
-        group: Option<&mut vk::DeviceGroupDeviceCreateInfo<'_>>,
+        extensions: &[&CStr],
+        more: Option<&mut T>,
     ) -> Result<Self, Stop> {
         let both = vk::QueueFlags::GRAPHICS | vk::QueueFlags::COMPUTE;
         let family = host
@@ -272,6 +273,7 @@ impl<'h> Gpu<'h> {
         let names: Vec<_> = WANTED
             .iter()
             .filter(|name| host.has(name))
+            .chain(extensions)
             .map(|name| name.as_ptr())
             .collect();
         let mut features = host.features();
@@ -285,8 +287,8 @@ impl<'h> Gpu<'h> {
             .queue_create_infos(&queues)
             .enabled_extension_names(&names)
             .push_next(&mut chain);
-        if let Some(group) = group {
-            info = info.push_next(group);
+        if let Some(more) = more {
+            info = info.push_next(more);
         }
         // SAFETY: everything that `info` points to lives until the call has returned.
         let device = unsafe { host.instance.create_device(host.physical, &info, None) }?;

@@ -17,6 +17,9 @@ pub(crate) const QUAD: &[u8] = include_bytes!("../shaders/quad.vert.spv");
 /// Fragment: a texture.
 pub(crate) const TEXTURE: &[u8] = include_bytes!("../shaders/texture.frag.spv");
 
+/// Ray generation: the place in the launch, and the number of the group.
+pub(crate) const LAUNCH: &[u8] = include_bytes!("../shaders/launch.rgen.spv");
+
 /// The SPIR-V words in the bytes of a shader.
 pub(crate) fn words(shader: &[u8]) -> Vec<u32> {
     let word = |bytes: &[u8]| {
@@ -43,7 +46,7 @@ mod tests {
     #[test]
     fn every_shader_is_spir_v() {
         for shader in [
-            SCRAMBLE, HISTOGRAM, GATHER, PAINT, TRIANGLE, SHADE, QUAD, TEXTURE,
+            SCRAMBLE, HISTOGRAM, GATHER, PAINT, TRIANGLE, SHADE, QUAD, TEXTURE, LAUNCH,
         ] {
             assert_eq!(shader.len() % 4, 0);
             assert_eq!(words(shader)[0], 0x0723_0203);

@@ -52,9 +52,9 @@ pub fn build(registry: &Registry, selection: &Selection, tables: &Tables) -> Res
     let mut model = builder.model;
     if let Some(formats) = model.enums.get("VkFormat") {
         let known = registry.formats.iter().filter_map(|format| {
-            let mut values = formats.values.iter();
-            let (_, value) = values.find(|(name, _)| *name == format.name)?;
-            Some((*value, format.clone()))
+            let value = *selection.all_values.get(&format.name)?;
+            let is_selected = formats.values.iter().any(|(_, known)| *known == value);
+            is_selected.then(|| (value, format.clone()))
         });
         model.formats = known.collect();
         model.formats.sort_by_key(|(value, _)| *value);

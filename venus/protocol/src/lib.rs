@@ -159,7 +159,7 @@ pub mod trace;
 
 pub use generated::command;
 pub use generated::commands::{COMMAND_COUNT, COMMANDS, CommandId};
-pub use generated::core::CORE_COMMANDS;
+pub use generated::core::{CORE_COMMANDS, PROVIDERS};
 pub use generated::extensions::EXTENSIONS;
 pub(crate) use generated::schema;
 

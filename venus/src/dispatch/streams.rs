@@ -131,7 +131,7 @@ impl Session<'_> {
         };
         self.cut = fatal.command;
         // Bytes of the command that the decoder now knows of.
-        let least = (fatal.offset - begin) as u64 + (needed.saturating_add(3) & !3);
+        let least = ((fatal.offset - begin) as u64).saturating_add(needed.saturating_add(3) & !3);
         if least > rest as u64 {
             let reason = Reason::Truncated {
                 needed,

@@ -54,6 +54,15 @@ pub(crate) fn format_properties(
     let properties = &mut *c.p_format_properties;
     let features = properties.format_properties.linear_tiling_features;
     let features = Some(features).filter(|f| !f.is_empty() && is_shareable(c.format));
+    if !host_copy::is_carried(c.format) {
+        // SAFETY: as above.
+        let all = unsafe { find_mut::<vk::FormatProperties3>(properties.p_next) };
+        let hidden = vk::FormatFeatureFlags2::HOST_IMAGE_TRANSFER;
+        if let Some(all) = all {
+            all.linear_tiling_features = all.linear_tiling_features & !hidden;
+            all.optimal_tiling_features = all.optimal_tiling_features & !hidden;
+        }
+    }
     // SAFETY: as above.
     let all = unsafe { find::<vk::FormatProperties3>(properties.p_next) };
     // The first 31 features are the same in both types.
@@ -119,6 +128,11 @@ pub(crate) fn image_format_properties(
         return Ok(vk::Result::ERROR_FORMAT_NOT_SUPPORTED);
     }
     let info = &mut *c.p_image_format_info;
+    if info.usage.contains(vk::ImageUsageFlags::HOST_TRANSFER)
+        && !host_copy::is_carried(info.format)
+    {
+        return Ok(vk::Result::ERROR_FORMAT_NOT_SUPPORTED);
+    }
     // SAFETY: the chain was decoded, and nobody else uses it.
     let modifier = unsafe { take::<vk::PhysicalDeviceImageDrmFormatModifierInfoEXT, _>(info) };
     if info.tiling == vk::ImageTiling::DRM_FORMAT_MODIFIER_EXT {

@@ -16,6 +16,7 @@ use crate::dispatch::{Session, call};
 use crate::fatal::Fatal;
 use crate::memory::Sparse;
 use crate::object::physical_device::{PhysicalDevice, described};
+use crate::object::ray_tracing::hide_replay;
 
 /// Calls `act` for each feature of sparse binding.
 fn each_feature(features: &mut vk::PhysicalDeviceFeatures, mut act: impl FnMut(&mut vk::Bool32)) {
@@ -93,7 +94,7 @@ pub(crate) fn features(
     Ok(())
 }
 
-/// `vkGetPhysicalDeviceFeatures2`
+/// `vkGetPhysicalDeviceFeatures2`, without what else is hidden.
 pub(crate) fn features2(
     session: &mut Session<'_>,
     c: &mut GetPhysicalDeviceFeatures2<'_>,
@@ -104,6 +105,8 @@ pub(crate) fn features2(
     if is_hidden(&device) {
         each_feature(&mut c.p_features.features, |feature| *feature = 0);
     }
+    // SAFETY: the chain was decoded, and nobody else uses it.
+    unsafe { hide_replay(c.p_features.p_next) };
     Ok(())
 }
 

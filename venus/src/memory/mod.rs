@@ -6,6 +6,7 @@
 mod command;
 mod gathered;
 mod import;
+mod mappings;
 mod quota;
 mod self_test;
 mod shared;
@@ -15,6 +16,7 @@ mod view;
 pub(crate) use command::{CommandCharge, CommandMemory};
 pub use gathered::{GuestPages, Mappings};
 pub(crate) use import::{HostImport, import_info};
+pub(crate) use mappings::HostMappings;
 pub(crate) use quota::Quota;
 pub(crate) use self_test::{Importable, importable};
 pub use shared::{SharedMemory, page_size};

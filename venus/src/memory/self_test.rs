@@ -87,7 +87,10 @@ fn has_function(
         return has(device);
     };
     let queues = [vk::DeviceQueueCreateInfo::default().queue_priorities(&[1.0])];
-    let names = [extension.as_ptr()];
+    let names = [
+        ash::ext::external_memory_host::NAME.as_ptr(),
+        extension.as_ptr(),
+    ];
     let info = vk::DeviceCreateInfo::default()
         .queue_create_infos(&queues)
         .enabled_extension_names(&names);

@@ -115,7 +115,7 @@ fn a_small_heap_that_cannot_be_imported_is_a_part_of_the_large_one() {
         (CACHED | AMD, 1),
     ];
     let view = MemoryView::new(&host(&heaps, &types), 0b1000, None);
-    let expected = vec![
+    let expected = [
         (0, 1),           // 1
         (LOCAL, 0),       // 0
         (LOCAL, 0),       // 2, of the BAR

@@ -10,6 +10,7 @@ use hesper_venus_protocol::{CommandId, vk};
 use crate::dispatch::{Session, call};
 use crate::fatal::Fatal;
 use crate::handlers::destroy_one;
+use crate::host::GpuKind;
 use crate::object::{adopt, disown, disown_all};
 
 /// `vkAllocateDescriptorSets`
@@ -19,6 +20,18 @@ pub(crate) fn allocate(
 ) -> Result<vk::Result, Fatal> {
     let ids: Vec<u64> = c.p_descriptor_sets.iter().map(|id| id.raw()).collect();
     let pool = c.p_allocate_info.descriptor_pool;
+    // A driver in software has them in memory of this process, each in pages of its own.
+    let device = session.device(CommandId::AllocateDescriptorSets)?;
+    if device.physical.facts.gpu.kind == GpuKind::Cpu
+        && !session.state.host_mappings.make(ids.len())
+    {
+        session.state.complain(format_args!(
+            "vkAllocateDescriptorSets fails: {} more descriptor sets could be more mappings than this process may have; allow more \
+             with sysctl vm.max_map_count",
+            ids.len()
+        ));
+        return Ok(vk::Result::ERROR_OUT_OF_POOL_MEMORY);
+    }
     let result = call(session, c)?;
     adopt(
         session,

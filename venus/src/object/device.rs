@@ -29,6 +29,7 @@ use crate::object::host_copy::HostCopy;
 use crate::object::instance::{self, Instance};
 use crate::object::physical_device::{Allocated, PhysicalDevice, described};
 use crate::object::queue::Queue;
+use crate::object::ray_tracing::{ShaderGroups, wants_replay};
 use crate::object::table::Entry;
 use crate::object::{Domain, leftover};
 use crate::sync::{Lock, SharedLock};
@@ -194,6 +195,8 @@ pub(crate) struct Device {
     pub(crate) pools: Mutex<HashMap<u64, HashSet<u64>>>,
     /// How many values each query of a pool has, by the driver's handles.
     pub(crate) queries: Mutex<HashMap<u64, u32>>,
+    /// Shader groups of ray tracing pipelines.
+    pub(crate) shader_groups: ShaderGroups,
     /// Timeline semaphores, by the driver's handles.
     pub(crate) timeline_semaphores: Mutex<HashSet<u64>>,
     /// Copies between images and host memory.
@@ -376,7 +379,8 @@ pub(crate) fn create(
             return Ok(vk::Result::ERROR_EXTENSION_NOT_PRESENT);
         }
     };
-    if sparse::wants_hidden(info, &physical) {
+    // SAFETY: the chain was decoded, and nobody else uses it.
+    if sparse::wants_hidden(info, &physical) || unsafe { wants_replay(info.p_next) } {
         return Ok(vk::Result::ERROR_FEATURE_NOT_PRESENT);
     }
     let pointers: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
@@ -424,6 +428,7 @@ pub(crate) fn create(
         declarable: Declarable::default(),
         pools: Mutex::default(),
         queries: Mutex::default(),
+        shader_groups: ShaderGroups::default(),
         timeline_semaphores: Mutex::default(),
         host_copy,
         raw: Arc::new(raw),

@@ -17,6 +17,7 @@ pub(crate) mod physical_device;
 pub(crate) mod pipeline;
 pub(crate) mod query_pool;
 pub(crate) mod queue;
+pub(crate) mod ray_tracing;
 pub(crate) mod semaphore;
 pub(crate) mod table;
 

@@ -286,73 +286,91 @@ pub(crate) fn time_domains(
     unsafe { c.call(&functions) }.ok_or(missing)
 }
 
-/// `vkEnumeratePhysicalDeviceGroups`: the host's groups, with the ids that the guest gave their devices.
+/// `vkEnumeratePhysicalDeviceGroups`: the host's groups, as far as the guest may see their devices, with the ids that it gave
+/// those.
 pub(crate) fn groups(
     session: &mut Session<'_>,
     c: &mut EnumeratePhysicalDeviceGroups<'_>,
 ) -> Result<vk::Result, Fatal> {
-    // The room holds ids; the driver gets room of its own.
-    let mut room = vec![
-        vk::PhysicalDeviceGroupProperties::default();
-        c.p_physical_device_group_properties.len()
-    ];
-    let given: Vec<_> = c
-        .p_physical_device_group_properties
+    let id = CommandId::EnumeratePhysicalDeviceGroups;
+    let (all, devices) = match (host_groups(session, c.instance)?, devices(session, id)?) {
+        (Ok(all), Ok(devices)) => (all, devices),
+        (Err(error), _) | (_, Err(error)) => return Ok(error),
+    };
+    let is_seen = |handle: &vk::PhysicalDevice| devices.iter().any(|d| d.handle == *handle);
+    let seen: Vec<(Vec<vk::PhysicalDevice>, vk::Bool32)> = all
         .iter()
-        .map(|group| group.physical_devices)
+        .map(|group| {
+            let members = group.physical_devices.iter();
+            let members = members.take(group.physical_device_count as usize);
+            let members = members.copied().filter(is_seen).collect();
+            (members, group.subset_allocation)
+        })
+        .filter(|(members, _): &(Vec<_>, _)| !members.is_empty())
         .collect();
-    let mut host = EnumeratePhysicalDeviceGroups {
-        instance: c.instance,
-        p_physical_device_group_count: &mut *c.p_physical_device_group_count,
-        p_physical_device_group_properties: match room.is_empty() {
-            true => Array::NULL,
-            false => room.as_mut_slice().into(),
-        },
-    };
-    let result = call(session, &mut host)?;
-    let devices = match devices(session, CommandId::EnumeratePhysicalDeviceGroups)? {
-        Ok(devices) => devices,
-        Err(error) => return Ok(error),
-    };
-    let owner = session
-        .instance(CommandId::EnumeratePhysicalDeviceGroups)?
-        .owner;
-    for ((group, from), ids) in c
-        .p_physical_device_group_properties
-        .iter_mut()
-        .zip(&room)
-        .zip(&given)
-    {
-        let mut members = 0;
-        let handles = from
-            .physical_devices
-            .iter()
-            .take(from.physical_device_count as usize);
-        for handle in handles {
-            let Some(device) = devices.iter().find(|device| device.handle == *handle) else {
-                continue;
-            };
-            // The guest's id of the device: from an earlier enumeration, else the one it offers here.
-            let offered = ids.get(members).map_or(0, |id| id.0);
-            let id = match session.state.objects.id_of(owner, *handle) {
-                Some(id) => id,
+    let total = u32::try_from(seen.len()).unwrap_or(u32::MAX);
+    if c.p_physical_device_group_properties.is_null() {
+        *c.p_physical_device_group_count = total;
+        return Ok(vk::Result::SUCCESS);
+    }
+    let owner = session.instance(id)?.owner;
+    let mut written = 0;
+    let room = c.p_physical_device_group_properties.iter_mut();
+    for (group, (members, subset_allocation)) in room.zip(seen) {
+        // The room holds ids that the guest offers.
+        let offered = group.physical_devices;
+        group.physical_devices = Default::default();
+        group.physical_device_count = u32::try_from(members.len()).unwrap_or(0);
+        group.subset_allocation = subset_allocation;
+        let places = group.physical_devices.iter_mut().zip(offered);
+        for ((place, offered), handle) in places.zip(members) {
+            // From an earlier enumeration, else the one that is offered here.
+            place.0 = match session.state.objects.id_of(owner, handle) {
+                Some(known) => known,
                 None => {
-                    session
-                        .state
-                        .objects
-                        .insert(owner, offered, device.handle)?;
-                    offered
+                    session.state.objects.insert(owner, offered.0, handle)?;
+                    offered.0
                 }
             };
-            if let Some(to) = group.physical_devices.get_mut(members) {
-                to.0 = id;
-                members += 1;
-            }
         }
-        group.physical_device_count = u32::try_from(members).unwrap_or(0);
-        group.subset_allocation = from.subset_allocation;
+        written += 1;
     }
-    Ok(result)
+    *c.p_physical_device_group_count = written;
+    Ok(match written < total {
+        true => vk::Result::INCOMPLETE,
+        false => vk::Result::SUCCESS,
+    })
+}
+
+/// All groups of the host.
+fn host_groups(
+    session: &mut Session<'_>,
+    instance: Object<vk::Instance>,
+) -> Result<Result<Vec<vk::PhysicalDeviceGroupProperties>, vk::Result>, Fatal> {
+    let mut groups: Vec<vk::PhysicalDeviceGroupProperties> = Vec::new();
+    loop {
+        let mut count = u32::try_from(groups.len()).unwrap_or(u32::MAX);
+        let mut command = EnumeratePhysicalDeviceGroups {
+            instance,
+            p_physical_device_group_count: &mut count,
+            p_physical_device_group_properties: match groups.is_empty() {
+                true => Array::NULL,
+                false => groups.as_mut_slice().into(),
+            },
+        };
+        match call(session, &mut command)? {
+            vk::Result::SUCCESS if groups.is_empty() && count > 0 => {
+                groups.resize(count as usize, Default::default());
+            }
+            vk::Result::SUCCESS => {
+                groups.truncate(count as usize);
+                return Ok(Ok(groups));
+            }
+            // A GPU was plugged in between the calls.
+            vk::Result::INCOMPLETE => groups.clear(),
+            error => return Ok(Err(error)),
+        }
+    }
 }
 
 /// `vkEnumerateDeviceExtensionProperties`

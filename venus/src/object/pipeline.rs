@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use hesper_venus_protocol::call::Call;
 use hesper_venus_protocol::command::{
-    CreateComputePipelines, CreateGraphicsPipelines, CreateRayTracingPipelinesKHR,
-    GetRayTracingCaptureReplayShaderGroupHandlesKHR, GetRayTracingShaderGroupHandlesKHR,
+    CreateComputePipelines, CreateGraphicsPipelines, DestroyPipeline, GetPipelineCacheData,
 };
-use hesper_venus_protocol::runtime::Handle;
-use hesper_venus_protocol::vk;
+use hesper_venus_protocol::runtime::{Array, Handle};
+use hesper_venus_protocol::{CommandId, vk};
 
 use crate::dispatch::{Reach, Session, call};
 use crate::fatal::Fatal;
+use crate::handlers::destroy_one;
 use crate::object::leftover;
 use crate::object::table::Entry;
 
@@ -20,7 +20,7 @@ pub(crate) fn graphics(
     session: &mut Session<'_>,
     c: &mut CreateGraphicsPipelines<'_>,
 ) -> Result<vk::Result, Fatal> {
-    several(session, c, |c| &mut c.p_pipelines)
+    several(session, c, |c| &mut c.p_pipelines, |_, _| {})
 }
 
 /// `vkCreateComputePipelines`
@@ -35,28 +35,15 @@ pub(crate) fn compute(
             reason: "a pipeline without a layout",
         });
     }
-    several(session, c, |c| &mut c.p_pipelines)
-}
-
-/// `vkCreateRayTracingPipelinesKHR`
-pub(crate) fn ray_tracing(
-    session: &mut Session<'_>,
-    c: &mut CreateRayTracingPipelinesKHR<'_>,
-) -> Result<vk::Result, Fatal> {
-    if !c.deferred_operation.is_null() {
-        return Err(Fatal::Invalid {
-            command: "vkCreateRayTracingPipelinesKHR",
-            reason: "a deferred operation, which lives in the guest's driver only",
-        });
-    }
-    several(session, c, |c| &mut c.p_pipelines)
+    several(session, c, |c| &mut c.p_pipelines, |_, _| {})
 }
 
 /// Creates pipelines: those that the driver made get the guest's ids, those that failed go back as null.
-fn several<'m, C>(
+pub(super) fn several<'m, C>(
     session: &mut Session<'_>,
     c: &mut C,
     pipelines: impl for<'c> Fn(&'c mut C) -> &'c mut [vk::Pipeline],
+    mut keep: impl FnMut(usize, vk::Pipeline),
 ) -> Result<vk::Result, Fatal>
 where
     C: Call<'m, Return = vk::Result>,
@@ -68,7 +55,7 @@ where
     let result = call(session, c)?;
     let device = Arc::clone(session.device(C::ID)?);
     let mut entered = Ok(());
-    for (slot, id) in pipelines(c).iter_mut().zip(ids) {
+    for (index, (slot, id)) in pipelines(c).iter_mut().zip(ids).enumerate() {
         if slot.raw() != 0 {
             let refused = session.state.objects.insert(device.owner, id, *slot);
             if refused.is_err() {
@@ -81,47 +68,42 @@ where
                 leftover::destroy_one(device.raw(), &entry);
             }
             entered = entered.and(refused);
+            keep(index, *slot);
             *slot = vk::Pipeline(id);
         }
     }
     entered.map(|()| result)
 }
 
-/// `vkGetRayTracingShaderGroupHandlesKHR`
-pub(crate) fn group_handles(
+/// `vkGetPipelineCacheData`: lavapipe does not say how many bytes it wrote where there is room for more.
+pub(crate) fn cache_data(
     session: &mut Session<'_>,
-    c: &mut GetRayTracingShaderGroupHandlesKHR<'_>,
+    c: &mut GetPipelineCacheData<'_>,
 ) -> Result<vk::Result, Fatal> {
-    check_room(
-        c.group_count,
-        c.data_size,
-        "vkGetRayTracingShaderGroupHandlesKHR",
-    )?;
-    call(session, c)
-}
-
-/// `vkGetRayTracingCaptureReplayShaderGroupHandlesKHR`
-pub(crate) fn capture_handles(
-    session: &mut Session<'_>,
-    c: &mut GetRayTracingCaptureReplayShaderGroupHandlesKHR<'_>,
-) -> Result<vk::Result, Fatal> {
-    check_room(
-        c.group_count,
-        c.data_size,
-        "vkGetRayTracingCaptureReplayShaderGroupHandlesKHR",
-    )?;
-    call(session, c)
-}
-
-/// Drivers write as many handles as there are groups, and believe that there is room for them.
-fn check_room(groups: u32, room: usize, command: &'static str) -> Result<(), Fatal> {
-    /// `shaderGroupHandleSize` is 32 on every driver: the specification demands it.
-    const HANDLE: u64 = 32;
-    if u64::from(groups) * HANDLE > room as u64 {
-        return Err(Fatal::Invalid {
-            command,
-            reason: "the handles do not fit into the memory for them",
-        });
+    let result = call(session, c)?;
+    let room = c.p_data.len();
+    if result != vk::Result::SUCCESS || room == 0 || *c.p_data_size < room {
+        return Ok(result);
     }
-    Ok(())
+    let mut size = 0;
+    let mut query = GetPipelineCacheData {
+        device: c.device,
+        pipeline_cache: c.pipeline_cache,
+        p_data_size: &mut size,
+        p_data: Array::NULL,
+    };
+    if call(session, &mut query)? == vk::Result::SUCCESS {
+        *c.p_data_size = size.min(room);
+    }
+    Ok(result)
+}
+
+/// `vkDestroyPipeline`
+pub(crate) fn destroy(session: &mut Session<'_>, c: &mut DestroyPipeline) -> Result<(), Fatal> {
+    let pipeline = c.pipeline;
+    if !pipeline.is_null() {
+        let device = session.device(CommandId::DestroyPipeline)?;
+        device.shader_groups.forget(pipeline.handle);
+    }
+    destroy_one(session, c, pipeline)
 }

@@ -18,8 +18,37 @@ pub(crate) fn return_free_memory() {
     };
 }
 
+/// How many mappings a process may have.
+pub(crate) fn mappings() -> usize {
+    /// The kernel's own default, for a system that hides the setting.
+    const DEFAULT: usize = 65_530;
+    let text = std::fs::read_to_string("/proc/sys/vm/max_map_count");
+    text.ok()
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or(DEFAULT)
+}
+
+/// How many mappings this process has; `None` where the system does not tell.
+pub(crate) fn count_mappings() -> Option<usize> {
+    use std::io::Read;
+    let mut file = std::fs::File::open("/proc/self/maps").ok()?;
+    let mut buffer = [0; 16 << 10];
+    let mut lines = 0;
+    loop {
+        match file.read(&mut buffer).ok()? {
+            0 => return Some(lines),
+            n => lines += buffer.iter().take(n).filter(|byte| **byte == b'\n').count(),
+        }
+    }
+}
+
+/// The unused part of a stack stays: only glibc is known to tell where a stack begins.
+#[cfg(not(target_env = "gnu"))]
+pub(crate) fn release_stack() {}
+
 /// Gives the unused part of this thread's stack back to the system: a driver's compiler touches much of one, and a thread that
 /// then sleeps would keep it.
+#[cfg(target_env = "gnu")]
 pub(crate) fn release_stack() {
     /// What the calls below need at most.
     const MARGIN: usize = 16 << 10;
@@ -56,4 +85,50 @@ pub(crate) fn create_shared_memory(size: u64) -> Result<OwnedFd> {
     ftruncate(&fd, size)?;
     fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
     Ok(fd)
+}
+
+#[cfg(all(test, target_env = "gnu"))]
+mod tests {
+    use super::*;
+
+    /// Touches so much of the stack, and gives back where.
+    #[inline(never)]
+    fn touch() -> usize {
+        let mut much = [0_u8; 1 << 20];
+        std::hint::black_box(&mut much).fill(7);
+        much.as_ptr().addr()
+    }
+
+    /// How many of the pages there are in memory.
+    fn resident(start: usize, pages: usize) -> usize {
+        let page = rustix::param::page_size();
+        let start = start.next_multiple_of(page);
+        let mut states = vec![0_u8; pages];
+        // SAFETY: the vector has a byte for each page.
+        let asked = unsafe {
+            libc::mincore(
+                std::ptr::without_provenance_mut(start),
+                pages * page,
+                states.as_mut_ptr(),
+            )
+        };
+        assert_eq!(asked, 0);
+        states.iter().filter(|state| **state & 1 != 0).count()
+    }
+
+    #[test]
+    fn a_stack_that_was_deep_is_given_back() {
+        let thread = std::thread::Builder::new().stack_size(8 << 20);
+        let thread = thread.spawn(|| {
+            let (start, pages) = (touch(), 200);
+            assert_eq!(resident(start, pages), pages);
+            let kept: Vec<u32> = (0..1000).collect();
+            release_stack();
+            assert_eq!(resident(start, pages), 0);
+            assert!(kept.iter().copied().eq(0..1000));
+            // It can be as deep again.
+            touch();
+        });
+        thread.unwrap().join().unwrap();
+    }
 }

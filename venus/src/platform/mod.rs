@@ -5,9 +5,15 @@
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(target_os = "linux")]
-pub(crate) use linux::{DRIVER_LIBRARIES, create_shared_memory, release_stack, return_free_memory};
+pub(crate) use linux::{
+    DRIVER_LIBRARIES, count_mappings, create_shared_memory, mappings, release_stack,
+    return_free_memory,
+};
 
 #[cfg(not(target_os = "linux"))]
 mod posix;
 #[cfg(not(target_os = "linux"))]
-pub(crate) use posix::{DRIVER_LIBRARIES, create_shared_memory, release_stack, return_free_memory};
+pub(crate) use posix::{
+    DRIVER_LIBRARIES, count_mappings, create_shared_memory, mappings, release_stack,
+    return_free_memory,
+};

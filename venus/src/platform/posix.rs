@@ -21,6 +21,16 @@ pub(crate) fn return_free_memory() {}
 /// The unused part of a stack stays: there is no portable way to give it back.
 pub(crate) fn release_stack() {}
 
+/// How many mappings a process may have: no limit is known here.
+pub(crate) fn mappings() -> usize {
+    1 << 24
+}
+
+/// How many mappings this process has: not told here.
+pub(crate) fn count_mappings() -> Option<usize> {
+    None
+}
+
 /// Fresh zeroed memory of `size` bytes, a multiple of the page size.
 ///
 /// The name must stay below 32 characters, and the size can be set only once, before the unlink.

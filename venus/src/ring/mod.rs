@@ -42,6 +42,9 @@ pub(crate) trait Consumer {
     fn idle(&mut self);
 }
 
+/// How long after a guest may have taken the memory of a ring the ring must be destroyed.
+const SOON: Duration = Duration::from_millis(200);
+
 /// A ring that has slept so long gives back the memory that it had for its commands.
 const RELEASE_AFTER: Duration = Duration::from_secs(1);
 
@@ -165,6 +168,10 @@ impl Ring {
 
     /// Called by the ring's own thread: everything up to `head` is carried out.
     pub(crate) fn publish(&self, head: u32) {
+        if self.stopping.load(Ordering::Relaxed) {
+            // The memory may be another ring's by now.
+            return;
+        }
         if let Some(word) = self.layout.head() {
             word.store(head, Ordering::Release);
         }
@@ -205,7 +212,23 @@ impl Ring {
                 },
             }
         }
-        status.fetch_and(!IDLE, Ordering::SeqCst);
+        if !self.stopping.load(Ordering::Acquire) {
+            status.fetch_and(!IDLE, Ordering::SeqCst);
+        }
+    }
+
+    /// Whether the ring is destroyed soon: its guest does that behind other calls, and may use the memory for another ring
+    /// before this thread hears of it.
+    #[cold]
+    fn ends_soon(&self) -> bool {
+        let begin = Instant::now();
+        while !self.stopping.load(Ordering::Acquire) {
+            match SOON.checked_sub(begin.elapsed()) {
+                Some(left) => std::thread::park_timeout(left),
+                None => return false,
+            }
+        }
+        true
     }
 }
 
@@ -221,8 +244,13 @@ pub(crate) fn run(ring: &Ring, consumer: &mut impl Consumer) -> Result<(), Fatal
     while !ring.stopping.load(Ordering::Acquire) {
         let tail = ring.tail();
         if tail != head {
-            let stream = RingStream::new(&ring.layout, head, tail);
-            consumer.consume(&stream.ok_or(Fatal::RingTail { head, tail })?)?;
+            let Some(stream) = RingStream::new(&ring.layout, head, tail) else {
+                match ring.ends_soon() {
+                    true => break,
+                    false => return Err(Fatal::RingTail { head, tail }),
+                }
+            };
+            consumer.consume(&stream)?;
             head = tail;
             ring.publish(head);
             pace.worked();

@@ -148,6 +148,7 @@ impl Outcome {
 pub struct Guest {
     pub context: Context,
     events: Receiver<Event>,
+    pub replies: Blob,
     pub ring: Blob,
     next_fence: AtomicU64,
 }
@@ -173,11 +174,12 @@ impl Guest {
                 other => panic!("{other:?} instead of a blob"),
             }
         };
-        resource(REPLY_RESOURCE, REPLIES as u64);
+        let replies = resource(REPLY_RESOURCE, REPLIES as u64);
         let ring = resource(RING_RESOURCE, (RING_BUFFER + RING_SIZE) as u64);
         Self {
             context,
             events,
+            replies,
             ring,
             next_fence: AtomicU64::new(1),
         }
@@ -206,7 +208,7 @@ impl Guest {
     }
 
     /// Fills the ring with commands, and makes it: the renderer starts at once.
-    fn ring(&self, stream: &[u8]) {
+    pub fn ring(&self, stream: &[u8]) {
         use hesper_venus_protocol::{command, vk};
         let stream = &stream[..stream.len().min(RING_SIZE)];
         self.ring.memory.write(RING_BUFFER, stream).unwrap();
@@ -237,7 +239,7 @@ impl Guest {
     }
 
     /// Waits until the ring has consumed `length` bytes or failed; false when it does neither.
-    fn ring_settles(&self, length: usize) -> bool {
+    pub fn ring_settles(&self, length: usize) -> bool {
         let word = |offset| {
             self.ring
                 .memory
@@ -331,10 +333,11 @@ impl Bench {
         let Guest {
             context,
             events,
+            replies,
             ring,
             ..
         } = guest;
-        drop((context, ring));
+        drop((context, replies, ring));
         // It may have been lost by another thread since, or by what it still had to do.
         let mut reasons: Vec<String> = match &outcome {
             Outcome::Lost(reason) => vec![reason.clone()],

@@ -9,12 +9,15 @@
     reason = "each user takes its part, and a test ends with a panic"
 )]
 
+pub mod choice;
+
 use std::ffi::CStr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use ash::vk;
 use hesper_null_driver::card::{Card, PLAY};
+use hesper_null_driver::version::{PLAY_VERSION, Version};
 use hesper_venus::Driver;
 
 /// A driver of its own. The file goes with the value, what was loaded of it stays.
@@ -62,6 +65,22 @@ impl Played {
         };
         // SAFETY: the card is of the same crate as the library.
         unsafe { play(card) };
+        played
+    }
+
+    /// A driver of this version.
+    pub fn version(version: &Version) -> Self {
+        let played = Self::new();
+        let play = played.function(PLAY_VERSION);
+        // SAFETY: the function of that name has this type.
+        let play = unsafe {
+            std::mem::transmute::<
+                unsafe extern "system" fn(),
+                unsafe extern "system" fn(*const Version),
+            >(play)
+        };
+        // SAFETY: the version is of the same crate as the library, its strings are constants.
+        unsafe { play(version) };
         played
     }
 

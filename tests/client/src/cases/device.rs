@@ -58,7 +58,7 @@ fn groups(gpu: &Gpu<'_>) -> Outcome {
     let devices = found.unwrap_or_default();
     ensure("a group holds the device", !devices.is_empty())?;
     let mut info = vk::DeviceGroupDeviceCreateInfo::default().physical_devices(devices);
-    let gpu = Gpu::with_group(host, Some(&mut info))?;
+    let gpu = Gpu::with(host, &[], Some(&mut info))?;
     let buffer = gpu.buffer(4)?;
     let pool = gpu.pool(gpu.family)?;
     let commands = gpu.command_buffers(pool, vk::CommandBufferLevel::PRIMARY, 1)?;

@@ -23,6 +23,7 @@ pub(super) const CASES: &[Case] = &[
     case("memory-dedicated", dedicated),
     case("memory-budget", budget),
     case("memory-small-window", small_window),
+    case("memory-too-much", too_much),
     case("memory-device-address", device_address),
 ];
 
@@ -388,7 +389,9 @@ fn small_window(gpu: &Gpu<'_>) -> Outcome {
         // SAFETY: the memory is of this device, and not mapped.
         match unsafe { gpu.map_memory(memory, 0, PIECE, flags) } {
             Ok(at) => mapped.push((memory, at.cast::<u32>())),
-            Err(vk::Result::ERROR_MEMORY_MAP_FAILED) => left.push(memory),
+            Err(vk::Result::ERROR_MEMORY_MAP_FAILED | vk::Result::ERROR_OUT_OF_DEVICE_MEMORY) => {
+                left.push(memory);
+            }
             Err(other) => return Err(other.into()),
         }
     }
@@ -431,6 +434,44 @@ fn small_window(gpu: &Gpu<'_>) -> Outcome {
         unsafe { gpu.free_memory(memory, None) };
     }
     Ok(format!("{count} of 6 mapped, a heap of {} MiB", size >> 20))
+}
+
+/// Allocations that no host has room for, and what programs do next, harm nothing else.
+fn too_much(gpu: &Gpu<'_>) -> Outcome {
+    for index in 0..gpu.host.memory.memory_type_count {
+        let info = vk::MemoryAllocateInfo::default()
+            .allocation_size(1 << 50)
+            .memory_type_index(index);
+        // SAFETY: the type is one of the device's.
+        match unsafe { gpu.allocate_memory(&info, None) } {
+            Err(vk::Result::ERROR_OUT_OF_DEVICE_MEMORY | vk::Result::ERROR_OUT_OF_HOST_MEMORY) => {}
+            Err(other) => return Err(other.into()),
+            // Mesa's Venus does not wait for the answer, and lavapipe has room for everything that nobody touches.
+            Ok(memory) => {
+                let visible = vk::MemoryPropertyFlags::HOST_VISIBLE;
+                let kinds = gpu.host.memory.memory_types_as_slice();
+                let kind = kinds.get(index as usize);
+                let flags = vk::MemoryMapFlags::empty();
+                if kind.is_some_and(|kind| kind.property_flags.contains(visible)) {
+                    // SAFETY: the memory is of this device, and not mapped.
+                    let _ = unsafe { gpu.map_memory(memory, 0, 1 << 50, flags) };
+                }
+                // SAFETY: the memory is used by nobody.
+                unsafe { gpu.free_memory(memory, None) };
+            }
+        }
+        let buffer = gpu.buffer(1024)?;
+        // SAFETY: `run` records; the buffer is of this device.
+        gpu.run(|commands| unsafe {
+            gpu.cmd_fill_buffer(commands, buffer.handle, 0, vk::WHOLE_SIZE, 7);
+            gpu.barrier(commands);
+        })?;
+        ensure(
+            "another buffer is filled",
+            buffer.read_all().iter().all(|&word| word == 7),
+        )?;
+    }
+    Ok(String::new())
 }
 
 fn device_address(gpu: &Gpu<'_>) -> Outcome {

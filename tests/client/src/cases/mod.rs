@@ -14,11 +14,14 @@ mod device;
 mod drawing;
 mod events;
 mod fences;
+mod host_copies;
+mod large;
 mod lost;
 mod memory;
 mod pipelines;
 mod queries;
 mod queues;
+mod ray_tracing;
 mod semaphores;
 mod sparse;
 mod synchronization2;
@@ -49,11 +52,14 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
         queues::CASES,
         memory::CASES,
         copies::CASES,
+        host_copies::CASES,
         compute::CASES,
         drawing::CASES,
         descriptors::CASES,
         pipelines::CASES,
+        ray_tracing::CASES,
         sparse::CASES,
+        large::CASES,
         threads::CASES,
         lost::CASES,
     ]

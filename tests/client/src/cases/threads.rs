@@ -1,4 +1,4 @@
-//! Eight threads at once.
+//! Eight threads at once, and many more.
 
 use std::sync::{Barrier, Mutex, PoisonError};
 use std::thread;
@@ -9,22 +9,34 @@ use super::{Case, case};
 use crate::gpu::Gpu;
 use crate::outcome::{Outcome, Stop, equal, fail, need};
 use crate::resources::ANY_USE;
-use crate::shaders::scramble;
+use crate::shaders::{SCRAMBLE, scramble};
 
 pub(super) const CASES: &[Case] = &[
     case("threads-record-and-submit", record_and_submit),
     case("threads-make-and-destroy", make_and_destroy),
     case("threads-wait", wait),
     case("threads-make-pipelines", make_pipelines),
+    case("threads-80-make-pipelines", |gpu| {
+        pipelines_at_once(gpu, 80)
+    }),
+    case("threads-256-make-pipelines", |gpu| {
+        pipelines_at_once(gpu, 256)
+    }),
+    case("threads-2000-short-lived", short_lived),
 ];
 
 const THREADS: u32 = 8;
 
 /// Runs `body` on eight threads, each with its number; the first failure is the result.
 fn all(body: impl Fn(u32) -> Result<(), Stop> + Sync) -> Outcome {
+    on(THREADS, body)
+}
+
+/// The same on that many threads.
+fn on(count: u32, body: impl Fn(u32) -> Result<(), Stop> + Sync) -> Outcome {
     thread::scope(|scope| {
         let body = &body;
-        let threads: Vec<_> = (0..THREADS)
+        let threads: Vec<_> = (0..count)
             .map(|number| scope.spawn(move || body(number)))
             .collect();
         let ends: Vec<_> = threads
@@ -133,6 +145,42 @@ fn make_pipelines(gpu: &Gpu<'_>) -> Outcome {
         }
         together.wait();
         outcome
+    })
+}
+
+/// A pipeline of a thread's own, that nothing else has made.
+fn own_pipeline(gpu: &Gpu<'_>, layout: vk::PipelineLayout, number: u32) -> Result<(), Stop> {
+    let constants = [64, 1 + number];
+    gpu.compute_pipeline(SCRAMBLE, layout, constants, vk::PipelineCache::null())
+        .map(|_| ())
+}
+
+/// Each thread makes a pipeline while all others are there with theirs.
+fn pipelines_at_once(gpu: &Gpu<'_>, count: u32) -> Outcome {
+    let set_layout = gpu.set_layout(&[vk::DescriptorType::STORAGE_BUFFER], Default::default())?;
+    let layout = gpu.pipeline_layout(&[set_layout])?;
+    let together = Barrier::new(count as usize);
+    on(count, |number| {
+        together.wait();
+        let made = own_pipeline(gpu, layout, number);
+        together.wait();
+        made
+    })
+}
+
+/// Threads that make one pipeline and end, sixteen at a time.
+fn short_lived(gpu: &Gpu<'_>) -> Outcome {
+    const LANES: u32 = 16;
+    const EACH: u32 = 2000 / LANES;
+    let set_layout = gpu.set_layout(&[vk::DescriptorType::STORAGE_BUFFER], Default::default())?;
+    let layout = gpu.pipeline_layout(&[set_layout])?;
+    on(LANES, |lane| {
+        for number in 0..EACH {
+            let one = || own_pipeline(gpu, layout, lane * EACH + number);
+            let made = thread::scope(|scope| scope.spawn(one).join());
+            made.map_err(|_| fail("a thread panicked"))??;
+        }
+        Ok(())
     })
 }
 

@@ -123,5 +123,34 @@ fn core(model: &Model) -> File {
     rows.sort();
     out.extend(rows.into_iter().map(|(_, row)| row));
     out.push_str("];\n");
-    File::new("core.rs", "The table of core commands.", out)
+    out.push_str(
+        "/// Versions of Vulkan and extensions that bring a command, by its C name, in the order of names.\n\
+         pub static PROVIDERS: &[(&str, &str)] = &[",
+    );
+    let mut names: Vec<_> = model.commands.iter().map(|c| c.c_name.as_str()).collect();
+    names.sort_unstable();
+    for name in names {
+        let mut all: Vec<String> = Vec::new();
+        let row = model.numbers.iter().find(|row| row.name == name);
+        let older = row.into_iter().flat_map(|row| &row.aliases);
+        let spelled = std::iter::once(name).chain(older.map(String::as_str));
+        for provider in spelled.flat_map(|name| providers(model, name)) {
+            let text = match provider {
+                Provider::Core(minor) => format!("Vulkan 1.{minor}"),
+                Provider::Extension(name) => name.clone(),
+            };
+            if !all.contains(&text) {
+                all.push(text);
+            }
+        }
+        if !all.is_empty() {
+            let _ = write!(out, "({name:?}, {:?}),", all.join(", "));
+        }
+    }
+    out.push_str("];\n");
+    File::new(
+        "core.rs",
+        "What brings commands: core versions and extensions.",
+        out,
+    )
 }

@@ -20,6 +20,7 @@ mod physical;
 mod pipeline;
 mod record;
 mod resources;
+pub mod version;
 
 use std::ffi::{CStr, c_char};
 
@@ -59,6 +60,9 @@ extern "system" fn nothing() -> u64 {
 fn find(name: &CStr) -> Option<Function> {
     if name == LIVE {
         return Some(function!(live, () -> u64));
+    }
+    if name == version::PLAY_VERSION {
+        return Some(function!(version::play, (*const version::Version)));
     }
     if name == card::PLAY {
         return Some(function!(card::play, (*const card::Card)));
@@ -100,7 +104,7 @@ pub(crate) unsafe extern "system" fn get_device_proc_addr(
             .to_bytes()
             .last_chunk::<3>()
             .is_some_and(|suffix| matches!(suffix, b"EXT" | b"KHR"));
-    if is_of_extension && !device::has_extensions(device) {
+    if is_of_extension && !device::has_extensions(device) || !version::has(name) {
         return None;
     }
     find(name)

@@ -6,7 +6,7 @@ use ash::vk::{self, ObjectType};
 
 use crate::memory::{array, touch_info, touch_text, walk};
 use crate::objects::{check, destroy, make, only};
-use crate::{Function, card, function};
+use crate::{Function, card, function, version};
 
 /// `deviceUUID`.
 const UUID: [u8; 16] = *b"hesper-null-gpu!";
@@ -26,7 +26,7 @@ const PHYSICAL_DEVICE: i32 = ObjectType::PHYSICAL_DEVICE.as_raw();
 
 pub(crate) fn find(name: &str) -> Option<Function> {
     Some(match name {
-        "vkEnumerateInstanceVersion" => function!(version, (*mut u32) -> vk::Result),
+        "vkEnumerateInstanceVersion" => function!(loader_version, (*mut u32) -> vk::Result),
         "vkCreateInstance" => {
             function!(create, (*const vk::InstanceCreateInfo<'_>, *const c_void, *mut u64) -> vk::Result)
         }
@@ -62,9 +62,9 @@ pub(crate) fn find(name: &str) -> Option<Function> {
     })
 }
 
-unsafe extern "system" fn version(version: *mut u32) -> vk::Result {
+unsafe extern "system" fn loader_version(out: *mut u32) -> vk::Result {
     // SAFETY: the caller's promise.
-    unsafe { *version = vk::API_VERSION_1_3 };
+    unsafe { *out = version::of_loader() };
     vk::Result::SUCCESS
 }
 
@@ -83,6 +83,11 @@ unsafe extern "system" fn create(
         ) {
             touch_text(*name);
         }
+        version::asked(
+            info.p_application_info
+                .as_ref()
+                .map_or(vk::API_VERSION_1_0, |application| application.api_version),
+        );
         if let Some(application) = info.p_application_info.as_ref()
             && !application.p_application_name.is_null()
         {
@@ -176,7 +181,7 @@ unsafe extern "system" fn extensions(
 unsafe extern "system" fn properties(device: u64, out: *mut vk::PhysicalDeviceProperties) {
     check(PHYSICAL_DEVICE, device);
     let mut properties = vk::PhysicalDeviceProperties {
-        api_version: vk::API_VERSION_1_3,
+        api_version: version::of_driver(),
         device_type: vk::PhysicalDeviceType::OTHER,
         ..Default::default()
     };

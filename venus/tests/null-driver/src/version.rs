@@ -1,0 +1,88 @@
+//! The Vulkan version that the driver plays, and that of the loader above it.
+//!
+//! Unless it is told one by [`PLAY_VERSION`], it is a 1.3 driver under a 1.3 loader that has every function, whoever asks.
+
+use std::ffi::{CStr, c_char};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use ash::vk;
+use hesper_venus_protocol::CORE_COMMANDS;
+
+/// Name of the function, `extern "system" fn(*const Version)`, that says which version is played from then on. It is called
+/// before the driver is used.
+pub const PLAY_VERSION: &CStr = c"hesperNullDriverPlayVersion";
+
+/// Names of functions that a driver can be told to lack.
+pub const HIDDEN: usize = 4;
+
+/// A version to play. Core functions of devices are there up to the lower one of the driver's version and the instance's, as
+/// drivers do it.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Version {
+    /// `vkEnumerateInstanceVersion`.
+    pub loader: u32,
+    /// `VkPhysicalDeviceProperties::apiVersion`.
+    pub driver: u32,
+    /// Functions of devices that are not there, or null. Strings that live as long as the driver.
+    pub hidden: [*const c_char; HIDDEN],
+}
+
+struct State {
+    played: Option<Version>,
+    /// `VkApplicationInfo::apiVersion` of the last instance.
+    asked: u32,
+}
+
+// SAFETY: the strings are never written to.
+unsafe impl Send for State {}
+
+static STATE: Mutex<State> = Mutex::new(State {
+    played: None,
+    asked: 0,
+});
+
+fn state() -> MutexGuard<'static, State> {
+    STATE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// # Safety
+/// The version is one of this version of the crate, with strings that live as long as the driver, or null pointers.
+pub(crate) unsafe extern "system" fn play(version: *const Version) {
+    // SAFETY: the caller's promise.
+    state().played = Some(unsafe { *version });
+}
+
+/// `vkEnumerateInstanceVersion`
+pub(crate) fn of_loader() -> u32 {
+    state()
+        .played
+        .map_or(vk::API_VERSION_1_3, |version| version.loader)
+}
+
+/// `VkPhysicalDeviceProperties::apiVersion`
+pub(crate) fn of_driver() -> u32 {
+    state()
+        .played
+        .map_or(vk::API_VERSION_1_3, |version| version.driver)
+}
+
+/// An instance is made with this version.
+pub(crate) fn asked(version: u32) {
+    state().asked = version;
+}
+
+/// Whether a device has a function with this name, as far as versions say.
+pub(crate) fn has(name: &CStr) -> bool {
+    let State { played, asked } = &*state();
+    let Some(version) = played else {
+        return true;
+    };
+    let is = |hidden: &*const c_char| {
+        // SAFETY: whoever made the version promised that it is a string.
+        !hidden.is_null() && unsafe { CStr::from_ptr(*hidden) } == name
+    };
+    let core = CORE_COMMANDS.iter().find(|command| command.name == name);
+    let highest = vk::api_version_minor(version.driver.min(*asked));
+    !version.hidden.iter().any(is) && core.is_none_or(|command| command.minor <= highest)
+}
