@@ -71,7 +71,8 @@ pub fn settle(
 
 /// Differences that are known, each with its reason: lines `CASE | NATIVE | HESPER | REASON`; `#` begins a comment.
 ///
-/// A case that ends in `*` stands for all that begin with what is before it; at least one must differ.
+/// A case that ends in `*` stands for all that begin with what is before it; of those that have this result natively, at
+/// least one must differ.
 pub struct Expected(Vec<(Difference, String)>);
 
 impl Expected {
@@ -114,17 +115,23 @@ impl Expected {
     }
 
     /// What is wrong: differences that nobody expected, and expected ones of cases that ran and do not differ any more.
+    /// `native` has the results of all cases that ran.
     #[must_use]
-    pub fn judge(&self, found: &[Difference], flaky: &[Difference], ran: &Results) -> Vec<String> {
+    pub fn judge(
+        &self,
+        found: &[Difference],
+        flaky: &[Difference],
+        native: &Results,
+    ) -> Vec<String> {
         let unexpected = found.iter().filter(|one| self.reason(one).is_none());
         let mut wrong: Vec<String> = unexpected.map(|one| format!("differs: {one}")).collect();
         for (entry, reason) in &self.0 {
-            let did_run = |name: &String| match entry.case.strip_suffix('*') {
-                Some(begin) => name.starts_with(begin),
+            let did_run = |(name, result): (&String, &String)| match entry.case.strip_suffix('*') {
+                Some(begin) => name.starts_with(begin) && *result == entry.native,
                 None => *name == entry.case,
             };
             let mut both = found.iter().chain(flaky);
-            if ran.keys().any(did_run) && !both.any(|one| Self::covers(entry, one)) {
+            if native.iter().any(did_run) && !both.any(|one| Self::covers(entry, one)) {
                 wrong.push(format!("differs no more: {entry} | {reason}"));
             }
         }

@@ -53,7 +53,8 @@ fn parse(table: &str) -> Results {
             ("1" | "yes" | "true", "") => "pass".to_owned(),
             ("supported", _) => continue, // the heads of the columns
             ("0" | "no" | "false", _) => "unsupported".to_owned(),
-            (_, error) => format!("fail {error}").trim_end().to_owned(),
+            // What it says of the error has numbers that change.
+            _ => "fail".to_owned(),
         };
         let case = format!("{operation}({parameters})");
         // Some cases come twice.
@@ -115,7 +116,7 @@ Backend Vulkan0: OK
                 ("ADD(type=f32,ne=[1,2])", "pass"),
                 ("ADD(type=f32,ne=[1,2]) again 2", "pass"),
                 ("MUL(x)", "unsupported"),
-                ("SUB(a \"b\")", "fail NMSE = 1"),
+                ("SUB(a \"b\")", "fail"),
             ]
         );
     }

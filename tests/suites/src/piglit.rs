@@ -82,7 +82,23 @@ pub fn hash(name: &str) -> u32 {
 }
 
 /// Cases that take many seconds each, and so are left to the runs of everything.
-const SLOW: [&str; 2] = ["max-texture-size", "local-id-explosion"];
+const SLOW: [&str; 15] = [
+    "max-texture-size",
+    "max-varyings",
+    "local-id-explosion",
+    "streaming-texture-leak",
+    "tex-miplevel-selection",
+    "tex3d-npot",
+    "texture-env-combine",
+    "texture_view",
+    "@texelfetch",
+    "texwrap",
+    "gl-1.0-blend-func",
+    "large-tex",
+    "arb_shader_image_load_store",
+    "arb_color_buffer_float",
+    "-sync",
+];
 
 /// Whether a case takes long.
 #[must_use]
@@ -281,7 +297,7 @@ pub fn compare(name: &str, selection: &Selection, expected: &Expected) {
         let reason = expected.reason(one).unwrap_or("NOT EXPECTED");
         println!("{name}: differs: {one} | {reason}");
     }
-    let wrong = expected.judge(&found, &flaky, &hesper.results);
+    let wrong = expected.judge(&found, &flaky, &native.results);
     assert!(wrong.is_empty(), "{name}:\n{}", wrong.join("\n"));
     server.assert_nothing_lost();
     println!("{name}: 0 contexts lost");

@@ -10,9 +10,8 @@ use hesper_suites::differences::{Expected, differences};
 use hesper_suites::environment::{Driver, Server};
 use hesper_suites::ggml;
 
-/// Operations of every kind: elementwise, views and copies, reductions, rows, matrices, convolutions, attention.
-const SOME: &str = "ADD,MUL,SQR,CPY,CONT,CONCAT,GET_ROWS,SET_ROWS,SUM_ROWS,CUMSUM,ARGSORT,SOFT_MAX,RMS_NORM,ROPE,IM2COL,POOL_2D,\
-    SCALE,UPSCALE,SSM_CONV,OPT_STEP_ADAMW";
+/// Operations of every kind that take little time: elementwise, rows, reductions, copies, norms, an optimiser's step.
+const SOME: &str = "SQR,ADD,REPEAT,SUM_ROWS,CUMSUM,ARGMAX,GROUP_NORM,OPT_STEP_ADAMW";
 
 fn compare(operations: &str) {
     let native = ggml::run(Driver::Native, operations);
@@ -32,14 +31,14 @@ fn compare(operations: &str) {
         let reason = expected.reason(one).unwrap_or("NOT EXPECTED");
         println!("ggml: differs: {one} | {reason}");
     }
-    let wrong = expected.judge(&found, &[], &hesper);
+    let wrong = expected.judge(&found, &[], &native);
     assert!(wrong.is_empty(), "{}\n{}", wrong.join("\n"), server.log());
     server.assert_nothing_lost();
 }
 
 #[test]
 fn operations_of_every_kind_end_as_natively() {
-    compare(&SOME.replace(' ', ""));
+    compare(SOME);
 }
 
 /// tests/suites/full ggml
