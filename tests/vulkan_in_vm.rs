@@ -63,6 +63,8 @@ fn an_unmodified_guest_computes_draws_and_presents() {
         assert_eq!(status, 0, "{suite}: the client fails:\n{cases}");
         let passed = cases.lines().filter(|line| line.starts_with("ok ")).count();
         assert!(passed > 80, "{suite}: {passed} cases passed of\n{cases}");
+        let (status, attempts) = guest.run("hesper-test-client extensions");
+        assert_eq!(status, 0, "{suite}: an extension fails:\n{attempts}");
 
         // In one command: each line must come in time.
         let runs = format!(
