@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use server::{CLIENT, Killed, Server, in_environment, lines, suites};
+use server::{CLIENT, Killed, Server, TOO_MUCH, in_environment, lines, suites};
 
 /// Cases whose outcome differs from the native one, and why:
 /// - `memory-budget`: Mesa's guest driver decides it by itself.
@@ -66,8 +66,7 @@ fn every_case_prints_the_same_natively_and_over_hesper() {
         };
         assert_eq!(compared(&over), compared(&native), "{suite}");
     }
-    // One case asks for more memory than there is.
-    server.assert_calm_but_for(&["gets no memory"]);
+    server.assert_calm_but_for(&[TOO_MUCH]);
     assert_eq!(server.counters()["lost"], 0);
 }
 

@@ -18,6 +18,9 @@ pub(crate) const CLIENT: &str = env!("CARGO_BIN_EXE_hesper-test-client");
 /// How long anything may take on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// What the log says while all cases run: one of them asks for more memory than there is.
+pub(crate) const TOO_MUCH: &str = "gets no memory";
+
 /// The suite whose Mesa the environment itself has.
 pub(crate) const OWN_SUITE: &str = "forky";
 
