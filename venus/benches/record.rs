@@ -17,6 +17,8 @@
 
 #[path = "../tests/guest/mod.rs"]
 mod guest;
+#[path = "../tests/null/mod.rs"]
+mod null;
 
 use std::time::Instant;
 
@@ -51,7 +53,7 @@ fn main() {
 
 fn measure(case: Case, rounds: usize) -> f64 {
     let options = RendererOptions {
-        driver: null_driver(),
+        driver: Driver::Library(null::library()),
         ..Default::default()
     };
     let renderer = Renderer::new(options).unwrap();
@@ -201,12 +203,4 @@ fn layout_and_set(guest: &Guest, gpu: &Gpu) -> (u64, u64) {
         p_descriptor_sets: [vk::DescriptorSet(set)].as_mut_slice().into(),
     });
     (layout, set)
-}
-
-/// The null driver, which cargo builds beside this program.
-fn null_driver() -> Driver {
-    let (before, after) = (std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX);
-    let name = format!("{before}hesper_null_driver{after}");
-    let program = std::env::current_exe().unwrap();
-    Driver::Library(program.with_file_name(name))
 }

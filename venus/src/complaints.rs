@@ -34,9 +34,21 @@ impl Complaints {
         }))
     }
 
+    /// At which level a line is to be written that deserves `level`, and what it adds about those that were left out.
+    pub(crate) fn line(&self, level: log::Level, now: Instant) -> (log::Level, String) {
+        match self.admit(now) {
+            Some(0) => (level, String::new()),
+            Some(more) => {
+                let others = format!(" ({more} more before it: RUST_LOG=debug writes them all)");
+                (level, others)
+            }
+            None => (log::Level::Debug, String::new()),
+        }
+    }
+
     /// How many lines were left out since the last one, when another may be written; without an answer, the line is for
     /// those who debug.
-    pub(crate) fn admit(&self, now: Instant) -> Option<u64> {
+    fn admit(&self, now: Instant) -> Option<u64> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let over = |since| now.saturating_duration_since(since) >= PERIOD;
         if state.since.is_none_or(over) {

@@ -128,13 +128,8 @@ impl ContextState {
     /// Says why a call failed, for a guest's user who asks: the result that the guest gets does not tell.
     pub(crate) fn complain(&self, what: std::fmt::Arguments<'_>) {
         let (id, name) = (self.id, &self.name);
-        match REFUSALS.admit(Instant::now()) {
-            Some(0) => log::warn!("context {id} \"{name}\": {what}"),
-            Some(more) => log::warn!(
-                "context {id} \"{name}\": {what} ({more} more before it: RUST_LOG=debug writes them all)"
-            ),
-            None => log::debug!("context {id} \"{name}\": {what}"),
-        }
+        let (level, others) = REFUSALS.line(log::Level::Warn, Instant::now());
+        log::log!(level, "context {id} \"{name}\": {what}{others}");
     }
 
     /// Says once that memory is refused: a guest that is out of it asks again and again.
@@ -156,14 +151,7 @@ impl ContextState {
         });
         if is_first {
             let (id, name) = (self.id, &self.name);
-            let (level, others) = match LOST_CONTEXTS.admit(Instant::now()) {
-                Some(0) => (log::Level::Error, String::new()),
-                Some(more) => (
-                    log::Level::Error,
-                    format!(" ({more} more before it: RUST_LOG=debug writes them all)"),
-                ),
-                None => (log::Level::Debug, String::new()),
-            };
+            let (level, others) = LOST_CONTEXTS.line(log::Level::Error, Instant::now());
             log::log!(level, "context {id} \"{name}\" is lost: {reason}{others}");
             // The guest must see it in its rings before anybody can answer it.
             self.rings.fail();

@@ -134,7 +134,7 @@ impl Kind {
 }
 
 /// Whether `extension` is one of `properties`.
-fn has(properties: &[vk::ExtensionProperties], extension: &CStr) -> bool {
+pub(crate) fn has(properties: &[vk::ExtensionProperties], extension: &CStr) -> bool {
     properties
         .iter()
         .any(|property| name(property) == Some(extension))
@@ -203,10 +203,10 @@ pub(crate) fn enabled<'a>(
 /// Whether an instance may enable the extension. The host is never asked: all that instances can enable lives in the guest's
 /// driver (surfaces, debugging), is part of Vulkan 1.1, or is the protocol's own.
 pub(crate) fn is_of_instance(name: &CStr) -> bool {
-    let is_carried = |extension: &&hesper_venus_protocol::table::Extension| {
-        extension.name == name && extension.kind != ExtensionKind::Device
-    };
-    EXTENSIONS.iter().any(|extension| is_carried(&extension)) || OF_GUEST_INSTANCE.contains(&name)
+    let mut carried = EXTENSIONS
+        .iter()
+        .filter(|extension| extension.kind != ExtensionKind::Device);
+    carried.any(|extension| extension.name == name) || OF_GUEST_INSTANCE.contains(&name)
 }
 
 /// The name in a `VkExtensionProperties`.

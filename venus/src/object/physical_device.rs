@@ -55,8 +55,7 @@ impl Drop for Allocated {
 impl PhysicalDevice {
     /// Whether the driver has the extension.
     fn has(&self, extension: &CStr) -> bool {
-        let mut names = self.extensions.iter().filter_map(extensions::name);
-        names.any(|name| name == extension)
+        extensions::has(&self.extensions, extension)
     }
 
     /// Counts an allocation of the guest's memory type `index` until the value is dropped.

@@ -109,7 +109,7 @@ pub(crate) fn create(
     let device = Arc::clone(session.device(CommandId::CreateRayTracingPipelinesKHR)?);
     let infos = c.p_create_infos.iter();
     let counts: Vec<u32> = infos.map(|info| device.shader_groups.count(info)).collect();
-    let made = several(
+    several(
         session,
         c,
         |c| &mut c.p_pipelines,
@@ -117,8 +117,7 @@ pub(crate) fn create(
             let count = counts.get(index).copied().unwrap_or(0);
             device.shader_groups.0.locked().insert(pipeline.0, count);
         },
-    )?;
-    Ok(made)
+    )
 }
 
 /// `vkGetRayTracingShaderGroupHandlesKHR`

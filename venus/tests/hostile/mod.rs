@@ -18,6 +18,8 @@
 pub mod decode;
 pub mod ids;
 pub mod mutate;
+#[path = "../null/mod.rs"]
+mod null;
 pub mod recorded;
 pub mod session;
 #[path = "../settled/mod.rs"]
@@ -383,17 +385,5 @@ impl Bench {
 
 /// The null driver: built with the tests, as it is one of their dependencies.
 pub fn null_driver() -> Driver {
-    let name = format!(
-        "{}hesper_null_driver{}",
-        std::env::consts::DLL_PREFIX,
-        std::env::consts::DLL_SUFFIX
-    );
-    let program = std::env::current_exe().unwrap();
-    let folder = program.parent().unwrap();
-    let candidates = [folder.join(&name), folder.join("deps").join(&name)];
-    let path = candidates.iter().find(|path| path.exists());
-    Driver::Library(
-        path.unwrap_or_else(|| panic!("no {name} beside {program:?}"))
-            .clone(),
-    )
+    Driver::Library(null::library())
 }

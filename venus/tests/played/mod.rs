@@ -11,6 +11,9 @@
 
 pub mod choice;
 
+#[path = "../null/mod.rs"]
+mod null;
+
 use std::ffi::CStr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -30,16 +33,6 @@ impl Played {
     /// A fresh driver, which plays what the null driver plays by itself.
     pub fn new() -> Self {
         static COPIES: AtomicU32 = AtomicU32::new(0);
-        let name = format!(
-            "{}hesper_null_driver{}",
-            std::env::consts::DLL_PREFIX,
-            std::env::consts::DLL_SUFFIX
-        );
-        let program = std::env::current_exe().unwrap();
-        let folder = program.parent().unwrap();
-        let candidates = [folder.join(&name), folder.join("deps").join(&name)];
-        let library = candidates.iter().find(|path| path.exists());
-        let library = library.unwrap_or_else(|| panic!("no {name} beside {program:?}"));
         let copy = format!(
             "hesper-null-{}-{}{}",
             std::process::id(),
@@ -47,7 +40,7 @@ impl Played {
             std::env::consts::DLL_SUFFIX
         );
         let path = std::env::temp_dir().join(copy);
-        std::fs::copy(library, &path).unwrap();
+        std::fs::copy(null::library(), &path).unwrap();
         // SAFETY: a library of this workspace, which does nothing when it is loaded.
         let entry = unsafe { ash::Entry::load_from(&path) }.unwrap();
         Self { path, entry }
