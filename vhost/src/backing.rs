@@ -114,7 +114,7 @@ impl Backing {
     /// The pieces as pages of files, so that the same memory can be mapped elsewhere; `None` where they are not whole pages
     /// that the VMM shares by a file, or more than [`RUNS`].
     pub(crate) fn pages(&self, memory: &GuestMemoryMmap) -> Option<Vec<GuestRun>> {
-        let is_whole = |bytes: u64| bytes.is_multiple_of(rustix::param::page_size() as u64);
+        let is_whole = |bytes: u64| bytes.is_multiple_of(crate::system::page_size());
         let mut pages: Vec<GuestRun> = Vec::new();
         let ends = self.pieces.iter().skip(1).map(|piece| piece.start);
         for (piece, end) in self.pieces.iter().zip(ends.chain([self.length])) {

@@ -45,4 +45,5 @@ mod parking;
 mod refusal;
 mod resource;
 mod surface;
+mod system;
 mod window;

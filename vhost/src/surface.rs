@@ -30,7 +30,7 @@ unsafe impl Sync for Surface {}
 impl Surface {
     /// Maps `bytes` of zeroes, rounded up to pages, on the account of `pool`.
     pub(crate) fn new(bytes: u64, pool: &Arc<Pool>) -> Result<Arc<Self>, Refusal> {
-        let page = rustix::param::page_size() as u64;
+        let page = crate::system::page_size();
         let limit = Refusal::Limit {
             what: "bytes of pixel memory",
             limit: PIXEL_BYTES,

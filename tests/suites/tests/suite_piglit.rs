@@ -6,6 +6,8 @@
     reason = "a test fails by a panic"
 )]
 
+use std::num::NonZero;
+
 use hesper_suites::differences::Expected;
 use hesper_suites::piglit::{self, Selection, hash};
 
@@ -22,7 +24,7 @@ fn selection(profile: &'static str, isolated: bool, is_chosen: impl Fn(&str) -> 
         profile,
         cases,
         isolated,
-        jobs: 2,
+        jobs: std::thread::available_parallelism().map_or(2, NonZero::get),
         timeout: 90,
     }
 }

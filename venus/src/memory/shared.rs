@@ -18,7 +18,7 @@ use crate::platform;
 /// The host's page size in bytes (4096, or 16384 on Apple silicon).
 #[must_use]
 pub fn page_size() -> u64 {
-    rustix::param::page_size() as u64
+    platform::page_size()
 }
 
 /// Shared memory with this process's mapping; unmapped and closed on drop.

@@ -1,4 +1,11 @@
 //! Systems without memfd: POSIX shared memory objects, unlinked as soon as they are open.
+#![cfg_attr(
+    target_os = "linux",
+    allow(
+        dead_code,
+        reason = "Linux takes only the shared memory from here, in tests"
+    )
+)]
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -21,6 +21,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::interrupt::Interrupt;
 use super::socket::{TransferError, receive_rest, send_message, try_send_message};
+use super::wire::{HEADER_BYTES, Header, NEED_REPLY, REPLY, VERSION, VERSION_MASK};
+use crate::system::page_size;
 
 /// `VHOST_USER_BACKEND_*` request codes.
 mod request {
@@ -30,26 +32,11 @@ mod request {
     pub(super) const SHMEM_UNMAP: u32 = 10;
 }
 
-/// Header flags: protocol version 1 in bits 0 and 1.
-const VERSION: u32 = 1;
-const VERSION_MASK: u32 = 3;
-const REPLY: u32 = 1 << 2;
-const NEED_REPLY: u32 = 1 << 3;
-
 /// `VHOST_USER_FLAG_MAP_RW`.
 const MAP_WRITABLE: u64 = 1;
 
 /// `VIRTIO_GPU_SHM_ID_HOST_VISIBLE`: which shared memory region the window is (virtio-v1.4 §5.7.6).
 const HOST_VISIBLE: u8 = 1;
-
-/// The header of every vhost-user message.
-#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-struct Header {
-    request: u32,
-    flags: u32,
-    size: u32,
-}
 
 /// The body of `SHMEM_MAP` and `SHMEM_UNMAP`.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -67,7 +54,6 @@ struct MemoryMap {
 /// that for a broken message and do not answer.
 const NOBODY: &[u8; 16] = b"hesper: barrier\0";
 
-const HEADER_BYTES: usize = size_of::<Header>();
 const REPLY_BYTES: usize = HEADER_BYTES + size_of::<u64>();
 
 /// What the VMM and the backend agreed on for this channel.
@@ -323,11 +309,6 @@ impl BackendChannel {
             }
         }
     }
-}
-
-/// The host's page size in bytes.
-fn page_size() -> u64 {
-    rustix::param::page_size() as u64
 }
 
 fn invalid(text: String) -> io::Error {

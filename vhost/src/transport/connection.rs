@@ -21,23 +21,19 @@
 //! The cursor queue never resets anything: it has no state but the cursor.
 
 use std::fs::File;
-use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
-
-use vm_memory::{
-    Address, FileOffset, GuestAddress, GuestMemoryAtomic, GuestMemoryMmap, GuestMemoryRegion,
-    GuestRegionMmap, MmapRegion,
-};
 
 use super::Error;
 use super::backend_channel::{BackendChannel, ChannelOptions};
 use super::features::{self, protocol};
 use super::host::HostLink;
+use super::memory::{GuestMemory, MemoryError, Region};
 use super::model::Model;
 use super::ring::{Ring, RingError, Start};
 use super::worker::Worker;
+use crate::system::page_size;
 
 /// How long a stopping queue waits for the device. The VMM's main loop, and so the whole guest, stands still
 /// in this time.
@@ -58,70 +54,21 @@ pub(super) enum RequestError {
     #[error("address {0:#x} of a ring is in no memory region")]
     NotMapped(u64),
     #[error("memory table: {0}")]
-    Memory(String),
+    Memory(#[from] MemoryError),
     #[error("set up a channel to the VMM: {0}")]
     Channel(#[from] std::io::Error),
-}
-
-/// A region of guest memory as the VMM describes it.
-pub(super) struct Region {
-    /// Address in the guest.
-    pub(super) guest: u64,
-    /// Size in bytes.
-    pub(super) size: u64,
-    /// Address in the VMM, by which it names the rings.
-    pub(super) vmm: u64,
-    /// Offset in `file`.
-    pub(super) offset: u64,
-    /// The memory.
-    pub(super) file: File,
-}
-
-/// A mapped region.
-struct Span {
-    /// Address in the VMM.
-    vmm: u64,
-    backing: Option<Backing>,
-    mapping: Arc<GuestRegionMmap>,
-}
-
-/// Which pages a region has. Equal values name the same pages at the same place in the guest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Backing {
-    device: u64,
-    inode: u64,
-    offset: u64,
-    guest: u64,
-    size: u64,
-}
-
-impl Backing {
-    /// `None` for anything but files: other descriptors may share an inode and still differ.
-    fn of(region: &Region) -> Result<Option<Self>, RequestError> {
-        let metadata = region.file.metadata()?;
-        Ok(metadata.is_file().then(|| Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            offset: region.offset,
-            guest: region.guest,
-            size: region.size,
-        }))
-    }
-}
-
-fn map_region(region: &Region) -> Result<Arc<GuestRegionMmap>, RequestError> {
-    let bad = |why: &dyn std::fmt::Display| {
-        RequestError::Memory(format!(
-            "region of {:#x} bytes at {:#x}: {why}",
-            region.size, region.guest
-        ))
-    };
-    let size = usize::try_from(region.size).map_err(|error| bad(&error))?;
-    let file = FileOffset::new(region.file.try_clone()?, region.offset);
-    let mapping = MmapRegion::from_file(file, size).map_err(|error| bad(&error))?;
-    GuestRegionMmap::new(mapping, GuestAddress(region.guest))
-        .map(Arc::new)
-        .ok_or_else(|| bad(&"its guest addresses wrap round"))
+    #[error("it carries {got} bytes instead of {wanted}")]
+    Size { wanted: usize, got: usize },
+    #[error("it came with {got} descriptors instead of {wanted}")]
+    Descriptors { wanted: usize, got: usize },
+    #[error("it came with a descriptor that is no stream socket")]
+    NotASocket,
+    #[error("it belongs to protocol feature {0:#x}, which the VMM did not accept")]
+    NotAccepted(u64),
+    #[error("a queue is switched by 0 or 1, not by {0}")]
+    Switch(u32),
+    #[error("it belongs to a feature that was not offered")]
+    NotOffered,
 }
 
 /// A queue with its thread.
@@ -133,8 +80,7 @@ struct Lane {
 /// One VM's connection; see the module.
 pub(super) struct Connection {
     model: Arc<dyn Model>,
-    memory: GuestMemoryAtomic<GuestMemoryMmap>,
-    spans: Vec<Span>,
+    memory: GuestMemory,
     link: Arc<HostLink>,
     lanes: [Lane; 2],
     features: u64,
@@ -146,13 +92,13 @@ pub(super) struct Connection {
 impl Connection {
     pub(super) fn new(model: Arc<dyn Model>) -> Result<Self, Error> {
         let window = model.host_visible_size();
-        let page = rustix::param::page_size() as u64;
+        let page = page_size();
         if window != 0 && (!window.is_power_of_two() || window < page) {
             return Err(Error::WindowSize(window));
         }
-        let memory = GuestMemoryAtomic::new(GuestMemoryMmap::new());
+        let memory = GuestMemory::default();
         let ring = |name| {
-            Ring::new(name, memory.clone())
+            Ring::new(name, memory.shared())
                 .map(Arc::new)
                 .map_err(|error| Error::System {
                     what: "cannot make a queue",
@@ -176,11 +122,10 @@ impl Connection {
         let [first, second] = rings;
         let lanes = [lane(0, names[0], first)?, lane(1, names[1], second)?];
         model.attach(&link, [lanes[0].worker.waker(), lanes[1].worker.waker()]);
-        model.set_memory(memory.clone());
+        model.set_memory(memory.shared());
         Ok(Self {
             model,
             memory,
-            spans: Vec::new(),
             link,
             lanes,
             features: 0,
@@ -234,53 +179,23 @@ impl Connection {
         Ok(())
     }
 
+    /// Whether the VMM has accepted a protocol feature.
+    pub(super) fn accepted(&self, feature: u64) -> bool {
+        self.protocol_features & feature != 0
+    }
+
     // Memory.
 
-    pub(super) fn set_memory(&mut self, mut regions: Vec<Region>) -> Result<(), RequestError> {
-        regions.sort_by_key(|region| region.guest);
-        let mut spans = Vec::with_capacity(regions.len());
-        for region in regions {
-            let backing = Backing::of(&region)?;
-            // QEMU sends the whole table again for every blob that it maps. What stays is not mapped anew:
-            // that would cost a page fault for every page of the guest that the device touches later.
-            let known = self
-                .spans
-                .iter()
-                .find(|span| backing.is_some() && span.backing == backing);
-            let mapping = match known {
-                Some(span) => span.mapping.clone(),
-                None => map_region(&region)?,
-            };
-            spans.push(Span {
-                vmm: region.vmm,
-                backing,
-                mapping,
-            });
-        }
-        let mappings = spans.iter().map(|span| span.mapping.clone()).collect();
-        let table = GuestMemoryMmap::from_arc_regions(mappings)
-            .map_err(|error| RequestError::Memory(error.to_string()))?;
-        self.memory
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .replace(table);
-        self.spans = spans;
-        self.model.set_memory(self.memory.clone());
+    pub(super) fn set_memory(&mut self, regions: Vec<Region>) -> Result<(), RequestError> {
+        self.memory.set(regions)?;
+        self.model.set_memory(self.memory.shared());
         Ok(())
     }
 
     /// Translates an address of the VMM.
     fn guest_address(&self, vmm: u64) -> Result<u64, RequestError> {
-        self.spans
-            .iter()
-            .find_map(|span| {
-                let offset = vmm.checked_sub(span.vmm)?;
-                if offset >= span.mapping.len() {
-                    return None;
-                }
-                span.mapping.start_addr().checked_add(offset)
-            })
-            .map(|address| address.raw_value())
+        self.memory
+            .guest_address(vmm)
             .ok_or(RequestError::NotMapped(vmm))
     }
 
@@ -433,7 +348,7 @@ impl Connection {
     // Channels.
 
     pub(super) fn set_backend_channel(&self, socket: UnixStream) -> Result<(), RequestError> {
-        let accepted = |bit| self.protocol_features & bit != 0;
+        let accepted = |bit| self.accepted(bit);
         let options = ChannelOptions {
             window: self.window(),
             replies: accepted(protocol::REPLY_ACK),
@@ -477,7 +392,6 @@ mod tests {
     use super::*;
     use crate::device::{Device, DeviceOptions};
     use crate::screen::NoScreen;
-    use vm_memory::{GuestAddressSpace, GuestMemoryBackend};
 
     fn connection(window: u64) -> Result<Connection, Error> {
         let options = DeviceOptions {
@@ -492,67 +406,11 @@ mod tests {
         }))
     }
 
-    fn region(guest: u64, file: &File) -> Region {
-        Region {
-            guest,
-            size: 0x2000,
-            vmm: 0x7000_0000 + guest,
-            offset: 0,
-            file: file.try_clone().unwrap(),
-        }
-    }
-
-    fn file() -> File {
-        let file = tempfile::tempfile().unwrap();
-        file.set_len(0x2000).unwrap();
-        file
-    }
-
     #[test]
     fn a_window_that_is_no_power_of_two_is_refused() {
         for size in [3 << 20, 1, 2048, u64::MAX] {
             assert!(matches!(connection(size), Err(Error::WindowSize(_))));
         }
         assert!(connection(1 << 28).is_ok());
-    }
-
-    #[test]
-    fn memory_that_stays_is_not_mapped_anew() {
-        let mut connection = connection(0).unwrap();
-        let (ram, blob, other) = (file(), file(), file());
-        let places = |connection: &Connection| {
-            let memory = connection.memory.memory();
-            let place = |region: &GuestRegionMmap| region.as_ptr() as usize;
-            memory.iter().map(place).collect::<Vec<_>>()
-        };
-        connection.set_memory(vec![region(0, &ram)]).unwrap();
-        let first = places(&connection);
-        // In any order; the table is sorted.
-        connection
-            .set_memory(vec![region(0x10_0000, &blob), region(0, &ram)])
-            .unwrap();
-        let second = places(&connection);
-        assert_eq!(second[0], first[0]);
-        // Another file, and the same one elsewhere, are other mappings.
-        connection
-            .set_memory(vec![region(0x10_0000, &other), region(0x20_0000, &ram)])
-            .unwrap();
-        let third = places(&connection);
-        assert!(!third.iter().any(|place| second.contains(place)));
-    }
-
-    #[test]
-    fn overlapping_memory_is_refused_and_the_former_table_stays() {
-        let mut connection = connection(0).unwrap();
-        let ram = file();
-        connection.set_memory(vec![region(0, &ram)]).unwrap();
-        assert!(
-            connection
-                .set_memory(vec![region(0x1000, &ram), region(0, &ram)])
-                .is_err()
-        );
-        assert_eq!(connection.guest_address(0x7000_1fff).unwrap(), 0x1fff);
-        assert!(connection.guest_address(0x7000_2000).is_err());
-        assert!(connection.guest_address(0).is_err());
     }
 }

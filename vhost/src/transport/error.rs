@@ -46,9 +46,6 @@ pub enum Error {
         /// What the system answered.
         source: io::Error,
     },
-    /// There is no vhost-user server for this operating system yet.
-    #[error("serving a VM over vhost-user needs Linux; `hesper vtest` works here without a VM")]
-    Unsupported,
 }
 
 impl Error {

@@ -5,14 +5,13 @@
 //! waits that begin while it is raised end at once, until it is lowered again.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use vmm_sys_util::event::{
-    EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier,
-};
+
+use crate::system;
 
 /// Why a wait ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,18 +28,17 @@ pub(super) enum Wait {
 pub(super) struct Interrupt {
     /// How many raises are not lowered yet. Also orders writes to and reads from the event pair.
     raised: Mutex<u32>,
-    consumer: EventConsumer,
-    notifier: EventNotifier,
+    read: OwnedFd,
+    write: OwnedFd,
 }
 
 impl Interrupt {
     pub(super) fn new() -> io::Result<Self> {
-        let (consumer, notifier) =
-            new_event_consumer_and_notifier(EventFlag::NONBLOCK | EventFlag::CLOEXEC)?;
+        let (read, write) = system::event()?;
         Ok(Self {
             raised: Mutex::new(0),
-            consumer,
-            notifier,
+            read,
+            write,
         })
     }
 
@@ -49,7 +47,7 @@ impl Interrupt {
         let mut raised = self.raised.lock().unwrap_or_else(PoisonError::into_inner);
         *raised = raised.saturating_add(1);
         if *raised == 1
-            && let Err(error) = self.notifier.notify()
+            && let Err(error) = rustix::io::write(&self.write, &1_u64.to_ne_bytes())
         {
             log::error!("cannot wake a waiting thread of the transport: {error}");
         }
@@ -60,8 +58,7 @@ impl Interrupt {
         let mut raised = self.raised.lock().unwrap_or_else(PoisonError::into_inner);
         *raised = raised.saturating_sub(1);
         if *raised == 0 {
-            // An empty event is fine here: it only means that nothing was raised.
-            let _ = self.consumer.consume();
+            self.consume();
         }
     }
 
@@ -69,7 +66,7 @@ impl Interrupt {
     pub(super) fn clear(&self) {
         let mut raised = self.raised.lock().unwrap_or_else(PoisonError::into_inner);
         *raised = 0;
-        let _ = self.consumer.consume();
+        self.consume();
     }
 
     /// Whether it is raised now.
@@ -83,8 +80,12 @@ impl Interrupt {
     }
 
     fn event(&self) -> BorrowedFd<'_> {
-        // SAFETY: the consumer owns this descriptor, keeps it open and lives as long as the borrow of `self`.
-        unsafe { BorrowedFd::borrow_raw(self.consumer.as_raw_fd()) }
+        self.read.as_fd()
+    }
+
+    /// Takes the record of the last raise out, if there is one. An empty event is fine here: it only means that nothing was raised.
+    fn consume(&self) {
+        let _ = rustix::io::read(&self.read, &mut [0_u8; 8]);
     }
 
     /// Waits until `fd` has one of `events`, the interrupt is raised or `deadline` has passed.
@@ -130,7 +131,6 @@ impl Interrupt {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
-    use std::os::fd::AsFd;
     use std::os::unix::net::UnixStream;
     use std::time::Duration;
 

@@ -18,9 +18,11 @@
 //! | file | what it knows |
 //! |---|---|
 //! | `server` | sockets: listening, accepting, shutting down |
-//! | `platform` | vhost-user messages (Linux only for now), calls `connection` |
+//! | `messages` | what the VMM asks: one message after the other, calls `connection` |
+//! | `wire` | layouts and numbers of the messages |
 //! | `model` | what a device is to the transport: the GPU, or an input device |
-//! | `connection` | the rules: features, memory, starting and stopping queues, when the device is reset |
+//! | `memory` | the regions of guest memory |
+//! | `connection` | the rules: features, starting and stopping queues, when the device is reset |
 //! | `ring`, `worker` | one virtqueue and its thread |
 //! | `host`, `backend_channel` | what the device asks of the VMM: answers, maps, config changes |
 //! | `console` | the GPU socket of QEMU's classic device: a screen drawn by QEMU |
@@ -32,14 +34,6 @@
 //! loop waits for us in some messages and that we wait for it in others; `connection`, `backend_channel` and
 //! `console` each say how their waits end.
 
-#![cfg_attr(
-    not(target_os = "linux"),
-    allow(
-        dead_code,
-        reason = "only the platforms' message loops call it, see `platform`"
-    )
-)]
-
 mod backend_channel;
 mod connection;
 mod console;
@@ -47,11 +41,13 @@ mod error;
 mod features;
 mod host;
 mod interrupt;
+mod memory;
+mod messages;
 mod model;
-mod platform;
 mod ring;
 mod server;
 mod socket;
+mod wire;
 mod worker;
 
 use std::sync::Arc;

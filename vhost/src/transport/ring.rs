@@ -21,6 +21,7 @@ use virtio_queue::{DescriptorChain, QueueOwnedT, QueueT};
 use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryLoadGuard, GuestMemoryMmap};
 
 use crate::device::Outcome;
+use crate::system::never_wait;
 
 /// Largest queue size on offer. QEMU's classic device uses 256; `vq_size` goes up to 1024.
 pub(super) const MAX_SIZE: u16 = 1024;
@@ -246,8 +247,9 @@ impl Ring {
 
     /// Sets the event that tells the guest of answers, and makes up for what it was not told.
     pub(super) fn set_call(&self, call: Option<File>) {
+        let call = call.map(signalled);
         let mut state = self.lock();
-        state.call = call.map(Arc::new);
+        state.call = call;
         if let Some(call) = &state.call
             && state.call_missed
         {
@@ -257,7 +259,7 @@ impl Ring {
     }
 
     pub(super) fn set_error(&self, error: Option<File>) {
-        self.lock().error = error.map(Arc::new);
+        self.lock().error = error.map(signalled);
     }
 
     /// Starts the ring. The caller wakes the worker afterwards.
@@ -547,6 +549,14 @@ impl Ring {
             }
         }
     }
+}
+
+/// An event of the VMM's that is going to be signalled.
+fn signalled(event: File) -> Arc<File> {
+    if let Err(error) = never_wait(&event) {
+        log::warn!("an event of the VMM's may make a queue wait: {error}");
+    }
+    Arc::new(event)
 }
 
 /// Writes to an event descriptor: an eventfd, or a pipe where there are none.

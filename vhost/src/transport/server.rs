@@ -10,11 +10,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::event::PollFlags;
-use rustix::net::{RecvFlags, SocketType};
+use rustix::net::SocketType;
 
 use super::interrupt::{Interrupt, Wait};
 use super::model::{Gpu, Model};
-use super::{Error, Session, platform};
+use super::{Error, Session, messages};
 use crate::input::InputDevice;
 
 /// A vhost-user server, on a listening socket or on one connection.
@@ -231,27 +231,12 @@ fn serve_one(
         .try_clone()
         .map_err(Error::system("cannot duplicate the connection"))?;
     stop.watch(Some(watched));
-    let result = match says_something(&stream) {
-        true => platform::serve_connection(stream, model()),
-        false => Ok(()),
-    };
+    let result = messages::serve(&stream, model);
     stop.watch(None);
     match result {
         // A shutdown cuts the connection anywhere.
         Err(Error::Protocol(_)) if stop.requested() => Ok(()),
         result => result,
-    }
-}
-
-/// Waits for the first byte. Whoever only looks whether somebody is listening (as [`Server::bind`] does) costs
-/// no device and no window.
-fn says_something(stream: &UnixStream) -> bool {
-    let mut byte = [0u8];
-    loop {
-        match rustix::net::recv(stream, &mut byte, RecvFlags::PEEK) {
-            Err(rustix::io::Errno::INTR) => {}
-            result => return matches!(result, Ok((_, 1..))),
-        }
     }
 }
 

@@ -1,0 +1,135 @@
+//! What operating systems have in different ways: events, identities of files, pages.
+//!
+//! Linux has eventfds and gives every memory file an inode. macOS has pipes, POSIX shared memory without an inode, and pages of
+//! 16 KiB. With `HESPER_SYSTEM=posix` in the environment a Hesper on Linux takes the ways of macOS, and with `HESPER_SYSTEM=macos` it also counts
+//! in pages of 16 KiB: so the tests show them to work.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::sync::OnceLock;
+
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+
+/// The variable that chooses the ways of another system, for tests.
+const VARIABLE: &str = "HESPER_SYSTEM";
+
+/// A page of Apple silicon, in bytes.
+const APPLE_PAGE: u64 = 16 << 10;
+
+/// The system whose ways are taken, where it is not this one.
+fn played() -> Option<&'static str> {
+    static PLAYED: OnceLock<Option<&'static str>> = OnceLock::new();
+    *PLAYED.get_or_init(|| {
+        let wanted = std::env::var_os(VARIABLE)?;
+        ["posix", "macos"].into_iter().find(|name| wanted == *name)
+    })
+}
+
+/// Whether the ways of macOS are taken.
+fn is_macos() -> bool {
+    cfg!(target_vendor = "apple") || played().is_some()
+}
+
+/// The host's page size in bytes. What is shared with a guest begins and ends on pages.
+pub(crate) fn page_size() -> u64 {
+    let own = rustix::param::page_size() as u64;
+    if played() == Some("macos") {
+        own.max(APPLE_PAGE)
+    } else {
+        own
+    }
+}
+
+/// Two ends that behave like one event: what is written to the second can be read from the first, in records of 8 bytes.
+/// Neither end ever waits.
+pub(crate) fn event() -> io::Result<(OwnedFd, OwnedFd)> {
+    #[cfg(target_os = "linux")]
+    if !is_macos() {
+        use rustix::event::{EventfdFlags, eventfd};
+        let one = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let other = one.try_clone()?;
+        return Ok((one, other));
+    }
+    let (read, write) = rustix::pipe::pipe()?;
+    for end in [&read, &write] {
+        rustix::io::fcntl_setfd(end, rustix::io::FdFlags::CLOEXEC)?;
+        do_not_wait(end)?;
+    }
+    Ok((read, write))
+}
+
+fn do_not_wait(fd: impl AsFd) -> io::Result<()> {
+    let flags = fcntl_getfl(&fd)?;
+    Ok(fcntl_setfl(fd, flags | OFlags::NONBLOCK)?)
+}
+
+/// Makes an event of the VMM's safe to signal: a full pipe must not stop a queue. An eventfd is left as it is, since its count never
+/// comes near its end.
+pub(crate) fn never_wait(event: &File) -> io::Result<()> {
+    if event.metadata()?.file_type().is_fifo() {
+        do_not_wait(event)?;
+    }
+    Ok(())
+}
+
+/// What tells the memory behind one descriptor from that behind another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Identity {
+    /// A file: device and inode.
+    File(u64, u64),
+    /// POSIX shared memory of macOS, which has neither.
+    Nameless,
+    /// Something else. Two of these may share an inode and still differ.
+    Unknown,
+}
+
+/// See [`Identity`].
+pub(crate) fn identity(file: &File) -> io::Result<Identity> {
+    let metadata = file.metadata()?;
+    let (device, inode) = (metadata.dev(), metadata.ino());
+    let has_inode = metadata.is_file() && (device, inode) != (0, 0);
+    Ok(match (has_inode, is_macos()) {
+        (true, true) if cfg!(not(target_vendor = "apple")) => Identity::Nameless,
+        (true, _) => Identity::File(device, inode),
+        (false, true) if (device, inode) == (0, 0) => Identity::Nameless,
+        (false, _) => Identity::Unknown,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+
+    use super::*;
+
+    #[test]
+    fn a_full_pipe_as_a_call_event_does_not_wait() {
+        let (read, write) = rustix::pipe::pipe().unwrap();
+        let (mut read, mut write) = (File::from(read), File::from(write));
+        never_wait(&write).unwrap();
+        let mut written = 0;
+        let full = loop {
+            match write.write(&1_u64.to_ne_bytes()) {
+                Ok(count) => written += count,
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(written % 8, 0, "records are whole");
+        let mut record = [0; 8];
+        read.read_exact(&mut record).unwrap();
+        assert_eq!(u64::from_ne_bytes(record), 1);
+    }
+
+    #[test]
+    fn files_are_told_apart_and_events_are_not_files() {
+        let (one, two) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
+        let again = one.try_clone().unwrap();
+        assert_eq!(identity(&one).unwrap(), identity(&again).unwrap());
+        assert_ne!(identity(&one).unwrap(), identity(&two).unwrap());
+        let (event, _) = event().unwrap();
+        assert_eq!(identity(&File::from(event)).unwrap(), Identity::Unknown);
+    }
+}

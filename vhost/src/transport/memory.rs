@@ -1,0 +1,247 @@
+//! Guest memory: the regions that the VMM shares, mapped here.
+//!
+//! The VMM sends the whole table again whenever it changes, and QEMU changes it for every blob that it maps. What stays is not
+//! mapped anew: that would cost a page fault for every page of the guest that the device touches later.
+
+use std::fs::File;
+use std::sync::{Arc, PoisonError};
+
+use vm_memory::{
+    Address, FileOffset, GuestAddress, GuestMemoryAtomic, GuestMemoryMmap, GuestMemoryRegion,
+    GuestRegionMmap, MmapRegion,
+};
+
+use crate::system::{Identity, identity, page_size};
+
+/// A memory table that cannot be used. The former one stays.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum MemoryError {
+    #[error("{0}")]
+    Region(String),
+    #[error("the memory of a region cannot be looked at: {0}")]
+    File(#[from] std::io::Error),
+}
+
+/// A region of guest memory as the VMM describes it.
+pub(super) struct Region {
+    /// Address in the guest.
+    pub(super) guest: u64,
+    /// Size in bytes.
+    pub(super) size: u64,
+    /// Address in the VMM, by which it names the rings.
+    pub(super) vmm: u64,
+    /// Offset in `file`.
+    pub(super) offset: u64,
+    /// The memory.
+    pub(super) file: File,
+}
+
+/// A mapped region.
+struct Span {
+    backing: Backing,
+    mapping: Arc<GuestRegionMmap>,
+}
+
+/// Which pages a region has. Equal values name the same pages at the same place in the guest.
+///
+/// macOS does not tell one POSIX shared memory object from another, and QEMU sends the whole table again for every blob that it
+/// maps. So there a region counts as the same when it has the same place in the guest and in the VMM, and the table before
+/// had it, too. Guest RAM does not move while it is there. A *blob* may be replaced by another one of the same size at the same place;
+/// its pages are then the wrong ones here, but nothing reads them: a device reads and writes guest RAM, not its own window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Backing {
+    file: Identity,
+    offset: u64,
+    guest: u64,
+    size: u64,
+    vmm: u64,
+}
+
+impl Backing {
+    fn of(region: &Region) -> Result<Self, MemoryError> {
+        Ok(Self {
+            file: identity(&region.file)?,
+            offset: region.offset,
+            guest: region.guest,
+            size: region.size,
+            vmm: region.vmm,
+        })
+    }
+
+    /// Whether equal values name the same pages at all.
+    fn can_be_known(&self) -> bool {
+        self.file != Identity::Unknown
+    }
+}
+
+fn map_region(region: &Region) -> Result<Arc<GuestRegionMmap>, MemoryError> {
+    let bad = |why: &dyn std::fmt::Display| {
+        MemoryError::Region(format!(
+            "region of {:#x} bytes at {:#x}: {why}",
+            region.size, region.guest
+        ))
+    };
+    let size = usize::try_from(region.size).map_err(|error| bad(&error))?;
+    let page = page_size();
+    if !region.offset.is_multiple_of(page) {
+        return Err(bad(&format_args!(
+            "its offset {:#x} is no multiple of this host's page of {page:#x} bytes; give the VM memory that begins on pages",
+            region.offset
+        )));
+    }
+    // The system maps what lies behind the end of a file, too, and kills whoever touches it.
+    let metadata = region.file.metadata()?;
+    let needed = region.offset.saturating_add(region.size);
+    if metadata.is_file() && metadata.len() < needed {
+        return Err(bad(&format_args!(
+            "its file has {:#x} bytes, and {needed:#x} are needed",
+            metadata.len()
+        )));
+    }
+    let file = FileOffset::new(region.file.try_clone()?, region.offset);
+    let mapping = MmapRegion::from_file(file, size).map_err(|error| bad(&error))?;
+    GuestRegionMmap::new(mapping, GuestAddress(region.guest))
+        .map(Arc::new)
+        .ok_or_else(|| bad(&"its guest addresses wrap round"))
+}
+
+/// The memory of a guest, as its last table says.
+pub(super) struct GuestMemory {
+    shared: GuestMemoryAtomic<GuestMemoryMmap>,
+    spans: Vec<Span>,
+}
+
+impl Default for GuestMemory {
+    fn default() -> Self {
+        Self {
+            shared: GuestMemoryAtomic::new(GuestMemoryMmap::new()),
+            spans: Vec::new(),
+        }
+    }
+}
+
+impl GuestMemory {
+    /// The memory for whoever reads and writes it: it follows the table.
+    pub(super) fn shared(&self) -> GuestMemoryAtomic<GuestMemoryMmap> {
+        self.shared.clone()
+    }
+
+    /// Takes another table.
+    pub(super) fn set(&mut self, mut regions: Vec<Region>) -> Result<(), MemoryError> {
+        regions.sort_by_key(|region| region.guest);
+        let mut spans = Vec::with_capacity(regions.len());
+        for region in regions {
+            let backing = Backing::of(&region)?;
+            let known = self
+                .spans
+                .iter()
+                .find(|span| backing.can_be_known() && span.backing == backing);
+            let mapping = match known {
+                Some(span) => span.mapping.clone(),
+                None => map_region(&region)?,
+            };
+            spans.push(Span { backing, mapping });
+        }
+        let mappings = spans.iter().map(|span| span.mapping.clone()).collect();
+        let table = GuestMemoryMmap::from_arc_regions(mappings)
+            .map_err(|error| MemoryError::Region(error.to_string()))?;
+        self.shared
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .replace(table);
+        self.spans = spans;
+        Ok(())
+    }
+
+    /// Translates an address of the VMM. `None` where no region is.
+    pub(super) fn guest_address(&self, vmm: u64) -> Option<u64> {
+        self.spans.iter().find_map(|span| {
+            let offset = vmm.checked_sub(span.backing.vmm)?;
+            if offset >= span.mapping.len() {
+                return None;
+            }
+            let address = span.mapping.start_addr().checked_add(offset)?;
+            Some(address.raw_value())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vm_memory::{GuestAddressSpace, GuestMemoryBackend};
+
+    use super::*;
+
+    fn region(guest: u64, file: &File) -> Region {
+        Region {
+            guest,
+            size: 0x2000,
+            vmm: 0x7000_0000 + guest,
+            offset: 0,
+            file: file.try_clone().unwrap(),
+        }
+    }
+
+    fn file() -> File {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(0x2000).unwrap();
+        file
+    }
+
+    /// A region that is longer than its file would kill the process when somebody touches its end.
+    #[test]
+    fn a_region_behind_the_end_of_its_file_is_refused() {
+        let mut memory = GuestMemory::default();
+        let mut long = region(0, &file());
+        long.size = 0x3000;
+        let error = memory.set(vec![long]).unwrap_err().to_string();
+        assert!(
+            error.contains("0x2000") && error.contains("0x3000"),
+            "{error}"
+        );
+        let mut crooked = region(0, &file());
+        (crooked.offset, crooked.size) = (0x100, 0x1000);
+        let error = memory.set(vec![crooked]).unwrap_err().to_string();
+        assert!(error.contains("no multiple of this host's page"), "{error}");
+    }
+
+    #[test]
+    fn memory_that_stays_is_not_mapped_anew() {
+        let mut memory = GuestMemory::default();
+        let (ram, blob, other) = (file(), file(), file());
+        let places = |memory: &GuestMemory| {
+            let memory = memory.shared().memory();
+            let place = |region: &GuestRegionMmap| region.as_ptr() as usize;
+            memory.iter().map(place).collect::<Vec<_>>()
+        };
+        memory.set(vec![region(0, &ram)]).unwrap();
+        let first = places(&memory);
+        // In any order; the table is sorted.
+        memory
+            .set(vec![region(0x10_0000, &blob), region(0, &ram)])
+            .unwrap();
+        let second = places(&memory);
+        assert_eq!(second[0], first[0]);
+        // Another file, and the same one elsewhere, are other mappings.
+        memory
+            .set(vec![region(0x10_0000, &other), region(0x20_0000, &ram)])
+            .unwrap();
+        let third = places(&memory);
+        assert!(!third.iter().any(|place| second.contains(place)));
+    }
+
+    #[test]
+    fn overlapping_memory_is_refused_and_the_former_table_stays() {
+        let mut memory = GuestMemory::default();
+        let ram = file();
+        memory.set(vec![region(0, &ram)]).unwrap();
+        assert!(
+            memory
+                .set(vec![region(0x1000, &ram), region(0, &ram)])
+                .is_err()
+        );
+        assert_eq!(memory.guest_address(0x7000_1fff).unwrap(), 0x1fff);
+        assert!(memory.guest_address(0x7000_2000).is_none());
+        assert!(memory.guest_address(0).is_none());
+    }
+}

@@ -1,0 +1,65 @@
+//! The messages of the VMM, one after the other: received, understood, answered.
+//!
+//! [`serve`] is the loop. It needs nothing but a unix stream socket, `recvmsg` and `send`, so that one loop serves Linux and
+//! macOS alike. The crates `vhost` and `vhost-user-backend` are not used here: neither compiles for macOS, the first hides the
+//! descriptors of the two channels, and the second's daemon stops a queue without waiting for it. The crate's front end is the
+//! second opinion in this crate's tests.
+//!
+//! | file | what it knows |
+//! |---|---|
+//! | `receive` | whole messages with their descriptors |
+//! | `requests` | what each request carries, what it asks of the connection, how it is answered |
+
+mod receive;
+mod requests;
+#[cfg(test)]
+mod tests;
+
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+
+use super::Error;
+use super::connection::Connection;
+use super::model::Model;
+use receive::{ReceiveError, Receiver};
+use requests::{Requests, ServeError};
+
+/// Serves a device on a connected socket until the VM hangs up.
+///
+/// The device is made when the first message is there. Whoever only looks whether somebody is listening (as
+/// [`super::Server::bind`] does) costs no device and no window.
+///
+/// # Errors
+/// [`Error::Protocol`] for a VMM that breaks the protocol, and what keeps a connection from being set up.
+pub(super) fn serve(
+    stream: &UnixStream,
+    model: &mut dyn FnMut() -> Arc<dyn Model>,
+) -> Result<(), Error> {
+    let mut receiver = Receiver::new(stream);
+    let Some(mut message) = receive(&mut receiver)? else {
+        return Ok(());
+    };
+    let mut requests = Requests::new(Connection::new(model())?, stream);
+    loop {
+        match requests.serve(message) {
+            Ok(()) => {}
+            Err(ServeError::Gone) => return Ok(()),
+            Err(error @ ServeError::Request { .. }) => {
+                return Err(Error::Protocol(error.to_string()));
+            }
+        }
+        match receive(&mut receiver)? {
+            Some(next) => message = next,
+            None => return Ok(()),
+        }
+    }
+}
+
+/// The next message, or `None` once the VMM has gone.
+fn receive<'r>(receiver: &'r mut Receiver<'_>) -> Result<Option<receive::Message>, Error> {
+    match receiver.next() {
+        Ok(message) => Ok(Some(message)),
+        Err(ReceiveError::Closed) => Ok(None),
+        Err(error) => Err(Error::Protocol(error.to_string())),
+    }
+}

@@ -1,0 +1,167 @@
+//! Receiving whole messages, with the descriptors that come with them.
+//!
+//! A message's descriptors are attached to its first byte. So the header is read with `recvmsg`, and what follows it with
+//! `recv`. Nothing is peeked at: a BSD system hands no descriptors over then.
+
+use std::io::{self, IoSliceMut};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+
+use rustix::io::{Errno, FdFlags, fcntl_setfd};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recv, recvmsg,
+};
+use zerocopy::{FromZeros, IntoBytes};
+
+use super::super::wire::{
+    HEADER_BYTES, Header, MAX_BODY, MAX_FDS, REPLY, VERSION, VERSION_MASK, request,
+};
+
+/// Why there is no next message.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ReceiveError {
+    /// The VMM has gone, between two messages or within one.
+    #[error("the VMM closed the socket")]
+    Closed,
+    /// The socket failed.
+    #[error("the socket cannot be read: {0}")]
+    Socket(io::Error),
+    /// The header is not that of a request.
+    #[error(
+        "{name} (code {code}) came with flags {flags:#x}; a request has version {VERSION} and is no answer"
+    )]
+    Flags {
+        /// The request's name.
+        name: &'static str,
+        /// Its number.
+        code: u32,
+        /// The header's flags.
+        flags: u32,
+    },
+    /// More follows the header than any request has.
+    #[error("{name} (code {code}) has {size} bytes; at most {MAX_BODY} are allowed")]
+    TooLong {
+        /// The request's name.
+        name: &'static str,
+        /// Its number.
+        code: u32,
+        /// The header's size.
+        size: u32,
+    },
+    /// More descriptors came than any request has.
+    #[error("{name} (code {code}) came with more than {MAX_FDS} descriptors")]
+    TooManyDescriptors {
+        /// The request's name.
+        name: &'static str,
+        /// Its number.
+        code: u32,
+    },
+}
+
+impl From<Errno> for ReceiveError {
+    fn from(error: Errno) -> Self {
+        match error {
+            Errno::CONNRESET | Errno::PIPE => Self::Closed,
+            other => Self::Socket(other.into()),
+        }
+    }
+}
+
+/// A request as it came.
+#[derive(Debug)]
+pub(super) struct Message {
+    /// Its header: a request of this version, whose size is that of the body.
+    pub(super) header: Header,
+    /// What followed the header.
+    pub(super) body: Vec<u8>,
+    /// The descriptors that came with it. They are closed when a program is executed.
+    pub(super) fds: Vec<OwnedFd>,
+}
+
+/// The reading side of a connection.
+pub(super) struct Receiver<'s> {
+    stream: &'s UnixStream,
+}
+
+impl<'s> Receiver<'s> {
+    /// Reads from a blocking stream socket.
+    pub(super) fn new(stream: &'s UnixStream) -> Self {
+        Self { stream }
+    }
+
+    /// Waits for the next message.
+    pub(super) fn next(&mut self) -> Result<Message, ReceiveError> {
+        let mut header = Header::new_zeroed();
+        let mut fds = Vec::new();
+        let truncated = self.read_start(header.as_mut_bytes(), &mut fds)?;
+        let (name, code) = (request::name(header.request), header.request);
+        if truncated {
+            return Err(ReceiveError::TooManyDescriptors { name, code });
+        }
+        if header.flags & VERSION_MASK != VERSION || header.flags & REPLY != 0 {
+            let flags = header.flags;
+            return Err(ReceiveError::Flags { name, code, flags });
+        }
+        let size = header.size as usize;
+        if size > MAX_BODY {
+            let size = header.size;
+            return Err(ReceiveError::TooLong { name, code, size });
+        }
+        let mut body = vec![0; size];
+        self.read_rest(&mut body)?;
+        Ok(Message { header, body, fds })
+    }
+
+    /// Reads the header and the descriptors. True when some of these were lost.
+    fn read_start(&self, header: &mut [u8], fds: &mut Vec<OwnedFd>) -> Result<bool, ReceiveError> {
+        let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let received = loop {
+            match recvmsg(
+                self.stream,
+                &mut [IoSliceMut::new(header)],
+                &mut control,
+                receive_flags(),
+            ) {
+                Err(Errno::INTR) => {}
+                result => break result?,
+            }
+        };
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(some) = message {
+                fds.extend(some);
+            }
+        }
+        for fd in &*fds {
+            fcntl_setfd(fd.as_fd(), FdFlags::CLOEXEC)?;
+        }
+        if received.bytes == 0 {
+            return Err(ReceiveError::Closed);
+        }
+        // VMMs send a header whole, but nothing says that it must arrive so.
+        self.read_rest(header.get_mut(received.bytes..).unwrap_or_default())?;
+        Ok(received.flags.contains(ReturnFlags::CTRUNC) || fds.len() > MAX_FDS)
+    }
+
+    fn read_rest(&self, mut rest: &mut [u8]) -> Result<(), ReceiveError> {
+        while !rest.is_empty() {
+            match recv(self.stream, &mut *rest, RecvFlags::empty()) {
+                Ok((_, 0)) => return Err(ReceiveError::Closed),
+                Ok((_, count)) => rest = rest.get_mut(count..).unwrap_or_default(),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Where the system can do it, descriptors are closed at an execution from the first moment on.
+fn receive_flags() -> RecvFlags {
+    #[cfg(not(target_vendor = "apple"))]
+    return RecvFlags::CMSG_CLOEXEC;
+    #[cfg(target_vendor = "apple")]
+    return RecvFlags::empty();
+}
+
+const _: () = assert!(HEADER_BYTES == 12, "as the specification says");

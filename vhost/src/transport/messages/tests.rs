@@ -1,0 +1,140 @@
+//! Messages as sockets bring them: in pieces, with descriptors, wrong.
+
+use std::io::{IoSlice, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+
+use rustix::io::{FdFlags, fcntl_getfd};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use zerocopy::IntoBytes;
+
+use super::super::wire::{Header, MAX_BODY, MAX_FDS, NEED_REPLY, REPLY, VERSION, request};
+use super::receive::{Message, ReceiveError, Receiver};
+
+fn header(request: u32, flags: u32, size: u32) -> Header {
+    Header {
+        request,
+        flags,
+        size,
+    }
+}
+
+/// Sends bytes, with so many descriptors attached to the first of them.
+fn send(stream: &UnixStream, bytes: &[u8], descriptors: usize) {
+    let null = std::fs::File::open("/dev/null").unwrap();
+    let fds = vec![null.as_fd(); descriptors];
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(64))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if descriptors > 0 {
+        assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
+    }
+    let sent = sendmsg(
+        stream,
+        &[IoSlice::new(bytes)],
+        &mut control,
+        SendFlags::empty(),
+    );
+    assert_eq!(sent.unwrap(), bytes.len());
+}
+
+fn receive(stream: &UnixStream) -> Result<Message, ReceiveError> {
+    Receiver::new(stream).next()
+}
+
+#[test]
+fn a_message_that_comes_in_pieces_is_whole() {
+    let (near, far) = UnixStream::pair().unwrap();
+    let sender = std::thread::spawn(move || {
+        let head = header(request::SET_FEATURES, VERSION | NEED_REPLY, 8);
+        for byte in [head.as_bytes(), &7_u64.to_ne_bytes()].concat() {
+            send(&far, &[byte], 0);
+            std::thread::yield_now();
+        }
+    });
+    let message = receive(&near).unwrap();
+    assert_eq!(
+        message.header,
+        header(request::SET_FEATURES, VERSION | NEED_REPLY, 8)
+    );
+    assert_eq!(message.body, 7_u64.to_ne_bytes());
+    assert!(message.fds.is_empty());
+    sender.join().unwrap();
+    assert!(matches!(receive(&near), Err(ReceiveError::Closed)));
+}
+
+#[test]
+fn descriptors_belong_to_their_message_and_are_closed_at_an_execution() {
+    let (near, far) = UnixStream::pair().unwrap();
+    let empty = header(request::SET_OWNER, VERSION, 0);
+    send(
+        &far,
+        header(request::SET_MEM_TABLE, VERSION, 4).as_bytes(),
+        3,
+    );
+    send(&far, &[1, 2, 3, 4], 0);
+    // The next message is in the socket's buffer before the first is read.
+    send(&far, empty.as_bytes(), 0);
+    let first = receive(&near).unwrap();
+    assert_eq!(
+        (first.body.as_slice(), first.fds.len()),
+        (&[1, 2, 3, 4][..], 3)
+    );
+    for fd in &first.fds {
+        assert!(fcntl_getfd(fd).unwrap().contains(FdFlags::CLOEXEC));
+    }
+    let second = receive(&near).unwrap();
+    assert_eq!((second.header, second.fds.len()), (empty, 0));
+}
+
+#[test]
+fn a_message_without_its_end_is_the_end() {
+    for bytes in [4, 12, 19] {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        let head = header(request::SET_FEATURES, VERSION, 8);
+        let whole = [head.as_bytes(), &7_u64.to_ne_bytes()].concat();
+        far.write_all(&whole[..bytes]).unwrap();
+        drop(far);
+        assert!(
+            matches!(receive(&near), Err(ReceiveError::Closed)),
+            "{bytes}"
+        );
+    }
+}
+
+#[test]
+fn what_is_no_request_is_refused_by_name() {
+    let refused = |head: Header, descriptors| {
+        let (near, far) = UnixStream::pair().unwrap();
+        send(&far, head.as_bytes(), descriptors);
+        receive(&near).unwrap_err().to_string()
+    };
+    let too_long = u32::try_from(MAX_BODY).unwrap() + 1;
+    for (head, descriptors, words) in [
+        (header(request::SET_OWNER, 0, 0), 0, "SET_OWNER (code 3)"),
+        (header(request::SET_OWNER, 2, 0), 0, "flags 0x2"),
+        (
+            header(request::GET_FEATURES, VERSION | REPLY, 0),
+            0,
+            "no answer",
+        ),
+        (header(request::SET_CONFIG, VERSION, too_long), 0, "4097"),
+        (
+            header(request::SET_MEM_TABLE, VERSION, u32::MAX),
+            0,
+            "SET_MEM_TABLE",
+        ),
+        (
+            header(99, VERSION, too_long),
+            0,
+            "an unknown request (code 99)",
+        ),
+        (
+            header(request::SET_MEM_TABLE, VERSION, 8),
+            MAX_FDS + 1,
+            "more than 32",
+        ),
+    ] {
+        let error = refused(head, descriptors);
+        assert!(error.contains(words), "{error}");
+    }
+}
