@@ -5,7 +5,7 @@
 
 use std::fmt::Write;
 
-use hesper_venus::host::{self, Gpu};
+use hesper_venus::host::{self, Gpu, Importable};
 use hesper_venus::{Driver, GpuSelection, Renderer, RendererOptions};
 
 use crate::rutabaga;
@@ -16,6 +16,8 @@ pub(crate) struct Report {
     pub(crate) text: String,
     /// Whether a guest can have Vulkan on this host.
     pub(crate) healthy: bool,
+    /// The GPUs that serve guests, by number, and what of their memory guests can map.
+    pub(crate) importable: Vec<(usize, Importable)>,
 }
 
 /// Checks this host.
@@ -23,6 +25,7 @@ pub(crate) fn examine() -> Report {
     let mut report = Report {
         text: String::new(),
         healthy: false,
+        importable: Vec::new(),
     };
     match host::gpus(&Driver::System) {
         Ok(gpus) if gpus.is_empty() => report.failure(
@@ -71,6 +74,8 @@ impl Report {
         match Renderer::new(gpu_only) {
             Ok(renderer) => {
                 self.healthy = true;
+                let found = renderer.importable().map(|found| (index, found));
+                self.importable.extend(found);
                 renderer.gpus().for_each(|gpu| self.version(gpu));
                 self.line(
                     "ok  ",

@@ -11,7 +11,7 @@
 //! | [`rutabaga`] | what rutabaga_gfx gives a guest beside Venus |
 //! | [`capsets`] | which of both are wanted |
 //! | [`vtest`] | the Venus renderer without a VM: `hesper vtest` |
-//! | [`gpus`], [`doctor`] | what the host has, and what of it works |
+//! | [`gpus`], [`doctor`], [`report`] | what the host has, what of it works, and all of that for a bug report |
 //! | [`counters`] | counters of renderer and windows on SIGUSR1 |
 //! | [`places`] | where the windows' places are kept |
 //! | [`limits`] | what the system lets this process have |
@@ -28,6 +28,7 @@ mod input;
 mod limits;
 mod places;
 mod platform;
+mod report;
 mod run;
 mod rutabaga;
 mod screen;
@@ -38,7 +39,7 @@ mod vtest;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use cli::{Command, VtestOptions};
+use cli::{Command, DoctorOptions, VtestOptions};
 use hesper_venus::{GpuSelection, Renderer, RendererOptions};
 
 /// Exit status of a wrong command line.
@@ -74,7 +75,7 @@ fn main() -> ExitCode {
         Command::Gpus => gpus::list()
             .map(|text| print!("{text}"))
             .map_err(|error| error.to_string()),
-        Command::Doctor => examine(),
+        Command::Doctor(options) => examine(&options),
         Command::Vtest(options) => {
             platform::map_upwards();
             log_to_stderr("info");
@@ -130,12 +131,16 @@ fn serve_vtest(options: VtestOptions) -> Result<(), String> {
     served
 }
 
-fn examine() -> Result<(), String> {
+fn examine(options: &DoctorOptions) -> Result<(), String> {
     log_to_stderr("warn");
-    let report = doctor::examine();
-    print!("{}", report.text);
-    report
-        .healthy
+    let (text, healthy) = if options.report {
+        report::write()
+    } else {
+        let checked = doctor::examine();
+        (checked.text, checked.healthy)
+    };
+    print!("{text}");
+    healthy
         .then_some(())
         .ok_or_else(|| "guests get no Vulkan on this host".to_owned())
 }

@@ -39,7 +39,7 @@ pub(crate) enum Command {
     /// List the host's GPUs.
     Gpus,
     /// Check the host.
-    Doctor,
+    Doctor(DoctorOptions),
 }
 
 /// Hesper: Vulkan for virtual machines. A vhost-user-gpu backend with its own window.
@@ -68,7 +68,15 @@ enum Verb {
     /// List the GPUs that can render for guests, as --gpu chooses them.
     Gpus,
     /// Check what works on this host, and say what to do about what does not.
-    Doctor,
+    Doctor(DoctorOptions),
+}
+
+/// Options of `hesper doctor`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct DoctorOptions {
+    /// Print all that a bug report needs: versions, limits, drivers, memory types and the checks, without names of users.
+    #[arg(long)]
+    pub(crate) report: bool,
 }
 
 /// Options of `hesper vtest`.
@@ -323,7 +331,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
             Some(Verb::Ctl(options)) => Command::Control(options),
             Some(Verb::Vtest(options)) => Command::Vtest(options),
             Some(Verb::Gpus) => Command::Gpus,
-            Some(Verb::Doctor) => Command::Doctor,
+            Some(Verb::Doctor(options)) => Command::Doctor(options),
             None => {
                 serve.check()?;
                 Command::Serve(Box::new(serve))

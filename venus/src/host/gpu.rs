@@ -82,7 +82,7 @@ impl fmt::Display for Gpu {
 }
 
 /// Major, minor and patch number.
-fn parts(version: u32) -> (u32, u32, u32) {
+pub(super) fn parts(version: u32) -> (u32, u32, u32) {
     (
         vk::api_version_major(version),
         vk::api_version_minor(version),

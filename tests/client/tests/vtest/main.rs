@@ -15,6 +15,7 @@
     reason = "a test fails by a panic"
 )]
 
+mod doctor;
 mod extensions;
 mod load;
 mod lost;

@@ -71,7 +71,8 @@ fn in_suite(suite: &str, program: &str) -> Command {
     command
 }
 
-fn hesper() -> PathBuf {
+/// The program under test.
+pub(crate) fn hesper() -> PathBuf {
     let beside = || Path::new(CLIENT).with_file_name("hesper");
     let path = std::env::var_os("HESPER_BIN").map_or_else(beside, PathBuf::from);
     assert!(
