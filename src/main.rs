@@ -11,6 +11,7 @@
 //! | [`rutabaga`] | what rutabaga_gfx gives a guest beside Venus |
 //! | [`capsets`] | which of both are wanted |
 //! | [`vtest`] | the Venus renderer without a VM: `hesper vtest` |
+//! | [`driver`] | which Vulkan library is used |
 //! | [`gpus`], [`doctor`] | what the host has, and what of it works |
 //! | [`counters`] | counters of renderer and windows on SIGUSR1 |
 //! | [`places`] | where the windows' places are kept |
@@ -23,6 +24,7 @@ mod cli;
 mod control;
 mod counters;
 mod doctor;
+mod driver;
 mod gpus;
 mod input;
 mod limits;
@@ -71,10 +73,12 @@ fn main() -> ExitCode {
                 }
             )
         }),
-        Command::Gpus => gpus::list()
-            .map(|text| print!("{text}"))
-            .map_err(|error| error.to_string()),
-        Command::Doctor => examine(),
+        Command::Gpus(options) => driver::choose(options.driver.as_deref()).and_then(|driver| {
+            gpus::list(&driver)
+                .map(|text| print!("{text}"))
+                .map_err(|error| error.to_string())
+        }),
+        Command::Doctor(options) => examine(&options),
         Command::Vtest(options) => {
             platform::map_upwards();
             log_to_stderr("info");
@@ -113,7 +117,10 @@ fn log_to_stderr(level: &str) {
 
 fn serve_vtest(options: VtestOptions) -> Result<(), String> {
     let gpu = options.gpu.map(GpuSelection::from).unwrap_or_default();
+    driver::prepare();
+    let driver = driver::choose(options.driver.driver.as_deref())?;
     let renderer = Renderer::new(RendererOptions {
+        driver,
         gpu,
         wsi: options.wsi,
         budget: options.budget.budget(),
@@ -130,9 +137,9 @@ fn serve_vtest(options: VtestOptions) -> Result<(), String> {
     served
 }
 
-fn examine() -> Result<(), String> {
+fn examine(options: &cli::DriverOption) -> Result<(), String> {
     log_to_stderr("warn");
-    let report = doctor::examine();
+    let report = doctor::examine(&driver::choose(options.driver.as_deref())?);
     print!("{}", report.text);
     report
         .healthy

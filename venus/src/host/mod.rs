@@ -6,9 +6,11 @@
 mod facts;
 mod gpu;
 mod library;
+pub(crate) mod portability;
 pub(crate) mod queues;
 pub(crate) mod version;
 
 pub(crate) use facts::GpuFacts;
 pub use gpu::{Gpu, GpuKind, gpus};
 pub(crate) use library::Host;
+pub use library::Vulkan;
