@@ -149,6 +149,15 @@ unsafe extern "system" fn device_function(
 /// Whether somebody negotiated.
 static NEGOTIATED: AtomicBool = AtomicBool::new(false);
 
+/// Name of the function, `extern "system" fn() -> u64`, that counts submissions which wait for room.
+pub const WAITING: &CStr = c"hesperMacDriverWaiting";
+
+/// See [`WAITING`].
+#[unsafe(no_mangle)]
+pub extern "system" fn hesperMacDriverWaiting() -> u64 {
+    queue::WAITING.load(Ordering::SeqCst)
+}
+
 /// The loader's way into the driver.
 ///
 /// # Safety

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::ffi::c_void;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use ash::vk::{self, Handle};
@@ -32,6 +33,9 @@ static LIMIT: LazyLock<usize> = LazyLock::new(|| {
         Mode::KosmicKrisp => usize::MAX,
     }
 });
+
+/// Submissions that wait for room.
+pub(crate) static WAITING: AtomicU64 = AtomicU64::new(0);
 
 /// What Vulkan's loader looks for where it writes its table.
 const LOADER_MAGIC: usize = 0x01CD_C0DE;
@@ -116,7 +120,9 @@ impl Queue {
                 }
                 // A fence of a lost device needs no wait.
                 let wait = core.wait_for_fences;
+                WAITING.fetch_add(u64::from(!is_done), Ordering::SeqCst);
                 let _ = wait(device.handle, 1, &raw const oldest, vk::TRUE, u64::MAX);
+                WAITING.fetch_sub(u64::from(!is_done), Ordering::SeqCst);
                 (core.destroy_fence)(device.handle, oldest, std::ptr::null());
                 unfinished.pop_front();
             }

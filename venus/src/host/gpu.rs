@@ -96,6 +96,11 @@ fn parts(version: u32) -> (u32, u32, u32) {
 }
 
 impl Gpu {
+    /// Whether a submission may wait in the driver until earlier ones are done.
+    pub(crate) fn bounds_submissions(&self) -> bool {
+        self.driver_id == vk::DriverId::MOLTENVK
+    }
+
     /// Notes what guests see of the version, and returns that.
     pub(crate) fn show(&mut self, core: &CoreFunctions) -> u32 {
         let (major, minor, patch) = self.api_version;

@@ -275,7 +275,9 @@ impl Device {
         if handle.0 == 0 {
             return None;
         }
-        let queue = Arc::new(Queue::new(Arc::clone(&self.raw), handle, info));
+        let is_bounded = self.physical.facts.gpu.bounds_submissions();
+        let raw = Arc::clone(&self.raw);
+        let queue = Arc::new(Queue::new(raw, handle, info, is_bounded));
         queues.push(Arc::clone(&queue));
         Some(queue)
     }

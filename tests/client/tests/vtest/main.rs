@@ -18,6 +18,7 @@
 mod extensions;
 mod load;
 mod lost;
+mod mac;
 mod present;
 mod server;
 mod vulkaninfo;
