@@ -40,8 +40,8 @@ const DRIVERS: &[&str] = if cfg!(target_os = "macos") {
 /// The loader's variables that name drivers' manifests.
 const MANIFESTS: [&str; 2] = ["VK_DRIVER_FILES", "VK_ICD_FILENAMES"];
 
-/// How many command buffers of a queue MoltenVK lets be unfinished. A submission beyond that waits in the driver, and with it all that
-/// its guest program asked for later. MoltenVK's own number is 64.
+/// How many command buffers of a queue MoltenVK lets be unfinished. A submission beyond that waits in the driver, and with it all
+/// that its guest program asked for later. MoltenVK's own number is 64.
 #[cfg(any(target_os = "macos", test))]
 const COMMAND_BUFFERS: (&str, &str) = (
     "MVK_CONFIG_MAX_ACTIVE_METAL_COMMAND_BUFFERS_PER_QUEUE",

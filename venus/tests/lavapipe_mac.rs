@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use guest::gpu::{Gpu, RING};
 use guest::settled::Settled;
 use guest::{Event, Guest, PATIENCE, bytes, renderer_with};
+use hesper_venus::host::Vulkan;
 use hesper_venus::{Driver, RendererOptions};
 use hesper_venus_protocol::runtime::{Array, Object};
 use hesper_venus_protocol::{command, vk};
@@ -39,6 +40,78 @@ fn waiting() -> u64 {
         let name = hesper_mac_driver::WAITING.to_bytes_with_nul();
         let waiting = library.get::<extern "system" fn() -> u64>(name).unwrap();
         waiting()
+    }
+}
+
+/// What a Mac's driver does not forgive; else the tests here would prove nothing.
+#[test]
+fn the_driver_is_as_strict_as_one_on_a_mac() {
+    use ash::vk;
+    let driver = Driver::Library(null::named("hesper_mac_driver_moltenvk"));
+    let vulkan = Vulkan::open(&driver).unwrap();
+    // SAFETY: every struct lives through its call, and what is made is destroyed in the end.
+    unsafe {
+        let application = vk::ApplicationInfo::default().api_version(vk::API_VERSION_1_3);
+        let info = vk::InstanceCreateInfo::default().application_info(&application);
+        let instance = vulkan.entry().create_instance(&info, None).unwrap();
+        let gpu = instance.enumerate_physical_devices().unwrap()[0];
+        let queues = [vk::DeviceQueueCreateInfo::default().queue_priorities(&[1.0])];
+        let device = |names: &[*const std::ffi::c_char], features: vk::PhysicalDeviceFeatures| {
+            let info = vk::DeviceCreateInfo::default()
+                .queue_create_infos(&queues)
+                .enabled_features(&features)
+                .enabled_extension_names(names);
+            instance.create_device(gpu, &info, None)
+        };
+        let host = ash::ext::external_memory_host::NAME.as_ptr();
+        let both = [host, ash::khr::portability_subset::NAME.as_ptr()];
+        let without = device(&[host], Default::default()).map(|_| ());
+        assert_eq!(without, Err(vk::Result::ERROR_INITIALIZATION_FAILED));
+        let geometry = vk::PhysicalDeviceFeatures::default().geometry_shader(true);
+        let refused = device(&both, geometry).map(|_| ());
+        assert_eq!(refused, Err(vk::Result::ERROR_FEATURE_NOT_PRESENT));
+        let device = device(&both, Default::default()).unwrap();
+
+        let made = device.create_event(&vk::EventCreateInfo::default(), None);
+        assert_eq!(made, Err(vk::Result::ERROR_FEATURE_NOT_PRESENT));
+        let allocate = |kind| {
+            let info = vk::MemoryAllocateInfo::default()
+                .allocation_size(SIZE)
+                .memory_type_index(kind);
+            device.allocate_memory(&info, None).unwrap()
+        };
+        for (kind, is_mapped) in [(0, false), (1, true), (2, false)] {
+            let memory = allocate(kind);
+            let mapped = device.map_memory(memory, 0, SIZE, Default::default());
+            assert_eq!(mapped.is_ok(), is_mapped, "type {kind}");
+            device.free_memory(memory, None);
+        }
+        let alignment = hesper_mac_driver::ALIGNMENT;
+        let pages = vec![0_u8; 4 * alignment as usize];
+        let start = pages.as_ptr().cast_mut();
+        let start = start.byte_add(start.align_offset(alignment as usize));
+        let import = |kind, start: *mut u8, size| {
+            let mut import = vk::ImportMemoryHostPointerInfoEXT::default()
+                .handle_type(vk::ExternalMemoryHandleTypeFlags::HOST_ALLOCATION_EXT)
+                .host_pointer(start.cast());
+            let info = vk::MemoryAllocateInfo::default()
+                .allocation_size(size)
+                .memory_type_index(kind)
+                .push_next(&mut import);
+            let memory = device.allocate_memory(&info, None);
+            memory.map(|memory| device.free_memory(memory, None))
+        };
+        let refused = Err(vk::Result::ERROR_INVALID_EXTERNAL_HANDLE);
+        assert_eq!(import(1, start, alignment), Ok(()));
+        assert_eq!(import(0, start, alignment), refused, "private memory");
+        assert_eq!(
+            import(1, start.byte_add(4096), alignment),
+            refused,
+            "a small page"
+        );
+        assert_eq!(import(1, start, 4096), refused, "a small size");
+        device.destroy_device(None);
+        instance.destroy_instance(None);
     }
 }
 

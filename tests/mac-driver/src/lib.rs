@@ -1,5 +1,6 @@
 //! lavapipe, with the gaps and the manners of a Mac's Vulkan drivers: so that what a Mac will do to Hesper can be seen on Linux.
 //!
+//! The crates `moltenvk` and `kosmickrisp` beside this one make the libraries of it, with what each driver's library exports.
 //! [`VARIABLE`] in the environment says which driver it plays, see [`Mode`]. What it plays, and from where it is known, is in
 //! docs/macos.md. It differs from lavapipe in this:
 //!
@@ -149,24 +150,11 @@ unsafe extern "system" fn device_function(
 /// Whether somebody negotiated.
 static NEGOTIATED: AtomicBool = AtomicBool::new(false);
 
-/// Name of the function, `extern "system" fn() -> u64`, that counts submissions which wait for room.
-pub const WAITING: &CStr = c"hesperMacDriverWaiting";
-
-/// See [`WAITING`].
-#[unsafe(no_mangle)]
-pub extern "system" fn hesperMacDriverWaiting() -> u64 {
-    queue::WAITING.load(Ordering::SeqCst)
-}
-
-/// The loader's way into the driver.
+/// `vk_icdGetInstanceProcAddr`, the loader's way into the driver.
 ///
 /// # Safety
 /// As Vulkan says: `name` ends with NUL.
-#[unsafe(no_mangle)]
-pub unsafe extern "system" fn vk_icdGetInstanceProcAddr(
-    instance: vk::Instance,
-    name: *const c_char,
-) -> Option<Function> {
+pub unsafe fn loaders_function(instance: vk::Instance, name: *const c_char) -> Option<Function> {
     if !NEGOTIATED.load(Ordering::Relaxed) {
         complain(format_args!(
             "vk_icdGetInstanceProcAddr without vk_icdNegotiateLoaderICDInterfaceVersion before it"
@@ -177,15 +165,20 @@ pub unsafe extern "system" fn vk_icdGetInstanceProcAddr(
     unsafe { instance_function(instance, name) }
 }
 
-/// As lavapipe's.
+/// `vk_icdNegotiateLoaderICDInterfaceVersion`, which is lavapipe's.
 ///
 /// # Safety
 /// As the loader says: `version` can be written.
-#[unsafe(no_mangle)]
-pub unsafe extern "system" fn vk_icdNegotiateLoaderICDInterfaceVersion(
-    version: *mut u32,
-) -> vk::Result {
+pub unsafe fn negotiate(version: *mut u32) -> vk::Result {
     NEGOTIATED.store(true, Ordering::Relaxed);
     // SAFETY: the caller's promise.
     unsafe { next::negotiate(version) }
+}
+
+/// Name of a function of the libraries, `extern "system" fn() -> u64`: how many submissions wait for room.
+pub const WAITING: &CStr = c"hesperMacDriverWaiting";
+
+/// See [`WAITING`].
+pub fn waiting() -> u64 {
+    queue::WAITING.load(Ordering::SeqCst)
 }

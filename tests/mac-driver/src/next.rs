@@ -12,7 +12,6 @@ const WRAPPED: &CStr = c"libvulkan_lvp.so";
 
 type GetInstanceFunction =
     unsafe extern "system" fn(vk::Instance, *const c_char) -> Option<Function>;
-type GetDeviceFunction = unsafe extern "system" fn(vk::Device, *const c_char) -> Option<Function>;
 type Negotiate = unsafe extern "system" fn(*mut u32) -> vk::Result;
 
 /// A function that lavapipe's library exports; null when there is no lavapipe.
@@ -91,8 +90,7 @@ pub(crate) fn instance() -> Arc<Instance> {
 /// lavapipe's function of this name, for a device that is alive.
 pub(crate) fn device_function(device: vk::Device, name: &CStr) -> Option<Function> {
     let instance = instance();
-    // SAFETY: only the type of the result differs.
-    let get: GetDeviceFunction = unsafe { std::mem::transmute(instance.core.get_device_proc_addr) };
+    let get = instance.core.get_device_proc_addr;
     // SAFETY: the device is alive, and the name ends with NUL.
     unsafe { get(device, name.as_ptr()) }
 }

@@ -34,12 +34,12 @@ pub struct SharedMemory {
     held: Held,
 }
 
-/// Reserves addresses for a mapping of `len` bytes that begins at a multiple of `alignment`, a power of two above the page size.
+/// Reserves addresses for a mapping of `len` bytes that begins at a multiple of `alignment`, a power of two above the system's page size.
 fn reserve(len: usize, alignment: u64) -> rustix::io::Result<*mut c_void> {
     let overflow = rustix::io::Errno::OVERFLOW;
     let alignment = usize::try_from(alignment).map_err(|_| overflow)?;
     // Pages are whole: whoever maps less than a page gets a whole one.
-    let page = page_size() as usize;
+    let page = rustix::param::page_size();
     let len = len.checked_next_multiple_of(page).ok_or(overflow)?;
     let total = len.checked_add(alignment).ok_or(overflow)?;
     // SAFETY: a new mapping at an address of the kernel's choice, which nobody can read or write.
@@ -137,7 +137,8 @@ impl SharedMemory {
             source: source.into(),
         };
         let len = usize::try_from(size).map_err(|_| failed(rustix::io::Errno::OVERFLOW))?;
-        let (at, fixed) = match alignment > page_size() {
+        // The system's own pages: that is how it aligns mappings by itself.
+        let (at, fixed) = match alignment > rustix::param::page_size() as u64 {
             true => (reserve(len, alignment).map_err(failed)?, MapFlags::FIXED),
             false => (std::ptr::null_mut(), MapFlags::empty()),
         };
