@@ -11,6 +11,7 @@
 //! | [`rutabaga`] | what rutabaga_gfx gives a guest beside Venus |
 //! | [`capsets`] | which of both are wanted |
 //! | [`vtest`] | the Venus renderer without a VM: `hesper vtest` |
+//! | [`driver`] | which Vulkan library is used |
 //! | [`gpus`], [`doctor`], [`report`] | what the host has, what of it works, and all of that for a bug report |
 //! | [`counters`] | counters of renderer and windows on SIGUSR1 |
 //! | [`places`] | where the windows' places are kept |
@@ -23,6 +24,7 @@ mod cli;
 mod control;
 mod counters;
 mod doctor;
+mod driver;
 mod gpus;
 mod input;
 mod limits;
@@ -72,9 +74,11 @@ fn main() -> ExitCode {
                 }
             )
         }),
-        Command::Gpus => gpus::list()
-            .map(|text| print!("{text}"))
-            .map_err(|error| error.to_string()),
+        Command::Gpus(options) => driver::choose(options.driver.as_deref()).and_then(|driver| {
+            gpus::list(&driver)
+                .map(|text| print!("{text}"))
+                .map_err(|error| error.to_string())
+        }),
         Command::Doctor(options) => examine(&options),
         Command::Vtest(options) => {
             platform::map_upwards();
@@ -114,7 +118,10 @@ fn log_to_stderr(level: &str) {
 
 fn serve_vtest(options: VtestOptions) -> Result<(), String> {
     let gpu = options.gpu.map(GpuSelection::from).unwrap_or_default();
+    driver::prepare();
+    let driver = driver::choose(options.driver.driver.as_deref())?;
     let renderer = Renderer::new(RendererOptions {
+        driver,
         gpu,
         wsi: options.wsi,
         budget: options.budget.budget(),
@@ -133,10 +140,11 @@ fn serve_vtest(options: VtestOptions) -> Result<(), String> {
 
 fn examine(options: &DoctorOptions) -> Result<(), String> {
     log_to_stderr("warn");
+    let driver = driver::choose(options.driver.driver.as_deref())?;
     let (text, healthy) = if options.report {
-        report::write()
+        report::write(&driver)
     } else {
-        let checked = doctor::examine();
+        let checked = doctor::examine(&driver);
         (checked.text, checked.healthy)
     };
     print!("{text}");

@@ -41,18 +41,18 @@ Please add: what you did and what happened; QEMU's version and command line; the
 command line and its log.
 ";
 
-/// The text, and whether guests can have Vulkan on this host.
-pub(crate) fn write() -> (String, bool) {
+/// The text, and whether guests can have the Vulkan of `driver` on this host.
+pub(crate) fn write(driver: &Driver) -> (String, bool) {
     let mut report = Report::default();
     report.program();
     report.system();
     report.environment();
     // As it is when Hesper serves, and on the GPUs' tests.
     limits::raise_descriptor_limit();
-    let checked = doctor::examine();
+    let checked = doctor::examine(driver);
     report.heading("Checks (hesper doctor)");
     report.text.push_str(&checked.text);
-    report.vulkan(&checked.importable);
+    report.vulkan(driver, &checked.importable);
     report.differences();
     report.text.push('\n');
     report.text.push_str(PLEASE_ADD);
@@ -138,17 +138,21 @@ impl Report {
         }
     }
 
-    /// Memory of the GPUs; `importable` are those that a renderer could be made with, by number.
-    fn vulkan(&mut self, importable: &[(usize, Importable)]) {
+    /// The library, and the memory of its GPUs; `importable` are those that a renderer could be made with, by number.
+    fn vulkan(&mut self, driver: &Driver, importable: &[(usize, Importable)]) {
         self.heading("Vulkan");
-        let survey = match host::survey(&Driver::System) {
+        let survey = match host::survey(driver) {
             Ok(survey) => survey,
             Err(error) => return self.line(&error.to_string()),
         };
         let (major, minor, patch) = survey.library_version;
+        let library = match &survey.library {
+            Driver::Library(path) => path.to_string_lossy().into_owned(),
+            _ => "the system's loader".to_owned(),
+        };
         self.fact(
-            "library (loader, or driver without one)",
-            format!("{major}.{minor}.{patch}"),
+            "library (a loader, or a driver without one)",
+            format!("{library}, Vulkan {major}.{minor}.{patch}"),
         );
         for (index, memory) in survey.memory.iter().enumerate() {
             let of_guests = importable.iter().find(|(of, _)| *of == index);

@@ -6,6 +6,7 @@
 mod facts;
 mod gpu;
 mod library;
+pub(crate) mod portability;
 pub(crate) mod queues;
 mod survey;
 pub(crate) mod version;
@@ -13,6 +14,7 @@ pub(crate) mod version;
 pub(crate) use facts::GpuFacts;
 pub use gpu::{Gpu, GpuKind, gpus};
 pub(crate) use library::Host;
+pub use library::Vulkan;
 pub use survey::{
     Difference, GpuMemory, Importable, MemoryHeap, MemoryType, Survey, differences, survey,
 };

@@ -5,7 +5,7 @@ use ash::vk;
 use vk::{MemoryHeapFlags, MemoryPropertyFlags};
 
 use super::gpu::parts;
-use super::library::Host;
+use super::library::{Host, Vulkan};
 use crate::emulate::{Policy, extensions};
 use crate::error::Result;
 use crate::options::{Driver, WsiPolicy};
@@ -13,7 +13,9 @@ use crate::options::{Driver, WsiPolicy};
 /// The host's Vulkan, as far as it can be asked without making a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Survey {
-    /// The version of the library that was opened, which is a loader's or, without one, the driver's: major, minor, patch.
+    /// The library that was opened: a loader or a driver.
+    pub library: Driver,
+    /// Its version: major, minor, patch.
     pub library_version: (u32, u32, u32),
     /// The memory of each GPU, in the order of [`super::gpus`].
     pub memory: Vec<GpuMemory>,
@@ -69,7 +71,8 @@ pub struct Difference {
 /// # Errors
 /// Those of [`super::gpus`].
 pub fn survey(driver: &Driver) -> Result<Survey> {
-    let host = Host::load(driver)?;
+    let vulkan = Vulkan::open(driver)?;
+    let host = Host::load(vulkan.driver())?;
     // SAFETY: a plain query of the library.
     let version = unsafe { host.entry().try_enumerate_instance_version() };
     let instance = host.probe_instance()?;
@@ -84,6 +87,7 @@ pub fn survey(driver: &Driver) -> Result<Survey> {
         GpuMemory::from(&properties)
     });
     Ok(Survey {
+        library: vulkan.driver().clone(),
         library_version: parts(version.ok().flatten().unwrap_or(vk::API_VERSION_1_0)),
         memory: memory.collect(),
     })

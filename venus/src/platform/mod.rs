@@ -1,4 +1,4 @@
-//! What differs between operating systems: anonymous shared memory, the names of Vulkan libraries.
+//! What differs between operating systems: anonymous shared memory, what memory and mappings cost.
 //!
 //! Linux makes memfds that cannot shrink; other systems make a POSIX shm object and unlink it at once.
 
@@ -6,14 +6,12 @@
 mod linux;
 #[cfg(target_os = "linux")]
 pub(crate) use linux::{
-    DRIVER_LIBRARIES, count_mappings, create_shared_memory, mappings, release_stack,
-    return_free_memory,
+    count_mappings, create_shared_memory, mappings, release_stack, return_free_memory,
 };
 
 #[cfg(not(target_os = "linux"))]
 mod posix;
 #[cfg(not(target_os = "linux"))]
 pub(crate) use posix::{
-    DRIVER_LIBRARIES, count_mappings, create_shared_memory, mappings, release_stack,
-    return_free_memory,
+    count_mappings, create_shared_memory, mappings, release_stack, return_free_memory,
 };

@@ -19,6 +19,7 @@ mod doctor;
 mod extensions;
 mod load;
 mod lost;
+mod mac;
 mod present;
 mod server;
 mod vulkaninfo;

@@ -287,6 +287,20 @@ impl Server {
     }
 }
 
+/// The shared library of a crate that is built with this test, as one of its dependencies.
+pub(crate) fn built(name: &str) -> PathBuf {
+    let name = format!(
+        "{}{name}{}",
+        std::env::consts::DLL_PREFIX,
+        std::env::consts::DLL_SUFFIX
+    );
+    let program = std::env::current_exe().unwrap();
+    let folder = program.parent().unwrap();
+    let path = folder.join(&name);
+    assert!(path.exists(), "no {name} beside {}", program.display());
+    path
+}
+
 /// A manifest by which Vulkan's loader finds a driver.
 pub(crate) fn driver_manifest(library: &Path) -> String {
     serde_json::json!({
