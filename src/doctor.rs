@@ -5,8 +5,8 @@
 
 use std::fmt::Write;
 
-use hesper_venus::host::{self, Gpu};
-use hesper_venus::{Driver, GpuSelection, Renderer, RendererOptions};
+use hesper_venus::host::{self, Gpu, Importable, Vulkan};
+use hesper_venus::{Driver, GpuSelection, Renderer, RendererOptions, WsiPolicy};
 
 use crate::rutabaga;
 
@@ -16,15 +16,20 @@ pub(crate) struct Report {
     pub(crate) text: String,
     /// Whether a guest can have Vulkan on this host.
     pub(crate) healthy: bool,
+    /// The GPUs that serve guests, by number, and what of their memory guests can map.
+    pub(crate) importable: Vec<(usize, Importable)>,
 }
 
-/// Checks this host.
-pub(crate) fn examine() -> Report {
+/// Checks this host, with the Vulkan of `driver`.
+pub(crate) fn examine(driver: &Driver) -> Report {
     let mut report = Report {
         text: String::new(),
         healthy: false,
+        importable: Vec::new(),
     };
-    match host::gpus(&Driver::System) {
+    let vulkan = Vulkan::open(driver);
+    let driver = vulkan.as_ref().map_or(driver, Vulkan::driver);
+    match host::gpus(driver) {
         Ok(gpus) if gpus.is_empty() => report.failure(
             "Vulkan loads, but finds no GPU with Vulkan 1.1",
             "install a driver (Debian: mesa-vulkan-drivers; it has a software one, lavapipe, too)",
@@ -32,7 +37,7 @@ pub(crate) fn examine() -> Report {
         Ok(gpus) => {
             report.line("ok  ", &format!("Vulkan loads and finds {} GPU(s)", gpus.len()));
             for (index, gpu) in gpus.iter().enumerate() {
-                report.gpu(index, gpu);
+                report.gpu(driver, index, gpu);
             }
         }
         Err(error) => report.failure(
@@ -55,7 +60,7 @@ pub(crate) fn examine() -> Report {
 }
 
 impl Report {
-    fn gpu(&mut self, index: usize, gpu: &Gpu) {
+    fn gpu(&mut self, driver: &Driver, index: usize, gpu: &Gpu) {
         self.line("    ", &format!("GPU {index}: {gpu}"));
         if !gpu.host_memory_import {
             return self.failure(
@@ -65,17 +70,21 @@ impl Report {
         }
         self.line("ok  ", "VK_EXT_external_memory_host is there");
         let gpu_only = RendererOptions {
+            driver: driver.clone(),
             gpu: GpuSelection::Index(index),
             ..RendererOptions::default()
         };
         match Renderer::new(gpu_only) {
             Ok(renderer) => {
                 self.healthy = true;
+                let found = renderer.importable().map(|found| (index, found));
+                self.importable.extend(found);
                 renderer.gpus().for_each(|gpu| self.version(gpu));
                 self.line(
                     "ok  ",
                     "the GPU's writes show in a second mapping of shared memory (self-test)",
                 );
+                renderer.gpus().for_each(|gpu| self.subset(gpu));
                 for reason in renderer.gpus().filter_map(|gpu| gpu.hidden_sparse.as_ref()) {
                     self.line(
                         "note",
@@ -88,11 +97,37 @@ impl Report {
                 "use another GPU (--gpu), or a newer driver",
             ),
         }
-        if !gpu.missing_extensions.is_empty() {
-            let names = gpu.missing_extensions.join(" ");
+        // Those are not the driver's business: they are emulated, or no guest sees them.
+        let different = host::differences(WsiPolicy::Auto).into_iter();
+        let different: Vec<String> = different.flat_map(|one| one.names).collect();
+        let missing = gpu.missing_extensions.iter();
+        let missing: Vec<&str> = missing
+            .filter(|name| !different.contains(name))
+            .map(String::as_str)
+            .collect();
+        if !missing.is_empty() {
+            let names = missing.join(" ");
             self.line(
                 "note",
                 &format!("guests will miss what this driver does not have: {names}"),
+            );
+        }
+    }
+
+    /// What a driver that is not a whole Vulkan makes different.
+    fn subset(&mut self, gpu: &Gpu) {
+        if let Some(reason) = &gpu.separate_images {
+            let kept =
+                "guests' images with optimal tiling are kept out of memory that they can map";
+            self.line("note", &format!("{kept}: {reason}"));
+        }
+        if !gpu.missing_features.is_empty() {
+            let names = gpu.missing_features.join(", ");
+            self.line(
+                "note",
+                &format!(
+                    "guests take for granted what this driver lacks and cannot tell them: {names}"
+                ),
             );
         }
     }

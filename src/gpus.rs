@@ -8,9 +8,9 @@ use hesper_venus::{Driver, host};
 ///
 /// # Errors
 /// Why the host's Vulkan cannot be asked.
-pub(crate) fn list() -> Result<String, hesper_venus::Error> {
+pub(crate) fn list(driver: &Driver) -> Result<String, hesper_venus::Error> {
     let mut text = String::new();
-    for (index, gpu) in host::gpus(&Driver::System)?.iter().enumerate() {
+    for (index, gpu) in host::gpus(driver)?.iter().enumerate() {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{index}  {}  {gpu}", uuid(&gpu.uuid));
     }

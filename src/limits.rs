@@ -24,3 +24,14 @@ pub(crate) fn raise_descriptor_limit() {
         );
     }
 }
+
+/// How many descriptors this process may have now, and how many it may ask for.
+pub(crate) fn descriptors() -> String {
+    let limit = getrlimit(Resource::Nofile);
+    let number = |limit: Option<u64>| limit.map_or("no limit".to_owned(), |n| n.to_string());
+    format!(
+        "{}, at most {}",
+        number(limit.current),
+        number(limit.maximum)
+    )
+}

@@ -11,7 +11,8 @@
 //! | [`rutabaga`] | what rutabaga_gfx gives a guest beside Venus |
 //! | [`capsets`] | which of both are wanted |
 //! | [`vtest`] | the Venus renderer without a VM: `hesper vtest` |
-//! | [`gpus`], [`doctor`] | what the host has, and what of it works |
+//! | [`driver`] | which Vulkan library is used |
+//! | [`gpus`], [`doctor`], [`report`] | what the host has, what of it works, and all of that for a bug report |
 //! | [`counters`] | counters of renderer and windows on SIGUSR1 |
 //! | [`places`] | where the windows' places are kept |
 //! | [`limits`] | what the system lets this process have |
@@ -23,11 +24,13 @@ mod cli;
 mod control;
 mod counters;
 mod doctor;
+mod driver;
 mod gpus;
 mod input;
 mod limits;
 mod places;
 mod platform;
+mod report;
 mod run;
 mod rutabaga;
 mod screen;
@@ -38,7 +41,7 @@ mod vtest;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use cli::{Command, VtestOptions};
+use cli::{Command, DoctorOptions, VtestOptions};
 use hesper_venus::{GpuSelection, Renderer, RendererOptions};
 
 /// Exit status of a wrong command line.
@@ -71,10 +74,12 @@ fn main() -> ExitCode {
                 }
             )
         }),
-        Command::Gpus => gpus::list()
-            .map(|text| print!("{text}"))
-            .map_err(|error| error.to_string()),
-        Command::Doctor => examine(),
+        Command::Gpus(options) => driver::choose(options.driver.as_deref()).and_then(|driver| {
+            gpus::list(&driver)
+                .map(|text| print!("{text}"))
+                .map_err(|error| error.to_string())
+        }),
+        Command::Doctor(options) => examine(&options),
         Command::Vtest(options) => {
             platform::map_upwards();
             log_to_stderr("info");
@@ -113,7 +118,10 @@ fn log_to_stderr(level: &str) {
 
 fn serve_vtest(options: VtestOptions) -> Result<(), String> {
     let gpu = options.gpu.map(GpuSelection::from).unwrap_or_default();
+    driver::prepare();
+    let driver = driver::choose(options.driver.driver.as_deref())?;
     let renderer = Renderer::new(RendererOptions {
+        driver,
         gpu,
         wsi: options.wsi,
         budget: options.budget.budget(),
@@ -130,12 +138,17 @@ fn serve_vtest(options: VtestOptions) -> Result<(), String> {
     served
 }
 
-fn examine() -> Result<(), String> {
+fn examine(options: &DoctorOptions) -> Result<(), String> {
     log_to_stderr("warn");
-    let report = doctor::examine();
-    print!("{}", report.text);
-    report
-        .healthy
+    let driver = driver::choose(options.driver.driver.as_deref())?;
+    let (text, healthy) = if options.report {
+        report::write(&driver)
+    } else {
+        let checked = doctor::examine(&driver);
+        (checked.text, checked.healthy)
+    };
+    print!("{text}");
+    healthy
         .then_some(())
         .ok_or_else(|| "guests get no Vulkan on this host".to_owned())
 }

@@ -1,4 +1,7 @@
-//! What differs between systems: how the allocator keeps freed memory, and where the kernel maps new one.
+//! What differs between systems: how the allocator keeps freed memory, where the kernel maps new one, and what there is to tell
+//! of the machine.
+
+use std::process::{Command, Stdio};
 
 /// Heaps that threads share. A driver's threads rarely allocate at the same time; each heap more keeps pages that hold next to
 /// nothing: with glibc's own limit, eight per processor, 100 clients of lavapipe leave 5 MiB, with this one 0.2 MiB.
@@ -49,7 +52,7 @@ pub(crate) fn map_upwards() {
         };
         let mut arguments = std::env::args_os();
         let name = arguments.next().unwrap_or_else(|| program.clone().into());
-        let mut anew = std::process::Command::new(program);
+        let mut anew = Command::new(program);
         // Returns only when it fails.
         let _ = anew
             .arg0(name)
@@ -57,4 +60,72 @@ pub(crate) fn map_upwards() {
             .env(STARTED_ANEW, "1")
             .exec();
     }
+}
+
+/// Facts of the system for a bug report, as names and values. None of them identifies the machine or its user.
+pub(crate) fn facts() -> Vec<(&'static str, String)> {
+    let known = |(name, value): (&'static str, Option<String>)| Some((name, value?));
+    // Not -n, which is the machine's name.
+    let kernel = ("kernel", first_line("uname", &["-srm"]));
+    [kernel]
+        .into_iter()
+        .chain(own_facts())
+        .filter_map(known)
+        .collect()
+}
+
+/// What only Linux has.
+#[cfg(target_os = "linux")]
+fn own_facts() -> Vec<(&'static str, Option<String>)> {
+    let release = std::fs::read_to_string("/etc/os-release").ok();
+    let system = release.as_deref().and_then(|text| {
+        let name = text
+            .lines()
+            .find_map(|line| line.strip_prefix("PRETTY_NAME="))?;
+        Some(name.trim_matches('"').to_owned())
+    });
+    let maps = std::fs::read_to_string("/proc/sys/vm/max_map_count").ok();
+    vec![
+        ("system", system),
+        (
+            "memory mappings (vm.max_map_count)",
+            maps.map(|text| text.trim().to_owned()),
+        ),
+    ]
+}
+
+/// What only macOS has: `kern.hv_support` is whether it can run VMs.
+#[cfg(target_os = "macos")]
+fn own_facts() -> Vec<(&'static str, Option<String>)> {
+    let sysctl = |name| first_line("sysctl", &["-n", name]);
+    vec![
+        (
+            "system",
+            first_line("sw_vers", &["-productVersion"]).map(|version| format!("macOS {version}")),
+        ),
+        ("model", sysctl("hw.model")),
+        ("processor", sysctl("machdep.cpu.brand_string")),
+        ("memory in bytes", sysctl("hw.memsize")),
+        ("kern.hv_support", sysctl("kern.hv_support")),
+        ("kern.maxfilesperproc", sysctl("kern.maxfilesperproc")),
+    ]
+}
+
+/// Other systems tell nothing more.
+#[cfg(not(any(target_os = "linux", target_os = "macos")))]
+fn own_facts() -> Vec<(&'static str, Option<String>)> {
+    Vec::new()
+}
+
+/// The first line that a program of the system prints; `None` if there is no such program or it fails.
+fn first_line(program: &str, arguments: &[&str]) -> Option<String> {
+    let output = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output()
+        .ok()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let line = text.lines().next()?.trim();
+    (output.status.success() && !line.is_empty()).then(|| line.to_owned())
 }

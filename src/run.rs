@@ -10,9 +10,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 
-use hesper_display::{Display, DisplayError, DisplayEvent, DisplayHandle, DisplayOptions};
+use hesper_display::{
+    Display, DisplayError, DisplayEvent, DisplayHandle, DisplayOptions, VulkanEntry,
+};
+use hesper_venus::host::Vulkan;
 use hesper_venus::memory::page_size;
-use hesper_venus::{GpuSelection, RendererOptions};
+use hesper_venus::{Driver, GpuSelection, RendererOptions};
 use hesper_vhost::device::{Device, DeviceOptions};
 use hesper_vhost::renderer::Renderer;
 use hesper_vhost::screen::{Monitor, ScanoutSink};
@@ -24,6 +27,7 @@ use crate::capsets::Capset;
 use crate::cli::{DisplayMode, ServeOptions, Size, Switch};
 use crate::control::{self, Controls};
 use crate::counters;
+use crate::driver;
 use crate::input::Inputs;
 use crate::places;
 use crate::rutabaga;
@@ -43,6 +47,9 @@ pub(crate) enum RunError {
     /// `--fd` names no descriptor.
     #[error("--fd={fd}: {source}; pass one end of a connected unix socket pair")]
     NoDescriptor { fd: RawFd, source: io::Error },
+    /// The Vulkan library cannot be told from what was said.
+    #[error("{0}")]
+    Driver(String),
     /// The control socket cannot be made.
     #[error("--control={path}: {source}")]
     Control { path: PathBuf, source: io::Error },
@@ -80,7 +87,10 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), RunError> {
             socket: socket.to_string(),
             source,
         })?;
-    let (venus, renderers) = renderers(options);
+    driver::prepare();
+    let vulkan = open_vulkan(options)?;
+    let driver = vulkan.as_ref().map(|vulkan| vulkan.driver().clone());
+    let (venus, renderers) = renderers(options, &driver.unwrap_or_default());
     let state = Arc::new(State::new(
         options,
         venus.clone(),
@@ -110,6 +120,7 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), RunError> {
         overlay: options.overlay,
         screenshots: options.screenshots.clone(),
         record: options.record.clone(),
+        vulkan: vulkan.map(|vulkan| VulkanEntry(vulkan.entry().clone())),
         ..DisplayOptions::default()
     };
     let events = {
@@ -144,8 +155,24 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), RunError> {
     Ok(served?)
 }
 
+/// The Vulkan library for guests and windows; `None` where there is none, which is no error: guests then have no 3D, and windows
+/// are drawn by the CPU.
+fn open_vulkan(options: &ServeOptions) -> Result<Option<Vulkan>, RunError> {
+    let driver = driver::choose(options.driver.driver.as_deref()).map_err(RunError::Driver)?;
+    match Vulkan::open(&driver) {
+        Ok(vulkan) => Ok(Some(vulkan)),
+        Err(error) => {
+            log::warn!("no Vulkan: {error}");
+            Ok(None)
+        }
+    }
+}
+
 /// The renderers of all capability sets that are wanted and work, and Venus among them: the guest is told the truth.
-fn renderers(options: &ServeOptions) -> (Option<Arc<VenusRenderer>>, Vec<Arc<dyn Renderer>>) {
+fn renderers(
+    options: &ServeOptions,
+    driver: &Driver,
+) -> (Option<Arc<VenusRenderer>>, Vec<Arc<dyn Renderer>>) {
     if options.display == DisplayMode::Qemu {
         log::info!("no 3D: QEMU's classic device cannot map a GPU's memory into the guest");
         return (None, Vec::new());
@@ -155,7 +182,9 @@ fn renderers(options: &ServeOptions) -> (Option<Arc<VenusRenderer>>, Vec<Arc<dyn
         return (None, Vec::new());
     }
     let wants = |capset| options.offer.has(capset);
-    let venus = wants(Capset::Venus).then(|| venus(options)).flatten();
+    let venus = wants(Capset::Venus)
+        .then(|| venus(options, driver))
+        .flatten();
     let mut renderers: Vec<_> = venus
         .iter()
         .map(|venus| Arc::clone(venus) as Arc<dyn Renderer>)
@@ -176,7 +205,7 @@ fn renderers(options: &ServeOptions) -> (Option<Arc<VenusRenderer>>, Vec<Arc<dyn
 }
 
 /// The renderer for the guest's Vulkan, or none where it cannot work.
-fn venus(options: &ServeOptions) -> Option<Arc<VenusRenderer>> {
+fn venus(options: &ServeOptions, driver: &Driver) -> Option<Arc<VenusRenderer>> {
     if let Some(node) = &options.render_node {
         log::warn!(
             "--render-node={} is accepted but does not choose the GPU; use --gpu (`hesper gpus` lists them)",
@@ -189,6 +218,7 @@ fn venus(options: &ServeOptions) -> Option<Arc<VenusRenderer>> {
         .map(GpuSelection::from)
         .unwrap_or_default();
     match hesper_venus::Renderer::new(RendererOptions {
+        driver: driver.clone(),
         gpu,
         wsi: options.wsi,
         budget: options.budget.budget(),

@@ -160,3 +160,36 @@ fn a_script_can_ask_the_control_socket() {
     hesper.control("quit");
     assert!(hesper.process.wait(PATIENCE).success());
 }
+
+#[test]
+fn a_report_is_whole_without_vulkan_and_names_nobody() {
+    let output = hesper()
+        .args(["doctor", "--report"])
+        .env("HOME", "/home/somebody")
+        .env("USER", "somebody")
+        .env("VK_DRIVER_FILES", "/home/somebody/nothing.json")
+        .env_remove("VK_ICD_FILENAMES")
+        .output()
+        .unwrap();
+    // Guests would get no Vulkan.
+    assert_eq!(output.status.code(), Some(1));
+    let report = text(&output.stdout);
+    let version = concat!("- version: ", env!("CARGO_PKG_VERSION"), "\n");
+    let architecture = std::env::consts::ARCH;
+    for part in [
+        version,
+        architecture,
+        "- commit: ",
+        "- kernel: ",
+        "- page size: ",
+        "- file descriptors: ",
+        "- VK_DRIVER_FILES: /home/-/nothing.json\n",
+        "FAIL  Vulkan does not load: ",
+        "remedy: ",
+        "VK_EXT_external_memory_dma_buf",
+        "Please add: ",
+    ] {
+        assert!(report.contains(part), "{part:?} is missing in:\n{report}");
+    }
+    assert!(!report.contains("somebody"), "{report}");
+}

@@ -122,6 +122,18 @@ pub struct DisplayOptions {
     /// The GPU to draw with (`VkPhysicalDeviceIDProperties::deviceUUID`), when it can present.
     /// Drawing on the GPU that renders for the guest keeps its caches and its memory near.
     pub gpu: Option<[u8; 16]>,
+    /// The open Vulkan library to draw with; `None` is the system's loader.
+    pub vulkan: Option<VulkanEntry>,
+}
+
+/// An open Vulkan library: the loader, or a driver.
+#[derive(Clone)]
+pub struct VulkanEntry(pub ash::Entry);
+
+impl std::fmt::Debug for VulkanEntry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("VulkanEntry")
+    }
 }
 
 impl Default for DisplayOptions {
@@ -142,6 +154,7 @@ impl Default for DisplayOptions {
             size_asked: false,
             renderer: Renderer::default(),
             gpu: None,
+            vulkan: None,
         }
     }
 }

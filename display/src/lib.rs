@@ -72,7 +72,7 @@ mod window;
 pub use cursor::{Cursor, MAX_CURSOR_SIZE};
 pub use display::{
     Display, DisplayEvent, DisplayHandle, DisplayOptions, FlushToken, MAX_SCANOUTS, Renderer,
-    Resize,
+    Resize, VulkanEntry,
 };
 pub use error::DisplayError;
 pub use frames::{Frames, LATENCY_CLASSES};

@@ -87,13 +87,6 @@ pub(crate) fn pointer_is_premultiplied(window: &Window) -> bool {
     is_x11(window)
 }
 
-/// Vulkan drivers that can be loaded where the system has no Vulkan loader.
-#[cfg(target_os = "macos")]
-pub(crate) const DRIVERS: &[&str] = &["libMoltenVK.dylib", "libvulkan_kosmickrisp.dylib"];
-/// Vulkan drivers that can be loaded without a loader: elsewhere the loader is part of the system.
-#[cfg(not(target_os = "macos"))]
-pub(crate) const DRIVERS: &[&str] = &[];
-
 /// Whether frames wait for the window system to ask for them. Wayland compositors ask visible
 /// windows only, and presenting to a hidden one would block.
 pub(crate) fn gate(display: RawDisplayHandle) -> Gate {

@@ -37,9 +37,9 @@ pub(crate) enum Command {
     /// Serve Vulkan to programs on this machine.
     Vtest(VtestOptions),
     /// List the host's GPUs.
-    Gpus,
+    Gpus(DriverOption),
     /// Check the host.
-    Doctor,
+    Doctor(DoctorOptions),
 }
 
 /// Hesper: Vulkan for virtual machines. A vhost-user-gpu backend with its own window.
@@ -66,9 +66,29 @@ enum Verb {
     /// Serve Vulkan to Mesa's Venus driver on this machine, without a VM, over the vtest protocol.
     Vtest(VtestOptions),
     /// List the GPUs that can render for guests, as --gpu chooses them.
-    Gpus,
+    Gpus(DriverOption),
     /// Check what works on this host, and say what to do about what does not.
-    Doctor,
+    Doctor(DoctorOptions),
+}
+
+/// Options of `hesper doctor`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct DoctorOptions {
+    /// Print all that a bug report needs: versions, limits, drivers, memory types and the checks, without names of users.
+    #[arg(long)]
+    pub(crate) report: bool,
+
+    #[command(flatten)]
+    pub(crate) driver: DriverOption,
+}
+
+/// Where Vulkan comes from.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct DriverOption {
+    /// Vulkan library to use: a loader, a driver, or a driver's JSON manifest. Default: the system's loader; without one, what
+    /// VK_DRIVER_FILES names; on macOS then MoltenVK and KosmicKrisp.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) driver: Option<PathBuf>,
 }
 
 /// Options of `hesper vtest`.
@@ -81,6 +101,9 @@ pub(crate) struct VtestOptions {
     /// GPU that renders: its number or UUID as `hesper gpus` lists it, or a part of its name.
     #[arg(long, value_name = "GPU")]
     pub(crate) gpu: Option<GpuChoice>,
+
+    #[command(flatten)]
+    pub(crate) driver: DriverOption,
 
     /// How swapchains of the guest's programs work: software (Mesa 25.2 or newer), dmabuf (older ones too), or auto.
     #[arg(long, value_name = "POLICY", default_value_t)]
@@ -221,6 +244,9 @@ pub(crate) struct ServeOptions {
     #[arg(long, value_name = "GPU")]
     pub(crate) gpu: Option<GpuChoice>,
 
+    #[command(flatten)]
+    pub(crate) driver: DriverOption,
+
     /// Size of the window through which the guest maps the GPU's memory: a power of two, with K, M, G or T, or
     /// 0 for a guest without 3D.
     #[arg(long, value_name = "SIZE", default_value = "8G")]
@@ -322,8 +348,8 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
         Ok(Cli { verb, serve, .. }) => Ok(match verb {
             Some(Verb::Ctl(options)) => Command::Control(options),
             Some(Verb::Vtest(options)) => Command::Vtest(options),
-            Some(Verb::Gpus) => Command::Gpus,
-            Some(Verb::Doctor) => Command::Doctor,
+            Some(Verb::Gpus(options)) => Command::Gpus(options),
+            Some(Verb::Doctor(options)) => Command::Doctor(options),
             None => {
                 serve.check()?;
                 Command::Serve(Box::new(serve))

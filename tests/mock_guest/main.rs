@@ -18,6 +18,7 @@ mod guest;
 mod hostmem;
 mod isolation;
 mod limits;
+mod mac;
 mod machine;
 mod malformed;
 mod model;

@@ -8,13 +8,11 @@
 pub enum Error {
     /// The Vulkan loader or driver library could not be opened.
     #[error(
-        "cannot load Vulkan from {library}: {reason}; install a Vulkan loader and a driver, or name the library"
+        "cannot load Vulkan ({tried}); install a Vulkan loader and a driver, or name a library with --driver"
     )]
     Load {
-        /// The library, or "the system's default".
-        library: String,
-        /// What the dynamic linker said.
-        reason: String,
+        /// Each library that was tried, with what was wrong with it.
+        tried: String,
     },
     /// The host's Vulkan is too old.
     #[error(
@@ -78,6 +76,9 @@ pub enum Error {
     /// The self-test of sparse binding saw something else than what the GPU wrote.
     #[error("memory that is bound sparsely is wrong: {0}; sparse binding is hidden from guests")]
     SparseTest(String),
+    /// The self-test of images in imported memory saw something else than what the GPU wrote.
+    #[error("images in imported memory are wrong: {0}; guests' images are kept out of it")]
+    ImageTest(String),
 }
 
 /// A result with this crate's [`Error`].

@@ -36,11 +36,13 @@ pub struct RendererOptions {
 /// Where the host's Vulkan comes from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Driver {
-    /// The system's Vulkan loader; where there is none (macOS), the driver library the system usually has.
+    /// The system's Vulkan loader.
     #[default]
     System,
     /// This loader or driver library, such as `libMoltenVK.dylib`.
     Library(PathBuf),
+    /// The first of these libraries that has a GPU.
+    FirstOf(Vec<PathBuf>),
 }
 
 /// Which of the host's GPUs guests see.

@@ -10,7 +10,7 @@ use crate::context::{Context, ContextEvents};
 use crate::counters::Counters;
 use crate::emulate::Policy;
 use crate::error::{Error, Result};
-use crate::host::{Gpu, GpuFacts, Host};
+use crate::host::{Gpu, GpuFacts, Host, Importable};
 use crate::mailbox::Mailbox;
 use crate::memory::{HostMappings, Mappings};
 use crate::options::RendererOptions;
@@ -75,6 +75,14 @@ impl Renderer {
     /// The GPUs that guests see.
     pub fn gpus(&self) -> impl Iterator<Item = &Gpu> {
         self.shared.gpus.iter().map(|facts| &facts.gpu)
+    }
+
+    /// What of the memory of these GPUs guests can map, in the same order.
+    pub fn importable(&self) -> impl Iterator<Item = Importable> {
+        self.shared.gpus.iter().map(|facts| Importable {
+            types: facts.importable_types,
+            alignment: facts.alignment,
+        })
     }
 
     /// What was counted so far.

@@ -17,7 +17,9 @@ use crate::emulate::Policy;
 use crate::error::Error;
 use crate::fatal::Fatal;
 use crate::host::{GpuFacts, Host};
-use crate::memory::{CommandMemory, GuestPages, HostMappings, Mappings, Quota, SharedMemory};
+use crate::memory::{
+    CommandMemory, GuestPages, HostMappings, Mappings, Quota, SharedMemory, page_size,
+};
 use crate::object::Objects;
 use crate::options::Budget;
 use crate::ring::{self, Ring};
@@ -322,7 +324,7 @@ impl ContextState {
     }
 
     /// Fresh shared memory within the context's budget.
-    pub(crate) fn shared_memory(&self, size: u64) -> Result<SharedMemory, Error> {
+    pub(crate) fn shared_memory(&self, size: u64, alignment: u64) -> Result<SharedMemory, Error> {
         let charge = self.quota.charge(size).ok_or_else(|| Error::SharedMemory {
             action: "creation within the context's budget",
             size,
@@ -331,7 +333,7 @@ impl ContextState {
         if !self.host_mappings.make(1) {
             return Err(too_many_mappings(size));
         }
-        SharedMemory::create_charged(size, charge)
+        SharedMemory::create_charged(size, alignment, charge)
     }
 
     /// Makes a blob and reports it.
@@ -359,7 +361,7 @@ impl ContextState {
             return Err(BlobError::Invalid("size 0".into()));
         }
         let memory = self
-            .shared_memory(size)
+            .shared_memory(size, page_size())
             .map_err(|error| BlobError::OutOfMemory(error.to_string()))?;
         Ok(Blob {
             memory: Arc::new(memory),

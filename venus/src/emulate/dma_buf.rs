@@ -24,6 +24,8 @@ use super::{Policy, imported, modifier};
 use crate::dispatch::{Session, call, name};
 use crate::fatal::Fatal;
 use crate::handlers::{create_one, take};
+use crate::memory::Declares;
+use crate::object::device::Device;
 use crate::sync::Lock;
 
 /// What the driver is told instead of a dma-buf.
@@ -44,6 +46,8 @@ pub(super) const PROPERTIES: vk::ExternalMemoryProperties = vk::ExternalMemoryPr
 pub(crate) struct SharedObjects {
     buffers: Handles,
     images: Handles,
+    /// Images with linear tiling, on a GPU whose others must not lie in imported memory.
+    linear: Handles,
 }
 
 /// Handles of one type: mostly none.
@@ -96,23 +100,22 @@ fn is_sparse(flags: vk::BufferCreateFlags) -> bool {
     flags.contains(vk::BufferCreateFlags::SPARSE_BINDING)
 }
 
-/// Declares a buffer to the driver as one for imported host memory; whether the guest shares it.
-fn rewrite_buffer(info: &mut vk::BufferCreateInfo) -> bool {
+/// Declares a buffer to the driver as one for imported host memory, if `declares` says that the driver takes that; whether the
+/// guest shares it.
+fn rewrite_buffer(info: &mut vk::BufferCreateInfo, declares: Declares) -> bool {
     // SAFETY: the chain was decoded, and nobody else uses it.
     let external =
         unsafe { find_mut::<vk::ExternalMemoryBufferCreateInfo>(info.p_next.cast_mut()) };
-    match external {
-        Some(external) if !external.handle_types.is_empty() && !is_sparse(info.flags) => {
-            external.handle_types = HOST_ALLOCATION;
-            true
-        }
-        Some(_) => {
-            // SAFETY: as above.
-            unsafe { unlink(info, vk::ExternalMemoryBufferCreateInfo::STYPE) };
-            false
-        }
-        None => false,
+    let Some(external) = external else {
+        return false;
+    };
+    let is_shared = !external.handle_types.is_empty() && !is_sparse(info.flags);
+    match is_shared && declares.buffers {
+        true => external.handle_types = HOST_ALLOCATION,
+        // SAFETY: as above.
+        false => drop(unsafe { unlink(info, vk::ExternalMemoryBufferCreateInfo::STYPE) }),
     }
+    is_shared
 }
 
 /// `vkCreateBuffer`
@@ -120,9 +123,9 @@ pub(crate) fn create_buffer(
     session: &mut Session<'_>,
     c: &mut CreateBuffer<'_>,
 ) -> Result<vk::Result, Fatal> {
-    let is_shared = rewrite_buffer(c.p_create_info);
-    let mut external = Default::default();
     let device = session.device(CommandId::CreateBuffer)?;
+    let is_shared = rewrite_buffer(c.p_create_info, device.physical.facts.declares);
+    let mut external = Default::default();
     imported::declare_buffer(device, c.p_create_info, &mut external);
     let (result, host) = create_one(session, c, |c| &mut *c.p_buffer)?;
     if let Some(host) = host.filter(|_| is_shared) {
@@ -132,10 +135,20 @@ pub(crate) fn create_buffer(
     Ok(result)
 }
 
-/// Remembers an image as shared.
-pub(super) fn remember_image(session: &mut Session<'_>, image: vk::Image) -> Result<(), Fatal> {
+/// Remembers what an image is, where that matters.
+pub(super) fn remember_image(
+    session: &mut Session<'_>,
+    image: vk::Image,
+    is_shared: bool,
+    is_linear: bool,
+) -> Result<(), Fatal> {
     let device = session.device(CommandId::CreateImage)?;
-    device.shared_objects.images.insert(image.0);
+    if is_shared {
+        device.shared_objects.images.insert(image.0);
+    }
+    if is_linear && device.physical.keeps_images_apart() {
+        device.shared_objects.linear.insert(image.0);
+    }
     Ok(())
 }
 
@@ -163,23 +176,58 @@ pub(crate) fn destroy_image(session: &mut Session<'_>, c: &mut DestroyImage) -> 
     // The driver cannot give the handle out again before it was called.
     let device = session.device(CommandId::DestroyImage)?;
     device.shared_objects.images.remove(c.image.handle.0);
+    device.shared_objects.linear.remove(c.image.handle.0);
     device.host_copy.forget(c.image.handle);
     call(session, c)
 }
 
-/// Names memory types as the guest does. If the memory is shared, only those are left that shared memory can be imported as.
+/// Which memory an object can be bound to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// Any that the driver names.
+    Any,
+    /// Such that can be shared.
+    Shared,
+    /// Such that is not imported, if there is any.
+    Unmapped,
+}
+
+impl Place {
+    fn of_buffer(is_shared: bool) -> Self {
+        match is_shared {
+            true => Self::Shared,
+            false => Self::Any,
+        }
+    }
+
+    fn of_image(device: &Device, is_shared: bool, is_linear: impl FnOnce() -> bool) -> Self {
+        match device.physical.keeps_images_apart() && !is_linear() {
+            true => Self::Unmapped,
+            false => Self::of_buffer(is_shared),
+        }
+    }
+
+    fn of_known_image(device: &Device, image: vk::Image) -> Self {
+        let shared = &device.shared_objects;
+        let is_linear = || shared.linear.contains(image.0);
+        Self::of_image(device, shared.images.contains(image.0), is_linear)
+    }
+}
+
+/// Names memory types as the guest does, but for those where the object cannot lie.
 fn translate(
     session: &mut Session<'_>,
     command: CommandId,
-    is_shared: bool,
+    place: Place,
     requirements: &mut vk::MemoryRequirements,
 ) -> Result<(), Fatal> {
-    let physical = &session.device(command)?.physical;
-    let mut types = requirements.memory_type_bits;
-    if is_shared {
-        types &= physical.facts.importable_types;
-    }
-    requirements.memory_type_bits = physical.memory.guest_bits(types);
+    let view = &session.device(command)?.physical.memory;
+    let types = requirements.memory_type_bits;
+    requirements.memory_type_bits = match place {
+        Place::Any => view.guest_bits(types),
+        Place::Shared => view.mappable_bits(types),
+        Place::Unmapped => view.unmapped_bits(types),
+    };
     Ok(())
 }
 
@@ -191,8 +239,8 @@ pub(crate) fn buffer_requirements(
     call(session, c)?;
     let id = CommandId::GetBufferMemoryRequirements;
     let shared = &session.device(id)?.shared_objects.buffers;
-    let is_shared = shared.contains(c.buffer.handle.0);
-    translate(session, id, is_shared, c.p_memory_requirements)
+    let place = Place::of_buffer(shared.contains(c.buffer.handle.0));
+    translate(session, id, place, c.p_memory_requirements)
 }
 
 /// `vkGetBufferMemoryRequirements2`
@@ -203,11 +251,11 @@ pub(crate) fn buffer_requirements2(
     call(session, c)?;
     let id = CommandId::GetBufferMemoryRequirements2;
     let shared = &session.device(id)?.shared_objects.buffers;
-    let is_shared = shared.contains(c.p_info.buffer.0);
+    let place = Place::of_buffer(shared.contains(c.p_info.buffer.0));
     translate(
         session,
         id,
-        is_shared,
+        place,
         &mut c.p_memory_requirements.memory_requirements,
     )
 }
@@ -219,9 +267,8 @@ pub(crate) fn image_requirements(
 ) -> Result<(), Fatal> {
     call(session, c)?;
     let id = CommandId::GetImageMemoryRequirements;
-    let shared = &session.device(id)?.shared_objects.images;
-    let is_shared = shared.contains(c.image.handle.0);
-    translate(session, id, is_shared, c.p_memory_requirements)
+    let place = Place::of_known_image(session.device(id)?, c.image.handle);
+    translate(session, id, place, c.p_memory_requirements)
 }
 
 /// `vkGetImageMemoryRequirements2`
@@ -231,12 +278,11 @@ pub(crate) fn image_requirements2(
 ) -> Result<(), Fatal> {
     call(session, c)?;
     let id = CommandId::GetImageMemoryRequirements2;
-    let shared = &session.device(id)?.shared_objects.images;
-    let is_shared = shared.contains(c.p_info.image.0);
+    let place = Place::of_known_image(session.device(id)?, c.p_info.image);
     translate(
         session,
         id,
-        is_shared,
+        place,
         &mut c.p_memory_requirements.memory_requirements,
     )
 }
@@ -250,14 +296,15 @@ pub(crate) fn device_buffer_requirements(
     // SAFETY: decoded as null or a valid struct that nobody else uses.
     let info = unsafe { c.p_info.p_create_info.cast_mut().as_mut() };
     let info = info.ok_or(missing(id))?;
-    let is_shared = rewrite_buffer(info);
+    let device = session.device(id)?;
+    let place = Place::of_buffer(rewrite_buffer(info, device.physical.facts.declares));
     let mut external = Default::default();
-    imported::declare_buffer(session.device(id)?, info, &mut external);
+    imported::declare_buffer(device, info, &mut external);
     call(session, c)?;
     translate(
         session,
         id,
-        is_shared,
+        place,
         &mut c.p_memory_requirements.memory_requirements,
     )
 }
@@ -271,19 +318,23 @@ pub(crate) fn device_image_requirements(
     // SAFETY: decoded as null or a valid struct that nobody else uses.
     let info = unsafe { c.p_info.p_create_info.cast_mut().as_mut() };
     let info = info.ok_or(missing(id))?;
-    let Ok(image) = modifier::rewrite_image(info) else {
+    let declares = session.device(id)?.physical.facts.declares;
+    let Ok(image) = modifier::rewrite_image(info, declares) else {
         return Err(Fatal::Invalid {
             command: name(id),
             reason: "an image that cannot be created with this format modifier",
         });
     };
     let mut external = Default::default();
-    imported::declare_image(session.device(id)?, info, &mut external);
+    let device = session.device(id)?;
+    imported::declare_image(device, info, &mut external);
+    let is_linear = || info.tiling == vk::ImageTiling::LINEAR;
+    let place = Place::of_image(device, image.is_shared, is_linear);
     call(session, c)?;
     translate(
         session,
         id,
-        image.is_shared,
+        place,
         &mut c.p_memory_requirements.memory_requirements,
     )
 }
@@ -310,9 +361,19 @@ mod tests {
             p_next: (&raw mut external).cast(),
             ..Default::default()
         };
-        assert!(rewrite_buffer(&mut info));
+        assert!(rewrite_buffer(&mut info, Declares::default()));
         assert_eq!(external.handle_types, HOST_ALLOCATION);
-        assert!(!rewrite_buffer(&mut vk::BufferCreateInfo::default()));
+        assert!(!rewrite_buffer(
+            &mut vk::BufferCreateInfo::default(),
+            Declares::default()
+        ));
+        // A driver that does not take it is not told, and the guest shares the buffer all the same.
+        let declares = Declares {
+            buffers: false,
+            ..Default::default()
+        };
+        assert!(rewrite_buffer(&mut info, declares));
+        assert!(info.p_next.is_null());
     }
 
     #[test]
@@ -326,7 +387,7 @@ mod tests {
             flags: vk::BufferCreateFlags::SPARSE_BINDING,
             ..Default::default()
         };
-        assert!(!rewrite_buffer(&mut info));
+        assert!(!rewrite_buffer(&mut info, Declares::default()));
         assert!(info.p_next.is_null());
     }
 

@@ -140,6 +140,27 @@ pub(crate) fn has(properties: &[vk::ExtensionProperties], extension: &CStr) -> b
         .any(|property| name(property) == Some(extension))
 }
 
+/// The extensions that a guest does not see as the host has them, and what is different: words for people.
+pub(crate) fn different(policy: Policy) -> [(&'static [&'static CStr], &'static str); 3] {
+    let sharing = match policy {
+        Policy::Software => {
+            "hidden: the guest copies pictures to its display server by CPU (--wsi=dmabuf emulates them)"
+        }
+        Policy::DmaBuf => "emulated on shared memory, whatever the driver has (--wsi=dmabuf)",
+    };
+    [
+        (SHARING, sharing),
+        (
+            PROVIDED,
+            "emulated, whatever the driver has: guests do not start without them",
+        ),
+        (
+            HIDDEN,
+            "hidden, whatever the driver has: nothing carries them out for guests",
+        ),
+    ]
+}
+
 /// Whether this crate provides the extension, so that the host is not asked for it.
 fn is_provided(name: &CStr, policy: Policy) -> bool {
     PROVIDED.contains(&name) || policy == Policy::DmaBuf && SHARING.contains(&name)

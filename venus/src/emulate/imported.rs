@@ -10,7 +10,8 @@
 //!   processor's memory). A card of its own keeps its images as it likes them best: it rarely puts them into such memory, and
 //!   drivers do not compress what is shared.
 //!
-//! Images with an initial layout cannot be declared.
+//! Images with an initial layout cannot be declared. A driver that refuses what is declared is not told
+//! ([`crate::memory::Declares`]).
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -87,7 +88,7 @@ pub(super) fn declare_buffer(
 ) {
     // SAFETY: the chain was decoded, and nobody else uses it.
     let is_declared = unsafe { find::<vk::ExternalMemoryBufferCreateInfo>(info.p_next) }.is_some();
-    if is_declared || device.import.is_none() {
+    if is_declared || device.import.is_none() || !device.physical.facts.declares.buffers {
         return;
     }
     // SAFETY: as above.
@@ -219,6 +220,11 @@ fn is_all_importable(device: &Device) -> bool {
     })
 }
 
+/// Whether images with optimal tiling may come to lie in imported memory.
+fn may_be_imported(device: &Device) -> bool {
+    !device.physical.keeps_images_apart() && is_all_importable(device)
+}
+
 /// Declares an image for imported memory, if it is not yet and can be. `external` becomes part of the chain, and must outlive
 /// the call of the driver.
 pub(super) fn declare_image(
@@ -230,8 +236,9 @@ pub(super) fn declare_image(
     let is_declared = unsafe { find::<vk::ExternalMemoryImageCreateInfo>(info.p_next) }.is_some();
     if is_declared
         || device.import.is_none()
+        || !device.physical.facts.declares.images
         || info.initial_layout != vk::ImageLayout::UNDEFINED
-        || (info.tiling != vk::ImageTiling::LINEAR && !is_all_importable(device))
+        || (info.tiling != vk::ImageTiling::LINEAR && !may_be_imported(device))
         || !is_image_importable(device, info)
     {
         return;

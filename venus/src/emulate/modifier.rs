@@ -19,6 +19,7 @@ use super::{Policy, dma_buf, imported, sparse};
 use crate::dispatch::{Session, call, name};
 use crate::fatal::Fatal;
 use crate::handlers::create_one;
+use crate::memory::Declares;
 use crate::object::physical_device::described;
 use crate::object::table::Entry;
 use crate::object::{host_copy, leftover};
@@ -124,7 +125,8 @@ pub(crate) fn image_format_properties(
     let is_offered = session.state.policy == Policy::DmaBuf;
     let id = CommandId::GetPhysicalDeviceImageFormatProperties2;
     let device = described(session, id, c.physical_device.handle)?;
-    if sparse::is_image_hidden(&device, c.p_image_format_info.flags) {
+    let flags = c.p_image_format_info.flags;
+    if sparse::is_image_hidden(&device, flags) || device.lacks_image(flags) {
         return Ok(vk::Result::ERROR_FORMAT_NOT_SUPPORTED);
     }
     let info = &mut *c.p_image_format_info;
@@ -187,11 +189,15 @@ pub(super) struct HostImage {
     layout: Option<vk::SubresourceLayout>,
 }
 
-/// Makes an image with a modifier a linear one, and one of external memory one of imported host memory.
+/// Makes an image with a modifier a linear one, and one of external memory one of imported host memory, if `declares` says that the
+/// driver takes that.
 ///
 /// # Errors
 /// What `vkCreateImage` says of a modifier that is not offered.
-pub(super) fn rewrite_image(info: &mut vk::ImageCreateInfo) -> Result<HostImage, vk::Result> {
+pub(super) fn rewrite_image(
+    info: &mut vk::ImageCreateInfo,
+    declares: Declares,
+) -> Result<HostImage, vk::Result> {
     // SAFETY: the chain was decoded, and nobody else uses it.
     let list = unsafe { take::<vk::ImageDrmFormatModifierListCreateInfoEXT, _>(info) };
     // SAFETY: as above.
@@ -216,9 +222,9 @@ pub(super) fn rewrite_image(info: &mut vk::ImageCreateInfo) -> Result<HostImage,
     let external = unsafe { find_mut::<vk::ExternalMemoryImageCreateInfo>(p_next) };
     let external = external.filter(|external| !external.handle_types.is_empty());
     let is_shared = external.is_some();
-    match external.filter(|_| info.tiling == vk::ImageTiling::LINEAR) {
+    match external.filter(|_| info.tiling == vk::ImageTiling::LINEAR && declares.images) {
         Some(external) => external.handle_types = dma_buf::HOST_ALLOCATION,
-        // Not offered; the driver is spared handle types that it may not know.
+        // Not offered, or not taken; the driver is spared handle types that it may not know.
         // SAFETY: as above.
         None => drop(unsafe { unlink(info, vk::ExternalMemoryImageCreateInfo::STYPE) }),
     }
@@ -253,12 +259,12 @@ pub(crate) fn create_image(
     session: &mut Session<'_>,
     c: &mut CreateImage<'_>,
 ) -> Result<vk::Result, Fatal> {
-    let image = match rewrite_image(c.p_create_info) {
+    let device = session.device(CommandId::CreateImage)?;
+    let image = match rewrite_image(c.p_create_info, device.physical.facts.declares) {
         Ok(image) => image,
         Err(error) => return Ok(error),
     };
     let mut external = Default::default();
-    let device = session.device(CommandId::CreateImage)?;
     imported::declare_image(device, c.p_create_info, &mut external);
     if let Some(wanted) = image.layout {
         let real = match layout(session, c)? {
@@ -270,9 +276,10 @@ pub(crate) fn create_image(
         }
     }
     let for_copies = host_copy::Image::of(c.p_create_info);
+    let is_linear = c.p_create_info.tiling == vk::ImageTiling::LINEAR;
     let (result, host) = create_one(session, c, |c| &mut *c.p_image)?;
-    if let Some(host) = host.filter(|_| image.is_shared) {
-        dma_buf::remember_image(session, host)?;
+    if let Some(host) = host {
+        dma_buf::remember_image(session, host, image.is_shared, is_linear)?;
     }
     if let Some((host, kept)) = host.zip(for_copies) {
         let device = session.device(CommandId::CreateImage)?;
@@ -393,7 +400,8 @@ pub(crate) fn device_subresource_layout(
     // SAFETY: as above.
     let subresource = unsafe { c.p_info.p_subresource.cast_mut().as_mut() };
     let (info, subresource) = info.zip(subresource).ok_or(dma_buf::missing(id))?;
-    if rewrite_image(info).is_err() {
+    let declares = session.device(id)?.physical.facts.declares;
+    if rewrite_image(info, declares).is_err() {
         return Err(Fatal::Invalid {
             command: name(id),
             reason: "an image that cannot be created with this format modifier",
@@ -410,6 +418,10 @@ mod tests {
 
     const REFUSED: vk::Result = vk::Result::ERROR_INVALID_DRM_FORMAT_MODIFIER_PLANE_LAYOUT_EXT;
     const BGRA: vk::Format = vk::Format(host::Format::B8G8R8A8_UNORM.as_raw());
+
+    fn rewrite(info: &mut vk::ImageCreateInfo) -> Result<HostImage, vk::Result> {
+        rewrite_image(info, Declares::default())
+    }
 
     fn image(p_next: *mut std::ffi::c_void) -> vk::ImageCreateInfo {
         vk::ImageCreateInfo {
@@ -451,7 +463,7 @@ mod tests {
         let mut list = list(&[5, LINEAR]);
         list.p_next = (&raw mut external).cast();
         let mut info = image((&raw mut list).cast());
-        let made = rewrite_image(&mut info).map(|made| (made.is_shared, made.layout.is_some()));
+        let made = rewrite(&mut info).map(|made| (made.is_shared, made.layout.is_some()));
         assert_eq!(made, Ok((true, false)));
         assert_eq!(info.tiling, vk::ImageTiling::LINEAR);
         assert_eq!(external.handle_types, dma_buf::HOST_ALLOCATION);
@@ -461,7 +473,7 @@ mod tests {
 
     #[test]
     fn a_modifier_that_is_not_offered_is_refused() {
-        let refused = |p_next| rewrite_image(&mut image(p_next)).err() == Some(REFUSED);
+        let refused = |p_next| rewrite(&mut image(p_next)).err() == Some(REFUSED);
         for modifiers in [&[5, 6][..], &[]] {
             let mut list = list(modifiers);
             assert!(refused((&raw mut list).cast()), "{modifiers:?}");
@@ -491,12 +503,26 @@ mod tests {
         };
         let mut info = image((&raw mut external).cast());
         info.tiling = vk::ImageTiling::OPTIMAL;
-        assert_eq!(
-            rewrite_image(&mut info).map(|made| made.is_shared),
-            Ok(true)
-        );
+        assert_eq!(rewrite(&mut info).map(|made| made.is_shared), Ok(true));
         assert_eq!(info.tiling, vk::ImageTiling::OPTIMAL);
         assert!(info.p_next.is_null(), "the driver hears of no dma-buf");
+    }
+
+    #[test]
+    fn an_image_that_the_driver_does_not_take_as_declared_is_shared_all_the_same() {
+        let mut external = vk::ExternalMemoryImageCreateInfo {
+            handle_types: vk::ExternalMemoryHandleTypeFlags::DMA_BUF_EXT,
+            ..Default::default()
+        };
+        let mut info = image((&raw mut external).cast());
+        info.tiling = vk::ImageTiling::LINEAR;
+        let declares = Declares {
+            images: false,
+            ..Default::default()
+        };
+        let made = rewrite_image(&mut info, declares).map(|made| made.is_shared);
+        assert_eq!(made, Ok(true));
+        assert!(info.p_next.is_null());
     }
 
     #[test]

@@ -152,7 +152,7 @@ pub(crate) fn image_format(
 ) -> Result<vk::Result, Fatal> {
     let id = CommandId::GetPhysicalDeviceImageFormatProperties;
     let device = described(session, id, c.physical_device.handle)?;
-    if is_image_hidden(&device, c.flags) {
+    if is_image_hidden(&device, c.flags) || device.lacks_image(c.flags) {
         return Ok(vk::Result::ERROR_FORMAT_NOT_SUPPORTED);
     }
     call(session, c)

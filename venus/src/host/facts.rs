@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use super::gpu::Gpu;
 use super::library::Host;
+use super::portability::Subset;
 use super::queues::Queues;
 use crate::error::{Error, Result};
-use crate::memory::{Importable, Sparse, importable};
+use crate::memory::{Declares, Importable, Optimal, Sparse, importable};
 use crate::options::GpuSelection;
 
 /// A GPU and what was found out about it at start.
@@ -25,6 +26,12 @@ pub(crate) struct GpuFacts {
     pub(crate) core_extensions: Vec<&'static CStr>,
     /// Whether guests can bind memory sparsely.
     pub(crate) sparse: Sparse,
+    /// Where guests' images with optimal tiling may lie.
+    pub(crate) optimal: Optimal,
+    /// What can be declared for imported memory.
+    pub(crate) declares: Declares,
+    /// What the driver has of the portability subset; `None` of one that has all.
+    pub(crate) subset: Option<Subset>,
     /// Its queues, of which all contexts together have so many.
     pub(crate) queues: Arc<Queues>,
 }
@@ -59,12 +66,24 @@ impl GpuFacts {
                     alignment,
                     core,
                     sparse,
+                    optimal,
+                    declares,
+                    subset,
                 }) => {
                     let mut gpu = gpu.clone();
                     let version = gpu.show(&core);
                     if let Sparse::Broken(reason) = &sparse {
                         log::info!("{gpu}: guests see no sparse binding: {reason}");
                         gpu.hidden_sparse = Some(reason.clone());
+                    }
+                    if let Optimal::Elsewhere { reason, .. } = &optimal {
+                        log::info!(
+                            "{gpu}: guests' images with optimal tiling are kept out of memory that they can map: {reason}"
+                        );
+                        gpu.separate_images = Some(reason.clone());
+                    }
+                    if let Some(subset) = &subset {
+                        gpu.missing_features = subset.untold();
                     }
                     let raw = instance.raw();
                     // SAFETY: the instance has just listed it.
@@ -79,6 +98,9 @@ impl GpuFacts {
                         version,
                         core_extensions: core.extensions,
                         sparse,
+                        optimal,
+                        declares,
+                        subset,
                         queues: Arc::new(queues),
                     }));
                 }

@@ -39,6 +39,11 @@ pub struct Gpu {
     /// Why guests do not see the sparse binding that the driver has, where the renderer's self-test found it wrong. Known
     /// once a [`crate::Renderer`] has started.
     pub hidden_sparse: Option<String>,
+    /// Why guests' images with optimal tiling are kept out of memory that guests can map. Known once a renderer has started.
+    pub separate_images: Option<String>,
+    /// Parts of Vulkan that the driver lacks (`VK_KHR_portability_subset`) and that guests take for granted, since the protocol
+    /// cannot tell them. Known once a renderer has started.
+    pub missing_features: Vec<String>,
 }
 
 /// `VkPhysicalDeviceType`.
@@ -82,7 +87,7 @@ impl fmt::Display for Gpu {
 }
 
 /// Major, minor and patch number.
-fn parts(version: u32) -> (u32, u32, u32) {
+pub(super) fn parts(version: u32) -> (u32, u32, u32) {
     (
         vk::api_version_major(version),
         vk::api_version_minor(version),
@@ -91,6 +96,11 @@ fn parts(version: u32) -> (u32, u32, u32) {
 }
 
 impl Gpu {
+    /// Whether a submission may wait in the driver until earlier ones are done.
+    pub(crate) fn bounds_submissions(&self) -> bool {
+        self.driver_id == vk::DriverId::MOLTENVK
+    }
+
     /// Notes what guests see of the version, and returns that.
     pub(crate) fn show(&mut self, core: &CoreFunctions) -> u32 {
         let (major, minor, patch) = self.api_version;
@@ -216,6 +226,8 @@ impl ProbeInstance<'_> {
                 .map(|known| known.name.to_string_lossy().into_owned())
                 .collect(),
             hidden_sparse: None,
+            separate_images: None,
+            missing_features: Vec::new(),
         }
     }
 
@@ -258,6 +270,8 @@ mod tests {
             host_memory_import: true,
             missing_extensions: Vec::new(),
             hidden_sparse: None,
+            separate_images: None,
+            missing_features: Vec::new(),
         }
     }
 

@@ -1,6 +1,10 @@
 //! Opening the Vulkan library, and short-lived instances for looking around.
+//!
+//! A library is Vulkan's loader or a driver. Without a loader, a driver is asked by `vkGetInstanceProcAddr` if its library has that
+//! (MoltenVK), else as the loader asks it: `vk_icdNegotiateLoaderICDInterfaceVersion`, then `vk_icdGetInstanceProcAddr`.
 
 use std::ffi::CStr;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use ash::vk;
@@ -8,7 +12,142 @@ use ash::vk;
 use super::version;
 use crate::error::{Error, Result};
 use crate::options::Driver;
-use crate::platform;
+
+/// An open Vulkan library: the system's loader, or a driver by itself. Stays open for as long as the process lives.
+#[derive(Clone)]
+pub struct Vulkan {
+    entry: ash::Entry,
+    driver: Driver,
+}
+
+impl Vulkan {
+    /// Opens what `driver` names.
+    ///
+    /// # Errors
+    /// [`Error::Load`] with everything that was tried.
+    pub fn open(driver: &Driver) -> Result<Self> {
+        let failed = |tried: Vec<(PathBuf, String)>| {
+            let tried = tried
+                .iter()
+                .map(|(library, reason)| format!("{}: {reason}", library.display()));
+            Error::Load {
+                tried: tried.collect::<Vec<_>>().join("; "),
+            }
+        };
+        match driver {
+            Driver::System => {
+                // SAFETY: running the initialisers of the Vulkan library is what the user asked for.
+                let loaded = unsafe { ash::Entry::load() };
+                let loaded = loaded.map_err(|error| {
+                    let system = PathBuf::from("the system's Vulkan loader");
+                    failed(vec![(system, error.to_string())])
+                });
+                Ok(Self {
+                    entry: loaded?,
+                    driver: Driver::System,
+                })
+            }
+            Driver::Library(path) => {
+                Self::of(path).map_err(|reason| failed(vec![(path.clone(), reason)]))
+            }
+            Driver::FirstOf(libraries) => {
+                let mut tried = Vec::new();
+                for library in libraries {
+                    match Self::of(library) {
+                        // The last is taken as it is: whoever uses it says what is wrong with it.
+                        Ok(vulkan) if tried.len() + 1 == libraries.len() => return Ok(vulkan),
+                        Ok(vulkan) => match vulkan.count_gpus() {
+                            Ok(1..) => return Ok(vulkan),
+                            Ok(0) => tried.push((library.clone(), "it has no GPU".to_owned())),
+                            Err(error) => tried.push((library.clone(), error.to_string())),
+                        },
+                        Err(reason) => tried.push((library.clone(), reason)),
+                    }
+                }
+                Err(failed(tried))
+            }
+        }
+    }
+
+    fn of(library: &Path) -> std::result::Result<Self, String> {
+        Ok(Self {
+            entry: entry(library)?,
+            driver: Driver::Library(library.to_owned()),
+        })
+    }
+
+    /// The library's functions.
+    #[must_use]
+    pub fn entry(&self) -> &ash::Entry {
+        &self.entry
+    }
+
+    /// What was opened, to be opened again.
+    #[must_use]
+    pub fn driver(&self) -> &Driver {
+        &self.driver
+    }
+
+    fn count_gpus(&self) -> Result<usize> {
+        let host = Host::of(self.clone())?;
+        let instance = host.probe_instance()?;
+        Ok(instance.physical_devices()?.len())
+    }
+}
+
+/// Opens a library by its path or by a name that the dynamic linker finds.
+fn entry(library: &Path) -> std::result::Result<ash::Entry, String> {
+    // SAFETY: running the initialisers of the Vulkan library is what the user asked for.
+    match unsafe { ash::Entry::load_from(library) } {
+        Ok(entry) => Ok(entry),
+        // A driver that has only what the loader asks for, as KosmicKrisp's.
+        Err(ash::LoadingError::MissingEntryPoint(_)) => driver_entry(library),
+        Err(ash::LoadingError::LibraryLoadFailure(error)) => Err(error.to_string()),
+    }
+}
+
+/// The version of the interface between loader and driver that is asked for: the first that leaves it to programs which version of
+/// Vulkan they ask for.
+const INTERFACE: u32 = 5;
+
+type Negotiate = unsafe extern "system" fn(*mut u32) -> vk::Result;
+
+/// The entry of a driver that is made for Vulkan's loader, whose part is played here.
+fn driver_entry(library: &Path) -> std::result::Result<ash::Entry, String> {
+    // SAFETY: as in `entry`, which opened it a moment ago.
+    let opened = unsafe { libloading::Library::new(library) }.map_err(|error| error.to_string())?;
+    // SAFETY: the loader's interface gives functions of these names these types; the library stays open, see below.
+    let (negotiate, get) = unsafe {
+        let negotiate = opened.get::<Negotiate>(b"vk_icdNegotiateLoaderICDInterfaceVersion\0");
+        let get = opened.get::<vk::PFN_vkGetInstanceProcAddr>(b"vk_icdGetInstanceProcAddr\0");
+        (
+            negotiate.ok().map(|symbol| *symbol),
+            get.map(|symbol| *symbol),
+        )
+    };
+    let get = get.map_err(|_| {
+        "it is no Vulkan library: it has neither vkGetInstanceProcAddr nor vk_icdGetInstanceProcAddr"
+            .to_owned()
+    })?;
+    // A driver without it is of the interface's first version, which is enough.
+    if let Some(negotiate) = negotiate {
+        let mut version = INTERFACE;
+        // SAFETY: the version can be written.
+        let result = unsafe { negotiate(&raw mut version) };
+        if result != vk::Result::SUCCESS {
+            return Err(format!(
+                "its vk_icdNegotiateLoaderICDInterfaceVersion fails with {result}"
+            ));
+        }
+    }
+    // The driver's functions may be called for as long as the process lives.
+    std::mem::forget(opened);
+    let functions = ash::StaticFn {
+        get_instance_proc_addr: get,
+    };
+    // SAFETY: the function is what Vulkan says of `vkGetInstanceProcAddr`, and the library stays open.
+    Ok(unsafe { ash::Entry::from_static_fn(functions) })
+}
 
 /// The loaded Vulkan library. Instances made with it must not outlive it.
 pub(crate) struct Host {
@@ -20,7 +159,12 @@ pub(crate) struct Host {
 impl Host {
     /// Opens the library and checks its version.
     pub(crate) fn load(driver: &Driver) -> Result<Self> {
-        let entry = open(driver)?;
+        Self::of(Vulkan::open(driver)?)
+    }
+
+    /// Checks an open library's version.
+    fn of(vulkan: Vulkan) -> Result<Self> {
+        let entry = vulkan.entry;
         // SAFETY: a plain query of the library.
         let version = unsafe { entry.try_enumerate_instance_version() };
         let api_version = match version {
@@ -127,35 +271,6 @@ impl Drop for ProbeInstance<'_> {
     }
 }
 
-fn open(driver: &Driver) -> Result<ash::Entry> {
-    let load = |path: &std::ffi::OsStr| {
-        // SAFETY: running the initialisers of the Vulkan library is what the user asked for.
-        unsafe { ash::Entry::load_from(path) }.map_err(|error| Error::Load {
-            library: path.to_string_lossy().into_owned(),
-            reason: error.to_string(),
-        })
-    };
-    match driver {
-        Driver::Library(path) => load(path.as_os_str()),
-        Driver::System => {
-            // SAFETY: as above.
-            let failure = match unsafe { ash::Entry::load() } {
-                Ok(entry) => return Ok(entry),
-                Err(error) => error.to_string(),
-            };
-            for library in platform::DRIVER_LIBRARIES {
-                if let Ok(entry) = load(library.as_ref()) {
-                    return Ok(entry);
-                }
-            }
-            Err(Error::Load {
-                library: "the system".into(),
-                reason: failure,
-            })
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -168,5 +283,24 @@ mod tests {
         let text = error.to_string();
         assert!(text.contains("/no/such/driver.so"), "{text}");
         assert!(text.contains("install"), "{text}");
+    }
+
+    #[test]
+    fn all_that_was_tried_is_named_with_what_was_wrong_with_it() {
+        // A library that is there, but has nothing of Vulkan.
+        let other = "libm.so.6";
+        let libraries = ["/no/such/loader.so", other, "/no/such/driver.so"];
+        let driver = Driver::FirstOf(libraries.map(PathBuf::from).to_vec());
+        let text = match Vulkan::open(&driver) {
+            Ok(_) => panic!("loaded a library that does not exist"),
+            Err(error) => error.to_string(),
+        };
+        for library in libraries {
+            assert!(text.contains(library), "{text}");
+        }
+        if cfg!(target_os = "linux") {
+            assert!(text.contains("vk_icdGetInstanceProcAddr"), "{text}");
+        }
+        assert!(text.contains("--driver"), "{text}");
     }
 }

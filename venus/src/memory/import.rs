@@ -16,13 +16,21 @@ use crate::object::instance::Instance;
 pub(crate) struct HostImport {
     device: vk::Device,
     properties: host::PFN_vkGetMemoryHostPointerPropertiesEXT,
+    /// Of addresses.
     alignment: u64,
+    /// Of sizes.
+    unit: u64,
 }
 
 impl HostImport {
     /// The functions of `device`, which was created with the extension; `alignment` is
-    /// `minImportedHostPointerAlignment` or a multiple of it.
-    pub(crate) fn load(instance: &Instance, device: vk::Device, alignment: u64) -> Option<Self> {
+    /// `minImportedHostPointerAlignment` or a multiple of it, and sizes are multiples of it and of `unit`.
+    pub(crate) fn load(
+        instance: &Instance,
+        device: vk::Device,
+        alignment: u64,
+        unit: u64,
+    ) -> Option<Self> {
         let name = c"vkGetMemoryHostPointerPropertiesEXT";
         let function = instance.host().instance_function(instance.handle(), name)?;
         // SAFETY: the loader answers by name, and this is the type of that function.
@@ -32,18 +40,27 @@ impl HostImport {
         Some(Self {
             device,
             properties,
-            alignment,
+            alignment: alignment.max(page_size()),
+            unit: unit.max(alignment).max(page_size()),
         })
+    }
+
+    /// What the addresses of what is imported must be multiples of.
+    pub(crate) fn alignment(&self) -> u64 {
+        self.alignment
     }
 
     /// Bytes that an allocation of `size` takes as shared memory; `None` when that is no number.
     pub(crate) fn rounded(&self, size: u64) -> Option<u64> {
-        size.max(1)
-            .checked_next_multiple_of(self.alignment.max(page_size()))
+        size.max(1).checked_next_multiple_of(self.unit)
     }
 
     /// Memory types (as bits) that this memory can be imported as.
     pub(crate) fn types(&self, memory: &SharedMemory) -> u32 {
+        let address = memory.as_ptr().addr() as u64;
+        if !address.is_multiple_of(self.alignment) {
+            return 0;
+        }
         let mut properties = host::MemoryHostPointerPropertiesEXT::default();
         let device = host::Handle::from_raw(self.device.0);
         let kind = host::ExternalMemoryHandleTypeFlags::HOST_ALLOCATION_EXT;

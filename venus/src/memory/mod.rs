@@ -5,6 +5,7 @@
 
 mod command;
 mod gathered;
+mod image_test;
 mod import;
 mod mappings;
 mod quota;
@@ -15,10 +16,11 @@ mod view;
 
 pub(crate) use command::{CommandCharge, CommandMemory};
 pub use gathered::{GuestPages, Mappings};
+pub(crate) use image_test::Optimal;
 pub(crate) use import::{HostImport, import_info};
 pub(crate) use mappings::HostMappings;
 pub(crate) use quota::Quota;
-pub(crate) use self_test::{Importable, importable};
+pub(crate) use self_test::{Declares, Importable, importable};
 pub use shared::{SharedMemory, page_size};
 pub(crate) use sparse_test::Sparse;
 pub(crate) use view::{HEAPS, HeapBudgets, MemoryView};

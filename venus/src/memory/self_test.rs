@@ -4,13 +4,15 @@
 //! would. A driver that copies, or that only claims to import, fails here with a message, and not later as a
 //! guest that waits forever for a fence.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, c_char};
 
 use ash::{Device, Instance, vk};
 
+use super::image_test::{self, Optimal};
 use super::sparse_test::{self, Sparse};
 use super::{SharedMemory, page_size};
 use crate::error::{Error, Result};
+use crate::host::portability::{self, Subset};
 use crate::host::version::CoreFunctions;
 
 /// What the GPU writes.
@@ -29,6 +31,31 @@ pub(crate) struct Importable {
     pub(crate) core: CoreFunctions,
     /// Whether what was imported can be bound sparsely.
     pub(crate) sparse: Sparse,
+    /// Where images with optimal tiling may lie.
+    pub(crate) optimal: Optimal,
+    /// What can be declared for imported memory.
+    pub(crate) declares: Declares,
+    /// What the driver has of the portability subset; `None` of one that has all.
+    pub(crate) subset: Option<Subset>,
+}
+
+/// What the driver takes as declared for memory that is imported by host pointer. MoltenVK up to 1.4.0 says that it imports such
+/// memory, does so, and refuses what is declared for it (`VK_ERROR_FEATURE_NOT_PRESENT`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Declares {
+    /// Buffers.
+    pub(crate) buffers: bool,
+    /// Images.
+    pub(crate) images: bool,
+}
+
+impl Default for Declares {
+    fn default() -> Self {
+        Self {
+            buffers: true,
+            images: true,
+        }
+    }
 }
 
 /// Tries every host-visible, coherent memory type of `gpu`, and looks which core functions a device of it has.
@@ -58,22 +85,26 @@ pub(crate) fn importable(instance: &Instance, gpu: vk::PhysicalDevice) -> Result
         }
     }
     let core = CoreFunctions::of(version, |name, extension| {
-        has_function(instance, gpu, &test.device, name, extension)
+        has_function(instance, gpu, &test, name, extension)
     });
     let sparse = sparse_test::examine(&test, types);
+    let optimal = image_test::examine(&test, instance, gpu, types);
     Ok(Importable {
         types,
         alignment,
         core,
         sparse,
+        optimal,
+        declares: test.declares,
+        subset: test.subset,
     })
 }
 
-/// Whether `device` has a function; with an extension, whether another device that has it enabled does.
+/// Whether the test's device has a function; with an extension, whether another device that has it enabled does.
 fn has_function(
     instance: &Instance,
     gpu: vk::PhysicalDevice,
-    device: &Device,
+    test: &Test,
     name: &CStr,
     extension: Option<&CStr>,
 ) -> bool {
@@ -84,16 +115,18 @@ fn has_function(
             .is_some()
     };
     let Some(extension) = extension else {
-        return has(device);
+        return has(&test.device);
     };
     let queues = [vk::DeviceQueueCreateInfo::default().queue_priorities(&[1.0])];
-    let names = [
-        ash::ext::external_memory_host::NAME.as_ptr(),
-        extension.as_ptr(),
-    ];
-    let info = vk::DeviceCreateInfo::default()
+    let mut names = extensions(test.subset);
+    names.push(extension.as_ptr());
+    let mut subset = test.subset.map(|subset| subset.enabled());
+    let mut info = vk::DeviceCreateInfo::default()
         .queue_create_infos(&queues)
         .enabled_extension_names(&names);
+    if let Some(subset) = &mut subset {
+        info = info.push_next(subset);
+    }
     // SAFETY: the info points to live data. A driver without the extension makes no device.
     let Ok(device) = (unsafe { instance.create_device(gpu, &info, None) }) else {
         return false;
@@ -102,6 +135,13 @@ fn has_function(
     // SAFETY: nothing was made from the device.
     unsafe { device.destroy_device(None) };
     has
+}
+
+/// The extensions of every device that is made for a test.
+fn extensions(subset: Option<Subset>) -> Vec<*const c_char> {
+    let mut names = vec![ash::ext::external_memory_host::NAME.as_ptr()];
+    names.extend(subset.map(|_| portability::NAME.as_ptr()));
+    names
 }
 
 pub(super) fn failed(call: &'static str) -> impl Fn(vk::Result) -> Error {
@@ -115,13 +155,17 @@ pub(super) struct Test {
     queue: vk::Queue,
     pool: vk::CommandPool,
     pub(super) shared: SharedMemory,
+    alignment: u64,
+    pub(super) declares: Declares,
+    subset: Option<Subset>,
     /// The queue that binds sparse memory and what the driver can do with it, if it can.
     pub(super) sparse: Option<(vk::Queue, sparse_test::Abilities)>,
 }
 
 impl Test {
     fn new(instance: &Instance, gpu: vk::PhysicalDevice, alignment: u64) -> Result<Self> {
-        let shared = SharedMemory::create(alignment)?;
+        let shared = SharedMemory::create_aligned(alignment, alignment)?;
+        let subset = Subset::of(instance, gpu);
         // SAFETY: the device belongs to the instance.
         let families = unsafe { instance.get_physical_device_queue_family_properties(gpu) };
         let with = |flags: vk::QueueFlags| {
@@ -147,11 +191,15 @@ impl Test {
                     .queue_priorities(&[1.0]),
             );
         }
-        let names = [ash::ext::external_memory_host::NAME.as_ptr()];
-        let info = vk::DeviceCreateInfo::default()
+        let names = extensions(subset);
+        let mut portable = subset.map(|subset| subset.enabled());
+        let mut info = vk::DeviceCreateInfo::default()
             .queue_create_infos(&queues)
             .enabled_features(&features)
             .enabled_extension_names(&names);
+        if let Some(portable) = &mut portable {
+            info = info.push_next(portable);
+        }
         // SAFETY: the info points to live data; the guard destroys the device before the instance goes.
         let device = unsafe { instance.create_device(gpu, &info, None) }
             .map_err(failed("vkCreateDevice"))?;
@@ -167,13 +215,51 @@ impl Test {
             queue,
             pool: vk::CommandPool::null(),
             shared,
+            alignment,
+            declares: Declares::default(),
+            subset,
             sparse,
         };
         let info = vk::CommandPoolCreateInfo::default().queue_family_index(family);
         // SAFETY: the device is alive.
         test.pool = unsafe { test.device.create_command_pool(&info, None) }
             .map_err(failed("vkCreateCommandPool"))?;
+        test.declares = Declares {
+            buffers: test.can_declare_buffers(),
+            images: image_test::can_be_declared(&test, instance, gpu),
+        };
         Ok(test)
+    }
+
+    /// Whether the driver makes a buffer that is declared for imported memory.
+    fn can_declare_buffers(&self) -> bool {
+        match self.create_buffer(self.alignment, true) {
+            // SAFETY: made a moment ago.
+            Ok(buffer) => unsafe {
+                self.device.destroy_buffer(buffer, None);
+                true
+            },
+            Err(result) => result != vk::Result::ERROR_FEATURE_NOT_PRESENT,
+        }
+    }
+
+    fn create_buffer(&self, size: u64, is_declared: bool) -> ash::prelude::VkResult<vk::Buffer> {
+        let kind = vk::ExternalMemoryHandleTypeFlags::HOST_ALLOCATION_EXT;
+        let mut external = vk::ExternalMemoryBufferCreateInfo::default().handle_types(kind);
+        let mut info = vk::BufferCreateInfo::default()
+            .size(size)
+            .usage(vk::BufferUsageFlags::TRANSFER_DST);
+        if is_declared {
+            info = info.push_next(&mut external);
+        }
+        // SAFETY: the info points to live data.
+        unsafe { self.device.create_buffer(&info, None) }
+    }
+
+    /// Fresh shared memory of at least `size` bytes that can be imported.
+    pub(super) fn pages(&self, size: u64) -> Result<SharedMemory> {
+        let whole = size.max(1).checked_next_multiple_of(self.alignment);
+        SharedMemory::create_aligned(whole.unwrap_or(u64::MAX), self.alignment)
     }
 
     /// The memory types that the driver says it imports this memory as.
@@ -265,18 +351,11 @@ impl Test {
         buffer: &mut vk::Buffer,
     ) -> Result<()> {
         let size = shared.len() as u64;
-        let kind = vk::ExternalMemoryHandleTypeFlags::HOST_ALLOCATION_EXT;
-        let mut external = vk::ExternalMemoryBufferCreateInfo::default().handle_types(kind);
-        let of_buffer = vk::BufferCreateInfo::default()
-            .size(size)
-            .usage(vk::BufferUsageFlags::TRANSFER_DST)
-            .push_next(&mut external);
-        // SAFETY: the infos point to live data; the memory imported stays until after the test.
+        // SAFETY: the memory imported stays until after the test.
         unsafe {
             *memory = self.import_memory(shared, index)?;
             *buffer = self
-                .device
-                .create_buffer(&of_buffer, None)
+                .create_buffer(size, self.declares.buffers)
                 .map_err(failed("vkCreateBuffer"))?;
             self.device
                 .bind_buffer_memory(*buffer, *memory, 0)

@@ -3,12 +3,13 @@
 //! The guest may change any byte at any time. So nothing here hands out `&[u8]`: bytes are copied out before
 //! they are looked at, and words that both sides use as signals are accessed as atomics.
 
+use std::ffi::c_void;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 
 use crate::error::{Error, Result};
 use crate::memory::gathered::{self, GuestPages, Mappings, Taken};
@@ -33,6 +34,35 @@ pub struct SharedMemory {
     held: Held,
 }
 
+/// Reserves addresses for a mapping of `len` bytes that begins at a multiple of `alignment`, a power of two above the system's page size.
+fn reserve(len: usize, alignment: u64) -> rustix::io::Result<*mut c_void> {
+    let overflow = rustix::io::Errno::OVERFLOW;
+    let alignment = usize::try_from(alignment).map_err(|_| overflow)?;
+    // Pages are whole: whoever maps less than a page gets a whole one.
+    let page = rustix::param::page_size();
+    let len = len.checked_next_multiple_of(page).ok_or(overflow)?;
+    let total = len.checked_add(alignment).ok_or(overflow)?;
+    // SAFETY: a new mapping at an address of the kernel's choice, which nobody can read or write.
+    let start = unsafe {
+        mmap_anonymous(
+            std::ptr::null_mut(),
+            total,
+            ProtFlags::empty(),
+            MapFlags::PRIVATE,
+        )
+    }?;
+    let before = start.addr().next_multiple_of(alignment) - start.addr();
+    let base = start.wrapping_byte_add(before);
+    let (end, after) = (base.wrapping_byte_add(len), alignment - before);
+    for (place, bytes) in [(start, before), (end, after)] {
+        if bytes > 0 {
+            // SAFETY: a part of the mapping made above, which nobody else knows of. If it stays, addresses are lost, no memory.
+            let _ = unsafe { munmap(place, bytes) };
+        }
+    }
+    Ok(base)
+}
+
 /// What is given back with the memory.
 #[derive(Debug)]
 enum Held {
@@ -53,6 +83,11 @@ impl SharedMemory {
     /// # Errors
     /// [`Error::SharedMemory`] when the system has no memory, descriptors or mappings left.
     pub fn create(size: u64) -> Result<Self> {
+        Self::create_aligned(size, page_size())
+    }
+
+    /// The same at an address that is a multiple of `alignment`, a power of two: drivers import no other.
+    pub(crate) fn create_aligned(size: u64, alignment: u64) -> Result<Self> {
         let failed = |source: rustix::io::Errno| Error::SharedMemory {
             action: "creation",
             size,
@@ -63,12 +98,12 @@ impl SharedMemory {
             .checked_next_multiple_of(page_size())
             .ok_or_else(|| failed(rustix::io::Errno::OVERFLOW))?;
         let fd = platform::create_shared_memory(size).map_err(failed)?;
-        Self::map(Arc::new(fd), 0, size)
+        Self::map(Arc::new(fd), 0, size, alignment)
     }
 
-    /// As [`SharedMemory::create`], keeping `charge` as long as the memory lives.
-    pub(crate) fn create_charged(size: u64, charge: Charge) -> Result<Self> {
-        let mut memory = Self::create(size)?;
+    /// As [`SharedMemory::create_aligned`], keeping `charge` as long as the memory lives.
+    pub(crate) fn create_charged(size: u64, alignment: u64, charge: Charge) -> Result<Self> {
+        let mut memory = Self::create_aligned(size, alignment)?;
         memory.held = Held::Bytes { _charge: charge };
         Ok(memory)
     }
@@ -91,29 +126,41 @@ impl SharedMemory {
         if file_size != 0 && u64::try_from(file_size).unwrap_or(0) < end {
             return Err(failed(rustix::io::Errno::INVAL));
         }
-        Self::map(fd, fd_offset, size)
+        Self::map(fd, fd_offset, size, page_size())
     }
 
-    /// Maps a part of a file that is there.
-    fn map(fd: Arc<OwnedFd>, fd_offset: u64, size: u64) -> Result<Self> {
+    /// Maps a part of a file that is there, at a multiple of `alignment`.
+    fn map(fd: Arc<OwnedFd>, fd_offset: u64, size: u64, alignment: u64) -> Result<Self> {
         let failed = |source: rustix::io::Errno| Error::SharedMemory {
             action: "mapping",
             size,
             source: source.into(),
         };
         let len = usize::try_from(size).map_err(|_| failed(rustix::io::Errno::OVERFLOW))?;
-        // SAFETY: a new mapping at an address of the kernel's choice disturbs no other memory.
-        let base = unsafe {
+        // The system's own pages: that is how it aligns mappings by itself.
+        let (at, fixed) = match alignment > rustix::param::page_size() as u64 {
+            true => (reserve(len, alignment).map_err(failed)?, MapFlags::FIXED),
+            false => (std::ptr::null_mut(), MapFlags::empty()),
+        };
+        // SAFETY: a new mapping at an address of the kernel's choice, or in the place of one that was reserved for it, disturbs
+        // no other memory.
+        let mapped = unsafe {
             mmap(
-                std::ptr::null_mut(),
+                at,
                 len,
                 ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::SHARED,
+                MapFlags::SHARED | fixed,
                 &fd,
                 fd_offset,
             )
-        }
-        .map_err(failed)?;
+        };
+        let base = mapped.map_err(|error| {
+            if !at.is_null() {
+                // SAFETY: reserved above, and nobody else knows of it.
+                let _ = unsafe { munmap(at, len) };
+            }
+            failed(error)
+        })?;
         let base = NonNull::new(base.cast()).ok_or_else(|| failed(rustix::io::Errno::FAULT))?;
         Ok(Self {
             fd: Some(fd),
@@ -317,6 +364,23 @@ mod tests {
         assert!(memory.word(len - 2).is_none());
         assert!(memory.word(2).is_none());
         assert!(memory.append_to(len - 1, 2, &mut Vec::new()).is_none());
+    }
+
+    #[test]
+    fn memory_for_a_driver_lies_where_the_driver_can_import_it() {
+        for alignment in [page_size(), 16 << 10, 64 << 10, 2 << 20] {
+            for size in [1, alignment, 3 * page_size()] {
+                let memory = SharedMemory::create_aligned(size, alignment).unwrap();
+                assert!((memory.as_ptr().addr() as u64).is_multiple_of(alignment));
+                memory.write(memory.len() - 1, &[7]).unwrap();
+                let mut seen = [0];
+                let second = memory.map_again().unwrap();
+                second.read(memory.len() - 1, &mut seen).unwrap();
+                assert_eq!(seen, [7]);
+            }
+        }
+        let too_large = SharedMemory::create_aligned(1 << 60, 1 << 30);
+        assert!(matches!(too_large, Err(Error::SharedMemory { .. })));
     }
 
     #[test]

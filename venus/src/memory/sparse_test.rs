@@ -199,7 +199,7 @@ impl<'t> Buffer<'t> {
             .flags(self.abilities.flags())
             .size(size)
             .usage(usage());
-        if self.abilities.is_importable {
+        if self.abilities.is_importable && self.test.declares.buffers {
             info = info.push_next(&mut external);
         }
         let device = &self.test.device;
@@ -216,7 +216,7 @@ impl<'t> Buffer<'t> {
     /// Binds memory of type `index`, lets the GPU write and read it, and looks.
     fn look(&self, queue: vk::Queue, index: u32) -> Result<()> {
         let bytes = usize::try_from(2 * self.page).unwrap_or(0);
-        let pages = SharedMemory::create(bytes as u64)?;
+        let pages = self.test.pages(bytes as u64)?;
         let second = pages.map_again()?;
         let before = vec![BEFORE.to_ne_bytes(); bytes / 4];
         // Also, a driver that takes what is imported for a structure of its own finds nothing there that it could use.

@@ -1,6 +1,6 @@
 //! [`MemoryView`]: a GPU's memory types and heaps as guests see them.
 //!
-//! Programs decide by these numbers where they put what, so the numbers must hold in a guest. Three things differ from the host:
+//! Programs decide by these numbers where they put what, so the numbers must hold in a guest. Four things differ from the host:
 //!
 //! - **Visibility.** A type is `HOST_VISIBLE` only if shared memory can be imported as it: nothing else can be mapped.
 //! - **Size.** A VM maps memory through a window of its address space. A heap with visible types is shown no larger than the
@@ -10,6 +10,8 @@
 //!   it looks like general memory of the GPU, and its heap like a second, tiny GPU memory. It is shown as a second type of the
 //!   large heap, its own heap is not shown, and no buffer or image names it as long as the large heap's type is possible. An
 //!   allocation from it works as natively.
+//! - **Memory for images**, on a GPU that cannot have images with optimal tiling in imported memory and has no other (KosmicKrisp:
+//!   one type). Its type is shown twice: once as it is, and once more as one that cannot be mapped, so that it is not imported.
 //!
 //! Vulkan wants a type before every other that has the same flags and more. A type that lost flags may have to move for that, so
 //! types have two numbers, and what goes to the driver or comes from it is translated: [`MemoryView::host_type`],
@@ -17,6 +19,8 @@
 
 use hesper_venus_protocol::vk;
 use vk::MemoryPropertyFlags as Flags;
+
+use super::image_test::Optimal;
 
 /// `VK_MAX_MEMORY_TYPES`
 const TYPES: usize = 32;
@@ -79,6 +83,8 @@ pub(crate) struct MemoryView {
     heaps: Vec<Heap>,
     /// Types that others replace, as bits.
     replaceable: u32,
+    /// Types that can be mapped, as bits.
+    visible: u32,
     /// Whether the types have the host's numbers.
     is_in_place: bool,
     /// How many bytes guests can map as device memory; `None` without a limit.
@@ -92,14 +98,20 @@ fn bit(index: u32) -> u32 {
 
 impl MemoryView {
     /// The view of a GPU that has these types and heaps. Shared memory can be imported as the types whose bits are set in
-    /// `importable`; all guests together map through a `window` of so many bytes, `None` where nothing limits them.
+    /// `importable`; all guests together map through a `window` of so many bytes, `None` where nothing limits them. Images with
+    /// optimal tiling may lie where `optimal` says.
     pub(crate) fn new(
         host: &vk::PhysicalDeviceMemoryProperties,
         importable: u32,
+        optimal: &Optimal,
         window: Option<u64>,
     ) -> Self {
         let limit = window.map(|window| window - reserve(window));
-        let mut types = in_order(shown(host, importable));
+        let mut types = shown(host, importable);
+        if types.len() < TYPES {
+            types.extend(for_images(&types, importable, optimal));
+        }
+        let mut types = in_order(types);
         let heaps = placed(host, &mut types, limit);
         let hosts: Vec<u32> = types.iter().map(|one| one.host).collect();
         for one in &mut types {
@@ -109,7 +121,12 @@ impl MemoryView {
             .zip(&types)
             .filter(|(_, one)| one.replaced_by != 0)
             .fold(0, |bits, (index, _)| bits | bit(index));
+        let visible = (0..)
+            .zip(&types)
+            .filter(|(_, one)| one.is_visible())
+            .fold(0, |bits, (index, _)| bits | bit(index));
         Self {
+            visible,
             is_in_place: (0..).zip(&hosts).all(|(index, host)| index == *host),
             types,
             heaps,
@@ -180,6 +197,20 @@ impl MemoryView {
         bits
     }
 
+    /// The same without types that cannot be mapped, for what the guest shares.
+    pub(crate) fn mappable_bits(&self, host: u32) -> u32 {
+        self.guest_bits(host) & self.visible
+    }
+
+    /// The same without types that can be mapped, for what does not go into imported memory; where there are no others, all.
+    pub(crate) fn unmapped_bits(&self, host: u32) -> u32 {
+        let all = self.guest_bits(host);
+        match all & !self.visible {
+            0 => all,
+            unmapped => unmapped,
+        }
+    }
+
     /// Budgets and use of the guest's heaps, for a program that has `used` so much of each. The driver counts everything that
     /// all guests have, so only what is left comes from it. Of the window, `shared` bytes are taken or will be.
     pub(crate) fn budgets(
@@ -248,6 +279,22 @@ fn shown(host: &vk::PhysicalDeviceMemoryProperties, importable: u32) -> Vec<Type
         one
     };
     plain.iter().map(replaced).collect()
+}
+
+/// The type that is shown once more without being mapped, where images with optimal tiling would have no other.
+fn for_images(shown: &[Type], importable: u32, optimal: &Optimal) -> Option<Type> {
+    let Optimal::Elsewhere { types, .. } = optimal else {
+        return None;
+    };
+    if types & !importable != 0 {
+        return None;
+    }
+    let mut possible = shown.iter().filter(|one| types & bit(one.host) != 0);
+    let local = possible.find(|one| one.flags.contains(Flags::DEVICE_LOCAL))?;
+    Some(Type {
+        flags: local.flags & !MAPPABLE,
+        ..*local
+    })
 }
 
 /// The types in an order that Vulkan allows, and otherwise as they came.

@@ -45,7 +45,7 @@ fn seen(view: &MemoryView) -> (Vec<u64>, Vec<(u32, u32)>) {
 #[test]
 fn memory_that_cannot_be_imported_cannot_be_mapped() {
     let host = host(&[(GIB, true)], &[(LOCAL | VISIBLE, 0), (LOCAL | CACHED, 0)]);
-    let view = MemoryView::new(&host, 0b10, None);
+    let view = MemoryView::new(&host, 0b10, &Optimal::Anywhere, None);
     assert_eq!(
         seen(&view),
         (vec![GIB], vec![(LOCAL, 0), (LOCAL | CACHED, 0)])
@@ -59,7 +59,7 @@ fn a_host_that_loses_nothing_is_seen_as_it_is() {
     let types = [(LOCAL, 0), (VISIBLE, 1), (CACHED, 1)];
     let host = host(&[(8 * GIB, true), (GIB, false)], &types);
     for window in [None, Some(8 * GIB)] {
-        let view = MemoryView::new(&host, 0b110, window);
+        let view = MemoryView::new(&host, 0b110, &Optimal::Anywhere, window);
         assert_eq!(seen(&view), (vec![8 * GIB, GIB], types.to_vec()));
         assert_eq!(view.guest_bits(0b101), 0b101);
     }
@@ -74,7 +74,7 @@ fn a_heap_that_is_mapped_is_no_larger_than_the_window() {
         (8 * GIB, 8 * GIB - 256 * MIB),
         (1 << 46, 24 * GIB),
     ] {
-        let view = MemoryView::new(&host, 1, Some(window));
+        let view = MemoryView::new(&host, 1, &Optimal::Anywhere, Some(window));
         assert_eq!(seen(&view).0, [size], "{window}");
         assert!(view.is_mappable(0, size) && !view.is_mappable(0, size + 1));
     }
@@ -84,11 +84,11 @@ fn a_heap_that_is_mapped_is_no_larger_than_the_window() {
 fn types_that_nobody_maps_keep_the_size_of_a_shared_heap() {
     let types = [(LOCAL, 0), (LOCAL | CACHED, 0), (LAZY, 0)];
     let host = host(&[(24 * GIB, true)], &types);
-    let view = MemoryView::new(&host, 0b010, Some(256 * MIB));
+    let view = MemoryView::new(&host, 0b010, &Optimal::Anywhere, Some(256 * MIB));
     let expected = vec![(LOCAL, 0), (LOCAL | CACHED, 1), (LAZY, 0)];
     assert_eq!(seen(&view), (vec![24 * GIB, SMALL], expected));
     // A window for all of it changes nothing.
-    let view = MemoryView::new(&host, 0b010, Some(64 * GIB));
+    let view = MemoryView::new(&host, 0b010, &Optimal::Anywhere, Some(64 * GIB));
     assert_eq!(seen(&view), (vec![24 * GIB], types.to_vec()));
 }
 
@@ -96,7 +96,7 @@ fn types_that_nobody_maps_keep_the_size_of_a_shared_heap() {
 fn a_heap_of_the_cpus_stays_one() {
     let types = [(0, 1), (LOCAL, 0), (VISIBLE, 1), (CACHED, 1)];
     let host = host(&[(24 * GIB, true), (64 * GIB, false)], &types);
-    let view = MemoryView::new(&host, 0b1100, Some(256 * MIB));
+    let view = MemoryView::new(&host, 0b1100, &Optimal::Anywhere, Some(256 * MIB));
     assert_eq!(seen(&view), (vec![24 * GIB, SMALL], types.to_vec()));
 }
 
@@ -114,7 +114,7 @@ fn a_small_heap_that_cannot_be_imported_is_a_part_of_the_large_one() {
         (LOCAL | VISIBLE | AMD, 2),
         (CACHED | AMD, 1),
     ];
-    let view = MemoryView::new(&host(&heaps, &types), 0b1000, None);
+    let view = MemoryView::new(&host(&heaps, &types), 0b1000, &Optimal::Anywhere, None);
     let expected = [
         (0, 1),           // 1
         (LOCAL, 0),       // 0
@@ -156,7 +156,7 @@ fn a_small_heap_that_cannot_be_imported_is_a_part_of_the_large_one() {
 fn a_resizable_bar_is_two_types_of_one_heap() {
     let types = [(LOCAL, 0), (LOCAL | VISIBLE, 0), (CACHED, 1)];
     let host = host(&[(24 * GIB, true), (64 * GIB, false)], &types);
-    let view = MemoryView::new(&host, 0b100, Some(8 * GIB));
+    let view = MemoryView::new(&host, 0b100, &Optimal::Anywhere, Some(8 * GIB));
     let expected = vec![(LOCAL, 0), (LOCAL, 0), (CACHED, 1)];
     let heaps = vec![24 * GIB, 8 * GIB - 256 * MIB];
     assert_eq!(seen(&view), (heaps, expected));
@@ -167,7 +167,7 @@ fn a_resizable_bar_is_two_types_of_one_heap() {
 fn a_gpu_with_visible_memory_alone_keeps_it_though_it_cannot_be_mapped() {
     let types = [(LOCAL | VISIBLE, 0), (CACHED, 1)];
     let host = host(&[(256 * MIB, true), (64 * GIB, false)], &types);
-    let view = MemoryView::new(&host, 0b10, None);
+    let view = MemoryView::new(&host, 0b10, &Optimal::Anywhere, None);
     assert_eq!(
         seen(&view),
         (vec![256 * MIB, 64 * GIB], vec![(LOCAL, 0), (CACHED, 1)])
@@ -180,14 +180,19 @@ fn more_heaps_than_vulkan_has_are_not_made() {
     let types: Vec<_> = (0..16)
         .flat_map(|heap| [(LOCAL, heap), (LOCAL | CACHED, heap)])
         .collect();
-    let view = MemoryView::new(&host(&heaps, &types), 0xaaaa_aaaa, Some(256 * MIB));
+    let view = MemoryView::new(
+        &host(&heaps, &types),
+        0xaaaa_aaaa,
+        &Optimal::Anywhere,
+        Some(256 * MIB),
+    );
     let told = view.properties();
     assert_eq!((told.memory_heap_count, told.memory_type_count), (16, 32));
     // Nor does a driver without sense make a panic.
     let mut broken = host(&[(GIB, true)], &[(LOCAL | CACHED, 9)]);
     broken.memory_type_count = 40;
     broken.memory_heap_count = 20;
-    let view = MemoryView::new(&broken, u32::MAX, Some(0));
+    let view = MemoryView::new(&broken, u32::MAX, &Optimal::Anywhere, Some(0));
     assert!(!view.is_mappable(31, 1) && view.host_type(32).is_none());
     view.budgets(&HeapBudgets::default(), [0; HEAPS], 0);
 }
@@ -196,7 +201,7 @@ fn more_heaps_than_vulkan_has_are_not_made() {
 fn budgets_follow_the_heaps_that_the_guest_sees() {
     let types = [(LOCAL, 0), (LOCAL | CACHED, 0)];
     let host = host(&[(24 * GIB, true)], &types);
-    let view = MemoryView::new(&host, 0b10, Some(256 * MIB));
+    let view = MemoryView::new(&host, 0b10, &Optimal::Anywhere, Some(256 * MIB));
     let mut of_host = HeapBudgets::default();
     of_host.budget[0] = 20 * GIB;
     of_host.usage[0] = 5 * GIB;
@@ -213,4 +218,45 @@ fn budgets_follow_the_heaps_that_the_guest_sees() {
     assert_eq!(told.budget[..2], [24 * GIB, SMALL]);
     let told = view.budgets(&HeapBudgets::default(), [0; HEAPS], GIB);
     assert_eq!(told.budget[..3], [1, 1, 0]);
+}
+
+/// Images with optimal tiling can be bound to `types` and must not lie in imported memory.
+fn elsewhere(types: u32) -> Optimal {
+    Optimal::Elsewhere {
+        reason: String::new(),
+        types,
+    }
+}
+
+#[test]
+fn images_that_cannot_lie_in_imported_memory_get_the_only_type_once_more() {
+    let host = host(&[(16 * GIB, true)], &[(LOCAL | CACHED, 0)]);
+    let view = MemoryView::new(&host, 1, &elsewhere(1), Some(8 * GIB));
+    let seen = seen(&view);
+    // The heap of what nobody maps keeps its size.
+    assert_eq!(seen.0, [16 * GIB, 8 * GIB - 256 * MIB]);
+    assert_eq!(seen.1, [(LOCAL, 0), (LOCAL | CACHED, 1)]);
+    assert!(!view.is_visible(0) && view.is_visible(1));
+    assert_eq!((view.host_type(0), view.host_type(1)), (Some(0), Some(0)));
+    assert_eq!(view.guest_bits(1), 0b11, "buffers may lie in both");
+    assert_eq!(view.unmapped_bits(1), 0b01);
+    assert_eq!(view.mappable_bits(1), 0b10);
+}
+
+#[test]
+fn images_that_cannot_lie_in_imported_memory_have_the_types_that_are_not_imported() {
+    let types = [(LOCAL, 0), (LOCAL | CACHED, 0), (LAZY, 0)];
+    let host = host(&[(16 * GIB, true)], &types);
+    let view = MemoryView::new(&host, 0b010, &elsewhere(0b011), None);
+    // Nothing is added, and numbers are the host's but for the order that Vulkan wants.
+    assert_eq!(seen(&view).1.len(), 3);
+    let private = (0..3)
+        .find(|index| view.host_type(*index) == Some(0))
+        .unwrap();
+    let shared = (0..3)
+        .find(|index| view.host_type(*index) == Some(1))
+        .unwrap();
+    assert_eq!(view.unmapped_bits(0b011), 1 << private);
+    assert_eq!(view.mappable_bits(0b011), 1 << shared);
+    assert_eq!(view.unmapped_bits(0b010), 1 << shared, "there is no other");
 }

@@ -275,7 +275,9 @@ impl Device {
         if handle.0 == 0 {
             return None;
         }
-        let queue = Arc::new(Queue::new(Arc::clone(&self.raw), handle, info));
+        let is_bounded = self.physical.facts.gpu.bounds_submissions();
+        let raw = Arc::clone(&self.raw);
+        let queue = Arc::new(Queue::new(raw, handle, info, is_bounded));
         queues.push(Arc::clone(&queue));
         Some(queue)
     }
@@ -392,6 +394,12 @@ pub(crate) fn create(
         Ok(share) => share,
         Err(result) => return Ok(result),
     };
+    // What the driver has of the portability subset; guests know no other Vulkan than a whole one.
+    let mut subset = physical.facts.subset.map(|subset| subset.enabled());
+    if let Some(subset) = &mut subset {
+        subset.p_next = info.p_next.cast_mut();
+        info.p_next = std::ptr::from_mut(subset).cast();
+    }
     // SAFETY: ids are replaced by handles, counts and pointers were checked or set above.
     let result =
         unsafe { c.call(instance.functions()) }.ok_or(Fatal::NotEnabled("vkCreateDevice"))?;
@@ -413,8 +421,8 @@ pub(crate) fn create(
         .any(|name| name.as_c_str() == ash::ext::external_memory_host::NAME)
         .then(|| {
             // The guest rounds a blob up to its alignment: the pages must be there.
-            let alignment = physical.facts.alignment.max(session.state.blob_alignment);
-            HostImport::load(&instance, handle, alignment)
+            let unit = session.state.blob_alignment;
+            HostImport::load(&instance, handle, physical.facts.alignment, unit)
         })
         .flatten();
     let owner = session.state.objects.new_owner()?;

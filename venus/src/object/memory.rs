@@ -70,7 +70,7 @@ fn try_to_allocate(
                     return false;
                 }
                 let types = importable_types(device, memory);
-                types & 1_u32.unbounded_shl(host_type) != 0
+                view.is_visible(memory_type) && types & 1_u32.unbounded_shl(host_type) != 0
             });
             match memory {
                 Some(memory) => Some(memory),
@@ -128,8 +128,9 @@ fn importable_types(device: &Device, memory: &SharedMemory) -> u32 {
 
 /// Fresh shared memory for an allocation, within the context's budget.
 fn pages(session: &Session<'_>, device: &Device, size: u64) -> Option<SharedMemory> {
-    let size = device.import.as_ref()?.rounded(size)?;
-    match session.state.shared_memory(size) {
+    let import = device.import.as_ref()?;
+    let size = import.rounded(size)?;
+    match session.state.shared_memory(size, import.alignment()) {
         Ok(memory) => Some(memory),
         Err(error) => {
             session.state.warn_of_memory(&error);
@@ -169,7 +170,7 @@ pub(crate) fn resource_properties(
     let device = session.device(CommandId::GetMemoryResourcePropertiesMESA)?;
     let properties = &mut *c.p_memory_resource_properties;
     let types = importable_types(device, &memory);
-    properties.memory_type_bits = device.physical.memory.guest_bits(types);
+    properties.memory_type_bits = device.physical.memory.mappable_bits(types);
     // SAFETY: the chain was decoded, and nobody else uses it.
     let size =
         unsafe { find_mut::<vk::MemoryResourceAllocationSizePropertiesMESA>(properties.p_next) };

@@ -20,7 +20,7 @@ use crate::dispatch::{Session, call};
 use crate::emulate::{extensions, sparse};
 use crate::fatal::Fatal;
 use crate::host::GpuFacts;
-use crate::memory::{HEAPS, HeapBudgets, MemoryView};
+use crate::memory::{HEAPS, HeapBudgets, MemoryView, Optimal};
 use crate::object::instance::{Instance, fill};
 
 /// A physical device that the guest may see.
@@ -56,6 +56,26 @@ impl PhysicalDevice {
     /// Whether the driver has the extension.
     fn has(&self, extension: &CStr) -> bool {
         extensions::has(&self.extensions, extension)
+    }
+
+    /// Whether images with optimal tiling must not lie in imported memory.
+    pub(crate) fn keeps_images_apart(&self) -> bool {
+        matches!(self.facts.optimal, Optimal::Elsewhere { .. })
+    }
+
+    /// Says by limits what the driver lacks of the portability subset.
+    fn limit(&self, limits: &mut vk::PhysicalDeviceLimits) {
+        let subset = self.facts.subset;
+        if subset.is_some_and(|subset| !subset.has_lod_bias()) {
+            limits.max_sampler_lod_bias = 0.0;
+        }
+    }
+
+    /// Whether images of these flags are of a kind that the driver lacks by the portability subset.
+    pub(crate) fn lacks_image(&self, flags: vk::ImageCreateFlags) -> bool {
+        let subset = self.facts.subset;
+        subset.is_some_and(|subset| !subset.has_2d_views_of_3d())
+            && flags.contains(vk::ImageCreateFlags::CREATE_2D_ARRAY_COMPATIBLE)
     }
 
     /// Counts an allocation of the guest's memory type `index` until the value is dropped.
@@ -192,7 +212,7 @@ fn describe(
     };
     // SAFETY: the physical device was just listed.
     unsafe { command.call(instance.functions()) }.ok_or(vk::Result::ERROR_INITIALIZATION_FAILED)?;
-    let memory = MemoryView::new(&memory, facts.importable_types, window);
+    let memory = MemoryView::new(&memory, facts.importable_types, &facts.optimal, window);
     let mut extensions = Vec::new();
     loop {
         let mut count = u32::try_from(extensions.len()).unwrap_or(u32::MAX);
@@ -392,6 +412,7 @@ pub(crate) fn properties(
     let device = described(session, id, c.physical_device.handle)?;
     call(session, c)?;
     c.p_properties.api_version = device.facts.version;
+    device.limit(&mut c.p_properties.limits);
     sparse::hide_properties(&device, c.p_properties);
     Ok(())
 }
@@ -405,6 +426,7 @@ pub(crate) fn properties2(
     let device = described(session, id, c.physical_device.handle)?;
     call(session, c)?;
     c.p_properties.properties.api_version = device.facts.version;
+    device.limit(&mut c.p_properties.properties.limits);
     sparse::hide_properties(&device, &mut c.p_properties.properties);
     Ok(())
 }

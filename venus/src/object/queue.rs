@@ -2,12 +2,14 @@
 //!
 //! A guest binds a queue to a ring index (`VkDeviceQueueTimelineInfoMESA`). [`Queue::fence`] then means: tell the guest
 //! when everything submitted so far is done. That is an empty submit with a `VkFence`; a thread, started with the first
-//! such fence, waits for them in their order and costs nothing while there are none. When the device is lost or the context
+//! such fence, waits for them in their order and costs nothing while there are none. A driver may let a submission wait until
+//! others are done (MoltenVK does beyond 64 command buffers); who asks for a fence never waits for that. When the device is lost or the context
 //! ends, what is still open retires at once: nobody may wait for a queue that is gone.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use hesper_venus_protocol::call::{Call, DeviceTable};
 use hesper_venus_protocol::command::{
@@ -24,6 +26,9 @@ use crate::object::missing;
 use crate::state::ContextState;
 use crate::sync::Lock;
 
+/// How long the thread leaves a queue to somebody else before it looks again.
+const BRIEFLY: Duration = Duration::from_millis(1);
+
 /// Ring indices that a guest may bind; 0 is the context's own timeline.
 pub(crate) const RINGS: usize = 64;
 
@@ -31,8 +36,20 @@ pub(crate) const RINGS: usize = 64;
 struct Open {
     ring: u8,
     fence: u64,
-    /// `None` when the driver could not be asked: done as soon as those before it are.
-    host: Option<vk::Fence>,
+    host: Host,
+}
+
+/// What the driver signals for a fence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Host {
+    /// Nothing yet: who submits to the queue next submits for the fence first.
+    Wanted,
+    /// It is being submitted, by whoever has this number.
+    Submitting(u64),
+    /// This one.
+    Fence(vk::Fence),
+    /// Nothing, as the driver could not be asked: done as soon as those before it are.
+    Nothing,
 }
 
 #[derive(Default)]
@@ -40,6 +57,8 @@ struct Timeline {
     open: VecDeque<Open>,
     /// Fences of the driver's to be used again.
     spare: Vec<vk::Fence>,
+    /// Numbers of those that are being submitted.
+    submitting: u64,
     has_thread: bool,
     is_closed: bool,
 }
@@ -54,17 +73,22 @@ pub(crate) struct Queue {
     flags: vk::DeviceQueueCreateFlags,
     /// Vulkan wants one user of a queue at a time.
     submitting: Mutex<()>,
+    /// The driver may let a submission wait until earlier ones are done.
+    is_bounded: bool,
     timeline: Mutex<Timeline>,
+    /// How many fences are [`Host::Wanted`], to be looked at without the lock.
+    wanted: AtomicUsize,
     changed: Condvar,
     closing: AtomicBool,
 }
 
 impl Queue {
-    /// A queue of `device`.
+    /// A queue of `device`, whose driver may let submissions wait if it `is_bounded`.
     pub(crate) fn new(
         device: Arc<RawDevice>,
         handle: vk::Queue,
         info: &vk::DeviceQueueInfo2,
+        is_bounded: bool,
     ) -> Self {
         Self {
             device,
@@ -73,7 +97,9 @@ impl Queue {
             index: info.queue_index,
             flags: info.flags,
             submitting: Mutex::new(()),
+            is_bounded,
             timeline: Mutex::default(),
+            wanted: AtomicUsize::new(0),
             changed: Condvar::new(),
             closing: AtomicBool::new(false),
         }
@@ -91,7 +117,7 @@ impl Queue {
     }
 
     /// Waits for the right to use the queue.
-    pub(crate) fn lock(&self) -> MutexGuard<'_, ()> {
+    fn lock(&self) -> MutexGuard<'_, ()> {
         self.submitting.locked()
     }
 
@@ -105,34 +131,63 @@ impl Queue {
         submit: Option<&vk::SubmitInfo>,
         fence: vk::Fence,
     ) -> vk::Result {
+        let queue = self.lock();
+        self.submit_locked(&queue, submit, fence)
+    }
+
+    /// The same for who has the queue.
+    fn submit_locked(
+        &self,
+        _queue: &MutexGuard<'_, ()>,
+        submit: Option<&vk::SubmitInfo>,
+        fence: vk::Fence,
+    ) -> vk::Result {
         let Some(function) = self.functions().queue_submit else {
             return vk::Result::ERROR_INITIALIZATION_FAILED;
         };
         let submits = submit.map_or(std::ptr::null(), std::ptr::from_ref);
-        let _queue = self.lock();
         // SAFETY: queue and fence are of this device, the submit is alive, and the lock keeps others away.
         unsafe { function(self.handle, u32::from(submit.is_some()), submits, fence) }
     }
 
     /// Retires `fence` on timeline `ring` when everything submitted so far is done, and not before those
     /// that were asked for earlier.
+    ///
+    /// Never waits for the driver: the caller has other queues to serve, and a submission may wait for what the guest does next.
+    /// Where it could come to that, the fence is left to whoever submits next, or else to the thread.
     pub(crate) fn fence(self: &Arc<Self>, state: &Arc<ContextState>, ring: u8, fence: u64) {
         let mut timeline = self.timeline.locked();
         if timeline.is_closed {
             drop(timeline);
             return state.retire(ring, fence);
         }
-        let spare = timeline.spare.pop();
-        let host = spare.or_else(|| self.device.create_fence());
-        let host = host.filter(|host| self.submit_empty(None, *host) == vk::Result::SUCCESS);
-        let is_done = host.is_none_or(|host| self.device.is_signalled(host));
-        if is_done && timeline.open.is_empty() {
-            timeline
-                .spare
-                .extend(host.filter(|host| self.device.reset_fence(*host)));
-            drop(timeline);
-            return state.retire(ring, fence);
-        }
+        let is_in_order = self.wanted.load(Ordering::Acquire) == 0;
+        let queue = match is_in_order && !self.is_bounded {
+            true => self.submitting.try_lock().ok(),
+            false => None,
+        };
+        let host = match queue {
+            Some(queue) => {
+                let spare = timeline.spare.pop();
+                let host = spare.or_else(|| self.device.create_fence());
+                let host = host
+                    .filter(|host| self.submit_locked(&queue, None, *host) == vk::Result::SUCCESS);
+                drop(queue);
+                let is_done = host.is_none_or(|host| self.device.is_signalled(host));
+                if is_done && timeline.open.is_empty() {
+                    timeline
+                        .spare
+                        .extend(host.filter(|host| self.device.reset_fence(*host)));
+                    drop(timeline);
+                    return state.retire(ring, fence);
+                }
+                host.map_or(Host::Nothing, Host::Fence)
+            }
+            None => {
+                self.wanted.fetch_add(1, Ordering::AcqRel);
+                Host::Wanted
+            }
+        };
         timeline.open.push_back(Open { ring, fence, host });
         let mut orphans = VecDeque::new();
         if !timeline.has_thread {
@@ -150,10 +205,52 @@ impl Queue {
         drop(timeline);
         self.changed.notify_all();
         for open in orphans {
-            open.host
-                .into_iter()
-                .for_each(|host| self.device.abandon_fence(host));
+            self.forget(open.host);
             state.retire(open.ring, open.fence);
+        }
+    }
+
+    /// Takes leave of what the driver may still signal.
+    fn forget(&self, host: Host) {
+        match host {
+            Host::Fence(host) => self.device.abandon_fence(host),
+            Host::Wanted => {
+                self.wanted.fetch_sub(1, Ordering::AcqRel);
+            }
+            // Who submits it finds that nobody waits for it any more.
+            Host::Submitting(_) | Host::Nothing => {}
+        }
+    }
+
+    /// Submits for the fences that are wanted, in their order. To be called by who has the queue, before it submits itself.
+    fn submit_wanted(&self, queue: &MutexGuard<'_, ()>) {
+        while self.wanted.load(Ordering::Acquire) != 0 {
+            let mut timeline = self.timeline.locked();
+            let number = timeline.submitting.wrapping_add(1);
+            let mut open = timeline.open.iter_mut();
+            let Some(next) = open.find(|open| open.host == Host::Wanted) else {
+                return;
+            };
+            next.host = Host::Submitting(number);
+            timeline.submitting = number;
+            self.wanted.fetch_sub(1, Ordering::AcqRel);
+            let spare = timeline.spare.pop();
+            // The driver may take its time, and others ask for fences meanwhile.
+            drop(timeline);
+            let host = spare.or_else(|| self.device.create_fence());
+            let host =
+                host.filter(|host| self.submit_locked(queue, None, *host) == vk::Result::SUCCESS);
+            let mut timeline = self.timeline.locked();
+            let mut open = timeline.open.iter_mut();
+            match open.find(|open| open.host == Host::Submitting(number)) {
+                Some(open) => open.host = host.map_or(Host::Nothing, Host::Fence),
+                None => {
+                    drop(timeline);
+                    host.into_iter()
+                        .for_each(|host| self.device.abandon_fence(host));
+                }
+            }
+            self.changed.notify_all();
         }
     }
 
@@ -161,34 +258,62 @@ impl Queue {
     fn watch(&self, state: &ContextState) {
         let mut timeline = self.timeline.locked();
         loop {
-            let Some(next) = timeline.open.front().map(|open| open.host) else {
-                if timeline.is_closed {
-                    return;
+            let next = timeline.open.front().map(|open| open.host);
+            let is_closed = timeline.is_closed;
+            let ended = match next {
+                None if is_closed => return,
+                Some(Host::Wanted) if !is_closed => {
+                    drop(timeline);
+                    if let Ok(queue) = self.submitting.try_lock() {
+                        self.submit_wanted(&queue);
+                        timeline = self.timeline.locked();
+                        continue;
+                    }
+                    // Whoever has the queue may have it for long, and has to be outlived by no fence.
+                    timeline = self.wait_briefly(self.timeline.locked());
+                    continue;
                 }
-                timeline = self
-                    .changed
-                    .wait(timeline)
-                    .unwrap_or_else(PoisonError::into_inner);
-                continue;
+                Some(Host::Submitting(_)) if !is_closed => {
+                    timeline = self.wait_briefly(timeline);
+                    continue;
+                }
+                None => {
+                    timeline = self
+                        .changed
+                        .wait(timeline)
+                        .unwrap_or_else(PoisonError::into_inner);
+                    continue;
+                }
+                // However the wait ends, the fence retires: done, lost, or told to stop.
+                Some(Host::Fence(host)) => {
+                    drop(timeline);
+                    let ended = self.device.wait_fence(host, &self.closing);
+                    timeline = self.timeline.locked();
+                    Some(ended)
+                }
+                Some(Host::Wanted | Host::Submitting(_) | Host::Nothing) => None,
             };
-            drop(timeline);
-            // However the wait ends, the fence retires: done, lost, or told to stop.
-            let ended = next.map(|host| (host, self.device.wait_fence(host, &self.closing)));
-            timeline = self.timeline.locked();
             let Some(open) = timeline.open.pop_front() else {
                 continue;
             };
-            match ended {
-                Some((host, vk::Result::SUCCESS)) if self.device.reset_fence(host) => {
+            match open.host {
+                Host::Fence(host)
+                    if ended == Some(vk::Result::SUCCESS) && self.device.reset_fence(host) =>
+                {
                     timeline.spare.push(host);
                 }
-                Some((host, _)) => self.device.abandon_fence(host),
-                None => {}
+                other => self.forget(other),
             }
             drop(timeline);
             state.retire(open.ring, open.fence);
             timeline = self.timeline.locked();
         }
+    }
+
+    /// Waits until something changes, at most a moment: a queue that somebody else has is given back without a word.
+    fn wait_briefly<'t>(&self, timeline: MutexGuard<'t, Timeline>) -> MutexGuard<'t, Timeline> {
+        let waited = self.changed.wait_timeout(timeline, BRIEFLY);
+        waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
     /// Retires what is open and ends the thread.
@@ -302,7 +427,8 @@ where
     C: Call<'m, Table = DeviceTable>,
 {
     let queue = named(session, C::ID, queue)?;
-    let _queue = queue.lock();
+    let lock = queue.lock();
+    queue.submit_wanted(&lock);
     call(session, c)
 }
 

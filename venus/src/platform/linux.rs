@@ -5,9 +5,6 @@ use std::os::fd::OwnedFd;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use rustix::io::Result;
 
-/// Libraries to try when the system's Vulkan loader cannot be found: none, the loader is standard here.
-pub(crate) const DRIVER_LIBRARIES: &[&str] = &[];
-
 /// Gives memory that the allocator keeps back to the system: a driver frees much of it when its devices go, in pieces that
 /// the allocator would hold for ever. Takes about a millisecond.
 pub(crate) fn return_free_memory() {

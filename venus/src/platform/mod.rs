@@ -1,4 +1,4 @@
-//! What differs between operating systems: anonymous shared memory, pages, the names of Vulkan libraries.
+//! What differs between operating systems: anonymous shared memory, pages, what memory and mappings cost.
 //!
 //! Linux makes memfds that cannot shrink; other systems make a POSIX shm object and unlink it at once. With
 //! `HESPER_SYSTEM=posix` in the environment a Hesper on Linux does so, too, and with `HESPER_SYSTEM=macos` it also counts in pages
@@ -16,9 +16,7 @@ use linux as own;
 #[cfg(not(target_os = "linux"))]
 use posix as own;
 
-pub(crate) use own::{
-    DRIVER_LIBRARIES, count_mappings, mappings, release_stack, return_free_memory,
-};
+pub(crate) use own::{count_mappings, mappings, release_stack, return_free_memory};
 
 /// A page of Apple silicon, in bytes.
 const APPLE_PAGE: u64 = 16 << 10;

@@ -14,14 +14,6 @@ use rustix::fs::ftruncate;
 use rustix::io::{Errno, Result};
 use rustix::shm::{self, Mode, OFlags};
 
-/// Driver libraries to try where no Vulkan loader is installed.
-pub(crate) const DRIVER_LIBRARIES: &[&str] = &[
-    "libMoltenVK.dylib",
-    "/opt/homebrew/lib/libMoltenVK.dylib",
-    "/usr/local/lib/libMoltenVK.dylib",
-    "libvulkan_kosmickrisp.dylib",
-];
-
 /// Gives memory that the allocator keeps back to the system, where there is a way to ask for that.
 pub(crate) fn return_free_memory() {}
 

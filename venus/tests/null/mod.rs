@@ -1,16 +1,22 @@
-//! Where the null driver is: built with the tests, as it is one of their dependencies.
+//! Where drivers for tests are: built with the tests, as they are dependencies of theirs.
 #![allow(
+    dead_code,
     unreachable_pub,
     clippy::unwrap_used,
-    reason = "a test ends with a panic"
+    reason = "each test file uses its own part, and a test ends with a panic"
 )]
 
 use std::path::PathBuf;
 
-/// The shared library beside the program that runs, or in `deps` beside it. Panics where it is not.
+/// The null driver's shared library.
 pub fn library() -> PathBuf {
+    named("hesper_null_driver")
+}
+
+/// The shared library of a crate, beside the program that runs, or in `deps` beside it. Panics where it is not.
+pub fn named(name: &str) -> PathBuf {
     let name = format!(
-        "{}hesper_null_driver{}",
+        "{}{name}{}",
         std::env::consts::DLL_PREFIX,
         std::env::consts::DLL_SUFFIX
     );

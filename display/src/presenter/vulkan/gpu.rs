@@ -67,9 +67,18 @@ impl Gpu {
             ..
         } = candidate;
         let mut extensions = vec![khr::swapchain::NAME.as_ptr()];
-        // The spec demands that it be enabled where it is offered.
-        if candidate.offers(khr::portability_subset::NAME) {
+        // The spec demands that it be enabled where it is offered. Of its features none is needed to draw a picture.
+        let is_subset = candidate.offers(khr::portability_subset::NAME);
+        let mut subset = vk::PhysicalDevicePortabilitySubsetFeaturesKHR::default();
+        if is_subset {
             extensions.push(khr::portability_subset::NAME.as_ptr());
+            let mut offered = vk::PhysicalDeviceFeatures2::default().push_next(&mut subset);
+            // SAFETY: core in 1.1, which the device has, with the structure of an extension that it offers.
+            unsafe {
+                let raw = &instance.raw;
+                raw.get_physical_device_features2(*physical, &mut offered);
+            }
+            subset.p_next = std::ptr::null_mut();
         }
         let imports = candidate.can_import_host_memory(instance);
         if imports {
@@ -78,9 +87,12 @@ impl Gpu {
         let queues = [vk::DeviceQueueCreateInfo::default()
             .queue_family_index(*family)
             .queue_priorities(&[1.0])];
-        let info = vk::DeviceCreateInfo::default()
+        let mut info = vk::DeviceCreateInfo::default()
             .queue_create_infos(&queues)
             .enabled_extension_names(&extensions);
+        if is_subset {
+            info = info.push_next(&mut subset);
+        }
         // SAFETY: family and extensions were taken from what the device offers.
         let device = unsafe { instance.raw.create_device(*physical, &info, None) }
             .map_err(|error| format!("no device: {error}"))?;

@@ -7,7 +7,8 @@ use ash::{khr, vk};
 use raw_window_handle::{HasDisplayHandle, HasWindowHandle};
 use winit::window::Window;
 
-use crate::platform::{self, Connection};
+use crate::display::VulkanEntry;
+use crate::platform::Connection;
 
 /// A Vulkan instance that can make surfaces for our windows.
 pub(super) struct Instance {
@@ -18,15 +19,23 @@ pub(super) struct Instance {
 }
 
 impl Instance {
-    /// Loads Vulkan for windows of the kind of `window`.
-    pub(super) fn new(window: &Window) -> Result<Arc<Instance>, String> {
+    /// An instance for windows of the kind of `window`, of the `vulkan` that is open or, without one, of the system's loader.
+    pub(super) fn new(
+        window: &Window,
+        vulkan: Option<&VulkanEntry>,
+    ) -> Result<Arc<Instance>, String> {
         let display = window
             .display_handle()
             .map_err(|error| error.to_string())?
             .as_raw();
         let needed = ash_window::enumerate_required_extensions(display)
             .map_err(|error| format!("no surfaces for this window system: {error}"))?;
-        let entry = load_vulkan()?;
+        let entry = match vulkan {
+            Some(vulkan) => vulkan.0.clone(),
+            // SAFETY: the system's Vulkan loader is trusted code, like every library we link.
+            None => unsafe { ash::Entry::load() }
+                .map_err(|error| format!("no Vulkan loader: {error}"))?,
+        };
         // SAFETY: a plain query.
         let offered = unsafe { entry.enumerate_instance_extension_properties(None) }
             .map_err(|error| format!("no list of instance extensions: {error}"))?;
@@ -60,17 +69,6 @@ impl Instance {
             surfaces,
         }))
     }
-}
-
-fn load_vulkan() -> Result<ash::Entry, String> {
-    // SAFETY: the system's Vulkan loader is trusted code, like every library we link.
-    let loader = unsafe { ash::Entry::load() };
-    loader.or_else(|error| {
-        let mut drivers = platform::DRIVERS.iter();
-        // SAFETY: so are its drivers.
-        let driver = drivers.find_map(|driver| unsafe { ash::Entry::load_from(driver) }.ok());
-        driver.ok_or_else(|| format!("no Vulkan loader: {error}"))
-    })
 }
 
 impl Drop for Instance {

@@ -55,7 +55,10 @@ impl Vulkan {
     ) -> Result<VulkanPresenter, String> {
         let instance = match &self.instance {
             Some(instance) => instance.clone(),
-            None => self.instance.insert(Instance::new(window)?).clone(),
+            None => {
+                let instance = Instance::new(window, options.vulkan.as_ref())?;
+                self.instance.insert(instance).clone()
+            }
         };
         let surface = Surface::new(&instance, window)?;
         let gpu = match self.gpu.take().filter(|gpu| gpu.serial == serial) {

@@ -1,32 +1,19 @@
 //! A GPU that is lost: the guest is told, its waits end, nothing stays.
 
-use std::path::PathBuf;
 use std::process::Stdio;
 
-use crate::server::{CLIENT, LAVAPIPE, Server, driver_manifest, in_environment, lines, suites};
+use crate::server::{
+    CLIENT, LAVAPIPE, Server, built, driver_manifest, in_environment, lines, suites,
+};
 
 /// Set for server and client alike: the file whose appearance is the loss. `hesper_losing_driver::VARIABLE`.
 const LOSE_WHEN: &str = hesper_losing_driver::VARIABLE;
-
-/// The driver that loses its device. It is built with this test, as one of its dependencies.
-fn losing_driver() -> PathBuf {
-    let name = format!(
-        "{}hesper_losing_driver{}",
-        std::env::consts::DLL_PREFIX,
-        std::env::consts::DLL_SUFFIX
-    );
-    let program = std::env::current_exe().unwrap();
-    let folder = program.parent().unwrap();
-    let path = folder.join(&name);
-    assert!(path.exists(), "no {name} beside {}", program.display());
-    path
-}
 
 #[test]
 fn a_lost_device_is_reported_and_ends_all_waits() {
     let folder = tempfile::tempdir().unwrap();
     let manifest = folder.path().join("losing.json");
-    std::fs::write(&manifest, driver_manifest(&losing_driver())).unwrap();
+    std::fs::write(&manifest, driver_manifest(&built("hesper_losing_driver"))).unwrap();
     let manifest = manifest.to_str().unwrap();
     let cases = ["run", "submit-one", "lost-device"];
     let expected = ["ok submit-one", "ok lost-device"];

@@ -15,9 +15,11 @@
     reason = "a test fails by a panic"
 )]
 
+mod doctor;
 mod extensions;
 mod load;
 mod lost;
+mod mac;
 mod present;
 mod server;
 mod vulkaninfo;

@@ -20,7 +20,7 @@ fn differ(one: &[u8], other: &[u8]) -> bool {
 }
 
 /// Starts vkcube, and fails the test unless its picture appears, goes on changing, and it ends well.
-fn assert_turns(server: &Server, cube: &mut Command, picture: impl Fn() -> Vec<u8>) {
+pub(crate) fn assert_turns(server: &Server, cube: &mut Command, picture: impl Fn() -> Vec<u8>) {
     let empty = picture();
     let mut cube = cube.stderr(Stdio::null()).spawn().map(Killed).unwrap();
     await_that("something is drawn", || differ(&picture(), &empty));

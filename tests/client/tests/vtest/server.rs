@@ -71,7 +71,8 @@ fn in_suite(suite: &str, program: &str) -> Command {
     command
 }
 
-fn hesper() -> PathBuf {
+/// The program under test.
+pub(crate) fn hesper() -> PathBuf {
     let beside = || Path::new(CLIENT).with_file_name("hesper");
     let path = std::env::var_os("HESPER_BIN").map_or_else(beside, PathBuf::from);
     assert!(
@@ -284,6 +285,20 @@ impl Server {
         }
         descriptors
     }
+}
+
+/// The shared library of a crate that is built with this test, as one of its dependencies.
+pub(crate) fn built(name: &str) -> PathBuf {
+    let name = format!(
+        "{}{name}{}",
+        std::env::consts::DLL_PREFIX,
+        std::env::consts::DLL_SUFFIX
+    );
+    let program = std::env::current_exe().unwrap();
+    let folder = program.parent().unwrap();
+    let path = folder.join(&name);
+    assert!(path.exists(), "no {name} beside {}", program.display());
+    path
 }
 
 /// A manifest by which Vulkan's loader finds a driver.

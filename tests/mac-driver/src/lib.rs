@@ -1,0 +1,184 @@
+//! lavapipe, with the gaps and the manners of a Mac's Vulkan drivers: so that what a Mac will do to Hesper can be seen on Linux.
+//!
+//! The crates `moltenvk` and `kosmickrisp` beside this one make the libraries of it, with what each driver's library exports.
+//! [`VARIABLE`] in the environment says which driver it plays, see [`Mode`]. What it plays, and from where it is known, is in
+//! docs/macos.md. It differs from lavapipe in this:
+//!
+//! - **Extensions** (`physical`): no file descriptors, dma-bufs, modifiers or foreign queues, no transform feedback, no mesh
+//!   shaders, no ray tracing. MoltenVK lists `VK_KHR_portability_subset`, whose structs answer, and makes no device without it.
+//! - **Features** (`features`): geometry shaders, logic operations, wide lines, sparse binding, robust buffer access 2 and (MoltenVK)
+//!   null descriptors are off, and a device that asks for them is refused. Events need the subset's feature.
+//! - **Memory** (`memory`): MoltenVK has three types: private, shared and memoryless. Only shared memory can be mapped, and be
+//!   imported by host pointer; pointer and size are multiples of [`ALIGNMENT`]. KosmicKrisp has one type.
+//! - **Images** with optimal tiling that are bound to imported memory lie somewhere else (MoltenVK), or have no texture
+//!   (KosmicKrisp; here binding them fails).
+//! - **Queues** (`queue`): MoltenVK has four families of one queue. A submission waits while 64 command buffers of its queue are
+//!   unfinished; `MVK_CONFIG_MAX_ACTIVE_METAL_COMMAND_BUFFERS_PER_QUEUE` is another number.
+//!
+//! What a program does wrong with it is told on standard error, in lines that begin with `mac driver:`.
+//!
+//! Whether a program asked for portability drivers is not looked at: Vulkan's loader hides such drivers, by their manifests, and
+//! MoltenVK itself ignores the flag.
+
+mod chain;
+mod device;
+mod features;
+mod memory;
+mod next;
+mod physical;
+mod queue;
+
+use std::ffi::{CStr, c_char};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use ash::vk;
+
+/// The variable in the environment that names the mode: `moltenvk`, `moltenvk-1.4.0` or `kosmickrisp`.
+pub const VARIABLE: &str = "HESPER_MAC_DRIVER";
+
+/// How the lines on standard error begin.
+pub const PREFIX: &str = "mac driver:";
+
+/// `minImportedHostPointerAlignment`: the pages of Apple's processors.
+pub const ALIGNMENT: u64 = 16 << 10;
+
+/// A function of Vulkan before it is cast to its own type.
+pub type Function = unsafe extern "system" fn();
+
+/// Which driver is played.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// MoltenVK 1.4.1 or newer.
+    MoltenVk,
+    /// MoltenVK up to 1.4.0: buffers and images cannot be declared for memory that is imported by host pointer.
+    MoltenVk140,
+    /// KosmicKrisp.
+    KosmicKrisp,
+}
+
+static MODE: LazyLock<Mode> = LazyLock::new(|| {
+    let text = std::env::var(VARIABLE).unwrap_or_default();
+    match text.as_str() {
+        "moltenvk" | "" => Mode::MoltenVk,
+        "moltenvk-1.4.0" => Mode::MoltenVk140,
+        "kosmickrisp" => Mode::KosmicKrisp,
+        other => {
+            eprintln!(
+                "{PREFIX} {VARIABLE}={other}: moltenvk, moltenvk-1.4.0 or kosmickrisp is allowed"
+            );
+            std::process::abort()
+        }
+    }
+});
+
+impl Mode {
+    fn get() -> Self {
+        *MODE
+    }
+
+    fn is_moltenvk(self) -> bool {
+        self != Self::KosmicKrisp
+    }
+}
+
+/// Tells what a program does wrong.
+pub(crate) fn complain(what: std::fmt::Arguments<'_>) {
+    eprintln!("{PREFIX} {what}");
+}
+
+/// A function's address under the type that the tables have.
+macro_rules! function {
+    ($function:path, $type:ty) => {{
+        let typed: $type = $function;
+        // SAFETY: who asks by name casts it back to the type of that name.
+        Some(unsafe { std::mem::transmute::<$type, crate::Function>(typed) })
+    }};
+}
+pub(crate) use function;
+
+/// The function to use instead of the one that lavapipe has under that name; `None` where that one will do.
+fn replaced(name: &str) -> Option<Function> {
+    match name {
+        "vkGetInstanceProcAddr" => {
+            type Typed = unsafe extern "system" fn(vk::Instance, *const c_char) -> Option<Function>;
+            function!(instance_function, Typed)
+        }
+        "vkGetDeviceProcAddr" => {
+            type Typed = unsafe extern "system" fn(vk::Device, *const c_char) -> Option<Function>;
+            function!(device_function, Typed)
+        }
+        _ => physical::find(name)
+            .or_else(|| features::find(name))
+            .or_else(|| device::find(name))
+            .or_else(|| memory::find(name))
+            .or_else(|| queue::find(name)),
+    }
+}
+
+/// `vkGetInstanceProcAddr`, once the driver was negotiated with or where that is not needed.
+///
+/// # Safety
+/// As Vulkan says: `name` ends with NUL.
+pub unsafe extern "system" fn instance_function(
+    instance: vk::Instance,
+    name: *const c_char,
+) -> Option<Function> {
+    // SAFETY: the caller's promise.
+    let name = unsafe { CStr::from_ptr(name) };
+    // What lavapipe does not have, nobody has.
+    let found = next::instance_function(instance, name);
+    let ours = name.to_str().ok().and_then(replaced);
+    // Vulkan's loader asks for this one with every instance, and drivers need not know themselves.
+    let is_entry = name == c"vkGetInstanceProcAddr";
+    if found.is_none() && !is_entry {
+        return None;
+    }
+    ours.or(found)
+}
+
+unsafe extern "system" fn device_function(
+    device: vk::Device,
+    name: *const c_char,
+) -> Option<Function> {
+    // SAFETY: the caller's promise.
+    let name = unsafe { CStr::from_ptr(name) };
+    let found = next::device_function(device, name)?;
+    Some(name.to_str().ok().and_then(replaced).unwrap_or(found))
+}
+
+/// Whether somebody negotiated.
+static NEGOTIATED: AtomicBool = AtomicBool::new(false);
+
+/// `vk_icdGetInstanceProcAddr`, the loader's way into the driver.
+///
+/// # Safety
+/// As Vulkan says: `name` ends with NUL.
+pub unsafe fn loaders_function(instance: vk::Instance, name: *const c_char) -> Option<Function> {
+    if !NEGOTIATED.load(Ordering::Relaxed) {
+        complain(format_args!(
+            "vk_icdGetInstanceProcAddr without vk_icdNegotiateLoaderICDInterfaceVersion before it"
+        ));
+        return None;
+    }
+    // SAFETY: the caller's promise.
+    unsafe { instance_function(instance, name) }
+}
+
+/// `vk_icdNegotiateLoaderICDInterfaceVersion`, which is lavapipe's.
+///
+/// # Safety
+/// As the loader says: `version` can be written.
+pub unsafe fn negotiate(version: *mut u32) -> vk::Result {
+    NEGOTIATED.store(true, Ordering::Relaxed);
+    // SAFETY: the caller's promise.
+    unsafe { next::negotiate(version) }
+}
+
+/// Name of a function of the libraries, `extern "system" fn() -> u64`: how many submissions wait for room.
+pub const WAITING: &CStr = c"hesperMacDriverWaiting";
+
+/// See [`WAITING`].
+pub fn waiting() -> u64 {
+    queue::WAITING.load(Ordering::SeqCst)
+}
