@@ -17,6 +17,7 @@ mod support;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use support::cube::{assert_turning, assert_turning_thing};
 use support::hesper::Hesper;
 use support::picture::Picture;
 use support::process::PATIENCE;
@@ -31,13 +32,6 @@ const WAITS: &str = "submit-one submit-64-in-flight submit-batches fence-reset-a
 const SOME: &str = "submit-64-in-flight timeline-device map-gpu-writes draw-render-pass";
 /// What the log says to a guest that cannot align its blobs.
 const ALIGNMENT_REMEDY: &str = "the guest needs Linux 7.2 and Mesa 26.2.4 or newer";
-
-/// What vkcube clears its window to: 0.2 in each channel.
-const CUBE_BACKGROUND: [u8; 3] = [51; 3];
-/// Edge of vkcube's window in pixels.
-const CUBE_WINDOW: u32 = 500;
-/// The cube and its textures have hundreds of colours; a window without them has one.
-const CUBE_COLOURS: usize = 100;
 
 #[test]
 fn an_unmodified_guest_computes_draws_and_presents() {
@@ -290,42 +284,6 @@ fn numbers_for_the_documentation() {
             "{suite}, vkcube: {:.1} frames a second; of one processor Hesper takes {hesper:.0} %, QEMU {qemu:.0} %",
             f64::from(FRAMES) / seconds
         );
-    }
-}
-
-/// Fails the test unless vkcube's window appears in what `shown` returns, holds a cube, and the cube turns.
-#[track_caller]
-fn assert_turning(shown: impl Fn() -> Picture) {
-    assert_turning_thing(|| {
-        let picture = shown();
-        let bounds = picture.bounds_of(CUBE_BACKGROUND)?;
-        let cube = picture.part(bounds);
-        (bounds.size() == (CUBE_WINDOW, CUBE_WINDOW) && cube.colours(CUBE_COLOURS) == CUBE_COLOURS)
-            .then_some(cube)
-    });
-}
-
-/// Fails the test unless `seen` comes to return a picture, and later one that differs much from the first.
-#[track_caller]
-fn assert_turning_thing(seen: impl Fn() -> Option<Picture>) {
-    let until = Instant::now() + PATIENCE;
-    let mut first: Option<Picture> = None;
-    let mut turned = 0.0;
-    while Instant::now() < until {
-        match (seen(), &first) {
-            (Some(picture), None) => first = Some(picture),
-            (Some(picture), Some(first)) => turned = first.changed(&picture),
-            (None, _) => {}
-        }
-        // A cube covers a fifth of its window; seen from another side, little of it stays as it was.
-        if turned > 0.05 {
-            return;
-        }
-        sleep(Duration::from_millis(100));
-    }
-    match first {
-        None => panic!("no cube is seen"),
-        Some(_) => panic!("the cube does not turn: {turned:.4} of its picture changed"),
     }
 }
 

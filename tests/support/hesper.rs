@@ -33,7 +33,7 @@ impl Hesper {
         screen: Option<&XServer>,
         compositor: Option<&Path>,
     ) -> Self {
-        Self::start_scaled(folder, arguments, screen, compositor, None)
+        Self::start_in(folder, arguments, screen, compositor, &[])
     }
 
     /// The same on a screen with so many physical pixels in a logical one.
@@ -43,6 +43,18 @@ impl Hesper {
         screen: Option<&XServer>,
         compositor: Option<&Path>,
         scale: Option<&str>,
+    ) -> Self {
+        let scale = scale.map(|scale| ("WINIT_X11_SCALE_FACTOR", scale));
+        Self::start_in(folder, arguments, screen, compositor, scale.as_slice())
+    }
+
+    /// The same with more in its environment.
+    pub fn start_in(
+        folder: &Path,
+        arguments: &[&str],
+        screen: Option<&XServer>,
+        compositor: Option<&Path>,
+        variables: &[(&str, &str)],
     ) -> Self {
         let mut command = in_environment(env!("CARGO_BIN_EXE_hesper"));
         command.arg("--socket-path").arg(folder.join("gpu.sock"));
@@ -62,9 +74,7 @@ impl Hesper {
         if let Some(compositor) = compositor {
             command.env("WAYLAND_DISPLAY", compositor);
         }
-        if let Some(scale) = scale {
-            command.env("WINIT_X11_SCALE_FACTOR", scale);
-        }
+        command.envs(variables.iter().copied());
         as_in_a_session(&mut command);
         let child = command
             .stdin(Stdio::null())

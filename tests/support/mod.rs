@@ -8,6 +8,7 @@
     reason = "each test file uses its own part"
 )]
 
+pub mod cube;
 pub mod guest;
 pub mod hesper;
 pub mod picture;

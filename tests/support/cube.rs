@@ -1,0 +1,50 @@
+//! vkcube, as a screen shows it.
+
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use super::picture::Picture;
+use super::process::PATIENCE;
+
+/// What vkcube clears its window to: 0.2 in each channel.
+const CUBE_BACKGROUND: [u8; 3] = [51; 3];
+/// Edge of vkcube's window in pixels.
+const CUBE_WINDOW: u32 = 500;
+/// The cube and its textures have hundreds of colours; a window without them has one.
+const CUBE_COLOURS: usize = 100;
+
+/// Fails the test unless vkcube's window appears in what `shown` returns, holds a cube, and the cube turns.
+#[track_caller]
+pub fn assert_turning(shown: impl Fn() -> Picture) {
+    assert_turning_thing(|| {
+        let picture = shown();
+        let bounds = picture.bounds_of(CUBE_BACKGROUND)?;
+        let cube = picture.part(bounds);
+        (bounds.size() == (CUBE_WINDOW, CUBE_WINDOW) && cube.colours(CUBE_COLOURS) == CUBE_COLOURS)
+            .then_some(cube)
+    });
+}
+
+/// Fails the test unless `seen` comes to return a picture, and later one that differs much from the first.
+#[track_caller]
+pub fn assert_turning_thing(seen: impl Fn() -> Option<Picture>) {
+    let until = Instant::now() + PATIENCE;
+    let mut first: Option<Picture> = None;
+    let mut turned = 0.0;
+    while Instant::now() < until {
+        match (seen(), &first) {
+            (Some(picture), None) => first = Some(picture),
+            (Some(picture), Some(first)) => turned = first.changed(&picture),
+            (None, _) => {}
+        }
+        // A cube covers a fifth of its window; seen from another side, little of it stays as it was.
+        if turned > 0.05 {
+            return;
+        }
+        sleep(Duration::from_millis(100));
+    }
+    match first {
+        None => panic!("no cube is seen"),
+        Some(_) => panic!("the cube does not turn: {turned:.4} of its picture changed"),
+    }
+}

@@ -1,0 +1,74 @@
+//! What a Mac will do, done on Linux: Hesper takes the ways of macOS (`HESPER_SYSTEM`), loads a driver that behaves like MoltenVK
+//! without Vulkan's loader, and QEMU shares the guest's memory as POSIX shared memory.
+//!
+//! Debian's forky has a Mesa that cannot align blobs to a Mac's pages of 16 KiB, so there Hesper counts in this machine's pages.
+//! With `HESPER_SUITES=sid` in the environment (`tests/env/prepare mesa:sid`) the pages have 16 KiB.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by a panic"
+)]
+
+mod support;
+
+use support::cube::assert_turning;
+use support::hesper::Hesper;
+use support::vulkan_guest::VulkanGuest;
+use support::xserver::XServer;
+
+/// What the seed of this project could not do on a Mac: a fence that was submitted with work is signalled. With it the
+/// cases about queues, waiting and shared memory.
+const CASES: &str = "submit-one submit-64-in-flight submit-batches fence-reset-and-reuse fence-wait-any timeline-host \
+                     timeline-device timeline-wait-before-signal timeline-queue-waits-for-host timeline-wait-any \
+                     map-gpu-writes map-cpu-writes map-write-seen-before-the-fence threads-wait draw-render-pass";
+
+#[test]
+fn a_guest_computes_and_presents_is_reset_and_comes_back() {
+    let suites = std::env::var("HESPER_SUITES").unwrap_or_else(|_| "forky".to_owned());
+    for suite in suites.split_whitespace() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        let screen = XServer::start(1600, 1000);
+        let driver = std::env::current_exe().unwrap();
+        let driver = driver.with_file_name("libhesper_mac_driver_moltenvk.so");
+        let system = match suite {
+            "sid" => "macos",
+            _ => "posix",
+        };
+        let hesper = Hesper::start_in(
+            folder,
+            &["--wsi=software", &format!("--driver={}", driver.display())],
+            Some(&screen),
+            None,
+            &[("HESPER_SYSTEM", system)],
+        );
+        let boot = |name| {
+            let memory = ["--memory", "shm"];
+            VulkanGuest::boot_with(folder, name, suite, &hesper.socket(), &memory)
+        };
+        let mut guest = boot("first");
+        let summary = guest.succeed("vulkaninfo --summary");
+        assert!(summary.contains("Virtio-GPU Venus (Apple"), "{summary}");
+        guest.succeed(&format!("hesper-test-client run {CASES}"));
+        guest.start_weston();
+        guest.start_cube("", 100_000);
+        assert_turning(|| screen.window_picture(folder));
+
+        guest.reset();
+        guest.succeed(&format!("hesper-test-client run {CASES}"));
+        guest.kill();
+
+        let mut guest = boot("second");
+        guest.succeed(&format!("hesper-test-client run {CASES}"));
+        guest.start_weston();
+        guest.start_cube("", 200);
+        assert_turning(|| screen.window_picture(folder));
+        guest.await_cube();
+        let log = hesper.process.errors();
+        for wrong in ["is lost", "mac driver:"] {
+            assert!(!log.contains(wrong), "{log}");
+        }
+    }
+}
