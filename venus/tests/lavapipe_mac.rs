@@ -448,9 +448,12 @@ fn a_submission_that_waits_for_room_in_the_driver_delays_no_other_queue_and_no_o
     }
     until("64 submissions are taken", || ring.is_done());
     assert_eq!(waiting(), 0);
+    // A fence behind all of them, which the context's thread asks for: it is an empty submission.
+    guest.context.fence(10, 499);
+    until("it waits for room", || waiting() == 1);
+    guest.wait_fence(0);
+    // One more submission, and a fence behind that.
     ring.send(&stream);
-    until("one more waits for room", || waiting() == 1);
-    // A fence behind all of them, which the context's thread asks for.
     guest.context.fence(10, 500);
     // That thread goes on, and other queues and contexts do.
     guest.blob(0, 4096).unwrap();
@@ -462,7 +465,7 @@ fn a_submission_that_waits_for_room_in_the_driver_delays_no_other_queue_and_no_o
     let gpu_of_neighbour = neighbour.gpu();
     neighbour.submit(&gpu_of_neighbour, &[]);
     neighbour.wait_fence(RING);
-    assert!(waiting() >= 1 && !ring.is_done());
+    assert!(waiting() == 1 && !ring.is_done());
     // The host signals: all ends, in order.
     let mut info = vk::SemaphoreSignalInfo {
         semaphore: id,
@@ -473,14 +476,17 @@ fn a_submission_that_waits_for_room_in_the_driver_delays_no_other_queue_and_no_o
         device: Object::guest(device),
         p_signal_info: &mut info,
     });
-    let mut retired: Vec<u64> = (0..2)
+    let mut retired: Vec<u64> = (0..3)
         .map(|_| match guest.event() {
             Event::Fence(_, fence) => fence,
             other => panic!("{other:?} instead of a fence"),
         })
         .collect();
+    let of_queue = |fence: &u64| *fence != 501;
+    let in_order: Vec<u64> = retired.iter().copied().filter(of_queue).collect();
+    assert_eq!(in_order, [499, 500]);
     retired.sort_unstable();
-    assert_eq!(retired, [500, 501]);
+    assert_eq!(retired, [499, 500, 501]);
     until("the last submission is taken", || ring.is_done());
     assert_eq!((waiting(), renderer.counters().lost), (0, 0));
     // A queue without work: what is not bound to a submission retires, too.
