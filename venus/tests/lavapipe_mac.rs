@@ -115,6 +115,27 @@ fn the_driver_is_as_strict_as_one_on_a_mac() {
     }
 }
 
+#[test]
+fn the_first_library_that_has_a_gpu_is_taken_with_and_without_vk_get_instance_proc_addr() {
+    let (whole, loaders) = (
+        null::named("hesper_mac_driver_moltenvk"),
+        null::named("hesper_mac_driver_kosmickrisp"),
+    );
+    for wanted in [whole, loaders] {
+        let libraries = vec![
+            "/no/such/loader.so".into(),
+            // A library that is no Vulkan's.
+            "libm.so.6".into(),
+            wanted.clone(),
+            "/no/such/driver.so".into(),
+        ];
+        let vulkan = Vulkan::open(&Driver::FirstOf(libraries)).unwrap();
+        assert_eq!(*vulkan.driver(), Driver::Library(wanted));
+        let gpus = hesper_venus::host::gpus(vulkan.driver()).unwrap();
+        assert!(gpus[0].name.starts_with("Apple"), "{gpus:?}");
+    }
+}
+
 /// Memory types as the guest sees them.
 fn types(guest: &Guest, gpu: &Gpu) -> Vec<vk::MemoryPropertyFlags> {
     let mut properties = vk::PhysicalDeviceMemoryProperties::default();
