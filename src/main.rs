@@ -48,6 +48,7 @@ use hesper_venus::{GpuSelection, Renderer, RendererOptions};
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
+    driver::prepare();
     let command = match cli::parse(std::env::args_os()) {
         Ok(command) => command,
         Err(message) => {
@@ -118,7 +119,6 @@ fn log_to_stderr(level: &str) {
 
 fn serve_vtest(options: VtestOptions) -> Result<(), String> {
     let gpu = options.gpu.map(GpuSelection::from).unwrap_or_default();
-    driver::prepare();
     let driver = driver::choose(options.driver.driver.as_deref())?;
     let renderer = Renderer::new(RendererOptions {
         driver,

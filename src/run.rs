@@ -87,10 +87,11 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), RunError> {
             socket: socket.to_string(),
             source,
         })?;
-    driver::prepare();
-    let vulkan = open_vulkan(options)?;
-    let driver = vulkan.as_ref().map(|vulkan| vulkan.driver().clone());
-    let (venus, renderers) = renderers(options, &driver.unwrap_or_default());
+    let vulkan = match wants_vulkan(options) {
+        true => driver::open(options.driver.driver.as_deref()).map_err(RunError::Driver)?,
+        false => None,
+    };
+    let (venus, renderers) = renderers(options, vulkan.as_ref());
     let state = Arc::new(State::new(
         options,
         venus.clone(),
@@ -155,23 +156,19 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), RunError> {
     Ok(served?)
 }
 
-/// The Vulkan library for guests and windows; `None` where there is none, which is no error: guests then have no 3D, and windows
-/// are drawn by the CPU.
-fn open_vulkan(options: &ServeOptions) -> Result<Option<Vulkan>, RunError> {
-    let driver = driver::choose(options.driver.driver.as_deref()).map_err(RunError::Driver)?;
-    match Vulkan::open(&driver) {
-        Ok(vulkan) => Ok(Some(vulkan)),
-        Err(error) => {
-            log::warn!("no Vulkan: {error}");
-            Ok(None)
-        }
+/// Whether anything here needs Vulkan: a window, or a guest's 3D.
+fn wants_vulkan(options: &ServeOptions) -> bool {
+    match options.display {
+        DisplayMode::Window => true,
+        DisplayMode::Headless => options.hostmem.0 != 0,
+        DisplayMode::Qemu => false,
     }
 }
 
 /// The renderers of all capability sets that are wanted and work, and Venus among them: the guest is told the truth.
 fn renderers(
     options: &ServeOptions,
-    driver: &Driver,
+    vulkan: Option<&Vulkan>,
 ) -> (Option<Arc<VenusRenderer>>, Vec<Arc<dyn Renderer>>) {
     if options.display == DisplayMode::Qemu {
         log::info!("no 3D: QEMU's classic device cannot map a GPU's memory into the guest");
@@ -182,9 +179,9 @@ fn renderers(
         return (None, Vec::new());
     }
     let wants = |capset| options.offer.has(capset);
-    let venus = wants(Capset::Venus)
-        .then(|| venus(options, driver))
-        .flatten();
+    let venus = vulkan
+        .filter(|_| wants(Capset::Venus))
+        .and_then(|vulkan| venus(options, vulkan.driver()));
     let mut renderers: Vec<_> = venus
         .iter()
         .map(|venus| Arc::clone(venus) as Arc<dyn Renderer>)

@@ -1,7 +1,7 @@
 //! lavapipe, with the gaps and the manners of a Mac's Vulkan drivers: so that what a Mac will do to Hesper can be seen on Linux.
 //!
 //! The crates `moltenvk` and `kosmickrisp` beside this one make the libraries of it, with what each driver's library exports.
-//! [`VARIABLE`] in the environment says which driver it plays, see [`Mode`]. What it plays, and from where it is known, is in
+//! [`VARIABLE`] in the environment says which driver it plays. What it plays, and from where it is known, is in
 //! docs/macos.md. It differs from lavapipe in this:
 //!
 //! - **Extensions** (`physical`): no file descriptors, dma-bufs, modifiers or foreign queues, no transform feedback, no mesh

@@ -9,8 +9,8 @@
 //! - an array that is shorter than its count, a string without end, a broken chain: they are read to their ends
 //!   (`memory`), which faults where nothing is mapped.
 //!
-//! Work is done as soon as it is submitted, and of all commands only `vkCmdFillBuffer` has an effect: that is what
-//! renderers test shared memory with. The extra function [`LIVE`] tells how many objects are left.
+//! Work is done as soon as it is submitted, and of all commands only these have an effect: `vkCmdFillBuffer`,
+//! `vkCmdClearColorImage` and `vkCmdCopyImageToBuffer`. That is what renderers test shared memory with. The extra function [`LIVE`] tells how many objects are left.
 
 pub mod card;
 mod device;

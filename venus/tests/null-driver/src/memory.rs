@@ -91,7 +91,7 @@ pub(crate) unsafe fn touch_text(text: *const c_char) {
     std::hint::black_box(unsafe { std::ffi::CStr::from_ptr(text) });
 }
 
-/// Pages behind memory objects and buffers, as far as they were imported.
+/// Pages behind memory objects, buffers and images, as far as they were imported.
 #[derive(Default)]
 pub(crate) struct Pages {
     /// Address and size by memory object.
@@ -102,7 +102,7 @@ pub(crate) struct Pages {
     pub(crate) images: HashMap<u64, u64>,
     /// Type and size of memory objects that take of a heap.
     pub(crate) taken: HashMap<u64, (u32, u64)>,
-    /// Memory object and offset by buffer.
+    /// Memory object and offset by buffer or image.
     pub(crate) bindings: HashMap<u64, (u64, u64)>,
 }
 
@@ -139,6 +139,35 @@ impl Pages {
             let at = *address as u64 + start + word * 4;
             // SAFETY: inside the imported pages, which stay until the memory object is freed.
             unsafe { (at as *mut u32).write_unaligned(pattern) };
+        }
+    }
+
+    /// Address and size of the pages behind a buffer or an image, as far as it has pages and they reach.
+    fn behind(&self, object: u64, total: Option<&u64>) -> Option<(usize, usize)> {
+        let (memory, offset) = self.bindings.get(&object)?;
+        let (address, room) = self.memories.get(memory)?;
+        let total = total?.min(&room.checked_sub(*offset)?).to_owned();
+        Some((address + *offset as usize, total as usize))
+    }
+
+    /// Fills an image with a texel.
+    pub(crate) fn clear(&self, image: u64, texel: [u8; 4]) {
+        let Some((start, size)) = self.behind(image, self.images.get(&image)) else {
+            return;
+        };
+        for at in (start..start + size / 4 * 4).step_by(4) {
+            // SAFETY: inside the imported pages, which stay until the memory object is freed.
+            unsafe { (at as *mut [u8; 4]).write_unaligned(texel) };
+        }
+    }
+
+    /// Copies as much of an image as fits to the start of a buffer.
+    pub(crate) fn copy_image(&self, image: u64, buffer: u64) {
+        let from = self.behind(image, self.images.get(&image));
+        let to = self.behind(buffer, self.buffers.get(&buffer));
+        if let Some(((from, has), (to, room))) = from.zip(to) {
+            // SAFETY: inside the imported pages of both, which stay until the memory objects are freed.
+            unsafe { std::ptr::copy(from as *const u8, to as *mut u8, has.min(room)) };
         }
     }
 }

@@ -49,6 +49,9 @@ pub(crate) fn find(name: &str) -> Option<Function> {
         "vkGetPhysicalDeviceProperties2" => {
             function!(properties2, (u64, *mut vk::PhysicalDeviceProperties2<'_>))
         }
+        "vkGetPhysicalDeviceImageFormatProperties2" => {
+            function!(image_format, (u64, *const vk::PhysicalDeviceImageFormatInfo2<'_>, *mut vk::ImageFormatProperties2<'_>) -> vk::Result)
+        }
         "vkGetPhysicalDeviceMemoryProperties" => {
             function!(memory, (u64, *mut vk::PhysicalDeviceMemoryProperties))
         }
@@ -60,6 +63,28 @@ pub(crate) fn find(name: &str) -> Option<Function> {
         }
         _ => return None,
     })
+}
+
+/// Images of every kind can lie in imported memory, as with most drivers; none of any size is there.
+unsafe extern "system" fn image_format(
+    _: u64,
+    _: *const vk::PhysicalDeviceImageFormatInfo2<'_>,
+    out: *mut vk::ImageFormatProperties2<'_>,
+) -> vk::Result {
+    // SAFETY: the caller's promise; structs are known by their types.
+    unsafe {
+        walk((*out).p_next, |link| {
+            if (*link).s_type == vk::StructureType::EXTERNAL_IMAGE_FORMAT_PROPERTIES {
+                let external = link
+                    .cast_mut()
+                    .cast::<vk::ExternalImageFormatProperties<'_>>();
+                (*external)
+                    .external_memory_properties
+                    .external_memory_features = vk::ExternalMemoryFeatureFlags::IMPORTABLE;
+            }
+        });
+    }
+    vk::Result::SUCCESS
 }
 
 unsafe extern "system" fn loader_version(out: *mut u32) -> vk::Result {

@@ -18,6 +18,21 @@ pub(crate) fn find(name: &str) -> Option<Function> {
         "vkCmdCopyBuffer" => {
             function!(copy, (u64, u64, u64, u32, *const vk::BufferCopy))
         }
+        "vkCmdClearColorImage" => function!(
+            clear,
+            (
+                u64,
+                u64,
+                i32,
+                *const vk::ClearColorValue,
+                u32,
+                *const vk::ImageSubresourceRange
+            )
+        ),
+        "vkCmdCopyImageToBuffer" => function!(
+            copy_image,
+            (u64, u64, i32, u64, u32, *const vk::BufferImageCopy)
+        ),
         "vkCmdPushConstants" => function!(push_constants, (u64, u64, u32, u32, u32, *const u8)),
         "vkCmdBindPipeline" => function!(bind_pipeline, (u64, i32, u64)),
         "vkCmdBindDescriptorSets" => {
@@ -103,6 +118,40 @@ unsafe extern "system" fn copy(
     check(BUFFER, to);
     // SAFETY: the caller's promise.
     unsafe { array(regions, count) };
+}
+
+unsafe extern "system" fn clear(
+    commands: u64,
+    image: u64,
+    _layout: i32,
+    colour: *const vk::ClearColorValue,
+    count: u32,
+    ranges: *const vk::ImageSubresourceRange,
+) {
+    check(COMMAND_BUFFER, commands);
+    check(ObjectType::IMAGE.as_raw(), image);
+    // SAFETY: the caller's promise.
+    unsafe {
+        array(ranges, count);
+        touch(colour, size_of::<vk::ClearColorValue>() as u64);
+        pages().clear(image, (*colour).uint32.map(|value| value as u8));
+    }
+}
+
+unsafe extern "system" fn copy_image(
+    commands: u64,
+    image: u64,
+    _layout: i32,
+    buffer: u64,
+    count: u32,
+    regions: *const vk::BufferImageCopy,
+) {
+    check(COMMAND_BUFFER, commands);
+    check(ObjectType::IMAGE.as_raw(), image);
+    check(BUFFER, buffer);
+    // SAFETY: the caller's promise.
+    unsafe { array(regions, count) };
+    pages().copy_image(image, buffer);
 }
 
 unsafe extern "system" fn push_constants(

@@ -209,7 +209,9 @@ unsafe extern "system" fn create_image(
 unsafe extern "system" fn destroy_image(device: u64, image: u64, allocator: *const c_void) {
     // SAFETY: the caller's promise.
     unsafe { destroy_one::<IMAGE>(device, image, allocator) };
-    pages().images.remove(&image);
+    let mut pages = pages();
+    pages.images.remove(&image);
+    pages.bindings.remove(&image);
 }
 
 unsafe extern "system" fn bind_buffer(
@@ -225,10 +227,16 @@ unsafe extern "system" fn bind_buffer(
     vk::Result::SUCCESS
 }
 
-unsafe extern "system" fn bind_image(device: u64, image: u64, memory: u64, _: u64) -> vk::Result {
+unsafe extern "system" fn bind_image(
+    device: u64,
+    image: u64,
+    memory: u64,
+    offset: u64,
+) -> vk::Result {
     check(DEVICE, device);
     check(IMAGE, image);
     check(MEMORY, memory);
+    pages().bindings.insert(image, (memory, offset));
     vk::Result::SUCCESS
 }
 
