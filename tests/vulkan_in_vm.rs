@@ -19,7 +19,6 @@ use std::time::{Duration, Instant};
 
 use support::cube::{assert_turning, assert_turning_thing};
 use support::hesper::Hesper;
-use support::picture::Picture;
 use support::process::PATIENCE;
 use support::vulkan_guest::VulkanGuest;
 use support::xserver::XServer;

@@ -56,7 +56,7 @@ pub(super) fn serve(
 }
 
 /// The next message, or `None` once the VMM has gone.
-fn receive<'r>(receiver: &'r mut Receiver<'_>) -> Result<Option<receive::Message>, Error> {
+fn receive(receiver: &mut Receiver<'_>) -> Result<Option<receive::Message>, Error> {
     match receiver.next() {
         Ok(message) => Ok(Some(message)),
         Err(ReceiveError::Closed) => Ok(None),
