@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use hesper_venus_protocol::call::{Call, DeviceTable, InstanceTable};
 use hesper_venus_protocol::runtime::{
-    Arena, Command, Decoder, EncodeError, Encoder, Front, HandleMap, Resolved,
+    Arena, Command, Decoder, EncodeError, Encoder, Front, Handle, HandleMap, Resolved,
 };
 use hesper_venus_protocol::{COMMANDS, CommandId, trace, vk};
 
@@ -21,6 +21,7 @@ use crate::fatal::Fatal;
 use crate::handlers::HANDLERS;
 use crate::object::Objects;
 use crate::object::device::Device;
+use crate::object::failed::Failed;
 use crate::object::instance::Instance;
 use crate::object::table::{Entry, View};
 use crate::pieces::{RingStream, Stream};
@@ -46,6 +47,7 @@ pub(crate) type Handler = for<'m> fn(&mut Session<'_>, &mut Decoder<'m>) -> bool
 /// How the decoder finds objects: by id and type.
 pub(crate) struct Handles<'s> {
     view: View<'s>,
+    failed: &'s Failed,
 }
 
 impl<'s> Handles<'s> {
@@ -53,6 +55,7 @@ impl<'s> Handles<'s> {
     pub(crate) fn new(objects: &'s Objects) -> Self {
         Self {
             view: objects.table.view(),
+            failed: &objects.failed,
         }
     }
 
@@ -66,6 +69,10 @@ impl HandleMap for Handles<'_> {
     fn resolve(&self, ty: vk::HandleType, id: u64) -> Resolved {
         let found = self.view.get_slowly(id);
         found.map_or(Resolved::UNKNOWN, |entry| entry.resolved(ty as u32))
+    }
+
+    fn has_failed(&self, ty: vk::HandleType, id: u64) -> bool {
+        self.failed.has(ty as u32, id)
     }
 
     fn front(&self) -> Front<'_> {
@@ -412,6 +419,14 @@ impl<'s> Session<'s> {
             self.instance = self.state.objects.instance(owner);
         }
         self.instance.as_ref().ok_or_else(|| gone(command))
+    }
+
+    /// The driver did not make an object for the current command. A guest that does not ask for the result destroys it nevertheless.
+    #[inline]
+    pub(crate) fn remember_failed<H: Handle>(&self, id: H) {
+        if !self.wants_reply {
+            self.state.objects.failed.add(H::TYPE as u32, id.raw());
+        }
     }
 
     /// Whether the guest wants the result of the current command.

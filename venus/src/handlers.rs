@@ -48,6 +48,7 @@ where
     let result = call(session, c)?;
     let host = std::mem::replace(place(c), id);
     if result != vk::Result::SUCCESS {
+        session.remember_failed(id);
         return Ok((result, None));
     }
     let device = session.device(C::ID)?;

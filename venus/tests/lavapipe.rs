@@ -267,6 +267,55 @@ fn a_lost_context_answers_everything_and_others_go_on() {
     assert_eq!(renderer.counters().lost, 1);
 }
 
+/// Mesa does not wait for the answers to these: a program that destroys what it believes to have goes on.
+#[test]
+fn what_was_never_made_can_be_destroyed_and_its_use_names_the_cause() {
+    let renderer = renderer();
+    // More than lavapipe lets a buffer have.
+    let huge = |guest: &Guest, device: u64| {
+        let buffer = guest.id();
+        guest.send(&command::CreateBuffer {
+            device: Object::guest(device),
+            p_create_info: &mut vk::BufferCreateInfo {
+                size: 1 << 60,
+                usage: vk::BufferUsageFlags::TRANSFER_DST,
+                ..Default::default()
+            },
+            p_buffer: &mut vk::Buffer(buffer),
+        });
+        buffer
+    };
+    let guest = Guest::new(&renderer, "destroys");
+    let gpu = guest.gpu();
+    let buffer = huge(&guest, gpu.device);
+    guest.send(&command::DestroyBuffer {
+        device: Object::guest(gpu.device),
+        buffer: Object::guest(buffer),
+    });
+    guest.buffer(&gpu, SIZE);
+
+    let guest = Guest::new(&renderer, "uses");
+    let gpu = guest.gpu();
+    let (_, memory) = guest.buffer(&gpu, SIZE);
+    let buffer = huge(&guest, gpu.device);
+    let reason = guest.dies_of(bytes(&command::BindBufferMemory {
+        device: Object::guest(gpu.device),
+        buffer: Object::guest(buffer),
+        memory: Object::guest(memory),
+        memory_offset: 0,
+    }));
+    assert!(reason.contains("failed to make it"), "{reason}");
+
+    // What nobody ever wanted to make is still no object.
+    let guest = Guest::new(&renderer, "invents");
+    let gpu = guest.gpu();
+    let reason = guest.dies_of(bytes(&command::DestroyBuffer {
+        device: Object::guest(gpu.device),
+        buffer: Object::guest(guest.id()),
+    }));
+    assert!(reason.contains("does not exist"), "{reason}");
+}
+
 #[test]
 fn objects_are_checked_for_existence_type_and_device() {
     let renderer = renderer();

@@ -7,6 +7,7 @@
 pub(crate) mod command_buffer;
 pub(crate) mod descriptor_set;
 pub(crate) mod device;
+pub(crate) mod failed;
 pub(crate) mod fence;
 pub(crate) mod host_copy;
 pub(crate) mod instance;
@@ -33,6 +34,7 @@ use crate::dispatch::{Session, name};
 use crate::fatal::Fatal;
 use crate::sync::{Lock, SharedLock};
 use device::Device;
+use failed::Failed;
 use instance::Instance;
 use table::{Entry, Refused, Table};
 
@@ -49,6 +51,8 @@ pub(crate) enum Domain {
 pub(crate) struct Objects {
     /// Ids to handles.
     pub(crate) table: Table,
+    /// Ids of objects that were never made.
+    pub(crate) failed: Failed,
     domains: RwLock<HashMap<u32, Domain>>,
     last_owner: AtomicU32,
     tally: Arc<Tally>,
@@ -59,6 +63,7 @@ impl Objects {
     pub(crate) fn new(limit: usize, tally: Arc<Tally>) -> Self {
         Self {
             table: Table::new(limit),
+            failed: Failed::default(),
             tally,
             domains: RwLock::default(),
             last_owner: AtomicU32::new(0),

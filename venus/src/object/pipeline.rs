@@ -70,6 +70,8 @@ where
             entered = entered.and(refused);
             keep(index, *slot);
             *slot = vk::Pipeline(id);
+        } else {
+            session.remember_failed(vk::Pipeline(id));
         }
     }
     entered.map(|()| result)

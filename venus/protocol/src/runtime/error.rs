@@ -83,6 +83,17 @@ pub enum Reason {
         /// The id sent.
         id: u64,
     },
+    /// An object that the driver did not make, and the guest does not know it.
+    #[error(
+        "{} {id:#x} does not exist: the host's driver failed to make it, and Mesa does not wait for that answer",
+        .ty.name()
+    )]
+    Failed {
+        /// The type required.
+        ty: HandleType,
+        /// The id sent.
+        id: u64,
+    },
     /// A null handle where an object is required.
     #[error("a null {} where an object is required", .0.name())]
     NullHandle(HandleType),

@@ -52,6 +52,7 @@ impl Decoder<'_> {
         }
         match self.objects.resolve(ty, id) {
             Resolved { handle, owner } if handle != 0 && owner == self.owner => Ok(handle),
+            _ if self.objects.has_failed(ty, id) => Err(self.fatal(Reason::Failed { ty, id })),
             _ => Err(self.fatal(Reason::Handle { ty, id })),
         }
     }
@@ -118,11 +119,19 @@ impl Decoder<'_> {
         self.resolve(id)
     }
 
-    /// A handle argument that may be null.
+    /// A handle argument that may be null. An object that was never made counts as null here: so its destruction does nothing.
     #[inline]
     pub(crate) fn object<H: Handle>(&self, id: u64) -> Result<Object<H>> {
-        let handle = self.handle(id)?;
-        Ok(Object { id, handle })
+        match self.handle(id) {
+            Ok(handle) => Ok(Object { id, handle }),
+            Err(fatal) => match fatal.reason {
+                Reason::Failed { .. } => Ok(Object {
+                    id: 0,
+                    handle: H::ZERO,
+                }),
+                _ => Err(fatal),
+            },
+        }
     }
 
     /// A handle argument that may not.

@@ -93,6 +93,11 @@ pub trait HandleMap {
     /// [`HandleMap::front`].
     fn resolve(&self, ty: HandleType, id: u64) -> Resolved;
 
+    /// Whether object `id` was to be made, and the driver failed, and the guest was not told. Asked for objects that do not exist.
+    fn has_failed(&self, _ty: HandleType, _id: u64) -> bool {
+        false
+    }
+
     /// The part of the table that decoders may read by themselves, as it is now.
     fn front(&self) -> Front<'_> {
         Front::empty()
