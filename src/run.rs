@@ -145,13 +145,16 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), RunError> {
     listen_for_control(options, &state)?;
     let serving = serve_on_thread(server, &state, handle, says)?;
 
-    let shown = display.run();
-    state.stop.shutdown();
-    drop(inputs);
-    let served = serving.join().map_err(|_| RunError::Panicked)?;
-    if let Some(venus) = venus {
-        venus.settle();
-    }
+    let mut served = Ok(Ok(()));
+    let shown = display.run_then(|| {
+        state.stop.shutdown();
+        drop(inputs);
+        served = serving.join();
+        if let Some(venus) = venus {
+            venus.settle();
+        }
+    });
+    let served = served.map_err(|_| RunError::Panicked)?;
     shown?;
     Ok(served?)
 }

@@ -301,13 +301,24 @@ impl Display {
     /// [`DisplayError::CreateWindow`], [`DisplayError::NoPresenter`],
     /// [`DisplayError::EventLoop`].
     pub fn run(self) -> Result<(), DisplayError> {
+        self.run_then(|| ())
+    }
+
+    /// The same, and then calls `ended`, also when it fails. What must be cleaned up belongs there: on macOS the process ends
+    /// without a return from here when the person quits the program.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::run`].
+    pub fn run_then(self, ended: impl FnOnce()) -> Result<(), DisplayError> {
         if let Some(windows) = self.event_loop {
-            return windows.run(&self.shared);
+            return windows.run(&self.shared, Box::new(ended));
         }
         if let Control::Headless { quit, changed, .. } = &self.shared.control {
             let quit = quit.lock().unwrap_or_else(PoisonError::into_inner);
             drop(changed.wait_while(quit, |quit| !*quit));
         }
+        ended();
         Ok(())
     }
 }

@@ -109,7 +109,11 @@ impl Windows {
         self.event_loop.create_proxy()
     }
 
-    pub(crate) fn run(self, shared: &Arc<Shared>) -> Result<(), DisplayError> {
+    pub(crate) fn run(
+        self,
+        shared: &Arc<Shared>,
+        ended: Box<dyn FnOnce() + '_>,
+    ) -> Result<(), DisplayError> {
         let remembered = Remembered::load(self.options.places.as_deref());
         let mut app = App {
             shared: shared.clone(),
@@ -120,17 +124,20 @@ impl Windows {
             windows: Vec::new(),
             seat: self.seat,
             failed: None,
+            ended: Some(ended),
         };
-        let ended = self
+        let result = self
             .event_loop
             .run_app(&mut app)
             .map_err(DisplayError::EventLoop);
+        // A loop that could not start has not ended either.
+        app.end();
         // The first failure is the cause of the others.
-        app.failed.map_or(ended, Err)
+        app.failed.map_or(result, Err)
     }
 }
 
-struct App {
+struct App<'a> {
     shared: Arc<Shared>,
     options: DisplayOptions,
     presenters: Presenters,
@@ -142,9 +149,17 @@ struct App {
     /// Who works in the windows.
     seat: Seat,
     failed: Option<DisplayError>,
+    /// What remains to be done once the windows are gone.
+    ended: Option<Box<dyn FnOnce() + 'a>>,
 }
 
-impl App {
+impl App<'_> {
+    fn end(&mut self) {
+        if let Some(ended) = self.ended.take() {
+            ended();
+        }
+    }
+
     fn fail(&mut self, event_loop: &ActiveEventLoop, error: DisplayError) {
         self.failed.get_or_insert(error);
         event_loop.exit();
@@ -434,7 +449,7 @@ impl App {
     }
 }
 
-impl ApplicationHandler<Command> for App {
+impl ApplicationHandler<Command> for App<'_> {
     fn resumed(&mut self, event_loop: &ActiveEventLoop) {
         if self.windows.is_empty()
             && let Err(error) = self.open_windows(event_loop)
@@ -554,5 +569,7 @@ impl ApplicationHandler<Command> for App {
         }
         self.presenters.close();
         self.windows.clear();
+        // On macOS the process ends after this, when the person has chosen Quit (Cmd-Q): nothing behind the loop runs.
+        self.end();
     }
 }

@@ -1,5 +1,7 @@
 //! Where window systems differ and winit does not hide it.
 
+#[cfg(target_os = "macos")]
+pub(crate) mod macos;
 #[cfg(target_os = "linux")]
 mod x11;
 
@@ -89,10 +91,58 @@ pub(crate) fn pointer_is_premultiplied(window: &Window) -> bool {
 
 /// Whether frames wait for the window system to ask for them. Wayland compositors ask visible
 /// windows only, and presenting to a hidden one would block.
-pub(crate) fn gate(display: RawDisplayHandle) -> Gate {
+fn gate(display: RawDisplayHandle) -> Gate {
     match display {
         RawDisplayHandle::Wayland(_) => Gate::Open,
         _ => Gate::Free,
+    }
+}
+
+/// What a presenter's thread may ask of its window: when to draw the next frame.
+///
+/// Only a Wayland compositor has a say in that. The thread does not get the window itself: on macOS winit runs most of a window's
+/// functions on the main thread and waits for them, and the main thread may be waiting for the presenter to end.
+pub(crate) struct FrameClock {
+    #[cfg(target_os = "linux")]
+    window: Option<Arc<Window>>,
+}
+
+impl FrameClock {
+    /// The clock of `window`; to be called on the main thread.
+    pub(crate) fn new(window: &Arc<Window>) -> Result<FrameClock, HandleError> {
+        let display = window.display_handle()?.as_raw();
+        let asks = gate(display) == Gate::Open;
+        #[cfg(not(target_os = "linux"))]
+        debug_assert!(!asks, "only Wayland asks for frames");
+        Ok(FrameClock {
+            #[cfg(target_os = "linux")]
+            window: asks.then(|| window.clone()),
+        })
+    }
+
+    /// Whether frames wait for the window system to ask for them.
+    pub(crate) fn gate(&self) -> Gate {
+        #[cfg(target_os = "linux")]
+        if self.window.is_some() {
+            return Gate::Open;
+        }
+        Gate::Free
+    }
+
+    /// Lets the window system ask for the next frame.
+    pub(crate) fn ask(&self) {
+        #[cfg(target_os = "linux")]
+        if let Some(window) = &self.window {
+            window.request_redraw();
+        }
+    }
+
+    /// To be called right before a frame is presented.
+    pub(crate) fn about_to_present(&self) {
+        #[cfg(target_os = "linux")]
+        if let Some(window) = &self.window {
+            window.pre_present_notify();
+        }
     }
 }
 

@@ -14,16 +14,16 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use raw_window_handle::HasDisplayHandle;
 use winit::event_loop::EventLoopProxy;
 use winit::window::Window;
 
 use self::recovery::Recovery;
+use crate::DisplayError;
 use crate::display::{DisplayOptions, Renderer, Shared};
 use crate::event_loop::Command;
 use crate::frames::Meter;
-use crate::scanout::{Gate, Job, Next, Scanout};
-use crate::{DisplayError, platform};
+use crate::platform::FrameClock;
+use crate::scanout::{Job, Next, Scanout};
 
 /// Draws jobs into one window.
 trait Presenter: Send {
@@ -128,12 +128,9 @@ impl Presenters {
         if self.recovery.is_hopeless() {
             return Err(no_presenter("it fails again and again".to_owned()));
         }
-        let gate = match window.display_handle() {
-            Ok(display) => platform::gate(display.as_raw()),
-            Err(error) => return Err(no_presenter(error.to_string())),
-        };
+        let clock = FrameClock::new(window).map_err(|error| no_presenter(error.to_string()))?;
         let presenter = self.make(scanout, window).map_err(no_presenter)?;
-        let (shared, window, proxy) = (shared.clone(), window.clone(), self.proxy.clone());
+        let (shared, proxy) = (shared.clone(), self.proxy.clone());
         self.started += 1;
         let number = self.started;
         let work = move || {
@@ -148,7 +145,7 @@ impl Presenters {
                 .scanouts
                 .get(scanout)
                 .map_or(End::Stopped, |scanout| {
-                    draw(scanout, &window, gate, presenter.as_mut())
+                    draw(scanout, &clock, presenter.as_mut())
                 });
             (end, presenter)
         };
@@ -214,15 +211,15 @@ impl Drop for Ended {
 }
 
 /// The presenter thread's life.
-fn draw(scanout: &Scanout, window: &Window, gate: Gate, presenter: &mut dyn Presenter) -> End {
+fn draw(scanout: &Scanout, clock: &FrameClock, presenter: &mut dyn Presenter) -> End {
     scanout.set_drawn_by(&presenter.name());
-    let _attached = scanout.attach(gate);
+    let _attached = scanout.attach(clock.gate());
     let mut job = scanout.job();
     let mut meter = Meter::new(Instant::now());
     loop {
         match scanout.next(&mut job) {
             Next::Stop => return End::Stopped,
-            Next::AskForFrame => window.request_redraw(),
+            Next::AskForFrame => clock.ask(),
             Next::Draw => {
                 if job.present && !presenter.is_mapped() {
                     job.present = false;
@@ -240,7 +237,7 @@ fn draw(scanout: &Scanout, window: &Window, gate: Gate, presenter: &mut dyn Pres
                 let recorder = scanout.recorder().filter(|_| job.present);
                 job.shots
                     .extend(recorder.and_then(|recorder| recorder.reply()));
-                match presenter.frame(&mut job, &|| window.pre_present_notify()) {
+                match presenter.frame(&mut job, &|| clock.about_to_present()) {
                     Ok(frame) => {
                         let latency = scanout.finish(&mut job, frame);
                         if frame.presented {

@@ -9,6 +9,8 @@ use winit::window::Window;
 
 use crate::display::VulkanEntry;
 use crate::platform::Connection;
+#[cfg(target_os = "macos")]
+use crate::platform::macos::MetalLayer;
 
 /// A Vulkan instance that can make surfaces for our windows.
 pub(super) struct Instance {
@@ -84,6 +86,8 @@ pub(super) struct Surface {
     // Declared before the instance: drivers have a say when a connection is closed.
     connection: Connection,
     pub(super) instance: Arc<Instance>,
+    #[cfg(target_os = "macos")]
+    _layer: MetalLayer,
     _window: Arc<Window>,
 }
 
@@ -92,19 +96,31 @@ impl Surface {
     pub(super) fn new(instance: &Arc<Instance>, window: &Arc<Window>) -> Result<Surface, String> {
         let handle_error = |error: raw_window_handle::HandleError| error.to_string();
         let connection = Connection::new(window)?;
+        #[cfg(not(target_os = "macos"))]
         let display = connection.display_handle().map_err(handle_error)?.as_raw();
         let handle = window.window_handle().map_err(handle_error)?.as_raw();
+        let failed = |error: vk::Result| format!("no surface: {error}");
+        #[cfg(target_os = "macos")]
+        let layer =
+            MetalLayer::of(handle).ok_or("no Metal layer: the window is none of AppKit's")?;
+        #[cfg(target_os = "macos")]
+        let raw = layer
+            .surface(&instance.entry, &instance.raw)
+            .map_err(failed)?;
         // SAFETY: the instance enabled the extensions for this display; both handles stay valid
         // while `connection` and `_window` live, which is longer than the surface.
+        #[cfg(not(target_os = "macos"))]
         let raw = unsafe {
             ash_window::create_surface(&instance.entry, &instance.raw, display, handle, None)
         }
-        .map_err(|error| format!("no surface: {error}"))?;
+        .map_err(failed)?;
         let (instance, _window) = (instance.clone(), window.clone());
         Ok(Surface {
             raw,
             connection,
             instance,
+            #[cfg(target_os = "macos")]
+            _layer: layer,
             _window,
         })
     }
