@@ -138,3 +138,114 @@ fn what_is_no_request_is_refused_by_name() {
         assert!(error.contains(words), "{error}");
     }
 }
+
+/// A stream of messages of any kind: each is answered or ends the connection, and the next VM is served.
+mod any_stream {
+    use std::fs::File;
+    use std::io::Read;
+    use std::os::fd::AsFd;
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+
+    use super::super::super::Session;
+    use super::super::super::model::{Gpu, Model};
+    use super::super::serve;
+    use super::*;
+    use crate::device::{Device, DeviceOptions};
+    use crate::screen::NoScreen;
+
+    fn model() -> Arc<dyn Model> {
+        let options = DeviceOptions {
+            monitors: Vec::new(),
+            host_visible_size: 1 << 20,
+            blob_alignment: 4096,
+        };
+        Gpu::new(Session {
+            device: Arc::new(Device::new(options, Arc::new(NoScreen), Vec::new())),
+            host_visible_size: 1 << 20,
+            console: None,
+        })
+    }
+
+    #[derive(Clone, Debug)]
+    struct Sent {
+        code: u32,
+        acknowledged: bool,
+        words: Vec<u32>,
+        descriptors: usize,
+    }
+
+    fn sent() -> impl Strategy<Value = Sent> {
+        // Small numbers are queues, switches, sizes and offsets that mean something.
+        let word = prop_oneof![4 => 0..4_u32, 2 => Just(64), 1 => Just(4096), 1 => any::<u32>()];
+        let words = prop_oneof![
+            1 => prop::collection::vec(word.clone(), 0..=20),
+            2 => prop::collection::vec(word, 2),
+        ];
+        (0..50_u32, any::<bool>(), words, 0..3_usize).prop_map(
+            |(code, acknowledged, words, descriptors)| Sent {
+                code,
+                acknowledged,
+                words,
+                descriptors,
+            },
+        )
+    }
+
+    fn write(stream: &UnixStream, message: &Sent, file: &File) {
+        let body: Vec<u8> = message
+            .words
+            .iter()
+            .flat_map(|word| word.to_ne_bytes())
+            .collect();
+        let flags = VERSION | if message.acknowledged { NEED_REPLY } else { 0 };
+        let size = u32::try_from(body.len()).unwrap();
+        let bytes = [header(message.code, flags, size).as_bytes(), &body].concat();
+        let fds = vec![file.as_fd(); message.descriptors];
+        let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if !fds.is_empty() {
+            assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
+        }
+        let slices = [IoSlice::new(&bytes)];
+        // Fails once the other side has had enough.
+        let _ = sendmsg(stream, &slices, &mut control, SendFlags::empty());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+        #[test]
+        fn is_served_or_refused(messages in prop::collection::vec(sent(), 1..30), agreed in any::<bool>()) {
+            let (near, far) = UnixStream::pair().unwrap();
+            let file = tempfile::tempfile().unwrap();
+            file.set_len(1 << 20).unwrap();
+            let mut answers = far.try_clone().unwrap();
+            let reader = std::thread::spawn(move || {
+                let mut all = Vec::new();
+                // What comes before an abortive end does not matter.
+                let _ = answers.read_to_end(&mut all);
+                all.len()
+            });
+            let server = std::thread::spawn(move || serve(&near, &mut || model()));
+            if agreed {
+                // Else most of what follows belongs to features that nobody accepted.
+                let features = crate::transport::features::protocol::OFFERED;
+                for (code, value) in [(request::SET_FEATURES, 1_u64 << 30), (request::SET_PROTOCOL_FEATURES, features)] {
+                    let words = [value as u32, (value >> 32) as u32].to_vec();
+                    write(&far, &Sent { code, acknowledged: false, words, descriptors: 0 }, &file);
+                }
+            }
+            for message in &messages {
+                write(&far, message, &file);
+            }
+            far.shutdown(std::net::Shutdown::Write).unwrap();
+            match server.join().unwrap() {
+                Ok(()) | Err(crate::transport::Error::Protocol(_)) => {}
+                Err(other) => panic!("{other}"),
+            }
+            drop(far);
+            reader.join().unwrap();
+        }
+    }
+}
