@@ -15,6 +15,7 @@ mod support;
 
 use support::cube::assert_turning;
 use support::hesper::Hesper;
+use support::programs::moltenvk;
 use support::vulkan_guest::VulkanGuest;
 use support::xserver::XServer;
 
@@ -31,15 +32,16 @@ fn a_guest_computes_and_presents_is_reset_and_comes_back() {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path();
         let screen = XServer::start(1600, 1000);
-        let driver = std::env::current_exe().unwrap();
-        let driver = driver.with_file_name("libhesper_mac_driver_moltenvk.so");
         let system = match suite {
             "sid" => "macos",
             _ => "posix",
         };
         let hesper = Hesper::start_in(
             folder,
-            &["--wsi=software", &format!("--driver={}", driver.display())],
+            &[
+                "--wsi=software",
+                &format!("--driver={}", moltenvk().display()),
+            ],
             Some(&screen),
             None,
             &[("HESPER_SYSTEM", system)],

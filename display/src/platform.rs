@@ -89,18 +89,9 @@ pub(crate) fn pointer_is_premultiplied(window: &Window) -> bool {
     is_x11(window)
 }
 
-/// Whether frames wait for the window system to ask for them. Wayland compositors ask visible
-/// windows only, and presenting to a hidden one would block.
-fn gate(display: RawDisplayHandle) -> Gate {
-    match display {
-        RawDisplayHandle::Wayland(_) => Gate::Open,
-        _ => Gate::Free,
-    }
-}
-
 /// What a presenter's thread may ask of its window: when to draw the next frame.
 ///
-/// Only a Wayland compositor has a say in that. The thread does not get the window itself: on macOS winit runs most of a window's
+/// Only a Wayland compositor has a say in that: it asks visible windows only, and presenting to a hidden one would block. The thread does not get the window itself: on macOS winit runs most of a window's
 /// functions on the main thread and waits for them, and the main thread may be waiting for the presenter to end.
 pub(crate) struct FrameClock {
     #[cfg(target_os = "linux")]
@@ -111,9 +102,9 @@ impl FrameClock {
     /// The clock of `window`; to be called on the main thread.
     pub(crate) fn new(window: &Arc<Window>) -> Result<FrameClock, HandleError> {
         let display = window.display_handle()?.as_raw();
-        let asks = gate(display) == Gate::Open;
+        let asks = matches!(display, RawDisplayHandle::Wayland(_));
         #[cfg(not(target_os = "linux"))]
-        debug_assert!(!asks, "only Wayland asks for frames");
+        debug_assert!(!asks, "Wayland is for Linux alone");
         Ok(FrameClock {
             #[cfg(target_os = "linux")]
             window: asks.then(|| window.clone()),

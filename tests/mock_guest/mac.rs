@@ -1,23 +1,14 @@
 //! A driver that behaves like MoltenVK on a Mac serves a VM and draws its window, loaded without Vulkan's loader.
 
-use std::path::PathBuf;
-
 use crate::Served;
 use crate::guest::Guest;
+use crate::support::programs::moltenvk;
 use crate::support::xserver::XServer;
-
-/// The driver's library, which is built with this test, as a dependency of it.
-fn library() -> PathBuf {
-    let program = std::env::current_exe().unwrap();
-    let library = program.with_file_name("libhesper_mac_driver_moltenvk.so");
-    assert!(library.exists(), "{} is missing", library.display());
-    library
-}
 
 #[test]
 fn a_macs_driver_serves_a_vm_and_draws_its_window() {
     let screen = XServer::start(800, 600);
-    let driver = format!("--driver={}", library().display());
+    let driver = format!("--driver={}", moltenvk().display());
     let arguments = ["--display=window", "--size=640x480", &driver];
     let served = Served::start_with(&arguments, Some(&screen));
     served.says("guests see Apple M0");

@@ -43,3 +43,11 @@ pub fn build(package: &str, linked: Linked) -> PathBuf {
     );
     target.join(triple).join("release").join(package)
 }
+
+/// The library of a driver that behaves like MoltenVK, which is built with the tests, as a dependency of theirs.
+pub fn moltenvk() -> PathBuf {
+    let program = std::env::current_exe().unwrap();
+    let library = program.with_file_name("libhesper_mac_driver_moltenvk.so");
+    assert!(library.exists(), "{} is missing", library.display());
+    library
+}

@@ -28,6 +28,8 @@ pub(super) struct Header {
 /// Size of a header in bytes.
 pub(super) const HEADER_BYTES: usize = size_of::<Header>();
 
+const _: () = assert!(HEADER_BYTES == 12, "as the specification says");
+
 /// Requests of the VMM ("Front-end message types"): those that Hesper serves, and those that belong to features which
 /// it does not offer, so that a refusal can name them.
 #[allow(dead_code, reason = "the codes of what is not offered only have names")]

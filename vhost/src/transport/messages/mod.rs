@@ -21,7 +21,7 @@ use std::sync::Arc;
 use super::Error;
 use super::connection::Connection;
 use super::model::Model;
-use receive::{ReceiveError, Receiver};
+use receive::{Message, ReceiveError};
 use requests::{Requests, ServeError};
 
 /// Serves a device on a connected socket until the VM hangs up.
@@ -35,8 +35,7 @@ pub(super) fn serve(
     stream: &UnixStream,
     model: &mut dyn FnMut() -> Arc<dyn Model>,
 ) -> Result<(), Error> {
-    let mut receiver = Receiver::new(stream);
-    let Some(mut message) = receive(&mut receiver)? else {
+    let Some(mut message) = receive(stream)? else {
         return Ok(());
     };
     let mut requests = Requests::new(Connection::new(model())?, stream);
@@ -48,7 +47,7 @@ pub(super) fn serve(
                 return Err(Error::Protocol(error.to_string()));
             }
         }
-        match receive(&mut receiver)? {
+        match receive(stream)? {
             Some(next) => message = next,
             None => return Ok(()),
         }
@@ -56,8 +55,8 @@ pub(super) fn serve(
 }
 
 /// The next message, or `None` once the VMM has gone.
-fn receive(receiver: &mut Receiver<'_>) -> Result<Option<receive::Message>, Error> {
-    match receiver.next() {
+fn receive(stream: &UnixStream) -> Result<Option<Message>, Error> {
+    match Message::receive(stream) {
         Ok(message) => Ok(Some(message)),
         Err(ReceiveError::Closed) => Ok(None),
         Err(error) => Err(Error::Protocol(error.to_string())),

@@ -13,9 +13,7 @@ use rustix::net::{
 };
 use zerocopy::{FromZeros, IntoBytes};
 
-use super::super::wire::{
-    HEADER_BYTES, Header, MAX_BODY, MAX_FDS, REPLY, VERSION, VERSION_MASK, request,
-};
+use super::super::wire::{Header, MAX_BODY, MAX_FDS, REPLY, VERSION, VERSION_MASK, request};
 
 /// Why there is no next message.
 #[derive(Debug, thiserror::Error)]
@@ -78,22 +76,12 @@ pub(super) struct Message {
     pub(super) fds: Vec<OwnedFd>,
 }
 
-/// The reading side of a connection.
-pub(super) struct Receiver<'s> {
-    stream: &'s UnixStream,
-}
-
-impl<'s> Receiver<'s> {
-    /// Reads from a blocking stream socket.
-    pub(super) fn new(stream: &'s UnixStream) -> Self {
-        Self { stream }
-    }
-
-    /// Waits for the next message.
-    pub(super) fn next(&mut self) -> Result<Message, ReceiveError> {
+impl Message {
+    /// Waits for the next message on a blocking stream socket.
+    pub(super) fn receive(stream: &UnixStream) -> Result<Self, ReceiveError> {
         let mut header = Header::new_zeroed();
         let mut fds = Vec::new();
-        let truncated = self.read_start(header.as_mut_bytes(), &mut fds)?;
+        let truncated = read_start(stream, header.as_mut_bytes(), &mut fds)?;
         let (name, code) = (request::name(header.request), header.request);
         if truncated {
             return Err(ReceiveError::TooManyDescriptors { name, code });
@@ -108,52 +96,56 @@ impl<'s> Receiver<'s> {
             return Err(ReceiveError::TooLong { name, code, size });
         }
         let mut body = vec![0; size];
-        self.read_rest(&mut body)?;
-        Ok(Message { header, body, fds })
+        read_rest(stream, &mut body)?;
+        Ok(Self { header, body, fds })
     }
+}
 
-    /// Reads the header and the descriptors. True when some of these were lost.
-    fn read_start(&self, header: &mut [u8], fds: &mut Vec<OwnedFd>) -> Result<bool, ReceiveError> {
-        let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
-        let received = loop {
-            match recvmsg(
-                self.stream,
-                &mut [IoSliceMut::new(header)],
-                &mut control,
-                receive_flags(),
-            ) {
-                Err(Errno::INTR) => {}
-                result => break result?,
-            }
-        };
-        for message in control.drain() {
-            if let RecvAncillaryMessage::ScmRights(some) = message {
-                fds.extend(some);
-            }
+/// Reads the header and the descriptors. True when some of these were lost.
+fn read_start(
+    stream: &UnixStream,
+    header: &mut [u8],
+    fds: &mut Vec<OwnedFd>,
+) -> Result<bool, ReceiveError> {
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let received = loop {
+        match recvmsg(
+            stream,
+            &mut [IoSliceMut::new(header)],
+            &mut control,
+            receive_flags(),
+        ) {
+            Err(Errno::INTR) => {}
+            result => break result?,
         }
-        for fd in &*fds {
-            fcntl_setfd(fd.as_fd(), FdFlags::CLOEXEC)?;
+    };
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(some) = message {
+            fds.extend(some);
         }
-        if received.bytes == 0 {
-            return Err(ReceiveError::Closed);
-        }
-        // VMMs send a header whole, but nothing says that it must arrive so.
-        self.read_rest(header.get_mut(received.bytes..).unwrap_or_default())?;
-        Ok(received.flags.contains(ReturnFlags::CTRUNC) || fds.len() > MAX_FDS)
     }
+    for fd in &*fds {
+        fcntl_setfd(fd.as_fd(), FdFlags::CLOEXEC)?;
+    }
+    if received.bytes == 0 {
+        return Err(ReceiveError::Closed);
+    }
+    // VMMs send a header whole, but nothing says that it must arrive so.
+    read_rest(stream, header.get_mut(received.bytes..).unwrap_or_default())?;
+    Ok(received.flags.contains(ReturnFlags::CTRUNC) || fds.len() > MAX_FDS)
+}
 
-    fn read_rest(&self, mut rest: &mut [u8]) -> Result<(), ReceiveError> {
-        while !rest.is_empty() {
-            match recv(self.stream, &mut *rest, RecvFlags::empty()) {
-                Ok((_, 0)) => return Err(ReceiveError::Closed),
-                Ok((_, count)) => rest = rest.get_mut(count..).unwrap_or_default(),
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
+fn read_rest(stream: &UnixStream, mut rest: &mut [u8]) -> Result<(), ReceiveError> {
+    while !rest.is_empty() {
+        match recv(stream, &mut *rest, RecvFlags::empty()) {
+            Ok((_, 0)) => return Err(ReceiveError::Closed),
+            Ok((_, count)) => rest = rest.get_mut(count..).unwrap_or_default(),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
         }
-        Ok(())
     }
+    Ok(())
 }
 
 /// Where the system can do it, descriptors are closed at an execution from the first moment on.
@@ -163,5 +155,3 @@ fn receive_flags() -> RecvFlags {
     #[cfg(target_vendor = "apple")]
     return RecvFlags::empty();
 }
-
-const _: () = assert!(HEADER_BYTES == 12, "as the specification says");

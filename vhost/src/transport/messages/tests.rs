@@ -9,7 +9,7 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg}
 use zerocopy::IntoBytes;
 
 use super::super::wire::{Header, MAX_BODY, MAX_FDS, NEED_REPLY, REPLY, VERSION, request};
-use super::receive::{Message, ReceiveError, Receiver};
+use super::receive::{Message, ReceiveError};
 
 fn header(request: u32, flags: u32, size: u32) -> Header {
     Header {
@@ -38,7 +38,7 @@ fn send(stream: &UnixStream, bytes: &[u8], descriptors: usize) {
 }
 
 fn receive(stream: &UnixStream) -> Result<Message, ReceiveError> {
-    Receiver::new(stream).next()
+    Message::receive(stream)
 }
 
 #[test]
