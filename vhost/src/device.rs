@@ -64,6 +64,9 @@ pub trait Host: Send + Sync {
     /// The config space changed: send a configuration change notification.
     fn config_changed(&self);
 
+    /// The device was reset: whoever waits in [`Self::map`] or [`Self::unmap`] gets an error at once.
+    fn cancel(&self) {}
+
     /// Maps `len` bytes of `fd` at `fd_offset` into the host-visible window at `window_offset`.
     /// Returns after the mapping is visible to the guest.
     ///
@@ -268,6 +271,12 @@ impl Device {
             render_bytes: self.engine.pools.render.used(),
             backing_entries: self.engine.pools.entries.used(),
         }
+    }
+
+    /// The transport has started or stopped the control queue. While it is stopped no held chain is answered; what became ready meanwhile is
+    /// answered when the queue goes on, or forgotten by a reset.
+    pub fn set_running(&self, running: bool) {
+        self.engine.set_running(running);
     }
 
     /// Device reset: every resource, scanout, context and held chain is gone; nothing held is answered any more.

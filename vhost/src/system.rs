@@ -74,6 +74,30 @@ pub(crate) fn never_wait(event: &File) -> io::Result<()> {
     Ok(())
 }
 
+/// Whether the peer of a stream socket has taken everything that was sent. `None` where the system does not tell: macOS counts nothing
+/// on the sender's side.
+pub(crate) fn is_all_taken(socket: &std::os::unix::net::UnixStream) -> Option<bool> {
+    #[cfg(all(
+        target_os = "linux",
+        any(
+            target_arch = "x86_64",
+            target_arch = "aarch64",
+            target_arch = "riscv64",
+            target_arch = "loongarch64"
+        )
+    ))]
+    if !is_macos() {
+        use rustix::ioctl::{Getter, Opcode, ioctl};
+        /// `SIOCOUTQ` is `TIOCOUTQ` (linux/sockios.h), 0x5411 where asm-generic/ioctls.h holds.
+        const SIOCOUTQ: Opcode = 0x5411;
+        // SAFETY: on a socket this writes one `int`, which is what the getter has room for.
+        let unread = unsafe { ioctl(socket, Getter::<SIOCOUTQ, std::ffi::c_int>::new()) };
+        return unread.ok().map(|bytes| bytes == 0);
+    }
+    let _ = socket;
+    None
+}
+
 /// What tells the memory behind one descriptor from that behind another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Identity {

@@ -243,7 +243,9 @@ pub(super) fn map(call: &Call<'_>, map: &wire::MapBlob) -> Result<Progress, Refu
     let mapped = host.map(offset, fd.as_fd(), fd_offset, length);
     let Ok(mut state) = call.state() else {
         // The VMM dropped its mappings at the reset, perhaps before it made this one.
-        if let (Ok(()), Err(error)) = (&mapped, host.unmap(offset, length)) {
+        if mapped.is_ok()
+            && let Err(error) = host.unmap(offset, length)
+        {
             log::warn!("a blob mapped during a reset stays mapped: {error}");
         }
         return Err(Refusal::Reset);

@@ -107,6 +107,9 @@ impl Engine {
         let mut own_written = None;
         loop {
             let mut state = self.state();
+            if state.stopped {
+                return own_written;
+            }
             let Some(held) = pop(&mut state.timelines) else {
                 return own_written;
             };

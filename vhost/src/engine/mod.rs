@@ -39,7 +39,7 @@ use crate::screen::{Monitor, Picture, Rect, ScanoutSink};
 use crate::window::Window;
 use crate::wire::{self, Header};
 
-/// How long a reset waits for answers that are on their way to the transport.
+/// How long a stop or a reset waits for answers that are on their way to the transport.
 const RESET_PATIENCE: Duration = Duration::from_millis(100);
 
 /// How long a reset waits for a renderer to let go of the guest's memory, which the next driver will use for other things.
@@ -113,6 +113,8 @@ pub(crate) struct State {
     runs_parked: bool,
     /// Answers between [`Timelines::pop`] and the return of [`Host::complete`].
     delivering: usize,
+    /// The control queue is stopped: answers of held commands wait until it goes on.
+    stopped: bool,
 }
 
 impl State {
@@ -218,6 +220,7 @@ impl Engine {
             parking: Parking::default(),
             runs_parked: false,
             delivering: 0,
+            stopped: false,
         };
         Arc::new_cyclic(|me| Self {
             options,
@@ -425,6 +428,31 @@ impl Engine {
             .clone()
     }
 
+    /// The control queue was started or stopped. While it is stopped, guest memory may belong to somebody else: no held command is answered,
+    /// and those that became ready are when the queue goes on.
+    pub(crate) fn set_running(&self, running: bool) {
+        let mut state = self.state();
+        state.stopped = !running;
+        if running {
+            drop(state);
+            self.deliver_all();
+        } else {
+            self.wait_for_deliveries(state);
+        }
+    }
+
+    /// Waits for answers that are past the point of holding back.
+    fn wait_for_deliveries(&self, state: MutexGuard<'_, State>) {
+        let (state, timeout) = self
+            .delivered
+            .wait_timeout_while(state, RESET_PATIENCE, |state| state.delivering > 0)
+            .unwrap_or_else(PoisonError::into_inner);
+        drop(state);
+        if timeout.timed_out() {
+            log::warn!("a stop or reset did not wait any longer for an answer in the transport");
+        }
+    }
+
     /// Forgets everything that the guest made.
     pub(crate) fn reset(&self) {
         let mut state = self.state();
@@ -439,13 +467,10 @@ impl Engine {
         let rendered = std::mem::take(&mut state.rendered);
         state.window.clear();
         // An answer that is past the point of forgetting must reach the transport before the driver's next life.
-        let (state, timeout) = self
-            .delivered
-            .wait_timeout_while(state, RESET_PATIENCE, |state| state.delivering > 0)
-            .unwrap_or_else(PoisonError::into_inner);
-        drop(state);
-        if timeout.timed_out() {
-            log::warn!("a reset did not wait any longer for an answer in the transport");
+        self.wait_for_deliveries(state);
+        // Not before: whoever is woken must see that there was a reset. Not later: a context's own thread may be among them.
+        if let Some(host) = self.host.get() {
+            host.cancel();
         }
         let stage = self.stage();
         for (id, _) in (0..self.scanouts()).zip(&scanouts) {

@@ -4,25 +4,38 @@
 //! Requests that are answered go one after the other, each with its answer, under one lock. A configuration
 //! change is not answered, so it needs only the lock for sending and never waits behind a request.
 //!
-//! The hard thing is stopping. While the VMM's main loop waits for our answer to `GET_VRING_BASE`, it does
-//! not serve this channel; a queue thread that waits here for the VMM, while the connection thread waits for
-//! the queue thread, would be a deadlock. So a stop raises the channel's interrupt, and the waiting request is
-//! *abandoned*: its caller gets an error at once. The VMM will still work through it later, so the channel
-//! remembers it, and before the next request reads the late answer and takes back a mapping that nobody
-//! asked for any more.
+//! # Stopping
+//!
+//! The VMM may stop the device at any time, and two things go wrong then.
+//!
+//! While its main loop waits for our answer to `GET_VRING_BASE`, it does not serve this channel; a queue thread that waits here for the
+//! VMM, while the connection thread waits for the queue thread, would be a deadlock. So a stop raises the channel's interrupt, and
+//! whoever waits here gets [`AskError::Stopped`] at once; `host` tries again when the device runs.
+//!
+//! And QEMU 11.1 ends by a segmentation fault when it *reads* a request about its device while that is stopped (its handlers take
+//! the device from a pointer that is null then). What was sent can't be taken back. So a request begins with one byte, and the rest
+//! follows when the VMM has taken that one: it is reading the message then, and does nothing else until it has carried it out. When a
+//! stop comes before, the byte is made the start of a message of no known kind ([`VOID`]), which QEMU logs and drops. Where the system does not tell
+//! whether the byte was taken (macOS), messages are sent whole.
+//!
+//! A request that a stop interrupts later than that is *abandoned*: the VMM works through it in any case, so the channel remembers it,
+//! reads the late answer before the next request, and takes back a mapping that nobody asked for any more.
 
+use std::collections::BTreeMap;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::interrupt::Interrupt;
+use super::mapped::MappedBlob;
 use super::socket::{TransferError, receive_rest, send_message, try_send_message};
 use super::wire::{HEADER_BYTES, Header, NEED_REPLY, REPLY, VERSION, VERSION_MASK};
-use crate::system::page_size;
+use crate::system::{is_all_taken, page_size};
 
 /// `VHOST_USER_BACKEND_*` request codes.
 mod request {
@@ -54,6 +67,24 @@ struct MemoryMap {
 /// that for a broken message and do not answer.
 const NOBODY: &[u8; 16] = b"hesper: barrier\0";
 
+/// What makes a header of its first byte that nobody understands: the rest of a code that no request has, the version as
+/// flags (no answer is wanted), and no body.
+const VOID: &[u8] = &{
+    let mut rest = [0; HEADER_BYTES - 1];
+    let (code, flags) = (*b"oid", VERSION.to_ne_bytes());
+    (rest[0], rest[1], rest[2]) = (code[0], code[1], code[2]);
+    (rest[3], rest[4], rest[5], rest[6]) = (flags[0], flags[1], flags[2], flags[3]);
+    rest
+};
+
+/// How long a VMM may take to begin reading a message. One that has not done so by then gets the rest all the same: perhaps it looks for
+/// whole messages first.
+const TAKING: Duration = Duration::from_secs(2);
+
+/// The most blobs that are mapped at a time when the VMM keeps its regions one by one. QEMU 11.1 ends itself when a device has more than 512
+/// regions; the others are for guest RAM and other devices.
+const MAX_MAPS: usize = 480;
+
 const REPLY_BYTES: usize = HEADER_BYTES + size_of::<u64>();
 
 /// What the VMM and the backend agreed on for this channel.
@@ -67,6 +98,28 @@ pub(super) struct ChannelOptions {
     pub(super) shmem: bool,
     /// `SHARED_OBJECT` was negotiated, so that there is a barrier.
     pub(super) barrier: bool,
+    /// `CONFIGURE_MEM_SLOTS` was negotiated, so that the VMM has room for so many regions and no more.
+    pub(super) slots: bool,
+}
+
+/// Why something that was asked of the VMM is not done.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum AskError {
+    /// The device is being stopped. Nothing has changed, or what did is taken back before the next request.
+    #[error("the VMM stops the device")]
+    Stopped,
+    /// It cannot be done.
+    #[error(transparent)]
+    Failed(#[from] io::Error),
+}
+
+impl From<TransferError> for AskError {
+    fn from(error: TransferError) -> Self {
+        match error {
+            TransferError::Interrupted => Self::Stopped,
+            other => Self::Failed(other.into()),
+        }
+    }
 }
 
 /// A request whose answer was not read yet.
@@ -92,6 +145,8 @@ pub(super) struct BackendChannel {
     replies: Mutex<Replies>,
     sending: Mutex<()>,
     interrupt: Interrupt,
+    /// What the VMM has mapped, by its offset in the window.
+    maps: Mutex<BTreeMap<u64, MappedBlob>>,
 }
 
 impl BackendChannel {
@@ -102,6 +157,7 @@ impl BackendChannel {
             replies: Mutex::default(),
             sending: Mutex::default(),
             interrupt: Interrupt::new()?,
+            maps: Mutex::default(),
         })
     }
 
@@ -115,19 +171,18 @@ impl BackendChannel {
         self.interrupt.lower();
     }
 
-    /// Tells the guest that the config space changed. Never waits: when the VMM's buffer is full, it has
-    /// unread messages, and then one of these among them.
-    pub(super) fn config_changed(&self) -> io::Result<()> {
-        let header = Header {
-            request: request::CONFIG_CHANGE,
-            flags: VERSION,
-            size: 0,
-        };
-        let _sending = self.sending.lock().unwrap_or_else(PoisonError::into_inner);
-        match try_send_message(&self.socket, &[header.as_bytes(), &[]], None) {
-            Err(TransferError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
-            result => Ok(result?),
-        }
+    /// The VMM has dropped all mappings, as it does when a driver resets the device.
+    pub(super) fn forget_maps(&self) {
+        self.maps().clear();
+    }
+
+    fn maps(&self) -> MutexGuard<'_, BTreeMap<u64, MappedBlob>> {
+        self.maps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells the guest that the config space changed. There is no answer.
+    pub(super) fn config_changed(&self) -> Result<(), AskError> {
+        self.send(request::CONFIG_CHANGE, 0, &[], None)
     }
 
     /// Maps `len` bytes of `fd` into the window; returns when the guest sees them.
@@ -137,12 +192,13 @@ impl BackendChannel {
         fd: BorrowedFd<'_>,
         fd_offset: u64,
         len: u64,
-    ) -> io::Result<()> {
+    ) -> Result<(), AskError> {
         self.check(window_offset, len)?;
         if !fd_offset.is_multiple_of(page_size()) || fd_offset.checked_add(len).is_none() {
             return Err(invalid(format!(
                 "mapping offset {fd_offset:#x} of a blob: it must be a multiple of the page size"
-            )));
+            ))
+            .into());
         }
         let body = MemoryMap {
             region: HOST_VISIBLE,
@@ -153,29 +209,54 @@ impl BackendChannel {
             flags: MAP_WRITABLE,
         };
         let mut replies = self.lock_settled()?;
-        let answer = self.request(
+        // On the list before the VMM offers the region to its devices.
+        {
+            let mut maps = self.maps();
+            if self.options.slots && maps.len() >= MAX_MAPS {
+                return Err(io::Error::other(format!(
+                    "{MAX_MAPS} blobs are mapped, and QEMU has room for no more; the guest's programs must map less memory at a time"
+                ))
+                .into());
+            }
+            maps.insert(window_offset, MappedBlob::new(fd, fd_offset, len)?);
+        }
+        let asked = self.request(
             &mut replies,
             request::SHMEM_MAP,
             body.as_bytes(),
             Some(fd),
             Some(body),
-        )?;
-        if answer != 0 {
-            return Err(io::Error::other(format!(
-                "the VMM refused to map {len:#x} bytes at window offset {window_offset:#x} (answer {answer})"
-            )));
+        );
+        let is_abandoned = !replies.unanswered.is_empty();
+        if !matches!(asked, Ok(0)) && !is_abandoned {
+            self.maps().remove(&window_offset);
         }
-        self.barrier(&mut replies)
+        match asked? {
+            0 => self.barrier(&mut replies),
+            answer => Err(io::Error::other(format!(
+                "the VMM refused to map {len:#x} bytes at window offset {window_offset:#x} (answer {answer})"
+            ))
+            .into()),
+        }
     }
 
     /// Takes a mapping out of the window.
-    pub(super) fn unmap(&self, window_offset: u64, len: u64) -> io::Result<()> {
+    pub(super) fn unmap(&self, window_offset: u64, len: u64) -> Result<(), AskError> {
         self.check(window_offset, len)?;
         let mut replies = self.lock_settled()?;
-        self.unmap_locked(&mut replies, window_offset, len)
+        match self.unmap_locked(&mut replies, window_offset, len) {
+            // Abandoned: the VMM will do it, and the next request waits for that.
+            Err(AskError::Stopped) if !replies.unanswered.is_empty() => Ok(()),
+            result => result,
+        }
     }
 
-    fn unmap_locked(&self, replies: &mut Replies, window_offset: u64, len: u64) -> io::Result<()> {
+    fn unmap_locked(
+        &self,
+        replies: &mut Replies,
+        window_offset: u64,
+        len: u64,
+    ) -> Result<(), AskError> {
         let body = MemoryMap {
             region: HOST_VISIBLE,
             padding: [0; 7],
@@ -184,21 +265,30 @@ impl BackendChannel {
             len,
             flags: 0,
         };
-        match self.request(replies, request::SHMEM_UNMAP, body.as_bytes(), None, None)? {
+        let asked = self.request(replies, request::SHMEM_UNMAP, body.as_bytes(), None, None);
+        if asked.is_ok() || !replies.unanswered.is_empty() {
+            self.maps().remove(&window_offset);
+        }
+        match asked? {
             0 => Ok(()),
             answer => Err(io::Error::other(format!(
                 "the VMM refused to unmap {len:#x} bytes at window offset {window_offset:#x} (answer {answer})"
-            ))),
+            ))
+            .into()),
         }
     }
 
     /// QEMU acknowledges `SHMEM_MAP` before its memory transaction is committed; a guest that touches the
     /// mapping in between reads zeros. It handles one message of this channel after the other, so the answer
     /// to any later request tells that the commit is done. Removing a shared object that does not exist is
-    /// such a request without an effect: it is refused, and the refusal is what is waited for.
-    fn barrier(&self, replies: &mut Replies) -> io::Result<()> {
+    /// such a request without an effect: it is refused, and the refusal is what is waited for. A stop is as good: the main loop has gone on to it
+    /// after the commit.
+    fn barrier(&self, replies: &mut Replies) -> Result<(), AskError> {
         if self.options.barrier {
-            self.request(replies, request::SHARED_OBJECT_REMOVE, NOBODY, None, None)?;
+            match self.request(replies, request::SHARED_OBJECT_REMOVE, NOBODY, None, None) {
+                Ok(_) | Err(AskError::Stopped) => {}
+                Err(error) => return Err(error),
+            }
         }
         Ok(())
     }
@@ -228,18 +318,20 @@ impl BackendChannel {
     }
 
     /// Locks the channel for a request and deals with what abandoned requests left behind.
-    fn lock_settled(&self) -> io::Result<std::sync::MutexGuard<'_, Replies>> {
+    fn lock_settled(&self) -> Result<MutexGuard<'_, Replies>, AskError> {
         let mut replies = self.replies.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some(front) = replies.unanswered.front() {
             let mapped = front.mapped;
-            if self.read_reply(&mut replies)? == 0
-                && let Some(map) = mapped
-            {
+            let answer = self.read_reply(&mut replies)?;
+            let Some(map) = mapped else { continue };
+            if answer == 0 {
                 log::debug!(
                     "unmapping window offset {:#x}, whose request was abandoned",
                     map.window_offset
                 );
                 self.unmap_locked(&mut replies, map.window_offset, map.len)?;
+            } else {
+                self.maps().remove(&map.window_offset);
             }
         }
         Ok(replies)
@@ -252,33 +344,70 @@ impl BackendChannel {
         body: &[u8],
         fd: Option<BorrowedFd<'_>>,
         mapped: Option<MemoryMap>,
-    ) -> io::Result<u64> {
-        let header = Header {
-            request,
-            flags: VERSION | NEED_REPLY,
-            // The bodies are the three constant ones above.
-            size: u32::try_from(body.len()).unwrap_or(u32::MAX),
-        };
-        {
-            let _sending = self.sending.lock().unwrap_or_else(PoisonError::into_inner);
-            send_message(
-                &self.socket,
-                &[header.as_bytes(), body],
-                fd,
-                &self.interrupt,
-            )?;
-        }
+    ) -> Result<u64, AskError> {
+        self.send(request, NEED_REPLY, body, fd)?;
         replies.unanswered.push_back(Unanswered { request, mapped });
         // Answers come in order, and everything before this request was settled.
         self.read_reply(replies)
     }
 
+    /// Sends a message; see the module for the two parts.
+    fn send(
+        &self,
+        request: u32,
+        flags: u32,
+        body: &[u8],
+        fd: Option<BorrowedFd<'_>>,
+    ) -> Result<(), AskError> {
+        let header = Header {
+            request,
+            flags: VERSION | flags,
+            // The bodies are the constant ones above.
+            size: u32::try_from(body.len()).unwrap_or(u32::MAX),
+        };
+        let head = header.as_bytes();
+        let (first, rest) = head.split_at(1);
+        let _sending = self.sending.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_all_taken(&self.socket).is_none() {
+            send_message(&self.socket, &[head, body], fd, &self.interrupt)?;
+            return Ok(());
+        }
+        send_message(&self.socket, &[first, &[]], fd, &self.interrupt)?;
+        let taken = self.wait_until_taken();
+        // The VMM waits for these now, or will: nothing may end this half-way, and the socket has room.
+        match taken {
+            Ok(()) => try_send_message(&self.socket, &[rest, body], None)?,
+            Err(_) => try_send_message(&self.socket, &[VOID, &[]], None)?,
+        }
+        taken
+    }
+
+    /// Waits until the VMM has begun to read what was sent.
+    fn wait_until_taken(&self) -> Result<(), AskError> {
+        let deadline = Instant::now() + TAKING;
+        let mut pause = Duration::ZERO;
+        while is_all_taken(&self.socket) == Some(false) {
+            let now = Instant::now();
+            if now >= deadline {
+                log::debug!("the VMM has not begun to read a message on the backend channel");
+                break;
+            }
+            if self.interrupt.wait_raised_until(now + pause)? {
+                return Err(AskError::Stopped);
+            }
+            // A VMM that waits for messages takes it at once; one that is busy should not be watched all the time.
+            pause = (pause + Duration::from_micros(10)).min(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+
     /// Reads the answer to the oldest unanswered request.
-    fn read_reply(&self, replies: &mut Replies) -> io::Result<u64> {
+    fn read_reply(&self, replies: &mut Replies) -> Result<u64, AskError> {
         if replies.broken {
             return Err(io::Error::other(
                 "the VMM's answers on the backend channel are out of step",
-            ));
+            )
+            .into());
         }
         receive_rest(
             &self.socket,
@@ -305,7 +434,8 @@ impl BackendChannel {
                 Err(io::Error::other(format!(
                     "the VMM sent something else than the answer to request {expected:?} on the backend \
                      channel; host blobs cannot be mapped any more"
-                )))
+                ))
+                .into())
             }
         }
     }
@@ -329,6 +459,7 @@ mod tests {
         replies: true,
         shmem: true,
         barrier: true,
+        slots: true,
     };
 
     fn pair() -> (Arc<BackendChannel>, UnixStream) {
@@ -396,10 +527,11 @@ mod tests {
             (!0xfff, 0, 0x1000),
             (0, !0xfff, 0x1000),
         ] {
-            let error = channel
-                .map(offset, file.as_fd(), fd_offset, len)
-                .unwrap_err();
-            assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{error}");
+            let error = channel.map(offset, file.as_fd(), fd_offset, len);
+            assert!(
+                matches!(&error, Err(AskError::Failed(error)) if error.kind() == io::ErrorKind::InvalidInput),
+                "{error:?}"
+            );
         }
         let mut byte = [0];
         assert_eq!(
@@ -454,12 +586,67 @@ mod tests {
         caller.join().unwrap().unwrap();
     }
 
+    /// QEMU would end by a segmentation fault if it read the request after it has stopped the device.
     #[test]
-    fn a_vmm_that_reads_nothing_does_not_block_config_changes() {
-        let (channel, _vmm) = pair();
-        for _ in 0..10_000 {
-            channel.config_changed().unwrap();
+    fn a_request_that_the_vmm_has_not_begun_to_read_is_void_after_a_stop() {
+        let (channel, mut vmm) = pair();
+        if is_all_taken(&channel.socket).is_none() {
+            return; // nothing to be done about it on such a system
         }
+        for _ in 0..3 {
+            let caller = {
+                let channel = channel.clone();
+                std::thread::spawn(move || {
+                    let file = tempfile::tempfile().unwrap();
+                    channel.map(0x3000, file.as_fd(), 0, 0x1000)
+                })
+            };
+            // Until its first byte is there, and no more.
+            while is_all_taken(&channel.socket) == Some(true) {
+                std::thread::yield_now();
+            }
+            std::thread::sleep(Duration::from_millis(5));
+            channel.interrupt();
+            assert!(matches!(caller.join().unwrap(), Err(AskError::Stopped)));
+            channel.resume();
+            let mut header = [0; HEADER_BYTES];
+            vmm.read_exact(&mut header).unwrap();
+            let header = Header::read_from_bytes(&header).unwrap();
+            assert!(header.request > 0xff, "{header:?}");
+            assert_eq!((header.flags, header.size), (VERSION, 0));
+        }
+        assert!(channel.maps().is_empty());
+        let caller = std::thread::spawn(move || channel.unmap(0, 0x1000));
+        let (code, _) = read(&mut vmm);
+        assert_eq!(code, request::SHMEM_UNMAP, "the channel works");
+        answer(&mut vmm, code, 0);
+        caller.join().unwrap().unwrap();
+    }
+
+    #[test]
+    fn no_more_is_mapped_than_the_vmm_has_room_for() {
+        let (channel, mut vmm) = pair();
+        let caller = std::thread::spawn(move || {
+            let file = tempfile::tempfile().unwrap();
+            for map in 0..MAX_MAPS as u64 {
+                // The window of this test has 256 pages; the offsets only have to be different.
+                channel
+                    .maps()
+                    .insert(map, MappedBlob::new(file.as_fd(), 0, 0x1000).unwrap());
+            }
+            let refused = channel.map(0, file.as_fd(), 0, 0x1000);
+            assert!(
+                matches!(&refused, Err(AskError::Failed(error)) if error.to_string().contains("480 blobs")),
+                "{refused:?}"
+            );
+            channel.forget_maps();
+            channel.map(0, file.as_fd(), 0, 0x1000)
+        });
+        for value in [0, 1] {
+            let (code, _) = read(&mut vmm);
+            answer(&mut vmm, code, value);
+        }
+        caller.join().unwrap().unwrap();
     }
 
     #[test]

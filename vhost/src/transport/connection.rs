@@ -10,15 +10,29 @@
 //! reset, driver unloaded) and when the VM is merely paused. The difference shows when the queues are set
 //! up again: a paused VM goes on at the same rings and indices, a driver starts at index 0. So:
 //!
-//! - A stopped queue is quiet: the worker is out of the device, every chain was answered (or given up), guest
-//!   memory is not touched any more.
-//! - If held chains of the control queue are still unanswered after [`PATIENCE`], the device is reset at
-//!   once, since an answer written later could hit memory that the guest uses for something else.
+//! - A stopped queue is quiet: the worker is out of the device or waits for the VMM there, no held chain is answered, guest
+//!   memory is not touched any more. Answers that become ready are kept.
+//! - If the worker is still in the device after [`PATIENCE`], the device is reset at once, since it could touch memory that
+//!   the guest uses for something else.
 //! - When the control queue starts afresh, the device is reset before its first chain; when it resumes,
-//!   everything is as it was.
+//!   everything is as it was, and what was kept is answered.
 //! - `RESET_DEVICE` and the end of the connection reset it, too.
 //!
 //! The cursor queue never resets anything: it has no state but the cursor.
+//!
+//! # Which memory is taken
+//!
+//! QEMU offers each vhost-user device all memory of the guest, also the blobs that Hesper itself has mapped into the window ([`mapped`]).
+//! It keeps what was taken in a list, and two things go wrong with that list in QEMU 11.1 (`vhost_user_add_remove_regions`): with more
+//! than 512 regions it ends itself by an assertion, and when a region of the list has gone while the device was stopped, it ends by a segmentation fault
+//! at the next start. A system reset does the latter: it stops the device and then drops the window's mappings.
+//!
+//! - Guest RAM is always taken.
+//! - A blob is *declined* while queues run. QEMU logs `vhost_set_mem_table failed` and goes on, and the list stays free of it.
+//! - A blob is *accepted* while they do not, though not mapped here: at a start, QEMU gives the device up at the first refusal.
+//!
+//! So a blob comes on the list only when it is mapped across a pause, and leaves it when the guest unmaps it. Until then, a hard
+//! reset ends QEMU; a line in the log says so.
 
 use std::fs::File;
 use std::os::unix::net::UnixStream;
@@ -28,14 +42,15 @@ use std::time::Duration;
 use super::Error;
 use super::backend_channel::{BackendChannel, ChannelOptions};
 use super::features::{self, protocol};
-use super::host::HostLink;
+use super::host::{Herald, HostLink};
+use super::mapped;
 use super::memory::{GuestMemory, MemoryError, Region};
 use super::model::Model;
 use super::ring::{Ring, RingError, Start};
 use super::worker::Worker;
 use crate::system::page_size;
 
-/// How long a stopping queue waits for the device. The VMM's main loop, and so the whole guest, stands still
+/// How long a stopping queue waits for its worker to leave the device. The VMM's main loop, and so the whole guest, stands still
 /// in this time.
 const PATIENCE: Duration = Duration::from_millis(500);
 
@@ -87,6 +102,13 @@ pub(super) struct Connection {
     protocol_features: u64,
     /// A driver has used the device since its last reset.
     used: bool,
+    /// The VMM has started a queue and stopped none since.
+    is_running: bool,
+    /// The guest has looked at the config space since the queues were stopped.
+    is_seen: bool,
+    /// The blobs that were accepted: address in the guest, size, address in the VMM.
+    accepted: Vec<(u64, u64, u64)>,
+    herald: Option<Herald>,
 }
 
 impl Connection {
@@ -131,6 +153,10 @@ impl Connection {
             features: 0,
             protocol_features: 0,
             used: false,
+            is_running: false,
+            is_seen: false,
+            accepted: Vec::new(),
+            herald: None,
         })
     }
 
@@ -186,9 +212,52 @@ impl Connection {
 
     // Memory.
 
-    pub(super) fn set_memory(&mut self, regions: Vec<Region>) -> Result<(), RequestError> {
-        self.memory.set(regions)?;
+    pub(super) fn set_memory(&mut self, mut regions: Vec<Region>) -> Result<(), RequestError> {
+        let mut failure = None;
+        regions.retain(|region| {
+            let is_blob = mapped::is_blob(region);
+            let keep = !matches!(is_blob, Ok(true));
+            failure = is_blob.err().or(failure.take());
+            keep
+        });
+        if let Some(error) = failure {
+            return Err(MemoryError::from(error).into());
+        }
+        self.memory.set(&regions)?;
         self.model.set_memory(self.memory.shared());
+        Ok(())
+    }
+
+    /// Takes another region. False declines it, see the module.
+    pub(super) fn add_memory(&mut self, region: Region) -> Result<bool, RequestError> {
+        if mapped::is_blob(&region).map_err(MemoryError::from)? {
+            if !self.is_running {
+                self.accepted.push((region.guest, region.size, region.vmm));
+            }
+            return Ok(!self.is_running);
+        }
+        self.memory.add(&region)?;
+        self.model.set_memory(self.memory.shared());
+        Ok(true)
+    }
+
+    /// Gives a region back.
+    pub(super) fn remove_memory(
+        &mut self,
+        guest: u64,
+        size: u64,
+        vmm: u64,
+    ) -> Result<(), RequestError> {
+        let before = self.accepted.len();
+        self.accepted.retain(|blob| *blob != (guest, size, vmm));
+        if self.accepted.len() == before {
+            self.memory.remove(guest, size, vmm)?;
+            self.model.set_memory(self.memory.shared());
+        } else if self.accepted.is_empty() {
+            log::info!(
+                "the memory that was mapped when the VM was paused is unmapped: the VM can be reset again"
+            );
+        }
         Ok(())
     }
 
@@ -248,13 +317,24 @@ impl Connection {
         kick: Option<File>,
     ) -> Result<(), RequestError> {
         self.lane(index)?.ring.set_kick(kick);
-        let start = self.lane(index)?.ring.start();
+        let start = self.lane(index)?.ring.plan(self.is_seen);
+        // Before the ring runs: a worker that still waited for the VMM takes no chain of the new driver too early.
         if index == 0 && start == Start::Fresh && self.used {
             self.reset();
         }
+        self.lane(index)?.ring.start(start);
         if start != Start::Running {
             log::debug!("queue {index}: {start:?}");
+            if index == 0 && !self.accepted.is_empty() {
+                log::warn!(
+                    "{} blobs of the guest's programs are mapped since before this pause of the VM; as long as they are, a hard reset \
+                     (system_reset, a crash of the guest's kernel, kexec) ends QEMU 11.1 by a segmentation fault: end the guest's 3D programs \
+                     first, or shut the guest down (docs/qemu.md)",
+                    self.accepted.len()
+                );
+            }
             self.used = true;
+            self.is_running = true;
             self.model.set_running(index, true);
             self.link.set_started(true);
         }
@@ -273,13 +353,16 @@ impl Connection {
     pub(super) fn stop_queue(&mut self, index: u32) -> Result<u16, RequestError> {
         let ring = self.lane(index)?.ring.clone();
         self.link.set_started(false);
+        if self.is_running {
+            self.is_running = false;
+            self.is_seen = false;
+        }
         self.model.set_running(index, false);
-        let (base, held) = self.interrupted(|_| ring.stop(PATIENCE));
-        if held > 0 {
+        let (base, is_out) = self.interrupted(|_| ring.stop(PATIENCE));
+        if !is_out {
             if index == 0 {
                 log::warn!(
-                    "{held} commands were unanswered {} ms after the control queue was stopped; the \
-                     device is reset",
+                    "a command was still being carried out {} ms after the control queue was stopped; the device is reset",
                     PATIENCE.as_millis()
                 );
                 self.reset();
@@ -314,6 +397,7 @@ impl Connection {
                 lane.ring.set_enabled(false);
             }
         });
+        self.is_running = false;
         for queue in [0, 1] {
             self.model.set_running(queue, false);
         }
@@ -323,6 +407,9 @@ impl Connection {
     fn reset(&mut self) {
         log::debug!("device reset");
         self.model.reset();
+        if let Some(channel) = self.link.channel() {
+            channel.forget_maps();
+        }
         self.model.set_acked_features(self.features);
         for lane in &self.lanes {
             lane.ring.forget_held();
@@ -332,7 +419,8 @@ impl Connection {
 
     // Config space and window.
 
-    pub(super) fn read_config(&self, offset: u32, into: &mut [u8]) {
+    pub(super) fn read_config(&mut self, offset: u32, into: &mut [u8]) {
+        self.is_seen = true;
         self.model.read_config(offset, into);
     }
 
@@ -347,13 +435,14 @@ impl Connection {
 
     // Channels.
 
-    pub(super) fn set_backend_channel(&self, socket: UnixStream) -> Result<(), RequestError> {
+    pub(super) fn set_backend_channel(&mut self, socket: UnixStream) -> Result<(), RequestError> {
         let accepted = |bit| self.accepted(bit);
         let options = ChannelOptions {
             window: self.window(),
             replies: accepted(protocol::REPLY_ACK),
             shmem: accepted(protocol::SHMEM) && accepted(protocol::BACKEND_SEND_FD),
             barrier: accepted(protocol::SHARED_OBJECT),
+            slots: accepted(protocol::CONFIGURE_MEM_SLOTS),
         };
         if options.shmem && !options.barrier {
             log::warn!(
@@ -362,6 +451,9 @@ impl Connection {
         }
         let channel = BackendChannel::new(socket, options)?;
         self.link.set_channel(Some(Arc::new(channel)));
+        if self.model.changes_its_config() && self.herald.is_none() {
+            self.herald = Some(Herald::new(self.link.clone())?);
+        }
         Ok(())
     }
 

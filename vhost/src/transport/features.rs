@@ -35,17 +35,23 @@ pub(super) mod protocol {
     pub(in super::super) const BACKEND_SEND_FD: u64 = 1 << 10;
     /// `VHOST_USER_RESET_DEVICE`.
     pub(in super::super) const RESET_DEVICE: u64 = 1 << 13;
+    /// Memory regions one by one (`ADD_MEM_REG`, `REM_MEM_REG`), instead of a table of at most eight. A VM with more blobs mapped than fit in
+    /// the table could not be started again after a pause.
+    pub(in super::super) const CONFIGURE_MEM_SLOTS: u64 = 1 << 15;
     /// Shared objects; Hesper uses their refusal as a barrier, see `backend_channel`.
     pub(in super::super) const SHARED_OBJECT: u64 = 1 << 18;
     /// Shared memory regions, the host-visible window.
     pub(in super::super) const SHMEM: u64 = 1 << 22;
 
     /// Everything on offer, without the window.
-    ///
-    /// `CONFIGURE_MEM_SLOTS` is missing on purpose: with it QEMU aborts above 512 mapped blobs, and on a
-    /// system reset with live maps.
-    pub(in super::super) const OFFERED: u64 =
-        MQ | REPLY_ACK | BACKEND_REQ | CONFIG | BACKEND_SEND_FD | RESET_DEVICE | SHARED_OBJECT;
+    pub(in super::super) const OFFERED: u64 = MQ
+        | REPLY_ACK
+        | BACKEND_REQ
+        | CONFIG
+        | BACKEND_SEND_FD
+        | RESET_DEVICE
+        | CONFIGURE_MEM_SLOTS
+        | SHARED_OBJECT;
 }
 
 #[cfg(test)]
@@ -54,7 +60,7 @@ mod tests {
 
     #[test]
     fn the_offered_bits_are_those_proven_with_qemu() {
-        assert_eq!(protocol::OFFERED | protocol::SHMEM, 0x0044_2629);
+        assert_eq!(protocol::OFFERED | protocol::SHMEM, 0x0044_a629);
         assert_eq!(TRANSPORT, 1 << 28 | 1 << 29 | 1 << 30 | 1 << 32 | 1 << 40);
     }
 }

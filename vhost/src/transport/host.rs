@@ -1,10 +1,14 @@
 //! What the device calls back: the transport's [`Host`].
+//!
+//! Whoever asks the VMM for something while the device is stopped, or is interrupted by a stop, waits until it runs again and asks anew:
+//! a paused VM loses no mapping. It gets an error when the device was reset meanwhile, or the VM is gone.
 
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 
-use super::backend_channel::BackendChannel;
+use super::backend_channel::{AskError, BackendChannel};
 use super::ring::Ring;
 use crate::device::{Host, Queue};
 
@@ -14,6 +18,8 @@ pub(super) struct HostLink {
     control: Arc<Ring>,
     cursor: Arc<Ring>,
     vmm: Mutex<Vmm>,
+    /// Signalled when `vmm` changes.
+    changed: Condvar,
 }
 
 /// The way to the VMM.
@@ -23,22 +29,43 @@ struct Vmm {
     channel: Option<Arc<BackendChannel>>,
     /// A driver runs: the VMM has started the queues.
     is_started: bool,
+    /// How often the device was reset.
+    resets: u64,
     /// The config space has changed, and the driver was not told.
     has_news: bool,
+    /// The connection has ended.
+    is_over: bool,
 }
 
-impl Vmm {
-    /// Tells the driver of a changed config space, once it runs. QEMU 11.1 must not be told before, nor while the queues are
-    /// stopped: its notifier for vhost-user devices then has no device, and QEMU ends by a segmentation fault (seen; `virtio_notify_config`
-    /// of nothing).
-    fn tell_news(&mut self) {
-        let Some(channel) = self.channel.as_ref().filter(|_| self.is_started) else {
-            return;
+/// The thread that tells the driver of a changed config space: telling may wait for the VMM, and those who change it must not. Dropping it
+/// ends the thread.
+pub(super) struct Herald {
+    link: Arc<HostLink>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Herald {
+    pub(super) fn new(link: Arc<HostLink>) -> io::Result<Self> {
+        let thread = {
+            let link = link.clone();
+            std::thread::Builder::new()
+                .name("gpu-config".to_owned())
+                .spawn(move || link.tell_news())?
         };
-        if std::mem::take(&mut self.has_news)
-            && let Err(error) = channel.config_changed()
+        Ok(Self {
+            link,
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for Herald {
+    fn drop(&mut self) {
+        self.link.change(|vmm| vmm.is_over = true);
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
         {
-            log::warn!("the guest cannot be told of a configuration change: {error}");
+            log::error!("the thread that tells of config changes panicked");
         }
     }
 }
@@ -49,17 +76,19 @@ impl HostLink {
             control,
             cursor,
             vmm: Mutex::default(),
+            changed: Condvar::new(),
         }
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Vmm) -> T) -> T {
+        let result = change(&mut self.vmm());
+        self.changed.notify_all();
+        result
     }
 
     /// Sets or takes away the channel; a former one ends its waiting requests.
     pub(super) fn set_channel(&self, channel: Option<Arc<BackendChannel>>) {
-        let former = {
-            let mut vmm = self.vmm();
-            let former = std::mem::replace(&mut vmm.channel, channel);
-            vmm.tell_news();
-            former
-        };
+        let former = self.change(|vmm| std::mem::replace(&mut vmm.channel, channel));
         if let Some(former) = former {
             former.interrupt();
         }
@@ -70,24 +99,81 @@ impl HostLink {
         self.vmm().channel.clone()
     }
 
-    /// The VMM has started the queues for a driver, or stops them. Once it stops them, no change of the config space is told.
+    /// The VMM has started the queues for a driver, or stops them. Once it stops them, nothing is asked of it.
     pub(super) fn set_started(&self, is_started: bool) {
+        self.change(|vmm| vmm.is_started = is_started);
+    }
+
+    /// Tells the driver of changes of the config space, once it runs, until the connection ends. QEMU 11.1 must not be told before, nor
+    /// while the queues are stopped: its notifier for vhost-user devices then has no device, and QEMU ends by a segmentation fault (seen;
+    /// `virtio_notify_config` of nothing).
+    fn tell_news(&self) {
         let mut vmm = self.vmm();
-        vmm.is_started = is_started;
-        vmm.tell_news();
+        while !vmm.is_over {
+            let channel = vmm.channel.clone();
+            let Some(channel) = channel.filter(|_| vmm.is_started && vmm.has_news) else {
+                vmm = self
+                    .changed
+                    .wait(vmm)
+                    .unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            vmm.has_news = false;
+            drop(vmm);
+            let told = channel.config_changed();
+            vmm = self.vmm();
+            match told {
+                Ok(()) => {}
+                Err(AskError::Stopped) => vmm.has_news = true,
+                Err(AskError::Failed(error)) => {
+                    log::warn!("the guest cannot be told of a configuration change: {error}");
+                }
+            }
+        }
     }
 
     fn vmm(&self) -> MutexGuard<'_, Vmm> {
         self.vmm.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn need_channel(&self) -> io::Result<Arc<BackendChannel>> {
-        self.channel().ok_or_else(|| {
-            io::Error::new(
-                io::ErrorKind::NotConnected,
-                "the VMM gave no backend channel (VHOST_USER_SET_BACKEND_REQ_FD)",
-            )
-        })
+    /// Asks the VMM while the device runs; see the module.
+    fn ask(&self, ask: impl Fn(&BackendChannel) -> Result<(), AskError>) -> io::Result<()> {
+        let resets = self.vmm().resets;
+        loop {
+            let channel = self.running_channel(resets)?;
+            match ask(&channel) {
+                Ok(()) => return Ok(()),
+                Err(AskError::Stopped) => {}
+                Err(AskError::Failed(error)) => return Err(error),
+            }
+        }
+    }
+
+    /// The channel, once the device runs, unless it is reset before.
+    fn running_channel(&self, resets: u64) -> io::Result<Arc<BackendChannel>> {
+        let mut vmm = self.vmm();
+        let mut is_out = false;
+        loop {
+            let Some(channel) = vmm.channel.clone() else {
+                return Err(io::Error::new(
+                    io::ErrorKind::NotConnected,
+                    "the VMM gave no backend channel (VHOST_USER_SET_BACKEND_REQ_FD), or is gone",
+                ));
+            };
+            if vmm.resets != resets {
+                return Err(io::Error::other("the device was reset meanwhile"));
+            }
+            // Under the lock: a stop comes before or after both.
+            if vmm.is_started && (!is_out || self.control.step_in()) {
+                return Ok(channel);
+            }
+            self.control.step_out();
+            is_out = true;
+            vmm = self
+                .changed
+                .wait(vmm)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
     }
 }
 
@@ -101,9 +187,11 @@ impl Host for HostLink {
 
     fn config_changed(&self) {
         // QEMU's classic device has no channel and notices changes of its own console by itself.
-        let mut vmm = self.vmm();
-        vmm.has_news = true;
-        vmm.tell_news();
+        self.change(|vmm| vmm.has_news = true);
+    }
+
+    fn cancel(&self) {
+        self.change(|vmm| vmm.resets += 1);
     }
 
     fn map(
@@ -113,10 +201,10 @@ impl Host for HostLink {
         fd_offset: u64,
         len: u64,
     ) -> io::Result<()> {
-        self.need_channel()?.map(window_offset, fd, fd_offset, len)
+        self.ask(|channel| channel.map(window_offset, fd, fd_offset, len))
     }
 
     fn unmap(&self, window_offset: u64, len: u64) -> io::Result<()> {
-        self.need_channel()?.unmap(window_offset, len)
+        self.ask(|channel| channel.unmap(window_offset, len))
     }
 }

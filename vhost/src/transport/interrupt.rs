@@ -79,6 +79,12 @@ impl Interrupt {
         self.wait(self.event(), PollFlags::IN, None).map(|_| ())
     }
 
+    /// Waits until the interrupt is raised or `deadline` has passed; true when it is raised.
+    pub(super) fn wait_raised_until(&self, deadline: Instant) -> io::Result<bool> {
+        let wait = self.wait(self.event(), PollFlags::IN, Some(deadline))?;
+        Ok(wait != Wait::TimedOut)
+    }
+
     fn event(&self) -> BorrowedFd<'_> {
         self.read.as_fd()
     }

@@ -37,6 +37,7 @@ pub(super) struct Region {
 }
 
 /// A mapped region.
+#[derive(Clone)]
 struct Span {
     backing: Backing,
     mapping: Arc<GuestRegionMmap>,
@@ -126,22 +127,47 @@ impl GuestMemory {
         self.shared.clone()
     }
 
+    /// Takes another region, which replaces the one at the same place.
+    pub(super) fn add(&mut self, region: &Region) -> Result<(), MemoryError> {
+        let span = Span {
+            backing: Backing::of(region)?,
+            mapping: map_region(region)?,
+        };
+        let others = self.spans.iter();
+        let others = others.filter(|span| span.backing.guest != region.guest);
+        self.replace(others.cloned().chain([span]).collect())
+    }
+
+    /// Gives a region back. Without effect when there is none: the VMM may have kept one that it did not tell of.
+    pub(super) fn remove(&mut self, guest: u64, size: u64, vmm: u64) -> Result<(), MemoryError> {
+        let is_it = |span: &&Span| {
+            let backing = &span.backing;
+            (backing.guest, backing.size, backing.vmm) == (guest, size, vmm)
+        };
+        let others = self.spans.iter().filter(|span| !is_it(span));
+        self.replace(others.cloned().collect())
+    }
+
     /// Takes another table.
-    pub(super) fn set(&mut self, mut regions: Vec<Region>) -> Result<(), MemoryError> {
-        regions.sort_by_key(|region| region.guest);
+    pub(super) fn set(&mut self, regions: &[Region]) -> Result<(), MemoryError> {
         let mut spans = Vec::with_capacity(regions.len());
         for region in regions {
-            let backing = Backing::of(&region)?;
+            let backing = Backing::of(region)?;
             let known = self
                 .spans
                 .iter()
                 .find(|span| backing.can_be_known() && span.backing == backing);
             let mapping = match known {
                 Some(span) => span.mapping.clone(),
-                None => map_region(&region)?,
+                None => map_region(region)?,
             };
             spans.push(Span { backing, mapping });
         }
+        self.replace(spans)
+    }
+
+    fn replace(&mut self, mut spans: Vec<Span>) -> Result<(), MemoryError> {
+        spans.sort_by_key(|span| span.backing.guest);
         let mappings = spans.iter().map(|span| span.mapping.clone()).collect();
         let table = GuestMemoryMmap::from_arc_regions(mappings)
             .map_err(|error| MemoryError::Region(error.to_string()))?;
@@ -194,14 +220,14 @@ mod tests {
         let mut memory = GuestMemory::default();
         let mut long = region(0, &file());
         long.size = 0x3000;
-        let error = memory.set(vec![long]).unwrap_err().to_string();
+        let error = memory.set(&[long]).unwrap_err().to_string();
         assert!(
             error.contains("0x2000") && error.contains("0x3000"),
             "{error}"
         );
         let mut crooked = region(0, &file());
         (crooked.offset, crooked.size) = (0x100, 0x1000);
-        let error = memory.set(vec![crooked]).unwrap_err().to_string();
+        let error = memory.set(&[crooked]).unwrap_err().to_string();
         assert!(error.contains("no multiple of this host's page"), "{error}");
     }
 
@@ -214,30 +240,48 @@ mod tests {
             let place = |region: &GuestRegionMmap| region.as_ptr() as usize;
             memory.iter().map(place).collect::<Vec<_>>()
         };
-        memory.set(vec![region(0, &ram)]).unwrap();
+        memory.set(&[region(0, &ram)]).unwrap();
         let first = places(&memory);
         // In any order; the table is sorted.
         memory
-            .set(vec![region(0x10_0000, &blob), region(0, &ram)])
+            .set(&[region(0x10_0000, &blob), region(0, &ram)])
             .unwrap();
         let second = places(&memory);
         assert_eq!(second[0], first[0]);
         // Another file, and the same one elsewhere, are other mappings.
         memory
-            .set(vec![region(0x10_0000, &other), region(0x20_0000, &ram)])
+            .set(&[region(0x10_0000, &other), region(0x20_0000, &ram)])
             .unwrap();
         let third = places(&memory);
         assert!(!third.iter().any(|place| second.contains(place)));
     }
 
     #[test]
+    fn regions_come_and_go_one_by_one() {
+        let mut memory = GuestMemory::default();
+        let (ram, dimm) = (file(), file());
+        memory.add(&region(0x10_0000, &dimm)).unwrap();
+        memory.add(&region(0, &ram)).unwrap();
+        let there = |memory: &GuestMemory, vmm| memory.guest_address(vmm).is_some();
+        assert!(there(&memory, 0x7000_0000) && there(&memory, 0x7010_0000));
+        // Not the same: nothing goes.
+        memory.remove(0x10_0000, 0x1000, 0x7010_0000).unwrap();
+        memory.remove(0x10_0000, 0x2000, 0x7000_0000).unwrap();
+        assert!(there(&memory, 0x7010_0000));
+        memory.remove(0x10_0000, 0x2000, 0x7010_0000).unwrap();
+        assert!(there(&memory, 0x7000_0000) && !there(&memory, 0x7010_0000));
+        assert!(memory.add(&region(0x1000, &dimm)).is_err(), "it overlaps");
+        assert!(there(&memory, 0x7000_0000));
+    }
+
+    #[test]
     fn overlapping_memory_is_refused_and_the_former_table_stays() {
         let mut memory = GuestMemory::default();
         let ram = file();
-        memory.set(vec![region(0, &ram)]).unwrap();
+        memory.set(&[region(0, &ram)]).unwrap();
         assert!(
             memory
-                .set(vec![region(0x1000, &ram), region(0, &ram)])
+                .set(&[region(0x1000, &ram), region(0, &ram)])
                 .is_err()
         );
         assert_eq!(memory.guest_address(0x7000_1fff).unwrap(), 0x1fff);

@@ -21,7 +21,7 @@
 //! | `messages` | what the VMM asks: one message after the other, calls `connection` |
 //! | `wire` | layouts and numbers of the messages |
 //! | `model` | what a device is to the transport: the GPU, or an input device |
-//! | `memory` | the regions of guest memory |
+//! | `memory`, `mapped` | the regions of guest memory, and which of them are our own blobs |
 //! | `connection` | the rules: features, starting and stopping queues, when the device is reset |
 //! | `ring`, `worker` | one virtqueue and its thread |
 //! | `host`, `backend_channel` | what the device asks of the VMM: answers, maps, config changes |
@@ -41,6 +41,7 @@ mod error;
 mod features;
 mod host;
 mod interrupt;
+mod mapped;
 mod memory;
 mod messages;
 mod model;

@@ -37,6 +37,11 @@ pub(super) trait Model: Send + Sync {
 
     fn write_config(&self, offset: u32, bytes: &[u8]);
 
+    /// Whether the config space changes by itself, which the driver is then told.
+    fn changes_its_config(&self) -> bool {
+        false
+    }
+
     /// Whether a chain of this queue is of use now. Others stay with the guest.
     fn wants_chain(&self, _queue: u32) -> bool {
         true
@@ -116,10 +121,20 @@ impl Model for Gpu {
         self.device.write_config(offset, bytes);
     }
 
+    fn changes_its_config(&self) -> bool {
+        true
+    }
+
     fn handle(&self, queue: u32, memory: &GuestMemoryMmap, chain: Chain) -> Outcome {
         match queue {
             0 => self.device.control(memory, chain),
             _ => self.device.cursor(memory, chain),
+        }
+    }
+
+    fn set_running(&self, queue: u32, running: bool) {
+        if queue == 0 {
+            self.device.set_running(running);
         }
     }
 

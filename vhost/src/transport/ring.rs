@@ -5,9 +5,9 @@
 //! starts and stops the ring. They share one short lock that is **never** held across a call into the device
 //! or the VMM.
 //!
-//! Stopping is a conversation: [`Ring::stop`] first waits until the worker is out of the device, then gives
-//! held chains a bounded time to be answered. After it the ring touches guest memory no more: completions
-//! that come later are dropped.
+//! Stopping: [`Ring::stop`] waits until the worker is out of the device, or waits for the VMM in there ([`Ring::step_out`]). After it
+//! neither touches guest memory. Answers that come later are kept until the ring goes on, or dropped when a driver sets it up
+//! anew.
 //!
 //! The guest writes the rings. What it can get wrong breaks this ring alone: it is logged once, the VMM gets
 //! the ring's error event, and nothing is taken from it until it is set up anew.
@@ -15,6 +15,7 @@
 use std::fs::File;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 use virtio_queue::{DescriptorChain, QueueOwnedT, QueueT};
@@ -60,10 +61,6 @@ impl Heads {
             _ => false,
         }
     }
-
-    fn len(&self) -> u32 {
-        self.0.iter().map(|word| word.count_ones()).sum()
-    }
 }
 
 /// Life of a ring.
@@ -91,10 +88,16 @@ struct State {
     queue: virtio_queue::Queue,
     phase: Phase,
     enabled: bool,
+    /// The thread that takes chains, once it has taken one.
+    worker: Option<ThreadId>,
     /// The worker is inside the device with a chain.
     busy: bool,
+    /// The worker, inside the device, waits for the VMM and does not touch guest memory.
+    outside: bool,
     /// Chains that are in the device or held by it.
     in_device: Heads,
+    /// Answers that came while the ring was stopped.
+    late: Vec<(u16, u32)>,
     stopped_at: Option<Position>,
     kick: Option<Arc<File>>,
     call: Option<Arc<File>>,
@@ -116,12 +119,18 @@ impl State {
         }
     }
 
+    fn forget_held(&mut self) {
+        self.in_device = Heads::default();
+        self.late.clear();
+        self.stopped_at = None;
+    }
+
     fn runs(&self) -> bool {
         self.phase == Phase::Running && self.enabled
     }
 }
 
-/// How a ring came to run; see [`Ring::start`].
+/// How a ring comes to run; see [`Ring::plan`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Start {
     /// It ran already.
@@ -137,7 +146,7 @@ pub(super) struct Ring {
     name: &'static str,
     memory: GuestMemoryAtomic<GuestMemoryMmap>,
     state: Mutex<State>,
-    /// Signalled when `busy` ends and when a chain is answered while stopping.
+    /// Signalled when `busy` ends or the worker steps out.
     progress: Condvar,
 }
 
@@ -166,8 +175,11 @@ impl Ring {
                 queue: virtio_queue::Queue::new(MAX_SIZE)?,
                 phase: Phase::Stopped,
                 enabled: false,
+                worker: None,
                 busy: false,
+                outside: false,
                 in_device: Heads::default(),
+                late: Vec::new(),
                 stopped_at: None,
                 kick: None,
                 call: None,
@@ -262,12 +274,34 @@ impl Ring {
         self.lock().error = error.map(signalled);
     }
 
-    /// Starts the ring. The caller wakes the worker afterwards.
-    pub(super) fn start(&self) -> Start {
-        let mut state = self.lock();
+    /// How the ring would come to run. `is_seen` says whether the guest has looked at the config space since the ring was stopped, as a
+    /// driver does before it sets up rings.
+    pub(super) fn plan(&self, is_seen: bool) -> Start {
+        let state = self.lock();
         if matches!(state.phase, Phase::Running | Phase::Broken) {
             return Start::Running;
         }
+        let now = state.position();
+        // After a reset a driver begins at index 0; a paused VM goes on where it was. A paused VM may be at index 0, too, after a
+        // multiple of 65536 chains.
+        if state.stopped_at == Some(now) && (now.next_avail != 0 || !is_seen) {
+            Start::Resumed
+        } else {
+            Start::Fresh
+        }
+    }
+
+    /// Starts the ring as planned. The caller wakes the worker afterwards.
+    ///
+    /// Of a driver that starts anew the ring knows nothing that is held: the caller has reset the device in between.
+    pub(super) fn start(&self, plan: Start) {
+        let mut state = self.lock();
+        match plan {
+            Start::Running => return,
+            Start::Resumed => {}
+            Start::Fresh => state.forget_held(),
+        }
+        state.stopped_at = None;
         state.queue.set_ready(true);
         state.phase = if state.queue.is_valid(&*self.memory.memory()) {
             Phase::Running
@@ -278,30 +312,28 @@ impl Ring {
             );
             Phase::Broken
         };
-        let now = state.position();
-        // After a reset a driver begins at index 0; a paused VM goes on where it was. An index that is 0
-        // after exactly a multiple of 65536 chains looks like a reset: the one case that is got wrong.
-        let resumed = state.stopped_at.take() == Some(now) && now.next_avail != 0;
-        if resumed {
-            Start::Resumed
-        } else {
-            Start::Fresh
+        let mut answered = false;
+        for (head, written) in std::mem::take(&mut state.late) {
+            answered |= self.answer(&mut state, head, written);
+        }
+        drop(state);
+        if answered {
+            self.signal();
         }
     }
 
-    /// Stops the ring: waits until the worker has left the device, then until every held chain is answered,
-    /// both for a bounded time. Returns the next available index and the number of chains still held.
+    /// Stops the ring: waits until the worker has left the device or waits for the VMM there, for a bounded time. Returns the
+    /// next available index, and whether the worker is out.
     ///
     /// The caller must have interrupted everything in the device that waits for the VMM.
-    pub(super) fn stop(&self, patience: Duration) -> (u16, u32) {
+    pub(super) fn stop(&self, patience: Duration) -> (u16, bool) {
         let deadline = Instant::now() + patience;
         let mut state = self.lock();
         if state.phase == Phase::Stopped {
-            return (state.queue.next_avail(), 0);
+            return (state.queue.next_avail(), true);
         }
-        let broken = state.phase == Phase::Broken;
         state.phase = Phase::Stopping;
-        while state.busy || (!broken && state.in_device.len() > 0) {
+        while state.busy && !state.outside {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;
@@ -312,26 +344,44 @@ impl Ring {
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
         }
+        let is_out = !state.busy || state.outside;
         state.phase = Phase::Stopped;
         state.queue.set_ready(false);
         state.kick = None;
         let call = state.call.take();
         state.call_missed = false;
         state.stopped_at = Some(state.position());
-        let end = (state.queue.next_avail(), state.in_device.len());
+        let base = state.queue.next_avail();
         drop(state);
         // The worker may not have told the guest of its last answers yet, and cannot any more.
         if let Some(call) = call {
             write_event(&call);
         }
-        end
+        (base, is_out)
+    }
+
+    /// The calling thread waits for the VMM from now on. When it is this ring's worker, a stop need not wait for it.
+    pub(super) fn step_out(&self) {
+        let mut state = self.lock();
+        if state.worker == Some(std::thread::current().id()) && state.busy {
+            state.outside = true;
+            self.progress.notify_all();
+        }
+    }
+
+    /// Takes [`Self::step_out`] back. False while the ring is stopped: then the caller has to wait again.
+    pub(super) fn step_in(&self) -> bool {
+        let mut state = self.lock();
+        if state.worker != Some(std::thread::current().id()) || !state.outside {
+            return true;
+        }
+        state.outside = !matches!(state.phase, Phase::Running | Phase::Broken);
+        !state.outside
     }
 
     /// Forgets every chain in the device: after a device reset none of them is answered.
     pub(super) fn forget_held(&self) {
-        let mut state = self.lock();
-        state.in_device = Heads::default();
-        state.stopped_at = None;
+        self.lock().forget_held();
         self.progress.notify_all();
     }
 
@@ -456,6 +506,7 @@ impl Ring {
             return None;
         }
         state.busy = true;
+        state.worker = Some(std::thread::current().id());
         Some(chain)
     }
 
@@ -463,6 +514,7 @@ impl Ring {
     fn give_back(&self, head: u16, outcome: Outcome) -> u32 {
         let mut state = self.lock();
         state.busy = false;
+        state.outside = false;
         let added = match outcome {
             // It may even be answered already, by a faster thread.
             Outcome::Held => 0,
@@ -476,8 +528,8 @@ impl Ring {
 
     // For the device, from any thread.
 
-    /// Answers a held chain and tells the guest, if it wants to be told. Without effect when the ring was
-    /// stopped or reset since the chain was taken.
+    /// Answers a held chain and tells the guest, if it wants to be told; when the ring is stopped, as soon as it goes on. Without
+    /// effect when the ring was reset since the chain was taken.
     pub(super) fn complete(&self, head: u16, written: u32) {
         let answered = {
             let mut state = self.lock();
@@ -500,8 +552,17 @@ impl Ring {
             );
             return false;
         }
-        if !matches!(state.phase, Phase::Running | Phase::Stopping) {
-            return false;
+        match state.phase {
+            Phase::Running | Phase::Stopping => {}
+            Phase::Stopped => {
+                // Still the device's until it is on the used ring. No more than there are descriptors.
+                state.in_device.insert(head);
+                if !state.late.iter().any(|(late, _)| *late == head) {
+                    state.late.push((head, written));
+                }
+                return false;
+            }
+            Phase::Broken => return false,
         }
         let memory = self.memory.memory();
         match state.queue.add_used(&*memory, head, written) {

@@ -153,6 +153,16 @@ pub(super) struct MemoryRegion {
     pub(super) offset: u64,
 }
 
+/// What `ADD_MEM_REG` and `REM_MEM_REG` carry.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(super) struct SingleMemoryRegion {
+    /// Nothing.
+    pub(super) padding: u64,
+    /// The region.
+    pub(super) region: MemoryRegion,
+}
+
 /// Most descriptors that come with a message: a memory table has eight regions
 /// (`VHOST_MEMORY_BASELINE_NREGIONS`). Room for more, so that a wrong message can be told from a right one.
 pub(super) const MAX_FDS: usize = 32;

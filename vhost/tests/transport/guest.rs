@@ -18,7 +18,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Protocol features that a frontend like QEMU accepts.
-pub(crate) const PROTOCOL: u64 = 0x0044_2629;
+pub(crate) const PROTOCOL: u64 = 0x0044_a629;
 pub(crate) const EVENT_IDX: u64 = 1 << 29;
 pub(crate) const INDIRECT: u64 = 1 << 28;
 
@@ -159,6 +159,9 @@ pub(crate) struct Guest {
     file: File,
     rings: [Ring; 2],
     features: u64,
+    /// Memory is told region by region, and only what has changed, as QEMU does.
+    slots: bool,
+    memory_told: bool,
     /// The VMM's end of the backend channel, kept open: nobody answers there.
     _channel: UnixStream,
 }
@@ -181,11 +184,16 @@ impl Guest {
 
     /// Connects and agrees on everything, but sets up no queue.
     pub(crate) fn negotiate(stream: UnixStream, features: u64) -> Self {
+        Self::negotiate_protocol(stream, features, PROTOCOL)
+    }
+
+    /// … with these protocol features.
+    pub(crate) fn negotiate_protocol(stream: UnixStream, features: u64, protocol: u64) -> Self {
+        let wanted = VhostUserProtocolFeatures::from_bits_retain(protocol);
         let mut frontend = Frontend::from_stream(stream, 2);
         frontend.set_owner().unwrap();
         let offered = frontend.get_features().unwrap();
         let protocol = frontend.get_protocol_features().unwrap();
-        let wanted = VhostUserProtocolFeatures::from_bits_retain(PROTOCOL);
         frontend.set_protocol_features(protocol & wanted).unwrap();
         // From here on every request is acknowledged, so that each failure is seen where it happens.
         frontend.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
@@ -206,6 +214,8 @@ impl Guest {
             file,
             rings: [Ring::new(0), Ring::new(1)],
             features: offered & (features | 1 << 30 | 0xff_ffff),
+            slots: wanted.contains(VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS),
+            memory_told: false,
             _channel: channel,
         }
     }
@@ -234,7 +244,14 @@ impl Guest {
             mmap_offset: 0,
             mmap_handle: self.file.as_raw_fd(),
         };
-        self.frontend.set_mem_table(&[region]).unwrap();
+        if self.memory_told {
+            // QEMU tells nothing of what has not changed.
+        } else if self.slots {
+            self.frontend.add_mem_region(&region).unwrap();
+            self.memory_told = true;
+        } else {
+            self.frontend.set_mem_table(&[region]).unwrap();
+        }
         for (index, base) in bases.into_iter().enumerate() {
             let ring = &self.rings[index];
             let place = |address| ring.base - RAM + RAM_IN_VMM + address;

@@ -85,30 +85,6 @@ fn a_paused_vm_finds_its_resources_and_its_waiting_commands() {
 }
 
 #[test]
-fn stopping_gives_up_on_held_commands_and_never_answers_them() {
-    let screen = Arc::new(Keeping::default());
-    let served = Served::new(Parts {
-        screen: screen.clone(),
-        ..Parts::default()
-    });
-    let mut guest = Guest::boot(&served.path());
-    let device = served.device();
-    guest.show(1, 64, 64);
-    guest.offer(0, &Command::flush(1, 0, 0, 64, 64).fenced(1), 64);
-    guest.kick(0);
-    eventually("the flush is held", || !screen.0.lock().unwrap().is_empty());
-    let start = Instant::now();
-    guest.stop();
-    assert!(start.elapsed() < Duration::from_secs(2));
-    let token = screen.0.lock().unwrap()[0];
-    device.flush_done(token);
-    assert!(guest.try_next(0).is_none());
-    guest.start();
-    device.flush_done(token);
-    assert_eq!(guest.send(&Command::display_info()), OK_DISPLAY_INFO);
-}
-
-#[test]
 fn reset_device_resets_it() {
     let served = Served::new(Parts::default());
     let mut guest = Guest::boot(&served.path());
@@ -152,4 +128,17 @@ fn a_shutdown_ends_a_connection_within_100_ms() {
         start.elapsed()
     );
     assert!(device.upgrade().is_none());
+}
+
+/// One that knows no memory slots sends tables.
+#[test]
+fn a_vmm_may_tell_of_memory_in_a_table() {
+    let served = Served::new(Parts::default());
+    let stream = UnixStream::connect(served.path()).unwrap();
+    let mut guest = Guest::negotiate_protocol(stream, 1 << 32, PROTOCOL & !(1 << 15));
+    for _ in 0..2 {
+        guest.start();
+        assert_eq!(guest.send(&Command::create_2d(1, 8, 8)), OK_NODATA);
+        guest.stop();
+    }
 }

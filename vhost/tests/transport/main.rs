@@ -13,6 +13,7 @@ mod guest;
 mod input;
 mod lifecycle;
 mod malformed;
+mod pause;
 mod queues;
 mod served;
 mod window;

@@ -14,12 +14,16 @@ use super::super::features::protocol;
 use super::super::memory::Region;
 use super::super::wire::{
     ConfigRange, HEADER_BYTES, Header, MAX_BODY, MemoryRegion, MemoryTable, NEED_REPLY, REPLY,
-    SharedMemoryConfig, VERSION, VRING_INDEX, VRING_NO_FD, VringAddresses, VringState, request,
+    SharedMemoryConfig, SingleMemoryRegion, VERSION, VRING_INDEX, VRING_NO_FD, VringAddresses,
+    VringState, request,
 };
 use super::receive::Message;
 
 /// The host-visible window is shared memory region 1 (`VIRTIO_GPU_SHM_ID_HOST_VISIBLE`, virtio-v1.4 §5.7.6).
 const WINDOW_ID: usize = 1;
+
+/// How many memory regions may be there at a time. QEMU 11.1 has room for 512 and takes the smaller number.
+const MEMORY_SLOTS: u64 = 512;
 
 /// Why the connection ends.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +47,8 @@ pub(super) enum ServeError {
 enum Answer {
     /// By an acknowledgement, if the VMM asked for one.
     Done,
+    /// By a refusal, if the VMM asked. Nothing is wrong, and the connection goes on.
+    Declined,
     /// By these bytes.
     Bytes(Vec<u8>),
 }
@@ -76,7 +82,8 @@ impl<'s> Requests<'s> {
         match &served {
             Ok(Answer::Bytes(bytes)) => self.answer(&header, bytes)?,
             Ok(Answer::Done) if acknowledged => self.answer(&header, 0_u64.as_bytes())?,
-            Ok(Answer::Done) => {}
+            Ok(Answer::Declined) if acknowledged => self.answer(&header, 1_u64.as_bytes())?,
+            Ok(Answer::Done | Answer::Declined) => {}
             // Told, so that the VMM can say what failed before it sees the socket close.
             Err(_) if acknowledged => self.answer(&header, 1_u64.as_bytes())?,
             Err(_) => {}
@@ -128,6 +135,26 @@ impl<'s> Requests<'s> {
             }
             request::GET_QUEUE_NUM => Answer::number(QUEUES),
             request::SET_MEM_TABLE => self.set_memory(body, &mut fds)?,
+            request::GET_MAX_MEM_SLOTS => Answer::number(MEMORY_SLOTS),
+            request::ADD_MEM_REG => {
+                let one: SingleMemoryRegion = exactly(body)?;
+                match self
+                    .connection
+                    .add_memory(region(&one.region, fds.one()?))?
+                {
+                    true => Answer::Done,
+                    false => Answer::Declined,
+                }
+            }
+            request::REM_MEM_REG => {
+                let MemoryRegion {
+                    guest, size, vmm, ..
+                } = exactly::<SingleMemoryRegion>(body)?.region;
+                // A descriptor may come along (vhost-user.rst); it is of no use.
+                fds.0.truncate(0);
+                self.connection.remove_memory(guest, size, vmm)?;
+                Answer::Done
+            }
             request::SET_VRING_NUM..=request::GET_VRING_BASE
             | request::SET_VRING_KICK..=request::SET_VRING_ERR
             | request::SET_VRING_ENABLE => self.vring(header.request, body, &mut fds)?,
@@ -171,13 +198,7 @@ impl<'s> Requests<'s> {
             });
         }
         let regions = regions.iter().zip(fds.0.drain(..));
-        let regions = regions.map(|(region, fd)| Region {
-            guest: region.guest,
-            size: region.size,
-            vmm: region.vmm,
-            offset: region.offset,
-            file: File::from(fd),
-        });
+        let regions = regions.map(|(place, fd)| region(place, fd));
         self.connection.set_memory(regions.collect())?;
         Ok(Answer::Done)
     }
@@ -225,7 +246,7 @@ impl<'s> Requests<'s> {
         Ok(Answer::Done)
     }
 
-    fn read_config(&self, body: &[u8]) -> Served {
+    fn read_config(&mut self, body: &[u8]) -> Served {
         let (range, _) = config_range(body)?;
         let mut answer = body.to_vec();
         if let Some(bytes) = answer.get_mut(size_of::<ConfigRange>()..) {
@@ -269,6 +290,16 @@ impl<'s> Requests<'s> {
     }
 }
 
+fn region(place: &MemoryRegion, fd: OwnedFd) -> Region {
+    Region {
+        guest: place.guest,
+        size: place.size,
+        vmm: place.vmm,
+        offset: place.offset,
+        file: File::from(fd),
+    }
+}
+
 /// The descriptors of a message that no request has taken yet.
 struct Descriptors(Vec<OwnedFd>);
 
@@ -309,6 +340,9 @@ fn feature_of(code: u32) -> Option<u64> {
         request::RESET_DEVICE => protocol::RESET_DEVICE,
         request::GET_SHARED_OBJECT => protocol::SHARED_OBJECT,
         request::GET_SHMEM_CONFIG => protocol::SHMEM,
+        request::GET_MAX_MEM_SLOTS | request::ADD_MEM_REG | request::REM_MEM_REG => {
+            protocol::CONFIGURE_MEM_SLOTS
+        }
         _ => return None,
     })
 }
@@ -323,13 +357,17 @@ fn carries_nothing(code: u32) -> bool {
             | request::GET_PROTOCOL_FEATURES
             | request::GET_QUEUE_NUM
             | request::GET_SHMEM_CONFIG
+            | request::GET_MAX_MEM_SLOTS
     )
 }
 
 fn carries_descriptors(code: u32) -> bool {
     matches!(
         code,
-        request::SET_MEM_TABLE | request::SET_VRING_KICK
+        request::SET_MEM_TABLE
+            | request::ADD_MEM_REG
+            | request::REM_MEM_REG
+            | request::SET_VRING_KICK
             ..=request::SET_VRING_ERR | request::SET_BACKEND_REQ_FD | request::GPU_SET_SOCKET
     )
 }

@@ -1,0 +1,217 @@
+//! A paused VM: what waits goes on afterwards, and which of its memory is taken.
+//!
+//! QEMU stops the queues at a pause and sets them up again, at the same indices, at a resume.
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use vhost::VhostUserMemoryRegionInfo;
+use vhost::vhost_user::VhostUserFrontend;
+
+use crate::guest::{Command, Guest, OK_DISPLAY_INFO, OK_NODATA, kind};
+use crate::queues::Keeping;
+use crate::served::{Parts, Served, eventually};
+use crate::window::{Asked, Files, OK_MAP_INFO, attach, create_blob, create_context, map_blob};
+
+/// A guest with a flush that the screen keeps.
+fn with_a_held_flush() -> (Served, Arc<Keeping>, Guest) {
+    let screen = Arc::new(Keeping::default());
+    let served = Served::new(Parts {
+        screen: screen.clone(),
+        ..Parts::default()
+    });
+    let mut guest = Guest::boot(&served.path());
+    guest.show(1, 64, 64);
+    guest.offer(0, &Command::flush(1, 0, 0, 64, 64).fenced(1), 64);
+    guest.kick(0);
+    eventually("the flush is held", || !screen.0.lock().unwrap().is_empty());
+    (served, screen, guest)
+}
+
+#[test]
+fn a_fence_that_is_open_at_a_pause_is_answered_after_it() {
+    let (served, screen, mut guest) = with_a_held_flush();
+    let device = served.device();
+    for _ in 0..3 {
+        let start = Instant::now();
+        let bases = guest.stop();
+        assert!(
+            start.elapsed() < Duration::from_millis(400),
+            "nothing is waited for"
+        );
+        guest.start_at(bases);
+    }
+    let bases = guest.stop();
+    let token = screen.0.lock().unwrap()[0];
+    device.flush_done(token);
+    thread::sleep(Duration::from_millis(20));
+    assert!(guest.try_next(0).is_none(), "a stopped queue is left alone");
+    guest.start_at(bases);
+    let (_, answer) = guest.wait(0).unwrap();
+    assert_eq!(kind(&answer), OK_NODATA);
+    // And one that is open longer than the pause.
+    guest.offer(0, &Command::flush(1, 0, 0, 64, 64).fenced(2), 64);
+    guest.kick(0);
+    eventually("another flush is held", || {
+        screen.0.lock().unwrap().len() == 2
+    });
+    let bases = guest.stop();
+    guest.start_at(bases);
+    assert_eq!(guest.send(&Command::display_info()), OK_DISPLAY_INFO);
+    let token = screen.0.lock().unwrap()[1];
+    device.flush_done(token);
+    let (_, answer) = guest.wait(0).unwrap();
+    assert_eq!(kind(&answer), OK_NODATA);
+}
+
+#[test]
+fn a_fence_that_is_open_at_a_reset_is_never_answered() {
+    for answered_while_stopped in [true, false] {
+        let (served, screen, mut guest) = with_a_held_flush();
+        let device = served.device();
+        guest.stop();
+        let token = screen.0.lock().unwrap()[0];
+        if answered_while_stopped {
+            device.flush_done(token);
+        }
+        assert!(guest.try_next(0).is_none());
+        guest.start();
+        device.flush_done(token);
+        assert_eq!(guest.send(&Command::display_info()), OK_DISPLAY_INFO);
+        assert_eq!(device.usage().held, 0);
+    }
+}
+
+/// A guest with one blob of this size, and a window.
+fn with_a_blob(size: u64) -> (Served, Guest) {
+    let served = Served::new(Parts {
+        renderers: vec![Arc::new(Files)],
+        window: 1 << 24,
+        ..Parts::default()
+    });
+    let mut guest = Guest::boot(&served.path());
+    assert_eq!(guest.send(&create_context()), OK_NODATA);
+    assert_eq!(guest.send(&create_blob(1, size)), OK_NODATA);
+    (served, guest)
+}
+
+/// QEMU's main loop does not serve the backend channel while it stops the queues.
+#[test]
+fn a_map_that_meets_a_pause_is_made_after_it() {
+    let (_served, mut guest) = with_a_blob(0x4000);
+    // Nobody serves the channel yet.
+    let head = guest.offer(0, &map_blob(1, 0x4000), 64);
+    guest.kick(0);
+    thread::sleep(Duration::from_millis(50));
+    for _ in 0..3 {
+        let start = Instant::now();
+        let bases = guest.stop();
+        assert!(start.elapsed() < Duration::from_millis(400));
+        assert_eq!(bases[0], 3, "the map counts as taken");
+        assert!(guest.try_next(0).is_none(), "it is not answered");
+        guest.start_at(bases);
+    }
+    let vmm = attach(&mut guest);
+    let (answered, answer) = guest.wait(0).unwrap();
+    assert_eq!((answered, kind(&answer)), (head, OK_MAP_INFO));
+    let map = Asked::Map {
+        region: 1,
+        offset: 0x4000,
+        len: 0x4000,
+        first: 0x5a,
+    };
+    assert_eq!(vmm.lock().unwrap().0, [map, Asked::Barrier]);
+}
+
+#[test]
+fn a_map_that_meets_a_reset_is_given_up() {
+    let (served, mut guest) = with_a_blob(0x4000);
+    guest.offer(0, &map_blob(1, 0x4000), 64);
+    guest.kick(0);
+    thread::sleep(Duration::from_millis(50));
+    guest.stop();
+    guest.start();
+    assert_eq!(guest.send(&Command::display_info()), OK_DISPLAY_INFO);
+    assert_eq!(served.device().usage().mappings, 0);
+    assert!(guest.try_next(0).is_none());
+}
+
+#[test]
+fn a_vm_that_goes_while_a_map_waits_is_forgotten() {
+    let (served, mut guest) = with_a_blob(0x4000);
+    let device = served.devices.recv().unwrap();
+    guest.offer(0, &map_blob(1, 0x4000), 64);
+    guest.kick(0);
+    thread::sleep(Duration::from_millis(50));
+    guest.stop();
+    drop(guest);
+    let mut next = Guest::boot(&served.path());
+    assert_eq!(next.send(&Command::display_info()), OK_DISPLAY_INFO);
+    assert!(device.upgrade().is_none());
+}
+
+/// The region of a file, as QEMU tells of it.
+fn region(guest: u64, file: &File, size: u64) -> VhostUserMemoryRegionInfo {
+    VhostUserMemoryRegionInfo {
+        guest_phys_addr: guest,
+        memory_size: size,
+        userspace_addr: 0x6000_0000_0000 + guest,
+        mmap_offset: 0,
+        mmap_handle: file.as_raw_fd(),
+    }
+}
+
+#[test]
+fn our_own_blobs_are_declined_while_queues_run_and_accepted_at_a_start() {
+    // No other test has a blob of this size: memory without a name is known by that.
+    let (_served, mut guest) = with_a_blob(0x8000);
+    let vmm = attach(&mut guest);
+    assert_eq!(kind(&guest.ask(&map_blob(1, 0x10_0000))), OK_MAP_INFO);
+    let blob = vmm.lock().unwrap().1.take().unwrap();
+    let blob_region = region(0xfc_0010_0000, &blob, 0x8000);
+    let ram = tempfile::tempfile().unwrap();
+    ram.set_len(1 << 20).unwrap();
+    let ram_region = region(0x8000_0000, &ram, 1 << 20);
+
+    let declined = guest.frontend.add_mem_region(&blob_region);
+    assert!(declined.is_err(), "while the queues run");
+    guest.frontend.add_mem_region(&ram_region).unwrap();
+    guest.frontend.remove_mem_region(&ram_region).unwrap();
+    assert!(guest.frontend.add_mem_region(&blob_region).is_err());
+    assert_eq!(
+        guest.send(&Command::display_info()),
+        OK_DISPLAY_INFO,
+        "no harm done"
+    );
+
+    let bases = guest.stop();
+    guest.frontend.add_mem_region(&blob_region).unwrap();
+    guest.start_at(bases);
+    assert_eq!(guest.send(&Command::display_info()), OK_DISPLAY_INFO);
+    // It is unmapped: the VMM gives the region back, and mapped again it is declined as before.
+    assert_eq!(guest.send(&Command::new(0x209).words(&[1, 0])), OK_NODATA);
+    guest.frontend.remove_mem_region(&blob_region).unwrap();
+    assert_eq!(kind(&guest.ask(&map_blob(1, 0x10_0000))), OK_MAP_INFO);
+    assert!(guest.frontend.add_mem_region(&blob_region).is_err());
+
+    // Another device of the same VM gets it, too, and it knows nothing of blobs by itself.
+    let other = Served::new(Parts::default());
+    let mut input = Guest::negotiate(UnixStream::connect(other.path()).unwrap(), 1 << 32);
+    input.frontend.add_mem_region(&blob_region).unwrap();
+    input.start();
+    assert!(
+        input
+            .frontend
+            .add_mem_region(&region(0x10_0000, &blob, 0x8000))
+            .is_err()
+    );
+
+    // The VMM drops the window's mappings at a reset; the same memory is no blob any more.
+    guest.stop();
+    guest.start();
+    guest.frontend.add_mem_region(&blob_region).unwrap();
+}
