@@ -167,6 +167,16 @@ impl VulkanGuest {
         self.wait_ready();
     }
 
+    /// Connects to QEMU's machine protocol.
+    pub fn qmp(&self) -> Qmp {
+        Qmp::connect(&self.qmp)
+    }
+
+    /// What QEMU and the guest's script have said on their standard error so far.
+    pub fn errors(&self) -> String {
+        self.process.errors()
+    }
+
     /// Seconds of processor time that QEMU has used.
     pub fn qemu_cpu(&self) -> f64 {
         self.process.cpu_of_child("qemu")

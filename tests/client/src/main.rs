@@ -7,6 +7,7 @@
 //! hesper-test-client [--gpu N] [--server PID] footprint         KiB that a device costs this process, and what the server has
 //! hesper-test-client [--gpu N] extensions        instances and devices with each listed extension and with all of them
 //! hesper-test-client [--gpu N] spin SECONDS     keeps the GPU busy with one long submission: spinning, then done
+//! hesper-test-client [--gpu N] hold MAPS SECONDS FILE  keeps memory mapped and fences open until FILE is there: holding, then done
 //! ```
 //!
 //! The lines of `run` hold nothing that depends on time, place or machine: over the same driver they must be
@@ -22,6 +23,7 @@
 )]
 
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::mpsc;
 use std::thread;
@@ -34,12 +36,14 @@ mod compute;
 mod drawing;
 mod extensions;
 mod gpu;
+mod hold;
 mod host_copy;
 mod outcome;
 mod resources;
 mod shaders;
 mod spin;
 
+use ash::vk;
 use gpu::{Gpu, Host};
 use outcome::Stop;
 
@@ -47,7 +51,7 @@ use outcome::Stop;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 const USAGE: &str = "usage: hesper-test-client list | [--gpu N] run NAME…|all | [--gpu N] [--server PID] bench NAME…|all | \
-     [--gpu N] [--server PID] footprint | [--gpu N] extensions | [--gpu N] spin SECONDS";
+     [--gpu N] [--server PID] footprint | [--gpu N] extensions | [--gpu N] spin SECONDS | [--gpu N] hold MAPS SECONDS FILE";
 
 fn main() -> ExitCode {
     let mut arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -94,6 +98,13 @@ fn main() -> ExitCode {
         "spin" => match names.first().map(|seconds| seconds.parse()) {
             Some(Ok(seconds)) => spin(index, seconds),
             _ => usage("spin wants a number of seconds"),
+        },
+        "hold" => match names {
+            [maps, seconds, file] => match (maps.parse(), seconds.parse()) {
+                (Ok(maps), Ok(seconds)) => hold(index, maps, seconds, file.as_ref()),
+                _ => usage("hold wants a number of maps, a number of seconds and a file"),
+            },
+            _ => usage("hold wants a number of maps, a number of seconds and a file"),
         },
         bench::START_UP_CHILD => bench::start_up_child(index),
         other => usage(&format!("'{other}' is not a command")),
@@ -226,6 +237,26 @@ fn measure(index: usize, benches: &[&bench::Bench]) -> ExitCode {
 }
 
 fn spin(index: usize, seconds: u32) -> ExitCode {
+    alone(index, "spin", |host| {
+        on_device(host, |gpu| spin::spin(gpu, seconds))
+    })
+}
+
+fn hold(index: usize, maps: usize, seconds: u32, file: &Path) -> ExitCode {
+    alone(index, "hold", |host| {
+        let fences = [hold::KERNEL_FENCES];
+        let fences = &fences[..usize::from(host.has(hold::KERNEL_FENCES))];
+        let gpu = Gpu::with(
+            host,
+            fences,
+            None::<&mut vk::DeviceGroupDeviceCreateInfo<'_>>,
+        )?;
+        hold::hold(&gpu, maps, seconds, file)
+    })
+}
+
+/// Runs a command that is no case: says `done`, or how it failed.
+fn alone(index: usize, name: &str, run: impl FnOnce(&Host) -> Result<(), Stop>) -> ExitCode {
     let host = match Host::new(index) {
         Ok(host) => host,
         Err(problem) => {
@@ -233,13 +264,13 @@ fn spin(index: usize, seconds: u32) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match on_device(&host, |gpu| spin::spin(gpu, seconds)) {
+    match run(&host) {
         Ok(()) => {
             say("done");
             ExitCode::SUCCESS
         }
         Err(stop) => {
-            say(&format!("FAIL spin {stop:?}"));
+            say(&format!("FAIL {name} {stop:?}"));
             ExitCode::FAILURE
         }
     }

@@ -1,0 +1,90 @@
+//! A VM that is paused and goes on, with programs that use its GPU: QMP's `stop` and `cont`, as `virsh suspend` and `resume` send them.
+//!
+//! `HESPER_PAUSES=N` pauses N times instead of 3, `HESPER_SUITES="trixie forky sid"` runs all guests.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by a panic"
+)]
+
+mod support;
+
+use std::thread::sleep;
+use std::time::Duration;
+
+use serde_json::json;
+use support::cube::assert_turning;
+use support::hesper::Hesper;
+use support::vulkan_guest::VulkanGuest;
+
+/// How long a pause takes. Longer than the busy loops and timeouts of Hesper and the guest's driver that could be met.
+const PAUSE: Duration = Duration::from_secs(3);
+
+/// What QEMU may say of all this, see docs/qemu.md: it logs each blob that is declined while the device runs.
+const EXPECTED: &str = "vhost_set_mem_table failed: Input/output error";
+
+fn pause(guest: &VulkanGuest) {
+    let mut qmp = guest.qmp();
+    qmp.run("stop", json!({}));
+    sleep(PAUSE);
+    qmp.run("cont", json!({}));
+}
+
+/// What QEMU said that it should not.
+fn complaints(guest: &VulkanGuest) -> Vec<String> {
+    let said = guest.errors();
+    let lines = said.lines().filter(|line| line.contains("qemu-system"));
+    lines
+        .filter(|line| !line.contains(EXPECTED))
+        .map(str::to_owned)
+        .collect()
+}
+
+fn number(name: &str, default: u32) -> u32 {
+    std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
+}
+
+#[test]
+fn cubes_turn_on_and_fences_and_maps_are_kept() {
+    let suites = std::env::var("HESPER_SUITES").unwrap_or_else(|_| "forky".to_owned());
+    for suite in suites.split_whitespace() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        let (wsi, cube) = match suite {
+            "trixie" => ("--wsi=dmabuf", "MESA_VK_WSI_DEBUG=sw"),
+            _ => ("--wsi=software", ""),
+        };
+        let hesper = Hesper::start(folder, &["--display=headless", wsi], None);
+        let mut guest = VulkanGuest::boot(folder, suite, suite, &hesper.socket());
+        guest.start_weston();
+        guest.start_cube(cube, 100_000);
+        assert_turning(|| hesper.screenshot(0));
+        // One that presents nothing, with many maps and with fences that stay open.
+        guest.succeed(
+            "hesper-test-client hold 300 5 /tmp/go >/tmp/hold.log 2>&1 & hold=$!\n\
+             for i in $(seq 600); do ! grep -q holding /tmp/hold.log || break; sleep 0.2; done\n\
+             grep holding /tmp/hold.log || { cat /tmp/hold.log; false; }",
+        );
+        for _ in 0..number("HESPER_PAUSES", 3) {
+            pause(&guest);
+            assert_turning(|| hesper.screenshot(0));
+        }
+        let said = guest.succeed("touch /tmp/go; wait $hold; echo $?; cat /tmp/hold.log");
+        assert!(said.starts_with('0') && said.contains("done"), "{said}");
+        // A program that starts after the pauses.
+        guest.succeed("hesper-test-client run submit-64-in-flight map-gpu-writes");
+        assert_turning(|| hesper.screenshot(0));
+        assert_eq!(complaints(&guest), Vec::<String>::new(), "{suite}");
+        let log = hesper.process.errors();
+        assert!(
+            !log.contains("is lost") && !log.contains("refused"),
+            "{log}"
+        );
+        assert!(
+            log.contains("a hard reset"),
+            "the warning is missing in:\n{log}"
+        );
+    }
+}
