@@ -88,3 +88,35 @@ fn cubes_turn_on_and_fences_and_maps_are_kept() {
         );
     }
 }
+
+/// QEMU 11.1 ends by a segmentation fault at a reset if blobs are mapped that it has on its list. They are not, but for those that are mapped across a
+/// pause: docs/qemu.md.
+#[test]
+fn resets_with_live_maps_and_after_pauses_leave_qemu_alive() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let hesper = Hesper::start(folder, &["--display=headless"], None);
+    let mut guest = VulkanGuest::boot(folder, "guest", "forky", &hesper.socket());
+    let hold = |guest: &mut VulkanGuest| {
+        guest.succeed(
+            "hesper-test-client hold 60 1 /tmp/go >/tmp/hold.log 2>&1 & hold=$!\n\
+             for i in $(seq 600); do ! grep -q holding /tmp/hold.log || break; sleep 0.2; done\n\
+             grep holding /tmp/hold.log || { cat /tmp/hold.log; false; }",
+        );
+    };
+    for round in 0..number("HESPER_RESETS", 2) {
+        hold(&mut guest);
+        if round % 2 == 1 {
+            pause(&guest);
+            let said = guest.succeed("touch /tmp/go; wait $hold; echo $?; cat /tmp/hold.log");
+            assert!(said.starts_with('0') && said.contains("done"), "{said}");
+            hold(&mut guest);
+        }
+        guest.reset();
+    }
+    guest.succeed("hesper-test-client run submit-64-in-flight map-gpu-writes");
+    assert_eq!(complaints(&guest), Vec::<String>::new());
+    let log = hesper.process.errors();
+    assert!(log.contains("can be reset again"), "{log}");
+    assert!(!log.contains("is lost"), "{log}");
+}

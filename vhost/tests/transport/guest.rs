@@ -298,8 +298,11 @@ impl Guest {
     pub(crate) fn offer(&mut self, queue: usize, command: &Command, room: usize) -> u16 {
         let indirect = self.features & INDIRECT != 0;
         let ring = &mut self.rings[queue];
-        let head = ring.next_head;
-        ring.next_head = (ring.next_head + 2) % SIZE;
+        let mut head = ring.next_head;
+        while ring.lengths.contains_key(&head) {
+            head = (head + 2) % SIZE;
+        }
+        ring.next_head = (head + 2) % SIZE;
         let buffer = BUFFERS + RAM + (queue as u64 * u64::from(SIZE) + u64::from(head)) * 0x2000;
         let (base, avail) = (ring.base, ring.avail);
         ring.avail = avail.wrapping_add(1);

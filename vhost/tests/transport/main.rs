@@ -12,6 +12,7 @@ mod console;
 mod guest;
 mod input;
 mod lifecycle;
+mod lives;
 mod malformed;
 mod pause;
 mod queues;
