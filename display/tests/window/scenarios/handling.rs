@@ -198,8 +198,9 @@ pub(super) fn fifty_sizes(renderer: Renderer) {
         let mut before = (0, 0);
         for step in 0..50 {
             let (width, height) = (side(320, 1200), side(200, 900));
-            server.resize(window, width, height);
+            // Before the resize: waiting for a flush passes over what else is told.
             bench.flush(0, canvas.whole());
+            server.resize(window, width, height);
             // Now and then the hand rests.
             if step % 10 == 0 {
                 expect_told(bench, (width, height));
