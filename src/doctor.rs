@@ -56,6 +56,10 @@ pub(crate) fn examine(driver: &Driver) -> Report {
         ),
         Err(missing) => report.line("note", &format!("no cross-domain (--capsets): {missing}")),
     }
+    report.line(
+        "note",
+        "QEMU 11.1 ends if a VM that was paused is reset while 3D programs from before the pause still run: end them first (docs/qemu.md)",
+    );
     report
 }
 

@@ -1,6 +1,7 @@
 //! A VM that is paused and goes on, with programs that use its GPU: QMP's `stop` and `cont`, as `virsh suspend` and `resume` send them.
 //!
-//! `HESPER_PAUSES=N` pauses N times instead of 3, `HESPER_SUITES="trixie forky sid"` runs all guests.
+//! `HESPER_PAUSES=N` pauses N times instead of 3, `HESPER_SUITES="trixie forky sid"` runs all guests,
+//! `HESPER_RESETS=N` resets N times instead of 3.
 
 #![allow(
     clippy::unwrap_used,
@@ -96,7 +97,8 @@ fn resets_with_live_maps_and_after_pauses_leave_qemu_alive() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let hesper = Hesper::start(folder, &["--display=headless"], None);
-    let mut guest = VulkanGuest::boot(folder, "guest", "forky", &hesper.socket());
+    let options = ["--append", "panic=1"];
+    let mut guest = VulkanGuest::boot_with(folder, "guest", "forky", &hesper.socket(), &options);
     let hold = |guest: &mut VulkanGuest| {
         guest.succeed(
             "hesper-test-client hold 60 1 /tmp/go >/tmp/hold.log 2>&1 & hold=$!\n\
@@ -104,7 +106,7 @@ fn resets_with_live_maps_and_after_pauses_leave_qemu_alive() {
              grep holding /tmp/hold.log || { cat /tmp/hold.log; false; }",
         );
     };
-    for round in 0..number("HESPER_RESETS", 2) {
+    for round in 0..number("HESPER_RESETS", 3) {
         hold(&mut guest);
         if round % 2 == 1 {
             pause(&guest);
@@ -112,7 +114,11 @@ fn resets_with_live_maps_and_after_pauses_leave_qemu_alive() {
             assert!(said.starts_with('0') && said.contains("done"), "{said}");
             hold(&mut guest);
         }
-        guest.reset();
+        match round % 3 {
+            // The guest's kernel crashes and starts again by itself.
+            2 => guest.crash(),
+            _ => guest.reset(),
+        }
     }
     guest.succeed("hesper-test-client run submit-64-in-flight map-gpu-writes");
     assert_eq!(complaints(&guest), Vec::<String>::new());

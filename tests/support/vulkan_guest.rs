@@ -167,6 +167,12 @@ impl VulkanGuest {
         self.wait_ready();
     }
 
+    /// Makes the guest's kernel panic (its command line has `panic=1`) and waits for the shell of the next start.
+    pub fn crash(&mut self) {
+        writeln!(self.input, "echo c >/proc/sysrq-trigger").expect("the guest reads");
+        self.wait_ready();
+    }
+
     /// Connects to QEMU's machine protocol.
     pub fn qmp(&self) -> Qmp {
         Qmp::connect(&self.qmp)
