@@ -1,45 +1,20 @@
-//! What operating systems have in different ways: events, identities of files, pages.
+//! What operating systems have in different ways: events, and identities of files.
 //!
-//! Linux has eventfds and gives every memory file an inode. macOS has pipes, POSIX shared memory without an inode, and pages of
-//! 16 KiB. With `HESPER_SYSTEM=posix` in the environment a Hesper on Linux takes the ways of macOS, and with `HESPER_SYSTEM=macos` it also counts
-//! in pages of 16 KiB: so the tests show them to work.
+//! Linux has eventfds and gives every memory file an inode. macOS has pipes, and POSIX shared memory without an inode.
+//! `hesper-system` says whose ways are taken.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::sync::OnceLock;
 
+pub(crate) use hesper_system::page_size;
+use hesper_system::played;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
-
-/// The variable that chooses the ways of another system, for tests.
-const VARIABLE: &str = "HESPER_SYSTEM";
-
-/// A page of Apple silicon, in bytes.
-const APPLE_PAGE: u64 = 16 << 10;
-
-/// The system whose ways are taken, where it is not this one.
-fn played() -> Option<&'static str> {
-    static PLAYED: OnceLock<Option<&'static str>> = OnceLock::new();
-    *PLAYED.get_or_init(|| {
-        let wanted = std::env::var_os(VARIABLE)?;
-        ["posix", "macos"].into_iter().find(|name| wanted == *name)
-    })
-}
 
 /// Whether the ways of macOS are taken.
 fn is_macos() -> bool {
     cfg!(target_vendor = "apple") || played().is_some()
-}
-
-/// The host's page size in bytes. What is shared with a guest begins and ends on pages.
-pub(crate) fn page_size() -> u64 {
-    let own = rustix::param::page_size() as u64;
-    if played() == Some("macos") {
-        own.max(APPLE_PAGE)
-    } else {
-        own
-    }
 }
 
 /// Two ends that behave like one event: what is written to the second can be read from the first, in records of 8 bytes.
