@@ -3,7 +3,7 @@
 //! Linux has eventfds and gives every memory file an inode. macOS has pipes, and POSIX shared memory without an inode.
 //! `hesper-system` says whose ways are taken.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -13,7 +13,7 @@ use hesper_system::played;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
 /// Whether the ways of macOS are taken.
-fn is_macos() -> bool {
+pub(crate) fn is_macos() -> bool {
     cfg!(target_vendor = "apple") || played().is_some()
 }
 
@@ -60,17 +60,16 @@ pub(crate) enum Identity {
     Unknown,
 }
 
-/// See [`Identity`].
-pub(crate) fn identity(file: &File) -> io::Result<Identity> {
-    let metadata = file.metadata()?;
+/// See [`Identity`]; of the file with this metadata.
+pub(crate) fn identity(metadata: &Metadata) -> Identity {
     let (device, inode) = (metadata.dev(), metadata.ino());
     let has_inode = metadata.is_file() && (device, inode) != (0, 0);
-    Ok(match (has_inode, is_macos()) {
+    match (has_inode, is_macos()) {
         (true, true) if cfg!(not(target_vendor = "apple")) => Identity::Nameless,
         (true, _) => Identity::File(device, inode),
         (false, true) if (device, inode) == (0, 0) => Identity::Nameless,
         (false, _) => Identity::Unknown,
-    })
+    }
 }
 
 #[cfg(test)]
@@ -102,9 +101,10 @@ mod tests {
     fn files_are_told_apart_and_events_are_not_files() {
         let (one, two) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
         let again = one.try_clone().unwrap();
-        assert_eq!(identity(&one).unwrap(), identity(&again).unwrap());
-        assert_ne!(identity(&one).unwrap(), identity(&two).unwrap());
+        let identity = |file: &File| identity(&file.metadata().unwrap());
+        assert_eq!(identity(&one), identity(&again));
+        assert_ne!(identity(&one), identity(&two));
         let (event, _) = event().unwrap();
-        assert_eq!(identity(&File::from(event)).unwrap(), Identity::Unknown);
+        assert_eq!(identity(&File::from(event)), Identity::Unknown);
     }
 }

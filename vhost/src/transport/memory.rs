@@ -3,7 +3,7 @@
 //! The VMM sends the whole table again whenever it changes, and QEMU changes it for every blob that it maps. What stays is not
 //! mapped anew: that would cost a page fault for every page of the guest that the device touches later.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::sync::{Arc, PoisonError};
 
 use vm_memory::{
@@ -58,14 +58,14 @@ struct Backing {
 }
 
 impl Backing {
-    fn of(region: &Region) -> Result<Self, MemoryError> {
-        Ok(Self {
-            file: identity(&region.file)?,
+    fn of(region: &Region, metadata: &Metadata) -> Self {
+        Self {
+            file: identity(metadata),
             offset: region.offset,
             guest: region.guest,
             size: region.size,
             vmm: region.vmm,
-        })
+        }
     }
 
     /// Whether equal values name the same pages at all.
@@ -74,12 +74,10 @@ impl Backing {
     }
 }
 
-fn map_region(region: &Region) -> Result<Arc<GuestRegionMmap>, MemoryError> {
+fn map_region(region: Region, metadata: &Metadata) -> Result<Arc<GuestRegionMmap>, MemoryError> {
+    let (bytes, guest) = (region.size, region.guest);
     let bad = |why: &dyn std::fmt::Display| {
-        MemoryError::Region(format!(
-            "region of {:#x} bytes at {:#x}: {why}",
-            region.size, region.guest
-        ))
+        MemoryError::Region(format!("region of {bytes:#x} bytes at {guest:#x}: {why}"))
     };
     let size = usize::try_from(region.size).map_err(|error| bad(&error))?;
     let page = page_size();
@@ -90,7 +88,6 @@ fn map_region(region: &Region) -> Result<Arc<GuestRegionMmap>, MemoryError> {
         )));
     }
     // The system maps what lies behind the end of a file, too, and kills whoever touches it.
-    let metadata = region.file.metadata()?;
     let needed = region.offset.saturating_add(region.size);
     if metadata.is_file() && metadata.len() < needed {
         return Err(bad(&format_args!(
@@ -98,7 +95,7 @@ fn map_region(region: &Region) -> Result<Arc<GuestRegionMmap>, MemoryError> {
             metadata.len()
         )));
     }
-    let file = FileOffset::new(region.file.try_clone()?, region.offset);
+    let file = FileOffset::new(region.file, region.offset);
     let mapping = MmapRegion::from_file(file, size).map_err(|error| bad(&error))?;
     GuestRegionMmap::new(mapping, GuestAddress(region.guest))
         .map(Arc::new)
@@ -131,14 +128,15 @@ impl GuestMemory {
         regions.sort_by_key(|region| region.guest);
         let mut spans = Vec::with_capacity(regions.len());
         for region in regions {
-            let backing = Backing::of(&region)?;
+            let metadata = region.file.metadata()?;
+            let backing = Backing::of(&region, &metadata);
             let known = self
                 .spans
                 .iter()
                 .find(|span| backing.can_be_known() && span.backing == backing);
             let mapping = match known {
                 Some(span) => span.mapping.clone(),
-                None => map_region(&region)?,
+                None => map_region(region, &metadata)?,
             };
             spans.push(Span { backing, mapping });
         }
