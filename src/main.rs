@@ -56,6 +56,11 @@ fn main() -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
+    let asks = matches!(command, Command::PrintCapabilities | Command::Print(_));
+    if let (false, Err(error)) = (asks, hesper_system::check()) {
+        eprintln!("hesper: {error}");
+        return ExitCode::from(USAGE);
+    }
     let result = match command {
         Command::PrintCapabilities => {
             println!("{}", cli::CAPABILITIES);

@@ -11,7 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 
 use hesper_display::{
-    Display, DisplayError, DisplayEvent, DisplayHandle, DisplayOptions, VulkanEntry,
+    Display, DisplayError, DisplayEvent, DisplayHandle, DisplayOptions, KeyboardOptions,
+    VulkanEntry,
 };
 use hesper_venus::host::Vulkan;
 use hesper_venus::memory::page_size;
@@ -117,6 +118,10 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), RunError> {
         resize: options.resize.into(),
         scaling: options.scaling.into(),
         full_screen: options.full_screen,
+        keyboard: KeyboardOptions {
+            grab_mod: options.grab_mod.into(),
+            cmd_key: options.cmd_key.into(),
+        },
         vsync: options.vsync == Switch::On,
         overlay: options.overlay,
         screenshots: options.screenshots.clone(),

@@ -67,6 +67,26 @@ fn a_wrong_value_ends_with_2_and_one_line() {
 }
 
 #[test]
+fn a_system_that_is_not_known_ends_with_2_and_one_line() {
+    for arguments in [
+        &["--socket-path=/nowhere/gpu.sock"][..],
+        &["doctor"],
+        &["vtest", "--socket-path=/nowhere/vtest.sock"],
+    ] {
+        let output = hesper()
+            .args(arguments)
+            .env("HESPER_SYSTEM", "darwin")
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        let error = text(&output.stderr);
+        assert!(error.contains("HESPER_SYSTEM=\"darwin\""), "{error}");
+        assert!(error.contains("posix, macos"), "{error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+    }
+}
+
+#[test]
 fn what_cannot_be_opened_is_named_with_a_remedy() {
     for (arguments, named) in [
         (

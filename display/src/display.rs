@@ -10,7 +10,7 @@ use winit::event_loop::EventLoopProxy;
 use crate::cursor::Cursor;
 use crate::event_loop::{self, Command};
 use crate::frames::Frames;
-use crate::input::{InputSink, KeyboardLeds};
+use crate::input::{InputSink, KeyboardLeds, KeyboardOptions};
 use crate::layout::Scaling;
 use crate::picture::{MAX_SIZE, Picture, Rect};
 use crate::record::Recorder;
@@ -102,6 +102,8 @@ pub struct DisplayOptions {
     pub resize: Resize,
     /// Windows begin full screen.
     pub full_screen: bool,
+    /// How the keyboard acts in windows.
+    pub keyboard: KeyboardOptions,
     /// Frames wait for the screen's refresh. Otherwise they are shown as soon as they are drawn: sooner, and with more
     /// work.
     pub vsync: bool,
@@ -146,6 +148,7 @@ impl Default for DisplayOptions {
             scaling: Scaling::default(),
             resize: Resize::default(),
             full_screen: false,
+            keyboard: KeyboardOptions::default(),
             vsync: true,
             overlay: false,
             screenshots: PathBuf::from("."),

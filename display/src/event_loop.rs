@@ -17,8 +17,9 @@ use winit::window::WindowId;
 
 use crate::desktop::Desktop;
 use crate::display::{DisplayEvent, DisplayOptions, Resize, Shared};
-use crate::input::{Asked, INPUT_AXIS_MAX, InputSink, Nobody, Seat};
+use crate::input::{Asked, INPUT_AXIS_MAX, InputSink, Nobody, Seat, System};
 use crate::layout::Placement;
+use crate::platform::{self, Menu};
 use crate::pointer::Pointer;
 use crate::presenter::{End, Presenters};
 use crate::remembered::Remembered;
@@ -94,15 +95,16 @@ impl Windows {
                 error => DisplayError::EventLoop(error),
             })?;
         event_loop.set_control_flow(ControlFlow::Wait);
+        let seat = Seat::new(Arc::new(Nobody), options.keyboard, System::HERE);
         Ok(Windows {
             event_loop,
             options,
-            seat: Seat::new(Arc::new(Nobody)),
+            seat,
         })
     }
 
     pub(crate) fn set_input(&mut self, sink: Arc<dyn InputSink>) {
-        self.seat = Seat::new(sink);
+        self.seat = Seat::new(sink, self.options.keyboard, System::HERE);
     }
 
     pub(crate) fn proxy(&self) -> EventLoopProxy<Command> {
@@ -123,6 +125,7 @@ impl Windows {
             remembered,
             windows: Vec::new(),
             seat: self.seat,
+            menu: Menu::default(),
             failed: None,
             ended: Some(ended),
         };
@@ -148,6 +151,7 @@ struct App<'a> {
     windows: Vec<Option<GuestWindow>>,
     /// Who works in the windows.
     seat: Seat,
+    menu: Menu,
     failed: Option<DisplayError>,
     /// What remains to be done once the windows are gone.
     ended: Option<Box<dyn FnOnce() + 'a>>,
@@ -212,10 +216,16 @@ impl App<'_> {
         // Keys that were held in it are let go nowhere else.
         let asked = self.seat.let_go();
         if asked == Asked::Release {
-            self.seat.set_grabbed(false);
+            self.set_grabbed(false);
         }
         drop(window);
         (self.shared.events)(DisplayEvent::Unplugged { scanout });
+    }
+
+    /// A window has taken the pointer, or given it back.
+    fn set_grabbed(&mut self, grabbed: bool) {
+        self.seat.set_grabbed(grabbed);
+        self.menu.set_grabbed(grabbed);
     }
 
     fn start_presenter(&mut self, scanout: usize) -> Result<(), DisplayError> {
@@ -235,7 +245,7 @@ impl App<'_> {
             ""
         };
         let hint = self.seat.hint();
-        let parts = [&self.status, caps, hint];
+        let parts = [&self.status, caps, &hint];
         let parts: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
         let status = parts.join(" — ");
         for (window, scanout) in self.windows.iter_mut().zip(&self.shared.scanouts) {
@@ -304,7 +314,17 @@ impl App<'_> {
                 event,
                 is_synthetic,
                 ..
-            } => seat.key(event.physical_key, event.state, event.repeat, is_synthetic),
+            } => seat.key(
+                event.physical_key,
+                platform::apple_key(),
+                event.state,
+                event.repeat,
+                is_synthetic,
+            ),
+            WindowEvent::ModifiersChanged(modifiers) => {
+                seat.modifiers(modifiers.state());
+                return;
+            }
             WindowEvent::CursorMoved { position, .. } => {
                 if let Some(place) = place {
                     seat.pointer_at(place);
@@ -333,6 +353,7 @@ impl App<'_> {
             WindowEvent::Focused(false) => seat.let_go(),
             // The guest may have got its devices, or lost them, while nobody looked.
             WindowEvent::Focused(true) => {
+                seat.focus(platform::caps_lock(), self.shared.leds().caps);
                 self.retitle();
                 return;
             }
@@ -372,7 +393,6 @@ impl App<'_> {
 
     /// Does what a person asked of the window, not of the guest.
     fn obey(&mut self, index: usize, asked: Asked) {
-        let seat = &mut self.seat;
         let Some(window) = self.windows.get_mut(index).and_then(Option::as_mut) else {
             return;
         };
@@ -393,14 +413,14 @@ impl App<'_> {
                 return;
             }
             Asked::Grab => match window.grab_pointer() {
-                Ok(()) => seat.set_grabbed(true),
+                Ok(()) => self.set_grabbed(true),
                 Err(error) => {
                     log::warn!("the window system does not give the pointer away: {error}")
                 }
             },
             Asked::Release => {
                 window.release_pointer();
-                seat.set_grabbed(false);
+                self.set_grabbed(false);
             }
         }
         self.retitle();
@@ -451,9 +471,11 @@ impl App<'_> {
 
 impl ApplicationHandler<Command> for App<'_> {
     fn resumed(&mut self, event_loop: &ActiveEventLoop) {
-        if self.windows.is_empty()
-            && let Err(error) = self.open_windows(event_loop)
-        {
+        if !self.windows.is_empty() {
+            return;
+        }
+        self.menu = Menu::complete();
+        if let Err(error) = self.open_windows(event_loop) {
             self.fail(event_loop, error);
         }
     }
@@ -548,6 +570,9 @@ impl ApplicationHandler<Command> for App<'_> {
     }
 
     fn about_to_wait(&mut self, event_loop: &ActiveEventLoop) {
+        if let Some(on) = platform::caps_lock() {
+            self.seat.caps_lock(on);
+        }
         self.settle_sizes(event_loop);
     }
 

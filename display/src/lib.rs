@@ -76,6 +76,9 @@ pub use display::{
 };
 pub use error::DisplayError;
 pub use frames::{Frames, LATENCY_CLASSES};
-pub use input::{INPUT_AXIS_MAX, INPUT_CONTACTS, InputEvent, InputKind, InputSink, KeyboardLeds};
+pub use input::{
+    CmdKey, GrabMod, INPUT_AXIS_MAX, INPUT_CONTACTS, InputEvent, InputKind, InputSink,
+    KeyboardLeds, KeyboardOptions,
+};
 pub use layout::Scaling;
 pub use picture::{MAX_SIZE, Picture, PictureLayout, PixelFormat, PixelMemory, Rect};

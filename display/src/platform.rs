@@ -12,7 +12,43 @@ use raw_window_handle::{DisplayHandle, HandleError, HasDisplayHandle, RawDisplay
 use raw_window_handle::{HasWindowHandle, RawWindowHandle};
 use winit::window::{Window, WindowAttributes};
 
+use crate::input::AppleKey;
 use crate::scanout::Gate;
+
+#[cfg(target_os = "macos")]
+pub(crate) use macos::Menu;
+
+/// A menu bar that the program must fill: only Macs have one.
+#[cfg(not(target_os = "macos"))]
+#[derive(Default)]
+pub(crate) struct Menu;
+
+#[cfg(not(target_os = "macos"))]
+impl Menu {
+    /// The menu bar, complete.
+    pub(crate) fn complete() -> Menu {
+        Menu
+    }
+
+    /// Whether the guest gets all keys.
+    pub(crate) fn set_grabbed(&mut self, _: bool) {}
+}
+
+/// The key of the event that is being handled, where the system tells more than winit: on a Mac.
+pub(crate) fn apple_key() -> Option<AppleKey> {
+    #[cfg(target_os = "macos")]
+    return macos::key();
+    #[cfg(not(target_os = "macos"))]
+    None
+}
+
+/// Whether Caps Lock is on, where it is a state and no key: on a Mac.
+pub(crate) fn caps_lock() -> Option<bool> {
+    #[cfg(target_os = "macos")]
+    return Some(macos::caps_lock());
+    #[cfg(not(target_os = "macos"))]
+    None
+}
 
 /// What desktops know our windows by: Wayland's app id, X11's class.
 #[cfg(target_os = "linux")]

@@ -16,8 +16,8 @@ use hesper_venus::{Budget, WsiPolicy};
 
 use self::values::within;
 pub(crate) use self::values::{
-    BlobAlignment, CommandMemory, GpuChoice, HostMemory, InputSocket, PlacementChoice, ResizeMode,
-    ScalingWay, Size, Switch,
+    BlobAlignment, CmdKeyChoice, CommandMemory, GpuChoice, GrabModChoice, HostMemory, InputSocket,
+    PlacementChoice, ResizeMode, ScalingWay, Size, Switch,
 };
 
 /// What `--print-capabilities` prints (vhost-user.rst, "Backend program conventions").
@@ -215,7 +215,28 @@ pub(crate) struct ServeOptions {
     )]
     pub(crate) scaling: ScalingWay,
 
-    /// Begin full screen. Ctrl+Alt+F in a window changes it.
+    /// Keys that, held with a letter, ask something of the window instead of the guest (F: full screen, G: grab or release the
+    /// pointer, O: overlay, S: screenshot): ctrl-alt (a Mac's Ctrl and Option), lshift-lctrl-lalt, rctrl, or cmd (a Mac's
+    /// Cmd, a PC's Super).
+    #[arg(
+        long,
+        value_name = "KEYS",
+        default_value = "ctrl-alt",
+        hide_possible_values = true
+    )]
+    pub(crate) grab_mod: GrabModChoice,
+
+    /// What a Mac's Cmd (a PC's Super) is in the guest: super, swap-opt-cmd (it changes places with Option, as on a PC's
+    /// keyboard), swap-ctrl-cmd (with Ctrl: Cmd-C copies), or host (the left one, and keys with it, stay on the host).
+    #[arg(
+        long,
+        value_name = "KEY",
+        default_value = "super",
+        hide_possible_values = true
+    )]
+    pub(crate) cmd_key: CmdKeyChoice,
+
+    /// Begin full screen. Ctrl+Alt+F in a window changes it (--grab-mod).
     #[arg(long)]
     pub(crate) full_screen: bool,
 

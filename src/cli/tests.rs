@@ -81,6 +81,16 @@ fn a_wrong_value_gives_one_line_with_the_value_and_what_is_allowed() {
         ),
         ("--socket-path=s --vsync=maybe", "maybe", "on, off"),
         (
+            "--socket-path=s --grab-mod=alt",
+            "alt",
+            "ctrl-alt, lshift-lctrl-lalt, rctrl, cmd",
+        ),
+        (
+            "--socket-path=s --cmd-key=meta",
+            "meta",
+            "super, swap-opt-cmd, swap-ctrl-cmd, host",
+        ),
+        (
             "--socket-path=s --display=headless --record=film.y4m",
             "--record",
             "--display=window",

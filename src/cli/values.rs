@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::ValueEnum;
-use hesper_display::{Resize, Scaling};
+use hesper_display::{CmdKey, GrabMod, Resize, Scaling};
 use hesper_vhost::input::Kind;
 
 use crate::input;
@@ -145,6 +145,54 @@ impl From<ScalingWay> for Scaling {
             ScalingWay::Smooth => Self::Fit,
             ScalingWay::Integer => Self::Integer,
             ScalingWay::None => Self::Shrink,
+        }
+    }
+}
+
+/// Which keys, with a letter, are meant for the window. The names are QEMU's where it has one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum GrabModChoice {
+    /// Ctrl and Alt.
+    CtrlAlt,
+    /// The left three.
+    LshiftLctrlLalt,
+    /// The right Ctrl.
+    Rctrl,
+    /// Cmd.
+    Cmd,
+}
+
+impl From<GrabModChoice> for GrabMod {
+    fn from(choice: GrabModChoice) -> Self {
+        match choice {
+            GrabModChoice::CtrlAlt => Self::CtrlAlt,
+            GrabModChoice::LshiftLctrlLalt => Self::LeftShiftCtrlAlt,
+            GrabModChoice::Rctrl => Self::RightCtrl,
+            GrabModChoice::Cmd => Self::Cmd,
+        }
+    }
+}
+
+/// What Cmd is in the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CmdKeyChoice {
+    /// Super.
+    Super,
+    /// It changes places with Option.
+    SwapOptCmd,
+    /// It changes places with Ctrl.
+    SwapCtrlCmd,
+    /// The left one is the host's.
+    Host,
+}
+
+impl From<CmdKeyChoice> for CmdKey {
+    fn from(choice: CmdKeyChoice) -> Self {
+        match choice {
+            CmdKeyChoice::Super => Self::Super,
+            CmdKeyChoice::SwapOptCmd => Self::SwapOption,
+            CmdKeyChoice::SwapCtrlCmd => Self::SwapControl,
+            CmdKeyChoice::Host => Self::Host,
         }
     }
 }

@@ -135,7 +135,9 @@ impl Guest {
     #[track_caller]
     pub fn renders(&self, gpu: &gpu::Gpu, pattern: u32) {
         let (buffer, memory) = self.buffer(gpu, 4096);
-        let mapped = self.map(memory, 4096);
+        // The memory is one of the host's pages at least, and so is the blob.
+        let size = self.vm.machine().whole_pages(4096);
+        let mapped = self.map(memory, size);
         let (commands, _) = self.fill(gpu, buffer, pattern);
         self.submit(gpu, &[commands]);
         self.wait_fence(gpu::RING);
@@ -190,7 +192,8 @@ const IDLE: u32 = 1;
 
 impl<'g> Ring<'g> {
     pub fn new(guest: &'g Guest, id: u64) -> Self {
-        let mapped = guest.map(0, 8192);
+        let size = guest.vm.machine().whole_pages(8192);
+        let mapped = guest.map(0, size);
         let mut info = vk::RingCreateInfoMESA {
             resource_id: mapped.resource,
             size: 192 + BUFFER,

@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 
 use hesper_vhost::device::Queue;
 use hesper_vhost::testing::Request;
-use vhost::vhost_user::message::{VhostUserHeaderFlag, VhostUserProtocolFeatures};
+use vhost::vhost_user::message::{
+    VhostUserConfigFlags, VhostUserHeaderFlag, VhostUserProtocolFeatures,
+};
 use vhost::vhost_user::{Frontend, FrontendReqHandler, VhostUserFrontend};
 use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
 use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryMmap};
@@ -118,6 +120,11 @@ pub struct Machine {
 impl Machine {
     /// Connects to the Hesper that listens on `socket` and starts the device, as QEMU and a driver do.
     pub fn boot(socket: &Path) -> Self {
+        Self::boot_with_pages(socket, 4096)
+    }
+
+    /// The same on a host with pages of so many bytes. The guest's driver aligns blobs to them.
+    pub fn boot_with_pages(socket: &Path, page: u64) -> Self {
         let stream = UnixStream::connect(socket).unwrap();
         let mut frontend = Frontend::from_stream(stream, 2);
         frontend.set_owner().unwrap();
@@ -137,7 +144,7 @@ impl Machine {
             file,
             queues: [DriverQueue::new(0), DriverQueue::new(1)],
             features: offered & (RING_FEATURES | 0xff_ffff),
-            window: Arc::default(),
+            window: Arc::new(Mutex::new(Window::with_pages(page))),
             next_ticket: 1,
             next_request: REQUESTS,
             next_resource: 1,
@@ -206,7 +213,8 @@ impl Machine {
         for index in 0..2 {
             self.frontend.get_vring_base(index).unwrap();
         }
-        *self.window() = Window::default();
+        let page = self.window().page();
+        *self.window() = Window::with_pages(page);
         self.queues = [DriverQueue::new(0), DriverQueue::new(1)];
         self.answers.clear();
         self.order.clear();
@@ -226,8 +234,28 @@ impl Machine {
 
     /// A fresh place in the window.
     pub fn offset(&mut self, size: u64) -> u64 {
-        self.next_offset += size.next_multiple_of(4096);
-        self.next_offset - size.next_multiple_of(4096)
+        let size = self.whole_pages(size);
+        self.next_offset += size;
+        self.next_offset - size
+    }
+
+    /// The size of a blob that holds `size` bytes.
+    pub fn whole_pages(&self, size: u64) -> u64 {
+        size.next_multiple_of(self.window().page())
+    }
+
+    /// What the guest's driver reads of the device's config space.
+    pub fn config(&mut self, offset: u32, length: usize) -> Vec<u8> {
+        let flags = VhostUserConfigFlags::empty();
+        let answer = self
+            .frontend
+            .get_config(offset, length as u32, flags, &vec![0; length]);
+        answer.unwrap().1
+    }
+
+    /// The features that Hesper offers and the guest's driver takes.
+    pub fn features(&self) -> u64 {
+        self.features
     }
 
     /// Writes into guest memory.

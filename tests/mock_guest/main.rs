@@ -52,8 +52,13 @@ impl Served {
     }
 
     fn start_with(arguments: &[&str], screen: Option<&XServer>) -> Self {
+        Self::start_in(arguments, screen, &[])
+    }
+
+    /// The same with more in its environment.
+    fn start_in(arguments: &[&str], screen: Option<&XServer>, variables: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let hesper = Hesper::start(folder.path(), arguments, screen);
+        let hesper = Hesper::start_in(folder.path(), arguments, screen, None, variables);
         let idle = hesper.idle_usage();
         Self {
             hesper,

@@ -1,4 +1,7 @@
 //! The host-visible window, as a VMM keeps it: every mapping that Hesper asks for is made, and can be read and written.
+//!
+//! A VMM on a Mac maps whole pages of 16 KiB. QEMU there takes any length that is not for a range to unmap, and does not
+//! survive the rest ([`Window::with_pages`]).
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -10,13 +13,49 @@ use vhost::vhost_user::{HandlerResult, VhostUserFrontendReqHandlerMut};
 use vm_memory::{Bytes, FileOffset, MmapRegion, VolatileMemory};
 
 /// What is mapped where.
-#[derive(Default)]
 pub struct Window {
+    /// Bytes in a page.
+    page: u64,
     mappings: BTreeMap<u64, MmapRegion<()>>,
     barriers: u64,
+    /// Requests that were answered with a refusal.
+    refused: Vec<String>,
 }
 
 impl Window {
+    /// An empty window whose VMM maps pages of so many bytes.
+    pub fn with_pages(page: u64) -> Self {
+        Self {
+            page,
+            mappings: BTreeMap::new(),
+            barriers: 0,
+            refused: Vec::new(),
+        }
+    }
+
+    /// Bytes in a page.
+    pub fn page(&self) -> u64 {
+        self.page
+    }
+
+    /// Requests that were answered with a refusal.
+    pub fn refused(&self) -> &[String] {
+        &self.refused
+    }
+
+    /// What the VMM does not survive: an assertion fails, as in QEMU.
+    fn survives(&self, what: &str, request: &VhostUserMMap) {
+        for (name, value) in [
+            ("window offset", request.shm_offset),
+            ("file offset", request.fd_offset),
+        ] {
+            assert!(
+                value.is_multiple_of(self.page),
+                "Hesper asks to {what} at {name} {value:#x}, in the middle of a page"
+            );
+        }
+    }
+
     /// Number of live mappings.
     pub fn mappings(&self) -> usize {
         self.mappings.len()
@@ -78,13 +117,18 @@ impl VhostUserFrontendReqHandlerMut for Window {
     }
 
     fn shmem_map(&mut self, request: &VhostUserMMap, fd: &dyn AsRawFd) -> HandlerResult<u64> {
+        self.survives("map", request);
         // A descriptor of one's own: the crate closes this one afterwards.
         let file = File::options()
             .read(true)
             .write(true)
             .open(format!("/proc/self/fd/{}", fd.as_raw_fd()))?;
-        if file.metadata()?.len() < request.fd_offset + request.len {
-            // As QEMU does, which maps no part of a page.
+        let length = file.metadata()?.len();
+        // As QEMU does, which maps no part of a page.
+        let is_inside = request.fd_offset + request.len <= length;
+        if !is_inside || request.len == 0 || !request.len.is_multiple_of(self.page) {
+            self.refused
+                .push(format!("map {request:?} of {length:#x} bytes"));
             return Ok(1);
         }
         let place = FileOffset::new(file, request.fd_offset);
@@ -102,6 +146,7 @@ impl VhostUserFrontendReqHandlerMut for Window {
     }
 
     fn shmem_unmap(&mut self, request: &VhostUserMMap) -> HandlerResult<u64> {
+        self.survives("unmap", request);
         let (offset, length) = (request.shm_offset, request.len);
         let gone = self.mappings.remove(&offset);
         assert_eq!(

@@ -1,5 +1,8 @@
 //! Programs of this workspace that run inside a guest, built for it.
 
+#[path = "library.rs"]
+mod library;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -44,10 +47,7 @@ pub fn build(package: &str, linked: Linked) -> PathBuf {
     target.join(triple).join("release").join(package)
 }
 
-/// The library of a driver that behaves like MoltenVK, which is built with the tests, as a dependency of theirs.
+/// The library of a driver that behaves like MoltenVK.
 pub fn moltenvk() -> PathBuf {
-    let program = std::env::current_exe().unwrap();
-    let library = program.with_file_name("libhesper_mac_driver_moltenvk.so");
-    assert!(library.exists(), "{} is missing", library.display());
-    library
+    library::built("hesper_mac_driver_moltenvk")
 }

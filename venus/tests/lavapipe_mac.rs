@@ -26,14 +26,14 @@ const SUCCESS: u64 = 0;
 
 fn renderer() -> Settled {
     renderer_with(RendererOptions {
-        driver: Driver::Library(null::named("hesper_mac_driver_moltenvk")),
+        driver: Driver::Library(null::built("hesper_mac_driver_moltenvk")),
         ..Default::default()
     })
 }
 
 /// How many submissions wait for room in the driver.
 fn waiting() -> u64 {
-    let path = null::named("hesper_mac_driver_moltenvk");
+    let path = null::built("hesper_mac_driver_moltenvk");
     // SAFETY: the driver is loaded already, and its function has this type.
     unsafe {
         let library = libloading::Library::new(path).unwrap();
@@ -47,7 +47,7 @@ fn waiting() -> u64 {
 #[test]
 fn the_driver_is_as_strict_as_one_on_a_mac() {
     use ash::vk;
-    let driver = Driver::Library(null::named("hesper_mac_driver_moltenvk"));
+    let driver = Driver::Library(null::built("hesper_mac_driver_moltenvk"));
     let vulkan = Vulkan::open(&driver).unwrap();
     // SAFETY: every struct lives through its call, and what is made is destroyed in the end.
     unsafe {
@@ -118,8 +118,8 @@ fn the_driver_is_as_strict_as_one_on_a_mac() {
 #[test]
 fn the_first_library_that_has_a_gpu_is_taken_with_and_without_vk_get_instance_proc_addr() {
     let (whole, loaders) = (
-        null::named("hesper_mac_driver_moltenvk"),
-        null::named("hesper_mac_driver_kosmickrisp"),
+        null::built("hesper_mac_driver_moltenvk"),
+        null::built("hesper_mac_driver_kosmickrisp"),
     );
     for wanted in [whole, loaders] {
         let libraries = vec![

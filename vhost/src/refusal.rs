@@ -56,10 +56,14 @@ pub(crate) enum Refusal {
         of: &'static str,
     },
     #[error(
-        "window offset {0:#x} is not a multiple of {1}; a guest kernel with \
+        "window range {start:#x} + {length:#x} is not a multiple of {alignment}; a guest kernel with \
              VIRTIO_GPU_F_BLOB_ALIGNMENT (Linux 7.2), or with pages of that size, aligns it"
     )]
-    Misaligned(u64, u64),
+    Misaligned {
+        start: u64,
+        length: u64,
+        alignment: u64,
+    },
     #[error(
         "the size of the blob is {0:#x}, not a multiple of {1}, the host's page size; the guest needs Linux 7.2 and \
              Mesa 26.2.4 or newer, or pages of that size"
@@ -109,7 +113,7 @@ impl Refusal {
             | Self::BadValue { .. }
             | Self::BadRect(..)
             | Self::OutOfRange { .. }
-            | Self::Misaligned(..)
+            | Self::Misaligned { .. }
             | Self::UnalignedSize(..)
             | Self::WindowTaken(..)
             | Self::Renderer(RendererError::Invalid(_)) => wire::RESP_ERR_INVALID_PARAMETER,

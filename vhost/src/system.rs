@@ -1,45 +1,20 @@
-//! What operating systems have in different ways: events, identities of files, pages.
+//! What operating systems have in different ways: events, and identities of files.
 //!
-//! Linux has eventfds and gives every memory file an inode. macOS has pipes, POSIX shared memory without an inode, and pages of
-//! 16 KiB. With `HESPER_SYSTEM=posix` in the environment a Hesper on Linux takes the ways of macOS, and with `HESPER_SYSTEM=macos` it also counts
-//! in pages of 16 KiB: so the tests show them to work.
+//! Linux has eventfds and gives every memory file an inode. macOS has pipes, and POSIX shared memory without an inode.
+//! `hesper-system` says whose ways are taken.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::sync::OnceLock;
 
+pub(crate) use hesper_system::page_size;
+use hesper_system::played;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
-/// The variable that chooses the ways of another system, for tests.
-const VARIABLE: &str = "HESPER_SYSTEM";
-
-/// A page of Apple silicon, in bytes.
-const APPLE_PAGE: u64 = 16 << 10;
-
-/// The system whose ways are taken, where it is not this one.
-fn played() -> Option<&'static str> {
-    static PLAYED: OnceLock<Option<&'static str>> = OnceLock::new();
-    *PLAYED.get_or_init(|| {
-        let wanted = std::env::var_os(VARIABLE)?;
-        ["posix", "macos"].into_iter().find(|name| wanted == *name)
-    })
-}
-
 /// Whether the ways of macOS are taken.
-fn is_macos() -> bool {
+pub(crate) fn is_macos() -> bool {
     cfg!(target_vendor = "apple") || played().is_some()
-}
-
-/// The host's page size in bytes. What is shared with a guest begins and ends on pages.
-pub(crate) fn page_size() -> u64 {
-    let own = rustix::param::page_size() as u64;
-    if played() == Some("macos") {
-        own.max(APPLE_PAGE)
-    } else {
-        own
-    }
 }
 
 /// Two ends that behave like one event: what is written to the second can be read from the first, in records of 8 bytes.
@@ -109,17 +84,16 @@ pub(crate) enum Identity {
     Unknown,
 }
 
-/// See [`Identity`].
-pub(crate) fn identity(file: &File) -> io::Result<Identity> {
-    let metadata = file.metadata()?;
+/// See [`Identity`]; of the file with this metadata.
+pub(crate) fn identity(metadata: &Metadata) -> Identity {
     let (device, inode) = (metadata.dev(), metadata.ino());
     let has_inode = metadata.is_file() && (device, inode) != (0, 0);
-    Ok(match (has_inode, is_macos()) {
+    match (has_inode, is_macos()) {
         (true, true) if cfg!(not(target_vendor = "apple")) => Identity::Nameless,
         (true, _) => Identity::File(device, inode),
         (false, true) if (device, inode) == (0, 0) => Identity::Nameless,
         (false, _) => Identity::Unknown,
-    })
+    }
 }
 
 #[cfg(test)]
@@ -151,9 +125,10 @@ mod tests {
     fn files_are_told_apart_and_events_are_not_files() {
         let (one, two) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
         let again = one.try_clone().unwrap();
-        assert_eq!(identity(&one).unwrap(), identity(&again).unwrap());
-        assert_ne!(identity(&one).unwrap(), identity(&two).unwrap());
+        let identity = |file: &File| identity(&file.metadata().unwrap());
+        assert_eq!(identity(&one), identity(&again));
+        assert_ne!(identity(&one), identity(&two));
         let (event, _) = event().unwrap();
-        assert_eq!(identity(&File::from(event)).unwrap(), Identity::Unknown);
+        assert_eq!(identity(&File::from(event)), Identity::Unknown);
     }
 }

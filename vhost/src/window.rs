@@ -53,7 +53,11 @@ impl Window {
                 of: "the host-visible window",
             })?;
         if !offset.is_multiple_of(self.alignment) || !length.is_multiple_of(self.alignment) {
-            return Err(Refusal::Misaligned(offset, self.alignment));
+            return Err(Refusal::Misaligned {
+                start: offset,
+                length,
+                alignment: self.alignment,
+            });
         }
         let before = self.mappings.range(..end).next_back();
         if before.is_some_and(|(start, length)| start + length > offset) {

@@ -1,4 +1,7 @@
 //! Keys: from their place on the keyboard to evdev's codes.
+//!
+//! winit names keys by their place, alike on all systems, but on a Mac not all of them: [`apple_code`] knows the rest by
+//! Apple's own codes.
 
 use winit::keyboard::{KeyCode, NativeKeyCode, PhysicalKey};
 
@@ -10,11 +13,66 @@ pub(super) const KEY_G: u16 = 34;
 pub(super) const KEY_LEFTSHIFT: u16 = 42;
 pub(super) const KEY_RIGHTSHIFT: u16 = 54;
 pub(super) const KEY_LEFTALT: u16 = 56;
+pub(super) const KEY_CAPSLOCK: u16 = 58;
 pub(super) const KEY_RIGHTCTRL: u16 = 97;
 pub(super) const KEY_RIGHTALT: u16 = 100;
+pub(super) const KEY_LEFTMETA: u16 = 125;
+pub(super) const KEY_RIGHTMETA: u16 = 126;
 
 /// The largest code that the guest's keyboard has (`KEY_MICMUTE`).
 const KEY_LAST: u32 = 248;
+
+/// A key of a Mac, as AppKit tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct AppleKey {
+    /// Apple's code of the key (`kVK_…` of Carbon's `HIToolbox/Events.h`).
+    pub(crate) code: u16,
+    /// The keyboard has the shape of ISO 9995, with a key between the left Shift and Z.
+    pub(crate) iso: bool,
+}
+
+/// The code of a key of a Mac.
+///
+/// `apple` is the key where AppKit's event is at hand. winit 0.30 gives the two keys of ISO keyboards one name, the three
+/// for the sound those of their neighbours, and those of Japanese keyboards and a PC's menu key none.
+pub(super) fn apple_code(key: PhysicalKey, apple: Option<AppleKey>) -> Option<u16> {
+    let (number, iso) = match (key, apple) {
+        // An event that winit kept for later has another's number.
+        (PhysicalKey::Unidentified(NativeKeyCode::MacOS(number)), _) => (Some(number), false),
+        (PhysicalKey::Code(KeyCode::Backquote), Some(AppleKey { code, iso }))
+            if matches!(code, ISO_SECTION | ANSI_GRAVE) =>
+        {
+            (Some(code), iso)
+        }
+        _ => (None, false),
+    };
+    match number {
+        // The key below Escape, and the one beside the left Shift: on ISO keyboards they have changed their numbers.
+        Some(ISO_SECTION) => Some(if iso { KEY_GRAVE } else { KEY_102ND }),
+        Some(ANSI_GRAVE) => Some(if iso { KEY_102ND } else { KEY_GRAVE }),
+        Some(0x48) => Some(KEY_VOLUMEUP),
+        Some(0x5e) => named(KeyCode::IntlRo),
+        Some(0x5f) => named(KeyCode::NumpadComma),
+        Some(0x66) => named(KeyCode::Lang2),
+        Some(0x68) => named(KeyCode::Lang1),
+        Some(0x6e) => named(KeyCode::ContextMenu),
+        Some(_) => None,
+        None => match key {
+            PhysicalKey::Code(KeyCode::AudioVolumeUp) => Some(KEY_VOLUMEDOWN),
+            PhysicalKey::Code(KeyCode::AudioVolumeDown) => Some(KEY_MUTE),
+            key => code(key),
+        },
+    }
+}
+
+const ISO_SECTION: u16 = 0x0a;
+const ANSI_GRAVE: u16 = 0x32;
+
+const KEY_GRAVE: u16 = 41;
+const KEY_102ND: u16 = 86;
+const KEY_MUTE: u16 = 113;
+const KEY_VOLUMEDOWN: u16 = 114;
+const KEY_VOLUMEUP: u16 = 115;
 
 /// The code of a key; `None` for keys that no PC keyboard has.
 pub(super) fn code(key: PhysicalKey) -> Option<u16> {

@@ -1,20 +1,26 @@
 //! Input: what a person does in a window, as events of Linux's evdev.
 //!
 //! The program gives [`crate::Display::set_input`] an [`InputSink`], which passes the events on to the guest's
-//! devices. The event loop's [`Seat`] translates: it knows which keys, buttons and fingers are down, so that
-//! nothing stays down in the guest when the window loses the keyboard, and it knows whether the pointer is
+//! devices. The event loop's [`Seat`] translates: it knows which keys (`keyboard.rs`), buttons and fingers are down, so
+//! that nothing stays down in the guest when the window loses the keyboard, and it knows whether the pointer is
 //! grabbed, that is, whether it moves the guest's tablet or the guest's mouse.
 //!
 //! Keys are told by their place on the keyboard (`keys.rs`): the guest has its own idea of the layout, and of
 //! how held keys repeat.
 
 mod codes;
+mod keyboard;
+#[cfg(test)]
+mod keyboard_tests;
 mod keys;
 mod seat;
 #[cfg(test)]
 mod tests;
 mod touch;
 
+pub(crate) use keyboard::System;
+pub use keyboard::{CmdKey, GrabMod, KeyboardOptions};
+pub(crate) use keys::AppleKey;
 pub(crate) use seat::{Asked, Seat};
 
 /// Absolute axes go from 0 to this, from one edge of the picture to the other.

@@ -3,13 +3,11 @@
 use std::sync::Arc;
 
 use winit::event::{ElementState, MouseButton, MouseScrollDelta, TouchPhase};
-use winit::keyboard::PhysicalKey;
+use winit::keyboard::{ModifiersState, PhysicalKey};
 
 use super::codes::*;
-use super::keys::{
-    self, KEY_F, KEY_G, KEY_LEFTALT, KEY_LEFTCTRL, KEY_LEFTSHIFT, KEY_O, KEY_RIGHTALT, KEY_S,
-};
-use super::keys::{KEY_RIGHTCTRL, KEY_RIGHTSHIFT};
+use super::keyboard::{Keyboard, KeyboardOptions, System};
+use super::keys::{AppleKey, KEY_F, KEY_G, KEY_O, KEY_S};
 use super::touch::Fingers;
 use super::{InputKind, InputSink};
 
@@ -38,7 +36,9 @@ pub(crate) enum Asked {
 /// See the module.
 pub(crate) struct Seat {
     sink: Arc<dyn InputSink>,
-    keys: Vec<u16>,
+    keyboard: Keyboard,
+    /// A window has the keyboard.
+    focused: bool,
     buttons: Vec<(InputKind, u16)>,
     fingers: Fingers,
     /// Parts of a pixel and of a high resolution wheel's step that wait for their rest.
@@ -50,10 +50,11 @@ pub(crate) struct Seat {
 }
 
 impl Seat {
-    pub(crate) fn new(sink: Arc<dyn InputSink>) -> Self {
+    pub(crate) fn new(sink: Arc<dyn InputSink>, options: KeyboardOptions, system: System) -> Self {
         Self {
             sink,
-            keys: Vec::new(),
+            keyboard: Keyboard::new(options, system),
+            focused: false,
             buttons: Vec::new(),
             fingers: Fingers::default(),
             moved: (0.0, 0.0),
@@ -82,60 +83,45 @@ impl Seat {
     }
 
     /// What a person can do about the pointer, for the title.
-    pub(crate) fn hint(&self) -> &'static str {
+    pub(crate) fn hint(&self) -> String {
+        let keys = self.keyboard.grab_mod();
         match (self.grabbed, self.sink.has(InputKind::Mouse), self.points()) {
-            (true, ..) => "Ctrl+Alt+G releases the pointer",
-            (false, true, false) => "click to grab the pointer",
-            (false, true, true) => "Ctrl+Alt+G grabs the pointer",
-            (false, false, _) => "",
+            (true, ..) => format!("{keys}+G releases the pointer"),
+            (false, true, false) => "click to grab the pointer".to_owned(),
+            (false, true, true) => format!("{keys}+G grabs the pointer"),
+            (false, false, _) => String::new(),
         }
     }
 
-    /// A key was pressed or let go. Repeats are the guest's business. `synthetic`: it was so before the window
-    /// got the keyboard.
+    /// A key was pressed or let go. Repeats are the guest's business. `apple`: the key as AppKit tells it. `synthetic`: it
+    /// was so before the window got the keyboard.
     pub(crate) fn key(
         &mut self,
         key: PhysicalKey,
+        apple: Option<AppleKey>,
         state: ElementState,
         repeat: bool,
         synthetic: bool,
     ) -> Asked {
-        let Some(code) = keys::code(key) else {
-            log::debug!("{key:?} has no code that a guest knows");
+        let Some(code) = self.keyboard.code(key, apple) else {
             return Asked::Nothing;
         };
-        match state {
-            ElementState::Pressed => {
-                // A key that was meant for another window must not act in this one; shift and control must hold
-                // for what is typed next.
-                let holds = [KEY_LEFTCTRL, KEY_RIGHTCTRL, KEY_LEFTSHIFT, KEY_RIGHTSHIFT];
-                if repeat || (synthetic && !holds.contains(&code)) || self.keys.contains(&code) {
-                    return Asked::Nothing;
-                }
-                let asked = self.chord(code);
-                if asked != Asked::Nothing {
-                    return asked;
-                }
-                self.keys.push(code);
-                self.sink
-                    .report(InputKind::Keyboard, &[key_event(code, true)]);
+        if state == ElementState::Released {
+            self.keyboard.release(&*self.sink, code);
+        } else if self.keyboard.goes_down(code, state, repeat, synthetic) {
+            let asked = self.chord(code);
+            if asked != Asked::Nothing {
+                self.keyboard.went_elsewhere(&*self.sink);
+                return asked;
             }
-            ElementState::Released => {
-                // One that was never passed on is not let go either.
-                if let Some(index) = self.keys.iter().position(|held| *held == code) {
-                    self.keys.swap_remove(index);
-                    self.sink
-                        .report(InputKind::Keyboard, &[key_event(code, false)]);
-                }
-            }
+            self.keyboard.press(&*self.sink, code);
         }
         Asked::Nothing
     }
 
-    /// What a key asks of the window while control and alt are held.
+    /// What a key asks of the window while the keys of its own combinations are held.
     fn chord(&self, code: u16) -> Asked {
-        let held = |codes: [u16; 2]| self.keys.iter().any(|key| codes.contains(key));
-        if !held([KEY_LEFTCTRL, KEY_RIGHTCTRL]) || !held([KEY_LEFTALT, KEY_RIGHTALT]) {
+        if !self.keyboard.window_is_meant() {
             return Asked::Nothing;
         }
         match code {
@@ -145,6 +131,26 @@ impl Seat {
             KEY_G if self.grabbed => Asked::Release,
             KEY_G if self.sink.has(InputKind::Mouse) => Asked::Grab,
             _ => Asked::Nothing,
+        }
+    }
+
+    /// These modifiers are held, says the window system.
+    pub(crate) fn modifiers(&mut self, held: ModifiersState) {
+        self.keyboard.modifiers(&*self.sink, held);
+    }
+
+    /// A window got the keyboard. `caps`: a Mac's Caps Lock is on; `guests`: the guest's is.
+    pub(crate) fn focus(&mut self, caps: Option<bool>, guests: bool) {
+        self.focused = true;
+        if let Some(on) = caps {
+            self.keyboard.caps_lock(&*self.sink, on, Some(guests));
+        }
+    }
+
+    /// A Mac's Caps Lock is on, or not: what is typed into another window does not matter.
+    pub(crate) fn caps_lock(&mut self, on: bool) {
+        if self.focused {
+            self.keyboard.caps_lock(&*self.sink, on, None);
         }
     }
 
@@ -258,14 +264,8 @@ impl Seat {
 
     /// The window lost the keyboard: nothing may stay down in the guest, since nobody will say when it is let go.
     pub(crate) fn let_go(&mut self) -> Asked {
-        let keys: Vec<_> = self
-            .keys
-            .drain(..)
-            .map(|code| key_event(code, false))
-            .collect();
-        if !keys.is_empty() {
-            self.sink.report(InputKind::Keyboard, &keys);
-        }
+        self.focused = false;
+        self.keyboard.let_go(&*self.sink);
         self.let_go_of_buttons();
         let lifted = self.fingers.lift_all();
         if !lifted.is_empty() {

@@ -10,7 +10,7 @@ use super::*;
 const A: u16 = 30;
 
 /// A guest with some devices, which notes what it is told.
-struct Guest {
+pub(super) struct Guest {
     devices: Mutex<Vec<InputKind>>,
     told: Mutex<Vec<(InputKind, Vec<InputEvent>)>>,
 }
@@ -26,21 +26,30 @@ impl InputSink for Guest {
 }
 
 impl Guest {
-    fn with(devices: &[InputKind]) -> (Arc<Guest>, Seat) {
+    pub(super) fn with(devices: &[InputKind]) -> (Arc<Guest>, Seat) {
+        Guest::at(devices, KeyboardOptions::default(), System::Pc)
+    }
+
+    /// With another keyboard.
+    pub(super) fn at(
+        devices: &[InputKind],
+        options: KeyboardOptions,
+        system: System,
+    ) -> (Arc<Guest>, Seat) {
         let guest = Arc::new(Guest {
             devices: Mutex::new(devices.to_vec()),
             told: Mutex::default(),
         });
-        (guest.clone(), Seat::new(guest))
+        (guest.clone(), Seat::new(guest, options, system))
     }
 
-    fn told(&self) -> Vec<(InputKind, Vec<InputEvent>)> {
+    pub(super) fn told(&self) -> Vec<(InputKind, Vec<InputEvent>)> {
         std::mem::take(&mut self.told.lock().unwrap())
     }
 
     /// What was told, when it was all told to one device.
     #[track_caller]
-    fn told_to(&self, device: InputKind) -> Vec<Vec<InputEvent>> {
+    pub(super) fn told_to(&self, device: InputKind) -> Vec<Vec<InputEvent>> {
         let told = self.told().into_iter();
         told.map(|(to, events)| {
             assert_eq!(to, device);
@@ -51,12 +60,14 @@ impl Guest {
 }
 
 impl Seat {
-    fn press(&mut self, key: KeyCode) -> Asked {
-        self.key(PhysicalKey::Code(key), ElementState::Pressed, false, false)
+    pub(super) fn press(&mut self, key: KeyCode) -> Asked {
+        let key = PhysicalKey::Code(key);
+        self.key(key, None, ElementState::Pressed, false, false)
     }
 
-    fn let_up(&mut self, key: KeyCode) -> Asked {
-        self.key(PhysicalKey::Code(key), ElementState::Released, false, false)
+    pub(super) fn let_up(&mut self, key: KeyCode) -> Asked {
+        let key = PhysicalKey::Code(key);
+        self.key(key, None, ElementState::Released, false, false)
     }
 }
 
@@ -67,6 +78,7 @@ fn keys_are_told_by_their_place_and_repeats_are_not() {
     for _ in 0..5 {
         seat.key(
             PhysicalKey::Code(KeyCode::KeyA),
+            None,
             ElementState::Pressed,
             true,
             false,
@@ -80,7 +92,7 @@ fn keys_are_told_by_their_place_and_repeats_are_not() {
     // Keys without a name, as X11 and Wayland tell them: KEY_MACRO; and one that no keyboard has.
     for (code, told) in [(112, 1), (0, 0), (249, 0), (u32::MAX, 0)] {
         let key = PhysicalKey::Unidentified(NativeKeyCode::Xkb(code));
-        seat.key(key, ElementState::Pressed, false, false);
+        seat.key(key, None, ElementState::Pressed, false, false);
         assert_eq!(guest.told().len(), told, "{code}");
     }
 }
@@ -128,7 +140,8 @@ fn of_keys_held_when_the_window_gets_the_keyboard_only_shift_and_control_count()
         KeyCode::ShiftRight,
         KeyCode::Enter,
     ] {
-        seat.key(PhysicalKey::Code(key), ElementState::Pressed, false, true);
+        let key = PhysicalKey::Code(key);
+        seat.key(key, None, ElementState::Pressed, false, true);
     }
     assert_eq!(guest.told_to(InputKind::Keyboard), [[key_event(54, true)]]);
     seat.let_up(KeyCode::Tab);

@@ -150,6 +150,37 @@ unsafe extern "system" fn device_function(
 /// Whether somebody negotiated.
 static NEGOTIATED: AtomicBool = AtomicBool::new(false);
 
+/// Exports the two functions that Vulkan's loader calls, for the crates that are drivers' libraries.
+#[macro_export]
+macro_rules! export_to_loader {
+    () => {
+        /// The loader's way into the driver.
+        ///
+        /// # Safety
+        /// As Vulkan says: `name` ends with NUL.
+        #[unsafe(no_mangle)]
+        pub unsafe extern "system" fn vk_icdGetInstanceProcAddr(
+            instance: ::ash::vk::Instance,
+            name: *const ::std::ffi::c_char,
+        ) -> Option<$crate::Function> {
+            // SAFETY: the caller's promise.
+            unsafe { $crate::loaders_function(instance, name) }
+        }
+
+        /// What has to be called before that.
+        ///
+        /// # Safety
+        /// As the loader says: `version` can be written.
+        #[unsafe(no_mangle)]
+        pub unsafe extern "system" fn vk_icdNegotiateLoaderICDInterfaceVersion(
+            version: *mut u32,
+        ) -> ::ash::vk::Result {
+            // SAFETY: the caller's promise.
+            unsafe { $crate::negotiate(version) }
+        }
+    };
+}
+
 /// `vk_icdGetInstanceProcAddr`, the loader's way into the driver.
 ///
 /// # Safety

@@ -102,8 +102,21 @@ fn entry(library: &Path) -> std::result::Result<ash::Entry, String> {
         Ok(entry) => Ok(entry),
         // A driver that has only what the loader asks for, as KosmicKrisp's.
         Err(ash::LoadingError::MissingEntryPoint(_)) => driver_entry(library),
-        Err(ash::LoadingError::LibraryLoadFailure(error)) => Err(error.to_string()),
+        Err(ash::LoadingError::LibraryLoadFailure(error)) => {
+            Err(without_name(library, &error.to_string()).to_owned())
+        }
     }
+}
+
+/// What the dynamic linker says, without the library's name, with which it begins: the name is told anyway.
+fn without_name<'a>(library: &Path, message: &'a str) -> &'a str {
+    let name = library.display();
+    // glibc and musl, then macOS: `dlopen(NAME, 0x0005): tried: …`.
+    let rest = message.strip_prefix(&format!("{name}: ")).or_else(|| {
+        let rest = message.strip_prefix(&format!("dlopen({name}, "))?;
+        rest.split_once("): ").map(|(_, rest)| rest)
+    });
+    rest.unwrap_or(message)
 }
 
 /// The version of the interface between loader and driver that is asked for: the first that leaves it to programs which version of
@@ -115,7 +128,8 @@ type Negotiate = unsafe extern "system" fn(*mut u32) -> vk::Result;
 /// The entry of a driver that is made for Vulkan's loader, whose part is played here.
 fn driver_entry(library: &Path) -> std::result::Result<ash::Entry, String> {
     // SAFETY: as in `entry`, which opened it a moment ago.
-    let opened = unsafe { libloading::Library::new(library) }.map_err(|error| error.to_string())?;
+    let opened = unsafe { libloading::Library::new(library) };
+    let opened = opened.map_err(|error| without_name(library, &error.to_string()).to_owned())?;
     // SAFETY: the loader's interface gives functions of these names these types; the library stays open, see below.
     let (negotiate, get) = unsafe {
         let negotiate = opened.get::<Negotiate>(b"vk_icdNegotiateLoaderICDInterfaceVersion\0");
@@ -283,6 +297,35 @@ mod tests {
         let text = error.to_string();
         assert!(text.contains("/no/such/driver.so"), "{text}");
         assert!(text.contains("install"), "{text}");
+    }
+
+    #[test]
+    fn what_the_dynamic_linker_says_names_no_library_twice() {
+        let library = Path::new("/no/libvulkan.so.1");
+        for (said, expected) in [
+            (
+                "/no/libvulkan.so.1: cannot open shared object file",
+                "cannot open shared object file",
+            ),
+            (
+                "dlopen(/no/libvulkan.so.1, 0x0005): tried: '/no/libvulkan.so.1' (no such file)",
+                "tried: '/no/libvulkan.so.1' (no such file)",
+            ),
+            // Of another library, which it needs.
+            (
+                "libX11.so.6: cannot open shared object file",
+                "libX11.so.6: cannot open shared object file",
+            ),
+        ] {
+            assert_eq!(without_name(library, said), expected);
+        }
+        let Err(error) = Host::load(&Driver::Library(library.to_owned())) else {
+            panic!("loaded a library that does not exist")
+        };
+        let text = error.to_string();
+        if cfg!(target_os = "linux") {
+            assert_eq!(text.matches("/no/libvulkan.so.1").count(), 1, "{text}");
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ const SIDE: u32 = 16;
 /// Its texels, as the GPU writes them.
 const TEXEL: [u8; 4] = [0x12, 0x34, 0x56, 0x78];
 /// What is in the memory before.
-const BEFORE: u8 = 0xa5;
+const BEFORE: u32 = 0xa5a5_a5a5;
 
 /// Where images with optimal tiling may lie.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -149,30 +149,17 @@ impl<'t> Image<'t> {
 
     /// Binds imported memory of type `index`, and lets the GPU write the image and read it. Whether the texels lie in the memory.
     fn look(&self, index: u32) -> Result<bool> {
-        let pages = self.test.pages(self.needs.size)?;
-        let second = pages.map_again()?;
-        let before = vec![BEFORE; pages.len()];
-        let filled = second.write(0, &before);
-        filled.ok_or_else(|| Error::ImageTest("its memory cannot be written".into()))?;
-        let device = &self.test.device;
-        // SAFETY: the pages stay until the memory is freed.
-        let memory = unsafe { self.test.import_memory(&pages, index) }?;
-        let (mut results, mut to) = (vk::DeviceMemory::null(), vk::Buffer::null());
-        let seen = self
-            .test
-            .import(&self.test.shared, index, &mut results, &mut to)
-            .and_then(|()| self.write_and_read(memory, to));
-        // SAFETY: of this device or null, and every submission was waited for. The image is not used any more while it is bound
-        // to memory that is gone.
-        unsafe {
-            device.destroy_buffer(to, None);
-            device.free_memory(results, None);
-            device.free_memory(memory, None);
-        }
-        seen?;
-        let mut after = before.clone();
-        let read = second.read(0, &mut after);
-        Ok(read.is_some() && after != before)
+        let size = self.needs.size;
+        self.test
+            .with_imported(size, index, BEFORE, Error::ImageTest, |imported| {
+                self.write_and_read(imported.memory, imported.results)?;
+                let mut word = [0; 4];
+                let mut words = (0..imported.pages.len()).step_by(word.len());
+                Ok(words.any(|place| {
+                    let read = imported.pages.read(place, &mut word);
+                    read.is_some() && u32::from_ne_bytes(word) != BEFORE
+                }))
+            })
     }
 
     fn write_and_read(&self, memory: vk::DeviceMemory, to: vk::Buffer) -> Result<()> {

@@ -162,6 +162,16 @@ pub(super) struct Test {
     pub(super) sparse: Option<(vk::Queue, sparse_test::Abilities)>,
 }
 
+/// What [`Test::with_imported`] made.
+pub(super) struct Imported<'t> {
+    /// Another mapping of the memory.
+    pub(super) pages: &'t SharedMemory,
+    /// The memory.
+    pub(super) memory: vk::DeviceMemory,
+    /// A buffer whose contents lie in [`Test::shared`].
+    pub(super) results: vk::Buffer,
+}
+
 impl Test {
     fn new(instance: &Instance, gpu: vk::PhysicalDevice, alignment: u64) -> Result<Self> {
         let shared = SharedMemory::create_aligned(alignment, alignment)?;
@@ -361,6 +371,43 @@ impl Test {
                 .bind_buffer_memory(*buffer, *memory, 0)
                 .map_err(failed("vkBindBufferMemory"))
         }
+    }
+
+    /// Lets `look` try fresh memory of `size` bytes that is imported as memory of type `index` and full of `word`. It must wait for
+    /// what it submits, and must not use afterwards what it has bound to the memory. `error` says that the memory cannot be
+    /// written.
+    pub(super) fn with_imported<T>(
+        &self,
+        size: u64,
+        index: u32,
+        word: u32,
+        error: fn(String) -> Error,
+        look: impl FnOnce(&Imported<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let pages = self.pages(size)?;
+        let second = pages.map_again()?;
+        let before = vec![word.to_ne_bytes(); pages.len() / 4];
+        let filled = second.write(0, before.as_flattened());
+        filled.ok_or_else(|| error("its memory cannot be written".to_owned()))?;
+        // SAFETY: the pages stay until the memory is freed.
+        let memory = unsafe { self.import_memory(&pages, index) }?;
+        let (mut behind, mut results) = (vk::DeviceMemory::null(), vk::Buffer::null());
+        let seen = self
+            .import(&self.shared, index, &mut behind, &mut results)
+            .and_then(|()| {
+                look(&Imported {
+                    pages: &second,
+                    memory,
+                    results,
+                })
+            });
+        // SAFETY: of this device or null, and every submission was waited for. What is bound to the memory is not used any more.
+        unsafe {
+            self.device.destroy_buffer(results, None);
+            self.device.free_memory(behind, None);
+            self.device.free_memory(memory, None);
+        }
+        seen
     }
 
     /// Lets the GPU do what `record` records, and waits for it. Its writes then show to the host.

@@ -215,29 +215,12 @@ impl<'t> Buffer<'t> {
 
     /// Binds memory of type `index`, lets the GPU write and read it, and looks.
     fn look(&self, queue: vk::Queue, index: u32) -> Result<()> {
-        let bytes = usize::try_from(2 * self.page).unwrap_or(0);
-        let pages = self.test.pages(bytes as u64)?;
-        let second = pages.map_again()?;
-        let before = vec![BEFORE.to_ne_bytes(); bytes / 4];
+        let size = 2 * self.page;
         // Also, a driver that takes what is imported for a structure of its own finds nothing there that it could use.
-        let filled = second.write(0, before.as_flattened());
-        filled.ok_or_else(|| Error::SparseTest("its memory cannot be written".into()))?;
-        let device = &self.test.device;
-        // SAFETY: the pages stay until the memory is freed.
-        let memory = unsafe { self.test.import_memory(&pages, index) }?;
-        let (mut results, mut to) = (vk::DeviceMemory::null(), vk::Buffer::null());
-        let seen = self
-            .test
-            .import(&self.test.shared, index, &mut results, &mut to)
-            .and_then(|()| self.bind_and_read(queue, memory, to, &second));
-        // SAFETY: of this device or null, and every submission was waited for. The sparse buffer is not used any more while
-        // it is bound to memory that is gone.
-        unsafe {
-            device.destroy_buffer(to, None);
-            device.free_memory(results, None);
-            device.free_memory(memory, None);
-        }
-        seen
+        self.test
+            .with_imported(size, index, BEFORE, Error::SparseTest, |imported| {
+                self.bind_and_read(queue, imported.memory, imported.results, imported.pages)
+            })
     }
 
     fn bind_and_read(

@@ -1,4 +1,4 @@
-//! Where drivers for tests are: built with the tests, as they are dependencies of theirs.
+//! Where drivers for tests are.
 #![allow(
     dead_code,
     unreachable_pub,
@@ -6,23 +6,14 @@
     reason = "each test file uses its own part, and a test ends with a panic"
 )]
 
+#[path = "../../../tests/support/library.rs"]
+mod library;
+
 use std::path::PathBuf;
+
+pub use library::built;
 
 /// The null driver's shared library.
 pub fn library() -> PathBuf {
-    named("hesper_null_driver")
-}
-
-/// The shared library of a crate, beside the program that runs, or in `deps` beside it. Panics where it is not.
-pub fn named(name: &str) -> PathBuf {
-    let name = format!(
-        "{}{name}{}",
-        std::env::consts::DLL_PREFIX,
-        std::env::consts::DLL_SUFFIX
-    );
-    let program = std::env::current_exe().unwrap();
-    let folder = program.parent().unwrap();
-    let candidates = [folder.join(&name), folder.join("deps").join(&name)];
-    let library = candidates.into_iter().find(|path| path.exists());
-    library.unwrap_or_else(|| panic!("no {name} beside {program:?}"))
+    built("hesper_null_driver")
 }

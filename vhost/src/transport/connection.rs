@@ -223,7 +223,7 @@ impl Connection {
         if let Some(error) = failure {
             return Err(MemoryError::from(error).into());
         }
-        self.memory.set(&regions)?;
+        self.memory.set(regions)?;
         self.model.set_memory(self.memory.shared());
         Ok(())
     }
@@ -236,7 +236,7 @@ impl Connection {
             }
             return Ok(!self.is_running);
         }
-        self.memory.add(&region)?;
+        self.memory.add(region)?;
         self.model.set_memory(self.memory.shared());
         Ok(true)
     }

@@ -46,7 +46,7 @@ pub(super) struct MappedBlob(Part);
 impl MappedBlob {
     /// Puts `len` bytes at `offset` of the memory behind `fd` on the list.
     pub(super) fn new(fd: BorrowedFd<'_>, offset: u64, len: u64) -> std::io::Result<Self> {
-        let memory = identity(&File::from(fd.try_clone_to_owned()?))?;
+        let memory = identity(&File::from(fd.try_clone_to_owned()?).metadata()?);
         let part = Part {
             memory,
             offset,
@@ -69,7 +69,7 @@ impl Drop for MappedBlob {
 /// Whether a region that the VMM offers is a blob that this process has mapped into a VM.
 pub(super) fn is_blob(region: &Region) -> std::io::Result<bool> {
     let wanted = Part {
-        memory: identity(&region.file)?,
+        memory: identity(&region.file.metadata()?),
         offset: region.offset,
         len: region.size,
     };

@@ -3,7 +3,7 @@
 //! The VMM sends the whole table again whenever it changes, and QEMU changes it for every blob that it maps. What stays is not
 //! mapped anew: that would cost a page fault for every page of the guest that the device touches later.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::sync::{Arc, PoisonError};
 
 use vm_memory::{
@@ -59,14 +59,14 @@ struct Backing {
 }
 
 impl Backing {
-    fn of(region: &Region) -> Result<Self, MemoryError> {
-        Ok(Self {
-            file: identity(&region.file)?,
+    fn of(region: &Region, metadata: &Metadata) -> Self {
+        Self {
+            file: identity(metadata),
             offset: region.offset,
             guest: region.guest,
             size: region.size,
             vmm: region.vmm,
-        })
+        }
     }
 
     /// Whether equal values name the same pages at all.
@@ -75,12 +75,10 @@ impl Backing {
     }
 }
 
-fn map_region(region: &Region) -> Result<Arc<GuestRegionMmap>, MemoryError> {
+fn map_region(region: Region, metadata: &Metadata) -> Result<Arc<GuestRegionMmap>, MemoryError> {
+    let (bytes, guest) = (region.size, region.guest);
     let bad = |why: &dyn std::fmt::Display| {
-        MemoryError::Region(format!(
-            "region of {:#x} bytes at {:#x}: {why}",
-            region.size, region.guest
-        ))
+        MemoryError::Region(format!("region of {bytes:#x} bytes at {guest:#x}: {why}"))
     };
     let size = usize::try_from(region.size).map_err(|error| bad(&error))?;
     let page = page_size();
@@ -91,7 +89,6 @@ fn map_region(region: &Region) -> Result<Arc<GuestRegionMmap>, MemoryError> {
         )));
     }
     // The system maps what lies behind the end of a file, too, and kills whoever touches it.
-    let metadata = region.file.metadata()?;
     let needed = region.offset.saturating_add(region.size);
     if metadata.is_file() && metadata.len() < needed {
         return Err(bad(&format_args!(
@@ -99,7 +96,7 @@ fn map_region(region: &Region) -> Result<Arc<GuestRegionMmap>, MemoryError> {
             metadata.len()
         )));
     }
-    let file = FileOffset::new(region.file.try_clone()?, region.offset);
+    let file = FileOffset::new(region.file, region.offset);
     let mapping = MmapRegion::from_file(file, size).map_err(|error| bad(&error))?;
     GuestRegionMmap::new(mapping, GuestAddress(region.guest))
         .map(Arc::new)
@@ -128,13 +125,13 @@ impl GuestMemory {
     }
 
     /// Takes another region, which replaces the one at the same place.
-    pub(super) fn add(&mut self, region: &Region) -> Result<(), MemoryError> {
-        let span = Span {
-            backing: Backing::of(region)?,
-            mapping: map_region(region)?,
-        };
+    pub(super) fn add(&mut self, region: Region) -> Result<(), MemoryError> {
+        let metadata = region.file.metadata()?;
+        let backing = Backing::of(&region, &metadata);
+        let mapping = map_region(region, &metadata)?;
+        let span = Span { backing, mapping };
         let others = self.spans.iter();
-        let others = others.filter(|span| span.backing.guest != region.guest);
+        let others = others.filter(|span| span.backing.guest != backing.guest);
         self.replace(others.cloned().chain([span]).collect())
     }
 
@@ -149,17 +146,18 @@ impl GuestMemory {
     }
 
     /// Takes another table.
-    pub(super) fn set(&mut self, regions: &[Region]) -> Result<(), MemoryError> {
+    pub(super) fn set(&mut self, regions: Vec<Region>) -> Result<(), MemoryError> {
         let mut spans = Vec::with_capacity(regions.len());
         for region in regions {
-            let backing = Backing::of(region)?;
+            let metadata = region.file.metadata()?;
+            let backing = Backing::of(&region, &metadata);
             let known = self
                 .spans
                 .iter()
                 .find(|span| backing.can_be_known() && span.backing == backing);
             let mapping = match known {
                 Some(span) => span.mapping.clone(),
-                None => map_region(region)?,
+                None => map_region(region, &metadata)?,
             };
             spans.push(Span { backing, mapping });
         }
@@ -220,14 +218,14 @@ mod tests {
         let mut memory = GuestMemory::default();
         let mut long = region(0, &file());
         long.size = 0x3000;
-        let error = memory.set(&[long]).unwrap_err().to_string();
+        let error = memory.set(vec![long]).unwrap_err().to_string();
         assert!(
             error.contains("0x2000") && error.contains("0x3000"),
             "{error}"
         );
         let mut crooked = region(0, &file());
         (crooked.offset, crooked.size) = (0x100, 0x1000);
-        let error = memory.set(&[crooked]).unwrap_err().to_string();
+        let error = memory.set(vec![crooked]).unwrap_err().to_string();
         assert!(error.contains("no multiple of this host's page"), "{error}");
     }
 
@@ -240,17 +238,17 @@ mod tests {
             let place = |region: &GuestRegionMmap| region.as_ptr() as usize;
             memory.iter().map(place).collect::<Vec<_>>()
         };
-        memory.set(&[region(0, &ram)]).unwrap();
+        memory.set(vec![region(0, &ram)]).unwrap();
         let first = places(&memory);
         // In any order; the table is sorted.
         memory
-            .set(&[region(0x10_0000, &blob), region(0, &ram)])
+            .set(vec![region(0x10_0000, &blob), region(0, &ram)])
             .unwrap();
         let second = places(&memory);
         assert_eq!(second[0], first[0]);
         // Another file, and the same one elsewhere, are other mappings.
         memory
-            .set(&[region(0x10_0000, &other), region(0x20_0000, &ram)])
+            .set(vec![region(0x10_0000, &other), region(0x20_0000, &ram)])
             .unwrap();
         let third = places(&memory);
         assert!(!third.iter().any(|place| second.contains(place)));
@@ -260,8 +258,8 @@ mod tests {
     fn regions_come_and_go_one_by_one() {
         let mut memory = GuestMemory::default();
         let (ram, dimm) = (file(), file());
-        memory.add(&region(0x10_0000, &dimm)).unwrap();
-        memory.add(&region(0, &ram)).unwrap();
+        memory.add(region(0x10_0000, &dimm)).unwrap();
+        memory.add(region(0, &ram)).unwrap();
         let there = |memory: &GuestMemory, vmm| memory.guest_address(vmm).is_some();
         assert!(there(&memory, 0x7000_0000) && there(&memory, 0x7010_0000));
         // Not the same: nothing goes.
@@ -270,7 +268,7 @@ mod tests {
         assert!(there(&memory, 0x7010_0000));
         memory.remove(0x10_0000, 0x2000, 0x7010_0000).unwrap();
         assert!(there(&memory, 0x7000_0000) && !there(&memory, 0x7010_0000));
-        assert!(memory.add(&region(0x1000, &dimm)).is_err(), "it overlaps");
+        assert!(memory.add(region(0x1000, &dimm)).is_err(), "it overlaps");
         assert!(there(&memory, 0x7000_0000));
     }
 
@@ -278,10 +276,10 @@ mod tests {
     fn overlapping_memory_is_refused_and_the_former_table_stays() {
         let mut memory = GuestMemory::default();
         let ram = file();
-        memory.set(&[region(0, &ram)]).unwrap();
+        memory.set(vec![region(0, &ram)]).unwrap();
         assert!(
             memory
-                .set(&[region(0x1000, &ram), region(0, &ram)])
+                .set(vec![region(0x1000, &ram), region(0, &ram)])
                 .is_err()
         );
         assert_eq!(memory.guest_address(0x7000_1fff).unwrap(), 0x1fff);

@@ -1,5 +1,8 @@
 //! `hesper vtest` under test, and programs that find Vulkan through it.
 
+#[path = "../../../support/library.rs"]
+mod library;
+
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
@@ -11,6 +14,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
+
+pub(crate) use library::built;
 
 /// The test client.
 pub(crate) const CLIENT: &str = env!("CARGO_BIN_EXE_hesper-test-client");
@@ -285,20 +290,6 @@ impl Server {
         }
         descriptors
     }
-}
-
-/// The shared library of a crate that is built with this test, as one of its dependencies.
-pub(crate) fn built(name: &str) -> PathBuf {
-    let name = format!(
-        "{}{name}{}",
-        std::env::consts::DLL_PREFIX,
-        std::env::consts::DLL_SUFFIX
-    );
-    let program = std::env::current_exe().unwrap();
-    let folder = program.parent().unwrap();
-    let path = folder.join(&name);
-    assert!(path.exists(), "no {name} beside {}", program.display());
-    path
 }
 
 /// A manifest by which Vulkan's loader finds a driver.

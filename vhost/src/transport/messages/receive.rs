@@ -109,13 +109,9 @@ fn read_start(
 ) -> Result<bool, ReceiveError> {
     let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
+    let flags = receive_flags();
     let received = loop {
-        match recvmsg(
-            stream,
-            &mut [IoSliceMut::new(header)],
-            &mut control,
-            receive_flags(),
-        ) {
+        match recvmsg(stream, &mut [IoSliceMut::new(header)], &mut control, flags) {
             Err(Errno::INTR) => {}
             result => break result?,
         }
@@ -125,8 +121,10 @@ fn read_start(
             fds.extend(some);
         }
     }
-    for fd in &*fds {
-        fcntl_setfd(fd.as_fd(), FdFlags::CLOEXEC)?;
+    if flags.is_empty() {
+        for fd in &*fds {
+            fcntl_setfd(fd.as_fd(), FdFlags::CLOEXEC)?;
+        }
     }
     if received.bytes == 0 {
         return Err(ReceiveError::Closed);
@@ -151,7 +149,8 @@ fn read_rest(stream: &UnixStream, mut rest: &mut [u8]) -> Result<(), ReceiveErro
 /// Where the system can do it, descriptors are closed at an execution from the first moment on.
 fn receive_flags() -> RecvFlags {
     #[cfg(not(target_vendor = "apple"))]
-    return RecvFlags::CMSG_CLOEXEC;
-    #[cfg(target_vendor = "apple")]
-    return RecvFlags::empty();
+    if !crate::system::is_macos() {
+        return RecvFlags::CMSG_CLOEXEC;
+    }
+    RecvFlags::empty()
 }
