@@ -44,7 +44,8 @@ impl Played {
 fn choice() -> &'static Result<Option<Played>, UnknownSystem> {
     static CHOICE: OnceLock<Result<Option<Played>, UnknownSystem>> = OnceLock::new();
     CHOICE.get_or_init(|| {
-        let value = std::env::var_os(VARIABLE);
+        // Empty is as good as unset, as usual.
+        let value = std::env::var_os(VARIABLE).filter(|value| !value.is_empty());
         value.as_deref().map(Played::named).transpose()
     })
 }
