@@ -2,7 +2,8 @@
 //! without Vulkan's loader, and QEMU shares the guest's memory as POSIX shared memory.
 //!
 //! Debian's forky has a Mesa that cannot align blobs to a Mac's pages of 16 KiB, so there Hesper counts in this machine's pages.
-//! With `HESPER_SUITES=sid` in the environment (`tests/env/prepare mesa:sid`) the pages have 16 KiB.
+//! With `HESPER_SUITES=sid` in the environment (`tests/env/prepare mesa:sid`) the pages have 16 KiB, and with
+//! `HESPER_SUITES=forky-arm64-16k` those of the guest as well, whose processor is that of a Mac's guests (`tests/run-all arm64`).
 
 #![allow(
     clippy::unwrap_used,
@@ -33,7 +34,7 @@ fn a_guest_computes_and_presents_is_reset_and_comes_back() {
         let folder = folder.path();
         let screen = XServer::start(1600, 1000);
         let system = match suite {
-            "sid" => "macos",
+            "sid" | "forky-arm64-16k" => "macos",
             _ => "posix",
         };
         let hesper = Hesper::start_in(

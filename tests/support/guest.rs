@@ -122,5 +122,8 @@ impl Guest {
 /// The test program, linked statically so that it runs in any guest. Built once per test process.
 fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| programs::build("hesper-test-guest", programs::Linked::Statically))
+    PROGRAM.get_or_init(|| {
+        let linked = programs::Linked::Statically;
+        programs::build("hesper-test-guest", linked, std::env::consts::ARCH)
+    })
 }
