@@ -1,7 +1,9 @@
 //! Programs of this workspace that run inside a guest, built for it.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 /// How a guest's program finds its libraries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,8 +15,22 @@ pub enum Linked {
     Dynamically,
 }
 
-/// Builds a package of the workspace for a processor, named as Rust does, and returns its program.
-pub fn build(package: &str, linked: Linked, architecture: &str) -> PathBuf {
+/// Builds a package of the workspace for a suite's guest (`tests/env/README.md`), and returns its program. Once per test process.
+pub fn for_guest(package: &'static str, linked: Linked, suite: &str) -> PathBuf {
+    static BUILT: Mutex<BTreeMap<(&str, &str), PathBuf>> = Mutex::new(BTreeMap::new());
+    let architecture = match suite.contains("-arm64") {
+        true => "aarch64",
+        false => std::env::consts::ARCH,
+    };
+    // A build that failed fails for the others, too.
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    let program = built.entry((package, architecture));
+    let program = program.or_insert_with(|| build(package, linked, architecture));
+    program.clone()
+}
+
+/// Builds it for a processor, named as Rust does.
+fn build(package: &str, linked: Linked, architecture: &str) -> PathBuf {
     let triple = format!("{architecture}-unknown-linux-gnu");
     let variable = |name: &str| {
         let triple = triple.to_uppercase().replace('-', "_");

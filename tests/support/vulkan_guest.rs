@@ -3,12 +3,11 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Command, Stdio};
-use std::sync::OnceLock;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use super::process::{PATIENCE, Process, environment, lines};
-use super::programs;
+use super::programs::{self, Linked};
 use super::qmp::Qmp;
 
 /// How long a boot may take. It was seen to take more than a minute on two processors that eight programs wanted.
@@ -62,7 +61,11 @@ impl VulkanGuest {
             .arg("--console")
             .arg(folder.join(format!("{name}.console")))
             .arg("--file")
-            .arg(client(suite))
+            .arg(programs::for_guest(
+                "hesper-test-client",
+                Linked::Dynamically,
+                suite,
+            ))
             .args(options)
             .args(["--", "sh", "-c", "echo ready; exec sh"]);
         let mut child = command
@@ -185,16 +188,4 @@ impl VulkanGuest {
             )
         })
     }
-}
-
-/// The test client for the processor of a suite's guest. Built once per test process.
-fn client(suite: &str) -> &'static Path {
-    static OWN: OnceLock<PathBuf> = OnceLock::new();
-    static ARM64: OnceLock<PathBuf> = OnceLock::new();
-    let (program, architecture) = match suite.contains("-arm64") {
-        true => (&ARM64, "aarch64"),
-        false => (&OWN, std::env::consts::ARCH),
-    };
-    let linked = programs::Linked::Dynamically;
-    program.get_or_init(|| programs::build("hesper-test-client", linked, architecture))
 }
