@@ -13,8 +13,8 @@ cache=${HESPER_CACHE:-${XDG_CACHE_HOME:-${HOME:?HOME is not set; set it or HESPE
 # The suites a guest can be made of, and the Mesa each brought when this was written: trixie 25.0, forky 26.1, sid 26.2.
 suites=(forky trixie sid)
 
-# Guests of arm64, always emulated: forky with its usual kernel, and with the kernel whose pages have 16 KiB.
-arm64_guests=(forky-arm64 forky-arm64-16k)
+# Guests of arm64, always emulated: with the suite's usual kernel, and with the one whose pages have 16 KiB.
+arm64_guests=(forky-arm64 forky-arm64-16k sid-arm64 sid-arm64-16k)
 
 # A command that fails where no one handles it is named; die and exit come with their own words.
 set -E
