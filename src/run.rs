@@ -25,7 +25,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::capsets::Capset;
-use crate::cli::{DisplayMode, ServeOptions, Size, Switch};
+use crate::cli::{BlobAlignment, DisplayMode, ServeOptions, Size, Switch};
 use crate::control::{self, Controls};
 use crate::counters;
 use crate::driver;
@@ -240,13 +240,16 @@ fn venus(options: &ServeOptions, driver: &Driver) -> Option<Arc<VenusRenderer>> 
     }
 }
 
-/// Alignment of blobs: what the host can map is whole pages of its own.
+/// Alignment of blobs that guests are told: what the host can map is whole pages of its own.
 fn blob_alignment(options: &ServeOptions) -> u32 {
     // A page is far below 4 GiB.
     let page = page_size() as u32;
-    options
-        .blob_alignment
-        .map_or(page, |alignment| alignment.0.max(page))
+    match options.blob_alignment {
+        // Not told: a Mesa that does not know of it fails with a kernel that does.
+        Some(BlobAlignment(4096)) => 4096,
+        Some(BlobAlignment(alignment)) => alignment.max(page),
+        None => page,
+    }
 }
 
 /// The vhost-user socket that the options name.

@@ -16,6 +16,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use support::guest::{Guest, Route};
 use support::hesper::Hesper;
+use support::input::{self, devices};
 use support::picture::Picture;
 use support::process::PATIENCE;
 use support::vulkan_guest::VulkanGuest;
@@ -78,27 +79,8 @@ fn start(
 
 /// Hesper's options for a window of this size and these input devices.
 fn options(folder: &Path, width: u32, height: u32, kinds: &[&str]) -> Vec<String> {
-    let mut options = vec![format!("--size={width}x{height}"), "--hostmem=0".to_owned()];
-    for kind in kinds {
-        options.push(format!("--input-socket={kind}:{}", socket(folder, kind)));
-    }
-    options
-}
-
-fn socket(folder: &Path, kind: &str) -> String {
-    folder.join(format!("{kind}.sock")).display().to_string()
-}
-
-/// The devices, as options for a guest.
-fn devices(folder: &Path, kinds: &[&str]) -> Vec<String> {
-    let mut options = Vec::new();
-    for kind in kinds {
-        let chardev = format!("socket,id={kind},path={}", socket(folder, kind));
-        let device = format!("vhost-user-input-pci,chardev={kind}");
-        for argument in ["-chardev".to_owned(), chardev, "-device".to_owned(), device] {
-            options.extend(["--qemu-arg".to_owned(), argument]);
-        }
-    }
+    let mut options = input::sockets(folder, kinds);
+    options.extend([format!("--size={width}x{height}"), "--hostmem=0".to_owned()]);
     options
 }
 
@@ -533,7 +515,7 @@ fn the_devices_come_back_with_the_next_vm_and_end_with_hesper() {
     assert!(status.success(), "{status}: {}", hesper.process.errors());
     for kind in ["keyboard", "tablet"] {
         assert!(
-            !Path::new(&socket(bench.folder.path(), kind)).exists(),
+            !Path::new(&input::socket(bench.folder.path(), kind)).exists(),
             "{kind}.sock stays behind"
         );
     }

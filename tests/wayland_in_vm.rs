@@ -59,8 +59,11 @@ fn opens_a_window(suite: &str) {
     let globals = guest.run("wayland");
     assert!(globals.contains("xdg_wm_base"), "{globals}");
     assert_eq!(count(&weston, [200, 30, 90]), 0);
-    guest.run("wayland-window 200 30 90 320 240");
-    await_count(&weston, [200, 30, 90], 320 * 240);
+    // The library wants images of exactly the size that it names, which has no whole pages of 16 KiB: docs/rutabaga.md.
+    if suite != "forky-arm64-16k" {
+        guest.run("wayland-window 200 30 90 320 240");
+        await_count(&weston, [200, 30, 90], 320 * 240);
+    }
     assert_eq!(guest.run("wayland-keymap"), "xkb_keymap");
     // The program closes the device, and the host its window.
     guest.run("wayland-close");

@@ -274,7 +274,8 @@ pub(crate) struct ServeOptions {
     pub(crate) hostmem: HostMemory,
 
     /// Bytes to which the guest must align the GPU's memory that it maps: a power of two from 4096 to 65536. Default: this
-    /// host's page size. More than 4096 wants Linux 7.2 and Mesa 26.2.4 in the guest, or guest pages of that size.
+    /// host's page size. More than 4096 wants Mesa 26.2.4 in a guest with Linux 7.2 or newer, and fails with older kernels unless
+    /// their pages have that size. With 4096 the guest is not asked: right for guests whose pages are as large as this host's.
     #[arg(long, value_name = "BYTES")]
     pub(crate) blob_alignment: Option<BlobAlignment>,
 

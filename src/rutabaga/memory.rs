@@ -13,6 +13,9 @@ use rutabaga_gfx::{RutabagaHandle, RutabagaIntoRawDescriptor};
 /// formats, which never change; what is written by both sides is images, which are the guest's.
 const COPIED: u64 = 16 << 20;
 
+/// The largest page of a guest, in bytes: it asks for files in whole pages of its own.
+const GUEST_PAGE: u64 = 64 << 10;
+
 /// The descriptor of what the library exports.
 pub(super) fn descriptor(handle: RutabagaHandle) -> Result<OwnedFd, String> {
     let RutabagaHandle::MagmaGpuHandle(handle) = handle else {
@@ -29,7 +32,7 @@ pub(super) fn mappable(fd: OwnedFd, size: u64) -> Result<OwnedFd, String> {
     // A dma-buf tells its size only here.
     let there = rustix::fs::seek(&fd, rustix::fs::SeekFrom::End(0))
         .map_err(|error| failed(error.into()))?;
-    if there.next_multiple_of(4096) < size {
+    if there.next_multiple_of(GUEST_PAGE) < size {
         return Err(format!(
             "the compositor's file has {there} bytes, not {size}"
         ));
@@ -101,6 +104,9 @@ mod tests {
         // Whoever touched the pages past its end would die.
         let whole = mappable(file(&[1; 4097]).into(), 8192).unwrap();
         assert_eq!(File::from(whole).metadata().unwrap().len(), 8192);
-        assert!(mappable(file(&[1; 4096]).into(), 8192).is_err());
+        // A guest's pages may have 64 KiB.
+        let whole = mappable(file(&[1; 4097]).into(), 65536).unwrap();
+        assert_eq!(File::from(whole).metadata().unwrap().len(), 65536);
+        assert!(mappable(file(&[1; 4097]).into(), 65536 + 4096).is_err());
     }
 }

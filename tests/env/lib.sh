@@ -13,6 +13,9 @@ cache=${HESPER_CACHE:-${XDG_CACHE_HOME:-${HOME:?HOME is not set; set it or HESPE
 # The suites a guest can be made of, and the Mesa each brought when this was written: trixie 25.0, forky 26.1, sid 26.2.
 suites=(forky trixie sid)
 
+# Guests of arm64, always emulated: with the suite's usual kernel, and with the one whose pages have 16 KiB.
+arm64_guests=(forky-arm64 forky-arm64-16k sid-arm64 sid-arm64-16k)
+
 # A command that fails where no one handles it is named; die and exit come with their own words.
 set -E
 trap 'printf "%s: line %s: failed (%s): %s\n" "${0##*/}" "$LINENO" "$?" "$BASH_COMMAND" >&2' ERR
@@ -35,6 +38,21 @@ check_suite() {
     say "suite '$1' is not known; allowed: ${suites[*]}"
     exit 2
 }
+
+check_guest() {
+    local known
+    for known in "${suites[@]}" "${arm64_guests[@]}"; do
+        [[ $1 == "$known" ]] && return
+    done
+    say "guest '$1' is not known; allowed: ${suites[*]} ${arm64_guests[*]}"
+    exit 2
+}
+
+# architecture_of GUEST: Debian's name of its architecture.
+architecture_of() { if [[ $1 == *-arm64* ]]; then echo arm64; else echo amd64; fi; }
+
+# disk_of GUEST: the name of its Mesa disk, which does not depend on the kernel.
+disk_of() { echo "mesa-${1%-16k}"; }
 
 # as_root COMMAND…: as it is for root, through sudo for others.
 as_root() {

@@ -3,11 +3,10 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Command, Stdio};
-use std::sync::OnceLock;
 use std::sync::mpsc::Receiver;
 
 use super::process::{PATIENCE, Process, environment, lines};
-use super::programs;
+use super::programs::{self, Linked};
 use super::qmp::Qmp;
 
 /// A running guest whose test program takes commands.
@@ -43,6 +42,9 @@ impl Guest {
         socket: &Path,
         options: &[&str],
     ) -> Self {
+        let suite = options.windows(2).find(|pair| pair[0] == "--suite");
+        let suite = suite.map_or("forky", |pair| pair[1]);
+        let program = programs::for_guest("hesper-test-guest", Linked::Statically, suite);
         let qmp = folder.join(format!("{name}.qmp"));
         let mut command = Command::new(environment("guest"));
         command
@@ -55,7 +57,7 @@ impl Guest {
             .arg(folder.join(format!("{name}.console")));
         command
             .arg("--file")
-            .arg(format!("{}:hesper-test-guest", program().display()));
+            .arg(format!("{}:hesper-test-guest", program.display()));
         if route == Route::Classic {
             command.arg("--classic");
         }
@@ -117,10 +119,4 @@ impl Guest {
             )
         })
     }
-}
-
-/// The test program, linked statically so that it runs in any guest. Built once per test process.
-fn program() -> &'static Path {
-    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| programs::build("hesper-test-guest", programs::Linked::Statically))
 }

@@ -11,6 +11,7 @@
 pub mod cube;
 pub mod guest;
 pub mod hesper;
+pub mod input;
 pub mod picture;
 pub mod process;
 pub mod programs;

@@ -3,8 +3,10 @@
 #[path = "library.rs"]
 mod library;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 /// How a guest's program finds its libraries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,27 +18,46 @@ pub enum Linked {
     Dynamically,
 }
 
-/// Builds a package of the workspace and returns its program.
-pub fn build(package: &str, linked: Linked) -> PathBuf {
-    let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
-    let variable = format!(
-        "CARGO_TARGET_{}_RUSTFLAGS",
-        triple.to_uppercase().replace('-', "_")
-    );
+/// Builds a package of the workspace for a suite's guest (`tests/env/README.md`), and returns its program. Once per test process.
+pub fn for_guest(package: &'static str, linked: Linked, suite: &str) -> PathBuf {
+    static BUILT: Mutex<BTreeMap<(&str, &str), PathBuf>> = Mutex::new(BTreeMap::new());
+    let architecture = match suite.contains("-arm64") {
+        true => "aarch64",
+        false => std::env::consts::ARCH,
+    };
+    // A build that failed fails for the others, too.
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    let program = built.entry((package, architecture));
+    let program = program.or_insert_with(|| build(package, linked, architecture));
+    program.clone()
+}
+
+/// Builds it for a processor, named as Rust does.
+fn build(package: &str, linked: Linked, architecture: &str) -> PathBuf {
+    let triple = format!("{architecture}-unknown-linux-gnu");
+    let variable = |name: &str| {
+        let triple = triple.to_uppercase().replace('-', "_");
+        format!("CARGO_TARGET_{triple}_{name}")
+    };
     // A folder each: other flags for the compiler would build everything anew every time.
     let (folder, flags) = match linked {
         Linked::Statically => ("guest", "-C target-feature=+crt-static"),
         Linked::Dynamically => ("guest-dynamic", ""),
     };
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join(folder);
-    let output = Command::new(env!("CARGO"))
+    let mut command = Command::new(env!("CARGO"));
+    if architecture != std::env::consts::ARCH {
+        // Debian's name of the compiler, whose linker and C library are wanted: `tests/env/prepare` installs it.
+        command.env(variable("LINKER"), format!("{architecture}-linux-gnu-gcc"));
+    }
+    let output = command
         .args(["build", "--quiet", "--locked", "--release"])
         .args(["--package", package])
         .args(["--target", &triple, "--target-dir"])
         .arg(&target)
         .arg("--manifest-path")
         .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"))
-        .env(variable, flags)
+        .env(variable("RUSTFLAGS"), flags)
         .output()
         .expect("cargo starts");
     let errors = String::from_utf8_lossy(&output.stderr);

@@ -3,12 +3,11 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Command, Stdio};
-use std::sync::OnceLock;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use super::process::{PATIENCE, Process, environment, lines};
-use super::programs;
+use super::programs::{self, Linked};
 use super::qmp::Qmp;
 
 /// How long a boot may take. It was seen to take more than a minute on two processors that eight programs wanted.
@@ -17,10 +16,10 @@ const BOOT: Duration = Duration::from_secs(300);
 const END: &str = "hesper-exit-status ";
 
 /// A compositor on the guest's screen, which draws with the processor; nothing but windows on one colour, and
-/// no animation, so that a test knows what each pixel is.
+/// no animation, so that a test knows what each pixel is. A machine need not have a keyboard.
 const WESTON: &str = "\
 export LIBSEAT_BACKEND=builtin WAYLAND_DISPLAY=wayland-1
-printf '[shell]\\npanel-position=none\\nbackground-type=tile\\nbackground-color=0xff000000\\n' >/tmp/weston.ini
+printf '[core]\\nrequire-input=false\\n[shell]\\npanel-position=none\\nbackground-type=tile\\nbackground-color=0xff000000\\n' >/tmp/weston.ini
 printf 'startup-animation=none\\nclose-animation=none\\nanimation=none\\n' >>/tmp/weston.ini
 weston --config=/tmp/weston.ini --backend=drm --renderer=pixman --idle-time=0 >/tmp/weston.log 2>&1 &
 for i in $(seq 300); do [ ! -S $XDG_RUNTIME_DIR/wayland-1 ] || break; sleep 0.1; done
@@ -62,7 +61,11 @@ impl VulkanGuest {
             .arg("--console")
             .arg(folder.join(format!("{name}.console")))
             .arg("--file")
-            .arg(client())
+            .arg(programs::for_guest(
+                "hesper-test-client",
+                Linked::Dynamically,
+                suite,
+            ))
             .args(options)
             .args(["--", "sh", "-c", "echo ready; exec sh"]);
         let mut child = command
@@ -201,10 +204,4 @@ impl VulkanGuest {
             )
         })
     }
-}
-
-/// The test client. Built once per test process.
-fn client() -> &'static Path {
-    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| programs::build("hesper-test-client", programs::Linked::Dynamically))
 }

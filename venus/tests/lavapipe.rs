@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use guest::gpu::RING;
 use guest::{Event, Guest, PATIENCE, bytes, renderer, renderer_with};
+use hesper_venus::memory::SharedMemory;
 use hesper_venus::{BlobError, Counters, Renderer, RendererOptions};
 use hesper_venus_protocol::runtime::{Array, Object};
 use hesper_venus_protocol::{command, vk};
@@ -57,6 +58,30 @@ fn what_the_gpu_writes_shows_in_the_blob_of_the_memory_once_the_fence_retires() 
     let mut seen = [0; 16];
     again.memory.read(0, &mut seen).unwrap();
     assert_eq!(seen, [7; 16]);
+}
+
+/// A guest's kernel makes blobs of whole pages of its own, which may be larger than the host's.
+#[test]
+fn a_blob_of_a_small_allocation_is_as_large_as_the_largest_page_of_a_guest() {
+    const PAGE: u64 = 64 << 10;
+    let renderer = renderer();
+    let guest = Guest::new(&renderer, "pages");
+    let gpu = guest.gpu();
+    let (buffer, memory) = guest.buffer(&gpu, 4096);
+    let (_, blob) = guest.blob(memory, PAGE).unwrap();
+    assert!(guest.blob(memory, PAGE + 1).is_err());
+    let (commands, _) = guest.fill(&gpu, buffer, 0x1234_5678);
+    guest.submit(&gpu, &[commands]);
+    guest.wait_fence(RING);
+    // All of it is there for whoever maps it, by the descriptor, too.
+    let file = blob.memory.shared_fd().unwrap();
+    let mapped = SharedMemory::from_fd(file, blob.memory.fd_offset(), PAGE).unwrap();
+    let mut seen = vec![0; PAGE as usize];
+    mapped.read(0, &mut seen).unwrap();
+    let (filled, rest) = seen.split_at(4096);
+    let expected = u32::to_le_bytes(0x1234_5678);
+    assert!(filled.chunks(4).all(|word| word == expected));
+    assert!(rest.iter().all(|byte| *byte == 0));
 }
 
 #[test]

@@ -20,6 +20,7 @@ use crate::engine::Engine;
 use crate::refusal::Refusal;
 use crate::renderer::Renderer;
 use crate::screen::{FlushToken, Monitor, ScanoutId, ScanoutSink};
+use crate::system::page_size;
 use crate::wire::{self, Config, Header};
 
 /// Fixed properties of a device.
@@ -29,8 +30,16 @@ pub struct DeviceOptions {
     pub monitors: Vec<Monitor>,
     /// Size in bytes of the host-visible window (a power of two); 0 = no window, no mappable host blobs.
     pub host_visible_size: u64,
-    /// Alignment in bytes of blob sizes and map offsets, offered when above 4096 (`VIRTIO_GPU_F_BLOB_ALIGNMENT`).
+    /// Alignment in bytes of blob sizes and map offsets that the guest is told (`VIRTIO_GPU_F_BLOB_ALIGNMENT`). With 4096 it is told
+    /// nothing; blobs are whole pages of the host all the same, which a guest with such pages makes by itself.
     pub blob_alignment: u32,
+}
+
+impl DeviceOptions {
+    /// What blob sizes and map offsets must be multiples of, whether the guest was told or not.
+    pub(crate) fn alignment_of_blobs(&self) -> u64 {
+        page_size().max(self.blob_alignment.into())
+    }
 }
 
 /// Which virtqueue a chain came from.

@@ -66,7 +66,7 @@ pub(crate) enum Refusal {
     },
     #[error(
         "the size of the blob is {0:#x}, not a multiple of {1}, the host's page size; the guest needs Linux 7.2 and \
-             Mesa 26.2.4 or newer, or pages of that size"
+             Mesa 26.2.4 or newer (and a Hesper without --blob-alignment=4096), or pages of that size"
     )]
     UnalignedSize(u64, u64),
     #[error("window bytes {0:#x} + {1:#x} overlap a live mapping")]

@@ -12,6 +12,10 @@ use hesper_venus_protocol::vk;
 use super::{SharedMemory, page_size};
 use crate::object::instance::Instance;
 
+/// The largest page of the guests that there are, in bytes: kernels of arm64 have pages of 4, 16 or 64 KiB. A guest makes a blob
+/// of an allocation in whole pages of its own, which may be larger than the host's.
+const GUEST_PAGE: u64 = 64 << 10;
+
 /// How a device imports host memory.
 pub(crate) struct HostImport {
     device: vk::Device,
@@ -50,9 +54,15 @@ impl HostImport {
         self.alignment
     }
 
-    /// Bytes that an allocation of `size` takes as shared memory; `None` when that is no number.
+    /// Bytes that the driver imports for an allocation of `size`; `None` when that is no number.
     pub(crate) fn rounded(&self, size: u64) -> Option<u64> {
         size.max(1).checked_next_multiple_of(self.unit)
+    }
+
+    /// Bytes of shared memory for an allocation of `size`: what the driver imports, and behind it what the guest's last page has
+    /// more. Pages that nobody touches take no memory.
+    pub(crate) fn shared(&self, size: u64) -> Option<u64> {
+        self.rounded(size)?.checked_next_multiple_of(GUEST_PAGE)
     }
 
     /// Memory types (as bits) that this memory can be imported as.

@@ -129,7 +129,7 @@ fn importable_types(device: &Device, memory: &SharedMemory) -> u32 {
 /// Fresh shared memory for an allocation, within the context's budget.
 fn pages(session: &Session<'_>, device: &Device, size: u64) -> Option<SharedMemory> {
     let import = device.import.as_ref()?;
-    let size = import.rounded(size)?;
+    let size = import.shared(size)?;
     match session.state.shared_memory(size, import.alignment()) {
         Ok(memory) => Some(memory),
         Err(error) => {

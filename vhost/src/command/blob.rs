@@ -96,7 +96,7 @@ fn create_host(
         shareable: flags & wire::BLOB_FLAG_USE_SHAREABLE != 0,
         cross_device: flags & wire::BLOB_FLAG_USE_CROSS_DEVICE != 0,
     };
-    let alignment = u64::from(call.engine.options.blob_alignment.max(4096));
+    let alignment = call.engine.options.alignment_of_blobs();
     if !request.size.is_multiple_of(alignment) {
         return Err(Refusal::UnalignedSize(request.size, alignment));
     }

@@ -137,7 +137,8 @@ pub(super) fn destroy(call: &Call<'_>) -> Result<Progress, Refusal> {
         // A kernel that knows the alignment refuses other sizes itself: the device never hears of them.
         engine.complaints.warn(format_args!(
             "context {id} ended without a blob: its driver may not know that this host's blobs are aligned to \
-             {alignment} bytes; the guest needs Linux 7.2 and Mesa 26.2.4 or newer, or pages of that size"
+             {alignment} bytes; the guest needs Linux 7.2 and Mesa 26.2.4 or newer. If its own pages have that size, start \
+             Hesper with --blob-alignment=4096"
         ));
     }
     drop(slot);

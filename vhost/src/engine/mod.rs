@@ -212,10 +212,7 @@ impl Engine {
             cursors: Default::default(),
             contexts: HashMap::new(),
             rendered: false,
-            window: Window::new(
-                options.host_visible_size,
-                u64::from(options.blob_alignment.max(4096)),
-            ),
+            window: Window::new(options.host_visible_size, options.alignment_of_blobs()),
             timelines: Timelines::default(),
             parking: Parking::default(),
             runs_parked: false,
