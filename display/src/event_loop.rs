@@ -125,7 +125,7 @@ impl Windows {
             remembered,
             windows: Vec::new(),
             seat: self.seat,
-            menu: Menu::default(),
+            menu: None,
             failed: None,
             ended: Some(ended),
         };
@@ -151,7 +151,8 @@ struct App<'a> {
     windows: Vec<Option<GuestWindow>>,
     /// Who works in the windows.
     seat: Seat,
-    menu: Menu,
+    /// Once the event loop runs.
+    menu: Option<Menu>,
     failed: Option<DisplayError>,
     /// What remains to be done once the windows are gone.
     ended: Option<Box<dyn FnOnce() + 'a>>,
@@ -225,7 +226,9 @@ impl App<'_> {
     /// A window has taken the pointer, or given it back.
     fn set_grabbed(&mut self, grabbed: bool) {
         self.seat.set_grabbed(grabbed);
-        self.menu.set_grabbed(grabbed);
+        if let Some(menu) = &mut self.menu {
+            menu.set_grabbed(grabbed);
+        }
     }
 
     fn start_presenter(&mut self, scanout: usize) -> Result<(), DisplayError> {
@@ -474,7 +477,7 @@ impl ApplicationHandler<Command> for App<'_> {
         if !self.windows.is_empty() {
             return;
         }
-        self.menu = Menu::complete();
+        self.menu = Some(Menu::complete());
         if let Err(error) = self.open_windows(event_loop) {
             self.fail(event_loop, error);
         }

@@ -20,7 +20,6 @@ pub(crate) use macos::Menu;
 
 /// A menu bar that the program must fill: only Macs have one.
 #[cfg(not(target_os = "macos"))]
-#[derive(Default)]
 pub(crate) struct Menu;
 
 #[cfg(not(target_os = "macos"))]

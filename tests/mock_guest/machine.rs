@@ -174,16 +174,24 @@ impl Machine {
         });
     }
 
+    /// Tells the guest's memory, in so many regions: a power of two.
+    pub fn tell_memory(&mut self, regions: u64) {
+        let size = RAM_SIZE as u64 / regions;
+        let regions: Vec<_> = (0..regions)
+            .map(|index| VhostUserMemoryRegionInfo {
+                guest_phys_addr: RAM + index * size,
+                memory_size: size,
+                userspace_addr: RAM_IN_VMM + index * size,
+                mmap_offset: index * size,
+                mmap_handle: self.file.as_raw_fd(),
+            })
+            .collect();
+        self.frontend.set_mem_table(&regions).unwrap();
+    }
+
     fn start(&mut self) {
         self.frontend.set_features(self.features).unwrap();
-        let region = VhostUserMemoryRegionInfo {
-            guest_phys_addr: RAM,
-            memory_size: RAM_SIZE as u64,
-            userspace_addr: RAM_IN_VMM,
-            mmap_offset: 0,
-            mmap_handle: self.file.as_raw_fd(),
-        };
-        self.frontend.set_mem_table(&[region]).unwrap();
+        self.tell_memory(1);
         for (index, queue) in self.queues.iter().enumerate() {
             let place = |address| queue.base - RAM + RAM_IN_VMM + address;
             for address in [AVAIL, USED] {

@@ -14,6 +14,7 @@
 )]
 
 mod blobs;
+mod cost;
 mod guest;
 mod hostmem;
 mod isolation;
