@@ -308,7 +308,8 @@ impl World {
         if self.runs() {
             let waiting = std::mem::take(&mut self.model.waiting);
             let mut expected: Vec<(u16, u32)> = waiting;
-            while let Some(held) = self.model.held.pop_front_if(|held| held.done) {
+            while self.model.held.front().is_some_and(|held| held.done) {
+                let held = self.model.held.pop_front().unwrap();
                 expected.push((held.head, OK_NODATA));
             }
             let mut answered = Vec::new();
