@@ -70,6 +70,8 @@ pub(super) enum RequestError {
     NotMapped(u64),
     #[error("memory table: {0}")]
     Memory(#[from] MemoryError),
+    #[error("the memory of a region cannot be looked at: {0}")]
+    NoMemory(#[source] std::io::Error),
     #[error("set up a channel to the VMM: {0}")]
     Channel(#[from] std::io::Error),
     #[error("it carries {got} bytes instead of {wanted}")]
@@ -213,16 +215,7 @@ impl Connection {
     // Memory.
 
     pub(super) fn set_memory(&mut self, mut regions: Vec<Region>) -> Result<(), RequestError> {
-        let mut failure = None;
-        regions.retain(|region| {
-            let is_blob = mapped::is_blob(region);
-            let keep = !matches!(is_blob, Ok(true));
-            failure = is_blob.err().or(failure.take());
-            keep
-        });
-        if let Some(error) = failure {
-            return Err(MemoryError::from(error).into());
-        }
+        regions.retain(|region| !mapped::is_blob(region));
         self.memory.set(regions)?;
         self.model.set_memory(self.memory.shared());
         Ok(())
@@ -230,7 +223,7 @@ impl Connection {
 
     /// Takes another region. False declines it, see the module.
     pub(super) fn add_memory(&mut self, region: Region) -> Result<bool, RequestError> {
-        if mapped::is_blob(&region).map_err(MemoryError::from)? {
+        if mapped::is_blob(&region) {
             if !self.is_running {
                 self.accepted.push((region.guest, region.size, region.vmm));
             }

@@ -18,8 +18,6 @@ use crate::system::{Identity, identity, page_size};
 pub(super) enum MemoryError {
     #[error("{0}")]
     Region(String),
-    #[error("the memory of a region cannot be looked at: {0}")]
-    File(#[from] std::io::Error),
 }
 
 /// A region of guest memory as the VMM describes it.
@@ -34,6 +32,8 @@ pub(super) struct Region {
     pub(super) offset: u64,
     /// The memory.
     pub(super) file: File,
+    /// What the system says of it.
+    pub(super) metadata: Metadata,
 }
 
 /// A mapped region.
@@ -59,9 +59,9 @@ struct Backing {
 }
 
 impl Backing {
-    fn of(region: &Region, metadata: &Metadata) -> Self {
+    fn of(region: &Region) -> Self {
         Self {
-            file: identity(metadata),
+            file: identity(&region.metadata),
             offset: region.offset,
             guest: region.guest,
             size: region.size,
@@ -75,7 +75,7 @@ impl Backing {
     }
 }
 
-fn map_region(region: Region, metadata: &Metadata) -> Result<Arc<GuestRegionMmap>, MemoryError> {
+fn map_region(region: Region) -> Result<Arc<GuestRegionMmap>, MemoryError> {
     let (bytes, guest) = (region.size, region.guest);
     let bad = |why: &dyn std::fmt::Display| {
         MemoryError::Region(format!("region of {bytes:#x} bytes at {guest:#x}: {why}"))
@@ -90,10 +90,10 @@ fn map_region(region: Region, metadata: &Metadata) -> Result<Arc<GuestRegionMmap
     }
     // The system maps what lies behind the end of a file, too, and kills whoever touches it.
     let needed = region.offset.saturating_add(region.size);
-    if metadata.is_file() && metadata.len() < needed {
+    if region.metadata.is_file() && region.metadata.len() < needed {
         return Err(bad(&format_args!(
             "its file has {:#x} bytes, and {needed:#x} are needed",
-            metadata.len()
+            region.metadata.len()
         )));
     }
     let file = FileOffset::new(region.file, region.offset);
@@ -126,9 +126,8 @@ impl GuestMemory {
 
     /// Takes another region, which replaces the one at the same place.
     pub(super) fn add(&mut self, region: Region) -> Result<(), MemoryError> {
-        let metadata = region.file.metadata()?;
-        let backing = Backing::of(&region, &metadata);
-        let mapping = map_region(region, &metadata)?;
+        let backing = Backing::of(&region);
+        let mapping = map_region(region)?;
         let span = Span { backing, mapping };
         let others = self.spans.iter();
         let others = others.filter(|span| span.backing.guest != backing.guest);
@@ -149,15 +148,14 @@ impl GuestMemory {
     pub(super) fn set(&mut self, regions: Vec<Region>) -> Result<(), MemoryError> {
         let mut spans = Vec::with_capacity(regions.len());
         for region in regions {
-            let metadata = region.file.metadata()?;
-            let backing = Backing::of(&region, &metadata);
+            let backing = Backing::of(&region);
             let known = self
                 .spans
                 .iter()
                 .find(|span| backing.can_be_known() && span.backing == backing);
             let mapping = match known {
                 Some(span) => span.mapping.clone(),
-                None => map_region(region, &metadata)?,
+                None => map_region(region)?,
             };
             spans.push(Span { backing, mapping });
         }
@@ -203,6 +201,7 @@ mod tests {
             vmm: 0x7000_0000 + guest,
             offset: 0,
             file: file.try_clone().unwrap(),
+            metadata: file.metadata().unwrap(),
         }
     }
 

@@ -125,10 +125,10 @@ impl Server {
             path: path.to_owned(),
             source,
         };
-        let listener = match UnixListener::bind(path) {
+        let listener = match listen(path) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                 remove_stale(path)?;
-                UnixListener::bind(path).map_err(failed)?
+                listen(path).map_err(failed)?
             }
             result => result.map_err(failed)?,
         };
@@ -279,6 +279,37 @@ fn accept(listener: &UnixListener, stop: &Stop) -> Result<Option<UnixStream>, Er
     }
 }
 
+/// Listens on `path`, which is there only once one can connect to it: who waits for the file, as scripts do, would else
+/// be refused between `bind` and `listen`.
+fn listen(path: &Path) -> io::Result<UnixListener> {
+    let mut early = path.as_os_str().to_owned();
+    early.push(format!(".{}", std::process::id()));
+    let early = Path::new(&early);
+    let listener = match UnixListener::bind(early) {
+        // The other name is too long for a socket, or is taken: the file comes a moment early.
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::InvalidInput | io::ErrorKind::AddrInUse
+            ) =>
+        {
+            return UnixListener::bind(path);
+        }
+        result => result?,
+    };
+    // Unlike a renaming, this replaces no file.
+    let named = match std::fs::hard_link(early, path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            Err(io::ErrorKind::AddrInUse.into())
+        }
+        // Not every file system can.
+        Err(_) => UnixListener::bind(path).map(Some),
+        Ok(()) => Ok(None),
+    };
+    std::fs::remove_file(early)?;
+    Ok(named?.unwrap_or(listener))
+}
+
 /// Removes a socket file that nobody listens on.
 fn remove_stale(path: &Path) -> Result<(), Error> {
     let failed = |source| Error::Listen {
@@ -319,6 +350,34 @@ mod tests {
             Server::bind(&folder.path().join("none/gpu.sock")),
             Err(Error::Listen { .. })
         ));
+    }
+
+    #[test]
+    fn a_socket_file_is_there_only_when_one_can_connect() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("gpu.sock");
+        for _ in 0..200 {
+            let waits = {
+                let path = path.clone();
+                std::thread::spawn(move || {
+                    while !path.exists() {
+                        std::hint::spin_loop();
+                    }
+                    UnixStream::connect(path)
+                })
+            };
+            let server = Server::bind(&path).unwrap();
+            waits.join().unwrap().unwrap();
+            drop(server);
+        }
+        assert_eq!(folder.path().read_dir().unwrap().count(), 0);
+        // The longest name that a socket can have has no room for another one beside it.
+        let longest = folder
+            .path()
+            .join("x".repeat(106 - folder.path().as_os_str().len()));
+        let server = Server::bind(&longest).unwrap();
+        UnixStream::connect(&longest).unwrap();
+        drop(server);
     }
 
     #[test]

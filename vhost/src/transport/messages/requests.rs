@@ -140,7 +140,7 @@ impl<'s> Requests<'s> {
                 let one: SingleMemoryRegion = exactly(body)?;
                 match self
                     .connection
-                    .add_memory(region(&one.region, fds.one()?))?
+                    .add_memory(region(&one.region, fds.one()?)?)?
                 {
                     true => Answer::Done,
                     false => Answer::Declined,
@@ -198,8 +198,8 @@ impl<'s> Requests<'s> {
             });
         }
         let regions = regions.iter().zip(fds.0.drain(..));
-        let regions = regions.map(|(place, fd)| region(place, fd));
-        self.connection.set_memory(regions.collect())?;
+        let regions: Result<_, _> = regions.map(|(place, fd)| region(place, fd)).collect();
+        self.connection.set_memory(regions?)?;
         Ok(Answer::Done)
     }
 
@@ -290,14 +290,17 @@ impl<'s> Requests<'s> {
     }
 }
 
-fn region(place: &MemoryRegion, fd: OwnedFd) -> Region {
-    Region {
+fn region(place: &MemoryRegion, fd: OwnedFd) -> Result<Region, RequestError> {
+    let file = File::from(fd);
+    let metadata = file.metadata().map_err(RequestError::NoMemory)?;
+    Ok(Region {
         guest: place.guest,
         size: place.size,
         vmm: place.vmm,
         offset: place.offset,
-        file: File::from(fd),
-    }
+        file,
+        metadata,
+    })
 }
 
 /// The descriptors of a message that no request has taken yet.
