@@ -248,7 +248,7 @@ impl Connection {
             self.model.set_memory(self.memory.shared());
         } else if self.accepted.is_empty() {
             log::info!(
-                "the memory that was mapped when the VM was paused is unmapped: the VM can be reset again"
+                "what was mapped since before the start of the device is unmapped: the VM can be reset again"
             );
         }
         Ok(())
@@ -320,9 +320,9 @@ impl Connection {
             log::debug!("queue {index}: {start:?}");
             if index == 0 && !self.accepted.is_empty() {
                 log::warn!(
-                    "{} blobs of the guest's programs are mapped since before this pause of the VM; as long as they are, a hard reset \
-                     (system_reset, a crash of the guest's kernel, kexec) ends QEMU 11.1 by a segmentation fault: end the guest's 3D programs \
-                     first, or shut the guest down (docs/qemu.md)",
+                    "{} blobs of the guest's programs are mapped since before this start of the device (a pause of the VM, or a driver that was \
+                     loaded anew); as long as they are, a hard reset (system_reset, a crash of the guest's kernel, kexec) ends QEMU 11.1 by a \
+                     segmentation fault: end the guest's 3D programs first, or shut the guest down (docs/qemu.md)",
                     self.accepted.len()
                 );
             }
