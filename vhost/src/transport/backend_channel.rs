@@ -368,7 +368,8 @@ impl BackendChannel {
         let head = header.as_bytes();
         let (first, rest) = head.split_at(1);
         let _sending = self.sending.lock().unwrap_or_else(PoisonError::into_inner);
-        if is_all_taken(&self.socket).is_none() {
+        // The barrier is not about the device: QEMU may read it at any time.
+        if request == request::SHARED_OBJECT_REMOVE || is_all_taken(&self.socket).is_none() {
             send_message(&self.socket, &[head, body], fd, &self.interrupt)?;
             return Ok(());
         }
