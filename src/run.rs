@@ -33,7 +33,7 @@ use crate::input::Inputs;
 use crate::places;
 use crate::rutabaga;
 use crate::screen::{Losses, Says, Session, WindowScreen};
-use crate::socket;
+use crate::socket::{self, SocketFile};
 use crate::venus::{self, VenusRenderer};
 
 /// Refresh rate of a monitor in millihertz: what windows are composed at nearly everywhere.
@@ -103,7 +103,7 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), RunError> {
     let counted = Arc::clone(&state);
     counters::dump_on_signal(move || counted.counters());
     if options.display == DisplayMode::Qemu {
-        listen_for_control(options, &state)?;
+        let _control = listen_for_control(options, &state)?;
         let mut server = server;
         return Ok(server.serve(&mut || state.session_for_qemu())?);
     }
@@ -147,7 +147,7 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), RunError> {
         what: "start the thread of an input device",
         source,
     })?;
-    listen_for_control(options, &state)?;
+    let control = listen_for_control(options, &state)?;
     let serving = serve_on_thread(server, &state, handle, says)?;
 
     let mut served = Ok(Ok(()));
@@ -158,6 +158,8 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), RunError> {
         if let Some(venus) = venus {
             venus.settle();
         }
+        // Here, not at the end of this function: some systems' event loops end the process.
+        drop(control);
     });
     let served = served.map_err(|_| RunError::Panicked)?;
     shown?;
@@ -303,16 +305,21 @@ fn on_signals(state: &Arc<State>) -> Result<(), RunError> {
     Ok(())
 }
 
-fn listen_for_control(options: &ServeOptions, state: &Arc<State>) -> Result<(), RunError> {
+/// Serves the control socket, if there is one, as long as the process lives; returns its file.
+fn listen_for_control(
+    options: &ServeOptions,
+    state: &Arc<State>,
+) -> Result<Option<SocketFile>, RunError> {
     let Some(path) = &options.control else {
-        return Ok(());
+        return Ok(None);
     };
     let failed = |source| RunError::Control {
         path: path.clone(),
         source,
     };
-    let listener = socket::bind_private(path).map_err(failed)?;
-    control::serve(listener, Arc::clone(state) as Arc<dyn Controls>).map_err(failed)
+    let (listener, file) = socket::bind_private(path).map_err(failed)?;
+    control::serve(listener, Arc::clone(state) as Arc<dyn Controls>).map_err(failed)?;
+    Ok(Some(file))
 }
 
 fn serve_on_thread(

@@ -1,15 +1,47 @@
 //! Unix sockets that only the user who runs Hesper may connect to.
 
 use std::io;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+/// The file of a listening socket. Dropping it removes the file, unless another process has replaced it.
+#[derive(Debug)]
+pub(crate) struct SocketFile {
+    path: PathBuf,
+    /// Device and inode.
+    identity: (u64, u64),
+}
+
+impl SocketFile {
+    fn new(path: &Path) -> io::Result<Self> {
+        Ok(Self {
+            path: path.to_owned(),
+            identity: identity(path)?,
+        })
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if identity(&self.path).is_ok_and(|now| now == self.identity)
+            && let Err(error) = std::fs::remove_file(&self.path)
+        {
+            log::warn!("cannot remove {}: {error}", self.path.display());
+        }
+    }
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    let metadata = std::fs::symlink_metadata(path)?;
+    Ok((metadata.dev(), metadata.ino()))
+}
 
 /// Listens on `path`. A socket file that nobody listens on any more is replaced.
 ///
 /// # Errors
 /// The system's, and one that says so when somebody listens already or the file is no socket.
-pub(crate) fn bind_private(path: &Path) -> io::Result<UnixListener> {
+pub(crate) fn bind_private(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
     remove_stale(path)?;
     // Only once the mode is right may the socket have its name: between bind and chmod anybody could connect.
     let mut private = path.as_os_str().to_owned();
@@ -18,7 +50,7 @@ pub(crate) fn bind_private(path: &Path) -> io::Result<UnixListener> {
     let listener = UnixListener::bind(private)?;
     std::fs::set_permissions(private, std::fs::Permissions::from_mode(0o600))?;
     std::fs::rename(private, path)?;
-    Ok(listener)
+    Ok((listener, SocketFile::new(path)?))
 }
 
 fn remove_stale(path: &Path) -> io::Result<()> {
@@ -51,7 +83,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("socket");
         drop(UnixListener::bind(&path).unwrap());
-        let listener = bind_private(&path).unwrap();
+        let (listener, file) = bind_private(&path).unwrap();
         let mode = std::fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         UnixStream::connect(&path).unwrap();
@@ -60,12 +92,24 @@ mod tests {
             taken.to_string().contains("another process listens"),
             "{taken}"
         );
-        drop(listener);
+        drop((listener, file));
 
-        std::fs::remove_file(&path).unwrap();
+        assert!(!path.exists(), "the file stays behind");
         std::fs::write(&path, "precious").unwrap();
         let file = bind_private(&path).unwrap_err();
         assert!(file.to_string().contains("not a socket"), "{file}");
         assert_eq!(std::fs::read(&path).unwrap(), b"precious");
+    }
+
+    #[test]
+    fn a_file_that_another_process_has_put_in_its_place_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let (_listener, file) = bind_private(&path).unwrap();
+        let other = folder.path().join("other");
+        let _other = UnixListener::bind(&other).unwrap();
+        std::fs::rename(other, &path).unwrap();
+        drop(file);
+        assert!(path.exists());
     }
 }

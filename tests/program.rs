@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use support::hesper::Hesper;
 use support::process::{PATIENCE, Process};
+use support::xserver::XServer;
 
 fn hesper() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hesper"));
@@ -134,6 +135,39 @@ fn sigterm_ends_it_quickly_and_cleanly() {
         start.elapsed()
     );
     assert!(!hesper.socket().exists(), "the socket stays behind");
+}
+
+#[test]
+fn no_socket_stays_behind_however_it_is_ended() {
+    let folder = tempfile::tempdir().unwrap();
+    let screen = XServer::start(800, 600);
+    let sockets = || -> Vec<_> {
+        let entries = std::fs::read_dir(folder.path())
+            .unwrap()
+            .map(Result::unwrap);
+        let names = entries.map(|entry| entry.file_name().into_string().unwrap());
+        names.filter(|name| name.ends_with(".sock")).collect()
+    };
+    let inputs = ["keyboard", "tablet", "mouse", "touch"].map(|kind| {
+        let socket = folder.path().join(format!("{kind}.sock"));
+        format!("--input-socket={kind}:{}", socket.display())
+    });
+    let mut arguments = vec!["--hostmem=0"];
+    arguments.extend(inputs.iter().map(String::as_str));
+    let ends: [fn(&Hesper, &XServer); 4] = [
+        |hesper, _| hesper.process.signal(Signal::TERM),
+        |hesper, _| hesper.process.signal(Signal::INT),
+        |hesper, _| drop(hesper.control("quit")),
+        |_, screen| screen.close_window(),
+    ];
+    for (way, end) in ends.iter().enumerate() {
+        let mut hesper = Hesper::start(folder.path(), &arguments, Some(&screen));
+        assert_eq!(sockets().len(), 6, "{:?}", sockets());
+        end(&hesper, &screen);
+        let status = hesper.process.wait(PATIENCE);
+        assert!(status.success(), "{status}: {}", hesper.process.errors());
+        assert!(sockets().is_empty(), "way {way} leaves {:?}", sockets());
+    }
 }
 
 #[test]

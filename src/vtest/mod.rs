@@ -83,16 +83,13 @@ pub(crate) fn run(path: &Path, backend: Arc<dyn Backend>) -> Result<(), VtestErr
         let stop = stop.try_clone().map_err(system("copy a descriptor"))?;
         signal_hook::low_level::pipe::register(signal, stop).map_err(system("handle signals"))?;
     }
-    let listener = crate::socket::bind_private(path).map_err(|source| VtestError::Socket {
-        path: path.to_owned(),
-        source,
-    })?;
+    let (listener, _file) =
+        crate::socket::bind_private(path).map_err(|source| VtestError::Socket {
+            path: path.to_owned(),
+            source,
+        })?;
     log::info!("vtest clients are served on {}", path.display());
-    let served = serve(&listener, &backend, &stopped);
-    if let Err(error) = std::fs::remove_file(path) {
-        log::warn!("{}: cannot be removed: {error}", path.display());
-    }
-    served
+    serve(&listener, &backend, &stopped)
 }
 
 /// A client and the thread that serves it.

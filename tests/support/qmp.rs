@@ -42,6 +42,11 @@ impl Qmp {
         }
     }
 
+    /// Waits for an event of this name.
+    pub fn await_event(&mut self, name: &str) {
+        while self.read()["event"] != name {}
+    }
+
     fn read(&mut self) -> Value {
         let mut line = String::new();
         self.reader.read_line(&mut line).expect("QEMU answers");
