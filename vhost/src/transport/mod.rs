@@ -23,7 +23,7 @@
 //! | `model` | what a device is to the transport: the GPU, or an input device |
 //! | `memory`, `mapped` | the regions of guest memory, and which of them are our own blobs |
 //! | `connection` | the rules: features, starting and stopping queues, when the device is reset |
-//! | `ring`, `worker` | one virtqueue and its thread |
+//! | `ring`, `heads`, `worker` | one virtqueue and its thread |
 //! | `host`, `backend_channel` | what the device asks of the VMM: answers, maps, config changes |
 //! | `console` | the GPU socket of QEMU's classic device: a screen drawn by QEMU |
 //!
@@ -39,6 +39,7 @@ mod connection;
 mod console;
 mod error;
 mod features;
+mod heads;
 mod host;
 mod interrupt;
 mod mapped;

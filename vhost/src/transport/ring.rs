@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use virtio_queue::{DescriptorChain, QueueOwnedT, QueueT};
 use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryLoadGuard, GuestMemoryMmap};
 
+use super::heads::Heads;
 use crate::device::Outcome;
 use crate::system::never_wait;
 
@@ -32,36 +33,6 @@ const SIGNAL_AFTER: u32 = 64;
 
 /// A chain as the device gets it.
 pub(super) type Chain = DescriptorChain<GuestMemoryLoadGuard<GuestMemoryMmap>>;
-
-/// A set of descriptor heads.
-#[derive(Clone, Copy, Default)]
-struct Heads([u64; MAX_SIZE as usize / 64]);
-
-impl Heads {
-    /// False when `head` was in the set already, or is none.
-    fn insert(&mut self, head: u16) -> bool {
-        let bit = 1 << (head % 64);
-        match self.0.get_mut(usize::from(head / 64)) {
-            Some(word) if *word & bit == 0 => {
-                *word |= bit;
-                true
-            }
-            _ => false,
-        }
-    }
-
-    /// False when `head` was not in the set.
-    fn remove(&mut self, head: u16) -> bool {
-        let bit = 1 << (head % 64);
-        match self.0.get_mut(usize::from(head / 64)) {
-            Some(word) if *word & bit != 0 => {
-                *word &= !bit;
-                true
-            }
-            _ => false,
-        }
-    }
-}
 
 /// Life of a ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

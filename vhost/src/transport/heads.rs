@@ -1,0 +1,33 @@
+//! Which descriptors of a ring are in the device.
+
+use super::ring::MAX_SIZE;
+
+/// A set of descriptor heads.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Heads([u64; MAX_SIZE as usize / 64]);
+
+impl Heads {
+    /// False when `head` was in the set already, or is none.
+    pub(super) fn insert(&mut self, head: u16) -> bool {
+        let bit = 1 << (head % 64);
+        match self.0.get_mut(usize::from(head / 64)) {
+            Some(word) if *word & bit == 0 => {
+                *word |= bit;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// False when `head` was not in the set.
+    pub(super) fn remove(&mut self, head: u16) -> bool {
+        let bit = 1 << (head % 64);
+        match self.0.get_mut(usize::from(head / 64)) {
+            Some(word) if *word & bit != 0 => {
+                *word &= !bit;
+                true
+            }
+            _ => false,
+        }
+    }
+}
