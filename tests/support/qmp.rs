@@ -42,9 +42,17 @@ impl Qmp {
         }
     }
 
-    /// Waits for an event of this name.
-    pub fn await_event(&mut self, name: &str) {
-        while self.read()["event"] != name {}
+    /// Waits for an event of this name; says whether it came in time.
+    pub fn await_event(&mut self, name: &str) -> bool {
+        let mut line = String::new();
+        while self.reader.read_line(&mut line).is_ok() {
+            let event: Value = serde_json::from_str(&line).expect("QMP speaks JSON");
+            if event["event"] == name {
+                return true;
+            }
+            line.clear();
+        }
+        false
     }
 
     fn read(&mut self) -> Value {
