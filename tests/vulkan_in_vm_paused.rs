@@ -126,3 +126,32 @@ fn resets_with_live_maps_and_after_pauses_leave_qemu_alive() {
     assert!(log.contains("can be reset again"), "{log}");
     assert!(!log.contains("is lost"), "{log}");
 }
+
+/// What one map costs beside others, and beside others that were mapped across a pause. Prints `maps paused µs`:
+///
+/// ```text
+/// cargo test --test vulkan_in_vm_paused -- --ignored --nocapture
+/// ```
+#[test]
+#[ignore = "measures, and takes minutes"]
+fn what_a_map_costs_beside_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let hesper = Hesper::start(folder, &["--display=headless"], None);
+    let mut guest = VulkanGuest::boot(folder, "guest", "forky", &hesper.socket());
+    for maps in [1, 100, 200, 300, 400, 450] {
+        guest.succeed(&format!(
+            "hesper-test-client hold {maps} 1 /tmp/go >/tmp/hold.log 2>&1 & hold=$!\n\
+             for i in $(seq 600); do ! grep -q holding /tmp/hold.log || break; sleep 0.2; done\n\
+             grep holding /tmp/hold.log || {{ cat /tmp/hold.log; false; }}"
+        ));
+        for paused in [false, true] {
+            if paused {
+                pause(&guest);
+            }
+            let said = guest.succeed("hesper-test-client bench alloc-map-free-64k");
+            println!("{maps} {paused} {said}");
+        }
+        guest.succeed("touch /tmp/go; wait $hold; rm /tmp/go");
+    }
+}
