@@ -23,24 +23,11 @@ use support::vulkan_guest::VulkanGuest;
 /// How long a pause takes. Longer than the busy loops and timeouts of Hesper and the guest's driver that could be met.
 const PAUSE: Duration = Duration::from_secs(3);
 
-/// What QEMU may say of all this, see docs/qemu.md: it logs each blob that is declined while the device runs.
-const EXPECTED: &str = "vhost_set_mem_table failed: Input/output error";
-
 fn pause(guest: &VulkanGuest) {
     let mut qmp = guest.qmp();
     qmp.run("stop", json!({}));
     sleep(PAUSE);
     qmp.run("cont", json!({}));
-}
-
-/// What QEMU said that it should not.
-fn complaints(guest: &VulkanGuest) -> Vec<String> {
-    let said = guest.errors();
-    let lines = said.lines().filter(|line| line.contains("qemu-system"));
-    lines
-        .filter(|line| !line.contains(EXPECTED))
-        .map(str::to_owned)
-        .collect()
 }
 
 fn number(name: &str, default: u32) -> u32 {
@@ -77,7 +64,7 @@ fn cubes_turn_on_and_fences_and_maps_are_kept() {
         // A program that starts after the pauses.
         guest.succeed("hesper-test-client run submit-64-in-flight map-gpu-writes");
         assert_turning(|| hesper.screenshot(0));
-        assert_eq!(complaints(&guest), Vec::<String>::new(), "{suite}");
+        assert_eq!(guest.complaints(), Vec::<String>::new(), "{suite}");
         let log = hesper.process.errors();
         assert!(
             !log.contains("is lost") && !log.contains("MAP_BLOB refused"),
@@ -121,7 +108,7 @@ fn resets_with_live_maps_and_after_pauses_leave_qemu_alive() {
         }
     }
     guest.succeed("hesper-test-client run submit-64-in-flight map-gpu-writes");
-    assert_eq!(complaints(&guest), Vec::<String>::new());
+    assert_eq!(guest.complaints(), Vec::<String>::new());
     let log = hesper.process.errors();
     assert!(log.contains("can be reset again"), "{log}");
     assert!(!log.contains("is lost"), "{log}");

@@ -150,8 +150,9 @@ fn every_malformed_command_has_its_error_and_no_effect() {
             PARAMETER,
         ),
         (
+            // It has room up to the largest page of any guest, 64 KiB.
             "more than the memory has",
-            Request::host_blob(1, 900, memory, 8192),
+            Request::host_blob(1, 900, memory, (64 << 10) + 4096),
             PARAMETER,
         ),
         (
