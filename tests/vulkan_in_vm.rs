@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use support::cube::{assert_turning, assert_turning_thing};
 use support::hesper::Hesper;
+use support::number;
 use support::process::PATIENCE;
 use support::vulkan_guest::VulkanGuest;
 use support::xserver::XServer;
@@ -292,12 +293,4 @@ fn numbers_for_the_documentation() {
 
 fn suites() -> String {
     std::env::var("HESPER_SUITES").unwrap_or_else(|_| "forky".to_owned())
-}
-
-/// A number from the environment.
-fn number(variable: &str, default: u32) -> u32 {
-    std::env::var(variable).map_or(default, |number| {
-        let number = number.parse();
-        number.unwrap_or_else(|_| panic!("{variable} is a number"))
-    })
 }

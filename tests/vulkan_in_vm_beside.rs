@@ -79,20 +79,6 @@ fn devices(folder: &Path) -> Vec<String> {
     arguments.into_iter().flat_map(option).collect()
 }
 
-/// Holds 40 maps, until `/tmp/go` is there.
-fn hold(guest: &mut VulkanGuest) {
-    guest.succeed(
-        "rm -f /tmp/go; hesper-test-client hold 40 1 /tmp/go >/tmp/hold.log 2>&1 & hold=$!\n\
-         for i in $(seq 600); do ! grep -q holding /tmp/hold.log || break; sleep 0.2; done\n\
-         grep holding /tmp/hold.log || { cat /tmp/hold.log; false; }",
-    );
-}
-
-fn let_go(guest: &mut VulkanGuest) {
-    let said = guest.succeed("touch /tmp/go; wait $hold; echo $?; cat /tmp/hold.log");
-    assert!(said.starts_with('0') && said.contains("done"), "{said}");
-}
-
 #[test]
 fn maps_do_not_disturb_input_a_shared_folder_and_plugged_memory() {
     let folder = tempfile::tempdir().unwrap();
@@ -126,7 +112,7 @@ fn maps_do_not_disturb_input_a_shared_folder_and_plugged_memory() {
         guest.succeed("hesper-test-client run submit-one map-gpu-writes");
     };
 
-    hold(&mut guest);
+    guest.start_hold(40, 1);
     all_work(&mut guest);
 
     let mut qmp = guest.qmp();
@@ -157,7 +143,7 @@ fn maps_do_not_disturb_input_a_shared_folder_and_plugged_memory() {
         ));
     }
     all_work(&mut guest);
-    let_go(&mut guest);
+    guest.end_hold();
 
     let complaints = guest.complaints();
     assert!(complaints.is_empty(), "{complaints:?}");

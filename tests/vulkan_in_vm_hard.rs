@@ -15,12 +15,9 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use support::hesper::Hesper;
+use support::number;
 use support::process::PATIENCE;
 use support::vulkan_guest::VulkanGuest;
-
-fn number(name: &str, default: u32) -> u32 {
-    std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
-}
 
 /// Programs that make and free blobs, map, draw and compute, as fast as they can.
 const BUSY: &str = "\

@@ -18,6 +18,7 @@ use std::time::Duration;
 use serde_json::json;
 use support::cube::assert_turning;
 use support::hesper::Hesper;
+use support::number;
 use support::vulkan_guest::VulkanGuest;
 
 /// How long a pause takes. Longer than the busy loops and timeouts of Hesper and the guest's driver that could be met.
@@ -28,10 +29,6 @@ fn pause(guest: &VulkanGuest) {
     qmp.run("stop", json!({}));
     sleep(PAUSE);
     qmp.run("cont", json!({}));
-}
-
-fn number(name: &str, default: u32) -> u32 {
-    std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
 }
 
 #[test]
@@ -50,17 +47,12 @@ fn cubes_turn_on_and_fences_and_maps_are_kept() {
         guest.start_cube(cube, 100_000);
         assert_turning(|| hesper.screenshot(0));
         // One that presents nothing, with many maps and with fences that stay open.
-        guest.succeed(
-            "hesper-test-client hold 300 5 /tmp/go >/tmp/hold.log 2>&1 & hold=$!\n\
-             for i in $(seq 600); do ! grep -q holding /tmp/hold.log || break; sleep 0.2; done\n\
-             grep holding /tmp/hold.log || { cat /tmp/hold.log; false; }",
-        );
+        guest.start_hold(300, 5);
         for _ in 0..number("HESPER_PAUSES", 3) {
             pause(&guest);
             assert_turning(|| hesper.screenshot(0));
         }
-        let said = guest.succeed("touch /tmp/go; wait $hold; echo $?; cat /tmp/hold.log");
-        assert!(said.starts_with('0') && said.contains("done"), "{said}");
+        guest.end_hold();
         // A program that starts after the pauses.
         guest.succeed("hesper-test-client run submit-64-in-flight map-gpu-writes");
         assert_turning(|| hesper.screenshot(0));
@@ -86,20 +78,12 @@ fn resets_with_live_maps_and_after_pauses_leave_qemu_alive() {
     let hesper = Hesper::start(folder, &["--display=headless"], None);
     let options = ["--append", "panic=1"];
     let mut guest = VulkanGuest::boot_with(folder, "guest", "forky", &hesper.socket(), &options);
-    let hold = |guest: &mut VulkanGuest| {
-        guest.succeed(
-            "hesper-test-client hold 60 1 /tmp/go >/tmp/hold.log 2>&1 & hold=$!\n\
-             for i in $(seq 600); do ! grep -q holding /tmp/hold.log || break; sleep 0.2; done\n\
-             grep holding /tmp/hold.log || { cat /tmp/hold.log; false; }",
-        );
-    };
     for round in 0..number("HESPER_RESETS", 3) {
-        hold(&mut guest);
+        guest.start_hold(60, 1);
         if round % 2 == 1 {
             pause(&guest);
-            let said = guest.succeed("touch /tmp/go; wait $hold; echo $?; cat /tmp/hold.log");
-            assert!(said.starts_with('0') && said.contains("done"), "{said}");
-            hold(&mut guest);
+            guest.end_hold();
+            guest.start_hold(60, 1);
         }
         match round % 3 {
             // The guest's kernel crashes and starts again by itself.
@@ -127,11 +111,7 @@ fn what_a_map_costs_beside_others() {
     let hesper = Hesper::start(folder, &["--display=headless"], None);
     let mut guest = VulkanGuest::boot(folder, "guest", "forky", &hesper.socket());
     for maps in [1, 100, 200, 300, 400, 450] {
-        guest.succeed(&format!(
-            "hesper-test-client hold {maps} 1 /tmp/go >/tmp/hold.log 2>&1 & hold=$!\n\
-             for i in $(seq 600); do ! grep -q holding /tmp/hold.log || break; sleep 0.2; done\n\
-             grep holding /tmp/hold.log || {{ cat /tmp/hold.log; false; }}"
-        ));
+        guest.start_hold(maps, 1);
         for paused in [false, true] {
             if paused {
                 pause(&guest);
@@ -139,6 +119,6 @@ fn what_a_map_costs_beside_others() {
             let said = guest.succeed("hesper-test-client bench alloc-map-free-64k");
             println!("{maps} {paused} {said}");
         }
-        guest.succeed("touch /tmp/go; wait $hold; rm /tmp/go");
+        guest.end_hold();
     }
 }

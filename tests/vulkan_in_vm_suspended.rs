@@ -55,15 +55,10 @@ fn cubes_turn_on_after_suspend_to_ram() {
         guest.start_cube(cube, 100_000);
         assert_turning(|| hesper.screenshot(0));
         // One that presents nothing, with more maps than vhost's eight regions, and with fences that stay open.
-        guest.succeed(
-            "hesper-test-client hold 40 1 /tmp/go >/tmp/hold.log 2>&1 & hold=$!\n\
-             for i in $(seq 600); do ! grep -q holding /tmp/hold.log || break; sleep 0.2; done\n\
-             grep holding /tmp/hold.log || { cat /tmp/hold.log; false; }",
-        );
+        guest.start_hold(40, 1);
         suspend(&mut guest);
         assert_turning(|| hesper.screenshot(0));
-        let said = guest.succeed("touch /tmp/go; wait $hold; echo $?; cat /tmp/hold.log");
-        assert!(said.starts_with('0') && said.contains("done"), "{said}");
+        guest.end_hold();
         // A program that starts afterwards.
         guest.succeed("hesper-test-client run submit-64-in-flight map-gpu-writes");
 

@@ -20,3 +20,11 @@ pub mod viewer;
 pub mod vulkan_guest;
 pub mod weston;
 pub mod xserver;
+
+/// A number from the environment.
+pub fn number(variable: &str, default: u32) -> u32 {
+    std::env::var(variable).map_or(default, |number| {
+        let number = number.parse();
+        number.unwrap_or_else(|_| panic!("{variable} is a number"))
+    })
+}

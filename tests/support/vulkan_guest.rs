@@ -153,6 +153,24 @@ impl VulkanGuest {
         ));
     }
 
+    /// Starts a program that presents nothing: it has so many maps, and fences that stay open, for these seconds of work and until
+    /// [`Self::end_hold`].
+    #[track_caller]
+    pub fn start_hold(&mut self, maps: u32, seconds: u32) {
+        self.succeed(&format!(
+            "rm -f /tmp/go; hesper-test-client hold {maps} {seconds} /tmp/go >/tmp/hold.log 2>&1 & hold=$!\n\
+             for i in $(seq 600); do ! grep -q holding /tmp/hold.log || break; sleep 0.2; done\n\
+             grep holding /tmp/hold.log || {{ cat /tmp/hold.log; false; }}"
+        ));
+    }
+
+    /// Ends that program; fails the test unless all its memory and fences were as they should be.
+    #[track_caller]
+    pub fn end_hold(&mut self) {
+        let said = self.succeed("touch /tmp/go; wait $hold; echo $?; cat /tmp/hold.log");
+        assert!(said.starts_with('0') && said.contains("done"), "{said}");
+    }
+
     /// Waits until vkcube has drawn all frames; fails the test unless it says that it did.
     #[track_caller]
     pub fn await_cube(&mut self) {
