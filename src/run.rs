@@ -20,7 +20,7 @@ use hesper_venus::{Driver, GpuSelection, RendererOptions};
 use hesper_vhost::device::{Device, DeviceOptions};
 use hesper_vhost::renderer::Renderer;
 use hesper_vhost::screen::{Monitor, ScanoutSink};
-use hesper_vhost::transport::{self, GpuSocketScreen, Server, ShutdownHandle};
+use hesper_vhost::transport::{self, GpuSocketScreen, Server, ShutdownHandle, SocketFile};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -33,7 +33,7 @@ use crate::input::Inputs;
 use crate::places;
 use crate::rutabaga;
 use crate::screen::{Losses, Says, Session, WindowScreen};
-use crate::socket::{self, SocketFile};
+use crate::socket;
 use crate::venus::{self, VenusRenderer};
 
 /// Refresh rate of a monitor in millihertz: what windows are composed at nearly everywhere.

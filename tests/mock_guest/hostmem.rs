@@ -15,7 +15,8 @@ const LIMIT: u64 = 224 * MIB;
 /// Names the option, and the size to choose.
 const REMEDY: &str = "Start Hesper with a larger window: --hostmem=512M instead of 256M";
 
-fn allocate(guest: &Guest, gpu: &Gpu, size: u64) -> Result<u64, vk::Result> {
+/// Fresh memory of the GPU's that the guest can map.
+pub(super) fn allocate(guest: &Guest, gpu: &Gpu, size: u64) -> Result<u64, vk::Result> {
     let memory = guest.id();
     let mut info = vk::MemoryAllocateInfo {
         allocation_size: size,

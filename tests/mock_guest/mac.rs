@@ -1,8 +1,7 @@
 //! What a Mac has: a driver that behaves like MoltenVK serves a VM and draws its window, loaded without Vulkan's loader, and a
 //! VMM that maps whole pages of 16 KiB is never asked for anything else.
 
-use hesper_venus_protocol::runtime::Object;
-use hesper_venus_protocol::{command, vk};
+use hesper_venus_protocol::command;
 use hesper_vhost::testing::Request;
 use hesper_vhost::wire;
 
@@ -48,19 +47,7 @@ fn boot(served: &Served) -> Vm {
 
 /// Fresh memory of the GPU's that the guest can map.
 fn allocate(guest: &Guest, gpu: &Gpu, size: u64) -> u64 {
-    let memory = guest.id();
-    let mut info = vk::MemoryAllocateInfo {
-        allocation_size: size,
-        memory_type_index: guest.visible_type(gpu),
-        ..Default::default()
-    };
-    let result = guest.call(command::AllocateMemory {
-        device: Object::guest(gpu.device),
-        p_allocate_info: &mut info,
-        p_memory: &mut vk::DeviceMemory(memory),
-    });
-    assert_eq!(vk::Result(result as i32), vk::Result::SUCCESS);
-    memory
+    crate::hostmem::allocate(guest, gpu, size).unwrap()
 }
 
 #[test]

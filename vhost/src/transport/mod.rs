@@ -56,7 +56,7 @@ use std::sync::Arc;
 
 pub use console::GpuSocketScreen;
 pub use error::Error;
-pub use server::{Server, ShutdownHandle};
+pub use server::{Server, ShutdownHandle, SocketFile};
 
 use crate::device::Device;
 

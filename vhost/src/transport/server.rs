@@ -29,15 +29,34 @@ enum Source {
     Connected(Option<UnixStream>),
 }
 
-/// A listening socket that removes its file when it goes, unless another process has replaced it.
+/// A listening socket and its file.
 struct Listening {
     listener: UnixListener,
+    _file: SocketFile,
+}
+
+/// The file of a listening socket. It is removed when this goes, unless another process has replaced it.
+#[derive(Debug)]
+pub struct SocketFile {
     path: PathBuf,
-    /// Device and inode of the file.
+    /// Device and inode.
     identity: (u64, u64),
 }
 
-impl Drop for Listening {
+impl SocketFile {
+    /// Takes care of the file that is at `path` now.
+    ///
+    /// # Errors
+    /// The system's, when it cannot be looked at.
+    pub fn new(path: &Path) -> io::Result<Self> {
+        Ok(Self {
+            path: path.to_owned(),
+            identity: identity(path)?,
+        })
+    }
+}
+
+impl Drop for SocketFile {
     fn drop(&mut self) {
         if identity(&self.path).is_ok_and(|now| now == self.identity)
             && let Err(error) = std::fs::remove_file(&self.path)
@@ -137,8 +156,7 @@ impl Server {
         Ok(Self {
             source: Source::Listening(Listening {
                 listener,
-                path: path.to_owned(),
-                identity: identity(path).map_err(failed)?,
+                _file: SocketFile::new(path).map_err(failed)?,
             }),
             stop: Stop::new()?,
         })
