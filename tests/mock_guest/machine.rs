@@ -132,6 +132,9 @@ impl Machine {
         let protocol = frontend.get_protocol_features().unwrap();
         let wanted = VhostUserProtocolFeatures::from_bits_retain(PROTOCOL);
         frontend.set_protocol_features(protocol & wanted).unwrap();
+        if (protocol & wanted).contains(VhostUserProtocolFeatures::SHMEM) {
+            frontend.get_shmem_config().unwrap();
+        }
         frontend.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
         let file = rustix::fs::memfd_create("mock", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
         let file = File::from(file);

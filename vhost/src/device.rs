@@ -157,6 +157,13 @@ impl Device {
         self.engine.state().acked_features = features;
     }
 
+    /// Says whether the VMM has made the window through which the guest maps memory of the host. Without one the guest is offered no
+    /// capability set that needs it ([`crate::renderer::Renderer::needs_window`]). A transport says so before the guest first reads
+    /// the config space; a device of which nobody says anything has one.
+    pub fn set_window(&self, is_there: bool) {
+        self.engine.set_window(is_there);
+    }
+
     /// Replaces the guest memory that later answers of held chains go to.
     pub fn set_memory(&self, memory: GuestMemoryAtomic<GuestMemoryMmap>) {
         self.engine.set_memory(memory);

@@ -155,6 +155,12 @@ pub trait Renderer: Send + Sync {
     /// The capability sets that work on this host; what is listed here is what the guest is told.
     fn capsets(&self) -> &[CapsetInfo];
 
+    /// Whether its contexts are of no use to a guest that cannot map memory of the host: one behind a VMM that knows no shared
+    /// memory regions.
+    fn needs_window(&self) -> bool {
+        false
+    }
+
     /// The bytes of a capability set, at most `max_size`; `None` for an unknown id or version.
     fn capset(&self, id: u32, version: u32) -> Option<Vec<u8>>;
 

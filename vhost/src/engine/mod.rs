@@ -19,6 +19,7 @@
 mod answer;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
@@ -141,6 +142,7 @@ pub(crate) struct Engine {
     pub(crate) options: DeviceOptions,
     pub(crate) screen: Arc<dyn ScanoutSink>,
     renderers: Vec<Arc<dyn Renderer>>,
+    lacks_window: AtomicBool,
     /// Who has the 3D resources.
     pub(crate) resources_3d: Option<Arc<dyn Resources3d>>,
     pub(crate) pools: Pools,
@@ -224,6 +226,7 @@ impl Engine {
             screen,
             resources_3d: renderers.iter().find_map(|one| one.resources_3d()),
             renderers,
+            lacks_window: AtomicBool::new(false),
             pools: Pools::new(),
             complaints: Complaints::new(),
             me: Weak::clone(me),
@@ -285,10 +288,23 @@ impl Engine {
         }
     }
 
-    /// All capability sets, with the renderer of each.
+    /// Whether the VMM has made the window; see [`crate::device::Device::set_window`].
+    pub(crate) fn set_window(&self, is_there: bool) {
+        let was_there = !self.lacks_window.swap(!is_there, Ordering::AcqRel);
+        if was_there && !is_there && self.renderers.iter().any(|one| one.needs_window()) {
+            log::warn!(
+                "the guest gets no Vulkan: its VM monitor has no window for the GPU's memory; QEMU has one from 11.1 on, with \
+                 -device vhost-user-test-device-pci (docs/qemu.md)"
+            );
+        }
+    }
+
+    /// All capability sets that the guest can use, with the renderer of each.
     pub(crate) fn capsets(&self) -> impl Iterator<Item = (&Arc<dyn Renderer>, &CapsetInfo)> {
+        let lacks_window = self.lacks_window.load(Ordering::Acquire);
         self.renderers
             .iter()
+            .filter(move |one| !lacks_window || !one.needs_window())
             .flat_map(|renderer| renderer.capsets().iter().map(move |info| (renderer, info)))
     }
 

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::*;
 
@@ -104,10 +104,9 @@ fn an_interrupted_map_is_abandoned_and_undone_before_the_next_request() {
         })
     };
     let (map_code, _) = read(&mut vmm);
-    let start = Instant::now();
+    // Otherwise the caller waits for the answer, which comes below.
     channel.interrupt();
     caller.join().unwrap().unwrap_err();
-    assert!(start.elapsed() < Duration::from_millis(100));
     channel.resume();
 
     // The VMM comes round to the abandoned request only now.

@@ -106,6 +106,8 @@ pub(super) struct Connection {
     used: bool,
     /// The VMM has started a queue and stopped none since.
     is_running: bool,
+    /// The VMM has asked for the window's size, to make it.
+    is_window_asked: bool,
     /// The guest has looked at the config space since the queues were stopped.
     is_seen: bool,
     /// The blobs that were accepted: address in the guest, size, address in the VMM.
@@ -156,6 +158,7 @@ impl Connection {
             protocol_features: 0,
             used: false,
             is_running: false,
+            is_window_asked: false,
             is_seen: false,
             accepted: Vec::new(),
             herald: None,
@@ -414,11 +417,19 @@ impl Connection {
 
     pub(super) fn read_config(&mut self, offset: u32, into: &mut [u8]) {
         self.is_seen = true;
+        // QEMU's classic device accepts `SHMEM` as well, but never asks.
+        self.model.set_window(self.is_window_asked);
         self.model.read_config(offset, into);
     }
 
     pub(super) fn write_config(&self, offset: u32, bytes: &[u8]) {
         self.model.write_config(offset, bytes);
+    }
+
+    /// The VMM makes the window, of the size returned; 0 = none.
+    pub(super) fn make_window(&mut self) -> u64 {
+        self.is_window_asked = true;
+        self.window()
     }
 
     /// Size of the host-visible window in bytes; 0 = none.

@@ -1,7 +1,7 @@
 //! Errors of the transport.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Why the transport could not serve.
 #[derive(Debug, thiserror::Error)]
@@ -12,6 +12,14 @@ pub enum Error {
     /// The path names something that must not be replaced.
     #[error("{0}: exists and is not a socket; choose another path or remove it")]
     NotASocket(PathBuf),
+    /// The path does not fit into a socket's address.
+    #[error("{path}: a socket's path has at most {most} bytes, this one has {length}; choose a shorter one", most = super::MAX_PATH)]
+    TooLong {
+        /// The socket path.
+        path: PathBuf,
+        /// Its length in bytes.
+        length: usize,
+    },
     /// The listening socket could not be made.
     #[error("cannot listen on {path}: {source}; check that the folder exists and is writable")]
     Listen {
@@ -49,6 +57,12 @@ pub enum Error {
 }
 
 impl Error {
+    /// For `map_err` on what makes a listening socket.
+    pub(super) fn listening(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Listen { path, source }
+    }
+
     /// For `map_err` on calls whose failure needs no further words.
     pub(super) fn system(what: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::System { what, source }

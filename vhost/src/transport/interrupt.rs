@@ -85,7 +85,8 @@ impl Interrupt {
         Ok(wait != Wait::TimedOut)
     }
 
-    fn event(&self) -> BorrowedFd<'_> {
+    /// Ready for reading while it is raised.
+    pub(super) fn event(&self) -> BorrowedFd<'_> {
         self.read.as_fd()
     }
 

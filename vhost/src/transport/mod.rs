@@ -17,7 +17,7 @@
 //!
 //! | file | what it knows |
 //! |---|---|
-//! | `server` | sockets: listening, accepting, shutting down |
+//! | `server`, `waiting` | sockets: listening, who has connected, shutting down |
 //! | `messages` | what the VMM asks: one message after the other, calls `connection` |
 //! | `wire` | layouts and numbers of the messages |
 //! | `model` | what a device is to the transport: the GPU, or an input device |
@@ -49,6 +49,7 @@ mod model;
 mod ring;
 mod server;
 mod socket;
+mod waiting;
 mod wire;
 mod worker;
 
@@ -56,7 +57,7 @@ use std::sync::Arc;
 
 pub use console::GpuSocketScreen;
 pub use error::Error;
-pub use server::{Server, ShutdownHandle, SocketFile};
+pub use server::{Access, MAX_PATH, Server, ShutdownHandle, SocketFile, check_length, listen};
 
 use crate::device::Device;
 

@@ -60,6 +60,8 @@ pub(super) trait Model: Send + Sync {
         0
     }
 
+    /// Whether the VMM has made the window, which is known before the guest looks at the config space.
+    fn set_window(&self, _is_there: bool) {}
     /// From now until [`Self::resume`] nothing may wait for the VMM, which waits for us.
     fn pause(&self) {}
 
@@ -144,6 +146,10 @@ impl Model for Gpu {
 
     fn host_visible_size(&self) -> u64 {
         self.window
+    }
+
+    fn set_window(&self, is_there: bool) {
+        self.device.set_window(is_there);
     }
 
     fn pause(&self) {

@@ -1,19 +1,20 @@
 //! The server: where VMs connect, and how serving ends.
 
+use std::fs::Permissions;
 use std::io;
 use std::net::Shutdown;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::event::PollFlags;
 use rustix::net::SocketType;
 
-use super::interrupt::{Interrupt, Wait};
+use super::interrupt::Interrupt;
 use super::model::{Gpu, Model};
+use super::waiting::Waiting;
 use super::{Error, Session, messages};
 use crate::input::InputDevice;
 
@@ -32,6 +33,7 @@ enum Source {
 /// A listening socket and its file.
 struct Listening {
     listener: UnixListener,
+    waiting: Waiting,
     _file: SocketFile,
 }
 
@@ -88,6 +90,11 @@ impl Stop {
         }))
     }
 
+    /// Ready for reading once a shutdown is requested.
+    pub(super) fn event(&self) -> BorrowedFd<'_> {
+        self.interrupt.event()
+    }
+
     pub(super) fn requested(&self) -> bool {
         self.requested.load(Ordering::Acquire)
     }
@@ -138,25 +145,18 @@ impl Server {
     /// Listens on `path` (`--socket-path`). A socket file that nobody listens on any more is replaced.
     ///
     /// # Errors
-    /// [`Error::InUse`], [`Error::NotASocket`] or [`Error::Listen`].
+    /// [`Error::TooLong`], [`Error::InUse`], [`Error::NotASocket`] or [`Error::Listen`].
     pub fn bind(path: &Path) -> Result<Self, Error> {
-        let failed = |source| Error::Listen {
-            path: path.to_owned(),
-            source,
-        };
-        let listener = match listen(path) {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                remove_stale(path)?;
-                listen(path).map_err(failed)?
-            }
-            result => result.map_err(failed)?,
-        };
+        let (listener, file) = listen(path, Access::Usual)?;
         // A client may leave between the readiness and the accept.
-        listener.set_nonblocking(true).map_err(failed)?;
+        listener
+            .set_nonblocking(true)
+            .map_err(Error::listening(path))?;
         Ok(Self {
             source: Source::Listening(Listening {
                 listener,
-                _file: SocketFile::new(path).map_err(failed)?,
+                waiting: Waiting::default(),
+                _file: file,
             }),
             stop: Stop::new()?,
         })
@@ -198,7 +198,7 @@ impl Server {
     }
 
     /// Serves one VM after the other, each with a session of its own, until a shutdown is requested; on a
-    /// given connection, until its peer hangs up. A VM that connects while another is served waits. A VMM that breaks the protocol loses its connection and
+    /// given connection, until its peer hangs up. A VM that connects while another is served waits; whoever connects and says nothing keeps no VM out. A VMM that breaks the protocol loses its connection and
     /// is logged, no more; it ends serving only where there is no next connection.
     ///
     /// # Errors
@@ -225,9 +225,11 @@ impl Server {
                 None => Ok(()),
             },
             Source::Listening(listening) => loop {
-                let Some(stream) = accept(&listening.listener, &self.stop)? else {
+                let next = listening.waiting.next(&listening.listener, &self.stop)?;
+                let Some(stream) = next else {
                     return Ok(());
                 };
+                log::info!("a VM connected");
                 match serve_one(&self.stop, stream, model) {
                     Ok(()) => log::info!("the VM disconnected"),
                     Err(error @ (Error::Protocol(_) | Error::System { .. })) => {
@@ -258,48 +260,54 @@ fn serve_one(
     }
 }
 
-/// The next connection, or `None` at a shutdown.
-fn accept(listener: &UnixListener, stop: &Stop) -> Result<Option<UnixStream>, Error> {
-    let failed = "cannot accept a connection";
-    loop {
-        if stop.requested() {
-            return Ok(None);
-        }
-        let wait = stop
-            .interrupt
-            .wait(listener.as_fd(), PollFlags::IN, None)
-            .map_err(Error::system(failed))?;
-        if wait != Wait::Ready {
-            continue;
-        }
-        match listener.accept() {
-            Ok((stream, _)) => {
-                stream
-                    .set_nonblocking(false)
-                    .map_err(Error::system(failed))?;
-                log::info!("a VM connected");
-                return Ok(Some(stream));
-            }
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::WouldBlock
-                        | io::ErrorKind::ConnectionAborted
-                        | io::ErrorKind::Interrupted
-                ) => {}
-            Err(source) => {
-                return Err(Error::System {
-                    what: failed,
-                    source,
-                });
-            }
-        }
+/// Longest path of a unix socket in bytes: `sun_path` without its NUL.
+pub const MAX_PATH: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
+
+/// Refuses a path that is too long for a socket.
+///
+/// # Errors
+/// [`Error::TooLong`].
+pub fn check_length(path: &Path) -> Result<(), Error> {
+    let length = path.as_os_str().len();
+    if length <= MAX_PATH {
+        return Ok(());
     }
+    Err(Error::TooLong {
+        path: path.to_owned(),
+        length,
+    })
 }
 
-/// Listens on `path`, which is there only once one can connect to it: who waits for the file, as scripts do, would else
-/// be refused between `bind` and `listen`.
-fn listen(path: &Path) -> io::Result<UnixListener> {
+/// Who may connect to a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Whom the process's umask and the folder let.
+    Usual,
+    /// The owner alone.
+    Private,
+}
+
+/// Listens on `path`. A socket file that nobody listens on any more is replaced. The file goes with what is returned.
+///
+/// # Errors
+/// [`Error::TooLong`], [`Error::InUse`], [`Error::NotASocket`] or [`Error::Listen`].
+pub fn listen(path: &Path, access: Access) -> Result<(UnixListener, SocketFile), Error> {
+    check_length(path)?;
+    let listener = match bind_named(path, access) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            remove_stale(path)?;
+            bind_named(path, access)
+        }
+        result => result,
+    };
+    let listener = listener.map_err(Error::listening(path))?;
+    let file = SocketFile::new(path).map_err(Error::listening(path))?;
+    Ok((listener, file))
+}
+
+/// Binds `path`, which is there only once one can connect to it: who waits for the file, as scripts do, would else
+/// be refused between `bind` and `listen`. Nor is it there before its mode is right.
+fn bind_named(path: &Path, access: Access) -> io::Result<UnixListener> {
     let mut early = path.as_os_str().to_owned();
     early.push(format!(".{}", std::process::id()));
     let early = Path::new(&early);
@@ -311,10 +319,13 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
                 io::ErrorKind::InvalidInput | io::ErrorKind::AddrInUse
             ) =>
         {
-            return UnixListener::bind(path);
+            let listener = UnixListener::bind(path)?;
+            restrict(path, access)?;
+            return Ok(listener);
         }
         result => result?,
     };
+    restrict(early, access)?;
     // Unlike a renaming, this replaces no file.
     let named = match std::fs::hard_link(early, path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -325,22 +336,29 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
         Ok(()) => Ok(None),
     };
     std::fs::remove_file(early)?;
-    Ok(named?.unwrap_or(listener))
+    let Some(listener_of_path) = named? else {
+        return Ok(listener);
+    };
+    restrict(path, access)?;
+    Ok(listener_of_path)
+}
+
+fn restrict(path: &Path, access: Access) -> io::Result<()> {
+    match access {
+        Access::Usual => Ok(()),
+        Access::Private => std::fs::set_permissions(path, Permissions::from_mode(0o600)),
+    }
 }
 
 /// Removes a socket file that nobody listens on.
 fn remove_stale(path: &Path) -> Result<(), Error> {
-    let failed = |source| Error::Listen {
-        path: path.to_owned(),
-        source,
-    };
-    let metadata = std::fs::symlink_metadata(path).map_err(failed)?;
+    let metadata = std::fs::symlink_metadata(path).map_err(Error::listening(path))?;
     if !metadata.file_type().is_socket() {
         return Err(Error::NotASocket(path.to_owned()));
     }
     match UnixStream::connect(path) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            std::fs::remove_file(path).map_err(failed)
+            std::fs::remove_file(path).map_err(Error::listening(path))
         }
         _ => Err(Error::InUse(path.to_owned())),
     }
@@ -348,7 +366,7 @@ fn remove_stale(path: &Path) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
     use super::*;
 
@@ -368,6 +386,35 @@ mod tests {
             Server::bind(&folder.path().join("none/gpu.sock")),
             Err(Error::Listen { .. })
         ));
+    }
+
+    #[test]
+    fn a_private_socket_is_its_owners_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in [
+            "s".to_owned(),
+            "x".repeat(MAX_PATH - 1 - folder.path().as_os_str().len()),
+        ] {
+            let path = folder.path().join(name);
+            let listening = listen(&path, Access::Private).unwrap();
+            let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600);
+            UnixStream::connect(&path).unwrap();
+            drop(listening);
+            assert!(!path.exists(), "the file stays behind");
+        }
+    }
+
+    #[test]
+    fn a_file_that_another_process_has_put_in_its_place_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let (_listener, file) = listen(&path, Access::Private).unwrap();
+        let other = folder.path().join("other");
+        let _other = UnixListener::bind(&other).unwrap();
+        std::fs::rename(other, &path).unwrap();
+        drop(file);
+        assert!(path.exists());
     }
 
     #[test]
@@ -425,10 +472,59 @@ mod tests {
             assert!(matches!(Server::bind(&path), Err(Error::InUse(_))));
         }
         let silent = UnixStream::connect(&path).unwrap();
-        std::thread::sleep(Duration::from_millis(20));
+        // Somebody who took it for the control socket is told, at once.
+        let mut other = UnixStream::connect(&path).unwrap();
+        std::io::Write::write_all(&mut other, b"status\n").unwrap();
+        let mut answer = String::new();
+        std::io::Read::read_to_string(&mut other, &mut answer).unwrap();
+        assert!(
+            answer.starts_with("error ") && answer.contains("--control"),
+            "{answer}"
+        );
         handle.shutdown();
         thread.join().unwrap().unwrap();
         drop(silent);
+    }
+
+    #[test]
+    fn who_says_nothing_keeps_no_vm_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("gpu.sock");
+        let mut server = Server::bind(&path).unwrap();
+        let handle = server.shutdown_handle();
+        let device = || {
+            Arc::new(InputDevice::new(
+                crate::input::Kind::Keyboard,
+                Box::new(|_| ()),
+            ))
+        };
+        let thread = std::thread::spawn(move || server.serve_input(&mut { device }));
+        let silent: Vec<_> = (0..40)
+            .map(|_| UnixStream::connect(&path).unwrap())
+            .collect();
+        for _ in 0..3 {
+            let mut vm = UnixStream::connect(&path).unwrap();
+            // VHOST_USER_GET_FEATURES, version 1, no body.
+            let request = [1u32, 1, 0].map(u32::to_le_bytes).concat();
+            std::io::Write::write_all(&mut vm, &request).unwrap();
+            std::io::Read::read_exact(&mut vm, &mut [0; 20]).unwrap();
+        }
+        handle.shutdown();
+        thread.join().unwrap().unwrap();
+        drop(silent);
+    }
+
+    #[test]
+    fn a_path_that_is_too_long_is_refused_with_its_length() {
+        let path = Path::new("/").join("x".repeat(MAX_PATH));
+        let Err(error) = Server::bind(&path) else {
+            panic!("it was taken")
+        };
+        let text = error.to_string();
+        assert!(
+            text.contains(&(MAX_PATH + 1).to_string()) && text.contains(&MAX_PATH.to_string()),
+            "{text}"
+        );
     }
 
     #[test]
@@ -438,9 +534,8 @@ mod tests {
         let handle = server.shutdown_handle();
         let thread = std::thread::spawn(move || server.serve(&mut || unreachable!()));
         std::thread::sleep(Duration::from_millis(20));
-        let start = Instant::now();
+        // Otherwise this waits for ever.
         handle.shutdown();
         thread.join().unwrap().unwrap();
-        assert!(start.elapsed() < Duration::from_millis(100));
     }
 }

@@ -162,9 +162,7 @@ fn a_vm_that_goes_takes_its_device_and_the_next_gets_another() {
     offer(&mut second, 2);
     device.report(&[Event::key(A, true)]);
     expect(&mut second, &[Event::key(A, true), Event::SYN]);
-    let start = std::time::Instant::now();
     served.stop.shutdown();
     let thread = served.thread.as_ref().unwrap();
     eventually("the server ends", || thread.is_finished());
-    assert!(start.elapsed() < Duration::from_millis(500));
 }

@@ -70,6 +70,8 @@ struct State {
     scanouts: Scanouts,
     /// The thread's wake-up, while there is a connection.
     link: Option<Arc<Interrupt>>,
+    /// There was a connection at some time.
+    used: bool,
     /// The thread sleeps until woken.
     asleep: bool,
     /// QEMU waits for us: nothing may wait for QEMU.
@@ -138,6 +140,11 @@ impl GpuSocketScreen {
         Self::default()
     }
 
+    /// Whether QEMU has given its socket: this screen is its console.
+    pub fn is_used(&self) -> bool {
+        self.shared.lock().used
+    }
+
     /// Says whose flushes these are.
     pub(super) fn set_device(&self, device: &Arc<Device>) {
         *self
@@ -155,6 +162,7 @@ impl GpuSocketScreen {
         {
             let mut state = self.shared.lock();
             state.link = Some(wake.clone());
+            state.used = true;
             state.scanouts.forget_told();
         }
         let link = Link::new(socket, stop.clone(), wake, self.shared.clone());

@@ -255,9 +255,9 @@ impl<'s> Requests<'s> {
         Ok(Answer::Bytes(answer))
     }
 
-    fn shared_memory(&self) -> Answer {
+    fn shared_memory(&mut self) -> Answer {
         let mut config = SharedMemoryConfig::new();
-        let window = self.connection.window();
+        let window = self.connection.make_window();
         config.regions = u32::from(window > 0);
         if let Some(size) = config.sizes.get_mut(WINDOW_ID) {
             *size = window;
