@@ -17,19 +17,27 @@ pub(crate) enum Capset {
 /// What of it is wanted.
 #[derive(Debug, Args)]
 pub(crate) struct Offer {
-    /// What the guest is offered, as far as it works here. cross-domain lets programs in the guest open windows on this
-    /// host's Wayland compositor.
+    /// Offer the guest these ways to draw: venus (Vulkan), virgl (OpenGL) and cross-domain (windows of its programs on this host's
+    /// Wayland compositor). Default: venus, if it works here.
     #[arg(
         long,
         value_name = "LIST",
         value_delimiter = ',',
-        default_value = "venus"
+        help_heading = crate::cli::GPU,
+        hide_possible_values = true
     )]
-    capsets: Vec<Capset>,
+    capsets: Option<Vec<Capset>>,
 }
 
 impl Offer {
     pub(crate) fn has(&self, capset: Capset) -> bool {
-        self.capsets.contains(&capset)
+        self.is_asked(capset) || self.capsets.is_none() && capset == Capset::Venus
+    }
+
+    /// Whether it was named.
+    pub(crate) fn is_asked(&self, capset: Capset) -> bool {
+        self.capsets
+            .as_ref()
+            .is_some_and(|asked| asked.contains(&capset))
     }
 }

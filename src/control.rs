@@ -11,10 +11,15 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use hesper_vhost::transport::check_length;
+
 use crate::cli::Size;
 
 /// Longest command line in bytes; longer ones end the connection.
 const MAX_LINE: u64 = 8192;
+
+/// How long `hesper ctl` waits for an answer. The slowest, a screenshot, takes a second.
+const ANSWER: Duration = Duration::from_secs(20);
 
 /// How long a client may take to finish its line before its connection ends.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -40,7 +45,7 @@ pub(crate) trait Controls: Send + Sync {
 /// One command line.
 #[derive(Debug, PartialEq, Eq)]
 enum Request {
-    /// `screenshot SCANOUT FILE`: FILE is the rest of the line, an absolute path.
+    /// `screenshot [SCANOUT] FILE.png`: FILE is the rest of the line, an absolute path; without SCANOUT, of the first.
     Screenshot(u32, PathBuf),
     /// `resize SCANOUT WIDTHxHEIGHT`.
     Resize(u32, Size),
@@ -59,10 +64,13 @@ enum Request {
 impl Request {
     fn parse(line: &str) -> Result<Self, String> {
         let (command, rest) = line.split_once(' ').unwrap_or((line, ""));
-        let number = |scanout: &str| {
-            scanout
+        let number = |scanout: &str| match scanout {
+            "" => Err(format!(
+                "{command}: a scanout's number, such as 0, is missing"
+            )),
+            other => other
                 .parse::<u32>()
-                .map_err(|_| format!("'{scanout}' is not a scanout's number"))
+                .map_err(|_| format!("'{other}' is not a scanout's number")),
         };
         let scanout_and_rest = || {
             let (scanout, rest) = rest.trim_start().split_once(' ').unwrap_or((rest, ""));
@@ -70,7 +78,20 @@ impl Request {
         };
         match command {
             "screenshot" => {
-                let (scanout, file) = scanout_and_rest()?;
+                let rest = rest.trim();
+                let first = rest.split(' ').next().unwrap_or_default();
+                let (scanout, file) = match first.parse::<u32>() {
+                    Ok(scanout) => (scanout, rest.split_at(first.len()).1.trim()),
+                    Err(_) => (0, rest),
+                };
+                if file.is_empty() {
+                    return Err("screenshot: a FILE.png is missing".to_owned());
+                }
+                if !file.to_ascii_lowercase().ends_with(".png") {
+                    return Err(format!(
+                        "'{file}': screenshots are PNGs; name a file that ends in .png"
+                    ));
+                }
                 if !file.starts_with('/') {
                     return Err(format!("'{file}' is not an absolute path"));
                 }
@@ -89,7 +110,7 @@ impl Request {
             "counters" => Ok(Self::Counters),
             "quit" => Ok(Self::Quit),
             other => Err(format!(
-                "'{other}' is not one of: screenshot SCANOUT FILE, resize SCANOUT WIDTHxHEIGHT, \
+                "'{other}' is not one of: screenshot [SCANOUT] FILE.png, resize SCANOUT WIDTHxHEIGHT, \
                  plug SCANOUT, unplug SCANOUT, status, counters, quit"
             )),
         }
@@ -133,6 +154,13 @@ fn answer(client: &UnixStream, controls: &dyn Controls) {
     let talk = || {
         client.set_read_timeout(Some(PATIENCE))?;
         let mut reader = BufReader::new(client);
+        // The first message of a VM monitor has zeros.
+        if reader.fill_buf()?.contains(&0) {
+            log::warn!(
+                "somebody who writes no text connected to the control socket and is turned away; a VM monitor needs the path of --socket-path"
+            );
+            return Ok(());
+        }
         loop {
             let mut line = String::new();
             let size = io::Read::take(&mut reader, MAX_LINE).read_line(&mut line)?;
@@ -140,7 +168,14 @@ fn answer(client: &UnixStream, controls: &dyn Controls) {
                 return Ok(());
             }
             let mut client = client;
-            match Request::parse(line.trim()).and_then(|request| request.perform(controls)) {
+            let request = Request::parse(line.trim());
+            if request == Ok(Request::Quit) {
+                // The process may end before it could answer.
+                writeln!(client, "ok ")?;
+                controls.quit();
+                return Ok(());
+            }
+            match request.and_then(|request| request.perform(controls)) {
                 Ok(text) => writeln!(client, "ok {text}")?,
                 Err(text) => writeln!(client, "error {text}")?,
             }
@@ -157,24 +192,60 @@ fn answer(client: &UnixStream, controls: &dyn Controls) {
 /// # Errors
 /// What the running Hesper answered, or why it could not be asked.
 pub(crate) fn ask(path: &Path, words: &[String]) -> Result<String, String> {
+    check_length(path).map_err(|error| error.to_string())?;
+    let line = absolute(words).map_err(|error| format!("the current folder: {error}"))?;
+    if line.contains('\n') {
+        return Err("a command is one line".to_owned());
+    }
+    // What is wrong here needs nobody to say so.
+    Request::parse(&line)?;
     let exchange = || {
         let mut stream = UnixStream::connect(path)?;
-        writeln!(stream, "{}", absolute(words)?)?;
+        stream.set_read_timeout(Some(ANSWER))?;
+        writeln!(stream, "{line}")?;
         let mut answer = String::new();
         BufReader::new(stream).read_line(&mut answer)?;
         Ok(answer)
     };
-    let answer: String = exchange().map_err(|error: io::Error| {
-        format!(
-            "{}: {error}; is a Hesper with --control={0} running?",
-            path.display()
-        )
-    })?;
+    let answer: String =
+        exchange().map_err(|error| format!("{}: {}", path.display(), unanswered(&error)))?;
     let answer = answer.trim_end();
     match answer.split_once(' ').unwrap_or((answer, "")) {
         ("ok", text) => Ok(text.to_owned()),
         ("error", text) => Err(text.to_owned()),
-        _ => Err(format!("{}: the answer '{answer}' is none", path.display())),
+        ("", _) => Err(format!(
+            "{}: whoever listens there hung up; {NOT_OURS}",
+            path.display()
+        )),
+        _ => Err(format!(
+            "{}: the answer '{answer}' is none; {NOT_OURS}",
+            path.display()
+        )),
+    }
+}
+
+/// What a socket may be that does not answer.
+const NOT_OURS: &str =
+    "name the path of a running Hesper's --control, not that of --socket-path or --input-socket";
+
+/// Why nobody answered, for a person.
+fn unanswered(error: &io::Error) -> String {
+    let remedy = "start Hesper with --control and this path";
+    match error.kind() {
+        io::ErrorKind::NotFound => format!("there is no such socket; {remedy}"),
+        io::ErrorKind::ConnectionRefused => {
+            format!("the Hesper that listened there has ended, or this is no socket; {remedy}")
+        }
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+            format!("no answer within {ANSWER:?}; {NOT_OURS}")
+        }
+        io::ErrorKind::PermissionDenied => {
+            format!("{error}; only the user who runs Hesper may ask it")
+        }
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
+            format!("whoever listens there hung up; {NOT_OURS}")
+        }
+        _ => error.to_string(),
     }
 }
 
@@ -182,7 +253,14 @@ pub(crate) fn ask(path: &Path, words: &[String]) -> Result<String, String> {
 /// another working directory.
 fn absolute(words: &[String]) -> io::Result<String> {
     match words {
-        [command, scanout, file @ ..] if command == "screenshot" => {
+        [command, rest @ ..] if command == "screenshot" && !rest.is_empty() => {
+            let (scanout, file) = match rest {
+                [number, file @ ..] if number.parse::<u32>().is_ok() => (number.as_str(), file),
+                file => ("0", file),
+            };
+            if file.is_empty() {
+                return Ok(words.join(" "));
+            }
             let file = std::path::absolute(file.join(" "))?;
             Ok(format!("{command} {scanout} {}", file.display()))
         }
@@ -253,7 +331,11 @@ mod tests {
             Ok(String::new())
         );
         assert_eq!(
-            ask(&path, &words("screenshot 4 /x")),
+            ask(&path, &words("screenshot /tmp/1 2.PNG")),
+            Ok(String::new())
+        );
+        assert_eq!(
+            ask(&path, &words("screenshot 4 /x.png")),
             Err("no scanout 4".to_owned())
         );
         assert_eq!(ask(&path, &words("resize 0 800x600")), Ok(String::new()));
@@ -268,7 +350,8 @@ mod tests {
             *noted.0.lock().unwrap(),
             [
                 "screenshot 0 /tmp/my shot.png",
-                "screenshot 4 /x",
+                "screenshot 0 /tmp/1 2.PNG",
+                "screenshot 4 /x.png",
                 "resize 0 Size { width: 800, height: 600 }",
                 "unplug 0",
                 "plug 0",
@@ -280,7 +363,10 @@ mod tests {
             ("", "''"),
             ("resize 0 0x0", "'0x0'"),
             ("resize x 800x600", "'x'"),
-            ("screenshot", "''"),
+            ("screenshot", "FILE.png"),
+            ("screenshot 1", "FILE.png"),
+            ("screenshot x.jpg", ".png"),
+            ("status\nquit", "one line"),
             ("unplug two", "'two'"),
         ] {
             let error = ask(&path, &words(line)).unwrap_err();
@@ -296,6 +382,43 @@ mod tests {
             absolute(&words).unwrap(),
             format!("screenshot 0 {}/shot.png", here.display())
         );
+    }
+
+    #[test]
+    fn who_does_not_answer_is_told_from_who_is_not_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let status = ["status".to_owned()];
+        let error = ask(&path, &status).unwrap_err();
+        assert!(error.contains("no such socket"), "{error}");
+        let listener = UnixListener::bind(&path).unwrap();
+        let hangs_up = thread::spawn(move || drop(listener.accept().unwrap()));
+        let error = ask(&path, &status).unwrap_err();
+        hangs_up.join().unwrap();
+        assert!(
+            error.contains("hung up") && error.contains("--control"),
+            "{error}"
+        );
+        let error = ask(&path, &status).unwrap_err();
+        assert!(error.contains("has ended"), "{error}");
+        let long = folder.path().join("x".repeat(200));
+        let error = ask(&long, &status).unwrap_err();
+        assert!(error.contains("shorter"), "{error}");
+    }
+
+    #[test]
+    fn a_vm_monitor_on_the_control_socket_is_sent_away_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("control");
+        let noted = Arc::new(Noted::default());
+        serve(UnixListener::bind(&path).unwrap(), noted).unwrap();
+        let mut client = UnixStream::connect(&path).unwrap();
+        client
+            .write_all(&[1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0])
+            .unwrap();
+        let mut rest = Vec::new();
+        io::Read::read_to_end(&mut client, &mut rest).unwrap();
+        assert_eq!(rest, b"");
     }
 
     #[test]

@@ -19,13 +19,12 @@ pub(crate) fn object(renderer: Option<&str>, windows: &[Frames]) -> Value {
 }
 
 fn frames(frames: &Frames) -> Value {
-    let class = |class: usize| match Frames::latency_below_us(class) {
-        Some(us) => format!("below_{us}_us"),
-        None => "longer".to_owned(),
-    };
-    let latency = (0..LATENCY_CLASSES).map(class).zip(frames.latency);
-    let latency: serde_json::Map<String, Value> =
-        latency.map(|(name, count)| (name, count.into())).collect();
+    // From the shortest times to the longest, which have no limit.
+    let classes = (0..LATENCY_CLASSES).map(Frames::latency_below_us);
+    let classes = classes.zip(frames.latency);
+    let latency: Vec<Value> = classes
+        .map(|(below_us, count)| json!({"below_us": below_us, "frames": count}))
+        .collect();
     json!({
         "flushes": frames.flushes,
         "unseen_flushes": frames.unseen,
@@ -73,8 +72,11 @@ mod tests {
             (&window["flushes"], &window["unseen_flushes"]),
             (&7.into(), &2.into())
         );
-        assert_eq!(window["flush_to_present"]["below_250_us"], 4);
-        assert_eq!(window["flush_to_present"]["longer"], 0);
+        let latency = window["flush_to_present"].as_array().unwrap();
+        assert_eq!(latency[1], json!({"below_us": 250, "frames": 4}));
+        let limits = latency.iter().map(|class| class["below_us"].as_u64());
+        assert!(limits.clone().take(LATENCY_CLASSES - 1).is_sorted());
+        assert_eq!(limits.last(), Some(None));
         assert_eq!(object(None, &[]), json!({"windows": []}));
     }
 }

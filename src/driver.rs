@@ -10,7 +10,6 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use hesper_venus::Driver;
-use hesper_venus::host::Vulkan;
 
 /// Vulkan's loader, as the dynamic linker and Homebrew have it.
 const LOADERS: &[&str] = if cfg!(target_os = "macos") {
@@ -69,21 +68,6 @@ pub(crate) fn choose(asked: Option<&Path>) -> Result<Driver, String> {
         None => {
             let named = MANIFESTS.iter().filter_map(std::env::var_os);
             Ok(first_of(named.flat_map(manifests)))
-        }
-    }
-}
-
-/// Opens what [`choose`] comes to; `None`, with a warning, where there is no Vulkan: guests then have no 3D, and windows are drawn by
-/// the CPU.
-///
-/// # Errors
-/// As [`choose`].
-pub(crate) fn open(asked: Option<&Path>) -> Result<Option<Vulkan>, String> {
-    match Vulkan::open(&choose(asked)?) {
-        Ok(vulkan) => Ok(Some(vulkan)),
-        Err(error) => {
-            log::warn!("no 3D for the guest: {error}; `hesper doctor` says more");
-            Ok(None)
         }
     }
 }

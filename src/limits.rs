@@ -60,6 +60,11 @@ pub(crate) fn descriptors() -> String {
     )
 }
 
+/// How many descriptors this process may have now; `None` for any number.
+pub(crate) fn descriptors_now() -> Option<u64> {
+    getrlimit(Resource::Nofile).current
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,7 +5,8 @@
 //! | [`cli`] | reads the command line |
 //! | [`run`] | wires socket, device and screen together and runs them |
 //! | [`input`] | the windows' keyboard and pointer on the guest's input devices |
-//! | [`screen`] | the device's scanouts on Hesper's windows |
+//! | [`offer`] | what the guest is given to draw with |
+//! | [`screen`], [`headless`] | the device's scanouts on Hesper's windows, and without windows |
 //! | [`control`] | the control socket, and `hesper ctl` |
 //! | [`venus`] | the Venus renderer in the device |
 //! | [`rutabaga`] | what rutabaga_gfx gives a guest beside Venus |
@@ -15,9 +16,9 @@
 //! | [`gpus`], [`doctor`], [`report`] | what the host has, what of it works, and all of that for a bug report |
 //! | [`counters`] | counters of renderer and windows on SIGUSR1 |
 //! | [`places`] | where the windows' places are kept |
+//! | [`panics`] | what a bug says |
 //! | [`limits`] | what the system lets this process have |
 //! | [`platform`] | what differs between systems |
-//! | [`socket`] | private unix sockets |
 
 mod capsets;
 mod cli;
@@ -26,15 +27,17 @@ mod counters;
 mod doctor;
 mod driver;
 mod gpus;
+mod headless;
 mod input;
 mod limits;
+mod offer;
+mod panics;
 mod places;
 mod platform;
 mod report;
 mod run;
 mod rutabaga;
 mod screen;
-mod socket;
 mod venus;
 mod vtest;
 
@@ -49,6 +52,7 @@ const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     driver::prepare();
+    panics::report();
     let command = match cli::parse(std::env::args_os()) {
         Ok(command) => command,
         Err(message) => {
@@ -63,7 +67,7 @@ fn main() -> ExitCode {
     }
     let result = match command {
         Command::PrintCapabilities => {
-            println!("{}", cli::CAPABILITIES);
+            println!("{}", cli::capabilities(gpus::have_all_render_nodes()));
             Ok(())
         }
         Command::Print(text) => {
@@ -80,11 +84,12 @@ fn main() -> ExitCode {
                 }
             )
         }),
-        Command::Gpus(options) => driver::choose(options.driver.as_deref()).and_then(|driver| {
-            gpus::list(&driver)
-                .map(|text| print!("{text}"))
-                .map_err(|error| error.to_string())
-        }),
+        Command::Gpus(options) => driver::choose(options.driver.driver.as_deref())
+            .and_then(|driver| match options.json {
+                true => gpus::json(&driver),
+                false => gpus::list(&driver),
+            })
+            .map(|text| print!("{text}")),
         Command::Doctor(options) => examine(&options),
         Command::Vtest(options) => {
             platform::map_upwards();
@@ -134,6 +139,10 @@ fn serve_vtest(options: VtestOptions) -> Result<(), String> {
         ..RendererOptions::default()
     })
     .map_err(|error| format!("{error}; `hesper doctor` says more"))?;
+    for gpu in renderer.gpus() {
+        log::info!("GPU: {gpu}");
+    }
+    log::info!("sharing of pictures: {}", offer::policy(options.wsi));
     let renderer = Arc::new(renderer);
     let counted = Arc::clone(&renderer);
     counters::dump_on_signal(move || counted.counters().to_json());
@@ -146,14 +155,26 @@ fn serve_vtest(options: VtestOptions) -> Result<(), String> {
 fn examine(options: &DoctorOptions) -> Result<(), String> {
     log_to_stderr("warn");
     let driver = driver::choose(options.driver.driver.as_deref())?;
-    let (text, healthy) = if options.report {
-        report::write(&driver)
-    } else {
-        let checked = doctor::examine(&driver);
-        (checked.text, checked.healthy)
+    let qemu = options.qemu.as_deref();
+    let (text, checked) = match options.report {
+        true => report::write(&driver, qemu),
+        false => {
+            let checked = doctor::examine(&driver, qemu);
+            let text = match options.json {
+                true => checked.json(),
+                false => checked.text(options.verbose),
+            };
+            (text, checked)
+        }
     };
     print!("{text}");
-    healthy
-        .then_some(())
-        .ok_or_else(|| "guests get no Vulkan on this host".to_owned())
+    let needed: Vec<&str> = checked.needed().collect();
+    match needed.as_slice() {
+        [] => Ok(()),
+        [one] => Err(format!("this host cannot run a VM with Vulkan yet: {one}")),
+        [one, more @ ..] => Err(format!(
+            "this host cannot run a VM with Vulkan yet: {one}; and {} more",
+            more.len()
+        )),
+    }
 }

@@ -3,14 +3,14 @@
 use std::env;
 use std::path::PathBuf;
 
-use crate::cli::{DisplayMode, PlacementChoice, ServeOptions};
+use crate::cli::{PlacementChoice, ServeOptions};
 
 /// File systems allow names of 255 bytes; the display adds some while it writes.
 const LONGEST_NAME: usize = 200;
 
 /// The file for the VM of these options; `None` when its places are to be forgotten, or nobody could find them again.
 pub(crate) fn file(options: &ServeOptions) -> Option<PathBuf> {
-    if options.placement == PlacementChoice::Forget || options.display != DisplayMode::Window {
+    if options.placement == PlacementChoice::Forget {
         return None;
     }
     let name = match (&options.name, &options.socket.socket_path) {

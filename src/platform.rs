@@ -17,6 +17,13 @@ pub(crate) fn limit_heaps() {
     };
 }
 
+/// Whether windows can be expected to open here. On Unix the environment says so; a Mac has a desktop.
+pub(crate) fn has_desktop() -> bool {
+    let named = ["WAYLAND_DISPLAY", "WAYLAND_SOCKET", "DISPLAY"];
+    let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    cfg!(target_os = "macos") || named.into_iter().any(is_set)
+}
+
 /// Environment variable: this process was started anew by [`map_upwards`].
 #[cfg(target_os = "linux")]
 const STARTED_ANEW: &str = "HESPER_MAPS_UPWARDS";
@@ -60,6 +67,44 @@ pub(crate) fn map_upwards() {
             .env(STARTED_ANEW, "1")
             .exec();
     }
+}
+
+/// What makes VMs fast here, or what is missing and the remedy.
+#[cfg(target_os = "linux")]
+pub(crate) fn acceleration() -> Result<String, (String, &'static str)> {
+    let kvm = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/kvm");
+    match kvm {
+        Ok(_) => Ok("/dev/kvm can be used".to_owned()),
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Err((
+            "/dev/kvm may not be used by you".to_owned(),
+            "usermod -aG kvm YOUR-NAME, and log in anew",
+        )),
+        Err(error) => Err((
+            format!("/dev/kvm: {error}"),
+            "turn virtualisation on in the firmware's settings (VT-x, AMD-V), and load kvm_intel or kvm_amd; in a VM, ask for nested virtualisation",
+        )),
+    }
+}
+
+/// What makes VMs fast here, or what is missing and the remedy.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn acceleration() -> Result<String, (String, &'static str)> {
+    match first_line("sysctl", &["-n", "kern.hv_support"]).as_deref() {
+        Some("1") => Ok("Hypervisor.framework can be used (-accel hvf)".to_owned()),
+        _ => Err((
+            "kern.hv_support is not 1".to_owned(),
+            "this machine cannot run VMs by itself",
+        )),
+    }
+}
+
+/// How many memory mappings a process may have, where the system counts them.
+pub(crate) fn max_map_count() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/sys/vm/max_map_count").ok()?;
+    text.trim().parse().ok()
 }
 
 /// Facts of the system for a bug report, as names and values. None of them identifies the machine or its user.

@@ -4,6 +4,7 @@
 //! the machine or its user is looked for, and paths into homes are cut ([`without_homes`]).
 
 use std::fmt::{Display, Write};
+use std::path::Path;
 
 use hesper_venus::host::{self, GpuMemory, Importable};
 use hesper_venus::memory::page_size;
@@ -41,22 +42,22 @@ Please add: what you did and what happened; QEMU's version and command line; the
 command line and its log.
 ";
 
-/// The text, and whether guests can have the Vulkan of `driver` on this host.
-pub(crate) fn write(driver: &Driver) -> (String, bool) {
+/// The text, and the checks in it: those of [`doctor::examine`].
+pub(crate) fn write(driver: &Driver, qemu: Option<&Path>) -> (String, doctor::Report) {
     let mut report = Report::default();
     report.program();
     report.system();
     report.environment();
     // As it is when Hesper serves, and on the GPUs' tests.
     limits::raise_descriptor_limit();
-    let checked = doctor::examine(driver);
+    let checked = doctor::examine(driver, qemu);
     report.heading("Checks (hesper doctor)");
-    report.text.push_str(&checked.text);
+    report.text.push_str(&checked.text(true));
     report.vulkan(driver, &checked.importable);
     report.differences();
     report.text.push('\n');
     report.text.push_str(PLEASE_ADD);
-    (without_homes(&report.text), checked.healthy)
+    (without_homes(&report.text), checked)
 }
 
 #[derive(Default)]

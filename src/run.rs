@@ -6,7 +6,7 @@
 
 use std::io;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 
@@ -15,26 +15,25 @@ use hesper_display::{
     VulkanEntry,
 };
 use hesper_venus::host::Vulkan;
-use hesper_venus::memory::page_size;
-use hesper_venus::{Driver, GpuSelection, RendererOptions};
 use hesper_vhost::device::{Device, DeviceOptions};
 use hesper_vhost::renderer::Renderer;
 use hesper_vhost::screen::{Monitor, ScanoutSink};
-use hesper_vhost::transport::{self, GpuSocketScreen, Server, ShutdownHandle, SocketFile};
+use hesper_vhost::transport::{
+    self, Access, GpuSocketScreen, Server, ShutdownHandle, SocketFile, listen,
+};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::capsets::Capset;
-use crate::cli::{BlobAlignment, DisplayMode, ServeOptions, Size, Switch};
+use crate::cli::{DisplayMode, ServeOptions, Size, Switch};
 use crate::control::{self, Controls};
 use crate::counters;
-use crate::driver;
+use crate::headless::HeadlessScreen;
 use crate::input::Inputs;
+use crate::offer::{Offer, Unmet, blob_alignment};
 use crate::places;
-use crate::rutabaga;
+use crate::platform;
 use crate::screen::{Losses, Says, Session, WindowScreen};
-use crate::socket;
-use crate::venus::{self, VenusRenderer};
+use crate::venus::VenusRenderer;
 
 /// Refresh rate of a monitor in millihertz: what windows are composed at nearly everywhere.
 const REFRESH_MHZ: u32 = 60_000;
@@ -48,12 +47,12 @@ pub(crate) enum RunError {
     /// `--fd` names no descriptor.
     #[error("--fd={fd}: {source}; pass one end of a connected unix socket pair")]
     NoDescriptor { fd: RawFd, source: io::Error },
-    /// The Vulkan library cannot be told from what was said.
-    #[error("{0}")]
-    Driver(String),
+    /// What was asked for cannot be had.
+    #[error(transparent)]
+    Unmet(#[from] Unmet),
     /// The control socket cannot be made.
-    #[error("--control={path}: {source}")]
-    Control { path: PathBuf, source: io::Error },
+    #[error("--control: {0}")]
+    Control(transport::Error),
     /// The socket of an input device cannot be made.
     #[error("--input-socket={socket}: {source}")]
     Input {
@@ -88,11 +87,21 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), RunError> {
             socket: socket.to_string(),
             source,
         })?;
-    let vulkan = match wants_vulkan(options) {
-        true => driver::open(options.driver.driver.as_deref()).map_err(RunError::Driver)?,
-        false => None,
+    let mut shown = Shown::choose(options);
+    shown.check(options)?;
+    let offer = match shown {
+        Shown::Qemu => {
+            log::info!("GPU: none, QEMU's classic device is 2D (--display=qemu)");
+            Offer::default()
+        }
+        Shown::Window { .. } => Offer::make(options, true)?,
+        Shown::Nowhere { .. } => Offer::make(options, false)?,
     };
-    let (venus, renderers) = renderers(options, vulkan.as_ref());
+    let Offer {
+        vulkan,
+        venus,
+        renderers,
+    } = offer;
     let state = Arc::new(State::new(
         options,
         venus.clone(),
@@ -102,38 +111,30 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), RunError> {
     on_signals(&state)?;
     let counted = Arc::clone(&state);
     counters::dump_on_signal(move || counted.counters());
-    if options.display == DisplayMode::Qemu {
+    if shown == Shown::Qemu {
         let _control = listen_for_control(options, &state)?;
+        log::info!("serving {} for QEMU's console", socket_name(options));
         let mut server = server;
         return Ok(server.serve(&mut || state.session_for_qemu())?);
     }
 
-    let display_options = DisplayOptions {
-        scanouts: options.scanouts as usize,
-        size: options.first_mode(),
-        size_asked: options.size.is_some(),
-        title: options.name.clone().unwrap_or_else(|| "Hesper".to_owned()),
-        places: places::file(options),
-        headless: options.display == DisplayMode::Headless,
-        resize: options.resize.into(),
-        scaling: options.scaling.into(),
-        full_screen: options.full_screen,
-        keyboard: KeyboardOptions {
-            grab_mod: options.grab_mod.into(),
-            cmd_key: options.cmd_key.into(),
-        },
-        vsync: options.vsync == Switch::On,
-        overlay: options.overlay,
-        screenshots: options.screenshots.clone(),
-        record: options.record.clone(),
-        vulkan: vulkan.map(|vulkan| VulkanEntry(vulkan.entry().clone())),
-        ..DisplayOptions::default()
-    };
-    let events = {
+    let (mut display, handle) = loop {
+        let display_options = display_options(options, shown, vulkan.as_ref());
         let state = Arc::clone(&state);
-        Box::new(move |event| state.on_display(event))
+        let events = Box::new(move |event| state.on_display(event));
+        match (Display::new(display_options, events), shown) {
+            (
+                Err(error @ DisplayError::NoDisplayServer { .. }),
+                Shown::Window { is_asked: false },
+            ) => {
+                log::warn!("no window, since there is no desktop after all: {error}");
+                shown = Shown::Nowhere { or_qemu: true };
+                shown.check(options)?;
+            }
+            (made, _) => break made?,
+        }
     };
-    let (mut display, handle) = Display::new(display_options, events)?;
+    state.shown_on(shown);
     if let Some(sink) = inputs.sink() {
         display.set_input(sink);
     }
@@ -148,10 +149,11 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), RunError> {
         source,
     })?;
     let control = listen_for_control(options, &state)?;
+    log::info!("serving {}, {shown}", socket_name(options));
     let serving = serve_on_thread(server, &state, handle, says)?;
 
     let mut served = Ok(Ok(()));
-    let shown = display.run_then(|| {
+    let ran = display.run_then(|| {
         state.stop.shutdown();
         drop(inputs);
         served = serving.join();
@@ -162,95 +164,98 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), RunError> {
         drop(control);
     });
     let served = served.map_err(|_| RunError::Panicked)?;
-    shown?;
+    ran?;
     Ok(served?)
 }
 
-/// Whether anything here needs Vulkan: a window, or a guest's 3D.
-fn wants_vulkan(options: &ServeOptions) -> bool {
-    match options.display {
-        DisplayMode::Window => true,
-        DisplayMode::Headless => options.hostmem.0 != 0,
-        DisplayMode::Qemu => false,
+/// Where the guest's screens are shown: what `--display` comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shown {
+    /// In windows.
+    Window {
+        /// In so many words.
+        is_asked: bool,
+    },
+    /// In QEMU's console.
+    Qemu,
+    /// Nowhere.
+    Nowhere {
+        /// But in QEMU's console, if QEMU has one for us.
+        or_qemu: bool,
+    },
+}
+
+impl Shown {
+    /// Who starts Hesper with a descriptor, as libvirt does, has a way to show the guest, or wants none.
+    fn choose(options: &ServeOptions) -> Self {
+        match options.display {
+            DisplayMode::Window => Self::Window { is_asked: true },
+            DisplayMode::Qemu => Self::Qemu,
+            DisplayMode::Headless => Self::Nowhere { or_qemu: false },
+            DisplayMode::Auto if options.socket.fd.is_none() && platform::has_desktop() => {
+                Self::Window { is_asked: false }
+            }
+            DisplayMode::Auto => Self::Nowhere { or_qemu: true },
+        }
+    }
+
+    /// What only windows have.
+    fn check(self, options: &ServeOptions) -> Result<(), Unmet> {
+        let Self::Nowhere { .. } = self else {
+            return Ok(());
+        };
+        if options.record.is_some() {
+            return Err(Unmet::new(
+                "--record",
+                "it writes what a window shows, and there is no window here: start from a desktop, or set DISPLAY or WAYLAND_DISPLAY",
+            ));
+        }
+        if !options.input_sockets.is_empty() {
+            log::warn!("--input-socket: nobody can type or point, since there is no window");
+        }
+        Ok(())
     }
 }
 
-/// The renderers of all capability sets that are wanted and work, and Venus among them: the guest is told the truth.
-fn renderers(
+impl std::fmt::Display for Shown {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str(match self {
+            Self::Window { .. } => "shown in a window",
+            Self::Qemu => "shown in QEMU's console",
+            Self::Nowhere { or_qemu: true } => {
+                "shown in QEMU's console if its device has one, else nowhere (--display=window opens a window)"
+            }
+            Self::Nowhere { or_qemu: false } => "shown nowhere (--display=headless)",
+        })
+    }
+}
+
+fn display_options(
     options: &ServeOptions,
+    shown: Shown,
     vulkan: Option<&Vulkan>,
-) -> (Option<Arc<VenusRenderer>>, Vec<Arc<dyn Renderer>>) {
-    if options.display == DisplayMode::Qemu {
-        log::info!("no 3D: QEMU's classic device cannot map a GPU's memory into the guest");
-        return (None, Vec::new());
-    }
-    if options.hostmem.0 == 0 {
-        log::info!("no 3D: --hostmem=0");
-        return (None, Vec::new());
-    }
-    let wants = |capset| options.offer.has(capset);
-    let venus = vulkan
-        .filter(|_| wants(Capset::Venus))
-        .and_then(|vulkan| venus(options, vulkan.driver()));
-    let mut renderers: Vec<_> = venus
-        .iter()
-        .map(|venus| Arc::clone(venus) as Arc<dyn Renderer>)
-        .collect();
-    if wants(Capset::Virgl) {
-        match rutabaga::virgl() {
-            Ok(renderer) => renderers.push(renderer),
-            Err(missing) => log::warn!("no virgl for the guest: {missing}"),
-        }
-    }
-    if wants(Capset::CrossDomain) {
-        match rutabaga::cross_domain() {
-            Ok(renderer) => renderers.push(renderer),
-            Err(missing) => log::warn!("no cross-domain for the guest: {missing}"),
-        }
-    }
-    (venus, renderers)
-}
-
-/// The renderer for the guest's Vulkan, or none where it cannot work.
-fn venus(options: &ServeOptions, driver: &Driver) -> Option<Arc<VenusRenderer>> {
-    if let Some(node) = &options.render_node {
-        log::warn!(
-            "--render-node={} is accepted but does not choose the GPU; use --gpu (`hesper gpus` lists them)",
-            node.display()
-        );
-    }
-    let gpu = options
-        .gpu
-        .clone()
-        .map(GpuSelection::from)
-        .unwrap_or_default();
-    match hesper_venus::Renderer::new(RendererOptions {
-        driver: driver.clone(),
-        gpu,
-        wsi: options.wsi,
-        budget: options.budget.budget(),
-        blob_alignment: blob_alignment(options).into(),
-        window: Some(options.hostmem.0),
-        save_streams: venus::save_streams(),
-        ..RendererOptions::default()
-    }) {
-        Ok(renderer) => Some(Arc::new(VenusRenderer::new(Arc::new(renderer)))),
-        Err(error) => {
-            log::warn!("no 3D for the guest: {error}; `hesper doctor` says more");
-            None
-        }
-    }
-}
-
-/// Alignment of blobs that guests are told: what the host can map is whole pages of its own.
-fn blob_alignment(options: &ServeOptions) -> u32 {
-    // A page is far below 4 GiB.
-    let page = page_size() as u32;
-    match options.blob_alignment {
-        // Not told: a Mesa that does not know of it fails with a kernel that does.
-        Some(BlobAlignment(4096)) => 4096,
-        Some(BlobAlignment(alignment)) => alignment.max(page),
-        None => page,
+) -> DisplayOptions {
+    let headless = !matches!(shown, Shown::Window { .. });
+    DisplayOptions {
+        scanouts: options.scanouts as usize,
+        size: options.first_mode(),
+        size_asked: options.size.is_some(),
+        title: options.name.clone().unwrap_or_else(|| "Hesper".to_owned()),
+        places: places::file(options).filter(|_| !headless),
+        headless,
+        resize: options.resize.into(),
+        scaling: options.scaling.into(),
+        full_screen: options.full_screen,
+        keyboard: KeyboardOptions {
+            grab_mod: options.grab_mod.into(),
+            cmd_key: options.cmd_key.into(),
+        },
+        vsync: options.vsync == Switch::On,
+        overlay: options.overlay,
+        screenshots: options.screenshots.clone(),
+        record: options.record.clone().map(|path| path.0),
+        vulkan: vulkan.map(|vulkan| VulkanEntry(vulkan.entry().clone())),
+        ..DisplayOptions::default()
     }
 }
 
@@ -313,12 +318,13 @@ fn listen_for_control(
     let Some(path) = &options.control else {
         return Ok(None);
     };
-    let failed = |source| RunError::Control {
-        path: path.clone(),
-        source,
-    };
-    let (listener, file) = socket::bind_private(path).map_err(failed)?;
-    control::serve(listener, Arc::clone(state) as Arc<dyn Controls>).map_err(failed)?;
+    let (listener, file) = listen(path, Access::Private).map_err(RunError::Control)?;
+    control::serve(listener, Arc::clone(state) as Arc<dyn Controls>).map_err(|source| {
+        RunError::System {
+            what: "start the thread of the control socket",
+            source,
+        }
+    })?;
     Ok(Some(file))
 }
 
@@ -353,7 +359,6 @@ impl Drop for QuitOnDrop {
 
 /// What the threads of a running Hesper share.
 struct State {
-    mode: DisplayMode,
     /// Among the renderers.
     venus: Option<Arc<VenusRenderer>>,
     renderers: Vec<Arc<dyn Renderer>>,
@@ -370,6 +375,7 @@ struct Inner {
     /// The device of the VM of the moment.
     device: Weak<Device>,
     display: Option<DisplayHandle>,
+    shown: Shown,
 }
 
 impl State {
@@ -391,9 +397,9 @@ impl State {
             session: Session::FIRST,
             device: Weak::new(),
             display: None,
+            shown: Shown::choose(options),
         };
         Self {
-            mode: options.display,
             venus,
             renderers,
             host_visible_size,
@@ -411,11 +417,20 @@ impl State {
         self.lock().display = Some(display);
     }
 
+    fn shown_on(&self, shown: Shown) {
+        self.lock().shown = shown;
+    }
+
     fn session_for_window(&self, display: &DisplayHandle, says: &Arc<Says>) -> transport::Session {
         let mut inner = self.lock();
         inner.session = inner.session.next();
         let screen = WindowScreen::new(display.clone(), inner.session, Arc::clone(says));
-        self.start(&mut inner, Arc::new(screen), None)
+        if inner.shown != (Shown::Nowhere { or_qemu: true }) {
+            return self.start(&mut inner, Arc::new(screen), None);
+        }
+        let console = Arc::new(GpuSocketScreen::new());
+        let screen = HeadlessScreen::new(screen, Arc::clone(&console));
+        self.start(&mut inner, Arc::new(screen), Some(console))
     }
 
     fn session_for_qemu(&self) -> transport::Session {
@@ -587,11 +602,10 @@ impl Controls for State {
 impl State {
     /// The windows, for what only they can do.
     fn display(&self) -> Result<DisplayHandle, String> {
-        self.lock().display.clone().ok_or_else(|| match self.mode {
-            DisplayMode::Qemu => "QEMU shows the screen (--display=qemu): ask QEMU".to_owned(),
-            DisplayMode::Window | DisplayMode::Headless => {
-                "the windows are not open yet".to_owned()
-            }
+        let inner = self.lock();
+        inner.display.clone().ok_or_else(|| match inner.shown {
+            Shown::Qemu => "QEMU shows the screen (--display=qemu): ask QEMU".to_owned(),
+            _ => "the windows are not open yet".to_owned(),
         })
     }
 }

@@ -62,6 +62,11 @@ impl VenusRenderer {
         let _ = self.when_lost.set(Box::new(tell));
     }
 
+    /// The GPUs that guests see.
+    pub(crate) fn gpus(&self) -> impl Iterator<Item = &venus::host::Gpu> {
+        self.renderer.gpus()
+    }
+
     /// The renderer's counters as a JSON object.
     pub(crate) fn counters(&self) -> String {
         self.renderer.counters().to_json()
@@ -76,6 +81,10 @@ impl VenusRenderer {
 impl Renderer for VenusRenderer {
     fn capsets(&self) -> &[CapsetInfo] {
         &self.capsets
+    }
+
+    fn needs_window(&self) -> bool {
+        true
     }
 
     fn capset(&self, id: u32, version: u32) -> Option<Vec<u8>> {

@@ -2,6 +2,19 @@
 
 use std::path::PathBuf;
 
+/// winit's text of an error, without the place in winit's sources that it begins with: a path of whoever built the program.
+pub(crate) fn plain(error: &dyn std::fmt::Display) -> String {
+    let text = error.to_string();
+    let without = text.strip_prefix("os error at ").and_then(|rest| {
+        let (_, rest) = rest.split_once(".rs:")?;
+        let (line, rest) = rest.split_once(": ")?;
+        line.bytes()
+            .all(|digit| digit.is_ascii_digit())
+            .then(|| rest.to_owned())
+    });
+    without.unwrap_or(text)
+}
+
 /// An error of the display.
 #[derive(Debug, thiserror::Error)]
 pub enum DisplayError {
@@ -19,10 +32,10 @@ pub enum DisplayError {
         wayland_display: String,
     },
     /// The event loop ended with an error.
-    #[error("the window system's event loop failed: {0}; --display=headless works without one")]
+    #[error("the window system's event loop failed: {reason}; --display=headless works without one", reason = plain(.0))]
     EventLoop(#[source] winit::error::EventLoopError),
     /// The display server refused a window.
-    #[error("cannot create window {scanout}: {source}; --display=headless works without a window")]
+    #[error("cannot create window {scanout}: {reason}; --display=headless works without a window", reason = plain(.source))]
     CreateWindow {
         /// The scanout whose window it is.
         scanout: usize,
@@ -132,4 +145,23 @@ pub enum DisplayError {
     /// The display has been closed.
     #[error("the display is closed")]
     Closed,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_error_names_a_source_file() {
+        for (text, expected) in [
+            (
+                "os error at /root/x/winit-0.30/src/linux/mod.rs:765: neither of both",
+                "neither of both",
+            ),
+            ("no such thing: at all", "no such thing: at all"),
+            ("os error at nothing", "os error at nothing"),
+        ] {
+            assert_eq!(plain(&text), expected);
+        }
+    }
 }

@@ -87,7 +87,7 @@ impl Windows {
                 // Everything else is about this process, not about the display server.
                 EventLoopError::Os(_) | EventLoopError::NotSupported(_) => {
                     DisplayError::NoDisplayServer {
-                        reason: error.to_string(),
+                        reason: crate::error::plain(&error),
                         display: variable("DISPLAY"),
                         wayland_display: variable("WAYLAND_DISPLAY"),
                     }

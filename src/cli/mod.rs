@@ -4,29 +4,44 @@
 //! [`parse`] turns arguments into a [`Command`]; what is wrong comes back as one line that names the value
 //! and what is allowed, for exit status 2. What a value may be stands in `values.rs`.
 
+mod serve;
 mod values;
 
 use std::ffi::OsString;
-use std::os::fd::RawFd;
 use std::path::PathBuf;
 
-use clap::error::ErrorKind;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Args, Parser, Subcommand};
 use hesper_venus::{Budget, WsiPolicy};
 
+use self::serve::heading;
+pub(crate) use self::serve::heading::GPU;
+pub(crate) use self::serve::{DisplayMode, ServeOptions};
 use self::values::within;
 pub(crate) use self::values::{
     BlobAlignment, CmdKeyChoice, CommandMemory, GpuChoice, GrabModChoice, HostMemory, InputSocket,
-    PlacementChoice, ResizeMode, ScalingWay, Size, Switch,
+    PlacementChoice, RecordPath, ResizeMode, ScalingWay, Size, Switch,
 };
 
-/// What `--print-capabilities` prints (vhost-user.rst, "Backend program conventions").
-pub(crate) const CAPABILITIES: &str = r#"{"type":"gpu","features":["render-node","virgl"]}"#;
+/// What `--print-capabilities` prints (vhost-user.rst, "Backend program conventions"): what of the conventions works in this build.
+///
+/// `has_render_nodes` is whether every DRM render node of this host belongs to a GPU that can be used: where the feature is there
+/// and a domain names no node, libvirt takes the first one that it finds.
+pub(crate) fn capabilities(has_render_nodes: bool) -> String {
+    let render_node = has_render_nodes.then_some("render-node");
+    let virgl = cfg!(feature = "virgl").then_some("virgl");
+    let features: Vec<_> = render_node.into_iter().chain(virgl).collect();
+    serde_json::json!({"type": "gpu", "features": features}).to_string()
+}
+
+/// How a first try may look.
+const EXAMPLE: &str =
+    "such as: hesper --socket-path=\"$XDG_RUNTIME_DIR/gpu.sock\" (README.md has QEMU's part)";
 
 /// What the program was asked to do.
 #[derive(Debug)]
 pub(crate) enum Command {
-    /// Print [`CAPABILITIES`].
+    /// Print [`capabilities`].
     PrintCapabilities,
     /// Print this text (help, version) on standard output.
     Print(String),
@@ -37,7 +52,7 @@ pub(crate) enum Command {
     /// Serve Vulkan to programs on this machine.
     Vtest(VtestOptions),
     /// List the host's GPUs.
-    Gpus(DriverOption),
+    Gpus(GpusOptions),
     /// Check the host.
     Doctor(DoctorOptions),
 }
@@ -54,8 +69,8 @@ struct Cli {
     #[command(flatten)]
     serve: ServeOptions,
 
-    /// Print this backend's capabilities as JSON and exit; all other options are ignored.
-    #[arg(long)]
+    /// Print what this backend can do, as JSON for libvirt, and end. All other options are ignored.
+    #[arg(long, help_heading = heading::COMPATIBILITY)]
     print_capabilities: bool,
 }
 
@@ -65,18 +80,41 @@ enum Verb {
     Ctl(ControlOptions),
     /// Serve Vulkan to Mesa's Venus driver on this machine, without a VM, over the vtest protocol.
     Vtest(VtestOptions),
-    /// List the GPUs that can render for guests, as --gpu chooses them.
-    Gpus(DriverOption),
+    /// List the GPUs of this host, as --gpu chooses them.
+    Gpus(GpusOptions),
     /// Check what works on this host, and say what to do about what does not.
     Doctor(DoctorOptions),
+}
+
+/// Options of `hesper gpus`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct GpusOptions {
+    /// Print them as JSON, with memory and render node.
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) driver: DriverOption,
 }
 
 /// Options of `hesper doctor`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct DoctorOptions {
     /// Print all that a bug report needs: versions, limits, drivers, memory types and the checks, without names of users.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["json", "verbose"])]
     pub(crate) report: bool,
+
+    /// Print the checks as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// List by name what is only counted otherwise.
+    #[arg(long)]
+    pub(crate) verbose: bool,
+
+    /// Program to check as QEMU. Default: qemu-system- of this machine's kind, from PATH.
+    #[arg(long, value_name = "PROGRAM")]
+    pub(crate) qemu: Option<PathBuf>,
 
     #[command(flatten)]
     pub(crate) driver: DriverOption,
@@ -85,9 +123,9 @@ pub(crate) struct DoctorOptions {
 /// Where Vulkan comes from.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct DriverOption {
-    /// Vulkan library to use: a loader, a driver, or a driver's JSON manifest. Default: the system's loader; without one, what
+    /// Use this Vulkan library: a loader, a driver, or a driver's JSON manifest. Default: the system's loader; without one, what
     /// VK_DRIVER_FILES names; on macOS then MoltenVK and KosmicKrisp.
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", help_heading = heading::GPU)]
     pub(crate) driver: Option<PathBuf>,
 }
 
@@ -98,15 +136,16 @@ pub(crate) struct VtestOptions {
     #[arg(long, value_name = "PATH")]
     pub(crate) socket_path: PathBuf,
 
-    /// GPU that renders: its number or UUID as `hesper gpus` lists it, or a part of its name.
-    #[arg(long, value_name = "GPU")]
+    /// Use this GPU: its number or UUID as `hesper gpus` lists it, or a part of its name. Default: all GPUs of the host.
+    #[arg(long, value_name = "GPU", help_heading = heading::GPU)]
     pub(crate) gpu: Option<GpuChoice>,
 
     #[command(flatten)]
     pub(crate) driver: DriverOption,
 
-    /// How swapchains of the guest's programs work: software (Mesa 25.2 or newer), dmabuf (older ones too), or auto.
-    #[arg(long, value_name = "POLICY", default_value_t)]
+    /// How programs share pictures: software (copied by the CPU; Mesa 25.2 or newer), dmabuf (without a copy; older Mesa, too) or
+    /// auto.
+    #[arg(long, value_name = "POLICY", default_value_t, help_heading = heading::GPU)]
     pub(crate) wsi: WsiPolicy,
 
     #[command(flatten)]
@@ -116,13 +155,13 @@ pub(crate) struct VtestOptions {
 /// What one program of a guest may take of the host.
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct BudgetOptions {
-    /// Memory that the large Vulkan commands of one program may hold at a time: 1M to 1T, with K, M, G or T. A command takes up
-    /// to twice its size; one that does not fit fails with VK_ERROR_OUT_OF_HOST_MEMORY.
-    #[arg(long, value_name = "SIZE", default_value = "4G")]
+    /// Let the large Vulkan commands of one program hold so much memory at a time: 1M to 1T. A command takes up to twice its
+    /// size; one that does not fit fails with VK_ERROR_OUT_OF_HOST_MEMORY.
+    #[arg(long, value_name = "SIZE", default_value = "4G", help_heading = heading::GPU)]
     command_memory: CommandMemory,
 
-    /// How many threads of one program may make Vulkan pipelines at a time: 64 to 65536. Each takes a thread here.
-    #[arg(long, value_name = "N", default_value = "1024", value_parser = within::<u32>(64..=65536))]
+    /// Let so many threads of one program make Vulkan pipelines at a time: 64 to 65536. Each takes a thread here.
+    #[arg(long, value_name = "N", default_value = "1024", value_parser = within::<u32>(64..=65536), help_heading = heading::GPU)]
     rings: u32,
 }
 
@@ -144,213 +183,10 @@ pub(crate) struct ControlOptions {
     #[arg(value_name = "SOCKET")]
     pub(crate) socket: PathBuf,
 
-    /// `screenshot SCANOUT FILE.png`, `resize SCANOUT WIDTHxHEIGHT`, `plug SCANOUT`, `unplug SCANOUT`, `status`,
+    /// `screenshot [SCANOUT] FILE.png`, `resize SCANOUT WIDTHxHEIGHT`, `plug SCANOUT`, `unplug SCANOUT`, `status`,
     /// `counters` or `quit`.
     #[arg(value_name = "COMMAND", required = true, num_args = 1..)]
     pub(crate) words: Vec<String>,
-}
-
-/// Where guest scanouts are shown.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum DisplayMode {
-    /// In a window of Hesper's own.
-    #[default]
-    Window,
-    /// In QEMU's console, over the socket of QEMU's vhost-user-gpu-pci or vhost-user-vga device.
-    Qemu,
-    /// Nowhere; screenshots still work.
-    Headless,
-}
-
-/// Options of the device.
-#[derive(Debug, Args)]
-pub(crate) struct ServeOptions {
-    #[command(flatten)]
-    pub(crate) socket: Socket,
-
-    /// Where scanouts are shown.
-    #[arg(long, value_name = "MODE", default_value = "window")]
-    pub(crate) display: DisplayMode,
-
-    /// How many monitors the guest has, with a window each: 1 to 16. Closing a window unplugs its monitor; `hesper ctl
-    /// SOCKET plug N` brings it back. Closing the first ends Hesper.
-    #[arg(long, value_name = "N", default_value = "1", value_parser = within::<u32>(1..=16))]
-    pub(crate) scanouts: u32,
-
-    /// Size of a monitor in pixels at start. Default: what its window had last (--placement), else 1280x800.
-    #[arg(long, value_name = "WxH")]
-    pub(crate) size: Option<Size>,
-
-    /// What this VM is called, in the titles of its windows.
-    #[arg(long, value_name = "NAME")]
-    pub(crate) name: Option<String>,
-
-    /// Whether windows are where they were the last time for this VM, which is known by its --name, else by its
-    /// --socket-path: remember or forget.
-    #[arg(
-        long,
-        value_name = "WHETHER",
-        default_value = "remember",
-        hide_possible_values = true
-    )]
-    pub(crate) placement: PlacementChoice,
-
-    /// What follows what: guest (the guest's mode the window's size), scale (neither: the picture is scaled), or fixed (the
-    /// window the guest's mode).
-    #[arg(
-        long,
-        value_name = "MODE",
-        default_value = "guest",
-        hide_possible_values = true
-    )]
-    pub(crate) resize: ResizeMode,
-
-    /// How a picture that is not of the window's size fills it: smooth (as large as fits), integer (whole multiples, sharp) or
-    /// none (pixel for pixel while it fits).
-    #[arg(
-        long,
-        value_name = "WAY",
-        default_value = "smooth",
-        hide_possible_values = true
-    )]
-    pub(crate) scaling: ScalingWay,
-
-    /// Keys that, held with a letter, ask something of the window instead of the guest (F: full screen, G: grab or release the
-    /// pointer, O: overlay, S: screenshot): ctrl-alt (a Mac's Ctrl and Option), lshift-lctrl-lalt, rctrl, or cmd (a Mac's
-    /// Cmd, a PC's Super).
-    #[arg(
-        long,
-        value_name = "KEYS",
-        default_value = "ctrl-alt",
-        hide_possible_values = true
-    )]
-    pub(crate) grab_mod: GrabModChoice,
-
-    /// What a Mac's Cmd (a PC's Super) is in the guest: super, swap-opt-cmd (it changes places with Option, as on a PC's
-    /// keyboard), swap-ctrl-cmd (with Ctrl: Cmd-C copies), or host (the left one, and keys with it, stay on the host).
-    #[arg(
-        long,
-        value_name = "KEY",
-        default_value = "super",
-        hide_possible_values = true
-    )]
-    pub(crate) cmd_key: CmdKeyChoice,
-
-    /// Begin full screen. Ctrl+Alt+F in a window changes it (--grab-mod).
-    #[arg(long)]
-    pub(crate) full_screen: bool,
-
-    /// Whether frames wait for the screen's refresh: on, or off (sooner, with more work).
-    #[arg(
-        long,
-        value_name = "WHETHER",
-        default_value = "on",
-        hide_possible_values = true
-    )]
-    pub(crate) vsync: Switch,
-
-    /// Begin with the overlay: frames a second, their times, sizes, and who draws. Ctrl+Alt+O in a window changes it.
-    #[arg(long)]
-    pub(crate) overlay: bool,
-
-    /// Folder for the screenshots of Ctrl+Alt+S.
-    #[arg(long, value_name = "FOLDER", default_value = ".")]
-    pub(crate) screenshots: PathBuf,
-
-    /// Write every frame that a window shows to a .y4m file, or as PNGs into a folder.
-    #[arg(long, value_name = "PATH")]
-    pub(crate) record: Option<PathBuf>,
-
-    /// GPU that renders for the guest: its number or UUID as `hesper gpus` lists it, or a part of its name.
-    #[arg(long, value_name = "GPU")]
-    pub(crate) gpu: Option<GpuChoice>,
-
-    #[command(flatten)]
-    pub(crate) driver: DriverOption,
-
-    /// Size of the window through which the guest maps the GPU's memory: a power of two, with K, M, G or T, or
-    /// 0 for a guest without 3D.
-    #[arg(long, value_name = "SIZE", default_value = "8G")]
-    pub(crate) hostmem: HostMemory,
-
-    /// Bytes to which the guest must align the GPU's memory that it maps: a power of two from 4096 to 65536. Default: this
-    /// host's page size. More than 4096 wants Mesa 26.2.4 in a guest with Linux 7.2 or newer, and fails with older kernels unless
-    /// their pages have that size. With 4096 the guest is not asked: right for guests whose pages are as large as this host's.
-    #[arg(long, value_name = "BYTES")]
-    pub(crate) blob_alignment: Option<BlobAlignment>,
-
-    #[command(flatten)]
-    pub(crate) budget: BudgetOptions,
-
-    /// How swapchains of the guest's programs work: software (Mesa 25.2 or newer), dmabuf (older ones too), or auto.
-    #[arg(long, value_name = "POLICY", default_value_t)]
-    pub(crate) wsi: WsiPolicy,
-
-    #[command(flatten)]
-    pub(crate) offer: crate::capsets::Offer,
-
-    /// DRM render node of the GPU to render with. Accepted for libvirt; --gpu chooses the GPU.
-    #[arg(long, value_name = "PATH")]
-    pub(crate) render_node: Option<PathBuf>,
-
-    /// Turn 3D on. Accepted for libvirt; 3D is on wherever it works.
-    #[arg(long)]
-    pub(crate) virgl: bool,
-
-    /// Listen on this unix socket for `hesper ctl` and scripts.
-    #[arg(long, value_name = "PATH")]
-    pub(crate) control: Option<PathBuf>,
-
-    /// Give the guest an input device that follows the window, on a unix socket for QEMU's vhost-user-input-pci.
-    /// KIND is keyboard, tablet (absolute pointer), mouse (relative pointer) or touch. Once for each device.
-    #[arg(long = "input-socket", value_name = "KIND:PATH")]
-    pub(crate) input_sockets: Vec<InputSocket>,
-}
-
-impl ServeOptions {
-    /// Width and height of the guest's monitors, in pixels, before a window says otherwise.
-    pub(crate) fn first_mode(&self) -> (u32, u32) {
-        let Size { width, height } = self.size.unwrap_or(Size::USUAL);
-        (width, height)
-    }
-
-    /// What no option says alone.
-    fn check(&self) -> Result<(), String> {
-        if self.display == DisplayMode::Qemu && !self.input_sockets.is_empty() {
-            return Err(
-                "--input-socket needs a window of Hesper's own: leave out --display=qemu, or use QEMU's \
-                 virtio-keyboard-pci and virtio-tablet-pci"
-                    .to_owned(),
-            );
-        }
-        if self.display != DisplayMode::Window && self.record.is_some() {
-            return Err(
-                "--record needs --display=window: it writes what a window shows".to_owned(),
-            );
-        }
-        for (index, socket) in self.input_sockets.iter().enumerate() {
-            let mut before = self.input_sockets.iter().take(index);
-            if before.any(|other| other.kind == socket.kind || other.path == socket.path) {
-                return Err(format!(
-                    "--input-socket={socket}: one of each kind is allowed, each with a path of its own"
-                ));
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The vhost-user socket: exactly one of both.
-#[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
-pub(crate) struct Socket {
-    /// Listen on this unix socket for the VM monitor.
-    #[arg(long, value_name = "PATH")]
-    pub(crate) socket_path: Option<PathBuf>,
-
-    /// Use this inherited file descriptor, a connected unix stream socket.
-    #[arg(long, value_name = "N", value_parser = within::<RawFd>(3..=RawFd::MAX))]
-    pub(crate) fd: Option<RawFd>,
 }
 
 /// Reads the command line, program name first.
@@ -359,6 +195,11 @@ pub(crate) struct Socket {
 /// One line that says which value is wrong and what is allowed.
 pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, String> {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
+    if arguments.len() < 2 {
+        return Err(format!(
+            "a socket is missing: --socket-path=PATH or --fd=N, {EXAMPLE}; `hesper --help` lists what there is"
+        ));
+    }
     // The convention: whatever else stands there, even what makes no sense, is ignored.
     if arguments
         .iter()
@@ -381,14 +222,42 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
                 Ok(Command::Print(error.render().to_string()))
             }
-            // Their paragraphs name no remedy.
-            ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand => {
+            ErrorKind::MissingRequiredArgument => {
                 let text = one_line(&error.render().to_string());
-                Err(format!("{text}; `hesper --help` lists what there is"))
+                Err(match text.contains("--socket-path <PATH>|--fd <N>") {
+                    true => format!("--socket-path=PATH or --fd=N is missing, {EXAMPLE}"),
+                    false => text,
+                })
             }
-            _ => Err(one_line(&error.render().to_string())),
+            kind => {
+                let mut text = one_line(&error.render().to_string());
+                if let Some(similar) = similar(&error) {
+                    text.push_str(&format!("; did you mean {similar}?"));
+                } else if matches!(
+                    kind,
+                    ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand
+                ) {
+                    // Their paragraphs name no remedy.
+                    text.push_str("; `hesper --help` lists what there is");
+                }
+                Err(text)
+            }
         },
     }
+}
+
+/// What the person may have meant.
+fn similar(error: &clap::Error) -> Option<String> {
+    let kinds = [
+        ContextKind::SuggestedArg,
+        ContextKind::SuggestedValue,
+        ContextKind::SuggestedSubcommand,
+    ];
+    kinds.into_iter().find_map(|kind| match error.get(kind)? {
+        ContextValue::String(one) => Some(one.clone()),
+        ContextValue::Strings(several) => several.first().cloned(),
+        _ => None,
+    })
 }
 
 /// Clap's message is a paragraph, then usage: the paragraph on one line is what a log wants.

@@ -20,9 +20,9 @@ fn served(line: &str) -> ServeOptions {
 }
 
 #[test]
-fn defaults_are_a_window_of_one_monitor() {
+fn defaults_are_one_monitor_wherever_it_can_be_shown() {
     let options = served("--socket-path=/tmp/gpu.sock");
-    assert_eq!(options.display, DisplayMode::Window);
+    assert_eq!(options.display, DisplayMode::Auto);
     assert_eq!(options.scanouts, 1);
     assert_eq!(options.size, None);
     assert_eq!(options.placement, PlacementChoice::Remember);
@@ -57,8 +57,13 @@ fn print_capabilities_ignores_everything_else() {
         parsed("--nonsense --fd=x --print-capabilities --size 1"),
         Ok(Command::PrintCapabilities)
     ));
-    let json: serde_json::Value = serde_json::from_str(CAPABILITIES).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&capabilities(true)).unwrap();
     assert_eq!(json["type"], "gpu");
+    let features = json["features"].as_array().unwrap();
+    let has = |name: &str| features.iter().any(|feature| feature == name);
+    assert_eq!(has("virgl"), cfg!(feature = "virgl"));
+    assert!(has("render-node"));
+    assert!(!capabilities(false).contains("render-node"));
 }
 
 #[test]
@@ -67,7 +72,7 @@ fn a_wrong_value_gives_one_line_with_the_value_and_what_is_allowed() {
         (
             "--socket-path=s --display=tv",
             "tv",
-            "window, qemu, headless",
+            "auto, window, qemu, headless",
         ),
         (
             "--socket-path=s --resize=never",
@@ -122,6 +127,34 @@ fn a_wrong_value_gives_one_line_with_the_value_and_what_is_allowed() {
             "99999",
             "power of two",
         ),
+        ("--socket-path=s --record=film.mp4", "film.mp4", ".y4m"),
+        (
+            "--socket-path=s --gpu=1 --hostmem=0",
+            "--gpu=1",
+            "--hostmem=0",
+        ),
+        (
+            "--socket-path=s --render-node=/dev/dri/renderD128 --display=qemu",
+            "renderD128",
+            "--display=qemu",
+        ),
+        (
+            "--socket-path=s --capsets=venus --hostmem=0",
+            "--capsets=venus",
+            "--hostmem=0",
+        ),
+        (
+            "--socket-path=s --gpu=1 --render-node=/d",
+            "--gpu",
+            "--render-node",
+        ),
+        ("--socket-path=s --dispaly=qemu", "--dispaly", "--display"),
+        (
+            "--socket-path=s --display=headles",
+            "headles",
+            "did you mean headless",
+        ),
+        ("doctr", "doctr", "did you mean doctor"),
         ("--socket-path=s --fd=5", "--fd", "--socket-path"),
         ("", "--socket-path", "--fd"),
         ("--display=headless", "--socket-path", "--fd"),
@@ -179,7 +212,27 @@ fn a_gpu_is_a_number_a_uuid_or_a_name() {
 }
 
 #[test]
-fn a_window_size_has_a_unit() {
+fn a_number_of_bytes_has_a_unit_in_either_way() {
+    for (text, expected) in [
+        ("16384", Some(16 << 10)),
+        ("16K", Some(16 << 10)),
+        ("16k", Some(16 << 10)),
+        ("16KiB", Some(16 << 10)),
+        ("1MiB", Some(1 << 20)),
+        ("8GiB", Some(8 << 30)),
+        ("2T", Some(2 << 40)),
+        ("7B", Some(7)),
+        ("", None),
+        ("K", None),
+        ("8 G", None),
+        ("8GB", None),
+        ("-8G", None),
+        ("99999999T", None),
+    ] {
+        assert_eq!(values::bytes(text), expected, "{text}");
+    }
+    assert_eq!("16KiB".parse(), Ok(BlobAlignment(16384)));
+    assert_eq!("64K".parse(), Ok(BlobAlignment(65536)));
     assert_eq!("8G".parse(), Ok(HostMemory(8 << 30)));
     assert_eq!("256m".parse(), Ok(HostMemory(256 << 20)));
     assert_eq!("0".parse(), Ok(HostMemory(0)));
@@ -187,17 +240,42 @@ fn a_window_size_has_a_unit() {
 }
 
 #[test]
-fn help_names_every_option() {
+fn help_shows_every_option_in_its_group() {
     let Ok(Command::Print(text)) = parsed("--help") else {
         panic!("no help")
     };
-    for option in [
-        "--socket-path",
-        "--fd",
-        "--print-capabilities",
-        "--render-node",
-        "--virgl",
+    let headings = [
+        "Connection:",
+        "GPU:",
+        "Window:",
+        "Input:",
+        "Diagnostics:",
+        "Compatibility:",
+        "Options:",
+    ];
+    let places = headings.map(|heading| text.find(&format!("\n{heading}")).expect(heading));
+    let group = |option: &str| {
+        let place = text
+            .find(&format!("\n      {option}"))
+            .or_else(|| text.find(&format!(", {option}\n")));
+        let place = place.unwrap_or_else(|| panic!("{option} is not in:\n{text}"));
+        let before = places.iter().zip(headings).filter(|(at, _)| **at < place);
+        before.max().map(|(_, heading)| heading)
+    };
+    for (option, heading) in [
+        ("--socket-path", "Connection:"),
+        ("--fd", "Connection:"),
+        ("--render-node", "GPU:"),
+        ("--display", "Window:"),
+        ("--grab-mod", "Input:"),
+        ("--record", "Diagnostics:"),
+        ("--virgl", "Compatibility:"),
+        ("--print-capabilities", "Compatibility:"),
+        ("--help", "Options:"),
     ] {
-        assert!(text.contains(option), "{option} is not in:\n{text}");
+        assert_eq!(group(option), Some(heading), "{option}");
     }
+    // Nothing but help and version stands outside of the groups.
+    let options = text.get(places[6]..places[0]).unwrap_or_default();
+    assert_eq!(options.matches("\n  -").count(), 2, "{options}");
 }

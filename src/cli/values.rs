@@ -211,19 +211,25 @@ impl FromStr for HostMemory {
                 *size == 0 || size.is_power_of_two() && (1 << 20..=1 << 46).contains(size)
             })
             .map(Self)
-            .ok_or_else(|| "0, or a power of two from 1M to 64T is allowed".to_owned())
+            .ok_or_else(|| {
+                "0, or a power of two from 1M to 64T such as 8G or 8GiB, is allowed".to_owned()
+            })
     }
 }
 
-/// A number of bytes, with K, M, G or T.
-fn bytes(text: &str) -> Option<u64> {
-    let (end, unit) = text.char_indices().next_back()?;
-    let (digits, shift) = match unit.to_ascii_uppercase() {
-        'K' => (text.get(..end)?, 10),
-        'M' => (text.get(..end)?, 20),
-        'G' => (text.get(..end)?, 30),
-        'T' => (text.get(..end)?, 40),
-        _ => (text, 0),
+/// A number of bytes: `4096`, or with a unit of 1024 such as `16K` or `16KiB`.
+pub(super) fn bytes(text: &str) -> Option<u64> {
+    let end = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (digits, unit) = text.split_at_checked(end)?;
+    let shift = match unit.to_ascii_uppercase().as_str() {
+        "" | "B" => 0,
+        "K" | "KIB" => 10,
+        "M" | "MIB" => 20,
+        "G" | "GIB" => 30,
+        "T" | "TIB" => 40,
+        _ => return None,
     };
     digits.parse::<u64>().ok()?.checked_mul(1 << shift)
 }
@@ -239,7 +245,29 @@ impl FromStr for CommandMemory {
         bytes(text)
             .filter(|size| (1 << 20..=1 << 40).contains(size))
             .map(Self)
-            .ok_or_else(|| "1M to 1T is allowed".to_owned())
+            .ok_or_else(|| "1M to 1T, such as 4G or 4GiB, is allowed".to_owned())
+    }
+}
+
+/// Where frames are recorded to: a `.y4m` file or a folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RecordPath(pub(crate) PathBuf);
+
+impl FromStr for RecordPath {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let path = PathBuf::from(text);
+        let ending = path.extension().map(|ending| ending.to_ascii_lowercase());
+        // A folder may be called anything, but who writes film.mp4 wants a film.
+        match ending {
+            Some(ending) if ending != "y4m" && !path.is_dir() => Err(
+                "a film that ends in .y4m, or a folder for PNGs, is allowed; `ffmpeg -i film.y4m film.mp4` makes other films of it"
+                    .to_owned(),
+            ),
+            _ if text.is_empty() => Err("a .y4m file or a folder is allowed".to_owned()),
+            _ => Ok(Self(path)),
+        }
     }
 }
 
@@ -251,11 +279,11 @@ impl FromStr for BlobAlignment {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        text.parse()
-            .ok()
-            .filter(|bytes: &u32| bytes.is_power_of_two() && (4096..=65536).contains(bytes))
+        bytes(text)
+            .and_then(|bytes| u32::try_from(bytes).ok())
+            .filter(|bytes| bytes.is_power_of_two() && (4096..=65536).contains(bytes))
             .map(Self)
-            .ok_or_else(|| "a power of two from 4096 to 65536 is allowed".to_owned())
+            .ok_or_else(|| "a power of two from 4096 (4K) to 65536 (64K) is allowed".to_owned())
     }
 }
 
@@ -288,6 +316,16 @@ impl FromStr for GpuChoice {
             || Self::Name(text.to_owned()),
             |uuid| Self::Uuid(uuid.to_be_bytes()),
         ))
+    }
+}
+
+impl Display for GpuChoice {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Index(index) => write!(out, "{index}"),
+            Self::Uuid(uuid) => out.write_str(&crate::gpus::uuid(uuid)),
+            Self::Name(name) => out.write_str(name),
+        }
     }
 }
 

@@ -80,6 +80,10 @@ impl Renderer for CrossDomain {
         &self.capsets
     }
 
+    fn needs_window(&self) -> bool {
+        true
+    }
+
     fn capset(&self, id: u32, version: u32) -> Option<Vec<u8>> {
         let [info] = self.capsets;
         (id == info.id && version <= info.max_version).then(|| self.capset.clone())

@@ -33,12 +33,13 @@ mod wire;
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use hesper_vhost::transport::{self, Access, listen};
 use rustix::event::{PollFd, PollFlags, poll};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
@@ -55,13 +56,8 @@ const GRACE: Duration = Duration::from_secs(2);
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum VtestError {
     /// The socket cannot be made.
-    #[error("--socket-path={path}: {source}")]
-    Socket {
-        /// The path asked for.
-        path: PathBuf,
-        /// The cause.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Socket(#[from] transport::Error),
     /// The system refused something.
     #[error("cannot {what}: {source}")]
     System {
@@ -83,11 +79,7 @@ pub(crate) fn run(path: &Path, backend: Arc<dyn Backend>) -> Result<(), VtestErr
         let stop = stop.try_clone().map_err(system("copy a descriptor"))?;
         signal_hook::low_level::pipe::register(signal, stop).map_err(system("handle signals"))?;
     }
-    let (listener, _file) =
-        crate::socket::bind_private(path).map_err(|source| VtestError::Socket {
-            path: path.to_owned(),
-            source,
-        })?;
+    let (listener, _file) = listen(path, Access::Private)?;
     log::info!("vtest clients are served on {}", path.display());
     serve(&listener, &backend, &stopped)
 }

@@ -179,7 +179,7 @@ impl Hesper {
     pub fn await_nothing(&self, scanout: u32) {
         let mut answer = String::new();
         let nothing = comes_true(|| {
-            answer = self.try_control(&format!("screenshot {scanout} /dev/null"));
+            answer = self.try_control(&format!("screenshot {scanout} /nowhere/x.png"));
             answer.contains("shows nothing")
         });
         assert!(nothing, "scanout {scanout} still shows something: {answer}");

@@ -72,5 +72,5 @@ pub use context::{Blob, BlobError, BlobRequest, Caching, Context, ContextEvents}
 pub use counters::Counters;
 pub use error::{Error, Result};
 pub use memory::{GuestPages, Mappings, SharedMemory};
-pub use options::{Budget, Driver, GpuSelection, RendererOptions, WsiPolicy};
+pub use options::{Budget, Driver, GpuSelection, RenderNode, RendererOptions, WsiPolicy};
 pub use renderer::Renderer;

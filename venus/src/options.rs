@@ -45,6 +45,21 @@ pub enum Driver {
     FirstOf(Vec<PathBuf>),
 }
 
+/// The numbers of a DRM render node, such as `/dev/dri/renderD128`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RenderNode {
+    /// Major number of the device file.
+    pub major: u32,
+    /// Minor number; the file is usually called `renderD` and this.
+    pub minor: u32,
+}
+
+impl fmt::Display for RenderNode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.major, self.minor)
+    }
+}
+
 /// Which of the host's GPUs guests see.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum GpuSelection {
@@ -57,6 +72,8 @@ pub enum GpuSelection {
     Name(String),
     /// The one with this `deviceUUID`.
     Uuid([u8; 16]),
+    /// The one whose DRM render node is this device file (`VK_EXT_physical_device_drm`).
+    RenderNode(RenderNode),
 }
 
 /// How a guest's swapchains work. What the guest's driver demands differs by its version; the host need not have

@@ -39,7 +39,7 @@ impl Renderer {
         let gpus = GpuFacts::gather(&host, &options.gpu, options.queues)?;
         platform::return_free_memory();
         for facts in &gpus {
-            log::info!("guests see {}", facts.gpu);
+            log::debug!("guests see {}", facts.gpu);
         }
         let mappings = options.mappings.unwrap_or_else(platform::mappings);
         let shared = Shared {

@@ -10,7 +10,7 @@ use hesper_venus_protocol::table::ExtensionKind;
 use super::library::{Host, ProbeInstance};
 use super::version::CoreFunctions;
 use crate::error::Result;
-use crate::options::{Driver, GpuSelection};
+use crate::options::{Driver, GpuSelection, RenderNode};
 
 /// A GPU of the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +32,8 @@ pub struct Gpu {
     pub(crate) driver_id: vk::DriverId,
     /// `deviceUUID`.
     pub uuid: [u8; 16],
+    /// Its DRM render node, where the driver tells one (`VK_EXT_physical_device_drm`).
+    pub render_node: Option<RenderNode>,
     /// Whether `VK_EXT_external_memory_host` is there: guests can map device memory.
     pub host_memory_import: bool,
     /// Device extensions that guests could use and this driver does not have.
@@ -79,10 +81,11 @@ impl fmt::Display for Gpu {
         let Self {
             name, kind, driver, ..
         } = self;
-        write!(
-            f,
-            "{name} ({kind}, Vulkan {major}.{minor}.{patch}, {driver})"
-        )
+        write!(f, "{name} ({kind}, Vulkan {major}.{minor}.{patch}")?;
+        if !driver.is_empty() {
+            write!(f, ", {driver}")?;
+        }
+        f.write_str(")")
     }
 }
 
@@ -127,6 +130,7 @@ impl GpuSelection {
             Self::Index(wanted) => *wanted == index,
             Self::Name(part) => gpu.name.to_lowercase().contains(&part.to_lowercase()),
             Self::Uuid(uuid) => *uuid == gpu.uuid,
+            Self::RenderNode(node) => gpu.render_node == Some(*node),
         }
     }
 }
@@ -141,6 +145,7 @@ impl fmt::Display for GpuSelection {
                 f.write_str("UUID ")?;
                 uuid.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
             }
+            Self::RenderNode(node) => write!(f, "the DRM render node {node}"),
         }
     }
 }
@@ -186,7 +191,11 @@ impl ProbeInstance<'_> {
         };
         let mut driver = vk::PhysicalDeviceDriverProperties::default();
         let mut id = vk::PhysicalDeviceIDProperties::default();
+        let mut drm = vk::PhysicalDeviceDrmPropertiesEXT::default();
         let mut properties = vk::PhysicalDeviceProperties2::default().push_next(&mut id);
+        if has(ash::ext::physical_device_drm::NAME) {
+            properties = properties.push_next(&mut drm);
+        }
         if has(ash::khr::driver_properties::NAME) {
             properties = properties.push_next(&mut driver);
         }
@@ -218,6 +227,7 @@ impl ProbeInstance<'_> {
             .to_owned(),
             driver_id: driver.driver_id,
             uuid: id.device_uuid,
+            render_node: render_node(&drm),
             host_memory_import: has(ash::ext::external_memory_host::NAME),
             missing_extensions: EXTENSIONS
                 .iter()
@@ -241,6 +251,16 @@ impl ProbeInstance<'_> {
             .map(|extension| extension.extension_name)
             .collect()
     }
+}
+
+/// The render node that a driver tells.
+fn render_node(drm: &vk::PhysicalDeviceDrmPropertiesEXT<'_>) -> Option<RenderNode> {
+    let number = |number: i64| u32::try_from(number).ok();
+    let node = number(drm.render_major).zip(number(drm.render_minor))?;
+    (drm.has_render != vk::FALSE).then_some(RenderNode {
+        major: node.0,
+        minor: node.1,
+    })
 }
 
 /// A fixed-size name of the driver's, up to its NUL.
@@ -267,6 +287,10 @@ mod tests {
             driver: "test".into(),
             driver_id: vk::DriverId::default(),
             uuid: [7; 16],
+            render_node: Some(RenderNode {
+                major: 226,
+                minor: 129,
+            }),
             host_memory_import: true,
             missing_extensions: Vec::new(),
             hidden_sparse: None,
@@ -276,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn a_selection_matches_by_place_name_or_uuid() {
+    fn a_selection_matches_by_place_name_uuid_or_render_node() {
         let card = gpu("Radeon RX");
         assert!(GpuSelection::All.matches(3, &card));
         assert!(GpuSelection::Index(3).matches(3, &card));
@@ -285,6 +309,25 @@ mod tests {
         assert!(!GpuSelection::Name("geforce".into()).matches(0, &card));
         assert!(GpuSelection::Uuid([7; 16]).matches(0, &card));
         assert!(!GpuSelection::Uuid([8; 16]).matches(0, &card));
+        let node = |minor| GpuSelection::RenderNode(RenderNode { major: 226, minor });
+        assert!(node(129).matches(0, &card));
+        assert!(!node(128).matches(0, &card));
+    }
+
+    #[test]
+    fn a_render_node_is_told_only_by_a_driver_that_has_one() {
+        let told = |has_render, render_major, render_minor| {
+            render_node(&vk::PhysicalDeviceDrmPropertiesEXT {
+                has_render,
+                render_major,
+                render_minor,
+                ..Default::default()
+            })
+        };
+        let node = told(vk::TRUE, 226, 128).map(|node| node.to_string());
+        assert_eq!(node.as_deref(), Some("226:128"));
+        assert_eq!(told(vk::FALSE, 226, 128), None);
+        assert_eq!(told(vk::TRUE, 226, -1), None);
     }
 
     #[test]

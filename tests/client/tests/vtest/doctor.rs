@@ -28,9 +28,11 @@ fn a_report_tells_driver_memory_checks_and_what_is_hidden() {
     assert!(output.status.success(), "{:#?}", lines(&output));
     let wanted = [
         ("- VK_DRIVER_FILES: ", value),
-        ("ok    the GPU's writes show", "(self-test)"),
-        ("note  guests see no sparse binding", "imported memory"),
-        ("      GPU 0: ", "llvmpipe Mesa"),
+        ("ok       GPU 0, ", "(self-test)"),
+        ("ok       GPU 0, ", "llvmpipe Mesa"),
+        ("warning  guests see no sparse binding", "imported memory"),
+        ("warning  all rendering is done by the processor", "slow"),
+        ("ok       qemu-system-", "vhost-user-test-device-pci"),
         ("- library (a loader", "libvulkan.so.1, Vulkan 1."),
         ("- GPU 0, heap 0: ", " MiB, DEVICE_LOCAL"),
         ("- GPU 0, type 0: heap 0, ", "; guests can map it"),
@@ -49,7 +51,7 @@ fn a_report_of_a_mac_tells_its_driver_and_which_memory_guests_can_map() {
             "guests cannot map it",
         ),
         ("- GPU 0, type 1: heap 0, DEVICE_LOCAL ", visible),
-        ("note  guests take for granted", "cannot tell them"),
+        ("warning  guests take for granted", "cannot tell them"),
     ];
     let kosmickrisp = [("- GPU 0, type 0: heap 0, DEVICE_LOCAL ", visible)];
     for (mode, own) in [("moltenvk", &moltenvk[..]), ("kosmickrisp", &kosmickrisp)] {
@@ -64,14 +66,63 @@ fn a_report_of_a_mac_tells_its_driver_and_which_memory_guests_can_map() {
         assert_lines(&report, own);
         let common = [
             ("- library (a loader", "libhesper_mac_driver_"),
-            ("note  guests' images with optimal tiling are kept", ""),
+            ("ok       guests' images with optimal tiling are kept", ""),
             ("- GPU 0, alignment of imported memory: ", "16384"),
         ];
         assert_lines(&report, &common);
         // The driver lacks it, and Hesper emulates it.
-        let is_missed = |line: &String| {
-            line.starts_with("note  guests will miss") && line.contains("VK_KHR_external_memory_fd")
-        };
+        let is_missed =
+            |line: &String| line.starts_with("  ") && line.trim() == "VK_KHR_external_memory_fd";
         assert!(!report.iter().any(is_missed), "{mode}: {report:#?}");
+    }
+}
+
+#[test]
+fn doctor_counts_what_is_missing_and_lists_it_when_asked() {
+    let run = |options: &[&str]| {
+        let (variable, value) = LAVAPIPE;
+        let output = in_environment(hesper())
+            .arg("doctor")
+            .args(options)
+            .env(variable, value)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{:#?}", lines(&output));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let missing = "\n         VK_";
+    assert!(!run(&[]).contains(missing));
+    assert!(run(&["--verbose"]).contains(missing));
+    let json: serde_json::Value = serde_json::from_str(&run(&["--json"])).unwrap();
+    assert_eq!(json["healthy"], true);
+    let checks = json["checks"].as_array().unwrap();
+    let is_listed = |check: &serde_json::Value| check["details"].as_array().unwrap().len() > 3;
+    assert!(checks.iter().any(is_listed), "{json:#}");
+}
+
+#[test]
+fn gpus_are_listed_for_people_and_for_programs() {
+    let run = |options: &[&str]| {
+        let (variable, value) = LAVAPIPE;
+        let output = in_environment(hesper())
+            .arg("gpus")
+            .args(options)
+            .env(variable, value)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{:#?}", lines(&output));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let text = run(&[]);
+    let json: serde_json::Value = serde_json::from_str(&run(&["--json"])).unwrap();
+    let gpu = &json[0];
+    assert_eq!(gpu["kind"], "software");
+    assert!(gpu["render_node"].is_null(), "{gpu}");
+    assert!(
+        gpu["heaps"][0]["bytes"].as_u64().unwrap() > 1 << 20,
+        "{gpu}"
+    );
+    for part in ["uuid", "name"] {
+        assert!(text.contains(gpu[part].as_str().unwrap()), "{part}: {text}");
     }
 }

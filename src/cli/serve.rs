@@ -1,0 +1,250 @@
+//! Options of the device, in the groups in which `--help` shows them.
+
+use std::os::fd::RawFd;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use hesper_venus::WsiPolicy;
+
+use super::values::within;
+use super::{
+    BlobAlignment, BudgetOptions, CmdKeyChoice, DriverOption, GpuChoice, GrabModChoice, HostMemory,
+    InputSocket, PlacementChoice, RecordPath, ResizeMode, ScalingWay, Size, Switch,
+};
+use crate::capsets::{Capset, Offer};
+
+/// Headings of `--help`.
+pub(super) mod heading {
+    pub(in super::super) const CONNECTION: &str = "Connection";
+    pub(crate) const GPU: &str = "GPU";
+    pub(in super::super) const WINDOW: &str = "Window";
+    pub(in super::super) const INPUT: &str = "Input";
+    pub(in super::super) const DIAGNOSTICS: &str = "Diagnostics";
+    pub(in super::super) const COMPATIBILITY: &str = "Compatibility";
+}
+use heading::{COMPATIBILITY, CONNECTION, DIAGNOSTICS, GPU, INPUT, WINDOW};
+
+/// Where guest scanouts are shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DisplayMode {
+    /// A window where there is a desktop; with --fd or without a desktop QEMU's console if its device has one, else nowhere.
+    #[default]
+    Auto,
+    /// A window of Hesper's own.
+    Window,
+    /// QEMU's console, of its devices vhost-user-gpu-pci and vhost-user-vga.
+    Qemu,
+    /// Nowhere; screenshots still work.
+    Headless,
+}
+
+/// Options of the device.
+#[derive(Debug, Args)]
+pub(crate) struct ServeOptions {
+    #[command(flatten)]
+    pub(crate) socket: Socket,
+
+    /// Listen on this unix socket for `hesper ctl`.
+    #[arg(long, value_name = "PATH", help_heading = CONNECTION)]
+    pub(crate) control: Option<PathBuf>,
+
+    /// Use this GPU: its number or UUID as `hesper gpus` lists it, or a part of its name. Default: all GPUs of the host.
+    #[arg(long, value_name = "GPU", help_heading = GPU, conflicts_with = "render_node")]
+    pub(crate) gpu: Option<GpuChoice>,
+
+    /// Use the GPU with this DRM render node, such as /dev/dri/renderD128.
+    #[arg(long, value_name = "PATH", help_heading = GPU)]
+    pub(crate) render_node: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) driver: DriverOption,
+
+    #[command(flatten)]
+    pub(crate) offer: Offer,
+
+    /// How the guest's programs share pictures: software (copied by the CPU; Mesa 25.2 or newer), dmabuf (without a copy; older
+    /// Mesa, too) or auto.
+    #[arg(long, value_name = "POLICY", default_value_t, help_heading = GPU)]
+    pub(crate) wsi: WsiPolicy,
+
+    /// Let the guest map so much memory of the GPU at a time: a power of two such as 8G, or 0 for a guest without 3D.
+    #[arg(long, value_name = "SIZE", default_value = "8G", help_heading = GPU)]
+    pub(crate) hostmem: HostMemory,
+
+    /// Have the guest align the memory that it maps: a power of two from 4096 to 65536. Default: the page size of this host. A
+    /// guest with larger pages than the host needs its own page size here, and Linux 7.2 and Mesa 26.2.4.
+    #[arg(long, value_name = "BYTES", help_heading = GPU)]
+    pub(crate) blob_alignment: Option<BlobAlignment>,
+
+    #[command(flatten)]
+    pub(crate) budget: BudgetOptions,
+
+    /// Where the guest's screens are shown.
+    #[arg(long, value_name = "MODE", default_value = "auto", help_heading = WINDOW)]
+    pub(crate) display: DisplayMode,
+
+    /// Name this VM in the titles of its windows.
+    #[arg(long, value_name = "NAME", help_heading = WINDOW)]
+    pub(crate) name: Option<String>,
+
+    /// Give the guest so many monitors, each with a window: 1 to 16. Closing a window unplugs its monitor, closing the first
+    /// one ends Hesper.
+    #[arg(long, value_name = "N", default_value = "1", value_parser = within::<u32>(1..=16), help_heading = WINDOW)]
+    pub(crate) scanouts: u32,
+
+    /// Size of a monitor at start, in pixels. Default: that of its window the last time (--placement), else 1280x800.
+    #[arg(long, value_name = "WxH", help_heading = WINDOW)]
+    pub(crate) size: Option<Size>,
+
+    /// What happens when the window is resized: guest (the guest changes its mode), scale (the picture is scaled) or fixed (the
+    /// window has the size of the guest's mode).
+    #[arg(long, value_name = "MODE", default_value = "guest", hide_possible_values = true, help_heading = WINDOW)]
+    pub(crate) resize: ResizeMode,
+
+    /// How a picture is scaled: smooth (as large as fits), integer (whole multiples, sharp) or none (not, while it fits).
+    #[arg(long, value_name = "WAY", default_value = "smooth", hide_possible_values = true, help_heading = WINDOW)]
+    pub(crate) scaling: ScalingWay,
+
+    /// Begin full screen.
+    #[arg(long, help_heading = WINDOW)]
+    pub(crate) full_screen: bool,
+
+    /// Whether frames wait for the screen's refresh: on, or off (sooner, with more work).
+    #[arg(long, value_name = "WHETHER", default_value = "on", hide_possible_values = true, help_heading = WINDOW)]
+    pub(crate) vsync: Switch,
+
+    /// Whether windows open where they were the last time for this VM, which its --name or --socket-path tells: remember or
+    /// forget.
+    #[arg(long, value_name = "WHETHER", default_value = "remember", hide_possible_values = true, help_heading = WINDOW)]
+    pub(crate) placement: PlacementChoice,
+
+    /// Give the guest an input device that follows the window, on a unix socket for QEMU's vhost-user-input-pci. KIND is
+    /// keyboard, tablet (absolute pointer), mouse (relative pointer) or touch. Once for each device.
+    #[arg(long = "input-socket", value_name = "KIND:PATH", help_heading = INPUT)]
+    pub(crate) input_sockets: Vec<InputSocket>,
+
+    /// Keys that, held with a letter, are for the window and not for the guest (F: full screen, G: grab or release the pointer,
+    /// O: overlay, S: screenshot): ctrl-alt, lshift-lctrl-lalt, rctrl, or cmd (a Mac's Cmd, a PC's Super).
+    #[arg(long, value_name = "KEYS", default_value = "ctrl-alt", hide_possible_values = true, help_heading = INPUT)]
+    pub(crate) grab_mod: GrabModChoice,
+
+    /// What a Mac's Cmd (a PC's Super) is in the guest: super, swap-opt-cmd (it changes places with Option), swap-ctrl-cmd (with
+    /// Ctrl) or host (the left one stays with the host).
+    #[arg(long, value_name = "KEY", default_value = "super", hide_possible_values = true, help_heading = INPUT)]
+    pub(crate) cmd_key: CmdKeyChoice,
+
+    /// Write every frame that a window shows to this .y4m file, or as PNGs into this folder.
+    #[arg(long, value_name = "PATH", help_heading = DIAGNOSTICS)]
+    pub(crate) record: Option<RecordPath>,
+
+    /// Folder for the screenshots of Ctrl+Alt+S.
+    #[arg(long, value_name = "FOLDER", default_value = ".", help_heading = DIAGNOSTICS)]
+    pub(crate) screenshots: PathBuf,
+
+    /// Begin with the overlay: frames a second, their times, sizes, and who draws.
+    #[arg(long, help_heading = DIAGNOSTICS)]
+    pub(crate) overlay: bool,
+
+    /// Offer the guest OpenGL by virglrenderer, as --capsets=venus,virgl does. libvirt passes it for accel3d='yes'.
+    #[arg(long, help_heading = COMPATIBILITY)]
+    pub(crate) virgl: bool,
+}
+
+impl ServeOptions {
+    /// Width and height of the guest's monitors, in pixels, before a window says otherwise.
+    pub(crate) fn first_mode(&self) -> (u32, u32) {
+        let Size { width, height } = self.size.unwrap_or(Size::USUAL);
+        (width, height)
+    }
+
+    /// Whether the guest is offered Vulkan as far as it works.
+    ///
+    /// Who gives a descriptor, as libvirt does, has QEMU's classic device, which cannot use Vulkan and whose consoles mostly refuse a
+    /// device with 3D. That it is another device has to be said.
+    pub(crate) fn wants_venus(&self) -> bool {
+        let is_classic = self.socket.fd.is_some() && self.display == DisplayMode::Auto;
+        match is_classic {
+            true => self.gpu.is_some() || self.offer.is_asked(Capset::Venus),
+            false => self.offer.has(Capset::Venus),
+        }
+    }
+
+    /// The option with which the person asked for `capset` in so many words.
+    pub(crate) fn asks_for(&self, capset: Capset) -> Option<String> {
+        match capset {
+            Capset::Virgl if self.virgl => Some("--virgl".to_owned()),
+            _ => self.offer.is_asked(capset).then(|| {
+                let value = capset.to_possible_value();
+                let name = value.as_ref().map_or("", |value| value.get_name());
+                format!("--capsets={name}")
+            }),
+        }
+    }
+
+    /// The options that choose how the guest gets 3D, as they were given.
+    pub(crate) fn gpu_options(&self) -> Vec<String> {
+        let gpu = self.gpu.as_ref().map(|gpu| format!("--gpu={gpu}"));
+        let path = |name: &str, path: &Option<PathBuf>| {
+            let path = path.as_ref()?;
+            Some(format!("--{name}={}", path.display()))
+        };
+        let node = path("render-node", &self.render_node);
+        let driver = path("driver", &self.driver.driver);
+        let capsets = self.asks_for(Capset::Venus);
+        [gpu, node, driver, capsets].into_iter().flatten().collect()
+    }
+
+    /// What no option says alone.
+    pub(super) fn check(&self) -> Result<(), String> {
+        if self.display == DisplayMode::Qemu && !self.input_sockets.is_empty() {
+            return Err(
+                "--input-socket needs a window of Hesper's own: leave out --display=qemu, or use QEMU's \
+                 virtio-keyboard-pci and virtio-tablet-pci"
+                    .to_owned(),
+            );
+        }
+        if matches!(self.display, DisplayMode::Headless | DisplayMode::Qemu)
+            && self.record.is_some()
+        {
+            return Err(
+                "--record needs --display=window: it writes what a window shows".to_owned(),
+            );
+        }
+        let without_3d = match self.display {
+            DisplayMode::Qemu => Some("--display=qemu"),
+            _ => (self.hostmem.0 == 0).then_some("--hostmem=0"),
+        };
+        // The windows use the driver as well.
+        let asked = self
+            .gpu_options()
+            .into_iter()
+            .find(|asked| !asked.starts_with("--driver"));
+        if let (Some(without), Some(asked)) = (without_3d, asked) {
+            return Err(format!(
+                "{asked} chooses how the guest gets 3D, and {without} turns 3D off: leave one of them out"
+            ));
+        }
+        for (index, socket) in self.input_sockets.iter().enumerate() {
+            let mut before = self.input_sockets.iter().take(index);
+            if before.any(|other| other.kind == socket.kind || other.path == socket.path) {
+                return Err(format!(
+                    "--input-socket={socket}: one of each kind is allowed, each with a path of its own"
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The vhost-user socket: exactly one of both.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct Socket {
+    /// Listen on this unix socket for the VM monitor, such as QEMU.
+    #[arg(long, value_name = "PATH", help_heading = CONNECTION)]
+    pub(crate) socket_path: Option<PathBuf>,
+
+    /// Use this inherited file descriptor, a connected unix stream socket.
+    #[arg(long, value_name = "N", value_parser = within::<RawFd>(3..=RawFd::MAX), help_heading = CONNECTION)]
+    pub(crate) fd: Option<RawFd>,
+}

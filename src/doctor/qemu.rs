@@ -1,0 +1,130 @@
+//! Whether QEMU is there, new enough, and has the device.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use super::{Remedy, Report};
+
+/// The first version whose generic vhost-user device has a window for the GPU's memory.
+const OLDEST: (u32, u32) = (11, 1);
+
+/// That device.
+const DEVICE: &str = "vhost-user-test-device-pci";
+
+/// How QEMU is had.
+const INSTALL: Remedy = Remedy {
+    debian: "apt-get install qemu-system-x86, of testing (or `tests/env/prepare host` in Hesper's sources)",
+    fedora: "dnf install qemu-kvm; before Fedora has 11.1, build it from qemu.org",
+    arch: "pacman -S qemu-system-x86",
+    macos: "brew install qemu; with vhost-user as docs/macos.md says",
+};
+
+impl Report {
+    /// `named` is the program to check; without it, the one for this machine's kind is looked for.
+    pub(super) fn qemu(&mut self, named: Option<&Path>) {
+        let usual = format!("qemu-system-{}", std::env::consts::ARCH);
+        let program = named.map_or_else(|| PathBuf::from(usual), Path::to_owned);
+        let name = program.display();
+        let Some(said) = output(&program, &["--version"]) else {
+            return self.needs(
+                format!("{name} does not start; VMs need QEMU 11.1 or newer"),
+                INSTALL,
+            );
+        };
+        let Some((major, minor)) = version(&said) else {
+            let first = said.lines().next().unwrap_or_default();
+            return self.needs(
+                format!("{name} says \"{first}\", which is no version of QEMU"),
+                INSTALL,
+            );
+        };
+        if (major, minor) < OLDEST {
+            return self.needs(
+                format!("{name} is version {major}.{minor}; guests get Vulkan from 11.1 on (older ones: 2D, --display=qemu)"),
+                INSTALL,
+            );
+        }
+        let devices = output(&program, &["-device", "help"]).unwrap_or_default();
+        if !devices.contains(&format!("\"{DEVICE}\"")) {
+            return self.needs(
+                format!("{name} {major}.{minor} has no {DEVICE}: it was built without vhost-user"),
+                INSTALL,
+            );
+        }
+        self.ok(format!("{name} {major}.{minor} has {DEVICE}"));
+        self.warning(
+            format!("QEMU {major}.{minor} ends if a VM that was paused is reset while 3D programs from before the pause still run"),
+            Remedy::everywhere("end the guest's 3D programs before such a reset (docs/qemu.md)"),
+        );
+    }
+}
+
+/// What a program prints; `None` if there is none or it fails.
+fn output(program: &Path, arguments: &[&str]) -> Option<String> {
+    let output = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output()
+        .ok()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    output.status.success().then_some(text)
+}
+
+/// The version in `QEMU emulator version 11.1.2 (…)`.
+fn version(said: &str) -> Option<(u32, u32)> {
+    let (_, rest) = said.split_once("version ")?;
+    let mut numbers = rest.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::super::Mark;
+    use super::*;
+
+    #[test]
+    fn a_version_is_read() {
+        let said = "QEMU emulator version 11.1.2 (Debian 1:11.1.2+ds-1)\nCopyright";
+        assert_eq!(version(said), Some((11, 1)));
+        assert_eq!(version("QEMU emulator version 7.2.9"), Some((7, 2)));
+        assert_eq!(version("hello"), None);
+    }
+
+    /// What is said of a QEMU that prints this for its version and for its devices.
+    fn said_of(version: &str, devices: &str) -> (Mark, String) {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("qemu");
+        let script = format!(
+            "#!/bin/sh\ncase $1 in --version) echo '{version}';; *) echo '{devices}';; esac\n"
+        );
+        std::fs::write(&program, script).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let mut report = Report::default();
+        report.qemu(Some(&program));
+        let first = &report.checks[0];
+        (first.mark, first.what.clone())
+    }
+
+    #[test]
+    fn an_old_qemu_and_one_without_the_device_are_told_from_a_good_one() {
+        let device = format!("name \"{DEVICE}\", bus PCI");
+        let (mark, what) = said_of("QEMU emulator version 11.1.2", &device);
+        assert_eq!(mark, Mark::Ok, "{what}");
+        let (mark, what) = said_of("QEMU emulator version 12.0.0", &device);
+        assert_eq!(mark, Mark::Ok, "{what}");
+        let (mark, what) = said_of("QEMU emulator version 10.0.2", &device);
+        assert_eq!(mark, Mark::Needed);
+        assert!(what.contains("10.0") && what.contains("11.1"), "{what}");
+        let (mark, what) = said_of("QEMU emulator version 11.1.2", "name \"virtio-gpu-pci\"");
+        assert_eq!(mark, Mark::Needed);
+        assert!(what.contains(DEVICE), "{what}");
+        let (mark, _) = said_of("no such thing", &device);
+        assert_eq!(mark, Mark::Needed);
+        let mut report = Report::default();
+        report.qemu(Some(Path::new("/nowhere/qemu")));
+        assert_eq!(report.checks[0].mark, Mark::Needed);
+    }
+}

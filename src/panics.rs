@@ -1,0 +1,82 @@
+//! What a panic says: a bug of Hesper's, in one line that can be reported, without a path of whoever built the program.
+
+use std::backtrace::Backtrace;
+use std::panic::{self, PanicHookInfo};
+use std::thread;
+
+/// Makes panics say that.
+pub(crate) fn report() {
+    panic::set_hook(Box::new(|panic| {
+        eprintln!("hesper: {}", text(panic));
+        // Who asks for it wants the paths as well.
+        if std::env::var_os("RUST_BACKTRACE").is_some_and(|value| value != "0") {
+            eprintln!("{}", Backtrace::force_capture());
+        }
+    }));
+}
+
+fn text(panic: &PanicHookInfo<'_>) -> String {
+    let thread = thread::current();
+    let thread = thread.name().unwrap_or("without a name");
+    let place = panic.location().map_or_else(String::new, |location| {
+        format!(
+            " at {}:{}",
+            without_folders(location.file()),
+            location.line()
+        )
+    });
+    let payload = panic.payload();
+    let message = payload
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message");
+    format!(
+        "the thread '{thread}' panicked{place}: {}; this is a bug in Hesper, please report it with `hesper doctor --report`",
+        message.trim_end()
+    )
+}
+
+/// A source file's path without what is before the name of its crate. Those of this workspace have nothing before it.
+fn without_folders(file: &str) -> &str {
+    let after = |folder: &str| {
+        let (_, rest) = file.rsplit_once(folder)?;
+        // The registry's folder has a name with a hash.
+        rest.split_once('/').map(|(_, rest)| rest)
+    };
+    after("/registry/src/")
+        .or_else(|| file.rsplit_once("/rustlib/src/rust/").map(|(_, rest)| rest))
+        .or_else(|| {
+            file.strip_prefix("/rustc/")?
+                .split_once('/')
+                .map(|(_, rest)| rest)
+        })
+        .unwrap_or(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_named_without_the_builders_folders() {
+        for (file, expected) in [
+            ("src/run.rs", "src/run.rs"),
+            ("vhost/src/transport/ring.rs", "vhost/src/transport/ring.rs"),
+            (
+                "/home/ann/.cargo/registry/src/index.example.org-1949cf8c6b5b557f/winit-0.30.12/src/lib.rs",
+                "winit-0.30.12/src/lib.rs",
+            ),
+            (
+                "/rustc/0123abcd/library/core/src/cell.rs",
+                "library/core/src/cell.rs",
+            ),
+            (
+                "/opt/rust/lib/rustlib/src/rust/library/alloc/src/vec.rs",
+                "library/alloc/src/vec.rs",
+            ),
+        ] {
+            assert_eq!(without_folders(file), expected);
+        }
+    }
+}
