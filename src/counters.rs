@@ -74,9 +74,9 @@ mod tests {
         );
         let latency = window["flush_to_present"].as_array().unwrap();
         assert_eq!(latency[1], json!({"below_us": 250, "frames": 4}));
-        let limits = latency.iter().map(|class| class["below_us"].as_u64());
+        let mut limits = latency.iter().map(|class| class["below_us"].as_u64());
         assert!(limits.clone().take(LATENCY_CLASSES - 1).is_sorted());
-        assert_eq!(limits.last(), Some(None));
+        assert_eq!(limits.next_back(), Some(None));
         assert_eq!(object(None, &[]), json!({"windows": []}));
     }
 }

@@ -11,8 +11,6 @@
 )]
 #![cfg(target_os = "linux")]
 
-#[path = "support/library.rs"]
-mod library;
 mod support;
 
 use std::fmt::Write;
@@ -20,8 +18,8 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use library::built;
 use support::process::{PATIENCE, Process};
+use support::programs::library::built;
 
 /// Command lines, as a shell would take them; a variable may stand before. NULL is a driver with one GPU; LONG a path of 108 bytes.
 /// `gpu.sock` and `control.sock` are those of a running Hesper, `busy` and `silent` sockets of somebody else, `file` is a file.

@@ -1,7 +1,7 @@
 //! Programs of this workspace that run inside a guest, built for it.
 
 #[path = "library.rs"]
-mod library;
+pub mod library;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
