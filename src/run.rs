@@ -299,7 +299,8 @@ fn on_signals(state: &Arc<State>) -> Result<(), RunError> {
     let state = Arc::clone(state);
     let wait = move || {
         for signal in &mut signals {
-            log::info!("ending on signal {signal}");
+            let name = signal_hook::low_level::signal_name(signal).unwrap_or("a signal");
+            log::info!("ending, as {name} asks");
             state.quit();
         }
     };

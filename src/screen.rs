@@ -313,7 +313,7 @@ fn format(format: PixelFormat) -> display::PixelFormat {
 fn report(result: Result<(), DisplayError>) {
     match result {
         Ok(()) | Err(DisplayError::Closed) => {}
-        Err(error) => log::warn!("the display refuses: {error}"),
+        Err(error) => log::warn!("a picture or cursor of the guest is not shown: {error}"),
     }
 }
 

@@ -27,7 +27,9 @@ const GRACE: Duration = Duration::from_secs(2);
 /// Waits until the contexts of `renderer`, all dropped, have ended.
 pub(crate) fn settle(renderer: &venus::Renderer) {
     if !renderer.settle(GRACE) {
-        log::warn!("contexts are still busy after {GRACE:?} and are abandoned");
+        log::warn!(
+            "programs of the guest still keep the GPU busy after {GRACE:?}; Hesper ends without waiting for them any longer"
+        );
     }
 }
 

@@ -127,7 +127,7 @@ pub enum DisplayError {
         reason: String,
     },
     /// The screenshot's file could not be written.
-    #[error("cannot write the screenshot to {}: {source}", path.display())]
+    #[error("cannot write the screenshot to {}: {source}; check that the folder exists and is writable", path.display())]
     WritePng {
         /// The file.
         path: PathBuf,
@@ -135,7 +135,7 @@ pub enum DisplayError {
         source: png::EncodingError,
     },
     /// Frames cannot be recorded there.
-    #[error("cannot record to {}: {source}", path.display())]
+    #[error("cannot record to {}: {source}; check that the folder exists and is writable", path.display())]
     Record {
         /// The file or folder.
         path: PathBuf,

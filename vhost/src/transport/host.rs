@@ -65,7 +65,9 @@ impl Drop for Herald {
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
-            log::error!("the thread that tells of config changes panicked");
+            log::error!(
+                "the thread that tells of config changes panicked; this is a bug in Hesper, please report it"
+            );
         }
     }
 }

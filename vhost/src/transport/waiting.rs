@@ -132,7 +132,7 @@ impl Waiting {
                 Said::Gone => drop(self.silent.remove(place)),
                 Said::Other => {
                     log::warn!(
-                        "somebody who speaks no vhost-user connected to the device's socket and is turned away"
+                        "somebody who speaks no vhost-user connected to the socket of a device and is turned away; `hesper ctl` needs the --control socket"
                     );
                     if let Some(one) = self.silent.remove(place) {
                         turn_away(one.stream);

@@ -73,7 +73,7 @@ impl Drop for Worker {
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
-            log::error!("a queue thread panicked");
+            log::error!("a queue thread panicked; this is a bug in Hesper, please report it");
         }
     }
 }

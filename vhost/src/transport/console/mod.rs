@@ -195,7 +195,9 @@ impl GpuSocketScreen {
                 wake.raise();
             }
             if thread.handle.join().is_err() {
-                log::error!("the thread of the GPU socket panicked");
+                log::error!(
+                    "the thread of the GPU socket panicked; this is a bug in Hesper, please report it"
+                );
             }
         }
     }
