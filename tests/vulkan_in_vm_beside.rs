@@ -36,7 +36,7 @@ for i in $(seq 200); do [ $(cat /tmp/evtest-* | grep -c ^Testing) -lt 3 ] || bre
 
 /// Waits until the key, the place and the button have arrived, then ends `evtest`.
 const HEARD: &str = "\
-for words in 'KEY_H), value 0' ABS_Y 'BTN_RIGHT), value 0'; do
+for words in 'KEY_H), value 0' 'ABS_Y), value' 'BTN_RIGHT), value 0'; do
     for i in $(seq 200); do ! grep -q \"$words\" /tmp/evtest-* || break; sleep 0.1; done
     grep -q \"$words\" /tmp/evtest-* || { cat /tmp/evtest-*; exit 1; }
 done

@@ -1,8 +1,10 @@
-//! A guest that suspends itself to RAM and is woken up, with programs that use its GPU: `systemctl suspend` in the guest, QMP's
-//! `system_wakeup`.
+//! A guest that suspends itself to idle and to RAM and is woken up, with programs that use its GPU: `systemctl suspend` in the guest,
+//! a key, QMP's `system_wakeup`. And one that suspends itself to its disk, and goes on in another QEMU.
 //!
-//! Linux' driver cannot suspend: without the PCIe root port of docs/qemu.md the guest's GPU is dead afterwards, whatever the
-//! backend does. `HESPER_SUITES="trixie forky sid"` runs all guests.
+//! Linux' driver cannot suspend: without the PCIe root port of docs/qemu.md, and after a suspend to disk, the guest's GPU is dead
+//! unless its driver was unloaded before, whatever the backend does. `HESPER_SUITES="trixie forky sid"` runs all guests;
+//! `HESPER_MAPS=N` is how many maps a program has that lives through a pause and a suspend (40); `HESPER_IN_USE=1` also suspends
+//! to disk while the GPU is in use.
 
 #![allow(
     clippy::unwrap_used,
@@ -13,10 +15,23 @@
 
 mod support;
 
+use std::path::Path;
+use std::thread::sleep;
+use std::time::Duration;
+
 use serde_json::json;
 use support::cube::assert_turning;
 use support::hesper::Hesper;
+use support::number;
+use support::process::comes_true;
 use support::vulkan_guest::VulkanGuest;
+
+fn pause(guest: &VulkanGuest) {
+    let mut qmp = guest.qmp();
+    qmp.run("stop", json!({}));
+    sleep(Duration::from_secs(1));
+    qmp.run("cont", json!({}));
+}
 
 /// Suspends the guest to RAM (S3) and wakes it up.
 fn suspend(guest: &mut VulkanGuest) {
@@ -37,8 +52,34 @@ fn suspend(guest: &mut VulkanGuest) {
     );
 }
 
+/// Suspends the guest to idle (s2idle) and wakes it up by a key of the PS/2 keyboard that QEMU's machine has: `system_wakeup` knows
+/// nothing of such a sleep. `log` is the guest kernel's.
+fn suspend_to_idle(guest: &mut VulkanGuest, log: &Path) {
+    let mut qmp = guest.qmp();
+    let said = |words| std::fs::read_to_string(log).is_ok_and(|log| log.contains(words));
+    guest.succeed(
+        "rm -f /tmp/awake; echo enabled >/sys/devices/platform/i8042/serio0/power/wakeup\n\
+         { sleep 0.5; echo freeze >/sys/power/state; touch /tmp/awake; } >/tmp/suspend.log 2>&1 &",
+    );
+    assert!(
+        comes_true(|| said("Suspending console")),
+        "the guest does not suspend"
+    );
+    // What comes before the guest sleeps is not seen.
+    let woken = comes_true(|| {
+        let key = json!([{"type": "qcode", "data": "h"}]);
+        qmp.run("send-key", json!({"keys": key}));
+        sleep(Duration::from_secs(2));
+        said("PM: suspend exit")
+    });
+    assert!(woken, "the guest does not wake up");
+    guest.succeed("for i in $(seq 300); do [ ! -e /tmp/awake ] || break; sleep 0.1; done");
+    let slept = guest.succeed("cat /sys/power/suspend_stats/success /tmp/suspend.log");
+    assert_eq!(slept, "1");
+}
+
 #[test]
-fn cubes_turn_on_after_suspend_to_ram() {
+fn cubes_turn_on_after_suspend_to_idle_and_to_ram() {
     let suites = std::env::var("HESPER_SUITES").unwrap_or_else(|_| "forky".to_owned());
     for suite in suites.split_whitespace() {
         let folder = tempfile::tempdir().unwrap();
@@ -49,13 +90,19 @@ fn cubes_turn_on_after_suspend_to_ram() {
         };
         let hesper = Hesper::start(folder, &["--display=headless", wsi], None);
         let idle = hesper.idle_usage();
-        let mut guest =
-            VulkanGuest::boot_with(folder, suite, suite, &hesper.socket(), &["--root-port"]);
+        let options = ["--root-port", "--append", "loglevel=7"];
+        let mut guest = VulkanGuest::boot_with(folder, suite, suite, &hesper.socket(), &options);
         guest.start_weston();
         guest.start_cube(cube, 100_000);
         assert_turning(|| hesper.screenshot(0));
         // One that presents nothing, with more maps than vhost's eight regions, and with fences that stay open.
         guest.start_hold(40, 1);
+        suspend_to_idle(&mut guest, &folder.join(format!("{suite}.console")));
+        assert_turning(|| hesper.screenshot(0));
+        guest.end_hold();
+        guest.start_hold(number("HESPER_MAPS", 40), 1);
+        // QEMU has those maps on its list from here on.
+        pause(&guest);
         suspend(&mut guest);
         assert_turning(|| hesper.screenshot(0));
         guest.end_hold();
@@ -66,10 +113,85 @@ fn cubes_turn_on_after_suspend_to_ram() {
         assert!(complaints.is_empty(), "{suite}: {complaints:?}");
         let log = hesper.process.errors();
         assert!(
-            !log.contains("is lost") && !log.contains("refused"),
+            !log.contains("is lost") && !log.contains("MAP_BLOB refused"),
             "{log}"
         );
         guest.kill();
         hesper.holds_the_same(&mut Some(idle));
+    }
+}
+
+/// Ends all programs that draw, and unloads the driver.
+const UNLOAD: &str = "\
+pkill vkcube; pkill weston; wait
+for console in /sys/class/vtconsole/vtcon*; do echo 0 >$console/bind; done
+modprobe -r virtio_gpu && ! [ -e /dev/dri/renderD128 ]";
+
+const LOAD: &str = "\
+modprobe virtio_gpu
+for i in $(seq 300); do [ ! -c /dev/dri/renderD128 ] || break; sleep 0.1; done
+rm -f $XDG_RUNTIME_DIR/wayland-1*";
+
+/// A suspend to disk ends QEMU; another one goes on with the same memory.
+#[test]
+fn a_guest_that_unloaded_its_driver_goes_on_after_suspend_to_disk() {
+    let suites = std::env::var("HESPER_SUITES").unwrap_or_else(|_| "forky".to_owned());
+    for suite in suites.split_whitespace() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        let (wsi, cube) = match suite {
+            "trixie" => ("--wsi=dmabuf", "MESA_VK_WSI_DEBUG=sw"),
+            _ => ("--wsi=software", ""),
+        };
+        let disk = folder.join("swap");
+        let file = std::fs::File::create(&disk).unwrap();
+        file.set_len(1 << 30).unwrap();
+        let hesper = Hesper::start(folder, &["--display=headless", wsi], None);
+        let mut idle = Some(hesper.idle_usage());
+        let start =
+            |name| VulkanGuest::start_with_swap(folder, name, suite, &hesper.socket(), &disk);
+        let mut guest = start("before");
+        guest.wait_ready();
+        guest.start_weston();
+        guest.start_cube(cube, 100_000);
+        assert_turning(|| hesper.screenshot(0));
+        guest.succeed(UNLOAD);
+        guest.suspend_to_disk();
+        assert_eq!(guest.complaints(), Vec::<String>::new(), "{suite}");
+        drop(guest);
+        hesper.holds_the_same(&mut idle);
+
+        let mut guest = start("after");
+        guest.wait_resumed();
+        guest.succeed(LOAD);
+        guest.start_weston();
+        guest.start_cube(cube, 100_000);
+        assert_turning(|| hesper.screenshot(0));
+        guest.succeed("hesper-test-client run submit-64-in-flight map-gpu-writes");
+
+        // Once more with a GPU at work: the guest's is dead afterwards, but nothing else is, and Hesper serves the next one.
+        if std::env::var_os("HESPER_IN_USE").is_some() {
+            guest.start_hold(40, 1);
+            guest.suspend_to_disk();
+            drop(guest);
+            hesper.holds_the_same(&mut idle);
+            let mut guest = start("dead");
+            guest.wait_resumed();
+            let said = guest.succeed("touch /tmp/go; wait $hold; cat /tmp/hold.log");
+            assert!(said.contains("FAIL"), "the GPU was to be dead: {said}");
+            assert_eq!(guest.complaints(), Vec::<String>::new(), "{suite}");
+            guest.kill();
+            hesper.holds_the_same(&mut idle);
+            std::fs::write(&disk, []).unwrap();
+            std::fs::File::create(&disk)
+                .unwrap()
+                .set_len(1 << 30)
+                .unwrap();
+            let mut guest = start("anew");
+            guest.wait_ready();
+            guest.succeed("hesper-test-client run submit-64-in-flight map-gpu-writes");
+        }
+        let log = hesper.process.errors();
+        assert!(!log.contains("is lost"), "{log}");
     }
 }

@@ -15,6 +15,14 @@ const BOOT: Duration = Duration::from_secs(300);
 /// Ends the output of a command in the guest; the exit status follows.
 const END: &str = "hesper-exit-status ";
 
+/// System calls of Linux on x86-64, and what they want (`linux/kexec.h`, `linux/reboot.h`): Debian's perl can make them.
+const KEXEC_FILE_LOAD: u32 = 320;
+const KEXEC_FILE_ON_CRASH: i32 = 2;
+const REBOOT: u32 = 169;
+const REBOOT_MAGIC: u32 = 0xfee1_dead;
+const REBOOT_MAGIC_2: u32 = 672_274_793;
+const REBOOT_KEXEC: u32 = 0x4558_4543;
+
 /// A compositor on the guest's screen, which draws with the processor; nothing but windows on one colour, and
 /// no animation, so that a test knows what each pixel is. A machine need not have a keyboard.
 const WESTON: &str = "\
@@ -55,10 +63,32 @@ impl VulkanGuest {
         socket: &Path,
         options: &[&str],
     ) -> Self {
+        let options = [options, &["--reboot"]].concat();
+        let guest = Self::start(folder, name, suite, socket, &options);
+        guest.wait_ready();
+        guest
+    }
+
+    /// Starts one that has a disk for suspends to disk, and ends when it is switched off. Wait for it by [`Self::wait_ready`], or by
+    /// [`Self::wait_resumed`] if it is to go on where another one was switched off.
+    pub fn start_with_swap(
+        folder: &Path,
+        name: &str,
+        suite: &str,
+        socket: &Path,
+        disk: &Path,
+    ) -> Self {
+        let disk = disk.to_str().expect("a test's folder is named in UTF-8");
+        // Little memory makes a small image.
+        let options = ["--swap", disk, "--mem", "768M"];
+        Self::start(folder, name, suite, socket, &options)
+    }
+
+    fn start(folder: &Path, name: &str, suite: &str, socket: &Path, options: &[&str]) -> Self {
         let qmp = folder.join(format!("{name}.qmp"));
         let mut command = Command::new(environment("guest"));
         command
-            .args(["--suite", suite, "--root", "mesa", "--reboot"])
+            .args(["--suite", suite, "--root", "mesa"])
             // A guest that hangs is noticed by its silence; this ends one that is forgotten.
             .args(["--timeout", "3600", "--socket"])
             .arg(socket)
@@ -80,14 +110,12 @@ impl VulkanGuest {
             .stderr(Stdio::piped())
             .spawn()
             .expect("tests/env/guest starts; see tests/env/README.md");
-        let guest = Self {
+        Self {
             input: child.stdin.take().unwrap(),
             output: lines(child.stdout.take().unwrap()),
             process: Process::new(name, child),
             qmp,
-        };
-        guest.wait_ready();
-        guest
+        }
     }
 
     /// Waits for the shell to start: at boot, and again after a reset.
@@ -198,6 +226,51 @@ impl VulkanGuest {
     pub fn crash(&mut self) {
         writeln!(self.input, "echo c >/proc/sysrq-trigger").expect("the guest reads");
         self.wait_ready();
+    }
+
+    /// Loads the guest's own kernel and initrd (`--kexec`) to be started by [`Self::kexec`], or, as a crash kernel, by [`Self::crash`].
+    #[track_caller]
+    pub fn load_kernel(&mut self, as_crash_kernel: bool) {
+        // Without the memory that a running kernel keeps for a crash kernel.
+        let flags = i32::from(as_crash_kernel) * KEXEC_FILE_ON_CRASH;
+        self.succeed(&format!(
+            "perl -e 'open K, \"</boot/vmlinuz\" or die; open I, \"</boot/initrd\" or die; open C, \"</proc/cmdline\" or die;\n\
+             $words = <C>; chomp $words; $words =~ s/crashkernel=\\S+//; $words .= \" again\\0\";\n\
+             syscall({KEXEC_FILE_LOAD}, fileno K, fileno I, length $words, $words, {flags}) == 0 or die $!'"
+        ));
+    }
+
+    /// Goes from one kernel to the loaded one, without a reset of the machine, and waits for the shell.
+    pub fn kexec(&mut self) {
+        writeln!(
+            self.input,
+            "perl -e 'syscall({REBOOT}, {REBOOT_MAGIC}, {REBOOT_MAGIC_2}, {REBOOT_KEXEC}, 0); die $!'"
+        )
+        .expect("the guest reads");
+        self.wait_ready();
+        self.succeed("grep -q again /proc/cmdline");
+    }
+
+    /// Suspends a guest of [`Self::start_with_swap`] to its disk; it switches itself off.
+    #[track_caller]
+    pub fn suspend_to_disk(&mut self) {
+        self.succeed(
+            "grep -q /dev/vdb /proc/swaps || { mkswap /dev/vdb && busybox swapon /dev/vdb; }",
+        );
+        writeln!(
+            self.input,
+            "suspended=yes; echo shutdown >/sys/power/disk; echo disk >/sys/power/state || dmesg >&2"
+        )
+        .expect("the guest reads");
+        self.process.wait(BOOT);
+    }
+
+    /// Waits for the shell of a guest that has been suspended to disk; fails the test if the guest has started anew.
+    #[track_caller]
+    pub fn wait_resumed(&mut self) {
+        writeln!(self.input, "echo suspended: $suspended").expect("the guest reads");
+        let line = self.line("the resume", BOOT);
+        assert_eq!(line, "suspended: yes", "{}", self.process.errors());
     }
 
     /// Connects to QEMU's machine protocol.

@@ -1,0 +1,75 @@
+//! A guest's kernel that starts another one, while programs use its GPU: kexec, as a quick reboot does it, and a crash kernel, as
+//! kdump does it. The machine is not reset, so the new driver finds a device that the old one left at work.
+//!
+//! `HESPER_SUITES="trixie forky sid"` runs all guests.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by a panic"
+)]
+
+mod support;
+
+use serde_json::Value;
+use support::cube::assert_turning;
+use support::hesper::Hesper;
+use support::vulkan_guest::VulkanGuest;
+
+/// Boots a guest whose vkcube turns, has `then` start another kernel, and looks that the GPU begins anew.
+fn starts_anew(options: &[&str], then: impl Fn(&mut VulkanGuest)) {
+    let suites = std::env::var("HESPER_SUITES").unwrap_or_else(|_| "forky".to_owned());
+    for suite in suites.split_whitespace() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        let (wsi, cube) = match suite {
+            "trixie" => ("--wsi=dmabuf", "MESA_VK_WSI_DEBUG=sw"),
+            _ => ("--wsi=software", ""),
+        };
+        let hesper = Hesper::start(folder, &["--display=headless", wsi], None);
+        let idle = hesper.idle_usage();
+        let mut guest = VulkanGuest::boot_with(folder, suite, suite, &hesper.socket(), options);
+        guest.start_weston();
+        guest.start_cube(cube, 100_000);
+        assert_turning(|| hesper.screenshot(0));
+        guest.start_hold(60, 1);
+
+        then(&mut guest);
+        let counters: Value = serde_json::from_str(&hesper.control("counters")).unwrap();
+        for what in ["contexts", "rings", "objects", "shared_bytes"] {
+            assert_eq!(counters[what], 0, "{suite}: {what} of the old kernel's");
+        }
+        guest.start_weston();
+        guest.start_cube(cube, 100_000);
+        assert_turning(|| hesper.screenshot(0));
+        guest.succeed("hesper-test-client run submit-64-in-flight map-gpu-writes");
+
+        assert_eq!(guest.complaints(), Vec::<String>::new(), "{suite}");
+        let log = hesper.process.errors();
+        assert!(
+            !log.contains("is lost") && !log.contains("MAP_BLOB refused"),
+            "{log}"
+        );
+        guest.kill();
+        hesper.holds_the_same(&mut Some(idle));
+    }
+}
+
+#[test]
+fn the_next_kernel_finds_its_gpu() {
+    starts_anew(&["--kexec"], |guest| {
+        guest.load_kernel(false);
+        guest.kexec();
+    });
+}
+
+#[test]
+fn a_crash_kernel_finds_its_gpu() {
+    let options = ["--kexec", "--mem", "1536M", "--append", "crashkernel=320M"];
+    starts_anew(&options, |guest| {
+        guest.load_kernel(true);
+        guest.crash();
+        guest.succeed("grep -q again /proc/cmdline");
+    });
+}
