@@ -60,7 +60,8 @@ fn libvirt_starts_the_full_device_by_an_override() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let control = folder.join("control.sock");
-    let hesper = wrapper(folder, &format!("--control={}", control.display()));
+    let options = format!("--capsets=venus --control={}", control.display());
+    let hesper = wrapper(folder, &options);
     let libvirt = Libvirt::start(folder, &hesper);
     let files = libvirt.files();
     let domain = libvirt.define_with_mesa(FULL);
