@@ -128,7 +128,7 @@ ensure_cargo() {
 say_needs() {
     local what=$1 minutes=$2 download=$3 cache_size=$4 build_size=$5 target=${CARGO_TARGET_DIR:-$repo_dir/target}
     local missing=() at wanted free
-    [[ -f $cache/mesa-forky/stamp ]] || missing+=("$cache $cache_size")
+    [[ -f $cache/host/stamp && -f $cache/mesa-forky/stamp ]] || missing+=("$cache $cache_size")
     [[ -d $target ]] || missing+=("$target $build_size")
     ((${#missing[@]})) || return 0
     say "the first time, $what takes $minutes minutes (two processors) and downloads $download GB"
