@@ -64,7 +64,9 @@ fn the_next_kernel_finds_its_gpu() {
     });
 }
 
+/// `cargo test --locked --workspace --test vulkan_in_vm_kexec -- --ignored` runs it.
 #[test]
+#[ignore = "two guests more, and the device does the same as at the kexec above"]
 fn a_crash_kernel_finds_its_gpu() {
     let options = ["--kexec", "--mem", "1536M", "--append", "crashkernel=320M"];
     starts_anew(&options, |guest| {

@@ -65,6 +65,35 @@ as_root() {
     fi
 }
 
+# How long another program may hold apt's or dpkg's lock before it counts as stuck, in seconds.
+lock_patience=${HESPER_LOCK_PATIENCE:-900}
+
+# apt_get ARGUMENT…: apt-get as root, without questions. A fresh machine often updates itself just then: apt_get waits for the locks that
+# others hold. apt's own option for that (DPkg::Lock::Timeout) knows nothing of the lock on the package lists.
+apt_get() {
+    local log status line told=-60 begin=$SECONDS
+    log=$(mktemp)
+    while :; do
+        status=0
+        as_root env LC_ALL=C DEBIAN_FRONTEND=noninteractive apt-get -y -q -o DPkg::Lock::Timeout=0 "$@" 2>&1 | tee "$log" |
+            sed -u '/Could not get lock\|removing the lock file is not a solution\|Unable to acquire the dpkg\|Unable to lock/d' >&2 || status=$?
+        line=$(grep -m1 -E 'Could not get lock|frontend lock was locked by another process' "$log") || line=
+        if ((status == 0)) || [[ -z $line ]]; then
+            rm -f "$log"
+            return "$status"
+        fi
+        if ((SECONDS - begin >= lock_patience)); then
+            rm -f "$log"
+            die "another program holds apt's lock for $lock_patience s: ${line#E: }" "wait for it to end, or end it, and run this again"
+        fi
+        if ((SECONDS - told >= 30)); then
+            say "waiting for another program that installs packages, up to $((lock_patience - SECONDS + begin)) s: ${line#E: }"
+            told=$SECONDS
+        fi
+        sleep 2
+    done
+}
+
 # ensure_tools COMMAND=PACKAGE…: installs the packages of the commands that are missing.
 ensure_tools() {
     local pair missing=()
@@ -74,10 +103,70 @@ ensure_tools() {
     ((${#missing[@]})) || return 0
     have apt-get || die "missing: ${missing[*]}" "install these (Debian's names); only Debian and Ubuntu are prepared automatically"
     say "installing ${missing[*]} …"
-    as_root apt-get install -y -q --no-install-recommends "${missing[@]}" >&2 || {
-        as_root apt-get update -q >&2
-        as_root apt-get install -y -q --no-install-recommends "${missing[@]}" >&2
+    apt_get install --no-install-recommends "${missing[@]}" || {
+        say "updating the package lists …"
+        apt_get update
+        apt_get install --no-install-recommends "${missing[@]}"
     } || die "apt-get could not install ${missing[*]}" "install them by hand (on Ubuntu the component 'universe' has them)"
+}
+
+# ensure_cargo: dies unless there is a cargo as new as Cargo.toml wants.
+ensure_cargo() {
+    local wanted version remedy="install Rust with rustup (Debian: apt-get install rustup; then: rustup default stable)"
+    wanted=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' "$repo_dir/Cargo.toml")
+    have cargo || die "there is no cargo, and Hesper wants version $wanted or newer" "$remedy"
+    version=$(cd "$repo_dir" && cargo --version 2>/dev/null) || die "'cargo --version' failed: no version of Rust is chosen" "rustup default stable"
+    version=${version#cargo }
+    version=${version%% *}
+    version_at_least "${version%%-*}" "$wanted" && return
+    have rustup && remedy="rustup update stable && rustup default stable"
+    die "cargo is version $version ($(command -v cargo)), and Hesper wants $wanted or newer" "$remedy"
+}
+
+# say_needs WHAT MINUTES DOWNLOAD CACHE BUILD: what a first run of WHAT takes, in GB; says nothing once all is there. Where the numbers
+# come from stands in tests/env/README.md.
+say_needs() {
+    local what=$1 minutes=$2 download=$3 cache_size=$4 build_size=$5 target=${CARGO_TARGET_DIR:-$repo_dir/target}
+    local missing=() at wanted free
+    [[ -f $cache/host/stamp && -f $cache/mesa-forky/stamp ]] || missing+=("$cache $cache_size")
+    [[ -d $target ]] || missing+=("$target $build_size")
+    ((${#missing[@]})) || return 0
+    say "the first time, $what takes $minutes minutes (two processors) and downloads $download GB"
+    say "disk it needs: $cache_size GB in $cache, $build_size GB in $target"
+    for at in "${missing[@]}"; do
+        wanted=${at##* } at=${at% *}
+        until [[ -d $at ]]; do at=$(dirname "$at"); done
+        free=$(df --output=avail -B1M "$at" | tail -n1)
+        awk -v free="$free" -v wanted="$wanted" 'BEGIN { exit !(free < wanted * 1000) }' || continue
+        say "WARNING: only $((free / 1000)) GB are free in $at; remedy: set HESPER_CACHE or CARGO_TARGET_DIR to a folder on a larger disk"
+    done
+}
+
+# start_preparation LOG PART…: tests/env/prepare, beside what the caller does meanwhile. Its own lines are shown; all else is in LOG.
+start_preparation() {
+    preparation_log=$1
+    shift
+    : >"$preparation_log"
+    "$env_dir/prepare" "$@" > >(tee -a "$preparation_log" | sed -u -n '/^prepare: /p; /^    remedy: /p' >&2) 2>&1 &
+    preparation=$!
+}
+
+# await_preparation: waits for it, and tells every half minute what it waits for.
+await_preparation() {
+    [[ ${preparation:-} ]] || return 0
+    local result=0 begin=$SECONDS told=$SECONDS
+    while kill -0 "$preparation" 2>/dev/null; do
+        sleep 0.2
+        ((SECONDS - told >= 30)) || continue
+        told=$SECONDS
+        say "waiting for tests/env/prepare ($((told - begin)) s): $(tail -n1 "$preparation_log" | cut -c1-100)"
+    done
+    wait "$preparation" || result=$?
+    preparation=
+    if ((result != 0)); then
+        tail -n 40 "$preparation_log" >&2
+        die "what this runs in could not be made (the last words of $env_dir/prepare stand above)" "mend what they name"
+    fi
 }
 
 # version_at_least HAVE WANT

@@ -62,6 +62,11 @@ impl Guest {
             command.arg("--classic");
         }
         command.args(options).args(["--", "/job/hesper-test-guest"]);
+        Self::over(command, name, qmp)
+    }
+
+    /// The guest whose test program a command talks to.
+    pub fn over(mut command: Command, name: &str, qmp: PathBuf) -> Self {
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -12,6 +12,7 @@ pub mod cube;
 pub mod guest;
 pub mod hesper;
 pub mod input;
+pub mod libvirt;
 pub mod picture;
 pub mod process;
 pub mod programs;

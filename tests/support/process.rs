@@ -87,6 +87,11 @@ impl Process {
         &mut self.child
     }
 
+    /// The id of the process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// How many threads the process has, and how many descriptors are open in it.
     pub fn usage(&self) -> Usage {
         let count = |what: &str| {

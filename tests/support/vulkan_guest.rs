@@ -104,6 +104,11 @@ impl VulkanGuest {
             ))
             .args(options)
             .args(["--", "sh", "-c", "echo ready; exec sh"]);
+        Self::over(command, name, qmp)
+    }
+
+    /// The guest whose shell a command talks to: its output begins with `ready`, and again after each reset.
+    pub fn over(mut command: Command, name: &str, qmp: PathBuf) -> Self {
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
