@@ -21,7 +21,7 @@ use hesper_vhost::device::{Device, DeviceOptions};
 use hesper_vhost::renderer::Renderer;
 use hesper_vhost::screen::{Monitor, ScanoutSink};
 use hesper_vhost::transport::{self, GpuSocketScreen, Server, ShutdownHandle, SocketFile};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR2};
 use signal_hook::iterator::Signals;
 
 use crate::capsets::Capset;
@@ -118,6 +118,8 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), RunError> {
         resize: options.resize.into(),
         scaling: options.scaling.into(),
         full_screen: options.full_screen,
+        on_close: options.on_close.into(),
+        come_back: come_back(options),
         keyboard: KeyboardOptions {
             grab_mod: options.grab_mod.into(),
             cmd_key: options.cmd_key.into(),
@@ -271,6 +273,15 @@ fn socket_name(options: &ServeOptions) -> String {
     }
 }
 
+/// How a person sees hidden windows again.
+fn come_back(options: &ServeOptions) -> String {
+    let path = options.control.as_ref().map(std::path::absolute);
+    match path {
+        Some(Ok(path)) => format!("hesper ctl {} show", path.display()),
+        _ => format!("kill -USR2 {}", std::process::id()),
+    }
+}
+
 /// Takes over a descriptor that the parent process left open for us.
 fn inherited(fd: RawFd) -> Result<OwnedFd, RunError> {
     // SAFETY: the borrow ends before anything of this process could open or close `fd`; asking for the flags of
@@ -290,10 +301,16 @@ fn on_signals(state: &Arc<State>) -> Result<(), RunError> {
         what: "handle signals",
         source,
     };
-    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(system)?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGUSR2]).map_err(system)?;
     let state = Arc::clone(state);
     let wait = move || {
         for signal in &mut signals {
+            if signal == SIGUSR2 {
+                if let Err(error) = state.show(true) {
+                    log::warn!("SIGUSR2 shows no window: {error}");
+                }
+                continue;
+            }
             log::info!("ending on signal {signal}");
             state.quit();
         }
@@ -360,6 +377,7 @@ struct State {
     /// Size in bytes of the window through which the guest maps blobs; 0 without a renderer.
     host_visible_size: u64,
     blob_alignment: u32,
+    come_back: String,
     stop: ShutdownHandle,
     inner: Mutex<Inner>,
 }
@@ -398,6 +416,7 @@ impl State {
             renderers,
             host_visible_size,
             blob_alignment: blob_alignment(options),
+            come_back: come_back(options),
             stop,
             inner: Mutex::new(inner),
         }
@@ -496,6 +515,12 @@ impl State {
                     device.flush_done(token);
                 }
             }
+            DisplayEvent::Hidden => {
+                log::info!(
+                    "the windows are hidden; to show them again: {}",
+                    self.come_back
+                );
+            }
             DisplayEvent::CloseRequested { scanout } => {
                 log::info!("the window of scanout {scanout} was closed");
             }
@@ -542,6 +567,16 @@ impl Controls for State {
             .map_err(|error| error.to_string())
     }
 
+    fn show(&self, shown: bool) -> Result<(), String> {
+        let display = self.display()?;
+        let done = if shown {
+            display.show()
+        } else {
+            display.hide()
+        };
+        done.map_err(|error| error.to_string())
+    }
+
     fn status(&self) -> String {
         let inner = self.lock();
         let monitor = |monitor: &Monitor, said: Option<String>| {
@@ -563,7 +598,8 @@ impl Controls for State {
             .map(|(index, known)| monitor(known, said(index)))
             .collect();
         let connected = inner.device.strong_count() > 0;
-        serde_json::json!({"vm_connected": connected, "monitors": monitors}).to_string()
+        let hidden = display.is_some_and(DisplayHandle::is_hidden);
+        serde_json::json!({"vm_connected": connected, "windows_hidden": hidden, "monitors": monitors}).to_string()
     }
 
     fn counters(&self) -> String {

@@ -10,8 +10,10 @@ use std::sync::Arc;
 use raw_window_handle::{DisplayHandle, HandleError, HasDisplayHandle, RawDisplayHandle};
 #[cfg(target_os = "linux")]
 use raw_window_handle::{HasWindowHandle, RawWindowHandle};
+use winit::event_loop::EventLoopProxy;
 use winit::window::{Window, WindowAttributes};
 
+use crate::event_loop::Command;
 use crate::input::AppleKey;
 use crate::scanout::Gate;
 
@@ -25,12 +27,21 @@ pub(crate) struct Menu;
 #[cfg(not(target_os = "macos"))]
 impl Menu {
     /// The menu bar, complete.
-    pub(crate) fn complete() -> Menu {
+    pub(crate) fn complete(_: &EventLoopProxy<Command>) -> Menu {
         Menu
     }
 
     /// Whether the guest gets all keys.
     pub(crate) fn set_grabbed(&mut self, _: bool) {}
+}
+
+/// The application has no windows from now on, or has them again. A Mac's is hidden meanwhile: then a click on its icon in the
+/// Dock activates it, and [`Command::Activated`] comes.
+pub(crate) fn set_application_hidden(hidden: bool) {
+    #[cfg(target_os = "macos")]
+    macos::set_application_hidden(hidden);
+    #[cfg(not(target_os = "macos"))]
+    let _ = hidden;
 }
 
 /// The key of the event that is being handled, where the system tells more than winit: on a Mac.

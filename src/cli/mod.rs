@@ -17,7 +17,7 @@ use hesper_venus::{Budget, WsiPolicy};
 use self::values::within;
 pub(crate) use self::values::{
     BlobAlignment, CmdKeyChoice, CommandMemory, GpuChoice, GrabModChoice, HostMemory, InputSocket,
-    PlacementChoice, ResizeMode, ScalingWay, Size, Switch,
+    OnCloseChoice, PlacementChoice, ResizeMode, ScalingWay, Size, Switch,
 };
 
 /// What `--print-capabilities` prints (vhost-user.rst, "Backend program conventions").
@@ -144,7 +144,7 @@ pub(crate) struct ControlOptions {
     #[arg(value_name = "SOCKET")]
     pub(crate) socket: PathBuf,
 
-    /// `screenshot SCANOUT FILE.png`, `resize SCANOUT WIDTHxHEIGHT`, `plug SCANOUT`, `unplug SCANOUT`, `status`,
+    /// `screenshot SCANOUT FILE.png`, `resize SCANOUT WIDTHxHEIGHT`, `plug SCANOUT`, `unplug SCANOUT`, `hide`, `show`, `status`,
     /// `counters` or `quit`.
     #[arg(value_name = "COMMAND", required = true, num_args = 1..)]
     pub(crate) words: Vec<String>,
@@ -173,7 +173,7 @@ pub(crate) struct ServeOptions {
     pub(crate) display: DisplayMode,
 
     /// How many monitors the guest has, with a window each: 1 to 16. Closing a window unplugs its monitor; `hesper ctl
-    /// SOCKET plug N` brings it back. Closing the first ends Hesper.
+    /// SOCKET plug N` brings it back. Closing the first: --on-close.
     #[arg(long, value_name = "N", default_value = "1", value_parser = within::<u32>(1..=16))]
     pub(crate) scanouts: u32,
 
@@ -239,6 +239,16 @@ pub(crate) struct ServeOptions {
     /// Begin full screen. Ctrl+Alt+F in a window changes it (--grab-mod).
     #[arg(long)]
     pub(crate) full_screen: bool,
+
+    /// What closing the first window does while a VM is connected: ask, hide (the VM goes on; `hesper ctl SOCKET show` or
+    /// SIGUSR2 shows the windows again), or quit (the VM loses its GPU). Without a VM closing it ends Hesper.
+    #[arg(
+        long,
+        value_name = "WHAT",
+        default_value = "ask",
+        hide_possible_values = true
+    )]
+    pub(crate) on_close: OnCloseChoice,
 
     /// Whether frames wait for the screen's refresh: on, or off (sooner, with more work).
     #[arg(
