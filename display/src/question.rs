@@ -34,6 +34,9 @@ impl Choice {
     }
 }
 
+/// Steps to the choice above.
+const UP: usize = Choice::ALL.len() - 1;
+
 /// The widest the text gets, in characters: lines that the eye does not lose.
 const MOST_COLUMNS: u32 = 60;
 /// The narrowest; a smaller window shows a part of it.
@@ -144,6 +147,8 @@ pub(crate) struct Question {
     highlighted: Choice,
     /// Where the pointer was pressed and not yet let go.
     pressed: Option<Choice>,
+    /// The key that is down, and what it answers.
+    key: Option<(PhysicalKey, Choice)>,
     page: Page,
     label: Arc<Label>,
 }
@@ -161,6 +166,7 @@ impl Question {
             size,
             highlighted,
             pressed: None,
+            key: None,
             page,
             label,
         }
@@ -192,31 +198,30 @@ impl Question {
         }
     }
 
-    /// A key was pressed while `held` were. A letter is taken by what is printed on the key; where the keyboard has other letters, by its place.
-    pub(crate) fn key(
-        &mut self,
-        key: &Key,
-        place: PhysicalKey,
-        held: ModifiersState,
-    ) -> Option<Choice> {
+    /// A key was pressed while `held` were. It answers when it is let go ([`Self::release_key`]): a window that is gone by then
+    /// would leave winit with a key that is down for ever, and takes the next press for a repeat.
+    pub(crate) fn press_key(&mut self, key: &Key, place: PhysicalKey, held: ModifiersState) {
+        let choice = self.meant(key, place, held);
+        self.key = choice.map(|choice| (place, choice));
+        if let Some(choice) = choice {
+            self.highlight(choice);
+        }
+    }
+
+    /// What a key answers. A letter is taken by what is printed on the key; where the keyboard has other letters, by its place.
+    fn meant(&mut self, key: &Key, place: PhysicalKey, held: ModifiersState) -> Option<Choice> {
         // Ctrl+Q and the like are for somebody else.
         let others = ModifiersState::CONTROL | ModifiersState::ALT | ModifiersState::SUPER;
         if held.intersects(others) {
             return None;
         }
-        let back = held.contains(ModifiersState::SHIFT);
-        let last = Choice::ALL.len() - 1;
-        match key {
-            Key::Named(NamedKey::Escape) => return Some(Choice::Cancel),
-            Key::Named(NamedKey::Enter) => return Some(self.highlighted),
-            Key::Named(NamedKey::Tab) if back => self.highlight(self.highlighted.moved(last)),
-            Key::Named(NamedKey::ArrowUp | NamedKey::ArrowLeft) => {
-                self.highlight(self.highlighted.moved(last));
-            }
-            Key::Named(NamedKey::Tab | NamedKey::ArrowDown | NamedKey::ArrowRight) => {
-                self.highlight(self.highlighted.moved(1));
-            }
-            Key::Character(letter) => {
+        let steps = match (key, place) {
+            (Key::Named(NamedKey::Escape), _) => return Some(Choice::Cancel),
+            (Key::Named(NamedKey::Enter), _) => return Some(self.highlighted),
+            (Key::Named(NamedKey::Tab), _) if held.contains(ModifiersState::SHIFT) => UP,
+            (Key::Named(NamedKey::ArrowUp | NamedKey::ArrowLeft), _) => UP,
+            (Key::Named(NamedKey::Tab | NamedKey::ArrowDown | NamedKey::ArrowRight), _) => 1,
+            (Key::Character(letter), place) => {
                 return match (letter.as_str(), place) {
                     ("h" | "H", _) => Some(Choice::Hide),
                     ("q" | "Q", _) => Some(Choice::Quit),
@@ -226,9 +231,21 @@ impl Question {
                     _ => None,
                 };
             }
-            _ => {}
-        }
+            _ => return None,
+        };
+        self.highlight(self.highlighted.moved(steps));
         None
+    }
+
+    /// A key was let go. It answers where it was pressed for that, and no other since.
+    pub(crate) fn release_key(&mut self, place: PhysicalKey) -> Option<Choice> {
+        let pressed = self.key.take_if(|(key, _)| *key == place);
+        pressed.map(|(_, choice)| choice)
+    }
+
+    /// The window lost the keyboard: what is let go now is let go elsewhere.
+    pub(crate) fn let_go(&mut self) {
+        (self.key, self.pressed) = (None, None);
     }
 
     /// The choice at a place of the window.
@@ -269,13 +286,18 @@ mod tests {
 
     const NONE: ModifiersState = ModifiersState::empty();
 
+    fn typed(question: &mut Question, key: Key, place: KeyCode) -> Option<Choice> {
+        let place = PhysicalKey::Code(place);
+        question.press_key(&key, place, NONE);
+        question.release_key(place)
+    }
+
     fn letter(question: &mut Question, letter: &str, place: KeyCode) -> Option<Choice> {
-        let key = Key::Character(letter.into());
-        question.key(&key, PhysicalKey::Code(place), NONE)
+        typed(question, Key::Character(letter.into()), place)
     }
 
     fn named(question: &mut Question, key: NamedKey) -> Option<Choice> {
-        question.key(&Key::Named(key), PhysicalKey::Code(KeyCode::F35), NONE)
+        typed(question, Key::Named(key), KeyCode::F35)
     }
 
     #[test]
@@ -348,7 +370,8 @@ mod tests {
         ] {
             for key in [Key::Character("q".into()), Key::Named(NamedKey::Enter)] {
                 let place = PhysicalKey::Code(KeyCode::KeyQ);
-                assert_eq!(question.key(&key, place, held), None, "{held:?}");
+                question.press_key(&key, place, held);
+                assert_eq!(question.release_key(place), None, "{held:?}");
             }
         }
     }
@@ -374,9 +397,30 @@ mod tests {
             assert_eq!(named(&mut question, NamedKey::Enter), Some(then), "{key:?}");
         }
         let place = PhysicalKey::Code(KeyCode::Tab);
-        let back = question.key(&Key::Named(NamedKey::Tab), place, ModifiersState::SHIFT);
-        assert_eq!(back, None);
+        question.press_key(&Key::Named(NamedKey::Tab), place, ModifiersState::SHIFT);
+        assert_eq!(question.release_key(place), None);
         assert_eq!(named(&mut question, NamedKey::Enter), Some(Choice::Hide));
+    }
+
+    #[test]
+    fn a_key_answers_when_it_is_let_go_and_none_came_between() {
+        let mut question = asked((640, 400), 1.0);
+        let (q, x) = (
+            PhysicalKey::Code(KeyCode::KeyQ),
+            PhysicalKey::Code(KeyCode::KeyX),
+        );
+        assert_eq!(question.release_key(q), None, "down before it was asked");
+        question.press_key(&Key::Character("q".into()), q, NONE);
+        assert_eq!(question.highlighted, Choice::Quit, "seen while it is down");
+        assert_eq!(question.release_key(x), None);
+        assert_eq!(question.release_key(q), Some(Choice::Quit));
+        assert_eq!(question.release_key(q), None);
+        question.press_key(&Key::Character("q".into()), q, NONE);
+        question.press_key(&Key::Character("x".into()), x, NONE);
+        assert_eq!(question.release_key(q), None, "another key is down");
+        question.press_key(&Key::Character("q".into()), q, NONE);
+        question.let_go();
+        assert_eq!(question.release_key(q), None, "let go elsewhere");
     }
 
     #[test]

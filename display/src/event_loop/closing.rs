@@ -107,14 +107,14 @@ impl App<'_> {
     /// Asks what closing the window means. Who asks for it again is shown the question again.
     fn ask(&mut self, event_loop: &ActiveEventLoop, index: usize) {
         let several = self.windows.iter().flatten().count() > 1;
-        let Some(window) = self.window(index) else {
+        let (Some(window), Some(shown)) = (
+            self.windows.get(index).and_then(Option::as_ref),
+            self.shared.scanouts.get(index),
+        ) else {
             return;
         };
         window.come_forward();
-        let (size, scale) = (
-            window.shared().inner_size().into(),
-            window.shared().scale_factor(),
-        );
+        let (size, scale) = (window.shared().inner_size().into(), shown.scale());
         if self.asks(index) {
             return;
         }
@@ -136,7 +136,10 @@ impl App<'_> {
 
     /// The window has another size, or its pixels have.
     pub(super) fn fit_question(&mut self, index: usize) {
-        let Some(window) = self.windows.get(index).and_then(Option::as_ref) else {
+        let (Some(window), Some(shown)) = (
+            self.windows.get(index).and_then(Option::as_ref),
+            self.shared.scanouts.get(index),
+        ) else {
             return;
         };
         if let Closing::Asked {
@@ -145,7 +148,7 @@ impl App<'_> {
             && *scanout == index
         {
             let size = window.shared().inner_size().into();
-            question.fit(size, window.shared().scale_factor());
+            question.fit(size, shown.scale());
             self.draw_question();
         }
     }
@@ -177,8 +180,17 @@ impl App<'_> {
                 event,
                 is_synthetic: false,
                 ..
-            } if event.state == ElementState::Pressed && !event.repeat => {
-                question.key(&event.logical_key, event.physical_key, held)
+            } => match event.state {
+                ElementState::Pressed if event.repeat => None,
+                ElementState::Pressed => {
+                    question.press_key(&event.logical_key, event.physical_key, held);
+                    None
+                }
+                ElementState::Released => question.release_key(event.physical_key),
+            },
+            WindowEvent::Focused(false) => {
+                question.let_go();
+                None
             }
             WindowEvent::CursorMoved { .. } => {
                 question.point(pointer);

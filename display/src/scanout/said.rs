@@ -153,6 +153,11 @@ impl Scanout {
         });
     }
 
+    /// What [`Self::set_scale`] has said last. A window of X11 may go on telling an old scale of itself.
+    pub(crate) fn scale(&self) -> f64 {
+        self.lock().said.scale
+    }
+
     /// Turns the overlay on or off.
     pub(crate) fn toggle_overlay(&self) {
         self.say(|state| {
