@@ -10,10 +10,8 @@ use std::sync::Arc;
 use raw_window_handle::{DisplayHandle, HandleError, HasDisplayHandle, RawDisplayHandle};
 #[cfg(target_os = "linux")]
 use raw_window_handle::{HasWindowHandle, RawWindowHandle};
-use winit::event_loop::EventLoopProxy;
 use winit::window::{Window, WindowAttributes};
 
-use crate::event_loop::Command;
 use crate::input::AppleKey;
 use crate::scanout::Gate;
 
@@ -27,7 +25,9 @@ pub(crate) struct Menu;
 #[cfg(not(target_os = "macos"))]
 impl Menu {
     /// The menu bar, complete.
-    pub(crate) fn complete(_: &EventLoopProxy<Command>) -> Menu {
+    pub(crate) fn complete(
+        _: &winit::event_loop::EventLoopProxy<crate::event_loop::Command>,
+    ) -> Menu {
         Menu
     }
 
@@ -36,7 +36,7 @@ impl Menu {
 }
 
 /// The application has no windows from now on, or has them again. A Mac's is hidden meanwhile: then a click on its icon in the
-/// Dock activates it, and [`Command::Activated`] comes.
+/// Dock activates it, and [`crate::event_loop::Command::Activated`] comes.
 pub(crate) fn set_application_hidden(hidden: bool) {
     #[cfg(target_os = "macos")]
     macos::set_application_hidden(hidden);

@@ -75,6 +75,7 @@ pub(crate) const ALL: &[Scenario] = &[
         minimised,
     ),
     any("an_unplugged_monitor_is_plugged_back", plugged_back),
+    any("hidden_windows_come_back", closing::hidden_and_shown),
     any("a_presenter_that_panics_is_replaced", panicking),
     any("an_idle_window_costs_no_cpu", idle),
     any(

@@ -254,6 +254,35 @@ pub(super) fn hiding() {
     });
 }
 
+/// From the program, on any window system.
+pub(super) fn hidden_and_shown() {
+    let options = DisplayOptions {
+        scanouts: 2,
+        ..asking(Renderer::Auto, SIZE)
+    };
+    with_display(options, |bench| {
+        let first = show(bench, 0, SIZE, gradient);
+        let second = show(bench, 1, SIZE, |x, y| gradient(y, x));
+        bench.handle.set_guest_connected(true);
+        shot_of_size(bench, 0, SIZE).check(0, gradient);
+        for _ in 0..3 {
+            bench.handle.hide().unwrap();
+            bench.expect(|event| *event == DisplayEvent::Hidden);
+            for _ in 0..50 {
+                bench.flush(0, first.whole());
+                bench.flush(1, second.whole());
+            }
+            bench.screenshot(0).check(0, gradient);
+            bench.handle.show().unwrap();
+            bench.expect(|event| *event == DisplayEvent::Shown);
+            shot_of_size(bench, 0, SIZE).check(0, gradient);
+            shot_of_size(bench, 1, SIZE).check(0, |x, y| gradient(y, x));
+            bench.flush(0, first.whole());
+            bench.flush(1, second.whole());
+        }
+    });
+}
+
 /// Answers that end the display.
 pub(super) fn quitting(way: Way) {
     with_display(asking(Renderer::Auto, SIZE), |bench| {
