@@ -43,7 +43,7 @@ pub enum DisplayEvent {
         /// Where the window's upper left pixel is on the desktop, in physical pixels, where the window system tells.
         position: Option<(i32, i32)>,
     },
-    /// The user closed the first window, and that ends the display ([`OnClose`]); [`Display::run`] is about to return.
+    /// The user closed the first window, and that ends the display ([`OnClose`](crate::OnClose)); [`Display::run`] is about to return.
     CloseRequested {
         /// Whose window.
         scanout: usize,
@@ -410,7 +410,7 @@ impl DisplayHandle {
     }
 
     /// Gives the guest's monitor another size, in physical pixels: where the guest follows the window
-    /// ([`Resize::Guest`]), by asking the window system to resize that; otherwise by telling the guest. What comes
+    /// ([`Resize::Guest`](crate::Resize::Guest)), by asking the window system to resize that; otherwise by telling the guest. What comes
     /// of it arrives as [`DisplayEvent::Settled`]. Sizes are bounded to 1 to [`MAX_SIZE`].
     ///
     /// # Errors
@@ -458,7 +458,7 @@ impl DisplayHandle {
         self.send(Command::Unplug(index))
     }
 
-    /// Says whether there is a guest now: it decides what closing the first window does ([`OnClose`]). A guest that comes is
+    /// Says whether there is a guest now: it decides what closing the first window does ([`OnClose`](crate::OnClose)). A guest that comes is
     /// shown, if the windows are hidden.
     pub fn set_guest_connected(&self, connected: bool) {
         self.shared.guest.store(connected, Ordering::Release);
