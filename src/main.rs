@@ -26,6 +26,7 @@ mod counters;
 mod doctor;
 mod driver;
 mod gpus;
+mod hidden;
 mod input;
 mod limits;
 mod places;

@@ -21,7 +21,7 @@ use hesper_vhost::device::{Device, DeviceOptions};
 use hesper_vhost::renderer::Renderer;
 use hesper_vhost::screen::{Monitor, ScanoutSink};
 use hesper_vhost::transport::{self, GpuSocketScreen, Server, ShutdownHandle, SocketFile};
-use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR2};
+use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::capsets::Capset;
@@ -29,6 +29,7 @@ use crate::cli::{BlobAlignment, DisplayMode, ServeOptions, Size, Switch};
 use crate::control::{self, Controls};
 use crate::counters;
 use crate::driver;
+use crate::hidden;
 use crate::input::Inputs;
 use crate::places;
 use crate::rutabaga;
@@ -102,6 +103,8 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), RunError> {
     on_signals(&state)?;
     let counted = Arc::clone(&state);
     counters::dump_on_signal(move || counted.counters());
+    let shown = Arc::clone(&state);
+    hidden::show_on_signal(move || shown.show(true));
     if options.display == DisplayMode::Qemu {
         let _control = listen_for_control(options, &state)?;
         let mut server = server;
@@ -119,7 +122,7 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), RunError> {
         scaling: options.scaling.into(),
         full_screen: options.full_screen,
         on_close: options.on_close.into(),
-        come_back: come_back(options),
+        come_back: hidden::come_back(options),
         keyboard: KeyboardOptions {
             grab_mod: options.grab_mod.into(),
             cmd_key: options.cmd_key.into(),
@@ -273,15 +276,6 @@ fn socket_name(options: &ServeOptions) -> String {
     }
 }
 
-/// How a person sees hidden windows again.
-fn come_back(options: &ServeOptions) -> String {
-    let path = options.control.as_ref().map(std::path::absolute);
-    match path {
-        Some(Ok(path)) => format!("hesper ctl {} show", path.display()),
-        _ => format!("kill -USR2 {}", std::process::id()),
-    }
-}
-
 /// Takes over a descriptor that the parent process left open for us.
 fn inherited(fd: RawFd) -> Result<OwnedFd, RunError> {
     // SAFETY: the borrow ends before anything of this process could open or close `fd`; asking for the flags of
@@ -301,16 +295,10 @@ fn on_signals(state: &Arc<State>) -> Result<(), RunError> {
         what: "handle signals",
         source,
     };
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGUSR2]).map_err(system)?;
+    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(system)?;
     let state = Arc::clone(state);
     let wait = move || {
         for signal in &mut signals {
-            if signal == SIGUSR2 {
-                if let Err(error) = state.show(true) {
-                    log::warn!("SIGUSR2 shows no window: {error}");
-                }
-                continue;
-            }
             log::info!("ending on signal {signal}");
             state.quit();
         }
@@ -416,7 +404,7 @@ impl State {
             renderers,
             host_visible_size,
             blob_alignment: blob_alignment(options),
-            come_back: come_back(options),
+            come_back: hidden::come_back(options),
             stop,
             inner: Mutex::new(inner),
         }
