@@ -34,6 +34,8 @@ pub(crate) trait Controls: Send + Sync {
     fn plug(&self, scanout: u32) -> Result<(), String>;
     /// Closes the window of `scanout`, as a person would.
     fn unplug(&self, scanout: u32) -> Result<(), String>;
+    /// Shows the windows, or hides them.
+    fn show(&self, shown: bool) -> Result<(), String>;
     /// The state as a JSON object on one line.
     fn status(&self) -> String;
     /// The counters as a JSON object on one line.
@@ -53,6 +55,8 @@ enum Request {
     Plug(u32),
     /// `unplug SCANOUT`.
     Unplug(u32),
+    /// `show`, or `hide`.
+    Show(bool),
     /// `status`.
     Status,
     /// `counters`.
@@ -106,12 +110,14 @@ impl Request {
             }
             "plug" => Ok(Self::Plug(number(rest.trim())?)),
             "unplug" => Ok(Self::Unplug(number(rest.trim())?)),
+            "show" => Ok(Self::Show(true)),
+            "hide" => Ok(Self::Show(false)),
             "status" => Ok(Self::Status),
             "counters" => Ok(Self::Counters),
             "quit" => Ok(Self::Quit),
             other => Err(format!(
                 "'{other}' is not one of: screenshot [SCANOUT] FILE.png, resize SCANOUT WIDTHxHEIGHT, \
-                 plug SCANOUT, unplug SCANOUT, status, counters, quit"
+                 plug SCANOUT, unplug SCANOUT, hide, show, status, counters, quit"
             )),
         }
     }
@@ -122,6 +128,7 @@ impl Request {
             Self::Resize(scanout, size) => controls.resize(scanout, size)?,
             Self::Plug(scanout) => controls.plug(scanout)?,
             Self::Unplug(scanout) => controls.unplug(scanout)?,
+            Self::Show(shown) => controls.show(shown)?,
             Self::Status => return Ok(controls.status()),
             Self::Counters => return Ok(controls.counters()),
             Self::Quit => controls.quit(),
@@ -271,6 +278,7 @@ fn absolute(words: &[String]) -> io::Result<String> {
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
+    use std::time::Instant;
 
     use super::*;
 
@@ -301,6 +309,9 @@ mod tests {
         }
         fn unplug(&self, scanout: u32) -> Result<(), String> {
             self.note(scanout, format!("unplug {scanout}"))
+        }
+        fn show(&self, shown: bool) -> Result<(), String> {
+            self.note(0, format!("show {shown}"))
         }
         fn status(&self) -> String {
             "{}".to_owned()
@@ -345,7 +356,15 @@ mod tests {
         );
         assert_eq!(ask(&path, &words("unplug 0")), Ok(String::new()));
         assert_eq!(ask(&path, &words("plug 0")), Ok(String::new()));
+        assert_eq!(ask(&path, &words("hide")), Ok(String::new()));
+        assert_eq!(ask(&path, &words("show")), Ok(String::new()));
         assert_eq!(ask(&path, &words("quit")), Ok(String::new()));
+        // Which is answered before it is done.
+        let end = Instant::now() + Duration::from_secs(60);
+        while !noted.0.lock().unwrap().iter().any(|done| done == "quit") {
+            assert!(Instant::now() < end, "nothing ends");
+            thread::sleep(Duration::from_millis(1));
+        }
         assert_eq!(
             *noted.0.lock().unwrap(),
             [
@@ -355,6 +374,8 @@ mod tests {
                 "resize 0 Size { width: 800, height: 600 }",
                 "unplug 0",
                 "plug 0",
+                "show false",
+                "show true",
                 "quit"
             ]
         );

@@ -6,6 +6,7 @@
 //! | [`run`] | wires socket, device and screen together and runs them |
 //! | [`input`] | the windows' keyboard and pointer on the guest's input devices |
 //! | [`offer`] | what the guest is given to draw with |
+//! | [`shown`] | whether there are windows, and how they are |
 //! | [`screen`], [`headless`] | the device's scanouts on Hesper's windows, and without windows |
 //! | [`control`] | the control socket, and `hesper ctl` |
 //! | [`venus`] | the Venus renderer in the device |
@@ -28,6 +29,7 @@ mod doctor;
 mod driver;
 mod gpus;
 mod headless;
+mod hidden;
 mod input;
 mod limits;
 mod offer;
@@ -38,6 +40,7 @@ mod report;
 mod run;
 mod rutabaga;
 mod screen;
+mod shown;
 mod venus;
 mod vtest;
 

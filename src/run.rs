@@ -10,11 +10,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 
-use hesper_display::{
-    Display, DisplayError, DisplayEvent, DisplayHandle, DisplayOptions, KeyboardOptions,
-    VulkanEntry,
-};
-use hesper_venus::host::Vulkan;
+use hesper_display::{Display, DisplayError, DisplayEvent, DisplayHandle};
 use hesper_vhost::device::{Device, DeviceOptions};
 use hesper_vhost::renderer::Renderer;
 use hesper_vhost::screen::{Monitor, ScanoutSink};
@@ -24,15 +20,15 @@ use hesper_vhost::transport::{
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::cli::{DisplayMode, ServeOptions, Size, Switch};
+use crate::cli::{ServeOptions, Size};
 use crate::control::{self, Controls};
 use crate::counters;
 use crate::headless::HeadlessScreen;
+use crate::hidden;
 use crate::input::Inputs;
 use crate::offer::{Offer, Unmet, blob_alignment};
-use crate::places;
-use crate::platform;
 use crate::screen::{Losses, Says, Session, WindowScreen};
+use crate::shown::{Shown, display_options};
 use crate::venus::VenusRenderer;
 
 /// Refresh rate of a monitor in millihertz: what windows are composed at nearly everywhere.
@@ -111,6 +107,8 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), RunError> {
     on_signals(&state)?;
     let counted = Arc::clone(&state);
     counters::dump_on_signal(move || counted.counters());
+    let shower = Arc::clone(&state);
+    hidden::show_on_signal(move || shower.show(true));
     if shown == Shown::Qemu {
         let _control = listen_for_control(options, &state)?;
         log::info!("serving {} for QEMU's console", socket_name(options));
@@ -166,97 +164,6 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), RunError> {
     let served = served.map_err(|_| RunError::Panicked)?;
     ran?;
     Ok(served?)
-}
-
-/// Where the guest's screens are shown: what `--display` comes to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Shown {
-    /// In windows.
-    Window {
-        /// In so many words.
-        is_asked: bool,
-    },
-    /// In QEMU's console.
-    Qemu,
-    /// Nowhere.
-    Nowhere {
-        /// But in QEMU's console, if QEMU has one for us.
-        or_qemu: bool,
-    },
-}
-
-impl Shown {
-    /// Who starts Hesper with a descriptor, as libvirt does, has a way to show the guest, or wants none.
-    fn choose(options: &ServeOptions) -> Self {
-        match options.display {
-            DisplayMode::Window => Self::Window { is_asked: true },
-            DisplayMode::Qemu => Self::Qemu,
-            DisplayMode::Headless => Self::Nowhere { or_qemu: false },
-            DisplayMode::Auto if options.socket.fd.is_none() && platform::has_desktop() => {
-                Self::Window { is_asked: false }
-            }
-            DisplayMode::Auto => Self::Nowhere { or_qemu: true },
-        }
-    }
-
-    /// What only windows have.
-    fn check(self, options: &ServeOptions) -> Result<(), Unmet> {
-        let Self::Nowhere { .. } = self else {
-            return Ok(());
-        };
-        if options.record.is_some() {
-            return Err(Unmet::new(
-                "--record",
-                "it writes what a window shows, and there is no window here: start from a desktop, or set DISPLAY or WAYLAND_DISPLAY",
-            ));
-        }
-        if !options.input_sockets.is_empty() {
-            log::warn!("--input-socket: nobody can type or point, since there is no window");
-        }
-        Ok(())
-    }
-}
-
-impl std::fmt::Display for Shown {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.write_str(match self {
-            Self::Window { .. } => "shown in a window",
-            Self::Qemu => "shown in QEMU's console",
-            Self::Nowhere { or_qemu: true } => {
-                "shown in QEMU's console if its device has one, else nowhere (--display=window opens a window)"
-            }
-            Self::Nowhere { or_qemu: false } => "shown nowhere (--display=headless)",
-        })
-    }
-}
-
-fn display_options(
-    options: &ServeOptions,
-    shown: Shown,
-    vulkan: Option<&Vulkan>,
-) -> DisplayOptions {
-    let headless = !matches!(shown, Shown::Window { .. });
-    DisplayOptions {
-        scanouts: options.scanouts as usize,
-        size: options.first_mode(),
-        size_asked: options.size.is_some(),
-        title: options.name.clone().unwrap_or_else(|| "Hesper".to_owned()),
-        places: places::file(options).filter(|_| !headless),
-        headless,
-        resize: options.resize.into(),
-        scaling: options.scaling.into(),
-        full_screen: options.full_screen,
-        keyboard: KeyboardOptions {
-            grab_mod: options.grab_mod.into(),
-            cmd_key: options.cmd_key.into(),
-        },
-        vsync: options.vsync == Switch::On,
-        overlay: options.overlay,
-        screenshots: options.screenshots.clone(),
-        record: options.record.clone().map(|path| path.0),
-        vulkan: vulkan.map(|vulkan| VulkanEntry(vulkan.entry().clone())),
-        ..DisplayOptions::default()
-    }
 }
 
 /// The vhost-user socket that the options name.
@@ -366,6 +273,7 @@ struct State {
     /// Size in bytes of the window through which the guest maps blobs; 0 without a renderer.
     host_visible_size: u64,
     blob_alignment: u32,
+    come_back: String,
     stop: ShutdownHandle,
     inner: Mutex<Inner>,
 }
@@ -405,6 +313,7 @@ impl State {
             renderers,
             host_visible_size,
             blob_alignment: blob_alignment(options),
+            come_back: hidden::come_back(options),
             stop,
             inner: Mutex::new(inner),
         }
@@ -512,6 +421,12 @@ impl State {
                     device.flush_done(token);
                 }
             }
+            DisplayEvent::Hidden => {
+                log::info!(
+                    "the windows are hidden; to show them again: {}",
+                    self.come_back
+                );
+            }
             DisplayEvent::CloseRequested { scanout } => {
                 log::info!("the window of scanout {scanout} was closed");
             }
@@ -558,6 +473,16 @@ impl Controls for State {
             .map_err(|error| error.to_string())
     }
 
+    fn show(&self, shown: bool) -> Result<(), String> {
+        let display = self.display()?;
+        let done = if shown {
+            display.show()
+        } else {
+            display.hide()
+        };
+        done.map_err(|error| error.to_string())
+    }
+
     fn status(&self) -> String {
         let inner = self.lock();
         let monitor = |monitor: &Monitor, said: Option<String>| {
@@ -579,7 +504,8 @@ impl Controls for State {
             .map(|(index, known)| monitor(known, said(index)))
             .collect();
         let connected = inner.device.strong_count() > 0;
-        serde_json::json!({"vm_connected": connected, "monitors": monitors}).to_string()
+        let hidden = display.is_some_and(DisplayHandle::is_hidden);
+        serde_json::json!({"vm_connected": connected, "windows_hidden": hidden, "monitors": monitors}).to_string()
     }
 
     fn counters(&self) -> String {

@@ -3,7 +3,7 @@
 //! Both sides have their own plain types; this is the one place that knows both.
 
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -70,8 +70,7 @@ impl Session {
 
 impl WindowScreen {
     pub(crate) fn new(display: DisplayHandle, session: Session, says: Arc<Says>) -> Self {
-        says.latest.store(session.0, Ordering::Release);
-        says.everywhere(Says::STARTING);
+        says.connected(session);
         Self {
             display,
             session,
@@ -203,10 +202,7 @@ impl ScanoutSink for WindowScreen {
 
 impl Drop for WindowScreen {
     fn drop(&mut self) {
-        // The next VM may be there already.
-        if self.says.latest.load(Ordering::Acquire) == self.session.0 {
-            self.says.waiting();
-        }
+        self.says.gone(self.session);
     }
 }
 
@@ -215,8 +211,8 @@ pub(crate) struct Says {
     display: DisplayHandle,
     /// Where a VM can connect.
     socket: String,
-    /// The session of the latest device.
-    latest: AtomicU16,
+    /// The session of the latest device. Held while that is told: the next VM may come before the last one's device is gone.
+    latest: Mutex<Session>,
 }
 
 impl Says {
@@ -229,10 +225,31 @@ impl Says {
         let says = Self {
             display,
             socket,
-            latest: AtomicU16::new(0),
+            latest: Mutex::new(Session::FIRST),
         };
         says.waiting();
         says
+    }
+
+    fn latest(&self) -> MutexGuard<'_, Session> {
+        self.latest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A VM has connected.
+    fn connected(&self, session: Session) {
+        let mut latest = self.latest();
+        *latest = session;
+        self.everywhere(Self::STARTING);
+        self.display.set_guest_connected(true);
+    }
+
+    /// Its device is gone.
+    fn gone(&self, session: Session) {
+        let latest = self.latest();
+        if *latest == session {
+            self.waiting();
+            self.display.set_guest_connected(false);
+        }
     }
 
     fn waiting(&self) {

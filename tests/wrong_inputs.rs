@@ -55,6 +55,7 @@ hesper --socket-path=s --scanouts=17
 hesper --socket-path=s --resize=never
 hesper --socket-path=s --scaling=cubic
 hesper --socket-path=s --vsync=maybe
+hesper --socket-path=s --on-close=never
 hesper --socket-path=s --placement=here
 hesper --socket-path=s --grab-mod=alt
 hesper --socket-path=s --cmd-key=meta
@@ -106,6 +107,7 @@ hesper ctl control.sock resize zero 800x600
 hesper ctl control.sock resize 9 800x600
 hesper ctl control.sock plug
 hesper ctl control.sock unplug 0
+hesper ctl control.sock show
 hesper ctl nothing status
 hesper ctl file status
 hesper ctl LONG status

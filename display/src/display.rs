@@ -10,11 +10,11 @@ use winit::event_loop::EventLoopProxy;
 use crate::cursor::Cursor;
 use crate::event_loop::{self, Command};
 use crate::frames::Frames;
-use crate::input::{InputSink, KeyboardLeds, KeyboardOptions};
-use crate::layout::Scaling;
+use crate::input::{InputSink, KeyboardLeds};
+use crate::options::DisplayOptions;
 use crate::picture::{MAX_SIZE, Picture, Rect};
 use crate::record::Recorder;
-use crate::scanout::Scanout;
+use crate::scanout::{Presence, Scanout};
 use crate::window::Monitor;
 use crate::{DisplayError, screenshot};
 
@@ -43,11 +43,15 @@ pub enum DisplayEvent {
         /// Where the window's upper left pixel is on the desktop, in physical pixels, where the window system tells.
         position: Option<(i32, i32)>,
     },
-    /// The user closed the first window; [`Display::run`] is about to return.
+    /// The user closed the first window, and that ends the display ([`OnClose`](crate::OnClose)); [`Display::run`] is about to return.
     CloseRequested {
         /// Whose window.
         scanout: usize,
     },
+    /// All windows are hidden. The guest's monitors stay as they are.
+    Hidden,
+    /// They are shown again.
+    Shown,
     /// Another window is gone: the user closed it, or [`DisplayHandle::unplug`] was called. With the next
     /// [`DisplayEvent::Settled`] it is back.
     Unplugged {
@@ -60,128 +64,6 @@ pub enum DisplayEvent {
 
 /// Receives the display's events.
 pub(crate) type Events = Arc<dyn Fn(DisplayEvent) + Send + Sync>;
-
-/// How a window's size and the guest's mode go together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Resize {
-    /// The guest is told to follow the window.
-    #[default]
-    Guest,
-    /// The guest keeps its mode, and its picture is scaled into the window.
-    Scale,
-    /// The guest keeps its mode, and the window follows the guest; a hand cannot resize it.
-    Fixed,
-}
-
-/// Which way a window is drawn.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Renderer {
-    /// Vulkan, and the CPU where Vulkan cannot.
-    #[default]
-    Auto,
-    /// Vulkan or nothing.
-    Vulkan,
-    /// The CPU.
-    Cpu,
-}
-
-/// What a display is made from.
-#[derive(Clone, Debug)]
-pub struct DisplayOptions {
-    /// Number of scanouts; a window each, all open at first. 1 to [`MAX_SCANOUTS`].
-    pub scanouts: usize,
-    /// First inner size of a window in physical pixels. 1 to [`MAX_SIZE`] each.
-    pub size: (u32, u32),
-    /// What window titles begin with.
-    pub title: String,
-    /// No windows, no display server: scanouts are kept for screenshots only.
-    pub headless: bool,
-    /// How a picture is fitted into a window.
-    pub scaling: Scaling,
-    /// Whether guest or window follows the other.
-    pub resize: Resize,
-    /// Windows begin full screen.
-    pub full_screen: bool,
-    /// How the keyboard acts in windows.
-    pub keyboard: KeyboardOptions,
-    /// Frames wait for the screen's refresh. Otherwise they are shown as soon as they are drawn: sooner, and with more
-    /// work.
-    pub vsync: bool,
-    /// Windows begin with the overlay: how frames do.
-    pub overlay: bool,
-    /// Where the screenshot key saves to.
-    pub screenshots: PathBuf,
-    /// Where all presented frames are written to: a file that ends in `.y4m`, or a folder. For the windows after the
-    /// first their number is added.
-    pub record: Option<PathBuf>,
-    /// The file that keeps where the windows are, from one time to the next; `None` forgets it. Windows that are where they
-    /// were have the size they had, not [`size`](Self::size), unless [`size_asked`](Self::size_asked).
-    pub places: Option<PathBuf>,
-    /// A person wants this [`size`](Self::size).
-    pub size_asked: bool,
-    /// Which way windows are drawn.
-    pub renderer: Renderer,
-    /// The GPU to draw with (`VkPhysicalDeviceIDProperties::deviceUUID`), when it can present.
-    /// Drawing on the GPU that renders for the guest keeps its caches and its memory near.
-    pub gpu: Option<[u8; 16]>,
-    /// The open Vulkan library to draw with; `None` is the system's loader.
-    pub vulkan: Option<VulkanEntry>,
-}
-
-/// An open Vulkan library: the loader, or a driver.
-#[derive(Clone)]
-pub struct VulkanEntry(pub ash::Entry);
-
-impl std::fmt::Debug for VulkanEntry {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("VulkanEntry")
-    }
-}
-
-impl Default for DisplayOptions {
-    fn default() -> DisplayOptions {
-        DisplayOptions {
-            scanouts: 1,
-            size: (1280, 800),
-            title: "Hesper".to_owned(),
-            headless: false,
-            scaling: Scaling::default(),
-            resize: Resize::default(),
-            full_screen: false,
-            keyboard: KeyboardOptions::default(),
-            vsync: true,
-            overlay: false,
-            screenshots: PathBuf::from("."),
-            record: None,
-            places: None,
-            size_asked: false,
-            renderer: Renderer::default(),
-            gpu: None,
-            vulkan: None,
-        }
-    }
-}
-
-impl DisplayOptions {
-    fn check(&self) -> Result<(), DisplayError> {
-        let bad = |what, value, allowed| {
-            Err(DisplayError::BadOption {
-                what,
-                value,
-                allowed,
-            })
-        };
-        if !(1..=MAX_SCANOUTS).contains(&self.scanouts) {
-            return bad("the number of scanouts", self.scanouts as u64, "1 to 16");
-        }
-        for (what, side) in [("the width", self.size.0), ("the height", self.size.1)] {
-            if !(1..=MAX_SIZE).contains(&side) {
-                return bad(what, side.into(), "1 to 16384 pixels");
-            }
-        }
-        Ok(())
-    }
-}
 
 /// The path for the window with this number.
 fn numbered(path: &Path, number: usize) -> PathBuf {
@@ -201,6 +83,8 @@ pub(crate) struct Shared {
     pub(crate) scanouts: Vec<Scanout>,
     pub(crate) events: Events,
     control: Control,
+    /// A guest is connected.
+    guest: AtomicBool,
     leds: Mutex<KeyboardLeds>,
     /// The event loop has been told that the LEDs changed, and has not looked yet: a guest that turns them on
     /// and off without end must not fill its queue.
@@ -208,6 +92,11 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// Whether a guest is connected.
+    pub(crate) fn has_guest(&self) -> bool {
+        self.guest.load(Ordering::Acquire)
+    }
+
     /// What the guest's keyboard lights up now.
     pub(crate) fn leds(&self) -> KeyboardLeds {
         self.leds_changed.store(false, Ordering::Release);
@@ -281,6 +170,7 @@ impl Display {
             scanouts,
             events,
             control,
+            guest: AtomicBool::new(false),
             leds: Mutex::default(),
             leds_changed: AtomicBool::new(false),
         });
@@ -369,18 +259,21 @@ impl DisplayHandle {
                         ));
                     }
                     Command::Plug(scanout) => {
-                        if self.scanout(scanout)?.set_plugged(true) {
+                        if self.scanout(scanout)?.set_presence(Presence::Shown) {
                             let monitor = Monitor::headless(*size);
                             (self.shared.events)(event_loop::settled(scanout, &monitor));
                         }
                     }
                     Command::Unplug(scanout) => {
-                        if self.scanout(scanout)?.set_plugged(false) {
+                        if self.scanout(scanout)?.set_presence(Presence::Unplugged) {
                             (self.shared.events)(DisplayEvent::Unplugged { scanout });
                         }
                     }
-                    // There is no title to change, no pointer, and no presenter to end.
+                    Command::Show | Command::Hide => return Err(DisplayError::NoWindows),
+                    // There is no title to change, no pointer, nothing to close, and no presenter to end.
                     Command::Retitle
+                    | Command::GuestChanged
+                    | Command::Activated
                     | Command::SetStatus(_)
                     | Command::Cursor(_)
                     | Command::PresenterEnded { .. } => {}
@@ -517,20 +410,22 @@ impl DisplayHandle {
     }
 
     /// Gives the guest's monitor another size, in physical pixels: where the guest follows the window
-    /// ([`Resize::Guest`]), by asking the window system to resize that; otherwise by telling the guest. What comes
+    /// ([`Resize::Guest`](crate::Resize::Guest)), by asking the window system to resize that; otherwise by telling the guest. What comes
     /// of it arrives as [`DisplayEvent::Settled`]. Sizes are bounded to 1 to [`MAX_SIZE`].
     ///
     /// # Errors
     ///
-    /// [`DisplayError::NoSuchScanout`], [`DisplayError::Unplugged`], [`DisplayError::Closed`].
+    /// [`DisplayError::NoSuchScanout`], [`DisplayError::Unplugged`], [`DisplayError::Hidden`], [`DisplayError::Closed`].
     pub fn request_resize(
         &self,
         index: usize,
         width: u32,
         height: u32,
     ) -> Result<(), DisplayError> {
-        if !self.scanout(index)?.is_plugged() {
-            return Err(DisplayError::Unplugged(index));
+        match self.scanout(index)?.presence() {
+            Presence::Shown => {}
+            Presence::Hidden => return Err(DisplayError::Hidden(index)),
+            Presence::Unplugged => return Err(DisplayError::Unplugged(index)),
         }
         let (width, height) = (width.clamp(1, MAX_SIZE), height.clamp(1, MAX_SIZE));
         self.send(Command::Resize {
@@ -563,7 +458,41 @@ impl DisplayHandle {
         self.send(Command::Unplug(index))
     }
 
-    /// Writes exactly what a window shows (bars and cursor included) to a PNG file; headless, what
+    /// Says whether there is a guest now: it decides what closing the first window does ([`OnClose`](crate::OnClose)). A guest that comes is
+    /// shown, if the windows are hidden.
+    pub fn set_guest_connected(&self, connected: bool) {
+        self.shared.guest.store(connected, Ordering::Release);
+        // Failing means that the windows are gone.
+        let _ = self.send(Command::GuestChanged);
+    }
+
+    /// Shows hidden windows again, as they were; brings those that are not hidden to the front, as far as the window system
+    /// lets it.
+    ///
+    /// # Errors
+    ///
+    /// [`DisplayError::NoWindows`], [`DisplayError::Closed`].
+    pub fn show(&self) -> Result<(), DisplayError> {
+        self.send(Command::Show)
+    }
+
+    /// Hides all windows. The guest's monitors stay as they are.
+    ///
+    /// # Errors
+    ///
+    /// [`DisplayError::NoWindows`], [`DisplayError::Closed`].
+    pub fn hide(&self) -> Result<(), DisplayError> {
+        self.send(Command::Hide)
+    }
+
+    /// Whether the windows are hidden.
+    #[must_use]
+    pub fn is_hidden(&self) -> bool {
+        let mut scanouts = self.shared.scanouts.iter();
+        scanouts.any(|scanout| scanout.presence() == Presence::Hidden)
+    }
+
+    /// Writes exactly what a window shows (bars and cursor included) to a PNG file; headless or hidden, what
     /// a window of the picture's size would show. Waits for the frame: up to 10 s. Must not be
     /// called on the main thread or from the event callback, which that frame may need.
     ///
@@ -574,13 +503,17 @@ impl DisplayHandle {
     /// [`DisplayError::WritePng`], [`DisplayError::Closed`].
     pub fn screenshot(&self, index: usize, path: &Path) -> Result<(), DisplayError> {
         let scanout = self.scanout(index)?;
-        if !scanout.is_plugged() {
-            return Err(DisplayError::Unplugged(index));
+        let windows = matches!(self.shared.control, Control::Windows(_));
+        match scanout.presence() {
+            Presence::Unplugged => return Err(DisplayError::Unplugged(index)),
+            Presence::Shown if windows => match screenshot::of_window(index, scanout, path) {
+                // Just now.
+                Err(DisplayError::Closed) if scanout.presence() == Presence::Hidden => {}
+                done => return done,
+            },
+            Presence::Shown | Presence::Hidden => {}
         }
-        match self.shared.control {
-            Control::Windows(_) => screenshot::of_window(index, scanout, path),
-            Control::Headless { .. } => screenshot::of_headless(index, scanout, path),
-        }
+        screenshot::of_headless(index, scanout, path)
     }
 
     /// Ends [`Display::run`], without a [`DisplayEvent::CloseRequested`].

@@ -107,6 +107,12 @@ pub enum DisplayError {
     /// The scanout's monitor is unplugged.
     #[error("monitor {0} is unplugged; plug it in first (`hesper ctl … plug {0}`)")]
     Unplugged(usize),
+    /// The scanout's window is hidden.
+    #[error("window {0} is hidden; show it first (`hesper ctl … show`)")]
+    Hidden(usize),
+    /// A display without windows.
+    #[error("there are no windows with --display=headless")]
+    NoWindows,
     /// The first monitor is always plugged in.
     #[error("monitor 0 stays plugged in, a guest has at least one; `quit` ends Hesper")]
     FirstMonitor,

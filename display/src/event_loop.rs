@@ -4,34 +4,36 @@
 //! Drawing happens on a presenter thread per window, because presenting may block for a whole
 //! refresh. Surfaces are made here, on the main thread, as macOS demands; a presenter that loses
 //! its surface or its device ends and is replaced here.
+//!
+//! `input.rs` passes on what a person does in a window; `closing.rs` closes windows, or hides them.
+
+mod closing;
+mod input;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use winit::application::ApplicationHandler;
-use winit::dpi::{PhysicalPosition, PhysicalSize};
+use winit::dpi::PhysicalSize;
 use winit::error::EventLoopError;
 use winit::event::{DeviceEvent, DeviceId, WindowEvent};
 use winit::event_loop::{ActiveEventLoop, ControlFlow, EventLoop, EventLoopProxy};
+use winit::keyboard::ModifiersState;
 use winit::window::WindowId;
 
-use crate::desktop::Desktop;
-use crate::display::{DisplayEvent, DisplayOptions, Resize, Shared};
-use crate::input::{Asked, INPUT_AXIS_MAX, InputSink, Nobody, Seat, System};
-use crate::layout::Placement;
+use self::closing::Closing;
+use crate::display::{DisplayEvent, Shared};
+use crate::input::{Asked, InputSink, Nobody, Seat, System};
+use crate::options::{DisplayOptions, Resize};
 use crate::platform::{self, Menu};
-use crate::pointer::Pointer;
 use crate::presenter::{End, Presenters};
 use crate::remembered::Remembered;
-use crate::scanout::{GuestPointer, Scanout};
-use crate::window::{GuestWindow, Monitor};
-use crate::{DisplayError, presenter, screenshot};
+use crate::scanout::{Presence, Scanout};
+use crate::window::{GuestWindow, HiddenWindow, Monitor};
+use crate::{DisplayError, presenter};
 
 /// A window's size and place count as settled when they have not changed for this long.
 const RESIZE_SETTLES: Duration = Duration::from_millis(100);
-
-/// How many steps the guest's axes have from edge to edge of the picture.
-const AXIS_STEPS: u32 = INPUT_AXIS_MAX as u32 + 1;
 
 /// What other threads ask of the event loop.
 #[derive(Debug)]
@@ -55,6 +57,18 @@ pub(crate) enum Command {
         scanout: usize,
         number: u64,
     },
+    /// A guest is there from now on, or is gone.
+    GuestChanged,
+    /// Show the windows, if they are hidden.
+    Show,
+    /// Hide them.
+    Hide,
+    /// A Mac's person wants to see the application.
+    #[cfg_attr(
+        not(target_os = "macos"),
+        expect(dead_code, reason = "only Macs say so")
+    )]
+    Activated,
     Quit,
 }
 
@@ -120,11 +134,15 @@ impl Windows {
         let mut app = App {
             shared: shared.clone(),
             presenters: Presenters::new(&self.options, self.event_loop.create_proxy()),
+            proxy: self.event_loop.create_proxy(),
             options: self.options,
             status: String::new(),
             remembered,
             windows: Vec::new(),
             seat: self.seat,
+            closing: Closing::No,
+            modifiers: ModifiersState::empty(),
+            pointer: (0.0, 0.0),
             menu: None,
             failed: None,
             ended: Some(ended),
@@ -144,6 +162,7 @@ struct App<'a> {
     shared: Arc<Shared>,
     options: DisplayOptions,
     presenters: Presenters,
+    proxy: EventLoopProxy<Command>,
     status: String,
     /// Where windows were, and are.
     remembered: Remembered,
@@ -151,6 +170,10 @@ struct App<'a> {
     windows: Vec<Option<GuestWindow>>,
     /// Who works in the windows.
     seat: Seat,
+    closing: Closing,
+    /// Modifiers that are held, and the pointer's place in the window that heard of it last.
+    modifiers: ModifiersState,
+    pointer: (f64, f64),
     /// Once the event loop runs.
     menu: Option<Menu>,
     failed: Option<DisplayError>,
@@ -173,7 +196,7 @@ impl App<'_> {
     fn open_windows(&mut self, event_loop: &ActiveEventLoop) -> Result<(), DisplayError> {
         let count = self.shared.scanouts.len();
         self.windows.resize_with(count, || None);
-        (0..count).try_for_each(|scanout| self.plug(event_loop, scanout))
+        (0..count).try_for_each(|scanout| self.open(event_loop, scanout, None))
     }
 
     /// The window of a scanout, unless its monitor is unplugged.
@@ -181,7 +204,13 @@ impl App<'_> {
         self.windows.get_mut(scanout)?.as_mut()
     }
 
-    fn plug(&mut self, event_loop: &ActiveEventLoop, scanout: usize) -> Result<(), DisplayError> {
+    /// Opens the window of a scanout that has none; `hidden`: as it was.
+    fn open(
+        &mut self,
+        event_loop: &ActiveEventLoop,
+        scanout: usize,
+        hidden: Option<HiddenWindow>,
+    ) -> Result<(), DisplayError> {
         let (Some(place), Some(shown)) = (
             self.windows.get_mut(scanout),
             self.shared.scanouts.get(scanout),
@@ -191,36 +220,28 @@ impl App<'_> {
         if place.is_some() {
             return Ok(());
         }
-        let window = place.insert(GuestWindow::open(
-            event_loop,
-            scanout,
-            &self.options,
-            self.remembered.place(scanout),
-        )?);
+        let (options, before) = (&self.options, self.remembered.place(scanout));
+        let window = match hidden {
+            None => GuestWindow::open(event_loop, scanout, options, before),
+            Some(hidden) => GuestWindow::reopen(event_loop, scanout, options, hidden, before),
+        }?;
+        let window = place.insert(window);
         shown.set_size(window.shared().inner_size().into());
         shown.set_scale(window.shared().scale_factor());
-        shown.set_plugged(true);
+        shown.set_presence(Presence::Shown);
         self.start_presenter(scanout)?;
         self.retitle();
         Ok(())
     }
 
-    fn unplug(&mut self, scanout: usize) {
-        let window = self.windows.get_mut(scanout).and_then(Option::take);
-        let (Some(mut window), Some(shown)) = (window, self.shared.scanouts.get(scanout)) else {
-            return;
-        };
-        shown.set_plugged(false);
-        if let Some(thread) = window.take_presenter() {
-            thread.join();
-        }
-        // Keys that were held in it are let go nowhere else.
-        let asked = self.seat.let_go();
-        if asked == Asked::Release {
+    /// Lets go of all that is held in the guest, and of the pointer.
+    fn let_go(&mut self) {
+        if self.seat.let_go() == Asked::Release {
+            for window in self.windows.iter_mut().flatten() {
+                window.release_pointer();
+            }
             self.set_grabbed(false);
         }
-        drop(window);
-        (self.shared.events)(DisplayEvent::Unplugged { scanout });
     }
 
     /// A window has taken the pointer, or given it back.
@@ -261,172 +282,12 @@ impl App<'_> {
         }
     }
 
-    /// The window that a place, told as one of window `index`, is in, and where: while a button is held, window systems go
-    /// on telling of the window where it was pressed.
-    fn under(
-        &self,
-        index: usize,
-        at: PhysicalPosition<f64>,
-    ) -> Option<(&GuestWindow, usize, PhysicalPosition<f64>)> {
-        let window = self.windows.get(index)?.as_ref()?;
-        if self.windows.len() > 1 && !window.has(at) {
-            let others = self.windows.iter().enumerate();
-            let others = others.filter_map(|(other, window)| Some((other, window.as_ref()?)));
-            for (other, there) in others.filter(|(other, _)| *other != index) {
-                if let Some(at) = window.seen_from(there, at).filter(|at| there.has(*at)) {
-                    return Some((there, other, at));
-                }
-            }
-        }
-        Some((window, index, at))
-    }
-
-    /// Where on the guest's desktop a place in a window is, in steps of its axes.
-    fn on_desktop(&self, index: usize, at: PhysicalPosition<f64>) -> Option<(i32, i32)> {
-        let (window, index, at) = self.under(index, at)?;
-        let monitors: Vec<_> = self.shared.scanouts.iter().map(Scanout::shown).collect();
-        let desktop = Desktop::of(&monitors);
-        let monitor = desktop.place(index)?;
-        let picture = (monitor.width, monitor.height);
-        let size = window.shared().inner_size().into();
-        let placement = Placement::new(picture, size, self.options.scaling)?;
-        Some(placement.on_axes(at.into(), monitor, desktop.size, AXIS_STEPS))
-    }
-
     /// A window has been asked for another size: on Wayland it has it at once, and no event says so.
     fn note_size(&self, index: usize) {
         let window = self.windows.get(index).and_then(Option::as_ref);
         if let (Some(window), Some(scanout)) = (window, self.shared.scanouts.get(index)) {
             scanout.set_size(window.shared().inner_size().into());
         }
-    }
-
-    /// Passes on what a person does in a window.
-    fn input(&mut self, event_loop: &ActiveEventLoop, index: usize, event: WindowEvent) {
-        let place = match &event {
-            WindowEvent::CursorMoved { position, .. } => self.on_desktop(index, *position),
-            WindowEvent::Touch(touch) => self.on_desktop(index, touch.location),
-            _ => None,
-        };
-        let seat = &mut self.seat;
-        let Some(window) = self.windows.get_mut(index).and_then(Option::as_mut) else {
-            return;
-        };
-        let asked = match event {
-            WindowEvent::KeyboardInput {
-                event,
-                is_synthetic,
-                ..
-            } => seat.key(
-                event.physical_key,
-                platform::apple_key(),
-                event.state,
-                event.repeat,
-                is_synthetic,
-            ),
-            WindowEvent::ModifiersChanged(modifiers) => {
-                seat.modifiers(modifiers.state());
-                return;
-            }
-            WindowEvent::CursorMoved { position, .. } => {
-                if let Some(place) = place {
-                    seat.pointer_at(place);
-                }
-                if seat.grabbed() {
-                    window.hold_pointer(position);
-                }
-                self.show_pointer(event_loop, index, true);
-                return;
-            }
-            WindowEvent::CursorLeft { .. } => {
-                self.show_pointer(event_loop, index, false);
-                return;
-            }
-            WindowEvent::MouseInput { button, state, .. } => seat.button(button, state),
-            WindowEvent::MouseWheel { delta, .. } => {
-                seat.wheel(delta, window.shared().scale_factor());
-                Asked::Nothing
-            }
-            WindowEvent::Touch(touch) => {
-                if let Some(place) = place {
-                    seat.touch(touch.id, touch.phase, place);
-                }
-                Asked::Nothing
-            }
-            WindowEvent::Focused(false) => seat.let_go(),
-            // The guest may have got its devices, or lost them, while nobody looked.
-            WindowEvent::Focused(true) => {
-                seat.focus(platform::caps_lock(), self.shared.leds().caps);
-                self.retitle();
-                return;
-            }
-            _ => return,
-        };
-        self.obey(index, asked);
-    }
-
-    /// Makes the pointer over a window look right; `here`: it is over the window.
-    fn show_pointer(&mut self, event_loop: &ActiveEventLoop, index: usize, here: bool) {
-        let (Some(window), Some(scanout)) = (
-            self.windows.get_mut(index).and_then(Option::as_mut),
-            self.shared.scanouts.get(index),
-        ) else {
-            return;
-        };
-        let grabbed = self.seat.grabbed();
-        let guests = here && !grabbed && self.seat.points();
-        let pointer = match scanout.set_pointer_here(guests) {
-            _ if grabbed => Pointer::Hidden,
-            GuestPointer::Image(cursor) if guests => {
-                let size = window.shared().inner_size().into();
-                let placement = scanout
-                    .mode()
-                    .and_then(|mode| Placement::new(mode, size, self.options.scaling));
-                placement.map_or(Pointer::System, |placement| {
-                    Pointer::for_cursor(cursor, placement.scale(), window.shared())
-                })
-            }
-            GuestPointer::Hidden if guests => Pointer::Hidden,
-            _ => Pointer::System,
-        };
-        let is_guests = matches!(pointer, Pointer::Guests(..));
-        let shown = window.show_pointer(pointer, event_loop);
-        scanout.set_host_shows(is_guests && shown);
-    }
-
-    /// Does what a person asked of the window, not of the guest.
-    fn obey(&mut self, index: usize, asked: Asked) {
-        let Some(window) = self.windows.get_mut(index).and_then(Option::as_mut) else {
-            return;
-        };
-        match asked {
-            Asked::Nothing => return,
-            Asked::FullScreen => {
-                window.toggle_full_screen();
-                return;
-            }
-            Asked::Overlay => {
-                if let Some(scanout) = self.shared.scanouts.get(index) {
-                    scanout.toggle_overlay();
-                }
-                return;
-            }
-            Asked::Screenshot => {
-                screenshot::save_in(&self.options.screenshots, &self.shared, index);
-                return;
-            }
-            Asked::Grab => match window.grab_pointer() {
-                Ok(()) => self.set_grabbed(true),
-                Err(error) => {
-                    log::warn!("the window system does not give the pointer away: {error}")
-                }
-            },
-            Asked::Release => {
-                window.release_pointer();
-                self.set_grabbed(false);
-            }
-        }
-        self.retitle();
     }
 
     /// Replaces a presenter that has ended.
@@ -477,7 +338,7 @@ impl ApplicationHandler<Command> for App<'_> {
         if !self.windows.is_empty() {
             return;
         }
-        self.menu = Some(Menu::complete());
+        self.menu = Some(Menu::complete(&self.proxy));
         if let Err(error) = self.open_windows(event_loop) {
             self.fail(event_loop, error);
         }
@@ -489,6 +350,11 @@ impl ApplicationHandler<Command> for App<'_> {
         let Some(index) = windows.position(|window| window.as_ref().is_some_and(is_it)) else {
             return;
         };
+        match &event {
+            WindowEvent::CursorMoved { position, .. } => self.pointer = (*position).into(),
+            WindowEvent::ModifiersChanged(held) => self.modifiers = held.state(),
+            _ => {}
+        }
         let (Some(window), Some(scanout)) = (
             self.windows.get_mut(index).and_then(Option::as_mut),
             self.shared.scanouts.get(index),
@@ -498,15 +364,14 @@ impl ApplicationHandler<Command> for App<'_> {
         match event {
             // Destroyed: by somebody else, without asking.
             WindowEvent::CloseRequested | WindowEvent::Destroyed if index > 0 => self.unplug(index),
-            WindowEvent::CloseRequested | WindowEvent::Destroyed => {
-                (self.shared.events)(DisplayEvent::CloseRequested { scanout: index });
-                event_loop.exit();
-            }
+            WindowEvent::CloseRequested => self.close(event_loop, index),
+            WindowEvent::Destroyed => self.end_closed(event_loop, index),
             WindowEvent::Resized(PhysicalSize { width, height }) => {
                 scanout.set_size((width, height));
                 window.changed();
                 // Back from full screen, a window that follows the guest takes its size again.
                 window.follow(scanout.mode());
+                self.fit_question(index);
             }
             WindowEvent::Moved(_) => window.changed(),
             WindowEvent::ScaleFactorChanged {
@@ -521,9 +386,11 @@ impl ApplicationHandler<Command> for App<'_> {
                     // Failing means that the window system has decided.
                     let _ = inner_size_writer.request_inner_size(size);
                 }
+                self.fit_question(index);
             }
             WindowEvent::Occluded(hidden) => scanout.set_visible(!hidden),
             WindowEvent::RedrawRequested => scanout.frame_wanted(),
+            event if self.asks(index) => self.answer_by(event_loop, index, event),
             event => self.input(event_loop, index, event),
         }
     }
@@ -551,11 +418,7 @@ impl ApplicationHandler<Command> for App<'_> {
                 }
                 self.note_size(scanout);
             }
-            Command::Plug(scanout) => {
-                if let Err(error) = self.plug(event_loop, scanout) {
-                    self.fail(event_loop, error);
-                }
-            }
+            Command::Plug(scanout) => self.plug(event_loop, scanout),
             Command::Unplug(scanout) => self.unplug(scanout),
             Command::Cursor(index) => {
                 let scanouts = &self.shared.scanouts;
@@ -566,6 +429,14 @@ impl ApplicationHandler<Command> for App<'_> {
             Command::PresenterEnded { scanout, number } => {
                 if let Err(error) = self.presenter_ended(scanout, number) {
                     self.fail(event_loop, error);
+                }
+            }
+            Command::GuestChanged => self.guest_changed(event_loop),
+            Command::Show => self.show(event_loop),
+            Command::Hide => self.hide(),
+            Command::Activated => {
+                if matches!(self.closing, Closing::Hidden(_)) {
+                    self.show(event_loop);
                 }
             }
             Command::Quit => event_loop.exit(),

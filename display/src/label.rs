@@ -5,6 +5,7 @@
 //! window's pixels are small.
 
 use std::convert::Infallible;
+use std::ops::Range;
 
 use embedded_graphics::Drawable;
 use embedded_graphics::Pixel;
@@ -20,53 +21,70 @@ use crate::cursor::Cursor;
 /// An image without a hot spot.
 pub(crate) type Label = Cursor;
 
+/// Width and height of a character, in pixels of the font.
+pub(crate) const CHARACTER: (u32, u32) = (FONT.character_size.width, FONT.character_size.height);
 /// Free pixels around the text.
-const MARGIN: u32 = 9;
+pub(crate) const MARGIN: u32 = 9;
 /// Longest line, where text is broken, and most lines that are drawn: a context's name is the guest's.
 const MAX_LINE: usize = 64;
 const MAX_LINES: usize = 8;
 /// Text, and what is behind it: premultiplied red, green, blue, alpha.
 const INK: [u8; 4] = [255; 4];
 const PAPER: [u8; 4] = [10, 14, 28, 208];
+/// What is behind a text that must be read on any picture.
+const THICK_PAPER: [u8; 4] = [12, 17, 34, 244];
 
 /// Draws `text`, with `scale` pixels across and down for each of the font's.
 pub(crate) fn draw(text: &str, scale: f64) -> Label {
-    // A cast saturates; screens have scales from 1 to 4.
-    let scale = (scale.round() as u32).clamp(1, 4);
     let lines: Vec<String> = text
         .lines()
         .take(MAX_LINES)
-        .flat_map(broken)
+        .flat_map(|line| broken(line, MAX_LINE))
         .take(MAX_LINES)
         .collect();
-    let longest = lines.iter().map(|line| line.chars().count()).max();
-    // At most MAX_LINE characters of a few pixels.
-    let width = longest.unwrap_or(0) as u32 * FONT.character_size.width + 2 * MARGIN;
-    let height = lines.len() as u32 * FONT.character_size.height + 2 * MARGIN;
-    let mut page = Page {
-        width,
-        height,
-        ink: vec![false; (width * height) as usize],
-    };
-    let (style, start) = (
-        MonoTextStyle::new(&FONT, BinaryColor::On),
-        Point::new(MARGIN as i32, MARGIN as i32),
-    );
-    let text = lines.join("\n");
-    // Drawing on a page cannot fail.
-    let _ = Text::with_baseline(&text, start, style, Baseline::Top).draw(&mut page);
-    page.enlarged(scale)
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    Page::with(&lines).enlarged(whole_scale(scale), PAPER)
 }
 
-/// A line broken into lines that are short enough, between words as far as words are.
-fn broken(line: &str) -> Vec<String> {
+/// Draws lines in a frame, on paper that hides what is behind. Those that are marked have the colours of text and paper
+/// exchanged. Nothing is broken: the caller knows how much room there is.
+pub(crate) fn draw_framed(lines: &[(&str, bool)], scale: u32) -> Label {
+    let texts: Vec<&str> = lines.iter().map(|(text, _)| *text).collect();
+    let mut page = Page::with(&texts);
+    let rows = (0u32..).zip(lines).filter(|(_, (_, marked))| *marked);
+    for (row, _) in rows {
+        let top = MARGIN + row * CHARACTER.1;
+        let (left, right) = (MARGIN / 2, page.width - MARGIN / 2);
+        page.change(left..right, top..top + CHARACTER.1, |ink| !ink);
+    }
+    let (width, height) = (page.width, page.height);
+    for (across, down) in [
+        (0..width, 0..1),
+        (0..width, height - 1..height),
+        (0..1, 0..height),
+        (width - 1..width, 0..height),
+    ] {
+        page.change(across, down, |_| true);
+    }
+    page.enlarged(scale, THICK_PAPER)
+}
+
+/// How many pixels a pixel of the font takes across and down.
+pub(crate) fn whole_scale(scale: f64) -> u32 {
+    // A cast saturates; screens have scales from 1 to 4.
+    (scale.round() as u32).clamp(1, 4)
+}
+
+/// A line broken into lines of at most `longest` characters, between words as far as words are.
+pub(crate) fn broken(line: &str, longest: usize) -> Vec<String> {
+    let longest = longest.clamp(1, MAX_LINE);
     let mut lines = vec![String::new()];
     let letters: Vec<char> = line.chars().take(MAX_LINE * MAX_LINES).collect();
     for word in letters.split_inclusive(|letter| *letter == ' ') {
-        for part in word.chunks(MAX_LINE) {
+        for part in word.chunks(longest) {
             let used = lines.last().map_or(0, |line| line.chars().count());
             let needed = part.len() - usize::from(part.last() == Some(&' '));
-            if used + needed > MAX_LINE {
+            if used + needed > longest {
                 lines.push(String::new());
             }
             if let Some(line) = lines.last_mut() {
@@ -89,13 +107,49 @@ struct Page {
 }
 
 impl Page {
-    fn enlarged(&self, scale: u32) -> Label {
+    /// A page with these lines, and room around them.
+    fn with(lines: &[&str]) -> Page {
+        let longest = lines.iter().map(|line| line.chars().count()).max();
+        // Lines are short, and few.
+        let width = longest.unwrap_or(0) as u32 * CHARACTER.0 + 2 * MARGIN;
+        let height = lines.len() as u32 * CHARACTER.1 + 2 * MARGIN;
+        let mut page = Page {
+            width,
+            height,
+            ink: vec![false; (width * height) as usize],
+        };
+        let (style, start) = (
+            MonoTextStyle::new(&FONT, BinaryColor::On),
+            Point::new(MARGIN as i32, MARGIN as i32),
+        );
+        let text = lines.join("\n");
+        // Drawing on a page cannot fail.
+        let _ = Text::with_baseline(&text, start, style, Baseline::Top).draw(&mut page);
+        page
+    }
+
+    /// Changes the pixels of a part.
+    fn change(&mut self, across: Range<u32>, down: Range<u32>, to: impl Fn(bool) -> bool) {
+        let rows = self.ink.chunks_exact_mut(self.width as usize);
+        let rows = rows.skip(down.start as usize).take(down.len());
+        for row in rows {
+            for ink in row
+                .iter_mut()
+                .skip(across.start as usize)
+                .take(across.len())
+            {
+                *ink = to(*ink);
+            }
+        }
+    }
+
+    fn enlarged(&self, scale: u32, paper: [u8; 4]) -> Label {
         let rows = self.ink.chunks_exact(self.width as usize);
         let repeated = |count| std::iter::repeat_n((), count as usize);
         let rgba = rows.flat_map(|row| {
             repeated(scale).flat_map(move |()| {
                 row.iter().flat_map(move |ink| {
-                    repeated(scale).flat_map(move |()| if *ink { INK } else { PAPER })
+                    repeated(scale).flat_map(move |()| if *ink { INK } else { paper })
                 })
             })
         });
@@ -161,15 +215,16 @@ mod tests {
     fn long_lines_are_broken_between_words_and_long_words_anywhere() {
         let words = "word ".repeat(13);
         assert_eq!(
-            broken(&words),
+            broken(&words, 64),
             ["word ".repeat(13).trim_end()],
             "64 letters and a space"
         );
-        let lines = broken(&format!("{words}and more"));
+        let lines = broken(&format!("{words}and more"), 64);
         assert_eq!(lines, [words.trim_end(), "and more"]);
-        let lines = broken(&"x".repeat(100));
+        let lines = broken(&"x".repeat(100), 64);
         assert_eq!(lines, ["x".repeat(64), "x".repeat(36)]);
-        assert_eq!(broken(""), [""]);
+        assert_eq!(broken("", 64), [""]);
+        assert_eq!(broken("no room", 0).len(), 6, "a letter a line");
     }
 
     #[test]

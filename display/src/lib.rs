@@ -37,7 +37,7 @@
 //! - `event_loop.rs` and `window.rs` are the main thread's part: opening, resizing, closing,
 //!   titles, and replacing a presenter whose surface or device is lost.
 //! - `label.rs` draws text; `scanout/said.rs` knows what is said where: messages, notices, the overlay with the figures
-//!   of `frames.rs`.
+//!   of `frames.rs`; `question.rs` is what a window asks before it closes.
 //! - `record.rs` writes presented frames to files; `remembered.rs` keeps the windows' places.
 //! - `input/` turns what a person does in a window into events for the guest's devices; `desktop.rs` says where on the
 //!   guest's desktop a window's picture is, `pointer.rs` shows the guest's cursor as the window system's.
@@ -57,10 +57,12 @@ mod icon;
 mod input;
 mod label;
 mod layout;
+mod options;
 mod picture;
 mod platform;
 mod pointer;
 mod presenter;
+mod question;
 mod record;
 mod remembered;
 mod scanout;
@@ -70,10 +72,7 @@ mod testing;
 mod window;
 
 pub use cursor::{Cursor, MAX_CURSOR_SIZE};
-pub use display::{
-    Display, DisplayEvent, DisplayHandle, DisplayOptions, FlushToken, MAX_SCANOUTS, Renderer,
-    Resize, VulkanEntry,
-};
+pub use display::{Display, DisplayEvent, DisplayHandle, FlushToken, MAX_SCANOUTS};
 pub use error::DisplayError;
 pub use frames::{Frames, LATENCY_CLASSES};
 pub use input::{
@@ -81,4 +80,5 @@ pub use input::{
     KeyboardLeds, KeyboardOptions,
 };
 pub use layout::Scaling;
+pub use options::{DisplayOptions, OnClose, Renderer, Resize, VulkanEntry};
 pub use picture::{MAX_SIZE, Picture, PictureLayout, PixelFormat, PixelMemory, Rect};

@@ -25,12 +25,23 @@ pub(crate) struct Menu;
 #[cfg(not(target_os = "macos"))]
 impl Menu {
     /// The menu bar, complete.
-    pub(crate) fn complete() -> Menu {
+    pub(crate) fn complete(
+        _: &winit::event_loop::EventLoopProxy<crate::event_loop::Command>,
+    ) -> Menu {
         Menu
     }
 
     /// Whether the guest gets all keys.
     pub(crate) fn set_grabbed(&mut self, _: bool) {}
+}
+
+/// The application has no windows from now on, or has them again. A Mac's is hidden meanwhile: then a click on its icon in the
+/// Dock activates it, and [`crate::event_loop::Command::Activated`] comes.
+pub(crate) fn set_application_hidden(hidden: bool) {
+    #[cfg(target_os = "macos")]
+    macos::set_application_hidden(hidden);
+    #[cfg(not(target_os = "macos"))]
+    let _ = hidden;
 }
 
 /// The key of the event that is being handled, where the system tells more than winit: on a Mac.

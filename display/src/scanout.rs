@@ -91,8 +91,18 @@ struct State {
     shots: Vec<ShotReply>,
     /// The presenter shall end.
     stop: bool,
-    /// There is a window, or is going to be; while there is none, presenters shall end, too.
-    plugged: bool,
+    window: Presence,
+}
+
+/// Whether a scanout has a window, and a monitor for the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Presence {
+    /// There is a window, or is going to be. Only now do presenters draw.
+    Shown,
+    /// There is none, and the guest's monitor is still plugged in.
+    Hidden,
+    /// Neither.
+    Unplugged,
 }
 
 /// Whether the window system lets the presenter draw.
@@ -166,7 +176,7 @@ impl Scanout {
                 gate: Gate::Free,
                 shots: Vec::new(),
                 stop: false,
-                plugged: true,
+                window: Presence::Shown,
             }),
             changed: Condvar::new(),
             events,
@@ -248,7 +258,7 @@ impl Scanout {
     pub(crate) fn shown(&self) -> Shown {
         let state = self.lock();
         match &state.picture {
-            _ if !state.plugged => Shown::Absent,
+            _ if state.window == Presence::Unplugged => Shown::Absent,
             Some(picture) => Shown::Lit(picture.clone()),
             None => Shown::Dark(state.size),
         }
@@ -268,7 +278,7 @@ impl Scanout {
     /// reply is dropped once the display has ended.
     pub(crate) fn request_shot(&self, reply: ShotReply) {
         let mut state = self.lock();
-        if !state.stop && state.plugged {
+        if !state.stop && state.window == Presence::Shown {
             state.shots.push(reply);
             drop(state);
             self.changed.notify_one();
@@ -331,14 +341,14 @@ impl Scanout {
     }
 
     /// The window goes away, or may come back. Says whether that is news.
-    pub(crate) fn set_plugged(&self, plugged: bool) -> bool {
+    pub(crate) fn set_presence(&self, window: Presence) -> bool {
         let mut state = self.lock();
-        let news = state.plugged != plugged;
-        state.plugged = plugged;
+        let news = state.window != window;
+        state.window = window;
         // A window that was hidden when it went comes back in sight.
         (state.visible, state.mapped) = (true, true);
         state.pointer.leave();
-        if !plugged {
+        if window != Presence::Shown {
             state.shots.clear();
         }
         drop(state);
@@ -347,8 +357,8 @@ impl Scanout {
     }
 
     /// Whether there is a window.
-    pub(crate) fn is_plugged(&self) -> bool {
-        self.lock().plugged
+    pub(crate) fn presence(&self) -> Presence {
+        self.lock().window
     }
 
     // The presenter's side.
@@ -413,7 +423,7 @@ impl Scanout {
     pub(crate) fn next(&self, job: &mut Job) -> Next {
         let mut state = self.lock();
         loop {
-            if state.stop || !state.plugged {
+            if state.stop || state.window != Presence::Shown {
                 return Next::Stop;
             }
             let now = Instant::now();

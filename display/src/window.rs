@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 use winit::dpi::{PhysicalPosition, PhysicalSize};
 use winit::error::ExternalError;
 use winit::event_loop::ActiveEventLoop;
-use winit::window::{CursorGrabMode, CursorIcon, Fullscreen, Window};
+use winit::window::{CursorGrabMode, CursorIcon, Fullscreen, UserAttentionType, Window};
 
 use crate::DisplayError;
-use crate::display::{DisplayOptions, Resize};
 use crate::icon::icon;
+use crate::options::{DisplayOptions, Resize};
 use crate::picture::MAX_SIZE;
 use crate::platform;
 use crate::pointer::Pointer;
@@ -52,6 +52,26 @@ impl Monitor {
 fn millimetres(size: (u32, u32), dpi: (f64, f64)) -> (u32, u32) {
     let length = |pixels: u32, dpi: f64| (f64::from(pixels) * 25.4 / dpi).round().max(1.0) as u32;
     (length(size.0, dpi.0), length(size.1, dpi.1))
+}
+
+/// What a hidden window needs to come back as it was.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HiddenWindow {
+    /// `None`: it has not been anywhere.
+    place: Option<Place>,
+    own_size: (u32, u32),
+    told: Option<Monitor>,
+}
+
+impl HiddenWindow {
+    /// One that has not been open yet, for a monitor of which the guest has been told this.
+    pub(crate) fn new(monitor: Monitor) -> HiddenWindow {
+        HiddenWindow {
+            place: None,
+            own_size: monitor.size,
+            told: Some(monitor),
+        }
+    }
 }
 
 /// A window that shows a scanout.
@@ -121,6 +141,43 @@ impl GuestWindow {
             // A tiling window manager gives what it has, not what was asked for.
             unsettled: Some(Instant::now()),
         })
+    }
+
+    /// Opens a hidden window again. `before`: where it is otherwise.
+    pub(crate) fn reopen(
+        event_loop: &ActiveEventLoop,
+        scanout: usize,
+        options: &DisplayOptions,
+        hidden: HiddenWindow,
+        before: Option<Place>,
+    ) -> Result<GuestWindow, DisplayError> {
+        let mut options = options.clone();
+        let place = hidden.place.map(|place| {
+            // A window that filled the screen goes back to the size it had before.
+            options.size = match before {
+                _ if !place.full_screen => place.size,
+                Some(before) => before.size,
+                None => options.size,
+            };
+            options.full_screen = place.full_screen;
+            Place {
+                size: options.size,
+                ..place
+            }
+        });
+        let mut window = Self::open(event_loop, scanout, &options, place.or(before))?;
+        window.own_size = hidden.own_size;
+        window.told = hidden.told;
+        Ok(window)
+    }
+
+    /// What [`Self::reopen`] takes.
+    pub(crate) fn hidden(&self) -> HiddenWindow {
+        HiddenWindow {
+            place: self.place(),
+            own_size: self.own_size,
+            told: self.told,
+        }
     }
 
     pub(crate) fn shared(&self) -> &Arc<Window> {
@@ -221,6 +278,19 @@ impl GuestWindow {
     /// The window was resized, moved, or came to another monitor.
     pub(crate) fn changed(&mut self) {
         self.unsettled = Some(Instant::now());
+    }
+
+    /// Brings the window to the front and gives it the keyboard, as far as the window system lets it.
+    pub(crate) fn come_forward(&self) {
+        if self.window.is_minimized() == Some(true) {
+            self.window.set_minimized(false);
+        }
+        if !self.window.has_focus() {
+            self.window.focus_window();
+            // Where a window may not take the keyboard, a person is told that it wants it.
+            let kind = UserAttentionType::Informational;
+            self.window.request_user_attention(Some(kind));
+        }
     }
 
     /// Gives the guest's monitor another size.

@@ -20,7 +20,7 @@ pub(crate) use self::serve::{DisplayMode, ServeOptions};
 use self::values::within;
 pub(crate) use self::values::{
     BlobAlignment, CmdKeyChoice, CommandMemory, GpuChoice, GrabModChoice, HostMemory, InputSocket,
-    PlacementChoice, RecordPath, ResizeMode, ScalingWay, Size, Switch,
+    OnCloseChoice, PlacementChoice, RecordPath, ResizeMode, ScalingWay, Size, Switch,
 };
 
 /// What `--print-capabilities` prints (vhost-user.rst, "Backend program conventions"): what of the conventions works in this build.
@@ -183,7 +183,8 @@ pub(crate) struct ControlOptions {
     #[arg(value_name = "SOCKET")]
     pub(crate) socket: PathBuf,
 
-    /// `screenshot [SCANOUT] FILE.png`, `resize SCANOUT WIDTHxHEIGHT`, `plug SCANOUT`, `unplug SCANOUT`, `status`,
+    /// `screenshot [SCANOUT] FILE.png`, `resize SCANOUT WIDTHxHEIGHT`, `plug SCANOUT`, `unplug SCANOUT`, `hide`, `show`,
+    /// `status`,
     /// `counters` or `quit`.
     #[arg(value_name = "COMMAND", required = true, num_args = 1..)]
     pub(crate) words: Vec<String>,

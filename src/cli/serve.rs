@@ -9,7 +9,7 @@ use hesper_venus::WsiPolicy;
 use super::values::within;
 use super::{
     BlobAlignment, BudgetOptions, CmdKeyChoice, DriverOption, GpuChoice, GrabModChoice, HostMemory,
-    InputSocket, PlacementChoice, RecordPath, ResizeMode, ScalingWay, Size, Switch,
+    InputSocket, OnCloseChoice, PlacementChoice, RecordPath, ResizeMode, ScalingWay, Size, Switch,
 };
 use crate::capsets::{Capset, Offer};
 
@@ -87,8 +87,8 @@ pub(crate) struct ServeOptions {
     #[arg(long, value_name = "NAME", help_heading = WINDOW)]
     pub(crate) name: Option<String>,
 
-    /// Give the guest so many monitors, each with a window: 1 to 16. Closing a window unplugs its monitor, closing the first
-    /// one ends Hesper.
+    /// Give the guest so many monitors, each with a window: 1 to 16. Closing a window unplugs its monitor; for the
+    /// first, see --on-close.
     #[arg(long, value_name = "N", default_value = "1", value_parser = within::<u32>(1..=16), help_heading = WINDOW)]
     pub(crate) scanouts: u32,
 
@@ -108,6 +108,11 @@ pub(crate) struct ServeOptions {
     /// Begin full screen.
     #[arg(long, help_heading = WINDOW)]
     pub(crate) full_screen: bool,
+
+    /// What closing the first window does while a VM is connected: ask, hide (the VM goes on; `hesper ctl SOCKET show` or SIGUSR2
+    /// shows the windows again) or quit (the VM loses its GPU). Without a VM it ends Hesper.
+    #[arg(long, value_name = "WHAT", default_value = "ask", hide_possible_values = true, help_heading = WINDOW)]
+    pub(crate) on_close: OnCloseChoice,
 
     /// Whether frames wait for the screen's refresh: on, or off (sooner, with more work).
     #[arg(long, value_name = "WHETHER", default_value = "on", hide_possible_values = true, help_heading = WINDOW)]

@@ -86,6 +86,11 @@ fn a_wrong_value_gives_one_line_with_the_value_and_what_is_allowed() {
         ),
         ("--socket-path=s --vsync=maybe", "maybe", "on, off"),
         (
+            "--socket-path=s --on-close=never",
+            "never",
+            "ask, hide, quit",
+        ),
+        (
             "--socket-path=s --grab-mod=alt",
             "alt",
             "ctrl-alt, lshift-lctrl-lalt, rctrl, cmd",

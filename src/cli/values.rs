@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::ValueEnum;
-use hesper_display::{CmdKey, GrabMod, Resize, Scaling};
+use hesper_display::{CmdKey, GrabMod, OnClose, Resize, Scaling};
 use hesper_vhost::input::Kind;
 
 use crate::input;
@@ -124,6 +124,27 @@ impl From<ResizeMode> for Resize {
             ResizeMode::Guest => Self::Guest,
             ResizeMode::Scale => Self::Scale,
             ResizeMode::Fixed => Self::Fixed,
+        }
+    }
+}
+
+/// What closing a window does while a VM is connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OnCloseChoice {
+    /// The window asks.
+    Ask,
+    /// The windows are hidden.
+    Hide,
+    /// Hesper ends.
+    Quit,
+}
+
+impl From<OnCloseChoice> for OnClose {
+    fn from(choice: OnCloseChoice) -> Self {
+        match choice {
+            OnCloseChoice::Ask => Self::Ask,
+            OnCloseChoice::Hide => Self::Hide,
+            OnCloseChoice::Quit => Self::Quit,
         }
     }
 }

@@ -1,6 +1,10 @@
 //! macOS: the Metal layer of a window, the menu bar, and what AppKit says of a key beyond winit.
 //!
+//! `activation.rs` hears when the application is activated.
+//!
 //! All but a layer's surface is for the main thread, where winit's event loop runs.
+
+mod activation;
 
 use ash::prelude::VkResult;
 use ash::{ext, vk};
@@ -15,7 +19,10 @@ use objc2_foundation::{MainThreadMarker, NSString, ns_string};
 use objc2_quartz_core::CALayer;
 use raw_window_handle::RawWindowHandle;
 use raw_window_metal::Layer;
+use winit::event_loop::EventLoopProxy;
 
+use self::activation::Watch;
+use crate::event_loop::Command;
 use crate::input::AppleKey;
 
 /// The menu bar: winit's menu of the application (About, Services, Hide, Quit), and a menu for the window.
@@ -26,19 +33,25 @@ use crate::input::AppleKey;
 pub(crate) struct Menu {
     /// The items that have keys, with their keys.
     items: Vec<(Retained<NSMenuItem>, Retained<NSString>)>,
+    /// Lives as long as the menus.
+    _activation: Option<Watch>,
 }
 
 impl Menu {
     /// Adds the window's menu to those that winit has made. Once the application has been launched.
-    pub(crate) fn complete() -> Menu {
+    pub(crate) fn complete(proxy: &EventLoopProxy<Command>) -> Menu {
         let Some(main) = MainThreadMarker::new() else {
             return Menu::default();
         };
+        let activation = Some(Watch::start(proxy.clone(), main));
         let application = NSApplication::sharedApplication(main);
         // SAFETY: on the main thread, as all menus want; `main` proves it.
         let Some(bar) = (unsafe { application.mainMenu() }) else {
             log::warn!("the menu bar is missing, so there is no Cmd-Q, Cmd-W or Ctrl-Cmd-F");
-            return Menu::default();
+            return Menu {
+                items: Vec::new(),
+                _activation: activation,
+            };
         };
         bar.addItem(&window_menu(&application, main));
 
@@ -58,7 +71,10 @@ impl Menu {
                     .map(|(item, key)| (item.retain(), key)),
             );
         }
-        Menu { items }
+        Menu {
+            items,
+            _activation: activation,
+        }
     }
 
     /// Whether the guest gets all keys.
@@ -67,6 +83,19 @@ impl Menu {
             let key = if grabbed { ns_string!("") } else { key };
             // SAFETY: the window's events come on the main thread.
             unsafe { item.setKeyEquivalent(key) };
+        }
+    }
+}
+
+/// Hides the application, or shows it again. See [`super::set_application_hidden`].
+pub(crate) fn set_application_hidden(hidden: bool) {
+    if let Some(main) = MainThreadMarker::new() {
+        let application = NSApplication::sharedApplication(main);
+        if hidden {
+            application.hide(None);
+        } else {
+            // SAFETY: on the main thread, without a sender.
+            unsafe { application.unhide(None) };
         }
     }
 }

@@ -19,9 +19,10 @@ use winit::window::Window;
 
 use self::recovery::Recovery;
 use crate::DisplayError;
-use crate::display::{DisplayOptions, Renderer, Shared};
+use crate::display::Shared;
 use crate::event_loop::Command;
 use crate::frames::Meter;
+use crate::options::{DisplayOptions, Renderer};
 use crate::platform::FrameClock;
 use crate::scanout::{Job, Next, Scanout};
 

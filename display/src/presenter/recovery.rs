@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::End;
-use crate::display::Renderer;
+use crate::options::Renderer;
 
 /// How many lost devices are replaced before the CPU takes over.
 const DEVICE_REPLACEMENTS: u32 = 1;

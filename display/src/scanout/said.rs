@@ -1,5 +1,5 @@
-//! What Hesper itself says in a window: a message where the guest shows nothing, a notice over its picture for a while, and
-//! the overlay with the frames' figures.
+//! What Hesper itself says in a window: a message where the guest shows nothing, a notice over its picture for a while, a
+//! question in the place of both, and the overlay with the frames' figures.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,6 +29,8 @@ impl Text {
 pub(super) struct Said {
     message: Option<Text>,
     notice: Option<(Text, Instant)>,
+    /// Drawn by who asks it, for the window's size.
+    question: Option<Text>,
     /// `None`: the overlay is off.
     overlay: Option<Text>,
     /// The overlay's first line: who draws.
@@ -42,6 +44,7 @@ impl Default for Said {
         Said {
             message: None,
             notice: None,
+            question: None,
             overlay: None,
             drawn_by: String::new(),
             scale: 1.0,
@@ -56,7 +59,8 @@ impl Said {
 
     fn middle(&self, over_a_picture: bool) -> Option<&Text> {
         let notice = self.notice.as_ref().map(|(notice, _)| notice);
-        notice.or(self.message.as_ref().filter(|_| !over_a_picture))
+        let said = self.question.as_ref().or(notice);
+        said.or(self.message.as_ref().filter(|_| !over_a_picture))
     }
 
     pub(super) fn in_the_corner(&self) -> Option<Arc<Label>> {
@@ -129,6 +133,13 @@ impl Scanout {
         });
     }
 
+    /// Asks this in the middle of the window until it is answered.
+    pub(crate) fn set_question(&self, question: Option<(String, Arc<Label>)>) {
+        self.say(|state| {
+            state.said.question = question.map(|(text, label)| Text { text, label });
+        });
+    }
+
     /// Text is to be as large as on a screen with so many physical pixels in a logical one.
     pub(crate) fn set_scale(&self, scale: f64) {
         self.say(|state| {
@@ -140,6 +151,11 @@ impl Scanout {
                 *text = Text::new(&text.text, scale);
             }
         });
+    }
+
+    /// What [`Self::set_scale`] has said last. A window of X11 may go on telling an old scale of itself.
+    pub(crate) fn scale(&self) -> f64 {
+        self.lock().said.scale
     }
 
     /// Turns the overlay on or off.

@@ -139,15 +139,15 @@ fn an_unplugged_monitor_ends_its_presenter_and_a_plugged_one_may_have_another() 
     let (bench, mut job) = Bench::showing(Gate::Free);
     let (reply, answer) = mpsc::sync_channel(1);
     bench.scanout.request_shot(reply);
-    assert!(bench.scanout.set_plugged(false));
-    assert!(!bench.scanout.set_plugged(false), "no news");
+    assert!(bench.scanout.set_presence(Presence::Unplugged));
+    assert!(!bench.scanout.set_presence(Presence::Unplugged), "no news");
     assert_eq!(bench.scanout.next(&mut job), Next::Stop);
     drop(Attached(&bench.scanout));
     let ended = Err(mpsc::RecvTimeoutError::Disconnected);
     assert_eq!(answer.recv_timeout(Duration::ZERO).map(|_| ()), ended);
     bench.flush(rect(0, 0), 1);
     assert_eq!(bench.answered(), [1], "nobody will see it");
-    assert!(bench.scanout.set_plugged(true));
+    assert!(bench.scanout.set_presence(Presence::Shown));
     let _attached = bench.scanout.attach(Gate::Free);
     assert_eq!(bench.scanout.next(&mut job), Next::Draw);
     assert_eq!(

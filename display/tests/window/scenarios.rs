@@ -1,5 +1,6 @@
 //! What a window must do, one function each.
 
+mod closing;
 mod conditions;
 mod handling;
 mod lasting;
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use hesper_display::{DisplayOptions, Renderer};
 
+use self::closing::{Way, hide_and_cancel, quitting};
 use self::conditions::{frames_allocate_nothing, idle, no_driver, no_server, panicking};
 use self::handling::{
     close, covered, fifty_sizes, fixed, full_screen, plugged_back, resize, scale, scale_factor,
@@ -73,6 +75,7 @@ pub(crate) const ALL: &[Scenario] = &[
         minimised,
     ),
     any("an_unplugged_monitor_is_plugged_back", plugged_back),
+    any("hidden_windows_come_back", closing::hidden_and_shown),
     any("a_presenter_that_panics_is_replaced", panicking),
     any("an_idle_window_costs_no_cpu", idle),
     any(
@@ -102,6 +105,47 @@ pub(crate) const ALL: &[Scenario] = &[
     x11("a_key_makes_the_window_full_screen_and_back", full_screen),
     x11("a_new_scale_factor_resizes_window_and_guest", scale_factor),
     x11("the_close_button_ends_the_display", close),
+    x11("a_closed_window_asks_and_keys_answer", || {
+        hide_and_cancel(Way::Keys(&["h"]), Way::Keys(&["Escape"]));
+    }),
+    x11("a_closed_window_asks_and_enter_answers", || {
+        hide_and_cancel(Way::Keys(&["Return"]), Way::Keys(&["Up", "Return"]));
+    }),
+    x11("a_closed_window_asks_and_clicks_answer", || {
+        hide_and_cancel(Way::Click('H'), Way::Click('E'));
+    }),
+    x11("a_key_answers_that_the_display_ends", || {
+        quitting(Way::Keys(&["alt+q", "x", "q"]));
+    }),
+    x11("tab_and_enter_answer_that_the_display_ends", || {
+        quitting(Way::Keys(&["Tab", "Return"]));
+    }),
+    x11("a_click_answers_that_the_display_ends", || {
+        quitting(Way::Click('Q'));
+    }),
+    x11(
+        "closing_ends_at_once_where_that_is_chosen",
+        closing::quits_at_once,
+    ),
+    x11(
+        "closing_hides_where_that_is_chosen_and_the_guest_goes_on",
+        closing::hiding,
+    ),
+    x11(
+        "the_close_goes_through_when_the_guest_is_gone",
+        closing::guest_gone,
+    ),
+    x11(
+        "nothing_is_held_in_the_guest_while_the_window_asks",
+        closing::lets_go,
+    ),
+    x11("two_windows_are_hidden_together", closing::two_windows),
+    x11("the_question_is_legible_on_vulkan", || {
+        closing::legible(Renderer::Vulkan)
+    }),
+    x11("the_question_is_legible_on_the_cpu", || {
+        closing::legible(Renderer::Cpu)
+    }),
     x11(
         "closing_a_second_window_unplugs_it_and_it_comes_back",
         unplugged,

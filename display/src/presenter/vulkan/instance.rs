@@ -7,7 +7,7 @@ use ash::{khr, vk};
 use raw_window_handle::{HasDisplayHandle, HasWindowHandle};
 use winit::window::Window;
 
-use crate::display::VulkanEntry;
+use crate::options::VulkanEntry;
 use crate::platform::Connection;
 #[cfg(target_os = "macos")]
 use crate::platform::macos::MetalLayer;

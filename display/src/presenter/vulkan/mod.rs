@@ -32,8 +32,8 @@ use self::swapchain::Swapchain;
 use self::texture::Texture;
 use super::{End, Frame, Presenter};
 use crate::cursor::Cursor;
-use crate::display::DisplayOptions;
 use crate::layout::{self, Placement, Scaling};
+use crate::options::DisplayOptions;
 use crate::picture::{BYTES, Channels, Picture, PixelFormat};
 use crate::scanout::Job;
 

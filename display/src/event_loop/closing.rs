@@ -1,0 +1,304 @@
+//! Closing windows: a second monitor's is unplugged; the first one's ends the display, or hides all windows, or asks.
+//!
+//! A window that is hidden does not exist: Wayland knows no other way. What brings it back as it was is kept.
+
+use std::sync::Arc;
+
+use winit::event::{ElementState, MouseButton, TouchPhase, WindowEvent};
+use winit::event_loop::ActiveEventLoop;
+
+use super::{App, settled};
+use crate::display::DisplayEvent;
+use crate::options::OnClose;
+use crate::platform;
+use crate::question::{Choice, Question};
+use crate::scanout::Presence;
+use crate::window::{GuestWindow, HiddenWindow, Monitor};
+
+/// How far closing has come.
+pub(super) enum Closing {
+    /// Nobody has asked for it.
+    No,
+    /// The window of this scanout asks what is meant.
+    Asked {
+        scanout: usize,
+        question: Box<Question>,
+    },
+    /// There are no windows: what they were like, one per scanout; `None` for an unplugged monitor.
+    Hidden(Vec<Option<HiddenWindow>>),
+}
+
+impl App<'_> {
+    /// Opens the window of an unplugged monitor.
+    pub(super) fn plug(&mut self, event_loop: &ActiveEventLoop, scanout: usize) {
+        if let Closing::Hidden(hidden) = &mut self.closing {
+            // Its window comes with the others.
+            if let (Some(place @ None), Some(shown)) =
+                (hidden.get_mut(scanout), self.shared.scanouts.get(scanout))
+            {
+                let before = self.remembered.place(scanout);
+                let size = before.map_or(self.options.size, |before| before.size);
+                let monitor = Monitor::headless(size);
+                *place = Some(HiddenWindow::new(monitor));
+                shown.set_presence(Presence::Hidden);
+                (self.shared.events)(settled(scanout, &monitor));
+            }
+        } else if let Err(error) = self.open(event_loop, scanout, None) {
+            self.fail(event_loop, error);
+        }
+    }
+
+    /// Closes a window and unplugs its monitor.
+    pub(super) fn unplug(&mut self, scanout: usize) {
+        let hidden = match &mut self.closing {
+            Closing::Hidden(hidden) => hidden.get_mut(scanout).and_then(Option::take),
+            Closing::No | Closing::Asked { .. } => None,
+        };
+        let window = self.windows.get_mut(scanout).and_then(Option::take);
+        let Some(shown) = self.shared.scanouts.get(scanout) else {
+            return;
+        };
+        if hidden.is_none() && window.is_none() {
+            return;
+        }
+        shown.set_presence(Presence::Unplugged);
+        if let Some(window) = window {
+            self.take_down(window);
+        }
+        (self.shared.events)(DisplayEvent::Unplugged { scanout });
+    }
+
+    /// Closes a window whose scanout has no use for it any more.
+    fn take_down(&mut self, mut window: GuestWindow) {
+        if let Some(thread) = window.take_presenter() {
+            thread.join();
+        }
+        // Keys that were held in it are let go nowhere else.
+        self.let_go();
+    }
+
+    /// A person closes the first window, or the desktop does.
+    pub(super) fn close(&mut self, event_loop: &ActiveEventLoop, index: usize) {
+        match self.options.on_close {
+            _ if !self.shared.has_guest() => self.end_closed(event_loop, index),
+            OnClose::Quit => self.end_closed(event_loop, index),
+            OnClose::Hide => self.hide(),
+            OnClose::Ask => self.ask(event_loop, index),
+        }
+    }
+
+    /// Ends, because the window of this scanout is closed.
+    pub(super) fn end_closed(&self, event_loop: &ActiveEventLoop, scanout: usize) {
+        (self.shared.events)(DisplayEvent::CloseRequested { scanout });
+        event_loop.exit();
+    }
+
+    /// A guest is there from now on, or is gone.
+    pub(super) fn guest_changed(&mut self, event_loop: &ActiveEventLoop) {
+        let connected = self.shared.has_guest();
+        match self.closing {
+            // What was asked about is gone.
+            Closing::Asked { scanout, .. } if !connected => self.end_closed(event_loop, scanout),
+            Closing::Hidden(_) if connected => self.show(event_loop),
+            _ => {}
+        }
+    }
+
+    /// Asks what closing the window means. Who asks for it again is shown the question again.
+    fn ask(&mut self, event_loop: &ActiveEventLoop, index: usize) {
+        let several = self.windows.iter().flatten().count() > 1;
+        let (Some(window), Some(shown)) = (
+            self.windows.get(index).and_then(Option::as_ref),
+            self.shared.scanouts.get(index),
+        ) else {
+            return;
+        };
+        window.come_forward();
+        let (size, scale) = (window.shared().inner_size().into(), shown.scale());
+        if self.asks(index) {
+            return;
+        }
+        // The guest hears nothing of what is done until there is an answer.
+        self.let_go();
+        self.show_pointer(event_loop, index, false);
+        self.retitle();
+        self.closing = Closing::Asked {
+            scanout: index,
+            question: Box::new(Question::new(&self.options.come_back, several, size, scale)),
+        };
+        self.draw_question();
+    }
+
+    /// Whether this window asks.
+    pub(super) fn asks(&self, index: usize) -> bool {
+        matches!(self.closing, Closing::Asked { scanout, .. } if scanout == index)
+    }
+
+    /// The window has another size, or its pixels have.
+    pub(super) fn fit_question(&mut self, index: usize) {
+        let (Some(window), Some(shown)) = (
+            self.windows.get(index).and_then(Option::as_ref),
+            self.shared.scanouts.get(index),
+        ) else {
+            return;
+        };
+        if let Closing::Asked {
+            scanout, question, ..
+        } = &mut self.closing
+            && *scanout == index
+        {
+            let size = window.shared().inner_size().into();
+            question.fit(size, shown.scale());
+            self.draw_question();
+        }
+    }
+
+    fn draw_question(&self) {
+        if let Closing::Asked {
+            scanout, question, ..
+        } = &self.closing
+            && let Some(shown) = self.shared.scanouts.get(*scanout)
+        {
+            shown.set_question(Some((question.text(), question.label().clone())));
+        }
+    }
+
+    /// A person does something in a window that asks.
+    pub(super) fn answer_by(
+        &mut self,
+        event_loop: &ActiveEventLoop,
+        index: usize,
+        event: WindowEvent,
+    ) {
+        let (held, pointer) = (self.modifiers, self.pointer);
+        let Closing::Asked { question, .. } = &mut self.closing else {
+            return;
+        };
+        let before = question.label().clone();
+        let answer = match event {
+            WindowEvent::KeyboardInput {
+                event,
+                is_synthetic: false,
+                ..
+            } => match event.state {
+                ElementState::Pressed if event.repeat => None,
+                ElementState::Pressed => {
+                    question.press_key(&event.logical_key, event.physical_key, held);
+                    None
+                }
+                ElementState::Released => question.release_key(event.physical_key),
+            },
+            WindowEvent::Focused(false) => {
+                question.let_go();
+                None
+            }
+            WindowEvent::CursorMoved { .. } => {
+                question.point(pointer);
+                None
+            }
+            WindowEvent::MouseInput {
+                state,
+                button: MouseButton::Left,
+                ..
+            } => match state {
+                ElementState::Pressed => {
+                    question.press(pointer);
+                    None
+                }
+                ElementState::Released => question.release(pointer),
+            },
+            WindowEvent::Touch(touch) => {
+                let at = touch.location.into();
+                match touch.phase {
+                    TouchPhase::Started => question.press(at),
+                    TouchPhase::Moved => question.point(at),
+                    TouchPhase::Ended | TouchPhase::Cancelled => {}
+                }
+                match touch.phase {
+                    TouchPhase::Ended => question.release(at),
+                    _ => None,
+                }
+            }
+            _ => None,
+        };
+        let changed = !Arc::ptr_eq(&before, question.label());
+        match answer {
+            Some(Choice::Hide) => self.hide(),
+            Some(Choice::Quit) => self.end_closed(event_loop, index),
+            Some(Choice::Cancel) => {
+                self.withdraw_question();
+                self.take_up(index);
+            }
+            None if changed => self.draw_question(),
+            None => {}
+        }
+    }
+
+    fn withdraw_question(&mut self) {
+        if let Closing::Asked { scanout, .. } = self.closing {
+            self.closing = Closing::No;
+            if let Some(shown) = self.shared.scanouts.get(scanout) {
+                shown.set_question(None);
+            }
+        }
+    }
+
+    /// Goes on where the question has interrupted.
+    fn take_up(&mut self, index: usize) {
+        let window = self.windows.get(index).and_then(Option::as_ref);
+        if window.is_some_and(|window| window.shared().has_focus()) {
+            self.seat
+                .focus(platform::caps_lock(), self.shared.leds().caps);
+        }
+        self.retitle();
+    }
+
+    /// Hides all windows.
+    pub(super) fn hide(&mut self) {
+        self.withdraw_question();
+        if matches!(self.closing, Closing::Hidden(_)) {
+            return;
+        }
+        self.let_go();
+        // All of them first: presenters end at once.
+        for (window, shown) in self.windows.iter().zip(&self.shared.scanouts) {
+            if window.is_some() {
+                shown.set_presence(Presence::Hidden);
+            }
+        }
+        let mut hidden = Vec::with_capacity(self.windows.len());
+        for index in 0..self.windows.len() {
+            let window = self.windows.get_mut(index).and_then(Option::take);
+            hidden.push(window.as_ref().map(GuestWindow::hidden));
+            if let Some(window) = window {
+                self.take_down(window);
+            }
+        }
+        self.closing = Closing::Hidden(hidden);
+        platform::set_application_hidden(true);
+        (self.shared.events)(DisplayEvent::Hidden);
+    }
+
+    /// Shows hidden windows again, as they were; windows that are there come to the front.
+    pub(super) fn show(&mut self, event_loop: &ActiveEventLoop) {
+        if !matches!(self.closing, Closing::Hidden(_)) {
+            for window in self.windows.iter().flatten().rev() {
+                window.come_forward();
+            }
+            return;
+        }
+        if let Closing::Hidden(hidden) = std::mem::replace(&mut self.closing, Closing::No) {
+            platform::set_application_hidden(false);
+            for (scanout, hidden) in hidden.into_iter().enumerate() {
+                let opened = match hidden {
+                    Some(_) => self.open(event_loop, scanout, hidden),
+                    None => Ok(()),
+                };
+                if let Err(error) = opened {
+                    return self.fail(event_loop, error);
+                }
+            }
+            (self.shared.events)(DisplayEvent::Shown);
+        }
+    }
+}

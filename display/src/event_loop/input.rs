@@ -1,0 +1,180 @@
+//! What a person does in a window, on its way to the guest, and what the pointer looks like.
+
+use winit::dpi::PhysicalPosition;
+use winit::event::WindowEvent;
+use winit::event_loop::ActiveEventLoop;
+
+use super::App;
+use crate::desktop::Desktop;
+use crate::input::{Asked, INPUT_AXIS_MAX};
+use crate::layout::Placement;
+use crate::platform;
+use crate::pointer::Pointer;
+use crate::scanout::{GuestPointer, Scanout};
+use crate::screenshot;
+use crate::window::GuestWindow;
+
+/// How many steps the guest's axes have from edge to edge of the picture.
+const AXIS_STEPS: u32 = INPUT_AXIS_MAX as u32 + 1;
+
+impl App<'_> {
+    /// The window that a place, told as one of window `index`, is in, and where: while a button is held, window systems go
+    /// on telling of the window where it was pressed.
+    fn under(
+        &self,
+        index: usize,
+        at: PhysicalPosition<f64>,
+    ) -> Option<(&GuestWindow, usize, PhysicalPosition<f64>)> {
+        let window = self.windows.get(index)?.as_ref()?;
+        if self.windows.len() > 1 && !window.has(at) {
+            let others = self.windows.iter().enumerate();
+            let others = others.filter_map(|(other, window)| Some((other, window.as_ref()?)));
+            for (other, there) in others.filter(|(other, _)| *other != index) {
+                if let Some(at) = window.seen_from(there, at).filter(|at| there.has(*at)) {
+                    return Some((there, other, at));
+                }
+            }
+        }
+        Some((window, index, at))
+    }
+
+    /// Where on the guest's desktop a place in a window is, in steps of its axes.
+    fn on_desktop(&self, index: usize, at: PhysicalPosition<f64>) -> Option<(i32, i32)> {
+        let (window, index, at) = self.under(index, at)?;
+        let monitors: Vec<_> = self.shared.scanouts.iter().map(Scanout::shown).collect();
+        let desktop = Desktop::of(&monitors);
+        let monitor = desktop.place(index)?;
+        let picture = (monitor.width, monitor.height);
+        let size = window.shared().inner_size().into();
+        let placement = Placement::new(picture, size, self.options.scaling)?;
+        Some(placement.on_axes(at.into(), monitor, desktop.size, AXIS_STEPS))
+    }
+
+    /// Passes on what a person does in a window.
+    pub(super) fn input(&mut self, event_loop: &ActiveEventLoop, index: usize, event: WindowEvent) {
+        let place = match &event {
+            WindowEvent::CursorMoved { position, .. } => self.on_desktop(index, *position),
+            WindowEvent::Touch(touch) => self.on_desktop(index, touch.location),
+            _ => None,
+        };
+        let seat = &mut self.seat;
+        let Some(window) = self.windows.get_mut(index).and_then(Option::as_mut) else {
+            return;
+        };
+        let asked = match event {
+            WindowEvent::KeyboardInput {
+                event,
+                is_synthetic,
+                ..
+            } => seat.key(
+                event.physical_key,
+                platform::apple_key(),
+                event.state,
+                event.repeat,
+                is_synthetic,
+            ),
+            WindowEvent::ModifiersChanged(modifiers) => {
+                seat.modifiers(modifiers.state());
+                return;
+            }
+            WindowEvent::CursorMoved { position, .. } => {
+                if let Some(place) = place {
+                    seat.pointer_at(place);
+                }
+                if seat.grabbed() {
+                    window.hold_pointer(position);
+                }
+                self.show_pointer(event_loop, index, true);
+                return;
+            }
+            WindowEvent::CursorLeft { .. } => {
+                self.show_pointer(event_loop, index, false);
+                return;
+            }
+            WindowEvent::MouseInput { button, state, .. } => seat.button(button, state),
+            WindowEvent::MouseWheel { delta, .. } => {
+                seat.wheel(delta, window.shared().scale_factor());
+                Asked::Nothing
+            }
+            WindowEvent::Touch(touch) => {
+                if let Some(place) = place {
+                    seat.touch(touch.id, touch.phase, place);
+                }
+                Asked::Nothing
+            }
+            WindowEvent::Focused(false) => seat.let_go(),
+            // The guest may have got its devices, or lost them, while nobody looked.
+            WindowEvent::Focused(true) => {
+                seat.focus(platform::caps_lock(), self.shared.leds().caps);
+                self.retitle();
+                return;
+            }
+            _ => return,
+        };
+        self.obey(index, asked);
+    }
+
+    /// Makes the pointer over a window look right; `here`: it is over the window.
+    pub(super) fn show_pointer(&mut self, event_loop: &ActiveEventLoop, index: usize, here: bool) {
+        let (Some(window), Some(scanout)) = (
+            self.windows.get_mut(index).and_then(Option::as_mut),
+            self.shared.scanouts.get(index),
+        ) else {
+            return;
+        };
+        let grabbed = self.seat.grabbed();
+        let guests = here && !grabbed && self.seat.points();
+        let pointer = match scanout.set_pointer_here(guests) {
+            _ if grabbed => Pointer::Hidden,
+            GuestPointer::Image(cursor) if guests => {
+                let size = window.shared().inner_size().into();
+                let placement = scanout
+                    .mode()
+                    .and_then(|mode| Placement::new(mode, size, self.options.scaling));
+                placement.map_or(Pointer::System, |placement| {
+                    Pointer::for_cursor(cursor, placement.scale(), window.shared())
+                })
+            }
+            GuestPointer::Hidden if guests => Pointer::Hidden,
+            _ => Pointer::System,
+        };
+        let is_guests = matches!(pointer, Pointer::Guests(..));
+        let shown = window.show_pointer(pointer, event_loop);
+        scanout.set_host_shows(is_guests && shown);
+    }
+
+    /// Does what a person asked of the window, not of the guest.
+    fn obey(&mut self, index: usize, asked: Asked) {
+        let Some(window) = self.windows.get_mut(index).and_then(Option::as_mut) else {
+            return;
+        };
+        match asked {
+            Asked::Nothing => return,
+            Asked::FullScreen => {
+                window.toggle_full_screen();
+                return;
+            }
+            Asked::Overlay => {
+                if let Some(scanout) = self.shared.scanouts.get(index) {
+                    scanout.toggle_overlay();
+                }
+                return;
+            }
+            Asked::Screenshot => {
+                screenshot::save_in(&self.options.screenshots, &self.shared, index);
+                return;
+            }
+            Asked::Grab => match window.grab_pointer() {
+                Ok(()) => self.set_grabbed(true),
+                Err(error) => {
+                    log::warn!("the window system does not give the pointer away: {error}")
+                }
+            },
+            Asked::Release => {
+                window.release_pointer();
+                self.set_grabbed(false);
+            }
+        }
+        self.retitle();
+    }
+}
