@@ -103,8 +103,8 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), RunError> {
     on_signals(&state)?;
     let counted = Arc::clone(&state);
     counters::dump_on_signal(move || counted.counters());
-    let shown = Arc::clone(&state);
-    hidden::show_on_signal(move || shown.show(true));
+    let hidden_state = Arc::clone(&state);
+    hidden::show_on_signal(move || hidden_state.show(true));
     if options.display == DisplayMode::Qemu {
         let _control = listen_for_control(options, &state)?;
         let mut server = server;
