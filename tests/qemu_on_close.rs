@@ -135,7 +135,7 @@ fn windows_that_are_not_there_are_neither_hidden_nor_shown() {
         let refused = hesper.try_control(command);
         assert_eq!(
             refused,
-            "error there are no windows with --display=headless"
+            "error there are no windows; start Hesper with --display=window for some"
         );
     }
     hesper.process.signal(Signal::USR2);

@@ -111,7 +111,7 @@ pub enum DisplayError {
     #[error("window {0} is hidden; show it first (`hesper ctl … show`)")]
     Hidden(usize),
     /// A display without windows.
-    #[error("there are no windows with --display=headless")]
+    #[error("there are no windows; start Hesper with --display=window for some")]
     NoWindows,
     /// The first monitor is always plugged in.
     #[error("monitor 0 stays plugged in, a guest has at least one; `quit` ends Hesper")]
