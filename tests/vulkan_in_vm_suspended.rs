@@ -121,6 +121,24 @@ fn cubes_turn_on_after_suspend_to_idle_and_to_ram() {
     }
 }
 
+/// Linux' driver goes on while the machine falls asleep. A kick that reached nobody then would be waited for for ever by a guest in which
+/// no program runs that kicks again.
+#[test]
+fn an_idle_guest_goes_on_after_a_suspend() {
+    for run in 0..number("HESPER_SUSPENDS", 1) {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        let hesper = Hesper::start(folder, &["--display=headless"], None);
+        let options = ["--root-port", "--append", "loglevel=7"];
+        let name = format!("guest{run}");
+        let mut guest = VulkanGuest::boot_with(folder, &name, "forky", &hesper.socket(), &options);
+        guest.succeed("hesper-test-client run map-gpu-writes");
+        suspend(&mut guest);
+        guest.succeed("hesper-test-client run submit-64-in-flight map-gpu-writes");
+        guest.kill();
+    }
+}
+
 /// Ends all programs that draw, and unloads the driver.
 const UNLOAD: &str = "\
 pkill vkcube; pkill weston; wait

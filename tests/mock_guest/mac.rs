@@ -18,7 +18,7 @@ fn a_macs_driver_serves_a_vm_and_draws_its_window() {
     let driver = format!("--driver={}", moltenvk().display());
     let arguments = ["--display=window", "--size=640x480", &driver];
     let served = Served::start_with(&arguments, Some(&screen));
-    served.says("guests see Apple M0");
+    served.says("GPU: Apple M0");
     served.says("drawn by Vulkan on Apple M0");
     let vm = served.boot();
     let guest = Guest::new(&vm, 1);

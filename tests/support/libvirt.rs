@@ -258,7 +258,9 @@ impl Domain<'_> {
     /// Starts the domain, and waits for the shell of its guest.
     pub fn start_with_mesa(&self) -> VulkanGuest {
         self.virsh("start", &[]);
-        VulkanGuest::over(self.talk(), &self.name, PathBuf::new())
+        let guest = VulkanGuest::over(self.talk(), &self.name, PathBuf::new());
+        guest.wait_ready();
+        guest
     }
 
     /// Waits until the domain is in this state, as virsh calls it.

@@ -139,6 +139,7 @@ impl Connection {
             Worker::spawn(
                 name,
                 ring.clone(),
+                model.look(),
                 move || wanted.wants_chain(queue),
                 move |memory, chain| device.handle(queue, memory, chain),
             )

@@ -6,6 +6,7 @@
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::time::Duration;
 
 use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 
@@ -15,6 +16,9 @@ use super::host::HostLink;
 use super::ring::Chain;
 use crate::device::{Device, Outcome};
 use crate::input::{InputDevice, Kind, Waker};
+
+/// A second without a picture after a suspend is short, and two wake-ups a second cost next to nothing.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// A device; see the module. Queues are numbered 0 and 1.
 pub(super) trait Model: Send + Sync {
@@ -40,6 +44,12 @@ pub(super) trait Model: Send + Sync {
     /// Whether the config space changes by itself, which the driver is then told.
     fn changes_its_config(&self) -> bool {
         false
+    }
+
+    /// How often a queue is looked at that is not kicked. Linux' virtio_gpu has no `freeze`: it goes on while the machine falls asleep
+    /// and wakes up (S3), when kicks and interrupts reach nobody. Both sides would wait for ever.
+    fn look(&self) -> Option<Duration> {
+        None
     }
 
     /// Whether a chain of this queue is of use now. Others stay with the guest.
@@ -125,6 +135,10 @@ impl Model for Gpu {
 
     fn changes_its_config(&self) -> bool {
         true
+    }
+
+    fn look(&self) -> Option<Duration> {
+        Some(LOOK)
     }
 
     fn handle(&self, queue: u32, memory: &GuestMemoryMmap, chain: Chain) -> Outcome {

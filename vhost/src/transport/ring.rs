@@ -12,6 +12,8 @@
 //! The guest writes the rings. What it can get wrong breaks this ring alone: it is logged once, the VMM gets
 //! the ring's error event, and nothing is taken from it until it is set up anew.
 
+mod events;
+
 use std::fs::File;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -21,9 +23,9 @@ use std::time::{Duration, Instant};
 use virtio_queue::{DescriptorChain, QueueOwnedT, QueueT};
 use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryLoadGuard, GuestMemoryMmap};
 
+use self::events::{signalled, write_event};
 use super::heads::Heads;
 use crate::device::Outcome;
-use crate::system::never_wait;
 
 /// Largest queue size on offer. QEMU's classic device uses 256; `vq_size` goes up to 1024.
 pub(super) const MAX_SIZE: u16 = 1024;
@@ -74,6 +76,8 @@ struct State {
     call: Option<Arc<File>>,
     /// The guest should have been told of answers while there was no call event.
     call_missed: bool,
+    /// How far the used ring was when [`Ring::remind`] found that the driver had not seen all of it.
+    unseen: Option<u16>,
     error: Option<Arc<File>>,
 }
 
@@ -155,6 +159,7 @@ impl Ring {
                 kick: None,
                 call: None,
                 call_missed: false,
+                unseen: None,
                 error: None,
             }),
             progress: Condvar::new(),
@@ -580,23 +585,6 @@ impl Ring {
                 write_event(error);
             }
         }
-    }
-}
-
-/// An event of the VMM's that is going to be signalled.
-fn signalled(event: File) -> Arc<File> {
-    if let Err(error) = never_wait(&event) {
-        log::warn!("an event of the VMM's may make a queue wait: {error}");
-    }
-    Arc::new(event)
-}
-
-/// Writes to an event descriptor: an eventfd, or a pipe where there are none.
-fn write_event(event: &File) {
-    match rustix::io::write(event, &1u64.to_ne_bytes()) {
-        // A full event is as good as a written one.
-        Ok(_) | Err(rustix::io::Errno::AGAIN) => {}
-        Err(error) => log::debug!("cannot signal the VMM: {error}"),
     }
 }
 

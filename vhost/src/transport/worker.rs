@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
 use rustix::io::Errno;
@@ -24,21 +25,26 @@ pub(super) struct Worker {
 
 struct Shared {
     ring: Arc<Ring>,
+    /// How often the ring is looked at without a kick.
+    look: Option<Duration>,
     /// Raised to make the thread look at the ring, or at `exit`.
     wake: Interrupt,
     exit: AtomicBool,
 }
 
 impl Worker {
-    /// Starts the thread `name`, which gives chains to `handle` while they are `wanted`.
+    /// Starts the thread `name`, which gives chains to `handle` while they are `wanted`. Without being kicked it looks at a
+    /// running ring every `look`.
     pub(super) fn spawn(
         name: &str,
         ring: Arc<Ring>,
+        look: Option<Duration>,
         mut wanted: impl FnMut() -> bool + Send + 'static,
         mut handle: impl FnMut(&GuestMemoryMmap, Chain) -> Outcome + Send + 'static,
     ) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             ring,
+            look,
             wake: Interrupt::new()?,
             exit: AtomicBool::new(false),
         });
@@ -88,7 +94,10 @@ impl Shared {
             self.ring.process(&mut *wanted, &mut *handle);
             let kick = self.ring.kick();
             let wait = match &kick {
-                Some(kick) => self.wake.wait(kick.as_fd(), PollFlags::IN, None),
+                Some(kick) => {
+                    let deadline = self.look.map(|look| Instant::now() + look);
+                    self.wake.wait(kick.as_fd(), PollFlags::IN, deadline)
+                }
                 None => self.wake.wait_raised().map(|()| Wait::Raised),
             };
             match wait {
@@ -99,7 +108,8 @@ impl Shared {
                         self.ring.drop_kick(kick);
                     }
                 }
-                Ok(Wait::Raised | Wait::TimedOut) => self.wake.clear(),
+                Ok(Wait::Raised) => self.wake.clear(),
+                Ok(Wait::TimedOut) => self.ring.remind(),
                 Err(error) => {
                     log::error!("a queue thread cannot wait for kicks: {error}");
                     return;

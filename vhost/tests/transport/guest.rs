@@ -342,6 +342,11 @@ impl Guest {
         self.rings[queue].kick.write(1).unwrap();
     }
 
+    /// Takes an interrupt of a queue, if there is one.
+    pub(crate) fn was_interrupted(&self, queue: usize) -> bool {
+        self.rings[queue].call.read().is_ok()
+    }
+
     /// Whether the device asked to be kicked for the newest chain (EVENT_IDX).
     pub(crate) fn wants_kick(&self, queue: usize) -> bool {
         let ring = &self.rings[queue];

@@ -193,3 +193,19 @@ fn a_round_trip_takes_microseconds() {
     println!("kick to answer: best tenth {best:?}, median {median:?}, p99 {worst:?}");
     assert!(best < Duration::from_micros(500), "{best:?}");
 }
+
+/// Linux' driver goes on while the machine falls asleep, when its kicks and the device's interrupts reach nobody.
+#[test]
+fn a_kick_and_an_interrupt_that_are_lost_are_made_up_for() {
+    let served = Served::new(Parts::default());
+    let stream = UnixStream::connect(served.path()).unwrap();
+    let mut guest = Guest::boot_with(stream, 1 << 32 | EVENT_IDX);
+    assert_eq!(guest.send(&Command::display_info()), OK_DISPLAY_INFO);
+    while guest.was_interrupted(0) {}
+    // Nobody kicks, and nobody looks at the ring.
+    guest.offer(0, &Command::display_info(), 512);
+    eventually("an interrupt", || guest.was_interrupted(0));
+    // The answer is there, the interrupt was taken by nobody: another one comes.
+    eventually("another interrupt", || guest.was_interrupted(0));
+    assert!(guest.try_next(0).is_some(), "the answer");
+}
