@@ -82,12 +82,7 @@ impl Request {
         };
         match command {
             "screenshot" => {
-                let rest = rest.trim();
-                let first = rest.split(' ').next().unwrap_or_default();
-                let (scanout, file) = match first.parse::<u32>() {
-                    Ok(scanout) => (scanout, rest.split_at(first.len()).1.trim()),
-                    Err(_) => (0, rest),
-                };
+                let (scanout, file) = scanout_and_file(rest);
                 if file.is_empty() {
                     return Err("screenshot: a FILE.png is missing".to_owned());
                 }
@@ -256,23 +251,28 @@ fn unanswered(error: &io::Error) -> String {
     }
 }
 
+/// What `screenshot` is given: which scanout, the first where none is named, and the file.
+fn scanout_and_file(rest: &str) -> (u32, &str) {
+    let rest = rest.trim();
+    let (first, file) = rest.split_once(' ').unwrap_or((rest, ""));
+    first
+        .parse()
+        .map_or((0, rest), |scanout| (scanout, file.trim()))
+}
+
 /// The command line of `words`, a screenshot's path seen from here made absolute: the running Hesper may have
 /// another working directory.
 fn absolute(words: &[String]) -> io::Result<String> {
-    match words {
-        [command, rest @ ..] if command == "screenshot" && !rest.is_empty() => {
-            let (scanout, file) = match rest {
-                [number, file @ ..] if number.parse::<u32>().is_ok() => (number.as_str(), file),
-                file => ("0", file),
-            };
-            if file.is_empty() {
-                return Ok(words.join(" "));
-            }
-            let file = std::path::absolute(file.join(" "))?;
-            Ok(format!("{command} {scanout} {}", file.display()))
-        }
-        _ => Ok(words.join(" ")),
+    let line = words.join(" ");
+    let Some(rest) = line.strip_prefix("screenshot ") else {
+        return Ok(line);
+    };
+    let (scanout, file) = scanout_and_file(rest);
+    if file.is_empty() {
+        return Ok(line);
     }
+    let file = std::path::absolute(file)?;
+    Ok(format!("screenshot {scanout} {}", file.display()))
 }
 
 #[cfg(test)]

@@ -1,11 +1,10 @@
 //! Counters on SIGUSR1: one JSON object on one line of standard error.
 
-use std::thread;
-
 use hesper_display::{Frames, LATENCY_CLASSES};
 use serde_json::{Value, json};
 use signal_hook::consts::SIGUSR1;
-use signal_hook::iterator::Signals;
+
+use crate::signals;
 
 /// The counters of a renderer (a JSON object) and of the windows' frames, as one object.
 pub(crate) fn object(renderer: Option<&str>, windows: &[Frames]) -> Value {
@@ -35,19 +34,9 @@ fn frames(frames: &Frames) -> Value {
 
 /// From now on SIGUSR1 prints what `counters` gives.
 pub(crate) fn dump_on_signal(counters: impl Fn() -> String + Send + 'static) {
-    let dump = |mut signals: Signals| {
-        let wait = move || {
-            for _ in &mut signals {
-                eprintln!("{}", counters());
-            }
-        };
-        thread::Builder::new()
-            .name("counters".to_owned())
-            .spawn(wait)
-            .map(|_| ())
-    };
     // Watching is a convenience: rendering goes on without it.
-    if let Err(error) = Signals::new([SIGUSR1]).and_then(dump) {
+    let dump = move |_| eprintln!("{}", counters());
+    if let Err(error) = signals::watch("counters", &[SIGUSR1], dump) {
         log::warn!("SIGUSR1 will not print the counters: {error}");
     }
 }

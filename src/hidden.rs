@@ -1,11 +1,9 @@
 //! Hidden windows, and how a person sees them again.
 
-use std::thread;
-
 use signal_hook::consts::SIGUSR2;
-use signal_hook::iterator::Signals;
 
 use crate::cli::ServeOptions;
+use crate::signals;
 
 /// The command that shows hidden windows again.
 pub(crate) fn come_back(options: &ServeOptions) -> String {
@@ -18,21 +16,13 @@ pub(crate) fn come_back(options: &ServeOptions) -> String {
 
 /// From now on SIGUSR2 calls `show`: without a control socket windows come back, too.
 pub(crate) fn show_on_signal(show: impl Fn() -> Result<(), String> + Send + 'static) {
-    let watch = |mut signals: Signals| {
-        let wait = move || {
-            for _ in &mut signals {
-                if let Err(error) = show() {
-                    log::warn!("SIGUSR2 shows no window: {error}");
-                }
-            }
-        };
-        thread::Builder::new()
-            .name("show".to_owned())
-            .spawn(wait)
-            .map(|_| ())
+    let shown = move |_| {
+        if let Err(error) = show() {
+            log::warn!("SIGUSR2 shows no window: {error}");
+        }
     };
     // Rendering goes on without it.
-    if let Err(error) = Signals::new([SIGUSR2]).and_then(watch) {
+    if let Err(error) = signals::watch("show", &[SIGUSR2], shown) {
         log::warn!("SIGUSR2 will not show hidden windows: {error}");
     }
 }

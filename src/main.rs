@@ -15,6 +15,7 @@
 //! | [`vtest`] | the Venus renderer without a VM: `hesper vtest` |
 //! | [`driver`] | which Vulkan library is used |
 //! | [`gpus`], [`doctor`], [`report`] | what the host has, what of it works, and all of that for a bug report |
+//! | [`signals`] | what is done on signals |
 //! | [`counters`] | counters of renderer and windows on SIGUSR1 |
 //! | [`places`] | where the windows' places are kept |
 //! | [`panics`] | what a bug says |
@@ -41,6 +42,7 @@ mod run;
 mod rutabaga;
 mod screen;
 mod shown;
+mod signals;
 mod venus;
 mod vtest;
 
@@ -142,10 +144,7 @@ fn serve_vtest(options: VtestOptions) -> Result<(), String> {
         ..RendererOptions::default()
     })
     .map_err(|error| format!("{error}; `hesper doctor` says more"))?;
-    for gpu in renderer.gpus() {
-        log::info!("GPU: {gpu}");
-    }
-    log::info!("sharing of pictures: {}", offer::policy(options.wsi));
+    offer::tell(renderer.gpus(), options.wsi);
     let renderer = Arc::new(renderer);
     let counted = Arc::clone(&renderer);
     counters::dump_on_signal(move || counted.counters().to_json());

@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use hesper_venus::host::Vulkan;
+use hesper_venus::host::{Gpu, Vulkan};
 use hesper_venus::memory::page_size;
 use hesper_venus::{GpuSelection, RenderNode, RendererOptions, WsiPolicy};
 use hesper_vhost::renderer::Renderer;
@@ -73,10 +73,7 @@ impl Offer {
         offer.add(options, Capset::Virgl, rutabaga::virgl)?;
         offer.add(options, Capset::CrossDomain, rutabaga::cross_domain)?;
         if let Some(venus) = &offer.venus {
-            for gpu in venus.gpus() {
-                log::info!("GPU: {gpu}");
-            }
-            log::info!("sharing of pictures: {}", policy(options.wsi));
+            tell(venus.gpus(), options.wsi);
         }
         Ok(offer)
     }
@@ -188,6 +185,14 @@ fn render_node(path: &Path) -> Result<RenderNode, String> {
         major: rustix::fs::major(device as rustix::fs::Dev),
         minor: rustix::fs::minor(device as rustix::fs::Dev),
     })
+}
+
+/// Says which GPUs guests see, and how their pictures are shared.
+pub(crate) fn tell<'gpu>(gpus: impl Iterator<Item = &'gpu Gpu>, wsi: WsiPolicy) {
+    for gpu in gpus {
+        log::info!("GPU: {gpu}");
+    }
+    log::info!("sharing of pictures: {}", policy(wsi));
 }
 
 /// What a policy means, for a person.

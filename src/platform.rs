@@ -1,6 +1,7 @@
 //! What differs between systems: how the allocator keeps freed memory, where the kernel maps new one, and what there is to tell
 //! of the machine.
 
+use std::ffi::OsStr;
 use std::process::{Command, Stdio};
 
 /// Heaps that threads share. A driver's threads rarely allocate at the same time; each heap more keeps pages that hold next to
@@ -129,12 +130,11 @@ fn own_facts() -> Vec<(&'static str, Option<String>)> {
             .find_map(|line| line.strip_prefix("PRETTY_NAME="))?;
         Some(name.trim_matches('"').to_owned())
     });
-    let maps = std::fs::read_to_string("/proc/sys/vm/max_map_count").ok();
     vec![
         ("system", system),
         (
             "memory mappings (vm.max_map_count)",
-            maps.map(|text| text.trim().to_owned()),
+            max_map_count().map(|most| most.to_string()),
         ),
     ]
 }
@@ -162,15 +162,21 @@ fn own_facts() -> Vec<(&'static str, Option<String>)> {
     Vec::new()
 }
 
-/// The first line that a program of the system prints; `None` if there is no such program or it fails.
+/// The first line that a program of the system prints; `None` if there is no such program, it fails or prints nothing.
 fn first_line(program: &str, arguments: &[&str]) -> Option<String> {
+    let text = output(program, arguments)?;
+    let line = text.lines().next()?.trim();
+    (!line.is_empty()).then(|| line.to_owned())
+}
+
+/// What a program prints; `None` if there is no such program or it fails.
+pub(crate) fn output(program: impl AsRef<OsStr>, arguments: &[&str]) -> Option<String> {
     let output = Command::new(program)
         .args(arguments)
         .stdin(Stdio::null())
         .stderr(Stdio::null())
         .output()
         .ok()?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    let line = text.lines().next()?.trim();
-    (output.status.success() && !line.is_empty()).then(|| line.to_owned())
+    let text = || String::from_utf8_lossy(&output.stdout).into_owned();
+    output.status.success().then(text)
 }

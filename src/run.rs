@@ -18,7 +18,6 @@ use hesper_vhost::transport::{
     self, Access, GpuSocketScreen, Server, ShutdownHandle, SocketFile, listen,
 };
 use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 
 use crate::cli::{ServeOptions, Size};
 use crate::control::{self, Controls};
@@ -29,6 +28,7 @@ use crate::input::Inputs;
 use crate::offer::{Offer, Unmet, blob_alignment};
 use crate::screen::{Losses, Says, Session, WindowScreen};
 use crate::shown::{Shown, display_options};
+use crate::signals;
 use crate::venus::VenusRenderer;
 
 /// Refresh rate of a monitor in millihertz: what windows are composed at nearly everywhere.
@@ -100,6 +100,7 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), RunError> {
     } = offer;
     let state = Arc::new(State::new(
         options,
+        shown,
         venus.clone(),
         renderers,
         server.shutdown_handle(),
@@ -198,24 +199,16 @@ fn inherited(fd: RawFd) -> Result<OwnedFd, RunError> {
 }
 
 fn on_signals(state: &Arc<State>) -> Result<(), RunError> {
-    let system = |source| RunError::System {
+    let state = Arc::clone(state);
+    let end = move |signal| {
+        let name = signal_hook::low_level::signal_name(signal).unwrap_or("a signal");
+        log::info!("ending, as {name} asks");
+        state.quit();
+    };
+    signals::watch("signals", &[SIGTERM, SIGINT], end).map_err(|source| RunError::System {
         what: "handle signals",
         source,
-    };
-    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(system)?;
-    let state = Arc::clone(state);
-    let wait = move || {
-        for signal in &mut signals {
-            let name = signal_hook::low_level::signal_name(signal).unwrap_or("a signal");
-            log::info!("ending, as {name} asks");
-            state.quit();
-        }
-    };
-    thread::Builder::new()
-        .name("signals".to_owned())
-        .spawn(wait)
-        .map_err(system)?;
-    Ok(())
+    })
 }
 
 /// Serves the control socket, if there is one, as long as the process lives; returns its file.
@@ -290,6 +283,7 @@ struct Inner {
 impl State {
     fn new(
         options: &ServeOptions,
+        shown: Shown,
         venus: Option<Arc<VenusRenderer>>,
         renderers: Vec<Arc<dyn Renderer>>,
         stop: ShutdownHandle,
@@ -306,7 +300,7 @@ impl State {
             session: Session::FIRST,
             device: Weak::new(),
             display: None,
-            shown: Shown::choose(options),
+            shown,
         };
         Self {
             venus,

@@ -161,7 +161,7 @@ mod tests {
     fn no_error_names_a_source_file() {
         for (text, expected) in [
             (
-                "os error at /root/x/winit-0.30/src/linux/mod.rs:765: neither of both",
+                "os error at /home/ann/winit-0.30/src/linux/mod.rs:765: neither of both",
                 "neither of both",
             ),
             ("no such thing: at all", "no such thing: at all"),

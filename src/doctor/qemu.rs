@@ -1,9 +1,9 @@
 //! Whether QEMU is there, new enough, and has the device.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use super::{Remedy, Report};
+use crate::platform::output;
 
 /// The first version whose generic vhost-user device has a window for the GPU's memory.
 const OLDEST: (u32, u32) = (11, 1);
@@ -57,18 +57,6 @@ impl Report {
             Remedy::everywhere("end the guest's 3D programs before such a reset (docs/qemu.md)"),
         );
     }
-}
-
-/// What a program prints; `None` if there is none or it fails.
-fn output(program: &Path, arguments: &[&str]) -> Option<String> {
-    let output = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .output()
-        .ok()?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    output.status.success().then_some(text)
 }
 
 /// The version in `QEMU emulator version 11.1.2 (…)`.

@@ -4,9 +4,6 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hesper_vhost::renderer::{
-    CapsetInfo, Completions, Context, ContextId, Renderer, RendererError,
-};
 use hesper_vhost::transport::Server;
 use vhost::VhostBackend;
 use vhost::vhost_user::message::VhostUserConfigFlags;
@@ -42,40 +39,13 @@ fn the_offer_is_what_qemu_needs() {
     }
 }
 
-/// Renders for guests that can map memory alone.
-struct Mapped;
-
-impl Renderer for Mapped {
-    fn capsets(&self) -> &[CapsetInfo] {
-        Files.capsets()
-    }
-
-    fn needs_window(&self) -> bool {
-        true
-    }
-
-    fn capset(&self, id: u32, version: u32) -> Option<Vec<u8>> {
-        Files.capset(id, version)
-    }
-
-    fn create_context(
-        &self,
-        id: ContextId,
-        capset: u32,
-        name: &str,
-        completions: Arc<dyn Completions>,
-    ) -> Result<Box<dyn Context>, RendererError> {
-        Files.create_context(id, capset, name, completions)
-    }
-}
-
 /// QEMU's classic device accepts shared memory regions, but makes none.
 #[test]
 fn a_guest_without_a_window_is_offered_nothing_that_needs_one() {
     for is_asked in [false, true] {
         let served = Served::new(Parts {
             window: 1 << 20,
-            renderers: vec![Arc::new(Mapped)],
+            renderers: vec![Arc::new(Files { needs_window: true })],
             ..Parts::default()
         });
         let mut frontend = Frontend::connect(served.path(), 2).unwrap();

@@ -118,7 +118,7 @@ impl World {
         let screen = Arc::new(Keeping::default());
         let served = Served::new(Parts {
             screen: screen.clone(),
-            renderers: vec![Arc::new(Files)],
+            renderers: vec![Arc::new(Files::default())],
             window: 1 << 24,
             ..Parts::default()
         });

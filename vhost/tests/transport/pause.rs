@@ -89,7 +89,7 @@ fn a_fence_that_is_open_at_a_reset_is_never_answered() {
 /// A guest with one blob of this size, and a window.
 fn with_a_blob(size: u64) -> (Served, Guest) {
     let served = Served::new(Parts {
-        renderers: vec![Arc::new(Files)],
+        renderers: vec![Arc::new(Files::default())],
         window: 1 << 24,
         ..Parts::default()
     });

@@ -156,7 +156,11 @@ fn a_monitor_that_changes_while_no_driver_runs_is_told_when_one_does() {
 }
 
 /// A renderer whose blobs are files filled with one byte.
-pub(crate) struct Files;
+#[derive(Default)]
+pub(crate) struct Files {
+    /// Of no use to a guest without a window.
+    pub(crate) needs_window: bool,
+}
 
 impl Renderer for Files {
     fn capsets(&self) -> &[CapsetInfo] {
@@ -165,6 +169,10 @@ impl Renderer for Files {
             max_version: 0,
             max_size: 4,
         }]
+    }
+
+    fn needs_window(&self) -> bool {
+        self.needs_window
     }
 
     fn capset(&self, _: u32, _: u32) -> Option<Vec<u8>> {
@@ -239,7 +247,7 @@ pub(crate) fn map_blob(id: u32, offset: u64) -> Command {
 #[test]
 fn a_blob_is_mapped_into_the_window_and_taken_out_again() {
     let served = Served::new(Parts {
-        renderers: vec![Arc::new(Files)],
+        renderers: vec![Arc::new(Files::default())],
         window: 1 << 24,
         ..Parts::default()
     });
