@@ -22,7 +22,7 @@ use support::cube::{assert_turning, assert_turning_thing};
 use support::hesper::Hesper;
 use support::number;
 use support::process::PATIENCE;
-use support::vulkan_guest::VulkanGuest;
+use support::vulkan_guest::{VulkanGuest, suites};
 use support::xserver::XServer;
 
 /// The client's cases about waiting and shared memory: those where a broken renderer ends in VK_TIMEOUT.
@@ -36,15 +36,11 @@ const ALIGNMENT_REMEDY: &str = "the guest needs Linux 7.2 and Mesa 26.2.4 or new
 
 #[test]
 fn an_unmodified_guest_computes_draws_and_presents() {
-    for suite in suites().split_whitespace() {
+    for (suite, wsi, cube) in suites() {
+        let suite = suite.as_str();
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path();
         let screen = XServer::start(1600, 1000);
-        // Mesa before 25.2 has swapchains on dma-bufs only, and copies by CPU if told to: docs/guests.md.
-        let (wsi, cube) = match suite {
-            "trixie" => ("--wsi=dmabuf", "MESA_VK_WSI_DEBUG=sw"),
-            _ => ("--wsi=software", ""),
-        };
         let hesper = Hesper::start(folder, &[wsi], Some(&screen));
         let mut guest = VulkanGuest::boot(folder, suite, suite, &hesper.socket());
 
@@ -237,7 +233,8 @@ fn vkcube_turns_on_an_x_server_of_the_guests() {
 
 #[test]
 fn large_host_pages_suit_new_guests_and_old_ones_are_refused_with_the_remedy() {
-    for suite in suites().split_whitespace() {
+    for (suite, ..) in suites() {
+        let suite = suite.as_str();
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path();
         let arguments = ["--display=headless", "--blob-alignment=16384"];
@@ -267,7 +264,8 @@ fn large_host_pages_suit_new_guests_and_old_ones_are_refused_with_the_remedy() {
 #[ignore = "measures and prints, proves nothing: cargo test --test vulkan_in_vm -- --ignored --nocapture"]
 fn numbers_for_the_documentation() {
     const FRAMES: u32 = 600;
-    for suite in suites().split_whitespace() {
+    for (suite, ..) in suites() {
+        let suite = suite.as_str();
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path();
         let hesper = Hesper::start(folder, &["--display=headless"], None);
@@ -289,8 +287,4 @@ fn numbers_for_the_documentation() {
             f64::from(FRAMES) / seconds
         );
     }
-}
-
-fn suites() -> String {
-    std::env::var("HESPER_SUITES").unwrap_or_else(|_| "forky".to_owned())
 }

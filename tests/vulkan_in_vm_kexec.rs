@@ -15,18 +15,14 @@ mod support;
 use serde_json::Value;
 use support::cube::assert_turning;
 use support::hesper::Hesper;
-use support::vulkan_guest::VulkanGuest;
+use support::vulkan_guest::{VulkanGuest, suites};
 
 /// Boots a guest whose vkcube turns, has `then` start another kernel, and looks that the GPU begins anew.
 fn starts_anew(options: &[&str], then: impl Fn(&mut VulkanGuest)) {
-    let suites = std::env::var("HESPER_SUITES").unwrap_or_else(|_| "forky".to_owned());
-    for suite in suites.split_whitespace() {
+    for (suite, wsi, cube) in suites() {
+        let suite = suite.as_str();
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path();
-        let (wsi, cube) = match suite {
-            "trixie" => ("--wsi=dmabuf", "MESA_VK_WSI_DEBUG=sw"),
-            _ => ("--wsi=software", ""),
-        };
         let hesper = Hesper::start(folder, &["--display=headless", wsi], None);
         let idle = hesper.idle_usage();
         let mut guest = VulkanGuest::boot_with(folder, suite, suite, &hesper.socket(), options);

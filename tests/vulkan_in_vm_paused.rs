@@ -19,7 +19,7 @@ use serde_json::json;
 use support::cube::assert_turning;
 use support::hesper::Hesper;
 use support::number;
-use support::vulkan_guest::VulkanGuest;
+use support::vulkan_guest::{VulkanGuest, suites};
 
 /// How long a pause takes. Longer than the busy loops and timeouts of Hesper and the guest's driver that could be met.
 const PAUSE: Duration = Duration::from_secs(3);
@@ -33,14 +33,10 @@ fn pause(guest: &VulkanGuest) {
 
 #[test]
 fn cubes_turn_on_and_fences_and_maps_are_kept() {
-    let suites = std::env::var("HESPER_SUITES").unwrap_or_else(|_| "forky".to_owned());
-    for suite in suites.split_whitespace() {
+    for (suite, wsi, cube) in suites() {
+        let suite = suite.as_str();
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path();
-        let (wsi, cube) = match suite {
-            "trixie" => ("--wsi=dmabuf", "MESA_VK_WSI_DEBUG=sw"),
-            _ => ("--wsi=software", ""),
-        };
         let hesper = Hesper::start(folder, &["--display=headless", wsi], None);
         let mut guest = VulkanGuest::boot(folder, suite, suite, &hesper.socket());
         guest.start_weston();

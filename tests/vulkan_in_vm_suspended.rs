@@ -24,7 +24,7 @@ use support::cube::assert_turning;
 use support::hesper::Hesper;
 use support::number;
 use support::process::comes_true;
-use support::vulkan_guest::VulkanGuest;
+use support::vulkan_guest::{VulkanGuest, suites};
 
 fn pause(guest: &VulkanGuest) {
     let mut qmp = guest.qmp();
@@ -80,14 +80,10 @@ fn suspend_to_idle(guest: &mut VulkanGuest, log: &Path) {
 
 #[test]
 fn cubes_turn_on_after_suspend_to_idle_and_to_ram() {
-    let suites = std::env::var("HESPER_SUITES").unwrap_or_else(|_| "forky".to_owned());
-    for suite in suites.split_whitespace() {
+    for (suite, wsi, cube) in suites() {
+        let suite = suite.as_str();
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path();
-        let (wsi, cube) = match suite {
-            "trixie" => ("--wsi=dmabuf", "MESA_VK_WSI_DEBUG=sw"),
-            _ => ("--wsi=software", ""),
-        };
         let hesper = Hesper::start(folder, &["--display=headless", wsi], None);
         let idle = hesper.idle_usage();
         let options = ["--root-port", "--append", "loglevel=7"];
@@ -153,14 +149,10 @@ rm -f $XDG_RUNTIME_DIR/wayland-1*";
 /// A suspend to disk ends QEMU; another one goes on with the same memory.
 #[test]
 fn a_guest_that_unloaded_its_driver_goes_on_after_suspend_to_disk() {
-    let suites = std::env::var("HESPER_SUITES").unwrap_or_else(|_| "forky".to_owned());
-    for suite in suites.split_whitespace() {
+    for (suite, wsi, cube) in suites() {
+        let suite = suite.as_str();
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path();
-        let (wsi, cube) = match suite {
-            "trixie" => ("--wsi=dmabuf", "MESA_VK_WSI_DEBUG=sw"),
-            _ => ("--wsi=software", ""),
-        };
         let disk = folder.join("swap");
         let file = std::fs::File::create(&disk).unwrap();
         file.set_len(1 << 30).unwrap();

@@ -39,6 +39,17 @@ const EXPECTED: [&str; 2] = [
     "Received unexpected msg type",
 ];
 
+/// The guests that `HESPER_SUITES` names, forky if none; for each the `--wsi` that its Mesa needs, and the environment
+/// of vkcube. Mesa before 25.2 has swapchains on dma-bufs only, and copies by CPU if told to: docs/guests.md.
+pub fn suites() -> Vec<(String, &'static str, &'static str)> {
+    let suites = std::env::var("HESPER_SUITES").unwrap_or_else(|_| "forky".to_owned());
+    let needs = |suite: &str| match suite {
+        "trixie" => (suite.to_owned(), "--wsi=dmabuf", "MESA_VK_WSI_DEBUG=sw"),
+        _ => (suite.to_owned(), "--wsi=software", ""),
+    };
+    suites.split_whitespace().map(needs).collect()
+}
+
 /// A running guest with Mesa, Vulkan tools and Wayland.
 pub struct VulkanGuest {
     process: Process,

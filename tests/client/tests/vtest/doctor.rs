@@ -77,19 +77,23 @@ fn a_report_of_a_mac_tells_its_driver_and_which_memory_guests_can_map() {
     }
 }
 
+/// What a subcommand prints with these options; it must succeed.
+#[track_caller]
+fn on_lavapipe(subcommand: &str, options: &[&str]) -> String {
+    let (variable, value) = LAVAPIPE;
+    let output = in_environment(hesper())
+        .arg(subcommand)
+        .args(options)
+        .env(variable, value)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{:#?}", lines(&output));
+    String::from_utf8(output.stdout).unwrap()
+}
+
 #[test]
 fn doctor_counts_what_is_missing_and_lists_it_when_asked() {
-    let run = |options: &[&str]| {
-        let (variable, value) = LAVAPIPE;
-        let output = in_environment(hesper())
-            .arg("doctor")
-            .args(options)
-            .env(variable, value)
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{:#?}", lines(&output));
-        String::from_utf8(output.stdout).unwrap()
-    };
+    let run = |options: &[&str]| on_lavapipe("doctor", options);
     let missing = "\n         VK_";
     assert!(!run(&[]).contains(missing));
     assert!(run(&["--verbose"]).contains(missing));
@@ -102,17 +106,7 @@ fn doctor_counts_what_is_missing_and_lists_it_when_asked() {
 
 #[test]
 fn gpus_are_listed_for_people_and_for_programs() {
-    let run = |options: &[&str]| {
-        let (variable, value) = LAVAPIPE;
-        let output = in_environment(hesper())
-            .arg("gpus")
-            .args(options)
-            .env(variable, value)
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{:#?}", lines(&output));
-        String::from_utf8(output.stdout).unwrap()
-    };
+    let run = |options: &[&str]| on_lavapipe("gpus", options);
     let text = run(&[]);
     let json: serde_json::Value = serde_json::from_str(&run(&["--json"])).unwrap();
     let gpu = &json[0];
