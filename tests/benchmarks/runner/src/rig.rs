@@ -45,7 +45,7 @@ impl Side {
 pub(crate) enum Driver {
     /// As it is.
     Lavapipe,
-    /// With commands dropped and pipelines and descriptor sets feigned, by `tests/layer`.
+    /// With commands dropped and pipelines and descriptor sets feigned, by `tests/benchmarks/layer`.
     Null,
 }
 
@@ -203,7 +203,7 @@ impl Rig {
 
     /// A program in the environment; `layer` says what the layer does in it.
     fn in_environment(&self, program: impl AsRef<OsStr>, icd: &str, layer: &str) -> Command {
-        let run = Path::new(env!("CARGO_MANIFEST_DIR")).join("../env/run");
+        let run = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../env/run");
         let mut command = Command::new(run);
         command
             .arg(program)

@@ -1,6 +1,6 @@
 //! A device that is lost: calls say so, waits end.
 //!
-//! Only where the driver under test is the one of `tests/losing-driver`, which loses its device when a file
+//! Only where the driver under test is the one of `tests/drivers/losing`, which loses its device when a file
 //! appears that [`VARIABLE`] names.
 
 use std::fs::File;

@@ -1,6 +1,6 @@
 //! `hesper vtest` under test, and programs that find Vulkan through it.
 
-#[path = "../../../support/library.rs"]
+#[path = "../../../../support/library.rs"]
 mod library;
 
 use std::ffi::OsStr;
@@ -54,7 +54,7 @@ pub(crate) fn rounds(full: usize) -> usize {
 }
 
 fn run_script() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../env/run")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../env/run")
 }
 
 /// A program of the environment's host.
