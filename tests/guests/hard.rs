@@ -2,22 +2,13 @@
 //!
 //! `HESPER_KILLS=N` kills N guests instead of one, `HESPER_RUNS=N` runs the threads N times instead of 3.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    reason = "a test fails by a panic"
-)]
-
-mod support;
-
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use support::hesper::Hesper;
-use support::number;
-use support::process::PATIENCE;
-use support::vulkan_guest::VulkanGuest;
+use crate::support::hesper::Hesper;
+use crate::support::number;
+use crate::support::process::PATIENCE;
+use crate::support::vulkan_guest::VulkanGuest;
 
 /// Programs that make and free blobs, map, draw and compute, as fast as they can.
 const BUSY: &str = "\

@@ -3,19 +3,10 @@
 //!
 //! `HESPER_SUITES="trixie forky sid"` runs all guests.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    reason = "a test fails by a panic"
-)]
-
-mod support;
-
+use crate::support::cube::assert_turning;
+use crate::support::hesper::Hesper;
+use crate::support::vulkan_guest::{VulkanGuest, suites};
 use serde_json::Value;
-use support::cube::assert_turning;
-use support::hesper::Hesper;
-use support::vulkan_guest::{VulkanGuest, suites};
 
 /// Boots a guest whose vkcube turns, has `then` start another kernel, and looks that the GPU begins anew.
 fn starts_anew(options: &[&str], then: impl Fn(&mut VulkanGuest)) {
@@ -60,7 +51,7 @@ fn the_next_kernel_finds_its_gpu() {
     });
 }
 
-/// `cargo test --locked --workspace --test vulkan_in_vm_kexec -- --ignored` runs it.
+/// `cargo test --locked --workspace --test guests -- --ignored kexec::` runs it.
 #[test]
 #[ignore = "two guests more, and the device does the same as at the kexec above"]
 fn a_crash_kernel_finds_its_gpu() {

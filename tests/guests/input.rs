@@ -1,27 +1,18 @@
 //! Keyboard and pointers of stock QEMU (`vhost-user-input-pci`): what a person does in Hesper's window, as X events, is
 //! what the guest's kernel reads.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    reason = "a test fails by a panic"
-)]
-
-mod support;
-
 use std::path::Path;
 use std::time::Duration;
 
+use crate::support::guest::{Guest, Route};
+use crate::support::hesper::Hesper;
+use crate::support::input::{self, devices};
+use crate::support::picture::Picture;
+use crate::support::process::PATIENCE;
+use crate::support::vulkan_guest::VulkanGuest;
+use crate::support::weston::{self, Weston};
+use crate::support::xserver::XServer;
 use rustix::process::Signal;
-use support::guest::{Guest, Route};
-use support::hesper::Hesper;
-use support::input::{self, devices};
-use support::picture::Picture;
-use support::process::PATIENCE;
-use support::vulkan_guest::VulkanGuest;
-use support::weston::{self, Weston};
-use support::xserver::XServer;
 
 const KINDS: [&str; 4] = ["keyboard", "tablet", "mouse", "touch"];
 

@@ -1,20 +1,11 @@
 //! A Wayland program in a guest of stock QEMU, whose window is on the host's compositor. The guest is Debian's forky;
 //! `HESPER_SUITES="trixie forky"` in the environment runs others (`tests/env/prepare guest:SUITE` makes each).
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    reason = "a test fails by a panic"
-)]
-
-mod support;
-
 use std::time::{Duration, Instant};
 
-use support::guest::{Guest, Route};
-use support::hesper::Hesper;
-use support::weston::Weston;
+use crate::support::guest::{Guest, Route};
+use crate::support::hesper::Hesper;
+use crate::support::weston::Weston;
 
 /// How many pixels of the compositor's monitor have a colour.
 fn count(weston: &Weston, colour: [u8; 3]) -> usize {

@@ -1,25 +1,16 @@
 //! The GPU beside other devices of the VM, with more maps than vhost's eight regions: Hesper's own input devices, a shared folder of
 //! Debian's `virtiofsd`, and memory that is plugged in while the guest runs. QEMU offers each map to all of them.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    reason = "a test fails by a panic"
-)]
-
-mod support;
-
 use std::path::Path;
 use std::process::Stdio;
 use std::thread::sleep;
 use std::time::Duration;
 
+use crate::support::hesper::Hesper;
+use crate::support::process::{Process, in_environment};
+use crate::support::vulkan_guest::VulkanGuest;
+use crate::support::xserver::XServer;
 use serde_json::json;
-use support::hesper::Hesper;
-use support::process::{Process, in_environment};
-use support::vulkan_guest::VulkanGuest;
-use support::xserver::XServer;
 
 const INPUTS: [&str; 2] = ["keyboard", "tablet"];
 

@@ -3,21 +3,12 @@
 //!
 //! QEMU emulates them. `tests/run-all arm64` makes what this needs, and runs other tests of Vulkan with these guests as well.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    reason = "a test fails by a panic"
-)]
-
-mod support;
-
-use support::cube::assert_turning;
-use support::hesper::Hesper;
-use support::input::{devices, sockets};
-use support::process::comes_true;
-use support::vulkan_guest::VulkanGuest;
-use support::xserver::XServer;
+use crate::support::cube::assert_turning;
+use crate::support::hesper::Hesper;
+use crate::support::input::{devices, sockets};
+use crate::support::process::comes_true;
+use crate::support::vulkan_guest::VulkanGuest;
+use crate::support::xserver::XServer;
 
 /// Width and height of the window.
 const SIZE: (i64, i64) = (1280, 800);
@@ -26,11 +17,13 @@ const STEPS: i64 = 0x1_0000;
 const KINDS: [&str; 2] = ["keyboard", "tablet"];
 
 #[test]
+#[ignore = "takes guests of arm64, which `tests/run-all arm64` makes"]
 fn console_input_and_cubes_with_pages_of_4_kib() {
     console_input_and_cubes("forky-arm64", 4 << 10);
 }
 
 #[test]
+#[ignore = "takes guests of arm64, which `tests/run-all arm64` makes"]
 fn console_input_and_cubes_with_pages_of_16_kib() {
     console_input_and_cubes("forky-arm64-16k", 16 << 10);
 }

@@ -6,24 +6,15 @@
 //! running machine N times instead of once, `HESPER_RELOADS=N` unloads and loads the guest's driver N times instead of
 //! once, `HESPER_RUNS=N` runs the cases about fences, timelines and memory N times more.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    reason = "a test fails by a panic"
-)]
-
-mod support;
-
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use support::cube::{assert_turning, assert_turning_thing};
-use support::hesper::Hesper;
-use support::number;
-use support::process::PATIENCE;
-use support::vulkan_guest::{VulkanGuest, suites};
-use support::xserver::XServer;
+use crate::support::cube::{assert_turning, assert_turning_thing};
+use crate::support::hesper::Hesper;
+use crate::support::number;
+use crate::support::process::PATIENCE;
+use crate::support::vulkan_guest::{VulkanGuest, suites};
+use crate::support::xserver::XServer;
 
 /// The client's cases about waiting and shared memory: those where a broken renderer ends in VK_TIMEOUT.
 const WAITS: &str = "submit-one submit-64-in-flight submit-batches fence-reset-and-reuse fence-wait-any timeline-host \
@@ -261,7 +252,7 @@ fn large_host_pages_suit_new_guests_and_old_ones_are_refused_with_the_remedy() {
 
 /// Prints what docs/performance.md says of Vulkan in the VM.
 #[test]
-#[ignore = "measures and prints, proves nothing: cargo test --test vulkan_in_vm -- --ignored --nocapture"]
+#[ignore = "measures and prints, proves nothing: cargo test --test guests -- --ignored --nocapture vulkan::"]
 fn numbers_for_the_documentation() {
     const FRAMES: u32 = 600;
     for (suite, ..) in suites() {

@@ -1,23 +1,14 @@
 //! Stock QEMU with its own `vhost-user-gpu-pci` and `--display=qemu`: QEMU's console shows the guest.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    reason = "a test fails by a panic"
-)]
-
-mod support;
-
 use std::path::Path;
 use std::time::Duration;
 
+use crate::support::guest::{Guest, Route};
+use crate::support::hesper::Hesper;
+use crate::support::picture::Picture;
+use crate::support::qmp::Qmp;
+use crate::support::viewer::Bus;
 use serde_json::json;
-use support::guest::{Guest, Route};
-use support::hesper::Hesper;
-use support::picture::Picture;
-use support::qmp::Qmp;
-use support::viewer::Bus;
 
 /// Waits until QEMU's own screenshot equals `expected`.
 fn await_console(qmp: &mut Qmp, folder: &Path, expected: &Picture) {

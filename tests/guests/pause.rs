@@ -3,23 +3,14 @@
 //! `HESPER_PAUSES=N` pauses N times instead of 3, `HESPER_SUITES="trixie forky sid"` runs all guests,
 //! `HESPER_RESETS=N` resets N times instead of 3.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    reason = "a test fails by a panic"
-)]
-
-mod support;
-
 use std::thread::sleep;
 use std::time::Duration;
 
+use crate::support::cube::assert_turning;
+use crate::support::hesper::Hesper;
+use crate::support::number;
+use crate::support::vulkan_guest::{VulkanGuest, suites};
 use serde_json::json;
-use support::cube::assert_turning;
-use support::hesper::Hesper;
-use support::number;
-use support::vulkan_guest::{VulkanGuest, suites};
 
 /// How long a pause takes. Longer than the busy loops and timeouts of Hesper and the guest's driver that could be met.
 const PAUSE: Duration = Duration::from_secs(3);
@@ -97,7 +88,7 @@ fn resets_with_live_maps_and_after_pauses_leave_qemu_alive() {
 /// What one map costs beside others, and beside others that were mapped across a pause. Prints `maps paused µs`:
 ///
 /// ```text
-/// cargo test --test vulkan_in_vm_paused -- --ignored --nocapture
+/// cargo test --test guests -- --ignored --nocapture pause::
 /// ```
 #[test]
 #[ignore = "measures, and takes minutes"]

@@ -1,21 +1,12 @@
 //! Stock QEMU with the full device (`vhost-user-test-device-pci`) and a Linux guest: what the guest draws is
 //! what Hesper shows.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    reason = "a test fails by a panic"
-)]
-
-mod support;
-
+use crate::support::guest::{Guest, Route};
+use crate::support::hesper::Hesper;
+use crate::support::picture::Picture;
+use crate::support::process::PATIENCE;
+use crate::support::xserver::XServer;
 use serde_json::json;
-use support::guest::{Guest, Route};
-use support::hesper::Hesper;
-use support::picture::Picture;
-use support::process::PATIENCE;
-use support::xserver::XServer;
 
 #[test]
 fn a_guest_draws_in_the_window_pixel_for_pixel() {

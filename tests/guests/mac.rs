@@ -6,20 +6,11 @@
 //! arm64, which is what a Mac's guests are: `sid-arm64`, and `sid-arm64-16k` and `forky-arm64-16k`, whose own pages have 16 KiB, too
 //! (`tests/run-all arm64` takes the last).
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    reason = "a test fails by a panic"
-)]
-
-mod support;
-
-use support::cube::assert_turning;
-use support::hesper::Hesper;
-use support::programs::moltenvk;
-use support::vulkan_guest::VulkanGuest;
-use support::xserver::XServer;
+use crate::support::cube::assert_turning;
+use crate::support::hesper::Hesper;
+use crate::support::programs::moltenvk;
+use crate::support::vulkan_guest::VulkanGuest;
+use crate::support::xserver::XServer;
 
 /// What the seed of this project could not do on a Mac: a fence that was submitted with work is signalled. With it the
 /// cases about queues, waiting and shared memory.

@@ -1,24 +1,15 @@
 //! The window and the guest's monitor, with stock QEMU and a Linux guest: each follows the other as `--resize` says, and
 //! monitors come and go.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    reason = "a test fails by a panic"
-)]
-
-mod support;
-
 use std::time::{Duration, Instant};
 
+use crate::support::guest::{Guest, Route};
+use crate::support::hesper::Hesper;
+use crate::support::picture::{Picture, Rectangle};
+use crate::support::process::PATIENCE;
+use crate::support::xserver::XServer;
 use hesper_test_guest::{STEPS, step};
 use serde_json::{Value, json};
-use support::guest::{Guest, Route};
-use support::hesper::Hesper;
-use support::picture::{Picture, Rectangle};
-use support::process::PATIENCE;
-use support::xserver::XServer;
 
 /// Sizes that nobody chose.
 struct Random(u32);

@@ -1,21 +1,12 @@
 //! Closing the window of a running VM, with stock QEMU and a Linux guest: Hesper asks, and the guest lives.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    reason = "a test fails by a panic"
-)]
-
-mod support;
-
+use crate::support::guest::{Guest, Route};
+use crate::support::hesper::Hesper;
+use crate::support::picture::Picture;
+use crate::support::process::{PATIENCE, comes_true};
+use crate::support::xserver::XServer;
 use rustix::process::Signal;
 use serde_json::Value;
-use support::guest::{Guest, Route};
-use support::hesper::Hesper;
-use support::picture::Picture;
-use support::process::{PATIENCE, comes_true};
-use support::xserver::XServer;
 
 const ARGUMENTS: [&str; 2] = ["--size=640x400", "--hostmem=0"];
 

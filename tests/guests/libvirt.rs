@@ -1,27 +1,18 @@
 //! The real libvirt takes the domains of docs/libvirt through their lives: it starts Hesper by its vhost-user file, without a display,
 //! and ends it.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    reason = "a test fails by a panic"
-)]
-
-mod support;
-
 use std::path::Path;
 use std::process::Command;
 
-use support::hesper::Hesper;
-use support::libvirt::{Domain, Libvirt, wrapper};
-use support::picture::Picture;
-use support::process::comes_true;
-use support::vulkan_guest::VulkanGuest;
+use crate::support::hesper::Hesper;
+use crate::support::libvirt::{Domain, Libvirt, wrapper};
+use crate::support::picture::Picture;
+use crate::support::process::comes_true;
+use crate::support::vulkan_guest::VulkanGuest;
 
-const CLASSIC: &str = include_str!("../docs/libvirt/classic.xml");
-const FULL: &str = include_str!("../docs/libvirt/full.xml");
-const COMMANDLINE: &str = include_str!("../docs/libvirt/commandline.xml");
+const CLASSIC: &str = include_str!("../../docs/libvirt/classic.xml");
+const FULL: &str = include_str!("../../docs/libvirt/full.xml");
+const COMMANDLINE: &str = include_str!("../../docs/libvirt/commandline.xml");
 
 #[test]
 fn libvirt_starts_the_classic_device_and_shows_its_console() {

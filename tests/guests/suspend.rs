@@ -6,25 +6,16 @@
 //! `HESPER_MAPS=N` is how many maps a program has that lives through a pause and a suspend (40); `HESPER_IN_USE=1` also suspends
 //! to disk while the GPU is in use.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    reason = "a test fails by a panic"
-)]
-
-mod support;
-
 use std::path::Path;
 use std::thread::sleep;
 use std::time::Duration;
 
+use crate::support::cube::assert_turning;
+use crate::support::hesper::Hesper;
+use crate::support::number;
+use crate::support::process::comes_true;
+use crate::support::vulkan_guest::{VulkanGuest, suites};
 use serde_json::json;
-use support::cube::assert_turning;
-use support::hesper::Hesper;
-use support::number;
-use support::process::comes_true;
-use support::vulkan_guest::{VulkanGuest, suites};
 
 fn pause(guest: &VulkanGuest) {
     let mut qmp = guest.qmp();
