@@ -16,7 +16,7 @@ pub const CAPSET_VENUS: u32 = 4;
 const REPLIES: u64 = 64 << 10;
 
 /// Ids of a guest's objects, and how they are made.
-#[path = "../../venus/tests/guest/gpu.rs"]
+#[path = "../mocks/venus/src/guest.rs"]
 pub mod gpu;
 
 /// A machine that several contexts share.

@@ -20,6 +20,7 @@ mod hostmem;
 mod isolation;
 mod limits;
 mod mac;
+#[path = "../mocks/frontend/src/machine.rs"]
 mod machine;
 mod malformed;
 mod model;
@@ -28,6 +29,7 @@ mod scanout;
 #[path = "../support/mod.rs"]
 mod support;
 mod wayland;
+#[path = "../mocks/frontend/src/window.rs"]
 mod window;
 
 use std::path::Path;

@@ -8,6 +8,7 @@
     reason = "each test file uses its own part, and a test ends with a panic"
 )]
 
+#[path = "../../../tests/mocks/venus/src/guest.rs"]
 pub mod gpu;
 #[path = "../settled/mod.rs"]
 pub mod settled;
