@@ -98,24 +98,6 @@ fn reset_driver_reload_and_a_second_vm_come_back() {
 }
 
 #[test]
-fn two_scanouts_show_two_pictures() {
-    let folder = tempfile::tempdir().unwrap();
-    let folder = folder.path();
-    let arguments = ["--display=headless", "--size=640x480", "--scanouts=2"];
-    let hesper = Hesper::start(folder, &arguments, None);
-    let mut guest = Guest::boot(folder, "guest", Route::Full, &hesper.socket());
-    hesper.control("resize 1 1000x500");
-    guest.run("wait-mode 1 1000 500 30");
-    guest.run("show 0 21");
-    guest.run("show 1 22");
-    hesper.await_picture(0, &Picture::pattern(21, 640, 480), 0);
-    hesper.await_picture(1, &Picture::pattern(22, 1000, 500), 0);
-    guest.run("blank 1");
-    hesper.await_nothing(1);
-    hesper.await_picture(0, &Picture::pattern(21, 640, 480), 0);
-}
-
-#[test]
 fn closing_the_window_ends_hesper_cleanly() {
     let folder = tempfile::tempdir().unwrap();
     let screen = XServer::start(1600, 1000);

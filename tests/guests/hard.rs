@@ -1,10 +1,11 @@
 //! Guests that are hard on Hesper: killed at any moment, and with many processors and threads.
 //!
-//! `HESPER_KILLS=N` kills N guests instead of one, `HESPER_RUNS=N` runs the threads N times instead of 3.
+//! `HESPER_KILLS=N` kills N guests instead of one, `HESPER_RESETS=N` resets each N times before instead of once, `HESPER_RUNS=N` runs the threads N times instead of 3.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use crate::support::cube::assert_turning;
 use crate::support::hesper::Hesper;
 use crate::support::number;
 use crate::support::process::PATIENCE;
@@ -16,7 +17,7 @@ const BUSY: &str = "\
 (while :; do hesper-test-client run draw-render-pass submit-64-in-flight; done >/tmp/draws.log 2>&1) &";
 
 #[test]
-fn vms_killed_at_any_moment_leave_nothing_and_the_next_one_works() {
+fn vms_that_are_reset_and_killed_at_any_moment_leave_nothing_and_the_next_one_works() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let hesper = Hesper::start(folder, &["--display=headless"], None);
@@ -24,8 +25,21 @@ fn vms_killed_at_any_moment_leave_nothing_and_the_next_one_works() {
     for kill in 0..number("HESPER_KILLS", 1) {
         let mut guest =
             VulkanGuest::boot(folder, &format!("guest{kill}"), "forky", &hesper.socket());
-        guest.start_weston();
-        guest.start_cube("", 100_000);
+        let show_cube = |guest: &mut VulkanGuest| {
+            guest.start_weston();
+            guest.start_cube("", 100_000);
+            assert_turning(|| hesper.screenshot(0));
+        };
+        show_cube(&mut guest);
+        let used = hesper.process.usage();
+        assert!(
+            used.threads > idle.threads && used.descriptors > idle.descriptors,
+            "the guest's GPU is not in this process: {used:?}"
+        );
+        for _ in 0..number("HESPER_RESETS", 1) {
+            guest.reset();
+            show_cube(&mut guest);
+        }
         guest.succeed(BUSY);
         // Another moment each time, in the same order in each run.
         sleep(Duration::from_millis(
@@ -44,6 +58,9 @@ fn vms_killed_at_any_moment_leave_nothing_and_the_next_one_works() {
     }
     let mut guest = VulkanGuest::boot(folder, "last", "forky", &hesper.socket());
     guest.succeed("hesper-test-client run submit-64-in-flight map-gpu-writes draw-render-pass");
+    guest.start_weston();
+    guest.start_cube("", 50);
+    guest.await_cube();
 }
 
 /// With several processors the guest's threads really meet.

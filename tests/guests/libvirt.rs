@@ -58,7 +58,22 @@ fn libvirt_starts_the_full_device_by_an_override() {
     let domain = libvirt.define_with_mesa(FULL);
     let mut guest = domain.start_with_mesa();
     assert!(libvirt.processes().contains("hesper"));
-    through_its_life(&domain, &mut guest, || screen(folder, &control));
+    let shown = || screen(folder, &control);
+    console_is_shown(shown);
+    guest.start_hold(40, 1);
+    domain.virsh("suspend", &[]);
+    domain.await_state("paused");
+    domain.virsh("resume", &[]);
+    domain.await_state("running");
+    guest.end_hold();
+    vulkan_works(&mut guest);
+
+    // The guest sees its power button pressed and turns itself off; libvirt starts it anew.
+    domain.virsh("reboot", &[]);
+    guest.wait_ready();
+    console_is_shown(shown);
+    vulkan_works(&mut guest);
+    assert_eq!(domain.virsh("domstate", &[]), "running");
 
     domain.virsh("destroy", &[]);
     libvirt.await_only(&files);
@@ -79,7 +94,8 @@ fn a_domain_uses_a_hesper_that_a_person_started() {
     let document = COMMANDLINE.replace("/run/hesper/gpu.sock", &socket);
     let domain = libvirt.define_with_mesa(&document);
     let mut guest = domain.start_with_mesa();
-    through_its_life(&domain, &mut guest, || hesper.screenshot(0));
+    console_is_shown(|| hesper.screenshot(0));
+    vulkan_works(&mut guest);
 
     // The guest turns itself off.
     domain.virsh("shutdown", &[]);
@@ -89,25 +105,6 @@ fn a_domain_uses_a_hesper_that_a_person_started() {
     assert_eq!(libvirt.virsh(&["list", "--all", "--name"]), "");
     let connected = || hesper.control("status").contains(r#""vm_connected":true"#);
     assert!(comes_true(|| !connected()), "{}", hesper.control("status"));
-}
-
-/// What virsh does to a running domain with the full device; the guest uses Vulkan before, meanwhile and after.
-fn through_its_life(domain: &Domain<'_>, guest: &mut VulkanGuest, screen: impl Fn() -> Picture) {
-    console_is_shown(&screen);
-    guest.start_hold(40, 1);
-    domain.virsh("suspend", &[]);
-    domain.await_state("paused");
-    domain.virsh("resume", &[]);
-    domain.await_state("running");
-    guest.end_hold();
-    vulkan_works(guest);
-
-    // The guest sees its power button pressed and turns itself off; libvirt starts it anew.
-    domain.virsh("reboot", &[]);
-    guest.wait_ready();
-    console_is_shown(&screen);
-    vulkan_works(guest);
-    assert_eq!(domain.virsh("domstate", &[]), "running");
 }
 
 /// Something is written on the guest's screen.

@@ -18,6 +18,9 @@ const CASES: &str = "submit-one submit-64-in-flight submit-batches fence-reset-a
                      timeline-device timeline-wait-before-signal timeline-queue-waits-for-host timeline-wait-any \
                      map-gpu-writes map-cpu-writes map-write-seen-before-the-fence threads-wait draw-render-pass";
 
+/// A few of them: whether a guest has its GPU again.
+const SOME: &str = "submit-64-in-flight map-gpu-writes draw-render-pass";
+
 #[test]
 fn a_guest_computes_and_presents_is_reset_and_comes_back() {
     let suites = std::env::var("HESPER_SUITES").unwrap_or_else(|_| "forky".to_owned());
@@ -56,11 +59,11 @@ fn a_guest_computes_and_presents_is_reset_and_comes_back() {
         assert_turning(|| screen.window_picture(folder));
 
         guest.reset();
-        guest.succeed(&format!("hesper-test-client run {CASES}"));
+        guest.succeed(&format!("hesper-test-client run {SOME}"));
         guest.kill();
 
         let mut guest = boot("second");
-        guest.succeed(&format!("hesper-test-client run {CASES}"));
+        guest.succeed(&format!("hesper-test-client run {SOME}"));
         guest.start_weston();
         guest.start_cube("", 200);
         assert_turning(|| screen.window_picture(folder));
