@@ -15,10 +15,6 @@
 #[path = "../mock_guest/guest.rs"]
 mod guest;
 mod in_vm;
-#[path = "../mocks/frontend/src/machine.rs"]
-mod machine;
 mod mock;
 #[path = "../support/mod.rs"]
 mod support;
-#[path = "../mocks/frontend/src/window.rs"]
-mod window;

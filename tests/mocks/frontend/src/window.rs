@@ -77,6 +77,7 @@ impl Window {
         (region, inside)
     }
 
+    /// Reads what is mapped.
     pub fn read(&self, offset: u64, length: usize) -> Vec<u8> {
         let (region, inside) = self.find(offset);
         let mut bytes = vec![0; length];
@@ -85,6 +86,7 @@ impl Window {
         bytes
     }
 
+    /// Writes what is mapped.
     pub fn write(&self, offset: u64, bytes: &[u8]) {
         let (region, inside) = self.find(offset);
         let slice = region.get_slice(inside, bytes.len()).unwrap();
@@ -98,6 +100,7 @@ impl Window {
         slice.load(0, Ordering::SeqCst).unwrap()
     }
 
+    /// Writes such a word.
     pub fn set_word(&self, offset: u64, word: u32) {
         let (region, inside) = self.find(offset);
         let slice = region.get_slice(inside, 4).unwrap();

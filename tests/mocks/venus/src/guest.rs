@@ -1,17 +1,19 @@
-//! A device of a guest's, and the few objects that tests need of it.
+//! A context of a guest, its commands and replies, and the few objects that tests need.
 
 use std::ffi::CStr;
 
-use hesper_venus_protocol::runtime::{Array, Object};
-use hesper_venus_protocol::{command, vk};
-
-use super::Guest;
+use hesper_venus_protocol::runtime::{Command, Object};
+use hesper_venus_protocol::{command, guest, vk};
 
 /// Ids of a guest's objects.
 pub struct Gpu {
+    /// The instance.
     pub instance: u64,
+    /// Its first physical device.
     pub physical: u64,
+    /// A device of it.
     pub device: u64,
+    /// Its queue.
     pub queue: u64,
 }
 
@@ -19,9 +21,78 @@ pub struct Gpu {
 pub const RING: u8 = 1;
 const SUCCESS: u64 = 0;
 
-impl Guest {
+/// Memory that guest and renderer share.
+pub trait Memory {
+    /// Reads bytes.
+    fn read(&self, offset: usize, bytes: &mut [u8]);
+    /// Writes bytes.
+    fn write(&self, offset: usize, bytes: &[u8]);
+    /// Reads a word that both sides use as a signal.
+    fn word(&self, offset: usize) -> u32;
+    /// Writes one.
+    fn set_word(&self, offset: usize, word: u32);
+}
+
+/// A resource with such memory.
+pub struct Shared<M> {
+    /// Its id.
+    pub resource: u32,
+    /// Its bytes.
+    pub memory: M,
+}
+
+/// A context, and what a guest's driver knows of it.
+pub trait VenusGuest {
+    /// How the guest sees shared memory.
+    type Memory: Memory;
+    /// Bytes of the memory for replies.
+    const REPLIES: usize;
+
+    /// A fresh object id.
+    fn id(&self) -> u64;
+
+    /// Submits bytes.
+    fn submit_bytes(&self, stream: &[u8]);
+
+    /// Makes a fence on a ring and waits for it; panics when the context is lost first.
+    fn wait_fence(&self, ring: u8);
+
+    /// Makes a resource with fresh memory.
+    fn share(&self, size: usize) -> Shared<Self::Memory>;
+
+    /// The memory for replies.
+    fn replies(&self) -> &Shared<Self::Memory>;
+
+    /// Sends a command without a reply.
+    fn send<'a, C: Command<'a>>(&self, command: &C) {
+        self.submit_bytes(&bytes(command));
+    }
+
+    /// Sends a command, waits for it and decodes its reply. Gives back the return value's bits.
+    #[track_caller]
+    fn call<'a, C: Command<'a>>(&self, mut command: C) -> u64 {
+        let replies = self.replies();
+        let mut stream = reply_stream(replies.resource, 0, Self::REPLIES);
+        stream.extend(query(&command));
+        self.submit_bytes(&stream);
+        self.wait_fence(0);
+        let mut reply = vec![0; Self::REPLIES];
+        replies.memory.read(0, &mut reply);
+        read_reply(&mut command, &reply)
+    }
+
+    /// The instance's version: the shortest proof that the context is served.
+    #[track_caller]
+    fn version(&self) -> u32 {
+        let mut version = 0;
+        self.call(command::EnumerateInstanceVersion {
+            p_api_version: &mut version,
+        });
+        version
+    }
+
     /// Instance, first physical device, device and a queue on ring index [`RING`].
-    pub fn gpu(&self) -> Gpu {
+    fn gpu(&self) -> Gpu {
         let (instance, physical) = (self.id(), self.id());
         let application = vk::ApplicationInfo {
             api_version: 1 << 22 | 3 << 12,
@@ -55,12 +126,12 @@ impl Guest {
     }
 
     /// A device with one queue.
-    pub fn device(&self, physical: u64) -> u64 {
+    fn device(&self, physical: u64) -> u64 {
         self.device_with(physical, &[])
     }
 
     /// A device with one queue and extensions, of which host image copy's feature is enabled.
-    pub fn device_with(&self, physical: u64, extensions: &[&CStr]) -> u64 {
+    fn device_with(&self, physical: u64, extensions: &[&CStr]) -> u64 {
         let device = self.id();
         let names: Vec<_> = extensions.iter().map(|name| name.as_ptr()).collect();
         let priority = 1.0;
@@ -99,7 +170,7 @@ impl Guest {
     }
 
     /// What making a device with these queues (family, count) results in. It is destroyed at once if it was made.
-    pub fn try_queues(&self, physical: u64, families: &[(u32, u32)]) -> vk::Result {
+    fn try_queues(&self, physical: u64, families: &[(u32, u32)]) -> vk::Result {
         let device = self.id();
         let result = self.create_with_queues(physical, device, families);
         if result == vk::Result::SUCCESS {
@@ -111,7 +182,7 @@ impl Guest {
     }
 
     /// What making `device` with these queues (family, count) results in.
-    pub fn create_with_queues(
+    fn create_with_queues(
         &self,
         physical: u64,
         device: u64,
@@ -143,7 +214,7 @@ impl Guest {
     }
 
     /// The queue of a device, bound to a ring index.
-    pub fn queue(&self, device: u64, ring: u32) -> u64 {
+    fn queue(&self, device: u64, ring: u32) -> u64 {
         let queue = self.id();
         let timeline = vk::DeviceQueueTimelineInfoMESA {
             ring_idx: ring,
@@ -162,7 +233,7 @@ impl Guest {
     }
 
     /// The first memory type that the guest can map.
-    pub fn visible_type(&self, gpu: &Gpu) -> u32 {
+    fn visible_type(&self, gpu: &Gpu) -> u32 {
         let mut properties = vk::PhysicalDeviceMemoryProperties::default();
         self.call(command::GetPhysicalDeviceMemoryProperties {
             physical_device: Object::guest(gpu.physical),
@@ -177,7 +248,7 @@ impl Guest {
     }
 
     /// A buffer bound to memory that the guest can map: ids of both.
-    pub fn buffer(&self, gpu: &Gpu, size: u64) -> (u64, u64) {
+    fn buffer(&self, gpu: &Gpu, size: u64) -> (u64, u64) {
         let (buffer, memory) = (self.id(), self.id());
         let mut info = vk::BufferCreateInfo {
             size,
@@ -212,7 +283,7 @@ impl Guest {
     }
 
     /// A command buffer that fills a buffer, and its pool.
-    pub fn fill(&self, gpu: &Gpu, buffer: u64, pattern: u32) -> (u64, u64) {
+    fn fill(&self, gpu: &Gpu, buffer: u64, pattern: u32) -> (u64, u64) {
         let (pool, commands) = (self.id(), self.id());
         let mut info = vk::CommandPoolCreateInfo::default();
         self.call(command::CreateCommandPool {
@@ -248,7 +319,7 @@ impl Guest {
     }
 
     /// Submits command buffers, which may be none.
-    pub fn submit(&self, gpu: &Gpu, commands: &[u64]) {
+    fn submit(&self, gpu: &Gpu, commands: &[u64]) {
         let handles: Vec<_> = commands.iter().map(|id| vk::CommandBuffer(*id)).collect();
         let mut submit = vk::SubmitInfo {
             command_buffer_count: handles.len() as u32,
@@ -259,7 +330,7 @@ impl Guest {
     }
 
     /// Submits what `submit` says.
-    pub fn send_submit(&self, gpu: &Gpu, submit: &mut vk::SubmitInfo) {
+    fn send_submit(&self, gpu: &Gpu, submit: &mut vk::SubmitInfo) {
         self.send(&command::QueueSubmit {
             queue: Object::guest(gpu.queue),
             submit_count: 1,
@@ -269,7 +340,7 @@ impl Guest {
     }
 
     /// A timeline semaphore.
-    pub fn timeline(&self, gpu: &Gpu) -> u64 {
+    fn timeline(&self, gpu: &Gpu) -> u64 {
         let semaphore = self.id();
         let kind = vk::SemaphoreTypeCreateInfo {
             semaphore_type: vk::SemaphoreType::TIMELINE,
@@ -289,7 +360,7 @@ impl Guest {
     }
 
     /// Lets the queue wait for a value of a timeline semaphore.
-    pub fn submit_wait(&self, gpu: &Gpu, semaphore: u64, value: u64) {
+    fn submit_wait(&self, gpu: &Gpu, semaphore: u64, value: u64) {
         let semaphore = vk::Semaphore(semaphore);
         let stage = vk::PipelineStageFlags::ALL_COMMANDS;
         let values = vk::TimelineSemaphoreSubmitInfo {
@@ -308,7 +379,7 @@ impl Guest {
     }
 
     /// Signals a timeline semaphore from the host's side.
-    pub fn signal(&self, gpu: &Gpu, semaphore: u64, value: u64) {
+    fn signal(&self, gpu: &Gpu, semaphore: u64, value: u64) {
         let mut info = vk::SemaphoreSignalInfo {
             semaphore: vk::Semaphore(semaphore),
             value,
@@ -322,7 +393,37 @@ impl Guest {
     }
 }
 
-/// No array.
-pub fn none<'a, T>() -> Array<'a, T> {
-    Array::NULL
+/// The bytes of a command without a reply.
+pub fn bytes<'a, C: Command<'a>>(command: &C) -> Vec<u8> {
+    let mut stream = Vec::new();
+    // SAFETY: the tests' arguments point to live values.
+    unsafe { guest::encode(command, false, &mut stream) };
+    stream
+}
+
+/// The bytes of a command with a reply.
+pub fn query<'a, C: Command<'a>>(command: &C) -> Vec<u8> {
+    let mut stream = Vec::new();
+    // SAFETY: the tests' arguments point to live values.
+    unsafe { guest::encode(command, true, &mut stream) };
+    stream
+}
+
+/// Decodes a command's reply into its arguments. Gives back the return value's bits.
+#[track_caller]
+pub fn read_reply<'a, C: Command<'a>>(command: &mut C, reply: &[u8]) -> u64 {
+    // SAFETY: the tests' arguments point to live values.
+    let (value, _) = unsafe { guest::decode_reply(command, reply) }.unwrap();
+    value
+}
+
+/// The bytes that say where replies go.
+pub fn reply_stream(resource: u32, offset: usize, size: usize) -> Vec<u8> {
+    bytes(&command::SetReplyCommandStreamMESA {
+        p_stream: &mut vk::CommandStreamDescriptionMESA {
+            resource_id: resource,
+            offset,
+            size,
+        },
+    })
 }

@@ -3,8 +3,9 @@
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 
-use hesper_venus_protocol::runtime::{Command, Object};
-use hesper_venus_protocol::{command, guest};
+use hesper_mock_venus::bytes;
+use hesper_venus_protocol::command;
+use hesper_venus_protocol::runtime::Object;
 
 use crate::server::{Alive, CLIENT, OWN_SUITE, PATIENCE, Server};
 
@@ -166,12 +167,4 @@ fn an_unknown_command_of_vtest_ends_its_client_with_one_line() {
     assert!(server.client(&["submit-one"]).status().unwrap().success());
     drop(bystander);
     server.rest(threads);
-}
-
-/// A command as it is sent.
-fn bytes<'a, C: Command<'a>>(command: &C) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    // SAFETY: the tests' arguments point to live values, or nowhere.
-    unsafe { guest::encode(command, false, &mut bytes) };
-    bytes
 }
