@@ -9,12 +9,12 @@ use winit::event_loop::EventLoopProxy;
 
 use crate::cursor::Cursor;
 use crate::event_loop::{self, Command};
-use crate::frames::Frames;
 use crate::input::{InputSink, KeyboardLeds};
 use crate::options::DisplayOptions;
 use crate::picture::{MAX_SIZE, Picture, Rect};
 use crate::record::Recorder;
 use crate::scanout::{Presence, Scanout};
+use crate::statistics::Frames;
 use crate::window::Monitor;
 use crate::{DisplayError, screenshot};
 

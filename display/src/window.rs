@@ -14,13 +14,13 @@ use winit::event_loop::ActiveEventLoop;
 use winit::window::{CursorGrabMode, CursorIcon, Fullscreen, UserAttentionType, Window};
 
 use crate::DisplayError;
+use crate::host_pointer::Pointer;
 use crate::icon::icon;
 use crate::options::{DisplayOptions, Resize};
 use crate::picture::MAX_SIZE;
 use crate::platform;
-use crate::pointer::Pointer;
 use crate::presenter::Thread;
-use crate::remembered::Place;
+use crate::window_positions::Place;
 
 /// The smallest inner size a user can drag a window to: VGA's text screen at half its size is the
 /// smallest thing one can still read.

@@ -8,10 +8,10 @@ use winit::event::{ElementState, MouseButton, TouchPhase, WindowEvent};
 use winit::event_loop::ActiveEventLoop;
 
 use super::{App, settled};
+use crate::close_dialog::{Choice, Question};
 use crate::display::DisplayEvent;
 use crate::options::OnClose;
 use crate::platform;
-use crate::question::{Choice, Question};
 use crate::scanout::Presence;
 use crate::window::{GuestWindow, HiddenWindow, Monitor};
 

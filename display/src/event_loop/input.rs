@@ -6,10 +6,10 @@ use winit::event_loop::ActiveEventLoop;
 
 use super::App;
 use crate::desktop::Desktop;
+use crate::host_pointer::Pointer;
 use crate::input::{Asked, INPUT_AXIS_MAX};
 use crate::layout::Placement;
 use crate::platform;
-use crate::pointer::Pointer;
 use crate::scanout::{GuestPointer, Scanout};
 use crate::screenshot;
 use crate::window::GuestWindow;

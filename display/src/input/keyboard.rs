@@ -7,7 +7,7 @@
 use winit::event::ElementState;
 use winit::keyboard::{ModifiersState, PhysicalKey};
 
-use super::codes::key_event;
+use super::evdev::key_event;
 use super::keys::*;
 use super::{InputKind, InputSink};
 

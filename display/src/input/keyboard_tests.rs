@@ -1,7 +1,7 @@
 use winit::event::ElementState;
 use winit::keyboard::{KeyCode, ModifiersState, NativeKeyCode, PhysicalKey};
 
-use super::codes::key_event;
+use super::evdev::key_event;
 use super::keys::*;
 use super::tests::Guest;
 use super::*;

@@ -8,7 +8,7 @@
 //! Keys are told by their place on the keyboard (`keys.rs`): the guest has its own idea of the layout, and of
 //! how held keys repeat.
 
-mod codes;
+mod evdev;
 mod keyboard;
 #[cfg(test)]
 mod keyboard_tests;

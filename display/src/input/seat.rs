@@ -5,7 +5,7 @@ use std::sync::Arc;
 use winit::event::{ElementState, MouseButton, MouseScrollDelta, TouchPhase};
 use winit::keyboard::{ModifiersState, PhysicalKey};
 
-use super::codes::*;
+use super::evdev::*;
 use super::keyboard::{Keyboard, KeyboardOptions, System};
 use super::keys::{AppleKey, KEY_F, KEY_G, KEY_O, KEY_S};
 use super::touch::Fingers;

@@ -4,7 +4,7 @@ use winit::dpi::PhysicalPosition;
 use winit::event::{ElementState, MouseButton, MouseScrollDelta, TouchPhase};
 use winit::keyboard::{KeyCode, NativeKeyCode, PhysicalKey};
 
-use super::codes::*;
+use super::evdev::*;
 use super::*;
 
 const A: u16 = 30;

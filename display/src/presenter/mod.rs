@@ -6,7 +6,7 @@
 //! ends with the reason ([`End`]), and the main thread starts another.
 
 mod cpu;
-mod recovery;
+mod restart_policy;
 mod vulkan;
 
 use std::fmt;
@@ -17,14 +17,14 @@ use std::time::Instant;
 use winit::event_loop::EventLoopProxy;
 use winit::window::Window;
 
-use self::recovery::Recovery;
+use self::restart_policy::Recovery;
 use crate::DisplayError;
 use crate::display::Shared;
 use crate::event_loop::Command;
-use crate::frames::Meter;
 use crate::options::{DisplayOptions, Renderer};
 use crate::platform::FrameClock;
 use crate::scanout::{Job, Next, Scanout};
+use crate::statistics::Meter;
 
 /// Draws jobs into one window.
 trait Presenter: Send {

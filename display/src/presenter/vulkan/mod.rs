@@ -1,6 +1,6 @@
 //! The Vulkan presenter.
 //!
-//! A frame is one submission: copy the damage from the guest's memory (imported, see [`source`])
+//! A frame is one submission: copy the damage from the guest's memory (imported, see [`imports`])
 //! or from staging into an image ([`texture`]), then draw that image and the cursor into an image
 //! of the [`swapchain`] ([`pipeline`]). The presenter waits for it before it returns, so that one
 //! of everything is enough and the guest knows when its pixels have been read; the next frame
@@ -9,11 +9,11 @@
 //! All windows share one device ([`gpu`]); each has its own presenter and thread.
 
 mod gpu;
+mod imports;
 mod instance;
 mod memory;
 mod pipeline;
 mod readback;
-mod source;
 mod swapchain;
 mod texture;
 
@@ -23,11 +23,11 @@ use ash::vk;
 use winit::window::Window;
 
 use self::gpu::Gpu;
+use self::imports::Sources;
 use self::instance::{Instance, Surface};
 use self::memory::Buffer;
 use self::pipeline::{Mode, Pipeline};
 use self::readback::Readback;
-use self::source::Sources;
 use self::swapchain::Swapchain;
 use self::texture::Texture;
 use super::{End, Frame, Presenter};

@@ -11,9 +11,9 @@ use hesper_display::{
     OnClose, PixelFormat, Renderer,
 };
 
-use super::said::until;
+use super::osd::until;
 use super::{gradient, options, shot_of_size};
-use crate::bench::{Bench, Canvas, Color, EVENT, Shot, with_display, with_input};
+use crate::harness::{Bench, Canvas, Color, EVENT, Shot, with_display, with_input};
 use crate::x11::{Server, press};
 
 const SIZE: (u32, u32) = (640, 400);

@@ -13,7 +13,7 @@ use hesper_display::{
 };
 
 use super::{gradient, options, shot_of_size};
-use crate::bench::{Canvas, Color, EVENT, with_display};
+use crate::harness::{Canvas, Color, EVENT, with_display};
 use crate::pages::Pages;
 use crate::x11::Server;
 

@@ -9,9 +9,9 @@ use hesper_display::{
     Renderer, Resize,
 };
 
-use super::said::until;
+use super::osd::until;
 use super::{gradient, options, shot_of_size};
-use crate::bench::{Canvas, with_input};
+use crate::harness::{Canvas, with_input};
 use crate::x11::Server;
 
 const SIZE: (u32, u32) = (320, 200);

@@ -1,12 +1,12 @@
 //! What a window must do, one function each.
 
 mod closing;
-mod conditions;
-mod handling;
-mod lasting;
+mod device_loss;
+mod failures;
+mod osd;
 mod pictures;
 mod pointer;
-mod said;
+mod resizing;
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,17 +14,17 @@ use std::time::{Duration, Instant};
 use hesper_display::{DisplayOptions, Renderer};
 
 use self::closing::{Way, hide_and_cancel, quitting};
-use self::conditions::{frames_allocate_nothing, idle, no_driver, no_server, panicking};
-use self::handling::{
-    close, covered, fifty_sizes, fixed, full_screen, plugged_back, resize, scale, scale_factor,
-    unplugged,
-};
-use self::lasting::{device_lost, places, surface_lost};
+use self::device_loss::{device_lost, places, surface_lost};
+use self::failures::{frames_allocate_nothing, idle, no_driver, no_server, panicking};
+use self::osd::{key_screenshot, messages, minimised, no_torn_frame, overlay};
 use self::pictures::{
     bars, damage_only, every_format, flips, imports, screen, shrink, two_windows, whole_numbers,
 };
-use self::said::{key_screenshot, messages, minimised, no_torn_frame, overlay};
-use crate::bench::{Bench, Color, EVENT, Scenario, Shot};
+use self::resizing::{
+    close, covered, fifty_sizes, fixed, full_screen, plugged_back, resize, scale, scale_factor,
+    unplugged,
+};
+use crate::harness::{Bench, Color, EVENT, Scenario, Shot};
 
 /// All scenarios. Those that are run twice differ in who draws.
 pub(crate) const ALL: &[Scenario] = &[

@@ -7,7 +7,7 @@ use hesper_display::{DisplayEvent, DisplayOptions, PixelFormat, Renderer, Resize
 use hesper_losing_driver::{SURFACE_VARIABLE, VARIABLE};
 
 use super::{gradient, options, shot_of_size};
-use crate::bench::{Bench, Canvas, Color, with_display};
+use crate::harness::{Bench, Canvas, Color, with_display};
 use crate::x11::{Server, press};
 
 const SIZE: (u32, u32) = (320, 200);

@@ -14,25 +14,24 @@
 //! On Wayland a frame may only be drawn when the compositor asks for one, or the driver would
 //! block for as long as the window is hidden; [`Gate`] holds the presenter back until then.
 
-mod job;
-mod pointer;
-mod said;
+mod cursor;
+mod osd;
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
-pub(crate) use self::job::Job;
-pub(crate) use self::pointer::GuestPointer;
-use self::said::Said;
+pub(crate) use self::cursor::GuestPointer;
+use self::osd::Said;
 use crate::cursor::Cursor;
 use crate::damage::Damage;
 use crate::desktop::Shown;
 use crate::display::{DisplayEvent, Events, FlushToken};
-use crate::frames::Frames;
+pub(crate) use crate::frame::Job;
 use crate::picture::{Picture, Rect};
 use crate::presenter::Frame;
 use crate::record::Recorder;
 use crate::screenshot::Shot;
+use crate::statistics::Frames;
 
 /// How long a page flip waits for the flush that normally follows it at once, so that both become
 /// one frame.
@@ -67,7 +66,7 @@ struct State {
     waiting: Vec<FlushToken>,
     cursor: Option<Arc<Cursor>>,
     cursor_at: (i32, i32),
-    pointer: pointer::State,
+    pointer: cursor::State,
     /// The window's inner size in physical pixels.
     size: (u32, u32),
     /// The window can be seen, as far as the window system tells.
@@ -162,7 +161,7 @@ impl Scanout {
                 waiting: Vec::with_capacity(WAITING),
                 cursor: None,
                 cursor_at: (0, 0),
-                pointer: pointer::State::default(),
+                pointer: cursor::State::default(),
                 size,
                 visible: true,
                 mapped: true,

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use hesper_display::{DisplayOptions, PixelFormat, Renderer};
 
-use super::conditions::cpu_time;
+use super::failures::cpu_time;
 use super::{gradient, options, shot_of_size};
-use crate::bench::{Bench, Canvas, Color, Shot, with_display};
+use crate::harness::{Bench, Canvas, Color, Shot, with_display};
 use crate::x11::{Server, press};
 
 const SIZE: (u32, u32) = (480, 300);

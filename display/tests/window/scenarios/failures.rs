@@ -11,7 +11,7 @@ use hesper_display::{
 };
 
 use super::{gradient, options, shot_of_size};
-use crate::bench::{Canvas, allocations, with_display};
+use crate::harness::{Canvas, allocations, with_display};
 
 pub(super) fn frames_allocate_nothing() {
     let size = (320, 200);

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::ShotReply;
 use crate::cursor::Cursor;
 use crate::damage::Damage;
 use crate::display::{DisplayEvent, Events, FlushToken};
 use crate::label::Label;
 use crate::picture::Picture;
+use crate::scanout::ShotReply;
 
 /// Everything a frame needs, taken from the scanout at one moment. Reused from frame to frame.
 pub(crate) struct Job {

@@ -27,9 +27,9 @@ use crate::input::{Asked, InputSink, Nobody, Seat, System};
 use crate::options::{DisplayOptions, Resize};
 use crate::platform::{self, Menu};
 use crate::presenter::{End, Presenters};
-use crate::remembered::Remembered;
 use crate::scanout::{Presence, Scanout};
 use crate::window::{GuestWindow, HiddenWindow, Monitor};
+use crate::window_positions::Remembered;
 use crate::{DisplayError, presenter};
 
 /// A window's size and place count as settled when they have not changed for this long.

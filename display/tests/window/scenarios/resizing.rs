@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use hesper_display::{DisplayError, DisplayEvent, DisplayOptions, PixelFormat, Renderer, Resize};
 
-use super::conditions::cpu_time;
+use super::failures::cpu_time;
 use super::{gradient, options, shot_of_size};
-use crate::bench::{Bench, Canvas, EVENT, with_display};
+use crate::harness::{Bench, Canvas, EVENT, with_display};
 use crate::x11::{Server, press};
 
 /// The size of the guest's monitor that an event tells.
