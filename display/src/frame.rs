@@ -1,14 +1,14 @@
-//! What a frame is drawn from.
+//! A frame: what it is drawn from, and what became of it.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use crate::cursor::Cursor;
 use crate::damage::Damage;
-use crate::display::{DisplayEvent, Events, FlushToken};
+use crate::events::{DisplayEvent, Events, FlushToken};
+use crate::frame_image::ShotReply;
 use crate::label::Label;
 use crate::picture::Picture;
-use crate::scanout::ShotReply;
 
 /// Everything a frame needs, taken from the scanout at one moment. Reused from frame to frame.
 pub(crate) struct Job {
@@ -28,14 +28,14 @@ pub(crate) struct Job {
     /// Said in its upper left corner.
     pub(crate) corner: Option<Arc<Label>>,
     /// When the first flush came that this frame is the first to show.
-    pub(super) flushed_at: Option<Instant>,
-    pub(super) tokens: Vec<FlushToken>,
-    pub(super) events: Events,
+    pub(crate) flushed_at: Option<Instant>,
+    pub(crate) tokens: Vec<FlushToken>,
+    pub(crate) events: Events,
 }
 
 impl Job {
     /// Says that the flushes of this job are no longer being read.
-    pub(super) fn answer(&mut self) {
+    pub(crate) fn answer(&mut self) {
         for token in self.tokens.drain(..) {
             (self.events)(DisplayEvent::FlushDone(token));
         }
@@ -53,4 +53,21 @@ impl Drop for Job {
     fn drop(&mut self) {
         self.answer();
     }
+}
+
+/// What became of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Frame {
+    /// The damage has been copied.
+    pub(crate) copied: bool,
+    /// The window system has taken the frame.
+    pub(crate) presented: bool,
+}
+
+impl Frame {
+    /// Nothing was drawn: the window has no room for a frame now.
+    pub(crate) const NONE: Frame = Frame {
+        copied: false,
+        presented: false,
+    };
 }

@@ -17,7 +17,7 @@ const MOST: f64 = 256.0;
 
 /// What is shown over a window.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) enum Pointer {
+pub(crate) enum HostPointer {
     /// The window system's own.
     #[default]
     System,
@@ -27,28 +27,32 @@ pub(crate) enum Pointer {
     Guests(Arc<Cursor>, (f64, f64)),
 }
 
-impl Pointer {
+impl HostPointer {
     /// The pointer for the guest's cursor in a picture whose pixels are so many of the window's wide and high.
-    pub(crate) fn for_cursor(cursor: Arc<Cursor>, scale: (f64, f64), window: &Window) -> Pointer {
+    pub(crate) fn for_cursor(
+        cursor: Arc<Cursor>,
+        scale: (f64, f64),
+        window: &Window,
+    ) -> HostPointer {
         let unit = platform::pointer_pixel(window);
         let scale = (scale.0 / unit, scale.1 / unit);
         let fits = |side: u32, scale: f64| f64::from(side) * scale <= MOST;
         if fits(cursor.width, scale.0) && fits(cursor.height, scale.1) {
-            Pointer::Guests(cursor, scale)
+            HostPointer::Guests(cursor, scale)
         } else {
-            Pointer::Hidden
+            HostPointer::Hidden
         }
     }
 
     /// Makes `window` show it. `false`: the window system refuses, and shows none.
     pub(crate) fn show(&self, window: &Window, event_loop: &ActiveEventLoop) -> bool {
         let image = match self {
-            Pointer::System => HostCursor::Icon(CursorIcon::Default),
-            Pointer::Hidden => {
+            HostPointer::System => HostCursor::Icon(CursorIcon::Default),
+            HostPointer::Hidden => {
                 window.set_cursor_visible(false);
                 return true;
             }
-            Pointer::Guests(cursor, scale) => {
+            HostPointer::Guests(cursor, scale) => {
                 match source(cursor, *scale, platform::pointer_is_premultiplied(window)) {
                     Ok(source) => HostCursor::Custom(event_loop.create_custom_cursor(source)),
                     Err(error) => {

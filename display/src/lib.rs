@@ -53,19 +53,26 @@ mod desktop;
 mod display;
 mod error;
 mod event_loop;
+mod events;
 mod frame;
+mod frame_image;
+mod handle;
+mod headless;
 mod host_pointer;
 mod icon;
 mod input;
 mod label;
 mod layout;
+mod monitor;
 mod options;
 mod picture;
 mod platform;
 mod presenter;
 mod record;
+mod request;
 mod scanout;
 mod screenshot;
+mod shared;
 mod statistics;
 #[cfg(test)]
 mod testing;
@@ -73,13 +80,15 @@ mod window;
 mod window_positions;
 
 pub use cursor::{Cursor, MAX_CURSOR_SIZE};
-pub use display::{Display, DisplayEvent, DisplayHandle, FlushToken, MAX_SCANOUTS};
+pub use display::Display;
 pub use error::DisplayError;
+pub use events::{DisplayEvent, FlushToken};
+pub use handle::DisplayHandle;
 pub use input::{
     CmdKey, GrabMod, INPUT_AXIS_MAX, INPUT_CONTACTS, InputEvent, InputKind, InputSink,
     KeyboardLeds, KeyboardOptions,
 };
 pub use layout::Scaling;
-pub use options::{DisplayOptions, OnClose, Renderer, Resize, VulkanEntry};
+pub use options::{DisplayOptions, MAX_SCANOUTS, OnClose, Renderer, Resize, VulkanEntry};
 pub use picture::{MAX_SIZE, Picture, PictureLayout, PixelFormat, PixelMemory, Rect};
 pub use statistics::{Frames, LATENCY_CLASSES};

@@ -2,10 +2,13 @@
 
 use std::path::PathBuf;
 
+use crate::DisplayError;
 use crate::input::KeyboardOptions;
 use crate::layout::Scaling;
 use crate::picture::MAX_SIZE;
-use crate::{DisplayError, MAX_SCANOUTS};
+
+/// The most scanouts a device may have (`VIRTIO_GPU_MAX_SCANOUTS`).
+pub const MAX_SCANOUTS: usize = 16;
 
 /// How a window's size and the guest's mode go together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]

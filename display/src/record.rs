@@ -14,8 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::scanout::ShotReply;
-use crate::screenshot::Shot;
+use crate::frame_image::{Shot, ShotReply};
 
 /// Frames that may wait for the writer. At 1280×800 each has 3 MiB.
 const WAITING: usize = 8;
@@ -109,6 +108,19 @@ impl Drop for Inner {
         {
             log::error!("the recorder panicked; this is a bug in Hesper, please report it");
         }
+    }
+}
+
+/// Where the window with this number is recorded to.
+pub(crate) fn path_for_window(path: &Path, number: usize) -> PathBuf {
+    if number == 0 {
+        return path.to_owned();
+    }
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let name = format!("{stem}-window{}", number + 1);
+    match path.extension() {
+        Some(extension) => path.with_file_name(name).with_extension(extension),
+        None => path.with_file_name(name),
     }
 }
 

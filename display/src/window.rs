@@ -14,45 +14,18 @@ use winit::event_loop::ActiveEventLoop;
 use winit::window::{CursorGrabMode, CursorIcon, Fullscreen, UserAttentionType, Window};
 
 use crate::DisplayError;
-use crate::host_pointer::Pointer;
+use crate::host_pointer::HostPointer;
 use crate::icon::icon;
+use crate::monitor::{Monitor, USUAL_DPI, millimetres};
 use crate::options::{DisplayOptions, Resize};
 use crate::picture::MAX_SIZE;
 use crate::platform;
-use crate::presenter::Thread;
+use crate::presenter::PresenterThread;
 use crate::window_positions::Place;
 
 /// The smallest inner size a user can drag a window to: VGA's text screen at half its size is the
 /// smallest thing one can still read.
 const MIN_SIZE: (u32, u32) = (320, 200);
-
-/// Pixels an inch where nothing better is known: what window systems mean by a scale of 1.
-const USUAL_DPI: f64 = 96.0;
-
-/// What the guest is told of its monitor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Monitor {
-    pub(crate) size: (u32, u32),
-    pub(crate) millimetres: (u32, u32),
-    pub(crate) position: Option<(i32, i32)>,
-}
-
-impl Monitor {
-    /// A monitor without a window.
-    pub(crate) fn headless(size: (u32, u32)) -> Monitor {
-        Monitor {
-            size,
-            millimetres: millimetres(size, (USUAL_DPI, USUAL_DPI)),
-            position: None,
-        }
-    }
-}
-
-/// How large `size` pixels are.
-fn millimetres(size: (u32, u32), dpi: (f64, f64)) -> (u32, u32) {
-    let length = |pixels: u32, dpi: f64| (f64::from(pixels) * 25.4 / dpi).round().max(1.0) as u32;
-    (length(size.0, dpi.0), length(size.1, dpi.1))
-}
 
 /// What a hidden window needs to come back as it was.
 #[derive(Clone, Copy, Debug)]
@@ -80,12 +53,12 @@ pub(crate) struct GuestWindow {
     resize: Resize,
     /// The size of the guest's monitor while it is not the window's.
     own_size: (u32, u32),
-    presenter: Option<Thread>,
+    presenter: Option<PresenterThread>,
     window: Arc<Window>,
     /// What the guest has been told.
     told: Option<Monitor>,
     /// What the window system's pointer looks like over the window.
-    pointer: Pointer,
+    pointer: HostPointer,
     /// The grabbed pointer is not held in place: it is led back to the middle of the window.
     pointer_led: bool,
     /// When the window was changed last; nothing of it has been told since.
@@ -136,7 +109,7 @@ impl GuestWindow {
             presenter: None,
             window: Arc::new(window),
             told: None,
-            pointer: Pointer::System,
+            pointer: HostPointer::System,
             pointer_led: false,
             // A tiling window manager gives what it has, not what was asked for.
             unsettled: Some(Instant::now()),
@@ -184,16 +157,16 @@ impl GuestWindow {
         &self.window
     }
 
-    pub(crate) fn set_presenter(&mut self, thread: Thread) {
+    pub(crate) fn set_presenter(&mut self, thread: PresenterThread) {
         self.presenter = Some(thread);
     }
 
-    pub(crate) fn take_presenter(&mut self) -> Option<Thread> {
+    pub(crate) fn take_presenter(&mut self) -> Option<PresenterThread> {
         self.presenter.take()
     }
 
     /// Takes the presenter if it is this one.
-    pub(crate) fn take_presenter_if(&mut self, number: u64) -> Option<Thread> {
+    pub(crate) fn take_presenter_if(&mut self, number: u64) -> Option<PresenterThread> {
         self.presenter.take_if(|thread| thread.number == number)
     }
 
@@ -224,12 +197,16 @@ impl GuestWindow {
     }
 
     /// Makes the window system's pointer look so over the window. `false`: it refuses.
-    pub(crate) fn show_pointer(&mut self, pointer: Pointer, event_loop: &ActiveEventLoop) -> bool {
+    pub(crate) fn show_pointer(
+        &mut self,
+        pointer: HostPointer,
+        event_loop: &ActiveEventLoop,
+    ) -> bool {
         if self.pointer == pointer {
             return true;
         }
         let shown = pointer.show(&self.window, event_loop);
-        self.pointer = if shown { pointer } else { Pointer::Hidden };
+        self.pointer = if shown { pointer } else { HostPointer::Hidden };
         shown
     }
 
@@ -241,7 +218,7 @@ impl GuestWindow {
         if self.pointer_led {
             self.centre_pointer()?;
         }
-        self.pointer = Pointer::Hidden;
+        self.pointer = HostPointer::Hidden;
         self.window.set_cursor_visible(false);
         Ok(())
     }
@@ -270,7 +247,7 @@ impl GuestWindow {
             log::warn!("the window system does not take the pointer back: {error}");
         }
         // The next movement changes it.
-        self.pointer = Pointer::System;
+        self.pointer = HostPointer::System;
         self.window.set_cursor(CursorIcon::Default);
         self.window.set_cursor_visible(true);
     }

@@ -7,76 +7,15 @@ use std::sync::Arc;
 use winit::event::{ElementState, MouseButton, TouchPhase, WindowEvent};
 use winit::event_loop::ActiveEventLoop;
 
-use super::{App, settled};
+use super::app::{App, Closing};
 use crate::close_dialog::{Choice, Question};
-use crate::display::DisplayEvent;
+use crate::events::DisplayEvent;
+use crate::monitor::Presence;
 use crate::options::OnClose;
 use crate::platform;
-use crate::scanout::Presence;
-use crate::window::{GuestWindow, HiddenWindow, Monitor};
-
-/// How far closing has come.
-pub(super) enum Closing {
-    /// Nobody has asked for it.
-    No,
-    /// The window of this scanout asks what is meant.
-    Asked {
-        scanout: usize,
-        question: Box<Question>,
-    },
-    /// There are no windows: what they were like, one per scanout; `None` for an unplugged monitor.
-    Hidden(Vec<Option<HiddenWindow>>),
-}
+use crate::window::GuestWindow;
 
 impl App<'_> {
-    /// Opens the window of an unplugged monitor.
-    pub(super) fn plug(&mut self, event_loop: &ActiveEventLoop, scanout: usize) {
-        if let Closing::Hidden(hidden) = &mut self.closing {
-            // Its window comes with the others.
-            if let (Some(place @ None), Some(shown)) =
-                (hidden.get_mut(scanout), self.shared.scanouts.get(scanout))
-            {
-                let before = self.remembered.place(scanout);
-                let size = before.map_or(self.options.size, |before| before.size);
-                let monitor = Monitor::headless(size);
-                *place = Some(HiddenWindow::new(monitor));
-                shown.set_presence(Presence::Hidden);
-                (self.shared.events)(settled(scanout, &monitor));
-            }
-        } else if let Err(error) = self.open(event_loop, scanout, None) {
-            self.fail(event_loop, error);
-        }
-    }
-
-    /// Closes a window and unplugs its monitor.
-    pub(super) fn unplug(&mut self, scanout: usize) {
-        let hidden = match &mut self.closing {
-            Closing::Hidden(hidden) => hidden.get_mut(scanout).and_then(Option::take),
-            Closing::No | Closing::Asked { .. } => None,
-        };
-        let window = self.windows.get_mut(scanout).and_then(Option::take);
-        let Some(shown) = self.shared.scanouts.get(scanout) else {
-            return;
-        };
-        if hidden.is_none() && window.is_none() {
-            return;
-        }
-        shown.set_presence(Presence::Unplugged);
-        if let Some(window) = window {
-            self.take_down(window);
-        }
-        (self.shared.events)(DisplayEvent::Unplugged { scanout });
-    }
-
-    /// Closes a window whose scanout has no use for it any more.
-    fn take_down(&mut self, mut window: GuestWindow) {
-        if let Some(thread) = window.take_presenter() {
-            thread.join();
-        }
-        // Keys that were held in it are let go nowhere else.
-        self.let_go();
-    }
-
     /// A person closes the first window, or the desktop does.
     pub(super) fn close(&mut self, event_loop: &ActiveEventLoop, index: usize) {
         match self.options.on_close {
@@ -159,7 +98,7 @@ impl App<'_> {
         } = &self.closing
             && let Some(shown) = self.shared.scanouts.get(*scanout)
         {
-            shown.set_question(Some((question.text(), question.label().clone())));
+            shown.set_dialog(Some((question.text(), question.label().clone())));
         }
     }
 
@@ -238,7 +177,7 @@ impl App<'_> {
         if let Closing::Asked { scanout, .. } = self.closing {
             self.closing = Closing::No;
             if let Some(shown) = self.shared.scanouts.get(scanout) {
-                shown.set_question(None);
+                shown.set_dialog(None);
             }
         }
     }

@@ -1,16 +1,16 @@
 //! What a person does in a window, on its way to the guest, and what the pointer looks like.
 
 use winit::dpi::PhysicalPosition;
-use winit::event::WindowEvent;
+use winit::event::{DeviceEvent, WindowEvent};
 use winit::event_loop::ActiveEventLoop;
 
-use super::App;
+use super::app::App;
 use crate::desktop::Desktop;
-use crate::host_pointer::Pointer;
+use crate::host_pointer::HostPointer;
 use crate::input::{Asked, INPUT_AXIS_MAX};
 use crate::layout::Placement;
 use crate::platform;
-use crate::scanout::{GuestPointer, Scanout};
+use crate::scanout::{GuestCursor, Scanout};
 use crate::screenshot;
 use crate::window::GuestWindow;
 
@@ -50,8 +50,34 @@ impl App<'_> {
         Some(placement.on_axes(at.into(), monitor, desktop.size, AXIS_STEPS))
     }
 
+    /// Gives what a person does in a window to the dialog that is open there, or to the guest.
+    pub(super) fn route_input(
+        &mut self,
+        event_loop: &ActiveEventLoop,
+        index: usize,
+        event: WindowEvent,
+    ) {
+        match &event {
+            WindowEvent::CursorMoved { position, .. } => self.pointer = (*position).into(),
+            WindowEvent::ModifiersChanged(held) => self.modifiers = held.state(),
+            _ => {}
+        }
+        if self.asks(index) {
+            self.answer_by(event_loop, index, event);
+        } else {
+            self.pass_on(event_loop, index, event);
+        }
+    }
+
+    /// Gives what no window hears of to the guest.
+    pub(super) fn route_device_input(&mut self, event: &DeviceEvent) {
+        if let DeviceEvent::MouseMotion { delta } = event {
+            self.seat.moved(*delta);
+        }
+    }
+
     /// Passes on what a person does in a window.
-    pub(super) fn input(&mut self, event_loop: &ActiveEventLoop, index: usize, event: WindowEvent) {
+    fn pass_on(&mut self, event_loop: &ActiveEventLoop, index: usize, event: WindowEvent) {
         let place = match &event {
             WindowEvent::CursorMoved { position, .. } => self.on_desktop(index, *position),
             WindowEvent::Touch(touch) => self.on_desktop(index, touch.location),
@@ -124,23 +150,23 @@ impl App<'_> {
         };
         let grabbed = self.seat.grabbed();
         let guests = here && !grabbed && self.seat.points();
-        let pointer = match scanout.set_pointer_here(guests) {
-            _ if grabbed => Pointer::Hidden,
-            GuestPointer::Image(cursor) if guests => {
+        let pointer = match scanout.set_host_pointer_over(guests) {
+            _ if grabbed => HostPointer::Hidden,
+            GuestCursor::Image(cursor) if guests => {
                 let size = window.shared().inner_size().into();
                 let placement = scanout
                     .mode()
                     .and_then(|mode| Placement::new(mode, size, self.options.scaling));
-                placement.map_or(Pointer::System, |placement| {
-                    Pointer::for_cursor(cursor, placement.scale(), window.shared())
+                placement.map_or(HostPointer::System, |placement| {
+                    HostPointer::for_cursor(cursor, placement.scale(), window.shared())
                 })
             }
-            GuestPointer::Hidden if guests => Pointer::Hidden,
-            _ => Pointer::System,
+            GuestCursor::Hidden if guests => HostPointer::Hidden,
+            _ => HostPointer::System,
         };
-        let is_guests = matches!(pointer, Pointer::Guests(..));
+        let is_guests = matches!(pointer, HostPointer::Guests(..));
         let shown = window.show_pointer(pointer, event_loop);
-        scanout.set_host_shows(is_guests && shown);
+        scanout.set_cursor_on_host(is_guests && shown);
     }
 
     /// Does what a person asked of the window, not of the guest.

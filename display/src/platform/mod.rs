@@ -13,7 +13,6 @@ use raw_window_handle::{HasWindowHandle, RawWindowHandle};
 use winit::window::{Window, WindowAttributes};
 
 use crate::input::AppleKey;
-use crate::scanout::Gate;
 
 #[cfg(target_os = "macos")]
 pub(crate) use macos::Menu;
@@ -26,7 +25,7 @@ pub(crate) struct Menu;
 impl Menu {
     /// The menu bar, complete.
     pub(crate) fn complete(
-        _: &winit::event_loop::EventLoopProxy<crate::event_loop::Command>,
+        _: &winit::event_loop::EventLoopProxy<crate::request::EventLoopRequest>,
     ) -> Menu {
         Menu
     }
@@ -36,7 +35,7 @@ impl Menu {
 }
 
 /// The application has no windows from now on, or has them again. A Mac's is hidden meanwhile: then a click on its icon in the
-/// Dock activates it, and [`crate::event_loop::Command::Activated`] comes.
+/// Dock activates it, and [`crate::request::EventLoopRequest::Activated`] comes.
 pub(crate) fn set_application_hidden(hidden: bool) {
     #[cfg(target_os = "macos")]
     macos::set_application_hidden(hidden);
@@ -158,12 +157,11 @@ impl FrameClock {
     }
 
     /// Whether frames wait for the window system to ask for them.
-    pub(crate) fn gate(&self) -> Gate {
+    pub(crate) fn is_asked_for_frames(&self) -> bool {
         #[cfg(target_os = "linux")]
-        if self.window.is_some() {
-            return Gate::Open;
-        }
-        Gate::Free
+        return self.window.is_some();
+        #[cfg(not(target_os = "linux"))]
+        false
     }
 
     /// Lets the window system ask for the next frame.

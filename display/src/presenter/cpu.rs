@@ -6,12 +6,12 @@ use std::sync::Arc;
 use softbuffer::{Context, SoftBufferError, Surface};
 use winit::window::Window;
 
-use super::{End, Frame, Presenter};
+use super::{Presenter, PresenterEnd};
 use crate::canvas::{self, Canvas};
+use crate::frame::{Frame, Job};
+use crate::frame_image::Shot;
 use crate::layout::{self, Scaling};
 use crate::platform::Connection;
-use crate::scanout::Job;
-use crate::screenshot::Shot;
 
 /// Draws one window with the CPU.
 pub(super) struct CpuPresenter {
@@ -60,7 +60,7 @@ impl Presenter for CpuPresenter {
         self.connection.is_mapped()
     }
 
-    fn frame(&mut self, job: &mut Job, presenting: &dyn Fn()) -> Result<Frame, End> {
+    fn frame(&mut self, job: &mut Job, presenting: &dyn Fn()) -> Result<Frame, PresenterEnd> {
         match &job.picture {
             Some(picture) => self.canvas.update(picture, &job.damage),
             None => self.canvas.clear(),
@@ -81,7 +81,7 @@ impl Presenter for CpuPresenter {
         let mut presented = false;
         let sides = (NonZeroU32::new(width), NonZeroU32::new(height));
         if let (true, (Some(columns), Some(rows))) = (job.present, sides) {
-            let failed = |error: SoftBufferError| End::Failed(error.to_string());
+            let failed = |error: SoftBufferError| PresenterEnd::Failed(error.to_string());
             self.surface.resize(columns, rows).map_err(failed)?;
             let mut buffer = self.surface.buffer_mut().map_err(failed)?;
             let drawn = cursor.filter(|_| !job.cursor_is_hosts);

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::End;
+use super::PresenterEnd;
 use crate::options::Renderer;
 
 /// How many lost devices are replaced before the CPU takes over.
@@ -13,16 +13,16 @@ const MAX_RESTARTS: u32 = 16;
 const FORGOTTEN: Duration = Duration::from_secs(60);
 
 /// Remembers what has failed.
-pub(super) struct Recovery {
+pub(super) struct RestartPolicy {
     renderer: Renderer,
     restarts: u32,
     last: Option<Instant>,
     lost_devices: u32,
 }
 
-impl Recovery {
-    pub(super) fn new(renderer: Renderer) -> Recovery {
-        Recovery {
+impl RestartPolicy {
+    pub(super) fn new(renderer: Renderer) -> RestartPolicy {
+        RestartPolicy {
             renderer,
             restarts: 0,
             last: None,
@@ -46,7 +46,7 @@ impl Recovery {
     }
 
     /// Learns from the end of a presenter.
-    pub(super) fn note(&mut self, end: &End, now: Instant) {
+    pub(super) fn note(&mut self, end: &PresenterEnd, now: Instant) {
         if self
             .last
             .is_some_and(|last| now.saturating_duration_since(last) > FORGOTTEN)
@@ -56,13 +56,13 @@ impl Recovery {
         self.last = Some(now);
         self.restarts += 1;
         let vulkan_failed = match end {
-            End::Stopped | End::SurfaceLost => false,
-            End::DeviceLost { gpu } => {
+            PresenterEnd::Stopped | PresenterEnd::SurfaceLost => false,
+            PresenterEnd::DeviceLost { gpu } => {
                 // Every window reports the loss of the device they share.
                 self.lost_devices += u32::from(*gpu == self.lost_devices);
                 self.lost_devices > DEVICE_REPLACEMENTS
             }
-            End::Failed(_) => true,
+            PresenterEnd::Failed(_) => true,
         };
         if vulkan_failed && self.renderer == Renderer::Auto {
             log::error!("windows are drawn by the CPU from now on");
@@ -77,49 +77,49 @@ mod tests {
 
     #[test]
     fn one_lost_device_is_replaced_and_the_second_ends_vulkan() {
-        let mut recovery = Recovery::new(Renderer::Auto);
+        let mut policy = RestartPolicy::new(Renderer::Auto);
         let now = Instant::now();
         // Three windows on the same device.
         for _ in 0..3 {
-            recovery.note(&End::DeviceLost { gpu: 0 }, now);
-            assert_eq!(
-                (recovery.device(), recovery.renderer()),
-                (1, Renderer::Auto)
-            );
+            policy.note(&PresenterEnd::DeviceLost { gpu: 0 }, now);
+            assert_eq!((policy.device(), policy.renderer()), (1, Renderer::Auto));
         }
-        recovery.note(&End::DeviceLost { gpu: 1 }, now);
-        assert_eq!(recovery.renderer(), Renderer::Cpu);
+        policy.note(&PresenterEnd::DeviceLost { gpu: 1 }, now);
+        assert_eq!(policy.renderer(), Renderer::Cpu);
     }
 
     #[test]
     fn a_failure_ends_vulkan_unless_the_user_insists_on_it() {
-        let failed = End::Failed("out of memory".to_owned());
+        let failed = PresenterEnd::Failed("out of memory".to_owned());
         for (asked, then) in [
             (Renderer::Auto, Renderer::Cpu),
             (Renderer::Vulkan, Renderer::Vulkan),
             (Renderer::Cpu, Renderer::Cpu),
         ] {
-            let mut recovery = Recovery::new(asked);
-            recovery.note(&failed, Instant::now());
-            assert_eq!(recovery.renderer(), then);
+            let mut policy = RestartPolicy::new(asked);
+            policy.note(&failed, Instant::now());
+            assert_eq!(policy.renderer(), then);
         }
     }
 
     #[test]
     fn endless_failing_ends_and_rare_failing_does_not() {
-        let mut recovery = Recovery::new(Renderer::Auto);
+        let mut policy = RestartPolicy::new(Renderer::Auto);
         let start = Instant::now();
         for minute in 0..100 {
-            recovery.note(&End::SurfaceLost, start + Duration::from_secs(minute * 61));
-            assert!(!recovery.is_hopeless());
+            policy.note(
+                &PresenterEnd::SurfaceLost,
+                start + Duration::from_secs(minute * 61),
+            );
+            assert!(!policy.is_hopeless());
         }
         let late = start + Duration::from_secs(100 * 61);
         for _ in 0..=MAX_RESTARTS {
-            recovery.note(&End::SurfaceLost, late);
+            policy.note(&PresenterEnd::SurfaceLost, late);
         }
-        assert!(recovery.is_hopeless());
+        assert!(policy.is_hopeless());
         assert_eq!(
-            recovery.renderer(),
+            policy.renderer(),
             Renderer::Auto,
             "a lost surface is not Vulkan's fault"
         );

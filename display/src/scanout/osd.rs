@@ -1,10 +1,9 @@
-//! What Hesper itself says in a window: a message where the guest shows nothing, a notice over its picture for a while, a
+//! The on-screen display (OSD), what Hesper itself shows in a window: a message where the guest shows nothing, a notice over its picture for a while, a
 //! question in the place of both, and the overlay with the frames' figures.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Scanout, State};
 use crate::label::{self, Label};
 
 /// How long a notice stays: time to read two lines.
@@ -26,45 +25,79 @@ impl Text {
 }
 
 /// See the module.
-pub(super) struct Said {
+pub(super) struct Osd {
     message: Option<Text>,
     notice: Option<(Text, Instant)>,
-    /// Drawn by who asks it, for the window's size.
-    question: Option<Text>,
+    /// Drawn by who asks, for the window's size.
+    dialog: Option<Text>,
     /// `None`: the overlay is off.
     overlay: Option<Text>,
     /// The overlay's first line: who draws.
-    drawn_by: String,
+    presenter_name: String,
     /// Physical pixels in a logical one.
     scale: f64,
 }
 
-impl Default for Said {
-    fn default() -> Said {
-        Said {
+impl Default for Osd {
+    fn default() -> Osd {
+        Osd {
             message: None,
             notice: None,
-            question: None,
+            dialog: None,
             overlay: None,
-            drawn_by: String::new(),
+            presenter_name: String::new(),
             scale: 1.0,
         }
     }
 }
 
-impl Said {
+impl Osd {
     pub(super) fn in_the_middle(&self, over_a_picture: bool) -> Option<Arc<Label>> {
         self.middle(over_a_picture).map(|text| text.label.clone())
     }
 
+    /// The text in the middle of the window now.
+    pub(super) fn text(&self, over_a_picture: bool) -> Option<&str> {
+        self.middle(over_a_picture).map(|text| text.text.as_str())
+    }
+
     fn middle(&self, over_a_picture: bool) -> Option<&Text> {
         let notice = self.notice.as_ref().map(|(notice, _)| notice);
-        let said = self.question.as_ref().or(notice);
-        said.or(self.message.as_ref().filter(|_| !over_a_picture))
+        let shown = self.dialog.as_ref().or(notice);
+        shown.or(self.message.as_ref().filter(|_| !over_a_picture))
     }
 
     pub(super) fn in_the_corner(&self) -> Option<Arc<Label>> {
         self.overlay.as_ref().map(|text| text.label.clone())
+    }
+
+    /// Shows this in the middle of the window while the guest shows no picture; an empty text is none.
+    pub(super) fn set_message(&mut self, text: &str) {
+        self.message = (!text.is_empty()).then(|| Text::new(text, self.scale));
+    }
+
+    /// Shows this over the guest's picture, for a while.
+    pub(super) fn set_notice(&mut self, text: &str, now: Instant) {
+        self.notice = Some((Text::new(text, self.scale), now + NOTICE));
+    }
+
+    /// Shows this in the middle of the window until it is answered.
+    pub(super) fn set_dialog(&mut self, dialog: Option<(String, Arc<Label>)>) {
+        self.dialog = dialog.map(|(text, label)| Text { text, label });
+    }
+
+    /// Draws all texts for a screen with so many physical pixels in a logical one.
+    pub(super) fn set_scale(&mut self, scale: f64) {
+        self.scale = scale;
+        let notice = self.notice.as_mut().map(|(notice, _)| notice);
+        let texts = [self.message.as_mut(), self.overlay.as_mut(), notice];
+        for text in texts.into_iter().flatten() {
+            *text = Text::new(&text.text, scale);
+        }
+    }
+
+    pub(super) fn scale(&self) -> f64 {
+        self.scale
     }
 
     /// When the notice goes away.
@@ -77,112 +110,23 @@ impl Said {
         self.notice.take_if(|(_, until)| *until <= now).is_some()
     }
 
-    fn figures(&mut self, mode: &str, figures: &str) {
-        let text = format!("{}\n{mode}\n{figures}", self.drawn_by);
-        self.overlay = Some(Text::new(&text, self.scale));
-    }
-}
-
-impl State {
-    /// Sizes of picture and window, for the overlay.
-    fn sizes(&self) -> String {
-        let (width, height) = self.size;
-        match &self.picture {
-            Some(picture) => format!(
-                "{}×{} in a window of {width}×{height}",
-                picture.width(),
-                picture.height()
-            ),
-            None => format!("no picture in a window of {width}×{height}"),
-        }
-    }
-}
-
-impl Scanout {
-    /// Changes what is said, and has it drawn.
-    fn say(&self, change: impl FnOnce(&mut State)) {
-        let mut state = self.lock();
-        change(&mut state);
-        state.dirty = true;
-        drop(state);
-        self.changed.notify_one();
+    pub(super) fn has_overlay(&self) -> bool {
+        self.overlay.is_some()
     }
 
-    /// Says this in the middle of the window while the guest shows no picture; an empty text is none.
-    pub(crate) fn set_message(&self, text: &str) {
-        self.say(|state| {
-            let scale = state.said.scale;
-            state.said.message = (!text.is_empty()).then(|| Text::new(text, scale));
-        });
-    }
-
-    /// What is said in the middle of the window now.
-    pub(crate) fn said(&self) -> Option<String> {
-        let mut state = self.lock();
-        // Where nobody draws, nobody else does this.
-        state.said.expire(Instant::now());
-        let text = state.said.middle(state.picture.is_some());
-        text.map(|text| text.text.clone())
-    }
-
-    /// Says this over the guest's picture, for a while.
-    pub(crate) fn notice(&self, text: &str) {
-        self.say(|state| {
-            let text = Text::new(text, state.said.scale);
-            state.said.notice = Some((text, Instant::now() + NOTICE));
-        });
-    }
-
-    /// Asks this in the middle of the window until it is answered.
-    pub(crate) fn set_question(&self, question: Option<(String, Arc<Label>)>) {
-        self.say(|state| {
-            state.said.question = question.map(|(text, label)| Text { text, label });
-        });
-    }
-
-    /// Text is to be as large as on a screen with so many physical pixels in a logical one.
-    pub(crate) fn set_scale(&self, scale: f64) {
-        self.say(|state| {
-            let said = &mut state.said;
-            said.scale = scale;
-            let notice = said.notice.as_mut().map(|(notice, _)| notice);
-            let texts = [said.message.as_mut(), said.overlay.as_mut(), notice];
-            for text in texts.into_iter().flatten() {
-                *text = Text::new(&text.text, scale);
-            }
-        });
-    }
-
-    /// What [`Self::set_scale`] has said last. A window of X11 may go on telling an old scale of itself.
-    pub(crate) fn scale(&self) -> f64 {
-        self.lock().said.scale
-    }
-
-    /// Turns the overlay on or off.
-    pub(crate) fn toggle_overlay(&self) {
-        self.say(|state| {
-            if state.said.overlay.take().is_none() {
-                let sizes = state.sizes();
-                state.said.figures(&sizes, "no frames yet");
-            }
-        });
-    }
-
-    pub(crate) fn has_overlay(&self) -> bool {
-        self.lock().said.overlay.is_some()
+    /// Turns the overlay off. Returns whether it was on.
+    pub(super) fn remove_overlay(&mut self) -> bool {
+        self.overlay.take().is_some()
     }
 
     /// Who draws the window, for the overlay.
-    pub(crate) fn set_drawn_by(&self, name: &str) {
-        self.lock().said.drawn_by = name.to_owned();
+    pub(super) fn set_presenter_name(&mut self, name: &str) {
+        name.clone_into(&mut self.presenter_name);
     }
 
-    /// New figures for the overlay, which the next frame shows: an idle screen needs none for their sake.
-    pub(crate) fn set_figures(&self, figures: &str) {
-        let mut state = self.lock();
-        if state.said.overlay.is_some() {
-            let sizes = state.sizes();
-            state.said.figures(&sizes, figures);
-        }
+    /// Shows the overlay with these sizes and figures.
+    pub(super) fn set_overlay(&mut self, sizes: &str, figures: &str) {
+        let text = format!("{}\n{sizes}\n{figures}", self.presenter_name);
+        self.overlay = Some(Text::new(&text, self.scale));
     }
 }

@@ -1,11 +1,17 @@
 //! The promises of a scanout: frames coalesce, tokens are answered exactly once, nothing allocates.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread;
+use std::time::{Duration, Instant};
 
+use super::device::FLIP_GRACE;
+use super::presenter::{Attached, GATE_PATIENCE, RETRY};
 use super::*;
-use crate::picture::{PictureLayout, PixelFormat};
-use crate::presenter::Frame;
+use crate::cursor::Cursor;
+use crate::frame::{Frame, Job};
+use crate::monitor::Presence;
+use crate::picture::{Picture, PictureLayout, PixelFormat, Rect};
 use crate::testing::{Pixels, allocations};
 
 const SIZE: (u32, u32) = (100, 80);

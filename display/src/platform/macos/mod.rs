@@ -22,8 +22,8 @@ use raw_window_metal::Layer;
 use winit::event_loop::EventLoopProxy;
 
 use self::activation::Watch;
-use crate::event_loop::Command;
 use crate::input::AppleKey;
+use crate::request::EventLoopRequest;
 
 /// The menu bar: winit's menu of the application (About, Services, Hide, Quit), and a menu for the window.
 ///
@@ -39,7 +39,7 @@ pub(crate) struct Menu {
 
 impl Menu {
     /// Adds the window's menu to those that winit has made. Once the application has been launched.
-    pub(crate) fn complete(proxy: &EventLoopProxy<Command>) -> Menu {
+    pub(crate) fn complete(proxy: &EventLoopProxy<EventLoopRequest>) -> Menu {
         let Some(main) = MainThreadMarker::new() else {
             return Menu::default();
         };

@@ -30,12 +30,12 @@ use self::pipeline::{Mode, Pipeline};
 use self::readback::Readback;
 use self::swapchain::Swapchain;
 use self::texture::Texture;
-use super::{End, Frame, Presenter};
+use super::{Presenter, PresenterEnd};
 use crate::cursor::Cursor;
+use crate::frame::{Frame, Job};
 use crate::layout::{self, Placement, Scaling};
 use crate::options::DisplayOptions;
 use crate::picture::{BYTES, Channels, Picture, PixelFormat};
-use crate::scanout::Job;
 
 /// What all Vulkan presenters share, on the main thread.
 #[derive(Default)]
@@ -91,7 +91,7 @@ pub(super) struct VulkanPresenter {
 }
 
 impl VulkanPresenter {
-    fn new(gpu: &Arc<Gpu>, swapchain: Swapchain, scaling: Scaling) -> Result<Self, End> {
+    fn new(gpu: &Arc<Gpu>, swapchain: Swapchain, scaling: Scaling) -> Result<Self, PresenterEnd> {
         let pipeline = Pipeline::new(gpu, swapchain.format())?;
         Ok(VulkanPresenter {
             commands: Commands::new(gpu)?,
@@ -114,7 +114,7 @@ impl VulkanPresenter {
     }
 
     /// Records bringing the picture's texture up to date.
-    fn copy_picture(&mut self, job: &Job, picture: &Picture) -> Result<(), End> {
+    fn copy_picture(&mut self, job: &Job, picture: &Picture) -> Result<(), PresenterEnd> {
         let size = (picture.width(), picture.height());
         let mut damage = job.damage;
         if !self.picture.resize(size, &self.pipeline)? {
@@ -161,7 +161,7 @@ impl VulkanPresenter {
     }
 
     /// Brings the textures of cursor and labels up to date.
-    fn copy_sprites(&mut self, job: &Job) -> Result<(), End> {
+    fn copy_sprites(&mut self, job: &Job) -> Result<(), PresenterEnd> {
         for (sprite, image) in [
             (&mut self.cursor, &job.cursor),
             (&mut self.centre, &job.centre),
@@ -281,7 +281,7 @@ fn staging<'a>(
     gpu: &Arc<Gpu>,
     place: &'a mut Option<Buffer>,
     size: u64,
-) -> Result<&'a mut Buffer, End> {
+) -> Result<&'a mut Buffer, PresenterEnd> {
     let buffer = match place.take() {
         Some(buffer) if buffer.size() >= size => buffer,
         _ => {
@@ -300,7 +300,7 @@ struct Sprite {
 }
 
 impl Sprite {
-    fn new(gpu: &Arc<Gpu>, pipeline: &Pipeline) -> Result<Sprite, End> {
+    fn new(gpu: &Arc<Gpu>, pipeline: &Pipeline) -> Result<Sprite, PresenterEnd> {
         Ok(Sprite {
             texture: Texture::new(gpu, pipeline)?,
             shown: None,
@@ -320,7 +320,7 @@ impl Sprite {
         staging: &mut Buffer,
         commands: &Commands,
         pipeline: &Pipeline,
-    ) -> Result<(), End> {
+    ) -> Result<(), PresenterEnd> {
         let (width, height) = (image.width, image.height);
         self.texture.resize((width, height), pipeline)?;
         if let Some(bytes) = staging.bytes().get_mut(..image.rgba.len()) {
@@ -345,7 +345,7 @@ impl Presenter for VulkanPresenter {
         self.swapchain.is_mapped()
     }
 
-    fn frame(&mut self, job: &mut Job, presenting: &dyn Fn()) -> Result<Frame, End> {
+    fn frame(&mut self, job: &mut Job, presenting: &dyn Fn()) -> Result<Frame, PresenterEnd> {
         let target = match job.present {
             true => self.swapchain.acquire(job.size, &self.pipeline)?,
             false => None,
@@ -427,7 +427,7 @@ struct Commands {
 }
 
 impl Commands {
-    fn new(gpu: &Arc<Gpu>) -> Result<Commands, End> {
+    fn new(gpu: &Arc<Gpu>) -> Result<Commands, PresenterEnd> {
         let (pool, raw, done) = Default::default();
         // Null first: dropping a half-made one frees what there is.
         let mut commands = Commands {
@@ -454,7 +454,7 @@ impl Commands {
     }
 
     /// Starts recording. What was submitted before must have been waited for.
-    fn begin(&self) -> Result<(), End> {
+    fn begin(&self) -> Result<(), PresenterEnd> {
         let info = vk::CommandBufferBeginInfo::default()
             .flags(vk::CommandBufferUsageFlags::ONE_TIME_SUBMIT);
         let (device, none) = (&self.gpu.device, vk::CommandPoolResetFlags::empty());
@@ -469,7 +469,7 @@ impl Commands {
 
     /// Has the GPU execute what was recorded: for a window, when `acquired` says that its image
     /// may be drawn to, and then signals `drawn`.
-    fn submit(&self, window: Option<(vk::Semaphore, vk::Semaphore)>) -> Result<(), End> {
+    fn submit(&self, window: Option<(vk::Semaphore, vk::Semaphore)>) -> Result<(), PresenterEnd> {
         let (acquired, drawn) = window.unwrap_or_default();
         let (buffers, acquired, drawn) = ([self.raw], [acquired], [drawn]);
         let stages = [vk::PipelineStageFlags::COLOR_ATTACHMENT_OUTPUT];
@@ -496,7 +496,7 @@ impl Commands {
     }
 
     /// Waits until the GPU has executed what was submitted.
-    fn wait(&self) -> Result<(), End> {
+    fn wait(&self) -> Result<(), PresenterEnd> {
         // SAFETY: the fence was submitted. Drivers end the wait of a GPU that hangs with
         // DEVICE_LOST.
         unsafe {

@@ -7,7 +7,7 @@ use ash::vk;
 use super::gpu::Gpu;
 use crate::layout::Area;
 use crate::picture::Channels;
-use crate::presenter::End;
+use crate::presenter::PresenterEnd;
 
 const VERTEX: &[u8] = include_bytes!("shaders/quad.vert.spv");
 const FRAGMENT: &[u8] = include_bytes!("shaders/quad.frag.spv");
@@ -50,7 +50,7 @@ pub(super) struct Samplings {
 }
 
 impl Pipeline {
-    pub(super) fn new(gpu: &Arc<Gpu>, format: vk::Format) -> Result<Pipeline, End> {
+    pub(super) fn new(gpu: &Arc<Gpu>, format: vk::Format) -> Result<Pipeline, PresenterEnd> {
         // Everything null first: dropping a half-made pipeline frees what there is.
         let mut pipeline = Pipeline {
             gpu: gpu.clone(),
@@ -227,7 +227,7 @@ impl Pipeline {
     }
 
     /// Two descriptor sets; at most [`IMAGES`] times.
-    pub(super) fn samplings(&self) -> Result<Samplings, End> {
+    pub(super) fn samplings(&self) -> Result<Samplings, PresenterEnd> {
         let layouts = [self.set_layout; 2];
         let info = vk::DescriptorSetAllocateInfo::default()
             .descriptor_pool(self.pool)
@@ -240,7 +240,7 @@ impl Pipeline {
                 nearest: *nearest,
                 linear: *linear,
             }),
-            _ => Err(End::Failed(
+            _ => Err(PresenterEnd::Failed(
                 "the driver gave too few descriptor sets".to_owned(),
             )),
         }
@@ -275,7 +275,7 @@ impl Pipeline {
         &self,
         view: vk::ImageView,
         size: vk::Extent2D,
-    ) -> Result<vk::Framebuffer, End> {
+    ) -> Result<vk::Framebuffer, PresenterEnd> {
         let views = [view];
         let info = vk::FramebufferCreateInfo::default()
             .render_pass(self.to_window)

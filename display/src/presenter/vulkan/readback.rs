@@ -8,8 +8,8 @@ use ash::vk;
 use super::gpu::Gpu;
 use super::memory::{Buffer, COLOR_LAYER, Image};
 use super::pipeline::Pipeline;
-use crate::presenter::End;
-use crate::screenshot::Shot;
+use crate::frame_image::Shot;
+use crate::presenter::PresenterEnd;
 
 /// A target of a window's size and format that can be read back.
 pub(super) struct Readback {
@@ -28,7 +28,7 @@ impl Readback {
         pipeline: &Pipeline,
         format: vk::Format,
         extent: vk::Extent2D,
-    ) -> Result<Readback, End> {
+    ) -> Result<Readback, PresenterEnd> {
         let size = (extent.width, extent.height);
         let usage = vk::ImageUsageFlags::COLOR_ATTACHMENT | vk::ImageUsageFlags::TRANSFER_SRC;
         let image = Image::new(gpu, size, format, usage)?;
