@@ -388,7 +388,7 @@ impl State {
 
     fn on_display(&self, event: DisplayEvent) {
         match event {
-            DisplayEvent::Settled {
+            DisplayEvent::MonitorChanged {
                 scanout,
                 width,
                 height,
@@ -490,7 +490,7 @@ impl Controls for State {
             })
         };
         let display = inner.display.as_ref();
-        let said = |index| display.and_then(|display| display.said(index).ok()?);
+        let said = |index| display.and_then(|display| display.shown_text(index).ok()?);
         let monitors: Vec<_> = inner
             .monitors
             .iter()
@@ -506,7 +506,9 @@ impl Controls for State {
         let display = self.lock().display.clone();
         let windows: Vec<_> = display
             .iter()
-            .flat_map(|display| (0..display.scanouts()).map_while(|at| display.frames(at).ok()))
+            .flat_map(|display| {
+                (0..display.scanouts()).map_while(|at| display.frame_statistics(at).ok())
+            })
             .collect();
         let renderer = self.venus.as_ref().map(|renderer| renderer.counters());
         counters::object(renderer.as_deref(), &windows).to_string()

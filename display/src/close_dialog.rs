@@ -1,6 +1,6 @@
 //! The question that a window asks when a person closes it while a VM uses it: hide the window, end Hesper, or neither.
 //!
-//! The event loop makes a [`Question`], tells it of keys and of the pointer, and shows its [`label`](Question::label) in the
+//! The event loop makes a [`CloseDialog`], tells it of keys and of the pointer, and shows its [`label`](CloseDialog::label) in the
 //! middle of the window. A method that returns a [`Choice`] returns the answer. What the label looks like, and which part
 //! of it is which choice, is laid out for the window's size: the text is broken to fit, and shortened where it does not.
 
@@ -54,18 +54,18 @@ struct Page {
 
 impl Page {
     /// The longest and largest text that fits a window of `size` pixels, no larger than `scale` asks for.
-    fn fitting(come_back: &str, several: bool, size: (u32, u32), scale: f64) -> Page {
+    fn fitting(show_hint: &str, several: bool, size: (u32, u32), scale: f64) -> Page {
         let page = |scale: u32, whole: bool| {
             let columns = (size.0 / scale).saturating_sub(2 * MARGIN) / CHARACTER.0;
             let columns = columns.clamp(LEAST_COLUMNS, MOST_COLUMNS) as usize;
-            let lines = lines(come_back, several, columns, whole);
+            let lines = lines(show_hint, several, columns, whole);
             Page { lines, scale }
         };
         let fits = |page: &Page| {
             let (width, height) = page.size();
             width <= size.0 && height <= size.1
         };
-        let scales = (1..=label::whole_scale(scale)).rev();
+        let scales = (1..=label::integer_scale(scale)).rev();
         let mut pages = scales.flat_map(|scale| [page(scale, true), page(scale, false)]);
         pages.find(fits).unwrap_or_else(|| page(1, false))
     }
@@ -101,7 +101,7 @@ impl Page {
 
 /// The text in lines of at most `columns` characters; `whole`: with all that there is to say.
 fn lines(
-    come_back: &str,
+    show_hint: &str,
     several: bool,
     columns: usize,
     whole: bool,
@@ -109,7 +109,7 @@ fn lines(
     let mut lines = Vec::new();
     let mut say = |key: &str, text: &str, choice: Option<Choice>| {
         let indent = if choice.is_some() { KEY_COLUMNS } else { 0 };
-        let parts = label::broken(text, columns.saturating_sub(indent));
+        let parts = label::wrapped(text, columns.saturating_sub(indent));
         for (index, part) in parts.into_iter().enumerate() {
             let key = if index == 0 { key } else { "" };
             lines.push((format!("{key:indent$}{part}"), choice));
@@ -126,7 +126,7 @@ fn lines(
     };
     say("H", hide, Some(Choice::Hide));
     if whole {
-        let text = format!("To show it again: {come_back}");
+        let text = format!("To show it again: {show_hint}");
         say("", &text, Some(Choice::Hide));
     }
     let quit = "End Hesper. The VM loses its GPU: shut it down first.";
@@ -136,9 +136,9 @@ fn lines(
 }
 
 /// See the module.
-pub(crate) struct Question {
+pub(crate) struct CloseDialog {
     /// How hidden windows come back.
-    come_back: String,
+    show_hint: String,
     /// There is more than one window.
     several: bool,
     /// The window's size in pixels.
@@ -153,15 +153,15 @@ pub(crate) struct Question {
     label: Arc<Label>,
 }
 
-impl Question {
+impl CloseDialog {
     /// For a window of `size` pixels, of which `scale` make a logical one.
-    pub(crate) fn new(come_back: &str, several: bool, size: (u32, u32), scale: f64) -> Question {
-        let page = Page::fitting(come_back, several, size, scale);
+    pub(crate) fn new(show_hint: &str, several: bool, size: (u32, u32), scale: f64) -> CloseDialog {
+        let page = Page::fitting(show_hint, several, size, scale);
         // Enter must do no harm.
         let highlighted = Choice::Hide;
         let label = Arc::new(page.draw(highlighted));
-        Question {
-            come_back: come_back.to_owned(),
+        CloseDialog {
+            show_hint: show_hint.to_owned(),
             several,
             size,
             highlighted,
@@ -175,7 +175,7 @@ impl Question {
     /// The window has changed.
     pub(crate) fn fit(&mut self, size: (u32, u32), scale: f64) {
         self.size = size;
-        self.page = Page::fitting(&self.come_back, self.several, size, scale);
+        self.page = Page::fitting(&self.show_hint, self.several, size, scale);
         self.pressed = None;
         self.label = Arc::new(self.page.draw(self.highlighted));
     }
@@ -244,7 +244,7 @@ impl Question {
     }
 
     /// The window lost the keyboard: what is let go now is let go elsewhere.
-    pub(crate) fn let_go(&mut self) {
+    pub(crate) fn release_all(&mut self) {
         (self.key, self.pressed) = (None, None);
     }
 
@@ -280,23 +280,23 @@ mod tests {
 
     const SHOW: &str = "hesper ctl /run/user/1000/hesper/control.sock show";
 
-    fn asked(size: (u32, u32), scale: f64) -> Question {
-        Question::new(SHOW, false, size, scale)
+    fn asked(size: (u32, u32), scale: f64) -> CloseDialog {
+        CloseDialog::new(SHOW, false, size, scale)
     }
 
     const NONE: ModifiersState = ModifiersState::empty();
 
-    fn typed(question: &mut Question, key: Key, place: KeyCode) -> Option<Choice> {
+    fn typed(question: &mut CloseDialog, key: Key, place: KeyCode) -> Option<Choice> {
         let place = PhysicalKey::Code(place);
         question.press_key(&key, place, NONE);
         question.release_key(place)
     }
 
-    fn letter(question: &mut Question, letter: &str, place: KeyCode) -> Option<Choice> {
+    fn letter(question: &mut CloseDialog, letter: &str, place: KeyCode) -> Option<Choice> {
         typed(question, Key::Character(letter.into()), place)
     }
 
-    fn named(question: &mut Question, key: NamedKey) -> Option<Choice> {
+    fn named(question: &mut CloseDialog, key: NamedKey) -> Option<Choice> {
         typed(question, Key::Named(key), KeyCode::F35)
     }
 
@@ -339,7 +339,7 @@ mod tests {
         );
         let endless = "x".repeat(5000);
         for size in [(0, 0), (1, 1), (64, 64), (64, 16384), (320, 200)] {
-            let mut question = Question::new(&endless, true, size, f64::NAN);
+            let mut question = CloseDialog::new(&endless, true, size, f64::NAN);
             assert!(question.label().width <= 60 * 9 + 18, "{size:?}");
             assert_eq!(named(&mut question, NamedKey::Escape), Some(Choice::Cancel));
             question.fit((16384, 16384), f64::INFINITY);
@@ -419,7 +419,7 @@ mod tests {
         question.press_key(&Key::Character("x".into()), x, NONE);
         assert_eq!(question.release_key(q), None, "another key is down");
         question.press_key(&Key::Character("q".into()), q, NONE);
-        question.let_go();
+        question.release_all();
         assert_eq!(question.release_key(q), None, "let go elsewhere");
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::events::{DisplayEvent, Events};
+use crate::events::{DisplayEvent, EventCallback};
 use crate::handle::{Control, DisplayHandle};
 use crate::headless::Headless;
 use crate::input::InputSink;
@@ -40,7 +40,7 @@ impl Display {
         events: Box<dyn Fn(DisplayEvent) + Send + Sync>,
     ) -> Result<(Display, DisplayHandle), DisplayError> {
         options.check()?;
-        let events = Events::from(events);
+        let events = EventCallback::from(events);
         let scanout = |_| Scanout::new(options.size, events.clone());
         let scanouts: Vec<Scanout> = (0..options.scanouts).map(scanout).collect();
         for (number, scanout) in scanouts.iter().enumerate() {

@@ -12,7 +12,7 @@ pub struct FlushToken(pub u64);
 pub enum DisplayEvent {
     /// A window has settled at a size and a place, for the first time or anew: what the guest should take for its
     /// monitor.
-    Settled {
+    MonitorChanged {
         /// Whose window.
         scanout: usize,
         /// Width in physical pixels.
@@ -34,7 +34,7 @@ pub enum DisplayEvent {
     /// They are shown again.
     Shown,
     /// Another window is gone: the user closed it, or [`DisplayHandle::unplug`] was called. With the next
-    /// [`DisplayEvent::Settled`] it is back.
+    /// [`DisplayEvent::MonitorChanged`] it is back.
     Unplugged {
         /// Whose window it was.
         scanout: usize,
@@ -44,4 +44,4 @@ pub enum DisplayEvent {
 }
 
 /// Receives the display's events.
-pub(crate) type Events = Arc<dyn Fn(DisplayEvent) + Send + Sync>;
+pub(crate) type EventCallback = Arc<dyn Fn(DisplayEvent) + Send + Sync>;

@@ -6,21 +6,21 @@ use std::path::Path;
 use std::sync::mpsc;
 
 /// A frame as it was shown.
-pub(crate) struct Shot {
+pub(crate) struct FrameImage {
     pub(crate) width: u32,
     pub(crate) height: u32,
     /// Red, green, blue; rows without gaps.
     pub(crate) rgb: Vec<u8>,
 }
 
-impl Shot {
+impl FrameImage {
     /// A shot of a frame of `0x00RRGGBB` pixels.
-    pub(crate) fn of_frame(frame: &[u32], (width, height): (u32, u32)) -> Shot {
+    pub(crate) fn of_frame(frame: &[u32], (width, height): (u32, u32)) -> FrameImage {
         let rgb = frame.iter().flat_map(|pixel| {
             let [_, red, green, blue] = pixel.to_be_bytes();
             [red, green, blue]
         });
-        Shot {
+        FrameImage {
             width,
             height,
             rgb: rgb.collect(),
@@ -40,4 +40,4 @@ impl Shot {
 }
 
 /// Where a screenshot goes; errors are texts of the presenter.
-pub(crate) type ShotReply = mpsc::SyncSender<Result<Shot, String>>;
+pub(crate) type ImageReply = mpsc::SyncSender<Result<FrameImage, String>>;

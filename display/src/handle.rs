@@ -14,7 +14,7 @@ use crate::picture::{MAX_SIZE, Picture, Rect};
 use crate::request::EventLoopRequest;
 use crate::scanout::Scanout;
 use crate::shared::Shared;
-use crate::statistics::Frames;
+use crate::statistics::FrameStatistics;
 use crate::{DisplayError, screenshot};
 
 /// How to reach the thread in [`Display::run`](crate::Display::run).
@@ -127,7 +127,7 @@ impl DisplayHandle {
     /// # Errors
     ///
     /// [`DisplayError::NoSuchScanout`].
-    pub fn said(&self, index: usize) -> Result<Option<String>, DisplayError> {
+    pub fn shown_text(&self, index: usize) -> Result<Option<String>, DisplayError> {
         Ok(self.scanout(index)?.shown_text())
     }
 
@@ -149,8 +149,8 @@ impl DisplayHandle {
     /// # Errors
     ///
     /// [`DisplayError::NoSuchScanout`].
-    pub fn frames(&self, index: usize) -> Result<Frames, DisplayError> {
-        Ok(self.scanout(index)?.frames())
+    pub fn frame_statistics(&self, index: usize) -> Result<FrameStatistics, DisplayError> {
+        Ok(self.scanout(index)?.statistics())
     }
 
     /// Shows a text at the end of the windows' titles; empty for none.
@@ -179,7 +179,7 @@ impl DisplayHandle {
 
     /// Gives the guest's monitor another size, in physical pixels: where the guest follows the window
     /// ([`Resize::Guest`](crate::Resize::Guest)), by asking the window system to resize that; otherwise by telling the guest. What comes
-    /// of it arrives as [`DisplayEvent::Settled`](crate::DisplayEvent::Settled). Sizes are bounded to 1 to [`MAX_SIZE`].
+    /// of it arrives as [`DisplayEvent::MonitorChanged`](crate::DisplayEvent::MonitorChanged). Sizes are bounded to 1 to [`MAX_SIZE`].
     ///
     /// # Errors
     ///
@@ -203,7 +203,7 @@ impl DisplayHandle {
         })
     }
 
-    /// Opens the window of an unplugged monitor again; its [`DisplayEvent::Settled`](crate::DisplayEvent::Settled) follows.
+    /// Opens the window of an unplugged monitor again; its [`DisplayEvent::MonitorChanged`](crate::DisplayEvent::MonitorChanged) follows.
     ///
     /// # Errors
     ///

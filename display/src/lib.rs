@@ -22,7 +22,7 @@
 //! ```text
 //! device thread                     presenter thread (one per window)      main thread
 //! set_scanout, flush, cursor  ──►  Scanout: damage, cursor, tokens   ◄──  size, visibility
-//!                                      │ next(): one Job for any number of flushes
+//!                                      │ next(): one Frame for any number of flushes
 //!                                      ▼
 //!                     copy damage from guest memory ─► compose ─► present
 //!                                      │
@@ -91,4 +91,4 @@ pub use input::{
 pub use layout::Scaling;
 pub use options::{DisplayOptions, MAX_SCANOUTS, OnClose, Renderer, Resize, VulkanEntry};
 pub use picture::{MAX_SIZE, Picture, PictureLayout, PixelFormat, PixelMemory, Rect};
-pub use statistics::{Frames, LATENCY_CLASSES};
+pub use statistics::{FrameStatistics, LATENCY_CLASSES};

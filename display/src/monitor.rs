@@ -25,7 +25,7 @@ impl Monitor {
 
     /// The event that tells the program of it.
     pub(crate) fn event(&self, scanout: usize) -> DisplayEvent {
-        DisplayEvent::Settled {
+        DisplayEvent::MonitorChanged {
             scanout,
             width: self.size.0,
             height: self.size.1,

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::DisplayError;
 use crate::canvas::Canvas;
 use crate::damage::Damage;
-use crate::frame_image::Shot;
+use crate::frame_image::FrameImage;
 use crate::layout::Scaling;
 use crate::scanout::Scanout;
 use crate::shared::Shared;
@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Has the scanout's window draw a frame and writes it to `path`.
 pub(crate) fn of_window(index: usize, scanout: &Scanout, path: &Path) -> Result<(), DisplayError> {
     let (reply, answer) = mpsc::sync_channel(1);
-    scanout.request_shot(reply);
+    scanout.request_image(reply);
     let shot = match answer.recv_timeout(PATIENCE) {
         Ok(Ok(shot)) => shot,
         Ok(Err(reason)) => {
@@ -47,17 +47,17 @@ pub(crate) fn of_headless(
     scanout: &Scanout,
     path: &Path,
 ) -> Result<(), DisplayError> {
-    let job = scanout.snapshot();
-    let picture = job
+    let frame = scanout.snapshot();
+    let picture = frame
         .picture
         .as_ref()
         .ok_or(DisplayError::NothingShown(index))?;
     let size = (picture.width(), picture.height());
     let mut canvas = Canvas::default();
     canvas.update(picture, &Damage::default());
-    let mut frame = vec![0; size.0 as usize * size.1 as usize];
-    canvas.compose(&mut frame, size, Scaling::Fit, job.cursor());
-    save(&Shot::of_frame(&frame, size), path)
+    let mut pixels = vec![0; size.0 as usize * size.1 as usize];
+    canvas.compose(&mut pixels, size, Scaling::Fit, frame.cursor());
+    save(&FrameImage::of_frame(&pixels, size), path)
 }
 
 /// Saves what a window shows in `folder`, under a name with the time, and says so in the window. Does not wait.
@@ -89,7 +89,7 @@ pub(crate) fn save_in(folder: &Path, shared: &Arc<Shared>, index: usize) {
     }
 }
 
-fn save(shot: &Shot, path: &Path) -> Result<(), DisplayError> {
+fn save(shot: &FrameImage, path: &Path) -> Result<(), DisplayError> {
     shot.write(path).map_err(|source| DisplayError::WritePng {
         path: path.to_owned(),
         source,

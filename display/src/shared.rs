@@ -3,14 +3,14 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use crate::events::Events;
+use crate::events::EventCallback;
 use crate::input::KeyboardLeds;
 use crate::scanout::Scanout;
 
 /// The state that the device's threads, the presenters and the event loop share.
 pub(crate) struct Shared {
     pub(crate) scanouts: Vec<Scanout>,
-    pub(crate) events: Events,
+    pub(crate) events: EventCallback,
     /// A guest is connected.
     guest: AtomicBool,
     leds: Mutex<KeyboardLeds>,
@@ -20,7 +20,7 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(scanouts: Vec<Scanout>, events: Events) -> Shared {
+    pub(crate) fn new(scanouts: Vec<Scanout>, events: EventCallback) -> Shared {
         Shared {
             scanouts,
             events,

@@ -1,6 +1,6 @@
 //! How frames do: how many there were, and how long the guest's changes took to the window.
 //!
-//! [`Frames`] counts for one scanout, from its first window on. A latency is the time from the first flush that a frame
+//! [`FrameStatistics`] counts for one scanout, from its first window on. A latency is the time from the first flush that a frame
 //! shows to the moment when the window system has taken the frame and the GPU has drawn it.
 
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ const OVERLAY_EVERY: Duration = Duration::from_millis(500);
 
 /// What has become of a scanout's flushes up to now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Frames {
+pub struct FrameStatistics {
     /// Flushes of the guest.
     pub flushes: u64,
     /// Of these, those that nobody was going to see: hidden, unplugged, headless, outside the picture.
@@ -28,7 +28,7 @@ pub struct Frames {
     pub latency: [u64; LATENCY_CLASSES],
 }
 
-impl Frames {
+impl FrameStatistics {
     pub(crate) fn note_latency(&mut self, latency: Duration) {
         let class = (latency.as_micros() / FIRST_CLASS_US)
             .checked_ilog2()
@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn every_latency_has_its_class() {
         let class = |us: u64| {
-            let mut frames = Frames::default();
+            let mut frames = FrameStatistics::default();
             frames.note_latency(Duration::from_micros(us));
             frames.latency.iter().position(|count| *count == 1)
         };
@@ -115,7 +115,7 @@ mod tests {
             (u64::MAX, 13),
         ] {
             assert_eq!(class(us), Some(expected), "{us} µs");
-            let below = Frames::latency_below_us(expected);
+            let below = FrameStatistics::latency_below_us(expected);
             assert!(below.is_none_or(|below| us < below), "{us} µs");
         }
     }

@@ -26,7 +26,7 @@ const MOST_BYTES: u64 = 4096;
 
 /// How a window lies on the screen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct WindowGeometry {
     /// In physical pixels, without frame.
     pub(crate) size: (u32, u32),
     /// The upper left corner of its frame on the desktop.
@@ -34,55 +34,55 @@ pub(crate) struct Place {
     pub(crate) full_screen: bool,
 }
 
-type Places = [Option<Place>; MAX_SCANOUTS];
+type Geometries = [Option<WindowGeometry>; MAX_SCANOUTS];
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(crate) struct Remembered {
+pub(crate) struct WindowPositions {
     /// `None`: nothing is remembered.
     file: Option<PathBuf>,
-    places: Places,
+    places: Geometries,
 }
 
-impl Remembered {
+impl WindowPositions {
     /// What `file` says, and from now on what happens.
-    pub(crate) fn load(file: Option<&Path>) -> Remembered {
-        let places = file.map_or_else(Places::default, |file| match read(file) {
+    pub(crate) fn load(file: Option<&Path>) -> WindowPositions {
+        let places = file.map_or_else(Geometries::default, |file| match read(file) {
             Ok(text) => parse(&text).unwrap_or_else(|| {
                 log::warn!(
                     "{} does not say where windows were; it is written anew",
                     file.display()
                 );
-                Places::default()
+                Geometries::default()
             }),
-            Err(error) if error.kind() == ErrorKind::NotFound => Places::default(),
+            Err(error) if error.kind() == ErrorKind::NotFound => Geometries::default(),
             Err(error) => {
                 log::warn!(
                     "the windows' places are forgotten: {}: {error}",
                     file.display()
                 );
-                Places::default()
+                Geometries::default()
             }
         });
-        Remembered {
+        WindowPositions {
             file: file.map(Path::to_owned),
             places,
         }
     }
 
     /// Where this window was.
-    pub(crate) fn place(&self, window: usize) -> Option<Place> {
+    pub(crate) fn geometry(&self, window: usize) -> Option<WindowGeometry> {
         self.places.get(window).copied().flatten()
     }
 
     /// A window has come to rest.
-    pub(crate) fn note(&mut self, window: usize, place: Place) {
+    pub(crate) fn note(&mut self, window: usize, place: WindowGeometry) {
         let (Some(file), Some(known)) = (&self.file, self.places.get_mut(window)) else {
             return;
         };
         // The size of a screen is not where a window goes back to.
         let place = match *known {
-            Some(before) if place.full_screen => Place {
+            Some(before) if place.full_screen => WindowGeometry {
                 full_screen: true,
                 ..before
             },
@@ -128,7 +128,7 @@ fn write(file: &Path, text: &str) -> io::Result<()> {
     })
 }
 
-fn text(places: &Places) -> String {
+fn text(places: &Geometries) -> String {
     let mut text = format!("{HEAD}\n");
     let known = places.iter().enumerate();
     for (window, place) in known.filter_map(|(window, place)| Some((window, place.as_ref()?))) {
@@ -147,9 +147,9 @@ fn text(places: &Places) -> String {
     text
 }
 
-fn parse(text: &str) -> Option<Places> {
+fn parse(text: &str) -> Option<Geometries> {
     let lines = text.strip_prefix(HEAD)?.strip_prefix('\n')?.lines();
-    let mut places = Places::default();
+    let mut places = Geometries::default();
     for line in lines {
         let (window, place) = parse_line(line)?;
         *places.get_mut(window)? = Some(place);
@@ -157,7 +157,7 @@ fn parse(text: &str) -> Option<Places> {
     Some(places)
 }
 
-fn parse_line(line: &str) -> Option<(usize, Place)> {
+fn parse_line(line: &str) -> Option<(usize, WindowGeometry)> {
     let mut words = line.split(' ').peekable();
     let window = words.next()?.parse().ok()?;
     let (width, height) = words.next()?.split_once('x')?;
@@ -172,7 +172,7 @@ fn parse_line(line: &str) -> Option<(usize, Place)> {
         position = Some((x.parse().ok()?, y.parse().ok()?));
     }
     let full_screen = words.next_if_eq(&"full-screen").is_some();
-    let place = Place {
+    let place = WindowGeometry {
         size,
         position,
         full_screen,
@@ -184,8 +184,8 @@ fn parse_line(line: &str) -> Option<(usize, Place)> {
 mod tests {
     use super::*;
 
-    fn place(size: (u32, u32), position: Option<(i32, i32)>, full_screen: bool) -> Place {
-        Place {
+    fn place(size: (u32, u32), position: Option<(i32, i32)>, full_screen: bool) -> WindowGeometry {
+        WindowGeometry {
             size,
             position,
             full_screen,
@@ -196,23 +196,23 @@ mod tests {
     fn what_is_noted_is_there_the_next_time() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("a/b/vm");
-        let mut remembered = Remembered::load(Some(&file));
-        assert_eq!(remembered.place(0), None);
-        remembered.note(0, place((640, 400), Some((-7, 30)), false));
-        remembered.note(1, place((640, 400), None, false));
+        let mut positions = WindowPositions::load(Some(&file));
+        assert_eq!(positions.geometry(0), None);
+        positions.note(0, place((640, 400), Some((-7, 30)), false));
+        positions.note(1, place((640, 400), None, false));
         assert!(!file.exists(), "nobody has moved anything");
-        remembered.note(1, place((800, 600), None, false));
+        positions.note(1, place((800, 600), None, false));
         // Full screen, and on another monitor: it goes back to where it was.
-        remembered.note(1, place((1920, 1080), None, true));
+        positions.note(1, place((1920, 1080), None, true));
         let text = "Hesper's windows 1\n0 640x400 at -7,30\n1 800x600 full-screen\n";
         assert_eq!(fs::read_to_string(&file).unwrap(), text);
-        let remembered = Remembered::load(Some(&file));
+        let positions = WindowPositions::load(Some(&file));
         assert_eq!(
-            remembered.place(0),
+            positions.geometry(0),
             Some(place((640, 400), Some((-7, 30)), false))
         );
-        assert_eq!(remembered.place(1), Some(place((800, 600), None, true)));
-        assert_eq!(remembered.place(2), None);
+        assert_eq!(positions.geometry(1), Some(place((800, 600), None, true)));
+        assert_eq!(positions.geometry(2), None);
         let left = fs::read_dir(file.parent().unwrap()).unwrap().count();
         assert_eq!(left, 1, "no file is left over");
     }
@@ -221,15 +221,15 @@ mod tests {
     fn nothing_is_written_while_nothing_changes_or_when_it_is_to_be_forgotten() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("vm");
-        let mut remembered = Remembered::load(Some(&file));
+        let mut positions = WindowPositions::load(Some(&file));
         let there = place((640, 400), None, false);
-        remembered.note(0, place((1, 1), None, false));
-        remembered.note(0, there);
+        positions.note(0, place((1, 1), None, false));
+        positions.note(0, there);
         fs::remove_file(&file).unwrap();
-        remembered.note(0, there);
+        positions.note(0, there);
         assert!(!file.exists());
-        let mut forgetful = Remembered::load(None);
-        let mut other = Remembered::load(Some(&file));
+        let mut forgetful = WindowPositions::load(None);
+        let mut other = WindowPositions::load(Some(&file));
         for size in [(1, 1), (2, 2)] {
             forgetful.note(0, place(size, None, false));
             other.note(99, place(size, None, false));
@@ -257,20 +257,20 @@ mod tests {
             &long,
         ] {
             fs::write(&file, broken).unwrap();
-            let mut remembered = Remembered::load(Some(&file));
-            assert_eq!(remembered.place(0), None, "{broken:?}");
-            remembered.note(0, place((8, 8), None, false));
-            remembered.note(0, place((9, 9), None, false));
+            let mut positions = WindowPositions::load(Some(&file));
+            assert_eq!(positions.geometry(0), None, "{broken:?}");
+            positions.note(0, place((8, 8), None, false));
+            positions.note(0, place((9, 9), None, false));
             let now = fs::read_to_string(&file).unwrap();
             assert_eq!(now, "Hesper's windows 1\n0 9x9\n");
         }
         fs::write(&file, b"\xff\xfe").unwrap();
-        assert_eq!(Remembered::load(Some(&file)).place(0), None);
+        assert_eq!(WindowPositions::load(Some(&file)).geometry(0), None);
         // A place where nothing can be written is told once.
         let nowhere = file.join("no folder");
-        let mut remembered = Remembered::load(Some(&nowhere));
-        remembered.note(0, place((8, 8), None, false));
-        remembered.note(0, place((9, 9), None, false));
-        assert_eq!(remembered.file, None);
+        let mut positions = WindowPositions::load(Some(&nowhere));
+        positions.note(0, place((8, 8), None, false));
+        positions.note(0, place((9, 9), None, false));
+        assert_eq!(positions.file, None);
     }
 }

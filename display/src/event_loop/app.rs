@@ -6,15 +6,15 @@ use winit::event_loop::{ActiveEventLoop, EventLoopProxy};
 use winit::keyboard::ModifiersState;
 
 use crate::DisplayError;
-use crate::close_dialog::Question;
-use crate::input::{Asked, Seat};
+use crate::close_dialog::CloseDialog;
+use crate::input::{Seat, WindowAction};
 use crate::options::DisplayOptions;
 use crate::platform::Menu;
 use crate::presenter::Presenters;
 use crate::request::EventLoopRequest;
 use crate::shared::Shared;
 use crate::window::{GuestWindow, HiddenWindow};
-use crate::window_positions::Remembered;
+use crate::window_positions::WindowPositions;
 
 /// The event loop's state: the windows, and what is needed for them.
 pub(super) struct App<'a> {
@@ -24,7 +24,7 @@ pub(super) struct App<'a> {
     pub(super) proxy: EventLoopProxy<EventLoopRequest>,
     pub(super) status: String,
     /// Where windows were, and are.
-    pub(super) remembered: Remembered,
+    pub(super) positions: WindowPositions,
     /// One per scanout, in order, once they have been opened; `None` for an unplugged monitor.
     pub(super) windows: Vec<Option<GuestWindow>>,
     /// Who works in the windows.
@@ -45,9 +45,9 @@ pub(super) enum Closing {
     /// Nobody has asked for it.
     No,
     /// The window of this scanout asks what is meant.
-    Asked {
+    Asking {
         scanout: usize,
-        question: Box<Question>,
+        dialog: Box<CloseDialog>,
     },
     /// There are no windows: what they were like, one per scanout; `None` for an unplugged monitor.
     Hidden(Vec<Option<HiddenWindow>>),
@@ -71,8 +71,8 @@ impl App<'_> {
     }
 
     /// Lets go of all that is held in the guest, and of the pointer.
-    pub(super) fn let_go(&mut self) {
-        if self.seat.let_go() == Asked::Release {
+    pub(super) fn release_all(&mut self) {
+        if self.seat.release_all() == WindowAction::Release {
             for window in self.windows.iter_mut().flatten() {
                 window.release_pointer();
             }
@@ -112,7 +112,7 @@ impl App<'_> {
     pub(super) fn note_size(&self, index: usize) {
         let window = self.windows.get(index).and_then(Option::as_ref);
         if let (Some(window), Some(scanout)) = (window, self.shared.scanouts.get(index)) {
-            scanout.set_size(window.shared().inner_size().into());
+            scanout.set_size(window.winit_window().inner_size().into());
         }
     }
 }

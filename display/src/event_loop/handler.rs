@@ -25,7 +25,7 @@ impl ApplicationHandler<EventLoopRequest> for App<'_> {
     }
 
     fn window_event(&mut self, event_loop: &ActiveEventLoop, id: WindowId, event: WindowEvent) {
-        let is_it = |window: &GuestWindow| window.shared().id() == id;
+        let is_it = |window: &GuestWindow| window.winit_window().id() == id;
         let mut windows = self.windows.iter();
         let Some(index) = windows.position(|window| window.as_ref().is_some_and(is_it)) else {
             return;
@@ -46,7 +46,7 @@ impl ApplicationHandler<EventLoopRequest> for App<'_> {
                 window.changed();
                 // Back from full screen, a window that follows the guest takes its size again.
                 window.follow(scanout.mode());
-                self.fit_question(index);
+                self.fit_dialog(index);
             }
             WindowEvent::Moved(_) => window.changed(),
             WindowEvent::ScaleFactorChanged {
@@ -57,11 +57,11 @@ impl ApplicationHandler<EventLoopRequest> for App<'_> {
                 scanout.set_scale(scale_factor);
                 // The guest's pixels stay what they are.
                 if self.options.resize == Resize::Fixed {
-                    let size = window.shared().inner_size();
+                    let size = window.winit_window().inner_size();
                     // Failing means that the window system has decided.
                     let _ = inner_size_writer.request_inner_size(size);
                 }
-                self.fit_question(index);
+                self.fit_dialog(index);
             }
             WindowEvent::Occluded(hidden) => scanout.set_visible(!hidden),
             WindowEvent::RedrawRequested => scanout.frame_wanted(),

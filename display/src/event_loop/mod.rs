@@ -23,12 +23,12 @@ use winit::keyboard::ModifiersState;
 
 use self::app::{App, Closing};
 use crate::DisplayError;
-use crate::input::{InputSink, Nobody, Seat, System};
+use crate::input::{HostSystem, InputSink, NoDevices, Seat};
 use crate::options::DisplayOptions;
 use crate::presenter::Presenters;
 use crate::request::EventLoopRequest;
 use crate::shared::Shared;
-use crate::window_positions::Remembered;
+use crate::window_positions::WindowPositions;
 
 /// The event loop before it runs.
 pub(crate) struct Windows {
@@ -48,7 +48,7 @@ impl Windows {
                 // Everything else is about this process, not about the display server.
                 EventLoopError::Os(_) | EventLoopError::NotSupported(_) => {
                     DisplayError::NoDisplayServer {
-                        reason: crate::error::plain(&error),
+                        reason: crate::error::without_source_path(&error),
                         display: variable("DISPLAY"),
                         wayland_display: variable("WAYLAND_DISPLAY"),
                     }
@@ -56,7 +56,7 @@ impl Windows {
                 error => DisplayError::EventLoop(error),
             })?;
         event_loop.set_control_flow(ControlFlow::Wait);
-        let seat = Seat::new(Arc::new(Nobody), options.keyboard, System::HERE);
+        let seat = Seat::new(Arc::new(NoDevices), options.keyboard, HostSystem::HERE);
         Ok(Windows {
             event_loop,
             options,
@@ -65,7 +65,7 @@ impl Windows {
     }
 
     pub(crate) fn set_input(&mut self, sink: Arc<dyn InputSink>) {
-        self.seat = Seat::new(sink, self.options.keyboard, System::HERE);
+        self.seat = Seat::new(sink, self.options.keyboard, HostSystem::HERE);
     }
 
     pub(crate) fn proxy(&self) -> EventLoopProxy<EventLoopRequest> {
@@ -77,14 +77,14 @@ impl Windows {
         shared: &Arc<Shared>,
         ended: Box<dyn FnOnce() + '_>,
     ) -> Result<(), DisplayError> {
-        let remembered = Remembered::load(self.options.places.as_deref());
+        let positions = WindowPositions::load(self.options.window_positions.as_deref());
         let mut app = App {
             shared: shared.clone(),
             presenters: Presenters::new(&self.options, self.event_loop.create_proxy()),
             proxy: self.event_loop.create_proxy(),
             options: self.options,
             status: String::new(),
-            remembered,
+            positions,
             windows: Vec::new(),
             seat: self.seat,
             closing: Closing::No,

@@ -40,14 +40,14 @@ impl App<'_> {
         if place.is_some() {
             return Ok(());
         }
-        let (options, before) = (&self.options, self.remembered.place(scanout));
+        let (options, before) = (&self.options, self.positions.geometry(scanout));
         let window = match hidden {
             None => GuestWindow::open(event_loop, scanout, options, before),
             Some(hidden) => GuestWindow::reopen(event_loop, scanout, options, hidden, before),
         }?;
         let window = place.insert(window);
-        shown.set_size(window.shared().inner_size().into());
-        shown.set_scale(window.shared().scale_factor());
+        shown.set_size(window.winit_window().inner_size().into());
+        shown.set_scale(window.winit_window().scale_factor());
         shown.set_presence(Presence::Shown);
         self.start_presenter(scanout)?;
         self.retitle();
@@ -61,7 +61,7 @@ impl App<'_> {
             if let (Some(place @ None), Some(shown)) =
                 (hidden.get_mut(scanout), self.shared.scanouts.get(scanout))
             {
-                let before = self.remembered.place(scanout);
+                let before = self.positions.geometry(scanout);
                 let size = before.map_or(self.options.size, |before| before.size);
                 let monitor = Monitor::headless(size);
                 *place = Some(HiddenWindow::new(monitor));
@@ -77,7 +77,7 @@ impl App<'_> {
     pub(super) fn unplug(&mut self, scanout: usize) {
         let hidden = match &mut self.closing {
             Closing::Hidden(hidden) => hidden.get_mut(scanout).and_then(Option::take),
-            Closing::No | Closing::Asked { .. } => None,
+            Closing::No | Closing::Asking { .. } => None,
         };
         let window = self.windows.get_mut(scanout).and_then(Option::take);
         let Some(shown) = self.shared.scanouts.get(scanout) else {
@@ -88,25 +88,25 @@ impl App<'_> {
         }
         shown.set_presence(Presence::Unplugged);
         if let Some(window) = window {
-            self.take_down(window);
+            self.close_window(window);
         }
         (self.shared.events)(DisplayEvent::Unplugged { scanout });
     }
 
     /// Closes a window whose scanout has no use for it any more.
-    pub(super) fn take_down(&mut self, mut window: GuestWindow) {
+    pub(super) fn close_window(&mut self, mut window: GuestWindow) {
         if let Some(thread) = window.take_presenter() {
             thread.join();
         }
         // Keys that were held in it are let go nowhere else.
-        self.let_go();
+        self.release_all();
     }
 
     pub(super) fn start_presenter(&mut self, scanout: usize) -> Result<(), DisplayError> {
         if let Some(window) = self.windows.get_mut(scanout).and_then(Option::as_mut) {
             let thread = self
                 .presenters
-                .start(&self.shared, scanout, window.shared())?;
+                .start(&self.shared, scanout, window.winit_window())?;
             window.set_presenter(thread);
         }
         Ok(())
@@ -144,8 +144,8 @@ impl App<'_> {
             match window.settles_at(RESIZE_SETTLES) {
                 Some(at) if at <= now => {
                     // Who hears of the size may move the window at once: its place is the one that goes with the event.
-                    if let Some(place) = window.place() {
-                        self.remembered.note(scanout, place);
+                    if let Some(geometry) = window.geometry() {
+                        self.positions.note(scanout, geometry);
                     }
                     if let Some(monitor) = window.settle() {
                         (self.shared.events)(monitor.event(scanout));

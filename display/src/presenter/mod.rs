@@ -13,7 +13,7 @@ mod vulkan;
 use std::fmt;
 
 pub(crate) use self::thread::{PresenterThread, Presenters};
-use crate::frame::{Frame, Job};
+use crate::frame::{Frame, FrameOutcome};
 
 /// Draws jobs into one window.
 trait Presenter: Send {
@@ -23,10 +23,14 @@ trait Presenter: Send {
     /// Whether the window is there to be seen, and not minimised.
     fn is_mapped(&self) -> bool;
 
-    /// Draws a frame to the window (when the job says so) and to the job's screenshots. Calls
+    /// Draws a frame to the window (when the frame says so) and to the frame's screenshots. Calls
     /// `presenting` right before the frame is handed to the window system. The guest's memory is
     /// no longer read when it returns.
-    fn frame(&mut self, job: &mut Job, presenting: &dyn Fn()) -> Result<Frame, PresenterEnd>;
+    fn draw(
+        &mut self,
+        frame: &mut Frame,
+        presenting: &dyn Fn(),
+    ) -> Result<FrameOutcome, PresenterEnd>;
 }
 
 /// Why a presenter ended.

@@ -12,7 +12,7 @@ use super::restart_policy::RestartPolicy;
 use super::vulkan::Vulkan;
 use super::{Presenter, PresenterEnd};
 use crate::DisplayError;
-use crate::frame::Frame;
+use crate::frame::FrameOutcome;
 use crate::options::{DisplayOptions, Renderer};
 use crate::platform::FrameClock;
 use crate::request::EventLoopRequest;
@@ -162,38 +162,39 @@ fn draw(scanout: &Scanout, clock: &FrameClock, presenter: &mut dyn Presenter) ->
         Gate::Free
     };
     let _attached = scanout.attach(gate);
-    let mut job = scanout.job();
+    let mut frame = scanout.new_frame();
     let mut meter = Meter::new(Instant::now());
     loop {
-        match scanout.next(&mut job) {
+        match scanout.next(&mut frame) {
             Next::Stop => return PresenterEnd::Stopped,
             Next::AskForFrame => clock.ask(),
             Next::Draw => {
-                if job.present && !presenter.is_mapped() {
-                    job.present = false;
+                if frame.present && !presenter.is_mapped() {
+                    frame.present = false;
                     scanout.set_mapped(false);
                     // It may have come back before the scanout heard that it was gone.
                     if presenter.is_mapped() {
                         scanout.set_mapped(true);
                     }
-                    if job.shots.is_empty() {
-                        scanout.finish(&mut job, Frame::NONE);
+                    if frame.image_replies.is_empty() {
+                        scanout.finish(&mut frame, FrameOutcome::NONE);
                         continue;
                     }
                 }
                 let started = Instant::now();
-                let recorder = scanout.recorder().filter(|_| job.present);
-                job.shots
+                let recorder = scanout.recorder().filter(|_| frame.present);
+                frame
+                    .image_replies
                     .extend(recorder.and_then(|recorder| recorder.reply()));
-                match presenter.frame(&mut job, &|| clock.about_to_present()) {
-                    Ok(frame) => {
-                        let latency = scanout.finish(&mut job, frame);
-                        if frame.presented {
+                match presenter.draw(&mut frame, &|| clock.about_to_present()) {
+                    Ok(outcome) => {
+                        let latency = scanout.finish(&mut frame, outcome);
+                        if outcome.presented {
                             meter.note(started.elapsed(), latency);
                         }
                     }
                     Err(end) => {
-                        for shot in job.shots.drain(..) {
+                        for shot in frame.image_replies.drain(..) {
                             // Failing means that nobody waits for the screenshot any more.
                             let _ = shot.try_send(Err(end.to_string()));
                         }

@@ -7,10 +7,10 @@ use super::Scanout;
 use super::state::ScanoutState;
 use crate::cursor::Cursor;
 use crate::damage::Damage;
-use crate::desktop::Shown;
+use crate::desktop::MonitorContent;
 use crate::events::{DisplayEvent, FlushToken};
-use crate::frame::Job;
-use crate::frame_image::ShotReply;
+use crate::frame::Frame;
+use crate::frame_image::ImageReply;
 use crate::monitor::Presence;
 use crate::picture::{Picture, Rect};
 
@@ -49,7 +49,7 @@ impl Scanout {
     /// Notes that pixels changed; answers `done` when they have been read.
     pub(crate) fn flush(&self, damage: Rect, done: Option<FlushToken>) {
         let mut state = self.lock();
-        state.frames.flushes += 1;
+        state.statistics.flushes += 1;
         let damage = state
             .picture
             .as_ref()
@@ -67,7 +67,7 @@ impl Scanout {
                 return;
             }
         }
-        state.frames.unseen += 1;
+        state.statistics.unseen += 1;
         drop(state);
         if let Some(token) = done {
             (self.events)(DisplayEvent::FlushDone(token));
@@ -83,31 +83,31 @@ impl Scanout {
     }
 
     /// What the guest's monitor is now.
-    pub(crate) fn shown(&self) -> Shown {
+    pub(crate) fn monitor_content(&self) -> MonitorContent {
         let state = self.lock();
         match &state.picture {
-            _ if state.window == Presence::Unplugged => Shown::Absent,
-            Some(picture) => Shown::Lit(picture.clone()),
-            None => Shown::Dark(state.size),
+            _ if state.window == Presence::Unplugged => MonitorContent::Unplugged,
+            Some(picture) => MonitorContent::Picture(picture.clone()),
+            None => MonitorContent::Blank(state.size),
         }
     }
 
     /// The scanout as it is now, without a presenter: for headless screenshots.
-    pub(crate) fn snapshot(&self) -> Job {
-        let mut job = self.job();
+    pub(crate) fn snapshot(&self) -> Frame {
+        let mut frame = self.new_frame();
         let state = self.lock();
-        job.picture.clone_from(&state.picture);
-        job.cursor.clone_from(&state.cursor);
-        job.cursor_at = state.cursor_at;
-        job
+        frame.picture.clone_from(&state.picture);
+        frame.cursor.clone_from(&state.cursor);
+        frame.cursor_at = state.cursor_at;
+        frame
     }
 
     /// Has the next frame copied to `reply`, which may be that of a window still to be opened. The
     /// reply is dropped once the display has ended.
-    pub(crate) fn request_shot(&self, reply: ShotReply) {
+    pub(crate) fn request_image(&self, reply: ImageReply) {
         let mut state = self.lock();
         if !state.stop && state.window == Presence::Shown {
-            state.shots.push(reply);
+            state.image_replies.push(reply);
             drop(state);
             self.changed.notify_one();
         }

@@ -3,12 +3,12 @@
 //!
 //! The device's calls ([`Scanout::flush`] and so on) take a short lock, note what changed and
 //! wake the presenter; they never wait for a frame. The presenter takes everything noted since its
-//! last frame as one [`Job`](crate::frame::Job) ([`Scanout::next`]), so that any number of flushes between two frames
+//! last frame as one [`Frame`](crate::frame::Frame) ([`Scanout::next`]), so that any number of flushes between two frames
 //! becomes one frame.
 //!
 //! The one hard thing is [`FlushToken`]s: each must be answered exactly once, whatever happens to
 //! window and driver. A token waits only while someone is there to draw ([`ScanoutState::is_shown`]):
-//! otherwise the flush answers it itself. Whoever takes tokens out owes the answer, and a `Job`
+//! otherwise the flush answers it itself. Whoever takes tokens out owes the answer, and a `Frame`
 //! pays when dropped.
 //!
 //! On Wayland a frame may only be drawn when the compositor asks for one, or the driver would
@@ -30,18 +30,18 @@ pub(crate) use self::cursor::GuestCursor;
 pub(crate) use self::presenter::Next;
 pub(crate) use self::state::Gate;
 use self::state::ScanoutState;
-use crate::events::{DisplayEvent, Events, FlushToken};
+use crate::events::{DisplayEvent, EventCallback, FlushToken};
 
 /// One scanout, shared by all sides.
 pub(crate) struct Scanout {
     state: Mutex<ScanoutState>,
     changed: Condvar,
-    events: Events,
+    events: EventCallback,
 }
 
 impl Scanout {
     /// A scanout whose window is going to be `size` pixels large.
-    pub(crate) fn new(size: (u32, u32), events: Events) -> Scanout {
+    pub(crate) fn new(size: (u32, u32), events: EventCallback) -> Scanout {
         Scanout {
             state: Mutex::new(ScanoutState::new(size)),
             changed: Condvar::new(),

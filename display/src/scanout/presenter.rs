@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use super::Scanout;
 use super::state::{Gate, ScanoutState, WAITING};
 use crate::damage::Damage;
-use crate::frame::{Frame, Job};
+use crate::frame::{Frame, FrameOutcome};
 use crate::monitor::Presence;
 use crate::record::Recorder;
-use crate::statistics::Frames;
+use crate::statistics::FrameStatistics;
 
 /// When a frame that could not be drawn is tried again.
 pub(super) const RETRY: Duration = Duration::from_millis(100);
@@ -21,7 +21,7 @@ pub(super) const GATE_PATIENCE: Duration = Duration::from_millis(100);
 /// What the presenter shall do now.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Next {
-    /// Draw the job.
+    /// Draw the frame.
     Draw,
     /// Tell the window system that we would like to draw.
     AskForFrame,
@@ -52,8 +52,8 @@ impl Scanout {
     }
 
     /// How frames have done.
-    pub(crate) fn frames(&self) -> Frames {
-        self.lock().frames
+    pub(crate) fn statistics(&self) -> FrameStatistics {
+        self.lock().statistics
     }
 
     /// Where presented frames are written to, besides the window.
@@ -67,17 +67,17 @@ impl Scanout {
         drop(old);
     }
 
-    /// An empty job.
-    pub(crate) fn job(&self) -> Job {
-        Job {
+    /// An empty frame.
+    pub(crate) fn new_frame(&self) -> Frame {
+        Frame {
             picture: None,
             damage: Damage::default(),
             cursor: None,
             cursor_at: (0, 0),
-            cursor_is_hosts: false,
+            cursor_on_host: false,
             size: (0, 0),
             present: false,
-            shots: Vec::new(),
+            image_replies: Vec::new(),
             centre: None,
             corner: None,
             flushed_at: None,
@@ -86,8 +86,8 @@ impl Scanout {
         }
     }
 
-    /// Waits until there is something to draw and moves it to `job`.
-    pub(crate) fn next(&self, job: &mut Job) -> Next {
+    /// Waits until there is something to draw and moves it to `frame`.
+    pub(crate) fn next(&self, frame: &mut Frame) -> Next {
         let mut state = self.lock();
         loop {
             if state.stop || state.window != Presence::Shown {
@@ -107,15 +107,15 @@ impl Scanout {
             if let Some(expiry) = state.osd.expiry() {
                 deadline = Some(deadline.map_or(expiry, |deadline| deadline.min(expiry)));
             }
-            if !state.shots.is_empty() {
+            if !state.image_replies.is_empty() {
                 let present = drawable && matches!(state.gate, Gate::Free | Gate::Open);
-                Self::take(&mut state, job, present);
+                Self::take(&mut state, frame, present);
                 return Next::Draw;
             }
             if drawable {
                 match state.gate {
                     Gate::Free | Gate::Open => {
-                        Self::take(&mut state, job, true);
+                        Self::take(&mut state, frame, true);
                         return Next::Draw;
                     }
                     Gate::Closed => {
@@ -124,9 +124,9 @@ impl Scanout {
                     }
                     Gate::Asked(since) if now >= since + GATE_PATIENCE => {
                         state.gate = Gate::Stalled;
-                        std::mem::swap(&mut state.waiting, &mut job.tokens);
+                        std::mem::swap(&mut state.waiting, &mut frame.tokens);
                         drop(state);
-                        job.answer();
+                        frame.answer();
                         state = self.lock();
                         continue;
                     }
@@ -148,19 +148,19 @@ impl Scanout {
         }
     }
 
-    fn take(state: &mut ScanoutState, job: &mut Job, present: bool) {
-        job.picture.clone_from(&state.picture);
-        job.damage = std::mem::take(&mut state.damage);
-        job.cursor.clone_from(&state.cursor);
-        job.cursor_at = state.cursor_at;
-        job.cursor_is_hosts = state.cursor_state.on_host;
-        job.size = state.size;
-        job.present = present;
-        job.centre = state.osd.in_the_middle(state.picture.is_some());
-        job.corner = state.osd.in_the_corner();
-        job.flushed_at = state.flushed_at.take_if(|_| present);
-        std::mem::swap(&mut state.shots, &mut job.shots);
-        std::mem::swap(&mut state.waiting, &mut job.tokens);
+    fn take(state: &mut ScanoutState, frame: &mut Frame, present: bool) {
+        frame.picture.clone_from(&state.picture);
+        frame.damage = std::mem::take(&mut state.damage);
+        frame.cursor.clone_from(&state.cursor);
+        frame.cursor_at = state.cursor_at;
+        frame.cursor_on_host = state.cursor_state.on_host;
+        frame.size = state.size;
+        frame.present = present;
+        frame.centre = state.osd.in_the_middle(state.picture.is_some());
+        frame.corner = state.osd.in_the_corner();
+        frame.flushed_at = state.flushed_at.take_if(|_| present);
+        std::mem::swap(&mut state.image_replies, &mut frame.image_replies);
+        std::mem::swap(&mut state.waiting, &mut frame.tokens);
         state.due = None;
         if present {
             state.dirty = false;
@@ -170,27 +170,27 @@ impl Scanout {
         }
     }
 
-    /// Ends a job. What the frame could not do is done again later. Returns how long ago the flush was that the frame
+    /// Ends a frame. What the frame could not do is done again later. Returns how long ago the flush was that the frame
     /// shows.
     pub(crate) fn finish(
         &self,
-        job: &mut Job,
-        Frame { copied, presented }: Frame,
+        frame: &mut Frame,
+        FrameOutcome { copied, presented }: FrameOutcome,
     ) -> Option<Duration> {
-        job.answer();
-        for shot in job.shots.drain(..) {
+        frame.answer();
+        for shot in frame.image_replies.drain(..) {
             // Failing means that nobody waits for it any more.
             let _ = shot.try_send(Err("the window has no pixels now".to_owned()));
         }
-        let picture = job.picture.take();
-        let latency = job.flushed_at.take().map(|at| at.elapsed());
+        let picture = frame.picture.take();
+        let latency = frame.flushed_at.take().map(|at| at.elapsed());
         let latency = latency.filter(|_| presented);
         let mut state = self.lock();
-        state.frames.presented += u64::from(presented);
+        state.statistics.presented += u64::from(presented);
         if let Some(latency) = latency {
-            state.frames.note_latency(latency);
+            state.statistics.note_latency(latency);
         }
-        if !copied || (job.present && !presented) {
+        if !copied || (frame.present && !presented) {
             if !copied {
                 let same = match (&state.picture, &picture) {
                     (Some(now), Some(then)) => now.same_pixels(then),
@@ -198,14 +198,14 @@ impl Scanout {
                 };
                 // Another picture is wholly damaged already.
                 if same {
-                    let missed = job.damage;
+                    let missed = frame.damage;
                     state.damage.merge(&missed);
                 }
             }
             state.due = Some(Instant::now() + RETRY);
         }
         drop(state);
-        job.damage = Damage::default();
+        frame.damage = Damage::default();
         latency
     }
 

@@ -8,11 +8,11 @@ use super::osd::Osd;
 use crate::cursor::Cursor;
 use crate::damage::Damage;
 use crate::events::FlushToken;
-use crate::frame_image::ShotReply;
+use crate::frame_image::ImageReply;
 use crate::monitor::Presence;
 use crate::picture::Picture;
 use crate::record::Recorder;
-use crate::statistics::Frames;
+use crate::statistics::FrameStatistics;
 
 /// How many flushes can wait for one frame before their list must grow; more than any guest keeps
 /// in flight.
@@ -36,7 +36,7 @@ pub(super) struct ScanoutState {
     pub(super) osd: Osd,
     /// When the first flush came that no frame shows yet.
     pub(super) flushed_at: Option<Instant>,
-    pub(super) frames: Frames,
+    pub(super) statistics: FrameStatistics,
     pub(super) recorder: Option<Recorder>,
     /// A presenter thread is drawing this scanout.
     pub(super) attached: bool,
@@ -46,7 +46,7 @@ pub(super) struct ScanoutState {
     /// yet, or a frame that could not be drawn.
     pub(super) due: Option<Instant>,
     pub(super) gate: Gate,
-    pub(super) shots: Vec<ShotReply>,
+    pub(super) image_replies: Vec<ImageReply>,
     /// The presenter shall end.
     pub(super) stop: bool,
     pub(super) window: Presence,
@@ -82,13 +82,13 @@ impl ScanoutState {
             mapped: true,
             osd: Osd::default(),
             flushed_at: None,
-            frames: Frames::default(),
+            statistics: FrameStatistics::default(),
             recorder: None,
             attached: false,
             dirty: true,
             due: None,
             gate: Gate::Free,
-            shots: Vec::new(),
+            image_replies: Vec::new(),
             stop: false,
             window: Presence::Shown,
         }

@@ -57,7 +57,7 @@ impl Scanout {
         let mut state = self.lock();
         state.stop = true;
         // Dropping a reply tells its screenshot that there will be none.
-        state.shots.clear();
+        state.image_replies.clear();
         drop(state);
         self.changed.notify_one();
     }
@@ -71,7 +71,7 @@ impl Scanout {
         (state.visible, state.mapped) = (true, true);
         state.cursor_state.leave();
         if window != Presence::Shown {
-            state.shots.clear();
+            state.image_replies.clear();
         }
         drop(state);
         self.changed.notify_one();

@@ -106,13 +106,13 @@ fn in_child(name: &str) -> Result<(), String> {
 }
 
 /// A running display.
-pub(crate) struct Bench {
+pub(crate) struct TestDisplay {
     pub(crate) handle: DisplayHandle,
     events: mpsc::Receiver<DisplayEvent>,
 }
 
 /// Opens windows, runs `scenario` beside them, and closes them.
-pub(crate) fn with_display(options: DisplayOptions, scenario: impl FnOnce(&Bench) + Send) {
+pub(crate) fn with_display(options: DisplayOptions, scenario: impl FnOnce(&TestDisplay) + Send) {
     run_display(options, None, scenario);
 }
 
@@ -120,7 +120,7 @@ pub(crate) fn with_display(options: DisplayOptions, scenario: impl FnOnce(&Bench
 pub(crate) fn with_input(
     options: DisplayOptions,
     input: Arc<dyn InputSink>,
-    scenario: impl FnOnce(&Bench) + Send,
+    scenario: impl FnOnce(&TestDisplay) + Send,
 ) {
     run_display(options, Some(input), scenario);
 }
@@ -128,7 +128,7 @@ pub(crate) fn with_input(
 fn run_display(
     options: DisplayOptions,
     input: Option<Arc<dyn InputSink>>,
-    scenario: impl FnOnce(&Bench) + Send,
+    scenario: impl FnOnce(&TestDisplay) + Send,
 ) {
     // Bounded, because an unbounded channel allocates now and then.
     let (sender, events) = mpsc::sync_channel(4096);
@@ -149,7 +149,7 @@ fn run_display(
                 }
             }
             let _quit = Quit(handle.clone());
-            scenario(&Bench { handle, events });
+            scenario(&TestDisplay { handle, events });
         });
         let ended = display.run();
         worker.join().expect("the scenario failed");
@@ -157,7 +157,7 @@ fn run_display(
     });
 }
 
-impl Bench {
+impl TestDisplay {
     /// Flushes and waits until the pixels have been read.
     pub(crate) fn flush(&self, scanout: usize, damage: Rect) {
         static NEXT: AtomicU64 = AtomicU64::new(1);
@@ -241,6 +241,20 @@ impl Shot {
     }
 }
 
+/// A PNG, if it is whole.
+pub(crate) fn read_png(path: &std::path::Path) -> Option<Shot> {
+    let mut reader = png::Decoder::new(BufReader::new(File::open(path).ok()?))
+        .read_info()
+        .ok()?;
+    let mut pixels = vec![0; reader.output_buffer_size()?];
+    let info = reader.next_frame(&mut pixels).ok()?;
+    Some(Shot {
+        width: info.width,
+        height: info.height,
+        pixels: pixels.as_chunks::<3>().0.to_vec(),
+    })
+}
+
 /// A guest's framebuffer.
 pub(crate) struct Canvas {
     pages: Arc<Pages>,
@@ -307,6 +321,51 @@ impl Canvas {
 
     pub(crate) fn whole(&self) -> Rect {
         Rect::whole(self.layout.width, self.layout.height)
+    }
+}
+
+/// Waits until `right` is true; `what` names it.
+pub(crate) fn until(what: &str, right: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !right() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// User and system time of this process.
+pub(crate) fn cpu_time() -> Duration {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let after_name = stat.rsplit(')').next().unwrap();
+    let ticks: u64 = after_name
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .map(|t| t.parse::<u64>().unwrap())
+        .sum();
+    // Linux reports in hundredths of a second, on every machine of today.
+    Duration::from_millis(ticks * 10)
+}
+
+/// Threads and open descriptors of this process.
+pub(crate) fn held() -> (usize, usize) {
+    let count = |folder| std::fs::read_dir(folder).unwrap().count();
+    (count("/proc/self/task"), count("/proc/self/fd"))
+}
+
+/// Waits until no more threads and descriptors are held than `before`; some of them may be on their way out.
+pub(crate) fn expect_no_more_than(before: (usize, usize), when: &str) {
+    let deadline = Instant::now() + EVENT;
+    loop {
+        let now = held();
+        if now.0 <= before.0 && now.1 <= before.1 {
+            return;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "{when}: {now:?} threads and descriptors, {before:?} before"
+        );
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

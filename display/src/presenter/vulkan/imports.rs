@@ -13,13 +13,13 @@ use crate::picture::Picture;
 const KEPT: usize = 4;
 
 /// The imported pictures of one window.
-pub(super) struct Sources {
+pub(super) struct Imports {
     gpu: Arc<Gpu>,
     /// The most recently used last.
-    kept: Vec<Source>,
+    kept: Vec<ImportedPicture>,
 }
 
-struct Source {
+struct ImportedPicture {
     /// Declared first: the import ends before the memory may.
     import: Option<Import>,
     picture: Picture,
@@ -32,9 +32,9 @@ pub(super) struct Import {
     pub(super) start: u64,
 }
 
-impl Sources {
-    pub(super) fn new(gpu: &Arc<Gpu>) -> Sources {
-        Sources {
+impl Imports {
+    pub(super) fn new(gpu: &Arc<Gpu>) -> Imports {
+        Imports {
             gpu: gpu.clone(),
             kept: Vec::with_capacity(KEPT + 1),
         }
@@ -59,7 +59,7 @@ impl Sources {
                 if self.kept.len() == KEPT {
                     self.kept.remove(0);
                 }
-                self.kept.push(Source {
+                self.kept.push(ImportedPicture {
                     import,
                     picture: picture.clone(),
                 });
@@ -78,7 +78,7 @@ impl Sources {
         let mut at = 0;
         while let Some(source) = self.kept.get(at) {
             let memory = source.picture.memory();
-            let same = |other: &&Source| Arc::ptr_eq(other.picture.memory(), memory);
+            let same = |other: &&ImportedPicture| Arc::ptr_eq(other.picture.memory(), memory);
             let ours = self.kept.iter().filter(same).count();
             if Arc::ptr_eq(current.memory(), memory) || Arc::strong_count(memory) > ours {
                 at += 1;
@@ -112,7 +112,7 @@ impl Import {
         // SAFETY: `start` is inside the mapping, as `end` is.
         let address = unsafe { base.add(start as usize) };
         // SAFETY: the pages stay mapped while the memory lives (PixelMemory's promise), and
-        // `Source` keeps it for longer than the import.
+        // `ImportedPicture` keeps it for longer than the import.
         let buffer = unsafe { Buffer::imported(gpu, address, end - start) }?;
         Some(Import { buffer, start })
     }

@@ -20,7 +20,7 @@ const IMAGES: u32 = 4;
 
 /// How a rectangle's pixels meet what is under them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mode {
+pub(super) enum Blending {
     Opaque,
     /// Colours are premultiplied with alpha.
     Blended,
@@ -100,8 +100,8 @@ impl Pipeline {
         self.pool = unsafe { self.gpu.device.create_descriptor_pool(&info, None) }?;
         let vertex = ShaderModule::new(&self.gpu, VERTEX)?;
         let fragment = ShaderModule::new(&self.gpu, FRAGMENT)?;
-        self.opaque = self.pipeline(&vertex, &fragment, Mode::Opaque)?;
-        self.blended = self.pipeline(&vertex, &fragment, Mode::Blended)?;
+        self.opaque = self.pipeline(&vertex, &fragment, Blending::Opaque)?;
+        self.blended = self.pipeline(&vertex, &fragment, Blending::Blended)?;
         Ok(())
     }
 
@@ -169,7 +169,7 @@ impl Pipeline {
         &self,
         vertex: &ShaderModule,
         fragment: &ShaderModule,
-        mode: Mode,
+        mode: Blending,
     ) -> Result<vk::Pipeline, vk::Result> {
         let stage = |stage, module: &ShaderModule| {
             vk::PipelineShaderStageCreateInfo::default()
@@ -194,7 +194,7 @@ impl Pipeline {
         let samples = vk::PipelineMultisampleStateCreateInfo::default()
             .rasterization_samples(vk::SampleCountFlags::TYPE_1);
         let blend = [vk::PipelineColorBlendAttachmentState::default()
-            .blend_enable(mode == Mode::Blended)
+            .blend_enable(mode == Blending::Blended)
             .src_color_blend_factor(vk::BlendFactor::ONE)
             .dst_color_blend_factor(vk::BlendFactor::ONE_MINUS_SRC_ALPHA)
             .color_blend_op(vk::BlendOp::ADD)
@@ -292,12 +292,12 @@ impl Pipeline {
     pub(super) fn draw(
         &self,
         commands: vk::CommandBuffer,
-        mode: Mode,
+        mode: Blending,
         image: vk::DescriptorSet,
         channels: Channels,
         (area, size): (Area, vk::Extent2D),
     ) {
-        let pipeline = if mode == Mode::Blended {
+        let pipeline = if mode == Blending::Blended {
             self.blended
         } else {
             self.opaque

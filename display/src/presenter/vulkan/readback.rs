@@ -8,7 +8,7 @@ use ash::vk;
 use super::gpu::Gpu;
 use super::memory::{Buffer, COLOR_LAYER, Image};
 use super::pipeline::Pipeline;
-use crate::frame_image::Shot;
+use crate::frame_image::FrameImage;
 use crate::presenter::PresenterEnd;
 
 /// A target of a window's size and format that can be read back.
@@ -77,7 +77,7 @@ impl Readback {
     }
 
     /// What was drawn. The GPU must have finished.
-    pub(super) fn shot(&mut self) -> Shot {
+    pub(super) fn shot(&mut self) -> FrameImage {
         let bgr = self.bgr;
         let (pixels, _) = self.buffer.bytes().as_chunks::<4>();
         let rgb = pixels.iter().flat_map(|[first, green, last, _]| {
@@ -87,7 +87,7 @@ impl Readback {
                 [*first, *green, *last]
             }
         });
-        Shot {
+        FrameImage {
             width: self.extent.width,
             height: self.extent.height,
             rgb: rgb.collect(),

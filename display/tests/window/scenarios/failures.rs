@@ -1,50 +1,15 @@
-//! What frames cost, and what happens when drivers, servers or presenters fail.
+//! What happens when drivers, servers or presenters fail.
 
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
-use std::time::Duration;
 
 use hesper_display::{
-    Cursor, DisplayOptions, Picture, PictureLayout, PixelFormat, PixelMemory, Rect, Renderer,
+    DisplayOptions, Picture, PictureLayout, PixelFormat, PixelMemory, Rect, Renderer,
 };
 
 use super::{gradient, options, shot_of_size};
-use crate::harness::{Canvas, allocations, with_display};
-
-pub(super) fn frames_allocate_nothing() {
-    let size = (320, 200);
-    with_display(options(Renderer::Vulkan, size), |bench| {
-        let cursor = Cursor::new((64, 64), (0, 0), PixelFormat::B8G8R8A8, &[9; 16384]).unwrap();
-        bench.handle.set_cursor(0, Some(cursor)).unwrap();
-        for importable in [true, false] {
-            let buffers = [(); 2].map(|()| Canvas::new(size, PixelFormat::A8R8G8B8, importable));
-            let pictures = buffers.each_ref().map(Canvas::picture);
-            let frame = |step: i32| {
-                let next = pictures[step as usize % 2].clone();
-                bench.handle.set_scanout(0, Some(next)).unwrap();
-                bench.handle.move_cursor(0, step, step).unwrap();
-                bench.flush(
-                    0,
-                    Rect {
-                        x: step as u32,
-                        y: 5,
-                        width: 30,
-                        height: 40,
-                    },
-                );
-            };
-            // The first frames make buffers, and a channel allocates when first waited for.
-            (0..10).for_each(frame);
-            bench.settle();
-            let before = allocations();
-            (0..200).for_each(frame);
-            let allocated = allocations() - before;
-            assert!(allocated == 0, "{allocated} allocations in 200 frames");
-        }
-    });
-}
+use crate::harness::{Canvas, with_display};
 
 /// Memory whose first reading panics.
 struct Treacherous(AtomicBool);
@@ -70,7 +35,7 @@ unsafe impl PixelMemory for Treacherous {
 
 pub(super) fn panicking() {
     let (width, height) = (320, 200);
-    with_display(options(Renderer::Auto, (width, height)), |bench| {
+    with_display(options(Renderer::Auto, (width, height)), |display| {
         let format = PixelFormat::B8G8R8X8;
         let layout = PictureLayout {
             offset: 0,
@@ -80,48 +45,14 @@ pub(super) fn panicking() {
             format,
         };
         let memory = Arc::new(Treacherous(AtomicBool::new(false)));
-        bench.screenshot(0).check(0, |_, _| [0; 3]);
-        bench
+        display.screenshot(0).check(0, |_, _| [0; 3]);
+        display
             .handle
             .set_scanout(0, Some(Picture::new(memory, layout).unwrap()))
             .unwrap();
         // Answered even if its frame was the one that panicked.
-        bench.flush(0, Rect::whole(width, height));
-        shot_of_size(bench, 0, (width, height)).check(0, |_, _| [99; 3]);
-    });
-}
-
-/// User and system time of this process.
-pub(super) fn cpu_time() -> Duration {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
-    let after_name = stat.rsplit(')').next().unwrap();
-    let ticks: u64 = after_name
-        .split_whitespace()
-        .skip(11)
-        .take(2)
-        .map(|t| t.parse::<u64>().unwrap())
-        .sum();
-    // Linux reports in hundredths of a second, on every machine of today.
-    Duration::from_millis(ticks * 10)
-}
-
-pub(super) fn idle() {
-    let options = DisplayOptions {
-        overlay: true,
-        ..options(Renderer::Auto, (640, 400))
-    };
-    with_display(options, |bench| {
-        let canvas = Canvas::new((640, 400), PixelFormat::B8G8R8X8, true);
-        bench.handle.set_scanout(0, Some(canvas.picture())).unwrap();
-        bench.flush(0, canvas.whole());
-        thread::sleep(Duration::from_millis(500));
-        let before = cpu_time();
-        thread::sleep(Duration::from_secs(3));
-        let used = cpu_time() - before;
-        assert!(
-            used <= Duration::from_millis(20),
-            "{used:?} of CPU in 3 s of nothing"
-        );
+        display.flush(0, Rect::whole(width, height));
+        shot_of_size(display, 0, (width, height)).check(0, |_, _| [99; 3]);
     });
 }
 
@@ -149,12 +80,15 @@ pub(super) fn no_driver() {
         "{said}"
     );
     assert!(said.contains("mesa-vulkan-drivers"), "{said}");
-    with_display(options(Renderer::Auto, (320, 200)), |bench| {
+    with_display(options(Renderer::Auto, (320, 200)), |display| {
         let canvas = Canvas::new((320, 200), PixelFormat::B8G8R8X8, true);
         canvas.draw(canvas.whole(), gradient);
-        bench.handle.set_scanout(0, Some(canvas.picture())).unwrap();
-        bench.flush(0, canvas.whole());
-        shot_of_size(bench, 0, (320, 200)).check(0, gradient);
+        display
+            .handle
+            .set_scanout(0, Some(canvas.picture()))
+            .unwrap();
+        display.flush(0, canvas.whole());
+        shot_of_size(display, 0, (320, 200)).check(0, gradient);
     });
 }
 

@@ -1,30 +1,37 @@
 //! What a window must do, one function each.
 
+mod close_dialog;
 mod closing;
+mod cost;
 mod device_loss;
 mod failures;
 mod osd;
 mod pictures;
+mod plugging;
 mod pointer;
+mod recording;
 mod resizing;
+mod visibility;
+mod window_positions;
 
 use std::thread;
 use std::time::{Duration, Instant};
 
-use hesper_display::{DisplayOptions, Renderer};
+use hesper_display::{DisplayOptions, PixelFormat, Renderer};
 
 use self::closing::{Way, hide_and_cancel, quitting};
-use self::device_loss::{device_lost, places, surface_lost};
-use self::failures::{frames_allocate_nothing, idle, no_driver, no_server, panicking};
-use self::osd::{key_screenshot, messages, minimised, no_torn_frame, overlay};
+use self::cost::{frames_allocate_nothing, idle};
+use self::device_loss::{device_lost, surface_lost};
+use self::failures::{no_driver, no_server, panicking};
+use self::osd::{key_screenshot, messages, overlay};
 use self::pictures::{
     bars, damage_only, every_format, flips, imports, screen, shrink, two_windows, whole_numbers,
 };
-use self::resizing::{
-    close, covered, fifty_sizes, fixed, full_screen, plugged_back, resize, scale, scale_factor,
-    unplugged,
-};
-use crate::harness::{Bench, Color, EVENT, Scenario, Shot};
+use self::plugging::{plugged_back, unplugged};
+use self::recording::no_torn_frame;
+use self::resizing::{fifty_sizes, fixed, full_screen, resize, scale, scale_factor};
+use self::visibility::{covered, minimised};
+use crate::harness::{Canvas, Color, EVENT, Scenario, Shot, TestDisplay};
 
 /// All scenarios. Those that are run twice differ in who draws.
 pub(crate) const ALL: &[Scenario] = &[
@@ -104,7 +111,10 @@ pub(crate) const ALL: &[Scenario] = &[
     x11("a_fixed_window_follows_the_guest", fixed),
     x11("a_key_makes_the_window_full_screen_and_back", full_screen),
     x11("a_new_scale_factor_resizes_window_and_guest", scale_factor),
-    x11("the_close_button_ends_the_display", close),
+    x11(
+        "the_close_button_ends_the_display",
+        closing::ends_the_display,
+    ),
     x11("a_closed_window_asks_and_keys_answer", || {
         hide_and_cancel(Way::Keys(&["h"]), Way::Keys(&["Escape"]));
     }),
@@ -141,10 +151,10 @@ pub(crate) const ALL: &[Scenario] = &[
     ),
     x11("two_windows_are_hidden_together", closing::two_windows),
     x11("the_question_is_legible_on_vulkan", || {
-        closing::legible(Renderer::Vulkan)
+        close_dialog::legible(Renderer::Vulkan)
     }),
     x11("the_question_is_legible_on_the_cpu", || {
-        closing::legible(Renderer::Cpu)
+        close_dialog::legible(Renderer::Cpu)
     }),
     x11(
         "closing_a_second_window_unplugs_it_and_it_comes_back",
@@ -157,7 +167,7 @@ pub(crate) const ALL: &[Scenario] = &[
     any("a_lost_surface_is_made_anew", surface_lost),
     x11(
         "windows_are_where_they_were_if_that_is_on_a_monitor",
-        places,
+        window_positions::restored,
     ),
     x11("the_pointer_is_the_guests_cursor_while_it_is_there", || {
         pointer::guests_cursor(Renderer::Vulkan)
@@ -202,11 +212,31 @@ fn gradient(x: u32, y: u32) -> Color {
     [(x * 7) as u8, (y * 5) as u8, (x * 3 + y * 11) as u8]
 }
 
+/// A picture without white.
+fn dark(x: u32, y: u32) -> Color {
+    gradient(x, y).map(|channel| channel / 2)
+}
+
+/// Has a scanout show a picture.
+fn show(
+    display: &TestDisplay,
+    scanout: usize,
+    size: (u32, u32),
+    color: fn(u32, u32) -> Color,
+) -> Canvas {
+    let canvas = Canvas::new(size, PixelFormat::B8G8R8X8, true);
+    canvas.draw(canvas.whole(), color);
+    let picture = canvas.picture();
+    display.handle.set_scanout(scanout, Some(picture)).unwrap();
+    display.flush(scanout, canvas.whole());
+    canvas
+}
+
 /// The window follows its display server, which may take a moment.
-fn shot_of_size(bench: &Bench, scanout: usize, size: (u32, u32)) -> Shot {
+fn shot_of_size(display: &TestDisplay, scanout: usize, size: (u32, u32)) -> Shot {
     let deadline = Instant::now() + EVENT;
     loop {
-        let shot = bench.screenshot(scanout);
+        let shot = display.screenshot(scanout);
         if (shot.width, shot.height) == size {
             return shot;
         }
