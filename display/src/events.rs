@@ -24,7 +24,7 @@ pub enum DisplayEvent {
         /// Where the window's upper left pixel is on the desktop, in physical pixels, where the window system tells.
         position: Option<(i32, i32)>,
     },
-    /// The user closed the first window, and that ends the display ([`OnClose`](crate::OnClose)); [`Display::run`] is about to return.
+    /// The user closed the first window, and that ends the display ([`OnClose`](crate::OnClose)); [`Display::run`](crate::Display::run) is about to return.
     CloseRequested {
         /// Whose window.
         scanout: usize,
@@ -33,7 +33,7 @@ pub enum DisplayEvent {
     Hidden,
     /// They are shown again.
     Shown,
-    /// Another window is gone: the user closed it, or [`DisplayHandle::unplug`] was called. With the next
+    /// Another window is gone: the user closed it, or [`DisplayHandle::unplug`](crate::DisplayHandle::unplug) was called. With the next
     /// [`DisplayEvent::MonitorChanged`] it is back.
     Unplugged {
         /// Whose window it was.
