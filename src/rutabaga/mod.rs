@@ -14,19 +14,9 @@
 #[cfg(target_os = "linux")]
 mod backlog;
 #[cfg(target_os = "linux")]
-mod commands;
-#[cfg(target_os = "linux")]
-mod context;
-#[cfg(target_os = "linux")]
-mod instance;
-#[cfg(target_os = "linux")]
-mod memory;
-#[cfg(target_os = "linux")]
-mod renderer;
-#[cfg(target_os = "linux")]
-mod ring;
-#[cfg(target_os = "linux")]
-mod shared;
+mod cross_domain;
+#[cfg(all(target_os = "linux", feature = "virgl"))]
+mod life;
 #[cfg(all(target_os = "linux", feature = "virgl"))]
 mod virgl;
 
@@ -86,7 +76,7 @@ pub(crate) enum Missing {
 pub(crate) fn cross_domain() -> Result<Arc<dyn Renderer>, Missing> {
     #[cfg(target_os = "linux")]
     {
-        Ok(Arc::new(renderer::CrossDomain::new()?))
+        Ok(Arc::new(cross_domain::CrossDomain::new()?))
     }
     #[cfg(not(target_os = "linux"))]
     {

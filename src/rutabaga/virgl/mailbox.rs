@@ -10,7 +10,7 @@ use hesper_vhost::resource3d::{Direction, Done, LentPages, Pixels, Shape3d, Tran
 use hesper_vhost::screen::Rect;
 use rustix::event::{EventfdFlags, eventfd};
 
-use super::life::Life;
+use crate::rutabaga::life::Life;
 
 /// What the thread is asked to do.
 pub(super) enum Message {

@@ -15,7 +15,6 @@
 //! - It is C that parses the guest's commands in this process: a hole in it is a hole in Hesper.
 
 mod context;
-mod life;
 mod mailbox;
 mod resources;
 mod worker;
@@ -32,10 +31,10 @@ use hesper_vhost::renderer::{
 use hesper_vhost::resource3d::Resources3d;
 
 use self::context::VirglContext;
-use self::life::Life;
 use self::mailbox::{Mailbox, Message};
 use self::resources::VirglResources;
 use super::Missing;
+use super::life::Life;
 
 /// Contexts at a time. A program of the guest has one or two.
 const CONTEXTS: usize = 256;

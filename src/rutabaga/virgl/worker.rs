@@ -18,8 +18,8 @@ use rutabaga_gfx::{
 };
 
 use super::Capset;
-use super::life::Life;
 use super::mailbox::{Mailbox, Message};
+use crate::rutabaga::life::Life;
 
 /// How often the library is asked for retired fences where it has no descriptor that says so.
 const POLL: Timespec = Timespec {

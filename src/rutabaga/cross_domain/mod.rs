@@ -1,5 +1,12 @@
 //! The device's renderer for cross-domain contexts.
 
+mod commands;
+mod context;
+mod instance;
+mod memory;
+mod ring;
+mod shared;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -8,10 +15,9 @@ use hesper_vhost::renderer::{
 };
 use rutabaga_gfx::{RUTABAGA_CAPSET_CROSS_DOMAIN, RutabagaHandler};
 
+use self::context::CrossDomainContext;
+use self::shared::Shared;
 use super::Missing;
-use super::context::CrossDomainContext;
-use super::instance;
-use super::shared::Shared;
 
 /// Contexts at a time: each takes two threads and a connection to the compositor.
 const CONTEXTS: usize = 64;

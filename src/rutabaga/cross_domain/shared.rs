@@ -12,9 +12,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use hesper_vhost::renderer::{Blob, Completions, ContextId, RendererError, ResourceId};
 use rutabaga_gfx::{RutabagaFence, RutabagaFenceHandler, RutabagaHandler};
 
-use super::LOST_CONTEXTS;
-use super::backlog::Backlog;
 use super::ring::Ring;
+use crate::rutabaga::LOST_CONTEXTS;
+use crate::rutabaga::backlog::Backlog;
 
 /// The ring whose fences retire when the host has a message for the guest.
 pub(super) const CHANNEL_RING: u8 = 1;
