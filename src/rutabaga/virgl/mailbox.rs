@@ -74,7 +74,7 @@ impl Mailbox {
     /// Puts a message in line. When the thread has ended, the message is dropped, and says so to who waits for it.
     pub(super) fn post(&self, message: Message) {
         if let Some((life, weight)) = message.weight() {
-            life.take_room(weight);
+            life.charge(weight);
         }
         let mut queue = self.queue();
         if queue.closed {
