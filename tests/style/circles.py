@@ -75,7 +75,7 @@ class Crate:
 def code(source):
     """A source without comments and without the tests at its end."""
     source = re.sub(r"//[^\n]*", "", source)
-    return re.sub(r"#\[cfg\(test\)\]\s*mod \w+ \{.*", "", source, flags=re.S)
+    return re.sub(r"#\[cfg\(test\)\]\s*(?:#\[[^\]]*\]\s*)*mod \w+ \{.*", "", source, flags=re.S)
 
 
 def paths(source):
