@@ -33,12 +33,12 @@ mod virgl;
 use std::sync::Arc;
 
 #[cfg(target_os = "linux")]
-use hesper_vhost::complaints::Complaints;
+use hesper_system::LogLimit;
 use hesper_vhost::renderer::Renderer;
 
 /// For contexts that are lost: a guest can lose as many as it likes.
 #[cfg(target_os = "linux")]
-static LOST_CONTEXTS: Complaints = Complaints::new();
+static LOST_CONTEXTS: LogLimit = LogLimit::new("hesper");
 
 /// Why a capability set cannot be offered on this host.
 #[derive(Debug, thiserror::Error)]

@@ -1,5 +1,14 @@
-//! What all crates of Hesper share.
+//! What all crates of Hesper share: which operating system's ways are taken, locks, and limits of log lines.
+//!
+//! | to find | look in |
+//! |---|---|
+//! | whose ways are taken (`HESPER_SYSTEM`), the size of a page | `platform.rs` |
+//! | locks that ignore poison | [`sync`] |
+//! | log lines that a guest can cause, limited in their rate | `log_limit.rs` |
 
+mod log_limit;
 mod platform;
+pub mod sync;
 
+pub use log_limit::{LogLimit, RateLimit};
 pub use platform::{Played, UnknownSystem, VARIABLE, check, page_size, played};
