@@ -6,13 +6,13 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use hesper_vhost::complaints::Complaints;
+use hesper_system::LogLimit;
 use hesper_vhost::renderer::{Blob, Completions, ContextId, RendererError, ResourceId};
 
 use super::backlog::Backlog;
 
 /// Limits the log lines of lost contexts: a guest can lose as many as it likes.
-static LOST_CONTEXTS: Complaints = Complaints::new();
+static LOST_CONTEXTS: LogLimit = LogLimit::new("hesper");
 
 /// What kind of context it is, for the log.
 pub(super) struct Kind {
