@@ -5,46 +5,43 @@
 //! | [`cli`] | reads the command line |
 //! | [`run`] | wires socket, device and screen together and runs them |
 //! | [`input`] | the windows' keyboard and pointer on the guest's input devices |
-//! | [`offer`] | what the guest is given to draw with |
-//! | [`shown`] | whether there are windows, and how they are |
-//! | [`screen`], [`headless`] | the device's scanouts on Hesper's windows, and without windows |
+//! | [`renderers`] | what the guest is given to draw with |
+//! | [`screen_target`] | whether there are windows, and how they are |
+//! | [`window_screen`], [`headless_screen`] | the device's scanouts on Hesper's windows, and without windows |
 //! | [`control`] | the control socket, and `hesper ctl` |
 //! | [`venus`] | the Venus renderer in the device |
 //! | [`rutabaga`] | what rutabaga_gfx gives a guest beside Venus |
-//! | [`capsets`] | which of both are wanted |
 //! | [`vtest`] | the Venus renderer without a VM: `hesper vtest` |
 //! | [`driver`] | which Vulkan library is used |
-//! | [`gpus`], [`doctor`], [`report`] | what the host has, what of it works, and all of that for a bug report |
+//! | [`gpus`], [`doctor`] | what the host has, what of it works, and all of that for a bug report |
 //! | [`signals`] | what is done on signals |
 //! | [`counters`] | counters of renderer and windows on SIGUSR1 |
-//! | [`places`] | where the windows' places are kept |
+//! | [`placement`] | where the windows' places are kept |
 //! | [`panics`] | what a bug says |
 //! | [`limits`] | what the system lets this process have |
 //! | [`platform`] | what differs between systems |
 
-mod capsets;
 mod cli;
 mod control;
 mod counters;
 mod doctor;
 mod driver;
 mod gpus;
-mod headless;
-mod hidden;
+mod headless_screen;
+mod hidden_windows;
 mod input;
 mod limits;
-mod offer;
 mod panics;
-mod places;
+mod placement;
 mod platform;
-mod report;
+mod renderers;
 mod run;
 mod rutabaga;
-mod screen;
-mod shown;
+mod screen_target;
 mod signals;
 mod venus;
 mod vtest;
+mod window_screen;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -144,7 +141,7 @@ fn serve_vtest(options: VtestOptions) -> Result<(), String> {
         ..RendererOptions::default()
     })
     .map_err(|error| format!("{error}; `hesper doctor` says more"))?;
-    offer::tell(renderer.gpus(), options.wsi);
+    renderers::tell(renderer.gpus(), options.wsi);
     let renderer = Arc::new(renderer);
     let counted = Arc::clone(&renderer);
     counters::dump_on_signal(move || counted.counters().to_json());
@@ -159,7 +156,7 @@ fn examine(options: &DoctorOptions) -> Result<(), String> {
     let driver = driver::choose(options.driver.driver.as_deref())?;
     let qemu = options.qemu.as_deref();
     let (text, checked) = match options.report {
-        true => report::write(&driver, qemu),
+        true => doctor::bug_report::write(&driver, qemu),
         false => {
             let checked = doctor::examine(&driver, qemu);
             let text = match options.json {

@@ -23,14 +23,14 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use crate::cli::{ServeOptions, Size};
 use crate::control::{self, Controls};
 use crate::counters;
-use crate::headless::HeadlessScreen;
-use crate::hidden;
+use crate::headless_screen::HeadlessScreen;
+use crate::hidden_windows;
 use crate::input::Inputs;
-use crate::offer::{Offer, Unmet, blob_alignment};
-use crate::screen::{Losses, Says, Session, WindowScreen};
-use crate::shown::{Shown, display_options};
+use crate::renderers::{Offer, Unmet, blob_alignment};
+use crate::screen_target::{Shown, display_options};
 use crate::signals;
 use crate::venus::VenusRenderer;
+use crate::window_screen::{Losses, Says, Session, WindowScreen};
 
 /// Refresh rate of a monitor in millihertz: what windows are composed at nearly everywhere.
 const REFRESH_MHZ: u32 = 60_000;
@@ -110,7 +110,7 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), RunError> {
     let counted = Arc::clone(&state);
     counters::dump_on_signal(move || counted.counters());
     let shower = Arc::clone(&state);
-    hidden::show_on_signal(move || shower.show(true));
+    hidden_windows::show_on_signal(move || shower.show(true));
     if shown == Shown::Qemu {
         let _control = listen_for_control(options, &state)?;
         log::info!("serving {} for QEMU's console", socket_name(options));
@@ -308,7 +308,7 @@ impl State {
             renderers,
             host_visible_size,
             blob_alignment: blob_alignment(options),
-            come_back: hidden::come_back(options),
+            come_back: hidden_windows::come_back(options),
             stop,
             inner: Mutex::new(inner),
         }

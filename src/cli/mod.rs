@@ -4,6 +4,7 @@
 //! [`parse`] turns arguments into a [`Command`]; what is wrong comes back as one line that names the value
 //! and what is allowed, for exit status 2. What a value may be stands in `values.rs`.
 
+pub(crate) mod capsets;
 mod serve;
 mod values;
 
@@ -15,7 +16,6 @@ use clap::{Args, Parser, Subcommand};
 use hesper_venus::{Budget, WsiPolicy};
 
 use self::serve::heading;
-pub(crate) use self::serve::heading::GPU;
 pub(crate) use self::serve::{DisplayMode, ServeOptions};
 use self::values::within;
 pub(crate) use self::values::{

@@ -11,7 +11,7 @@ use super::{
     BlobAlignment, BudgetOptions, CmdKeyChoice, DriverOption, GpuChoice, GrabModChoice, HostMemory,
     InputSocket, OnCloseChoice, PlacementChoice, RecordPath, ResizeMode, ScalingWay, Size, Switch,
 };
-use crate::capsets::{Capset, Offer};
+use crate::cli::capsets::{Capset, Offer};
 
 /// Headings of `--help`.
 pub(super) mod heading {

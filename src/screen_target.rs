@@ -4,10 +4,10 @@ use hesper_display::{DisplayOptions, KeyboardOptions, VulkanEntry};
 use hesper_venus::host::Vulkan;
 
 use crate::cli::{DisplayMode, ServeOptions, Switch};
-use crate::hidden;
-use crate::offer::Unmet;
-use crate::places;
+use crate::hidden_windows;
+use crate::placement;
 use crate::platform;
+use crate::renderers::Unmet;
 
 /// Where the guest's screens are shown: what `--display` comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,13 +83,13 @@ pub(crate) fn display_options(
         size: options.first_mode(),
         size_asked: options.size.is_some(),
         title: options.name.clone().unwrap_or_else(|| "Hesper".to_owned()),
-        places: places::file(options).filter(|_| !headless),
+        places: placement::file(options).filter(|_| !headless),
         headless,
         resize: options.resize.into(),
         scaling: options.scaling.into(),
         full_screen: options.full_screen,
         on_close: options.on_close.into(),
-        come_back: hidden::come_back(options),
+        come_back: hidden_windows::come_back(options),
         keyboard: KeyboardOptions {
             grab_mod: options.grab_mod.into(),
             cmd_key: options.cmd_key.into(),

@@ -23,7 +23,7 @@ pub(crate) struct Offer {
         long,
         value_name = "LIST",
         value_delimiter = ',',
-        help_heading = crate::cli::GPU,
+        help_heading = super::serve::heading::GPU,
         hide_possible_values = true
     )]
     capsets: Option<Vec<Capset>>,

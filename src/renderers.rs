@@ -11,7 +11,7 @@ use hesper_venus::memory::page_size;
 use hesper_venus::{GpuSelection, RenderNode, RendererOptions, WsiPolicy};
 use hesper_vhost::renderer::Renderer;
 
-use crate::capsets::Capset;
+use crate::cli::capsets::Capset;
 use crate::cli::{BlobAlignment, ServeOptions};
 use crate::driver;
 use crate::rutabaga;
