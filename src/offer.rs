@@ -115,7 +115,7 @@ impl Offer {
         &mut self,
         options: &ServeOptions,
         capset: Capset,
-        make: fn() -> Result<Arc<dyn Renderer>, rutabaga::Missing>,
+        make: fn() -> Result<Arc<dyn Renderer>, rutabaga::Unavailable>,
     ) -> Result<(), Unmet> {
         // Neither is there unless it is asked for.
         let Some(asked) = options.asks_for(capset) else {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use hesper_display as display;
 use hesper_display::{DisplayError, DisplayHandle};
-use hesper_vhost::complaints::Complaints;
+use hesper_system::RateLimit;
 use hesper_vhost::renderer::GuestRun;
 use hesper_vhost::screen::{
     CURSOR_SIZE, CursorImage, FlushState, FlushToken, GuestPixels, Picture, PixelFormat,
@@ -266,14 +266,14 @@ impl Says {
 /// Tells in the windows of the contexts that are lost: one a second, since a guest may lose a thousand.
 pub(crate) struct Losses {
     display: DisplayHandle,
-    told: Complaints,
+    told: RateLimit,
 }
 
 impl Losses {
     pub(crate) fn new(display: DisplayHandle) -> Self {
         Self {
             display,
-            told: Complaints::limited(1, Duration::from_secs(1)),
+            told: RateLimit::new(1, Duration::from_secs(1)),
         }
     }
 

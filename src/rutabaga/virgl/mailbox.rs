@@ -10,7 +10,7 @@ use hesper_vhost::resource3d::{Direction, Done, LentPages, Pixels, Shape3d, Tran
 use hesper_vhost::screen::Rect;
 use rustix::event::{EventfdFlags, eventfd};
 
-use super::life::Life;
+use crate::rutabaga::life::Life;
 
 /// What the thread is asked to do.
 pub(super) enum Message {
@@ -74,7 +74,7 @@ impl Mailbox {
     /// Puts a message in line. When the thread has ended, the message is dropped, and says so to who waits for it.
     pub(super) fn post(&self, message: Message) {
         if let Some((life, weight)) = message.weight() {
-            life.take_room(weight);
+            life.charge(weight);
         }
         let mut queue = self.queue();
         if queue.closed {

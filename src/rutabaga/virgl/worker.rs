@@ -17,9 +17,16 @@ use rutabaga_gfx::{
     RutabagaFence, RutabagaHandler, RutabagaIntoRawDescriptor, RutabagaIovec, Transfer3D,
 };
 
-use super::Capset;
-use super::life::Life;
 use super::mailbox::{Mailbox, Message};
+use crate::rutabaga::life::Life;
+
+/// A capability set, and its bytes.
+pub(super) struct Capset {
+    /// Its number, version and size.
+    pub(super) info: CapsetInfo,
+    /// What the guest reads.
+    pub(super) bytes: Vec<u8>,
+}
 
 /// How often the library is asked for retired fences where it has no descriptor that says so.
 const POLL: Timespec = Timespec {
@@ -89,7 +96,7 @@ impl Worker {
             let life = lock(&retiring).get(&fence.ctx_id).cloned();
             if let Some(life) = life {
                 // Numbers are never used twice: one of an earlier context of that id retires nothing.
-                life.retire(fence.fence_id);
+                life.retire_up_to(fence.fence_id);
             }
         });
         let mask = 1 << RUTABAGA_CAPSET_VIRGL | 1 << RUTABAGA_CAPSET_VIRGL2;
