@@ -4,12 +4,13 @@
 
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use hesper_display as display;
 use hesper_display::{DisplayError, DisplayHandle};
 use hesper_system::RateLimit;
+use hesper_system::sync::Lock;
 use hesper_vhost::renderer::GuestRun;
 use hesper_vhost::screen::{
     CURSOR_SIZE, CursorImage, FlushState, FlushToken, GuestPixels, Picture, PixelFormat,
@@ -84,14 +85,12 @@ impl WindowScreen {
     }
 
     fn hot_spots(&self) -> MutexGuard<'_, [(i32, i32); display::MAX_SCANOUTS]> {
-        self.hot_spots
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.hot_spots.locked()
     }
 
     /// The display's view of `memory`, the same one for the same memory.
     fn pages(&self, memory: &Arc<dyn PixelMemory>) -> Arc<Pages> {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.locked();
         known.retain(|pages| Arc::strong_count(&pages.0) > 1 || Arc::ptr_eq(&pages.0, memory));
         if let Some(pages) = known.iter().find(|pages| Arc::ptr_eq(&pages.0, memory)) {
             return Arc::clone(pages);
@@ -104,7 +103,7 @@ impl WindowScreen {
     /// Notes whether a scanout shows something and returns whether it did before.
     fn note_shown(&self, scanout: usize, shows: bool) -> bool {
         self.was_on.fetch_or(shows, Ordering::AcqRel);
-        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shown = self.shown.locked();
         let place = shown.get_mut(scanout);
         place.is_some_and(|place| std::mem::replace(place, shows))
     }
@@ -114,10 +113,7 @@ impl WindowScreen {
             self.display.set_message(scanout, Says::TURNED_OFF)?;
         }
         let Some(picture) = picture else {
-            self.known
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .clear();
+            self.known.locked().clear();
             return self.display.set_scanout(scanout, None);
         };
         let layout = display::PictureLayout {
@@ -232,7 +228,7 @@ impl Says {
     }
 
     fn latest(&self) -> MutexGuard<'_, Session> {
-        self.latest.lock().unwrap_or_else(PoisonError::into_inner)
+        self.latest.locked()
     }
 
     /// A VM has connected.

@@ -4,9 +4,10 @@
 //! that the context cannot go on. [`Life`] sees to it that each fence is retired once, whatever happens.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use hesper_system::LogLimit;
+use hesper_system::sync::Lock;
 use hesper_vhost::renderer::{Blob, Completions, ContextId, RendererError, ResourceId};
 
 use super::backlog::Backlog;
@@ -67,7 +68,7 @@ impl Life {
     }
 
     fn fences(&self) -> MutexGuard<'_, Fences> {
-        self.fences.lock().unwrap_or_else(PoisonError::into_inner)
+        self.fences.locked()
     }
 
     /// The guest's name for the context; may be empty.

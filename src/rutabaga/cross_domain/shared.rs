@@ -6,8 +6,9 @@
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
+use hesper_system::sync::Lock;
 use hesper_vhost::renderer::{Completions, ContextId, RendererError};
 use rutabaga_gfx::{RutabagaFence, RutabagaFenceHandler, RutabagaHandler};
 
@@ -76,7 +77,7 @@ impl Shared {
     }
 
     fn channel(&self) -> MutexGuard<'_, Option<Arc<Ring>>> {
-        self.channel.lock().unwrap_or_else(PoisonError::into_inner)
+        self.channel.locked()
     }
 
     /// The ring in which the compositor's messages arrive.

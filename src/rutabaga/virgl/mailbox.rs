@@ -3,8 +3,9 @@
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::mpsc::SyncSender;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
+use hesper_system::sync::Lock;
 use hesper_vhost::renderer::{ContextId, ResourceId};
 use hesper_vhost::resource3d::{Direction, Done, LentPages, Pixels, Shape3d, Transfer};
 use hesper_vhost::screen::Rect;
@@ -68,7 +69,7 @@ impl Mailbox {
     }
 
     fn queue(&self) -> std::sync::MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.locked()
     }
 
     /// Puts a message in line. When the thread has ended, the message is dropped, and says so to who waits for it.

@@ -20,10 +20,11 @@ mod resources;
 mod worker;
 
 use std::sync::mpsc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use hesper_system::sync::Lock;
 use hesper_vhost::renderer::{
     CapsetInfo, Completions, Context, ContextId, Renderer, RendererError,
 };
@@ -125,7 +126,7 @@ impl Renderer for Virgl {
 impl Drop for Virgl {
     fn drop(&mut self) {
         self.mailbox.post(Message::Stop);
-        let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        let ended = self.ended.locked();
         if let Err(mpsc::RecvTimeoutError::Timeout) = ended.recv_timeout(END) {
             log::warn!("virglrenderer does not come to its end; it is left behind");
         }

@@ -5,8 +5,9 @@ use std::io::IoSliceMut;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::SyncSender;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
+use hesper_system::sync::Lock;
 use hesper_vhost::renderer::{CapsetInfo, ContextId, RendererError, ResourceId};
 use hesper_vhost::resource3d::{Direction, LentPages, Shape3d, Transfer};
 use hesper_vhost::screen::{BYTES_PER_PIXEL, Rect};
@@ -72,7 +73,7 @@ pub(super) fn run(mailbox: &Mailbox, says: &SyncSender<Result<Vec<Capset>, Strin
 }
 
 fn lock(contexts: &Contexts) -> std::sync::MutexGuard<'_, HashMap<ContextId, Arc<Life>>> {
-    contexts.lock().unwrap_or_else(PoisonError::into_inner)
+    contexts.locked()
 }
 
 struct Worker {
