@@ -3,7 +3,7 @@
 //! | module | what it does |
 //! |---|---|
 //! | [`cli`] | reads the command line |
-//! | [`run`] | wires socket, device and screen together and runs them |
+//! | [`run`], [`running`] | wires socket, device and screen together; what the threads share then |
 //! | [`input`] | the windows' keyboard and pointer on the guest's input devices |
 //! | [`renderers`] | what the guest is given to draw with |
 //! | [`screen_target`] | whether there are windows, and how they are |
@@ -36,6 +36,7 @@ mod placement;
 mod platform;
 mod renderers;
 mod run;
+mod running;
 mod rutabaga;
 mod screen_target;
 mod signals;
