@@ -47,7 +47,7 @@ mod window_screen;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use cli::{Command, DoctorOptions, VtestOptions};
+use cli::{DoctorOptions, Invocation, VtestOptions};
 use hesper_venus::{GpuSelection, Renderer, RendererOptions};
 
 /// Exit status of a wrong command line.
@@ -63,45 +63,50 @@ fn main() -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
-    let asks = matches!(command, Command::PrintCapabilities | Command::Print(_));
+    let asks = matches!(
+        command,
+        Invocation::PrintCapabilities | Invocation::Print(_)
+    );
     if let (false, Err(error)) = (asks, hesper_system::check()) {
         eprintln!("hesper: {error}");
         return ExitCode::from(USAGE);
     }
     let result = match command {
-        Command::PrintCapabilities => {
+        Invocation::PrintCapabilities => {
             println!("{}", cli::capabilities(gpus::have_all_render_nodes()));
             Ok(())
         }
-        Command::Print(text) => {
+        Invocation::Print(text) => {
             print!("{text}");
             Ok(())
         }
-        Command::Control(options) => control::ask(&options.socket, &options.words).map(|answer| {
-            print!(
-                "{}",
-                if answer.is_empty() {
-                    answer
-                } else {
-                    answer + "\n"
-                }
-            )
-        }),
-        Command::Gpus(options) => driver::choose(options.driver.driver.as_deref())
+        Invocation::Control(options) => {
+            control::ask(&options.socket, &options.words).map(|answer| {
+                print!(
+                    "{}",
+                    if answer.is_empty() {
+                        answer
+                    } else {
+                        answer + "\n"
+                    }
+                )
+            })
+        }
+        Invocation::Gpus(options) => driver::choose(options.driver.driver.as_deref())
             .and_then(|driver| match options.json {
                 true => gpus::json(&driver),
                 false => gpus::list(&driver),
             })
             .map(|text| print!("{text}")),
-        Command::Doctor(options) => examine(&options),
-        Command::Vtest(options) => {
+        Invocation::Doctor(options) => examine(&options),
+        Invocation::Vtest(options) => {
             platform::map_upwards();
             log_to_stderr("info");
             platform::limit_heaps();
             limits::raise_descriptor_limit();
             serve_vtest(options)
         }
-        Command::Serve(options) => {
+        Invocation::Serve(options) => {
             platform::map_upwards();
             log_to_stderr("info");
             platform::limit_heaps();
