@@ -13,8 +13,8 @@ use vm_memory::{
 
 use crate::budget::{BACKING_ENTRIES, Charge, Pool};
 use crate::chain::Request;
-use crate::copies::Copies;
-use crate::refusal::Refusal;
+use crate::copy_pipeline::Copies;
+use crate::error::Refusal;
 use crate::renderer::GuestRun;
 use crate::resource3d::LentPages;
 use crate::wire::MemEntry;

@@ -14,7 +14,7 @@ use virtio_queue::DescriptorChain;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use zerocopy::{FromBytes, IntoBytes};
 
-use crate::refusal::Refusal;
+use crate::error::Refusal;
 
 /// Descriptors that need no heap.
 const INLINE: usize = 6;

@@ -17,7 +17,7 @@ use zerocopy::{FromZeros, IntoBytes};
 use crate::chain;
 use crate::command::Command;
 use crate::engine::Engine;
-use crate::refusal::Refusal;
+use crate::error::Refusal;
 use crate::renderer::Renderer;
 use crate::screen::{FlushToken, Monitor, ScanoutId, ScanoutSink};
 use crate::system::page_size;

@@ -15,11 +15,11 @@
 //! | layouts and numbers of the wire | [`wire`] |
 //! | what a command does | `command/`, one file a family |
 //! | keyboards, pointers, touch | [`input`] |
-//! | how a command is held, parked, answered | `engine/`, `fence.rs`, `parking.rs` |
-//! | what the guest's ids name | `resource.rs`, `backing.rs`, `surface.rs`, `window.rs` |
+//! | how a command is held, parked, answered | `engine/`, `fence.rs`, `deferred.rs` |
+//! | what the guest's ids name | `resource.rs`, `backing.rs`, `surface.rs`, `hostmem.rs` |
 //! | how a VM gets at it | [`transport`] |
 //! | limits | [`budget`] |
-//! | why a command was refused | `refusal.rs` |
+//! | why a command was refused | `error.rs` |
 
 pub mod budget;
 pub mod device;
@@ -35,14 +35,14 @@ pub mod wire;
 mod backing;
 mod chain;
 mod command;
-mod copies;
+mod copy_pipeline;
+mod deferred;
 mod edid;
 mod engine;
+mod error;
 mod fence;
-mod lent;
-mod parking;
-mod refusal;
+mod guest_framebuffer;
+mod hostmem;
 mod resource;
 mod surface;
 mod system;
-mod window;

@@ -10,10 +10,10 @@ use vm_memory::GuestMemoryMmap;
 
 use crate::backing::Backing;
 use crate::budget::{Charge, Pool};
-use crate::copies::Copies;
+use crate::copy_pipeline::Copies;
+use crate::error::Refusal;
 use crate::fence::Ticket;
-use crate::lent::Lent;
-use crate::refusal::Refusal;
+use crate::guest_framebuffer::Lent;
 use crate::renderer::{Blob, ContextId};
 use crate::resource3d::{Resources3d, Shape3d};
 use crate::screen::{BYTES_PER_PIXEL, PixelFormat, Rect};

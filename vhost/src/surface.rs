@@ -12,7 +12,7 @@ use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 use vm_memory::VolatileSlice;
 
 use crate::budget::{Charge, PIXEL_BYTES, Pool};
-use crate::refusal::Refusal;
+use crate::error::Refusal;
 use crate::screen::PixelMemory;
 
 /// A page-aligned block of pixels. Freed when the last user lets go.

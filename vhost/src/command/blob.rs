@@ -12,8 +12,8 @@ use super::resource_2d::check_new;
 use super::{Progress, Response, context};
 use crate::backing::Backing;
 use crate::engine::{Call, Engine};
+use crate::error::Refusal;
 use crate::fence::Gate;
-use crate::refusal::Refusal;
 use crate::renderer::{
     Blob, BlobKind, BlobRequest, ContextId, MapCaching, RendererError, ResourceId,
 };

@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use hesper_system::sync::Lock;
 use zerocopy::IntoBytes;
 
-use super::pages::Pages;
 use super::{Progress, Response, blob};
 use crate::budget::CONTEXTS;
+use crate::engine::resource_pages::Pages;
 use crate::engine::{Call, ContextSlot, Engine, State};
+use crate::error::Refusal;
 use crate::fence::{Gate, Timeline};
-use crate::refusal::Refusal;
 use crate::renderer::{
     Blob, Completions, Context, ContextId, MapCaching, RendererError, ResourceId,
 };

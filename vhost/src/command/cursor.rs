@@ -6,9 +6,9 @@ use vm_memory::VolatileSlice;
 
 use super::Progress;
 use crate::backing::Backing;
-use crate::copies::Copies;
+use crate::copy_pipeline::Copies;
 use crate::engine::{Call, CursorPlace, Engine, State};
-use crate::refusal::Refusal;
+use crate::error::Refusal;
 use crate::renderer::RendererError;
 use crate::resource::{Body, HostBlob, Render};
 use crate::resource3d::{Pixels, Resources3d};

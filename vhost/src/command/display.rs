@@ -5,7 +5,7 @@ use zerocopy::{FromZeros, IntoBytes};
 use super::{Progress, Response};
 use crate::edid;
 use crate::engine::Call;
-use crate::refusal::Refusal;
+use crate::error::Refusal;
 use crate::screen::{Monitor, Rect};
 use crate::wire::{self, DisplayOne, EDID_SPACE, EdidSize};
 

@@ -8,9 +8,8 @@ mod blob;
 mod context;
 mod cursor;
 mod display;
-mod pages;
-mod render;
 mod resource_2d;
+mod resource_3d;
 mod scanout;
 
 use vm_memory::GuestMemoryMmap;
@@ -18,10 +17,10 @@ use vm_memory::GuestMemoryMmap;
 use crate::backing::Backing;
 use crate::budget::SUBMIT_BYTES;
 use crate::chain::Request;
+use crate::deferred::Keys;
 use crate::device::Queue;
 use crate::engine::{Call, Engine};
-use crate::parking::Keys;
-use crate::refusal::Refusal;
+use crate::error::Refusal;
 use crate::renderer::ContextId;
 use crate::resource3d::Direction;
 use crate::wire::{self, Header};
@@ -293,8 +292,10 @@ pub(crate) fn execute(call: &mut Call<'_>, command: Command) -> Result<Progress,
         Command::AttachResource(named) => context::attach(call, named.resource_id.get()),
         Command::DetachResource(named) => context::detach(call, named.resource_id.get()),
         Command::Submit(commands) => context::submit(call, commands),
-        Command::Create3d(create) => render::create(call, &create),
-        Command::Transfer3d(direction, transfer) => render::transfer(call, direction, &transfer),
+        Command::Create3d(create) => resource_3d::create(call, &create),
+        Command::Transfer3d(direction, transfer) => {
+            resource_3d::transfer(call, direction, &transfer)
+        }
         Command::UpdateCursor(update) => cursor::update(call, &update),
         Command::MoveCursor(position) => cursor::move_to(call, &position),
     }

@@ -3,11 +3,11 @@
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
-use super::{Progress, Response, blob, render};
+use super::{Progress, Response, blob, resource_3d};
 use crate::backing::Backing;
 use crate::budget::RESOURCES;
 use crate::engine::{Call, Engine, State};
-use crate::refusal::Refusal;
+use crate::error::Refusal;
 use crate::renderer::ResourceId;
 use crate::resource::{Body, Image, Resource, Rows, check_inside, copy_rows};
 use crate::screen::{BYTES_PER_PIXEL, Rect};
@@ -78,7 +78,7 @@ pub(super) fn unref(call: &mut Call<'_>, id: ResourceId) -> Result<Progress, Ref
         super::context::lock(&context).detach_resource(id);
     }
     match resource.body {
-        Body::Render(gone) => render::destroy(call, id, gone),
+        Body::Render(gone) => resource_3d::destroy(call, id, gone),
         Body::Image(_) | Body::Guest(_) | Body::Host(_) => Ok(Progress::ok()),
     }
 }
@@ -125,7 +125,7 @@ pub(super) fn attach_backing(
     }
     let backing = Arc::new(backing);
     let lend = match &resource.body {
-        Body::Render(body) => Some(render::attach_memory(call, id, body, &backing)?),
+        Body::Render(body) => Some(resource_3d::attach_memory(call, id, body, &backing)?),
         Body::Image(_) | Body::Guest(_) | Body::Host(_) => None,
     };
     resource.backing = Some(backing);
@@ -145,7 +145,7 @@ pub(super) fn detach_backing(call: &mut Call<'_>, id: ResourceId) -> Result<Prog
     if let Body::Render(body) = &resource.body {
         let owner = Arc::clone(&body.owner);
         drop((state, stage));
-        return render::detach_memory(call, id, &owner);
+        return resource_3d::detach_memory(call, id, &owner);
     }
     // Who renders into a guest blob renders into these pages, which the guest has back with our answer.
     let (contexts, lent) = match &mut resource.body {

@@ -2,16 +2,16 @@
 //!
 //! Pixels in host memory (2D resources, host blobs) go to the screen as they are. So do those in guest memory where the screen can
 //! have them ([`Lent`]); else they have a [`Shadow`], filled by each flush with what it says has changed. Those of a 3D resource are read by its renderer at each flush
-//! ([`render::flush`]).
+//! ([`resource_3d::flush`]).
 
 use std::sync::Arc;
 
-use super::{Progress, Response, render};
+use super::{Progress, Response, resource_3d};
 use crate::backing::Backing;
 use crate::engine::{Call, Scanout, State};
+use crate::error::Refusal;
 use crate::fence::{Gate, Timeline};
-use crate::lent::Lent;
-use crate::refusal::Refusal;
+use crate::guest_framebuffer::Lent;
 use crate::renderer::ResourceId;
 use crate::resource::{
     Body, FrameLayout, HostBlob, Render, Shadow, byte_of, check_inside, intersect,
@@ -133,7 +133,7 @@ fn render_scanout(
 ) -> Result<Scanout, Refusal> {
     let (width, height) = (render.shape.width, render.shape.height);
     check_view(view, width, height)?;
-    let (format, surface) = render::shown(call, render)?;
+    let (format, surface) = resource_3d::shown(call, render)?;
     let layout = FrameLayout {
         offset: 0,
         stride: render.stride(),
@@ -351,7 +351,7 @@ pub(super) fn flush(call: &mut Call<'_>, flush: &wire::ResourceFlush) -> Result<
         (parts, is_3d)
     };
     if is_3d {
-        return render::flush(call, id, parts.into_iter().flatten().collect());
+        return resource_3d::flush(call, id, parts.into_iter().flatten().collect());
     }
     for part in parts.iter().flatten() {
         if let Some((shadow, backing)) = &part.shadow {

@@ -7,8 +7,8 @@ use super::{Engine, Exchange};
 use crate::chain::AnswerSpace;
 use crate::command::Response;
 use crate::device::Outcome;
+use crate::error::Refusal;
 use crate::fence::{Gate, Held, Ticket, Timeline, Timelines};
-use crate::refusal::Refusal;
 use crate::wire::{self, Header};
 
 impl Engine {

@@ -1,7 +1,7 @@
 //! The inside of a device: its state, and the way of a command from arrival to answer.
 //!
 //! [`Engine::run`] executes a command on the thread of its queue. What it cannot answer at once it holds
-//! ([`Call::hold`], see [`crate::fence`]) or parks (see [`crate::parking`]); such a command is answered later from
+//! ([`Call::hold`], see [`crate::fence`]) or parks (see [`crate::deferred`]); such a command is answered later from
 //! the thread that brings the missing piece, through [`Host::complete`].
 //!
 //! # Locks
@@ -17,6 +17,7 @@
 //! the screen must hear of the newer one last. It is taken before the state lock, and the screen does not wait.
 
 mod answer;
+pub(crate) mod resource_pages;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,15 +31,15 @@ use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
 use crate::budget::Pools;
 use crate::chain::AnswerSpace;
 use crate::command::{self, Command, Progress};
+use crate::deferred::{Parking, Work};
 use crate::device::{DeviceOptions, Host, Outcome, Queue};
+use crate::error::Refusal;
 use crate::fence::{Gate, Held, Ticket, Timeline, Timelines};
-use crate::parking::{Parking, Work};
-use crate::refusal::Refusal;
+use crate::hostmem::Window;
 use crate::renderer::{CapsetInfo, Context, ContextId, Renderer, ResourceId};
 use crate::resource::{Body, HostBlob, Resource, Shadow};
 use crate::resource3d::Resources3d;
 use crate::screen::{Monitor, Picture, Rect, ScanoutSink};
-use crate::window::Window;
 use crate::wire::{self, Header};
 
 /// How long a stop or a reset waits for answers that are on their way to the transport.

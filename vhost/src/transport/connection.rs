@@ -22,7 +22,7 @@
 //!
 //! # Which memory is taken
 //!
-//! QEMU offers each vhost-user device all memory of the guest, also the blobs that Hesper itself has mapped into the window ([`mapped`]).
+//! QEMU offers each vhost-user device all memory of the guest, also the blobs that Hesper itself has mapped into the window ([`mapped_blobs`]).
 //! It keeps what was taken in a list, and two things go wrong with that list in QEMU 11.1 (`vhost_user_add_remove_regions`): with more
 //! than 512 regions it ends itself by an assertion, and when a region of the list has gone while the device was stopped, it ends by a segmentation fault
 //! at the next start. A system reset does the latter: it stops the device and then drops the window's mappings.
@@ -42,11 +42,11 @@ use std::time::Duration;
 use super::Error;
 use super::backend_channel::{BackendChannel, ChannelOptions};
 use super::features::{self, protocol};
-use super::host::{Herald, HostLink};
-use super::mapped;
+use super::mapped_blobs;
 use super::memory::{GuestMemory, MemoryError, Region};
 use super::model::Model;
 use super::ring::{Ring, RingError, Start};
+use super::vmm_link::{Herald, HostLink};
 use super::worker::Worker;
 use crate::system::page_size;
 
@@ -219,7 +219,7 @@ impl Connection {
     // Memory.
 
     pub(super) fn set_memory(&mut self, mut regions: Vec<Region>) -> Result<(), RequestError> {
-        regions.retain(|region| !mapped::is_blob(region));
+        regions.retain(|region| !mapped_blobs::is_blob(region));
         self.memory.set(regions)?;
         self.model.set_memory(self.memory.shared());
         Ok(())
@@ -227,7 +227,7 @@ impl Connection {
 
     /// Takes another region. False declines it, see the module.
     pub(super) fn add_memory(&mut self, region: Region) -> Result<bool, RequestError> {
-        if mapped::is_blob(&region) {
+        if mapped_blobs::is_blob(&region) {
             if !self.is_running {
                 self.accepted.push((region.guest, region.size, region.vmm));
             }

@@ -17,14 +17,14 @@
 //!
 //! | file | what it knows |
 //! |---|---|
-//! | `server`, `waiting` | sockets: listening, who has connected, shutting down |
+//! | `server`, `pending_connections` | sockets: listening, who has connected, shutting down |
 //! | `messages` | what the VMM asks: one message after the other, calls `connection` |
 //! | `wire` | layouts and numbers of the messages |
 //! | `model` | what a device is to the transport: the GPU, or an input device |
-//! | `memory`, `mapped` | the regions of guest memory, and which of them are our own blobs |
+//! | `memory`, `mapped_blobs` | the regions of guest memory, and which of them are our own blobs |
 //! | `connection` | the rules: features, starting and stopping queues, when the device is reset |
-//! | `ring`, `heads`, `worker` | one virtqueue and its thread |
-//! | `host`, `backend_channel` | what the device asks of the VMM: answers, maps, config changes |
+//! | `ring`, `worker` | one virtqueue and its thread |
+//! | `vmm_link`, `backend_channel` | what the device asks of the VMM: answers, maps, config changes |
 //! | `console` | the GPU socket of QEMU's classic device: a screen drawn by QEMU |
 //!
 //! # Threads
@@ -39,17 +39,16 @@ mod connection;
 mod console;
 mod error;
 mod features;
-mod heads;
-mod host;
 mod interrupt;
-mod mapped;
+mod mapped_blobs;
 mod memory;
 mod messages;
 mod model;
+mod pending_connections;
 mod ring;
 mod server;
 mod socket;
-mod waiting;
+mod vmm_link;
 mod wire;
 mod worker;
 

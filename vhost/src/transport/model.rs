@@ -12,8 +12,8 @@ use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 
 use super::Session;
 use super::console::GpuSocketScreen;
-use super::host::HostLink;
 use super::ring::Chain;
+use super::vmm_link::HostLink;
 use crate::device::{Device, Outcome};
 use crate::input::{InputDevice, Kind, Waker};
 

@@ -15,7 +15,7 @@ use rustix::net::SocketType;
 
 use super::interrupt::Interrupt;
 use super::model::{Gpu, Model};
-use super::waiting::Waiting;
+use super::pending_connections::Waiting;
 use super::{Error, Session, messages};
 use crate::input::InputDevice;
 

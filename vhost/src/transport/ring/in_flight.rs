@@ -1,6 +1,6 @@
 //! Which descriptors of a ring are in the device.
 
-use super::ring::MAX_SIZE;
+use super::MAX_SIZE;
 
 /// A set of descriptor heads.
 #[derive(Clone, Copy, Default)]

@@ -7,13 +7,13 @@ use std::sync::{Arc, Weak};
 
 use vm_memory::{GuestAddressSpace, GuestMemoryMmap};
 
+use super::{Call, Engine};
 use crate::backing::Backing;
-use crate::engine::{Call, Engine};
 use crate::renderer::{GUEST_WRITE, GuestPages, GuestRun, ResourceId};
 use crate::resource::Resource;
 
 /// See [`GuestPages`].
-pub(super) struct Pages {
+pub(crate) struct Pages {
     engine: Weak<Engine>,
     /// The reset count of the resource's life.
     epoch: u64,
@@ -25,7 +25,7 @@ pub(super) struct Pages {
 
 impl Pages {
     /// The memory of `resource`, when it has any.
-    pub(super) fn of(
+    pub(crate) fn of(
         call: &Call<'_>,
         id: ResourceId,
         resource: &Resource,

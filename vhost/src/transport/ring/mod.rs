@@ -13,6 +13,7 @@
 //! the ring's error event, and nothing is taken from it until it is set up anew.
 
 mod events;
+mod in_flight;
 
 use std::fs::File;
 use std::sync::atomic::Ordering;
@@ -25,7 +26,7 @@ use virtio_queue::{DescriptorChain, QueueOwnedT, QueueT};
 use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryLoadGuard, GuestMemoryMmap};
 
 use self::events::{signalled, write_event};
-use super::heads::Heads;
+use self::in_flight::Heads;
 use crate::device::Outcome;
 
 /// Largest queue size on offer. QEMU's classic device uses 256; `vq_size` goes up to 1024.
@@ -586,5 +587,4 @@ impl Ring {
 }
 
 #[cfg(test)]
-#[path = "ring_tests.rs"]
 mod tests;

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use crate::budget::MAPPINGS;
-use crate::refusal::Refusal;
+use crate::error::Refusal;
 
 /// The window of one device.
 pub(crate) struct Window {
