@@ -325,7 +325,11 @@ impl State {
         self.lock().shown = shown;
     }
 
-    fn session_for_window(&self, display: &DisplayHandle, says: &Arc<Says>) -> transport::Session {
+    fn session_for_window(
+        &self,
+        display: &DisplayHandle,
+        says: &Arc<Says>,
+    ) -> transport::GpuBackend {
         let mut inner = self.lock();
         inner.session = inner.session.next();
         let screen = WindowScreen::new(display.clone(), inner.session, Arc::clone(says));
@@ -337,7 +341,7 @@ impl State {
         self.start(&mut inner, Arc::new(screen), Some(console))
     }
 
-    fn session_for_qemu(&self) -> transport::Session {
+    fn session_for_qemu(&self) -> transport::GpuBackend {
         let screen = Arc::new(GpuSocketScreen::new());
         let mut inner = self.lock();
         self.start(
@@ -353,7 +357,7 @@ impl State {
         inner: &mut Inner,
         screen: Arc<dyn ScanoutSink>,
         console: Option<Arc<GpuSocketScreen>>,
-    ) -> transport::Session {
+    ) -> transport::GpuBackend {
         let host_visible_size = self.host_visible_size;
         let options = DeviceOptions {
             monitors: inner.monitors.clone(),
@@ -362,7 +366,7 @@ impl State {
         };
         let device = Arc::new(Device::new(options, screen, self.renderers.clone()));
         inner.device = Arc::downgrade(&device);
-        transport::Session {
+        transport::GpuBackend {
             device,
             host_visible_size,
             console,

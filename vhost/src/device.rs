@@ -1,6 +1,6 @@
 //! The device: takes descriptor chains, answers them.
 //!
-//! A transport makes one [`Device`] per VM connection, gives it a [`Host`] to call back and the guest's memory, and
+//! A transport makes one [`Device`] per VM connection, gives it a [`Transport`] to call back and the guest's memory, and
 //! hands it every available chain of the control queue ([`Device::control`]) and of the cursor queue
 //! ([`Device::cursor`]). One thread per queue; everything else may be called from any thread at any time.
 //!
@@ -17,7 +17,7 @@ use zerocopy::{FromZeros, IntoBytes};
 use crate::chain;
 use crate::command::Command;
 use crate::engine::Engine;
-use crate::error::Refusal;
+use crate::error::CommandError;
 use crate::renderer::Renderer;
 use crate::screen::{FlushToken, Monitor, ScanoutId, ScanoutSink};
 use crate::system::page_size;
@@ -60,13 +60,13 @@ pub enum Outcome {
         /// Bytes written into the device-writable part.
         written: u32,
     },
-    /// The answer comes later, through [`Host::complete`].
+    /// The answer comes later, through [`Transport::complete`].
     Held,
 }
 
 /// What a device needs from its transport. Callable from any thread, also from inside [`Device::control`] on the
 /// thread that called it; the device holds no lock of its state while it calls.
-pub trait Host: Send + Sync {
+pub trait Transport: Send + Sync {
     /// A held chain was answered: put `head` on `queue`'s used ring and notify the guest.
     fn complete(&self, queue: Queue, head: u16, written: u32);
 
@@ -133,8 +133,8 @@ impl Device {
     }
 
     /// Plugs the transport in. Done once, before the first chain.
-    pub fn set_host(&self, host: Arc<dyn Host>) {
-        self.engine.set_host(host);
+    pub fn set_transport(&self, transport: Arc<dyn Transport>) {
+        self.engine.set_transport(transport);
     }
 
     /// The virtio-gpu feature bits on offer (bits 0 to 23; no transport or ring features).
@@ -224,25 +224,25 @@ impl Device {
         let head = chain.head_index();
         let (mut request, space) = chain::open(memory, chain);
         let room = space.room();
-        let (header, refusal) = match request.take::<Header>() {
+        let (header, error) = match request.take::<Header>() {
             Ok(header) => (header, None),
-            Err(refusal) => (Header::new_zeroed(), Some(refusal)),
+            Err(error) => (Header::new_zeroed(), Some(error)),
         };
         let exchange = engine.begin(queue, head, header, space);
-        if let Some(refusal) = refusal {
-            return engine.refuse(memory, exchange, &refusal);
+        if let Some(error) = error {
+            return engine.refuse(memory, exchange, &error);
         }
         match Command::parse(queue, &header, &mut request, memory, engine) {
             Ok(command) => {
                 let need = command.answer_size();
                 if room < need {
                     // Nothing is done that the driver could not learn of.
-                    let refusal = Refusal::NoRoom { need, have: room };
-                    return engine.refuse(memory, exchange, &refusal);
+                    let error = CommandError::NoRoom { need, have: room };
+                    return engine.refuse(memory, exchange, &error);
                 }
                 engine.run(memory, exchange, command)
             }
-            Err(refusal) => engine.refuse(memory, exchange, &refusal),
+            Err(error) => engine.refuse(memory, exchange, &error),
         }
     }
 
@@ -260,10 +260,10 @@ impl Device {
             *place = monitor;
             state.events_read |= wire::EVENT_DISPLAY;
         }
-        match self.engine.host() {
-            Ok(host) => host.config_changed(),
+        match self.engine.transport() {
+            Ok(transport) => transport.config_changed(),
             // Before the transport is there, no guest is; it will read the new state first.
-            Err(refusal) => log::debug!("a monitor changed early: {refusal}"),
+            Err(error) => log::debug!("a monitor changed early: {error}"),
         }
     }
 
@@ -281,7 +281,7 @@ impl Device {
         Usage {
             resources: state.resources.len(),
             contexts: state.contexts.len(),
-            mappings: state.window.mappings(),
+            mappings: state.hostmem.mappings(),
             held: state.timelines.len(),
             pixel_bytes: self.engine.pools.pixels.used(),
             render_bytes: self.engine.pools.render.used(),

@@ -7,7 +7,7 @@
 //! a vhost-user socket.
 //!
 //! The way of a request is one line: transport → [`device`] → command family → renderer or screen →
-//! (fence) → answer. Nothing calls back up the line except through [`device::Host`] and
+//! (fence) → answer. Nothing calls back up the line except through [`device::Transport`] and
 //! [`renderer::Completions`].
 //!
 //! | to find | look in |

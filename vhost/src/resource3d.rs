@@ -9,7 +9,7 @@
 //! told the outcome from whatever thread; one that is dropped untold says that the renderer has failed, so that no chain of
 //! the guest is ever lost.
 //!
-//! The hard thing is the guest's memory. The renderer reads and writes it while a resource has it, see [`LentPages`].
+//! The hard thing is the guest's memory. The renderer reads and writes it while a resource has it, see [`AttachedPages`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -94,7 +94,7 @@ pub struct Transfer {
 /// `RESOURCE_DETACH_BACKING` or `RESOURCE_UNREF`, which the device gives when the [`Done`] of [`Resources3d::detach_memory`] or
 /// [`Resources3d::destroy`] is told. Until then a guest may write to them at any time: what is in them must be copied or be
 /// plain pixels, and no Rust reference may be made into them.
-pub struct LentPages {
+pub struct AttachedPages {
     pieces: Vec<(*mut u8, usize)>,
     /// Keeps the pieces mapped.
     _memory: GuestMemoryMmap,
@@ -104,11 +104,11 @@ pub struct LentPages {
 
 // SAFETY: the pointers are to memory that is shared with the guest anyway and that any thread may access; what they point to
 // belongs to `_memory`, which is Send and Sync itself.
-unsafe impl Send for LentPages {}
+unsafe impl Send for AttachedPages {}
 // SAFETY: as above; no method hands out a reference into the memory.
-unsafe impl Sync for LentPages {}
+unsafe impl Sync for AttachedPages {}
 
-impl LentPages {
+impl AttachedPages {
     pub(crate) fn new(
         pieces: Vec<(*mut u8, usize)>,
         memory: &GuestMemoryMmap,
@@ -193,7 +193,7 @@ pub trait Resources3d: Send + Sync {
     fn destroy(&self, resource: ResourceId, done: Done);
 
     /// `RESOURCE_ATTACH_BACKING`: the resource has this guest memory from now on.
-    fn attach_memory(&self, resource: ResourceId, pages: LentPages, done: Done);
+    fn attach_memory(&self, resource: ResourceId, pages: AttachedPages, done: Done);
 
     /// `RESOURCE_DETACH_BACKING`: lets go of the memory before `done` is told.
     fn detach_memory(&self, resource: ResourceId, done: Done);

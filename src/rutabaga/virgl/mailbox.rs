@@ -6,7 +6,7 @@ use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hesper_vhost::renderer::{ContextId, ResourceId};
-use hesper_vhost::resource3d::{Direction, Done, LentPages, Pixels, Shape3d, Transfer};
+use hesper_vhost::resource3d::{AttachedPages, Direction, Done, Pixels, Shape3d, Transfer};
 use hesper_vhost::screen::Rect;
 use rustix::event::{EventfdFlags, eventfd};
 
@@ -23,7 +23,7 @@ pub(super) enum Message {
     DetachResource(Arc<Life>, ResourceId),
     Create(ResourceId, Shape3d, Done),
     Destroy(ResourceId, Done),
-    AttachMemory(ResourceId, LentPages, Done),
+    AttachMemory(ResourceId, AttachedPages, Done),
     DetachMemory(ResourceId, Done),
     Transfer(ResourceId, ContextId, Direction, Transfer, Done),
     Read(ResourceId, Rect, Pixels),

@@ -7,9 +7,9 @@ use zerocopy::IntoBytes;
 
 use super::{Progress, Response, blob};
 use crate::budget::CONTEXTS;
-use crate::engine::resource_pages::Pages;
-use crate::engine::{Call, ContextSlot, Engine, State};
-use crate::error::Refusal;
+use crate::engine::resource_pages::ResourcePages;
+use crate::engine::{Call, ContextSlot, Engine, GuestState};
+use crate::error::CommandError;
 use crate::fence::{Gate, Timeline};
 use crate::renderer::{
     Blob, Completions, Context, ContextId, MapCaching, RendererError, ResourceId,
@@ -24,22 +24,31 @@ pub(super) fn lock(handle: &Mutex<Box<dyn Context>>) -> MutexGuard<'_, Box<dyn C
 }
 
 /// The live context `id`.
-pub(super) fn slot(state: &State, id: ContextId) -> Result<&ContextSlot, Refusal> {
-    state.contexts.get(&id).ok_or(Refusal::NoContext(id))
+pub(super) fn slot(state: &GuestState, id: ContextId) -> Result<&ContextSlot, CommandError> {
+    state.contexts.get(&id).ok_or(CommandError::NoContext(id))
 }
 
 /// The same, to be changed.
-pub(super) fn slot_mut(state: &mut State, id: ContextId) -> Result<&mut ContextSlot, Refusal> {
-    state.contexts.get_mut(&id).ok_or(Refusal::NoContext(id))
+pub(super) fn slot_mut(
+    state: &mut GuestState,
+    id: ContextId,
+) -> Result<&mut ContextSlot, CommandError> {
+    state
+        .contexts
+        .get_mut(&id)
+        .ok_or(CommandError::NoContext(id))
 }
 
-pub(super) fn capset_info(call: &Call<'_>, get: &wire::GetCapsetInfo) -> Result<Progress, Refusal> {
+pub(super) fn capset_info(
+    call: &Call<'_>,
+    get: &wire::GetCapsetInfo,
+) -> Result<Progress, CommandError> {
     let index = get.index.get();
     let (_, info) = call
         .engine
         .capsets()
         .nth(index as usize)
-        .ok_or(Refusal::BadValue {
+        .ok_or(CommandError::BadValue {
             what: "the index of the capability set",
             value: u64::from(index),
             must: "below num_capsets",
@@ -56,30 +65,30 @@ pub(super) fn capset_info(call: &Call<'_>, get: &wire::GetCapsetInfo) -> Result<
     }))
 }
 
-pub(super) fn capset(call: &Call<'_>, get: &wire::GetCapset) -> Result<Progress, Refusal> {
+pub(super) fn capset(call: &Call<'_>, get: &wire::GetCapset) -> Result<Progress, CommandError> {
     let (id, version) = (get.capset_id.get(), get.version.get());
     let body = call
         .engine
         .capsets()
         .find(|(_, info)| info.id == id)
         .and_then(|(renderer, _)| renderer.capset(id, version))
-        .ok_or(Refusal::NoCapset(id))?;
+        .ok_or(CommandError::NoCapset(id))?;
     Ok(Progress::Answer(Response {
         kind: wire::RESP_OK_CAPSET,
         body,
     }))
 }
 
-pub(super) fn create(call: &Call<'_>, create: &wire::ContextCreate) -> Result<Progress, Refusal> {
+pub(super) fn create(call: &Call<'_>, create: &wire::CtxCreate) -> Result<Progress, CommandError> {
     let id = call.exchange.header.context_id.get();
     let engine = call.engine;
     let (generation, names_capset) = {
         let mut state = call.state()?;
         if id == 0 || state.contexts.contains_key(&id) {
-            return Err(Refusal::BadNewContext(id));
+            return Err(CommandError::BadNewContext(id));
         }
         if state.contexts.len() >= CONTEXTS {
-            return Err(Refusal::Limit {
+            return Err(CommandError::Limit {
                 what: "contexts",
                 limit: CONTEXTS as u64,
             });
@@ -100,12 +109,12 @@ pub(super) fn create(call: &Call<'_>, create: &wire::ContextCreate) -> Result<Pr
             0 => matches!(info.id, wire::CAPSET_VIRGL | wire::CAPSET_VIRGL2),
             id => info.id == id,
         })
-        .ok_or(Refusal::NoCapset(wanted))?;
+        .ok_or(CommandError::NoCapset(wanted))?;
     let length = (create.name_length.get() as usize).min(create.debug_name.len());
     let name = create.debug_name.get(..length).unwrap_or(&[]);
     let name = name.split(|byte| *byte == 0).next().unwrap_or(&[]);
     let name = String::from_utf8_lossy(name);
-    let reports = Arc::new(Reports {
+    let reports = Arc::new(ContextCompletions {
         engine: Weak::clone(&engine.me),
         epoch: call.exchange.epoch,
         generation,
@@ -121,12 +130,15 @@ pub(super) fn create(call: &Call<'_>, create: &wire::ContextCreate) -> Result<Pr
     Ok(Progress::ok())
 }
 
-pub(super) fn destroy(call: &Call<'_>) -> Result<Progress, Refusal> {
+pub(super) fn destroy(call: &Call<'_>) -> Result<Progress, CommandError> {
     let id = call.exchange.header.context_id.get();
     let engine = call.engine;
     let slot = {
         let mut state = call.state()?;
-        let slot = state.contexts.remove(&id).ok_or(Refusal::NoContext(id))?;
+        let slot = state
+            .contexts
+            .remove(&id)
+            .ok_or(CommandError::NoContext(id))?;
         for resource in state.resources.values_mut() {
             resource.contexts.retain(|context| *context != id);
         }
@@ -149,14 +161,14 @@ pub(super) fn destroy(call: &Call<'_>) -> Result<Progress, Refusal> {
     }
     engine.deliver_all();
     blob::abandon(engine, call.exchange.epoch, id, generation);
-    engine.run_parked();
+    engine.run_deferred();
     if let Ok(mut state) = call.state() {
         state.timelines.forget_rings(id);
     }
     Ok(Progress::ok())
 }
 
-pub(super) fn attach(call: &Call<'_>, id: ResourceId) -> Result<Progress, Refusal> {
+pub(super) fn attach(call: &Call<'_>, id: ResourceId) -> Result<Progress, CommandError> {
     let context = call.exchange.header.context_id.get();
     let (handle, blob, is_3d) = {
         let mut state = call.state()?;
@@ -167,7 +179,7 @@ pub(super) fn attach(call: &Call<'_>, id: ResourceId) -> Result<Progress, Refusa
             return Ok(Progress::ok());
         }
         resource.contexts.push(context);
-        (handle, blob, matches!(resource.body, Body::Render(_)))
+        (handle, blob, matches!(resource.body, Body::Resource3d(_)))
     };
     if let Some(blob) = blob {
         lock(&handle).attach_resource(id, &blob);
@@ -190,13 +202,13 @@ fn as_blob(call: &Call<'_>, id: ResourceId, resource: &Resource) -> Option<Blob>
         origin: None,
     };
     match &resource.body {
-        Body::Host(HostBlob::Ready { blob, .. }) => Some(blob.clone()),
-        Body::Host(HostBlob::Pending { .. }) | Body::Render(_) => None,
-        Body::Guest(guest) => {
-            let pages = Pages::of(call, id, resource, guest.size);
+        Body::HostBlob(HostBlob::Ready { blob, .. }) => Some(blob.clone()),
+        Body::HostBlob(HostBlob::Pending { .. }) | Body::Resource3d(_) => None,
+        Body::GuestBlob(guest) => {
+            let pages = ResourcePages::of(call, id, resource, guest.size);
             Some(plain(guest.size, None, pages))
         }
-        Body::Image(image) => {
+        Body::Resource2d(image) => {
             let (_, length) = image.pixels.host_pages();
             Some(plain(
                 length as u64,
@@ -207,7 +219,7 @@ fn as_blob(call: &Call<'_>, id: ResourceId, resource: &Resource) -> Option<Blob>
     }
 }
 
-pub(super) fn detach(call: &Call<'_>, id: ResourceId) -> Result<Progress, Refusal> {
+pub(super) fn detach(call: &Call<'_>, id: ResourceId) -> Result<Progress, CommandError> {
     let context = call.exchange.header.context_id.get();
     let handle = {
         let mut state = call.state()?;
@@ -223,7 +235,7 @@ pub(super) fn detach(call: &Call<'_>, id: ResourceId) -> Result<Progress, Refusa
     Ok(Progress::ok())
 }
 
-pub(super) fn submit(call: &mut Call<'_>, commands: Vec<u8>) -> Result<Progress, Refusal> {
+pub(super) fn submit(call: &mut Call<'_>, commands: Vec<u8>) -> Result<Progress, CommandError> {
     let id = call.exchange.header.context_id.get();
     let ticket = call.exchange.ticket;
     let fence = match ticket.timeline {
@@ -253,13 +265,13 @@ pub(super) fn submit(call: &mut Call<'_>, commands: Vec<u8>) -> Result<Progress,
 }
 
 /// Where one context object reports to.
-struct Reports {
+struct ContextCompletions {
     engine: Weak<Engine>,
     epoch: u64,
     generation: u64,
 }
 
-impl Completions for Reports {
+impl Completions for ContextCompletions {
     fn fence_retired(&self, context: ContextId, ring: u8, fence: u64) {
         let Some(engine) = self.engine.upgrade() else {
             return;

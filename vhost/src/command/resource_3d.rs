@@ -11,11 +11,11 @@ use super::scanout::Part;
 use super::{Progress, Response, context, resource_2d};
 use crate::backing::Backing;
 use crate::budget::RENDER_BYTES;
-use crate::engine::{Call, Engine, State};
-use crate::error::Refusal;
+use crate::engine::{Call, Engine, GuestState};
+use crate::error::CommandError;
 use crate::fence::{Gate, Ticket, Timeline};
 use crate::renderer::{RendererError, ResourceId};
-use crate::resource::{Body, Render, Resource, byte_of};
+use crate::resource::{Body, Resource, Resource3d, byte_of};
 use crate::resource3d::{Box3d, Direction, Done, Pixels, Shape3d, Transfer};
 use crate::screen::{BYTES_PER_PIXEL, FlushState, PixelFormat, Rect};
 use crate::surface::Surface;
@@ -30,7 +30,7 @@ const BUFFER: u32 = 0;
 fn answer(
     call: &mut Call<'_>,
     after: impl FnOnce(&Engine, &Result<(), RendererError>) + Send + 'static,
-) -> Result<Done, Refusal> {
+) -> Result<Done, CommandError> {
     let engine = call.engine;
     let mut state = engine.at(call.exchange.epoch)?;
     call.hold(&mut state, Gate::Open);
@@ -40,29 +40,32 @@ fn answer(
     Ok(Done::new(move |result| {
         if let Some(engine) = engine.upgrade() {
             after(&engine, &result);
-            respond(&engine, ticket, &header, result.map_err(Refusal::from));
+            respond(&engine, ticket, &header, result.map_err(CommandError::from));
         }
     }))
 }
 
-fn respond(engine: &Engine, ticket: Ticket, header: &Header, result: Result<(), Refusal>) {
+fn respond(engine: &Engine, ticket: Ticket, header: &Header, result: Result<(), CommandError>) {
     let response = match result {
         Ok(()) => Response::ok(),
-        Err(refusal) => {
-            engine.complain(header, &refusal);
-            Response::bare(refusal.code())
+        Err(error) => {
+            engine.log_error(header, &error);
+            Response::bare(error.code())
         }
     };
     engine.respond(ticket, response);
 }
 
-pub(super) fn create(call: &mut Call<'_>, create: &wire::Create3d) -> Result<Progress, Refusal> {
+pub(super) fn create(
+    call: &mut Call<'_>,
+    create: &wire::ResourceCreate3d,
+) -> Result<Progress, CommandError> {
     let id = create.resource_id.get();
     let owner = call
         .engine
         .resources_3d
         .clone()
-        .ok_or(Refusal::NoRenderer("RESOURCE_CREATE_3D"))?;
+        .ok_or(CommandError::NoRenderer("RESOURCE_CREATE_3D"))?;
     let shape = Shape3d {
         target: create.target.get(),
         format: create.format.get(),
@@ -76,14 +79,14 @@ pub(super) fn create(call: &mut Call<'_>, create: &wire::Create3d) -> Result<Pro
         flags: create.flags.get(),
     };
     if shape.width == 0 || shape.height == 0 || shape.depth == 0 {
-        return Err(Refusal::BadValue {
+        return Err(CommandError::BadValue {
             what: "a side of the resource",
             value: 0,
             must: "at least 1",
         });
     }
     if shape.last_level >= u32::BITS {
-        return Err(Refusal::BadValue {
+        return Err(CommandError::BadValue {
             what: "last_level",
             value: u64::from(shape.last_level),
             must: "below 32",
@@ -94,7 +97,7 @@ pub(super) fn create(call: &mut Call<'_>, create: &wire::Create3d) -> Result<Pro
         .pools
         .render
         .charge(bytes(&shape))
-        .ok_or(Refusal::Limit {
+        .ok_or(CommandError::Limit {
             what: "bytes of 3D resources",
             limit: RENDER_BYTES,
         })?;
@@ -102,14 +105,14 @@ pub(super) fn create(call: &mut Call<'_>, create: &wire::Create3d) -> Result<Pro
         let mut state = call.state()?;
         resource_2d::check_new(&state, id)?;
         let serial = state.serial();
-        let render = Render {
+        let render = Resource3d {
             owner: Arc::clone(&owner),
             shape,
             serial,
             shown: None,
             _charge: charge,
         };
-        let resource = Resource::new(Body::Render(render), None);
+        let resource = Resource::new(Body::Resource3d(render), None);
         state.resources.insert(id, resource);
         state.rendered = true;
         serial
@@ -144,7 +147,7 @@ fn bytes(shape: &Shape3d) -> u64 {
 
 /// The renderer did not make the resource.
 fn forget(engine: &Engine, epoch: u64, id: ResourceId, serial: u64) {
-    let stage = engine.stage();
+    let screen_lock = engine.lock_screen();
     let Ok(mut state) = engine.at(epoch) else {
         return;
     };
@@ -153,18 +156,18 @@ fn forget(engine: &Engine, epoch: u64, id: ResourceId, serial: u64) {
         let off = resource_2d::take_off(&mut state, id);
         drop(state);
         resource_2d::turn_off(engine, off);
-        drop(stage);
+        drop(screen_lock);
         drop(gone);
     }
 }
 
 /// The 3D resource `id`.
-fn render(state: &mut State, id: ResourceId) -> Result<&mut Render, Refusal> {
+fn render(state: &mut GuestState, id: ResourceId) -> Result<&mut Resource3d, CommandError> {
     let resource = state.resource(id)?;
     let is = resource.kind();
     match &mut resource.body {
-        Body::Render(render) => Ok(render),
-        _ => Err(Refusal::WrongResource {
+        Body::Resource3d(render) => Ok(render),
+        _ => Err(CommandError::WrongResource {
             id,
             is,
             needs: "a 3D resource",
@@ -176,17 +179,17 @@ fn render(state: &mut State, id: ResourceId) -> Result<&mut Render, Refusal> {
 pub(super) fn attach_memory(
     call: &Call<'_>,
     id: ResourceId,
-    render: &Render,
+    render: &Resource3d,
     backing: &Arc<Backing>,
-) -> Result<impl FnOnce() + use<>, Refusal> {
-    let pages = backing.lend(call.memory)?;
+) -> Result<impl FnOnce() + use<>, CommandError> {
+    let pages = backing.mapped_pieces(call.memory)?;
     let owner = Arc::clone(&render.owner);
     let header = call.exchange.header;
     let engine = Weak::clone(&call.engine.me);
     Ok(move || {
         let done = Done::new(move |result| {
             if let (Err(error), Some(engine)) = (result, engine.upgrade()) {
-                engine.complain(&header, &Refusal::from(error));
+                engine.log_error(&header, &CommandError::from(error));
             }
         });
         owner.attach_memory(id, pages, done);
@@ -198,7 +201,7 @@ pub(super) fn detach_memory(
     call: &mut Call<'_>,
     id: ResourceId,
     owner: &Arc<dyn crate::resource3d::Resources3d>,
-) -> Result<Progress, Refusal> {
+) -> Result<Progress, CommandError> {
     let done = answer(call, |_, _| ())?;
     owner.detach_memory(id, done);
     Ok(Progress::Held)
@@ -208,8 +211,8 @@ pub(super) fn detach_memory(
 pub(super) fn destroy(
     call: &mut Call<'_>,
     id: ResourceId,
-    gone: Render,
-) -> Result<Progress, Refusal> {
+    gone: Resource3d,
+) -> Result<Progress, CommandError> {
     let owner = Arc::clone(&gone.owner);
     // It counts as long as the renderer has it.
     let done = answer(call, move |_, _| drop(gone))?;
@@ -220,8 +223,8 @@ pub(super) fn destroy(
 pub(super) fn transfer(
     call: &mut Call<'_>,
     direction: Direction,
-    transfer: &wire::Transfer3d,
-) -> Result<Progress, Refusal> {
+    transfer: &wire::TransferHost3d,
+) -> Result<Progress, CommandError> {
     let id = transfer.resource_id.get();
     let context = call.exchange.header.context_id.get();
     let (owner, transfer) = {
@@ -233,7 +236,10 @@ pub(super) fn transfer(
         let owner = Arc::clone(&render.owner);
         let transfer = check_transfer(transfer, &render.shape)?;
         let resource = state.resource(id)?;
-        let backing = resource.backing.as_ref().ok_or(Refusal::NoBacking(id))?;
+        let backing = resource
+            .backing
+            .as_ref()
+            .ok_or(CommandError::NoBacking(id))?;
         backing.check(transfer.offset, at_least(&transfer, &resource.body))?;
         (owner, transfer)
     };
@@ -251,16 +257,19 @@ fn at_least(transfer: &Transfer, body: &Body) -> u64 {
         ..
     } = transfer.bounds;
     match body {
-        Body::Render(render) if render.shape.target == BUFFER => u64::from(width),
+        Body::Resource3d(render) if render.shape.target == BUFFER => u64::from(width),
         _ => u64::from(width.min(height).min(depth).min(1)),
     }
 }
 
 /// The transfer, if it is inside of the resource.
-fn check_transfer(transfer: &wire::Transfer3d, shape: &Shape3d) -> Result<Transfer, Refusal> {
+fn check_transfer(
+    transfer: &wire::TransferHost3d,
+    shape: &Shape3d,
+) -> Result<Transfer, CommandError> {
     let level = transfer.level.get();
     if level > shape.last_level {
-        return Err(Refusal::BadValue {
+        return Err(CommandError::BadValue {
             what: "the level",
             value: u64::from(level),
             must: "one that the resource has",
@@ -277,7 +286,7 @@ fn check_transfer(transfer: &wire::Transfer3d, shape: &Shape3d) -> Result<Transf
     ] {
         let (start, length) = (start.get(), length.get());
         if start.checked_add(length).is_none_or(|end| end > size) {
-            return Err(Refusal::OutOfRange {
+            return Err(CommandError::OutOfRange {
                 start: u64::from(start),
                 length: u64::from(length),
                 size: u64::from(size),
@@ -290,7 +299,7 @@ fn check_transfer(transfer: &wire::Transfer3d, shape: &Shape3d) -> Result<Transf
     let rows = u64::from(transfer.stride.get()) * u64::from(bounds.height.get());
     let slices = u64::from(transfer.layer_stride.get()) * u64::from(bounds.depth.get());
     if rows.saturating_add(slices) > FARTHEST {
-        return Err(Refusal::BadValue {
+        return Err(CommandError::BadValue {
             what: "rows and layers times their strides",
             value: rows.saturating_add(slices),
             must: "below 2 GiB",
@@ -315,8 +324,8 @@ fn check_transfer(transfer: &wire::Transfer3d, shape: &Shape3d) -> Result<Transf
 /// The format in which a 3D resource can be shown, and the memory that shows it.
 pub(super) fn shown(
     call: &Call<'_>,
-    render: &mut Render,
-) -> Result<(PixelFormat, Arc<Surface>), Refusal> {
+    render: &mut Resource3d,
+) -> Result<(PixelFormat, Arc<Surface>), CommandError> {
     let Shape3d {
         format,
         width,
@@ -324,9 +333,9 @@ pub(super) fn shown(
         samples,
         ..
     } = render.shape;
-    let format = wire::pixel_format(format).ok_or(Refusal::BadFormat(format))?;
+    let format = wire::pixel_format(format).ok_or(CommandError::BadFormat(format))?;
     if samples > 1 {
-        return Err(Refusal::BadValue {
+        return Err(CommandError::BadValue {
             what: "the samples of a shown resource",
             value: u64::from(samples),
             must: "0 or 1",
@@ -363,7 +372,7 @@ pub(super) fn flush(
     call: &mut Call<'_>,
     id: ResourceId,
     parts: Vec<Part>,
-) -> Result<Progress, Refusal> {
+) -> Result<Progress, CommandError> {
     let engine = call.engine;
     let Some(rect) = parts.iter().map(|part| part.damage).reduce(around) else {
         return Ok(Progress::Answer(Response::ok()));
@@ -371,7 +380,7 @@ pub(super) fn flush(
     let (owner, reading) = {
         let mut state = engine.at(call.exchange.epoch)?;
         let render = render(&mut state, id)?;
-        let surface = render.shown.clone().ok_or(Refusal::NoResource(id))?;
+        let surface = render.shown.clone().ok_or(CommandError::NoResource(id))?;
         let reading = Reading {
             epoch: call.exchange.epoch,
             id,
@@ -413,11 +422,15 @@ fn around(one: Rect, other: Rect) -> Rect {
 }
 
 impl Reading {
-    fn arrived(self, engine: &Engine, result: Result<&[u8], RendererError>) -> Result<(), Refusal> {
+    fn arrived(
+        self,
+        engine: &Engine,
+        result: Result<&[u8], RendererError>,
+    ) -> Result<(), CommandError> {
         let copied = result
-            .map_err(Refusal::from)
+            .map_err(CommandError::from)
             .and_then(|pixels| self.copy(pixels));
-        let stage = engine.stage();
+        let screen_lock = engine.lock_screen();
         let mut state = engine.at(self.epoch)?;
         if !render(&mut state, self.id).is_ok_and(|render| render.serial == self.serial) {
             // It has gone meanwhile, and the scanouts are off.
@@ -460,12 +473,12 @@ impl Reading {
                 engine.state().timelines.flushed(token);
             }
         }
-        drop(stage);
+        drop(screen_lock);
         copied
     }
 
     /// Puts the pixels where the screen reads them.
-    fn copy(&self, pixels: &[u8]) -> Result<(), Refusal> {
+    fn copy(&self, pixels: &[u8]) -> Result<(), CommandError> {
         let Rect {
             x,
             y,
@@ -473,7 +486,7 @@ impl Reading {
             height,
         } = self.rect;
         let row = u64::from(width) * u64::from(BYTES_PER_PIXEL);
-        let wrong = || Refusal::OutOfRange {
+        let wrong = || CommandError::OutOfRange {
             start: 0,
             length: row * u64::from(height),
             size: pixels.len() as u64,

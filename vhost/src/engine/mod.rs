@@ -2,17 +2,17 @@
 //!
 //! [`Engine::run`] executes a command on the thread of its queue. What it cannot answer at once it holds
 //! ([`Call::hold`], see [`crate::fence`]) or parks (see [`crate::deferred`]); such a command is answered later from
-//! the thread that brings the missing piece, through [`Host::complete`].
+//! the thread that brings the missing piece, through [`Transport::complete`].
 //!
 //! # Locks
 //!
-//! There is one state lock. It is never held while the device calls out: not to the [`Host`] (which waits for the
+//! There is one state lock. It is never held while the device calls out: not to the [`Transport`] (which waits for the
 //! VMM, which may be calling us), not to the screen or a renderer (which may call back), and not while pixels are
 //! copied; only a renderer's short message into guest memory ([`crate::renderer::GuestPages`]) is, so that it cannot
 //! come after the guest has its pages back. Between two critical sections a reset may come in; [`Engine::at`] gives a
 //! command the state only if there was none.
 //!
-//! Whoever tells the screen what a scanout or the cursor shows holds the stage ([`Engine::stage`]) from its look at the
+//! Whoever tells the screen what a scanout or the cursor shows holds the screen lock ([`Engine::lock_screen`]) from its look at the
 //! state to the end of the call: two threads do so, that of the queue and that of a renderer which has read a 3D resource, and
 //! the screen must hear of the newer one last. It is taken before the state lock, and the screen does not wait.
 
@@ -31,11 +31,11 @@ use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
 use crate::budget::Pools;
 use crate::chain::AnswerSpace;
 use crate::command::{self, Command, Progress};
-use crate::deferred::{Parking, Work};
-use crate::device::{DeviceOptions, Host, Outcome, Queue};
-use crate::error::Refusal;
+use crate::deferred::{DeferredCommand, DeferredCommands};
+use crate::device::{DeviceOptions, Outcome, Queue, Transport};
+use crate::error::CommandError;
 use crate::fence::{Gate, Held, Ticket, Timeline, Timelines};
-use crate::hostmem::Window;
+use crate::hostmem::Hostmem;
 use crate::renderer::{CapsetInfo, Context, ContextId, Renderer, ResourceId};
 use crate::resource::{Body, HostBlob, Resource, Shadow};
 use crate::resource3d::Resources3d;
@@ -97,7 +97,7 @@ pub(crate) struct ContextSlot {
 }
 
 /// What the guest has made.
-pub(crate) struct State {
+pub(crate) struct GuestState {
     pub(crate) epoch: u64,
     next_serial: u64,
     pub(crate) acked_features: u64,
@@ -109,18 +109,18 @@ pub(crate) struct State {
     pub(crate) contexts: HashMap<ContextId, ContextSlot>,
     /// Whether there was a 3D resource.
     pub(crate) rendered: bool,
-    pub(crate) window: Window,
+    pub(crate) hostmem: Hostmem,
     pub(crate) timelines: Timelines,
-    pub(crate) parking: Parking,
-    /// A thread is in [`Engine::run_parked`].
-    runs_parked: bool,
-    /// Answers between [`Timelines::pop`] and the return of [`Host::complete`].
+    pub(crate) deferred: DeferredCommands,
+    /// A thread is in [`Engine::run_deferred`].
+    is_running_deferred: bool,
+    /// Answers between [`Timelines::pop`] and the return of [`Transport::complete`].
     delivering: usize,
     /// The control queue is stopped: answers of held commands wait until it goes on.
     stopped: bool,
 }
 
-impl State {
+impl GuestState {
     /// A number that was never used before.
     pub(crate) fn serial(&mut self) -> u64 {
         self.next_serial += 1;
@@ -128,14 +128,16 @@ impl State {
     }
 
     /// The resource `id`.
-    pub(crate) fn resource(&mut self, id: ResourceId) -> Result<&mut Resource, Refusal> {
-        self.resources.get_mut(&id).ok_or(Refusal::NoResource(id))
+    pub(crate) fn resource(&mut self, id: ResourceId) -> Result<&mut Resource, CommandError> {
+        self.resources
+            .get_mut(&id)
+            .ok_or(CommandError::NoResource(id))
     }
 
     fn is_pending(&self, id: ResourceId) -> bool {
-        self.resources
-            .get(&id)
-            .is_some_and(|resource| matches!(resource.body, Body::Host(HostBlob::Pending { .. })))
+        self.resources.get(&id).is_some_and(|resource| {
+            matches!(resource.body, Body::HostBlob(HostBlob::Pending { .. }))
+        })
     }
 }
 
@@ -150,10 +152,10 @@ pub(crate) struct Engine {
     pub(crate) pools: Pools,
     pub(crate) log_limit: LogLimit,
     pub(crate) me: Weak<Self>,
-    host: OnceLock<Arc<dyn Host>>,
+    transport: OnceLock<Arc<dyn Transport>>,
     memory: Mutex<Option<GuestMemoryAtomic<GuestMemoryMmap>>>,
-    state: Mutex<State>,
-    stage: Mutex<()>,
+    state: Mutex<GuestState>,
+    screen_lock: Mutex<()>,
     delivered: Condvar,
 }
 
@@ -166,13 +168,13 @@ pub(crate) struct Call<'a> {
 
 impl Call<'_> {
     /// The state, unless the device was reset since the command came.
-    pub(crate) fn state(&self) -> Result<MutexGuard<'_, State>, Refusal> {
+    pub(crate) fn state(&self) -> Result<MutexGuard<'_, GuestState>, CommandError> {
         self.engine.at(self.exchange.epoch)
     }
 
     /// Keeps the chain for a later answer, which waits for `gate` too. Does nothing but set the gate when it is
     /// kept already.
-    pub(crate) fn hold(&mut self, state: &mut State, gate: Gate) {
+    pub(crate) fn hold(&mut self, state: &mut GuestState, gate: Gate) {
         if let Some(mut space) = self.exchange.space.take() {
             space.shrink_to(LATE_ANSWER);
             let held = Held {
@@ -205,7 +207,7 @@ impl Engine {
             );
             options.monitors.truncate(most);
         }
-        let state = State {
+        let state = GuestState {
             epoch: 0,
             next_serial: 0,
             acked_features: 0,
@@ -216,10 +218,10 @@ impl Engine {
             cursors: Default::default(),
             contexts: HashMap::new(),
             rendered: false,
-            window: Window::new(options.host_visible_size, options.alignment_of_blobs()),
+            hostmem: Hostmem::new(options.host_visible_size, options.alignment_of_blobs()),
             timelines: Timelines::default(),
-            parking: Parking::default(),
-            runs_parked: false,
+            deferred: DeferredCommands::default(),
+            is_running_deferred: false,
             delivering: 0,
             stopped: false,
         };
@@ -232,22 +234,22 @@ impl Engine {
             pools: Pools::new(),
             log_limit: LogLimit::new("hesper_vhost"),
             me: Weak::clone(me),
-            host: OnceLock::new(),
+            transport: OnceLock::new(),
             memory: Mutex::new(None),
             state: Mutex::new(state),
-            stage: Mutex::new(()),
+            screen_lock: Mutex::new(()),
             delivered: Condvar::new(),
         })
     }
 
-    pub(crate) fn set_host(&self, host: Arc<dyn Host>) {
-        if self.host.set(host).is_err() {
+    pub(crate) fn set_transport(&self, transport: Arc<dyn Transport>) {
+        if self.transport.set(transport).is_err() {
             log::error!("a second transport was plugged into a device; the first one stays");
         }
     }
 
-    pub(crate) fn host(&self) -> Result<&Arc<dyn Host>, Refusal> {
-        self.host.get().ok_or(Refusal::NoHost)
+    pub(crate) fn transport(&self) -> Result<&Arc<dyn Transport>, CommandError> {
+        self.transport.get().ok_or(CommandError::NoTransport)
     }
 
     pub(crate) fn set_memory(&self, memory: GuestMemoryAtomic<GuestMemoryMmap>) {
@@ -255,22 +257,22 @@ impl Engine {
     }
 
     /// The state of now.
-    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn state(&self) -> MutexGuard<'_, GuestState> {
         self.state.locked()
     }
 
     /// The right to tell the screen what it shows.
-    pub(crate) fn stage(&self) -> MutexGuard<'_, ()> {
-        self.stage.locked()
+    pub(crate) fn lock_screen(&self) -> MutexGuard<'_, ()> {
+        self.screen_lock.locked()
     }
 
     /// The state, unless the device was reset since `epoch`.
-    pub(crate) fn at(&self, epoch: u64) -> Result<MutexGuard<'_, State>, Refusal> {
+    pub(crate) fn at(&self, epoch: u64) -> Result<MutexGuard<'_, GuestState>, CommandError> {
         let state = self.state();
         if state.epoch == epoch {
             Ok(state)
         } else {
-            Err(Refusal::Reset)
+            Err(CommandError::Reset)
         }
     }
 
@@ -281,12 +283,12 @@ impl Engine {
     }
 
     /// Fails unless `id` is one of the device's scanouts.
-    pub(crate) fn check_scanout(&self, id: u32) -> Result<(), Refusal> {
+    pub(crate) fn check_scanout(&self, id: u32) -> Result<(), CommandError> {
         let count = self.scanouts();
         if id < count {
             Ok(())
         } else {
-            Err(Refusal::NoScanout { id, count })
+            Err(CommandError::NoScanout { id, count })
         }
     }
 
@@ -345,14 +347,14 @@ impl Engine {
         mut exchange: Exchange,
         command: Command,
     ) -> Outcome {
-        let keys = command.keys(exchange.header.context_id.get());
+        let targets = command.targets(exchange.header.context_id.get());
         {
             let mut state = self.state();
-            let waits = state.parking.holds_up(&keys)
+            let waits = state.deferred.must_wait(&targets)
                 || (command.needs_its_resource()
-                    && keys.resource.is_some_and(|id| state.is_pending(id)));
+                    && targets.resource.is_some_and(|id| state.is_pending(id)));
             if waits {
-                match self.pools.parked.charge(command.bytes()) {
+                match self.pools.deferred.charge(command.bytes()) {
                     Some(charge) => {
                         exchange.on_queue = false;
                         let mut call = Call {
@@ -361,21 +363,21 @@ impl Engine {
                             exchange: &mut exchange,
                         };
                         call.hold(&mut state, Gate::Open);
-                        let work = Work {
+                        let work = DeferredCommand {
                             exchange,
                             command,
                             _charge: charge,
                         };
-                        state.parking.park(keys, work);
+                        state.deferred.push(targets, work);
                         return Outcome::Held;
                     }
                     None => {
                         drop(state);
-                        let refusal = Refusal::Limit {
+                        let error = CommandError::Limit {
                             what: "bytes of commands that wait for a blob",
-                            limit: crate::budget::PARKED_BYTES,
+                            limit: crate::budget::DEFERRED_BYTES,
                         };
-                        return self.refuse(memory, exchange, &refusal);
+                        return self.refuse(memory, exchange, &error);
                     }
                 }
             }
@@ -397,27 +399,27 @@ impl Engine {
         match command::execute(&mut call, command) {
             Ok(Progress::Answer(response)) => self.finish(memory, exchange, response),
             Ok(Progress::Held) => Outcome::Held,
-            Err(refusal) => self.refuse(memory, exchange, &refusal),
+            Err(error) => self.refuse(memory, exchange, &error),
         }
     }
 
     /// Runs every parked command that can go on. One thread at a time does so: a call that comes while another one is
     /// at it, also from inside a command that it runs, leaves the work to that one.
-    pub(crate) fn run_parked(&self) {
+    pub(crate) fn run_deferred(&self) {
         {
             let mut state = self.state();
-            if state.runs_parked {
+            if state.is_running_deferred {
                 return;
             }
-            state.runs_parked = true;
+            state.is_running_deferred = true;
         }
         loop {
             let mut state = self.state();
-            let mut parking = std::mem::take(&mut state.parking);
-            let work = parking.take(|id| state.is_pending(id));
-            state.parking = parking;
+            let mut deferred = std::mem::take(&mut state.deferred);
+            let work = deferred.take(|id| state.is_pending(id));
+            state.deferred = deferred;
             // Under the same lock as the look: what can go on later has a later call.
-            state.runs_parked = work.is_some();
+            state.is_running_deferred = work.is_some();
             drop(state);
             let Some(work) = work else {
                 return;
@@ -432,7 +434,7 @@ impl Engine {
                     "a parked command has no guest memory to answer in"
                 )),
             }
-            self.state().parking.finished(serial);
+            self.state().deferred.finished(serial);
         }
     }
 
@@ -454,7 +456,7 @@ impl Engine {
     }
 
     /// Waits for answers that are past the point of holding back.
-    fn wait_for_deliveries(&self, state: MutexGuard<'_, State>) {
+    fn wait_for_deliveries(&self, state: MutexGuard<'_, GuestState>) {
         let (state, timeout) = self
             .delivered
             .waited_while(state, RESET_PATIENCE, |state| state.delivering > 0);
@@ -473,25 +475,25 @@ impl Engine {
         let resources = std::mem::take(&mut state.resources);
         let contexts = std::mem::take(&mut state.contexts);
         let timelines = std::mem::take(&mut state.timelines);
-        let parking = std::mem::take(&mut state.parking);
+        let deferred = std::mem::take(&mut state.deferred);
         let scanouts = std::mem::replace(&mut state.scanouts, [const { None }; 16]);
         let rendered = std::mem::take(&mut state.rendered);
-        state.window.clear();
+        state.hostmem.clear();
         // An answer that is past the point of forgetting must reach the transport before the driver's next life.
         self.wait_for_deliveries(state);
         // Not before: whoever is woken must see that there was a reset. Not later: a context's own thread may be among them.
-        if let Some(host) = self.host.get() {
-            host.cancel();
+        if let Some(transport) = self.transport.get() {
+            transport.cancel();
         }
-        let stage = self.stage();
+        let screen_lock = self.lock_screen();
         for (id, _) in (0..self.scanouts()).zip(&scanouts) {
             self.screen.set_scanout(id, None);
             self.screen.set_cursor(id, None, 0, 0);
         }
         self.screen.reset();
-        drop(stage);
+        drop(screen_lock);
         // Contexts end here, outside of every lock: ending one may report its fences, which no one waits for now.
-        drop((parking, timelines, contexts, resources, scanouts));
+        drop((deferred, timelines, contexts, resources, scanouts));
         if let Some(renderer) = self.resources_3d.as_ref().filter(|_| rendered)
             && !renderer.clear(CLEAR_PATIENCE)
         {

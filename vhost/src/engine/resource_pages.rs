@@ -13,7 +13,7 @@ use crate::renderer::{GUEST_WRITE, GuestPages, GuestRun, ResourceId};
 use crate::resource::Resource;
 
 /// See [`GuestPages`].
-pub(crate) struct Pages {
+pub(crate) struct ResourcePages {
     engine: Weak<Engine>,
     /// The reset count of the resource's life.
     epoch: u64,
@@ -23,7 +23,7 @@ pub(crate) struct Pages {
     size: u64,
 }
 
-impl Pages {
+impl ResourcePages {
     /// The memory of `resource`, when it has any.
     pub(crate) fn of(
         call: &Call<'_>,
@@ -42,7 +42,7 @@ impl Pages {
     }
 }
 
-impl GuestPages for Pages {
+impl GuestPages for ResourcePages {
     fn size(&self) -> u64 {
         self.size
     }
@@ -57,7 +57,7 @@ impl GuestPages for Pages {
     }
 }
 
-impl Pages {
+impl ResourcePages {
     /// Calls `act` under the state lock, if the resource still has this memory.
     fn with<T>(&self, act: impl FnOnce(&Backing, &GuestMemoryMmap) -> T) -> Option<T> {
         let engine = self.engine.upgrade()?;

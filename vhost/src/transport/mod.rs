@@ -1,8 +1,8 @@
 //! The vhost-user transport: puts a [`Device`] behind a unix socket, for QEMU and other VMMs.
 //!
 //! ```no_run
-//! # use hesper_vhost::transport::{Server, Session};
-//! # fn session() -> Session { unimplemented!() }
+//! # use hesper_vhost::transport::{Server, GpuBackend};
+//! # fn session() -> GpuBackend { unimplemented!() }
 //! # fn main() -> Result<(), hesper_vhost::transport::Error> {
 //! let mut server = Server::bind("/run/user/1000/gpu.sock".as_ref())?;
 //! let stop = server.shutdown_handle(); // for a signal handler's thread
@@ -12,7 +12,7 @@
 //! # }
 //! ```
 //!
-//! Every connection gets a fresh [`Session`]; when the VM goes away its device, threads and descriptors go
+//! Every connection gets a fresh [`GpuBackend`]; when the VM goes away its device, threads and descriptors go
 //! with it, and the next connection starts clean.
 //!
 //! | file | what it knows |
@@ -61,7 +61,7 @@ pub use server::{Access, MAX_PATH, Server, ShutdownHandle, SocketFile, check_len
 use crate::device::Device;
 
 /// What serves one VM.
-pub struct Session {
+pub struct GpuBackend {
     /// A device in its reset state that no transport had before.
     pub device: Arc<Device>,
     /// Size in bytes of the device's host-visible window: 0 for none, else a power of two.

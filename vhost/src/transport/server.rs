@@ -15,8 +15,8 @@ use rustix::net::SocketType;
 
 use super::interrupt::Interrupt;
 use super::model::{Gpu, Model};
-use super::pending_connections::Waiting;
-use super::{Error, Session, messages};
+use super::pending_connections::PendingConnections;
+use super::{Error, GpuBackend, messages};
 use crate::input::InputDevice;
 
 /// A vhost-user server, on a listening socket or on one connection.
@@ -34,7 +34,7 @@ enum Source {
 /// A listening socket and its file.
 struct Listening {
     listener: UnixListener,
-    waiting: Waiting,
+    waiting: PendingConnections,
     _file: SocketFile,
 }
 
@@ -150,7 +150,7 @@ impl Server {
         Ok(Self {
             source: Source::Listening(Listening {
                 listener,
-                waiting: Waiting::default(),
+                waiting: PendingConnections::default(),
                 _file: file,
             }),
             stop: Stop::new()?,
@@ -198,7 +198,7 @@ impl Server {
     ///
     /// # Errors
     /// What makes serving impossible at all, and [`Error::Protocol`] on a given connection.
-    pub fn serve(&mut self, session: &mut dyn FnMut() -> Session) -> Result<(), Error> {
+    pub fn serve(&mut self, session: &mut dyn FnMut() -> GpuBackend) -> Result<(), Error> {
         self.serve_models(&mut || Gpu::new(session()))
     }
 

@@ -61,14 +61,14 @@ struct Thread {
 /// What the thread of the socket and everyone else share.
 #[derive(Default)]
 struct Shared {
-    state: Mutex<State>,
+    state: Mutex<ConsoleState>,
     /// Signalled when a question is answered, or never will be.
     answered: Condvar,
     device: Mutex<Weak<Device>>,
 }
 
 #[derive(Default)]
-struct State {
+struct ConsoleState {
     scanouts: Scanouts,
     /// The thread's wake-up, while there is a connection.
     link: Option<Arc<Interrupt>>,
@@ -83,7 +83,7 @@ struct State {
     questions_asked: u64,
 }
 
-impl State {
+impl ConsoleState {
     /// Something changed: wakes the thread, if it sleeps.
     fn wake(&mut self) {
         if let (true, Some(link)) = (std::mem::take(&mut self.asleep), &self.link) {
@@ -108,7 +108,7 @@ enum Answer {
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, ConsoleState> {
         self.state.locked()
     }
 

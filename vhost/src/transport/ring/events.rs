@@ -7,13 +7,13 @@ use std::sync::atomic::Ordering;
 use virtio_queue::QueueT;
 use vm_memory::{Bytes, GuestAddress, GuestAddressSpace};
 
-use super::{Phase, Ring, State};
+use super::{Phase, Ring, RingState};
 use crate::system::never_wait;
 
 impl Ring {
     /// Notifies the guest once more if it has not seen all used chains since the last call of this: the notification may have been
     /// lost. One too many does no harm, the driver looks at the ring and finds nothing.
-    pub(in super::super) fn remind(&self) {
+    pub(in super::super) fn repeat_lost_interrupt(&self) {
         let call = {
             let mut state = self.lock();
             let used = state.queue.next_used();
@@ -29,7 +29,7 @@ impl Ring {
 
     /// Whether there are used chains that the driver has not seen: with EVENT_IDX it writes behind the available ring up to where it
     /// has (virtio-v1.4, 2.7.7). Without, nobody knows.
-    fn has_unseen(&self, state: &State) -> bool {
+    fn has_unseen(&self, state: &RingState) -> bool {
         if !state.queue.event_idx_enabled() {
             return false;
         }

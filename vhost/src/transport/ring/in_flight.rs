@@ -4,9 +4,9 @@ use super::MAX_SIZE;
 
 /// A set of descriptor heads.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Heads([u64; MAX_SIZE as usize / 64]);
+pub(super) struct InFlight([u64; MAX_SIZE as usize / 64]);
 
-impl Heads {
+impl InFlight {
     /// False when `head` was in the set already, or is none.
     pub(super) fn insert(&mut self, head: u16) -> bool {
         let bit = 1 << (head % 64);

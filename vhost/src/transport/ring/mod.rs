@@ -26,7 +26,7 @@ use virtio_queue::{DescriptorChain, QueueOwnedT, QueueT};
 use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryLoadGuard, GuestMemoryMmap};
 
 use self::events::{signalled, write_event};
-use self::in_flight::Heads;
+use self::in_flight::InFlight;
 use crate::device::Outcome;
 
 /// Largest queue size on offer. QEMU's classic device uses 256; `vq_size` goes up to 1024.
@@ -59,7 +59,7 @@ struct Position {
     next_used: u16,
 }
 
-struct State {
+struct RingState {
     queue: virtio_queue::Queue,
     phase: Phase,
     enabled: bool,
@@ -70,7 +70,7 @@ struct State {
     /// The worker, inside the device, waits for the VMM and does not touch guest memory.
     outside: bool,
     /// Chains that are in the device or held by it.
-    in_device: Heads,
+    in_device: InFlight,
     /// Answers that came while the ring was stopped.
     late: Vec<(u16, u32)>,
     stopped_at: Option<Position>,
@@ -78,12 +78,12 @@ struct State {
     call: Option<Arc<File>>,
     /// The guest should have been told of answers while there was no call event.
     call_missed: bool,
-    /// How far the used ring was when [`Ring::remind`] found that the driver had not seen all of it.
+    /// How far the used ring was when [`Ring::repeat_lost_interrupt`] found that the driver had not seen all of it.
     unseen: Option<u16>,
     error: Option<Arc<File>>,
 }
 
-impl State {
+impl RingState {
     fn position(&self) -> Position {
         Position {
             addresses: [
@@ -97,7 +97,7 @@ impl State {
     }
 
     fn forget_held(&mut self) {
-        self.in_device = Heads::default();
+        self.in_device = InFlight::default();
         self.late.clear();
         self.stopped_at = None;
     }
@@ -122,7 +122,7 @@ pub(super) enum Start {
 pub(super) struct Ring {
     name: &'static str,
     memory: GuestMemoryAtomic<GuestMemoryMmap>,
-    state: Mutex<State>,
+    state: Mutex<RingState>,
     /// Signalled when `busy` ends or the worker steps out.
     progress: Condvar,
 }
@@ -148,14 +148,14 @@ impl Ring {
         Ok(Self {
             name,
             memory,
-            state: Mutex::new(State {
+            state: Mutex::new(RingState {
                 queue: virtio_queue::Queue::new(MAX_SIZE)?,
                 phase: Phase::Stopped,
                 enabled: false,
                 worker: None,
                 busy: false,
                 outside: false,
-                in_device: Heads::default(),
+                in_device: InFlight::default(),
                 late: Vec::new(),
                 stopped_at: None,
                 kick: None,
@@ -168,7 +168,7 @@ impl Ring {
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, RingState> {
         self.state.locked()
     }
 
@@ -518,7 +518,7 @@ impl Ring {
         }
     }
 
-    fn answer(&self, state: &mut State, head: u16, written: u32) -> bool {
+    fn answer(&self, state: &mut RingState, head: u16, written: u32) -> bool {
         if !state.in_device.remove(head) {
             log::debug!(
                 "{} queue: late answer for descriptor {head} dropped",
@@ -572,7 +572,7 @@ impl Ring {
         }
     }
 
-    fn broken(&self, state: &mut State, why: &str) {
+    fn broken(&self, state: &mut RingState, why: &str) {
         if matches!(state.phase, Phase::Running | Phase::Stopping) {
             log::error!(
                 "{} queue: {why}; the guest's driver must reset the device before the queue works again",
