@@ -15,8 +15,7 @@ use crate::budget::{BACKING_ENTRIES, Charge, Pool};
 use crate::chain::Reader;
 use crate::copy_pipeline::CopyPipeline;
 use crate::error::CommandError;
-use crate::renderer::GuestRun;
-use crate::resource3d::AttachedPages;
+use crate::guest_pages::{AttachedPages, GuestRun};
 use crate::wire::MemEntry;
 
 /// Runs of pages that are told of one resource: 16 MiB when no two pages of 4 KiB are neighbours.
@@ -152,7 +151,7 @@ impl Backing {
             pieces.push((slice.ptr_guard_mut().as_ptr(), slice.len()));
             Ok(())
         })?;
-        Ok(AttachedPages::new(pieces, memory, self))
+        Ok(AttachedPages::new(pieces, memory, Arc::clone(self) as _))
     }
 
     /// Adds to `copies` what copies `target.len()` bytes from `offset` on into `target`.

@@ -7,29 +7,9 @@
 use std::collections::VecDeque;
 
 use crate::budget::Charge;
-use crate::command::Command;
-use crate::engine::Exchange;
-use crate::renderer::{ContextId, ResourceId};
-use crate::screen::ScanoutId;
-
-/// What a command touches.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Targets {
-    pub(crate) resource: Option<ResourceId>,
-    pub(crate) context: Option<ContextId>,
-    pub(crate) scanout: Option<ScanoutId>,
-}
-
-impl Targets {
-    fn overlaps(&self, other: &Self) -> bool {
-        fn same(one: Option<u32>, other: Option<u32>) -> bool {
-            one.is_some() && one == other
-        }
-        same(self.resource, other.resource)
-            || same(self.context, other.context)
-            || same(self.scanout, other.scanout)
-    }
-}
+use crate::exchange::Exchange;
+use crate::renderer::ResourceId;
+use crate::request::{Command, Targets};
 
 /// A command and what it needs to go on.
 pub(crate) struct DeferredCommand {

@@ -7,94 +7,20 @@
 //! What a guest can make the device keep is limited by [`crate::budget`].
 
 use std::ops::Deref;
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use virtio_queue::DescriptorChain;
 use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 use zerocopy::{FromZeros, IntoBytes};
 
-use crate::chain;
-use crate::command::Command;
+use crate::dispatch;
 use crate::engine::Engine;
-use crate::error::CommandError;
 use crate::renderer::Renderer;
 use crate::screen::{FlushToken, Monitor, ScanoutId, ScanoutSink};
-use crate::system::page_size;
-use crate::wire::{self, Config, Header};
+use crate::wire::{self, Config};
 
-/// Fixed properties of a device.
-#[derive(Clone, Debug)]
-pub struct DeviceOptions {
-    /// The monitors at start, one per scanout (1 to 16).
-    pub monitors: Vec<Monitor>,
-    /// Size in bytes of the host-visible window (a power of two); 0 = no window, no mappable host blobs.
-    pub host_visible_size: u64,
-    /// Alignment in bytes of blob sizes and map offsets that the guest is told (`VIRTIO_GPU_F_BLOB_ALIGNMENT`). With 4096 it is told
-    /// nothing; blobs are whole pages of the host all the same, which a guest with such pages makes by itself.
-    pub blob_alignment: u32,
-}
-
-impl DeviceOptions {
-    /// What blob sizes and map offsets must be multiples of, whether the guest was told or not.
-    pub(crate) fn alignment_of_blobs(&self) -> u64 {
-        page_size().max(self.blob_alignment.into())
-    }
-}
-
-/// Which virtqueue a chain came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Queue {
-    /// Virtqueue 0.
-    Control,
-    /// Virtqueue 1.
-    Cursor,
-}
-
-/// What became of a chain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use]
-pub enum Outcome {
-    /// Answered: put it on the used ring with this many bytes written.
-    Done {
-        /// Bytes written into the device-writable part.
-        written: u32,
-    },
-    /// The answer comes later, through [`Transport::complete`].
-    Held,
-}
-
-/// What a device needs from its transport. Callable from any thread, also from inside [`Device::control`] on the
-/// thread that called it; the device holds no lock of its state while it calls.
-pub trait Transport: Send + Sync {
-    /// A held chain was answered: put `head` on `queue`'s used ring and notify the guest.
-    fn complete(&self, queue: Queue, head: u16, written: u32);
-
-    /// The config space changed: send a configuration change notification.
-    fn config_changed(&self);
-
-    /// The device was reset: whoever waits in [`Self::map`] or [`Self::unmap`] gets an error at once.
-    fn cancel(&self) {}
-
-    /// Maps `len` bytes of `fd` at `fd_offset` into the host-visible window at `window_offset`.
-    /// Returns after the mapping is visible to the guest.
-    ///
-    /// # Errors
-    /// What the VMM or the channel answered.
-    fn map(
-        &self,
-        window_offset: u64,
-        fd: BorrowedFd<'_>,
-        fd_offset: u64,
-        len: u64,
-    ) -> std::io::Result<()>;
-
-    /// Takes `len` bytes at `window_offset` out of the window.
-    ///
-    /// # Errors
-    /// What the VMM or the channel answered.
-    fn unmap(&self, window_offset: u64, len: u64) -> std::io::Result<()>;
-}
+pub use crate::options::DeviceOptions;
+pub use crate::queue::{Outcome, Queue, Transport};
 
 /// What a device keeps for its guest at the moment; all zero after a reset.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -128,7 +54,7 @@ impl Device {
         renderers: Vec<Arc<dyn Renderer>>,
     ) -> Self {
         Self {
-            engine: Engine::new(options, screen, renderers),
+            engine: Engine::new(options, screen, renderers, dispatch::run_deferred),
         }
     }
 
@@ -200,7 +126,7 @@ impl Device {
     where
         M: Deref<Target = GuestMemoryMmap> + Clone,
     {
-        self.handle(Queue::Control, memory, chain)
+        dispatch::handle(&self.engine, Queue::Control, memory, chain)
     }
 
     /// Handles one chain of the cursor queue.
@@ -208,42 +134,7 @@ impl Device {
     where
         M: Deref<Target = GuestMemoryMmap> + Clone,
     {
-        self.handle(Queue::Cursor, memory, chain)
-    }
-
-    fn handle<M>(
-        &self,
-        queue: Queue,
-        memory: &GuestMemoryMmap,
-        chain: DescriptorChain<M>,
-    ) -> Outcome
-    where
-        M: Deref<Target = GuestMemoryMmap> + Clone,
-    {
-        let engine = &self.engine;
-        let head = chain.head_index();
-        let (mut request, space) = chain::open(memory, chain);
-        let room = space.room();
-        let (header, error) = match request.take::<Header>() {
-            Ok(header) => (header, None),
-            Err(error) => (Header::new_zeroed(), Some(error)),
-        };
-        let exchange = engine.begin(queue, head, header, space);
-        if let Some(error) = error {
-            return engine.refuse(memory, exchange, &error);
-        }
-        match Command::parse(queue, &header, &mut request, memory, engine) {
-            Ok(command) => {
-                let need = command.answer_size();
-                if room < need {
-                    // Nothing is done that the driver could not learn of.
-                    let error = CommandError::NoRoom { need, have: room };
-                    return engine.refuse(memory, exchange, &error);
-                }
-                engine.run(memory, exchange, command)
-            }
-            Err(error) => engine.refuse(memory, exchange, &error),
-        }
+        dispatch::handle(&self.engine, Queue::Cursor, memory, chain)
     }
 
     /// A monitor changed (the window was resized, plugged, unplugged): tells the guest.

@@ -47,7 +47,7 @@ pub(crate) enum CommandError {
         must: &'static str,
     },
     #[error("rectangle {0:?} is empty or not inside {1}×{2} pixels")]
-    BadRect(crate::screen::Rect, u32, u32),
+    BadRect(crate::pixels::Rect, u32, u32),
     #[error("bytes {start:#x} + {length:#x} are outside of the {size:#x} bytes of {of}")]
     OutOfRange {
         start: u64,

@@ -7,7 +7,7 @@
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::screen::{PixelFormat, Rect};
+use crate::pixels::{PixelFormat, Rect};
 
 pub use virtio_bindings::virtio_gpu::{
     VIRTIO_GPU_BLOB_FLAG_USE_CROSS_DEVICE as BLOB_FLAG_USE_CROSS_DEVICE,

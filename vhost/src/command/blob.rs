@@ -6,24 +6,24 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
+use hesper_system::sync::Lock;
 use zerocopy::IntoBytes;
 
-use super::resource_2d::check_new;
-use super::{Progress, Response, context};
 use crate::backing::Backing;
-use crate::engine::{Call, Engine};
+use crate::engine::{Call, Engine, Progress};
 use crate::error::CommandError;
 use crate::fence::Gate;
 use crate::renderer::{
     Blob, BlobKind, BlobRequest, ContextId, MapCaching, RendererError, ResourceId,
 };
 use crate::resource::{Body, GuestBlob, HostBlob, Resource};
+use crate::response::Response;
 use crate::wire;
 
 const ALL_FLAGS: u32 =
     wire::BLOB_FLAG_USE_MAPPABLE | wire::BLOB_FLAG_USE_SHAREABLE | wire::BLOB_FLAG_USE_CROSS_DEVICE;
 
-pub(super) fn create(
+pub(super) fn resource_create_blob(
     call: &mut Call<'_>,
     create: &wire::ResourceCreateBlob,
     backing: Backing,
@@ -68,7 +68,7 @@ fn create_guest(
     let size = create.size.get();
     backing.check(0, size)?;
     let mut state = call.state()?;
-    check_new(&state, id)?;
+    state.check_new_resource(id)?;
     let blob = GuestBlob {
         size,
         framebuffer: None,
@@ -110,8 +110,8 @@ fn create_host(
     let engine = call.engine;
     let handle = {
         let mut state = engine.at(call.exchange.epoch)?;
-        check_new(&state, id)?;
-        let slot = context::slot_mut(&mut state, call.exchange.header.context_id.get())?;
+        state.check_new_resource(id)?;
+        let slot = state.context_mut(call.exchange.header.context_id.get())?;
         slot.made_a_blob = true;
         let pending = HostBlob::Pending {
             generation: slot.generation,
@@ -125,7 +125,7 @@ fn create_host(
         call.hold(&mut state, Gate::Open);
         handle
     };
-    context::lock(&handle).create_blob(id, request);
+    handle.locked().create_blob(id, request);
     Ok(Progress::Held)
 }
 
@@ -229,7 +229,10 @@ pub(super) fn abandon(engine: &Engine, epoch: u64, context: ContextId, generatio
     }
 }
 
-pub(super) fn map(call: &Call<'_>, map: &wire::ResourceMapBlob) -> Result<Progress, CommandError> {
+pub(super) fn resource_map_blob(
+    call: &Call<'_>,
+    map: &wire::ResourceMapBlob,
+) -> Result<Progress, CommandError> {
     let id = map.resource_id.get();
     let offset = map.offset.get();
     let transport = call.engine.transport()?;
@@ -308,7 +311,10 @@ fn mappable(
     }
 }
 
-pub(super) fn unmap(call: &Call<'_>, id: ResourceId) -> Result<Progress, CommandError> {
+pub(super) fn resource_unmap_blob(
+    call: &Call<'_>,
+    id: ResourceId,
+) -> Result<Progress, CommandError> {
     let mapping = mapping(call, id)?.ok_or(CommandError::WrongResource {
         id,
         is: "not mapped",

@@ -1,45 +1,22 @@
 //! Contexts and capability sets: everything that a renderer has a say in, but for blobs.
 
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use hesper_system::sync::Lock;
 use zerocopy::IntoBytes;
 
-use super::{Progress, Response, blob};
+use super::blob;
 use crate::budget::CONTEXTS;
-use crate::engine::resource_pages::ResourcePages;
-use crate::engine::{Call, ContextSlot, Engine, GuestState};
+use crate::engine::{Call, ContextSlot, Engine, Progress, ResourcePages};
 use crate::error::CommandError;
 use crate::fence::{Gate, Timeline};
-use crate::renderer::{
-    Blob, Completions, Context, ContextId, MapCaching, RendererError, ResourceId,
-};
+use crate::renderer::{Blob, Completions, ContextId, MapCaching, RendererError, ResourceId};
 use crate::resource::{Body, HostBlob, Resource};
+use crate::response::Response;
 use crate::screen::PixelMemory;
 use crate::wire;
 
-/// The context object behind its lock, which no call holds for long.
-pub(super) fn lock(handle: &Mutex<Box<dyn Context>>) -> MutexGuard<'_, Box<dyn Context>> {
-    handle.locked()
-}
-
-/// The live context `id`.
-pub(super) fn slot(state: &GuestState, id: ContextId) -> Result<&ContextSlot, CommandError> {
-    state.contexts.get(&id).ok_or(CommandError::NoContext(id))
-}
-
-/// The same, to be changed.
-pub(super) fn slot_mut(
-    state: &mut GuestState,
-    id: ContextId,
-) -> Result<&mut ContextSlot, CommandError> {
-    state
-        .contexts
-        .get_mut(&id)
-        .ok_or(CommandError::NoContext(id))
-}
-
-pub(super) fn capset_info(
+pub(super) fn get_capset_info(
     call: &Call<'_>,
     get: &wire::GetCapsetInfo,
 ) -> Result<Progress, CommandError> {
@@ -65,7 +42,7 @@ pub(super) fn capset_info(
     }))
 }
 
-pub(super) fn capset(call: &Call<'_>, get: &wire::GetCapset) -> Result<Progress, CommandError> {
+pub(super) fn get_capset(call: &Call<'_>, get: &wire::GetCapset) -> Result<Progress, CommandError> {
     let (id, version) = (get.capset_id.get(), get.version.get());
     let body = call
         .engine
@@ -79,7 +56,10 @@ pub(super) fn capset(call: &Call<'_>, get: &wire::GetCapset) -> Result<Progress,
     }))
 }
 
-pub(super) fn create(call: &Call<'_>, create: &wire::CtxCreate) -> Result<Progress, CommandError> {
+pub(super) fn ctx_create(
+    call: &Call<'_>,
+    create: &wire::CtxCreate,
+) -> Result<Progress, CommandError> {
     let id = call.exchange.header.context_id.get();
     let engine = call.engine;
     let (generation, names_capset) = {
@@ -130,7 +110,7 @@ pub(super) fn create(call: &Call<'_>, create: &wire::CtxCreate) -> Result<Progre
     Ok(Progress::ok())
 }
 
-pub(super) fn destroy(call: &Call<'_>) -> Result<Progress, CommandError> {
+pub(super) fn ctx_destroy(call: &Call<'_>) -> Result<Progress, CommandError> {
     let id = call.exchange.header.context_id.get();
     let engine = call.engine;
     let slot = {
@@ -168,11 +148,14 @@ pub(super) fn destroy(call: &Call<'_>) -> Result<Progress, CommandError> {
     Ok(Progress::ok())
 }
 
-pub(super) fn attach(call: &Call<'_>, id: ResourceId) -> Result<Progress, CommandError> {
+pub(super) fn ctx_attach_resource(
+    call: &Call<'_>,
+    id: ResourceId,
+) -> Result<Progress, CommandError> {
     let context = call.exchange.header.context_id.get();
     let (handle, blob, is_3d) = {
         let mut state = call.state()?;
-        let handle = Arc::clone(&slot(&state, context)?.handle);
+        let handle = Arc::clone(&state.context(context)?.handle);
         let resource = state.resource(id)?;
         let blob = as_blob(call, id, resource);
         if resource.contexts.contains(&context) {
@@ -182,9 +165,9 @@ pub(super) fn attach(call: &Call<'_>, id: ResourceId) -> Result<Progress, Comman
         (handle, blob, matches!(resource.body, Body::Resource3d(_)))
     };
     if let Some(blob) = blob {
-        lock(&handle).attach_resource(id, &blob);
+        handle.locked().attach_resource(id, &blob);
     } else if is_3d {
-        lock(&handle).attach_3d(id);
+        handle.locked().attach_3d(id);
     }
     Ok(Progress::ok())
 }
@@ -219,23 +202,26 @@ fn as_blob(call: &Call<'_>, id: ResourceId, resource: &Resource) -> Option<Blob>
     }
 }
 
-pub(super) fn detach(call: &Call<'_>, id: ResourceId) -> Result<Progress, CommandError> {
+pub(super) fn ctx_detach_resource(
+    call: &Call<'_>,
+    id: ResourceId,
+) -> Result<Progress, CommandError> {
     let context = call.exchange.header.context_id.get();
     let handle = {
         let mut state = call.state()?;
-        let handle = Arc::clone(&slot(&state, context)?.handle);
+        let handle = Arc::clone(&state.context(context)?.handle);
         let resource = state.resource(id)?;
         let before = resource.contexts.len();
         resource.contexts.retain(|attached| *attached != context);
         (resource.contexts.len() < before).then_some(handle)
     };
     if let Some(handle) = handle {
-        lock(&handle).detach_resource(id);
+        handle.locked().detach_resource(id);
     }
     Ok(Progress::ok())
 }
 
-pub(super) fn submit(call: &mut Call<'_>, commands: Vec<u8>) -> Result<Progress, CommandError> {
+pub(super) fn submit_3d(call: &mut Call<'_>, commands: Vec<u8>) -> Result<Progress, CommandError> {
     let id = call.exchange.header.context_id.get();
     let ticket = call.exchange.ticket;
     let fence = match ticket.timeline {
@@ -246,14 +232,14 @@ pub(super) fn submit(call: &mut Call<'_>, commands: Vec<u8>) -> Result<Progress,
     let engine = call.engine;
     let handle = {
         let mut state = engine.at(call.exchange.epoch)?;
-        let handle = Arc::clone(&slot(&state, id)?.handle);
+        let handle = Arc::clone(&state.context(id)?.handle);
         if let Some(ring) = fence {
             // The fence may retire before the calls below return.
             call.hold(&mut state, Gate::Fence(id, ring));
         }
         handle
     };
-    let context = lock(&handle);
+    let context = handle.locked();
     if !commands.is_empty() {
         context.submit(commands);
     }

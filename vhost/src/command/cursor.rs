@@ -4,10 +4,9 @@ use std::sync::{Arc, Weak};
 
 use vm_memory::VolatileSlice;
 
-use super::Progress;
 use crate::backing::Backing;
 use crate::copy_pipeline::CopyPipeline;
-use crate::engine::{Call, CursorPlace, Engine, GuestState};
+use crate::engine::{Call, CursorPlace, Engine, GuestState, Progress};
 use crate::error::CommandError;
 use crate::renderer::RendererError;
 use crate::resource::{Body, HostBlob, Resource3d};
@@ -27,7 +26,7 @@ enum Source {
     Renderer(Arc<dyn Resources3d>),
 }
 
-pub(super) fn update(
+pub(super) fn update_cursor(
     call: &Call<'_>,
     update: &wire::UpdateCursor,
 ) -> Result<Progress, CommandError> {
@@ -236,7 +235,7 @@ fn check_size(width: u32, height: u32) -> Result<(), CommandError> {
     }
 }
 
-pub(super) fn move_to(
+pub(super) fn move_cursor(
     call: &Call<'_>,
     position: &wire::UpdateCursor,
 ) -> Result<Progress, CommandError> {

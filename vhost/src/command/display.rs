@@ -2,10 +2,10 @@
 
 use zerocopy::{FromZeros, IntoBytes};
 
-use super::{Progress, Response};
 use crate::edid;
-use crate::engine::Call;
+use crate::engine::{Call, Progress};
 use crate::error::CommandError;
+use crate::response::Response;
 use crate::screen::{Monitor, Rect};
 use crate::wire::{self, DisplayOne, EDID_SPACE, EdidSize};
 
@@ -17,7 +17,7 @@ fn monitors(call: &Call<'_>) -> Result<Vec<Monitor>, CommandError> {
     }
 }
 
-pub(super) fn info(call: &Call<'_>) -> Result<Progress, CommandError> {
+pub(super) fn get_display_info(call: &Call<'_>) -> Result<Progress, CommandError> {
     let monitors = monitors(call)?;
     let mut modes = [DisplayOne::new_zeroed(); wire::MAX_SCANOUTS as usize];
     let scanouts = call.engine.scanouts() as usize;
@@ -47,7 +47,7 @@ pub(super) fn info(call: &Call<'_>) -> Result<Progress, CommandError> {
     }))
 }
 
-pub(super) fn edid(call: &Call<'_>, get: &wire::GetEdid) -> Result<Progress, CommandError> {
+pub(super) fn get_edid(call: &Call<'_>, get: &wire::GetEdid) -> Result<Progress, CommandError> {
     let scanout = get.scanout_id.get();
     call.engine.check_scanout(scanout)?;
     let mut edid = match call.engine.screen.edid(scanout) {

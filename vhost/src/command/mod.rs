@@ -1,309 +1,68 @@
 //! The commands of virtio-gpu: one file for each family.
 //!
-//! A [`Command`] is a request copied out of guest memory whole ([`Command::parse`]), so that nothing the guest
-//! writes later matters, and so that it can wait. [`execute`] sends it to its family. A family's function checks
-//! everything, then acts, and returns its [`Progress`] or the [`CommandError`] that the guest gets as an error code.
+//! [`execute`] sends a [`Command`] to its family. A family's function checks everything, then acts, and returns its [`Progress`] or the [`CommandError`] that the guest gets as an error code.
 
 mod blob;
 mod context;
 mod cursor;
 mod display;
+mod flush;
+mod resource;
 mod resource_2d;
 mod resource_3d;
 mod scanout;
 
-use vm_memory::GuestMemoryMmap;
-
-use crate::backing::Backing;
-use crate::budget::SUBMIT_BYTES;
-use crate::chain::Reader;
-use crate::deferred::Targets;
-use crate::device::Queue;
-use crate::engine::{Call, Engine};
+use crate::engine::{Call, Progress};
 use crate::error::CommandError;
-use crate::renderer::ContextId;
+use crate::request::Command;
 use crate::resource3d::Direction;
-use crate::wire::{self, Header};
-
-/// An answer without its header's echo.
-pub(crate) struct Response {
-    /// `RESP_*`.
-    pub(crate) kind: u32,
-    /// What follows the header. Only answers off the hot paths have a body.
-    pub(crate) body: Vec<u8>,
-}
-
-impl Response {
-    /// An answer that is its header.
-    pub(crate) fn bare(kind: u32) -> Self {
-        Self {
-            kind,
-            body: Vec::new(),
-        }
-    }
-
-    /// `OK_NODATA`.
-    pub(crate) fn ok() -> Self {
-        Self::bare(wire::RESP_OK_NODATA)
-    }
-}
-
-/// How far a command got.
-pub(crate) enum Progress {
-    /// It is done.
-    Answer(Response),
-    /// It was held ([`Call::hold`]), and someone else gives its response.
-    Held,
-}
-
-impl Progress {
-    fn ok() -> Self {
-        Self::Answer(Response::ok())
-    }
-}
-
-/// A request, copied.
-pub(crate) enum Command {
-    GetDisplayInfo,
-    GetEdid(wire::GetEdid),
-    ResourceCreate2d(wire::ResourceCreate2d),
-    ResourceUnref(wire::ResourceRef),
-    ResourceAttachBacking(wire::ResourceAttachBacking, Backing),
-    ResourceDetachBacking(wire::ResourceRef),
-    TransferToHost2d(wire::TransferToHost2d),
-    ResourceAssignUuid(wire::ResourceRef),
-    SetScanout(wire::SetScanout),
-    SetScanoutBlob(wire::SetScanoutBlob),
-    ResourceFlush(wire::ResourceFlush),
-    ResourceCreateBlob(wire::ResourceCreateBlob, Backing),
-    ResourceMapBlob(wire::ResourceMapBlob),
-    ResourceUnmapBlob(wire::ResourceRef),
-    GetCapsetInfo(wire::GetCapsetInfo),
-    GetCapset(wire::GetCapset),
-    CtxCreate(wire::CtxCreate),
-    CtxDestroy,
-    CtxAttachResource(wire::ResourceRef),
-    CtxDetachResource(wire::ResourceRef),
-    Submit3d(Vec<u8>),
-    ResourceCreate3d(wire::ResourceCreate3d),
-    Transfer3d(Direction, wire::TransferHost3d),
-    UpdateCursor(wire::UpdateCursor),
-    MoveCursor(wire::UpdateCursor),
-}
-
-impl Command {
-    /// Copies the rest of a request whose header is `header`.
-    pub(crate) fn parse(
-        queue: Queue,
-        header: &Header,
-        request: &mut Reader<'_>,
-        memory: &GuestMemoryMmap,
-        engine: &Engine,
-    ) -> Result<Self, CommandError> {
-        let kind = header.kind.get();
-        match queue {
-            Queue::Control => Self::parse_control(kind, request, memory, engine),
-            Queue::Cursor => match kind {
-                wire::CMD_UPDATE_CURSOR => Ok(Self::UpdateCursor(request.take()?)),
-                wire::CMD_MOVE_CURSOR => Ok(Self::MoveCursor(request.take()?)),
-                _ => Err(CommandError::UnknownCommand(kind)),
-            },
-        }
-    }
-
-    fn parse_control(
-        kind: u32,
-        request: &mut Reader<'_>,
-        memory: &GuestMemoryMmap,
-        engine: &Engine,
-    ) -> Result<Self, CommandError> {
-        Ok(match kind {
-            wire::CMD_GET_DISPLAY_INFO => Self::GetDisplayInfo,
-            wire::CMD_GET_EDID => Self::GetEdid(request.take()?),
-            wire::CMD_RESOURCE_CREATE_2D => Self::ResourceCreate2d(request.take()?),
-            wire::CMD_RESOURCE_UNREF => Self::ResourceUnref(request.take()?),
-            wire::CMD_RESOURCE_ATTACH_BACKING => {
-                let attach: wire::ResourceAttachBacking = request.take()?;
-                let count = attach.nr_entries.get();
-                let pool = &engine.pools.entries;
-                Self::ResourceAttachBacking(
-                    attach,
-                    Backing::read_from(request, memory, count, pool)?,
-                )
-            }
-            wire::CMD_RESOURCE_DETACH_BACKING => Self::ResourceDetachBacking(request.take()?),
-            wire::CMD_TRANSFER_TO_HOST_2D => Self::TransferToHost2d(request.take()?),
-            wire::CMD_RESOURCE_ASSIGN_UUID => Self::ResourceAssignUuid(request.take()?),
-            wire::CMD_SET_SCANOUT => Self::SetScanout(request.take()?),
-            wire::CMD_SET_SCANOUT_BLOB => Self::SetScanoutBlob(request.take()?),
-            wire::CMD_RESOURCE_FLUSH => Self::ResourceFlush(request.take()?),
-            wire::CMD_RESOURCE_CREATE_BLOB => {
-                let create: wire::ResourceCreateBlob = request.take()?;
-                let count = create.nr_entries.get();
-                let pool = &engine.pools.entries;
-                Self::ResourceCreateBlob(create, Backing::read_from(request, memory, count, pool)?)
-            }
-            wire::CMD_RESOURCE_MAP_BLOB => Self::ResourceMapBlob(request.take()?),
-            wire::CMD_RESOURCE_UNMAP_BLOB => Self::ResourceUnmapBlob(request.take()?),
-            wire::CMD_GET_CAPSET_INFO => Self::GetCapsetInfo(request.take()?),
-            wire::CMD_GET_CAPSET => Self::GetCapset(request.take()?),
-            wire::CMD_CTX_CREATE => Self::CtxCreate(request.take()?),
-            wire::CMD_CTX_DESTROY => Self::CtxDestroy,
-            wire::CMD_CTX_ATTACH_RESOURCE => Self::CtxAttachResource(request.take()?),
-            wire::CMD_CTX_DETACH_RESOURCE => Self::CtxDetachResource(request.take()?),
-            wire::CMD_SUBMIT_3D => Self::Submit3d(read_submit(request)?),
-            wire::CMD_RESOURCE_CREATE_3D
-            | wire::CMD_TRANSFER_TO_HOST_3D
-            | wire::CMD_TRANSFER_FROM_HOST_3D
-                if engine.resources_3d.is_none() =>
-            {
-                return Err(CommandError::NoRenderer(wire::command_name(kind)));
-            }
-            wire::CMD_RESOURCE_CREATE_3D => Self::ResourceCreate3d(request.take()?),
-            wire::CMD_TRANSFER_TO_HOST_3D => Self::Transfer3d(Direction::ToHost, request.take()?),
-            wire::CMD_TRANSFER_FROM_HOST_3D => {
-                Self::Transfer3d(Direction::FromHost, request.take()?)
-            }
-            _ => return Err(CommandError::UnknownCommand(kind)),
-        })
-    }
-
-    /// What it touches, in context `context`.
-    pub(crate) fn targets(&self, context: ContextId) -> Targets {
-        let resource = |id: zerocopy::little_endian::U32| Targets {
-            resource: Some(id.get()),
-            ..Targets::default()
-        };
-        let context = Some(context);
-        match self {
-            Self::GetDisplayInfo
-            | Self::GetEdid(_)
-            | Self::GetCapsetInfo(_)
-            | Self::GetCapset(_)
-            // Ends everything that others may wait for, so it waits for nothing.
-            | Self::CtxDestroy
-            // The cursor queue never waits for the other one.
-            | Self::UpdateCursor(_)
-            | Self::MoveCursor(_) => Targets::default(),
-            Self::ResourceCreate2d(create) => resource(create.resource_id),
-            Self::ResourceUnref(named)
-            | Self::ResourceDetachBacking(named)
-            | Self::ResourceAssignUuid(named)
-            | Self::ResourceUnmapBlob(named) => resource(named.resource_id),
-            Self::ResourceAttachBacking(attach, _) => resource(attach.resource_id),
-            Self::TransferToHost2d(transfer) => resource(transfer.resource_id),
-            Self::ResourceFlush(flush) => resource(flush.resource_id),
-            Self::ResourceMapBlob(map) => resource(map.resource_id),
-            Self::SetScanout(set) => Targets {
-                scanout: Some(set.scanout_id.get()),
-                ..resource(set.resource_id)
-            },
-            Self::SetScanoutBlob(set) => Targets {
-                scanout: Some(set.scanout_id.get()),
-                ..resource(set.resource_id)
-            },
-            Self::ResourceCreateBlob(create, _) => Targets {
-                context,
-                ..resource(create.resource_id)
-            },
-            Self::CtxAttachResource(named) | Self::CtxDetachResource(named) => Targets {
-                context,
-                ..resource(named.resource_id)
-            },
-            Self::ResourceCreate3d(create) => resource(create.resource_id),
-            Self::Transfer3d(_, transfer) => Targets {
-                context,
-                ..resource(transfer.resource_id)
-            },
-            Self::CtxCreate(_) | Self::Submit3d(_) => Targets {
-                context,
-                ..Targets::default()
-            },
-        }
-    }
-
-    /// Whether it acts on a resource that must have been made, so that it waits for one that is being made.
-    pub(crate) fn needs_its_resource(&self) -> bool {
-        !matches!(self, Self::UpdateCursor(_) | Self::MoveCursor(_))
-    }
-
-    /// Bytes of heap that it carries.
-    pub(crate) fn bytes(&self) -> u64 {
-        match self {
-            Self::Submit3d(commands) => commands.len() as u64,
-            _ => 0,
-        }
-    }
-
-    /// Bytes of room that its answer needs at least.
-    pub(crate) fn answer_size(&self) -> u64 {
-        let body = match self {
-            Self::UpdateCursor(_) | Self::MoveCursor(_) => return 0,
-            Self::ResourceMapBlob(_) => size_of::<wire::MapInfo>(),
-            Self::ResourceAssignUuid(_) => 16,
-            Self::GetDisplayInfo => size_of::<[wire::DisplayOne; 16]>(),
-            Self::GetEdid(_) => size_of::<wire::EdidSize>() + wire::EDID_SPACE,
-            Self::GetCapsetInfo(_) => size_of::<wire::CapsetInfoReply>(),
-            _ => 0,
-        };
-        (size_of::<Header>() + body) as u64
-    }
-}
-
-fn read_submit(request: &mut Reader<'_>) -> Result<Vec<u8>, CommandError> {
-    let submit: wire::CmdSubmit = request.take()?;
-    let size = u64::from(submit.size.get());
-    if size > SUBMIT_BYTES {
-        return Err(CommandError::Limit {
-            what: "bytes in a SUBMIT_3D",
-            limit: SUBMIT_BYTES,
-        });
-    }
-    if size > request.left() {
-        return Err(CommandError::Short {
-            missing: size - request.left(),
-        });
-    }
-    let mut commands = vec![0; size as usize];
-    request.read(&mut commands)?;
-    Ok(commands)
-}
 
 /// Carries out a command.
 pub(crate) fn execute(call: &mut Call<'_>, command: Command) -> Result<Progress, CommandError> {
     match command {
-        Command::GetDisplayInfo => display::info(call),
-        Command::GetEdid(get) => display::edid(call, &get),
-        Command::ResourceCreate2d(create) => resource_2d::create(call, &create),
-        Command::ResourceUnref(named) => resource_2d::unref(call, named.resource_id.get()),
+        Command::GetDisplayInfo => display::get_display_info(call),
+        Command::GetEdid(get) => display::get_edid(call, &get),
+        Command::ResourceCreate2d(create) => resource_2d::resource_create_2d(call, &create),
+        Command::ResourceUnref(named) => resource::resource_unref(call, named.resource_id.get()),
         Command::ResourceAttachBacking(attach, backing) => {
-            resource_2d::attach_backing(call, attach.resource_id.get(), backing)
+            resource::resource_attach_backing(call, attach.resource_id.get(), backing)
         }
         Command::ResourceDetachBacking(named) => {
-            resource_2d::detach_backing(call, named.resource_id.get())
+            resource::resource_detach_backing(call, named.resource_id.get())
         }
-        Command::TransferToHost2d(transfer) => resource_2d::transfer(call, &transfer),
+        Command::TransferToHost2d(transfer) => resource_2d::transfer_to_host_2d(call, &transfer),
         Command::ResourceAssignUuid(named) => {
-            resource_2d::assign_uuid(call, named.resource_id.get())
+            resource::resource_assign_uuid(call, named.resource_id.get())
         }
-        Command::SetScanout(set) => scanout::set(call, &set),
-        Command::SetScanoutBlob(set) => scanout::set_blob(call, &set),
-        Command::ResourceFlush(flush) => scanout::flush(call, &flush),
-        Command::ResourceCreateBlob(create, backing) => blob::create(call, &create, backing),
-        Command::ResourceMapBlob(map) => blob::map(call, &map),
-        Command::ResourceUnmapBlob(named) => blob::unmap(call, named.resource_id.get()),
-        Command::GetCapsetInfo(get) => context::capset_info(call, &get),
-        Command::GetCapset(get) => context::capset(call, &get),
-        Command::CtxCreate(create) => context::create(call, &create),
-        Command::CtxDestroy => context::destroy(call),
-        Command::CtxAttachResource(named) => context::attach(call, named.resource_id.get()),
-        Command::CtxDetachResource(named) => context::detach(call, named.resource_id.get()),
-        Command::Submit3d(commands) => context::submit(call, commands),
-        Command::ResourceCreate3d(create) => resource_3d::create(call, &create),
-        Command::Transfer3d(direction, transfer) => {
-            resource_3d::transfer(call, direction, &transfer)
+        Command::SetScanout(set) => scanout::set_scanout(call, &set),
+        Command::SetScanoutBlob(set) => scanout::set_scanout_blob(call, &set),
+        Command::ResourceFlush(flush) => flush::resource_flush(call, &flush),
+        Command::ResourceCreateBlob(create, backing) => {
+            blob::resource_create_blob(call, &create, backing)
         }
-        Command::UpdateCursor(update) => cursor::update(call, &update),
-        Command::MoveCursor(position) => cursor::move_to(call, &position),
+        Command::ResourceMapBlob(map) => blob::resource_map_blob(call, &map),
+        Command::ResourceUnmapBlob(named) => {
+            blob::resource_unmap_blob(call, named.resource_id.get())
+        }
+        Command::GetCapsetInfo(get) => context::get_capset_info(call, &get),
+        Command::GetCapset(get) => context::get_capset(call, &get),
+        Command::CtxCreate(create) => context::ctx_create(call, &create),
+        Command::CtxDestroy => context::ctx_destroy(call),
+        Command::CtxAttachResource(named) => {
+            context::ctx_attach_resource(call, named.resource_id.get())
+        }
+        Command::CtxDetachResource(named) => {
+            context::ctx_detach_resource(call, named.resource_id.get())
+        }
+        Command::Submit3d(commands) => context::submit_3d(call, commands),
+        Command::ResourceCreate3d(create) => resource_3d::resource_create_3d(call, &create),
+        Command::TransferToHost3d(transfer) => {
+            resource_3d::transfer_3d(call, Direction::ToHost, &transfer)
+        }
+        Command::TransferFromHost3d(transfer) => {
+            resource_3d::transfer_3d(call, Direction::FromHost, &transfer)
+        }
+        Command::UpdateCursor(update) => cursor::update_cursor(call, &update),
+        Command::MoveCursor(position) => cursor::move_cursor(call, &position),
     }
 }

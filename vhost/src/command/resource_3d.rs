@@ -7,19 +7,16 @@
 
 use std::sync::{Arc, Weak};
 
-use super::scanout::Part;
-use super::{Progress, Response, context, resource_2d};
 use crate::backing::Backing;
 use crate::budget::RENDER_BYTES;
-use crate::engine::{Call, Engine, GuestState};
+use crate::engine::{Call, Engine, Progress};
 use crate::error::CommandError;
-use crate::fence::{Gate, Ticket, Timeline};
+use crate::fence::Gate;
 use crate::renderer::{RendererError, ResourceId};
-use crate::resource::{Body, Resource, Resource3d, byte_of};
-use crate::resource3d::{Box3d, Direction, Done, Pixels, Shape3d, Transfer};
-use crate::screen::{BYTES_PER_PIXEL, FlushState, PixelFormat, Rect};
-use crate::surface::Surface;
-use crate::wire::{self, Header};
+use crate::resource::{Body, Resource, Resource3d};
+use crate::resource3d::{Box3d, Direction, Done, Shape3d, Transfer};
+use crate::screen::BYTES_PER_PIXEL;
+use crate::wire;
 
 /// Bytes between the first and the last of a transfer, at most.
 const FARTHEST: u64 = i32::MAX as u64;
@@ -40,23 +37,12 @@ fn answer(
     Ok(Done::new(move |result| {
         if let Some(engine) = engine.upgrade() {
             after(&engine, &result);
-            respond(&engine, ticket, &header, result.map_err(CommandError::from));
+            engine.respond_with(ticket, &header, result.map_err(CommandError::from));
         }
     }))
 }
 
-fn respond(engine: &Engine, ticket: Ticket, header: &Header, result: Result<(), CommandError>) {
-    let response = match result {
-        Ok(()) => Response::ok(),
-        Err(error) => {
-            engine.log_error(header, &error);
-            Response::bare(error.code())
-        }
-    };
-    engine.respond(ticket, response);
-}
-
-pub(super) fn create(
+pub(super) fn resource_create_3d(
     call: &mut Call<'_>,
     create: &wire::ResourceCreate3d,
 ) -> Result<Progress, CommandError> {
@@ -103,7 +89,7 @@ pub(super) fn create(
         })?;
     let serial = {
         let mut state = call.state()?;
-        resource_2d::check_new(&state, id)?;
+        state.check_new_resource(id)?;
         let serial = state.serial();
         let render = Resource3d {
             owner: Arc::clone(&owner),
@@ -151,27 +137,16 @@ fn forget(engine: &Engine, epoch: u64, id: ResourceId, serial: u64) {
     let Ok(mut state) = engine.at(epoch) else {
         return;
     };
-    if render(&mut state, id).is_ok_and(|render| render.serial == serial) {
+    if state
+        .resource_3d(id)
+        .is_ok_and(|render| render.serial == serial)
+    {
         let gone = state.resources.remove(&id);
-        let off = resource_2d::take_off(&mut state, id);
+        let off = state.take_off_scanouts(id);
         drop(state);
-        resource_2d::turn_off(engine, off);
+        engine.turn_off(off);
         drop(screen_lock);
         drop(gone);
-    }
-}
-
-/// The 3D resource `id`.
-fn render(state: &mut GuestState, id: ResourceId) -> Result<&mut Resource3d, CommandError> {
-    let resource = state.resource(id)?;
-    let is = resource.kind();
-    match &mut resource.body {
-        Body::Resource3d(render) => Ok(render),
-        _ => Err(CommandError::WrongResource {
-            id,
-            is,
-            needs: "a 3D resource",
-        }),
     }
 }
 
@@ -220,7 +195,7 @@ pub(super) fn destroy(
     Ok(Progress::Held)
 }
 
-pub(super) fn transfer(
+pub(super) fn transfer_3d(
     call: &mut Call<'_>,
     direction: Direction,
     transfer: &wire::TransferHost3d,
@@ -230,9 +205,9 @@ pub(super) fn transfer(
     let (owner, transfer) = {
         let mut state = call.state()?;
         if context != 0 {
-            context::slot(&state, context)?;
+            state.context(context)?;
         }
-        let render = render(&mut state, id)?;
+        let render = state.resource_3d(id)?;
         let owner = Arc::clone(&render.owner);
         let transfer = check_transfer(transfer, &render.shape)?;
         let resource = state.resource(id)?;
@@ -319,186 +294,4 @@ fn check_transfer(
         stride: transfer.stride.get(),
         layer_stride: transfer.layer_stride.get(),
     })
-}
-
-/// The format in which a 3D resource can be shown, and the memory that shows it.
-pub(super) fn shown(
-    call: &Call<'_>,
-    render: &mut Resource3d,
-) -> Result<(PixelFormat, Arc<Surface>), CommandError> {
-    let Shape3d {
-        format,
-        width,
-        height,
-        samples,
-        ..
-    } = render.shape;
-    let format = wire::pixel_format(format).ok_or(CommandError::BadFormat(format))?;
-    if samples > 1 {
-        return Err(CommandError::BadValue {
-            what: "the samples of a shown resource",
-            value: u64::from(samples),
-            must: "0 or 1",
-        });
-    }
-    let surface = match &render.shown {
-        Some(surface) => Arc::clone(surface),
-        None => {
-            let bytes = u64::from(width)
-                .saturating_mul(u64::from(height))
-                .saturating_mul(u64::from(BYTES_PER_PIXEL));
-            Surface::new(bytes, &call.engine.pools.pixels)?
-        }
-    };
-    render.shown = Some(Arc::clone(&surface));
-    Ok((format, surface))
-}
-
-/// What is read back for a flush, and who shows it.
-struct Reading {
-    epoch: u64,
-    id: ResourceId,
-    serial: u64,
-    /// What is read.
-    rect: Rect,
-    surface: Arc<Surface>,
-    stride: u64,
-    parts: Vec<Part>,
-    ticket: Ticket,
-}
-
-/// `RESOURCE_FLUSH` of a 3D resource that `parts` show: its pixels are read back, then the screen hears of them.
-pub(super) fn flush(
-    call: &mut Call<'_>,
-    id: ResourceId,
-    parts: Vec<Part>,
-) -> Result<Progress, CommandError> {
-    let engine = call.engine;
-    let Some(rect) = parts.iter().map(|part| part.damage).reduce(around) else {
-        return Ok(Progress::Answer(Response::ok()));
-    };
-    let (owner, reading) = {
-        let mut state = engine.at(call.exchange.epoch)?;
-        let render = render(&mut state, id)?;
-        let surface = render.shown.clone().ok_or(CommandError::NoResource(id))?;
-        let reading = Reading {
-            epoch: call.exchange.epoch,
-            id,
-            serial: render.serial,
-            rect,
-            surface,
-            stride: render.stride(),
-            parts,
-            ticket: call.exchange.ticket,
-        };
-        let owner = Arc::clone(&render.owner);
-        call.hold(&mut state, Gate::Open);
-        (owner, reading)
-    };
-    let header = call.exchange.header;
-    let engine = Weak::clone(&engine.me);
-    let pixels = Pixels::new(move |result| {
-        if let Some(engine) = engine.upgrade() {
-            let ticket = reading.ticket;
-            let result = reading.arrived(&engine, result);
-            respond(&engine, ticket, &header, result);
-        }
-    });
-    owner.read(id, rect, pixels);
-    Ok(Progress::Held)
-}
-
-/// The smallest rectangle around two, none of which overflows.
-fn around(one: Rect, other: Rect) -> Rect {
-    let (x, y) = (one.x.min(other.x), one.y.min(other.y));
-    let right = (one.x + one.width).max(other.x + other.width);
-    let bottom = (one.y + one.height).max(other.y + other.height);
-    Rect {
-        x,
-        y,
-        width: right - x,
-        height: bottom - y,
-    }
-}
-
-impl Reading {
-    fn arrived(
-        self,
-        engine: &Engine,
-        result: Result<&[u8], RendererError>,
-    ) -> Result<(), CommandError> {
-        let copied = result
-            .map_err(CommandError::from)
-            .and_then(|pixels| self.copy(pixels));
-        let screen_lock = engine.lock_screen();
-        let mut state = engine.at(self.epoch)?;
-        if !render(&mut state, self.id).is_ok_and(|render| render.serial == self.serial) {
-            // It has gone meanwhile, and the scanouts are off.
-            return Ok(());
-        }
-        let mut live = Vec::new();
-        let mut mask = 0_u16;
-        for part in &self.parts {
-            let shown = state.scanouts.get_mut(part.scanout as usize);
-            let Some(shown) = shown
-                .and_then(Option::as_mut)
-                .filter(|shown| shown.resource == self.id && shown.view == part.view)
-            else {
-                continue;
-            };
-            if copied.is_err() {
-                shown.stale = true;
-            } else {
-                live.push((part, shown.unseen.take()));
-                mask |= 1 << part.scanout;
-            }
-        }
-        let fenced = self.ticket.timeline != Timeline::Unordered;
-        if fenced
-            && mask != 0
-            && let Some(held) = state.timelines.find(self.ticket)
-        {
-            held.gate = Gate::Flush(mask);
-        }
-        drop(state);
-        for (part, picture) in live {
-            if picture.is_some() {
-                engine.screen.set_scanout(part.scanout, picture.as_ref());
-            }
-            let token = fenced.then(|| self.ticket.flush_token(part.scanout));
-            let seen = engine
-                .screen
-                .flush(part.scanout, part.damage_in_view(), token);
-            if let (FlushState::Done, Some(token)) = (seen, token) {
-                engine.state().timelines.flushed(token);
-            }
-        }
-        drop(screen_lock);
-        copied
-    }
-
-    /// Puts the pixels where the screen reads them.
-    fn copy(&self, pixels: &[u8]) -> Result<(), CommandError> {
-        let Rect {
-            x,
-            y,
-            width,
-            height,
-        } = self.rect;
-        let row = u64::from(width) * u64::from(BYTES_PER_PIXEL);
-        let wrong = || CommandError::OutOfRange {
-            start: 0,
-            length: row * u64::from(height),
-            size: pixels.len() as u64,
-            of: "the pixels that the renderer read",
-        };
-        if pixels.len() as u64 != row * u64::from(height) {
-            return Err(wrong());
-        }
-        for (y, from) in (y..).zip(pixels.chunks(row as usize)) {
-            let into = self.surface.slice(byte_of(x, y, self.stride), row);
-            into.ok_or_else(wrong)?.copy_from(from);
-        }
-        Ok(())
-    }
 }

@@ -1,4 +1,4 @@
-//! What the scanouts show: `SET_SCANOUT`, `SET_SCANOUT_BLOB`, `RESOURCE_FLUSH`.
+//! What the scanouts show: `SET_SCANOUT`, `SET_SCANOUT_BLOB`.
 //!
 //! Pixels in host memory (2D resources, host blobs) go to the screen as they are. So do those in guest memory where the screen can
 //! have them ([`GuestFramebuffer`]); else they have a [`Shadow`], filled by each flush with what it says has changed. Those of a 3D resource are read by its renderer at each flush
@@ -6,17 +6,15 @@
 
 use std::sync::Arc;
 
-use super::{Progress, Response, resource_3d};
 use crate::backing::Backing;
-use crate::engine::{Call, GuestState, Scanout};
+use crate::engine::{Call, Progress, Scanout};
 use crate::error::CommandError;
-use crate::fence::{Gate, Timeline};
 use crate::guest_framebuffer::GuestFramebuffer;
 use crate::renderer::ResourceId;
-use crate::resource::{
-    Body, FrameLayout, HostBlob, Resource3d, Shadow, byte_of, check_inside, intersect,
-};
-use crate::screen::{FlushState, Picture, PixelMemory, Rect, ScanoutId};
+use crate::resource::{Body, FrameLayout, HostBlob, Resource3d, Shadow, byte_of, check_inside};
+use crate::resource3d::Shape3d;
+use crate::screen::{BYTES_PER_PIXEL, Picture, PixelFormat, PixelMemory, Rect, ScanoutId};
+use crate::surface::Surface;
 use crate::wire;
 
 /// Fails unless `view` is a non-empty part of `width` × `height` pixels.
@@ -76,7 +74,10 @@ fn replace(
     })
 }
 
-pub(super) fn set(call: &Call<'_>, set: &wire::SetScanout) -> Result<Progress, CommandError> {
+pub(super) fn set_scanout(
+    call: &Call<'_>,
+    set: &wire::SetScanout,
+) -> Result<Progress, CommandError> {
     let scanout = set.scanout_id.get();
     let id = set.resource_id.get();
     let view = Rect::from(set.rect);
@@ -133,7 +134,7 @@ fn render_scanout(
 ) -> Result<Scanout, CommandError> {
     let (width, height) = (render.shape.width, render.shape.height);
     check_view(view, width, height)?;
-    let (format, surface) = resource_3d::shown(call, render)?;
+    let (format, surface) = shown_3d(call, render)?;
     let layout = FrameLayout {
         offset: 0,
         stride: render.stride(),
@@ -158,7 +159,7 @@ enum Source {
     Copied(Option<Arc<Shadow>>),
 }
 
-pub(super) fn set_blob(
+pub(super) fn set_scanout_blob(
     call: &Call<'_>,
     set: &wire::SetScanoutBlob,
 ) -> Result<Progress, CommandError> {
@@ -292,112 +293,35 @@ fn new_shadow(
     Ok(shadow)
 }
 
-/// What a flush does to one scanout.
-pub(super) struct Part {
-    pub(super) scanout: ScanoutId,
-    /// In coordinates of the framebuffer.
-    pub(super) damage: Rect,
-    pub(super) view: Rect,
-    shadow: Option<(Arc<Shadow>, Arc<Backing>)>,
-}
-
-impl Part {
-    /// The damage in coordinates of what is shown.
-    pub(super) fn damage_in_view(&self) -> Rect {
-        Rect {
-            x: self.damage.x - self.view.x,
-            y: self.damage.y - self.view.y,
-            ..self.damage
-        }
-    }
-}
-
-type Parts = [Option<Part>; wire::MAX_SCANOUTS as usize];
-
-/// Which scanouts show `id`, and what of `rect` they show.
-fn plan(state: &mut GuestState, id: ResourceId, rect: Rect) -> Result<Parts, CommandError> {
-    let resource = state
-        .resources
-        .get(&id)
-        .ok_or(CommandError::NoResource(id))?;
-    match &resource.body {
-        Body::Resource2d(image) => check_inside(rect, image.width, image.height)?,
-        Body::Resource3d(Resource3d { shape, .. }) => {
-            check_inside(rect, shape.width, shape.height)?
-        }
-        Body::GuestBlob(_) | Body::HostBlob(_) => {}
-    }
-    let mut parts: Parts = [const { None }; wire::MAX_SCANOUTS as usize];
-    for ((index, scanout), part) in (0..).zip(&mut state.scanouts).zip(&mut parts) {
-        let Some(shown) = scanout.as_mut().filter(|shown| shown.resource == id) else {
-            continue;
-        };
-        let damage = if shown.stale {
-            Some(shown.view)
-        } else {
-            intersect(rect, shown.view)
-        };
-        let Some(damage) = damage else {
-            continue;
-        };
-        let shadow = match &shown.shadow {
-            Some(shadow) => {
-                let backing = resource
-                    .backing
-                    .clone()
-                    .ok_or(CommandError::NoBacking(id))?;
-                Some((Arc::clone(shadow), backing))
-            }
-            None => None,
-        };
-        shown.stale = false;
-        *part = Some(Part {
-            scanout: index,
-            damage,
-            view: shown.view,
-            shadow,
+/// The format in which a 3D resource can be shown, and the memory that shows it.
+fn shown_3d(
+    call: &Call<'_>,
+    render: &mut Resource3d,
+) -> Result<(PixelFormat, Arc<Surface>), CommandError> {
+    let Shape3d {
+        format,
+        width,
+        height,
+        samples,
+        ..
+    } = render.shape;
+    let format = wire::pixel_format(format).ok_or(CommandError::BadFormat(format))?;
+    if samples > 1 {
+        return Err(CommandError::BadValue {
+            what: "the samples of a shown resource",
+            value: u64::from(samples),
+            must: "0 or 1",
         });
     }
-    Ok(parts)
-}
-
-pub(super) fn flush(
-    call: &mut Call<'_>,
-    flush: &wire::ResourceFlush,
-) -> Result<Progress, CommandError> {
-    let id = flush.resource_id.get();
-    let (parts, is_3d) = {
-        let mut state = call.state()?;
-        let parts = plan(&mut state, id, flush.rect.into())?;
-        let is_3d = matches!(state.resource(id)?.body, Body::Resource3d(_));
-        (parts, is_3d)
+    let surface = match &render.shown {
+        Some(surface) => Arc::clone(surface),
+        None => {
+            let bytes = u64::from(width)
+                .saturating_mul(u64::from(height))
+                .saturating_mul(u64::from(BYTES_PER_PIXEL));
+            Surface::new(bytes, &call.engine.pools.pixels)?
+        }
     };
-    if is_3d {
-        return resource_3d::flush(call, id, parts.into_iter().flatten().collect());
-    }
-    for part in parts.iter().flatten() {
-        if let Some((shadow, backing)) = &part.shadow {
-            shadow.gather(call.memory, backing, part.damage)?;
-        }
-    }
-    let shown = parts
-        .iter()
-        .flatten()
-        .fold(0, |mask, part| mask | 1 << part.scanout);
-    let fenced = call.exchange.ticket.timeline != Timeline::Unordered;
-    if fenced && shown != 0 {
-        // The screen may say that it is done before the call below returns.
-        let engine = call.engine;
-        let mut state = engine.at(call.exchange.epoch)?;
-        call.hold(&mut state, Gate::Flush(shown));
-    }
-    for part in parts.iter().flatten() {
-        let token = fenced.then(|| call.exchange.ticket.flush_token(part.scanout));
-        let damage = part.damage_in_view();
-        let state = call.engine.screen.flush(part.scanout, damage, token);
-        if let (FlushState::Done, Some(token)) = (state, token) {
-            call.state()?.timelines.flushed(token);
-        }
-    }
-    Ok(Progress::Answer(Response::ok()))
+    render.shown = Some(Arc::clone(&surface));
+    Ok((format, surface))
 }

@@ -3,12 +3,13 @@
 use vm_memory::{GuestAddressSpace, GuestMemoryMmap};
 use zerocopy::IntoBytes;
 
-use super::{Engine, Exchange};
+use super::Engine;
 use crate::chain::AnswerSpace;
-use crate::command::Response;
-use crate::device::Outcome;
 use crate::error::CommandError;
+use crate::exchange::Exchange;
 use crate::fence::{Gate, Held, Ticket, Timeline, Timelines};
+use crate::queue::Outcome;
+use crate::response::Response;
 use crate::wire::{self, Header};
 
 impl Engine {
@@ -86,6 +87,23 @@ impl Engine {
             held.response = Some(response);
         }
         self.deliver(ticket.timeline, None);
+    }
+
+    /// Gives the response of a held command by its result, and says in the log why it failed.
+    pub(crate) fn respond_with(
+        &self,
+        ticket: Ticket,
+        header: &Header,
+        result: Result<(), CommandError>,
+    ) {
+        let response = match result {
+            Ok(()) => Response::ok(),
+            Err(error) => {
+                self.log_error(header, &error);
+                Response::bare(error.code())
+            }
+        };
+        self.respond(ticket, response);
     }
 
     /// Answers what can be answered in a timeline. The command with serial `own` is the caller's: its answer is

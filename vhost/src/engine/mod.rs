@@ -17,129 +17,39 @@
 //! the screen must hear of the newer one last. It is taken before the state lock, and the screen does not wait.
 
 mod answer;
-pub(crate) mod resource_pages;
+mod call;
+mod resource_pages;
+mod state;
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, Weak};
 use std::time::Duration;
 
 use hesper_system::LogLimit;
 use hesper_system::sync::{Lock, Wait};
-use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
+use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 
 use crate::budget::Pools;
 use crate::chain::AnswerSpace;
-use crate::command::{self, Command, Progress};
-use crate::deferred::{DeferredCommand, DeferredCommands};
-use crate::device::{DeviceOptions, Outcome, Queue, Transport};
 use crate::error::CommandError;
-use crate::fence::{Gate, Held, Ticket, Timeline, Timelines};
-use crate::hostmem::Hostmem;
-use crate::renderer::{CapsetInfo, Context, ContextId, Renderer, ResourceId};
-use crate::resource::{Body, HostBlob, Resource, Shadow};
+use crate::exchange::Exchange;
+use crate::fence::{Ticket, Timeline};
+use crate::options::DeviceOptions;
+use crate::queue::{Queue, Transport};
+use crate::renderer::{CapsetInfo, Renderer};
 use crate::resource3d::Resources3d;
-use crate::screen::{Monitor, Picture, Rect, ScanoutSink};
+use crate::screen::ScanoutSink;
 use crate::wire::{self, Header};
+
+pub(crate) use call::{Call, Progress};
+pub(crate) use resource_pages::ResourcePages;
+pub(crate) use state::{ContextSlot, CursorPlace, GuestState, Scanout};
 
 /// How long a stop or a reset waits for answers that are on their way to the transport.
 const RESET_PATIENCE: Duration = Duration::from_millis(100);
 
 /// How long a reset waits for a renderer to let go of the guest's memory, which the next driver will use for other things.
 const CLEAR_PATIENCE: Duration = Duration::from_secs(2);
-
-/// Bytes of the longest answer of a command that can be held before it is done: a UUID behind a header.
-const LATE_ANSWER: u64 = 40;
-
-/// One command on its way.
-pub(crate) struct Exchange {
-    pub(crate) header: Header,
-    pub(crate) ticket: Ticket,
-    /// The reset count at its arrival.
-    pub(crate) epoch: u64,
-    queue: Queue,
-    head: u16,
-    /// Where the answer goes; taken when the command is held.
-    space: Option<AnswerSpace>,
-    /// Whether the thread of the queue is still in this command, and can answer by returning.
-    on_queue: bool,
-}
-
-/// What a scanout shows.
-pub(crate) struct Scanout {
-    pub(crate) resource: ResourceId,
-    /// The part of the framebuffer shown.
-    pub(crate) view: Rect,
-    /// The host copy, when the pixels are in guest memory.
-    pub(crate) shadow: Option<Arc<Shadow>>,
-    /// The shadow, or what was read of a 3D resource, is older than the pixels outside of the damage.
-    pub(crate) stale: bool,
-    /// Of a 3D resource, what the screen is to show as soon as its pixels have been read.
-    pub(crate) unseen: Option<Picture>,
-}
-
-/// Where a cursor is.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct CursorPlace {
-    /// The command that gave it its image.
-    pub(crate) serial: u64,
-    pub(crate) x: u32,
-    pub(crate) y: u32,
-}
-
-/// A live context. A lock of its own, since calls may come from more than one thread; all of them return at once.
-pub(crate) struct ContextSlot {
-    pub(crate) handle: Arc<Mutex<Box<dyn Context>>>,
-    /// Tells this context object from an earlier one of the same id.
-    pub(crate) generation: u64,
-    /// Whether it ever asked for a blob in a way that could be carried out.
-    pub(crate) made_a_blob: bool,
-}
-
-/// What the guest has made.
-pub(crate) struct GuestState {
-    pub(crate) epoch: u64,
-    next_serial: u64,
-    pub(crate) acked_features: u64,
-    pub(crate) events_read: u32,
-    pub(crate) monitors: Vec<Monitor>,
-    pub(crate) resources: HashMap<ResourceId, Resource>,
-    pub(crate) scanouts: [Option<Scanout>; wire::MAX_SCANOUTS as usize],
-    pub(crate) cursors: [CursorPlace; wire::MAX_SCANOUTS as usize],
-    pub(crate) contexts: HashMap<ContextId, ContextSlot>,
-    /// Whether there was a 3D resource.
-    pub(crate) rendered: bool,
-    pub(crate) hostmem: Hostmem,
-    pub(crate) timelines: Timelines,
-    pub(crate) deferred: DeferredCommands,
-    /// A thread is in [`Engine::run_deferred`].
-    is_running_deferred: bool,
-    /// Answers between [`Timelines::pop`] and the return of [`Transport::complete`].
-    delivering: usize,
-    /// The control queue is stopped: answers of held commands wait until it goes on.
-    stopped: bool,
-}
-
-impl GuestState {
-    /// A number that was never used before.
-    pub(crate) fn serial(&mut self) -> u64 {
-        self.next_serial += 1;
-        self.next_serial
-    }
-
-    /// The resource `id`.
-    pub(crate) fn resource(&mut self, id: ResourceId) -> Result<&mut Resource, CommandError> {
-        self.resources
-            .get_mut(&id)
-            .ok_or(CommandError::NoResource(id))
-    }
-
-    fn is_pending(&self, id: ResourceId) -> bool {
-        self.resources.get(&id).is_some_and(|resource| {
-            matches!(resource.body, Body::HostBlob(HostBlob::Pending { .. }))
-        })
-    }
-}
 
 /// The inside of a [`crate::device::Device`].
 pub(crate) struct Engine {
@@ -157,40 +67,8 @@ pub(crate) struct Engine {
     state: Mutex<GuestState>,
     screen_lock: Mutex<()>,
     delivered: Condvar,
-}
-
-/// What a command's code works with.
-pub(crate) struct Call<'a> {
-    pub(crate) engine: &'a Engine,
-    pub(crate) memory: &'a GuestMemoryMmap,
-    pub(crate) exchange: &'a mut Exchange,
-}
-
-impl Call<'_> {
-    /// The state, unless the device was reset since the command came.
-    pub(crate) fn state(&self) -> Result<MutexGuard<'_, GuestState>, CommandError> {
-        self.engine.at(self.exchange.epoch)
-    }
-
-    /// Keeps the chain for a later answer, which waits for `gate` too. Does nothing but set the gate when it is
-    /// kept already.
-    pub(crate) fn hold(&mut self, state: &mut GuestState, gate: Gate) {
-        if let Some(mut space) = self.exchange.space.take() {
-            space.shrink_to(LATE_ANSWER);
-            let held = Held {
-                serial: self.exchange.ticket.serial,
-                queue: self.exchange.queue,
-                head: self.exchange.head,
-                header: self.exchange.header,
-                space,
-                response: None,
-                gate,
-            };
-            state.timelines.push(self.exchange.ticket.timeline, held);
-        } else if let Some(held) = state.timelines.find(self.exchange.ticket) {
-            held.gate = gate;
-        }
-    }
+    /// [`crate::dispatch::run_deferred`]: the code of commands lies above this, so the device passes it in.
+    run_deferred: fn(&Self),
 }
 
 impl Engine {
@@ -198,6 +76,7 @@ impl Engine {
         mut options: DeviceOptions,
         screen: Arc<dyn ScanoutSink>,
         renderers: Vec<Arc<dyn Renderer>>,
+        run_deferred: fn(&Self),
     ) -> Arc<Self> {
         let most = wire::MAX_SCANOUTS as usize;
         if options.monitors.len() > most {
@@ -207,24 +86,7 @@ impl Engine {
             );
             options.monitors.truncate(most);
         }
-        let state = GuestState {
-            epoch: 0,
-            next_serial: 0,
-            acked_features: 0,
-            events_read: 0,
-            monitors: options.monitors.clone(),
-            resources: HashMap::new(),
-            scanouts: [const { None }; wire::MAX_SCANOUTS as usize],
-            cursors: Default::default(),
-            contexts: HashMap::new(),
-            rendered: false,
-            hostmem: Hostmem::new(options.host_visible_size, options.alignment_of_blobs()),
-            timelines: Timelines::default(),
-            deferred: DeferredCommands::default(),
-            is_running_deferred: false,
-            delivering: 0,
-            stopped: false,
-        };
+        let state = GuestState::new(&options);
         Arc::new_cyclic(|me| Self {
             options,
             screen,
@@ -239,6 +101,7 @@ impl Engine {
             state: Mutex::new(state),
             screen_lock: Mutex::new(()),
             delivered: Condvar::new(),
+            run_deferred,
         })
     }
 
@@ -340,101 +203,15 @@ impl Engine {
         }
     }
 
-    /// Carries out a command, now or, when it has to wait for a blob, later.
-    pub(crate) fn run(
-        &self,
-        memory: &GuestMemoryMmap,
-        mut exchange: Exchange,
-        command: Command,
-    ) -> Outcome {
-        let targets = command.targets(exchange.header.context_id.get());
-        {
-            let mut state = self.state();
-            let waits = state.deferred.must_wait(&targets)
-                || (command.needs_its_resource()
-                    && targets.resource.is_some_and(|id| state.is_pending(id)));
-            if waits {
-                match self.pools.deferred.charge(command.bytes()) {
-                    Some(charge) => {
-                        exchange.on_queue = false;
-                        let mut call = Call {
-                            engine: self,
-                            memory,
-                            exchange: &mut exchange,
-                        };
-                        call.hold(&mut state, Gate::Open);
-                        let work = DeferredCommand {
-                            exchange,
-                            command,
-                            _charge: charge,
-                        };
-                        state.deferred.push(targets, work);
-                        return Outcome::Held;
-                    }
-                    None => {
-                        drop(state);
-                        let error = CommandError::Limit {
-                            what: "bytes of commands that wait for a blob",
-                            limit: crate::budget::DEFERRED_BYTES,
-                        };
-                        return self.refuse(memory, exchange, &error);
-                    }
-                }
-            }
-        }
-        self.execute(memory, exchange, command)
-    }
-
-    fn execute(
-        &self,
-        memory: &GuestMemoryMmap,
-        mut exchange: Exchange,
-        command: Command,
-    ) -> Outcome {
-        let mut call = Call {
-            engine: self,
-            memory,
-            exchange: &mut exchange,
-        };
-        match command::execute(&mut call, command) {
-            Ok(Progress::Answer(response)) => self.finish(memory, exchange, response),
-            Ok(Progress::Held) => Outcome::Held,
-            Err(error) => self.refuse(memory, exchange, &error),
-        }
-    }
-
-    /// Runs every parked command that can go on. One thread at a time does so: a call that comes while another one is
-    /// at it, also from inside a command that it runs, leaves the work to that one.
+    /// Carries out every deferred command that can go on.
     pub(crate) fn run_deferred(&self) {
-        {
-            let mut state = self.state();
-            if state.is_running_deferred {
-                return;
-            }
-            state.is_running_deferred = true;
-        }
-        loop {
-            let mut state = self.state();
-            let mut deferred = std::mem::take(&mut state.deferred);
-            let work = deferred.take(|id| state.is_pending(id));
-            state.deferred = deferred;
-            // Under the same lock as the look: what can go on later has a later call.
-            state.is_running_deferred = work.is_some();
-            drop(state);
-            let Some(work) = work else {
-                return;
-            };
-            let serial = work.exchange.ticket.serial;
-            match self.guest_memory() {
-                Some(memory) => {
-                    // `on_queue` is false: the answer goes through the host, and this is `Held`.
-                    let _held = self.execute(&memory.memory(), work.exchange, work.command);
-                }
-                None => self.log_limit.warn(format_args!(
-                    "a parked command has no guest memory to answer in"
-                )),
-            }
-            self.state().deferred.finished(serial);
+        (self.run_deferred)(self);
+    }
+
+    /// Tells the screen that these scanouts are off, a bit each. The caller holds the screen lock.
+    pub(crate) fn turn_off(&self, off: u16) {
+        for scanout in (0..wire::MAX_SCANOUTS).filter(|index| off >> index & 1 != 0) {
+            self.screen.set_scanout(scanout, None);
         }
     }
 

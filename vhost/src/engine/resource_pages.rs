@@ -9,7 +9,8 @@ use vm_memory::{GuestAddressSpace, GuestMemoryMmap};
 
 use super::{Call, Engine};
 use crate::backing::Backing;
-use crate::renderer::{GUEST_WRITE, GuestPages, GuestRun, ResourceId};
+use crate::guest_pages::{GUEST_WRITE, GuestPages, GuestRun};
+use crate::renderer::ResourceId;
 use crate::resource::Resource;
 
 /// See [`GuestPages`].
