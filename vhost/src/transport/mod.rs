@@ -17,7 +17,7 @@
 //!
 //! | file | what it knows |
 //! |---|---|
-//! | `server`, `pending_connections` | sockets: listening, who has connected, shutting down |
+//! | `server`, `listener`, `pending_connections`, `stop` | sockets: listening, who has connected, shutting down |
 //! | `messages` | what the VMM asks: one message after the other, calls `connection` |
 //! | `wire` | layouts and numbers of the messages |
 //! | `model` | what a device is to the transport: the GPU, or an input device |
@@ -40,6 +40,7 @@ mod console;
 mod error;
 mod features;
 mod interrupt;
+mod listener;
 mod mapped_blobs;
 mod memory;
 mod messages;
@@ -48,6 +49,7 @@ mod pending_connections;
 mod ring;
 mod server;
 mod socket;
+mod stop;
 mod vmm_link;
 mod wire;
 mod worker;
@@ -56,7 +58,8 @@ use std::sync::Arc;
 
 pub use console::GpuSocketScreen;
 pub use error::Error;
-pub use server::{Access, MAX_PATH, Server, ShutdownHandle, SocketFile, check_length, listen};
+pub use listener::{Access, MAX_PATH, SocketFile, check_length, listen};
+pub use server::{Server, ShutdownHandle};
 
 use crate::device::Device;
 

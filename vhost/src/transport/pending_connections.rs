@@ -13,7 +13,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, recv};
 
 use super::Error;
-use super::server::Stop;
+use super::stop::Stop;
 
 /// How many connections may be silent at a time; the oldest goes beyond that.
 const MOST: usize = 16;

@@ -1,6 +1,7 @@
 //! Which descriptors of a ring are in the device.
 
-use super::MAX_SIZE;
+/// Largest queue size on offer. QEMU's classic device uses 256; `vq_size` goes up to 1024.
+pub(super) const MAX_SIZE: u16 = 1024;
 
 /// A set of descriptor heads.
 #[derive(Clone, Copy, Default)]

@@ -12,100 +12,27 @@
 //! The guest writes the rings. What it can get wrong breaks this ring alone: it is logged once, the VMM gets
 //! the ring's error event, and nothing is taken from it until it is set up anew.
 
+mod answers;
+mod chains;
 mod events;
 mod in_flight;
+mod state;
 
 use std::fs::File;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 use hesper_system::sync::{Lock, Wait};
-use virtio_queue::{DescriptorChain, QueueOwnedT, QueueT};
+use virtio_queue::{DescriptorChain, QueueT};
 use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryLoadGuard, GuestMemoryMmap};
 
 use self::events::{signalled, write_event};
-use self::in_flight::InFlight;
-use crate::device::Outcome;
-
-/// Largest queue size on offer. QEMU's classic device uses 256; `vq_size` goes up to 1024.
-pub(super) const MAX_SIZE: u16 = 1024;
-
-/// After this many answers the guest is told, even if more chains wait.
-const SIGNAL_AFTER: u32 = 64;
+use self::in_flight::{InFlight, MAX_SIZE};
+use self::state::{Phase, RingState};
 
 /// A chain as the device gets it.
 pub(super) type Chain = DescriptorChain<GuestMemoryLoadGuard<GuestMemoryMmap>>;
-
-/// Life of a ring.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    /// Not set up, or stopped: guest memory is not touched.
-    Stopped,
-    /// Chains are taken and answered.
-    Running,
-    /// No chain is taken; those in the device may still be answered.
-    Stopping,
-    /// The guest broke it.
-    Broken,
-}
-
-/// Where a ring stood when it was stopped; tells a resumed VM from a driver that starts anew.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Position {
-    addresses: [u64; 3],
-    next_avail: u16,
-    next_used: u16,
-}
-
-struct RingState {
-    queue: virtio_queue::Queue,
-    phase: Phase,
-    enabled: bool,
-    /// The thread that takes chains, once it has taken one.
-    worker: Option<ThreadId>,
-    /// The worker is inside the device with a chain.
-    busy: bool,
-    /// The worker, inside the device, waits for the VMM and does not touch guest memory.
-    outside: bool,
-    /// Chains that are in the device or held by it.
-    in_device: InFlight,
-    /// Answers that came while the ring was stopped.
-    late: Vec<(u16, u32)>,
-    stopped_at: Option<Position>,
-    kick: Option<Arc<File>>,
-    call: Option<Arc<File>>,
-    /// The guest should have been told of answers while there was no call event.
-    call_missed: bool,
-    /// How far the used ring was when [`Ring::repeat_lost_interrupt`] found that the driver had not seen all of it.
-    unseen: Option<u16>,
-    error: Option<Arc<File>>,
-}
-
-impl RingState {
-    fn position(&self) -> Position {
-        Position {
-            addresses: [
-                self.queue.desc_table(),
-                self.queue.avail_ring(),
-                self.queue.used_ring(),
-            ],
-            next_avail: self.queue.next_avail(),
-            next_used: self.queue.next_used(),
-        }
-    }
-
-    fn forget_held(&mut self) {
-        self.in_device = InFlight::default();
-        self.late.clear();
-        self.stopped_at = None;
-    }
-
-    fn runs(&self) -> bool {
-        self.phase == Phase::Running && self.enabled
-    }
-}
 
 /// How a ring comes to run; see [`Ring::plan`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,8 +98,6 @@ impl Ring {
     fn lock(&self) -> MutexGuard<'_, RingState> {
         self.state.locked()
     }
-
-    // For the connection thread.
 
     pub(super) fn set_size(&self, size: u32) -> Result<(), RingError> {
         let mut state = self.lock();
@@ -357,232 +282,6 @@ impl Ring {
     pub(super) fn forget_held(&self) {
         self.lock().forget_held();
         self.progress.notify_all();
-    }
-
-    // For the worker.
-
-    /// The event that the guest kicks, when there is anything to be kicked for.
-    pub(super) fn kick(&self) -> Option<Arc<File>> {
-        let state = self.lock();
-        state.runs().then(|| state.kick.clone()).flatten()
-    }
-
-    /// The kick event is of no more use (its other end is closed): stops polling it.
-    pub(super) fn drop_kick(&self, seen: &Arc<File>) {
-        let mut state = self.lock();
-        if state
-            .kick
-            .as_ref()
-            .is_some_and(|kick| Arc::ptr_eq(kick, seen))
-        {
-            state.kick = None;
-        }
-    }
-
-    /// Hands available chains to `handle` while they are `wanted`, puts answers on the used ring, and tells the
-    /// guest once per batch, if it wants to be told. Returns when the ring is empty or stopped, or nothing is
-    /// wanted.
-    pub(super) fn process(
-        &self,
-        mut wanted: impl FnMut() -> bool,
-        mut handle: impl FnMut(&GuestMemoryMmap, Chain) -> Outcome,
-    ) {
-        loop {
-            let mut answered = 0;
-            self.with_queue(|queue, memory| queue.disable_notification(memory));
-            while wanted()
-                && let Some(chain) = self.take()
-            {
-                let head = chain.head_index();
-                let memory = self.memory.memory();
-                let outcome = handle(&memory, chain);
-                drop(memory);
-                answered += self.give_back(head, outcome);
-                if answered >= SIGNAL_AFTER {
-                    self.signal();
-                    answered = 0;
-                }
-            }
-            if answered > 0 {
-                self.signal();
-            }
-            if !wanted() {
-                // Who comes to want one wakes the worker; until then the guest need not kick.
-                return;
-            }
-            // Asking for kicks again and looking once more is one step: a chain that came in between
-            // would otherwise wait for a kick that was never sent.
-            let more = self.with_queue(|queue, memory| queue.enable_notification(memory));
-            if more != Some(true) {
-                return;
-            }
-        }
-    }
-
-    /// Runs `work` on a running queue; an error breaks the ring.
-    fn with_queue<T>(
-        &self,
-        work: impl FnOnce(&mut virtio_queue::Queue, &GuestMemoryMmap) -> Result<T, virtio_queue::Error>,
-    ) -> Option<T> {
-        let mut state = self.lock();
-        if !state.runs() {
-            return None;
-        }
-        match work(&mut state.queue, &self.memory.memory()) {
-            Ok(value) => Some(value),
-            Err(error) => {
-                self.broken(&mut state, &error.to_string());
-                None
-            }
-        }
-    }
-
-    fn take(&self) -> Option<Chain> {
-        let mut state = self.lock();
-        if !state.runs() {
-            return None;
-        }
-        let memory = self.memory.memory();
-        let available = match state.queue.avail_idx(&*memory, Ordering::Acquire) {
-            Ok(index) => index.0,
-            Err(error) => {
-                self.broken(&mut state, &error.to_string());
-                return None;
-            }
-        };
-        if available == state.queue.next_avail() {
-            return None;
-        }
-        let chain = match state.queue.iter(memory).map(|mut chains| chains.next()) {
-            Ok(Some(chain)) => chain,
-            Ok(None) => {
-                self.broken(&mut state, "the available ring is outside guest memory");
-                return None;
-            }
-            Err(error) => {
-                self.broken(&mut state, &error.to_string());
-                return None;
-            }
-        };
-        let head = chain.head_index();
-        if head >= state.queue.size() {
-            self.broken(
-                &mut state,
-                &format!("descriptor index {head} is not below the queue size"),
-            );
-            return None;
-        }
-        if !state.in_device.insert(head) {
-            self.broken(
-                &mut state,
-                &format!("descriptor {head} was offered again before it was answered"),
-            );
-            return None;
-        }
-        state.busy = true;
-        state.worker = Some(std::thread::current().id());
-        Some(chain)
-    }
-
-    /// The device is done with a chain, for now or for good. Returns how many answers were added.
-    fn give_back(&self, head: u16, outcome: Outcome) -> u32 {
-        let mut state = self.lock();
-        state.busy = false;
-        state.outside = false;
-        let added = match outcome {
-            // It may even be answered already, by a faster thread.
-            Outcome::Held => 0,
-            Outcome::Done { written } => u32::from(self.answer(&mut state, head, written)),
-        };
-        if state.phase != Phase::Running {
-            self.progress.notify_all();
-        }
-        added
-    }
-
-    // For the device, from any thread.
-
-    /// Answers a held chain and tells the guest, if it wants to be told; when the ring is stopped, as soon as it goes on. Without
-    /// effect when the ring was reset since the chain was taken.
-    pub(super) fn complete(&self, head: u16, written: u32) {
-        let answered = {
-            let mut state = self.lock();
-            let answered = self.answer(&mut state, head, written);
-            if state.phase != Phase::Running {
-                self.progress.notify_all();
-            }
-            answered
-        };
-        if answered {
-            self.signal();
-        }
-    }
-
-    fn answer(&self, state: &mut RingState, head: u16, written: u32) -> bool {
-        if !state.in_device.remove(head) {
-            log::debug!(
-                "{} queue: late answer for descriptor {head} dropped",
-                self.name
-            );
-            return false;
-        }
-        match state.phase {
-            Phase::Running | Phase::Stopping => {}
-            Phase::Stopped => {
-                // Still the device's until it is on the used ring. No more than there are descriptors.
-                state.in_device.insert(head);
-                if !state.late.iter().any(|(late, _)| *late == head) {
-                    state.late.push((head, written));
-                }
-                return false;
-            }
-            Phase::Broken => return false,
-        }
-        let memory = self.memory.memory();
-        match state.queue.add_used(&*memory, head, written) {
-            Ok(()) => true,
-            Err(error) => {
-                self.broken(state, &error.to_string());
-                false
-            }
-        }
-    }
-
-    /// Notifies the guest of used chains, unless it asked not to be told of these (EVENT_IDX).
-    fn signal(&self) {
-        let call = {
-            let mut state = self.lock();
-            if !matches!(state.phase, Phase::Running | Phase::Stopping) {
-                return;
-            }
-            match state.queue.needs_notification(&*self.memory.memory()) {
-                Ok(true) => {
-                    state.call_missed = state.call.is_none();
-                    state.call.clone()
-                }
-                Ok(false) => None,
-                Err(error) => {
-                    self.broken(&mut state, &error.to_string());
-                    None
-                }
-            }
-        };
-        if let Some(call) = call {
-            write_event(&call);
-        }
-    }
-
-    fn broken(&self, state: &mut RingState, why: &str) {
-        if matches!(state.phase, Phase::Running | Phase::Stopping) {
-            log::error!(
-                "{} queue: {why}; the guest's driver must reset the device before the queue works again",
-                self.name
-            );
-            state.phase = Phase::Broken;
-            if let Some(error) = &state.error {
-                write_event(error);
-            }
-        }
     }
 }
 
