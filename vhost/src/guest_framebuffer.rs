@@ -12,13 +12,13 @@ use crate::backing::Backing;
 use crate::screen::{GuestPixels, PixelMemory, ScanoutSink};
 
 /// The memory of a guest blob in the hands of the screen; the guest has it back on drop.
-pub(crate) struct Lent {
+pub(crate) struct GuestFramebuffer {
     pixels: Arc<dyn GuestPixels>,
     /// The guest memory that it was taken from.
     memory: GuestMemoryMmap,
 }
 
-impl Lent {
+impl GuestFramebuffer {
     /// Lends all of `backing`, if `screen` takes it.
     pub(crate) fn new(
         screen: &dyn ScanoutSink,
@@ -43,7 +43,7 @@ impl Lent {
     }
 }
 
-impl Drop for Lent {
+impl Drop for GuestFramebuffer {
     fn drop(&mut self) {
         self.pixels.give_back();
     }

@@ -7,13 +7,14 @@ use std::sync::{Arc, Weak};
 
 use vm_memory::{GuestAddressSpace, GuestMemoryMmap};
 
+use super::{Call, Engine};
 use crate::backing::Backing;
-use crate::engine::{Call, Engine};
-use crate::renderer::{GUEST_WRITE, GuestPages, GuestRun, ResourceId};
+use crate::guest_pages::{GUEST_WRITE, GuestPages, GuestRun};
+use crate::renderer::ResourceId;
 use crate::resource::Resource;
 
 /// See [`GuestPages`].
-pub(super) struct Pages {
+pub(crate) struct ResourcePages {
     engine: Weak<Engine>,
     /// The reset count of the resource's life.
     epoch: u64,
@@ -23,9 +24,9 @@ pub(super) struct Pages {
     size: u64,
 }
 
-impl Pages {
+impl ResourcePages {
     /// The memory of `resource`, when it has any.
-    pub(super) fn of(
+    pub(crate) fn of(
         call: &Call<'_>,
         id: ResourceId,
         resource: &Resource,
@@ -42,7 +43,7 @@ impl Pages {
     }
 }
 
-impl GuestPages for Pages {
+impl GuestPages for ResourcePages {
     fn size(&self) -> u64 {
         self.size
     }
@@ -57,7 +58,7 @@ impl GuestPages for Pages {
     }
 }
 
-impl Pages {
+impl ResourcePages {
     /// Calls `act` under the state lock, if the resource still has this memory.
     fn with<T>(&self, act: impl FnOnce(&Backing, &GuestMemoryMmap) -> T) -> Option<T> {
         let engine = self.engine.upgrade()?;

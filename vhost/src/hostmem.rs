@@ -7,22 +7,22 @@
 use std::collections::BTreeMap;
 
 use crate::budget::MAPPINGS;
-use crate::refusal::Refusal;
+use crate::error::CommandError;
 
 /// The window of one device.
-pub(crate) struct Window {
+pub(crate) struct Hostmem {
     size: u64,
     alignment: u64,
     /// Start and length of the live mappings; they do not overlap.
     mappings: BTreeMap<u64, u64>,
     /// The sum of their lengths.
     mapped: u64,
-    said: Said,
+    warned: Warned,
 }
 
 /// What the log says of the window's use. It begins anew when less than half of the window is mapped.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Said {
+enum Warned {
     Nothing,
     /// Nine tenths are mapped.
     NearlyFull,
@@ -30,30 +30,30 @@ enum Said {
     Full,
 }
 
-impl Window {
+impl Hostmem {
     pub(crate) fn new(size: u64, alignment: u64) -> Self {
         Self {
             size,
             alignment,
             mappings: BTreeMap::new(),
             mapped: 0,
-            said: Said::Nothing,
+            warned: Warned::Nothing,
         }
     }
 
     /// Takes `length` bytes at `offset`.
-    pub(crate) fn reserve(&mut self, offset: u64, length: u64) -> Result<(), Refusal> {
+    pub(crate) fn reserve(&mut self, offset: u64, length: u64) -> Result<(), CommandError> {
         let end = offset
             .checked_add(length)
             .filter(|end| *end <= self.size)
-            .ok_or(Refusal::OutOfRange {
+            .ok_or(CommandError::OutOfRange {
                 start: offset,
                 length,
                 size: self.size,
                 of: "the host-visible window",
             })?;
         if !offset.is_multiple_of(self.alignment) || !length.is_multiple_of(self.alignment) {
-            return Err(Refusal::Misaligned {
+            return Err(CommandError::Misaligned {
                 start: offset,
                 length,
                 alignment: self.alignment,
@@ -61,10 +61,10 @@ impl Window {
         }
         let before = self.mappings.range(..end).next_back();
         if before.is_some_and(|(start, length)| start + length > offset) {
-            return Err(Refusal::WindowTaken(offset, length));
+            return Err(CommandError::WindowTaken(offset, length));
         }
         if self.mappings.len() >= MAPPINGS {
-            return Err(Refusal::Limit {
+            return Err(CommandError::Limit {
                 what: "mapped blobs",
                 limit: MAPPINGS as u64,
             });
@@ -78,17 +78,17 @@ impl Window {
     pub(crate) fn release(&mut self, offset: u64) {
         self.mapped -= self.mappings.remove(&offset).unwrap_or(0);
         if self.mapped < self.size / 2 {
-            self.said = Said::Nothing;
+            self.warned = Warned::Nothing;
         }
     }
 
     /// What to log after a map: once, when nine tenths of the window are mapped.
-    pub(crate) fn remark_on_use(&mut self) -> Option<String> {
+    pub(crate) fn use_warning(&mut self) -> Option<String> {
         let is_little = self.mapped < self.size - self.size / 10;
-        if is_little || self.said >= Said::NearlyFull {
+        if is_little || self.warned >= Warned::NearlyFull {
             return None;
         }
-        self.said = Said::NearlyFull;
+        self.warned = Warned::NearlyFull;
         Some(format!(
             "{} of the {} through which the guest maps memory are mapped; when nothing is left, its programs cannot map more. {}",
             mib(self.mapped),
@@ -98,11 +98,11 @@ impl Window {
     }
 
     /// What to log of a blob that the guest wants to map: once, when there is no room for its `length`.
-    pub(crate) fn remark_on_lack(&mut self, length: u64) -> Option<String> {
-        if self.size == 0 || self.said >= Said::Full || self.has_room(length) {
+    pub(crate) fn no_room_warning(&mut self, length: u64) -> Option<String> {
+        if self.size == 0 || self.warned >= Warned::Full || self.has_room(length) {
             return None;
         }
-        self.said = Said::Full;
+        self.warned = Warned::Full;
         Some(format!(
             "the guest has no room to map {} more: {} of the {} through which it maps memory are mapped, and no gap is large \
              enough. {}",
@@ -143,7 +143,7 @@ impl Window {
     pub(crate) fn clear(&mut self) {
         self.mappings.clear();
         self.mapped = 0;
-        self.said = Said::Nothing;
+        self.warned = Warned::Nothing;
     }
 }
 
@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     fn mappings_are_aligned_inside_and_apart() {
-        let mut window = Window::new(0x10000, 0x1000);
+        let mut window = Hostmem::new(0x10000, 0x1000);
         window.reserve(0x4000, 0x2000).unwrap();
         for (offset, length) in [
             (0x4000, 0x1000),
@@ -192,10 +192,10 @@ mod tests {
     #[test]
     fn a_window_that_fills_up_is_spoken_of_once_until_half_of_it_is_free() {
         const MIB: u64 = 1 << 20;
-        let mut window = Window::new(256 * MIB, 4096);
-        let map = |window: &mut Window, offset, length| {
+        let mut window = Hostmem::new(256 * MIB, 4096);
+        let map = |window: &mut Hostmem, offset, length| {
             window.reserve(offset * MIB, length * MIB).unwrap();
-            window.remark_on_use()
+            window.use_warning()
         };
         assert_eq!(map(&mut window, 0, 128), None);
         assert_eq!(map(&mut window, 128, 102), None, "230 of 256 MiB");
@@ -206,14 +206,14 @@ mod tests {
             "{said}"
         );
         assert_eq!(map(&mut window, 231, 1), None, "it was said");
-        assert_eq!(window.remark_on_lack(24 * MIB), None, "there is room");
-        let said = window.remark_on_lack(25 * MIB).unwrap();
+        assert_eq!(window.no_room_warning(24 * MIB), None, "there is room");
+        let said = window.no_room_warning(25 * MIB).unwrap();
         assert!(
             said.contains("no room to map 25 MiB more: 232 MiB of the 256 MiB")
                 && said.contains("--hostmem=512M"),
             "{said}"
         );
-        assert_eq!(window.remark_on_lack(25 * MIB), None, "it was said");
+        assert_eq!(window.no_room_warning(25 * MIB), None, "it was said");
         window.release(128 * MIB);
         window.release(231 * MIB);
         assert_eq!(map(&mut window, 128, 102), None, "still more than half");
@@ -225,7 +225,7 @@ mod tests {
 
     #[test]
     fn room_in_pieces_is_not_room_for_the_whole() {
-        let mut window = Window::new(0x10000, 0x1000);
+        let mut window = Hostmem::new(0x10000, 0x1000);
         for offset in [0x3000, 0x8000, 0xe000] {
             window.reserve(offset, 0x1000).unwrap();
         }

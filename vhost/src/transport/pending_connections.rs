@@ -13,7 +13,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, recv};
 
 use super::Error;
-use super::server::Stop;
+use super::stop::Stop;
 
 /// How many connections may be silent at a time; the oldest goes beyond that.
 const MOST: usize = 16;
@@ -27,16 +27,16 @@ const NOT_CONTROL: &[u8] =
 
 /// How long the rest of a header may take, and how often it is looked for.
 const PATIENCE: Duration = Duration::from_secs(5);
-const LOOK: Duration = Duration::from_millis(5);
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// The connections; see the module.
 #[derive(Default)]
-pub(super) struct Waiting {
-    silent: VecDeque<Silent>,
+pub(super) struct PendingConnections {
+    silent: VecDeque<PendingConnection>,
 }
 
 /// One of them.
-struct Silent {
+struct PendingConnection {
     stream: UnixStream,
     /// Since when it has said a part of a header.
     begun: Option<Instant>,
@@ -44,7 +44,7 @@ struct Silent {
 
 /// What somebody's first bytes are.
 #[derive(Debug, PartialEq, Eq)]
-enum Said {
+enum FirstBytes {
     /// Nothing yet.
     Nothing,
     /// A part of a header.
@@ -57,7 +57,7 @@ enum Said {
     Other,
 }
 
-impl Waiting {
+impl PendingConnections {
     /// The next connection that speaks, or `None` at a shutdown.
     ///
     /// # Errors
@@ -71,7 +71,7 @@ impl Waiting {
             if stop.requested() {
                 return Ok(None);
             }
-            if let Some(stream) = self.speaker() {
+            if let Some(stream) = self.take_speaking() {
                 stream
                     .set_nonblocking(false)
                     .map_err(Error::system("cannot use a connection"))?;
@@ -84,7 +84,7 @@ impl Waiting {
                 .into_iter()
                 .for_each(|stream| {
                     let begun = None;
-                    self.silent.push_back(Silent { stream, begun });
+                    self.silent.push_back(PendingConnection { stream, begun });
                 });
             while self.silent.len() > MOST {
                 log::debug!("the oldest of {MOST} connections that say nothing is closed");
@@ -99,11 +99,11 @@ impl Waiting {
         // Those that have begun are always ready.
         let quiet = self.silent.iter().filter(|one| one.begun.is_none());
         let streams = quiet.clone().map(|one| one.stream.as_fd());
-        let look = Timespec {
+        let poll_interval = Timespec {
             tv_sec: 0,
-            tv_nsec: LOOK.subsec_nanos().into(),
+            tv_nsec: POLL_INTERVAL.subsec_nanos().into(),
         };
-        let timeout = (quiet.count() < self.silent.len()).then_some(&look);
+        let timeout = (quiet.count() < self.silent.len()).then_some(&poll_interval);
         let mut fds: Vec<_> = others
             .into_iter()
             .chain(streams)
@@ -116,21 +116,21 @@ impl Waiting {
     }
 
     /// Takes the first connection that speaks vhost-user, and drops those that are none of ours.
-    fn speaker(&mut self) -> Option<UnixStream> {
+    fn take_speaking(&mut self) -> Option<UnixStream> {
         let mut place = 0;
         while let Some(one) = self.silent.get_mut(place) {
-            let mut said = said(&one.stream);
-            if said == Said::Part {
+            let mut first = first_bytes(&one.stream);
+            if first == FirstBytes::Part {
                 let begun = *one.begun.get_or_insert_with(Instant::now);
                 if begun.elapsed() > PATIENCE {
-                    said = Said::Other;
+                    first = FirstBytes::Other;
                 }
             }
-            match said {
-                Said::Nothing | Said::Part => place += 1,
-                Said::Message => return self.silent.remove(place).map(|one| one.stream),
-                Said::Gone => drop(self.silent.remove(place)),
-                Said::Other => {
+            match first {
+                FirstBytes::Nothing | FirstBytes::Part => place += 1,
+                FirstBytes::Message => return self.silent.remove(place).map(|one| one.stream),
+                FirstBytes::Gone => drop(self.silent.remove(place)),
+                FirstBytes::Other => {
                     log::warn!(
                         "somebody who speaks no vhost-user connected to the socket of a device and is turned away; `hesper ctl` needs the --control socket"
                     );
@@ -174,18 +174,18 @@ fn accept(listener: &UnixListener) -> io::Result<Option<UnixStream>> {
 }
 
 /// Looks at the first bytes without taking them.
-fn said(stream: &UnixStream) -> Said {
+fn first_bytes(stream: &UnixStream) -> FirstBytes {
     let mut header = [0; HEADER];
     match recv(stream, &mut header, RecvFlags::PEEK | RecvFlags::DONTWAIT) {
-        Ok((0, _)) => Said::Gone,
-        Ok((count, _)) => first(header.get(..count).unwrap_or_default()),
-        Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Said::Nothing,
-        Err(_) => Said::Gone,
+        Ok((0, _)) => FirstBytes::Gone,
+        Ok((count, _)) => classify(header.get(..count).unwrap_or_default()),
+        Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => FirstBytes::Nothing,
+        Err(_) => FirstBytes::Gone,
     }
 }
 
 /// What these first bytes are.
-fn first(bytes: &[u8]) -> Said {
+fn classify(bytes: &[u8]) -> FirstBytes {
     // The request's number, the flags with the version 1, and the size, little-endian (vhost-user.rst, "Header").
     let fits = |(place, byte): (usize, &u8)| match place {
         0 => true,
@@ -194,9 +194,9 @@ fn first(bytes: &[u8]) -> Said {
         _ => *byte == 0,
     };
     match bytes.iter().enumerate().all(fits) {
-        true if bytes.len() < HEADER => Said::Part,
-        true => Said::Message,
-        false => Said::Other,
+        true if bytes.len() < HEADER => FirstBytes::Part,
+        true => FirstBytes::Message,
+        false => FirstBytes::Other,
     }
 }
 
@@ -208,16 +208,19 @@ mod tests {
     fn a_header_is_told_from_text() {
         let message = |words: [u32; 3]| words.map(u32::to_le_bytes).concat();
         for (bytes, expected) in [
-            (message([1, 1, 0]), Said::Message),
-            (message([3, 9, 0]), Said::Message),
-            (message([16, 1, 8]), Said::Message),
-            (message([1, 2, 0]), Said::Other),
-            (message([1, 1, 0])[..11].to_vec(), Said::Part),
-            (vec![1], Said::Part),
-            (b"status\n".to_vec(), Said::Other),
-            (b"screenshot 0 /tmp/x.png\n"[..12].to_vec(), Said::Other),
+            (message([1, 1, 0]), FirstBytes::Message),
+            (message([3, 9, 0]), FirstBytes::Message),
+            (message([16, 1, 8]), FirstBytes::Message),
+            (message([1, 2, 0]), FirstBytes::Other),
+            (message([1, 1, 0])[..11].to_vec(), FirstBytes::Part),
+            (vec![1], FirstBytes::Part),
+            (b"status\n".to_vec(), FirstBytes::Other),
+            (
+                b"screenshot 0 /tmp/x.png\n"[..12].to_vec(),
+                FirstBytes::Other,
+            ),
         ] {
-            assert_eq!(first(&bytes), expected, "{bytes:?}");
+            assert_eq!(classify(&bytes), expected, "{bytes:?}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What the device calls back: the transport's [`Host`].
+//! What the device calls back: the transport's [`Transport`].
 //!
 //! Whoever asks the VMM for something while the device is stopped, or is interrupted by a stop, waits until it runs again and asks anew:
 //! a paused VM loses no mapping. It gets an error when the device was reset meanwhile, or the VM is gone.
@@ -12,11 +12,11 @@ use hesper_system::sync::{Lock, Wait};
 
 use super::backend_channel::{AskError, BackendChannel};
 use super::ring::Ring;
-use crate::device::{Host, Queue};
+use crate::device::{Queue, Transport};
 
 /// Connects a device with its rings and with the VMM. Holds nothing that holds it, so that the device can
 /// keep it as long as it likes.
-pub(super) struct HostLink {
+pub(super) struct VmmLink {
     control: Arc<Ring>,
     cursor: Arc<Ring>,
     vmm: Mutex<Vmm>,
@@ -34,25 +34,25 @@ struct Vmm {
     /// How often the device was reset.
     resets: u64,
     /// The config space has changed, and the driver was not told.
-    has_news: bool,
+    config_has_changed: bool,
     /// The connection has ended.
     is_over: bool,
 }
 
 /// The thread that tells the driver of a changed config space: telling may wait for the VMM, and those who change it must not. Dropping it
 /// ends the thread.
-pub(super) struct Herald {
-    link: Arc<HostLink>,
+pub(super) struct ConfigNotifier {
+    link: Arc<VmmLink>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Herald {
-    pub(super) fn new(link: Arc<HostLink>) -> io::Result<Self> {
+impl ConfigNotifier {
+    pub(super) fn new(link: Arc<VmmLink>) -> io::Result<Self> {
         let thread = {
             let link = link.clone();
             std::thread::Builder::new()
                 .name("gpu-config".to_owned())
-                .spawn(move || link.tell_news())?
+                .spawn(move || link.notify_config_changes())?
         };
         Ok(Self {
             link,
@@ -61,7 +61,7 @@ impl Herald {
     }
 }
 
-impl Drop for Herald {
+impl Drop for ConfigNotifier {
     fn drop(&mut self) {
         self.link.change(|vmm| vmm.is_over = true);
         if let Some(thread) = self.thread.take()
@@ -74,7 +74,7 @@ impl Drop for Herald {
     }
 }
 
-impl HostLink {
+impl VmmLink {
     pub(super) fn new(control: Arc<Ring>, cursor: Arc<Ring>) -> Self {
         Self {
             control,
@@ -111,21 +111,21 @@ impl HostLink {
     /// Tells the driver of changes of the config space, once it runs, until the connection ends. QEMU 11.1 must not be told before, nor
     /// while the queues are stopped: its notifier for vhost-user devices then has no device, and QEMU ends by a segmentation fault (seen;
     /// `virtio_notify_config` of nothing).
-    fn tell_news(&self) {
+    fn notify_config_changes(&self) {
         let mut vmm = self.vmm();
         while !vmm.is_over {
             let channel = vmm.channel.clone();
-            let Some(channel) = channel.filter(|_| vmm.is_started && vmm.has_news) else {
+            let Some(channel) = channel.filter(|_| vmm.is_started && vmm.config_has_changed) else {
                 vmm = self.changed.waited(vmm);
                 continue;
             };
-            vmm.has_news = false;
+            vmm.config_has_changed = false;
             drop(vmm);
             let told = channel.config_changed();
             vmm = self.vmm();
             match told {
                 Ok(()) => {}
-                Err(AskError::Stopped) => vmm.has_news = true,
+                Err(AskError::Stopped) => vmm.config_has_changed = true,
                 Err(AskError::Failed(error)) => {
                     log::warn!("the guest cannot be told of a configuration change: {error}");
                 }
@@ -175,7 +175,7 @@ impl HostLink {
     }
 }
 
-impl Host for HostLink {
+impl Transport for VmmLink {
     fn complete(&self, queue: Queue, head: u16, written: u32) {
         match queue {
             Queue::Control => self.control.complete(head, written),
@@ -185,7 +185,7 @@ impl Host for HostLink {
 
     fn config_changed(&self) {
         // QEMU's classic device has no channel and notices changes of its own console by itself.
-        self.change(|vmm| vmm.has_news = true);
+        self.change(|vmm| vmm.config_has_changed = true);
     }
 
     fn cancel(&self) {

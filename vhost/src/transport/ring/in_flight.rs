@@ -1,12 +1,13 @@
 //! Which descriptors of a ring are in the device.
 
-use super::ring::MAX_SIZE;
+/// Largest queue size on offer. QEMU's classic device uses 256; `vq_size` goes up to 1024.
+pub(super) const MAX_SIZE: u16 = 1024;
 
 /// A set of descriptor heads.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Heads([u64; MAX_SIZE as usize / 64]);
+pub(super) struct InFlight([u64; MAX_SIZE as usize / 64]);
 
-impl Heads {
+impl InFlight {
     /// False when `head` was in the set already, or is none.
     pub(super) fn insert(&mut self, head: u16) -> bool {
         let bit = 1 << (head % 64);

@@ -8,6 +8,7 @@ use virtio_queue::desc::split::Descriptor;
 use vm_memory::{Bytes, GuestAddress, GuestMemory};
 
 use super::*;
+use crate::queue::Outcome;
 
 const SIZE: u16 = 16;
 const TABLE: u64 = 0;

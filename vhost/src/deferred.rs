@@ -7,76 +7,61 @@
 use std::collections::VecDeque;
 
 use crate::budget::Charge;
-use crate::command::Command;
-use crate::engine::Exchange;
-use crate::renderer::{ContextId, ResourceId};
-use crate::screen::ScanoutId;
-
-/// What a command touches.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Keys {
-    pub(crate) resource: Option<ResourceId>,
-    pub(crate) context: Option<ContextId>,
-    pub(crate) scanout: Option<ScanoutId>,
-}
-
-impl Keys {
-    fn meets(&self, other: &Self) -> bool {
-        fn same(one: Option<u32>, other: Option<u32>) -> bool {
-            one.is_some() && one == other
-        }
-        same(self.resource, other.resource)
-            || same(self.context, other.context)
-            || same(self.scanout, other.scanout)
-    }
-}
+use crate::exchange::Exchange;
+use crate::renderer::ResourceId;
+use crate::request::{Command, Targets};
 
 /// A command and what it needs to go on.
-pub(crate) struct Work {
+pub(crate) struct DeferredCommand {
     pub(crate) exchange: Exchange,
     pub(crate) command: Command,
     /// For the bytes that the command carries.
     pub(crate) _charge: Charge,
 }
 
-struct Parked {
+struct Entry {
     serial: u64,
-    keys: Keys,
+    targets: Targets,
     /// Taken while the command runs; it still holds up others until then.
-    work: Option<Work>,
+    work: Option<DeferredCommand>,
 }
 
 /// The parked commands, in order of arrival.
 #[derive(Default)]
-pub(crate) struct Parking {
-    commands: VecDeque<Parked>,
+pub(crate) struct DeferredCommands {
+    commands: VecDeque<Entry>,
 }
 
-impl Parking {
+impl DeferredCommands {
     /// Whether a parked command has to go first.
-    pub(crate) fn holds_up(&self, keys: &Keys) -> bool {
-        self.commands.iter().any(|parked| parked.keys.meets(keys))
+    pub(crate) fn must_wait(&self, targets: &Targets) -> bool {
+        self.commands
+            .iter()
+            .any(|parked| parked.targets.overlaps(targets))
     }
 
-    pub(crate) fn park(&mut self, keys: Keys, work: Work) {
-        self.commands.push_back(Parked {
+    pub(crate) fn push(&mut self, targets: Targets, work: DeferredCommand) {
+        self.commands.push_back(Entry {
             serial: work.exchange.ticket.serial,
-            keys,
+            targets,
             work: Some(work),
         });
     }
 
     /// Takes the first command that waits neither for a resource that `is_pending` nor for a parked one before
     /// it. It stays in line until [`Self::finished`].
-    pub(crate) fn take(&mut self, is_pending: impl Fn(ResourceId) -> bool) -> Option<Work> {
+    pub(crate) fn take(
+        &mut self,
+        is_pending: impl Fn(ResourceId) -> bool,
+    ) -> Option<DeferredCommand> {
         for index in 0..self.commands.len() {
             let parked = self.commands.get(index)?;
-            let waits = parked.keys.resource.is_some_and(&is_pending)
+            let waits = parked.targets.resource.is_some_and(&is_pending)
                 || self
                     .commands
                     .iter()
                     .take(index)
-                    .any(|earlier| earlier.keys.meets(&parked.keys));
+                    .any(|earlier| earlier.targets.overlaps(&parked.targets));
             if !waits && let Some(work) = self.commands.get_mut(index)?.work.take() {
                 return Some(work);
             }

@@ -1,13 +1,13 @@
 //! Copies from scattered guest pages, made fast.
 //!
 //! A guest's framebuffer is thousands of 4 KiB pages in no order. Copied one by one, each begins with misses in the
-//! TLB and the cache that no hardware foresees. [`Copies`] therefore runs a few pages behind: when a copy is added,
+//! TLB and the cache that no hardware foresees. [`CopyPipeline`] therefore runs a few pages behind: when a copy is added,
 //! the start of its source is prefetched, and by the time that it is made, the misses are over.
 //! `benches/transfer_2d.rs` measures it.
 
 use vm_memory::VolatileSlice;
 
-/// How many copies are under way between [`Copies::add`] and the copy itself.
+/// How many copies are under way between [`CopyPipeline::add`] and the copy itself.
 const BEHIND: usize = 2;
 /// Bytes at the start of a source to prefetch; the hardware follows from there. With 512 a frame is a quarter slower, with
 /// 4096 a tenth.
@@ -16,12 +16,12 @@ const NEAR: usize = 1024;
 const LINE: usize = 64;
 
 /// Copies under way. [`Self::finish`] makes the last ones.
-pub(crate) struct Copies<'a> {
+pub(crate) struct CopyPipeline<'a> {
     waiting: [Option<(VolatileSlice<'a>, VolatileSlice<'a>)>; BEHIND],
     oldest: usize,
 }
 
-impl<'a> Copies<'a> {
+impl<'a> CopyPipeline<'a> {
     pub(crate) fn new() -> Self {
         Self {
             waiting: [const { None }; BEHIND],

@@ -5,7 +5,7 @@ use crate::wire;
 
 /// Why a command of the guest is not carried out.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Refusal {
+pub(crate) enum CommandError {
     #[error("the request ends {missing} bytes too early")]
     Short { missing: u64 },
     #[error("descriptor at {address:#x} with {length} bytes is not in guest memory")]
@@ -47,7 +47,7 @@ pub(crate) enum Refusal {
         must: &'static str,
     },
     #[error("rectangle {0:?} is empty or not inside {1}×{2} pixels")]
-    BadRect(crate::screen::Rect, u32, u32),
+    BadRect(crate::pixels::Rect, u32, u32),
     #[error("bytes {start:#x} + {length:#x} are outside of the {size:#x} bytes of {of}")]
     OutOfRange {
         start: u64,
@@ -76,19 +76,19 @@ pub(crate) enum Refusal {
     #[error("the host has no memory for {0} bytes: {1}")]
     HostMemory(u64, std::io::Error),
     #[error("the VMM refused to {what}: {error}")]
-    Host {
+    Vmm {
         what: &'static str,
         error: std::io::Error,
     },
     #[error("the transport is not plugged in")]
-    NoHost,
+    NoTransport,
     #[error("renderer: {0}")]
     Renderer(#[from] RendererError),
     #[error("the device was reset meanwhile")]
     Reset,
 }
 
-impl Refusal {
+impl CommandError {
     /// The `RESP_ERR_*` code that the guest gets (virtio-v1.4 §5.7.6.7).
     pub(crate) fn code(&self) -> u32 {
         match self {
@@ -98,8 +98,8 @@ impl Refusal {
             | Self::BadDescriptor { .. }
             | Self::NoBacking(_)
             | Self::HasBacking(_)
-            | Self::Host { .. }
-            | Self::NoHost
+            | Self::Vmm { .. }
+            | Self::NoTransport
             | Self::Renderer(RendererError::ContextLost(_))
             | Self::Reset => wire::RESP_ERR_UNSPEC,
             Self::NoResource(_) | Self::BadNewResource(_) | Self::WrongResource { .. } => {
