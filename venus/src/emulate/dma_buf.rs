@@ -2,7 +2,7 @@
 //!
 //! What a guest exports as a dma-buf is shared memory, like all memory that it can map: its kernel makes the dma-buf
 //! from the blob's pages, and an import names the blob (`VkImportMemoryResourceInfoMESA`, see
-//! [`crate::object::memory`]). For the driver that is memory imported by host pointer. So buffers and images that
+//! [`crate::command::memory`]). For the driver that is memory imported by host pointer. So buffers and images that
 //! the guest declares as external are created for such memory, and their requirements are cut down to the
 //! types that shared memory can be imported as.
 
@@ -20,12 +20,12 @@ use hesper_venus_protocol::command::{
 use hesper_venus_protocol::runtime::{Chained, find_mut, unlink};
 use hesper_venus_protocol::{CommandId, vk};
 
-use super::{Policy, imported, modifier};
-use crate::dispatch::{Session, call, name};
+use super::{Policy, host_allocation, modifier};
+use crate::command::{create_one, take};
 use crate::fatal::Fatal;
-use crate::handlers::{create_one, take};
 use crate::memory::Declares;
 use crate::object::device::Device;
+use crate::session::{Session, call, name};
 use crate::sync::Lock;
 
 /// What the driver is told instead of a dma-buf.
@@ -126,7 +126,7 @@ pub(crate) fn create_buffer(
     let device = session.device(CommandId::CreateBuffer)?;
     let is_shared = rewrite_buffer(c.p_create_info, device.physical.facts.declares);
     let mut external = Default::default();
-    imported::declare_buffer(device, c.p_create_info, &mut external);
+    host_allocation::declare_buffer(device, c.p_create_info, &mut external);
     let (result, host) = create_one(session, c, |c| &mut *c.p_buffer)?;
     if let Some(host) = host.filter(|_| is_shared) {
         let device = session.device(CommandId::CreateBuffer)?;
@@ -299,7 +299,7 @@ pub(crate) fn device_buffer_requirements(
     let device = session.device(id)?;
     let place = Place::of_buffer(rewrite_buffer(info, device.physical.facts.declares));
     let mut external = Default::default();
-    imported::declare_buffer(device, info, &mut external);
+    host_allocation::declare_buffer(device, info, &mut external);
     call(session, c)?;
     translate(
         session,
@@ -327,7 +327,7 @@ pub(crate) fn device_image_requirements(
     };
     let mut external = Default::default();
     let device = session.device(id)?;
-    imported::declare_image(device, info, &mut external);
+    host_allocation::declare_image(device, info, &mut external);
     let is_linear = || info.tiling == vk::ImageTiling::LINEAR;
     let place = Place::of_image(device, image.is_shared, is_linear);
     call(session, c)?;

@@ -10,8 +10,8 @@ use hesper_venus_protocol::command::{
 use hesper_venus_protocol::runtime::{Chained, unlink};
 use hesper_venus_protocol::vk;
 
-use crate::dispatch::{Session, call};
 use crate::fatal::Fatal;
+use crate::session::{Session, call};
 
 const FOREIGN: u32 = ash::vk::QUEUE_FAMILY_FOREIGN_EXT;
 const IGNORED: u32 = ash::vk::QUEUE_FAMILY_IGNORED;

@@ -15,14 +15,14 @@ use hesper_venus_protocol::runtime::{Chained, Object, find, find_mut, unlink};
 use hesper_venus_protocol::{CommandId, vk};
 
 use super::chain::Detached;
-use super::{Policy, dma_buf, imported, sparse};
-use crate::dispatch::{Session, call, name};
+use super::{Policy, dma_buf, host_allocation, sparse};
+use crate::command::create_one;
 use crate::fatal::Fatal;
-use crate::handlers::create_one;
 use crate::memory::Declares;
 use crate::object::physical_device::described;
 use crate::object::table::Entry;
-use crate::object::{host_copy, leftover};
+use crate::object::{host_copy, teardown};
+use crate::session::{Session, call, name};
 
 /// `DRM_FORMAT_MOD_LINEAR`
 const LINEAR: u64 = 0;
@@ -265,7 +265,7 @@ pub(crate) fn create_image(
         Err(error) => return Ok(error),
     };
     let mut external = Default::default();
-    imported::declare_image(device, c.p_create_info, &mut external);
+    host_allocation::declare_image(device, c.p_create_info, &mut external);
     if let Some(wanted) = image.layout {
         let real = match layout(session, c)? {
             Ok(real) => real,
@@ -322,7 +322,7 @@ fn layout(
         kind: vk::HandleType::Image as u32,
         owner: 0,
     };
-    leftover::destroy_one(session.device(CommandId::CreateImage)?.raw(), &entry);
+    teardown::destroy_one(session.device(CommandId::CreateImage)?.raw(), &entry);
     asked?;
     Ok(Ok(layout))
 }

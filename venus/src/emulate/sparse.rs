@@ -12,11 +12,11 @@ use hesper_venus_protocol::command::{
 use hesper_venus_protocol::runtime::find;
 use hesper_venus_protocol::{CommandId, vk};
 
-use crate::dispatch::{Session, call};
+use crate::command::ray_tracing::hide_replay;
 use crate::fatal::Fatal;
 use crate::memory::Sparse;
 use crate::object::physical_device::{PhysicalDevice, described};
-use crate::object::ray_tracing::hide_replay;
+use crate::session::{Session, call};
 
 /// Calls `act` for each feature of sparse binding.
 fn each_feature(features: &mut vk::PhysicalDeviceFeatures, mut act: impl FnMut(&mut vk::Bool32)) {

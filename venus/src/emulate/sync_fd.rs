@@ -12,8 +12,8 @@ use hesper_venus_protocol::command::{
 use hesper_venus_protocol::runtime::find;
 use hesper_venus_protocol::{CommandId, vk};
 
-use crate::dispatch::Session;
 use crate::fatal::Fatal;
+use crate::session::Session;
 
 /// `vkGetPhysicalDeviceExternalSemaphoreProperties`
 pub(crate) fn semaphore_properties(

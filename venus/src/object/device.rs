@@ -18,9 +18,9 @@ use hesper_venus_protocol::features;
 use hesper_venus_protocol::runtime::{Handle, Object};
 use hesper_venus_protocol::vk;
 
-use crate::dispatch::Session;
+use crate::command::ray_tracing::{ShaderGroups, wants_replay};
 use crate::emulate::dma_buf::SharedObjects;
-use crate::emulate::imported::Declarable;
+use crate::emulate::host_allocation::Declarable;
 use crate::emulate::{extensions, sparse};
 use crate::fatal::Fatal;
 use crate::host::queues::{QueueRequest, QueueShare};
@@ -29,9 +29,9 @@ use crate::object::host_copy::HostCopy;
 use crate::object::instance::{self, Instance};
 use crate::object::physical_device::{Allocated, PhysicalDevice, described};
 use crate::object::queue::Queue;
-use crate::object::ray_tracing::{ShaderGroups, wants_replay};
 use crate::object::table::Entry;
-use crate::object::{Domain, leftover};
+use crate::object::{Domain, teardown};
+use crate::session::Session;
 use crate::sync::{Lock, SharedLock};
 
 /// The longest that a wait does not look whether it shall stop.
@@ -351,12 +351,12 @@ impl Drop for Device {
                 .unwrap_or_else(PoisonError::into_inner),
         );
         // What the GPU waits for would never come now.
-        leftover::release_waits(&self.raw, &objects, &self.timeline_semaphores.locked());
+        teardown::release_waits(&self.raw, &objects, &self.timeline_semaphores.locked());
         if let Some(function) = self.functions().device_wait_idle {
             // SAFETY: this was the last user of the device but for threads that only wait for fences.
             unsafe { function(self.raw.handle) };
         }
-        leftover::destroy(&self.raw, &objects);
+        teardown::destroy(&self.raw, &objects);
     }
 }
 

@@ -17,8 +17,8 @@ use hesper_venus_protocol::format::Format;
 use hesper_venus_protocol::runtime::{Object, find};
 use hesper_venus_protocol::{CommandId, vk};
 
-use crate::dispatch::{Session, call, name};
 use crate::fatal::Fatal;
+use crate::session::{Session, call, name};
 use crate::sync::Lock;
 
 /// The driver's functions, where it has them and they are enabled, and the images that they are for.

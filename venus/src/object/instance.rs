@@ -10,12 +10,12 @@ use hesper_venus_protocol::command::{
 use hesper_venus_protocol::runtime::Object;
 use hesper_venus_protocol::{CommandId, vk};
 
-use crate::dispatch::Session;
 use crate::emulate::extensions;
 use crate::fatal::Fatal;
 use crate::host::{Host, version};
 use crate::object::Domain;
 use crate::object::physical_device::PhysicalDevice;
+use crate::session::Session;
 use crate::sync::Lock;
 
 /// An instance of the host's; destroyed when the last of its devices is gone.

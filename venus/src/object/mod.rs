@@ -4,23 +4,14 @@
 //! table holds each object's handle and owner; what else is known lies in [`instance::Instance`] and
 //! [`device::Device`], which destroy what is left when they go.
 
-pub(crate) mod command_buffer;
-pub(crate) mod descriptor_set;
 pub(crate) mod device;
-pub(crate) mod failed;
-pub(crate) mod fence;
+pub(crate) mod failed_ids;
 pub(crate) mod host_copy;
 pub(crate) mod instance;
-pub(crate) mod leftover;
-pub(crate) mod memory;
-pub(crate) mod missing;
 pub(crate) mod physical_device;
-pub(crate) mod pipeline;
-pub(crate) mod query_pool;
 pub(crate) mod queue;
-pub(crate) mod ray_tracing;
-pub(crate) mod semaphore;
 pub(crate) mod table;
+pub(crate) mod teardown;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -30,11 +21,11 @@ use hesper_venus_protocol::runtime::{Handle, OWNERS, Object};
 use hesper_venus_protocol::{CommandId, vk};
 
 use crate::counters::{Tally, add, sub};
-use crate::dispatch::{Session, name};
 use crate::fatal::Fatal;
+use crate::session::{Session, name};
 use crate::sync::{Lock, SharedLock};
 use device::Device;
-use failed::Failed;
+use failed_ids::Failed;
 use instance::Instance;
 use table::{Entry, Refused, Table};
 

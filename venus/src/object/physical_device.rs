@@ -16,12 +16,12 @@ use hesper_venus_protocol::command::{
 use hesper_venus_protocol::runtime::{Array, Object, Text, find_mut};
 use hesper_venus_protocol::{CommandId, vk};
 
-use crate::dispatch::{Session, call};
 use crate::emulate::{extensions, sparse};
 use crate::fatal::Fatal;
 use crate::host::GpuFacts;
 use crate::memory::{HEAPS, HeapBudgets, MemoryView, Optimal};
 use crate::object::instance::{Instance, fill};
+use crate::session::{Session, call};
 
 /// A physical device that the guest may see.
 pub(crate) struct PhysicalDevice {
@@ -258,7 +258,7 @@ pub(crate) fn described(
 ) -> Result<Arc<PhysicalDevice>, Fatal> {
     let found = session.instance(command)?.physical_device(handle);
     found.ok_or(Fatal::Invalid {
-        command: crate::dispatch::name(command),
+        command: crate::session::name(command),
         reason: "the physical device is not one that was enumerated",
     })
 }
@@ -275,7 +275,7 @@ pub(crate) fn require(
 ) -> Result<(), Fatal> {
     match described(session, command, handle)?.has(extension) {
         true => Ok(()),
-        false => Err(Fatal::NotEnabled(crate::dispatch::name(command))),
+        false => Err(Fatal::NotEnabled(crate::session::name(command))),
     }
 }
 
@@ -289,7 +289,7 @@ pub(crate) fn time_domains(
     if device.has(c"VK_KHR_calibrated_timestamps") {
         return call(session, c);
     }
-    let missing = Fatal::NotEnabled(crate::dispatch::name(id));
+    let missing = Fatal::NotEnabled(crate::session::name(id));
     if !device.has(c"VK_EXT_calibrated_timestamps") {
         return Err(missing);
     }

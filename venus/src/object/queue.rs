@@ -18,12 +18,12 @@ use hesper_venus_protocol::command::{
 use hesper_venus_protocol::runtime::{Chained, find, unlink};
 use hesper_venus_protocol::{CommandId, vk};
 
-use crate::dispatch::{Session, call};
+use crate::command::bind_memory;
+use crate::context::state::ContextState;
 use crate::emulate::sparse;
 use crate::fatal::Fatal;
 use crate::object::device::RawDevice;
-use crate::object::missing;
-use crate::state::ContextState;
+use crate::session::{Session, call};
 use crate::sync::Lock;
 
 /// How long the thread leaves a queue to somebody else before it looks again.
@@ -391,7 +391,7 @@ fn bind(
     id: u64,
 ) -> Result<(), Fatal> {
     let invalid = |reason| Fatal::Invalid {
-        command: crate::dispatch::name(command),
+        command: crate::session::name(command),
         reason,
     };
     let device = Arc::clone(session.device(command)?);
@@ -418,7 +418,7 @@ fn named(
     handle: vk::Queue,
 ) -> Result<Arc<Queue>, Fatal> {
     let found = session.device(command)?.known_queue(handle);
-    found.ok_or(Fatal::NotHandled(crate::dispatch::name(command)))
+    found.ok_or(Fatal::NotHandled(crate::session::name(command)))
 }
 
 /// A command that Vulkan wants to have the queue to itself.
@@ -458,7 +458,7 @@ pub(crate) fn bind_sparse(
     if sparse::is_hidden(&device.physical) {
         return Err(Fatal::NotEnabled("vkQueueBindSparse"));
     }
-    if let Some(bytes) = missing::bound_sparsely(device, &c.p_bind_info) {
+    if let Some(bytes) = bind_memory::bound_sparsely(device, &c.p_bind_info) {
         return session.refuse(bytes);
     }
     alone(session, c.queue.handle, c)

@@ -11,6 +11,7 @@
 
 mod layout;
 mod pace;
+mod rings;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::sync::{Condvar, Mutex, OnceLock};
@@ -19,9 +20,10 @@ use std::time::{Duration, Instant};
 
 pub(crate) use layout::{Layout, Request};
 use pace::{Pace, Wait};
+pub(crate) use rings::Rings;
 
+use crate::command_stream::RingStream;
 use crate::fatal::Fatal;
-use crate::pieces::RingStream;
 use crate::platform;
 use crate::sync::Lock;
 

@@ -7,10 +7,10 @@ use hesper_venus_protocol::command::{CreateSemaphore, DestroySemaphore, WaitSema
 use hesper_venus_protocol::runtime::{Chained, find, unlink};
 use hesper_venus_protocol::{CommandId, vk};
 
-use crate::dispatch::{Session, call};
+use crate::command::{create_one, destroy_one};
 use crate::fatal::Fatal;
-use crate::handlers::{create_one, destroy_one};
 use crate::object::device::wait_sliced;
+use crate::session::{Session, call};
 use crate::sync::Lock;
 
 /// `vkCreateSemaphore`

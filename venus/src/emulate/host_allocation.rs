@@ -1,6 +1,6 @@
 //! Buffers and images that may come to lie in imported memory say so when they are made.
 //!
-//! All memory that a guest can map is imported by host pointer ([`crate::object::memory`]), which the guest does not know.
+//! All memory that a guest can map is imported by host pointer ([`crate::command::memory`]), which the guest does not know.
 //! Vulkan wants the kind of import declared when a buffer or an image is made
 //! (`VUID-VkBindBufferMemoryInfo-memory-02985`, `VUID-VkBindImageMemoryInfo-memory-02989`). So that is added where the
 //! driver says that it can import such memory for them, and where nothing else changes by it:

@@ -15,11 +15,11 @@ use hesper_venus_protocol::command::{
 use hesper_venus_protocol::runtime::Handle;
 use hesper_venus_protocol::vk;
 
-use crate::dispatch::{Session, call};
+use crate::command::create_one;
 use crate::fatal::Fatal;
-use crate::handlers::create_one;
 use crate::memory::page_size;
 use crate::object::device::{Device, Memory};
+use crate::session::{Session, call};
 use crate::sync::Lock;
 
 /// After an allocation of `bytes` that failed: gives its id to a stand-in. When there is not even that, nothing has the id.

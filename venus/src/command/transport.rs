@@ -11,11 +11,11 @@ use hesper_venus_protocol::command::{
 use hesper_venus_protocol::runtime::find;
 use hesper_venus_protocol::vk;
 
-use crate::dispatch::Session;
+use crate::command_stream::ResourceStream;
 use crate::fatal::Fatal;
-use crate::pieces::ResourceStream;
+use crate::reply_stream::ReplyStream;
 use crate::ring::{Layout, Request, Ring};
-use crate::stream::ReplyStream;
+use crate::session::Session;
 
 /// `vkSetReplyCommandStreamMESA`
 pub(crate) fn set_reply(

@@ -5,10 +5,10 @@ use hesper_venus_protocol::command::{CreateFence, ResetFenceResourceMESA, WaitFo
 use hesper_venus_protocol::runtime::{Chained, unlink};
 use hesper_venus_protocol::{CommandId, vk};
 
-use crate::dispatch::{Session, call, name};
+use crate::command::create_one;
 use crate::fatal::Fatal;
-use crate::handlers::create_one;
 use crate::object::device::wait_sliced;
+use crate::session::{Session, call, name};
 
 /// `vkCreateFence`
 pub(crate) fn create(

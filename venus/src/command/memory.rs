@@ -10,13 +10,13 @@ use hesper_venus_protocol::command::{AllocateMemory, FreeMemory, GetMemoryResour
 use hesper_venus_protocol::runtime::{Chained, Handle, find, find_mut, unlink};
 use hesper_venus_protocol::{CommandId, vk};
 
-use crate::dispatch::{Session, call};
+use crate::command::bind_memory;
+use crate::command::{create_one, take};
 use crate::fatal::Fatal;
-use crate::handlers::{create_one, take};
 use crate::host::GpuKind;
 use crate::memory::{SharedMemory, import_info};
 use crate::object::device::{Device, Memory};
-use crate::object::missing;
+use crate::session::{Session, call};
 use crate::sync::Lock;
 
 /// `vkAllocateMemory`
@@ -28,7 +28,7 @@ pub(crate) fn allocate(
     let bytes = c.p_allocate_info.allocation_size;
     let result = try_to_allocate(session, &device, c)?;
     if result != vk::Result::SUCCESS && !session.is_asked() {
-        missing::stand_in(session, &device, c, bytes)?;
+        bind_memory::stand_in(session, &device, c, bytes)?;
     }
     Ok(result)
 }

@@ -9,21 +9,21 @@ use std::time::Instant;
 
 use hesper_venus_protocol::vk::HandleType;
 
-use crate::complaints::{LOST_CONTEXTS, REFUSALS};
 use crate::context::{Blob, BlobError, BlobRequest, Caching, ContextEvents};
 use crate::counters::{Tally, add, sub};
-use crate::dispatch::{Executor, Handles, Place};
 use crate::emulate::Policy;
 use crate::error::Error;
 use crate::fatal::Fatal;
 use crate::host::{GpuFacts, Host};
+use crate::log_limit::{LOST_CONTEXTS, REFUSALS};
 use crate::memory::{
     CommandMemory, GuestPages, HostMappings, Mappings, Quota, SharedMemory, page_size,
 };
 use crate::object::Objects;
 use crate::options::Budget;
+use crate::ring::Rings;
 use crate::ring::{self, Ring};
-use crate::rings::Rings;
+use crate::session::{Executor, Handles, Place};
 use crate::sync::{Lock, SharedLock};
 use crate::timeline::Timelines;
 

@@ -7,10 +7,10 @@ use hesper_venus_protocol::command::{
 use hesper_venus_protocol::runtime::Handle;
 use hesper_venus_protocol::{CommandId, vk};
 
-use crate::dispatch::{Session, call};
+use crate::command::destroy_one;
 use crate::fatal::Fatal;
-use crate::handlers::destroy_one;
 use crate::object::{adopt, disown, disown_all};
+use crate::session::{Session, call};
 
 /// `vkAllocateCommandBuffers`
 pub(crate) fn allocate(

@@ -9,11 +9,11 @@ use hesper_venus_protocol::command::{
 use hesper_venus_protocol::runtime::{Array, Handle};
 use hesper_venus_protocol::{CommandId, vk};
 
-use crate::dispatch::{Reach, Session, call};
+use crate::command::destroy_one;
 use crate::fatal::Fatal;
-use crate::handlers::destroy_one;
-use crate::object::leftover;
 use crate::object::table::Entry;
+use crate::object::teardown;
+use crate::session::{Reach, Session, call};
 
 /// `vkCreateGraphicsPipelines`
 pub(crate) fn graphics(
@@ -65,7 +65,7 @@ where
                     kind: vk::Pipeline::TYPE as u32,
                     owner: device.owner,
                 };
-                leftover::destroy_one(device.raw(), &entry);
+                teardown::destroy_one(device.raw(), &entry);
             }
             entered = entered.and(refused);
             keep(index, *slot);

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, PoisonError};
 
 use crate::context::BlobRequest;
-use crate::state::Attachment;
+use crate::context::state::Attachment;
 use crate::sync::Lock;
 
 /// A call of [`crate::Context`].

@@ -5,19 +5,26 @@
 //! function, which stands in the file of the object it is about. What is in none of the lists is fatal for
 //! the context: those are commands that only the guest's driver carries out.
 
+pub(crate) mod bind_memory;
+pub(crate) mod command_buffer;
+pub(crate) mod descriptor_set;
+pub(crate) mod fence;
+pub(crate) mod memory;
+pub(crate) mod pipeline;
+pub(crate) mod query_pool;
+pub(crate) mod ray_tracing;
+pub(crate) mod semaphore;
+pub(crate) mod transport;
+
 use hesper_venus_protocol::call::{Call, DeviceTable};
 use hesper_venus_protocol::runtime::{Command, Decoder, Handle, Object};
 use hesper_venus_protocol::{COMMAND_COUNT, CommandId, command, vk};
 
-use crate::dispatch::{Handler, Outcome, Reach, Session, call, handle, name};
 use crate::emulate::{dma_buf, foreign, modifier, sparse, sync_fd};
 use crate::fatal::Fatal;
 use crate::object::table::Entry;
-use crate::object::{
-    command_buffer, descriptor_set, device, fence, host_copy, instance, leftover, memory, missing,
-    physical_device, pipeline, query_pool, queue, ray_tracing, semaphore,
-};
-use crate::transport;
+use crate::object::{device, host_copy, instance, physical_device, queue, teardown};
+use crate::session::{Handler, Outcome, Reach, Session, call, handle, name};
 
 /// The handlers, by command number.
 pub(crate) static HANDLERS: [Option<Handler>; COMMAND_COUNT] = table();
@@ -60,7 +67,7 @@ where
             kind: H::TYPE as u32,
             owner,
         };
-        leftover::destroy_one(session.device(C::ID)?.raw(), &entry);
+        teardown::destroy_one(session.device(C::ID)?.raw(), &entry);
         return Err(fatal);
     }
     Ok((result, Some(host)))
@@ -269,10 +276,10 @@ const fn table() -> [Option<Handler>; COMMAND_COUNT] {
         QueueWaitIdle queue::wait_idle,
         AllocateMemory memory::allocate,
         FreeMemory memory::free,
-        BindBufferMemory missing::bind_buffer,
-        BindBufferMemory2 missing::bind_buffers,
-        BindImageMemory missing::bind_image,
-        BindImageMemory2 missing::bind_images,
+        BindBufferMemory bind_memory::bind_buffer,
+        BindBufferMemory2 bind_memory::bind_buffers,
+        BindImageMemory bind_memory::bind_image,
+        BindImageMemory2 bind_memory::bind_images,
         GetMemoryResourcePropertiesMESA memory::resource_properties,
         CreateFence fence::create,
         WaitForFences fence::wait,

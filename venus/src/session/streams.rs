@@ -6,9 +6,9 @@ use hesper_venus_protocol::runtime::{self, Arena, Meter, Reason};
 use hesper_venus_protocol::{CommandId, extent, vk};
 
 use super::{Session, name};
+use crate::command_stream::{Stream, Walked, Window};
+use crate::context::state::ContextState;
 use crate::fatal::Fatal;
-use crate::pieces::{Stream, Walked, Window};
-use crate::state::ContextState;
 
 /// Memory that a stream is carried out in.
 pub(super) struct Room {

@@ -7,11 +7,11 @@ use hesper_venus_protocol::command::{
 use hesper_venus_protocol::runtime::{Handle, find};
 use hesper_venus_protocol::{CommandId, vk};
 
-use crate::dispatch::{Session, call};
+use crate::command::destroy_one;
 use crate::fatal::Fatal;
-use crate::handlers::destroy_one;
 use crate::host::GpuKind;
 use crate::object::{adopt, disown, disown_all};
+use crate::session::{Session, call};
 
 /// `vkAllocateDescriptorSets`
 pub(crate) fn allocate(

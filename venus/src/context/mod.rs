@@ -5,13 +5,18 @@
 //! an earlier submit made. When the guest breaks the rules, the context is *lost*: from then on fences
 //! retire at once and blobs are refused, until the front end drops it.
 
+mod immediate;
+pub(crate) mod mailbox;
+pub(crate) mod state;
+pub(crate) mod thread;
+
 use std::sync::Arc;
 
+use crate::context::immediate::Shortcut;
+use crate::context::mailbox::{Mailbox, Message};
+use crate::context::state::ContextState;
 use crate::error::Error;
-use crate::mailbox::{Mailbox, Message};
 use crate::memory::{GuestPages, SharedMemory};
-use crate::shortcut::Shortcut;
-use crate::state::ContextState;
 
 /// What a guest asks for with a blob resource (virtio-v1.4 §5.7.6.8, `VIRTIO_GPU_CMD_RESOURCE_CREATE_BLOB`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

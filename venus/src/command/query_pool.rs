@@ -6,9 +6,9 @@ use std::time::Duration;
 use hesper_venus_protocol::command::{CreateQueryPool, DestroyQueryPool, GetQueryPoolResults};
 use hesper_venus_protocol::{CommandId, vk};
 
-use crate::dispatch::{Session, call};
+use crate::command::{create_one, destroy_one};
 use crate::fatal::Fatal;
-use crate::handlers::{create_one, destroy_one};
+use crate::session::{Session, call};
 use crate::sync::Lock;
 
 /// `vkCreateQueryPool`

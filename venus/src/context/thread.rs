@@ -3,12 +3,12 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use crate::context::mailbox::{Mailbox, Message};
+use crate::context::state::ContextState;
 use crate::counters::sub;
-use crate::dispatch::{Executor, Handles, Place};
 use crate::fatal::Fatal;
-use crate::mailbox::{Mailbox, Message};
 use crate::platform;
-use crate::state::ContextState;
+use crate::session::{Executor, Handles, Place};
 
 /// Runs until [`Message::Stop`], then destroys everything that the guest made.
 pub(crate) fn run(state: &Arc<ContextState>, mailbox: &Mailbox) {

@@ -20,9 +20,9 @@ use hesper_venus_protocol::command::{
 use hesper_venus_protocol::runtime::{Object, find, find_mut};
 use hesper_venus_protocol::{CommandId, vk};
 
-use crate::dispatch::{Session, call, name};
+use crate::command::pipeline::several;
 use crate::fatal::Fatal;
-use crate::object::pipeline::several;
+use crate::session::{Session, call, name};
 use crate::sync::Lock;
 
 /// How many shader groups each ray tracing pipeline of a device has, by the driver's handles.

@@ -16,19 +16,19 @@ use hesper_venus_protocol::runtime::{
 };
 use hesper_venus_protocol::{COMMANDS, CommandId, trace, vk};
 
+use crate::command::HANDLERS;
+use crate::command_stream::{RingStream, Stream};
+use crate::context::state::ContextState;
 use crate::counters::add;
 use crate::fatal::Fatal;
-use crate::handlers::HANDLERS;
 use crate::object::Objects;
 use crate::object::device::Device;
-use crate::object::failed::Failed;
+use crate::object::failed_ids::Failed;
 use crate::object::instance::Instance;
 use crate::object::table::{Entry, View};
-use crate::pieces::{RingStream, Stream};
+use crate::reply_stream::ReplyStream;
 use crate::ring::{Consumer, Ring};
-use crate::saved::Saved;
-use crate::state::ContextState;
-use crate::stream::ReplyStream;
+use crate::saved_stream::Saved;
 use streams::Room;
 
 /// Commands are published at least this often, in bytes, so that a full ring has room again soon.
