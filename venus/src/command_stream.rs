@@ -1,8 +1,8 @@
-//! Streams in shared memory, taken in pieces: [`Stream`] is where bytes come from, [`Window`] the private copy of some of
+//! Streams in shared memory, taken in pieces: [`Stream`] is where bytes come from, [`PrivateCopy`] the private copy of some of
 //! them.
 //!
 //! The guest can change a stream at any time, so a command is decoded from a private copy only. A stream of many small
-//! commands is never copied whole: `Session::run_stream` copies a piece, carries out the
+//! commands is never copied whole: `Session::run_pieces` copies a piece, carries out the
 //! commands that are whole in it, and goes on where the first begins that is not. When that one is larger than a piece, it is
 //! copied alone, at its own length.
 
@@ -113,12 +113,12 @@ impl<S: Stream> extent::Source for Walked<'_, S> {
 
 /// The private copy of a part of a stream.
 #[derive(Default)]
-pub(crate) struct Window {
+pub(crate) struct PrivateCopy {
     bytes: Vec<u8>,
     charge: Option<CommandCharge>,
 }
 
-impl Window {
+impl PrivateCopy {
     /// Copies `count` bytes of the stream from byte `from` on. What is more than a `piece` is charged first; false, and nothing
     /// is held, when `memory` or the system refuses it.
     #[inline]

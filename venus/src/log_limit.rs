@@ -10,9 +10,9 @@ const BURST: u32 = 20;
 const PERIOD: Duration = Duration::from_secs(10);
 
 /// What may be said, and what was not.
-pub(crate) struct Complaints(Mutex<State>);
+pub(crate) struct LogLimit(Mutex<Period>);
 
-struct State {
+struct Period {
     /// When the period began; `None` before the first line.
     since: Option<Instant>,
     lines: u32,
@@ -20,14 +20,14 @@ struct State {
 }
 
 /// Of all contexts of the process: they share its log.
-pub(crate) static LOST_CONTEXTS: Complaints = Complaints::new();
+pub(crate) static LOST_CONTEXTS: LogLimit = LogLimit::new();
 
 /// Of calls that fail for a reason which their result does not tell.
-pub(crate) static REFUSALS: Complaints = Complaints::new();
+pub(crate) static REFUSALS: LogLimit = LogLimit::new();
 
-impl Complaints {
+impl LogLimit {
     const fn new() -> Self {
-        Self(Mutex::new(State {
+        Self(Mutex::new(Period {
             since: None,
             lines: 0,
             left_out: 0,
@@ -49,17 +49,17 @@ impl Complaints {
     /// How many lines were left out since the last one, when another may be written; without an answer, the line is for
     /// those who debug.
     fn admit(&self, now: Instant) -> Option<u64> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut period = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let over = |since| now.saturating_duration_since(since) >= PERIOD;
-        if state.since.is_none_or(over) {
-            state.since = Some(now);
-            state.lines = 0;
+        if period.since.is_none_or(over) {
+            period.since = Some(now);
+            period.lines = 0;
         }
-        if state.lines < BURST {
-            state.lines += 1;
-            Some(std::mem::take(&mut state.left_out))
+        if period.lines < BURST {
+            period.lines += 1;
+            Some(std::mem::take(&mut period.left_out))
         } else {
-            state.left_out += 1;
+            period.left_out += 1;
             None
         }
     }
@@ -71,14 +71,11 @@ mod tests {
 
     #[test]
     fn a_flood_is_cut_and_counted() {
-        let complaints = Complaints::new();
+        let limit = LogLimit::new();
         let start = Instant::now();
-        let written: Vec<_> = (0..1000).filter_map(|_| complaints.admit(start)).collect();
+        let written: Vec<_> = (0..1000).filter_map(|_| limit.admit(start)).collect();
         assert_eq!(written, [0; BURST as usize]);
-        assert_eq!(
-            complaints.admit(start + PERIOD),
-            Some(1000 - u64::from(BURST))
-        );
-        assert_eq!(complaints.admit(start + PERIOD), Some(0));
+        assert_eq!(limit.admit(start + PERIOD), Some(1000 - u64::from(BURST)));
+        assert_eq!(limit.admit(start + PERIOD), Some(0));
     }
 }

@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use hesper_venus_protocol::EXTENSIONS;
 
 use crate::capset::{self, Capset};
+use crate::context::Context;
+use crate::context::events::ContextEvents;
 use crate::context::mailbox::Mailbox;
 use crate::context::state::{ContextState, Shared};
 use crate::context::thread;
-use crate::context::{Context, ContextEvents};
 use crate::counters::Counters;
 use crate::emulate::Policy;
 use crate::error::{Error, Result};

@@ -1,4 +1,4 @@
-//! [`Saved`]: a copy of what a guest sends, see [`crate::RendererOptions::save_streams`].
+//! [`SavedStream`]: a copy of what a guest sends, see [`crate::RendererOptions::save_streams`].
 
 use std::fs::File;
 use std::io::Write;
@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A file that takes the commands of one thread.
-pub(crate) struct Saved {
+pub(crate) struct SavedStream {
     file: Option<File>,
     path: PathBuf,
 }
 
-impl Saved {
+impl SavedStream {
     /// A new file for a thread of the context; `None`, and a line in the log, when it cannot be made.
     pub(crate) fn create(folder: &Path, context: u32) -> Option<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(1);

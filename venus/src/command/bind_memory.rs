@@ -15,12 +15,21 @@ use hesper_venus_protocol::command::{
 use hesper_venus_protocol::runtime::Handle;
 use hesper_venus_protocol::vk;
 
-use crate::command::create_one;
+use super::lifetime::create_object;
+use super::shape::{Family, special};
 use crate::fatal::Fatal;
 use crate::memory::page_size;
 use crate::object::device::{Device, Memory};
 use crate::session::{Session, call};
 use crate::sync::Lock;
+
+/// The commands of this file.
+pub(super) const HANDLERS: Family = &[special!(
+    BindBufferMemory => bind_buffer,
+    BindBufferMemory2 => bind_buffers,
+    BindImageMemory => bind_image,
+    BindImageMemory2 => bind_images,
+)];
 
 /// After an allocation of `bytes` that failed: gives its id to a stand-in. When there is not even that, nothing has the id.
 pub(crate) fn stand_in(
@@ -32,15 +41,15 @@ pub(crate) fn stand_in(
     let info = &mut *c.p_allocate_info;
     info.p_next = std::ptr::null();
     info.allocation_size = page_size();
-    let (_, host) = create_one(session, c, |c| &mut *c.p_memory)?;
+    let (_, host) = create_object(session, c, |c| &mut *c.p_memory)?;
     if let Some(host) = host {
         let memory = Memory {
             shared: None,
-            missing: Some(bytes),
+            stands_in_for: Some(bytes),
             _allocated: None,
         };
         device.memories.locked().insert(host.raw(), memory);
-        device.missing.fetch_add(1, Ordering::Release);
+        device.stand_ins.fetch_add(1, Ordering::Release);
     }
     Ok(())
 }
@@ -55,7 +64,7 @@ where
     C: Call<'m, Return = vk::Result, Table = DeviceTable>,
 {
     // Nearly always there is none, and nothing has to be collected.
-    if session.device(C::ID)?.missing.load(Ordering::Acquire) != 0 {
+    if session.device(C::ID)?.stand_ins.load(Ordering::Acquire) != 0 {
         let memories = memories(c);
         if let Some(bytes) = found(session.device(C::ID)?, &memories) {
             return session.refuse(bytes);
@@ -69,27 +78,21 @@ fn found(device: &Device, memories: &[vk::DeviceMemory]) -> Option<u64> {
     let known = device.memories.locked();
     memories
         .iter()
-        .find_map(|memory| known.get(&memory.raw())?.missing)
+        .find_map(|memory| known.get(&memory.raw())?.stands_in_for)
 }
 
 /// `vkBindBufferMemory`
-pub(crate) fn bind_buffer(
-    session: &mut Session<'_>,
-    c: &mut BindBufferMemory,
-) -> Result<vk::Result, Fatal> {
+fn bind_buffer(session: &mut Session<'_>, c: &mut BindBufferMemory) -> Result<vk::Result, Fatal> {
     bind(session, |c| vec![c.memory.handle], c)
 }
 
 /// `vkBindImageMemory`
-pub(crate) fn bind_image(
-    session: &mut Session<'_>,
-    c: &mut BindImageMemory,
-) -> Result<vk::Result, Fatal> {
+fn bind_image(session: &mut Session<'_>, c: &mut BindImageMemory) -> Result<vk::Result, Fatal> {
     bind(session, |c| vec![c.memory.handle], c)
 }
 
 /// `vkBindBufferMemory2`
-pub(crate) fn bind_buffers(
+fn bind_buffers(
     session: &mut Session<'_>,
     c: &mut BindBufferMemory2<'_>,
 ) -> Result<vk::Result, Fatal> {
@@ -101,7 +104,7 @@ pub(crate) fn bind_buffers(
 }
 
 /// `vkBindImageMemory2`
-pub(crate) fn bind_images(
+fn bind_images(
     session: &mut Session<'_>,
     c: &mut BindImageMemory2<'_>,
 ) -> Result<vk::Result, Fatal> {
@@ -125,7 +128,7 @@ pub(crate) fn bound_sparsely(device: &Device, infos: &[vk::BindSparseInfo]) -> O
             false => unsafe { std::slice::from_raw_parts(start, count as usize) },
         }
     }
-    if device.missing.load(Ordering::Acquire) == 0 {
+    if device.stand_ins.load(Ordering::Acquire) == 0 {
         return None;
     }
     let mut memories = Vec::new();

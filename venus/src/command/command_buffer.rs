@@ -1,26 +1,45 @@
 //! `VkCommandBuffer` and `VkCommandPool`: buffers live and die with their pool.
 
 use hesper_venus_protocol::command::{
-    AllocateCommandBuffers, CmdDrawMultiEXT, CmdDrawMultiIndexedEXT, DestroyCommandPool,
-    FreeCommandBuffers,
+    AllocateCommandBuffers, DestroyCommandPool, FreeCommandBuffers,
 };
 use hesper_venus_protocol::runtime::Handle;
 use hesper_venus_protocol::{CommandId, vk};
 
-use crate::command::destroy_one;
+use super::lifetime::destroy_object;
+use super::lifetime::{enter_children, take_all_children, take_children};
+use super::shape::{Family, create, forward, special};
 use crate::fatal::Fatal;
-use crate::object::{adopt, disown, disown_all};
 use crate::session::{Session, call};
 
+/// The commands of this file.
+pub(super) const HANDLERS: Family = &[
+    special!(
+        AllocateCommandBuffers => allocate,
+        FreeCommandBuffers => free,
+        DestroyCommandPool => destroy_pool,
+    ),
+    create!(
+        CreateCommandPool => p_command_pool,
+    ),
+    forward!(
+        TrimCommandPool,
+        ResetCommandPool,
+        BeginCommandBuffer,
+        EndCommandBuffer,
+        ResetCommandBuffer,
+    ),
+];
+
 /// `vkAllocateCommandBuffers`
-pub(crate) fn allocate(
+fn allocate(
     session: &mut Session<'_>,
     c: &mut AllocateCommandBuffers<'_>,
 ) -> Result<vk::Result, Fatal> {
     let ids: Vec<u64> = c.p_command_buffers.iter().map(|id| id.raw()).collect();
     let pool = c.p_allocate_info.command_pool;
     let result = call(session, c)?;
-    adopt(
+    enter_children(
         session,
         CommandId::AllocateCommandBuffers,
         pool.raw(),
@@ -32,8 +51,8 @@ pub(crate) fn allocate(
 }
 
 /// `vkFreeCommandBuffers`
-pub(crate) fn free(session: &mut Session<'_>, c: &mut FreeCommandBuffers<'_>) -> Result<(), Fatal> {
-    disown::<vk::CommandBuffer>(
+fn free(session: &mut Session<'_>, c: &mut FreeCommandBuffers<'_>) -> Result<(), Fatal> {
+    take_children::<vk::CommandBuffer>(
         session,
         CommandId::FreeCommandBuffers,
         c.command_pool.handle.raw(),
@@ -43,32 +62,14 @@ pub(crate) fn free(session: &mut Session<'_>, c: &mut FreeCommandBuffers<'_>) ->
 }
 
 /// `vkDestroyCommandPool`
-pub(crate) fn destroy_pool(
-    session: &mut Session<'_>,
-    c: &mut DestroyCommandPool,
-) -> Result<(), Fatal> {
+fn destroy_pool(session: &mut Session<'_>, c: &mut DestroyCommandPool) -> Result<(), Fatal> {
     let pool = c.command_pool;
     if !pool.is_null() {
-        disown_all::<vk::CommandBuffer>(session, CommandId::DestroyCommandPool, pool.handle.raw())?;
+        take_all_children::<vk::CommandBuffer>(
+            session,
+            CommandId::DestroyCommandPool,
+            pool.handle.raw(),
+        )?;
     }
-    destroy_one(session, c, pool)
-}
-
-/// `vkCmdDrawMultiEXT`
-pub(crate) fn draw_multi(
-    session: &mut Session<'_>,
-    c: &mut CmdDrawMultiEXT<'_>,
-) -> Result<(), Fatal> {
-    // The protocol repacks the draws, one behind the other.
-    c.stride = size_of::<vk::MultiDrawInfoEXT>() as u32;
-    call(session, c)
-}
-
-/// `vkCmdDrawMultiIndexedEXT`
-pub(crate) fn draw_multi_indexed(
-    session: &mut Session<'_>,
-    c: &mut CmdDrawMultiIndexedEXT<'_>,
-) -> Result<(), Fatal> {
-    c.stride = size_of::<vk::MultiDrawIndexedInfoEXT>() as u32;
-    call(session, c)
+    destroy_object(session, c, pool)
 }

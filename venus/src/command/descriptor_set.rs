@@ -7,14 +7,38 @@ use hesper_venus_protocol::command::{
 use hesper_venus_protocol::runtime::{Handle, find};
 use hesper_venus_protocol::{CommandId, vk};
 
-use crate::command::destroy_one;
+use super::lifetime::destroy_object;
+use super::lifetime::{enter_children, take_all_children, take_children};
+use super::shape::{Family, create, destroy, forward, special};
 use crate::fatal::Fatal;
 use crate::host::GpuKind;
-use crate::object::{adopt, disown, disown_all};
 use crate::session::{Session, call};
 
+/// The commands of this file.
+pub(super) const HANDLERS: Family = &[
+    special!(
+        AllocateDescriptorSets => allocate,
+        FreeDescriptorSets => free,
+        ResetDescriptorPool => reset_pool,
+        UpdateDescriptorSets => update,
+        DestroyDescriptorPool => destroy_pool,
+        CmdPushDescriptorSet => push,
+        CmdPushDescriptorSet2 => push2,
+    ),
+    create!(
+        CreateDescriptorPool => p_descriptor_pool,
+        CreateDescriptorSetLayout => p_set_layout,
+        CreateDescriptorUpdateTemplate => p_descriptor_update_template,
+    ),
+    destroy!(
+        DestroyDescriptorSetLayout => descriptor_set_layout,
+        DestroyDescriptorUpdateTemplate => descriptor_update_template,
+    ),
+    forward!(GetDescriptorSetLayoutSupport),
+];
+
 /// `vkAllocateDescriptorSets`
-pub(crate) fn allocate(
+fn allocate(
     session: &mut Session<'_>,
     c: &mut AllocateDescriptorSets<'_>,
 ) -> Result<vk::Result, Fatal> {
@@ -33,7 +57,7 @@ pub(crate) fn allocate(
         return Ok(vk::Result::ERROR_OUT_OF_POOL_MEMORY);
     }
     let result = call(session, c)?;
-    adopt(
+    enter_children(
         session,
         CommandId::AllocateDescriptorSets,
         pool.raw(),
@@ -45,11 +69,8 @@ pub(crate) fn allocate(
 }
 
 /// `vkFreeDescriptorSets`
-pub(crate) fn free(
-    session: &mut Session<'_>,
-    c: &mut FreeDescriptorSets<'_>,
-) -> Result<vk::Result, Fatal> {
-    disown::<vk::DescriptorSet>(
+fn free(session: &mut Session<'_>, c: &mut FreeDescriptorSets<'_>) -> Result<vk::Result, Fatal> {
+    take_children::<vk::DescriptorSet>(
         session,
         CommandId::FreeDescriptorSets,
         c.descriptor_pool.handle.raw(),
@@ -59,36 +80,27 @@ pub(crate) fn free(
 }
 
 /// `vkResetDescriptorPool`
-pub(crate) fn reset_pool(
-    session: &mut Session<'_>,
-    c: &mut ResetDescriptorPool,
-) -> Result<vk::Result, Fatal> {
+fn reset_pool(session: &mut Session<'_>, c: &mut ResetDescriptorPool) -> Result<vk::Result, Fatal> {
     let pool = c.descriptor_pool.handle.raw();
-    disown_all::<vk::DescriptorSet>(session, CommandId::ResetDescriptorPool, pool)?;
+    take_all_children::<vk::DescriptorSet>(session, CommandId::ResetDescriptorPool, pool)?;
     call(session, c)
 }
 
 /// `vkDestroyDescriptorPool`
-pub(crate) fn destroy_pool(
-    session: &mut Session<'_>,
-    c: &mut DestroyDescriptorPool,
-) -> Result<(), Fatal> {
+fn destroy_pool(session: &mut Session<'_>, c: &mut DestroyDescriptorPool) -> Result<(), Fatal> {
     let pool = c.descriptor_pool;
     if !pool.is_null() {
-        disown_all::<vk::DescriptorSet>(
+        take_all_children::<vk::DescriptorSet>(
             session,
             CommandId::DestroyDescriptorPool,
             pool.handle.raw(),
         )?;
     }
-    destroy_one(session, c, pool)
+    destroy_object(session, c, pool)
 }
 
 /// `vkUpdateDescriptorSets`
-pub(crate) fn update(
-    session: &mut Session<'_>,
-    c: &mut UpdateDescriptorSets<'_>,
-) -> Result<(), Fatal> {
+fn update(session: &mut Session<'_>, c: &mut UpdateDescriptorSets<'_>) -> Result<(), Fatal> {
     // The decoder lets the set be null, since pushed descriptors have none; here drivers look into it.
     let is_whole = |write: &vk::WriteDescriptorSet| write.dst_set.raw() != 0 && has_contents(write);
     if !c.p_descriptor_writes.iter().all(is_whole) {
@@ -98,10 +110,7 @@ pub(crate) fn update(
 }
 
 /// `vkCmdPushDescriptorSet`
-pub(crate) fn push(
-    session: &mut Session<'_>,
-    c: &mut CmdPushDescriptorSet<'_>,
-) -> Result<(), Fatal> {
+fn push(session: &mut Session<'_>, c: &mut CmdPushDescriptorSet<'_>) -> Result<(), Fatal> {
     if !c.p_descriptor_writes.iter().all(has_contents) {
         return Err(incomplete("vkCmdPushDescriptorSet"));
     }
@@ -109,10 +118,7 @@ pub(crate) fn push(
 }
 
 /// `vkCmdPushDescriptorSet2`
-pub(crate) fn push2(
-    session: &mut Session<'_>,
-    c: &mut CmdPushDescriptorSet2<'_>,
-) -> Result<(), Fatal> {
+fn push2(session: &mut Session<'_>, c: &mut CmdPushDescriptorSet2<'_>) -> Result<(), Fatal> {
     let info = &*c.p_push_descriptor_set_info;
     let writes = match info.p_descriptor_writes.is_null() {
         true => &[],

@@ -1,31 +1,52 @@
 //! `VkFence`: waits that end when the context does, and `vkResetFenceResourceMESA`.
 
 use hesper_venus_protocol::call::Call;
-use hesper_venus_protocol::command::{CreateFence, ResetFenceResourceMESA, WaitForFences};
+use hesper_venus_protocol::command::{
+    CreateFence, GetPhysicalDeviceExternalFenceProperties, ResetFenceResourceMESA, WaitForFences,
+};
 use hesper_venus_protocol::runtime::{Chained, unlink};
 use hesper_venus_protocol::{CommandId, vk};
 
-use crate::command::create_one;
+use super::lifetime::create_object;
+use super::shape::{Family, destroy, forward, special};
+use crate::emulate::sync_fd;
 use crate::fatal::Fatal;
-use crate::object::device::wait_sliced;
+use crate::object::raw_device::wait_sliced;
 use crate::session::{Session, call, name};
 
+/// The commands of this file.
+pub(super) const HANDLERS: Family = &[
+    special!(
+        GetPhysicalDeviceExternalFenceProperties => external_properties,
+        CreateFence => create,
+        WaitForFences => wait,
+        ResetFenceResourceMESA => reset_resource,
+    ),
+    destroy!(
+        DestroyFence => fence,
+    ),
+    forward!(ResetFences, GetFenceStatus),
+];
+
+/// `vkGetPhysicalDeviceExternalFenceProperties`
+fn external_properties(
+    _session: &mut Session<'_>,
+    c: &mut GetPhysicalDeviceExternalFenceProperties<'_>,
+) -> Result<(), Fatal> {
+    sync_fd::fence_properties(c.p_external_fence_properties);
+    Ok(())
+}
+
 /// `vkCreateFence`
-pub(crate) fn create(
-    session: &mut Session<'_>,
-    c: &mut CreateFence<'_>,
-) -> Result<vk::Result, Fatal> {
+fn create(session: &mut Session<'_>, c: &mut CreateFence<'_>) -> Result<vk::Result, Fatal> {
     // Sync files are emulated, the host knows nothing of them.
     // SAFETY: the chain was decoded, and nobody else uses it.
     unsafe { unlink(&mut *c.p_create_info, vk::ExportFenceCreateInfo::STYPE) };
-    create_one(session, c, |c| &mut *c.p_fence).map(|(result, _)| result)
+    create_object(session, c, |c| &mut *c.p_fence).map(|(result, _)| result)
 }
 
 /// `vkWaitForFences`
-pub(crate) fn wait(
-    session: &mut Session<'_>,
-    c: &mut WaitForFences<'_>,
-) -> Result<vk::Result, Fatal> {
+fn wait(session: &mut Session<'_>, c: &mut WaitForFences<'_>) -> Result<vk::Result, Fatal> {
     let timeout = std::mem::replace(&mut c.timeout, 0);
     // Most waits are for what is done already: guests look at a fence before they ask.
     let result = call(session, c)?;
@@ -44,10 +65,7 @@ pub(crate) fn wait(
 
 /// `vkResetFenceResourceMESA`: the payload went into a sync file of the guest's. The old fence may still be in
 /// use, so the handle gets a new one.
-pub(crate) fn reset_resource(
-    session: &mut Session<'_>,
-    c: &mut ResetFenceResourceMESA,
-) -> Result<(), Fatal> {
+fn reset_resource(session: &mut Session<'_>, c: &mut ResetFenceResourceMESA) -> Result<(), Fatal> {
     let device = session.device(CommandId::ResetFenceResourceMESA)?;
     let (owner, raw) = (device.owner, std::sync::Arc::clone(device));
     let lost = Fatal::DeviceLost(name(CommandId::ResetFenceResourceMESA));

@@ -10,8 +10,9 @@ use hesper_venus_protocol::command::{AllocateMemory, FreeMemory, GetMemoryResour
 use hesper_venus_protocol::runtime::{Chained, Handle, find, find_mut, unlink};
 use hesper_venus_protocol::{CommandId, vk};
 
-use crate::command::bind_memory;
-use crate::command::{create_one, take};
+use super::bind_memory;
+use super::lifetime::{create_object, take_object};
+use super::shape::{Family, forward, special};
 use crate::fatal::Fatal;
 use crate::host::GpuKind;
 use crate::memory::{SharedMemory, import_info};
@@ -19,11 +20,21 @@ use crate::object::device::{Device, Memory};
 use crate::session::{Session, call};
 use crate::sync::Lock;
 
+/// The commands of this file.
+pub(super) const HANDLERS: Family = &[
+    special!(
+        AllocateMemory => allocate,
+        FreeMemory => free,
+        GetMemoryResourcePropertiesMESA => resource_properties,
+    ),
+    forward!(
+        GetDeviceMemoryCommitment,
+        GetDeviceMemoryOpaqueCaptureAddress,
+    ),
+];
+
 /// `vkAllocateMemory`
-pub(crate) fn allocate(
-    session: &mut Session<'_>,
-    c: &mut AllocateMemory<'_>,
-) -> Result<vk::Result, Fatal> {
+fn allocate(session: &mut Session<'_>, c: &mut AllocateMemory<'_>) -> Result<vk::Result, Fatal> {
     let device = Arc::clone(session.device(CommandId::AllocateMemory)?);
     let bytes = c.p_allocate_info.allocation_size;
     let result = try_to_allocate(session, &device, c)?;
@@ -62,7 +73,11 @@ fn try_to_allocate(
     }
     let shared = match resource {
         Some(resource) => {
-            let memory = session.state.resource(resource).map(|blob| blob.memory);
+            let memory = session
+                .state
+                .resources
+                .get(resource)
+                .map(|blob| blob.memory);
             // A guest may try what its kernel knows and we do not: a 2D resource, for example.
             let memory = memory.ok().filter(|memory| {
                 // A GPU that has taken pages keeps them, even when the guest has them back. A processor looks them up.
@@ -106,12 +121,12 @@ fn try_to_allocate(
         import = import_info(memory, info.p_next);
         info.p_next = (&raw const import).cast();
     }
-    let (result, host) = create_one(session, c, |c| &mut *c.p_memory)?;
+    let (result, host) = create_object(session, c, |c| &mut *c.p_memory)?;
     if let Some(host) = host {
         let is_new = resource.is_none();
         let memory = Memory {
             shared,
-            missing: None,
+            stands_in_for: None,
             _allocated: is_new.then(|| device.physical.count(memory_type, size)),
         };
         device.memories.locked().insert(host.raw(), memory);
@@ -140,17 +155,20 @@ fn pages(session: &Session<'_>, device: &Device, size: u64) -> Option<SharedMemo
 }
 
 /// `vkFreeMemory`
-pub(crate) fn free(session: &mut Session<'_>, c: &mut FreeMemory) -> Result<(), Fatal> {
+fn free(session: &mut Session<'_>, c: &mut FreeMemory) -> Result<(), Fatal> {
     let memory = c.memory;
     if memory.is_null() {
         return Ok(());
     }
-    take(session, memory, CommandId::FreeMemory)?;
+    take_object(session, memory, CommandId::FreeMemory)?;
     // By the driver's handle, which cannot be given out again before the driver was called.
     let device = session.device(CommandId::FreeMemory)?;
     let kept = device.memories.locked().remove(&memory.handle.raw());
-    if kept.as_ref().is_some_and(|kept| kept.missing.is_some()) {
-        device.missing.fetch_sub(1, Ordering::Release);
+    if kept
+        .as_ref()
+        .is_some_and(|kept| kept.stands_in_for.is_some())
+    {
+        device.stand_ins.fetch_sub(1, Ordering::Release);
     }
     call(session, c)?;
     // The pages go after the driver has let go of them.
@@ -159,11 +177,11 @@ pub(crate) fn free(session: &mut Session<'_>, c: &mut FreeMemory) -> Result<(), 
 }
 
 /// `vkGetMemoryResourcePropertiesMESA`: as what a resource can be imported.
-pub(crate) fn resource_properties(
+fn resource_properties(
     session: &mut Session<'_>,
     c: &mut GetMemoryResourcePropertiesMESA<'_>,
 ) -> Result<vk::Result, Fatal> {
-    let Ok(memory) = session.state.resource(c.resource_id) else {
+    let Ok(memory) = session.state.resources.get(c.resource_id) else {
         return Ok(vk::Result::ERROR_INVALID_EXTERNAL_HANDLE);
     };
     let memory = memory.memory;

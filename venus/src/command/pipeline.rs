@@ -9,14 +9,36 @@ use hesper_venus_protocol::command::{
 use hesper_venus_protocol::runtime::{Array, Handle};
 use hesper_venus_protocol::{CommandId, vk};
 
-use crate::command::destroy_one;
+use super::lifetime::destroy_object;
+use super::shape::{Family, create, destroy, forward, special};
 use crate::fatal::Fatal;
 use crate::object::table::Entry;
 use crate::object::teardown;
 use crate::session::{Reach, Session, call};
 
+/// The commands of this file.
+pub(super) const HANDLERS: Family = &[
+    special!(
+        CreateGraphicsPipelines => graphics,
+        CreateComputePipelines => compute,
+        DestroyPipeline => destroy,
+        GetPipelineCacheData => cache_data,
+    ),
+    create!(
+        CreateShaderModule => p_shader_module,
+        CreatePipelineCache => p_pipeline_cache,
+        CreatePipelineLayout => p_pipeline_layout,
+    ),
+    destroy!(
+        DestroyShaderModule => shader_module,
+        DestroyPipelineCache => pipeline_cache,
+        DestroyPipelineLayout => pipeline_layout,
+    ),
+    forward!(MergePipelineCaches),
+];
+
 /// `vkCreateGraphicsPipelines`
-pub(crate) fn graphics(
+fn graphics(
     session: &mut Session<'_>,
     c: &mut CreateGraphicsPipelines<'_>,
 ) -> Result<vk::Result, Fatal> {
@@ -24,7 +46,7 @@ pub(crate) fn graphics(
 }
 
 /// `vkCreateComputePipelines`
-pub(crate) fn compute(
+fn compute(
     session: &mut Session<'_>,
     c: &mut CreateComputePipelines<'_>,
 ) -> Result<vk::Result, Fatal> {
@@ -78,7 +100,7 @@ where
 }
 
 /// `vkGetPipelineCacheData`: lavapipe does not say how many bytes it wrote where there is room for more.
-pub(crate) fn cache_data(
+fn cache_data(
     session: &mut Session<'_>,
     c: &mut GetPipelineCacheData<'_>,
 ) -> Result<vk::Result, Fatal> {
@@ -101,11 +123,11 @@ pub(crate) fn cache_data(
 }
 
 /// `vkDestroyPipeline`
-pub(crate) fn destroy(session: &mut Session<'_>, c: &mut DestroyPipeline) -> Result<(), Fatal> {
+fn destroy(session: &mut Session<'_>, c: &mut DestroyPipeline) -> Result<(), Fatal> {
     let pipeline = c.pipeline;
     if !pipeline.is_null() {
         let device = session.device(CommandId::DestroyPipeline)?;
-        device.shader_groups.forget(pipeline.handle);
+        device.shader_groups.remove(pipeline.handle);
     }
-    destroy_one(session, c, pipeline)
+    destroy_object(session, c, pipeline)
 }

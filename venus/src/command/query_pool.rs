@@ -6,18 +6,26 @@ use std::time::Duration;
 use hesper_venus_protocol::command::{CreateQueryPool, DestroyQueryPool, GetQueryPoolResults};
 use hesper_venus_protocol::{CommandId, vk};
 
-use crate::command::{create_one, destroy_one};
+use super::lifetime::{create_object, destroy_object};
+use super::shape::{Family, forward, special};
 use crate::fatal::Fatal;
 use crate::session::{Session, call};
 use crate::sync::Lock;
 
+/// The commands of this file.
+pub(super) const HANDLERS: Family = &[
+    special!(
+        CreateQueryPool => create,
+        DestroyQueryPool => destroy,
+        GetQueryPoolResults => results,
+    ),
+    forward!(ResetQueryPool),
+];
+
 /// `vkCreateQueryPool`
-pub(crate) fn create(
-    session: &mut Session<'_>,
-    c: &mut CreateQueryPool<'_>,
-) -> Result<vk::Result, Fatal> {
+fn create(session: &mut Session<'_>, c: &mut CreateQueryPool<'_>) -> Result<vk::Result, Fatal> {
     let values = values_per_query(c.p_create_info);
-    let (result, host) = create_one(session, c, |c| &mut *c.p_query_pool)?;
+    let (result, host) = create_object(session, c, |c| &mut *c.p_query_pool)?;
     if let Some(host) = host {
         let device = session.device(CommandId::CreateQueryPool)?;
         device.queries.locked().insert(host.0, values);
@@ -35,13 +43,13 @@ fn values_per_query(info: &vk::QueryPoolCreateInfo) -> u32 {
 }
 
 /// `vkDestroyQueryPool`
-pub(crate) fn destroy(session: &mut Session<'_>, c: &mut DestroyQueryPool) -> Result<(), Fatal> {
+fn destroy(session: &mut Session<'_>, c: &mut DestroyQueryPool) -> Result<(), Fatal> {
     let pool = c.query_pool;
     if !pool.is_null() {
         let device = session.device(CommandId::DestroyQueryPool)?;
         device.queries.locked().remove(&pool.handle.0);
     }
-    destroy_one(session, c, pool)
+    destroy_object(session, c, pool)
 }
 
 /// Bytes that `queries` queries take, or `None` when that is no number.
@@ -63,7 +71,7 @@ fn bytes(queries: u32, values: u32, stride: u64, flags: vk::QueryResultFlags) ->
 }
 
 /// `vkGetQueryPoolResults`
-pub(crate) fn results(
+fn results(
     session: &mut Session<'_>,
     c: &mut GetQueryPoolResults<'_>,
 ) -> Result<vk::Result, Fatal> {
@@ -95,6 +103,7 @@ pub(crate) fn results(
 
 /// Pauses between two looks at queries that are waited for.
 const FIRST_PAUSE: Duration = Duration::from_micros(20);
+
 const LONGEST_PAUSE: Duration = Duration::from_millis(1);
 
 #[cfg(test)]

@@ -2,14 +2,9 @@
 //!
 //! The driver believes what it is told of groups, so their number is kept for each pipeline, and the size of a handle is asked
 //! of the GPU. Deferred operations live in the guest's driver alone: it sends none, and what it defers is done here at once.
-//!
-//! Capture and replay of group handles cannot be carried: of `pShaderGroupCaptureReplayHandle` guests send that it is there, and
-//! none of its bytes. Its features are hidden, and a pipeline that asks for handles all the same fails as Vulkan has it for
-//! handles that cannot be had again.
+//! Capture and replay of handles cannot be carried, see [`crate::emulate::capture_replay`].
 
-use std::collections::HashMap;
-use std::ffi::c_void;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use hesper_venus_protocol::call::Call;
 use hesper_venus_protocol::command::{
@@ -17,85 +12,25 @@ use hesper_venus_protocol::command::{
     GetRayTracingCaptureReplayShaderGroupHandlesKHR, GetRayTracingShaderGroupHandlesKHR,
     GetRayTracingShaderGroupStackSizeKHR,
 };
-use hesper_venus_protocol::runtime::{Object, find, find_mut};
+use hesper_venus_protocol::runtime::Object;
 use hesper_venus_protocol::{CommandId, vk};
 
-use crate::command::pipeline::several;
+use super::pipeline::several;
+use super::shape::{Family, special};
 use crate::fatal::Fatal;
+use crate::object::shader_groups::groups;
 use crate::session::{Session, call, name};
-use crate::sync::Lock;
 
-/// How many shader groups each ray tracing pipeline of a device has, by the driver's handles.
-#[derive(Default)]
-pub(crate) struct ShaderGroups(Mutex<HashMap<u64, u32>>);
-
-impl ShaderGroups {
-    /// Forgets a pipeline that is about to be destroyed.
-    pub(crate) fn forget(&self, pipeline: vk::Pipeline) {
-        let mut groups = self.0.locked();
-        if !groups.is_empty() {
-            groups.remove(&pipeline.0);
-        }
-    }
-
-    /// How many a pipeline has: its own, and those of the libraries in it.
-    fn count(&self, info: &vk::RayTracingPipelineCreateInfoKHR) -> u32 {
-        // SAFETY: decoded as null or a valid struct.
-        let library = unsafe { info.p_library_info.as_ref() };
-        let libraries: &[vk::Pipeline] = match library {
-            Some(library) if !library.p_libraries.is_null() => {
-                // SAFETY: the decoder made an array of `library_count` handles, or a null pointer.
-                unsafe {
-                    std::slice::from_raw_parts(library.p_libraries, library.library_count as usize)
-                }
-            }
-            _ => &[],
-        };
-        let known = self.0.locked();
-        let of_libraries = libraries.iter().filter_map(|library| known.get(&library.0));
-        of_libraries.fold(groups(info).len() as u32, |sum, more| {
-            sum.saturating_add(*more)
-        })
-    }
-}
-
-/// The groups of a pipeline's own.
-fn groups(info: &vk::RayTracingPipelineCreateInfoKHR) -> &[vk::RayTracingShaderGroupCreateInfoKHR] {
-    match info.p_groups.is_null() {
-        true => &[],
-        // SAFETY: the decoder made an array of `group_count` structs, or a null pointer.
-        false => unsafe { std::slice::from_raw_parts(info.p_groups, info.group_count as usize) },
-    }
-}
-
-/// Hides that group handles can be captured and replayed, in the chain of features that `p_next` begins.
-///
-/// # Safety
-/// The chain must be valid, and nobody else may use it.
-pub(crate) unsafe fn hide_replay(p_next: *mut c_void) {
-    // SAFETY: as the caller promises.
-    let features = unsafe { find_mut::<vk::PhysicalDeviceRayTracingPipelineFeaturesKHR>(p_next) };
-    if let Some(features) = features {
-        features.ray_tracing_pipeline_shader_group_handle_capture_replay = 0;
-        features.ray_tracing_pipeline_shader_group_handle_capture_replay_mixed = 0;
-    }
-}
-
-/// Whether a device is asked for with what [`hide_replay`] hides.
-///
-/// # Safety
-/// The chain must be valid.
-pub(crate) unsafe fn wants_replay(p_next: *const c_void) -> bool {
-    // SAFETY: as the caller promises.
-    let features = unsafe { find::<vk::PhysicalDeviceRayTracingPipelineFeaturesKHR>(p_next) };
-    features.is_some_and(|features| {
-        features.ray_tracing_pipeline_shader_group_handle_capture_replay != 0
-            || features.ray_tracing_pipeline_shader_group_handle_capture_replay_mixed != 0
-    })
-}
+/// The commands of this file.
+pub(super) const HANDLERS: Family = &[special!(
+    CreateRayTracingPipelinesKHR => create,
+    GetRayTracingShaderGroupHandlesKHR => group_handles,
+    GetRayTracingCaptureReplayShaderGroupHandlesKHR => capture_handles,
+    GetRayTracingShaderGroupStackSizeKHR => stack_size,
+)];
 
 /// `vkCreateRayTracingPipelinesKHR`
-pub(crate) fn create(
+fn create(
     session: &mut Session<'_>,
     c: &mut CreateRayTracingPipelinesKHR<'_>,
 ) -> Result<vk::Result, Fatal> {
@@ -115,13 +50,13 @@ pub(crate) fn create(
         |c| &mut c.p_pipelines,
         |index, pipeline| {
             let count = counts.get(index).copied().unwrap_or(0);
-            device.shader_groups.0.locked().insert(pipeline.0, count);
+            device.shader_groups.insert(pipeline, count);
         },
     )
 }
 
 /// `vkGetRayTracingShaderGroupHandlesKHR`
-pub(crate) fn group_handles(
+fn group_handles(
     session: &mut Session<'_>,
     c: &mut GetRayTracingShaderGroupHandlesKHR<'_>,
 ) -> Result<vk::Result, Fatal> {
@@ -133,7 +68,7 @@ pub(crate) fn group_handles(
 }
 
 /// `vkGetRayTracingCaptureReplayShaderGroupHandlesKHR`
-pub(crate) fn capture_handles(
+fn capture_handles(
     session: &mut Session<'_>,
     c: &mut GetRayTracingCaptureReplayShaderGroupHandlesKHR<'_>,
 ) -> Result<vk::Result, Fatal> {
@@ -145,7 +80,7 @@ pub(crate) fn capture_handles(
 }
 
 /// `vkGetRayTracingShaderGroupStackSizeKHR`
-pub(crate) fn stack_size(
+fn stack_size(
     session: &mut Session<'_>,
     c: &mut GetRayTracingShaderGroupStackSizeKHR,
 ) -> Result<u64, Fatal> {
@@ -187,7 +122,7 @@ fn check_groups(
     count: u32,
 ) -> Result<(), Fatal> {
     let device = session.device(command)?;
-    let known = device.shader_groups.0.locked().get(&pipeline.0).copied();
+    let known = device.shader_groups.get(pipeline);
     let end = first.checked_add(count);
     match end.zip(known) {
         Some((end, known)) if end <= known => Ok(()),
@@ -212,30 +147,6 @@ fn check_room(command: CommandId, groups: u32, size: u32, room: usize) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn groups_of_libraries_count() {
-        let groups = ShaderGroups::default();
-        groups.0.locked().insert(7, 3);
-        let own = [vk::RayTracingShaderGroupCreateInfoKHR::default(); 2];
-        let libraries = [vk::Pipeline(7), vk::Pipeline(7), vk::Pipeline(8)];
-        let library = vk::PipelineLibraryCreateInfoKHR {
-            library_count: 3,
-            p_libraries: libraries.as_ptr(),
-            ..Default::default()
-        };
-        let mut info = vk::RayTracingPipelineCreateInfoKHR {
-            group_count: 2,
-            p_groups: own.as_ptr(),
-            p_library_info: &raw const library,
-            ..Default::default()
-        };
-        assert_eq!(groups.count(&info), 8);
-        groups.forget(vk::Pipeline(7));
-        assert_eq!(groups.count(&info), 2);
-        info.p_groups = std::ptr::null();
-        assert_eq!(groups.count(&info), 0);
-    }
 
     #[test]
     fn handles_need_the_room_that_the_gpu_says() {

@@ -11,14 +11,29 @@ use hesper_venus_protocol::command::{
 use hesper_venus_protocol::runtime::find;
 use hesper_venus_protocol::vk;
 
+use super::shape::{Family, special};
 use crate::command_stream::ResourceStream;
 use crate::fatal::Fatal;
 use crate::reply_stream::ReplyStream;
 use crate::ring::{Layout, Request, Ring};
 use crate::session::Session;
 
+/// The commands of this file.
+pub(super) const HANDLERS: Family = &[special!(
+    SetReplyCommandStreamMESA => set_reply,
+    SeekReplyCommandStreamMESA => seek_reply,
+    ExecuteCommandStreamsMESA => execute,
+    CreateRingMESA => create_ring,
+    DestroyRingMESA => destroy_ring,
+    NotifyRingMESA => notify_ring,
+    WriteRingExtraMESA => write_extra,
+    SubmitVirtqueueSeqnoMESA => submit_virtqueue_seqno,
+    WaitVirtqueueSeqnoMESA => wait_virtqueue_seqno,
+    WaitRingSeqnoMESA => wait_ring_seqno,
+)];
+
 /// `vkSetReplyCommandStreamMESA`
-pub(crate) fn set_reply(
+fn set_reply(
     session: &mut Session<'_>,
     c: &mut SetReplyCommandStreamMESA<'_>,
 ) -> Result<(), Fatal> {
@@ -29,7 +44,7 @@ pub(crate) fn set_reply(
         ..
     } = *c.p_stream;
     // Before looking: what is detached in the meantime is looked for again the next time.
-    let state = (resource, session.state.attachments());
+    let state = (resource, session.state.resources.serial());
     let outside = Fatal::Range {
         resource,
         offset,
@@ -41,17 +56,14 @@ pub(crate) fn set_reply(
     {
         return stream.move_to(offset, size).ok_or(outside);
     }
-    let memory = session.state.resource(resource)?.memory;
+    let memory = session.state.resources.get(resource)?.memory;
     session.reply_stream = Some(ReplyStream::new(memory, offset, size).ok_or(outside)?);
     session.reply_resource = state;
     Ok(())
 }
 
 /// `vkSeekReplyCommandStreamMESA`
-pub(crate) fn seek_reply(
-    session: &mut Session<'_>,
-    c: &mut SeekReplyCommandStreamMESA,
-) -> Result<(), Fatal> {
+fn seek_reply(session: &mut Session<'_>, c: &mut SeekReplyCommandStreamMESA) -> Result<(), Fatal> {
     seek(session, c.position, "vkSeekReplyCommandStreamMESA")
 }
 
@@ -67,10 +79,7 @@ fn seek(session: &mut Session<'_>, position: usize, command: &'static str) -> Re
 }
 
 /// `vkExecuteCommandStreamsMESA`: streams are copied before they are read, since the guest can change them.
-pub(crate) fn execute(
-    session: &mut Session<'_>,
-    c: &mut ExecuteCommandStreamsMESA<'_>,
-) -> Result<(), Fatal> {
+fn execute(session: &mut Session<'_>, c: &mut ExecuteCommandStreamsMESA<'_>) -> Result<(), Fatal> {
     let command = "vkExecuteCommandStreamsMESA";
     if c.dependency_count > 0 {
         return Err(Fatal::Invalid {
@@ -88,7 +97,7 @@ pub(crate) fn execute(
             size,
             ..
         } = *stream;
-        let memory = session.state.resource(resource)?.memory;
+        let memory = session.state.resources.get(resource)?.memory;
         let outside = Fatal::Range {
             resource,
             offset,
@@ -101,12 +110,9 @@ pub(crate) fn execute(
 }
 
 /// `vkCreateRingMESA`
-pub(crate) fn create_ring(
-    session: &mut Session<'_>,
-    c: &mut CreateRingMESA<'_>,
-) -> Result<(), Fatal> {
+fn create_ring(session: &mut Session<'_>, c: &mut CreateRingMESA<'_>) -> Result<(), Fatal> {
     let info = &*c.p_create_info;
-    let memory = session.state.resource(info.resource_id)?.memory;
+    let memory = session.state.resources.get(info.resource_id)?.memory;
     let request = Request {
         offset: info.offset,
         size: info.size,
@@ -124,19 +130,16 @@ pub(crate) fn create_ring(
         .map(|monitor| Duration::from_micros(monitor.max_reporting_period_microseconds.into()));
     let layout = Layout::new(memory, &request)?;
     let ring = Ring::new(layout, Duration::from_nanos(info.idle_timeout), period);
-    session.state.start_ring(c.ring, Arc::new(ring))
+    start_ring(session, c.ring, Arc::new(ring))
 }
 
 /// `vkDestroyRingMESA`
-pub(crate) fn destroy_ring(
-    session: &mut Session<'_>,
-    c: &mut DestroyRingMESA,
-) -> Result<(), Fatal> {
+fn destroy_ring(session: &mut Session<'_>, c: &mut DestroyRingMESA) -> Result<(), Fatal> {
     session.state.rings.remove(c.ring)
 }
 
 /// `vkNotifyRingMESA`
-pub(crate) fn notify_ring(session: &mut Session<'_>, c: &mut NotifyRingMESA) -> Result<(), Fatal> {
+fn notify_ring(session: &mut Session<'_>, c: &mut NotifyRingMESA) -> Result<(), Fatal> {
     session
         .state
         .rings
@@ -145,10 +148,7 @@ pub(crate) fn notify_ring(session: &mut Session<'_>, c: &mut NotifyRingMESA) -> 
 }
 
 /// `vkWriteRingExtraMESA`
-pub(crate) fn write_extra(
-    session: &mut Session<'_>,
-    c: &mut WriteRingExtraMESA,
-) -> Result<(), Fatal> {
+fn write_extra(session: &mut Session<'_>, c: &mut WriteRingExtraMESA) -> Result<(), Fatal> {
     session
         .state
         .rings
@@ -157,7 +157,7 @@ pub(crate) fn write_extra(
 }
 
 /// `vkSubmitVirtqueueSeqnoMESA`
-pub(crate) fn submit_virtqueue_seqno(
+fn submit_virtqueue_seqno(
     session: &mut Session<'_>,
     c: &mut SubmitVirtqueueSeqnoMESA,
 ) -> Result<(), Fatal> {
@@ -172,7 +172,7 @@ pub(crate) fn submit_virtqueue_seqno(
 }
 
 /// `vkWaitVirtqueueSeqnoMESA`
-pub(crate) fn wait_virtqueue_seqno(
+fn wait_virtqueue_seqno(
     session: &mut Session<'_>,
     c: &mut WaitVirtqueueSeqnoMESA,
 ) -> Result<(), Fatal> {
@@ -185,14 +185,45 @@ pub(crate) fn wait_virtqueue_seqno(
 }
 
 /// `vkWaitRingSeqnoMESA`
-pub(crate) fn wait_ring_seqno(
-    session: &mut Session<'_>,
-    c: &mut WaitRingSeqnoMESA,
-) -> Result<(), Fatal> {
+fn wait_ring_seqno(session: &mut Session<'_>, c: &mut WaitRingSeqnoMESA) -> Result<(), Fatal> {
     if session.ring().is_some() {
         return Err(Fatal::WrongPlace("vkWaitRingSeqnoMESA"));
     }
     // A ring's positions are 32 bits wide and wrap; the command has room for more.
     session.state.rings.get(c.ring)?.wait_seqno(c.seqno as u32);
+    Ok(())
+}
+
+/// Stack of a ring's thread. The driver's compilers run on it, which natively have that of a program's thread: 8 MiB by default
+/// on Linux. Only what was touched costs memory, and a ring that sleeps gives that back.
+const RING_STACK: usize = 8 << 20;
+
+/// Makes a ring known and starts its thread, and the thread that watches over rings if it is wanted.
+fn start_ring(session: &Session<'_>, id: u64, ring: Arc<Ring>) -> Result<(), Fatal> {
+    let (state, run_ring) = (session.state, session.run_ring);
+    let start = || {
+        let (state, ring) = (Arc::clone(state), Arc::clone(&ring));
+        std::thread::Builder::new()
+            .name(format!("venus-{}-ring", state.id))
+            .stack_size(RING_STACK)
+            .spawn(move || {
+                run_ring(&state, Arc::clone(&ring));
+                state.rings.thread_ended();
+            })
+    };
+    state
+        .rings
+        .insert(id, Arc::clone(&ring), state.budget.rings, start)?;
+    if state.rings.needs_monitor() {
+        let name = format!("venus-{}-alive", state.id);
+        let watched = Arc::clone(state);
+        let started = std::thread::Builder::new()
+            .name(name)
+            .spawn(move || watched.rings.watch());
+        started.map_err(|error| Fatal::NoThread {
+            rings: 1,
+            kind: error.kind(),
+        })?;
+    }
     Ok(())
 }

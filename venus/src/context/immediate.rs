@@ -6,7 +6,7 @@
 
 /// Such a submit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Shortcut {
+pub(crate) enum Immediate {
     /// `vkNotifyRingMESA`: "look at this ring". True at any time, so it may overtake other submits; it has to
     /// when the context's thread waits for the very ring.
     Notify(u64),
@@ -16,7 +16,7 @@ pub(crate) enum Shortcut {
     Submitted(u64, u64),
 }
 
-impl Shortcut {
+impl Immediate {
     /// Recognises a submit.
     pub(crate) fn of(commands: &[u8]) -> Option<Self> {
         /// Type and flags of the commands.
@@ -64,12 +64,12 @@ mod tests {
             guest::encode(&wait, true, &mut replied);
             guest::encode(&submitted, false, &mut third);
         }
-        assert_eq!(Shortcut::of(&first), Some(Shortcut::Notify(7)));
-        assert_eq!(Shortcut::of(&second), Some(Shortcut::Wait(8, 1 << 33)));
-        assert_eq!(Shortcut::of(&third), Some(Shortcut::Submitted(5, 6)));
-        assert_eq!(Shortcut::of(&replied), None);
-        assert_eq!(Shortcut::of(&[first.clone(), second].concat()), None);
-        assert_eq!(Shortcut::of(&first[..23]), None);
-        assert_eq!(Shortcut::of(&[]), None);
+        assert_eq!(Immediate::of(&first), Some(Immediate::Notify(7)));
+        assert_eq!(Immediate::of(&second), Some(Immediate::Wait(8, 1 << 33)));
+        assert_eq!(Immediate::of(&third), Some(Immediate::Submitted(5, 6)));
+        assert_eq!(Immediate::of(&replied), None);
+        assert_eq!(Immediate::of(&[first.clone(), second].concat()), None);
+        assert_eq!(Immediate::of(&first[..23]), None);
+        assert_eq!(Immediate::of(&[]), None);
     }
 }

@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, PoisonError};
 
-use crate::context::BlobRequest;
-use crate::context::state::Attachment;
+use super::resources::Attachment;
+use crate::blob::BlobRequest;
 use crate::sync::Lock;
 
 /// A call of [`crate::Context`].

@@ -1,82 +1,25 @@
-//! [`Context`]: one guest context as its front end holds it, and [`ContextEvents`], how it answers.
+//! [`Context`]: one guest context as its front end holds it.
 //!
 //! Every call is put into the context's mailbox and returns at once. One thread per context takes the calls
 //! out in order, so that a fence covers what was submitted before it and a blob finds the memory object that
 //! an earlier submit made. When the guest breaks the rules, the context is *lost*: from then on fences
 //! retire at once and blobs are refused, until the front end drops it.
 
+pub(crate) mod events;
 mod immediate;
 pub(crate) mod mailbox;
+pub(crate) mod resources;
 pub(crate) mod state;
 pub(crate) mod thread;
 
 use std::sync::Arc;
 
-use crate::context::immediate::Shortcut;
-use crate::context::mailbox::{Mailbox, Message};
-use crate::context::state::ContextState;
+use crate::blob::{Blob, BlobRequest};
 use crate::error::Error;
-use crate::memory::{GuestPages, SharedMemory};
-
-/// What a guest asks for with a blob resource (virtio-v1.4 §5.7.6.8, `VIRTIO_GPU_CMD_RESOURCE_CREATE_BLOB`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BlobRequest {
-    /// 0 asks for fresh shared memory, else it is the guest's id of a `VkDeviceMemory`.
-    pub blob_id: u64,
-    /// Size in bytes, not 0.
-    pub size: u64,
-    /// The guest wants to map it.
-    pub mappable: bool,
-    /// The guest wants to name it in other contexts.
-    pub shareable: bool,
-    /// The guest wants to hand it to other devices.
-    pub cross_device: bool,
-}
-
-/// How the host's mapping of a blob is cached; the guest must map it alike.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Caching {
-    /// Ordinary cached memory.
-    Cached,
-    /// Write combining.
-    WriteCombining,
-}
-
-/// The memory of a blob resource.
-#[derive(Clone, Debug)]
-pub struct Blob {
-    /// The pages: the same for guest, host and GPU. At least as large as was asked for, in whole pages.
-    pub memory: Arc<SharedMemory>,
-    /// Caching of the mapping.
-    pub caching: Caching,
-}
-
-/// Why a blob was refused.
-#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
-pub enum BlobError {
-    /// The request names nothing that can be had.
-    #[error("invalid blob request: {0}")]
-    Invalid(String),
-    /// The host, or the context's budget, is out of memory.
-    #[error("no memory for a blob: {0}")]
-    OutOfMemory(String),
-    /// The context broke earlier.
-    #[error("the context is lost: {0}")]
-    Lost(String),
-}
-
-/// Where a context reports what it finished. Called from any of its threads, so it must not block for long;
-/// [`ContextEvents::blob_created`] also from inside [`Context::create_blob`].
-pub trait ContextEvents: Send + Sync {
-    /// The fence of [`Context::fence`] is signalled. Fences of one ring retire in the order of their creation.
-    fn fence_retired(&self, ring: u8, fence: u64);
-
-    /// The answer to [`Context::create_blob`].
-    fn blob_created(&self, resource: u32, result: Result<Blob, BlobError>);
-
-    /// The guest broke the protocol, or the host failed: the context does nothing any more. Called once.
-    fn lost(&self, reason: &str);
-}
+use crate::memory::GuestPages;
+use immediate::Immediate;
+use mailbox::{Mailbox, Message};
+use state::ContextState;
 
 /// One guest context. Dropping it ends it: its threads stop, its open fences retire, and everything it made
 /// is destroyed, all in the background.
@@ -99,12 +42,12 @@ impl Context {
     /// Consumes a command stream.
     pub fn submit(&self, commands: Vec<u8>) {
         // One thread less on the way to the guest's answer, where the context's thread is not needed.
-        let is_done = match Shortcut::of(&commands) {
-            Some(Shortcut::Notify(ring)) => self.state.notify_by_id(ring),
-            Some(Shortcut::Wait(ring, seqno)) => {
+        let is_done = match Immediate::of(&commands) {
+            Some(Immediate::Notify(ring)) => self.state.notify_by_id(ring),
+            Some(Immediate::Wait(ring, seqno)) => {
                 self.mailbox.is_idle() && self.state.has_reached(ring, seqno)
             }
-            Some(Shortcut::Submitted(ring, seqno)) => {
+            Some(Immediate::Submitted(ring, seqno)) => {
                 self.mailbox.is_idle() && self.state.submit_virtqueue(ring, seqno)
             }
             None => false,
@@ -120,7 +63,7 @@ impl Context {
         self.send(Message::Fence { ring, fence });
     }
 
-    /// Makes the memory of a blob resource; answered by [`ContextEvents::blob_created`].
+    /// Makes the memory of a blob resource; answered by [`crate::ContextEvents::blob_created`].
     ///
     /// The context may name the resource from then on, until [`Context::detach_resource`]. Mesa does so as soon as it has
     /// mapped the blob, and Linux' driver queues `CTX_ATTACH_RESOURCE` only behind the commands that make and map it: a
@@ -137,7 +80,7 @@ impl Context {
     /// The context may name `resource`, which another context made, in its commands when this returns: a ring may do so
     /// before the context's thread takes the next call. A resource that is attached again is replaced.
     pub fn attach_resource(&self, resource: u32, blob: &Blob) {
-        self.state.attach(resource, blob.clone());
+        self.state.resources.attach(resource, blob.clone());
     }
 
     /// As [`Context::attach_resource`], for a blob whose memory is the guest's own: `pages` are mapped a second time, in
@@ -155,11 +98,11 @@ impl Context {
     ///
     /// Memory of the guest's own is let go of when this returns, whatever still uses it: the guest has its pages back.
     pub fn detach_resource(&self, resource: u32) {
-        self.state.give_back(|named| named == resource);
-        if let Some(attachment) = self.state.attachment(resource) {
+        self.state.resources.give_back(|named| named == resource);
+        if let Some(attachment) = self.state.resources.attachment(resource) {
             // What was called before may still name it.
             if self.mailbox.is_idle() {
-                self.state.detach(attachment);
+                self.state.resources.detach(attachment);
             } else {
                 self.send(Message::Detach(attachment));
             }
@@ -178,7 +121,7 @@ impl Context {
 impl Drop for Context {
     fn drop(&mut self) {
         // The end takes its time, and the guest may have a use for its memory by then.
-        self.state.give_back(|_| true);
+        self.state.resources.give_back(|_| true);
         self.state.stop();
         self.mailbox.force(Message::Stop);
     }

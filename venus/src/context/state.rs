@@ -1,16 +1,16 @@
 //! What the threads of one context share.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, RwLock};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use hesper_venus_protocol::vk::HandleType;
 
-use crate::context::{Blob, BlobError, BlobRequest, Caching, ContextEvents};
-use crate::counters::{Tally, add, sub};
+use super::events::ContextEvents;
+use super::resources::Resources;
+use crate::blob::{Blob, BlobError, BlobRequest, Caching};
+use crate::counters::{Tally, add};
 use crate::emulate::Policy;
 use crate::error::Error;
 use crate::fatal::Fatal;
@@ -20,12 +20,10 @@ use crate::memory::{
     CommandMemory, GuestPages, HostMappings, Mappings, Quota, SharedMemory, page_size,
 };
 use crate::object::Objects;
+use crate::object::queue::{BoundQueues, FenceListener};
 use crate::options::Budget;
-use crate::ring::Rings;
-use crate::ring::{self, Ring};
-use crate::session::{Executor, Handles, Place};
-use crate::sync::{Lock, SharedLock};
-use crate::timeline::Timelines;
+use crate::ring::{Ring, Rings};
+use crate::sync::Lock;
 
 /// What all contexts of a renderer have in common.
 #[derive(Clone)]
@@ -54,13 +52,6 @@ pub(crate) struct Shared {
     pub(crate) presence: Arc<()>,
 }
 
-/// A resource as it was attached; attaching it again makes another of these.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Attachment {
-    resource: u32,
-    serial: u64,
-}
-
 /// Shared by the context's thread, its rings and its front end.
 pub(crate) struct ContextState {
     /// The front end's id.
@@ -72,14 +63,14 @@ pub(crate) struct ContextState {
     quota: Arc<Quota>,
     /// What large commands may hold.
     pub(crate) command_memory: Arc<CommandMemory>,
-    resources: RwLock<HashMap<u32, (u64, Blob)>>,
-    attachments: AtomicU64,
+    /// The resources that the guest may name.
+    pub(crate) resources: Resources,
     /// The guest's Vulkan objects.
     pub(crate) objects: Objects,
     /// The guest's rings.
     pub(crate) rings: Rings,
     /// The queues behind the guest's ring indices.
-    pub(crate) timelines: Timelines,
+    pub(crate) queues: BoundQueues,
     lost: OnceLock<String>,
     warned_of_memory: AtomicBool,
     stopping: AtomicBool,
@@ -106,11 +97,10 @@ impl ContextState {
             shared,
             quota: Arc::new(Quota::new(budget.shared_bytes, Arc::clone(&tally))),
             command_memory: Arc::new(CommandMemory::new(budget.command_bytes)),
-            resources: RwLock::default(),
-            attachments: AtomicU64::new(0),
+            resources: Resources::default(),
             objects: Objects::new(budget.objects, tally),
             rings: Rings::default(),
-            timelines: Timelines::new(),
+            queues: BoundQueues::new(),
             lost: OnceLock::new(),
             warned_of_memory: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
@@ -185,9 +175,9 @@ impl ContextState {
 
     /// Destroys everything the guest made. All other threads of the context have ended.
     pub(crate) fn clear(&self) {
-        self.timelines.clear();
+        self.queues.clear();
         self.objects.clear();
-        self.resources.writing().clear();
+        self.resources.clear();
     }
 
     /// Wakes a ring, if there is one with this id.
@@ -216,41 +206,6 @@ impl ContextState {
         ring.notify();
     }
 
-    /// Starts a ring's thread.
-    pub(crate) fn start_ring(self: &Arc<Self>, id: u64, ring: Arc<Ring>) -> Result<(), Fatal> {
-        let start = || {
-            let (state, ring) = (Arc::clone(self), Arc::clone(&ring));
-            std::thread::Builder::new()
-                .name(format!("venus-{}-ring", state.id))
-                .stack_size(RING_STACK)
-                .spawn(move || {
-                    run_ring(&state, Arc::clone(&ring));
-                    state.rings.thread_ended();
-                })
-        };
-        self.rings
-            .insert(id, Arc::clone(&ring), self.budget.rings, start)?;
-        if self.rings.needs_monitor() {
-            let state = Arc::clone(self);
-            let name = format!("venus-{}-alive", self.id);
-            let started = std::thread::Builder::new()
-                .name(name)
-                .spawn(move || state.rings.watch());
-            started.map_err(|error| Fatal::NoThread {
-                rings: 1,
-                kind: error.kind(),
-            })?;
-        }
-        Ok(())
-    }
-
-    /// Makes a resource known.
-    pub(crate) fn attach(&self, resource: u32, blob: Blob) {
-        let mut resources = self.resources.writing();
-        let serial = self.attachments.fetch_add(1, Ordering::Release);
-        resources.insert(resource, (serial, blob));
-    }
-
     /// Lets the guest name memory of its own.
     pub(crate) fn attach_guest(&self, resource: u32, pages: &[GuestPages]) -> Result<(), Error> {
         if !self.host_mappings.make(pages.len()) {
@@ -261,66 +216,17 @@ impl ContextState {
             memory: Arc::new(memory),
             caching: Caching::Cached,
         };
-        self.attach(resource, blob);
+        self.resources.attach(resource, blob);
         Ok(())
-    }
-
-    /// Lets go of the guest memory behind these resources.
-    pub(crate) fn give_back(&self, is_meant: impl Fn(u32) -> bool) {
-        let resources = self.resources.reading();
-        for (_, (_, blob)) in resources
-            .iter()
-            .filter(|(resource, _)| is_meant(**resource))
-        {
-            blob.memory.give_back();
-        }
-    }
-
-    /// Changes whenever a resource is attached or detached.
-    pub(crate) fn attachments(&self) -> u64 {
-        self.attachments.load(Ordering::Acquire)
-    }
-
-    /// A resource as it is attached now.
-    pub(crate) fn attachment(&self, resource: u32) -> Option<Attachment> {
-        let resources = self.resources.reading();
-        resources.get(&resource).map(|(serial, _)| Attachment {
-            resource,
-            serial: *serial,
-        })
-    }
-
-    /// Forgets a resource, unless it was attached anew since.
-    pub(crate) fn detach(&self, attachment: Attachment) {
-        let mut resources = self.resources.writing();
-        if let Entry::Occupied(entry) = resources.entry(attachment.resource)
-            && entry.get().0 == attachment.serial
-        {
-            self.attachments.fetch_add(1, Ordering::Release);
-            entry.remove();
-        }
-    }
-
-    /// A resource that the guest names.
-    pub(crate) fn resource(&self, resource: u32) -> Result<Blob, Fatal> {
-        let resources = self.resources.reading();
-        let found = resources.get(&resource).map(|(_, blob)| blob.clone());
-        found.ok_or(Fatal::NoResource(resource))
     }
 
     /// Makes a fence that retires when everything before it is done.
     pub(crate) fn fence(self: &Arc<Self>, ring: u8, fence: u64) {
-        match self.timelines.queue(ring).filter(|_| self.lost().is_none()) {
+        match self.queues.get(ring).filter(|_| self.lost().is_none()) {
             Some(queue) => queue.fence(self, ring, fence),
             // Ring index 0, or one that no queue stands behind (any more).
             None => self.retire(ring, fence),
         }
-    }
-
-    /// Reports a fence as signalled.
-    pub(crate) fn retire(&self, ring: u8, fence: u64) {
-        add(&self.tally.fences, 1);
-        self.events.fence_retired(ring, fence);
     }
 
     /// Fresh shared memory within the context's budget.
@@ -349,7 +255,7 @@ impl ContextState {
         };
         match &result {
             // Before anyone hears of it: the guest may name it in a ring at once.
-            Ok(blob) => self.attach(resource, blob.clone()),
+            Ok(blob) => self.resources.attach(resource, blob.clone()),
             // The front end warns, and limits how often a guest can make it do so.
             Err(error) => log::debug!("context {}, resource {resource}: {error}", self.id),
         }
@@ -397,10 +303,6 @@ impl ContextState {
     }
 }
 
-/// Stack of a ring's thread. The driver's compilers run on it, which natively have that of a program's thread: 8 MiB by default
-/// on Linux. Only what was touched costs memory, and a ring that sleeps gives that back.
-const RING_STACK: usize = 8 << 20;
-
 /// This process has as many mappings as it may.
 fn too_many_mappings(size: u64) -> Error {
     Error::SharedMemory {
@@ -410,20 +312,13 @@ fn too_many_mappings(size: u64) -> Error {
     }
 }
 
-/// The thread of a ring.
-fn run_ring(state: &Arc<ContextState>, ring: Arc<Ring>) {
-    add(&state.tally.rings, 1);
-    let handles = Handles::new(&state.objects);
-    let place = Place::Ring {
-        ring: Arc::clone(&ring),
-        head: 0,
-    };
-    let mut executor = Executor::new(state, &handles, place);
-    let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        ring::run(&ring, &mut executor)
-    }));
-    if let Err(fatal) = ended.unwrap_or(Err(Fatal::Panic)) {
-        state.fail(fatal);
+impl FenceListener for ContextState {
+    fn context_id(&self) -> u32 {
+        self.id
     }
-    sub(&state.tally.rings, 1);
+
+    fn retire(&self, ring: u8, fence: u64) {
+        add(&self.tally.fences, 1);
+        self.events.fence_retired(ring, fence);
+    }
 }

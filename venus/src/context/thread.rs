@@ -3,18 +3,19 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use crate::context::mailbox::{Mailbox, Message};
-use crate::context::state::ContextState;
+use super::mailbox::{Mailbox, Message};
+use super::state::ContextState;
 use crate::counters::sub;
+use crate::executor::Executor;
 use crate::fatal::Fatal;
 use crate::platform;
-use crate::session::{Executor, Handles, Place};
+use crate::session::{Handles, Source};
 
 /// Runs until [`Message::Stop`], then destroys everything that the guest made.
 pub(crate) fn run(state: &Arc<ContextState>, mailbox: &Mailbox) {
     {
         let handles = Handles::new(&state.objects);
-        let mut executor = Executor::new(state, &handles, Place::Virtqueue);
+        let mut executor = Executor::new(state, &handles, Source::Virtqueue);
         serve(state, mailbox, &mut executor);
     }
     state.rings.join();
@@ -30,7 +31,7 @@ fn serve(state: &Arc<ContextState>, mailbox: &Mailbox, executor: &mut Executor<'
             Message::Submit(mut commands) => submit(state, executor, &mut commands),
             Message::Fence { ring, fence } => state.fence(ring, fence),
             Message::CreateBlob { resource, request } => state.create_blob(resource, request),
-            Message::Detach(attachment) => state.detach(attachment),
+            Message::Detach(attachment) => state.resources.detach(attachment),
             Message::Stop => return,
         }
     }

@@ -13,75 +13,23 @@
 //! Images with an initial layout cannot be declared. A driver that refuses what is declared is not told
 //! ([`crate::memory::Declares`]).
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock};
-
+use ash::vk::ExternalMemoryHandleTypeFlags as HostTypes;
 use hesper_venus_protocol::runtime::find;
 use hesper_venus_protocol::vk;
 
-use super::dma_buf::HOST_ALLOCATION;
+use crate::object::declarable::Recent;
 use crate::object::device::Device;
-use crate::sync::Lock;
 
-/// So many kinds of buffers are remembered; no program has more, and a guest that goes through all of them gets slower.
-const MOST_KINDS: usize = 1024;
+/// What the driver is told instead of a dma-buf.
+pub(crate) const HOST_ALLOCATION: vk::ExternalMemoryHandleTypeFlags =
+    vk::ExternalMemoryHandleTypeFlags(HostTypes::HOST_ALLOCATION_EXT.as_raw());
 
 /// The size of the buffer that the driver is asked about.
 const SAMPLE: u64 = 0x1_0000;
 
-/// Places of [`Recent`], a power of two.
-const RECENT: usize = 16;
-
-/// What the driver said about declaring; one for each device.
-#[derive(Default)]
-pub(crate) struct Declarable {
-    /// Kinds of buffers by their flags and usage.
-    buffers: Mutex<HashMap<(u32, u64), bool>>,
-    /// Those that were asked for last.
-    recent: Recent,
-    /// Whether all memory of the GPU can be imported.
-    is_all_importable: OnceLock<bool>,
-}
-
-/// Answers about a few kinds of buffers, without a lock: programs make many buffers of few kinds. Each place is one word, so
-/// that it is always whole: the kind, and the answer in the two highest bits.
-#[derive(Default)]
-struct Recent([AtomicU64; RECENT]);
-
-impl Recent {
-    const KNOWN: u64 = 1 << 63;
-    const DECLARABLE: u64 = 1 << 62;
-
-    /// Flags and usage in one word; `None` where they do not fit, which no flags of today are.
-    fn key(flags: u32, usage: u64) -> Option<u64> {
-        let fits = flags < 1 << 14 && usage < 1 << 48;
-        fits.then_some(u64::from(flags) << 48 | usage)
-    }
-
-    fn place(&self, key: u64) -> Option<&AtomicU64> {
-        // The golden ratio spreads neighbours; the highest bits of the product depend on all of the key.
-        let spread = key.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        self.0.get((spread >> (64 - RECENT.ilog2())) as usize)
-    }
-
-    fn find(&self, key: u64) -> Option<bool> {
-        let word = self.place(key)?.load(Ordering::Relaxed);
-        let is_it = word & !Self::DECLARABLE == Self::KNOWN | key;
-        is_it.then_some(word & Self::DECLARABLE != 0)
-    }
-
-    fn keep(&self, key: u64, is_declarable: bool) {
-        if let Some(place) = self.place(key) {
-            let answer = if is_declarable { Self::DECLARABLE } else { 0 };
-            place.store(Self::KNOWN | answer | key, Ordering::Relaxed);
-        }
-    }
-}
-
 /// Declares a buffer for imported memory, if it is not yet and can be. `external` becomes part of the chain, and must outlive
 /// the call of the driver.
-pub(super) fn declare_buffer(
+pub(crate) fn declare_buffer(
     device: &Device,
     info: &mut vk::BufferCreateInfo,
     external: &mut vk::ExternalMemoryBufferCreateInfo,
@@ -123,15 +71,9 @@ fn is_buffer_declarable(
     usage: vk::BufferUsageFlags,
     usage2: Option<vk::BufferUsageFlags2>,
 ) -> bool {
-    let known = device.declarable.buffers.locked().get(&kind).copied();
-    known.unwrap_or_else(|| {
+    device.declarable.buffer(kind, || {
         let flags = vk::BufferCreateFlags(kind.0);
-        let is_declarable = asks_nothing_else(device, flags, usage, usage2);
-        let mut buffers = device.declarable.buffers.locked();
-        if buffers.len() < MOST_KINDS {
-            buffers.insert(kind, is_declarable);
-        }
-        is_declarable
+        asks_nothing_else(device, flags, usage, usage2)
     })
 }
 
@@ -227,7 +169,7 @@ fn may_be_imported(device: &Device) -> bool {
 
 /// Declares an image for imported memory, if it is not yet and can be. `external` becomes part of the chain, and must outlive
 /// the call of the driver.
-pub(super) fn declare_image(
+pub(crate) fn declare_image(
     device: &Device,
     info: &mut vk::ImageCreateInfo,
     external: &mut vk::ExternalMemoryImageCreateInfo,
@@ -303,31 +245,4 @@ fn is_image_importable(device: &Device, info: &vk::ImageCreateInfo) -> bool {
         && info.mip_levels <= limits.max_mip_levels
         && info.array_layers <= limits.max_array_layers
         && limits.sample_counts.contains(info.samples)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_was_kept_is_found_and_nothing_else() {
-        let recent = Recent::default();
-        let key = |flags, usage| Recent::key(flags, usage).unwrap();
-        assert_eq!(
-            recent.find(0),
-            None,
-            "no kind is known at first, that of zeros neither"
-        );
-        recent.keep(key(0, 0x20), true);
-        recent.keep(key(1, 0x21), false);
-        assert_eq!(recent.find(key(0, 0x20)), Some(true));
-        assert_eq!(recent.find(key(1, 0x21)), Some(false));
-        assert_eq!(recent.find(key(1, 0x20)), None);
-        for usage in 0..1000 {
-            recent.keep(key(0, usage), usage % 3 == 0);
-            assert_eq!(recent.find(key(0, usage)), Some(usage % 3 == 0));
-        }
-        assert_eq!(Recent::key(1 << 14, 0), None);
-        assert_eq!(Recent::key(0, 1 << 48), None);
-    }
 }

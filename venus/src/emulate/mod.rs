@@ -19,6 +19,7 @@
 //! The rewriting itself asks for no policy: a guest that keeps to the API does not use what it was not offered, and what any
 //! other one sends must not reach the driver either.
 
+pub(crate) mod capture_replay;
 mod chain;
 pub(crate) mod dma_buf;
 pub(crate) mod extensions;

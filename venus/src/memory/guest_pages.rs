@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous};
 
-use super::shared::page_size;
+use crate::platform::page_size;
 
 /// Pages of guest memory that follow each other in a file.
 #[derive(Clone, Debug)]

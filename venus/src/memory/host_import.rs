@@ -3,14 +3,13 @@
 //! The driver takes pages of this process, which are those that the guest maps. So guest, host and GPU see the same bytes
 //! without copies and without flushes.
 
-use std::ffi::c_void;
+use std::ffi::{CStr, c_void};
 
 use ash::vk as host;
 use hesper_venus_protocol::call::Function;
 use hesper_venus_protocol::vk;
 
 use super::{SharedMemory, page_size};
-use crate::object::instance::Instance;
 
 /// The largest page of the guests that there are, in bytes: kernels of arm64 have pages of 4, 16 or 64 KiB. A guest makes a blob
 /// of an allocation in whole pages of its own, which may be larger than the host's.
@@ -27,16 +26,16 @@ pub(crate) struct HostImport {
 }
 
 impl HostImport {
-    /// The functions of `device`, which was created with the extension; `alignment` is
+    /// Asks the loader by `get` for the function of `device`, which was created with the extension; `alignment` is
     /// `minImportedHostPointerAlignment` or a multiple of it, and sizes are multiples of it and of `unit`.
     pub(crate) fn load(
-        instance: &Instance,
+        get: impl FnOnce(&CStr) -> Option<Function>,
         device: vk::Device,
         alignment: u64,
         unit: u64,
     ) -> Option<Self> {
         let name = c"vkGetMemoryHostPointerPropertiesEXT";
-        let function = instance.host().instance_function(instance.handle(), name)?;
+        let function = get(name)?;
         // SAFETY: the loader answers by name, and this is the type of that function.
         let properties = unsafe {
             std::mem::transmute::<Function, host::PFN_vkGetMemoryHostPointerPropertiesEXT>(function)

@@ -14,11 +14,11 @@ const MOST: usize = 1 << 16;
 
 /// The ids, each with the type of the object.
 #[derive(Default)]
-pub(crate) struct Failed {
+pub(crate) struct FailedIds {
     ids: Mutex<HashSet<(u32, u64)>>,
 }
 
-impl Failed {
+impl FailedIds {
     /// Remembers that there is no object `id` of this type, unless too many are remembered already.
     #[cold]
     pub(crate) fn add(&self, kind: u32, id: u64) {
@@ -41,7 +41,7 @@ mod tests {
 
     #[test]
     fn ids_are_remembered_with_their_type_and_not_without_end() {
-        let failed = Failed::default();
+        let failed = FailedIds::default();
         failed.add(1, 5);
         assert!(failed.has(1, 5) && !failed.has(2, 5) && !failed.has(1, 6));
         for id in 0..MOST as u64 + 10 {

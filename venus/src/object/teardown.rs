@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use hesper_venus_protocol::vk;
 use hesper_venus_protocol::vk::HandleType as Kind;
 
-use super::device::RawDevice;
+use super::raw_device::RawDevice;
 use super::table::Entry;
 
 /// How far ahead of its value a timeline semaphore may be signalled on every driver
@@ -14,11 +14,7 @@ const TIMELINE_STEP: u64 = (1 << 31) - 1;
 
 /// Ends what the GPU may be waiting for: sets events, signals timeline semaphores. Without this, a guest that dies
 /// between a wait and its signal would block the device's end forever.
-pub(crate) fn release_waits(
-    device: &RawDevice,
-    objects: &[(u64, Entry)],
-    timelines: &HashSet<u64>,
-) {
+pub(crate) fn end_waits(device: &RawDevice, objects: &[(u64, Entry)], timelines: &HashSet<u64>) {
     let functions = &device.functions;
     for (_, entry) in objects {
         let is_timeline = entry.kind == Kind::Semaphore as u32 && timelines.contains(&entry.host);
@@ -51,7 +47,7 @@ pub(crate) fn release_waits(
 }
 
 /// Destroys objects of a device that does no work any more.
-pub(crate) fn destroy(device: &RawDevice, objects: &[(u64, Entry)]) {
+pub(crate) fn destroy_all(device: &RawDevice, objects: &[(u64, Entry)]) {
     let mut order: Vec<&Entry> = objects.iter().map(|(_, entry)| entry).collect();
     // Views before what they show, memory last.
     order.sort_by_key(|entry| match entry.kind {

@@ -1,11 +1,10 @@
-//! From bytes to handlers: [`Executor`] decodes a stream command by command and calls each one's handler.
+//! [`Session`]: what a handler has of the thread that it runs on.
 //!
-//! Every decoding thread (the context's own, and each ring's) has an executor. What a handler needs of its thread is
-//! [`Session`]: the context, the guest's objects, the reply stream, and where the commands come from.
-//!
-//! Nothing is allocated per command: arguments live in an arena that is reset before the next one, handles
-//! are found without a lock, and the device is looked up once per batch.
+//! That is the context, the guest's objects, the reply stream, and where the commands come from. A session also runs streams:
+//! it decodes them command by command, and calls for each the handler that it was made with (see
+//! [`crate::executor::Executor`]).
 
+mod buffers;
 mod streams;
 
 use std::sync::Arc;
@@ -14,22 +13,22 @@ use hesper_venus_protocol::call::{Call, DeviceTable, InstanceTable};
 use hesper_venus_protocol::runtime::{
     Arena, Command, Decoder, EncodeError, Encoder, Front, Handle, HandleMap, Resolved,
 };
-use hesper_venus_protocol::{COMMANDS, CommandId, trace, vk};
+use hesper_venus_protocol::{COMMAND_COUNT, COMMANDS, CommandId, trace, vk};
 
-use crate::command::HANDLERS;
-use crate::command_stream::{RingStream, Stream};
+pub(crate) use buffers::Buffers;
+
+use crate::command_stream::Stream;
 use crate::context::state::ContextState;
 use crate::counters::add;
 use crate::fatal::Fatal;
 use crate::object::Objects;
 use crate::object::device::Device;
-use crate::object::failed_ids::Failed;
+use crate::object::failed_ids::FailedIds;
 use crate::object::instance::Instance;
+use crate::object::physical_device::PhysicalDevice;
 use crate::object::table::{Entry, View};
 use crate::reply_stream::ReplyStream;
-use crate::ring::{Consumer, Ring};
-use crate::saved_stream::Saved;
-use streams::Room;
+use crate::ring::Ring;
 
 /// Commands are published at least this often, in bytes, so that a full ring has room again soon.
 const PUBLISH_EVERY: usize = 4096;
@@ -44,10 +43,16 @@ const TRACE: &str = "hesper_venus::commands";
 /// on, for the reason that [`Session::failure`] then has: a result of that size is dear to hand through.
 pub(crate) type Handler = for<'m> fn(&mut Session<'_>, &mut Decoder<'m>) -> bool;
 
+/// The handlers, by command number.
+pub(crate) type Handlers = [Option<Handler>; COMMAND_COUNT];
+
+/// What the thread of a ring does: carries out what comes in the ring until that is stopped.
+pub(crate) type RunRing = fn(&Arc<ContextState>, Arc<Ring>);
+
 /// How the decoder finds objects: by id and type.
 pub(crate) struct Handles<'s> {
     view: View<'s>,
-    failed: &'s Failed,
+    failed: &'s FailedIds,
 }
 
 impl<'s> Handles<'s> {
@@ -82,7 +87,7 @@ impl HandleMap for Handles<'_> {
 
 /// Where commands come from.
 #[derive(Clone)]
-pub(crate) enum Place {
+pub(crate) enum Source {
     /// The context's own thread.
     Virtqueue,
     /// A ring; `head` is the position at which the batch began.
@@ -103,12 +108,16 @@ pub(crate) struct Session<'s> {
     pub(crate) reply_stream: Option<ReplyStream>,
     /// In which resource that lies, and the state of the context's resources then.
     pub(crate) reply_resource: (u32, u64),
-    place: Place,
+    source: Source,
+    /// Who carries commands out, by their numbers.
+    handlers: &'static Handlers,
+    /// What the thread of a ring does.
+    pub(crate) run_ring: RunRing,
     /// The last device and instance that commands were for.
     device: Option<Arc<Device>>,
     instance: Option<Arc<Instance>>,
     /// Memory for streams inside of streams, kept for the next one.
-    nested: Option<Room>,
+    nested: Option<Buffers>,
     /// What the current command's objects belong to.
     owner: u32,
     /// The guest wants a reply to the current command.
@@ -129,26 +138,24 @@ pub(crate) struct Session<'s> {
     lookups: u64,
 }
 
-/// Decodes and carries out streams.
-pub(crate) struct Executor<'s> {
-    session: Session<'s>,
-    room: Room,
-    saved: Option<Saved>,
-}
-
-impl<'s> Executor<'s> {
-    /// An executor for one thread.
+impl<'s> Session<'s> {
+    /// A session for one thread, which gets its commands from `source`. What it does with them is handed in: `handlers` carry
+    /// out commands, `run_ring` is for the threads of rings that it makes.
     pub(crate) fn new(
         state: &'s Arc<ContextState>,
         handles: &'s Handles<'s>,
-        place: Place,
+        source: Source,
+        handlers: &'static Handlers,
+        run_ring: RunRing,
     ) -> Self {
-        let session = Session {
+        Self {
             state,
             handles,
             reply_stream: None,
             reply_resource: (0, 0),
-            place,
+            source,
+            handlers,
+            run_ring,
             device: None,
             instance: None,
             nested: None,
@@ -162,74 +169,22 @@ impl<'s> Executor<'s> {
             outer_done: None,
             commands: 0,
             lookups: 0,
-        };
-        let folder = state.save_streams.as_deref();
-        Self {
-            session,
-            room: Room::new(state),
-            saved: folder.and_then(|folder| Saved::create(folder, state.id)),
         }
     }
 
-    /// Carries out a batch of commands in private memory.
-    pub(crate) fn execute(&mut self, commands: &mut [u8]) -> Result<(), Fatal> {
-        if let Some(saved) = &mut self.saved {
-            // Before arguments are changed in place.
-            saved.add(commands);
-        }
-        self.session.published = 0;
-        let ended = self.session.run_batch(commands, &mut self.room.arena);
-        self.end_batch(commands.len());
-        ended
-    }
-
+    /// A batch that begins at position `head` of the session's ring comes next.
     #[inline]
-    fn end_batch(&mut self, bytes: usize) {
-        self.room.settle();
-        // Between batches nothing may keep a device alive that the guest destroyed.
-        self.session.forget_domain();
-        self.session.count(bytes);
-    }
-
-    /// Saves a stream, piece by piece.
-    #[cold]
-    fn save(&mut self, stream: &RingStream<'_>) {
-        let piece = self.session.piece();
-        let mut bytes = Vec::new();
-        for from in (0..stream.len()).step_by(piece) {
-            bytes.clear();
-            let count = piece.min(stream.len() - from);
-            if let (Some(()), Some(saved)) = (
-                stream.append_to(from, count, &mut bytes),
-                self.saved.as_mut(),
-            ) {
-                saved.add(&bytes);
-            }
+    pub(crate) fn begin_ring_batch(&mut self, position: u32) {
+        if let Source::Ring { head, .. } = &mut self.source {
+            *head = position;
         }
     }
-}
 
-impl Consumer for Executor<'_> {
-    fn consume(&mut self, stream: &RingStream<'_>) -> Result<(), Fatal> {
-        if let Place::Ring { head, .. } = &mut self.session.place {
-            *head = stream.head;
-        }
-        if self.saved.is_some() {
-            self.save(stream);
-        }
-        self.session.published = 0;
-        let ended = self.session.run_stream(stream, &mut self.room);
-        self.end_batch(stream.len());
-        ended
+    /// Gives back the memory that is kept for the next commands.
+    pub(crate) fn release(&mut self) {
+        self.nested = None;
     }
 
-    fn idle(&mut self) {
-        self.room.release();
-        self.session.nested = None;
-    }
-}
-
-impl<'s> Session<'s> {
     /// Carries out commands that begin at byte `base` of their stream, which errors then tell.
     #[inline]
     fn run(&mut self, commands: &mut [u8], base: usize, arena: &mut Arena) -> Result<(), Fatal> {
@@ -261,7 +216,7 @@ impl<'s> Session<'s> {
                 self.trace(decoder.rest());
             }
             let (number, reply) = decoder.raw_header()?;
-            let Some(Some(handler)) = HANDLERS.get(number as usize) else {
+            let Some(Some(handler)) = self.handlers.get(number as usize) else {
                 let command = decoder.known_command()?;
                 return Err(self.fail_here(Fatal::NotHandled(name(command))));
             };
@@ -327,7 +282,7 @@ impl<'s> Session<'s> {
     }
 
     /// Hands over what this thread counted.
-    fn count(&mut self, bytes: usize) {
+    pub(crate) fn count(&mut self, bytes: usize) {
         let tally = &self.state.tally;
         add(&tally.commands, std::mem::take(&mut self.commands));
         add(&tally.lookups, std::mem::take(&mut self.lookups));
@@ -343,10 +298,13 @@ impl<'s> Session<'s> {
         let outer = (self.group_start, self.group_done, self.wants_reply);
         self.outer_done = Some(self.done());
         // The outer command's arguments are still in use, so this needs memory of its own.
-        let mut room = self.nested.take().unwrap_or_else(|| Room::new(self.state));
-        let ended = self.run_stream(stream, &mut room);
-        room.settle();
-        self.nested = Some(room);
+        let mut buffers = self
+            .nested
+            .take()
+            .unwrap_or_else(|| Buffers::new(self.state));
+        let ended = self.run_pieces(stream, &mut buffers);
+        buffers.settle();
+        self.nested = Some(buffers);
         self.outer_done = None;
         (self.group_start, self.group_done, self.wants_reply) = outer;
         // Of the outer stream nothing is missing or refused: what it has executed must not be executed again.
@@ -359,7 +317,7 @@ impl<'s> Session<'s> {
     /// Tells a guest that waits for the ring how far it is. To be called before anything that may block.
     pub(crate) fn publish(&mut self) {
         let done = self.done();
-        if let Place::Ring { ring, head } = &self.place
+        if let Source::Ring { ring, head } = &self.source
             && done > self.published
         {
             // A batch is at most as large as the ring's buffer, which is below 2^31.
@@ -370,9 +328,9 @@ impl<'s> Session<'s> {
 
     /// The ring that the commands come from.
     pub(crate) fn ring(&self) -> Option<&Arc<Ring>> {
-        match &self.place {
-            Place::Virtqueue => None,
-            Place::Ring { ring, .. } => Some(ring),
+        match &self.source {
+            Source::Virtqueue => None,
+            Source::Ring { ring, .. } => Some(ring),
         }
     }
 
@@ -419,6 +377,19 @@ impl<'s> Session<'s> {
             self.instance = self.state.objects.instance(owner);
         }
         self.instance.as_ref().ok_or_else(|| gone(command))
+    }
+
+    /// The physical device of the current command.
+    pub(crate) fn physical_device(
+        &mut self,
+        command: CommandId,
+        handle: vk::PhysicalDevice,
+    ) -> Result<Arc<PhysicalDevice>, Fatal> {
+        let found = self.instance(command)?.physical_device(handle);
+        found.ok_or(Fatal::Invalid {
+            command: name(command),
+            reason: "the physical device is not one that was enumerated",
+        })
     }
 
     /// The driver did not make an object for the current command. A guest that does not ask for the result destroys it nevertheless.
@@ -508,8 +479,11 @@ pub(crate) trait Outcome: Copy {
 }
 
 impl Outcome for () {}
+
 impl Outcome for u32 {}
+
 impl Outcome for u64 {}
+
 impl Outcome for vk::Result {
     #[inline]
     fn is_device_lost(self) -> bool {

@@ -1,60 +1,29 @@
 //! Whole streams: in pieces where the guest can change them, and with the commands refused for which there is no memory.
 
-use std::sync::Arc;
-
-use hesper_venus_protocol::runtime::{self, Arena, Meter, Reason};
+use hesper_venus_protocol::runtime::{self, Meter, Reason};
 use hesper_venus_protocol::{CommandId, extent, vk};
 
-use super::{Session, name};
-use crate::command_stream::{Stream, Walked, Window};
-use crate::context::state::ContextState;
+use super::{Buffers, Session, name};
+use crate::command_stream::{Stream, Walked};
 use crate::fatal::Fatal;
-
-/// Memory that a stream is carried out in.
-pub(super) struct Room {
-    window: Window,
-    pub(super) arena: Arena,
-}
-
-impl Room {
-    pub(super) fn new(state: &ContextState) -> Self {
-        let meter = Arc::clone(&state.command_memory) as Arc<dyn Meter>;
-        Self {
-            window: Window::default(),
-            arena: Arena::metered(meter),
-        }
-    }
-
-    /// Gives back what large commands needed.
-    #[inline]
-    pub(super) fn settle(&mut self) {
-        self.window.settle();
-        self.arena.reset();
-    }
-
-    /// Gives everything back.
-    pub(super) fn release(&mut self) {
-        self.window.release();
-        self.arena.release();
-    }
-}
 
 impl Session<'_> {
     /// Bytes of a stream that are copied at a time; a command's header fits.
-    pub(super) fn piece(&self) -> usize {
+    pub(crate) fn piece(&self) -> usize {
         self.state.budget.piece_bytes.max(8)
     }
 
     /// Carries out a stream in private memory.
-    pub(super) fn run_batch(
+    pub(crate) fn run_batch(
         &mut self,
         commands: &mut [u8],
-        arena: &mut Arena,
+        buffers: &mut Buffers,
     ) -> Result<(), Fatal> {
+        self.published = 0;
         let mut from = 0;
         loop {
             let rest = commands.get_mut(from..).unwrap_or_default();
-            match self.run(rest, from, arena) {
+            match self.run(rest, from, &mut buffers.arena) {
                 Err(Fatal::Stream(fatal)) if matches!(fatal.reason, Reason::Budget { .. }) => {
                     let begin = self.begin();
                     from = self.refuse_command(&&*commands, begin, fatal)?;
@@ -64,36 +33,47 @@ impl Session<'_> {
         }
     }
 
+    /// Carries out a stream that the guest can change.
+    #[inline]
+    pub(crate) fn run_stream(
+        &mut self,
+        stream: &impl Stream,
+        buffers: &mut Buffers,
+    ) -> Result<(), Fatal> {
+        self.published = 0;
+        self.run_pieces(stream, buffers)
+    }
+
     /// Carries out a stream that the guest can change, piece by piece.
     ///
     /// Whether a command is whole shows when it is decoded: a decoder that finds too few bytes has done nothing but change
     /// the copy. The next piece then begins with that command, copied and decoded anew, whatever it is by now.
     #[inline]
-    pub(super) fn run_stream(
+    pub(super) fn run_pieces(
         &mut self,
         stream: &impl Stream,
-        room: &mut Room,
+        buffers: &mut Buffers,
     ) -> Result<(), Fatal> {
         let (piece, total) = (self.piece(), stream.len());
         let mut window = (0, piece.min(total));
         loop {
-            let is_filled = room
+            let is_filled = buffers
                 .window
                 .fill(stream, window, piece, &self.state.command_memory);
             let ended = match is_filled {
-                true => self.run(room.window.bytes(), window.0, &mut room.arena),
+                true => self.run(buffers.window.bytes(), window.0, &mut buffers.arena),
                 false => Err(self.unfilled(window)),
             };
             window = match ended {
                 Ok(()) if window.0 + window.1 == total => return Ok(()),
                 Ok(()) => (window.0 + window.1, piece.min(total - window.0 - window.1)),
                 Err(Fatal::Stream(fatal)) => {
-                    room.settle();
+                    buffers.settle();
                     self.next_window(stream, window, fatal)?
                 }
                 Err(fatal) => return Err(fatal),
             };
-            room.window.settle();
+            buffers.window.settle();
         }
     }
 
