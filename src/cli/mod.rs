@@ -1,9 +1,10 @@
 //! The command line: the conventions of vhost-user backend programs (vhost-user.rst, "Backend program
 //! conventions") plus Hesper's own options.
 //!
-//! [`parse`] turns arguments into a [`Command`]; what is wrong comes back as one line that names the value
+//! [`parse`] turns arguments into a [`Invocation`]; what is wrong comes back as one line that names the value
 //! and what is allowed, for exit status 2. What a value may be stands in `values.rs`.
 
+pub(crate) mod capsets;
 mod serve;
 mod values;
 
@@ -15,7 +16,6 @@ use clap::{Args, Parser, Subcommand};
 use hesper_venus::{Budget, WsiPolicy};
 
 use self::serve::heading;
-pub(crate) use self::serve::heading::GPU;
 pub(crate) use self::serve::{DisplayMode, ServeOptions};
 use self::values::within;
 pub(crate) use self::values::{
@@ -40,7 +40,7 @@ const EXAMPLE: &str =
 
 /// What the program was asked to do.
 #[derive(Debug)]
-pub(crate) enum Command {
+pub(crate) enum Invocation {
     /// Print [`capabilities`].
     PrintCapabilities,
     /// Print this text (help, version) on standard output.
@@ -194,7 +194,7 @@ pub(crate) struct ControlOptions {
 ///
 /// # Errors
 /// One line that says which value is wrong and what is allowed.
-pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, String> {
+pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation, String> {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     if arguments.len() < 2 {
         return Err(format!(
@@ -206,22 +206,22 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
         .iter()
         .any(|argument| argument == "--print-capabilities")
     {
-        return Ok(Command::PrintCapabilities);
+        return Ok(Invocation::PrintCapabilities);
     }
     match Cli::try_parse_from(arguments) {
         Ok(Cli { verb, serve, .. }) => Ok(match verb {
-            Some(Verb::Ctl(options)) => Command::Control(options),
-            Some(Verb::Vtest(options)) => Command::Vtest(options),
-            Some(Verb::Gpus(options)) => Command::Gpus(options),
-            Some(Verb::Doctor(options)) => Command::Doctor(options),
+            Some(Verb::Ctl(options)) => Invocation::Control(options),
+            Some(Verb::Vtest(options)) => Invocation::Vtest(options),
+            Some(Verb::Gpus(options)) => Invocation::Gpus(options),
+            Some(Verb::Doctor(options)) => Invocation::Doctor(options),
             None => {
                 serve.check()?;
-                Command::Serve(Box::new(serve))
+                Invocation::Serve(Box::new(serve))
             }
         }),
         Err(error) => match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-                Ok(Command::Print(error.render().to_string()))
+                Ok(Invocation::Print(error.render().to_string()))
             }
             ErrorKind::MissingRequiredArgument => {
                 let text = one_line(&error.render().to_string());

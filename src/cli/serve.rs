@@ -11,7 +11,7 @@ use super::{
     BlobAlignment, BudgetOptions, CmdKeyChoice, DriverOption, GpuChoice, GrabModChoice, HostMemory,
     InputSocket, OnCloseChoice, PlacementChoice, RecordPath, ResizeMode, ScalingWay, Size, Switch,
 };
-use crate::capsets::{Capset, Offer};
+use crate::cli::capsets::{Capset, CapsetOptions};
 
 /// Headings of `--help`.
 pub(super) mod heading {
@@ -60,7 +60,7 @@ pub(crate) struct ServeOptions {
     pub(crate) driver: DriverOption,
 
     #[command(flatten)]
-    pub(crate) offer: Offer,
+    pub(crate) capsets: CapsetOptions,
 
     /// How the guest's programs share pictures: software (copied by the CPU; Mesa 25.2 or newer), dmabuf (without a copy; older
     /// Mesa, too) or auto.
@@ -150,7 +150,7 @@ pub(crate) struct ServeOptions {
     #[arg(long, help_heading = DIAGNOSTICS)]
     pub(crate) overlay: bool,
 
-    /// Offer the guest OpenGL by virglrenderer, as --capsets=venus,virgl does. libvirt passes it for accel3d='yes'.
+    /// CapsetOptions the guest OpenGL by virglrenderer, as --capsets=venus,virgl does. libvirt passes it for accel3d='yes'.
     #[arg(long, help_heading = COMPATIBILITY)]
     pub(crate) virgl: bool,
 }
@@ -169,8 +169,8 @@ impl ServeOptions {
     pub(crate) fn wants_venus(&self) -> bool {
         let is_classic = self.socket.fd.is_some() && self.display == DisplayMode::Auto;
         match is_classic {
-            true => self.gpu.is_some() || self.offer.is_asked(Capset::Venus),
-            false => self.offer.has(Capset::Venus),
+            true => self.gpu.is_some() || self.capsets.is_asked(Capset::Venus),
+            false => self.capsets.has(Capset::Venus),
         }
     }
 
@@ -178,7 +178,7 @@ impl ServeOptions {
     pub(crate) fn asks_for(&self, capset: Capset) -> Option<String> {
         match capset {
             Capset::Virgl if self.virgl => Some("--virgl".to_owned()),
-            _ => self.offer.is_asked(capset).then(|| {
+            _ => self.capsets.is_asked(capset).then(|| {
                 let value = capset.to_possible_value();
                 let name = value.as_ref().map_or("", |value| value.get_name());
                 format!("--capsets={name}")

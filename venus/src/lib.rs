@@ -51,7 +51,6 @@ mod error;
 mod executor;
 mod fatal;
 pub mod host;
-mod log_limit;
 pub mod memory;
 mod object;
 mod options;
@@ -61,7 +60,6 @@ mod reply_stream;
 mod ring;
 mod saved_stream;
 mod session;
-mod sync;
 
 pub use blob::{Blob, BlobError, BlobRequest, Caching};
 pub use context::Context;

@@ -22,7 +22,6 @@
 //! | why a command was refused | `refusal.rs` |
 
 pub mod budget;
-pub mod complaints;
 pub mod device;
 pub mod input;
 pub mod renderer;

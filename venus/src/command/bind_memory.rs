@@ -8,6 +8,7 @@
 
 use std::sync::atomic::Ordering;
 
+use hesper_system::sync::Lock;
 use hesper_venus_protocol::call::{Call, DeviceTable};
 use hesper_venus_protocol::command::{
     AllocateMemory, BindBufferMemory, BindBufferMemory2, BindImageMemory, BindImageMemory2,
@@ -21,7 +22,6 @@ use crate::fatal::Fatal;
 use crate::memory::page_size;
 use crate::object::device::{Device, Memory};
 use crate::session::{Session, call};
-use crate::sync::Lock;
 
 /// The commands of this file.
 pub(super) const HANDLERS: Family = &[special!(

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use hesper_system::sync::Lock;
 use hesper_venus_protocol::call::{Call, DeviceTable};
 use hesper_venus_protocol::runtime::{Handle, Object};
 use hesper_venus_protocol::{CommandId, vk};
@@ -13,7 +14,6 @@ use crate::fatal::Fatal;
 use crate::object::table::Entry;
 use crate::object::teardown;
 use crate::session::{Session, call, name};
-use crate::sync::Lock;
 
 /// Creates an object of a device: calls the driver, enters what it made, and puts the guest's id back for the reply. The
 /// driver's handle comes back, too, if there is one.

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use hesper_system::sync::Lock;
 use hesper_venus_protocol::command::{AllocateMemory, FreeMemory, GetMemoryResourcePropertiesMESA};
 use hesper_venus_protocol::runtime::{Chained, Handle, find, find_mut, unlink};
 use hesper_venus_protocol::{CommandId, vk};
@@ -18,7 +19,6 @@ use crate::host::GpuKind;
 use crate::memory::{SharedMemory, import_info};
 use crate::object::device::{Device, Memory};
 use crate::session::{Session, call};
-use crate::sync::Lock;
 
 /// The commands of this file.
 pub(super) const HANDLERS: Family = &[

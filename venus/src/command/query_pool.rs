@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use hesper_system::sync::Lock;
 use hesper_venus_protocol::command::{CreateQueryPool, DestroyQueryPool, GetQueryPoolResults};
 use hesper_venus_protocol::{CommandId, vk};
 
@@ -10,7 +11,6 @@ use super::lifetime::{create_object, destroy_object};
 use super::shape::{Family, forward, special};
 use crate::fatal::Fatal;
 use crate::session::{Session, call};
-use crate::sync::Lock;
 
 /// The commands of this file.
 pub(super) const HANDLERS: Family = &[

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use hesper_system::sync::Lock;
 use hesper_venus_protocol::call::Call;
 use hesper_venus_protocol::command::{
     CreateSemaphore, DestroySemaphore, GetPhysicalDeviceExternalSemaphoreProperties,
@@ -16,7 +17,6 @@ use crate::emulate::sync_fd;
 use crate::fatal::Fatal;
 use crate::object::raw_device::wait_sliced;
 use crate::session::{Session, call};
-use crate::sync::Lock;
 
 /// The commands of this file.
 pub(super) const HANDLERS: Family = &[

@@ -3,9 +3,10 @@
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, PoisonError};
 
+use hesper_system::sync::Lock;
+
 use super::resources::Attachment;
 use crate::blob::BlobRequest;
-use crate::sync::Lock;
 
 /// A call of [`crate::Context`].
 #[derive(Debug)]

@@ -5,9 +5,10 @@ use std::collections::hash_map::Entry;
 use std::sync::RwLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use hesper_system::sync::SharedLock;
+
 use crate::blob::Blob;
 use crate::fatal::Fatal;
-use crate::sync::SharedLock;
 
 /// A resource as it was attached; attaching it again makes another of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,8 +3,9 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
 
+use hesper_system::LogLimit;
+use hesper_system::sync::Lock;
 use hesper_venus_protocol::vk::HandleType;
 
 use super::events::ContextEvents;
@@ -15,7 +16,6 @@ use crate::emulate::Policy;
 use crate::error::Error;
 use crate::fatal::Fatal;
 use crate::host::{GpuFacts, Host};
-use crate::log_limit::{LOST_CONTEXTS, REFUSALS};
 use crate::memory::{
     CommandMemory, GuestPages, HostMappings, Mappings, Quota, SharedMemory, page_size,
 };
@@ -23,7 +23,12 @@ use crate::object::Objects;
 use crate::object::queue::{BoundQueues, FenceListener};
 use crate::options::Budget;
 use crate::ring::{Ring, Rings};
-use crate::sync::Lock;
+
+/// Limits the lines about lost contexts, of all contexts of the process: they share its log.
+static LOST_CONTEXTS: LogLimit = LogLimit::new("hesper_venus");
+
+/// Limits the lines about calls that fail for a reason which their result does not tell.
+static REFUSALS: LogLimit = LogLimit::new("hesper_venus");
 
 /// What all contexts of a renderer have in common.
 #[derive(Clone)]
@@ -120,8 +125,10 @@ impl ContextState {
     /// Says why a call failed, for a guest's user who asks: the result that the guest gets does not tell.
     pub(crate) fn complain(&self, what: std::fmt::Arguments<'_>) {
         let (id, name) = (self.id, &self.name);
-        let (level, others) = REFUSALS.line(log::Level::Warn, Instant::now());
-        log::log!(level, "context {id} \"{name}\": {what}{others}");
+        REFUSALS.log(
+            log::Level::Warn,
+            format_args!("context {id} \"{name}\": {what}"),
+        );
     }
 
     /// Says once that memory is refused: a guest that is out of it asks again and again.
@@ -143,8 +150,10 @@ impl ContextState {
         });
         if is_first {
             let (id, name) = (self.id, &self.name);
-            let (level, others) = LOST_CONTEXTS.line(log::Level::Error, Instant::now());
-            log::log!(level, "context {id} \"{name}\" is lost: {reason}{others}");
+            LOST_CONTEXTS.log(
+                log::Level::Error,
+                format_args!("context {id} \"{name}\" is lost: {reason}"),
+            );
             // The guest must see it in its rings before anybody can answer it.
             self.rings.fail();
             add(&self.tally.lost, 1);

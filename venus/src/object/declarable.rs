@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock};
 
-use crate::sync::Lock;
+use hesper_system::sync::Lock;
 
 /// So many kinds of buffers are remembered; no program has more, and a guest that goes through all of them gets slower.
 const MOST_KINDS: usize = 1024;

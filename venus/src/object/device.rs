@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, Once, PoisonError, RwLock};
 
+use hesper_system::sync::{Lock, SharedLock};
 use hesper_venus_protocol::call::DeviceTable;
 use hesper_venus_protocol::vk;
 
@@ -22,7 +23,6 @@ use super::table::Entry;
 use super::teardown;
 use crate::host::queues::QueueRequest;
 use crate::memory::{HostImport, SharedMemory};
-use crate::sync::{Lock, SharedLock};
 
 /// What is kept about a `VkDeviceMemory`.
 pub(crate) struct Memory {

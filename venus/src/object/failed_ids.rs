@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::sync::Mutex;
 
-use crate::sync::Lock;
+use hesper_system::sync::Lock;
 
 /// So many ids are remembered. A guest whose host has nothing left does not go on for long.
 const MOST: usize = 1 << 16;

@@ -8,12 +8,11 @@ use std::ffi::CStr;
 use std::sync::Mutex;
 
 use ash::vk as host;
+use hesper_system::sync::Lock;
 use hesper_venus_protocol::call::Function;
 use hesper_venus_protocol::format::Format;
 use hesper_venus_protocol::runtime::find;
 use hesper_venus_protocol::vk;
-
-use crate::sync::Lock;
 
 /// The driver's functions, where it has them and they are enabled, and the images that they are for.
 pub(crate) struct HostCopy {

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
+use hesper_system::sync::Lock;
 use hesper_venus_protocol::call::{Call, InstanceTable};
 use hesper_venus_protocol::command::DestroyInstance;
 use hesper_venus_protocol::runtime::Object;
@@ -9,7 +10,6 @@ use hesper_venus_protocol::vk;
 
 use super::physical_device::PhysicalDevice;
 use crate::host::Host;
-use crate::sync::Lock;
 
 /// An instance of the host's; destroyed when the last of its devices is gone.
 pub(crate) struct Instance {

@@ -21,11 +21,11 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, RwLock};
 
+use hesper_system::sync::SharedLock;
 use hesper_venus_protocol::runtime::{Handle, OWNERS, Object};
 
 use crate::counters::{Tally, add, sub};
 use crate::fatal::Fatal;
-use crate::sync::SharedLock;
 use device::Device;
 use failed_ids::FailedIds;
 use instance::Instance;

@@ -11,11 +11,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
+use hesper_system::sync::{Lock, SharedLock};
 use hesper_venus_protocol::call::DeviceTable;
 use hesper_venus_protocol::vk;
 
 use super::raw_device::RawDevice;
-use crate::sync::{Lock, SharedLock};
 
 /// How long the thread leaves a queue to somebody else before it looks again.
 const BRIEFLY: Duration = Duration::from_millis(1);

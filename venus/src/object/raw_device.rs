@@ -4,12 +4,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use hesper_system::sync::Lock;
 use hesper_venus_protocol::call::DeviceTable;
 use hesper_venus_protocol::vk;
 
 use super::instance::Instance;
 use crate::host::queues::QueueShare;
-use crate::sync::Lock;
 
 /// The longest that a wait does not look whether it shall stop.
 const WAIT_SLICE: Duration = Duration::from_millis(50);

@@ -3,9 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Mutex;
 
+use hesper_system::sync::Lock;
 use hesper_venus_protocol::vk;
-
-use crate::sync::Lock;
 
 /// How many shader groups each ray tracing pipeline of a device has, by the driver's handles.
 #[derive(Default)]

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::sync::Lock;
+use hesper_system::sync::Lock;
 
 /// Objects of a device whose memory is shared, by the driver's handles.
 #[derive(Default)]

@@ -18,6 +18,8 @@ use std::sync::{Condvar, Mutex, OnceLock};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
+use hesper_system::sync::Lock;
+
 pub(crate) use layout::{Layout, Request};
 use pace::{Pace, Wait};
 pub(crate) use rings::Rings;
@@ -25,7 +27,6 @@ pub(crate) use rings::Rings;
 use crate::command_stream::RingStream;
 use crate::fatal::Fatal;
 use crate::platform;
-use crate::sync::Lock;
 
 /// `VK_RING_STATUS_IDLE_BIT_MESA`: the guest must notify.
 const IDLE: u32 = 1;

@@ -5,9 +5,10 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use hesper_system::sync::Lock;
+
 use crate::fatal::Fatal;
 use crate::ring::Ring;
-use crate::sync::Lock;
 
 /// ALIVE is set at least this often, whatever the guest asks for.
 const SHORTEST_PERIOD: Duration = Duration::from_millis(10);

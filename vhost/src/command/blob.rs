@@ -178,14 +178,14 @@ pub(super) fn created(
                 }
                 // The guest's kernel has chosen a place already, or has seen that there is none.
                 if mappable && let Some(remark) = state.window.remark_on_lack(size) {
-                    engine.complaints.warn(format_args!("{remark}"));
+                    engine.log_limit.warn(format_args!("{remark}"));
                 }
                 (ticket, Response::ok())
             }
             Err(refusal) => {
                 state.resources.remove(&id);
                 engine
-                    .complaints
+                    .log_limit
                     .warn(format_args!("RESOURCE_CREATE_BLOB {id} failed: {refusal}"));
                 (ticket, Response::bare(refusal.code()))
             }
@@ -253,7 +253,7 @@ pub(super) fn map(call: &Call<'_>, map: &wire::MapBlob) -> Result<Progress, Refu
     match mapped {
         Ok(()) => {
             if let Some(remark) = state.window.remark_on_use() {
-                call.engine.complaints.warn(format_args!("{remark}"));
+                call.engine.log_limit.warn(format_args!("{remark}"));
             }
             if let Body::Host(HostBlob::Ready { mapped_at, .. }) = &mut state.resource(id)?.body {
                 *mapped_at = Some(offset);

@@ -1,7 +1,8 @@
 //! Contexts and capability sets: everything that a renderer has a say in, but for blobs.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
+use hesper_system::sync::Lock;
 use zerocopy::IntoBytes;
 
 use super::pages::Pages;
@@ -19,7 +20,7 @@ use crate::wire;
 
 /// The context object behind its lock, which no call holds for long.
 pub(super) fn lock(handle: &Mutex<Box<dyn Context>>) -> MutexGuard<'_, Box<dyn Context>> {
-    handle.lock().unwrap_or_else(PoisonError::into_inner)
+    handle.locked()
 }
 
 /// The live context `id`.
@@ -135,7 +136,7 @@ pub(super) fn destroy(call: &Call<'_>) -> Result<Progress, Refusal> {
     let alignment = engine.options.blob_alignment;
     if alignment > 4096 && !slot.made_a_blob {
         // A kernel that knows the alignment refuses other sizes itself: the device never hears of them.
-        engine.complaints.warn(format_args!(
+        engine.log_limit.warn(format_args!(
             "context {id} ended without a blob: its driver may not know that this host's blobs are aligned to \
              {alignment} bytes; the guest needs Linux 7.2 and Mesa 26.2.4 or newer. If its own pages have that size, start \
              Hesper with --blob-alignment=4096"

@@ -25,7 +25,7 @@ impl Engine {
 
     /// Logs why a command was refused.
     pub(crate) fn complain(&self, header: &Header, refusal: &Refusal) {
-        self.complaints.warn(format_args!(
+        self.log_limit.warn(format_args!(
             "{} refused: {refusal}",
             wire::command_name(header.kind.get())
         ));
@@ -130,7 +130,7 @@ impl Engine {
                 self.write(&memory.memory(), &held.space, &held.header, response)
             }
             _ => {
-                self.complaints
+                self.log_limit
                     .warn(format_args!("a late answer has no guest memory to go to"));
                 0
             }

@@ -20,15 +20,16 @@ mod answer;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, Weak};
 use std::time::Duration;
 
+use hesper_system::LogLimit;
+use hesper_system::sync::{Lock, Wait};
 use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
 
 use crate::budget::Pools;
 use crate::chain::AnswerSpace;
 use crate::command::{self, Command, Progress};
-use crate::complaints::Complaints;
 use crate::device::{DeviceOptions, Host, Outcome, Queue};
 use crate::fence::{Gate, Held, Ticket, Timeline, Timelines};
 use crate::parking::{Parking, Work};
@@ -146,7 +147,7 @@ pub(crate) struct Engine {
     /// Who has the 3D resources.
     pub(crate) resources_3d: Option<Arc<dyn Resources3d>>,
     pub(crate) pools: Pools,
-    pub(crate) complaints: Complaints,
+    pub(crate) log_limit: LogLimit,
     pub(crate) me: Weak<Self>,
     host: OnceLock<Arc<dyn Host>>,
     memory: Mutex<Option<GuestMemoryAtomic<GuestMemoryMmap>>>,
@@ -228,7 +229,7 @@ impl Engine {
             renderers,
             lacks_window: AtomicBool::new(false),
             pools: Pools::new(),
-            complaints: Complaints::new(),
+            log_limit: LogLimit::new("hesper_vhost"),
             me: Weak::clone(me),
             host: OnceLock::new(),
             memory: Mutex::new(None),
@@ -249,17 +250,17 @@ impl Engine {
     }
 
     pub(crate) fn set_memory(&self, memory: GuestMemoryAtomic<GuestMemoryMmap>) {
-        *self.memory.lock().unwrap_or_else(PoisonError::into_inner) = Some(memory);
+        *self.memory.locked() = Some(memory);
     }
 
     /// The state of now.
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.locked()
     }
 
     /// The right to tell the screen what it shows.
     pub(crate) fn stage(&self) -> MutexGuard<'_, ()> {
-        self.stage.lock().unwrap_or_else(PoisonError::into_inner)
+        self.stage.locked()
     }
 
     /// The state, unless the device was reset since `epoch`.
@@ -426,7 +427,7 @@ impl Engine {
                     // `on_queue` is false: the answer goes through the host, and this is `Held`.
                     let _held = self.execute(&memory.memory(), work.exchange, work.command);
                 }
-                None => self.complaints.warn(format_args!(
+                None => self.log_limit.warn(format_args!(
                     "a parked command has no guest memory to answer in"
                 )),
             }
@@ -435,10 +436,7 @@ impl Engine {
     }
 
     pub(crate) fn guest_memory(&self) -> Option<GuestMemoryAtomic<GuestMemoryMmap>> {
-        self.memory
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.memory.locked().clone()
     }
 
     /// The control queue was started or stopped. While it is stopped, guest memory may belong to somebody else: no held command is answered,
@@ -458,8 +456,7 @@ impl Engine {
     fn wait_for_deliveries(&self, state: MutexGuard<'_, State>) {
         let (state, timeout) = self
             .delivered
-            .wait_timeout_while(state, RESET_PATIENCE, |state| state.delivering > 0)
-            .unwrap_or_else(PoisonError::into_inner);
+            .waited_while(state, RESET_PATIENCE, |state| state.delivering > 0);
         drop(state);
         if timeout.timed_out() {
             log::warn!("a stop or reset did not wait any longer for an answer in the transport");

@@ -1,8 +1,10 @@
 //! The device: takes reports, fills the driver's buffers with them, listens to its LEDs.
 
 use std::ops::Deref;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
+use hesper_system::LogLimit;
+use hesper_system::sync::Lock;
 use virtio_queue::DescriptorChain;
 use vm_memory::GuestMemoryMmap;
 
@@ -11,7 +13,6 @@ use super::codes::*;
 use super::config::Config;
 use super::{Event, Kind};
 use crate::chain;
-use crate::complaints::Complaints;
 use crate::device::Outcome;
 
 /// How many events of one status buffer are read; drivers put one there.
@@ -40,7 +41,7 @@ pub struct InputDevice {
     state: Mutex<State>,
     waker: Mutex<Option<Waker>>,
     on_leds: Box<dyn Fn(Leds) + Send + Sync>,
-    complaints: Complaints,
+    log_limit: LogLimit,
 }
 
 struct State {
@@ -62,7 +63,7 @@ impl InputDevice {
             }),
             waker: Mutex::default(),
             on_leds,
-            complaints: Complaints::new(),
+            log_limit: LogLimit::new("hesper_vhost"),
         }
     }
 
@@ -77,7 +78,7 @@ impl InputDevice {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.locked()
     }
 
     /// Tells the guest what has happened at one moment; `SYN_REPORT` is added here. `ABS_MT_*` events begin
@@ -91,7 +92,7 @@ impl InputDevice {
             return;
         }
         if !self.state().backlog.push(events) {
-            self.complaints.warn(format_args!(
+            self.log_limit.warn(format_args!(
                 "the guest does not keep up with its {:?}: input is left out until it does",
                 self.kind
             ));
@@ -100,11 +101,7 @@ impl InputDevice {
     }
 
     fn wake(&self) {
-        let waker = self
-            .waker
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let waker = self.waker.locked().clone();
         if let Some(waker) = waker {
             waker();
         }
@@ -114,7 +111,7 @@ impl InputDevice {
 
     /// Plugs the transport in: `waker` makes it call [`Self::send_event`] while [`Self::has_event`].
     pub(crate) fn set_waker(&self, waker: Waker) {
-        *self.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(waker);
+        *self.waker.locked() = Some(waker);
     }
 
     /// A driver has set up the event queue, or the queue was stopped.
@@ -160,7 +157,7 @@ impl InputDevice {
             return Outcome::Done { written: 0 };
         };
         if space.room() < Event::BYTES as u64 {
-            self.complaints.warn(format_args!(
+            self.log_limit.warn(format_args!(
                 "{:?}: a buffer of {} bytes in the event queue holds no event, which has {}",
                 self.kind,
                 space.room(),
@@ -174,7 +171,7 @@ impl InputDevice {
                 Outcome::Done { written }
             }
             Err(refusal) => {
-                self.complaints.warn(format_args!(
+                self.log_limit.warn(format_args!(
                     "{:?}: a buffer of the event queue: {refusal}",
                     self.kind
                 ));
@@ -196,7 +193,7 @@ impl InputDevice {
             }
             let mut bytes = [0; Event::BYTES];
             if let Err(refusal) = request.read(&mut bytes) {
-                self.complaints.warn(format_args!(
+                self.log_limit.warn(format_args!(
                     "{:?}: a buffer of the status queue: {refusal}",
                     self.kind
                 ));

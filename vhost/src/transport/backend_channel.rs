@@ -26,9 +26,10 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use hesper_system::sync::Lock;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::interrupt::Interrupt;
@@ -177,7 +178,7 @@ impl BackendChannel {
     }
 
     fn maps(&self) -> MutexGuard<'_, BTreeMap<u64, MappedBlob>> {
-        self.maps.lock().unwrap_or_else(PoisonError::into_inner)
+        self.maps.locked()
     }
 
     /// Tells the guest that the config space changed. There is no answer.
@@ -319,7 +320,7 @@ impl BackendChannel {
 
     /// Locks the channel for a request and deals with what abandoned requests left behind.
     fn lock_settled(&self) -> Result<MutexGuard<'_, Replies>, AskError> {
-        let mut replies = self.replies.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut replies = self.replies.locked();
         while let Some(front) = replies.unanswered.front() {
             let mapped = front.mapped;
             let answer = self.read_reply(&mut replies)?;
@@ -367,7 +368,7 @@ impl BackendChannel {
         };
         let head = header.as_bytes();
         let (first, rest) = head.split_at(1);
-        let _sending = self.sending.lock().unwrap_or_else(PoisonError::into_inner);
+        let _sending = self.sending.locked();
         // The barrier is not about the device: QEMU may read it at any time.
         if request == request::SHARED_OBJECT_REMOVE || is_all_taken(&self.socket).is_none() {
             send_message(&self.socket, &[head, body], fd, &self.interrupt)?;

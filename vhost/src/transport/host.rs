@@ -5,8 +5,10 @@
 
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
+
+use hesper_system::sync::{Lock, Wait};
 
 use super::backend_channel::{AskError, BackendChannel};
 use super::ring::Ring;
@@ -114,10 +116,7 @@ impl HostLink {
         while !vmm.is_over {
             let channel = vmm.channel.clone();
             let Some(channel) = channel.filter(|_| vmm.is_started && vmm.has_news) else {
-                vmm = self
-                    .changed
-                    .wait(vmm)
-                    .unwrap_or_else(PoisonError::into_inner);
+                vmm = self.changed.waited(vmm);
                 continue;
             };
             vmm.has_news = false;
@@ -135,7 +134,7 @@ impl HostLink {
     }
 
     fn vmm(&self) -> MutexGuard<'_, Vmm> {
-        self.vmm.lock().unwrap_or_else(PoisonError::into_inner)
+        self.vmm.locked()
     }
 
     /// Asks the VMM while the device runs; see the module.
@@ -171,10 +170,7 @@ impl HostLink {
             }
             self.control.step_out();
             is_out = true;
-            vmm = self
-                .changed
-                .wait(vmm)
-                .unwrap_or_else(PoisonError::into_inner);
+            vmm = self.changed.waited(vmm);
         }
     }
 }

@@ -6,9 +6,10 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Instant;
 
+use hesper_system::sync::Lock;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::system;
@@ -44,7 +45,7 @@ impl Interrupt {
 
     /// Ends present and coming waits, until every raise was lowered.
     pub(super) fn raise(&self) {
-        let mut raised = self.raised.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut raised = self.raised.locked();
         *raised = raised.saturating_add(1);
         if *raised == 1
             && let Err(error) = rustix::io::write(&self.write, &1_u64.to_ne_bytes())
@@ -55,7 +56,7 @@ impl Interrupt {
 
     /// Takes one raise back.
     pub(super) fn lower(&self) {
-        let mut raised = self.raised.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut raised = self.raised.locked();
         *raised = raised.saturating_sub(1);
         if *raised == 0 {
             self.consume();
@@ -64,14 +65,14 @@ impl Interrupt {
 
     /// Takes every raise back.
     pub(super) fn clear(&self) {
-        let mut raised = self.raised.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut raised = self.raised.locked();
         *raised = 0;
         self.consume();
     }
 
     /// Whether it is raised now.
     pub(super) fn is_raised(&self) -> bool {
-        *self.raised.lock().unwrap_or_else(PoisonError::into_inner) > 0
+        *self.raised.locked() > 0
     }
 
     /// Waits until the interrupt is raised.

@@ -8,7 +8,9 @@
 
 use std::fs::File;
 use std::os::fd::BorrowedFd;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
+
+use hesper_system::sync::Lock;
 
 use super::memory::Region;
 use crate::system::{Identity, identity};
@@ -36,7 +38,7 @@ impl Part {
 static PARTS: Mutex<Vec<Part>> = Mutex::new(Vec::new());
 
 fn parts() -> MutexGuard<'static, Vec<Part>> {
-    PARTS.lock().unwrap_or_else(PoisonError::into_inner)
+    PARTS.locked()
 }
 
 /// A blob on the list, for as long as this lives.

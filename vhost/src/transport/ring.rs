@@ -16,10 +16,11 @@ mod events;
 
 use std::fs::File;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
+use hesper_system::sync::{Lock, Wait};
 use virtio_queue::{DescriptorChain, QueueOwnedT, QueueT};
 use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryLoadGuard, GuestMemoryMmap};
 
@@ -167,7 +168,7 @@ impl Ring {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.locked()
     }
 
     // For the connection thread.
@@ -314,11 +315,7 @@ impl Ring {
             if left.is_zero() {
                 break;
             }
-            state = self
-                .progress
-                .wait_timeout(state, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            state = self.progress.waited_for(state, left).0;
         }
         let is_out = !state.busy || state.outside;
         state.phase = Phase::Stopped;

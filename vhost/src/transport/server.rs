@@ -8,8 +8,9 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
+use hesper_system::sync::Lock;
 use rustix::net::SocketType;
 
 use super::interrupt::Interrupt;
@@ -102,10 +103,7 @@ impl Stop {
     fn request(&self) {
         self.requested.store(true, Ordering::Release);
         self.interrupt.raise();
-        let connection = self
-            .connection
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let connection = self.connection.locked();
         if let Some(connection) = &*connection {
             // Fails only when the peer has closed it: what is wanted.
             let _ = connection.shutdown(Shutdown::Both);
@@ -114,10 +112,7 @@ impl Stop {
 
     /// Makes `connection` the one that a shutdown ends, or none.
     fn watch(&self, connection: Option<UnixStream>) {
-        let mut watched = self
-            .connection
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut watched = self.connection.locked();
         if let Some(connection) = &connection
             && self.requested()
         {

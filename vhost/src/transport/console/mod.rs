@@ -23,9 +23,11 @@ mod wire;
 
 use std::io;
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+use hesper_system::sync::{Lock, Wait};
 
 use super::interrupt::Interrupt;
 use crate::device::Device;
@@ -107,7 +109,7 @@ enum Answer {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.locked()
     }
 
     /// Tells the device that the pixels of these flushes were read.
@@ -115,11 +117,7 @@ impl Shared {
         if tokens.is_empty() {
             return;
         }
-        let device = self
-            .device
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .upgrade();
+        let device = self.device.locked().upgrade();
         for token in tokens.drain(..) {
             if let Some(device) = &device {
                 device.flush_done(token);
@@ -147,11 +145,7 @@ impl GpuSocketScreen {
 
     /// Says whose flushes these are.
     pub(super) fn set_device(&self, device: &Arc<Device>) {
-        *self
-            .shared
-            .device
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(device);
+        *self.shared.device.locked() = Arc::downgrade(device);
     }
 
     /// Shows everything over `socket` from now on, and forgets a former one.
@@ -171,8 +165,7 @@ impl GpuSocketScreen {
             .spawn(move || link.run());
         match spawned {
             Ok(handle) => {
-                *self.thread.lock().unwrap_or_else(PoisonError::into_inner) =
-                    Some(Thread { stop, handle });
+                *self.thread.locked() = Some(Thread { stop, handle });
                 Ok(())
             }
             Err(error) => {
@@ -184,11 +177,7 @@ impl GpuSocketScreen {
 
     /// Ends the connection and its thread.
     pub(super) fn disconnect(&self) {
-        let thread = self
-            .thread
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let thread = self.thread.locked().take();
         if let Some(thread) = thread {
             thread.stop.raise();
             if let Some(wake) = &self.shared.lock().link {
@@ -215,7 +204,7 @@ impl GpuSocketScreen {
     }
 
     fn ask(&self, question: Question) -> Answer {
-        let _asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
+        let _asking = self.asking.locked();
         let deadline = Instant::now() + QUESTION_TIMEOUT;
         let mut state = self.shared.lock();
         state.questions_asked += 1;
@@ -236,12 +225,7 @@ impl GpuSocketScreen {
                 state.question = None;
                 return Answer::Nothing;
             }
-            state = self
-                .shared
-                .answered
-                .wait_timeout(state, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            state = self.shared.answered.waited_for(state, left).0;
         }
     }
 }

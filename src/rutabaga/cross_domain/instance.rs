@@ -17,7 +17,7 @@ use rutabaga_gfx::{
 };
 
 use super::commands::{self, Init, Kind};
-use super::context::{Mailbox, Message, Origin};
+use super::mailbox::{Mailbox, Message, Origin};
 use super::memory;
 use super::ring::Ring;
 use super::shared::{CHANNEL_RING, Shared};
@@ -52,20 +52,22 @@ pub(super) fn run(
         Ok(mut instance) => {
             // Said before the instance ends, and its worker with it.
             match instance.serve(mailbox) {
-                Ok(()) => shared.end(),
-                Err(reason) => shared.lose(&reason),
+                Ok(()) => shared.life.end(),
+                Err(reason) => shared.life.lose(&reason),
             }
         }
-        Err(reason) => shared.lose(&reason),
+        Err(reason) => shared.life.lose(&reason),
     };
     if catch_unwind(AssertUnwindSafe(work)).is_err() {
-        shared.lose("rutabaga_gfx panicked");
+        shared.life.lose("rutabaga_gfx panicked");
     }
     // Nobody serves what is left, or comes yet; but blobs want an answer.
     for message in mailbox {
-        shared.backlog.remove(message.weight());
+        shared.life.backlog.remove(message.weight());
         if let Message::CreateBlob(resource, _) = message {
-            shared.answer_blob(resource, Err(shared.lost_error()));
+            shared
+                .life
+                .answer_blob(resource, Err(shared.life.lost_error()));
         }
     }
 }
@@ -106,7 +108,7 @@ impl Instance {
         let starts = |error: RutabagaError| format!("rutabaga_gfx does not start: {error}");
         let mut rutabaga = library(compositor, shared.fence_handler()).map_err(starts)?;
         rutabaga
-            .create_context(shared.id, RUTABAGA_CAPSET_CROSS_DOMAIN, None)
+            .create_context(shared.life.id, RUTABAGA_CAPSET_CROSS_DOMAIN, None)
             .map_err(starts)?;
         Ok(Self {
             rutabaga,
@@ -128,16 +130,17 @@ impl Instance {
     fn serve(&mut self, mailbox: &Receiver<Message>) -> Result<(), String> {
         for message in mailbox {
             let weight = message.weight();
-            let step = if self.shared.is_running() {
+            let step = if self.shared.life.is_running() {
                 self.take(message)
             } else {
                 if let Message::CreateBlob(resource, _) = message {
                     self.shared
-                        .answer_blob(resource, Err(self.shared.lost_error()));
+                        .life
+                        .answer_blob(resource, Err(self.shared.life.lost_error()));
                 }
                 Ok(Step::Stop)
             };
-            self.shared.backlog.remove(weight);
+            self.shared.life.backlog.remove(weight);
             if let Step::Stop = step? {
                 break;
             }
@@ -151,7 +154,7 @@ impl Instance {
             Message::Fence(ring, fence) => self.fence(ring, fence)?,
             Message::CreateBlob(resource, request) => {
                 let result = self.create_blob(resource, request);
-                self.shared.answer_blob(resource, result);
+                self.shared.life.answer_blob(resource, result);
             }
             Message::AttachGuest(resource, pages) => {
                 self.pages.insert(resource, pages);
@@ -159,7 +162,7 @@ impl Instance {
             Message::AttachHost(resource) => {
                 if self.blobs.contains_key(&resource) {
                     self.rutabaga
-                        .context_attach_resource(self.shared.id, resource)
+                        .context_attach_resource(self.shared.life.id, resource)
                         .map_err(|error| format!("cannot attach resource {resource}: {error}"))?;
                 } else {
                     log::debug!("resource {resource} is no blob of a cross-domain context");
@@ -173,7 +176,7 @@ impl Instance {
                 }
                 if self.blobs.contains_key(&resource) {
                     self.rutabaga
-                        .context_detach_resource(self.shared.id, resource)
+                        .context_detach_resource(self.shared.life.id, resource)
                         .map_err(|error| format!("cannot detach resource {resource}: {error}"))?;
                 }
             }
@@ -206,7 +209,7 @@ impl Instance {
                 Kind::Other => {}
             }
             self.rutabaga
-                .submit_command(self.shared.id, command.bytes, &[])
+                .submit_command(self.shared.life.id, command.bytes, &[])
                 .map_err(|error| format!("rutabaga_gfx refused a command: {error}"))?;
             match command.kind {
                 Kind::Init(init) => self.connected = init.channel != 0,
@@ -260,7 +263,7 @@ impl Instance {
             .resource_create_blob(0, resource, blob, Some(vec![iovec]), None)
             .and_then(|()| {
                 self.rutabaga
-                    .context_attach_resource(self.shared.id, resource)
+                    .context_attach_resource(self.shared.life.id, resource)
             })
             .map_err(|error| format!("resource {resource} cannot be a ring: {error}"))?;
         Ok(ring)
@@ -280,13 +283,13 @@ impl Instance {
         }
         if ring == CHANNEL_RING && !self.connected {
             // Nothing can come.
-            self.shared.retire(ring, fence);
+            self.shared.life.retire(ring, fence);
             return Ok(());
         }
         let fence = RutabagaFence {
             flags: RUTABAGA_FLAG_FENCE | RUTABAGA_FLAG_INFO_RING_IDX,
             fence_id: fence,
-            ctx_id: self.shared.id,
+            ctx_id: self.shared.life.id,
             ring_idx: ring,
         };
         self.rutabaga
@@ -306,14 +309,14 @@ impl Instance {
             )));
         }
         self.forget(resource);
-        self.shared.take_memory(size)?;
+        self.shared.blobs.take(size)?;
         // Gives the memory back when it is dropped.
         self.generation += 1;
         let origin = Origin {
             resource,
             generation: self.generation,
             size,
-            shared: Arc::clone(&self.shared),
+            budget: Arc::clone(&self.shared.blobs),
             mailbox: Weak::clone(&self.sender),
         };
         let blob = ResourceCreateBlob {
@@ -327,7 +330,7 @@ impl Instance {
             RendererError::Invalid(format!("cross-domain object {blob_id} as a blob: {error}"))
         };
         self.rutabaga
-            .resource_create_blob(self.shared.id, resource, blob, None, None)
+            .resource_create_blob(self.shared.life.id, resource, blob, None, None)
             .map_err(invalid)?;
         self.blobs.insert(resource, self.generation);
         let fd = self
@@ -342,7 +345,7 @@ impl Instance {
             .and_then(|fd| {
                 // Last: what is forgotten below must not be attached, or the library keeps its descriptor.
                 self.rutabaga
-                    .context_attach_resource(self.shared.id, resource)
+                    .context_attach_resource(self.shared.life.id, resource)
                     .map_err(invalid)?;
                 Ok(fd)
             });

@@ -16,20 +16,20 @@ pub(crate) enum Capset {
 
 /// What of it is wanted.
 #[derive(Debug, Args)]
-pub(crate) struct Offer {
-    /// Offer the guest these ways to draw: venus (Vulkan), virgl (OpenGL) and cross-domain (windows of its programs on this host's
+pub(crate) struct CapsetOptions {
+    /// CapsetOptions the guest these ways to draw: venus (Vulkan), virgl (OpenGL) and cross-domain (windows of its programs on this host's
     /// Wayland compositor). Default: venus, if it works here.
     #[arg(
         long,
         value_name = "LIST",
         value_delimiter = ',',
-        help_heading = crate::cli::GPU,
+        help_heading = super::serve::heading::GPU,
         hide_possible_values = true
     )]
     capsets: Option<Vec<Capset>>,
 }
 
-impl Offer {
+impl CapsetOptions {
     pub(crate) fn has(&self, capset: Capset) -> bool {
         self.is_asked(capset) || self.capsets.is_none() && capset == Capset::Venus
     }

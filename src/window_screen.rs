@@ -4,12 +4,13 @@
 
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use hesper_display as display;
 use hesper_display::{DisplayError, DisplayHandle};
-use hesper_vhost::complaints::Complaints;
+use hesper_system::RateLimit;
+use hesper_system::sync::Lock;
 use hesper_vhost::renderer::GuestRun;
 use hesper_vhost::screen::{
     CURSOR_SIZE, CursorImage, FlushState, FlushToken, GuestPixels, Picture, PixelFormat,
@@ -25,13 +26,13 @@ const GUEST_MAPPINGS: usize = 8192;
 /// The windows, as one device sees them.
 pub(crate) struct WindowScreen {
     display: DisplayHandle,
-    session: Session,
+    number: DeviceNumber,
     /// The display tells memories apart by their `Arc`, and imports each into the GPU once: a guest that flips
     /// between pictures must get the same `Arc` again. Ends with the next picture after its memory's other
     /// owners let go.
     known: Mutex<Vec<Arc<Pages>>>,
     guest_mappings: Arc<hesper_venus::Mappings>,
-    says: Arc<Says>,
+    status: Arc<StatusMessages>,
     /// Which scanouts show something.
     shown: Mutex<[bool; display::MAX_SCANOUTS]>,
     /// Whether any has, since the last reset.
@@ -42,12 +43,12 @@ pub(crate) struct WindowScreen {
 
 /// Numbers the devices of this process, so that a late answer for one is not taken for an answer for the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Session(u16);
+pub(crate) struct DeviceNumber(u16);
 
-/// Bits of a display token that hold the device's token; the session stands above.
+/// Bits of a display token that hold the device's token; the device's number stands above.
 const TOKEN_BITS: u32 = 48;
 
-impl Session {
+impl DeviceNumber {
     /// The first device.
     pub(crate) const FIRST: Self = Self(0);
 
@@ -57,11 +58,11 @@ impl Session {
     }
 
     fn mark(self, token: FlushToken) -> display::FlushToken {
-        // A device would need 2^48 flushes to get into the session's bits.
+        // A device would need 2^48 flushes to get into the bits of the device's number.
         display::FlushToken(token.0 | (u64::from(self.0) << TOKEN_BITS))
     }
 
-    /// The device's token, if it is one of this session.
+    /// The device's token, if it is one of this device.
     pub(crate) fn unmark(self, token: display::FlushToken) -> Option<FlushToken> {
         (token.0 >> TOKEN_BITS == u64::from(self.0))
             .then_some(FlushToken(token.0 & ((1 << TOKEN_BITS) - 1)))
@@ -69,12 +70,16 @@ impl Session {
 }
 
 impl WindowScreen {
-    pub(crate) fn new(display: DisplayHandle, session: Session, says: Arc<Says>) -> Self {
-        says.connected(session);
+    pub(crate) fn new(
+        display: DisplayHandle,
+        number: DeviceNumber,
+        status: Arc<StatusMessages>,
+    ) -> Self {
+        status.connected(number);
         Self {
             display,
-            session,
-            says,
+            number,
+            status,
             shown: Mutex::default(),
             was_on: AtomicBool::new(false),
             known: Mutex::default(),
@@ -84,14 +89,12 @@ impl WindowScreen {
     }
 
     fn hot_spots(&self) -> MutexGuard<'_, [(i32, i32); display::MAX_SCANOUTS]> {
-        self.hot_spots
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.hot_spots.locked()
     }
 
     /// The display's view of `memory`, the same one for the same memory.
     fn pages(&self, memory: &Arc<dyn PixelMemory>) -> Arc<Pages> {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.locked();
         known.retain(|pages| Arc::strong_count(&pages.0) > 1 || Arc::ptr_eq(&pages.0, memory));
         if let Some(pages) = known.iter().find(|pages| Arc::ptr_eq(&pages.0, memory)) {
             return Arc::clone(pages);
@@ -104,20 +107,18 @@ impl WindowScreen {
     /// Notes whether a scanout shows something and returns whether it did before.
     fn note_shown(&self, scanout: usize, shows: bool) -> bool {
         self.was_on.fetch_or(shows, Ordering::AcqRel);
-        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shown = self.shown.locked();
         let place = shown.get_mut(scanout);
         place.is_some_and(|place| std::mem::replace(place, shows))
     }
 
     fn show(&self, scanout: usize, picture: Option<&Picture>) -> Result<(), DisplayError> {
         if self.note_shown(scanout, picture.is_some()) && picture.is_none() {
-            self.display.set_message(scanout, Says::TURNED_OFF)?;
+            self.display
+                .set_message(scanout, StatusMessages::TURNED_OFF)?;
         }
         let Some(picture) = picture else {
-            self.known
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .clear();
+            self.known.locked().clear();
             return self.display.set_scanout(scanout, None);
         };
         let layout = display::PictureLayout {
@@ -154,7 +155,7 @@ impl ScanoutSink for WindowScreen {
             width,
             height,
         };
-        let token = done.map(|token| self.session.mark(token));
+        let token = done.map(|token| self.number.mark(token));
         match self.display.flush(scanout as usize, damage, token) {
             Ok(()) if done.is_some() => FlushState::Pending,
             result => {
@@ -187,7 +188,7 @@ impl ScanoutSink for WindowScreen {
     fn reset(&self) {
         // Drivers reset the device before they use it, too.
         if self.was_on.swap(false, Ordering::AcqRel) {
-            self.says.everywhere(Says::RESET);
+            self.status.everywhere(StatusMessages::RESET);
         }
     }
 
@@ -202,51 +203,51 @@ impl ScanoutSink for WindowScreen {
 
 impl Drop for WindowScreen {
     fn drop(&mut self) {
-        self.says.gone(self.session);
+        self.status.gone(self.number);
     }
 }
 
 /// What the windows say while the guest shows nothing.
-pub(crate) struct Says {
+pub(crate) struct StatusMessages {
     display: DisplayHandle,
     /// Where a VM can connect.
     socket: String,
-    /// The session of the latest device. Held while that is told: the next VM may come before the last one's device is gone.
-    latest: Mutex<Session>,
+    /// The number of the latest device. Held while that is told: the next VM may come before the last one's device is gone.
+    latest: Mutex<DeviceNumber>,
 }
 
-impl Says {
+impl StatusMessages {
     const STARTING: &str = "The guest is starting.\nIts driver has not shown anything yet.";
     const RESET: &str = "The guest was reset.\nIts driver has not shown anything since.";
     const TURNED_OFF: &str = "The guest has turned this monitor off.";
 
     /// For windows that wait for a VM on `socket`.
     pub(crate) fn new(display: DisplayHandle, socket: String) -> Self {
-        let says = Self {
+        let status = Self {
             display,
             socket,
-            latest: Mutex::new(Session::FIRST),
+            latest: Mutex::new(DeviceNumber::FIRST),
         };
-        says.waiting();
-        says
+        status.waiting();
+        status
     }
 
-    fn latest(&self) -> MutexGuard<'_, Session> {
-        self.latest.lock().unwrap_or_else(PoisonError::into_inner)
+    fn latest(&self) -> MutexGuard<'_, DeviceNumber> {
+        self.latest.locked()
     }
 
     /// A VM has connected.
-    fn connected(&self, session: Session) {
+    fn connected(&self, number: DeviceNumber) {
         let mut latest = self.latest();
-        *latest = session;
+        *latest = number;
         self.everywhere(Self::STARTING);
         self.display.set_guest_connected(true);
     }
 
     /// Its device is gone.
-    fn gone(&self, session: Session) {
+    fn gone(&self, number: DeviceNumber) {
         let latest = self.latest();
-        if *latest == session {
+        if *latest == number {
             self.waiting();
             self.display.set_guest_connected(false);
         }
@@ -264,16 +265,16 @@ impl Says {
 }
 
 /// Tells in the windows of the contexts that are lost: one a second, since a guest may lose a thousand.
-pub(crate) struct Losses {
+pub(crate) struct LostContextNotices {
     display: DisplayHandle,
-    told: Complaints,
+    told: RateLimit,
 }
 
-impl Losses {
+impl LostContextNotices {
     pub(crate) fn new(display: DisplayHandle) -> Self {
         Self {
             display,
-            told: Complaints::limited(1, Duration::from_secs(1)),
+            told: RateLimit::new(1, Duration::from_secs(1)),
         }
     }
 
@@ -340,10 +341,10 @@ mod tests {
 
     #[test]
     fn a_token_of_another_device_is_not_taken() {
-        let (old, new) = (Session::FIRST, Session::FIRST.next());
+        let (old, new) = (DeviceNumber::FIRST, DeviceNumber::FIRST.next());
         let token = old.mark(FlushToken(7));
         assert_eq!(old.unmark(token), Some(FlushToken(7)));
         assert_eq!(new.unmark(token), None);
-        assert_eq!(Session(u16::MAX).next(), Session::FIRST);
+        assert_eq!(DeviceNumber(u16::MAX).next(), DeviceNumber::FIRST);
     }
 }

@@ -11,7 +11,7 @@ use hesper_venus::memory::page_size;
 use hesper_venus::{GpuSelection, RenderNode, RendererOptions, WsiPolicy};
 use hesper_vhost::renderer::Renderer;
 
-use crate::capsets::Capset;
+use crate::cli::capsets::Capset;
 use crate::cli::{BlobAlignment, ServeOptions};
 use crate::driver;
 use crate::rutabaga;
@@ -19,7 +19,7 @@ use crate::venus::{self, VenusRenderer};
 
 /// The renderers.
 #[derive(Default)]
-pub(crate) struct Offer {
+pub(crate) struct Renderers {
     /// The library, which the windows use, too.
     pub(crate) vulkan: Option<Vulkan>,
     /// Among the renderers.
@@ -30,14 +30,14 @@ pub(crate) struct Offer {
 /// Something that was asked for in so many words cannot be had.
 #[derive(Debug, thiserror::Error)]
 #[error("{asked}: {reason}")]
-pub(crate) struct Unmet {
+pub(crate) struct UnmetOption {
     /// The option, as it was given.
     asked: String,
     /// Why, with the remedy.
     reason: String,
 }
 
-impl Unmet {
+impl UnmetOption {
     /// `asked` is the option as it was given, `reason` says why and names the remedy.
     pub(crate) fn new(asked: &str, reason: &str) -> Self {
         Self {
@@ -47,21 +47,21 @@ impl Unmet {
     }
 }
 
-impl Offer {
+impl Renderers {
     /// For a guest with 3D, as far as it is wanted and works, and for a window, if that is where it is shown.
     ///
     /// # Errors
     /// What was asked for and cannot be had.
-    pub(crate) fn make(options: &ServeOptions, in_window: bool) -> Result<Self, Unmet> {
+    pub(crate) fn make(options: &ServeOptions, in_window: bool) -> Result<Self, UnmetOption> {
         if options.hostmem.0 == 0 {
             log::info!("GPU: none, the guest gets 2D (--hostmem=0)");
             return Self::without_3d(options, in_window);
         }
-        let mut offer = Self::without_3d(options, in_window || options.wants_venus())?;
+        let mut renderers = Self::without_3d(options, in_window || options.wants_venus())?;
         if options.wants_venus() {
-            offer.venus = offer.make_venus(options)?;
-            let venus = offer.venus.iter();
-            offer.renderers = venus
+            renderers.venus = renderers.make_venus(options)?;
+            let venus = renderers.venus.iter();
+            renderers.renderers = venus
                 .map(|venus| Arc::clone(venus) as Arc<dyn Renderer>)
                 .collect();
         }
@@ -70,16 +70,16 @@ impl Offer {
                 "GPU: no Vulkan for the guest, since --fd is what libvirt gives for QEMU's classic device; --capsets=venus is for the full one (docs/libvirt.md)"
             );
         }
-        offer.add(options, Capset::Virgl, rutabaga::virgl)?;
-        offer.add(options, Capset::CrossDomain, rutabaga::cross_domain)?;
-        if let Some(venus) = &offer.venus {
+        renderers.add(options, Capset::Virgl, rutabaga::virgl)?;
+        renderers.add(options, Capset::CrossDomain, rutabaga::cross_domain)?;
+        if let Some(venus) = &renderers.venus {
             tell(venus.gpus(), options.wsi);
         }
-        Ok(offer)
+        Ok(renderers)
     }
 
     /// The library alone, if it is wanted and there.
-    fn without_3d(options: &ServeOptions, opens: bool) -> Result<Self, Unmet> {
+    fn without_3d(options: &ServeOptions, opens: bool) -> Result<Self, UnmetOption> {
         Ok(Self {
             vulkan: if opens { open(options)? } else { None },
             ..Self::default()
@@ -87,7 +87,10 @@ impl Offer {
     }
 
     /// The renderer for the guest's Vulkan, or none where it cannot work.
-    fn make_venus(&self, options: &ServeOptions) -> Result<Option<Arc<VenusRenderer>>, Unmet> {
+    fn make_venus(
+        &self,
+        options: &ServeOptions,
+    ) -> Result<Option<Arc<VenusRenderer>>, UnmetOption> {
         let Some(vulkan) = &self.vulkan else {
             return Ok(None);
         };
@@ -115,13 +118,13 @@ impl Offer {
         &mut self,
         options: &ServeOptions,
         capset: Capset,
-        make: fn() -> Result<Arc<dyn Renderer>, rutabaga::Missing>,
-    ) -> Result<(), Unmet> {
+        make: fn() -> Result<Arc<dyn Renderer>, rutabaga::Unavailable>,
+    ) -> Result<(), UnmetOption> {
         // Neither is there unless it is asked for.
         let Some(asked) = options.asks_for(capset) else {
             return Ok(());
         };
-        let made = make().map_err(|missing| Unmet {
+        let made = make().map_err(|missing| UnmetOption {
             asked,
             reason: missing.to_string(),
         });
@@ -131,7 +134,7 @@ impl Offer {
 }
 
 /// The library; none, with a warning, where there is none and nobody asked for what needs it.
-fn open(options: &ServeOptions) -> Result<Option<Vulkan>, Unmet> {
+fn open(options: &ServeOptions) -> Result<Option<Vulkan>, UnmetOption> {
     let opened = driver::choose(options.driver.driver.as_deref())
         .and_then(|driver| Vulkan::open(&driver).map_err(|error| error.to_string()));
     match opened {
@@ -144,9 +147,9 @@ fn open(options: &ServeOptions) -> Result<Option<Vulkan>, Unmet> {
 }
 
 /// There is no Vulkan for the guest: an error if somebody asked for it, else a warning.
-fn none(options: &ServeOptions, reason: &str) -> Result<(), Unmet> {
+fn none(options: &ServeOptions, reason: &str) -> Result<(), UnmetOption> {
     match options.gpu_options().into_iter().next() {
-        Some(asked) => Err(Unmet {
+        Some(asked) => Err(UnmetOption {
             asked,
             reason: reason.to_owned(),
         }),
@@ -158,11 +161,11 @@ fn none(options: &ServeOptions, reason: &str) -> Result<(), Unmet> {
 }
 
 /// Which GPUs the guest gets.
-fn selection(options: &ServeOptions) -> Result<GpuSelection, Unmet> {
+fn selection(options: &ServeOptions) -> Result<GpuSelection, UnmetOption> {
     if let Some(path) = &options.render_node {
         return render_node(path)
             .map(GpuSelection::RenderNode)
-            .map_err(|reason| Unmet {
+            .map_err(|reason| UnmetOption {
                 asked: format!("--render-node={}", path.display()),
                 reason,
             });

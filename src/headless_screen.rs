@@ -12,7 +12,7 @@ use hesper_vhost::screen::{
 };
 use hesper_vhost::transport::GpuSocketScreen;
 
-use crate::screen::WindowScreen;
+use crate::window_screen::WindowScreen;
 
 /// The screen; see the module.
 pub(crate) struct HeadlessScreen {

@@ -1,0 +1,98 @@
+//! Which operating system's ways Hesper takes, and the size of a page.
+//!
+//! Linux has memfds with inodes, eventfds, and pages of 4 KiB on most machines. macOS has POSIX shared memory without inodes,
+//! pipes, and pages of 16 KiB. So that the tests show macOS's ways to work, a Hesper on Linux takes them when the variable
+//! [`VARIABLE`] says so. The device (`hesper-vhost`) and the renderer (`hesper-venus`) ask here; the program calls [`check`]
+//! first, so that a value that means nothing is an error.
+
+use std::ffi::{OsStr, OsString};
+use std::sync::OnceLock;
+
+/// The environment variable that chooses the ways of another system, for tests.
+pub const VARIABLE: &str = "HESPER_SYSTEM";
+
+/// A page of Apple silicon, in bytes.
+const APPLE_PAGE: u64 = 16 << 10;
+
+/// A system whose ways are taken on another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Played {
+    /// POSIX shared memory, pipes, memory without inodes.
+    Posix,
+    /// The same, and pages of 16 KiB.
+    Macos,
+}
+
+/// The variable has a value that means nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{VARIABLE}={0:?} is not known; allowed: posix, macos, or leave it out for this system's own ways"
+)]
+pub struct UnknownSystem(OsString);
+
+impl Played {
+    fn named(name: &OsStr) -> Result<Self, UnknownSystem> {
+        match name.to_str() {
+            Some("posix") => Ok(Self::Posix),
+            Some("macos") => Ok(Self::Macos),
+            _ => Err(UnknownSystem(name.to_owned())),
+        }
+    }
+}
+
+/// What the variable says. It is read once.
+fn choice() -> &'static Result<Option<Played>, UnknownSystem> {
+    static CHOICE: OnceLock<Result<Option<Played>, UnknownSystem>> = OnceLock::new();
+    CHOICE.get_or_init(|| {
+        // Empty is as good as unset, as usual.
+        let value = std::env::var_os(VARIABLE).filter(|value| !value.is_empty());
+        value.as_deref().map(Played::named).transpose()
+    })
+}
+
+/// Whether the variable has a value that is known, or none.
+///
+/// # Errors
+/// [`UnknownSystem`].
+pub fn check() -> Result<(), UnknownSystem> {
+    choice().clone().map(drop)
+}
+
+/// The system whose ways are taken, where it is not this one.
+///
+/// # Panics
+/// When the variable has a value that [`check`] refuses: a test that asks for a system must not run without it.
+pub fn played() -> Option<Played> {
+    match choice() {
+        Ok(played) => *played,
+        Err(unknown) => panic!("{unknown}"),
+    }
+}
+
+/// The host's page size in bytes. What is shared with a guest begins and ends on pages.
+pub fn page_size() -> u64 {
+    let own = rustix::param::page_size() as u64;
+    match played() {
+        Some(Played::Macos) => own.max(APPLE_PAGE),
+        _ => own,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_system_that_is_not_known_is_named_with_those_that_are() {
+        assert_eq!(Played::named("posix".as_ref()), Ok(Played::Posix));
+        assert_eq!(Played::named("macos".as_ref()), Ok(Played::Macos));
+        for value in ["", "mac", "MACOS", "linux"] {
+            let error = Played::named(value.as_ref()).unwrap_err().to_string();
+            assert!(
+                error.contains(&format!("HESPER_SYSTEM={value:?}")),
+                "{error}"
+            );
+            assert!(error.contains("posix, macos"), "{error}");
+        }
+    }
+}
