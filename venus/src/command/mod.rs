@@ -69,157 +69,88 @@ const FAMILIES: &[Family] = &[
     cmd::HANDLERS,
 ];
 
-/// Commands that no guest's driver sends, and why. They are numbers of the protocol all the same.
-const UNSERVED: &[(CommandId, &str)] = &[
-    (
-        CommandId::GetInstanceProcAddr,
-        "function pointers are the guest's own",
-    ),
-    (
-        CommandId::GetDeviceProcAddr,
-        "function pointers are the guest's own",
-    ),
-    (
-        CommandId::EnumerateInstanceLayerProperties,
-        "layers are the guest's own",
-    ),
-    (
-        CommandId::EnumerateDeviceLayerProperties,
-        "layers are the guest's own",
-    ),
-    (
-        CommandId::MapMemory,
-        "a guest maps memory by a blob, which is coherent",
-    ),
-    (
-        CommandId::UnmapMemory,
-        "a guest maps memory by a blob, which is coherent",
-    ),
-    (
-        CommandId::MapMemory2,
-        "a guest maps memory by a blob, which is coherent",
-    ),
-    (
-        CommandId::UnmapMemory2,
-        "a guest maps memory by a blob, which is coherent",
-    ),
-    (
-        CommandId::FlushMappedMemoryRanges,
-        "a guest maps memory by a blob, which is coherent",
-    ),
-    (
-        CommandId::InvalidateMappedMemoryRanges,
-        "a guest maps memory by a blob, which is coherent",
-    ),
-    (
-        CommandId::GetMemoryFdKHR,
-        "file descriptors exist in the guest only",
-    ),
-    (
-        CommandId::GetMemoryFdPropertiesKHR,
-        "file descriptors exist in the guest only",
-    ),
-    (
-        CommandId::ImportFenceFdKHR,
-        "file descriptors exist in the guest only",
-    ),
-    (
-        CommandId::GetFenceFdKHR,
-        "file descriptors exist in the guest only",
-    ),
-    (
-        CommandId::ImportSemaphoreFdKHR,
-        "file descriptors exist in the guest only",
-    ),
-    (
-        CommandId::GetSemaphoreFdKHR,
-        "file descriptors exist in the guest only",
-    ),
-    (
-        CommandId::UpdateDescriptorSetWithTemplate,
-        "the guest's driver sends the writes that a template stands for",
-    ),
-    (
-        CommandId::CmdPushDescriptorSetWithTemplate,
-        "the guest's driver sends the writes that a template stands for",
-    ),
-    (
-        CommandId::CmdPushDescriptorSetWithTemplate2,
-        "the guest's driver sends the writes that a template stands for",
-    ),
-    (
-        CommandId::GetPhysicalDeviceToolProperties,
-        "tools are the guest's own",
-    ),
-    (
-        CommandId::SetPrivateData,
-        "the guest's driver keeps private data",
-    ),
-    (
-        CommandId::GetPrivateData,
-        "the guest's driver keeps private data",
-    ),
-    (
-        CommandId::CopyMemoryToImage,
-        "has pointers of the guest; the protocol has a command of its own in its place",
-    ),
-    (
-        CommandId::CopyImageToMemory,
-        "has pointers of the guest; the protocol has a command of its own in its place",
-    ),
-    (
-        CommandId::BuildAccelerationStructuresKHR,
-        "works on memory of the guest's process; the feature is not offered",
-    ),
-    (
-        CommandId::CopyAccelerationStructureKHR,
-        "works on memory of the guest's process; the feature is not offered",
-    ),
-    (
-        CommandId::CopyAccelerationStructureToMemoryKHR,
-        "works on memory of the guest's process; the feature is not offered",
-    ),
-    (
-        CommandId::CopyMemoryToAccelerationStructureKHR,
-        "works on memory of the guest's process; the feature is not offered",
-    ),
-    (
-        CommandId::CreateDeferredOperationKHR,
-        "deferred operations are the guest's own",
-    ),
-    (
-        CommandId::DestroyDeferredOperationKHR,
-        "deferred operations are the guest's own",
-    ),
-    (
-        CommandId::GetDeferredOperationMaxConcurrencyKHR,
-        "deferred operations are the guest's own",
-    ),
-    (
-        CommandId::GetDeferredOperationResultKHR,
-        "deferred operations are the guest's own",
-    ),
-    (
-        CommandId::DeferredOperationJoinKHR,
-        "deferred operations are the guest's own",
-    ),
-    (
-        CommandId::WriteSamplerDescriptorMESA,
-        "descriptor heaps are hidden from guests",
-    ),
-    (
-        CommandId::WriteResourceDescriptorMESA,
-        "descriptor heaps are hidden from guests",
-    ),
-    (
-        CommandId::WriteSamplerDescriptorsEXT,
-        "descriptor heaps are hidden from guests",
-    ),
-    (
-        CommandId::WriteResourceDescriptorsEXT,
-        "descriptor heaps are hidden from guests",
-    ),
-];
+/// Commands that are not served, by the reason. A guest that sends one is lost.
+const UNSERVED: &[(&str, &[CommandId])] = {
+    use CommandId::*;
+    &[
+        (
+            "function pointers, layers and tools are those of the guest",
+            &[
+                GetInstanceProcAddr,
+                GetDeviceProcAddr,
+                EnumerateInstanceLayerProperties,
+                EnumerateDeviceLayerProperties,
+                GetPhysicalDeviceToolProperties,
+            ],
+        ),
+        (
+            "the guest maps a blob, and its memory is coherent",
+            &[
+                MapMemory,
+                MapMemory2,
+                UnmapMemory,
+                UnmapMemory2,
+                FlushMappedMemoryRanges,
+                InvalidateMappedMemoryRanges,
+            ],
+        ),
+        (
+            "file descriptors exist in the guest only",
+            &[
+                GetMemoryFdKHR,
+                GetMemoryFdPropertiesKHR,
+                ImportFenceFdKHR,
+                GetFenceFdKHR,
+                ImportSemaphoreFdKHR,
+                GetSemaphoreFdKHR,
+            ],
+        ),
+        (
+            "the guest's driver sends the descriptor writes that a template stands for",
+            &[
+                UpdateDescriptorSetWithTemplate,
+                CmdPushDescriptorSetWithTemplate,
+                CmdPushDescriptorSetWithTemplate2,
+            ],
+        ),
+        (
+            "the guest's driver keeps private data itself",
+            &[SetPrivateData, GetPrivateData],
+        ),
+        (
+            "vkCopyMemoryToImageMESA and vkCopyImageToMemoryMESA carry the bytes",
+            &[CopyMemoryToImage, CopyImageToMemory],
+        ),
+        (
+            "works on memory of the guest's process, which the renderer cannot reach",
+            &[
+                BuildAccelerationStructuresKHR,
+                CopyAccelerationStructureKHR,
+                CopyAccelerationStructureToMemoryKHR,
+                CopyMemoryToAccelerationStructureKHR,
+            ],
+        ),
+        (
+            "the guest's driver implements deferred operations itself",
+            &[
+                CreateDeferredOperationKHR,
+                DestroyDeferredOperationKHR,
+                GetDeferredOperationMaxConcurrencyKHR,
+                GetDeferredOperationResultKHR,
+                DeferredOperationJoinKHR,
+            ],
+        ),
+        (
+            "descriptor heaps are hidden from guests",
+            &[
+                WriteSamplerDescriptorMESA,
+                WriteResourceDescriptorMESA,
+                WriteSamplerDescriptorsEXT,
+                WriteResourceDescriptorsEXT,
+            ],
+        ),
+    ]
+};
 
 /// The handlers, by command number.
 pub(crate) static HANDLERS: Handlers = table();
@@ -252,20 +183,24 @@ const fn table() -> Handlers {
         family += 1;
     }
     let mut is_unserved = [false; COMMAND_COUNT];
-    let mut at = 0;
-    while at < UNSERVED.len() {
-        let command = UNSERVED[at].0;
-        if handlers[command as usize].is_some() {
-            refuse(
-                command,
-                "has a handler and is UNSERVED: take it out of one of them in venus/src/command/",
-            );
+    let mut reason = 0;
+    while reason < UNSERVED.len() {
+        let mut at = 0;
+        while at < UNSERVED[reason].1.len() {
+            let command = UNSERVED[reason].1[at];
+            if handlers[command as usize].is_some() {
+                refuse(
+                    command,
+                    "has a handler and is UNSERVED: take it out of one of them in venus/src/command/",
+                );
+            }
+            if is_unserved[command as usize] {
+                refuse(command, "is UNSERVED twice: leave it there once");
+            }
+            is_unserved[command as usize] = true;
+            at += 1;
         }
-        if is_unserved[command as usize] {
-            refuse(command, "is UNSERVED twice: leave it there once");
-        }
-        is_unserved[command as usize] = true;
-        at += 1;
+        reason += 1;
     }
     let mut number = 0;
     while number < COMMAND_COUNT {
