@@ -1,9 +1,9 @@
 //! The calls that wait for a context's thread: a bounded queue in order.
 
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Condvar, Mutex};
 
-use hesper_system::sync::Lock;
+use hesper_system::sync::{Lock, Wait};
 
 use super::resources::Attachment;
 use crate::blob::BlobRequest;
@@ -111,10 +111,7 @@ impl Mailbox {
                 return message;
             }
             queue.is_waiting = true;
-            queue = self
-                .filled
-                .wait(queue)
-                .unwrap_or_else(PoisonError::into_inner);
+            queue = self.filled.waited(queue);
         }
     }
 }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-use hesper_system::sync::{Lock, SharedLock};
+use hesper_system::sync::{Lock, SharedLock, Wait};
 use hesper_venus_protocol::call::DeviceTable;
 use hesper_venus_protocol::vk;
 
@@ -33,15 +33,15 @@ pub(crate) trait FenceListener: Send + Sync + 'static {
 }
 
 /// A fence of the guest's, and what the driver signals for it.
-struct Open {
+struct PendingFence {
     ring: u8,
     fence: u64,
-    host: Host,
+    host: HostFence,
 }
 
 /// What the driver signals for a fence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Host {
+enum HostFence {
     /// Nothing yet: who submits to the queue next submits for the fence first.
     Wanted,
     /// It is being submitted, by whoever has this number.
@@ -54,7 +54,7 @@ enum Host {
 
 #[derive(Default)]
 struct Timeline {
-    open: VecDeque<Open>,
+    open: VecDeque<PendingFence>,
     /// Fences of the driver's to be used again.
     spare: Vec<vk::Fence>,
     /// Numbers of those that are being submitted.
@@ -76,7 +76,7 @@ pub(crate) struct Queue {
     /// The driver may let a submission wait until earlier ones are done.
     is_bounded: bool,
     timeline: Mutex<Timeline>,
-    /// How many fences are [`Host::Wanted`], to be looked at without the lock.
+    /// How many fences are [`HostFence::Wanted`], to be looked at without the lock.
     wanted: AtomicUsize,
     changed: Condvar,
     closing: AtomicBool,
@@ -186,14 +186,14 @@ impl Queue {
                     drop(timeline);
                     return listener.retire(ring, fence);
                 }
-                host.map_or(Host::Nothing, Host::Fence)
+                host.map_or(HostFence::Nothing, HostFence::Fence)
             }
             None => {
                 self.wanted.fetch_add(1, Ordering::AcqRel);
-                Host::Wanted
+                HostFence::Wanted
             }
         };
-        timeline.open.push_back(Open { ring, fence, host });
+        timeline.open.push_back(PendingFence { ring, fence, host });
         let mut orphans = VecDeque::new();
         if !timeline.has_thread {
             let (queue, context) = (Arc::clone(self), Arc::clone(listener));
@@ -216,14 +216,14 @@ impl Queue {
     }
 
     /// Takes leave of what the driver may still signal.
-    fn forget(&self, host: Host) {
+    fn forget(&self, host: HostFence) {
         match host {
-            Host::Fence(host) => self.device.abandon_fence(host),
-            Host::Wanted => {
+            HostFence::Fence(host) => self.device.abandon_fence(host),
+            HostFence::Wanted => {
                 self.wanted.fetch_sub(1, Ordering::AcqRel);
             }
             // Who submits it finds that nobody waits for it any more.
-            Host::Submitting(_) | Host::Nothing => {}
+            HostFence::Submitting(_) | HostFence::Nothing => {}
         }
     }
 
@@ -233,10 +233,10 @@ impl Queue {
             let mut timeline = self.timeline.locked();
             let number = timeline.submitting.wrapping_add(1);
             let mut open = timeline.open.iter_mut();
-            let Some(next) = open.find(|open| open.host == Host::Wanted) else {
+            let Some(next) = open.find(|open| open.host == HostFence::Wanted) else {
                 return;
             };
-            next.host = Host::Submitting(number);
+            next.host = HostFence::Submitting(number);
             timeline.submitting = number;
             self.wanted.fetch_sub(1, Ordering::AcqRel);
             let spare = timeline.spare.pop();
@@ -247,8 +247,8 @@ impl Queue {
                 host.filter(|host| self.submit_locked(queue, None, *host) == vk::Result::SUCCESS);
             let mut timeline = self.timeline.locked();
             let mut open = timeline.open.iter_mut();
-            match open.find(|open| open.host == Host::Submitting(number)) {
-                Some(open) => open.host = host.map_or(Host::Nothing, Host::Fence),
+            match open.find(|open| open.host == HostFence::Submitting(number)) {
+                Some(open) => open.host = host.map_or(HostFence::Nothing, HostFence::Fence),
                 None => {
                     drop(timeline);
                     host.into_iter()
@@ -267,7 +267,7 @@ impl Queue {
             let is_closed = timeline.is_closed;
             let ended = match next {
                 None if is_closed => return,
-                Some(Host::Wanted) if !is_closed => {
+                Some(HostFence::Wanted) if !is_closed => {
                     drop(timeline);
                     if let Ok(queue) = self.submitting.try_lock() {
                         self.submit_wanted(&queue);
@@ -278,31 +278,28 @@ impl Queue {
                     timeline = self.wait_briefly(self.timeline.locked());
                     continue;
                 }
-                Some(Host::Submitting(_)) if !is_closed => {
+                Some(HostFence::Submitting(_)) if !is_closed => {
                     timeline = self.wait_briefly(timeline);
                     continue;
                 }
                 None => {
-                    timeline = self
-                        .changed
-                        .wait(timeline)
-                        .unwrap_or_else(PoisonError::into_inner);
+                    timeline = self.changed.waited(timeline);
                     continue;
                 }
                 // However the wait ends, the fence retires: done, lost, or told to stop.
-                Some(Host::Fence(host)) => {
+                Some(HostFence::Fence(host)) => {
                     drop(timeline);
                     let ended = self.device.wait_fence(host, &self.closing);
                     timeline = self.timeline.locked();
                     Some(ended)
                 }
-                Some(Host::Wanted | Host::Submitting(_) | Host::Nothing) => None,
+                Some(HostFence::Wanted | HostFence::Submitting(_) | HostFence::Nothing) => None,
             };
             let Some(open) = timeline.open.pop_front() else {
                 continue;
             };
             match open.host {
-                Host::Fence(host)
+                HostFence::Fence(host)
                     if ended == Some(vk::Result::SUCCESS) && self.device.reset_fence(host) =>
                 {
                     timeline.spare.push(host);
@@ -317,8 +314,7 @@ impl Queue {
 
     /// Waits until something changes, at most a moment: a queue that somebody else has is given back without a word.
     fn wait_briefly<'t>(&self, timeline: MutexGuard<'t, Timeline>) -> MutexGuard<'t, Timeline> {
-        let waited = self.changed.wait_timeout(timeline, BRIEFLY);
-        waited.unwrap_or_else(PoisonError::into_inner).0
+        self.changed.waited_for(timeline, BRIEFLY).0
     }
 
     /// Retires what is open and ends the thread.

@@ -18,10 +18,10 @@ use std::sync::{Condvar, Mutex, OnceLock};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
-use hesper_system::sync::Lock;
+use hesper_system::sync::{Lock, Wait};
 
 pub(crate) use layout::{Layout, Request};
-use pace::{Pace, Wait};
+use pace::{Pace, Pause};
 pub(crate) use rings::Rings;
 
 use crate::command_stream::RingStream;
@@ -130,10 +130,7 @@ impl Ring {
         self.has_waiter.store(true, Ordering::SeqCst);
         fence(Ordering::SeqCst);
         while !self.has_reached(seqno) && !self.stopping.load(Ordering::Acquire) {
-            guard = match self.head_moved.1.wait(guard) {
-                Ok(guard) => guard,
-                Err(poisoned) => poisoned.into_inner(),
-            };
+            guard = self.head_moved.1.waited(guard);
         }
         self.has_waiter.store(false, Ordering::Relaxed);
     }
@@ -263,10 +260,10 @@ pub(crate) fn run(ring: &Ring, consumer: &mut impl Consumer) -> Result<(), Fatal
             pace.notified(Instant::now());
         }
         match pace.next(Instant::now) {
-            Wait::Spin => std::hint::spin_loop(),
-            Wait::Yield => std::thread::yield_now(),
-            Wait::Doze(time) => std::thread::park_timeout(time),
-            Wait::Sleep => ring.sleep(head, || {
+            Pause::Spin => std::hint::spin_loop(),
+            Pause::Yield => std::thread::yield_now(),
+            Pause::Doze(time) => std::thread::park_timeout(time),
+            Pause::Sleep => ring.sleep(head, || {
                 consumer.idle();
                 platform::release_stack();
             }),

@@ -1,11 +1,11 @@
 //! The rings of a context: finding, stopping and watching over them.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use hesper_system::sync::Lock;
+use hesper_system::sync::{Lock, Wait};
 
 use crate::fatal::Fatal;
 use crate::ring::Ring;
@@ -82,10 +82,7 @@ impl Rings {
                 let kind = error.map_or(std::io::ErrorKind::OutOfMemory, |error| error.kind());
                 return Err(Fatal::NoThread { rings: live, kind });
             }
-            inner = self
-                .ended
-                .wait(inner)
-                .unwrap_or_else(PoisonError::into_inner);
+            inner = self.ended.waited(inner);
         };
         inner.threads.retain(|thread| !thread.is_finished());
         inner.threads.push(thread);
@@ -167,15 +164,9 @@ impl Rings {
                 // Twice within the period, so that no look of the guest's comes too early.
                 Some(period) => {
                     let pause = (period / 2).max(SHORTEST_PERIOD);
-                    self.changed
-                        .wait_timeout(inner, pause)
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .0
+                    self.changed.waited_for(inner, pause).0
                 }
-                None => self
-                    .changed
-                    .wait(inner)
-                    .unwrap_or_else(PoisonError::into_inner),
+                None => self.changed.waited(inner),
             };
         }
     }
