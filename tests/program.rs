@@ -1,5 +1,5 @@
-//! The program's contract without a VM: arguments, exit codes, signals (vhost-user.rst, "Backend program
-//! conventions").
+//! The program's contract without a VM: arguments, exit codes, signals (vhost-user.rst, "Backend
+//! program conventions").
 
 #![allow(
     clippy::unwrap_used,

@@ -1,7 +1,8 @@
-//! Guests of arm64, which are what a Mac's users have: Debian's kernels with pages of 4 and of 16 KiB on QEMU's machine `virt`, with
-//! two processors and memory that is POSIX shared memory.
+//! Guests of arm64, which are what a Mac's users have: Debian's kernels with pages of 4 and of 16
+//! KiB on QEMU's machine `virt`, with two processors and memory that is POSIX shared memory.
 //!
-//! QEMU emulates them. `tests/run-all arm64` makes what this needs, and runs other tests of Vulkan with these guests as well.
+//! QEMU emulates them. `tests/run-all arm64` makes what this needs, and runs other tests of Vulkan
+//! with these guests as well.
 
 use crate::support::cube::assert_turning;
 use crate::support::hesper::Hesper;

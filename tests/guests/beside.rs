@@ -1,5 +1,6 @@
-//! The GPU beside other devices of the VM, with more maps than vhost's eight regions: Hesper's own input devices, a shared folder of
-//! Debian's `virtiofsd`, and memory that is plugged in while the guest runs. QEMU offers each map to all of them.
+//! The GPU beside other devices of the VM, with more maps than vhost's eight regions: Hesper's own
+//! input devices, a shared folder of Debian's `virtiofsd`, and memory that is plugged in while the
+//! guest runs. QEMU offers each map to all of them.
 
 use std::path::Path;
 use std::process::Stdio;

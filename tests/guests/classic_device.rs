@@ -1,4 +1,5 @@
-//! Stock QEMU with its own `vhost-user-gpu-pci` and `--display=qemu`: QEMU's console shows the guest.
+//! Stock QEMU with its own `vhost-user-gpu-pci` and `--display=qemu`: QEMU's console shows the
+//! guest.
 
 use std::path::Path;
 use std::time::Duration;
@@ -81,7 +82,8 @@ fn qemus_screendump_is_what_the_guest_drew() {
     );
 }
 
-/// The size of the viewer's window becomes a mode of the guest: QEMU tells of it, and Hesper passes it on.
+/// The size of the viewer's window becomes a mode of the guest: QEMU tells of it, and Hesper passes
+/// it on.
 #[test]
 fn the_guest_follows_the_window_of_qemus_viewer() {
     let folder = tempfile::tempdir().unwrap();

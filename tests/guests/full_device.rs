@@ -1,5 +1,5 @@
-//! Stock QEMU with the full device (`vhost-user-test-device-pci`) and a Linux guest: what the guest draws is
-//! what Hesper shows.
+//! Stock QEMU with the full device (`vhost-user-test-device-pci`) and a Linux guest: what the guest
+//! draws is what Hesper shows.
 
 use crate::support::guest::{Guest, Route};
 use crate::support::hesper::Hesper;

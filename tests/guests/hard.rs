@@ -1,6 +1,7 @@
 //! Guests that are hard on Hesper: killed at any moment, and with many processors and threads.
 //!
-//! `HESPER_KILLS=N` kills N guests instead of one, `HESPER_RESETS=N` resets each N times before instead of once, `HESPER_RUNS=N` runs the threads N times instead of 3.
+//! `HESPER_KILLS=N` kills N guests instead of one, `HESPER_RESETS=N` resets each N times before
+//! instead of once, `HESPER_RUNS=N` runs the threads N times instead of 3.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};

@@ -1,5 +1,5 @@
-//! Keyboard and pointers of stock QEMU (`vhost-user-input-pci`): what a person does in Hesper's window, as X events, is
-//! what the guest's kernel reads.
+//! Keyboard and pointers of stock QEMU (`vhost-user-input-pci`): what a person does in Hesper's
+//! window, as X events, is what the guest's kernel reads.
 
 use std::path::Path;
 use std::time::Duration;
@@ -166,7 +166,8 @@ fn what_is_typed_and_pointed_in_the_window_arrives_in_the_guest() {
         ("6", "2:12:-120 2:6:-1 /"),
         ("7", "2:12:120 2:6:1 /"),
     ] {
-        // Real wheels have an axis. XTEST's have buttons, both ends of which winit takes for a notch.
+        // Real wheels have an axis. XTEST's have buttons, both ends of which winit takes for a
+        // notch.
         for end in ["mousedown", "mouseup"] {
             let events = bench.read("Tablet", |screen| {
                 screen.run("xdotool", &[end, button]);
@@ -176,7 +177,8 @@ fn what_is_typed_and_pointed_in_the_window_arrives_in_the_guest() {
     }
 }
 
-/// What desktops build on: udev and libinput take each device for what it is, and report what a person does.
+/// What desktops build on: udev and libinput take each device for what it is, and report what a
+/// person does.
 #[test]
 fn libinput_and_evtest_of_a_distribution_know_the_devices() {
     let folder = tempfile::tempdir().unwrap();
@@ -225,7 +227,8 @@ fn libinput_and_evtest_of_a_distribution_know_the_devices() {
     let window = screen.window();
     let at = ["mousemove", "--window", &window, "320", "100"];
     screen.run("xdotool", &at);
-    // No click of the wheel's button: winit takes its release for a second notch, and a slow guest hears of two at once.
+    // No click of the wheel's button: winit takes its release for a second notch, and a slow guest
+    // hears of two at once.
     screen.run("xdotool", &["key", "h", "click", "3", "mousedown", "5"]);
 
     let seen = await_words(&mut guest, "POINTER_SCROLL_WHEEL", "/tmp/libinput");
@@ -415,14 +418,15 @@ fn a_wayland_window_takes_keys_and_pointer_and_is_resized_and_full_screen() {
         screen.run("xdotool", &["click", "1"]);
     });
     assert_eq!(events, "1:272:1 / 1:272:0 /");
-    // What the compositor draws is the guest's picture, and the guest's cursor where the pointer is.
+    // What the compositor draws is the guest's picture, and the guest's cursor where the pointer
+    // is.
     let shown = bench.screen.picture(bench.folder.path());
     assert_eq!(
         shown.pixel(300, 200),
         Picture::pattern(2, columns, rows).pixel(300, 200)
     );
-    // A compositor that asks for no more frames, as for a window that nobody sees: the guest goes on all the same, and
-    // what it drew last is there when the window is seen again.
+    // A compositor that asks for no more frames, as for a window that nobody sees: the guest goes
+    // on all the same, and what it drew last is there when the window is seen again.
     let compositor = &bench.compositor.as_ref().unwrap().process;
     compositor.signal(Signal::STOP);
     bench.guest.run("animate 0 30 30");

@@ -1,5 +1,5 @@
-//! The real libvirt takes the domains of docs/libvirt through their lives: it starts Hesper by its vhost-user file, without a display,
-//! and ends it.
+//! The real libvirt takes the domains of docs/libvirt through their lives: it starts Hesper by its
+//! vhost-user file, without a display, and ends it.
 
 use std::path::Path;
 use std::process::Command;

@@ -1,10 +1,12 @@
-//! What a Mac will do, done on Linux: Hesper takes the ways of macOS (`HESPER_SYSTEM`), loads a driver that behaves like MoltenVK
-//! without Vulkan's loader, and QEMU shares the guest's memory as POSIX shared memory.
+//! What a Mac will do, done on Linux: Hesper takes the ways of macOS (`HESPER_SYSTEM`), loads a
+//! driver that behaves like MoltenVK without Vulkan's loader, and QEMU shares the guest's memory as
+//! POSIX shared memory.
 //!
-//! Debian's forky has a Mesa that cannot align blobs to a Mac's pages of 16 KiB, so there Hesper counts in this machine's pages.
-//! With `HESPER_SUITES=sid` in the environment (`tests/env/prepare mesa:sid`) the pages have 16 KiB. So they have with the guests of
-//! arm64, which is what a Mac's guests are: `sid-arm64`, and `sid-arm64-16k` and `forky-arm64-16k`, whose own pages have 16 KiB, too
-//! (`tests/run-all arm64` takes the last).
+//! Debian's forky has a Mesa that cannot align blobs to a Mac's pages of 16 KiB, so there Hesper
+//! counts in this machine's pages. With `HESPER_SUITES=sid` in the environment
+//! (`tests/env/prepare mesa:sid`) the pages have 16 KiB. So they have with the guests of arm64,
+//! which is what a Mac's guests are: `sid-arm64`, and `sid-arm64-16k` and `forky-arm64-16k`, whose
+//! own pages have 16 KiB, too (`tests/run-all arm64` takes the last).
 
 use crate::support::cube::assert_turning;
 use crate::support::hesper::Hesper;
@@ -12,8 +14,8 @@ use crate::support::programs::moltenvk;
 use crate::support::vulkan_guest::VulkanGuest;
 use crate::support::xserver::XServer;
 
-/// What the seed of this project could not do on a Mac: a fence that was submitted with work is signalled. With it the
-/// cases about queues, waiting and shared memory.
+/// What the seed of this project could not do on a Mac: a fence that was submitted with work is
+/// signalled. With it the cases about queues, waiting and shared memory.
 const CASES: &str = "submit-one submit-64-in-flight submit-batches fence-reset-and-reuse fence-wait-any timeline-host \
                      timeline-device timeline-wait-before-signal timeline-queue-waits-for-host timeline-wait-any \
                      map-gpu-writes map-cpu-writes map-write-seen-before-the-fence threads-wait draw-render-pass";
@@ -36,7 +38,8 @@ fn a_guest_computes_and_presents_is_reset_and_comes_back() {
         let driver = format!("--driver={}", moltenvk().display());
         let mut arguments = vec!["--wsi=software", &driver];
         if suite == "forky-arm64-16k" {
-            // Its blobs are whole pages of a Mac by themselves, and its Mesa fails where it is asked for that.
+            // Its blobs are whole pages of a Mac by themselves, and its Mesa fails where it is
+            // asked for that.
             arguments.push("--blob-alignment=4096");
         }
         let hesper = Hesper::start_in(

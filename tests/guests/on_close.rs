@@ -1,4 +1,5 @@
-//! Closing the window of a running VM, with stock QEMU and a Linux guest: Hesper asks, and the guest lives.
+//! Closing the window of a running VM, with stock QEMU and a Linux guest: Hesper asks, and the
+//! guest lives.
 
 use crate::support::guest::{Guest, Route};
 use crate::support::hesper::Hesper;

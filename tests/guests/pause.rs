@@ -1,7 +1,8 @@
-//! A VM that is paused and goes on, with programs that use its GPU: QMP's `stop` and `cont`, as `virsh suspend` and `resume` send them.
+//! A VM that is paused and goes on, with programs that use its GPU: QMP's `stop` and `cont`, as
+//! `virsh suspend` and `resume` send them.
 //!
-//! `HESPER_PAUSES=N` pauses N times instead of twice, `HESPER_SUITES="trixie forky sid"` runs all guests,
-//! `HESPER_RESETS=N` resets N times instead of twice.
+//! `HESPER_PAUSES=N` pauses N times instead of twice, `HESPER_SUITES="trixie forky sid"` runs all
+//! guests, `HESPER_RESETS=N` resets N times instead of twice.
 
 use std::thread::sleep;
 use std::time::Duration;
@@ -12,7 +13,8 @@ use crate::support::number;
 use crate::support::vulkan_guest::{VulkanGuest, suites};
 use serde_json::json;
 
-/// How long a pause takes. Longer than the busy loops and timeouts of Hesper and the guest's driver that could be met.
+/// How long a pause takes. Longer than the busy loops and timeouts of Hesper and the guest's driver
+/// that could be met.
 const PAUSE: Duration = Duration::from_secs(3);
 
 fn pause(guest: &VulkanGuest) {
@@ -56,8 +58,8 @@ fn cubes_turn_on_and_fences_and_maps_are_kept() {
     }
 }
 
-/// QEMU 11.1 ends by a segmentation fault at a reset if blobs are mapped that it has on its list. They are not, but for those that are mapped across a
-/// pause: docs/qemu.md.
+/// QEMU 11.1 ends by a segmentation fault at a reset if blobs are mapped that it has on its list.
+/// They are not, but for those that are mapped across a pause: docs/qemu.md.
 #[test]
 fn resets_with_live_maps_and_after_pauses_leave_qemu_alive() {
     let folder = tempfile::tempdir().unwrap();
@@ -85,7 +87,8 @@ fn resets_with_live_maps_and_after_pauses_leave_qemu_alive() {
     assert!(!log.contains("is lost"), "{log}");
 }
 
-/// What one map costs beside others, and beside others that were mapped across a pause. Prints `maps paused µs`:
+/// What one map costs beside others, and beside others that were mapped across a pause. Prints
+/// `maps paused µs`:
 ///
 /// ```text
 /// cargo test --test guests -- --ignored --nocapture pause::

@@ -1,9 +1,11 @@
-//! Vulkan in unmodified guests: stock QEMU, a distribution's kernel and Mesa, Hesper's own renderer.
+//! Vulkan in unmodified guests: stock QEMU, a distribution's kernel and Mesa, Hesper's own
+//! renderer.
 //!
-//! The guest is Debian's forky. `HESPER_SUITES="trixie forky sid"` in the environment runs all three that must
-//! work (Mesa 25.0, 26.1 and 26.2; `tests/env/prepare mesa:SUITE` makes each; `tests/run-all arm64` runs some with the guests of
-//! arm64), `HESPER_RELOADS=N` unloads and loads the guest's driver N times instead of
-//! once, `HESPER_RUNS=N` runs the cases about fences, timelines and memory N times more.
+//! The guest is Debian's forky. `HESPER_SUITES="trixie forky sid"` in the environment runs all
+//! three that must work (Mesa 25.0, 26.1 and 26.2; `tests/env/prepare mesa:SUITE` makes each;
+//! `tests/run-all arm64` runs some with the guests of arm64), `HESPER_RELOADS=N` unloads and loads
+//! the guest's driver N times instead of once, `HESPER_RUNS=N` runs the cases about fences,
+//! timelines and memory N times more.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -15,7 +17,8 @@ use crate::support::process::PATIENCE;
 use crate::support::vulkan_guest::{VulkanGuest, suites};
 use crate::support::xserver::XServer;
 
-/// The client's cases about waiting and shared memory: those where a broken renderer ends in VK_TIMEOUT.
+/// The client's cases about waiting and shared memory: those where a broken renderer ends in
+/// VK_TIMEOUT.
 const WAITS: &str = "submit-one submit-64-in-flight submit-batches fence-reset-and-reuse fence-wait-any timeline-host \
                      timeline-device timeline-wait-before-signal timeline-queue-waits-for-host timeline-wait-any \
                      map-gpu-writes map-cpu-writes map-write-seen-before-the-fence threads-wait";
@@ -71,7 +74,8 @@ fn opengl_runs_on_the_guests_vulkan() {
     let folder = folder.path();
     let hesper = Hesper::start(folder, &["--display=headless", "--wsi=dmabuf"], None);
     let mut guest = VulkanGuest::boot(folder, "guest", "forky", &hesper.socket());
-    // zink takes no CPU's Vulkan, which the host's is here, unless it is told to; kmscube ends with its input.
+    // zink takes no CPU's Vulkan, which the host's is here, unless it is told to; kmscube ends with
+    // its input.
     guest.succeed(
         "export D3D_ALWAYS_SOFTWARE=1 VK_DRIVER_FILES=/usr/share/vulkan/icd.d/virtio_icd.json\n\
          sleep 80 | MESA_LOADER_DRIVER_OVERRIDE=zink timeout 80 kmscube >/tmp/kmscube.log 2>&1 &",
@@ -92,7 +96,8 @@ fn a_busy_gpu_and_a_client_that_stands_still_delay_neither_the_console_nor_other
     let folder = folder.path();
     let hesper = Hesper::start(folder, &["--display=headless"], None);
     let mut guest = VulkanGuest::boot(folder, "guest", "forky", &hesper.socket());
-    // One context whose shaders run for minutes, and one whose process is stopped wherever it happens to be.
+    // One context whose shaders run for minutes, and one whose process is stopped wherever it
+    // happens to be.
     guest.succeed(
         "hesper-test-client spin 600 >/tmp/spin.log 2>&1 & spin=$!\n\
          for i in $(seq 600); do grep -q . /tmp/spin.log && break; sleep 0.1; done\n\
@@ -192,7 +197,8 @@ fn large_host_pages_suit_new_guests_and_old_ones_are_refused_with_the_remedy() {
         } else {
             assert_ne!(status, 0, "{suite}:\n{said}");
             assert!(log.contains(ALIGNMENT_REMEDY), "{suite}:\n{log}");
-            // A kernel that is asked for the alignment refuses by itself, also one whose pages have that size.
+            // A kernel that is asked for the alignment refuses by itself, also one whose pages have
+            // that size.
             let option = "start Hesper with --blob-alignment=4096";
             assert_eq!(log.contains(option), suite != "trixie", "{suite}:\n{log}");
         }

@@ -1,5 +1,5 @@
-//! The window and the guest's monitor, with stock QEMU and a Linux guest: each follows the other as `--resize` says, and
-//! monitors come and go.
+//! The window and the guest's monitor, with stock QEMU and a Linux guest: each follows the other as
+//! `--resize` says, and monitors come and go.
 
 use std::time::{Duration, Instant};
 
@@ -168,7 +168,8 @@ fn two_screens_differ_and_one_is_unplugged_and_plugged_back() {
     assert!(refused.starts_with("error monitor 0"), "{refused}");
 }
 
-/// The tablet's place is one on the guest's desktop, in both windows: wherever those are on the host's.
+/// The tablet's place is one on the guest's desktop, in both windows: wherever those are on the
+/// host's.
 fn point_at_both(hesper: &Hesper, guest: &mut Guest, screen: &XServer) {
     // Without the dash in it: the locale of a test knows none.
     let [first, second] = ["^Hesper [^(]", "^Hesper .2."].map(|title| {
@@ -246,7 +247,8 @@ fn the_window_says_what_it_waits_for() {
     await_saying(&hesper, "Waiting for QEMU to connect to");
     screen.await_picture(folder, "text", |picture| picture.lit() > 0.001);
     let socket = hesper.socket();
-    // Without a console the guest shows nothing by itself, so that what is said in the meantime stays.
+    // Without a console the guest shows nothing by itself, so that what is said in the meantime
+    // stays.
     let no_console = ["--reboot", "--append", "drm_kms_helper.fbdev_emulation=0"];
     let mut guest = Guest::boot_with(folder, "guest", Route::Full, &socket, &no_console);
     await_saying(&hesper, "The guest is starting");
@@ -338,7 +340,8 @@ fn frames_of_a_guest_are_counted_and_recorded() {
             .find(|(at, pixel)| **pixel != step(number, at % 640, 640));
         assert_eq!(torn, None, "a torn frame of picture {number}");
     }
-    // The film has its own pace, and a busy machine loses some; yet all pictures are in it, and it lasts no longer.
+    // The film has its own pace, and a busy machine loses some; yet all pictures are in it, and it
+    // lasts no longer.
     assert!(seen.iter().all(|count| *count > 0), "{seen:?}");
     let seconds = f64::from(seen.iter().sum::<u32>()) / 60.0;
     let took = took as f64 / 1e6;

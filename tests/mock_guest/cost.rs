@@ -1,4 +1,5 @@
-//! What the transport costs: the CPU time of two builds of Hesper for the same work, in turns. Nothing runs unless asked for:
+//! What the transport costs: the CPU time of two builds of Hesper for the same work, in turns.
+//! Nothing runs unless asked for:
 //!
 //! ```text
 //! HESPER_COST='old=/path/to/hesper new=/path/to/hesper' cargo test --test mock_guest -- --ignored --nocapture cost

@@ -1,4 +1,5 @@
-//! A small window: the guest is told its size, and what does not fit fails for one program, with a line that names the option.
+//! A small window: the guest is told its size, and what does not fit fails for one program, with a
+//! line that names the option.
 
 use hesper_venus_protocol::runtime::Object;
 use hesper_venus_protocol::{command, vk};

@@ -1,4 +1,5 @@
-//! A guest that never has enough: every limit that the documentation names answers, and harms nobody else.
+//! A guest that never has enough: every limit that the documentation names answers, and harms
+//! nobody else.
 
 use std::time::Instant;
 
@@ -20,7 +21,8 @@ fn another_context_works(vm: &Vm) {
     vm.machine().ok(&Request::destroy_context(60_000));
 }
 
-/// Sends what `request` makes of 0, 1, 2 … until one is refused; returns how many were not, and the refusal.
+/// Sends what `request` makes of 0, 1, 2 … until one is refused; returns how many were not, and the
+/// refusal.
 fn until_refused(vm: &Vm, limit: usize, request: impl Fn(u32) -> Request) -> (usize, u32) {
     let mut machine = vm.machine();
     let mut done = 0;

@@ -1,5 +1,6 @@
-//! What a Mac has: a driver that behaves like MoltenVK serves a VM and draws its window, loaded without Vulkan's loader, and a
-//! VMM that maps whole pages of 16 KiB is never asked for anything else.
+//! What a Mac has: a driver that behaves like MoltenVK serves a VM and draws its window, loaded
+//! without Vulkan's loader, and a VMM that maps whole pages of 16 KiB is never asked for anything
+//! else.
 
 use hesper_venus_protocol::command;
 use hesper_vhost::testing::Request;

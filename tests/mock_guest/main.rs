@@ -1,8 +1,9 @@
-//! Hesper's device and renderer together, with a guest and a VMM that are this test: real sockets, real virtqueues,
-//! real Venus commands (the protocol crate's encoders), no QEMU. The host's driver is lavapipe.
+//! Hesper's device and renderer together, with a guest and a VMM that are this test: real sockets,
+//! real virtqueues, real Venus commands (the protocol crate's encoders), no QEMU. The host's driver
+//! is lavapipe.
 //!
-//! What these tests say of order, stalls and faults are the invariants that keep a guest's `vkWaitForFences` from
-//! timing out (docs/guests.md).
+//! What these tests say of order, stalls and faults are the invariants that keep a guest's
+//! `vkWaitForFences` from timing out (docs/guests.md).
 #![cfg(target_os = "linux")]
 #![allow(
     dead_code,

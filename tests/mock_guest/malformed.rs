@@ -1,5 +1,5 @@
-//! Blobs that the renderer must refuse: each has its error, and none has an effect. What the device refuses by itself is
-//! shown in `vhost/tests/malformed`.
+//! Blobs that the renderer must refuse: each has its error, and none has an effect. What the device
+//! refuses by itself is shown in `vhost/tests/malformed`.
 
 use hesper_vhost::testing::Request;
 use hesper_vhost::wire::{

@@ -1,4 +1,5 @@
-//! Any order of submissions, signals, fences, blobs and ends, against a model that knows which fences may retire.
+//! Any order of submissions, signals, fences, blobs and ends, against a model that knows which
+//! fences may retire.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -257,7 +258,8 @@ fn any_interleaving_answers_the_fences_that_a_model_answers() {
             .flat_map(|context| &context.queues)
             .map(|queue| queue.fences.len())
             .sum();
-        // Signals and submissions without a fence are answered at once: what is open are the fences that wait.
+        // Signals and submissions without a fence are answered at once: what is open are the fences
+        // that wait.
         world
             .contexts
             .iter()

@@ -155,7 +155,8 @@ fn a_reset_answers_nothing_of_before_and_loses_nothing_of_after() {
         std::thread::sleep(Duration::from_millis(5));
         let mut machine = vm.machine();
         assert!(held.iter().all(|ticket| !machine.is_answered(*ticket)));
-        // With its mappings, held chains and a blocked queue. What comes late would hit an unknown head, and panic.
+        // With its mappings, held chains and a blocked queue. What comes late would hit an unknown
+        // head, and panic.
         machine.reset();
     }
     let guest = Guest::new(&vm, 1);

@@ -1,5 +1,5 @@
-//! Blobs on the screen, of the host and of the guest: every format, any offset and stride, and flushes that say when the guest may
-//! draw again.
+//! Blobs on the screen, of the host and of the guest: every format, any offset and stride, and
+//! flushes that say when the guest may draw again.
 
 use hesper_vhost::screen::Rect;
 use hesper_vhost::testing::Request;
@@ -266,7 +266,8 @@ fn guest_memory_is_shown_in_place_and_given_back_in_time() {
     machine.ok(&Request::unref(resource));
     assert_eq!(mapped(), without);
 
-    // What no mapping can hold is copied: here the pages of more framebuffers than there are mappings for.
+    // What no mapping can hold is copied: here the pages of more framebuffers than there are
+    // mappings for.
     let many: Vec<_> = (0..30).map(|_| Scattered::new(&mut machine, 0)).collect();
     for (seed, framebuffer) in (10..).zip(&many) {
         draw(&mut machine, seed);
@@ -281,8 +282,8 @@ fn guest_memory_is_shown_in_place_and_given_back_in_time() {
     eventually("nothing of the guest's memory is left", || mapped() == 0);
 }
 
-/// Draws frame after frame of one colour into `buffers` framebuffers in turn, each at once when the last flush is answered,
-/// while the window is looked at.
+/// Draws frame after frame of one colour into `buffers` framebuffers in turn, each at once when the
+/// last flush is answered, while the window is looked at.
 fn never_a_mixture(buffers: usize, framebuffer: impl Fn(&Guest, usize) -> Box<dyn Framebuffer>) {
     let screen = XServer::start(1000, 700);
     let served = Served::start_with(&["--size=640x480"], Some(&screen));

@@ -126,7 +126,8 @@ impl Picture {
         lit as f64 / self.pixels.len() as f64
     }
 
-    /// The smallest rectangle that holds every pixel of this colour (blue, green, red), if there is one.
+    /// The smallest rectangle that holds every pixel of this colour (blue, green, red), if there is
+    /// one.
     pub fn bounds_of(&self, colour: [u8; 3]) -> Option<Rectangle> {
         let found = (0_u32..)
             .zip(&self.pixels)
@@ -184,7 +185,8 @@ impl Picture {
         pairs.filter(|(a, b)| a != b).count() as f64 / self.pixels.len() as f64
     }
 
-    /// Fails the test, naming the first difference, unless both are equal but for `tolerance` per colour.
+    /// Fails the test, naming the first difference, unless both are equal but for `tolerance` per
+    /// colour.
     #[track_caller]
     pub fn assert_equals(&self, expected: &Self, tolerance: u8) {
         assert_eq!(

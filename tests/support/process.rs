@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::{sleep, spawn};
 use std::time::{Duration, Instant};
 
-/// How long anything in these tests may take before it counts as hung: emulated guests are slow, and the
-/// machine may be busy with other tests.
+/// How long anything in these tests may take before it counts as hung: emulated guests are slow,
+/// and the machine may be busy with other tests.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Whether `right` comes to hold within [`PATIENCE`]; it is asked ten times a second.

@@ -13,12 +13,13 @@ use std::sync::{Mutex, PoisonError};
 pub enum Linked {
     /// It brings them: it runs in any guest.
     Statically,
-    /// In the guest, whose C library must be as new as this machine's: a program that loads Vulkan's loader
-    /// must share the C library with it.
+    /// In the guest, whose C library must be as new as this machine's: a program that loads
+    /// Vulkan's loader must share the C library with it.
     Dynamically,
 }
 
-/// Builds a package of the workspace for a suite's guest (`tests/env/README.md`), and returns its program. Once per test process.
+/// Builds a package of the workspace for a suite's guest (`tests/env/README.md`), and returns its
+/// program. Once per test process.
 pub fn for_guest(package: &'static str, linked: Linked, suite: &str) -> PathBuf {
     static BUILT: Mutex<BTreeMap<(&str, &str), PathBuf>> = Mutex::new(BTreeMap::new());
     let architecture = match suite.contains("-arm64") {
@@ -47,7 +48,8 @@ fn build(package: &str, linked: Linked, architecture: &str) -> PathBuf {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join(folder);
     let mut command = Command::new(env!("CARGO"));
     if architecture != std::env::consts::ARCH {
-        // Debian's name of the compiler, whose linker and C library are wanted: `tests/env/prepare` installs it.
+        // Debian's name of the compiler, whose linker and C library are wanted: `tests/env/prepare`
+        // installs it.
         command.env(variable("LINKER"), format!("{architecture}-linux-gnu-gcc"));
     }
     let output = command

@@ -1,5 +1,5 @@
-//! QEMU's D-Bus display, as a viewer whose window is resized uses it (QEMU's `ui/dbus-display1.xml`). VNC will not do: QEMU does
-//! not let it show the classic device.
+//! QEMU's D-Bus display, as a viewer whose window is resized uses it (QEMU's
+//! `ui/dbus-display1.xml`). VNC will not do: QEMU does not let it show the classic device.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;

@@ -1,5 +1,6 @@
-//! OpenGL by virgl and Vulkan by Venus at the same time, in an unmodified guest. The guest is Debian's forky;
-//! `HESPER_SUITES="trixie forky sid"` in the environment runs others (`tests/env/prepare mesa:SUITE` makes each).
+//! OpenGL by virgl and Vulkan by Venus at the same time, in an unmodified guest. The guest is
+//! Debian's forky; `HESPER_SUITES="trixie forky sid"` in the environment runs others
+//! (`tests/env/prepare mesa:SUITE` makes each).
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -30,7 +31,8 @@ fn opengl_on_virgl_is_shown_while_vulkan_runs_on_venus() {
 fn serves_both(suite: &str) {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
-    // docs/guests.md: a Mesa before 25.2 has swapchains with this policy only, and its compositor takes no dma-bufs.
+    // docs/guests.md: a Mesa before 25.2 has swapchains with this policy only, and its compositor
+    // takes no dma-bufs.
     let (wsi, variables) = match suite {
         "trixie" => ("--wsi=dmabuf", "MESA_VK_WSI_DEBUG=sw"),
         _ => ("--wsi=auto", ""),

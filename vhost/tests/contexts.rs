@@ -259,7 +259,8 @@ fn a_blob_is_attached_to_its_maker_when_it_is_made() {
             [FakeContext::Create(of, _)] if of == id
         ));
     };
-    // The renderer did it; the driver's own command says nothing new, and its opposite means what it says.
+    // The renderer did it; the driver's own command says nothing new, and its opposite means what
+    // it says.
     made(&mut guest, 5);
     guest.ok(&Request::attach(1, 5));
     assert_eq!(renderer.calls(1), []);
@@ -384,7 +385,7 @@ fn bytes_that_wait_for_a_blob_have_a_limit() {
     guest.held(&Request::host_blob(1, 5, 0, 4096));
     guest.held(&Request::attach(2, 5));
     let big = vec![0; 16 << 20];
-    let fit = (budget::PARKED_BYTES / big.len() as u64) as usize;
+    let fit = (budget::DEFERRED_BYTES / big.len() as u64) as usize;
     let parked: Vec<u16> = (0..fit)
         .map(|_| guest.held(&Request::submit(2, &big)))
         .collect();

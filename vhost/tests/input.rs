@@ -1,4 +1,5 @@
-//! Input devices over mock queues: what the driver asks and is answered, reports whole or not at all, LEDs.
+//! Input devices over mock queues: what the driver asks and is answered, reports whole or not at
+//! all, LEDs.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -9,7 +9,8 @@
 
 use hesper_vhost::testing::stream;
 
-/// A xorshift generator (Marsaglia 2003, "Xorshift RNGs"); good enough to vary input, and always the same.
+/// A xorshift generator (Marsaglia 2003, "Xorshift RNGs"); good enough to vary input, and always
+/// the same.
 struct Random(u64);
 
 impl Random {

@@ -1,5 +1,5 @@
-//! The way of a command through the transport allocates nothing. Alone in its process, because it counts
-//! every allocation of every other thread.
+//! The way of a command through the transport allocates nothing. Alone in its process, because it
+//! counts every allocation of every other thread.
 #![cfg(target_os = "linux")]
 #![allow(
     clippy::unwrap_used,

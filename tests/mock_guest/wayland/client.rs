@@ -1,5 +1,5 @@
-//! A Wayland program in the guest: the requests and events of the Wayland protocol, in the messages of a cross-domain
-//! context.
+//! A Wayland program in the guest: the requests and events of the Wayland protocol, in the messages
+//! of a cross-domain context.
 
 use std::time::Instant;
 
@@ -248,7 +248,8 @@ impl Client {
         self.until(callback, 0);
     }
 
-    /// Asks how an image lies in memory: bytes from row to row, bytes of all, the object that becomes a blob.
+    /// Asks how an image lies in memory: bytes from row to row, bytes of all, the object that
+    /// becomes a blob.
     #[track_caller]
     pub fn image(&mut self, width: u32, height: u32) -> (u32, u64, u32) {
         // To be read and written by the processor.

@@ -1,5 +1,5 @@
-//! Cross-domain contexts with a real compositor: a window, a keymap, the clipboard's pipes; and what a wrong or a stalled
-//! one does to others.
+//! Cross-domain contexts with a real compositor: a window, a keymap, the clipboard's pipes; and
+//! what a wrong or a stalled one does to others.
 
 mod client;
 

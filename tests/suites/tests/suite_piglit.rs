@@ -1,4 +1,5 @@
-//! piglit on zink: each case ends over Hesper as it does natively, but for what `expected/piglit.txt` lists with reasons.
+//! piglit on zink: each case ends over Hesper as it does natively, but for what
+//! `expected/piglit.txt` lists with reasons.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -60,7 +61,8 @@ fn all_of_quick_gl() {
     );
 }
 
-/// tests/suites/full quick_shader: the tests of a group share a process, which is five times as fast.
+/// tests/suites/full quick_shader: the tests of a group share a process, which is five times as
+/// fast.
 #[test]
 #[ignore = "takes long"]
 fn all_of_quick_shader() {

@@ -1,5 +1,5 @@
-//! The Khronos validation layer between Hesper and the host's driver: it says nothing that it does not say of the same
-//! program natively, but for what `expected/validation.txt` lists with reasons.
+//! The Khronos validation layer between Hesper and the host's driver: it says nothing that it does
+//! not say of the same program natively, but for what `expected/validation.txt` lists with reasons.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -38,8 +38,8 @@ fn succeed(command: &mut Command, server: Option<&Server>) -> String {
     printed(&output.stdout)
 }
 
-/// Runs a program under the layer, natively and over a Hesper that has the layer below it, and compares what the layer says.
-/// `run` returns what the program printed.
+/// Runs a program under the layer, natively and over a Hesper that has the layer below it, and
+/// compares what the layer says. `run` returns what the program printed.
 #[track_caller]
 fn assert_no_new_errors(
     program: &str,
@@ -141,7 +141,8 @@ fn piglit_breaks_no_rule_that_it_keeps_natively() {
         timeout: 120,
     };
     assert_no_new_errors("piglit", |driver, variables, _| {
-        // Natively zink would use descriptor buffers, into which the layer does not look; Venus has none.
+        // Natively zink would use descriptor buffers, into which the layer does not look; Venus has
+        // none.
         let mut all = vec![("ZINK_DESCRIPTORS", "lazy")];
         all.extend(variables);
         let run = piglit::run(driver, &selection, "validation", &all);

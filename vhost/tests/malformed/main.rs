@@ -1,4 +1,5 @@
-//! What no driver should send: each gets the error code of the specification, and the device goes on.
+//! What no driver should send: each gets the error code of the specification, and the device goes
+//! on.
 
 #![allow(
     clippy::unwrap_used,

@@ -48,8 +48,8 @@ impl Qemu {
     }
 }
 
-/// Sends the GPU socket as QEMU does at DRIVER_OK. The frontend cannot, so this goes beside it, while it is
-/// quiet.
+/// Sends the GPU socket as QEMU does at DRIVER_OK. The frontend cannot, so this goes beside it,
+/// while it is quiet.
 fn give_socket(main: &UnixStream) -> Qemu {
     let (ours, theirs) = UnixStream::pair().unwrap();
     ours.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -215,7 +215,8 @@ fn a_qemu_that_takes_no_pixels_delays_neither_commands_nor_stopping() {
     qemu.handshake(3);
     show(&mut guest, 1, 1024, 768);
     for fence in 0..20 {
-        // The fence lets a flush be answered only when its pixels were read, at once or by the pause.
+        // The fence lets a flush be answered only when its pixels were read, at once or by the
+        // pause.
         let mut flush = flush(1, 0, 0, 1024, 768);
         if fence == 19 {
             flush = flush.fence(fence);

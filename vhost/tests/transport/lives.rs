@@ -1,8 +1,9 @@
-//! Random lives of VMs against a model: queues start, stop and start anew, memory comes and goes, fences are answered at any time, VMs
-//! vanish.
+//! Random lives of VMs against a model: queues start, stop and start anew, memory comes and goes,
+//! fences are answered at any time, VMs vanish.
 //!
-//! The model is the rules of `connection` in their plainest form: what the guest has made, which commands are held, whether the
-//! queues run. After every step the answers that the guest has are those that the model expects, and no others.
+//! The model is the rules of `connection` in their plainest form: what the guest has made, which
+//! commands are held, whether the queues run. After every step the answers that the guest has are
+//! those that the model expects, and no others.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fs::File;
@@ -74,7 +75,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step, 1..60)
 }
 
-/// A held command: its head, its number among the screen's tokens, and whether the screen is done with it.
+/// A held command: its head, its number among the screen's tokens, and whether the screen is done
+/// with it.
 struct Held {
     head: u16,
     token: usize,

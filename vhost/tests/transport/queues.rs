@@ -201,7 +201,8 @@ fn a_round_trip_takes_microseconds() {
     assert!(best < Duration::from_micros(500), "{best:?}");
 }
 
-/// Linux' driver goes on while the machine falls asleep, when its kicks and the device's interrupts reach nobody.
+/// Linux' driver goes on while the machine falls asleep, when its kicks and the device's interrupts
+/// reach nobody.
 #[test]
 fn a_kick_and_an_interrupt_that_are_lost_are_made_up_for() {
     let served = Served::new(Parts::default());

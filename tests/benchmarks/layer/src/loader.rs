@@ -1,4 +1,5 @@
-//! What the Vulkan loader and its layers tell each other (the loader's layer interface, version 2): ash does not have it.
+//! What the Vulkan loader and its layers tell each other (the loader's layer interface, version 2):
+//! ash does not have it.
 
 use std::ffi::{c_char, c_void};
 

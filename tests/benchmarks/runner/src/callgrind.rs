@@ -1,7 +1,8 @@
-//! Reading what callgrind writes: the costs of functions, and of the calls from one library into another.
+//! Reading what callgrind writes: the costs of functions, and of the calls from one library into
+//! another.
 //!
-//! The format is described in valgrind's manual ("Callgrind Format Specification"). Of it is read what callgrind
-//! writes with one event and with compressed names and positions.
+//! The format is described in valgrind's manual ("Callgrind Format Specification"). Of it is read
+//! what callgrind writes with one event and with compressed names and positions.
 
 use std::collections::HashMap;
 
@@ -100,7 +101,8 @@ impl Profile {
         self.functions.values().sum()
     }
 
-    /// What functions cost themselves, by name, those of the library whose name holds `other` left out.
+    /// What functions cost themselves, by name, those of the library whose name holds `other` left
+    /// out.
     pub(crate) fn functions(&self, other: &str) -> HashMap<&str, u64> {
         let mut found = HashMap::new();
         for ((library, function), cost) in &self.functions {

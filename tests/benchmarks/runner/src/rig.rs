@@ -1,8 +1,9 @@
 //! The servers and the clients of a comparison.
 //!
-//! All run in the environment of the tests (`tests/env`). Each side has a server for each driver, up for all
-//! measurements of time: a server without a client does nothing. Memory is measured first, one server at a time: of pages
-//! that servers share (the driver's code), each would count a part only.
+//! All run in the environment of the tests (`tests/env`). Each side has a server for each driver,
+//! up for all measurements of time: a server without a client does nothing. Memory is measured
+//! first, one server at a time: of pages that servers share (the driver's code), each would count a
+//! part only.
 
 use std::ffi::OsStr;
 use std::fmt::{Display, Formatter};
@@ -45,7 +46,8 @@ impl Side {
 pub(crate) enum Driver {
     /// As it is.
     Lavapipe,
-    /// With commands dropped and pipelines and descriptor sets feigned, by `tests/benchmarks/layer`.
+    /// With commands dropped and pipelines and descriptor sets feigned, by
+    /// `tests/benchmarks/layer`.
     Null,
 }
 

@@ -92,7 +92,8 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Connects and sets everything up, as QEMU does when the driver is ready. Nobody answers on the back-end channel.
+    /// Connects and sets everything up, as QEMU does when the driver is ready. Nobody answers on
+    /// the back-end channel.
     pub fn boot(path: &Path) -> Self {
         let stream = UnixStream::connect(path).unwrap();
         Self::boot_with(stream, VERSION_1 | EVENT_IDX | INDIRECT)
@@ -105,7 +106,8 @@ impl Machine {
         machine
     }
 
-    /// … with a host-visible window, on a host with pages of so many bytes. The guest's driver aligns blobs to them.
+    /// … with a host-visible window, on a host with pages of so many bytes. The guest's driver
+    /// aligns blobs to them.
     pub fn boot_with_window(path: &Path, page: u64) -> Self {
         let stream = UnixStream::connect(path).unwrap();
         let protocol = PROTOCOL & !MEMORY_SLOTS;
@@ -137,7 +139,8 @@ impl Machine {
         if has_window && agreed.contains(VhostUserProtocolFeatures::SHMEM) {
             frontend.get_shmem_config().unwrap();
         }
-        // From here on every request is acknowledged, so that each failure is seen where it happens.
+        // From here on every request is acknowledged, so that each failure is seen where it
+        // happens.
         frontend.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
         assert_eq!(frontend.get_queue_num().unwrap(), 2);
         let (channel, theirs) = UnixStream::pair().unwrap();
@@ -183,7 +186,8 @@ impl Machine {
             .unwrap();
         thread::spawn(move || {
             loop {
-                // A refusal, such as the barrier's, is an error of the crate's but not of the channel.
+                // A refusal, such as the barrier's, is an error of the crate's but not of the
+                // channel.
                 if let Err(vhost::vhost_user::Error::Disconnected) = handler.handle_request() {
                     break;
                 }
@@ -252,7 +256,8 @@ impl Machine {
         })
     }
 
-    /// Resets the machine as QEMU does: both queues stop, the mappings are dropped, then the driver starts anew.
+    /// Resets the machine as QEMU does: both queues stop, the mappings are dropped, then the driver
+    /// starts anew.
     pub fn reset(&mut self) {
         self.stop();
         let page = self.window().page();

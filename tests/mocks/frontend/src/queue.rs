@@ -84,7 +84,8 @@ impl DriverQueue {
         self.rooms = vec![None; QUEUE_SIZE.into()];
     }
 
-    /// Where the rings are, with guest memory at `memory_in_vmm` in the VMM, which starts at `memory`.
+    /// Where the rings are, with guest memory at `memory_in_vmm` in the VMM, which starts at
+    /// `memory`.
     pub(crate) fn addresses(&self, memory: u64, memory_in_vmm: u64) -> VringConfigData {
         let place = |address| self.base - memory + memory_in_vmm + address;
         VringConfigData {
@@ -117,8 +118,8 @@ impl DriverQueue {
         self.rooms.iter().flatten().count()
     }
 
-    /// Makes a chain available, without a kick: pieces (address, length) for the device to read, and `room` bytes for its
-    /// answer. Returns its head.
+    /// Makes a chain available, without a kick: pieces (address, length) for the device to read,
+    /// and `room` bytes for its answer. Returns its head.
     pub(crate) fn offer(
         &mut self,
         memory: &GuestMemoryMmap,

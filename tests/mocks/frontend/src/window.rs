@@ -1,7 +1,8 @@
-//! The host-visible window, as a VMM keeps it: every mapping that Hesper asks for is made, and can be read and written.
+//! The host-visible window, as a VMM keeps it: every mapping that Hesper asks for is made, and can
+//! be read and written.
 //!
-//! A VMM on a Mac maps whole pages of 16 KiB. QEMU there takes any length that is not for a range to unmap, and does not
-//! survive the rest ([`Window::with_pages`]).
+//! A VMM on a Mac maps whole pages of 16 KiB. QEMU there takes any length that is not for a range
+//! to unmap, and does not survive the rest ([`Window::with_pages`]).
 
 use std::collections::BTreeMap;
 use std::fs::File;

@@ -169,7 +169,8 @@ pub trait VenusGuest {
         device
     }
 
-    /// What making a device with these queues (family, count) results in. It is destroyed at once if it was made.
+    /// What making a device with these queues (family, count) results in. It is destroyed at once
+    /// if it was made.
     fn try_queues(&self, physical: u64, families: &[(u32, u32)]) -> vk::Result {
         let device = self.id();
         let result = self.create_with_queues(physical, device, families);

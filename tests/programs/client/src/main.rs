@@ -10,13 +10,13 @@
 //! hesper-test-client [--gpu N] hold MAPS SECONDS FILE  keeps memory mapped and fences open until FILE is there: holding, then done
 //! ```
 //!
-//! The lines of `run` hold nothing that depends on time, place or machine: over the same driver they must be
-//! equal natively and through Hesper, and `diff` of both outputs is the comparison. A benchmark's numbers
-//! are microseconds an operation: elapsed, of CPU time in this process, and of CPU time in process PID and all that
-//! descend from it.
+//! The lines of `run` hold nothing that depends on time, place or machine: over the same driver
+//! they must be equal natively and through Hesper, and `diff` of both outputs is the comparison. A
+//! benchmark's numbers are microseconds an operation: elapsed, of CPU time in this process, and of
+//! CPU time in process PID and all that descend from it.
 //!
-//! Exit status: 0, or 1 when a case failed, or 2 for a wrong command line. A case that does not end is given
-//! up after a time; then the program ends at once with status 1.
+//! Exit status: 0, or 1 when a case failed, or 2 for a wrong command line. A case that does not end
+//! is given up after a time; then the program ends at once with status 1.
 #![allow(
     clippy::indexing_slicing,
     reason = "an index out of range ends a test program, as it should"
@@ -141,7 +141,8 @@ fn chosen<T: Copy>(
     }
 }
 
-/// Ends the program unless `body` ends in time: a case that hangs in the driver cannot be stopped otherwise.
+/// Ends the program unless `body` ends in time: a case that hangs in the driver cannot be stopped
+/// otherwise.
 fn limited<T>(name: &str, body: impl FnOnce() -> T) -> T {
     let (done, ended) = mpsc::channel::<()>();
     thread::scope(|scope| {
@@ -167,8 +168,8 @@ fn say(line: &str) {
     let _ = out.flush();
 }
 
-/// Runs `body` on a new device. A device on which something failed is left as it is: work that never ends may
-/// have been left on it, and destroying it would wait for that.
+/// Runs `body` on a new device. A device on which something failed is left as it is: work that
+/// never ends may have been left on it, and destroying it would wait for that.
 fn on_device<T>(host: &Host, body: impl FnOnce(&Gpu<'_>) -> Result<T, Stop>) -> Result<T, Stop> {
     let gpu = Gpu::new(host)?;
     let result = body(&gpu);

@@ -2,7 +2,8 @@
 
 use crate::server::{CLIENT, OWN_SUITE, Server, cache, lines, suites};
 
-/// Devices with each listed extension alone, with what it needs, and with all of them; the same of instances.
+/// Devices with each listed extension alone, with what it needs, and with all of them; the same of
+/// instances.
 fn every_listed_extension(wsi: &str) {
     let server = Server::with(&[wsi], &[]);
     for suite in suites() {

@@ -1,5 +1,5 @@
-//! A Mac's drivers, played by `hesper_mac_driver`: what real Mesa does over Hesper on MoltenVK, on MoltenVK up to 1.4.0 and on
-//! KosmicKrisp.
+//! A Mac's drivers, played by `hesper_mac_driver`: what real Mesa does over Hesper on MoltenVK, on
+//! MoltenVK up to 1.4.0 and on KosmicKrisp.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -14,7 +14,8 @@ use crate::server::{
 /// The drivers that are played.
 const MODES: [&str; 3] = ["moltenvk", "moltenvk-1.4.0", "kosmickrisp"];
 
-/// The library of a mode: MoltenVK's has `vkGetInstanceProcAddr`, KosmicKrisp's only what Vulkan's loader calls.
+/// The library of a mode: MoltenVK's has `vkGetInstanceProcAddr`, KosmicKrisp's only what Vulkan's
+/// loader calls.
 pub(crate) fn library(mode: &str) -> PathBuf {
     match mode {
         "kosmickrisp" => built("hesper_mac_driver_kosmickrisp"),
@@ -43,8 +44,9 @@ fn assert_content(server: &Server, expected: &[&str]) {
     assert_eq!(server.counters()["lost"], 0);
 }
 
-/// Cases whose outcome differs from that on lavapipe, and why: these drivers have no sparse binding and no ray tracing, other queues
-/// and other memory types; Mesa's guest driver decides about `memory-budget` by itself.
+/// Cases whose outcome differs from that on lavapipe, and why: these drivers have no sparse binding
+/// and no ray tracing, other queues and other memory types; Mesa's guest driver decides about
+/// `memory-budget` by itself.
 fn is_different(line: &str) -> bool {
     let names = [
         " sparse-",
@@ -205,7 +207,8 @@ fn the_doctor_says_what_a_macs_drivers_lack_and_guests_cannot_be_told() {
     }
 }
 
-/// The client enables no feature of the portability subset: that its events work above is Hesper's doing.
+/// The client enables no feature of the portability subset: that its events work above is Hesper's
+/// doing.
 #[test]
 fn a_mac_makes_no_events_for_a_program_that_does_not_enable_them() {
     let (_folder, manifest) = portability_manifest("moltenvk");
