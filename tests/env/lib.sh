@@ -1,5 +1,6 @@
-# shellcheck shell=bash What the scripts of this folder share: where things are cached, how progress
-# and failure are told, how an artefact is made once and for all. Sourced, never run.
+# shellcheck shell=bash
+# What the scripts of this folder share: the cache's place, messages of progress and failure, and
+# how a part of the environment is made once. Other scripts source it; nobody runs it.
 
 env_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # Used by the scripts that source this file.

@@ -2,7 +2,8 @@
 //! Nothing runs unless asked for:
 //!
 //! ```text
-//! HESPER_COST='old=/path/to/hesper new=/path/to/hesper' cargo test --test mock_guest -- --ignored --nocapture cost
+//! HESPER_COST='old=/path/to/hesper new=/path/to/hesper' \
+//!     cargo test --test mock_guest -- --ignored --nocapture cost
 //! ```
 
 use std::path::Path;

@@ -1,8 +1,10 @@
 //! What `tests/bench-vtest` runs after it has built everything:
 //!
 //! ```text
-//! hesper-bench compare [--rounds N] [--driver lavapipe|null] [CASE…]   Hesper, the reference and no renderer, in turns
-//! hesper-bench instructions PROGRAM                                     the renderer's instructions, by callgrind
+//! hesper-bench compare [--rounds N] [--driver lavapipe|null] [CASE…]
+//!     Hesper, the reference renderer and no renderer, in turns.
+//! hesper-bench instructions PROGRAM
+//!     The renderer's instructions per operation, by callgrind.
 //! ```
 //!
 //! The result is Markdown on standard output; what goes on is told on standard error.

@@ -1,13 +1,20 @@
 //! The Vulkan program that Hesper's tests run natively, over vtest and in guests:
 //!
 //! ```text
-//! hesper-test-client list                       names of all cases and benchmarks
-//! hesper-test-client [--gpu N] run NAME…|all    one line a case: ok NAME DETAILS | FAIL NAME REASON | skip NAME REASON
-//! hesper-test-client [--gpu N] [--server PID] bench NAME…|all  one line a benchmark: bench NAME µs cpu µs server µs
-//! hesper-test-client [--gpu N] [--server PID] footprint         KiB that a device costs this process, and what the server has
-//! hesper-test-client [--gpu N] extensions        instances and devices with each listed extension and with all of them
-//! hesper-test-client [--gpu N] spin SECONDS     keeps the GPU busy with one long submission: spinning, then done
-//! hesper-test-client [--gpu N] hold MAPS SECONDS FILE  keeps memory mapped and fences open until FILE is there: holding, then done
+//! hesper-test-client list
+//!     The names of all cases and benchmarks.
+//! hesper-test-client [--gpu N] run NAME…|all
+//!     One line per case: ok NAME DETAILS | FAIL NAME REASON | skip NAME REASON
+//! hesper-test-client [--gpu N] [--server PID] bench NAME…|all
+//!     One line per benchmark: bench NAME µs cpu µs server µs
+//! hesper-test-client [--gpu N] [--server PID] footprint
+//!     The KiB that a device costs this process, and what the server has.
+//! hesper-test-client [--gpu N] extensions
+//!     Makes instances and devices with each listed extension, and with all of them.
+//! hesper-test-client [--gpu N] spin SECONDS
+//!     Keeps the GPU busy with one long submission. Prints spinning, then done.
+//! hesper-test-client [--gpu N] hold MAPS SECONDS FILE
+//!     Keeps memory mapped and fences open until FILE exists. Prints holding, then done.
 //! ```
 //!
 //! The lines of `run` hold nothing that depends on time, place or machine: over the same driver
