@@ -1,6 +1,6 @@
-//! The GPU beside other devices of the VM, with more maps than vhost's eight regions: Hesper's own
-//! input devices, a shared folder of Debian's `virtiofsd`, and memory that is plugged in while the
-//! guest runs. QEMU offers each map to all of them.
+//! The GPU beside other devices of the VM: Hesper's own input devices, a shared folder of Debian's
+//! `virtiofsd`, and memory that is plugged in while the guest runs. There are more mapped blobs
+//! than vhost's eight regions, and QEMU offers each of them to all devices.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -43,7 +43,7 @@ fn start_virtiofsd(folder: &Path) -> Process {
         .arg(&socket)
         .arg("--shared-dir")
         .arg(folder.join("share"))
-        // A sandbox wants rights that a container may lack.
+        // A sandbox needs rights that a container may lack.
         .arg("--sandbox=none")
         .stdin(Stdio::null())
         .stderr(Stdio::piped())
@@ -114,7 +114,7 @@ fn maps_do_not_disturb_input_a_shared_folder_and_plugged_memory() {
         "device_add",
         json!({"driver": "pc-dimm", "id": "dimm", "memdev": "more"}),
     );
-    // More than what was there before, so that pages of the new memory are used by whatever comes.
+    // More than there was before, so that the following programs use pages of the new memory.
     guest.succeed(
         "for i in $(seq 200); do [ $(free -m | awk '/Mem:/ {print $2}') -lt 1500 ] || break; sleep 0.1; done\n\
          mkdir -p /tmp/big; busybox mount -t tmpfs -o size=1500M none /tmp/big && head -c 800M /dev/zero >/tmp/big/zeros",

@@ -1,4 +1,4 @@
-//! Where shared libraries for tests are: built with the tests, as they are dependencies of theirs.
+//! Finds the shared libraries of the tests. They are built with the tests, as dependencies.
 #![allow(
     unreachable_pub,
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! libvirt's daemon and client, kept to a folder (`tests/env/libvirt`).
+//! libvirt's daemon and client, which keep their files in a folder (`tests/env/libvirt`).
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -36,8 +36,7 @@ pub struct Domain<'a> {
 }
 
 impl Libvirt {
-    /// Starts the daemon, whose folder is `folder`, and tells it of a Hesper by the file that docs
-    /// has.
+    /// Starts the daemon in `folder`, with docs/50-hesper.json, which tells it of Hesper.
     pub fn start(folder: &Path, hesper: &Path) -> Self {
         let announced = replaced(
             include_str!("../../docs/50-hesper.json"),
@@ -130,7 +129,7 @@ impl Libvirt {
         }
     }
 
-    /// The domain of the documentation with what only a test has: no KVM, another kernel and disk,
+    /// The domain of the documentation with the changes of a test: no KVM, another kernel and disk,
     /// and ways to talk to the guest.
     fn adapted(&self, document: &str, parts: &Path) -> String {
         let at = |file: &str| parts.join(file).display().to_string();
@@ -285,8 +284,8 @@ impl Domain<'_> {
     }
 }
 
-/// A program for `50-hesper.json` that adds options to Hesper's, and keeps what it says in a file:
-/// libvirt throws that away.
+/// A program for `50-hesper.json` that adds options to Hesper's, and writes Hesper's log to a file.
+/// libvirt throws it away.
 pub fn wrapper(folder: &Path, options: &str) -> PathBuf {
     let script = format!(
         "#!/bin/sh\nexec {} {options} \"$@\" 2>>{}\n",

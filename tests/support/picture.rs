@@ -44,7 +44,7 @@ impl Picture {
         }
     }
 
-    /// The picture with so many pixels across and down for each of its own.
+    /// The picture, enlarged by this factor.
     #[must_use]
     pub fn enlarged(&self, times: u32) -> Self {
         let (width, height) = (self.width * times, self.height * times);
@@ -203,7 +203,7 @@ impl Picture {
         }
     }
 
-    /// Whether no colour of a pixel differs by more than `tolerance`, and the sizes are the same.
+    /// Whether the sizes are equal and no colour differs by more than `tolerance`.
     pub fn is_within(&self, other: &Self, tolerance: u8) -> bool {
         let mut pairs = self.pixels.iter().zip(&other.pixels);
         (self.width, self.height) == (other.width, other.height)
