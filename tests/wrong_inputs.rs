@@ -1,6 +1,6 @@
-//! What is said to a person who does something wrong: every wrong input with its exit code and its
-//! message, as `tests/wrong_inputs.txt` has them. Whoever changes a message reads that file from a
-//! person's side.
+//! What Hesper says to a person who does something wrong: every wrong input with its exit code and
+//! its message, in `tests/wrong_inputs.txt`. Whoever changes a message reads it there as a user
+//! does.
 //!
 //! `HESPER_WRITE=1 cargo test --test wrong_inputs` writes the file anew.
 

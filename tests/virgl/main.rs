@@ -1,5 +1,5 @@
-//! virgl with the real virglrenderer, on EGL without a window system and llvmpipe: commands of a
-//! guest that is this test ([`mock`]), and an unmodified guest of stock QEMU ([`in_vm`]).
+//! virgl with the real virglrenderer, on EGL without a window system and llvmpipe. [`mock`] is the
+//! guest itself and sends commands; [`in_vm`] has an unmodified guest in stock QEMU.
 //!
 //! Needs the cargo feature `virgl`:
 //! `tests/env/with-virgl cargo test --features virgl --test virgl`.

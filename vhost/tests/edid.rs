@@ -68,7 +68,7 @@ fn monitor(
     }
 }
 
-/// A timing as the standards lay it out, read back by hand.
+/// A timing, decoded as the standards lay it out.
 #[derive(Debug)]
 struct Timing {
     width: u64,

@@ -1,4 +1,4 @@
-//! VMMs that break the protocol: they lose their connection, the server lives.
+//! VMMs that break the protocol lose their connection. The server goes on.
 
 use std::io::{Read, Write};
 use std::os::fd::AsFd;

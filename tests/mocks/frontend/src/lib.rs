@@ -28,8 +28,7 @@ pub use machine::{Answer, Machine, PIXELS, PROTOCOL, Ticket, word};
 pub use queue::{CONTROL, CURSOR, EVENT_IDX, INDIRECT, QUEUE_SIZE};
 pub use window::Window;
 
-/// How long anything that must come may take: the machine may be busy, or itself be stopped for a
-/// while.
+/// How long to wait for anything that must come. The machine may be busy, or paused.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits until something is so.
