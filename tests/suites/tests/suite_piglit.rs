@@ -1,4 +1,4 @@
-//! piglit on zink: each case ends over Hesper as it does natively, but for what
+//! piglit on zink: each case ends over Hesper as natively, except for the differences that
 //! `expected/piglit.txt` lists with reasons.
 #![allow(
     clippy::unwrap_used,
@@ -67,7 +67,7 @@ fn all_of_quick_gl() {
 #[ignore = "takes long"]
 fn all_of_quick_shader() {
     let mut selection = selection("quick_shader", false, |_| true);
-    // For a whole group.
+    // This is the time for a whole group.
     selection.timeout = 3600;
     piglit::compare("quick_shader", &selection, &expected());
 }

@@ -1,5 +1,6 @@
-//! The Khronos validation layer between Hesper and the host's driver: it says nothing that it does
-//! not say of the same program natively, but for what `expected/validation.txt` lists with reasons.
+//! The Khronos validation layer between Hesper and the host's driver. It reports nothing that it
+//! does not report natively for the same program, except for what `expected/validation.txt` lists
+//! with reasons.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -16,7 +17,7 @@ use hesper_suites::environment::{Driver, Killed, Server, in_suites, test_client}
 use hesper_suites::piglit::{self, Selection, hash};
 use hesper_suites::validation;
 
-/// Of piglit's cases one in this many, those that take seconds left out.
+/// One of piglit's cases in this many, without those that take seconds.
 const ONE_IN: u32 = 80;
 
 /// Runs a program, which must end well, and returns what it printed.
@@ -78,7 +79,7 @@ fn assert_no_new_errors(
         });
     }
     let expected = Expected::parse(include_str!("../expected/validation.txt"));
-    // What is listed for this program must be said, so each line counts as one that ran.
+    // What is listed for this program must be reported, so each line counts as one that ran.
     let ran: Results = expected
         .cases()
         .filter(|case| case.starts_with(&format!("{program}: ")))

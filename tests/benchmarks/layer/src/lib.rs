@@ -2,7 +2,7 @@
 //! hand:
 //!
 //! ```text
-//! VK_ADD_LAYER_PATH=<folder of the manifest> VK_INSTANCE_LAYERS=VK_LAYER_HESPER_measure \\
+//! VK_ADD_LAYER_PATH=<folder of the manifest> VK_INSTANCE_LAYERS=VK_LAYER_HESPER_measure \
 //!     HESPER_LAYER=memfd,null …
 //! ```
 //!

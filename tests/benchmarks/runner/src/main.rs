@@ -7,7 +7,7 @@
 //!     The renderer's instructions per operation, by callgrind.
 //! ```
 //!
-//! The result is Markdown on standard output; what goes on is told on standard error.
+//! The result is Markdown on standard output. Progress goes to standard error.
 
 mod callgrind;
 mod instructions;
@@ -103,7 +103,7 @@ fn plan(arguments: &[&str]) -> Result<Plan, String> {
     Ok(plan)
 }
 
-/// Measures in turns, so that what else the machine does meets all sides alike.
+/// Measures in turns, so that the machine's other load affects all sides alike.
 fn compare(plan: &Plan) -> Result<String, String> {
     let mut rig = Rig::new()?;
     let load_before = load();
@@ -133,7 +133,7 @@ fn compare(plan: &Plan) -> Result<String, String> {
     Ok(report::report(plan, &all, &load))
 }
 
-/// Tells one measurement as it comes.
+/// Prints one measurement when it is done.
 fn note<T: std::fmt::Display>(
     round: usize,
     driver: Driver,

@@ -1,9 +1,9 @@
-//! lavapipe, with the gaps and the manners of a Mac's Vulkan drivers: so that what a Mac will do to
-//! Hesper can be seen on Linux.
+//! lavapipe with the gaps and the behaviour of a Mac's Vulkan drivers, so that Linux shows how
+//! Hesper works on a Mac.
 //!
-//! The crates `moltenvk` and `kosmickrisp` beside this one make the libraries of it, with what each
-//! driver's library exports. [`VARIABLE`] in the environment says which driver it plays. What it
-//! plays, and from where it is known, is in docs/macos.md. It differs from lavapipe in this:
+//! The crates `moltenvk` and `kosmickrisp` beside this one are its libraries, with the exports of
+//! each driver. [`VARIABLE`] in the environment selects the driver that is played. docs/macos.md
+//! says what is played and how it is known. It differs from lavapipe in this:
 //!
 //! - **Extensions** (`physical`): no file descriptors, dma-bufs, modifiers or foreign queues, no
 //!   transform feedback, no mesh shaders, no ray tracing. MoltenVK lists
@@ -20,11 +20,10 @@
 //!   command buffers of its queue are unfinished;
 //!   `MVK_CONFIG_MAX_ACTIVE_METAL_COMMAND_BUFFERS_PER_QUEUE` is another number.
 //!
-//! What a program does wrong with it is told on standard error, in lines that begin with
-//! `mac driver:`.
+//! It prints what a program does wrong on standard error, in lines that begin with `mac driver:`.
 //!
-//! Whether a program asked for portability drivers is not looked at: Vulkan's loader hides such
-//! drivers, by their manifests, and MoltenVK itself ignores the flag.
+//! It ignores whether a program asked for portability drivers: Vulkan's loader hides such drivers
+//! by their manifests, and MoltenVK ignores the flag.
 
 mod chain;
 mod device;
@@ -90,7 +89,7 @@ impl Mode {
     }
 }
 
-/// Tells what a program does wrong.
+/// Prints what a program does wrong.
 pub(crate) fn complain(what: std::fmt::Arguments<'_>) {
     eprintln!("{PREFIX} {what}");
 }
@@ -135,7 +134,7 @@ pub unsafe extern "system" fn instance_function(
 ) -> Option<Function> {
     // SAFETY: the caller's promise.
     let name = unsafe { CStr::from_ptr(name) };
-    // What lavapipe does not have, nobody has.
+    // What lavapipe lacks, no driver here has.
     let found = next::instance_function(instance, name);
     let ours = name.to_str().ok().and_then(replaced);
     // Vulkan's loader asks for this one with every instance, and drivers need not know themselves.

@@ -1,4 +1,4 @@
-//! Programs enable extensions in many ways, and find Vulkan through loaders of many ages.
+//! Programs enable extensions in many ways, and use Vulkan loaders of many ages.
 
 use crate::server::{CLIENT, OWN_SUITE, Server, cache, lines, suites};
 

@@ -1,4 +1,4 @@
-//! A GPU that is lost: the guest is told, its waits end, nothing stays.
+//! A lost GPU: the guest is told, its waits end, nothing stays.
 
 use std::process::Stdio;
 

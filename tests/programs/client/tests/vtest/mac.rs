@@ -1,5 +1,5 @@
-//! A Mac's drivers, played by `hesper_mac_driver`: what real Mesa does over Hesper on MoltenVK, on
-//! MoltenVK up to 1.4.0 and on KosmicKrisp.
+//! A Mac's drivers, played by `hesper_mac_driver`: real Mesa over Hesper on MoltenVK, on MoltenVK
+//! up to 1.4.0 and on KosmicKrisp.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -30,7 +30,7 @@ fn server(mode: &str) -> Server {
     Server::with(&arguments, &[(VARIABLE, mode)])
 }
 
-/// What the driver found wrong with how it was used.
+/// The driver's complaints about how it was used.
 fn complaints(server: &Server) -> Vec<String> {
     let log = server.log();
     let all = log.lines().filter(|line| line.contains(PREFIX));
@@ -57,7 +57,7 @@ fn is_different(line: &str) -> bool {
     line.contains("memory-budget") || names.iter().any(|name| line.contains(name))
 }
 
-/// What the client says of all cases with a suite's Mesa over a server; all of them must be well.
+/// The client's outcome of all cases with a suite's Mesa over a server. No case may fail.
 fn all_cases(server: &Server, suite: &str) -> Vec<String> {
     let output = server
         .with_venus_of(suite, CLIENT)

@@ -5,10 +5,10 @@
 //! cargo build -p hesper && cargo test -p hesper-test-client --test vtest
 //! ```
 //!
-//! Mesa's Venus driver and lavapipe are the environment's. HESPER_BIN names another Hesper than the
-//! one that was built beside this test. `HESPER_SUITES="trixie forky sid"` tests Mesa 25.0, 26.1
-//! and 26.2 instead of 26.1 alone (`tests/env/prepare mesa:SUITE` makes each); `HESPER_ROUNDS=10`
-//! does a tenth of what costs time.
+//! Mesa's Venus driver and lavapipe are the environment's. `HESPER_BIN` names another Hesper than
+//! the one built beside this test. `HESPER_SUITES="trixie forky sid"` tests Mesa 25.0, 26.1 and
+//! 26.2 instead of 26.1 alone (`tests/env/prepare mesa:SUITE` makes each). `HESPER_ROUNDS=10` does
+//! a tenth of the slow rounds.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
