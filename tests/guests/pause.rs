@@ -4,25 +4,16 @@
 //! `HESPER_PAUSES=N` pauses N times instead of twice, `HESPER_SUITES="trixie forky sid"` runs all
 //! guests, `HESPER_RESETS=N` resets N times instead of twice.
 
-use std::thread::sleep;
 use std::time::Duration;
 
 use crate::support::cube::assert_turning;
 use crate::support::hesper::Hesper;
 use crate::support::number;
 use crate::support::vulkan_guest::{VulkanGuest, suites};
-use serde_json::json;
 
 /// How long a pause takes: longer than the busy loops and timeouts of Hesper and of the guest's
 /// driver.
 const PAUSE: Duration = Duration::from_secs(3);
-
-fn pause(guest: &VulkanGuest) {
-    let mut qmp = guest.qmp();
-    qmp.run("stop", json!({}));
-    sleep(PAUSE);
-    qmp.run("cont", json!({}));
-}
 
 #[test]
 fn cubes_turn_on_and_fences_and_maps_are_kept() {
@@ -38,7 +29,7 @@ fn cubes_turn_on_and_fences_and_maps_are_kept() {
         // A program that presents nothing, with many mapped blobs and open fences.
         guest.start_hold(300, 5);
         for _ in 0..number("HESPER_PAUSES", 2) {
-            pause(&guest);
+            guest.pause(PAUSE);
             assert_turning(|| hesper.screenshot(0));
         }
         guest.end_hold();
@@ -70,7 +61,7 @@ fn resets_with_live_maps_and_after_pauses_leave_qemu_alive() {
     for round in 0..number("HESPER_RESETS", 2) {
         guest.start_hold(60, 1);
         if round % 2 == 0 {
-            pause(&guest);
+            guest.pause(PAUSE);
             guest.end_hold();
             guest.start_hold(60, 1);
         }
@@ -104,7 +95,7 @@ fn what_a_map_costs_beside_others() {
         guest.start_hold(maps, 1);
         for paused in [false, true] {
             if paused {
-                pause(&guest);
+                guest.pause(PAUSE);
             }
             let said = guest.succeed("hesper-test-client bench alloc-map-free-64k");
             println!("{maps} {paused} {said}");

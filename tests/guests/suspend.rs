@@ -21,13 +21,6 @@ use crate::support::process::comes_true;
 use crate::support::vulkan_guest::{VulkanGuest, suites};
 use serde_json::json;
 
-fn pause(guest: &VulkanGuest) {
-    let mut qmp = guest.qmp();
-    qmp.run("stop", json!({}));
-    sleep(Duration::from_secs(1));
-    qmp.run("cont", json!({}));
-}
-
 /// Suspends the guest to RAM (S3) and wakes it up.
 fn suspend(guest: &mut VulkanGuest) {
     let mut qmp = guest.qmp();
@@ -94,7 +87,7 @@ fn cubes_turn_on_after_suspend_to_idle_and_to_ram() {
         guest.end_hold();
         guest.start_hold(number("HESPER_MAPS", 40), 1);
         // From here on, QEMU has these blobs in its table of memory.
-        pause(&guest);
+        guest.pause(Duration::from_secs(1));
         suspend(&mut guest);
         assert_turning(|| hesper.screenshot(0));
         guest.end_hold();

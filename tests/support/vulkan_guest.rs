@@ -299,6 +299,14 @@ impl VulkanGuest {
         assert_eq!(line, "suspended: yes", "{}", self.process.errors());
     }
 
+    /// Pauses the VM for this long: QMP's `stop` and `cont`.
+    pub fn pause(&self, time: Duration) {
+        let mut qmp = self.qmp();
+        qmp.run("stop", serde_json::json!({}));
+        std::thread::sleep(time);
+        qmp.run("cont", serde_json::json!({}));
+    }
+
     /// Connects to QEMU's machine protocol.
     pub fn qmp(&self) -> Qmp {
         Qmp::connect(&self.qmp)
