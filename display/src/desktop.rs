@@ -1,20 +1,23 @@
 //! The guest's desktop: how its monitors lie beside each other, as far as pointers must know.
 //!
-//! A guest has one tablet for all its monitors, and stretches its axes over all of them: Xorg over its screen, compositors
-//! over the rectangle around their outputs (virtio-gpu has nothing that ties a tablet to a monitor). So a place in a window
-//! is told as a place on that desktop. [`Desktop::of`] knows its layout as far as the device sees it:
+//! A guest has one tablet for all its monitors and stretches the tablet's axes over all of them.
+//! Xorg stretches them over its screen, compositors over the rectangle around their outputs.
+//! (virtio-gpu has nothing that ties a tablet to a monitor.) A position in a window is therefore
+//! sent as a position on the whole desktop. [`Desktop::of`] works out its layout as far as the
+//! device can see it:
 //!
 //! - Monitors that show parts of one framebuffer, as Xorg's do, lie where their parts lie in it.
-//! - Others lie side by side in the order of their numbers, with their upper edges in a line: what compositors do with
-//!   monitors that nobody has arranged. Linux's driver does not pass on what the device suggests.
+//! - Other monitors lie side by side in the order of their numbers, with their upper edges aligned.
+//!   Compositors place monitors so until a user arranges them: Linux's driver does not pass on the
+//!   positions that the device suggests.
 
 use crate::MAX_SCANOUTS;
 use crate::picture::{BYTES, Picture, Rect};
 
-/// What a monitor of the guest is, for its place on the desktop.
+/// What a monitor shows, for its place on the desktop.
 #[derive(Clone, Debug)]
 pub(crate) enum MonitorContent {
-    /// Nothing: unplugged.
+    /// Nothing: it is unplugged.
     Unplugged,
     /// No picture, on a monitor of this size.
     Blank((u32, u32)),
@@ -31,17 +34,18 @@ impl MonitorContent {
     }
 }
 
-/// See the module.
+/// The monitors' rectangles on the guest's desktop.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Desktop {
     places: [Option<Rect>; MAX_SCANOUTS],
-    /// Right and lower end; it begins at 0, 0.
+    /// Width and height: the right and lower edge. The desktop begins at 0, 0.
     pub(crate) size: (u32, u32),
 }
 
 impl Desktop {
-    /// The desktop of monitors that show this, in the order of their numbers. Those without a picture count while no other
-    /// has one: a guest that sleeps is woken up by its pointer.
+    /// The desktop of monitors with this content, in the order of their numbers. Monitors without a
+    /// picture count only while no monitor has one: then the pointer must be able to wake up a
+    /// guest that sleeps.
     pub(crate) fn of(monitors: &[MonitorContent]) -> Desktop {
         let mut places = [None; MAX_SCANOUTS];
         let pictures = || monitors.iter().filter_map(MonitorContent::picture);
@@ -75,16 +79,16 @@ impl Desktop {
         }
     }
 
-    /// Where monitor `number` is, if it is part of the desktop.
+    /// The rectangle of monitor `number`, if it is part of the desktop.
     pub(crate) fn place(&self, number: usize) -> Option<Rect> {
         self.places.get(number).copied().flatten()
     }
 }
 
-/// Where a picture begins in its memory, counted as column and row of rows as long as its own.
+/// The column and row where a picture begins in its memory, counted in rows of its own length.
 fn corner(picture: &Picture) -> (u64, u64) {
     let layout = picture.layout();
-    // Pictures have no rows without bytes; a division by 0 would be a crash.
+    // A picture's stride is never 0; this makes sure that it cannot divide by 0.
     let stride = u64::from(layout.stride.max(1));
     (
         layout.offset % stride / u64::from(BYTES),
@@ -92,8 +96,8 @@ fn corner(picture: &Picture) -> (u64, u64) {
     )
 }
 
-/// The upper left corner of all `pictures` in the one framebuffer they are parts of; `None` when they are not, or are not
-/// several.
+/// The upper left corner of all `pictures` in the framebuffer of which they are parts. `None` when
+/// they are not parts of one framebuffer, or are not several.
 fn common_corner<'a>(mut pictures: impl Iterator<Item = &'a Picture>) -> Option<(u64, u64)> {
     let first = pictures.next()?;
     let mut common = None;
@@ -110,7 +114,7 @@ fn common_corner<'a>(mut pictures: impl Iterator<Item = &'a Picture>) -> Option<
     common
 }
 
-/// The part of the framebuffer that a picture is, from `corner` on.
+/// The part of the framebuffer that a picture shows, counted from `corner`.
 fn part(picture: &Picture, (left, top): (u64, u64)) -> Rect {
     let (x, y) = corner(picture);
     let from = |at: u64, start: u64| u32::try_from(at.saturating_sub(start)).unwrap_or(u32::MAX);
@@ -174,7 +178,7 @@ mod tests {
     #[test]
     fn parts_of_one_framebuffer_lie_where_it_has_them() {
         let memory: Arc<dyn PixelMemory> = Pixels::zeroed(100 * 60 * 4);
-        // The second monitor left of the first and below it.
+        // The second monitor is left of the first and below it.
         let desktop = Desktop::of(&[
             picture(&memory, 400, (60, 0), (40, 30)),
             picture(&memory, 400, (0, 10), (60, 50)),
@@ -188,7 +192,7 @@ mod tests {
         ]);
         assert_eq!(places(&desktop), [[0, 0, 40, 30], [0, 0, 60, 20]]);
         assert_eq!(desktop.size, (60, 30));
-        // One of them elsewhere.
+        // One of them has its own framebuffer.
         let desktop = Desktop::of(&[
             picture(&memory, 400, (50, 9), (10, 10)),
             picture(&memory, 400, (0, 0), (20, 20)),

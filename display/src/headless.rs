@@ -1,4 +1,4 @@
-//! The display without windows: what stands in for the event loop.
+//! The display without windows: takes the place of the event loop.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 
@@ -8,11 +8,11 @@ use crate::monitor::{Monitor, Presence};
 use crate::request::EventLoopRequest;
 use crate::shared::Shared;
 
-/// Carries out requests that need no window, and keeps [`run`](Self::run) waiting for the end.
+/// Carries out requests that need no window. [`run`](Self::run) waits for the last one.
 pub(crate) struct Headless {
     quit: Mutex<bool>,
     changed: Condvar,
-    /// Of a monitor that is plugged in.
+    /// The size of a monitor that is plugged in.
     size: (u32, u32),
 }
 
@@ -31,7 +31,7 @@ impl Headless {
         drop(self.changed.wait_while(quit, |quit| !*quit));
     }
 
-    /// Carries out a request, on the thread that makes it.
+    /// Carries out a request on the calling thread.
     pub(crate) fn carry_out(
         &self,
         request: &EventLoopRequest,
@@ -63,7 +63,7 @@ impl Headless {
                 }
             }
             EventLoopRequest::Show | EventLoopRequest::Hide => return Err(DisplayError::NoWindows),
-            // There is no title to change, no pointer, nothing to close, and no presenter to end.
+            // Without windows there is no title, no pointer, nothing to close and no presenter.
             EventLoopRequest::Retitle
             | EventLoopRequest::GuestChanged
             | EventLoopRequest::Activated

@@ -1,4 +1,4 @@
-//! Where windows were when they were last seen, kept in a small file of text:
+//! The windows' positions and sizes, kept in a small text file:
 //!
 //! ```text
 //! Hesper's windows 1
@@ -6,10 +6,11 @@
 //! 1 640x480 at 1400,30 full-screen
 //! ```
 //!
-//! Each line is a window: its number, its inner size, its outer place where the window system tells, and whether it fills the
-//! screen; then size and place are those that it goes back to. The file is written when a window has come to rest
-//! elsewhere than where it first was, whole or not at all: who never moves a window has no file. One that cannot be read is
-//! as good as none.
+//! Each line is a window: its number, its inner size, its outer position where the window system
+//! tells it, and whether it is in full screen. For a window in full screen, size and position are
+//! those to which it goes back. The file is written when a window has come to rest somewhere else
+//! than where it first was. A user who never moves a window has no file. The file is replaced as a
+//! whole. A file that cannot be read is ignored.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -24,33 +25,34 @@ const HEAD: &str = "Hesper's windows 1";
 /// More than 16 lines need.
 const MOST_BYTES: u64 = 4096;
 
-/// How a window lies on the screen.
+/// Size and position of a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct WindowGeometry {
-    /// In physical pixels, without frame.
+    /// Inner size in physical pixels.
     pub(crate) size: (u32, u32),
-    /// The upper left corner of its frame on the desktop.
+    /// The upper left corner of the window's frame on the desktop; `None` where the window system
+    /// does not tell.
     pub(crate) position: Option<(i32, i32)>,
     pub(crate) full_screen: bool,
 }
 
 type Geometries = [Option<WindowGeometry>; MAX_SCANOUTS];
 
-/// See the module.
+/// The windows' positions and sizes, and the file that keeps them.
 #[derive(Debug, Default)]
 pub(crate) struct WindowPositions {
-    /// `None`: nothing is remembered.
+    /// `None`: nothing is kept.
     file: Option<PathBuf>,
     places: Geometries,
 }
 
 impl WindowPositions {
-    /// What `file` says, and from now on what happens.
+    /// Reads `file`. Later changes are written to it.
     pub(crate) fn load(file: Option<&Path>) -> WindowPositions {
         let places = file.map_or_else(Geometries::default, |file| match read(file) {
             Ok(text) => parse(&text).unwrap_or_else(|| {
                 log::warn!(
-                    "{} does not say where windows were; it is written anew",
+                    "{} holds no window positions; the next change overwrites it",
                     file.display()
                 );
                 Geometries::default()
@@ -58,7 +60,7 @@ impl WindowPositions {
             Err(error) if error.kind() == ErrorKind::NotFound => Geometries::default(),
             Err(error) => {
                 log::warn!(
-                    "the windows' places are forgotten: {}: {error}",
+                    "cannot read the window positions in {}: {error}",
                     file.display()
                 );
                 Geometries::default()
@@ -70,7 +72,7 @@ impl WindowPositions {
         }
     }
 
-    /// Where this window was.
+    /// Where this window was, if that is known.
     pub(crate) fn geometry(&self, window: usize) -> Option<WindowGeometry> {
         self.places.get(window).copied().flatten()
     }
@@ -80,7 +82,7 @@ impl WindowPositions {
         let (Some(file), Some(known)) = (&self.file, self.places.get_mut(window)) else {
             return;
         };
-        // The size of a screen is not where a window goes back to.
+        // A window in full screen goes back to its former size, which is not the screen's.
         let place = match *known {
             Some(before) if place.full_screen => WindowGeometry {
                 full_screen: true,
@@ -89,17 +91,17 @@ impl WindowPositions {
             _ => place,
         };
         match known.replace(place) {
-            // Where the window system put it: nobody's wish.
+            // The first position is the window system's choice and not the user's.
             None => return,
             Some(before) if before == place => return,
             Some(_) => {}
         }
         if let Err(error) = write(file, &text(&self.places)) {
             log::warn!(
-                "the windows' places cannot be remembered: {}: {error}; --placement=forget does without",
+                "cannot write the window positions to {}: {error}; --placement=forget needs no file",
                 file.display()
             );
-            // Once is enough.
+            // One warning is enough.
             self.file = None;
         }
     }
@@ -113,17 +115,17 @@ fn read(file: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-/// Replaces the file, so that nobody ever reads half of it.
+/// Replaces the file as a whole, so that nobody ever reads half of it.
 fn write(file: &Path, text: &str) -> io::Result<()> {
     if let Some(folder) = file.parent() {
         fs::create_dir_all(folder)?;
     }
-    // Of two programs that use one file, the later wins.
+    // If two programs use one file, the later one wins.
     let mut new = file.as_os_str().to_owned();
     new.push(format!(".new-{}", std::process::id()));
     fs::write(&new, text)?;
     fs::rename(&new, file).inspect_err(|_| {
-        // The first error is the one to tell.
+        // The first error is the one to report.
         let _ = fs::remove_file(&new);
     })
 }
@@ -202,7 +204,7 @@ mod tests {
         positions.note(1, place((640, 400), None, false));
         assert!(!file.exists(), "nobody has moved anything");
         positions.note(1, place((800, 600), None, false));
-        // Full screen, and on another monitor: it goes back to where it was.
+        // Full screen, and on another monitor: the window goes back to where it was.
         positions.note(1, place((1920, 1080), None, true));
         let text = "Hesper's windows 1\n0 640x400 at -7,30\n1 800x600 full-screen\n";
         assert_eq!(fs::read_to_string(&file).unwrap(), text);
@@ -266,7 +268,7 @@ mod tests {
         }
         fs::write(&file, b"\xff\xfe").unwrap();
         assert_eq!(WindowPositions::load(Some(&file)).geometry(0), None);
-        // A place where nothing can be written is told once.
+        // A file that cannot be written is reported once.
         let nowhere = file.join("no folder");
         let mut positions = WindowPositions::load(Some(&nowhere));
         positions.note(0, place((8, 8), None, false));

@@ -12,7 +12,8 @@ fn options(grab_mod: GrabMod, cmd_key: CmdKey) -> KeyboardOptions {
     KeyboardOptions { grab_mod, cmd_key }
 }
 
-/// What the guest was told of keys, in short: the code when it goes down, minus the code when it goes up.
+/// What the guest was sent, in short: the code of a key that goes down, and minus the code of one
+/// that goes up.
 #[track_caller]
 fn told(guest: &Guest) -> Vec<i32> {
     let events = guest.told_to(InputKind::Keyboard).concat();
@@ -32,8 +33,9 @@ const CAPSLOCK: i32 = KEY_CAPSLOCK as i32;
 const A: i32 = 30;
 const C: i32 = 46;
 
-/// Every key that winit 0.30's AppKit backend can tell (its `scancode_to_physicalkey` and `extra_function_key_to_code`): Apple's
-/// code, winit's name, the guest's code. Volume keys are those of Apple's `Events.h`, which winit's names are not.
+/// Every key that winit 0.30's AppKit backend can report (its `scancode_to_physicalkey` and
+/// `extra_function_key_to_code`): Apple's code, winit's name, the guest's code. The volume keys
+/// follow Apple's `Events.h`; winit's names for them are wrong.
 #[rustfmt::skip]
 const APPLE: &[(u16, KeyCode, u16)] = &[
     (0x00, KeyCode::KeyA, 30), (0x01, KeyCode::KeyS, 31), (0x02, KeyCode::KeyD, 32), (0x03, KeyCode::KeyF, 33),
@@ -99,7 +101,7 @@ fn every_key_of_a_mac_that_winit_tells_has_a_code_and_no_two_have_the_same() {
         codes.push(code);
     }
     assert_eq!(codes.len(), APPLE.len() + APPLE_UNNAMED.len());
-    // Fn alone is nothing that a guest could be told; winit 0.30 has no event for it either.
+    // Fn alone has no code in guests. winit 0.30 has no event for it either.
     assert_eq!(apple_code(PhysicalKey::Code(KeyCode::Fn), None), None);
     for unknown in [0x34, 0x42, 0x7f, 0xffff] {
         let key = PhysicalKey::Unidentified(NativeKeyCode::MacOS(unknown));
@@ -115,7 +117,7 @@ fn on_an_iso_keyboard_of_a_mac_the_keys_below_escape_and_beside_shift_are_two() 
         (0x32, true, 86),
         (0x32, false, 41),
         (0x0a, false, 86),
-        // AppKit is at another event already.
+        // AppKit is already at another event.
         (0x24, true, 41),
     ] {
         let apple = Some(AppleKey { code, iso });
@@ -183,7 +185,7 @@ fn the_windows_combinations_begin_as_the_option_says() {
             assert!(!letter, "{grab_mod:?}: the letter is ours");
         }
     }
-    // With one side of the three missing nothing is meant for the window.
+    // One of the three is of the wrong side: nothing is meant for the window.
     let (_, mut seat) = Guest::at(
         ALL,
         options(GrabMod::LeftShiftCtrlAlt, CmdKey::Super),
@@ -220,7 +222,7 @@ fn cmd_is_what_the_option_says() {
             }
         }
     }
-    // A Mac's Cmd-C copies.
+    // Cmd-C of a Mac copies.
     let (guest, mut seat) = Guest::at(
         KEYS,
         options(GrabMod::CtrlAlt, CmdKey::SwapControl),
@@ -253,7 +255,7 @@ fn what_is_pressed_with_the_hosts_cmd_stays_on_the_host() {
     assert_eq!(told(&guest), [RIGHTMETA, C]);
     seat.release_all();
     told(&guest);
-    // Nothing of the host's is left behind.
+    // Nothing of the host's keys is left behind.
     seat.press(KeyCode::KeyC);
     assert_eq!(told(&guest), [C]);
 }
@@ -314,7 +316,7 @@ fn on_a_mac_modifiers_that_are_not_held_are_let_go() {
     assert_eq!(seat.release_all(), WindowAction::Nothing);
     assert_eq!(told(&guest), [-A]);
 
-    // X11's options may have made other modifiers of these keys.
+    // X11's options may have turned these keys into other modifiers.
     let (guest, mut seat) = Guest::with(KEYS);
     for key in press {
         seat.press(key);
@@ -327,14 +329,14 @@ fn on_a_mac_modifiers_that_are_not_held_are_let_go() {
 #[test]
 fn super_that_was_for_something_else_opens_no_overview_in_the_guest() {
     let ctrl = [LEFTCTRL, -LEFTCTRL];
-    // The window lost the keyboard: Cmd-Tab.
+    // The window lost the keyboard by Cmd-Tab.
     for system in [HostSystem::Pc, HostSystem::Mac] {
         let (guest, mut seat) = Guest::at(KEYS, KeyboardOptions::default(), system);
         seat.press(KeyCode::SuperLeft);
         seat.release_all();
         assert_eq!(told(&guest), [LEFTMETA, ctrl[0], ctrl[1], -LEFTMETA]);
     }
-    // AppKit says first that nothing is held.
+    // AppKit first reports that nothing is held.
     let (guest, mut seat) = Guest::at(KEYS, KeyboardOptions::default(), HostSystem::Mac);
     seat.press(KeyCode::SuperLeft);
     seat.modifiers(ModifiersState::empty());
@@ -347,7 +349,7 @@ fn super_that_was_for_something_else_opens_no_overview_in_the_guest() {
     seat.release_key(KeyCode::KeyO);
     seat.release_key(KeyCode::SuperLeft);
     assert_eq!(told(&guest), [LEFTMETA, ctrl[0], ctrl[1], -LEFTMETA]);
-    // Pressed alone it is the guest's.
+    // Super that is pressed alone goes to the guest.
     seat.press(KeyCode::SuperLeft);
     seat.release_key(KeyCode::SuperLeft);
     assert_eq!(told(&guest), [LEFTMETA, -LEFTMETA]);
@@ -365,19 +367,19 @@ fn a_macs_caps_lock_is_a_state_that_the_guest_follows() {
     assert_eq!(guest.told(), []);
     seat.caps_lock(false);
     assert_eq!(told(&guest), tap);
-    // Turned on in another window, and the guest's was on by itself.
+    // Turned on in another window, while the guest's was turned on by itself.
     seat.release_all();
     seat.caps_lock(true);
     seat.focus(Some(true), true);
     assert_eq!(guest.told(), []);
     seat.caps_lock(false);
     assert_eq!(told(&guest), tap);
-    // Were there events of the key, they would count twice.
+    // Events of the key itself would count twice.
     seat.press(KeyCode::CapsLock);
     seat.release_key(KeyCode::CapsLock);
     assert_eq!(guest.told(), []);
 
-    // Elsewhere it is a key.
+    // Elsewhere Caps Lock is a key.
     let (guest, mut seat) = Guest::with(KEYS);
     seat.focus(None, true);
     seat.press(KeyCode::CapsLock);
@@ -387,7 +389,7 @@ fn a_macs_caps_lock_is_a_state_that_the_guest_follows() {
 
 #[test]
 fn a_key_is_let_go_as_what_it_was_pressed() {
-    // The other Cmd changes what is told of keys that are pressed later, not of those that are down.
+    // The left Cmd affects keys that are pressed later, not those that are down.
     let (guest, mut seat) = Guest::at(
         KEYS,
         options(GrabMod::CtrlAlt, CmdKey::Host),

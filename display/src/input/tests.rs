@@ -9,7 +9,7 @@ use super::*;
 
 const A: u16 = 30;
 
-/// A guest with some devices, which notes what it is told.
+/// A guest with some devices, which notes what it is sent.
 pub(super) struct Guest {
     devices: Mutex<Vec<InputKind>>,
     told: Mutex<Vec<(InputKind, Vec<InputEvent>)>>,
@@ -30,7 +30,7 @@ impl Guest {
         Guest::at(devices, KeyboardOptions::default(), HostSystem::Pc)
     }
 
-    /// With another keyboard.
+    /// A guest with another keyboard.
     pub(super) fn at(
         devices: &[InputKind],
         options: KeyboardOptions,
@@ -47,7 +47,7 @@ impl Guest {
         std::mem::take(&mut self.told.lock().unwrap())
     }
 
-    /// What was told, when it was all told to one device.
+    /// What was sent, if it all was sent to one device.
     #[track_caller]
     pub(super) fn told_to(&self, device: InputKind) -> Vec<Vec<InputEvent>> {
         let told = self.told().into_iter();
@@ -89,7 +89,8 @@ fn keys_are_told_by_their_place_and_repeats_are_not() {
     seat.release_key(KeyCode::KeyA);
     let tap = [[key_event(A, true)], [key_event(A, false)]];
     assert_eq!(guest.told_to(InputKind::Keyboard), tap);
-    // Keys without a name, as X11 and Wayland tell them: KEY_MACRO; and one that no keyboard has.
+    // Keys without a name, as X11 and Wayland report them: KEY_MACRO, and codes that no keyboard
+    // has.
     for (code, told) in [(112, 1), (0, 0), (249, 0), (u32::MAX, 0)] {
         let key = PhysicalKey::Unidentified(NativeKeyCode::Xkb(code));
         seat.key(key, None, ElementState::Pressed, false, false);
@@ -123,7 +124,7 @@ fn when_the_keyboard_goes_nothing_stays_down() {
         ),
     ];
     assert_eq!(guest.told(), expected);
-    // What is let go later was let go already.
+    // Releasing it later has no effect: it was already released.
     seat.release_key(KeyCode::KeyA);
     seat.button(MouseButton::Left, ElementState::Released);
     seat.touch(9, TouchPhase::Ended, (0x8000, 0x8000));
@@ -231,7 +232,7 @@ fn wheels_turn_in_notches_and_in_parts_of_one() {
         ],
     ];
     assert_eq!(guest.told_to(InputKind::Tablet), expected);
-    // A touch pad: many small steps, which add up to as many notches.
+    // A touch pad sends many small steps, which add up to as many notches.
     for _ in 0..106 {
         let pixels = PhysicalPosition::new(0.0, 2.0);
         seat.wheel(MouseScrollDelta::PixelDelta(pixels), 2.0);
@@ -243,7 +244,7 @@ fn wheels_turn_in_notches_and_in_parts_of_one() {
             .map(|event| event.value)
             .sum()
     };
-    // Floating point may keep the last part of a step back.
+    // Floating point may keep a part of the last step back.
     assert!(
         (239..=240).contains(&sum(REL_WHEEL_HI_RES)),
         "{}",

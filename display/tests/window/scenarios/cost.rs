@@ -30,7 +30,7 @@ pub(super) fn frames_allocate_nothing() {
                     },
                 );
             };
-            // The first frames make buffers, and a channel allocates when first waited for.
+            // The first frames allocate buffers, and a channel allocates at its first wait.
             (0..10).for_each(frame);
             display.settle();
             let before = allocations();
