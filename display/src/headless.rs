@@ -1,6 +1,8 @@
 //! The display without windows: takes the place of the event loop.
 
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Condvar, Mutex};
+
+use hesper_system::sync::{Lock, Wait};
 
 use crate::DisplayError;
 use crate::events::DisplayEvent;
@@ -27,8 +29,10 @@ impl Headless {
 
     /// Waits for [`EventLoopRequest::Quit`].
     pub(crate) fn run(&self) {
-        let quit = self.quit.lock().unwrap_or_else(PoisonError::into_inner);
-        drop(self.changed.wait_while(quit, |quit| !*quit));
+        let mut quit = self.quit.locked();
+        while !*quit {
+            quit = self.changed.waited(quit);
+        }
     }
 
     /// Carries out a request on the calling thread.
@@ -43,7 +47,7 @@ impl Headless {
         };
         match *request {
             EventLoopRequest::Quit => {
-                *self.quit.lock().unwrap_or_else(PoisonError::into_inner) = true;
+                *self.quit.locked() = true;
                 self.changed.notify_all();
             }
             // A script's resize works the same with and without a window.

@@ -61,7 +61,9 @@ impl HostPointer {
                 match source(cursor, *scale, platform::pointer_is_premultiplied(window)) {
                     Ok(source) => HostCursor::Custom(event_loop.create_custom_cursor(source)),
                     Err(error) => {
-                        log::warn!("the window system refuses the guest's cursor, so frames show it: {error}");
+                        log::warn!(
+                            "the window system refuses the guest's cursor, so frames show it: {error}"
+                        );
                         window.set_cursor_visible(false);
                         return false;
                     }

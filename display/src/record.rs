@@ -63,7 +63,9 @@ impl Recorder {
             }
             match output.finish() {
                 Ok(count) => log::info!("{count} frames were recorded to {}", name.display()),
-                Err(error) => log::error!("cannot end the recording to {}: {error}", name.display()),
+                Err(error) => {
+                    log::error!("cannot end the recording to {}: {error}", name.display())
+                }
             }
         };
         let writer = thread::Builder::new()
@@ -95,9 +97,7 @@ impl Drop for Inner {
     fn drop(&mut self) {
         let lost = self.lost.load(Ordering::Relaxed);
         if lost > 0 {
-            log::warn!(
-                "{lost} frames are missing in the recording: writing was too slow"
-            );
+            log::warn!("{lost} frames are missing in the recording: writing was too slow");
         }
         // The writer ends with the channel, after the frames that wait in it.
         self.frames = None;

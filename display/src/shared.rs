@@ -1,7 +1,9 @@
 //! What the display's threads share.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+
+use hesper_system::sync::Lock;
 
 use crate::events::EventCallback;
 use crate::input::KeyboardLeds;
@@ -42,12 +44,12 @@ impl Shared {
     /// The LEDs that the guest turns on now.
     pub(crate) fn leds(&self) -> KeyboardLeds {
         self.leds_changed.store(false, Ordering::Release);
-        *self.leds.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.leds.locked()
     }
 
     /// Notes which LEDs the guest turns on. Returns whether the event loop must be told.
     pub(crate) fn set_leds(&self, leds: KeyboardLeds) -> bool {
-        *self.leds.lock().unwrap_or_else(PoisonError::into_inner) = leds;
+        *self.leds.locked() = leds;
         !self.leds_changed.swap(true, Ordering::AcqRel)
     }
 }

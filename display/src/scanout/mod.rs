@@ -23,7 +23,9 @@ mod presenter;
 mod state;
 mod window;
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard};
+
+use hesper_system::sync::Lock;
 
 pub(crate) use self::cursor::GuestCursor;
 pub(crate) use self::presenter::Next;
@@ -49,9 +51,7 @@ impl Scanout {
     }
 
     fn lock(&self) -> MutexGuard<'_, ScanoutState> {
-        // A thread that panicked while it held the lock leaves plain values behind. Answering the
-        // guest matters more than any of them.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.locked()
     }
 
     /// Changes something that the window shows, and has it drawn.

@@ -1,7 +1,8 @@
 //! The presenter's side of a scanout: what to draw next, and what became of it.
 
-use std::sync::PoisonError;
 use std::time::{Duration, Instant};
+
+use hesper_system::sync::Wait;
 
 use super::Scanout;
 use super::state::{Gate, ScanoutState, WAITING};
@@ -138,13 +139,9 @@ impl Scanout {
             state = match deadline {
                 Some(until) => {
                     let patience = until.saturating_duration_since(now);
-                    let waited = self.changed.wait_timeout(state, patience);
-                    waited.unwrap_or_else(PoisonError::into_inner).0
+                    self.changed.waited_for(state, patience).0
                 }
-                None => self
-                    .changed
-                    .wait(state)
-                    .unwrap_or_else(PoisonError::into_inner),
+                None => self.changed.waited(state),
             };
         }
     }

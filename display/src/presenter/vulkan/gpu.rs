@@ -1,9 +1,10 @@
 //! The Vulkan device that draws all windows.
 
 use std::ffi::CStr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use ash::{ext, khr, vk};
+use hesper_system::sync::Lock;
 
 use super::instance::{Instance, Surface};
 use crate::presenter::PresenterEnd;
@@ -129,7 +130,7 @@ impl Gpu {
 
     /// Calls `work` with the queue while no one else uses it.
     pub(super) fn with_queue<R>(&self, work: impl FnOnce(vk::Queue) -> R) -> R {
-        work(*self.queue.lock().unwrap_or_else(PoisonError::into_inner))
+        work(*self.queue.locked())
     }
 
     /// Waits until the queue is idle.

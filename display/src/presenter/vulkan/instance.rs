@@ -102,8 +102,7 @@ impl Surface {
         let handle = window.window_handle().map_err(handle_error)?.as_raw();
         let failed = |error: vk::Result| format!("no surface: {error}");
         #[cfg(target_os = "macos")]
-        let layer =
-            MetalLayer::of(handle).ok_or("no Metal layer: this is no window of AppKit")?;
+        let layer = MetalLayer::of(handle).ok_or("no Metal layer: this is no window of AppKit")?;
         #[cfg(target_os = "macos")]
         let raw = layer
             .surface(&instance.entry, &instance.raw)
