@@ -409,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_answers_when_it_is_let_go_and_none_came_between() {
+    fn a_key_answers_when_it_is_released_and_none_came_between() {
         let mut question = asked((640, 400), 1.0);
         let (q, x) = (
             PhysicalKey::Code(KeyCode::KeyQ),

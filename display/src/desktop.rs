@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_guest_that_shows_nothing_has_the_monitors_it_was_told_of() {
+    fn a_guest_that_shows_nothing_has_the_monitors_that_were_reported() {
         let desktop = Desktop::of(&[
             MonitorContent::Blank((80, 60)),
             MonitorContent::Unplugged,

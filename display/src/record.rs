@@ -11,9 +11,11 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+
+use hesper_system::sync::Lock;
 
 use crate::frame_image::{FrameImage, ImageReply};
 
@@ -101,11 +103,8 @@ impl Drop for Inner {
         }
         // The writer ends with the channel, after the frames that wait in it.
         self.frames = None;
-        let writer = self
-            .writer
-            .get_mut()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(writer) = writer.take()
+        let writer = self.writer.locked().take();
+        if let Some(writer) = writer
             && writer.join().is_err()
         {
             log::error!("the recorder panicked; this is a bug in Hesper, please report it");

@@ -251,7 +251,7 @@ impl GuestWindow {
         if let Err(error) = self.window.set_cursor_grab(CursorGrabMode::None) {
             log::warn!("cannot release the pointer: {error}");
         }
-        // The next movement sets it anew.
+        // The next movement sets it again.
         self.pointer = HostPointer::System;
         self.window.set_cursor(CursorIcon::Default);
         self.window.set_cursor_visible(true);

@@ -15,8 +15,8 @@ fn options(grab_mod: GrabMod, cmd_key: CmdKey) -> KeyboardOptions {
 /// What the guest was sent, in short: the code of a key that goes down, and minus the code of one
 /// that goes up.
 #[track_caller]
-fn told(guest: &Guest) -> Vec<i32> {
-    let events = guest.told_to(InputKind::Keyboard).concat();
+fn received(guest: &Guest) -> Vec<i32> {
+    let events = guest.received_by(InputKind::Keyboard).concat();
     let sign = |event: &InputEvent| if event.value == 1 { 1 } else { -1 };
     events
         .iter()
@@ -174,14 +174,14 @@ fn the_windows_combinations_begin_as_the_option_says() {
                 seat.release_key(letter);
                 seat.press(*key);
             }
-            guest.told();
+            guest.received();
             assert_eq!(seat.press(letter), asked, "{grab_mod:?}");
             seat.release_key(letter);
             for key in keys {
                 seat.release_key(*key);
             }
             let letter =
-                told(&guest).contains(&i32::from(code(PhysicalKey::Code(letter)).unwrap()));
+                received(&guest).contains(&i32::from(code(PhysicalKey::Code(letter)).unwrap()));
             assert!(!letter, "{grab_mod:?}: the letter is ours");
         }
     }
@@ -218,7 +218,7 @@ fn cmd_is_what_the_option_says() {
             for (key, code) in keys.into_iter().zip(expected) {
                 seat.press(key);
                 seat.release_key(key);
-                assert_eq!(told(&guest), [code, -code], "{cmd_key:?} {key:?}");
+                assert_eq!(received(&guest), [code, -code], "{cmd_key:?} {key:?}");
             }
         }
     }
@@ -232,7 +232,7 @@ fn cmd_is_what_the_option_says() {
     seat.press(KeyC);
     seat.release_key(KeyC);
     seat.release_key(SuperLeft);
-    assert_eq!(told(&guest), [LEFTCTRL, C, -C, -LEFTCTRL]);
+    assert_eq!(received(&guest), [LEFTCTRL, C, -C, -LEFTCTRL]);
 }
 
 #[test]
@@ -246,18 +246,18 @@ fn what_is_pressed_with_the_hosts_cmd_stays_on_the_host() {
     seat.press(KeyCode::SuperLeft);
     seat.press(KeyCode::KeyC);
     seat.release_key(KeyCode::KeyA);
-    assert_eq!(told(&guest), [A, -A], "A was the guest's before");
+    assert_eq!(received(&guest), [A, -A], "A was the guest's before");
     seat.release_key(KeyCode::SuperLeft);
     seat.release_key(KeyCode::KeyC);
-    assert_eq!(guest.told(), []);
+    assert_eq!(guest.received(), []);
     seat.press(KeyCode::SuperRight);
     seat.press(KeyCode::KeyC);
-    assert_eq!(told(&guest), [RIGHTMETA, C]);
+    assert_eq!(received(&guest), [RIGHTMETA, C]);
     seat.release_all();
-    told(&guest);
+    received(&guest);
     // Nothing of the host's keys is left behind.
     seat.press(KeyCode::KeyC);
-    assert_eq!(told(&guest), [C]);
+    assert_eq!(received(&guest), [C]);
 }
 
 #[test]
@@ -273,29 +273,29 @@ fn on_a_mac_what_was_pressed_with_cmd_is_up_when_cmd_is() {
         seat.press(key);
     }
     seat.press(KeyCode::SuperRight);
-    assert_eq!(told(&guest), [A, LEFTMETA, 42, C, RIGHTMETA]);
+    assert_eq!(received(&guest), [A, LEFTMETA, 42, C, RIGHTMETA]);
     seat.release_key(KeyCode::SuperLeft);
-    assert_eq!(told(&guest), [-LEFTMETA], "the other Cmd is held");
+    assert_eq!(received(&guest), [-LEFTMETA], "the other Cmd is held");
     seat.release_key(KeyCode::SuperRight);
     assert_eq!(
-        told(&guest),
+        received(&guest),
         [-C, -RIGHTMETA],
-        "A began without Cmd, Shift is told by itself"
+        "A began without Cmd, Shift is sent by itself"
     );
     seat.release_key(KeyCode::KeyC);
-    assert_eq!(guest.told(), []);
+    assert_eq!(guest.received(), []);
 
     let (guest, mut seat) = Guest::with(KEYS);
     for key in press {
         seat.press(key);
     }
-    told(&guest);
+    received(&guest);
     seat.release_key(KeyCode::SuperLeft);
-    assert_eq!(told(&guest), [-LEFTMETA], "elsewhere every key is told");
+    assert_eq!(received(&guest), [-LEFTMETA], "elsewhere every key is sent");
 }
 
 #[test]
-fn on_a_mac_modifiers_that_are_not_held_are_let_go() {
+fn on_a_mac_modifiers_that_are_not_held_are_released() {
     let press = [
         KeyCode::ShiftLeft,
         KeyCode::ControlRight,
@@ -306,24 +306,24 @@ fn on_a_mac_modifiers_that_are_not_held_are_let_go() {
     for key in press {
         seat.press(key);
     }
-    told(&guest);
+    received(&guest);
     seat.modifiers(ModifiersState::SHIFT | ModifiersState::CONTROL | ModifiersState::ALT);
-    assert_eq!(guest.told(), []);
+    assert_eq!(guest.received(), []);
     seat.modifiers(ModifiersState::SHIFT | ModifiersState::SUPER);
-    assert_eq!(told(&guest), [-RIGHTCTRL, -LEFTALT]);
+    assert_eq!(received(&guest), [-RIGHTCTRL, -LEFTALT]);
     seat.modifiers(ModifiersState::empty());
-    assert_eq!(told(&guest), [-42]);
+    assert_eq!(received(&guest), [-42]);
     assert_eq!(seat.release_all(), WindowAction::Nothing);
-    assert_eq!(told(&guest), [-A]);
+    assert_eq!(received(&guest), [-A]);
 
     // X11's options may have turned these keys into other modifiers.
     let (guest, mut seat) = Guest::with(KEYS);
     for key in press {
         seat.press(key);
     }
-    told(&guest);
+    received(&guest);
     seat.modifiers(ModifiersState::empty());
-    assert_eq!(guest.told(), []);
+    assert_eq!(guest.received(), []);
 }
 
 #[test]
@@ -334,25 +334,25 @@ fn super_that_was_for_something_else_opens_no_overview_in_the_guest() {
         let (guest, mut seat) = Guest::at(KEYS, KeyboardOptions::default(), system);
         seat.press(KeyCode::SuperLeft);
         seat.release_all();
-        assert_eq!(told(&guest), [LEFTMETA, ctrl[0], ctrl[1], -LEFTMETA]);
+        assert_eq!(received(&guest), [LEFTMETA, ctrl[0], ctrl[1], -LEFTMETA]);
     }
     // AppKit first reports that nothing is held.
     let (guest, mut seat) = Guest::at(KEYS, KeyboardOptions::default(), HostSystem::Mac);
     seat.press(KeyCode::SuperLeft);
     seat.modifiers(ModifiersState::empty());
     seat.release_all();
-    assert_eq!(told(&guest), [LEFTMETA, ctrl[0], ctrl[1], -LEFTMETA]);
+    assert_eq!(received(&guest), [LEFTMETA, ctrl[0], ctrl[1], -LEFTMETA]);
     // The window took the letter.
     let (guest, mut seat) = Guest::at(KEYS, options(GrabMod::Cmd, CmdKey::Super), HostSystem::Mac);
     seat.press(KeyCode::SuperLeft);
     assert_eq!(seat.press(KeyCode::KeyO), WindowAction::Overlay);
     seat.release_key(KeyCode::KeyO);
     seat.release_key(KeyCode::SuperLeft);
-    assert_eq!(told(&guest), [LEFTMETA, ctrl[0], ctrl[1], -LEFTMETA]);
+    assert_eq!(received(&guest), [LEFTMETA, ctrl[0], ctrl[1], -LEFTMETA]);
     // Super that is pressed alone goes to the guest.
     seat.press(KeyCode::SuperLeft);
     seat.release_key(KeyCode::SuperLeft);
-    assert_eq!(told(&guest), [LEFTMETA, -LEFTMETA]);
+    assert_eq!(received(&guest), [LEFTMETA, -LEFTMETA]);
 }
 
 #[test]
@@ -360,35 +360,35 @@ fn a_macs_caps_lock_is_a_state_that_the_guest_follows() {
     let (guest, mut seat) = Guest::at(KEYS, KeyboardOptions::default(), HostSystem::Mac);
     let tap = [CAPSLOCK, -CAPSLOCK];
     seat.caps_lock(true);
-    assert_eq!(guest.told(), [], "another window has the keyboard");
+    assert_eq!(guest.received(), [], "another window has the keyboard");
     seat.focus(Some(true), false);
-    assert_eq!(told(&guest), tap);
+    assert_eq!(received(&guest), tap);
     seat.caps_lock(true);
-    assert_eq!(guest.told(), []);
+    assert_eq!(guest.received(), []);
     seat.caps_lock(false);
-    assert_eq!(told(&guest), tap);
+    assert_eq!(received(&guest), tap);
     // Turned on in another window, while the guest's was turned on by itself.
     seat.release_all();
     seat.caps_lock(true);
     seat.focus(Some(true), true);
-    assert_eq!(guest.told(), []);
+    assert_eq!(guest.received(), []);
     seat.caps_lock(false);
-    assert_eq!(told(&guest), tap);
+    assert_eq!(received(&guest), tap);
     // Events of the key itself would count twice.
     seat.press(KeyCode::CapsLock);
     seat.release_key(KeyCode::CapsLock);
-    assert_eq!(guest.told(), []);
+    assert_eq!(guest.received(), []);
 
     // Elsewhere Caps Lock is a key.
     let (guest, mut seat) = Guest::with(KEYS);
     seat.focus(None, true);
     seat.press(KeyCode::CapsLock);
     seat.release_key(KeyCode::CapsLock);
-    assert_eq!(told(&guest), tap);
+    assert_eq!(received(&guest), tap);
 }
 
 #[test]
-fn a_key_is_let_go_as_what_it_was_pressed() {
+fn a_key_is_released_as_what_it_was_pressed() {
     // The left Cmd affects keys that are pressed later, not those that are down.
     let (guest, mut seat) = Guest::at(
         KEYS,
@@ -401,5 +401,5 @@ fn a_key_is_let_go_as_what_it_was_pressed() {
     seat.key(key, None, ElementState::Pressed, true, false);
     seat.key(key, None, ElementState::Released, false, false);
     let expected = [[key_event(30, true)], [key_event(30, false)]];
-    assert_eq!(guest.told_to(InputKind::Keyboard), expected);
+    assert_eq!(guest.received_by(InputKind::Keyboard), expected);
 }

@@ -288,7 +288,7 @@ pub(super) fn guest_gone() {
 
 /// Everything that is held in the guest is released when the dialog opens. Nothing reaches the
 /// guest until the dialog is answered.
-pub(super) fn lets_go() {
+pub(super) fn releases_all() {
     const KEY_A: u16 = 30;
     const KEY_B: u16 = 48;
     let devices = Arc::new(Devices::default());

@@ -147,7 +147,7 @@ pub(crate) const ALL: &[Scenario] = &[
     ),
     x11(
         "nothing_is_held_in_the_guest_while_the_window_asks",
-        closing::lets_go,
+        closing::releases_all,
     ),
     x11("two_windows_are_hidden_together", closing::two_windows),
     x11("the_question_is_legible_on_vulkan", || {
