@@ -37,7 +37,7 @@ impl MonitorContent {
 /// The monitors' rectangles on the guest's desktop.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Desktop {
-    places: [Option<Rect>; MAX_SCANOUTS],
+    monitors: [Option<Rect>; MAX_SCANOUTS],
     /// Width and height: the right and lower edge. The desktop begins at 0, 0.
     pub(crate) size: (u32, u32),
 }
@@ -47,22 +47,22 @@ impl Desktop {
     /// picture count only while no monitor has one: then the pointer must be able to wake up a
     /// guest that sleeps.
     pub(crate) fn of(monitors: &[MonitorContent]) -> Desktop {
-        let mut places = [None; MAX_SCANOUTS];
+        let mut rectangles = [None; MAX_SCANOUTS];
         let pictures = || monitors.iter().filter_map(MonitorContent::picture);
         if let Some(corner) = common_corner(pictures()) {
-            for (place, monitor) in places.iter_mut().zip(monitors) {
-                *place = monitor.picture().map(|picture| part(picture, corner));
+            for (rectangle, monitor) in rectangles.iter_mut().zip(monitors) {
+                *rectangle = monitor.picture().map(|picture| part(picture, corner));
             }
         } else {
             let all_blank = pictures().next().is_none();
             let mut right = 0_u32;
-            for (place, monitor) in places.iter_mut().zip(monitors) {
+            for (rectangle, monitor) in rectangles.iter_mut().zip(monitors) {
                 let (width, height) = match monitor {
                     MonitorContent::Picture(picture) => (picture.width(), picture.height()),
                     MonitorContent::Blank(size) if all_blank => *size,
                     MonitorContent::Blank(_) | MonitorContent::Unplugged => continue,
                 };
-                *place = Some(Rect {
+                *rectangle = Some(Rect {
                     x: right,
                     y: 0,
                     width,
@@ -71,17 +71,19 @@ impl Desktop {
                 right = right.saturating_add(width);
             }
         }
-        let around = places.iter().flatten();
-        let around = around.fold(Rect::default(), |around, place| around.union(*place));
+        let around = rectangles.iter().flatten();
+        let around = around.fold(Rect::default(), |around, rectangle| {
+            around.union(*rectangle)
+        });
         Desktop {
-            places,
+            monitors: rectangles,
             size: (around.right(), around.bottom()),
         }
     }
 
     /// The rectangle of monitor `number`, if it is part of the desktop.
-    pub(crate) fn place(&self, number: usize) -> Option<Rect> {
-        self.places.get(number).copied().flatten()
+    pub(crate) fn monitor(&self, number: usize) -> Option<Rect> {
+        self.monitors.get(number).copied().flatten()
     }
 }
 
@@ -155,9 +157,11 @@ mod tests {
         picture(&memory, size.0 * BYTES, (0, 0), size)
     }
 
-    fn places(desktop: &Desktop) -> Vec<[u32; 4]> {
-        let places = desktop.places.iter().flatten();
-        places.map(|at| [at.x, at.y, at.width, at.height]).collect()
+    fn rectangles(desktop: &Desktop) -> Vec<[u32; 4]> {
+        let rectangles = desktop.monitors.iter().flatten();
+        rectangles
+            .map(|at| [at.x, at.y, at.width, at.height])
+            .collect()
     }
 
     #[test]
@@ -167,10 +171,10 @@ mod tests {
             MonitorContent::Blank((9, 9)),
             alone((32, 50)),
         ]);
-        assert_eq!(places(&desktop), [[0, 0, 64, 40], [64, 0, 32, 50]]);
-        assert_eq!(desktop.place(1), None);
-        assert_eq!(desktop.place(2).map(|place| place.x), Some(64));
-        assert_eq!(desktop.place(99), None);
+        assert_eq!(rectangles(&desktop), [[0, 0, 64, 40], [64, 0, 32, 50]]);
+        assert_eq!(desktop.monitor(1), None);
+        assert_eq!(desktop.monitor(2).map(|rectangle| rectangle.x), Some(64));
+        assert_eq!(desktop.monitor(99), None);
         assert_eq!(desktop.size, (96, 50));
         assert_eq!(Desktop::of(&[alone((7, 5))]).size, (7, 5));
     }
@@ -183,14 +187,14 @@ mod tests {
             picture(&memory, 400, (60, 0), (40, 30)),
             picture(&memory, 400, (0, 10), (60, 50)),
         ]);
-        assert_eq!(places(&desktop), [[60, 0, 40, 30], [0, 10, 60, 50]]);
+        assert_eq!(rectangles(&desktop), [[60, 0, 40, 30], [0, 10, 60, 50]]);
         assert_eq!(desktop.size, (100, 60));
         // Mirrored, as the kernel's console does.
         let desktop = Desktop::of(&[
             picture(&memory, 400, (0, 0), (40, 30)),
             picture(&memory, 400, (0, 0), (60, 20)),
         ]);
-        assert_eq!(places(&desktop), [[0, 0, 40, 30], [0, 0, 60, 20]]);
+        assert_eq!(rectangles(&desktop), [[0, 0, 40, 30], [0, 0, 60, 20]]);
         assert_eq!(desktop.size, (60, 30));
         // One of them has its own framebuffer.
         let desktop = Desktop::of(&[
@@ -199,7 +203,7 @@ mod tests {
             alone((30, 30)),
         ]);
         assert_eq!(
-            places(&desktop),
+            rectangles(&desktop),
             [[0, 0, 10, 10], [10, 0, 20, 20], [30, 0, 30, 30]]
         );
     }
@@ -211,7 +215,7 @@ mod tests {
             MonitorContent::Unplugged,
             MonitorContent::Blank((20, 90)),
         ]);
-        assert_eq!(places(&desktop), [[0, 0, 80, 60], [80, 0, 20, 90]]);
+        assert_eq!(rectangles(&desktop), [[0, 0, 80, 60], [80, 0, 20, 90]]);
         assert_eq!(desktop.size, (100, 90));
         assert_eq!(Desktop::of(&[]).size, (0, 0));
     }

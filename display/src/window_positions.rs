@@ -43,13 +43,13 @@ type Geometries = [Option<WindowGeometry>; MAX_SCANOUTS];
 pub(crate) struct WindowPositions {
     /// `None`: nothing is kept.
     file: Option<PathBuf>,
-    places: Geometries,
+    geometries: Geometries,
 }
 
 impl WindowPositions {
     /// Reads `file`. Later changes are written to it.
     pub(crate) fn load(file: Option<&Path>) -> WindowPositions {
-        let places = file.map_or_else(Geometries::default, |file| match read(file) {
+        let geometries = file.map_or_else(Geometries::default, |file| match read(file) {
             Ok(text) => parse(&text).unwrap_or_else(|| {
                 log::warn!(
                     "{} holds no window positions; the next change overwrites it",
@@ -68,35 +68,35 @@ impl WindowPositions {
         });
         WindowPositions {
             file: file.map(Path::to_owned),
-            places,
+            geometries,
         }
     }
 
     /// Where this window was, if that is known.
     pub(crate) fn geometry(&self, window: usize) -> Option<WindowGeometry> {
-        self.places.get(window).copied().flatten()
+        self.geometries.get(window).copied().flatten()
     }
 
     /// A window has come to rest.
-    pub(crate) fn note(&mut self, window: usize, place: WindowGeometry) {
-        let (Some(file), Some(known)) = (&self.file, self.places.get_mut(window)) else {
+    pub(crate) fn note(&mut self, window: usize, geometry: WindowGeometry) {
+        let (Some(file), Some(known)) = (&self.file, self.geometries.get_mut(window)) else {
             return;
         };
         // A window in full screen goes back to its former size, which is not the screen's.
-        let place = match *known {
-            Some(before) if place.full_screen => WindowGeometry {
+        let geometry = match *known {
+            Some(before) if geometry.full_screen => WindowGeometry {
                 full_screen: true,
                 ..before
             },
-            _ => place,
+            _ => geometry,
         };
-        match known.replace(place) {
+        match known.replace(geometry) {
             // The first position is the window system's choice and not the user's.
             None => return,
-            Some(before) if before == place => return,
+            Some(before) if before == geometry => return,
             Some(_) => {}
         }
-        if let Err(error) = write(file, &text(&self.places)) {
+        if let Err(error) = write(file, &text(&self.geometries)) {
             log::warn!(
                 "cannot write the window positions to {}: {error}; --placement=forget needs no file",
                 file.display()
@@ -130,17 +130,19 @@ fn write(file: &Path, text: &str) -> io::Result<()> {
     })
 }
 
-fn text(places: &Geometries) -> String {
+fn text(geometries: &Geometries) -> String {
     let mut text = format!("{HEAD}\n");
-    let known = places.iter().enumerate();
-    for (window, place) in known.filter_map(|(window, place)| Some((window, place.as_ref()?))) {
-        let (width, height) = place.size;
+    let known = geometries.iter().enumerate();
+    for (window, geometry) in
+        known.filter_map(|(window, geometry)| Some((window, geometry.as_ref()?)))
+    {
+        let (width, height) = geometry.size;
         // Writing to a String cannot fail.
         let _ = write!(text, "{window} {width}x{height}");
-        if let Some((x, y)) = place.position {
+        if let Some((x, y)) = geometry.position {
             let _ = write!(text, " at {x},{y}");
         }
-        text.push_str(if place.full_screen {
+        text.push_str(if geometry.full_screen {
             " full-screen\n"
         } else {
             "\n"
@@ -151,12 +153,12 @@ fn text(places: &Geometries) -> String {
 
 fn parse(text: &str) -> Option<Geometries> {
     let lines = text.strip_prefix(HEAD)?.strip_prefix('\n')?.lines();
-    let mut places = Geometries::default();
+    let mut geometries = Geometries::default();
     for line in lines {
-        let (window, place) = parse_line(line)?;
-        *places.get_mut(window)? = Some(place);
+        let (window, geometry) = parse_line(line)?;
+        *geometries.get_mut(window)? = Some(geometry);
     }
-    Some(places)
+    Some(geometries)
 }
 
 fn parse_line(line: &str) -> Option<(usize, WindowGeometry)> {
@@ -174,19 +176,23 @@ fn parse_line(line: &str) -> Option<(usize, WindowGeometry)> {
         position = Some((x.parse().ok()?, y.parse().ok()?));
     }
     let full_screen = words.next_if_eq(&"full-screen").is_some();
-    let place = WindowGeometry {
+    let geometry = WindowGeometry {
         size,
         position,
         full_screen,
     };
-    words.next().is_none().then_some((window, place))
+    words.next().is_none().then_some((window, geometry))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn place(size: (u32, u32), position: Option<(i32, i32)>, full_screen: bool) -> WindowGeometry {
+    fn geometry(
+        size: (u32, u32),
+        position: Option<(i32, i32)>,
+        full_screen: bool,
+    ) -> WindowGeometry {
         WindowGeometry {
             size,
             position,
@@ -200,20 +206,23 @@ mod tests {
         let file = folder.path().join("a/b/vm");
         let mut positions = WindowPositions::load(Some(&file));
         assert_eq!(positions.geometry(0), None);
-        positions.note(0, place((640, 400), Some((-7, 30)), false));
-        positions.note(1, place((640, 400), None, false));
+        positions.note(0, geometry((640, 400), Some((-7, 30)), false));
+        positions.note(1, geometry((640, 400), None, false));
         assert!(!file.exists(), "nobody has moved anything");
-        positions.note(1, place((800, 600), None, false));
+        positions.note(1, geometry((800, 600), None, false));
         // Full screen, and on another monitor: the window goes back to where it was.
-        positions.note(1, place((1920, 1080), None, true));
+        positions.note(1, geometry((1920, 1080), None, true));
         let text = "Hesper's windows 1\n0 640x400 at -7,30\n1 800x600 full-screen\n";
         assert_eq!(fs::read_to_string(&file).unwrap(), text);
         let positions = WindowPositions::load(Some(&file));
         assert_eq!(
             positions.geometry(0),
-            Some(place((640, 400), Some((-7, 30)), false))
+            Some(geometry((640, 400), Some((-7, 30)), false))
         );
-        assert_eq!(positions.geometry(1), Some(place((800, 600), None, true)));
+        assert_eq!(
+            positions.geometry(1),
+            Some(geometry((800, 600), None, true))
+        );
         assert_eq!(positions.geometry(2), None);
         let left = fs::read_dir(file.parent().unwrap()).unwrap().count();
         assert_eq!(left, 1, "no file is left over");
@@ -224,8 +233,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("vm");
         let mut positions = WindowPositions::load(Some(&file));
-        let there = place((640, 400), None, false);
-        positions.note(0, place((1, 1), None, false));
+        let there = geometry((640, 400), None, false);
+        positions.note(0, geometry((1, 1), None, false));
         positions.note(0, there);
         fs::remove_file(&file).unwrap();
         positions.note(0, there);
@@ -233,8 +242,8 @@ mod tests {
         let mut forgetful = WindowPositions::load(None);
         let mut other = WindowPositions::load(Some(&file));
         for size in [(1, 1), (2, 2)] {
-            forgetful.note(0, place(size, None, false));
-            other.note(99, place(size, None, false));
+            forgetful.note(0, geometry(size, None, false));
+            other.note(99, geometry(size, None, false));
         }
         assert!(!file.exists());
     }
@@ -261,8 +270,8 @@ mod tests {
             fs::write(&file, broken).unwrap();
             let mut positions = WindowPositions::load(Some(&file));
             assert_eq!(positions.geometry(0), None, "{broken:?}");
-            positions.note(0, place((8, 8), None, false));
-            positions.note(0, place((9, 9), None, false));
+            positions.note(0, geometry((8, 8), None, false));
+            positions.note(0, geometry((9, 9), None, false));
             let now = fs::read_to_string(&file).unwrap();
             assert_eq!(now, "Hesper's windows 1\n0 9x9\n");
         }
@@ -271,8 +280,8 @@ mod tests {
         // A file that cannot be written is reported once.
         let nowhere = file.join("no folder");
         let mut positions = WindowPositions::load(Some(&nowhere));
-        positions.note(0, place((8, 8), None, false));
-        positions.note(0, place((9, 9), None, false));
+        positions.note(0, geometry((8, 8), None, false));
+        positions.note(0, geometry((9, 9), None, false));
         assert_eq!(positions.file, None);
     }
 }

@@ -52,7 +52,7 @@ impl App<'_> {
             .map(Scanout::monitor_content)
             .collect();
         let desktop = Desktop::of(&monitors);
-        let monitor = desktop.place(index)?;
+        let monitor = desktop.monitor(index)?;
         let picture = (monitor.width, monitor.height);
         let size = window.winit_window().inner_size().into();
         let placement = Placement::new(picture, size, self.options.scaling)?;
@@ -87,7 +87,7 @@ impl App<'_> {
 
     /// Passes what the user does in a window to the guest.
     fn pass_on(&mut self, event_loop: &ActiveEventLoop, index: usize, event: WindowEvent) {
-        let place = match &event {
+        let on_desktop = match &event {
             WindowEvent::CursorMoved { position, .. } => self.desktop_position(index, *position),
             WindowEvent::Touch(touch) => self.desktop_position(index, touch.location),
             _ => None,
@@ -113,8 +113,8 @@ impl App<'_> {
                 return;
             }
             WindowEvent::CursorMoved { position, .. } => {
-                if let Some(place) = place {
-                    seat.pointer_at(place);
+                if let Some(position) = on_desktop {
+                    seat.pointer_at(position);
                 }
                 if seat.grabbed() {
                     window.hold_pointer(position);
@@ -132,8 +132,8 @@ impl App<'_> {
                 WindowAction::Nothing
             }
             WindowEvent::Touch(touch) => {
-                if let Some(place) = place {
-                    seat.touch(touch.id, touch.phase, place);
+                if let Some(position) = on_desktop {
+                    seat.touch(touch.id, touch.phase, position);
                 }
                 WindowAction::Nothing
             }

@@ -31,13 +31,13 @@ impl App<'_> {
         scanout: usize,
         hidden: Option<HiddenWindow>,
     ) -> Result<(), DisplayError> {
-        let (Some(place), Some(shown)) = (
+        let (Some(slot), Some(shown)) = (
             self.windows.get_mut(scanout),
             self.shared.scanouts.get(scanout),
         ) else {
             return Ok(());
         };
-        if place.is_some() {
+        if slot.is_some() {
             return Ok(());
         }
         let (options, before) = (&self.options, self.positions.geometry(scanout));
@@ -45,7 +45,7 @@ impl App<'_> {
             None => GuestWindow::open(event_loop, scanout, options, before),
             Some(hidden) => GuestWindow::reopen(event_loop, scanout, options, hidden, before),
         }?;
-        let window = place.insert(window);
+        let window = slot.insert(window);
         shown.set_size(window.winit_window().inner_size().into());
         shown.set_scale(window.winit_window().scale_factor());
         shown.set_presence(Presence::Shown);
@@ -58,13 +58,13 @@ impl App<'_> {
     pub(super) fn plug(&mut self, event_loop: &ActiveEventLoop, scanout: usize) {
         if let Closing::Hidden(hidden) = &mut self.closing {
             // The windows are hidden: its window is opened with the others.
-            if let (Some(place @ None), Some(shown)) =
+            if let (Some(slot @ None), Some(shown)) =
                 (hidden.get_mut(scanout), self.shared.scanouts.get(scanout))
             {
                 let before = self.positions.geometry(scanout);
                 let size = before.map_or(self.options.size, |before| before.size);
                 let monitor = Monitor::headless(size);
-                *place = Some(HiddenWindow::new(monitor));
+                *slot = Some(HiddenWindow::new(monitor));
                 shown.set_presence(Presence::Hidden);
                 (self.shared.events)(monitor.event(scanout));
             }
