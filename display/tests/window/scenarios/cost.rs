@@ -33,10 +33,17 @@ pub(super) fn frames_allocate_nothing() {
             // The first frames allocate buffers, and a channel allocates at its first wait.
             (0..10).for_each(frame);
             display.settle();
-            let before = allocations();
-            (0..200).for_each(frame);
-            let allocated = allocations() - before;
-            assert!(allocated == 0, "{allocated} allocations in 200 frames");
+            // An event of the window system may allocate, and a loaded machine delivers one late.
+            // What frames allocate comes in every round.
+            let mut counts = Vec::new();
+            let is_free = (0..5).any(|_| {
+                let before = allocations();
+                (0..200).for_each(frame);
+                let count = allocations() - before;
+                counts.push(count);
+                count == 0
+            });
+            assert!(is_free, "allocations in rounds of 200 frames: {counts:?}");
         }
     });
 }
