@@ -4,10 +4,11 @@
 //! A device lives as long as its VM's connection; the sockets live as long as Hesper.
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::thread::{self, JoinHandle};
 
 use hesper_display::{DisplayHandle, InputEvent, InputKind, InputSink, KeyboardLeds};
+use hesper_system::sync::Lock;
 use hesper_vhost::input::{Event, InputDevice, Kind, Leds};
 use hesper_vhost::transport::{self, Server, ShutdownHandle};
 
@@ -113,10 +114,7 @@ impl Devices {
     }
 
     fn set(&self, kind: Kind, device: &Arc<InputDevice>) {
-        let mut place = self
-            .place(kind)
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut place = self.place(kind).locked();
         *place = Arc::downgrade(device);
     }
 
@@ -127,10 +125,7 @@ impl Devices {
             InputKind::Mouse => Kind::Mouse,
             InputKind::Touch => Kind::Touch,
         };
-        let place = self
-            .place(kind)
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let place = self.place(kind).locked();
         place.upgrade()
     }
 }

@@ -3,53 +3,51 @@
 //! | module | what it does |
 //! |---|---|
 //! | [`cli`] | reads the command line |
-//! | [`run`] | wires socket, device and screen together and runs them |
+//! | [`run`], [`running`] | wires socket, device and screen together; what the threads share then |
 //! | [`input`] | the windows' keyboard and pointer on the guest's input devices |
-//! | [`offer`] | what the guest is given to draw with |
-//! | [`shown`] | whether there are windows, and how they are |
-//! | [`screen`], [`headless`] | the device's scanouts on Hesper's windows, and without windows |
+//! | [`renderers`] | what the guest is given to draw with |
+//! | [`screen_target`] | whether there are windows, and how they are |
+//! | [`window_screen`], [`headless_screen`] | the device's scanouts on Hesper's windows, and without windows |
 //! | [`control`] | the control socket, and `hesper ctl` |
 //! | [`venus`] | the Venus renderer in the device |
 //! | [`rutabaga`] | what rutabaga_gfx gives a guest beside Venus |
-//! | [`capsets`] | which of both are wanted |
 //! | [`vtest`] | the Venus renderer without a VM: `hesper vtest` |
 //! | [`driver`] | which Vulkan library is used |
-//! | [`gpus`], [`doctor`], [`report`] | what the host has, what of it works, and all of that for a bug report |
+//! | [`gpus`], [`doctor`] | what the host has, what of it works, and all of that for a bug report |
 //! | [`signals`] | what is done on signals |
 //! | [`counters`] | counters of renderer and windows on SIGUSR1 |
-//! | [`places`] | where the windows' places are kept |
+//! | [`placement`] | where the windows' places are kept |
 //! | [`panics`] | what a bug says |
 //! | [`limits`] | what the system lets this process have |
 //! | [`platform`] | what differs between systems |
 
-mod capsets;
 mod cli;
 mod control;
 mod counters;
 mod doctor;
 mod driver;
 mod gpus;
-mod headless;
-mod hidden;
+mod headless_screen;
+mod hidden_windows;
 mod input;
 mod limits;
-mod offer;
 mod panics;
-mod places;
+mod placement;
 mod platform;
-mod report;
+mod renderers;
 mod run;
+mod running;
 mod rutabaga;
-mod screen;
-mod shown;
+mod screen_target;
 mod signals;
 mod venus;
 mod vtest;
+mod window_screen;
 
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use cli::{Command, DoctorOptions, VtestOptions};
+use cli::{DoctorOptions, Invocation, VtestOptions};
 use hesper_venus::{GpuSelection, Renderer, RendererOptions};
 
 /// Exit status of a wrong command line.
@@ -65,45 +63,50 @@ fn main() -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
-    let asks = matches!(command, Command::PrintCapabilities | Command::Print(_));
+    let asks = matches!(
+        command,
+        Invocation::PrintCapabilities | Invocation::Print(_)
+    );
     if let (false, Err(error)) = (asks, hesper_system::check()) {
         eprintln!("hesper: {error}");
         return ExitCode::from(USAGE);
     }
     let result = match command {
-        Command::PrintCapabilities => {
+        Invocation::PrintCapabilities => {
             println!("{}", cli::capabilities(gpus::have_all_render_nodes()));
             Ok(())
         }
-        Command::Print(text) => {
+        Invocation::Print(text) => {
             print!("{text}");
             Ok(())
         }
-        Command::Control(options) => control::ask(&options.socket, &options.words).map(|answer| {
-            print!(
-                "{}",
-                if answer.is_empty() {
-                    answer
-                } else {
-                    answer + "\n"
-                }
-            )
-        }),
-        Command::Gpus(options) => driver::choose(options.driver.driver.as_deref())
+        Invocation::Control(options) => {
+            control::ask(&options.socket, &options.words).map(|answer| {
+                print!(
+                    "{}",
+                    if answer.is_empty() {
+                        answer
+                    } else {
+                        answer + "\n"
+                    }
+                )
+            })
+        }
+        Invocation::Gpus(options) => driver::choose(options.driver.driver.as_deref())
             .and_then(|driver| match options.json {
                 true => gpus::json(&driver),
                 false => gpus::list(&driver),
             })
             .map(|text| print!("{text}")),
-        Command::Doctor(options) => examine(&options),
-        Command::Vtest(options) => {
+        Invocation::Doctor(options) => examine(&options),
+        Invocation::Vtest(options) => {
             platform::map_upwards();
             log_to_stderr("info");
             platform::limit_heaps();
             limits::raise_descriptor_limit();
             serve_vtest(options)
         }
-        Command::Serve(options) => {
+        Invocation::Serve(options) => {
             platform::map_upwards();
             log_to_stderr("info");
             platform::limit_heaps();
@@ -144,7 +147,7 @@ fn serve_vtest(options: VtestOptions) -> Result<(), String> {
         ..RendererOptions::default()
     })
     .map_err(|error| format!("{error}; `hesper doctor` says more"))?;
-    offer::tell(renderer.gpus(), options.wsi);
+    renderers::tell(renderer.gpus(), options.wsi);
     let renderer = Arc::new(renderer);
     let counted = Arc::clone(&renderer);
     counters::dump_on_signal(move || counted.counters().to_json());
@@ -159,7 +162,7 @@ fn examine(options: &DoctorOptions) -> Result<(), String> {
     let driver = driver::choose(options.driver.driver.as_deref())?;
     let qemu = options.qemu.as_deref();
     let (text, checked) = match options.report {
-        true => report::write(&driver, qemu),
+        true => doctor::bug_report::write(&driver, qemu),
         false => {
             let checked = doctor::examine(&driver, qemu);
             let text = match options.json {

@@ -1,8 +1,10 @@
-# QEMU as Hesper needs it. docs/macos.md says how to use this file; nothing of it was run on a Mac so far.
+# QEMU with the options that Hesper needs. docs/macos.md says how to use this file. Nobody has run
+# it on a Mac yet.
 class HesperQemu < Formula
   desc "QEMU with vhost-user devices, for Hesper"
   homepage "https://www.qemu.org/"
-  # 11.1 is the first that maps a vhost-user device's memory into the guest (vhost-user-test-device-pci).
+  # QEMU 11.1 is the first version that maps a vhost-user device's memory into the guest
+  # (vhost-user-test-device-pci).
   url "https://gitlab.com/qemu-project/qemu.git", tag: "v11.1.2"
   license "GPL-2.0-only"
   head "https://gitlab.com/qemu-project/qemu.git", branch: "master"
@@ -45,7 +47,7 @@ class HesperQemu < Formula
       --disable-sdl
       --disable-werror
     ]
-    # meson turns vhost-user on by itself on Linux only.
+    # QEMU enables vhost-user by default on Linux only.
     args += ["--enable-cocoa", "--enable-hvf"] if OS.mac?
     system "./configure", *args
     system "make", "install"

@@ -1,9 +1,9 @@
-# Hesper. docs/macos.md says how to use this file; nothing of it was run on a Mac so far.
+# Hesper. docs/macos.md says how to use this file. Nobody has run it on a Mac yet.
 class Hesper < Formula
   desc "Vulkan for virtual machines: a vhost-user-gpu backend with its own window"
   homepage "https://github.com/hesper-vm/hesper"
   license any_of: ["Apache-2.0", "MIT"]
-  # No release so far: brew install --HEAD.
+  # There is no release yet: use brew install --HEAD.
   head "https://github.com/hesper-vm/hesper.git", branch: "main"
 
   depends_on "rust" => :build
@@ -19,7 +19,7 @@ class Hesper < Formula
   end
 
   def install
-    # `hesper doctor --report` tells it.
+    # `hesper doctor --report` prints it.
     ENV["HESPER_COMMIT"] = Utils.git_short_head if build.head?
     system "cargo", "install", *std_cargo_args
   end
@@ -34,7 +34,8 @@ class Hesper < Formula
 
   test do
     assert_match '"type":"gpu"', shell_output("#{bin}/hesper --print-capabilities")
-    # Fails where there is no GPU, as on build machines; the report must be whole even so.
+    # The command fails where there is no GPU, as on build machines. The report must be complete
+    # even then.
     assert_match "Please add:", shell_output("#{bin}/hesper doctor --report 2>&1 || true")
   end
 end

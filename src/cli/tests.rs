@@ -4,7 +4,7 @@ use hesper_vhost::input::Kind;
 
 use super::*;
 
-fn parsed(line: &str) -> Result<Command, String> {
+fn parsed(line: &str) -> Result<Invocation, String> {
     parse(
         std::iter::once("hesper")
             .chain(line.split_whitespace())
@@ -14,7 +14,7 @@ fn parsed(line: &str) -> Result<Command, String> {
 
 fn served(line: &str) -> ServeOptions {
     match parsed(line) {
-        Ok(Command::Serve(options)) => *options,
+        Ok(Invocation::Serve(options)) => *options,
         other => panic!("{line}: {other:?}"),
     }
 }
@@ -55,7 +55,7 @@ fn libvirt_passes_a_descriptor_virgl_and_a_render_node() {
 fn print_capabilities_ignores_everything_else() {
     assert!(matches!(
         parsed("--nonsense --fd=x --print-capabilities --size 1"),
-        Ok(Command::PrintCapabilities)
+        Ok(Invocation::PrintCapabilities)
     ));
     let json: serde_json::Value = serde_json::from_str(&capabilities(true)).unwrap();
     assert_eq!(json["type"], "gpu");
@@ -246,7 +246,7 @@ fn a_number_of_bytes_has_a_unit_in_either_way() {
 
 #[test]
 fn help_shows_every_option_in_its_group() {
-    let Ok(Command::Print(text)) = parsed("--help") else {
+    let Ok(Invocation::Print(text)) = parsed("--help") else {
         panic!("no help")
     };
     let headings = [

@@ -9,6 +9,7 @@
 //! | `qemu` | the VM monitor |
 //! | `system` | KVM, the desktop, the system's limits, what rutabaga needs |
 
+pub(crate) mod bug_report;
 mod qemu;
 mod system;
 mod vulkan;

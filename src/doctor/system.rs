@@ -7,8 +7,8 @@ use hesper_venus::WsiPolicy;
 
 use super::{Remedy, Report};
 use crate::limits;
-use crate::offer;
 use crate::platform;
+use crate::renderers;
 use crate::rutabaga;
 
 /// Every blob of a guest is a descriptor.
@@ -50,7 +50,7 @@ impl Report {
         self.limits();
         self.ok(format!(
             "the guest's pictures are {}",
-            offer::policy(WsiPolicy::Auto)
+            renderers::policy(WsiPolicy::Auto)
         ));
         match rutabaga::virgl() {
             Ok(_) => self.ok("virglrenderer starts (OpenGL, --capsets=venus,virgl)"),

@@ -11,6 +11,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use hesper_system::sync::Lock;
 use hesper_venus::{Blob, BlobError, BlobRequest, ContextEvents};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -84,7 +85,7 @@ struct News {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // A panic while it was held has been reported; what it guards is whole after each statement.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    mutex.locked()
 }
 
 impl Events {

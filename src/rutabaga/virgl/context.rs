@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use hesper_vhost::renderer::{Blob, BlobRequest, Context, RendererError, ResourceId};
 
-use super::life::Life;
 use super::mailbox::{Mailbox, Message};
+use crate::rutabaga::life::Life;
 
 /// One guest context.
 pub(super) struct VirglContext {

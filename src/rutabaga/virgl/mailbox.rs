@@ -3,14 +3,15 @@
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::mpsc::SyncSender;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
+use hesper_system::sync::Lock;
 use hesper_vhost::renderer::{ContextId, ResourceId};
 use hesper_vhost::resource3d::{AttachedPages, Direction, Done, Pixels, Shape3d, Transfer};
 use hesper_vhost::screen::Rect;
 use rustix::event::{EventfdFlags, eventfd};
 
-use super::life::Life;
+use crate::rutabaga::life::Life;
 
 /// What the thread is asked to do.
 pub(super) enum Message {
@@ -68,13 +69,13 @@ impl Mailbox {
     }
 
     fn queue(&self) -> std::sync::MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.locked()
     }
 
     /// Puts a message in line. When the thread has ended, the message is dropped, and says so to who waits for it.
     pub(super) fn post(&self, message: Message) {
         if let Some((life, weight)) = message.weight() {
-            life.take_room(weight);
+            life.charge(weight);
         }
         let mut queue = self.queue();
         if queue.closed {

@@ -15,54 +15,53 @@
 //! - It is C that parses the guest's commands in this process: a hole in it is a hole in Hesper.
 
 mod context;
-mod life;
 mod mailbox;
 mod resources;
 mod worker;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use hesper_system::sync::Lock;
 use hesper_vhost::renderer::{
     CapsetInfo, Completions, Context, ContextId, Renderer, RendererError,
 };
 use hesper_vhost::resource3d::Resources3d;
 
 use self::context::VirglContext;
-use self::life::Life;
 use self::mailbox::{Mailbox, Message};
 use self::resources::VirglResources;
-use super::Missing;
+use self::worker::Capset;
+use super::Unavailable;
+use super::life::{Kind, Life};
+
+static KIND: Kind = Kind {
+    name: "virgl",
+    overflow: "more than 64 MiB wait for virglrenderer, which is busy",
+};
 
 /// Contexts at a time. A program of the guest has one or two.
 const CONTEXTS: usize = 256;
 /// How long the end of the process waits for the library's.
 const END: Duration = Duration::from_secs(2);
 
-/// A capability set, and its bytes.
-struct Capset {
-    info: CapsetInfo,
-    bytes: Vec<u8>,
-}
-
 /// The device's renderer for contexts of virgl.
 pub(super) struct Virgl {
     infos: Vec<CapsetInfo>,
     capsets: Vec<Capset>,
     mailbox: Arc<Mailbox>,
-    /// Contexts that the library has or will have.
-    contexts: Arc<AtomicUsize>,
+    /// Each context holds it until the library has destroyed it.
+    slot: Arc<()>,
     /// Hears of the thread's end.
     ended: Mutex<mpsc::Receiver<()>>,
 }
 
 impl Virgl {
     /// Starts the library. Once per process.
-    pub(super) fn new() -> Result<Self, Missing> {
-        let system = |source| Missing::Virgl(format!("a thread for it: {source}"));
+    pub(super) fn new() -> Result<Self, Unavailable> {
+        let system = |source| Unavailable::Virgl(format!("a thread for it: {source}"));
         let mailbox = Mailbox::new().map_err(|source| system(source.into()))?;
         let (says, started) = mpsc::sync_channel(1);
         let (end, ended) = mpsc::channel::<()>();
@@ -77,12 +76,12 @@ impl Virgl {
         let capsets: Vec<Capset> = started
             .recv()
             .unwrap_or_else(|_| Err("rutabaga_gfx panicked".to_owned()))
-            .map_err(Missing::Virgl)?;
+            .map_err(Unavailable::Virgl)?;
         Ok(Self {
             infos: capsets.iter().map(|capset| capset.info).collect(),
             capsets,
             mailbox,
-            contexts: Arc::default(),
+            slot: Arc::default(),
             ended: Mutex::new(ended),
         })
     }
@@ -106,14 +105,14 @@ impl Renderer for Virgl {
         name: &str,
         completions: Arc<dyn Completions>,
     ) -> Result<Box<dyn Context>, RendererError> {
-        let contexts = Arc::clone(&self.contexts);
-        if contexts.fetch_add(1, Ordering::Relaxed) >= CONTEXTS {
-            contexts.fetch_sub(1, Ordering::Relaxed);
+        let slot = Arc::clone(&self.slot);
+        // One is the renderer's own, and one is this new one.
+        if Arc::strong_count(&slot) > CONTEXTS + 1 {
             return Err(RendererError::OutOfMemory(format!(
                 "there are {CONTEXTS} virgl contexts"
             )));
         }
-        let life = Life::new(id, name, completions, contexts);
+        let life = Arc::new(Life::new(&KIND, id, name, completions, slot));
         let mailbox = Arc::clone(&self.mailbox);
         Ok(Box::new(VirglContext::start(life, capset, mailbox)))
     }
@@ -127,7 +126,7 @@ impl Renderer for Virgl {
 impl Drop for Virgl {
     fn drop(&mut self) {
         self.mailbox.post(Message::Stop);
-        let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        let ended = self.ended.locked();
         if let Err(mpsc::RecvTimeoutError::Timeout) = ended.recv_timeout(END) {
             log::warn!("virglrenderer does not come to its end; it is left behind");
         }

@@ -5,8 +5,9 @@ use std::io::IoSliceMut;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::SyncSender;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
+use hesper_system::sync::Lock;
 use hesper_vhost::renderer::{CapsetInfo, ContextId, RendererError, ResourceId};
 use hesper_vhost::resource3d::{AttachedPages, Direction, Shape3d, Transfer};
 use hesper_vhost::screen::{BYTES_PER_PIXEL, Rect};
@@ -17,9 +18,16 @@ use rutabaga_gfx::{
     RutabagaFence, RutabagaHandler, RutabagaIntoRawDescriptor, RutabagaIovec, Transfer3D,
 };
 
-use super::Capset;
-use super::life::Life;
 use super::mailbox::{Mailbox, Message};
+use crate::rutabaga::life::Life;
+
+/// A capability set, and its bytes.
+pub(super) struct Capset {
+    /// Its number, version and size.
+    pub(super) info: CapsetInfo,
+    /// What the guest reads.
+    pub(super) bytes: Vec<u8>,
+}
 
 /// How often the library is asked for retired fences where it has no descriptor that says so.
 const POLL: Timespec = Timespec {
@@ -65,7 +73,7 @@ pub(super) fn run(mailbox: &Mailbox, says: &SyncSender<Result<Vec<Capset>, Strin
 }
 
 fn lock(contexts: &Contexts) -> std::sync::MutexGuard<'_, HashMap<ContextId, Arc<Life>>> {
-    contexts.lock().unwrap_or_else(PoisonError::into_inner)
+    contexts.locked()
 }
 
 struct Worker {
@@ -89,7 +97,7 @@ impl Worker {
             let life = lock(&retiring).get(&fence.ctx_id).cloned();
             if let Some(life) = life {
                 // Numbers are never used twice: one of an earlier context of that id retires nothing.
-                life.retire(fence.fence_id);
+                life.retire_up_to(fence.fence_id);
             }
         });
         let mask = 1 << RUTABAGA_CAPSET_VIRGL | 1 << RUTABAGA_CAPSET_VIRGL2;

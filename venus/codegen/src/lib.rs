@@ -26,7 +26,7 @@ pub mod wire;
 pub use error::{Error, Result};
 
 /// Generates all files from the text of vk.xml, formatted.
-pub fn generate(xml: &str) -> Result<Vec<emit::File>> {
+pub fn generate(xml: &str) -> Result<Vec<emit::file::File>> {
     let registry = reader::read(xml)?;
     let tables = tables::load()?;
     let selection = select::select(&registry, &tables);

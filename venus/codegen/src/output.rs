@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use crate::emit::File;
+use crate::emit::file::File;
 use crate::error::{Error, Result};
 use crate::fetch;
 

@@ -133,6 +133,7 @@
 //! be private memory: what the guest can still write to has to be copied before it is decoded.
 
 pub mod call;
+mod command_info;
 pub mod extent;
 pub mod features;
 pub mod format;
@@ -157,10 +158,12 @@ pub mod sample;
 pub mod table;
 pub mod trace;
 
+pub use command_info::CommandInfo;
 pub use generated::command;
-pub use generated::commands::{COMMAND_COUNT, COMMANDS, CommandId};
+pub use generated::commands::COMMANDS;
 pub use generated::core::{CORE_COMMANDS, PROVIDERS};
 pub use generated::extensions::EXTENSIONS;
+pub use generated::numbers::{COMMAND_COUNT, CommandId};
 pub(crate) use generated::schema;
 
 /// Vulkan's types.

@@ -7,11 +7,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use proptest::prelude::*;
 
 use crate::COMMANDS;
+use crate::command_info::{Codec, CommandInfo};
 use crate::guest::{decode_reply_erased, encode_erased};
 use crate::layout::{Element, Field, Kind, Layout, NEXT, Value, pointer};
 use crate::runtime::{Arena, Decoder, Encoder, Identity, MAX_LINKS, Reason};
 use crate::sample::{self, Sampler};
-use crate::table::{Codec, CommandInfo};
 use crate::trace::Tracer;
 
 fn codable() -> impl Iterator<Item = (&'static CommandInfo, Codec)> {

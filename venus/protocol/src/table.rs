@@ -1,144 +1,8 @@
-//! What is known about commands and extensions, apart from how they are encoded.
+//! What is known about extensions and core commands: plain types, which the generated tables fill.
 
 use std::ffi::CStr;
-use std::fmt;
 
-use crate::generated::commands::{COMMANDS, CommandId};
 use crate::generated::extensions::EXTENSIONS;
-use crate::layout::Layout;
-use crate::runtime::{Command, Decoder, Result};
-#[cfg(test)]
-use crate::runtime::{EncodeError, Encoder};
-
-/// What is known about a command.
-#[derive(Debug)]
-pub struct CommandInfo {
-    /// Its id, for dispatch.
-    pub id: CommandId,
-    /// The C name.
-    pub name: &'static str,
-    codec: Option<Codec>,
-}
-
-/// A command's codec with its types erased, for code that treats all commands alike.
-#[derive(Clone, Copy)]
-pub(crate) struct Codec {
-    pub(crate) layout: &'static Layout,
-    /// Decodes the arguments into memory of the layout's size.
-    pub(crate) decode: unsafe fn(*mut u8, &mut Decoder<'_>) -> Result<()>,
-    /// Tests only: encodes the reply from such memory; the return value is read from the second pointer.
-    #[cfg(test)]
-    pub(crate) reply: unsafe fn(*const u8, *const u64, &mut Encoder<'_>) -> Result<(), EncodeError>,
-}
-
-impl fmt::Debug for Codec {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.layout.fmt(f)
-    }
-}
-
-impl CommandInfo {
-    pub(crate) const fn reserved(id: CommandId, name: &'static str) -> Self {
-        Self {
-            id,
-            name,
-            codec: None,
-        }
-    }
-
-    /// Whether requests and replies of it exist on the wire; the rest deal in pointers or file
-    /// descriptors of the guest and only have a number.
-    pub const fn is_codable(&self) -> bool {
-        self.codec.is_some()
-    }
-
-    pub(crate) fn codec(&self) -> Option<Codec> {
-        self.codec
-    }
-}
-
-impl CommandId {
-    /// The number on the wire.
-    #[inline]
-    pub const fn number(self) -> u32 {
-        self as u32
-    }
-
-    /// The command with this number.
-    pub fn from_number(number: u32) -> Option<Self> {
-        let known = usize::try_from(number).ok().and_then(|n| COMMANDS.get(n));
-        known.and_then(Option::as_ref).map(|info| info.id)
-    }
-
-    /// What is known about it.
-    pub fn info(self) -> &'static CommandInfo {
-        const NONE: CommandInfo = CommandInfo::reserved(CommandId::CreateInstance, "");
-        // The table has an entry for every id.
-        COMMANDS
-            .get(self as usize)
-            .and_then(Option::as_ref)
-            .unwrap_or(&NONE)
-    }
-
-    /// The C name.
-    pub fn name(self) -> &'static str {
-        self.info().name
-    }
-}
-
-/// A row of the table.
-pub(crate) const fn info<A: for<'a> Args<'a>>(
-    name: &'static str,
-    layout: &'static Layout,
-) -> CommandInfo {
-    CommandInfo {
-        id: <A as Args<'static>>::Command::ID,
-        name,
-        codec: Some(Codec {
-            layout,
-            decode: decode_erased::<A>,
-            #[cfg(test)]
-            reply: reply_erased::<A>,
-        }),
-    }
-}
-
-/// The command with this number: what lets the table name one without a lifetime.
-pub(crate) struct Of<const NUMBER: u32>;
-
-/// The arguments of a command at any lifetime.
-pub(crate) trait Args<'a> {
-    type Command: Command<'a>;
-}
-
-/// # Safety
-/// `place` must be writable memory for A's arguments.
-unsafe fn decode_erased<A: for<'a> Args<'a>>(place: *mut u8, d: &mut Decoder<'_>) -> Result<()> {
-    fn decode<'m, A: Args<'m>>(d: &mut Decoder<'m>) -> Result<A::Command> {
-        A::Command::decode(d)
-    }
-    let args = decode::<A>(d)?;
-    // SAFETY: as the caller promises.
-    unsafe { place.cast::<<A as Args<'_>>::Command>().write(args) };
-    Ok(())
-}
-
-/// # Safety
-/// `place` must hold A's arguments, with valid outputs; `ret` a return value in its low bytes.
-#[cfg(test)]
-unsafe fn reply_erased<A: for<'a> Args<'a>>(
-    place: *const u8,
-    ret: *const u64,
-    e: &mut Encoder<'_>,
-) -> Result<(), EncodeError> {
-    type Decoded<'a, A> = <A as Args<'a>>::Command;
-    // SAFETY: as the caller promises; every return type is a number of at most eight bytes.
-    unsafe {
-        let args = &*place.cast::<Decoded<'_, A>>();
-        let ret = ret.cast::<<Decoded<'_, A> as Command<'_>>::Return>().read();
-        args.encode_reply(ret, e)
-    }
-}
 
 /// Where an extension lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -207,16 +71,7 @@ const fn with_bit(mut mask: [u32; 32], number: u32) -> [u32; 32] {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_id_finds_its_row() {
-        for (number, row) in COMMANDS.iter().enumerate() {
-            let Some(row) = row else { continue };
-            assert_eq!(row.id as usize, number);
-            assert_eq!(row.id.info().name, row.name);
-            assert_eq!(CommandId::from_number(number as u32), Some(row.id));
-        }
-    }
+    use crate::COMMANDS;
 
     #[test]
     fn the_tables_have_what_the_protocol_has() {

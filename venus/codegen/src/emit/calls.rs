@@ -5,8 +5,8 @@
 
 use std::fmt::Write as _;
 
+use crate::emit::file::{File, unknown};
 use crate::emit::rust;
-use crate::emit::{File, unknown};
 use crate::error::Result;
 use crate::model::{Base, Command, Member, Model};
 use crate::names;

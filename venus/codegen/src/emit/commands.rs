@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
+use crate::emit::file::{File, unknown};
 use crate::emit::rust::{self, Step, nullable, padded, write_steps};
 use crate::emit::structs::put_plain;
-use crate::emit::{File, unknown};
 use crate::error::{Error, Result};
 use crate::model::{Base, Command, Len, Member, Model};
 use crate::wire::{Element, Kind, Rules};
@@ -145,7 +145,7 @@ fn one(out: &mut String, rules: Rules<'_>, command: &Command) -> Result<()> {
          {answer} Ok(()) }}\n\
          unsafe fn encode_reply(&self, ret: {returns}, e: &mut Encoder<'_>) -> \
          Result<(), EncodeError> {{ {reply} }} }}\n\
-         impl<'a> crate::table::Args<'a> for crate::table::Of<{number}> {{ \
+         impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<{number}> {{ \
          type Command = {name}{life}; }}\n",
         number = command.number
     );

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::emit::File;
+use crate::emit::file::File;
 use crate::model::Model;
 use crate::names;
 

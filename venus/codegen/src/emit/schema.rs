@@ -6,7 +6,8 @@
 use std::fmt::Write as _;
 
 use crate::emit::commands::{Direction, MODULES, direction, held};
-use crate::emit::{File, rust, unknown};
+use crate::emit::file::{File, unknown};
+use crate::emit::rust;
 use crate::error::Result;
 use crate::model::{Base, Command, Len, Member, Model, Scalar, Struct, Union};
 use crate::names;

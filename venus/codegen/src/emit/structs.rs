@@ -3,8 +3,8 @@
 
 use std::fmt::Write as _;
 
+use crate::emit::file::{File, unknown};
 use crate::emit::rust::{self, Step, nullable, padded, write_steps};
-use crate::emit::{File, unknown};
 use crate::error::Result;
 use crate::model::{Base, Member, Model, Struct, Union};
 use crate::select::Area;

@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use crate::emit::{File, calls};
+use crate::emit::calls;
+use crate::emit::file::File;
 use crate::model::{Model, Provider};
 use crate::names;
 
@@ -20,11 +21,26 @@ pub fn emit(model: &Model, files: &mut Vec<File>) {
     }
     let _ = write!(
         ids,
-        "}}\n/// One more than the highest command number.\npub const COMMAND_COUNT: usize = {};\n",
+        "}}\n/// One more than the highest command number.\npub const COMMAND_COUNT: usize = {};\n\
+         /// Each command and its C name, by its number.\n\
+         pub(crate) static COMMAND_NAMES: [Option<(CommandId, &str)>; COMMAND_COUNT] = [",
         highest + 1
     );
-    ids.push_str(
-        "use crate::schema; use crate::table::{CommandInfo, Of, info};\n\
+    for number in 0..=highest {
+        let _ = match model.numbers.iter().find(|r| r.number == number) {
+            Some(row) => {
+                let name = names::plain(&row.name);
+                write!(ids, "Some((CommandId::{name}, {:?})),", row.name)
+            }
+            None => write!(ids, "None,"),
+        };
+    }
+    ids.push_str("];\n");
+    files.push(File::new("numbers.rs", "Command numbers and names.", ids));
+
+    let mut ids = String::from(
+        "use super::numbers::{COMMAND_COUNT, CommandId}; use crate::schema; \
+         use crate::command_info::{CommandInfo, Of, info};\n\
          /// What is known about each command, by its number.\n\
          pub static COMMANDS: [Option<CommandInfo>; COMMAND_COUNT] = [",
     );
@@ -49,11 +65,7 @@ pub fn emit(model: &Model, files: &mut Vec<File>) {
         };
     }
     ids.push_str("];\n");
-    files.push(File::new(
-        "commands.rs",
-        "Command numbers and the table of commands.",
-        ids,
-    ));
+    files.push(File::new("commands.rs", "The table of commands.", ids));
 
     let mut out = String::from(
         "use crate::table::{Extension, ExtensionKind};\n\

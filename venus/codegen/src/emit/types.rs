@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use crate::emit::{File, rust};
+use crate::emit::file::File;
+use crate::emit::rust;
 use crate::error::Result;
 use crate::model::{Enum, Model, Struct, Union};
 use crate::names;

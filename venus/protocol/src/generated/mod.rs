@@ -9,5 +9,6 @@ pub(crate) mod commands;
 pub(crate) mod core;
 pub(crate) mod extensions;
 pub(crate) mod formats;
+pub(crate) mod numbers;
 pub(crate) mod schema;
 pub(crate) mod types;

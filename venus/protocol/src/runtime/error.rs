@@ -1,6 +1,6 @@
 //! What a guest can get wrong, and what can keep a reply from being written.
 
-use crate::generated::commands::COMMANDS;
+use crate::generated::numbers::COMMAND_NAMES;
 use crate::vk::{HandleType, StructureType};
 
 /// A violation of the protocol: the context that sent it can't go on.
@@ -16,10 +16,12 @@ pub struct Fatal {
 }
 
 fn name(command: u32) -> &'static str {
-    let known = usize::try_from(command).ok().and_then(|n| COMMANDS.get(n));
+    let known = usize::try_from(command)
+        .ok()
+        .and_then(|n| COMMAND_NAMES.get(n));
     known
         .and_then(Option::as_ref)
-        .map_or("no command", |info| info.name)
+        .map_or("no command", |(_, name)| name)
 }
 
 /// What is wrong in a stream.

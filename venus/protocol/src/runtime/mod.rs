@@ -27,7 +27,7 @@ pub use value::{Chained, Handle, HandleMap, Identity, Plain, Resolved, Zeroed};
 
 pub(crate) use decoder::{OPTIONAL, REQUIRED, raw};
 
-pub use crate::generated::commands::CommandId;
+pub use crate::generated::numbers::CommandId;
 
 /// A command as the host sees it. Implemented by every struct of [`crate::command`].
 pub trait Command<'a>: Sized {

@@ -60,7 +60,7 @@ impl<'a> Command<'a> for CmdBindTransformFeedbackBuffersEXT<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<181> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<181> {
     type Command = CmdBindTransformFeedbackBuffersEXT<'a>;
 }
 /// `vkCmdBeginTransformFeedbackEXT`
@@ -112,7 +112,7 @@ impl<'a> Command<'a> for CmdBeginTransformFeedbackEXT<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<182> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<182> {
     type Command = CmdBeginTransformFeedbackEXT<'a>;
 }
 /// `vkCmdEndTransformFeedbackEXT`
@@ -164,7 +164,7 @@ impl<'a> Command<'a> for CmdEndTransformFeedbackEXT<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<183> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<183> {
     type Command = CmdEndTransformFeedbackEXT<'a>;
 }
 /// `vkCmdBeginQueryIndexedEXT`
@@ -211,7 +211,7 @@ impl<'a> Command<'a> for CmdBeginQueryIndexedEXT {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<184> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<184> {
     type Command = CmdBeginQueryIndexedEXT;
 }
 /// `vkCmdEndQueryIndexedEXT`
@@ -254,7 +254,7 @@ impl<'a> Command<'a> for CmdEndQueryIndexedEXT {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<185> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<185> {
     type Command = CmdEndQueryIndexedEXT;
 }
 /// `vkCmdDrawIndirectByteCountEXT`
@@ -309,7 +309,7 @@ impl<'a> Command<'a> for CmdDrawIndirectByteCountEXT {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<186> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<186> {
     type Command = CmdDrawIndirectByteCountEXT;
 }
 /// `vkGetImageDrmFormatModifierPropertiesEXT`
@@ -355,7 +355,7 @@ impl<'a> Command<'a> for GetImageDrmFormatModifierPropertiesEXT<'a> {
         }
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<187> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<187> {
     type Command = GetImageDrmFormatModifierPropertiesEXT<'a>;
 }
 /// `vkCmdSetPatchControlPointsEXT`
@@ -390,7 +390,7 @@ impl<'a> Command<'a> for CmdSetPatchControlPointsEXT {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<233> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<233> {
     type Command = CmdSetPatchControlPointsEXT;
 }
 /// `vkCmdSetLogicOpEXT`
@@ -425,7 +425,7 @@ impl<'a> Command<'a> for CmdSetLogicOpEXT {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<234> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<234> {
     type Command = CmdSetLogicOpEXT;
 }
 /// `vkCmdBeginConditionalRenderingEXT`
@@ -462,7 +462,7 @@ impl<'a> Command<'a> for CmdBeginConditionalRenderingEXT<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<240> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<240> {
     type Command = CmdBeginConditionalRenderingEXT<'a>;
 }
 /// `vkCmdEndConditionalRenderingEXT`
@@ -491,7 +491,7 @@ impl<'a> Command<'a> for CmdEndConditionalRenderingEXT {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<241> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<241> {
     type Command = CmdEndConditionalRenderingEXT;
 }
 /// `vkCmdDrawMultiEXT`
@@ -545,7 +545,7 @@ impl<'a> Command<'a> for CmdDrawMultiEXT<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<247> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<247> {
     type Command = CmdDrawMultiEXT<'a>;
 }
 /// `vkCmdDrawMultiIndexedEXT`
@@ -604,7 +604,7 @@ impl<'a> Command<'a> for CmdDrawMultiIndexedEXT<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<248> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<248> {
     type Command = CmdDrawMultiIndexedEXT<'a>;
 }
 /// `vkCmdSetColorWriteEnableEXT`
@@ -645,7 +645,7 @@ impl<'a> Command<'a> for CmdSetColorWriteEnableEXT<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<254> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<254> {
     type Command = CmdSetColorWriteEnableEXT<'a>;
 }
 /// `vkCmdSetVertexInputEXT`
@@ -703,7 +703,7 @@ impl<'a> Command<'a> for CmdSetVertexInputEXT<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<255> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<255> {
     type Command = CmdSetVertexInputEXT<'a>;
 }
 /// `vkCmdSetTessellationDomainOriginEXT`
@@ -738,7 +738,7 @@ impl<'a> Command<'a> for CmdSetTessellationDomainOriginEXT {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<256> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<256> {
     type Command = CmdSetTessellationDomainOriginEXT;
 }
 /// `vkCmdSetDepthClampEnableEXT`
@@ -773,7 +773,7 @@ impl<'a> Command<'a> for CmdSetDepthClampEnableEXT {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<257> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<257> {
     type Command = CmdSetDepthClampEnableEXT;
 }
 /// `vkCmdSetPolygonModeEXT`
@@ -808,7 +808,7 @@ impl<'a> Command<'a> for CmdSetPolygonModeEXT {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<258> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<258> {
     type Command = CmdSetPolygonModeEXT;
 }
 /// `vkCmdSetRasterizationSamplesEXT`
@@ -843,7 +843,7 @@ impl<'a> Command<'a> for CmdSetRasterizationSamplesEXT {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<259> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<259> {
     type Command = CmdSetRasterizationSamplesEXT;
 }
 /// `vkCmdSetSampleMaskEXT`
@@ -884,7 +884,7 @@ impl<'a> Command<'a> for CmdSetSampleMaskEXT<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<260> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<260> {
     type Command = CmdSetSampleMaskEXT<'a>;
 }
 /// `vkCmdSetAlphaToCoverageEnableEXT`
@@ -919,7 +919,7 @@ impl<'a> Command<'a> for CmdSetAlphaToCoverageEnableEXT {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<261> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<261> {
     type Command = CmdSetAlphaToCoverageEnableEXT;
 }
 /// `vkCmdSetAlphaToOneEnableEXT`
@@ -954,7 +954,7 @@ impl<'a> Command<'a> for CmdSetAlphaToOneEnableEXT {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<262> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<262> {
     type Command = CmdSetAlphaToOneEnableEXT;
 }
 /// `vkCmdSetLogicOpEnableEXT`
@@ -989,7 +989,7 @@ impl<'a> Command<'a> for CmdSetLogicOpEnableEXT {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<263> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<263> {
     type Command = CmdSetLogicOpEnableEXT;
 }
 /// `vkCmdSetColorBlendEnableEXT`
@@ -1034,7 +1034,7 @@ impl<'a> Command<'a> for CmdSetColorBlendEnableEXT<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<264> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<264> {
     type Command = CmdSetColorBlendEnableEXT<'a>;
 }
 /// `vkCmdSetColorBlendEquationEXT`
@@ -1079,7 +1079,7 @@ impl<'a> Command<'a> for CmdSetColorBlendEquationEXT<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<265> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<265> {
     type Command = CmdSetColorBlendEquationEXT<'a>;
 }
 /// `vkCmdSetColorWriteMaskEXT`
@@ -1124,7 +1124,7 @@ impl<'a> Command<'a> for CmdSetColorWriteMaskEXT<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<266> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<266> {
     type Command = CmdSetColorWriteMaskEXT<'a>;
 }
 /// `vkCmdSetRasterizationStreamEXT`
@@ -1159,7 +1159,7 @@ impl<'a> Command<'a> for CmdSetRasterizationStreamEXT {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<267> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<267> {
     type Command = CmdSetRasterizationStreamEXT;
 }
 /// `vkCmdSetConservativeRasterizationModeEXT`
@@ -1194,7 +1194,7 @@ impl<'a> Command<'a> for CmdSetConservativeRasterizationModeEXT {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<268> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<268> {
     type Command = CmdSetConservativeRasterizationModeEXT;
 }
 /// `vkCmdSetExtraPrimitiveOverestimationSizeEXT`
@@ -1229,7 +1229,7 @@ impl<'a> Command<'a> for CmdSetExtraPrimitiveOverestimationSizeEXT {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<269> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<269> {
     type Command = CmdSetExtraPrimitiveOverestimationSizeEXT;
 }
 /// `vkCmdSetDepthClipEnableEXT`
@@ -1264,7 +1264,7 @@ impl<'a> Command<'a> for CmdSetDepthClipEnableEXT {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<270> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<270> {
     type Command = CmdSetDepthClipEnableEXT;
 }
 /// `vkCmdSetSampleLocationsEnableEXT`
@@ -1299,7 +1299,7 @@ impl<'a> Command<'a> for CmdSetSampleLocationsEnableEXT {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<271> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<271> {
     type Command = CmdSetSampleLocationsEnableEXT;
 }
 /// `vkCmdSetColorBlendAdvancedEXT`
@@ -1344,7 +1344,7 @@ impl<'a> Command<'a> for CmdSetColorBlendAdvancedEXT<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<272> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<272> {
     type Command = CmdSetColorBlendAdvancedEXT<'a>;
 }
 /// `vkCmdSetProvokingVertexModeEXT`
@@ -1379,7 +1379,7 @@ impl<'a> Command<'a> for CmdSetProvokingVertexModeEXT {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<273> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<273> {
     type Command = CmdSetProvokingVertexModeEXT;
 }
 /// `vkCmdSetLineRasterizationModeEXT`
@@ -1414,7 +1414,7 @@ impl<'a> Command<'a> for CmdSetLineRasterizationModeEXT {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<274> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<274> {
     type Command = CmdSetLineRasterizationModeEXT;
 }
 /// `vkCmdSetLineStippleEnableEXT`
@@ -1449,7 +1449,7 @@ impl<'a> Command<'a> for CmdSetLineStippleEnableEXT {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<275> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<275> {
     type Command = CmdSetLineStippleEnableEXT;
 }
 /// `vkCmdSetDepthClipNegativeOneToOneEXT`
@@ -1484,7 +1484,7 @@ impl<'a> Command<'a> for CmdSetDepthClipNegativeOneToOneEXT {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<276> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<276> {
     type Command = CmdSetDepthClipNegativeOneToOneEXT;
 }
 /// `vkCmdSetSampleLocationsEXT`
@@ -1520,7 +1520,7 @@ impl<'a> Command<'a> for CmdSetSampleLocationsEXT<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<283> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<283> {
     type Command = CmdSetSampleLocationsEXT<'a>;
 }
 /// `vkGetPhysicalDeviceMultisamplePropertiesEXT`
@@ -1566,7 +1566,7 @@ impl<'a> Command<'a> for GetPhysicalDeviceMultisamplePropertiesEXT<'a> {
         }
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<284> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<284> {
     type Command = GetPhysicalDeviceMultisamplePropertiesEXT<'a>;
 }
 /// `vkCmdSetDepthBias2EXT`
@@ -1602,7 +1602,7 @@ impl<'a> Command<'a> for CmdSetDepthBias2EXT<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<328> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<328> {
     type Command = CmdSetDepthBias2EXT<'a>;
 }
 /// `vkCmdSetAttachmentFeedbackLoopEnableEXT`
@@ -1637,7 +1637,7 @@ impl<'a> Command<'a> for CmdSetAttachmentFeedbackLoopEnableEXT {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<329> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<329> {
     type Command = CmdSetAttachmentFeedbackLoopEnableEXT;
 }
 /// `vkCmdSetDepthClampRangeEXT`
@@ -1677,7 +1677,7 @@ impl<'a> Command<'a> for CmdSetDepthClampRangeEXT<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<330> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<330> {
     type Command = CmdSetDepthClampRangeEXT<'a>;
 }
 /// `vkCmdDrawMeshTasksEXT`
@@ -1720,7 +1720,7 @@ impl<'a> Command<'a> for CmdDrawMeshTasksEXT {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<332> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<332> {
     type Command = CmdDrawMeshTasksEXT;
 }
 /// `vkCmdDrawMeshTasksIndirectEXT`
@@ -1767,7 +1767,7 @@ impl<'a> Command<'a> for CmdDrawMeshTasksIndirectEXT {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<333> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<333> {
     type Command = CmdDrawMeshTasksIndirectEXT;
 }
 /// `vkCmdDrawMeshTasksIndirectCountEXT`
@@ -1822,7 +1822,7 @@ impl<'a> Command<'a> for CmdDrawMeshTasksIndirectCountEXT {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<334> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<334> {
     type Command = CmdDrawMeshTasksIndirectCountEXT;
 }
 /// `vkCmdBindSamplerHeapEXT`
@@ -1858,7 +1858,7 @@ impl<'a> Command<'a> for CmdBindSamplerHeapEXT<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<339> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<339> {
     type Command = CmdBindSamplerHeapEXT<'a>;
 }
 /// `vkCmdBindResourceHeapEXT`
@@ -1894,7 +1894,7 @@ impl<'a> Command<'a> for CmdBindResourceHeapEXT<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<340> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<340> {
     type Command = CmdBindResourceHeapEXT<'a>;
 }
 /// `vkCmdPushDataEXT`
@@ -1930,7 +1930,7 @@ impl<'a> Command<'a> for CmdPushDataEXT<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<341> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<341> {
     type Command = CmdPushDataEXT<'a>;
 }
 /// `vkGetImageOpaqueCaptureDataEXT`
@@ -1985,7 +1985,7 @@ impl<'a> Command<'a> for GetImageOpaqueCaptureDataEXT<'a> {
         }
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<342> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<342> {
     type Command = GetImageOpaqueCaptureDataEXT<'a>;
 }
 /// `vkGetPhysicalDeviceDescriptorSizeEXT`
@@ -2024,7 +2024,7 @@ impl<'a> Command<'a> for GetPhysicalDeviceDescriptorSizeEXT {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<343> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<343> {
     type Command = GetPhysicalDeviceDescriptorSizeEXT;
 }
 /// `vkRegisterCustomBorderColorEXT`
@@ -2075,7 +2075,7 @@ impl<'a> Command<'a> for RegisterCustomBorderColorEXT<'a> {
         Ok(())
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<344> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<344> {
     type Command = RegisterCustomBorderColorEXT<'a>;
 }
 /// `vkUnregisterCustomBorderColorEXT`
@@ -2107,6 +2107,6 @@ impl<'a> Command<'a> for UnregisterCustomBorderColorEXT {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<345> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<345> {
     type Command = UnregisterCustomBorderColorEXT;
 }

@@ -53,7 +53,7 @@ impl<'a> Command<'a> for GetPhysicalDeviceCalibrateableTimeDomainsKHR<'a> {
         Ok(())
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<235> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<235> {
     type Command = GetPhysicalDeviceCalibrateableTimeDomainsKHR<'a>;
 }
 /// `vkGetCalibratedTimestampsKHR`
@@ -113,7 +113,7 @@ impl<'a> Command<'a> for GetCalibratedTimestampsKHR<'a> {
         Ok(())
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<236> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<236> {
     type Command = GetCalibratedTimestampsKHR<'a>;
 }
 /// `vkGetPhysicalDeviceFragmentShadingRatesKHR`
@@ -169,7 +169,7 @@ impl<'a> Command<'a> for GetPhysicalDeviceFragmentShadingRatesKHR<'a> {
         }
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<277> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<277> {
     type Command = GetPhysicalDeviceFragmentShadingRatesKHR<'a>;
 }
 /// `vkCmdSetFragmentShadingRateKHR`
@@ -211,7 +211,7 @@ impl<'a> Command<'a> for CmdSetFragmentShadingRateKHR<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<278> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<278> {
     type Command = CmdSetFragmentShadingRateKHR<'a>;
 }
 /// `vkCreateDeferredOperationKHR`
@@ -252,7 +252,7 @@ impl<'a> Command<'a> for CreateDeferredOperationKHR<'a> {
         Ok(())
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<299> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<299> {
     type Command = CreateDeferredOperationKHR<'a>;
 }
 /// `vkDestroyDeferredOperationKHR`
@@ -285,7 +285,7 @@ impl<'a> Command<'a> for DestroyDeferredOperationKHR {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<300> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<300> {
     type Command = DestroyDeferredOperationKHR;
 }
 /// `vkGetDeferredOperationMaxConcurrencyKHR`
@@ -317,7 +317,7 @@ impl<'a> Command<'a> for GetDeferredOperationMaxConcurrencyKHR {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<301> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<301> {
     type Command = GetDeferredOperationMaxConcurrencyKHR;
 }
 /// `vkGetDeferredOperationResultKHR`
@@ -349,7 +349,7 @@ impl<'a> Command<'a> for GetDeferredOperationResultKHR {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<302> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<302> {
     type Command = GetDeferredOperationResultKHR;
 }
 /// `vkDeferredOperationJoinKHR`
@@ -381,7 +381,7 @@ impl<'a> Command<'a> for DeferredOperationJoinKHR {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<303> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<303> {
     type Command = DeferredOperationJoinKHR;
 }
 /// `vkCreateAccelerationStructureKHR`
@@ -429,7 +429,7 @@ impl<'a> Command<'a> for CreateAccelerationStructureKHR<'a> {
         Ok(())
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<304> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<304> {
     type Command = CreateAccelerationStructureKHR<'a>;
 }
 /// `vkDestroyAccelerationStructureKHR`
@@ -465,7 +465,7 @@ impl<'a> Command<'a> for DestroyAccelerationStructureKHR {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<305> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<305> {
     type Command = DestroyAccelerationStructureKHR;
 }
 /// `vkCmdBuildAccelerationStructuresKHR`
@@ -517,7 +517,7 @@ impl<'a> Command<'a> for CmdBuildAccelerationStructuresKHR<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<306> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<306> {
     type Command = CmdBuildAccelerationStructuresKHR<'a>;
 }
 /// `vkCmdBuildAccelerationStructuresIndirectKHR`
@@ -582,7 +582,7 @@ impl<'a> Command<'a> for CmdBuildAccelerationStructuresIndirectKHR<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<307> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<307> {
     type Command = CmdBuildAccelerationStructuresIndirectKHR<'a>;
 }
 /// `vkCopyAccelerationStructureKHR`
@@ -622,7 +622,7 @@ impl<'a> Command<'a> for CopyAccelerationStructureKHR<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<309> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<309> {
     type Command = CopyAccelerationStructureKHR<'a>;
 }
 /// `vkWriteAccelerationStructuresPropertiesKHR`
@@ -690,7 +690,7 @@ impl<'a> Command<'a> for WriteAccelerationStructuresPropertiesKHR<'a> {
         Ok(())
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<312> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<312> {
     type Command = WriteAccelerationStructuresPropertiesKHR<'a>;
 }
 /// `vkCmdCopyAccelerationStructureKHR`
@@ -726,7 +726,7 @@ impl<'a> Command<'a> for CmdCopyAccelerationStructureKHR<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<313> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<313> {
     type Command = CmdCopyAccelerationStructureKHR<'a>;
 }
 /// `vkCmdCopyAccelerationStructureToMemoryKHR`
@@ -762,7 +762,7 @@ impl<'a> Command<'a> for CmdCopyAccelerationStructureToMemoryKHR<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<314> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<314> {
     type Command = CmdCopyAccelerationStructureToMemoryKHR<'a>;
 }
 /// `vkCmdCopyMemoryToAccelerationStructureKHR`
@@ -798,7 +798,7 @@ impl<'a> Command<'a> for CmdCopyMemoryToAccelerationStructureKHR<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<315> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<315> {
     type Command = CmdCopyMemoryToAccelerationStructureKHR<'a>;
 }
 /// `vkGetAccelerationStructureDeviceAddressKHR`
@@ -836,7 +836,7 @@ impl<'a> Command<'a> for GetAccelerationStructureDeviceAddressKHR<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<316> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<316> {
     type Command = GetAccelerationStructureDeviceAddressKHR<'a>;
 }
 /// `vkCmdWriteAccelerationStructuresPropertiesKHR`
@@ -894,7 +894,7 @@ impl<'a> Command<'a> for CmdWriteAccelerationStructuresPropertiesKHR<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<317> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<317> {
     type Command = CmdWriteAccelerationStructuresPropertiesKHR<'a>;
 }
 /// `vkGetDeviceAccelerationStructureCompatibilityKHR`
@@ -941,7 +941,7 @@ impl<'a> Command<'a> for GetDeviceAccelerationStructureCompatibilityKHR<'a> {
         Ok(())
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<318> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<318> {
     type Command = GetDeviceAccelerationStructureCompatibilityKHR<'a>;
 }
 /// `vkGetAccelerationStructureBuildSizesKHR`
@@ -1001,7 +1001,7 @@ impl<'a> Command<'a> for GetAccelerationStructureBuildSizesKHR<'a> {
         }
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<319> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<319> {
     type Command = GetAccelerationStructureBuildSizesKHR<'a>;
 }
 /// `vkCmdTraceRaysKHR`
@@ -1072,7 +1072,7 @@ impl<'a> Command<'a> for CmdTraceRaysKHR<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<320> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<320> {
     type Command = CmdTraceRaysKHR<'a>;
 }
 /// `vkCreateRayTracingPipelinesKHR`
@@ -1133,7 +1133,7 @@ impl<'a> Command<'a> for CreateRayTracingPipelinesKHR<'a> {
         Ok(())
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<321> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<321> {
     type Command = CreateRayTracingPipelinesKHR<'a>;
 }
 /// `vkGetRayTracingShaderGroupHandlesKHR`
@@ -1190,7 +1190,7 @@ impl<'a> Command<'a> for GetRayTracingShaderGroupHandlesKHR<'a> {
         Ok(())
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<322> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<322> {
     type Command = GetRayTracingShaderGroupHandlesKHR<'a>;
 }
 /// `vkGetRayTracingCaptureReplayShaderGroupHandlesKHR`
@@ -1247,7 +1247,7 @@ impl<'a> Command<'a> for GetRayTracingCaptureReplayShaderGroupHandlesKHR<'a> {
         Ok(())
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<323> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<323> {
     type Command = GetRayTracingCaptureReplayShaderGroupHandlesKHR<'a>;
 }
 /// `vkCmdTraceRaysIndirectKHR`
@@ -1310,7 +1310,7 @@ impl<'a> Command<'a> for CmdTraceRaysIndirectKHR<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<324> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<324> {
     type Command = CmdTraceRaysIndirectKHR<'a>;
 }
 /// `vkGetRayTracingShaderGroupStackSizeKHR`
@@ -1357,7 +1357,7 @@ impl<'a> Command<'a> for GetRayTracingShaderGroupStackSizeKHR {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<325> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<325> {
     type Command = GetRayTracingShaderGroupStackSizeKHR;
 }
 /// `vkCmdSetRayTracingPipelineStackSizeKHR`
@@ -1392,7 +1392,7 @@ impl<'a> Command<'a> for CmdSetRayTracingPipelineStackSizeKHR {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<326> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<326> {
     type Command = CmdSetRayTracingPipelineStackSizeKHR;
 }
 /// `vkCmdTraceRaysIndirect2KHR`
@@ -1427,7 +1427,7 @@ impl<'a> Command<'a> for CmdTraceRaysIndirect2KHR {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<327> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<327> {
     type Command = CmdTraceRaysIndirect2KHR;
 }
 /// `vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR`
@@ -1480,6 +1480,6 @@ impl<'a> Command<'a> for GetPhysicalDeviceCooperativeMatrixPropertiesKHR<'a> {
         }
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<331> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<331> {
     type Command = GetPhysicalDeviceCooperativeMatrixPropertiesKHR<'a>;
 }

@@ -34,7 +34,7 @@ impl<'a> Command<'a> for SetReplyCommandStreamMESA<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<178> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<178> {
     type Command = SetReplyCommandStreamMESA<'a>;
 }
 /// `vkSeekReplyCommandStreamMESA`
@@ -63,7 +63,7 @@ impl<'a> Command<'a> for SeekReplyCommandStreamMESA {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<179> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<179> {
     type Command = SeekReplyCommandStreamMESA;
 }
 /// `vkExecuteCommandStreamsMESA`
@@ -122,7 +122,7 @@ impl<'a> Command<'a> for ExecuteCommandStreamsMESA<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<180> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<180> {
     type Command = ExecuteCommandStreamsMESA<'a>;
 }
 /// `vkCreateRingMESA`
@@ -158,7 +158,7 @@ impl<'a> Command<'a> for CreateRingMESA<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<188> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<188> {
     type Command = CreateRingMESA<'a>;
 }
 /// `vkDestroyRingMESA`
@@ -187,7 +187,7 @@ impl<'a> Command<'a> for DestroyRingMESA {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<189> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<189> {
     type Command = DestroyRingMESA;
 }
 /// `vkNotifyRingMESA`
@@ -222,7 +222,7 @@ impl<'a> Command<'a> for NotifyRingMESA {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<190> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<190> {
     type Command = NotifyRingMESA;
 }
 /// `vkWriteRingExtraMESA`
@@ -261,7 +261,7 @@ impl<'a> Command<'a> for WriteRingExtraMESA {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<191> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<191> {
     type Command = WriteRingExtraMESA;
 }
 /// `vkGetMemoryResourcePropertiesMESA`
@@ -307,7 +307,7 @@ impl<'a> Command<'a> for GetMemoryResourcePropertiesMESA<'a> {
         }
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<192> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<192> {
     type Command = GetMemoryResourcePropertiesMESA<'a>;
 }
 /// `vkResetFenceResourceMESA`
@@ -339,7 +339,7 @@ impl<'a> Command<'a> for ResetFenceResourceMESA {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<244> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<244> {
     type Command = ResetFenceResourceMESA;
 }
 /// `vkWaitSemaphoreResourceMESA`
@@ -371,7 +371,7 @@ impl<'a> Command<'a> for WaitSemaphoreResourceMESA {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<245> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<245> {
     type Command = WaitSemaphoreResourceMESA;
 }
 /// `vkImportSemaphoreResourceMESA`
@@ -408,7 +408,7 @@ impl<'a> Command<'a> for ImportSemaphoreResourceMESA<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<246> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<246> {
     type Command = ImportSemaphoreResourceMESA<'a>;
 }
 /// `vkSubmitVirtqueueSeqnoMESA`
@@ -440,7 +440,7 @@ impl<'a> Command<'a> for SubmitVirtqueueSeqnoMESA {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<251> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<251> {
     type Command = SubmitVirtqueueSeqnoMESA;
 }
 /// `vkWaitVirtqueueSeqnoMESA`
@@ -469,7 +469,7 @@ impl<'a> Command<'a> for WaitVirtqueueSeqnoMESA {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<252> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<252> {
     type Command = WaitVirtqueueSeqnoMESA;
 }
 /// `vkWaitRingSeqnoMESA`
@@ -501,7 +501,7 @@ impl<'a> Command<'a> for WaitRingSeqnoMESA {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<253> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<253> {
     type Command = WaitRingSeqnoMESA;
 }
 /// `vkCopyImageToMemoryMESA`
@@ -553,7 +553,7 @@ impl<'a> Command<'a> for CopyImageToMemoryMESA<'a> {
         Ok(())
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<297> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<297> {
     type Command = CopyImageToMemoryMESA<'a>;
 }
 /// `vkCopyMemoryToImageMESA`
@@ -590,7 +590,7 @@ impl<'a> Command<'a> for CopyMemoryToImageMESA<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<298> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<298> {
     type Command = CopyMemoryToImageMESA<'a>;
 }
 /// `vkWriteSamplerDescriptorMESA`
@@ -641,7 +641,7 @@ impl<'a> Command<'a> for WriteSamplerDescriptorMESA<'a> {
         Ok(())
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<335> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<335> {
     type Command = WriteSamplerDescriptorMESA<'a>;
 }
 /// `vkWriteResourceDescriptorMESA`
@@ -692,6 +692,6 @@ impl<'a> Command<'a> for WriteResourceDescriptorMESA<'a> {
         Ok(())
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<336> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<336> {
     type Command = WriteResourceDescriptorMESA<'a>;
 }

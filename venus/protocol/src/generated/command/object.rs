@@ -47,7 +47,7 @@ impl<'a> Command<'a> for CreateInstance<'a> {
         Ok(())
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<0> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<0> {
     type Command = CreateInstance<'a>;
 }
 /// `vkDestroyInstance`
@@ -77,7 +77,7 @@ impl<'a> Command<'a> for DestroyInstance {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<1> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<1> {
     type Command = DestroyInstance;
 }
 /// `vkEnumeratePhysicalDevices`
@@ -128,7 +128,7 @@ impl<'a> Command<'a> for EnumeratePhysicalDevices<'a> {
         Ok(())
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<2> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<2> {
     type Command = EnumeratePhysicalDevices<'a>;
 }
 /// `vkGetPhysicalDeviceFeatures`
@@ -168,7 +168,7 @@ impl<'a> Command<'a> for GetPhysicalDeviceFeatures<'a> {
         Ok(())
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<3> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<3> {
     type Command = GetPhysicalDeviceFeatures<'a>;
 }
 /// `vkGetPhysicalDeviceFormatProperties`
@@ -212,7 +212,7 @@ impl<'a> Command<'a> for GetPhysicalDeviceFormatProperties<'a> {
         Ok(())
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<4> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<4> {
     type Command = GetPhysicalDeviceFormatProperties<'a>;
 }
 /// `vkGetPhysicalDeviceImageFormatProperties`
@@ -272,7 +272,7 @@ impl<'a> Command<'a> for GetPhysicalDeviceImageFormatProperties<'a> {
         Ok(())
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<5> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<5> {
     type Command = GetPhysicalDeviceImageFormatProperties<'a>;
 }
 /// `vkGetPhysicalDeviceProperties`
@@ -314,7 +314,7 @@ impl<'a> Command<'a> for GetPhysicalDeviceProperties<'a> {
         }
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<6> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<6> {
     type Command = GetPhysicalDeviceProperties<'a>;
 }
 /// `vkGetPhysicalDeviceQueueFamilyProperties`
@@ -366,7 +366,7 @@ impl<'a> Command<'a> for GetPhysicalDeviceQueueFamilyProperties<'a> {
         Ok(())
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<7> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<7> {
     type Command = GetPhysicalDeviceQueueFamilyProperties<'a>;
 }
 /// `vkGetPhysicalDeviceMemoryProperties`
@@ -408,7 +408,7 @@ impl<'a> Command<'a> for GetPhysicalDeviceMemoryProperties<'a> {
         }
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<8> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<8> {
     type Command = GetPhysicalDeviceMemoryProperties<'a>;
 }
 /// `vkCreateDevice`
@@ -455,7 +455,7 @@ impl<'a> Command<'a> for CreateDevice<'a> {
         Ok(())
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<11> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<11> {
     type Command = CreateDevice<'a>;
 }
 /// `vkDestroyDevice`
@@ -485,7 +485,7 @@ impl<'a> Command<'a> for DestroyDevice {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<12> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<12> {
     type Command = DestroyDevice;
 }
 /// `vkEnumerateInstanceExtensionProperties`
@@ -540,7 +540,7 @@ impl<'a> Command<'a> for EnumerateInstanceExtensionProperties<'a> {
         }
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<13> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<13> {
     type Command = EnumerateInstanceExtensionProperties<'a>;
 }
 /// `vkEnumerateDeviceExtensionProperties`
@@ -599,7 +599,7 @@ impl<'a> Command<'a> for EnumerateDeviceExtensionProperties<'a> {
         }
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<14> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<14> {
     type Command = EnumerateDeviceExtensionProperties<'a>;
 }
 /// `vkEnumerateInstanceLayerProperties`
@@ -648,7 +648,7 @@ impl<'a> Command<'a> for EnumerateInstanceLayerProperties<'a> {
         }
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<15> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<15> {
     type Command = EnumerateInstanceLayerProperties<'a>;
 }
 /// `vkEnumerateDeviceLayerProperties`
@@ -701,7 +701,7 @@ impl<'a> Command<'a> for EnumerateDeviceLayerProperties<'a> {
         }
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<16> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<16> {
     type Command = EnumerateDeviceLayerProperties<'a>;
 }
 /// `vkGetDeviceQueue`
@@ -749,7 +749,7 @@ impl<'a> Command<'a> for GetDeviceQueue<'a> {
         Ok(())
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<17> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<17> {
     type Command = GetDeviceQueue<'a>;
 }
 /// `vkQueueSubmit`
@@ -794,7 +794,7 @@ impl<'a> Command<'a> for QueueSubmit<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<18> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<18> {
     type Command = QueueSubmit<'a>;
 }
 /// `vkQueueWaitIdle`
@@ -823,7 +823,7 @@ impl<'a> Command<'a> for QueueWaitIdle {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<19> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<19> {
     type Command = QueueWaitIdle;
 }
 /// `vkDeviceWaitIdle`
@@ -852,7 +852,7 @@ impl<'a> Command<'a> for DeviceWaitIdle {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<20> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<20> {
     type Command = DeviceWaitIdle;
 }
 /// `vkAllocateMemory`
@@ -899,7 +899,7 @@ impl<'a> Command<'a> for AllocateMemory<'a> {
         Ok(())
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<21> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<21> {
     type Command = AllocateMemory<'a>;
 }
 /// `vkFreeMemory`
@@ -932,7 +932,7 @@ impl<'a> Command<'a> for FreeMemory {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<22> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<22> {
     type Command = FreeMemory;
 }
 /// `vkUnmapMemory`
@@ -964,7 +964,7 @@ impl<'a> Command<'a> for UnmapMemory {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<24> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<24> {
     type Command = UnmapMemory;
 }
 /// `vkFlushMappedMemoryRanges`
@@ -1005,7 +1005,7 @@ impl<'a> Command<'a> for FlushMappedMemoryRanges<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<25> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<25> {
     type Command = FlushMappedMemoryRanges<'a>;
 }
 /// `vkInvalidateMappedMemoryRanges`
@@ -1046,7 +1046,7 @@ impl<'a> Command<'a> for InvalidateMappedMemoryRanges<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<26> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<26> {
     type Command = InvalidateMappedMemoryRanges<'a>;
 }
 /// `vkGetDeviceMemoryCommitment`
@@ -1090,7 +1090,7 @@ impl<'a> Command<'a> for GetDeviceMemoryCommitment<'a> {
         Ok(())
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<27> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<27> {
     type Command = GetDeviceMemoryCommitment<'a>;
 }
 /// `vkBindBufferMemory`
@@ -1133,7 +1133,7 @@ impl<'a> Command<'a> for BindBufferMemory {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<28> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<28> {
     type Command = BindBufferMemory;
 }
 /// `vkBindImageMemory`
@@ -1176,7 +1176,7 @@ impl<'a> Command<'a> for BindImageMemory {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<29> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<29> {
     type Command = BindImageMemory;
 }
 /// `vkGetBufferMemoryRequirements`
@@ -1222,7 +1222,7 @@ impl<'a> Command<'a> for GetBufferMemoryRequirements<'a> {
         }
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<30> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<30> {
     type Command = GetBufferMemoryRequirements<'a>;
 }
 /// `vkGetImageMemoryRequirements`
@@ -1268,7 +1268,7 @@ impl<'a> Command<'a> for GetImageMemoryRequirements<'a> {
         }
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<31> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<31> {
     type Command = GetImageMemoryRequirements<'a>;
 }
 /// `vkGetImageSparseMemoryRequirements`
@@ -1324,7 +1324,7 @@ impl<'a> Command<'a> for GetImageSparseMemoryRequirements<'a> {
         Ok(())
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<32> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<32> {
     type Command = GetImageSparseMemoryRequirements<'a>;
 }
 /// `vkGetPhysicalDeviceSparseImageFormatProperties`
@@ -1393,7 +1393,7 @@ impl<'a> Command<'a> for GetPhysicalDeviceSparseImageFormatProperties<'a> {
         Ok(())
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<33> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<33> {
     type Command = GetPhysicalDeviceSparseImageFormatProperties<'a>;
 }
 /// `vkQueueBindSparse`
@@ -1438,7 +1438,7 @@ impl<'a> Command<'a> for QueueBindSparse<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<34> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<34> {
     type Command = QueueBindSparse<'a>;
 }
 /// `vkCreateFence`
@@ -1485,7 +1485,7 @@ impl<'a> Command<'a> for CreateFence<'a> {
         Ok(())
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<35> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<35> {
     type Command = CreateFence<'a>;
 }
 /// `vkDestroyFence`
@@ -1518,7 +1518,7 @@ impl<'a> Command<'a> for DestroyFence {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<36> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<36> {
     type Command = DestroyFence;
 }
 /// `vkResetFences`
@@ -1558,7 +1558,7 @@ impl<'a> Command<'a> for ResetFences<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<37> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<37> {
     type Command = ResetFences<'a>;
 }
 /// `vkGetFenceStatus`
@@ -1590,7 +1590,7 @@ impl<'a> Command<'a> for GetFenceStatus {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<38> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<38> {
     type Command = GetFenceStatus;
 }
 /// `vkWaitForFences`
@@ -1639,7 +1639,7 @@ impl<'a> Command<'a> for WaitForFences<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<39> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<39> {
     type Command = WaitForFences<'a>;
 }
 /// `vkCreateSemaphore`
@@ -1686,7 +1686,7 @@ impl<'a> Command<'a> for CreateSemaphore<'a> {
         Ok(())
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<40> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<40> {
     type Command = CreateSemaphore<'a>;
 }
 /// `vkDestroySemaphore`
@@ -1719,7 +1719,7 @@ impl<'a> Command<'a> for DestroySemaphore {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<41> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<41> {
     type Command = DestroySemaphore;
 }
 /// `vkCreateEvent`
@@ -1766,7 +1766,7 @@ impl<'a> Command<'a> for CreateEvent<'a> {
         Ok(())
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<42> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<42> {
     type Command = CreateEvent<'a>;
 }
 /// `vkDestroyEvent`
@@ -1799,7 +1799,7 @@ impl<'a> Command<'a> for DestroyEvent {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<43> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<43> {
     type Command = DestroyEvent;
 }
 /// `vkGetEventStatus`
@@ -1831,7 +1831,7 @@ impl<'a> Command<'a> for GetEventStatus {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<44> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<44> {
     type Command = GetEventStatus;
 }
 /// `vkSetEvent`
@@ -1863,7 +1863,7 @@ impl<'a> Command<'a> for SetEvent {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<45> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<45> {
     type Command = SetEvent;
 }
 /// `vkResetEvent`
@@ -1895,7 +1895,7 @@ impl<'a> Command<'a> for ResetEvent {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<46> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<46> {
     type Command = ResetEvent;
 }
 /// `vkCreateQueryPool`
@@ -1942,7 +1942,7 @@ impl<'a> Command<'a> for CreateQueryPool<'a> {
         Ok(())
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<47> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<47> {
     type Command = CreateQueryPool<'a>;
 }
 /// `vkDestroyQueryPool`
@@ -1975,7 +1975,7 @@ impl<'a> Command<'a> for DestroyQueryPool {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<48> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<48> {
     type Command = DestroyQueryPool;
 }
 /// `vkGetQueryPoolResults`
@@ -2040,7 +2040,7 @@ impl<'a> Command<'a> for GetQueryPoolResults<'a> {
         Ok(())
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<49> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<49> {
     type Command = GetQueryPoolResults<'a>;
 }
 /// `vkCreateBuffer`
@@ -2087,7 +2087,7 @@ impl<'a> Command<'a> for CreateBuffer<'a> {
         Ok(())
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<50> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<50> {
     type Command = CreateBuffer<'a>;
 }
 /// `vkDestroyBuffer`
@@ -2120,7 +2120,7 @@ impl<'a> Command<'a> for DestroyBuffer {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<51> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<51> {
     type Command = DestroyBuffer;
 }
 /// `vkCreateBufferView`
@@ -2167,7 +2167,7 @@ impl<'a> Command<'a> for CreateBufferView<'a> {
         Ok(())
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<52> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<52> {
     type Command = CreateBufferView<'a>;
 }
 /// `vkDestroyBufferView`
@@ -2203,7 +2203,7 @@ impl<'a> Command<'a> for DestroyBufferView {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<53> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<53> {
     type Command = DestroyBufferView;
 }
 /// `vkCreateImage`
@@ -2250,7 +2250,7 @@ impl<'a> Command<'a> for CreateImage<'a> {
         Ok(())
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<54> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<54> {
     type Command = CreateImage<'a>;
 }
 /// `vkDestroyImage`
@@ -2283,7 +2283,7 @@ impl<'a> Command<'a> for DestroyImage {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<55> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<55> {
     type Command = DestroyImage;
 }
 /// `vkGetImageSubresourceLayout`
@@ -2333,7 +2333,7 @@ impl<'a> Command<'a> for GetImageSubresourceLayout<'a> {
         Ok(())
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<56> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<56> {
     type Command = GetImageSubresourceLayout<'a>;
 }
 /// `vkCreateImageView`
@@ -2380,7 +2380,7 @@ impl<'a> Command<'a> for CreateImageView<'a> {
         Ok(())
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<57> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<57> {
     type Command = CreateImageView<'a>;
 }
 /// `vkDestroyImageView`
@@ -2413,7 +2413,7 @@ impl<'a> Command<'a> for DestroyImageView {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<58> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<58> {
     type Command = DestroyImageView;
 }
 /// `vkCreateShaderModule`
@@ -2460,7 +2460,7 @@ impl<'a> Command<'a> for CreateShaderModule<'a> {
         Ok(())
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<59> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<59> {
     type Command = CreateShaderModule<'a>;
 }
 /// `vkDestroyShaderModule`
@@ -2496,7 +2496,7 @@ impl<'a> Command<'a> for DestroyShaderModule {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<60> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<60> {
     type Command = DestroyShaderModule;
 }
 /// `vkCreatePipelineCache`
@@ -2543,7 +2543,7 @@ impl<'a> Command<'a> for CreatePipelineCache<'a> {
         Ok(())
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<61> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<61> {
     type Command = CreatePipelineCache<'a>;
 }
 /// `vkDestroyPipelineCache`
@@ -2579,7 +2579,7 @@ impl<'a> Command<'a> for DestroyPipelineCache {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<62> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<62> {
     type Command = DestroyPipelineCache;
 }
 /// `vkGetPipelineCacheData`
@@ -2632,7 +2632,7 @@ impl<'a> Command<'a> for GetPipelineCacheData<'a> {
         Ok(())
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<63> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<63> {
     type Command = GetPipelineCacheData<'a>;
 }
 /// `vkMergePipelineCaches`
@@ -2677,7 +2677,7 @@ impl<'a> Command<'a> for MergePipelineCaches<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<64> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<64> {
     type Command = MergePipelineCaches<'a>;
 }
 /// `vkCreateGraphicsPipelines`
@@ -2734,7 +2734,7 @@ impl<'a> Command<'a> for CreateGraphicsPipelines<'a> {
         Ok(())
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<65> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<65> {
     type Command = CreateGraphicsPipelines<'a>;
 }
 /// `vkCreateComputePipelines`
@@ -2791,7 +2791,7 @@ impl<'a> Command<'a> for CreateComputePipelines<'a> {
         Ok(())
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<66> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<66> {
     type Command = CreateComputePipelines<'a>;
 }
 /// `vkDestroyPipeline`
@@ -2824,7 +2824,7 @@ impl<'a> Command<'a> for DestroyPipeline {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<67> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<67> {
     type Command = DestroyPipeline;
 }
 /// `vkCreatePipelineLayout`
@@ -2871,7 +2871,7 @@ impl<'a> Command<'a> for CreatePipelineLayout<'a> {
         Ok(())
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<68> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<68> {
     type Command = CreatePipelineLayout<'a>;
 }
 /// `vkDestroyPipelineLayout`
@@ -2907,7 +2907,7 @@ impl<'a> Command<'a> for DestroyPipelineLayout {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<69> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<69> {
     type Command = DestroyPipelineLayout;
 }
 /// `vkCreateSampler`
@@ -2954,7 +2954,7 @@ impl<'a> Command<'a> for CreateSampler<'a> {
         Ok(())
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<70> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<70> {
     type Command = CreateSampler<'a>;
 }
 /// `vkDestroySampler`
@@ -2987,7 +2987,7 @@ impl<'a> Command<'a> for DestroySampler {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<71> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<71> {
     type Command = DestroySampler;
 }
 /// `vkCreateDescriptorSetLayout`
@@ -3034,7 +3034,7 @@ impl<'a> Command<'a> for CreateDescriptorSetLayout<'a> {
         Ok(())
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<72> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<72> {
     type Command = CreateDescriptorSetLayout<'a>;
 }
 /// `vkDestroyDescriptorSetLayout`
@@ -3070,7 +3070,7 @@ impl<'a> Command<'a> for DestroyDescriptorSetLayout {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<73> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<73> {
     type Command = DestroyDescriptorSetLayout;
 }
 /// `vkCreateDescriptorPool`
@@ -3117,7 +3117,7 @@ impl<'a> Command<'a> for CreateDescriptorPool<'a> {
         Ok(())
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<74> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<74> {
     type Command = CreateDescriptorPool<'a>;
 }
 /// `vkDestroyDescriptorPool`
@@ -3153,7 +3153,7 @@ impl<'a> Command<'a> for DestroyDescriptorPool {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<75> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<75> {
     type Command = DestroyDescriptorPool;
 }
 /// `vkResetDescriptorPool`
@@ -3192,7 +3192,7 @@ impl<'a> Command<'a> for ResetDescriptorPool {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<76> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<76> {
     type Command = ResetDescriptorPool;
 }
 /// `vkAllocateDescriptorSets`
@@ -3239,7 +3239,7 @@ impl<'a> Command<'a> for AllocateDescriptorSets<'a> {
         Ok(())
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<77> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<77> {
     type Command = AllocateDescriptorSets<'a>;
 }
 /// `vkFreeDescriptorSets`
@@ -3284,7 +3284,7 @@ impl<'a> Command<'a> for FreeDescriptorSets<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<78> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<78> {
     type Command = FreeDescriptorSets<'a>;
 }
 /// `vkUpdateDescriptorSets`
@@ -3336,7 +3336,7 @@ impl<'a> Command<'a> for UpdateDescriptorSets<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<79> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<79> {
     type Command = UpdateDescriptorSets<'a>;
 }
 /// `vkCreateFramebuffer`
@@ -3383,7 +3383,7 @@ impl<'a> Command<'a> for CreateFramebuffer<'a> {
         Ok(())
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<80> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<80> {
     type Command = CreateFramebuffer<'a>;
 }
 /// `vkDestroyFramebuffer`
@@ -3419,7 +3419,7 @@ impl<'a> Command<'a> for DestroyFramebuffer {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<81> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<81> {
     type Command = DestroyFramebuffer;
 }
 /// `vkCreateRenderPass`
@@ -3466,7 +3466,7 @@ impl<'a> Command<'a> for CreateRenderPass<'a> {
         Ok(())
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<82> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<82> {
     type Command = CreateRenderPass<'a>;
 }
 /// `vkDestroyRenderPass`
@@ -3502,7 +3502,7 @@ impl<'a> Command<'a> for DestroyRenderPass {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<83> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<83> {
     type Command = DestroyRenderPass;
 }
 /// `vkGetRenderAreaGranularity`
@@ -3546,7 +3546,7 @@ impl<'a> Command<'a> for GetRenderAreaGranularity<'a> {
         Ok(())
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<84> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<84> {
     type Command = GetRenderAreaGranularity<'a>;
 }
 /// `vkCreateCommandPool`
@@ -3593,7 +3593,7 @@ impl<'a> Command<'a> for CreateCommandPool<'a> {
         Ok(())
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<85> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<85> {
     type Command = CreateCommandPool<'a>;
 }
 /// `vkDestroyCommandPool`
@@ -3629,7 +3629,7 @@ impl<'a> Command<'a> for DestroyCommandPool {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<86> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<86> {
     type Command = DestroyCommandPool;
 }
 /// `vkResetCommandPool`
@@ -3668,7 +3668,7 @@ impl<'a> Command<'a> for ResetCommandPool {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<87> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<87> {
     type Command = ResetCommandPool;
 }
 /// `vkAllocateCommandBuffers`
@@ -3715,7 +3715,7 @@ impl<'a> Command<'a> for AllocateCommandBuffers<'a> {
         Ok(())
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<88> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<88> {
     type Command = AllocateCommandBuffers<'a>;
 }
 /// `vkFreeCommandBuffers`
@@ -3760,7 +3760,7 @@ impl<'a> Command<'a> for FreeCommandBuffers<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<89> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<89> {
     type Command = FreeCommandBuffers<'a>;
 }
 /// `vkBeginCommandBuffer`
@@ -3796,7 +3796,7 @@ impl<'a> Command<'a> for BeginCommandBuffer<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<90> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<90> {
     type Command = BeginCommandBuffer<'a>;
 }
 /// `vkEndCommandBuffer`
@@ -3825,7 +3825,7 @@ impl<'a> Command<'a> for EndCommandBuffer {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<91> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<91> {
     type Command = EndCommandBuffer;
 }
 /// `vkResetCommandBuffer`
@@ -3860,7 +3860,7 @@ impl<'a> Command<'a> for ResetCommandBuffer {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<92> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<92> {
     type Command = ResetCommandBuffer;
 }
 /// `vkEnumerateInstanceVersion`
@@ -3894,7 +3894,7 @@ impl<'a> Command<'a> for EnumerateInstanceVersion<'a> {
         Ok(())
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<137> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<137> {
     type Command = EnumerateInstanceVersion<'a>;
 }
 /// `vkBindBufferMemory2`
@@ -3935,7 +3935,7 @@ impl<'a> Command<'a> for BindBufferMemory2<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<138> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<138> {
     type Command = BindBufferMemory2<'a>;
 }
 /// `vkBindImageMemory2`
@@ -3976,7 +3976,7 @@ impl<'a> Command<'a> for BindImageMemory2<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<139> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<139> {
     type Command = BindImageMemory2<'a>;
 }
 /// `vkGetDeviceGroupPeerMemoryFeatures`
@@ -4028,7 +4028,7 @@ impl<'a> Command<'a> for GetDeviceGroupPeerMemoryFeatures<'a> {
         Ok(())
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<140> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<140> {
     type Command = GetDeviceGroupPeerMemoryFeatures<'a>;
 }
 /// `vkEnumeratePhysicalDeviceGroups`
@@ -4084,7 +4084,7 @@ impl<'a> Command<'a> for EnumeratePhysicalDeviceGroups<'a> {
         }
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<143> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<143> {
     type Command = EnumeratePhysicalDeviceGroups<'a>;
 }
 /// `vkGetImageMemoryRequirements2`
@@ -4132,7 +4132,7 @@ impl<'a> Command<'a> for GetImageMemoryRequirements2<'a> {
         }
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<144> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<144> {
     type Command = GetImageMemoryRequirements2<'a>;
 }
 /// `vkGetBufferMemoryRequirements2`
@@ -4180,7 +4180,7 @@ impl<'a> Command<'a> for GetBufferMemoryRequirements2<'a> {
         }
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<145> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<145> {
     type Command = GetBufferMemoryRequirements2<'a>;
 }
 /// `vkGetImageSparseMemoryRequirements2`
@@ -4242,7 +4242,7 @@ impl<'a> Command<'a> for GetImageSparseMemoryRequirements2<'a> {
         }
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<146> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<146> {
     type Command = GetImageSparseMemoryRequirements2<'a>;
 }
 /// `vkGetPhysicalDeviceFeatures2`
@@ -4284,7 +4284,7 @@ impl<'a> Command<'a> for GetPhysicalDeviceFeatures2<'a> {
         }
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<147> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<147> {
     type Command = GetPhysicalDeviceFeatures2<'a>;
 }
 /// `vkGetPhysicalDeviceProperties2`
@@ -4326,7 +4326,7 @@ impl<'a> Command<'a> for GetPhysicalDeviceProperties2<'a> {
         }
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<148> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<148> {
     type Command = GetPhysicalDeviceProperties2<'a>;
 }
 /// `vkGetPhysicalDeviceFormatProperties2`
@@ -4372,7 +4372,7 @@ impl<'a> Command<'a> for GetPhysicalDeviceFormatProperties2<'a> {
         }
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<149> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<149> {
     type Command = GetPhysicalDeviceFormatProperties2<'a>;
 }
 /// `vkGetPhysicalDeviceImageFormatProperties2`
@@ -4421,7 +4421,7 @@ impl<'a> Command<'a> for GetPhysicalDeviceImageFormatProperties2<'a> {
         }
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<150> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<150> {
     type Command = GetPhysicalDeviceImageFormatProperties2<'a>;
 }
 /// `vkGetPhysicalDeviceQueueFamilyProperties2`
@@ -4477,7 +4477,7 @@ impl<'a> Command<'a> for GetPhysicalDeviceQueueFamilyProperties2<'a> {
         }
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<151> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<151> {
     type Command = GetPhysicalDeviceQueueFamilyProperties2<'a>;
 }
 /// `vkGetPhysicalDeviceMemoryProperties2`
@@ -4519,7 +4519,7 @@ impl<'a> Command<'a> for GetPhysicalDeviceMemoryProperties2<'a> {
         }
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<152> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<152> {
     type Command = GetPhysicalDeviceMemoryProperties2<'a>;
 }
 /// `vkGetPhysicalDeviceSparseImageFormatProperties2`
@@ -4579,7 +4579,7 @@ impl<'a> Command<'a> for GetPhysicalDeviceSparseImageFormatProperties2<'a> {
         }
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<153> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<153> {
     type Command = GetPhysicalDeviceSparseImageFormatProperties2<'a>;
 }
 /// `vkTrimCommandPool`
@@ -4618,7 +4618,7 @@ impl<'a> Command<'a> for TrimCommandPool {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<154> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<154> {
     type Command = TrimCommandPool;
 }
 /// `vkGetDeviceQueue2`
@@ -4664,7 +4664,7 @@ impl<'a> Command<'a> for GetDeviceQueue2<'a> {
         Ok(())
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<155> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<155> {
     type Command = GetDeviceQueue2<'a>;
 }
 /// `vkCreateSamplerYcbcrConversion`
@@ -4711,7 +4711,7 @@ impl<'a> Command<'a> for CreateSamplerYcbcrConversion<'a> {
         Ok(())
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<156> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<156> {
     type Command = CreateSamplerYcbcrConversion<'a>;
 }
 /// `vkDestroySamplerYcbcrConversion`
@@ -4747,7 +4747,7 @@ impl<'a> Command<'a> for DestroySamplerYcbcrConversion {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<157> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<157> {
     type Command = DestroySamplerYcbcrConversion;
 }
 /// `vkCreateDescriptorUpdateTemplate`
@@ -4795,7 +4795,7 @@ impl<'a> Command<'a> for CreateDescriptorUpdateTemplate<'a> {
         Ok(())
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<158> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<158> {
     type Command = CreateDescriptorUpdateTemplate<'a>;
 }
 /// `vkDestroyDescriptorUpdateTemplate`
@@ -4831,7 +4831,7 @@ impl<'a> Command<'a> for DestroyDescriptorUpdateTemplate {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<159> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<159> {
     type Command = DestroyDescriptorUpdateTemplate;
 }
 /// `vkGetPhysicalDeviceExternalBufferProperties`
@@ -4880,7 +4880,7 @@ impl<'a> Command<'a> for GetPhysicalDeviceExternalBufferProperties<'a> {
         }
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<161> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<161> {
     type Command = GetPhysicalDeviceExternalBufferProperties<'a>;
 }
 /// `vkGetPhysicalDeviceExternalFenceProperties`
@@ -4929,7 +4929,7 @@ impl<'a> Command<'a> for GetPhysicalDeviceExternalFenceProperties<'a> {
         }
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<162> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<162> {
     type Command = GetPhysicalDeviceExternalFenceProperties<'a>;
 }
 /// `vkGetPhysicalDeviceExternalSemaphoreProperties`
@@ -4978,7 +4978,7 @@ impl<'a> Command<'a> for GetPhysicalDeviceExternalSemaphoreProperties<'a> {
         }
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<163> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<163> {
     type Command = GetPhysicalDeviceExternalSemaphoreProperties<'a>;
 }
 /// `vkGetDescriptorSetLayoutSupport`
@@ -5026,7 +5026,7 @@ impl<'a> Command<'a> for GetDescriptorSetLayoutSupport<'a> {
         }
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<164> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<164> {
     type Command = GetDescriptorSetLayoutSupport<'a>;
 }
 /// `vkCreateRenderPass2`
@@ -5073,7 +5073,7 @@ impl<'a> Command<'a> for CreateRenderPass2<'a> {
         Ok(())
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<167> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<167> {
     type Command = CreateRenderPass2<'a>;
 }
 /// `vkResetQueryPool`
@@ -5116,7 +5116,7 @@ impl<'a> Command<'a> for ResetQueryPool {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<171> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<171> {
     type Command = ResetQueryPool;
 }
 /// `vkGetSemaphoreCounterValue`
@@ -5160,7 +5160,7 @@ impl<'a> Command<'a> for GetSemaphoreCounterValue<'a> {
         Ok(())
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<172> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<172> {
     type Command = GetSemaphoreCounterValue<'a>;
 }
 /// `vkWaitSemaphores`
@@ -5201,7 +5201,7 @@ impl<'a> Command<'a> for WaitSemaphores<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<173> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<173> {
     type Command = WaitSemaphores<'a>;
 }
 /// `vkSignalSemaphore`
@@ -5237,7 +5237,7 @@ impl<'a> Command<'a> for SignalSemaphore<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<174> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<174> {
     type Command = SignalSemaphore<'a>;
 }
 /// `vkGetBufferDeviceAddress`
@@ -5274,7 +5274,7 @@ impl<'a> Command<'a> for GetBufferDeviceAddress<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<175> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<175> {
     type Command = GetBufferDeviceAddress<'a>;
 }
 /// `vkGetBufferOpaqueCaptureAddress`
@@ -5307,7 +5307,7 @@ impl<'a> Command<'a> for GetBufferOpaqueCaptureAddress<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<176> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<176> {
     type Command = GetBufferOpaqueCaptureAddress<'a>;
 }
 /// `vkGetDeviceMemoryOpaqueCaptureAddress`
@@ -5340,7 +5340,7 @@ impl<'a> Command<'a> for GetDeviceMemoryOpaqueCaptureAddress<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<177> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<177> {
     type Command = GetDeviceMemoryOpaqueCaptureAddress<'a>;
 }
 /// `vkGetPhysicalDeviceToolProperties`
@@ -5393,7 +5393,7 @@ impl<'a> Command<'a> for GetPhysicalDeviceToolProperties<'a> {
         }
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<196> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<196> {
     type Command = GetPhysicalDeviceToolProperties<'a>;
 }
 /// `vkCreatePrivateDataSlot`
@@ -5440,7 +5440,7 @@ impl<'a> Command<'a> for CreatePrivateDataSlot<'a> {
         Ok(())
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<197> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<197> {
     type Command = CreatePrivateDataSlot<'a>;
 }
 /// `vkDestroyPrivateDataSlot`
@@ -5476,7 +5476,7 @@ impl<'a> Command<'a> for DestroyPrivateDataSlot {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<198> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<198> {
     type Command = DestroyPrivateDataSlot;
 }
 /// `vkSetPrivateData`
@@ -5523,7 +5523,7 @@ impl<'a> Command<'a> for SetPrivateData {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<199> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<199> {
     type Command = SetPrivateData;
 }
 /// `vkGetPrivateData`
@@ -5575,7 +5575,7 @@ impl<'a> Command<'a> for GetPrivateData<'a> {
         Ok(())
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<200> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<200> {
     type Command = GetPrivateData<'a>;
 }
 /// `vkQueueSubmit2`
@@ -5620,7 +5620,7 @@ impl<'a> Command<'a> for QueueSubmit2<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<206> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<206> {
     type Command = QueueSubmit2<'a>;
 }
 /// `vkGetDeviceBufferMemoryRequirements`
@@ -5668,7 +5668,7 @@ impl<'a> Command<'a> for GetDeviceBufferMemoryRequirements<'a> {
         }
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<230> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<230> {
     type Command = GetDeviceBufferMemoryRequirements<'a>;
 }
 /// `vkGetDeviceImageMemoryRequirements`
@@ -5716,7 +5716,7 @@ impl<'a> Command<'a> for GetDeviceImageMemoryRequirements<'a> {
         }
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<231> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<231> {
     type Command = GetDeviceImageMemoryRequirements<'a>;
 }
 /// `vkGetDeviceImageSparseMemoryRequirements`
@@ -5778,7 +5778,7 @@ impl<'a> Command<'a> for GetDeviceImageSparseMemoryRequirements<'a> {
         }
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<232> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<232> {
     type Command = GetDeviceImageSparseMemoryRequirements<'a>;
 }
 /// `vkGetRenderingAreaGranularity`
@@ -5824,7 +5824,7 @@ impl<'a> Command<'a> for GetRenderingAreaGranularity<'a> {
         Ok(())
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<280> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<280> {
     type Command = GetRenderingAreaGranularity<'a>;
 }
 /// `vkGetDeviceImageSubresourceLayout`
@@ -5872,7 +5872,7 @@ impl<'a> Command<'a> for GetDeviceImageSubresourceLayout<'a> {
         }
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<281> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<281> {
     type Command = GetDeviceImageSubresourceLayout<'a>;
 }
 /// `vkGetImageSubresourceLayout2`
@@ -5924,7 +5924,7 @@ impl<'a> Command<'a> for GetImageSubresourceLayout2<'a> {
         }
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<282> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<282> {
     type Command = GetImageSubresourceLayout2<'a>;
 }
 /// `vkUnmapMemory2`
@@ -5960,7 +5960,7 @@ impl<'a> Command<'a> for UnmapMemory2<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<286> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<286> {
     type Command = UnmapMemory2<'a>;
 }
 /// `vkCopyImageToImage`
@@ -5996,7 +5996,7 @@ impl<'a> Command<'a> for CopyImageToImage<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<295> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<295> {
     type Command = CopyImageToImage<'a>;
 }
 /// `vkTransitionImageLayout`
@@ -6037,6 +6037,6 @@ impl<'a> Command<'a> for TransitionImageLayout<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<296> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<296> {
     type Command = TransitionImageLayout<'a>;
 }

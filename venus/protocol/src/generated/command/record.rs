@@ -43,7 +43,7 @@ impl<'a> Command<'a> for CmdBindPipeline {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<93> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<93> {
     type Command = CmdBindPipeline;
 }
 /// `vkCmdSetViewport`
@@ -87,7 +87,7 @@ impl<'a> Command<'a> for CmdSetViewport<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<94> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<94> {
     type Command = CmdSetViewport<'a>;
 }
 /// `vkCmdSetScissor`
@@ -131,7 +131,7 @@ impl<'a> Command<'a> for CmdSetScissor<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<95> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<95> {
     type Command = CmdSetScissor<'a>;
 }
 /// `vkCmdSetLineWidth`
@@ -166,7 +166,7 @@ impl<'a> Command<'a> for CmdSetLineWidth {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<96> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<96> {
     type Command = CmdSetLineWidth;
 }
 /// `vkCmdSetDepthBias`
@@ -209,7 +209,7 @@ impl<'a> Command<'a> for CmdSetDepthBias {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<97> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<97> {
     type Command = CmdSetDepthBias;
 }
 /// `vkCmdSetBlendConstants`
@@ -245,7 +245,7 @@ impl<'a> Command<'a> for CmdSetBlendConstants {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<98> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<98> {
     type Command = CmdSetBlendConstants;
 }
 /// `vkCmdSetDepthBounds`
@@ -284,7 +284,7 @@ impl<'a> Command<'a> for CmdSetDepthBounds {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<99> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<99> {
     type Command = CmdSetDepthBounds;
 }
 /// `vkCmdSetStencilCompareMask`
@@ -323,7 +323,7 @@ impl<'a> Command<'a> for CmdSetStencilCompareMask {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<100> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<100> {
     type Command = CmdSetStencilCompareMask;
 }
 /// `vkCmdSetStencilWriteMask`
@@ -362,7 +362,7 @@ impl<'a> Command<'a> for CmdSetStencilWriteMask {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<101> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<101> {
     type Command = CmdSetStencilWriteMask;
 }
 /// `vkCmdSetStencilReference`
@@ -401,7 +401,7 @@ impl<'a> Command<'a> for CmdSetStencilReference {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<102> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<102> {
     type Command = CmdSetStencilReference;
 }
 /// `vkCmdBindDescriptorSets`
@@ -464,7 +464,7 @@ impl<'a> Command<'a> for CmdBindDescriptorSets<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<103> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<103> {
     type Command = CmdBindDescriptorSets<'a>;
 }
 /// `vkCmdBindIndexBuffer`
@@ -507,7 +507,7 @@ impl<'a> Command<'a> for CmdBindIndexBuffer {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<104> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<104> {
     type Command = CmdBindIndexBuffer;
 }
 /// `vkCmdBindVertexBuffers`
@@ -557,7 +557,7 @@ impl<'a> Command<'a> for CmdBindVertexBuffers<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<105> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<105> {
     type Command = CmdBindVertexBuffers<'a>;
 }
 /// `vkCmdDraw`
@@ -604,7 +604,7 @@ impl<'a> Command<'a> for CmdDraw {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<106> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<106> {
     type Command = CmdDraw;
 }
 /// `vkCmdDrawIndexed`
@@ -655,7 +655,7 @@ impl<'a> Command<'a> for CmdDrawIndexed {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<107> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<107> {
     type Command = CmdDrawIndexed;
 }
 /// `vkCmdDrawIndirect`
@@ -702,7 +702,7 @@ impl<'a> Command<'a> for CmdDrawIndirect {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<108> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<108> {
     type Command = CmdDrawIndirect;
 }
 /// `vkCmdDrawIndexedIndirect`
@@ -749,7 +749,7 @@ impl<'a> Command<'a> for CmdDrawIndexedIndirect {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<109> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<109> {
     type Command = CmdDrawIndexedIndirect;
 }
 /// `vkCmdDispatch`
@@ -792,7 +792,7 @@ impl<'a> Command<'a> for CmdDispatch {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<110> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<110> {
     type Command = CmdDispatch;
 }
 /// `vkCmdDispatchIndirect`
@@ -831,7 +831,7 @@ impl<'a> Command<'a> for CmdDispatchIndirect {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<111> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<111> {
     type Command = CmdDispatchIndirect;
 }
 /// `vkCmdCopyBuffer`
@@ -879,7 +879,7 @@ impl<'a> Command<'a> for CmdCopyBuffer<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<112> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<112> {
     type Command = CmdCopyBuffer<'a>;
 }
 /// `vkCmdCopyImage`
@@ -935,7 +935,7 @@ impl<'a> Command<'a> for CmdCopyImage<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<113> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<113> {
     type Command = CmdCopyImage<'a>;
 }
 /// `vkCmdBlitImage`
@@ -996,7 +996,7 @@ impl<'a> Command<'a> for CmdBlitImage<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<114> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<114> {
     type Command = CmdBlitImage<'a>;
 }
 /// `vkCmdCopyBufferToImage`
@@ -1048,7 +1048,7 @@ impl<'a> Command<'a> for CmdCopyBufferToImage<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<115> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<115> {
     type Command = CmdCopyBufferToImage<'a>;
 }
 /// `vkCmdCopyImageToBuffer`
@@ -1100,7 +1100,7 @@ impl<'a> Command<'a> for CmdCopyImageToBuffer<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<116> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<116> {
     type Command = CmdCopyImageToBuffer<'a>;
 }
 /// `vkCmdUpdateBuffer`
@@ -1148,7 +1148,7 @@ impl<'a> Command<'a> for CmdUpdateBuffer<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<117> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<117> {
     type Command = CmdUpdateBuffer<'a>;
 }
 /// `vkCmdFillBuffer`
@@ -1195,7 +1195,7 @@ impl<'a> Command<'a> for CmdFillBuffer {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<118> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<118> {
     type Command = CmdFillBuffer;
 }
 /// `vkCmdClearColorImage`
@@ -1250,7 +1250,7 @@ impl<'a> Command<'a> for CmdClearColorImage<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<119> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<119> {
     type Command = CmdClearColorImage<'a>;
 }
 /// `vkCmdClearDepthStencilImage`
@@ -1305,7 +1305,7 @@ impl<'a> Command<'a> for CmdClearDepthStencilImage<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<120> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<120> {
     type Command = CmdClearDepthStencilImage<'a>;
 }
 /// `vkCmdClearAttachments`
@@ -1355,7 +1355,7 @@ impl<'a> Command<'a> for CmdClearAttachments<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<121> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<121> {
     type Command = CmdClearAttachments<'a>;
 }
 /// `vkCmdResolveImage`
@@ -1411,7 +1411,7 @@ impl<'a> Command<'a> for CmdResolveImage<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<122> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<122> {
     type Command = CmdResolveImage<'a>;
 }
 /// `vkCmdSetEvent`
@@ -1450,7 +1450,7 @@ impl<'a> Command<'a> for CmdSetEvent {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<123> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<123> {
     type Command = CmdSetEvent;
 }
 /// `vkCmdResetEvent`
@@ -1489,7 +1489,7 @@ impl<'a> Command<'a> for CmdResetEvent {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<124> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<124> {
     type Command = CmdResetEvent;
 }
 /// `vkCmdWaitEvents`
@@ -1570,7 +1570,7 @@ impl<'a> Command<'a> for CmdWaitEvents<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<125> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<125> {
     type Command = CmdWaitEvents<'a>;
 }
 /// `vkCmdPipelineBarrier`
@@ -1645,7 +1645,7 @@ impl<'a> Command<'a> for CmdPipelineBarrier<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<126> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<126> {
     type Command = CmdPipelineBarrier<'a>;
 }
 /// `vkCmdBeginQuery`
@@ -1688,7 +1688,7 @@ impl<'a> Command<'a> for CmdBeginQuery {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<127> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<127> {
     type Command = CmdBeginQuery;
 }
 /// `vkCmdEndQuery`
@@ -1727,7 +1727,7 @@ impl<'a> Command<'a> for CmdEndQuery {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<128> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<128> {
     type Command = CmdEndQuery;
 }
 /// `vkCmdResetQueryPool`
@@ -1770,7 +1770,7 @@ impl<'a> Command<'a> for CmdResetQueryPool {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<129> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<129> {
     type Command = CmdResetQueryPool;
 }
 /// `vkCmdWriteTimestamp`
@@ -1813,7 +1813,7 @@ impl<'a> Command<'a> for CmdWriteTimestamp {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<130> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<130> {
     type Command = CmdWriteTimestamp;
 }
 /// `vkCmdCopyQueryPoolResults`
@@ -1872,7 +1872,7 @@ impl<'a> Command<'a> for CmdCopyQueryPoolResults {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<131> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<131> {
     type Command = CmdCopyQueryPoolResults;
 }
 /// `vkCmdPushConstants`
@@ -1924,7 +1924,7 @@ impl<'a> Command<'a> for CmdPushConstants<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<132> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<132> {
     type Command = CmdPushConstants<'a>;
 }
 /// `vkCmdBeginRenderPass`
@@ -1965,7 +1965,7 @@ impl<'a> Command<'a> for CmdBeginRenderPass<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<133> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<133> {
     type Command = CmdBeginRenderPass<'a>;
 }
 /// `vkCmdNextSubpass`
@@ -2000,7 +2000,7 @@ impl<'a> Command<'a> for CmdNextSubpass {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<134> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<134> {
     type Command = CmdNextSubpass;
 }
 /// `vkCmdEndRenderPass`
@@ -2029,7 +2029,7 @@ impl<'a> Command<'a> for CmdEndRenderPass {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<135> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<135> {
     type Command = CmdEndRenderPass;
 }
 /// `vkCmdExecuteCommands`
@@ -2070,7 +2070,7 @@ impl<'a> Command<'a> for CmdExecuteCommands<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<136> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<136> {
     type Command = CmdExecuteCommands<'a>;
 }
 /// `vkCmdSetDeviceMask`
@@ -2105,7 +2105,7 @@ impl<'a> Command<'a> for CmdSetDeviceMask {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<141> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<141> {
     type Command = CmdSetDeviceMask;
 }
 /// `vkCmdDispatchBase`
@@ -2160,7 +2160,7 @@ impl<'a> Command<'a> for CmdDispatchBase {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<142> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<142> {
     type Command = CmdDispatchBase;
 }
 /// `vkCmdDrawIndirectCount`
@@ -2215,7 +2215,7 @@ impl<'a> Command<'a> for CmdDrawIndirectCount {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<165> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<165> {
     type Command = CmdDrawIndirectCount;
 }
 /// `vkCmdDrawIndexedIndirectCount`
@@ -2270,7 +2270,7 @@ impl<'a> Command<'a> for CmdDrawIndexedIndirectCount {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<166> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<166> {
     type Command = CmdDrawIndexedIndirectCount;
 }
 /// `vkCmdBeginRenderPass2`
@@ -2312,7 +2312,7 @@ impl<'a> Command<'a> for CmdBeginRenderPass2<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<168> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<168> {
     type Command = CmdBeginRenderPass2<'a>;
 }
 /// `vkCmdNextSubpass2`
@@ -2354,7 +2354,7 @@ impl<'a> Command<'a> for CmdNextSubpass2<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<169> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<169> {
     type Command = CmdNextSubpass2<'a>;
 }
 /// `vkCmdEndRenderPass2`
@@ -2390,7 +2390,7 @@ impl<'a> Command<'a> for CmdEndRenderPass2<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<170> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<170> {
     type Command = CmdEndRenderPass2<'a>;
 }
 /// `vkCmdSetEvent2`
@@ -2430,7 +2430,7 @@ impl<'a> Command<'a> for CmdSetEvent2<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<201> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<201> {
     type Command = CmdSetEvent2<'a>;
 }
 /// `vkCmdResetEvent2`
@@ -2469,7 +2469,7 @@ impl<'a> Command<'a> for CmdResetEvent2 {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<202> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<202> {
     type Command = CmdResetEvent2;
 }
 /// `vkCmdWaitEvents2`
@@ -2515,7 +2515,7 @@ impl<'a> Command<'a> for CmdWaitEvents2<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<203> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<203> {
     type Command = CmdWaitEvents2<'a>;
 }
 /// `vkCmdPipelineBarrier2`
@@ -2551,7 +2551,7 @@ impl<'a> Command<'a> for CmdPipelineBarrier2<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<204> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<204> {
     type Command = CmdPipelineBarrier2<'a>;
 }
 /// `vkCmdWriteTimestamp2`
@@ -2594,7 +2594,7 @@ impl<'a> Command<'a> for CmdWriteTimestamp2 {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<205> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<205> {
     type Command = CmdWriteTimestamp2;
 }
 /// `vkCmdCopyBuffer2`
@@ -2630,7 +2630,7 @@ impl<'a> Command<'a> for CmdCopyBuffer2<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<207> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<207> {
     type Command = CmdCopyBuffer2<'a>;
 }
 /// `vkCmdCopyImage2`
@@ -2666,7 +2666,7 @@ impl<'a> Command<'a> for CmdCopyImage2<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<208> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<208> {
     type Command = CmdCopyImage2<'a>;
 }
 /// `vkCmdCopyBufferToImage2`
@@ -2703,7 +2703,7 @@ impl<'a> Command<'a> for CmdCopyBufferToImage2<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<209> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<209> {
     type Command = CmdCopyBufferToImage2<'a>;
 }
 /// `vkCmdCopyImageToBuffer2`
@@ -2740,7 +2740,7 @@ impl<'a> Command<'a> for CmdCopyImageToBuffer2<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<210> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<210> {
     type Command = CmdCopyImageToBuffer2<'a>;
 }
 /// `vkCmdBlitImage2`
@@ -2776,7 +2776,7 @@ impl<'a> Command<'a> for CmdBlitImage2<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<211> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<211> {
     type Command = CmdBlitImage2<'a>;
 }
 /// `vkCmdResolveImage2`
@@ -2812,7 +2812,7 @@ impl<'a> Command<'a> for CmdResolveImage2<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<212> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<212> {
     type Command = CmdResolveImage2<'a>;
 }
 /// `vkCmdBeginRendering`
@@ -2848,7 +2848,7 @@ impl<'a> Command<'a> for CmdBeginRendering<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<213> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<213> {
     type Command = CmdBeginRendering<'a>;
 }
 /// `vkCmdEndRendering`
@@ -2877,7 +2877,7 @@ impl<'a> Command<'a> for CmdEndRendering {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<214> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<214> {
     type Command = CmdEndRendering;
 }
 /// `vkCmdSetCullMode`
@@ -2912,7 +2912,7 @@ impl<'a> Command<'a> for CmdSetCullMode {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<215> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<215> {
     type Command = CmdSetCullMode;
 }
 /// `vkCmdSetFrontFace`
@@ -2947,7 +2947,7 @@ impl<'a> Command<'a> for CmdSetFrontFace {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<216> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<216> {
     type Command = CmdSetFrontFace;
 }
 /// `vkCmdSetPrimitiveTopology`
@@ -2982,7 +2982,7 @@ impl<'a> Command<'a> for CmdSetPrimitiveTopology {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<217> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<217> {
     type Command = CmdSetPrimitiveTopology;
 }
 /// `vkCmdSetViewportWithCount`
@@ -3022,7 +3022,7 @@ impl<'a> Command<'a> for CmdSetViewportWithCount<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<218> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<218> {
     type Command = CmdSetViewportWithCount<'a>;
 }
 /// `vkCmdSetScissorWithCount`
@@ -3062,7 +3062,7 @@ impl<'a> Command<'a> for CmdSetScissorWithCount<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<219> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<219> {
     type Command = CmdSetScissorWithCount<'a>;
 }
 /// `vkCmdBindVertexBuffers2`
@@ -3124,7 +3124,7 @@ impl<'a> Command<'a> for CmdBindVertexBuffers2<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<220> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<220> {
     type Command = CmdBindVertexBuffers2<'a>;
 }
 /// `vkCmdSetDepthTestEnable`
@@ -3159,7 +3159,7 @@ impl<'a> Command<'a> for CmdSetDepthTestEnable {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<221> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<221> {
     type Command = CmdSetDepthTestEnable;
 }
 /// `vkCmdSetDepthWriteEnable`
@@ -3194,7 +3194,7 @@ impl<'a> Command<'a> for CmdSetDepthWriteEnable {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<222> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<222> {
     type Command = CmdSetDepthWriteEnable;
 }
 /// `vkCmdSetDepthCompareOp`
@@ -3229,7 +3229,7 @@ impl<'a> Command<'a> for CmdSetDepthCompareOp {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<223> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<223> {
     type Command = CmdSetDepthCompareOp;
 }
 /// `vkCmdSetDepthBoundsTestEnable`
@@ -3264,7 +3264,7 @@ impl<'a> Command<'a> for CmdSetDepthBoundsTestEnable {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<224> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<224> {
     type Command = CmdSetDepthBoundsTestEnable;
 }
 /// `vkCmdSetStencilTestEnable`
@@ -3299,7 +3299,7 @@ impl<'a> Command<'a> for CmdSetStencilTestEnable {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<225> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<225> {
     type Command = CmdSetStencilTestEnable;
 }
 /// `vkCmdSetStencilOp`
@@ -3350,7 +3350,7 @@ impl<'a> Command<'a> for CmdSetStencilOp {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<226> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<226> {
     type Command = CmdSetStencilOp;
 }
 /// `vkCmdSetRasterizerDiscardEnable`
@@ -3385,7 +3385,7 @@ impl<'a> Command<'a> for CmdSetRasterizerDiscardEnable {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<227> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<227> {
     type Command = CmdSetRasterizerDiscardEnable;
 }
 /// `vkCmdSetDepthBiasEnable`
@@ -3420,7 +3420,7 @@ impl<'a> Command<'a> for CmdSetDepthBiasEnable {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<228> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<228> {
     type Command = CmdSetDepthBiasEnable;
 }
 /// `vkCmdSetPrimitiveRestartEnable`
@@ -3455,7 +3455,7 @@ impl<'a> Command<'a> for CmdSetPrimitiveRestartEnable {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<229> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<229> {
     type Command = CmdSetPrimitiveRestartEnable;
 }
 /// `vkCmdSetLineStipple`
@@ -3494,7 +3494,7 @@ impl<'a> Command<'a> for CmdSetLineStipple {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<237> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<237> {
     type Command = CmdSetLineStipple;
 }
 /// `vkCmdPushDescriptorSet`
@@ -3547,7 +3547,7 @@ impl<'a> Command<'a> for CmdPushDescriptorSet<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<249> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<249> {
     type Command = CmdPushDescriptorSet<'a>;
 }
 /// `vkCmdBindIndexBuffer2`
@@ -3594,7 +3594,7 @@ impl<'a> Command<'a> for CmdBindIndexBuffer2 {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<279> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<279> {
     type Command = CmdBindIndexBuffer2;
 }
 /// `vkCmdSetRenderingAttachmentLocations`
@@ -3630,7 +3630,7 @@ impl<'a> Command<'a> for CmdSetRenderingAttachmentLocations<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<287> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<287> {
     type Command = CmdSetRenderingAttachmentLocations<'a>;
 }
 /// `vkCmdSetRenderingInputAttachmentIndices`
@@ -3667,7 +3667,7 @@ impl<'a> Command<'a> for CmdSetRenderingInputAttachmentIndices<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<288> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<288> {
     type Command = CmdSetRenderingInputAttachmentIndices<'a>;
 }
 /// `vkCmdBindDescriptorSets2`
@@ -3704,7 +3704,7 @@ impl<'a> Command<'a> for CmdBindDescriptorSets2<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<289> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<289> {
     type Command = CmdBindDescriptorSets2<'a>;
 }
 /// `vkCmdPushConstants2`
@@ -3740,7 +3740,7 @@ impl<'a> Command<'a> for CmdPushConstants2<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<290> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<290> {
     type Command = CmdPushConstants2<'a>;
 }
 /// `vkCmdPushDescriptorSet2`
@@ -3777,6 +3777,6 @@ impl<'a> Command<'a> for CmdPushDescriptorSet2<'a> {
         Self::encode_return(ret, e)
     }
 }
-impl<'a> crate::table::Args<'a> for crate::table::Of<291> {
+impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<291> {
     type Command = CmdPushDescriptorSet2<'a>;
 }

@@ -1,0 +1,70 @@
+//! The screen of a Hesper without a window.
+//!
+//! QEMU's classic device has a console of its own and sends a socket for it before the guest's driver starts: then QEMU shows the
+//! guest. Nobody else does: then pictures are kept for screenshots alone.
+
+use std::sync::Arc;
+
+use hesper_vhost::renderer::GuestRun;
+use hesper_vhost::screen::{
+    CursorImage, FlushState, FlushToken, GuestPixels, Monitor, Picture, Rect, ScanoutId,
+    ScanoutSink,
+};
+use hesper_vhost::transport::GpuSocketScreen;
+
+use crate::window_screen::WindowScreen;
+
+/// The screen; see the module.
+pub(crate) struct HeadlessScreen {
+    kept: WindowScreen,
+    console: Arc<GpuSocketScreen>,
+}
+
+impl HeadlessScreen {
+    /// Pictures go to `kept`, or to `console` from the moment on that QEMU connects it.
+    pub(crate) fn new(kept: WindowScreen, console: Arc<GpuSocketScreen>) -> Self {
+        Self { kept, console }
+    }
+
+    fn shown(&self) -> &dyn ScanoutSink {
+        if self.console.is_used() {
+            &*self.console
+        } else {
+            &self.kept
+        }
+    }
+}
+
+impl ScanoutSink for HeadlessScreen {
+    fn set_scanout(&self, scanout: ScanoutId, picture: Option<&Picture>) {
+        self.shown().set_scanout(scanout, picture);
+    }
+
+    fn flush(&self, scanout: ScanoutId, damage: Rect, done: Option<FlushToken>) -> FlushState {
+        self.shown().flush(scanout, damage, done)
+    }
+
+    fn set_cursor(&self, scanout: ScanoutId, cursor: Option<&CursorImage>, x: u32, y: u32) {
+        self.shown().set_cursor(scanout, cursor, x, y);
+    }
+
+    fn move_cursor(&self, scanout: ScanoutId, x: u32, y: u32) {
+        self.shown().move_cursor(scanout, x, y);
+    }
+
+    fn map_guest(&self, runs: Vec<GuestRun>) -> Option<Arc<dyn GuestPixels>> {
+        self.shown().map_guest(runs)
+    }
+
+    fn reset(&self) {
+        self.shown().reset();
+    }
+
+    fn monitors(&self) -> Option<Vec<Monitor>> {
+        self.shown().monitors()
+    }
+
+    fn edid(&self, scanout: ScanoutId) -> Option<Vec<u8>> {
+        self.shown().edid(scanout)
+    }
+}

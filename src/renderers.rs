@@ -1,0 +1,222 @@
+//! What the guest is given to draw with: the renderers that are wanted and work.
+//!
+//! Who asks for a GPU, a driver or a capability set in so many words gets it or an error, never a device without. Who asks for
+//! nothing gets what works here.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use hesper_venus::host::{Gpu, Vulkan};
+use hesper_venus::memory::page_size;
+use hesper_venus::{GpuSelection, RenderNode, RendererOptions, WsiPolicy};
+use hesper_vhost::renderer::Renderer;
+
+use crate::cli::capsets::Capset;
+use crate::cli::{BlobAlignment, ServeOptions};
+use crate::driver;
+use crate::rutabaga;
+use crate::venus::{self, VenusRenderer};
+
+/// The renderers.
+#[derive(Default)]
+pub(crate) struct Renderers {
+    /// The library, which the windows use, too.
+    pub(crate) vulkan: Option<Vulkan>,
+    /// Among the renderers.
+    pub(crate) venus: Option<Arc<VenusRenderer>>,
+    pub(crate) renderers: Vec<Arc<dyn Renderer>>,
+}
+
+/// Something that was asked for in so many words cannot be had.
+#[derive(Debug, thiserror::Error)]
+#[error("{asked}: {reason}")]
+pub(crate) struct UnmetOption {
+    /// The option, as it was given.
+    asked: String,
+    /// Why, with the remedy.
+    reason: String,
+}
+
+impl UnmetOption {
+    /// `asked` is the option as it was given, `reason` says why and names the remedy.
+    pub(crate) fn new(asked: &str, reason: &str) -> Self {
+        Self {
+            asked: asked.to_owned(),
+            reason: reason.to_owned(),
+        }
+    }
+}
+
+impl Renderers {
+    /// For a guest with 3D, as far as it is wanted and works, and for a window, if that is where it is shown.
+    ///
+    /// # Errors
+    /// What was asked for and cannot be had.
+    pub(crate) fn make(options: &ServeOptions, in_window: bool) -> Result<Self, UnmetOption> {
+        if options.hostmem.0 == 0 {
+            log::info!("GPU: none, the guest gets 2D (--hostmem=0)");
+            return Self::without_3d(options, in_window);
+        }
+        let mut renderers = Self::without_3d(options, in_window || options.wants_venus())?;
+        if options.wants_venus() {
+            renderers.venus = renderers.make_venus(options)?;
+            let venus = renderers.venus.iter();
+            renderers.renderers = venus
+                .map(|venus| Arc::clone(venus) as Arc<dyn Renderer>)
+                .collect();
+        }
+        if options.socket.fd.is_some() && !options.wants_venus() {
+            log::info!(
+                "GPU: no Vulkan for the guest, since --fd is what libvirt gives for QEMU's classic device; --capsets=venus is for the full one (docs/libvirt.md)"
+            );
+        }
+        renderers.add(options, Capset::Virgl, rutabaga::virgl)?;
+        renderers.add(options, Capset::CrossDomain, rutabaga::cross_domain)?;
+        if let Some(venus) = &renderers.venus {
+            tell(venus.gpus(), options.wsi);
+        }
+        Ok(renderers)
+    }
+
+    /// The library alone, if it is wanted and there.
+    fn without_3d(options: &ServeOptions, opens: bool) -> Result<Self, UnmetOption> {
+        Ok(Self {
+            vulkan: if opens { open(options)? } else { None },
+            ..Self::default()
+        })
+    }
+
+    /// The renderer for the guest's Vulkan, or none where it cannot work.
+    fn make_venus(
+        &self,
+        options: &ServeOptions,
+    ) -> Result<Option<Arc<VenusRenderer>>, UnmetOption> {
+        let Some(vulkan) = &self.vulkan else {
+            return Ok(None);
+        };
+        let made = hesper_venus::Renderer::new(RendererOptions {
+            driver: vulkan.driver().clone(),
+            gpu: selection(options)?,
+            wsi: options.wsi,
+            budget: options.budget.budget(),
+            blob_alignment: blob_alignment(options).into(),
+            window: Some(options.hostmem.0),
+            save_streams: venus::save_streams(),
+            ..RendererOptions::default()
+        });
+        match made {
+            Ok(renderer) => Ok(Some(Arc::new(VenusRenderer::new(Arc::new(renderer))))),
+            Err(error) => {
+                none(options, &error.to_string())?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Adds what rutabaga has.
+    fn add(
+        &mut self,
+        options: &ServeOptions,
+        capset: Capset,
+        make: fn() -> Result<Arc<dyn Renderer>, rutabaga::Unavailable>,
+    ) -> Result<(), UnmetOption> {
+        // Neither is there unless it is asked for.
+        let Some(asked) = options.asks_for(capset) else {
+            return Ok(());
+        };
+        let made = make().map_err(|missing| UnmetOption {
+            asked,
+            reason: missing.to_string(),
+        });
+        self.renderers.push(made?);
+        Ok(())
+    }
+}
+
+/// The library; none, with a warning, where there is none and nobody asked for what needs it.
+fn open(options: &ServeOptions) -> Result<Option<Vulkan>, UnmetOption> {
+    let opened = driver::choose(options.driver.driver.as_deref())
+        .and_then(|driver| Vulkan::open(&driver).map_err(|error| error.to_string()));
+    match opened {
+        Ok(vulkan) => Ok(Some(vulkan)),
+        Err(reason) => {
+            none(options, &reason)?;
+            Ok(None)
+        }
+    }
+}
+
+/// There is no Vulkan for the guest: an error if somebody asked for it, else a warning.
+fn none(options: &ServeOptions, reason: &str) -> Result<(), UnmetOption> {
+    match options.gpu_options().into_iter().next() {
+        Some(asked) => Err(UnmetOption {
+            asked,
+            reason: reason.to_owned(),
+        }),
+        None => {
+            log::warn!("GPU: none, the guest gets 2D: {reason}; `hesper doctor` says more");
+            Ok(())
+        }
+    }
+}
+
+/// Which GPUs the guest gets.
+fn selection(options: &ServeOptions) -> Result<GpuSelection, UnmetOption> {
+    if let Some(path) = &options.render_node {
+        return render_node(path)
+            .map(GpuSelection::RenderNode)
+            .map_err(|reason| UnmetOption {
+                asked: format!("--render-node={}", path.display()),
+                reason,
+            });
+    }
+    let gpu = options.gpu.clone();
+    Ok(gpu.map(GpuSelection::from).unwrap_or_default())
+}
+
+/// The numbers of a device file.
+fn render_node(path: &Path) -> Result<RenderNode, String> {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    let remedy = "name a render node such as /dev/dri/renderD128; `hesper gpus` lists them";
+    let metadata = std::fs::metadata(path).map_err(|error| format!("{error}; {remedy}"))?;
+    if !metadata.file_type().is_char_device() {
+        return Err(format!("this is no device; {remedy}"));
+    }
+    // Signed on some systems, and so narrower there.
+    let device = metadata.rdev();
+    Ok(RenderNode {
+        major: rustix::fs::major(device as rustix::fs::Dev),
+        minor: rustix::fs::minor(device as rustix::fs::Dev),
+    })
+}
+
+/// Says which GPUs guests see, and how their pictures are shared.
+pub(crate) fn tell<'gpu>(gpus: impl Iterator<Item = &'gpu Gpu>, wsi: WsiPolicy) {
+    for gpu in gpus {
+        log::info!("GPU: {gpu}");
+    }
+    log::info!("sharing of pictures: {}", policy(wsi));
+}
+
+/// What a policy means, for a person.
+pub(crate) fn policy(policy: WsiPolicy) -> &'static str {
+    match policy {
+        WsiPolicy::Auto => {
+            "copied by the guest's CPU (--wsi=auto, which is software; a guest with Mesa before 25.2 needs --wsi=dmabuf)"
+        }
+        WsiPolicy::Software => "copied by the guest's CPU (--wsi=software)",
+        WsiPolicy::Dmabuf => "without a copy, as dma-bufs (--wsi=dmabuf)",
+    }
+}
+
+/// Alignment of blobs that guests are told: what the host can map is whole pages of its own.
+pub(crate) fn blob_alignment(options: &ServeOptions) -> u32 {
+    // A page is far below 4 GiB.
+    let page = page_size() as u32;
+    match options.blob_alignment {
+        // Not told: a Mesa that does not know of it fails with a kernel that does.
+        Some(BlobAlignment(4096)) => 4096,
+        Some(BlobAlignment(alignment)) => alignment.max(page),
+        None => page,
+    }
+}
