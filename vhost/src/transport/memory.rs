@@ -5,8 +5,9 @@
 //! page of the guest that the device touches later.
 
 use std::fs::{File, Metadata};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
+use hesper_system::sync::unpoisoned;
 use vm_memory::{
     Address, FileOffset, GuestAddress, GuestMemoryAtomic, GuestMemoryMmap, GuestMemoryRegion,
     GuestRegionMmap, MmapRegion,
@@ -172,10 +173,7 @@ impl GuestMemory {
         let mappings = spans.iter().map(|span| span.mapping.clone()).collect();
         let table = GuestMemoryMmap::from_arc_regions(mappings)
             .map_err(|error| MemoryError::Region(error.to_string()))?;
-        self.shared
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .replace(table);
+        unpoisoned(self.shared.lock()).replace(table);
         self.spans = spans;
         Ok(())
     }
