@@ -85,7 +85,7 @@ fn a_window_that_fills_up_names_its_option_and_goes_on() {
         .collect();
     assert!(!served.hesper.process.errors().contains("--hostmem"));
     let more = guest.map(memories[3], 40 * MIB);
-    served.says("233 MiB of the 256 MiB through which the guest maps memory are mapped");
+    served.says("233 MiB of the 256 MiB of the host-visible window are mapped");
     let one_more = guest.map(0, 4096);
     // The guest's kernel finds no place for this blob. It makes the blob, and frees it again.
     let resource = vm.machine().resource();
