@@ -166,6 +166,15 @@ fn two_screens_differ_and_one_is_unplugged_and_plugged_back() {
     }
     let refused = hesper.try_control("unplug 0");
     assert!(refused.starts_with("error monitor 0"), "{refused}");
+
+    // One monitor gets another mode, and is turned off, while the other stays as it is.
+    hesper.control("resize 1 600x300");
+    guest.run("wait-mode 1 600 300 30");
+    guest.run("show 1 50");
+    hesper.await_picture(1, &Picture::pattern(50, 600, 300), 0);
+    guest.run("blank 1");
+    hesper.await_nothing(1);
+    hesper.await_picture(0, &picture(35), 0);
 }
 
 /// The tablet reports a position on the guest's desktop, in both windows, wherever they are on the
