@@ -1,26 +1,26 @@
-//! Whether QEMU is there, new enough, and has the device.
+//! Checks that QEMU is there, is new enough and has the device.
 
 use std::path::{Path, PathBuf};
 
 use super::{Remedy, Report};
 use crate::platform::output;
 
-/// The first version whose generic vhost-user device has a window for the GPU's memory.
+/// The first version of QEMU whose generic vhost-user device has a host-visible window.
 const OLDEST: (u32, u32) = (11, 1);
 
-/// That device.
+/// QEMU's name for that device.
 const DEVICE: &str = "vhost-user-test-device-pci";
 
-/// How QEMU is had.
+/// How to install QEMU.
 const INSTALL: Remedy = Remedy {
-    debian: "apt-get install qemu-system-x86, of testing (or `tests/env/prepare host` in Hesper's sources)",
+    debian: "apt-get install qemu-system-x86 from Debian testing (or `tests/env/prepare host` in Hesper's sources)",
     fedora: "dnf install qemu-kvm; before Fedora has 11.1, build it from qemu.org",
     arch: "pacman -S qemu-system-x86",
     macos: "brew install qemu; with vhost-user as docs/macos.md says",
 };
 
 impl Report {
-    /// `named` is the program to check; without it, the one for this machine's kind is looked for.
+    /// Checks the program `named`, or the usual one for this machine's processor.
     pub(super) fn qemu(&mut self, named: Option<&Path>) {
         let usual = format!("qemu-system-{}", std::env::consts::ARCH);
         let program = named.map_or_else(|| PathBuf::from(usual), Path::to_owned);
@@ -34,7 +34,7 @@ impl Report {
         let Some((major, minor)) = version(&said) else {
             let first = said.lines().next().unwrap_or_default();
             return self.needs(
-                format!("{name} says \"{first}\", which is no version of QEMU"),
+                format!("{name} printed \"{first}\", which is not a version of QEMU"),
                 INSTALL,
             );
         };
@@ -53,7 +53,7 @@ impl Report {
         }
         self.ok(format!("{name} {major}.{minor} has {DEVICE}"));
         self.warning(
-            format!("QEMU {major}.{minor} ends if a VM that was paused is reset while 3D programs from before the pause still run"),
+            format!("QEMU {major}.{minor} exits when a VM that was paused is reset while 3D programs from before the pause still run"),
             Remedy::everywhere("end the guest's 3D programs before such a reset (docs/qemu.md)"),
         );
     }
@@ -81,7 +81,7 @@ mod tests {
         assert_eq!(version("hello"), None);
     }
 
-    /// What is said of a QEMU that prints this for its version and for its devices.
+    /// The result for a QEMU that prints `version` and `devices`.
     fn said_of(version: &str, devices: &str) -> (Mark, String) {
         let folder = tempfile::tempdir().unwrap();
         let program = folder.path().join("qemu");
