@@ -19,10 +19,10 @@ use crate::cli::Size;
 const MAX_LINE: u64 = 8192;
 
 /// How long `hesper ctl` waits for an answer. The slowest, a screenshot, takes a second.
-const ANSWER: Duration = Duration::from_secs(20);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long a client may take to finish its line before its connection ends.
-const PATIENCE: Duration = Duration::from_secs(60);
+const LINE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The commands of the control socket, as a running Hesper performs them.
 pub(crate) trait Controls: Send + Sync {
@@ -156,7 +156,7 @@ pub(crate) fn serve(listener: UnixListener, controls: Arc<dyn Controls>) -> io::
 
 fn answer(client: &UnixStream, controls: &dyn Controls) {
     let talk = || {
-        client.set_read_timeout(Some(PATIENCE))?;
+        client.set_read_timeout(Some(LINE_TIMEOUT))?;
         let mut reader = BufReader::new(client);
         // A vhost-user message starts with a number whose upper bytes are zero; text has no zeros.
         if reader.fill_buf()?.contains(&0) {
@@ -206,7 +206,7 @@ pub(crate) fn ask(path: &Path, words: &[String]) -> Result<String, String> {
     Request::parse(&line)?;
     let exchange = || {
         let mut stream = UnixStream::connect(path)?;
-        stream.set_read_timeout(Some(ANSWER))?;
+        stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
         writeln!(stream, "{line}")?;
         let mut answer = String::new();
         BufReader::new(stream).read_line(&mut answer)?;
@@ -242,7 +242,7 @@ fn unanswered(error: &io::Error) -> String {
             format!("the Hesper that listened there has ended, or this is no socket; {remedy}")
         }
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-            format!("no answer within {ANSWER:?}; {NOT_OURS}")
+            format!("no answer within {ANSWER_TIMEOUT:?}; {NOT_OURS}")
         }
         io::ErrorKind::PermissionDenied => {
             format!("{error}; only the user who runs Hesper may use its control socket")
@@ -409,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn who_does_not_answer_is_told_from_who_is_not_there() {
+    fn a_silent_socket_and_a_missing_one_give_different_errors() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("socket");
         let status = ["status".to_owned()];

@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn windows_stand_beside_the_renderers_counters() {
+    fn one_object_has_the_counters_of_renderer_and_windows() {
         let mut seen = Frames {
             flushes: 7,
             unseen: 2,

@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_manifest_that_is_none_is_an_error_with_the_remedy() {
+    fn a_broken_manifest_is_an_error_with_the_remedy() {
         for text in ["", "{}", r#"{"ICD":{"library_path":7}}"#] {
             let (_folder, manifest) = written(text);
             let error = choose(Some(&manifest)).unwrap_err();
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn moltenvk_is_asked_for_more_command_buffers_than_by_itself() {
+    fn moltenvk_gets_more_command_buffers_than_its_default() {
         let number: u32 = COMMAND_BUFFERS.1.parse().unwrap();
         assert!(number > 64, "{}", COMMAND_BUFFERS.0);
     }

@@ -64,11 +64,11 @@ fn main() -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
-    let asks = matches!(
+    let only_prints = matches!(
         command,
         Invocation::PrintCapabilities | Invocation::Print(_)
     );
-    if let (false, Err(error)) = (asks, hesper_system::check()) {
+    if let (false, Err(error)) = (only_prints, hesper_system::check()) {
         eprintln!("hesper: {error}");
         return ExitCode::from(USAGE);
     }
@@ -149,7 +149,7 @@ fn serve_vtest(options: VtestOptions) -> Result<(), String> {
         ..RendererOptions::default()
     })
     .map_err(|error| format!("{error}; `hesper doctor` says more"))?;
-    renderers::tell(renderer.gpus(), options.wsi);
+    renderers::log_gpus(renderer.gpus(), options.wsi);
     let renderer = Arc::new(renderer);
     let counted = Arc::clone(&renderer);
     counters::dump_on_signal(move || counted.counters().to_json());

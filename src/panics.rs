@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_is_named_without_the_builders_folders() {
+    fn a_location_has_no_folders_of_the_builder() {
         for (file, expected) in [
             ("src/run.rs", "src/run.rs"),
             ("vhost/src/transport/ring.rs", "vhost/src/transport/ring.rs"),

@@ -75,7 +75,7 @@ impl Renderers {
         renderers.add(options, Capset::Virgl, rutabaga::virgl)?;
         renderers.add(options, Capset::CrossDomain, rutabaga::cross_domain)?;
         if let Some(venus) = &renderers.venus {
-            tell(venus.gpus(), options.wsi);
+            log_gpus(venus.gpus(), options.wsi);
         }
         Ok(renderers)
     }
@@ -109,7 +109,7 @@ impl Renderers {
         match made {
             Ok(renderer) => Ok(Some(Arc::new(VenusRenderer::new(Arc::new(renderer))))),
             Err(error) => {
-                none(options, &error.to_string())?;
+                report_no_vulkan(options, &error.to_string())?;
                 Ok(None)
             }
         }
@@ -142,14 +142,14 @@ fn open(options: &ServeOptions) -> Result<Option<Vulkan>, UnmetOption> {
     match opened {
         Ok(vulkan) => Ok(Some(vulkan)),
         Err(reason) => {
-            none(options, &reason)?;
+            report_no_vulkan(options, &reason)?;
             Ok(None)
         }
     }
 }
 
 /// Reports that the guest has no Vulkan: an error if an option asks for it, else a warning.
-fn none(options: &ServeOptions, reason: &str) -> Result<(), UnmetOption> {
+fn report_no_vulkan(options: &ServeOptions, reason: &str) -> Result<(), UnmetOption> {
     match options.gpu_options().into_iter().next() {
         Some(asked) => Err(UnmetOption {
             asked,
@@ -193,7 +193,7 @@ fn render_node(path: &Path) -> Result<RenderNode, String> {
 }
 
 /// Logs which GPUs guests see and how swapchain images are shared.
-pub(crate) fn tell<'gpu>(gpus: impl Iterator<Item = &'gpu Gpu>, wsi: WsiPolicy) {
+pub(crate) fn log_gpus<'gpu>(gpus: impl Iterator<Item = &'gpu Gpu>, wsi: WsiPolicy) {
     for gpu in gpus {
         log::info!("GPU: {gpu}");
     }

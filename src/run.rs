@@ -131,7 +131,7 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), RunError> {
     state.attach(handle.clone());
     if let Some(renderer) = &venus {
         let losses = LostContextNotices::new(handle.clone());
-        renderer.when_lost(move |name, reason| losses.tell(name, reason));
+        renderer.when_lost(move |name, reason| losses.show(name, reason));
     }
     let inputs = inputs.serve(&handle).map_err(|source| RunError::System {
         what: "start the thread of an input device",

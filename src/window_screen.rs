@@ -273,25 +273,25 @@ impl StatusMessages {
 /// lose thousands.
 pub(crate) struct LostContextNotices {
     display: DisplayHandle,
-    told: RateLimit,
+    limit: RateLimit,
 }
 
 impl LostContextNotices {
     pub(crate) fn new(display: DisplayHandle) -> Self {
         Self {
             display,
-            told: RateLimit::new(1, Duration::from_secs(1)),
+            limit: RateLimit::new(1, Duration::from_secs(1)),
         }
     }
 
     /// Shows that this program's context was lost.
-    pub(crate) fn tell(&self, name: &str, reason: &str) {
-        let Some(untold) = self.told.admit(Instant::now()) else {
+    pub(crate) fn show(&self, name: &str, reason: &str) {
+        let Some(skipped) = self.limit.admit(Instant::now()) else {
             return;
         };
-        let others = match untold {
+        let others = match skipped {
             0 => String::new(),
-            _ => format!("\n({untold} others before it)"),
+            _ => format!("\n({skipped} others before it)"),
         };
         self.display.notice(&format!(
             "A program of the guest lost Vulkan: {name}\n{reason}{others}"
@@ -347,7 +347,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_of_another_device_is_not_taken() {
+    fn a_token_of_another_device_is_ignored() {
         let (old, new) = (DeviceNumber::FIRST, DeviceNumber::FIRST.next());
         let token = old.mark(FlushToken(7));
         assert_eq!(old.unmark(token), Some(FlushToken(7)));

@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn only_variables_that_matter_are_told() {
+    fn only_relevant_variables_are_listed() {
         for name in [
             "VK_DRIVER_FILES",
             "MVK_CONFIG_LOG_LEVEL",

@@ -25,14 +25,14 @@ impl Report {
         let usual = format!("qemu-system-{}", std::env::consts::ARCH);
         let program = named.map_or_else(|| PathBuf::from(usual), Path::to_owned);
         let name = program.display();
-        let Some(said) = output(&program, &["--version"]) else {
+        let Some(printed) = output(&program, &["--version"]) else {
             return self.needs(
                 format!("{name} does not start; VMs need QEMU 11.1 or newer"),
                 INSTALL,
             );
         };
-        let Some((major, minor)) = version(&said) else {
-            let first = said.lines().next().unwrap_or_default();
+        let Some((major, minor)) = version(&printed) else {
+            let first = printed.lines().next().unwrap_or_default();
             return self.needs(
                 format!("{name} printed \"{first}\", which is not a version of QEMU"),
                 INSTALL,
@@ -60,8 +60,8 @@ impl Report {
 }
 
 /// The version in `QEMU emulator version 11.1.2 (…)`.
-fn version(said: &str) -> Option<(u32, u32)> {
-    let (_, rest) = said.split_once("version ")?;
+fn version(printed: &str) -> Option<(u32, u32)> {
+    let (_, rest) = printed.split_once("version ")?;
     let mut numbers = rest.split(|c: char| !c.is_ascii_digit()).map(str::parse);
     Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }
@@ -75,14 +75,14 @@ mod tests {
 
     #[test]
     fn a_version_is_read() {
-        let said = "QEMU emulator version 11.1.2 (Debian 1:11.1.2+ds-1)\nCopyright";
-        assert_eq!(version(said), Some((11, 1)));
+        let printed = "QEMU emulator version 11.1.2 (Debian 1:11.1.2+ds-1)\nCopyright";
+        assert_eq!(version(printed), Some((11, 1)));
         assert_eq!(version("QEMU emulator version 7.2.9"), Some((7, 2)));
         assert_eq!(version("hello"), None);
     }
 
     /// The result for a QEMU that prints `version` and `devices`.
-    fn said_of(version: &str, devices: &str) -> (Mark, String) {
+    fn result_of(version: &str, devices: &str) -> (Mark, String) {
         let folder = tempfile::tempdir().unwrap();
         let program = folder.path().join("qemu");
         let script = format!(
@@ -97,19 +97,19 @@ mod tests {
     }
 
     #[test]
-    fn an_old_qemu_and_one_without_the_device_are_told_from_a_good_one() {
+    fn an_old_qemu_and_one_without_the_device_fail_the_check() {
         let device = format!("name \"{DEVICE}\", bus PCI");
-        let (mark, what) = said_of("QEMU emulator version 11.1.2", &device);
+        let (mark, what) = result_of("QEMU emulator version 11.1.2", &device);
         assert_eq!(mark, Mark::Ok, "{what}");
-        let (mark, what) = said_of("QEMU emulator version 12.0.0", &device);
+        let (mark, what) = result_of("QEMU emulator version 12.0.0", &device);
         assert_eq!(mark, Mark::Ok, "{what}");
-        let (mark, what) = said_of("QEMU emulator version 10.0.2", &device);
+        let (mark, what) = result_of("QEMU emulator version 10.0.2", &device);
         assert_eq!(mark, Mark::Needed);
         assert!(what.contains("10.0") && what.contains("11.1"), "{what}");
-        let (mark, what) = said_of("QEMU emulator version 11.1.2", "name \"virtio-gpu-pci\"");
+        let (mark, what) = result_of("QEMU emulator version 11.1.2", "name \"virtio-gpu-pci\"");
         assert_eq!(mark, Mark::Needed);
         assert!(what.contains(DEVICE), "{what}");
-        let (mark, _) = said_of("no such thing", &device);
+        let (mark, _) = result_of("no such thing", &device);
         assert_eq!(mark, Mark::Needed);
         let mut report = Report::default();
         report.qemu(Some(Path::new("/nowhere/qemu")));

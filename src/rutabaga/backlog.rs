@@ -28,7 +28,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_taken_makes_room() {
+    fn taken_bytes_make_room() {
         let backlog = Backlog::default();
         assert!(backlog.add(MOST));
         assert!(!backlog.add(1));

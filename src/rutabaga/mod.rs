@@ -3,16 +3,15 @@
 //!
 //! [`cross_domain()`] and [`virgl()`] check whether they work on this host, and make the device's
 //! renderers. The difficulty: the library blocks, and it trusts its input. It must not harm other
-//! contexts. The module `virgl` describes how it
-//! ensures that. For cross-domain:
+//! contexts. The module `virgl` describes how virgl ensures that. For cross-domain:
 //!
 //! - Every context has an instance of the library on a thread of its own
 //!   (`cross_domain/instance.rs`). A compositor that does not read stalls that context alone. An
 //!   error or a panic ends that context alone.
 //! - What the guest submits is checked before the library sees it (`cross_domain/commands.rs`).
-//! - The library never has guest memory. It answers in memory of Hesper's. When the fence retires,
-//!   what it wrote is copied to the guest (`cross_domain/ring.rs`), unless the guest has its pages
-//!   back by then.
+//! - The library never has guest memory. It writes its answers to Hesper's memory. When the fence
+//!   retires, they are copied to the guest (`cross_domain/ring.rs`), unless the guest has detached
+//!   its pages by then.
 
 #[cfg(target_os = "linux")]
 mod backlog;

@@ -31,7 +31,7 @@ const PARAM_RINGS: u32 = 1;
 /// The largest number of resources of a client.
 const MAX_RESOURCES: usize = 1 << 18;
 /// How often a thread that waits for a blob checks whether its client is still connected.
-const LOOK_UP: Duration = Duration::from_millis(250);
+const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 /// How many characters of a process name are kept, for the log.
 const NAME_KEPT: usize = 64;
 
@@ -113,7 +113,7 @@ impl Events {
                 Some((answered, _)) => log::debug!("resource {answered} was not requested"),
                 None => {
                     news.is_awaited = true;
-                    let waited = self.changed.wait_timeout(news, LOOK_UP);
+                    let waited = self.changed.wait_timeout(news, CHECK_INTERVAL);
                     news = waited.unwrap_or_else(PoisonError::into_inner).0;
                     news.is_awaited = false;
                 }
@@ -215,7 +215,7 @@ impl Client {
                 );
             }
             // The client's process was probably killed, which is not an error of the client.
-            Err(ClientError::Socket(error)) if broken_off(&error) => log::debug!(
+            Err(ClientError::Socket(error)) if is_disconnect(&error) => log::debug!(
                 "vtest client {} ({}) disconnected in the middle of a command",
                 session.id,
                 session.name
@@ -234,7 +234,7 @@ impl Client {
 }
 
 /// Whether the other side has closed the connection.
-fn broken_off(error: &io::Error) -> bool {
+fn is_disconnect(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
     matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
 }

@@ -137,7 +137,7 @@ fn serve(
         }
         reap(&mut all);
         match listener.accept() {
-            Ok((stream, _)) => match welcome(stream, next_id, backend, &leaving, all.len()) {
+            Ok((stream, _)) => match start_client(stream, next_id, backend, &leaving, all.len()) {
                 Ok(served) => {
                     all.push(served);
                     next_id += 1;
@@ -159,7 +159,7 @@ fn serve(
     Ok(())
 }
 
-fn welcome(
+fn start_client(
     stream: UnixStream,
     id: u32,
     backend: &Arc<dyn Backend>,

@@ -198,7 +198,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_come_to_an_end(stream in proptest::collection::vec(any::<u8>(), 0..2000)) {
+        fn parsing_any_bytes_ends(stream in proptest::collection::vec(any::<u8>(), 0..2000)) {
             let length = stream.len();
             if let Ok(found) = all(stream) {
                 prop_assert_eq!(found.iter().map(|(_, size)| size).sum::<usize>(), length);

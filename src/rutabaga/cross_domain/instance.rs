@@ -350,8 +350,8 @@ impl Instance {
                     .map_err(RendererError::Invalid)
             })
             .and_then(|fd| {
-                // Attached last: the library keeps the descriptor of an attached resource, so a
-                // failure above must find it detached.
+                // Attached last: after an error the blob is removed below, and the library would
+                // keep the descriptor of an attached resource.
                 self.rutabaga
                     .context_attach_resource(self.shared.life.id, resource)
                     .map_err(invalid)?;

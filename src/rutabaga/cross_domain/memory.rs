@@ -12,7 +12,7 @@ use rutabaga_gfx::{RutabagaHandle, RutabagaIntoRawDescriptor};
 
 /// The largest file that is copied. A file is copied if it cannot be mapped for writing or does not
 /// end with a page. Compositors send keymaps and format tables, which never change. Only images are
-/// written by both sides, and images are the guest's own memory.
+/// written by both sides; they are writable and have whole pages, so they are not copied.
 const COPIED: u64 = 16 << 20;
 
 /// The largest page size of a guest, in bytes. A guest maps files in whole pages of its own.
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_can_be_written_is_the_very_same() {
+    fn a_writable_file_is_not_copied() {
         let pixels = file(&[7; 8192]);
         let same = pixels.try_clone().unwrap();
         let mapped = mappable(pixels.into(), 8192).unwrap();

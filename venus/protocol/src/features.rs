@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_wanted_and_not_there_is_named() {
+    fn missing_features_are_named() {
         let mut newest = vk::PhysicalDeviceVulkan13Features {
             synchronization2: 1,
             private_data: 1,

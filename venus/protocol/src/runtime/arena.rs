@@ -395,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn a_meter_is_asked_for_much_and_gets_all_of_it_back() {
+    fn a_meter_limits_large_allocations_and_gets_all_bytes_back() {
         let meter = Arc::new(Bytes(64 << 20, 0.into()));
         let used = || meter.1.load(std::sync::atomic::Ordering::Relaxed);
         let mut arena = Arena::metered(Arc::clone(&meter) as Arc<dyn Meter>);
