@@ -8,10 +8,10 @@ use hesper_vhost::testing::Request;
 use hesper_vhost::wire::{self, *};
 use zerocopy::FromZeros;
 
-use crate::guest::{Guest, Vm};
-use crate::machine::{Machine, PATIENCE, PIXELS};
+use crate::guest::{Guest, VenusGuest as _, Vm};
 use crate::support::hesper::Hesper;
 use crate::support::picture::{Picture, Rectangle};
+use hesper_mock_frontend::{Machine, PATIENCE, PIXELS};
 
 const WIDTH: u32 = 200;
 const HEIGHT: u32 = 150;
@@ -33,12 +33,12 @@ fn serve(folder: &Path) -> (Hesper, Vm) {
         "--capsets=venus,virgl",
     ];
     let hesper = Hesper::start(folder, &arguments, None);
-    let vm = Vm::new(Machine::boot(&hesper.socket()));
+    let vm = Vm::new(Machine::boot_with_window(&hesper.socket(), 4096));
     (hesper, vm)
 }
 
-fn create_with(id: u32, change: impl FnOnce(&mut Create3d)) -> Request {
-    let mut body = Create3d::new_zeroed();
+fn create_with(id: u32, change: impl FnOnce(&mut ResourceCreate3d)) -> Request {
+    let mut body = ResourceCreate3d::new_zeroed();
     body.resource_id = id.into();
     body.target = 2.into();
     body.format = FORMAT_B8G8R8X8.into();
@@ -304,7 +304,7 @@ fn malformed_3d_commands_get_errors_from_the_real_library_too() {
     let folder = tempfile::tempdir().unwrap();
     let (_hesper, vm) = serve(folder.path());
     let id = texture(&vm, 1);
-    type Change = fn(&mut Create3d);
+    type Change = fn(&mut ResourceCreate3d);
     let bad_creates: [(&str, Change); 6] = [
         ("format", |body| body.format = 0xffff.into()),
         ("target", |body| body.target = 99.into()),
@@ -435,7 +435,7 @@ fn a_reset_and_the_end_of_a_vm_leave_nothing_behind() {
     for round in 0..3 {
         let now = vm
             .take()
-            .unwrap_or_else(|| Vm::new(Machine::boot(&hesper.socket())));
+            .unwrap_or_else(|| Vm::new(Machine::boot_with_window(&hesper.socket(), 4096)));
         let id = texture(&now, 1);
         renders(&now, 1, id, 30 + round);
         // Commands of the old life do not touch the memory of the new one.

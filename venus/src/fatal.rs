@@ -106,7 +106,7 @@ pub(crate) enum Fatal {
     /// The GPU is lost, and the guest does not ask.
     #[error("{0} lost the device, and the guest did not ask for the result")]
     DeviceLost(&'static str),
-    /// Memory that the host did not have is to be used, see [`crate::object::missing`].
+    /// Memory that the host did not have is to be used, see [`crate::command::bind_memory`].
     #[error(
         "the host had no memory for an allocation of {0} bytes, whose result the guest's driver did not wait for \
          (VN_PERF=no_async_mem_alloc in the guest makes it wait), and now binds it"

@@ -29,7 +29,7 @@
 //! # How a command travels
 //! [`Context`] hands every call to a thread of its own, so that no call of the device waits. Most commands do
 //! not come that way: the guest makes *rings* in shared memory (`ring`), each polled by a thread of ours.
-//! Both ends call the same decoder and handlers (`dispatch`), which look the guest's ids up in the object table
+//! Both ends decode commands (`executor`, `session`) and call their handlers (`command`), which look the guest's ids up in the object table
 //! (`object::table`) without a lock, and call the host's driver through function tables that hold only what
 //! the guest enabled. What the guest expects and the host lacks is emulated in `emulate`, nowhere else.
 //!
@@ -40,35 +40,30 @@
 //!   see the same pages. A self-test at start proves it.
 //! - Dropping a [`Context`] frees every host object, mapping and descriptor of it.
 
+mod blob;
 mod capset;
-mod complaints;
+mod command;
+mod command_stream;
 mod context;
 mod counters;
-mod dispatch;
 mod emulate;
 mod error;
+mod executor;
 mod fatal;
-mod handlers;
 pub mod host;
-mod mailbox;
 pub mod memory;
 mod object;
 mod options;
-mod pieces;
 mod platform;
 mod renderer;
+mod reply_stream;
 mod ring;
-mod rings;
-mod saved;
-mod shortcut;
-mod state;
-mod stream;
-mod sync;
-mod timeline;
-mod transport;
-mod worker;
+mod saved_stream;
+mod session;
 
-pub use context::{Blob, BlobError, BlobRequest, Caching, Context, ContextEvents};
+pub use blob::{Blob, BlobError, BlobRequest, Caching};
+pub use context::Context;
+pub use context::events::ContextEvents;
 pub use counters::Counters;
 pub use error::{Error, Result};
 pub use memory::{GuestPages, Mappings, SharedMemory};

@@ -6,17 +6,18 @@ use std::time::{Duration, Instant};
 use hesper_venus_protocol::EXTENSIONS;
 
 use crate::capset::{self, Capset};
-use crate::context::{Context, ContextEvents};
+use crate::context::Context;
+use crate::context::events::ContextEvents;
+use crate::context::mailbox::Mailbox;
+use crate::context::state::{ContextState, Shared};
+use crate::context::thread;
 use crate::counters::Counters;
 use crate::emulate::Policy;
 use crate::error::{Error, Result};
 use crate::host::{Gpu, GpuFacts, Host, Importable};
-use crate::mailbox::Mailbox;
 use crate::memory::{HostMappings, Mappings};
 use crate::options::RendererOptions;
 use crate::platform;
-use crate::state::{ContextState, Shared};
-use crate::worker;
 
 /// Pieces of guest memory that contexts may name. A quarter of the mappings that Linux gives a process unless told
 /// otherwise, which the memory of blobs needs, too.
@@ -132,7 +133,7 @@ impl Renderer {
         let (for_thread, inbox) = (Arc::clone(&state), Arc::clone(&mailbox));
         std::thread::Builder::new()
             .name(format!("venus-{id}"))
-            .spawn(move || worker::run(&for_thread, &inbox))
+            .spawn(move || thread::run(&for_thread, &inbox))
             .map_err(Error::Thread)?;
         Ok(Context::new(state, mailbox))
     }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use hesper_system::sync::Lock;
 use hesper_vhost::renderer::{CapsetInfo, ContextId, RendererError, ResourceId};
-use hesper_vhost::resource3d::{Direction, LentPages, Shape3d, Transfer};
+use hesper_vhost::resource3d::{AttachedPages, Direction, Shape3d, Transfer};
 use hesper_vhost::screen::{BYTES_PER_PIXEL, Rect};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rutabaga_gfx::{
@@ -85,7 +85,7 @@ struct Worker {
     /// The library's resources.
     resources: HashSet<ResourceId>,
     /// The guest pages to which the library has pointers.
-    pages: HashMap<ResourceId, LentPages>,
+    pages: HashMap<ResourceId, AttachedPages>,
     /// Buffer for pixels that are read for a screen.
     pixels: Vec<u8>,
 }
@@ -313,7 +313,7 @@ impl Worker {
     fn attach_memory(
         &mut self,
         resource: ResourceId,
-        pages: LentPages,
+        pages: AttachedPages,
     ) -> Result<(), RendererError> {
         self.find(resource)?;
         let iovecs = iovecs(&pages);
@@ -414,7 +414,7 @@ impl Worker {
 /// The library passes memory in one piece to OpenGL unchanged, with strides whose product it has
 /// checked in 32 bits only: a guest could make OpenGL read and write other memory of this process.
 /// Memory in several pieces is copied row by row, up to its end.
-fn iovecs(pages: &LentPages) -> Vec<RutabagaIovec> {
+fn iovecs(pages: &AttachedPages) -> Vec<RutabagaIovec> {
     let iovec = |start: *mut u8, len| RutabagaIovec {
         base: start.cast(),
         len,

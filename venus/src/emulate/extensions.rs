@@ -8,7 +8,6 @@ use hesper_venus_protocol::table::ExtensionKind;
 use hesper_venus_protocol::{EXTENSIONS, vk};
 
 use super::Policy;
-use crate::object::instance::property;
 
 /// What shares pictures with display servers. Provided under [`Policy::DmaBuf`], hidden under [`Policy::Software`].
 const SHARING: &[&CStr] = &[
@@ -233,6 +232,18 @@ pub(crate) fn is_of_instance(name: &CStr) -> bool {
 /// The name in a `VkExtensionProperties`.
 pub(crate) fn name(property: &vk::ExtensionProperties) -> Option<&CStr> {
     CStr::from_bytes_until_nul(&property.extension_name).ok()
+}
+
+/// A `VkExtensionProperties`.
+pub(crate) fn property(name: &CStr, spec_version: u32) -> vk::ExtensionProperties {
+    let mut property = vk::ExtensionProperties {
+        spec_version,
+        ..Default::default()
+    };
+    for (to, from) in property.extension_name.iter_mut().zip(name.to_bytes()) {
+        *to = *from;
+    }
+    property
 }
 
 #[cfg(test)]

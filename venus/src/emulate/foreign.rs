@@ -4,20 +4,15 @@
 //! pages need no change of owner for them, so such a barrier becomes one within the queue's own family: layout
 //! transition and memory dependency stay.
 
-use hesper_venus_protocol::command::{
-    CmdPipelineBarrier, CmdPipelineBarrier2, CmdSetEvent2, CmdWaitEvents, CmdWaitEvents2,
-};
 use hesper_venus_protocol::runtime::{Chained, unlink};
 use hesper_venus_protocol::vk;
 
-use crate::dispatch::{Session, call};
-use crate::fatal::Fatal;
-
 const FOREIGN: u32 = ash::vk::QUEUE_FAMILY_FOREIGN_EXT;
+
 const IGNORED: u32 = ash::vk::QUEUE_FAMILY_IGNORED;
 
 /// A barrier that can change the owner of what it is about.
-trait Barrier: Chained {
+pub(crate) trait Barrier: Chained {
     /// Families it is taken from and given to.
     fn families(&mut self) -> [&mut u32; 2];
 }
@@ -31,10 +26,11 @@ macro_rules! barrier {
         })*
     };
 }
+
 barrier!(BufferMemoryBarrier ImageMemoryBarrier BufferMemoryBarrier2 ImageMemoryBarrier2);
 
 /// Keeps barriers within their family that name a foreign one.
-fn localize<B: Barrier>(barriers: &mut [B]) {
+pub(crate) fn localize<B: Barrier>(barriers: &mut [B]) {
     for barrier in barriers {
         let mut families = barrier.families();
         if families.iter().any(|family| **family == FOREIGN) {
@@ -47,7 +43,7 @@ fn localize<B: Barrier>(barriers: &mut [B]) {
 }
 
 /// The same for the arrays of a `VkDependencyInfo`.
-fn localize_dependency(info: &mut vk::DependencyInfo) {
+pub(crate) fn localize_dependency(info: &mut vk::DependencyInfo) {
     if !info.p_buffer_memory_barriers.is_null() {
         let count = info.buffer_memory_barrier_count as usize;
         // SAFETY: the decoder made an array of `count` structs there, and nobody else uses it.
@@ -62,52 +58,6 @@ fn localize_dependency(info: &mut vk::DependencyInfo) {
             std::slice::from_raw_parts_mut(info.p_image_memory_barriers.cast_mut(), count)
         });
     }
-}
-
-/// `vkCmdPipelineBarrier`
-pub(crate) fn pipeline_barrier(
-    session: &mut Session<'_>,
-    c: &mut CmdPipelineBarrier<'_>,
-) -> Result<(), Fatal> {
-    localize(&mut c.p_buffer_memory_barriers);
-    localize(&mut c.p_image_memory_barriers);
-    call(session, c)
-}
-
-/// `vkCmdPipelineBarrier2`
-pub(crate) fn pipeline_barrier2(
-    session: &mut Session<'_>,
-    c: &mut CmdPipelineBarrier2<'_>,
-) -> Result<(), Fatal> {
-    localize_dependency(c.p_dependency_info);
-    call(session, c)
-}
-
-/// `vkCmdWaitEvents`
-pub(crate) fn wait_events(
-    session: &mut Session<'_>,
-    c: &mut CmdWaitEvents<'_>,
-) -> Result<(), Fatal> {
-    localize(&mut c.p_buffer_memory_barriers);
-    localize(&mut c.p_image_memory_barriers);
-    call(session, c)
-}
-
-/// `vkCmdWaitEvents2`
-pub(crate) fn wait_events2(
-    session: &mut Session<'_>,
-    c: &mut CmdWaitEvents2<'_>,
-) -> Result<(), Fatal> {
-    c.p_dependency_infos
-        .iter_mut()
-        .for_each(localize_dependency);
-    call(session, c)
-}
-
-/// `vkCmdSetEvent2`: its barriers must equal those of the wait, so they change alike.
-pub(crate) fn set_event2(session: &mut Session<'_>, c: &mut CmdSetEvent2<'_>) -> Result<(), Fatal> {
-    localize_dependency(c.p_dependency_info);
-    call(session, c)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! asked for ([`extensions`]), and answers or rewrites what concerns the emulated ones: buffers and memory
 //! ([`dma_buf`]), images ([`modifier`]), barriers ([`foreign`]), semaphores and fences ([`sync_fd`]). Nothing else
 //! in the renderer knows about them. Sparse binding that the host gets wrong is hidden here, too ([`sparse`]),
-//! and what may lie in imported memory is declared ([`imported`]).
+//! and what may lie in imported memory is declared ([`host_allocation`]).
 //!
 //! Under [`Policy::Software`] nothing is shared with the guest's display server: dma-buf, modifiers and foreign queues
 //! are hidden, and the guest copies finished pictures by CPU. What its swapchains still demand is that
@@ -19,11 +19,12 @@
 //! The rewriting itself asks for no policy: a guest that keeps to the API does not use what it was not offered, and what any
 //! other one sends must not reach the driver either.
 
+pub(crate) mod capture_replay;
 mod chain;
 pub(crate) mod dma_buf;
 pub(crate) mod extensions;
 pub(crate) mod foreign;
-pub(crate) mod imported;
+pub(crate) mod host_allocation;
 pub(crate) mod modifier;
 pub(crate) mod sparse;
 pub(crate) mod sync_fd;

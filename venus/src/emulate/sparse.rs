@@ -4,19 +4,11 @@
 //! says so ([`crate::memory::Sparse`]); guests then see neither features nor queue flags nor formats of it, and a device that
 //! wants them is refused as Vulkan wants it: `VK_ERROR_FEATURE_NOT_PRESENT`.
 
-use hesper_venus_protocol::command::{
-    GetPhysicalDeviceFeatures, GetPhysicalDeviceFeatures2, GetPhysicalDeviceImageFormatProperties,
-    GetPhysicalDeviceQueueFamilyProperties, GetPhysicalDeviceQueueFamilyProperties2,
-    GetPhysicalDeviceSparseImageFormatProperties, GetPhysicalDeviceSparseImageFormatProperties2,
-};
 use hesper_venus_protocol::runtime::find;
-use hesper_venus_protocol::{CommandId, vk};
+use hesper_venus_protocol::vk;
 
-use crate::dispatch::{Session, call};
-use crate::fatal::Fatal;
 use crate::memory::Sparse;
-use crate::object::physical_device::{PhysicalDevice, described};
-use crate::object::ray_tracing::hide_replay;
+use crate::object::physical_device::PhysicalDevice;
 
 /// Calls `act` for each feature of sparse binding.
 fn each_feature(features: &mut vk::PhysicalDeviceFeatures, mut act: impl FnMut(&mut vk::Bool32)) {
@@ -77,111 +69,14 @@ pub(crate) fn is_image_hidden(device: &PhysicalDevice, flags: vk::ImageCreateFla
         .any(|flag| flags.contains(*flag))
 }
 
-/// `vkGetPhysicalDeviceFeatures`
-pub(crate) fn features(
-    session: &mut Session<'_>,
-    c: &mut GetPhysicalDeviceFeatures<'_>,
-) -> Result<(), Fatal> {
-    let device = described(
-        session,
-        CommandId::GetPhysicalDeviceFeatures,
-        c.physical_device.handle,
-    )?;
-    call(session, c)?;
-    if is_hidden(&device) {
-        each_feature(c.p_features, |feature| *feature = 0);
+/// Hides the features of sparse binding.
+pub(crate) fn hide_features(device: &PhysicalDevice, features: &mut vk::PhysicalDeviceFeatures) {
+    if is_hidden(device) {
+        each_feature(features, |feature| *feature = 0);
     }
-    Ok(())
 }
 
-/// `vkGetPhysicalDeviceFeatures2`, without what else is hidden.
-pub(crate) fn features2(
-    session: &mut Session<'_>,
-    c: &mut GetPhysicalDeviceFeatures2<'_>,
-) -> Result<(), Fatal> {
-    let id = CommandId::GetPhysicalDeviceFeatures2;
-    let device = described(session, id, c.physical_device.handle)?;
-    call(session, c)?;
-    if is_hidden(&device) {
-        each_feature(&mut c.p_features.features, |feature| *feature = 0);
-    }
-    // SAFETY: the chain was decoded, and nobody else uses it.
-    unsafe { hide_replay(c.p_features.p_next) };
-    Ok(())
-}
-
-/// `vkGetPhysicalDeviceQueueFamilyProperties`
-pub(crate) fn queue_families(
-    session: &mut Session<'_>,
-    c: &mut GetPhysicalDeviceQueueFamilyProperties<'_>,
-) -> Result<(), Fatal> {
-    let id = CommandId::GetPhysicalDeviceQueueFamilyProperties;
-    let device = described(session, id, c.physical_device.handle)?;
-    call(session, c)?;
-    if is_hidden(&device) {
-        c.p_queue_family_properties
-            .iter_mut()
-            .for_each(without_flag);
-    }
-    Ok(())
-}
-
-/// `vkGetPhysicalDeviceQueueFamilyProperties2`
-pub(crate) fn queue_families2(
-    session: &mut Session<'_>,
-    c: &mut GetPhysicalDeviceQueueFamilyProperties2<'_>,
-) -> Result<(), Fatal> {
-    let id = CommandId::GetPhysicalDeviceQueueFamilyProperties2;
-    let device = described(session, id, c.physical_device.handle)?;
-    call(session, c)?;
-    if is_hidden(&device) {
-        let families = c.p_queue_family_properties.iter_mut();
-        families.for_each(|family| without_flag(&mut family.queue_family_properties));
-    }
-    Ok(())
-}
-
-fn without_flag(family: &mut vk::QueueFamilyProperties) {
+/// Hides that queues of a family can bind memory sparsely.
+pub(crate) fn hide_queue_flag(family: &mut vk::QueueFamilyProperties) {
     family.queue_flags = family.queue_flags & !vk::QueueFlags::SPARSE_BINDING;
-}
-
-/// `vkGetPhysicalDeviceImageFormatProperties`
-pub(crate) fn image_format(
-    session: &mut Session<'_>,
-    c: &mut GetPhysicalDeviceImageFormatProperties<'_>,
-) -> Result<vk::Result, Fatal> {
-    let id = CommandId::GetPhysicalDeviceImageFormatProperties;
-    let device = described(session, id, c.physical_device.handle)?;
-    if is_image_hidden(&device, c.flags) || device.lacks_image(c.flags) {
-        return Ok(vk::Result::ERROR_FORMAT_NOT_SUPPORTED);
-    }
-    call(session, c)
-}
-
-/// `vkGetPhysicalDeviceSparseImageFormatProperties`
-pub(crate) fn sparse_image_format(
-    session: &mut Session<'_>,
-    c: &mut GetPhysicalDeviceSparseImageFormatProperties<'_>,
-) -> Result<(), Fatal> {
-    let id = CommandId::GetPhysicalDeviceSparseImageFormatProperties;
-    let device = described(session, id, c.physical_device.handle)?;
-    if is_hidden(&device) {
-        *c.p_property_count = 0;
-        return Ok(());
-    }
-    call(session, c)
-}
-
-/// `vkGetPhysicalDeviceSparseImageFormatProperties2`
-pub(crate) fn sparse_image_format2(
-    session: &mut Session<'_>,
-    c: &mut GetPhysicalDeviceSparseImageFormatProperties2<'_>,
-) -> Result<(), Fatal> {
-    let id = CommandId::GetPhysicalDeviceSparseImageFormatProperties2;
-    let device = described(session, id, c.physical_device.handle)?;
-    if is_hidden(&device) {
-        *c.p_property_count = 0;
-        return Ok(());
-    }
-    call(session, c)
 }

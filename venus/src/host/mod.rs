@@ -4,6 +4,7 @@
 //! loaded library and the answer to "does the guest see this GPU".
 
 mod facts;
+mod functions;
 mod gpu;
 mod library;
 pub(crate) mod portability;

@@ -3,22 +3,22 @@
 //! [`SharedMemory`] is a descriptor, a size and this process's mapping of it. Rings, replies and every
 //! `HOST_VISIBLE` allocation live in it, and guest blobs that a guest names ([`GuestPages`]).
 
-mod command;
-mod gathered;
+mod command_memory;
+mod guest_pages;
+mod host_import;
+mod host_mappings;
 mod image_test;
-mod import;
-mod mappings;
 mod quota;
 mod self_test;
 mod shared;
 mod sparse_test;
 mod view;
 
-pub(crate) use command::{CommandCharge, CommandMemory};
-pub use gathered::{GuestPages, Mappings};
+pub(crate) use command_memory::{CommandCharge, CommandMemory};
+pub use guest_pages::{GuestPages, Mappings};
+pub(crate) use host_import::{HostImport, import_info};
+pub(crate) use host_mappings::HostMappings;
 pub(crate) use image_test::Optimal;
-pub(crate) use import::{HostImport, import_info};
-pub(crate) use mappings::HostMappings;
 pub(crate) use quota::Quota;
 pub(crate) use self_test::{Declares, Importable, importable};
 pub use shared::{SharedMemory, page_size};

@@ -12,7 +12,7 @@ use std::sync::atomic::AtomicU32;
 use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 
 use crate::error::{Error, Result};
-use crate::memory::gathered::{self, GuestPages, Mappings, Taken};
+use crate::memory::guest_pages::{self, GuestPages, Mappings, Taken};
 use crate::memory::quota::Charge;
 use crate::platform;
 
@@ -204,8 +204,8 @@ impl SharedMemory {
                 std::io::ErrorKind::OutOfMemory.into(),
             )
         })?;
-        let len = gathered::total(pages).map_err(failed)?;
-        let base = gathered::map(pages, len).map_err(failed)?;
+        let len = guest_pages::total(pages).map_err(failed)?;
+        let base = guest_pages::map(pages, len).map_err(failed)?;
         Ok(Self {
             fd: None,
             fd_offset: 0,
@@ -224,7 +224,7 @@ impl SharedMemory {
     /// Lets go of guest memory, for everybody who has this value; other memory stays as it is.
     pub fn give_back(&self) {
         if self.is_of_guest()
-            && let Err(error) = gathered::replace(self.base, self.len)
+            && let Err(error) = guest_pages::replace(self.base, self.len)
         {
             // The guest uses these pages for something else, and its GPU may still write to them.
             log::error!(

@@ -1,32 +1,27 @@
-//! Copies between images and host memory (`VK_EXT_host_image_copy`), with the protocol's own commands.
+//! What copies between images and host memory need of a device and its images (`VK_EXT_host_image_copy`).
 //!
 //! The guest says how many bytes it sends or wants, and the driver derives its own number from extent, strides and format. So
-//! this is computed here, too, from what is kept of each image that allows such copies: the driver reads and writes the
-//! command's own bytes, in place, and a copy that would need more of them than there are is refused.
+//! this is computed here, too, from what is kept of each image that allows such copies.
 
 use std::collections::HashMap;
 use std::ffi::CStr;
-use std::sync::{Arc, Mutex, Once};
+use std::sync::Mutex;
 
 use ash::vk as host;
+use hesper_system::sync::Lock;
 use hesper_venus_protocol::call::Function;
-use hesper_venus_protocol::command::{
-    CopyImageToMemoryMESA, CopyMemoryToImageMESA, GetImageSubresourceLayout2,
-};
 use hesper_venus_protocol::format::Format;
-use hesper_venus_protocol::runtime::{Object, find};
-use hesper_venus_protocol::{CommandId, vk};
-
-use crate::dispatch::{Session, call, name};
-use crate::fatal::Fatal;
-use crate::sync::Lock;
+use hesper_venus_protocol::runtime::find;
+use hesper_venus_protocol::vk;
 
 /// The driver's functions, where it has them and they are enabled, and the images that they are for.
 pub(crate) struct HostCopy {
-    to_memory: Option<host::PFN_vkCopyImageToMemoryEXT>,
-    to_image: Option<host::PFN_vkCopyMemoryToImageEXT>,
+    /// `vkCopyImageToMemory`
+    pub(crate) to_memory: Option<host::PFN_vkCopyImageToMemoryEXT>,
+    /// `vkCopyMemoryToImage`
+    pub(crate) to_image: Option<host::PFN_vkCopyMemoryToImageEXT>,
     /// By the driver's handles. Empty on devices whose guest makes no such images.
-    images: Mutex<HashMap<u64, Image>>,
+    images: Mutex<HashMap<u64, CopiedImage>>,
 }
 
 impl HostCopy {
@@ -49,19 +44,20 @@ impl HostCopy {
     }
 
     /// Keeps what copies need of an image that was made.
-    pub(crate) fn remember(&self, image: vk::Image, kept: Image) {
+    pub(crate) fn insert(&self, image: vk::Image, kept: CopiedImage) {
         self.images.locked().insert(image.0, kept);
     }
 
     /// Forgets an image that is about to be destroyed.
-    pub(crate) fn forget(&self, image: vk::Image) {
+    pub(crate) fn remove(&self, image: vk::Image) {
         let mut images = self.images.locked();
         if !images.is_empty() {
             images.remove(&image.0);
         }
     }
 
-    fn image(&self, image: vk::Image) -> Option<Image> {
+    /// What is kept of an image.
+    pub(crate) fn image(&self, image: vk::Image) -> Option<CopiedImage> {
         self.images.locked().get(&image.0).copied()
     }
 }
@@ -71,14 +67,14 @@ const REMAINING_LAYERS: u32 = !0;
 
 /// What copies need of an image.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Image {
+pub(crate) struct CopiedImage {
     format: &'static Format,
     extent: [u32; 3],
     levels: u32,
     layers: u32,
 }
 
-impl Image {
+impl CopiedImage {
     /// What is kept of an image; `None` when it allows no copies from and to host memory.
     pub(crate) fn of(info: &vk::ImageCreateInfo) -> Option<Self> {
         const HOST_TRANSFER: vk::ImageUsageFlags = vk::ImageUsageFlags::HOST_TRANSFER;
@@ -99,18 +95,23 @@ impl Image {
 
 /// A piece of an image and how it lies in memory.
 #[derive(Clone, Copy)]
-struct Region {
-    row_length: u32,
-    image_height: u32,
-    subresource: vk::ImageSubresourceLayers,
-    offset: vk::Offset3D,
-    extent: vk::Extent3D,
+pub(crate) struct Region {
+    /// Texels from row to row; 0 is the extent's.
+    pub(crate) row_length: u32,
+    /// Rows from slice to slice; 0 is the extent's.
+    pub(crate) image_height: u32,
+    /// Aspect, mip level and array layers.
+    pub(crate) subresource: vk::ImageSubresourceLayers,
+    /// Where it begins, in texels.
+    pub(crate) offset: vk::Offset3D,
+    /// How large it is, in texels.
+    pub(crate) extent: vk::Extent3D,
 }
 
 impl Region {
     /// Replaces `VK_REMAINING_ARRAY_LAYERS` by their number, and looks whether the piece is inside of `image`. Gives back the
     /// bytes of memory that the driver reads or writes, or what is wrong.
-    fn resolve(&mut self, image: &Image) -> Result<u64, &'static str> {
+    pub(crate) fn resolve(&mut self, image: &CopiedImage) -> Result<u64, &'static str> {
         let part = &mut self.subresource;
         let left = image.layers.checked_sub(part.base_array_layer);
         let left = left.ok_or("an array layer that the image does not have")?;
@@ -169,7 +170,8 @@ impl Region {
         before_last.checked_add(rows)?.checked_add(last_row)
     }
 
-    fn subresource(&self) -> host::ImageSubresourceLayers {
+    /// The part for the driver.
+    pub(crate) fn subresource(&self) -> host::ImageSubresourceLayers {
         host::ImageSubresourceLayers {
             aspect_mask: host::ImageAspectFlags::from_raw(self.subresource.aspect_mask.0),
             mip_level: self.subresource.mip_level,
@@ -178,7 +180,8 @@ impl Region {
         }
     }
 
-    fn offset(&self) -> host::Offset3D {
+    /// The offset for the driver.
+    pub(crate) fn offset(&self) -> host::Offset3D {
         host::Offset3D {
             x: self.offset.x,
             y: self.offset.y,
@@ -186,7 +189,8 @@ impl Region {
         }
     }
 
-    fn extent(&self) -> host::Extent3D {
+    /// The extent for the driver.
+    pub(crate) fn extent(&self) -> host::Extent3D {
         host::Extent3D {
             width: self.extent.width,
             height: self.extent.height,
@@ -195,196 +199,19 @@ impl Region {
     }
 }
 
-/// The image of a command.
-fn image(session: &mut Session<'_>, command: CommandId, handle: vk::Image) -> Result<Image, Fatal> {
-    let found = session.device(command)?.host_copy.image(handle);
-    found.ok_or(Fatal::Invalid {
-        command: name(command),
-        reason: "the image was made without VK_IMAGE_USAGE_HOST_TRANSFER",
-    })
-}
-
 /// Whether guests name all the bytes of a copy of such a format. Mesa 26.1 counts one byte for a texel of any plane.
 pub(crate) fn is_carried(format: vk::Format) -> bool {
     let planes = Format::of(format).map_or(&[][..], |format| format.planes);
     planes.iter().all(|plane| plane.block_size == 1)
 }
 
-/// Whether `room` bytes are enough for what the driver will touch; if not, the copy is refused. Resolves the region.
-fn is_enough(
-    session: &mut Session<'_>,
-    ids: (CommandId, Object<vk::Device>, vk::Image),
-    image: &Image,
-    flags: vk::HostImageCopyFlags,
-    region: &mut Region,
-    room: usize,
-) -> Result<bool, Fatal> {
-    let (command, device, handle) = ids;
-    let invalid = |reason| Fatal::Invalid {
-        command: name(command),
-        reason,
-    };
-    let mut bytes = region.resolve(image).map_err(invalid)?;
-    if flags.contains(vk::HostImageCopyFlags::MEMCPY) {
-        bytes = memcpy_size(session, device, handle, &region.subresource)?;
-    }
-    let is_enough = bytes <= room as u64;
-    if !is_enough {
-        // A guest can bring this about as often as it likes.
-        static SAID: Once = Once::new();
-        SAID.call_once(|| {
-            log::warn!(
-                "{} is refused: it touches {bytes} bytes of memory, and the guest's driver named {room}; said once",
-                name(command)
-            );
-        });
-    }
-    Ok(is_enough)
-}
-
-/// With `MEMCPY` the driver copies whole subresources in an order of its own and tells how large they are.
-fn memcpy_size(
-    session: &mut Session<'_>,
-    device: Object<vk::Device>,
-    image: vk::Image,
-    layers: &vk::ImageSubresourceLayers,
-) -> Result<u64, Fatal> {
-    let mut total: u64 = 0;
-    for layer in 0..layers.layer_count {
-        let mut size = vk::SubresourceHostMemcpySize::default();
-        let mut layout = vk::SubresourceLayout2 {
-            p_next: (&raw mut size).cast(),
-            ..Default::default()
-        };
-        let mut subresource = vk::ImageSubresource2::default();
-        subresource.image_subresource.aspect_mask = layers.aspect_mask;
-        subresource.image_subresource.mip_level = layers.mip_level;
-        subresource.image_subresource.array_layer = layers.base_array_layer.saturating_add(layer);
-        let mut query = GetImageSubresourceLayout2 {
-            device,
-            image: Object {
-                id: 0,
-                handle: image,
-            },
-            p_subresource: &mut subresource,
-            p_layout: &mut layout,
-        };
-        call(session, &mut query)?;
-        total = total.saturating_add(size.size);
-    }
-    Ok(total)
-}
-
-/// `vkCopyImageToMemoryMESA`: the driver writes what will be the reply.
-pub(crate) fn image_to_memory(
-    session: &mut Session<'_>,
-    c: &mut CopyImageToMemoryMESA<'_>,
-) -> Result<vk::Result, Fatal> {
-    let id = CommandId::CopyImageToMemoryMESA;
-    let info = *c.p_copy_image_to_memory_info;
-    let mut region = Region {
-        row_length: info.memory_row_length,
-        image_height: info.memory_image_height,
-        subresource: info.image_subresource,
-        offset: info.image_offset,
-        extent: info.image_extent,
-    };
-    let image = image(session, id, info.src_image)?;
-    let ids = (id, c.device, info.src_image);
-    if !is_enough(
-        session,
-        ids,
-        &image,
-        info.flags,
-        &mut region,
-        c.p_data.len(),
-    )? {
-        return Ok(vk::Result::ERROR_OUT_OF_HOST_MEMORY);
-    }
-    let device = session.device(id)?;
-    let function = device.host_copy.to_memory;
-    let function = function.ok_or(Fatal::NotEnabled(name(id)))?;
-    let copy = host::ImageToMemoryCopyEXT {
-        p_host_pointer: c.p_data.as_mut_ptr().cast(),
-        memory_row_length: region.row_length,
-        memory_image_height: region.image_height,
-        image_subresource: region.subresource(),
-        image_offset: region.offset(),
-        image_extent: region.extent(),
-        ..Default::default()
-    };
-    let copies = [copy];
-    let mut whole = host::CopyImageToMemoryInfoEXT::default()
-        .flags(host::HostImageCopyFlagsEXT::from_raw(info.flags.0))
-        .src_image(host::Handle::from_raw(info.src_image.0))
-        .src_image_layout(host::ImageLayout::from_raw(info.src_image_layout.0))
-        .regions(&copies);
-    // SAFETY: the decoder found the image of this device; the memory is as large as the driver needs.
-    let result = unsafe { function(host::Handle::from_raw(device.handle().0), &raw mut whole) };
-    Ok(vk::Result(result.as_raw()))
-}
-
-/// `vkCopyMemoryToImageMESA`: the driver reads what the guest sent, where it was decoded.
-pub(crate) fn memory_to_image(
-    session: &mut Session<'_>,
-    c: &mut CopyMemoryToImageMESA<'_>,
-) -> Result<vk::Result, Fatal> {
-    let id = CommandId::CopyMemoryToImageMESA;
-    let info = *c.p_copy_memory_to_image_info;
-    let regions: &[vk::MemoryToImageCopyMESA] = match info.p_regions.is_null() {
-        true => &[],
-        // SAFETY: the decoder made an array of `region_count` structs, or a null pointer.
-        false => unsafe { std::slice::from_raw_parts(info.p_regions, info.region_count as usize) },
-    };
-    let image = image(session, id, info.dst_image)?;
-    let ids = (id, c.device, info.dst_image);
-    let mut copies = Vec::with_capacity(regions.len());
-    for from in regions {
-        let mut region = Region {
-            row_length: from.memory_row_length,
-            image_height: from.memory_image_height,
-            subresource: from.image_subresource,
-            offset: from.image_offset,
-            extent: from.image_extent,
-        };
-        // The decoder made as many bytes there, or a null pointer.
-        let room = match from.p_data.is_null() {
-            true => 0,
-            false => from.data_size,
-        };
-        if !is_enough(session, ids, &image, info.flags, &mut region, room)? {
-            return Ok(vk::Result::ERROR_OUT_OF_HOST_MEMORY);
-        }
-        copies.push(host::MemoryToImageCopyEXT {
-            p_host_pointer: from.p_data,
-            memory_row_length: region.row_length,
-            memory_image_height: region.image_height,
-            image_subresource: region.subresource(),
-            image_offset: region.offset(),
-            image_extent: region.extent(),
-            ..Default::default()
-        });
-    }
-    let device = Arc::clone(session.device(id)?);
-    let function = device.host_copy.to_image;
-    let function = function.ok_or(Fatal::NotEnabled(name(id)))?;
-    let mut whole = host::CopyMemoryToImageInfoEXT::default()
-        .flags(host::HostImageCopyFlagsEXT::from_raw(info.flags.0))
-        .dst_image(host::Handle::from_raw(info.dst_image.0))
-        .dst_image_layout(host::ImageLayout::from_raw(info.dst_image_layout.0))
-        .regions(&copies);
-    // SAFETY: the decoder found the image of this device; each region's memory is as large as the driver needs.
-    let result = unsafe { function(host::Handle::from_raw(device.handle().0), &raw mut whole) };
-    Ok(vk::Result(result.as_raw()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn image(format: vk::Format, extent: [u32; 3], levels: u32, layers: u32) -> Image {
+    fn image(format: vk::Format, extent: [u32; 3], levels: u32, layers: u32) -> CopiedImage {
         let format = Format::of(format).expect("a known format");
-        Image {
+        CopiedImage {
             format,
             extent,
             levels,
@@ -463,7 +290,7 @@ mod tests {
     #[test]
     fn depth_stencil_and_planes_are_copied_one_by_one() {
         use vk::ImageAspectFlags as Aspects;
-        let of = |image: &Image, aspect_mask, extent| {
+        let of = |image: &CopiedImage, aspect_mask, extent| {
             let mut one = region([0, 0], extent, 1);
             one.subresource.aspect_mask = aspect_mask;
             one.resolve(image)

@@ -4,37 +4,30 @@
 //! table holds each object's handle and owner; what else is known lies in [`instance::Instance`] and
 //! [`device::Device`], which destroy what is left when they go.
 
-pub(crate) mod command_buffer;
-pub(crate) mod descriptor_set;
+pub(crate) mod declarable;
 pub(crate) mod device;
-pub(crate) mod failed;
-pub(crate) mod fence;
+pub(crate) mod failed_ids;
 pub(crate) mod host_copy;
 pub(crate) mod instance;
-pub(crate) mod leftover;
-pub(crate) mod memory;
-pub(crate) mod missing;
 pub(crate) mod physical_device;
-pub(crate) mod pipeline;
-pub(crate) mod query_pool;
 pub(crate) mod queue;
-pub(crate) mod ray_tracing;
-pub(crate) mod semaphore;
+pub(crate) mod raw_device;
+pub(crate) mod shader_groups;
+pub(crate) mod shared_objects;
 pub(crate) mod table;
+pub(crate) mod teardown;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, RwLock};
 
+use hesper_system::sync::SharedLock;
 use hesper_venus_protocol::runtime::{Handle, OWNERS, Object};
-use hesper_venus_protocol::{CommandId, vk};
 
 use crate::counters::{Tally, add, sub};
-use crate::dispatch::{Session, name};
 use crate::fatal::Fatal;
-use crate::sync::{Lock, SharedLock};
 use device::Device;
-use failed::Failed;
+use failed_ids::FailedIds;
 use instance::Instance;
 use table::{Entry, Refused, Table};
 
@@ -52,7 +45,7 @@ pub(crate) struct Objects {
     /// Ids to handles.
     pub(crate) table: Table,
     /// Ids of objects that were never made.
-    pub(crate) failed: Failed,
+    pub(crate) failed: FailedIds,
     domains: RwLock<HashMap<u32, Domain>>,
     last_owner: AtomicU32,
     tally: Arc<Tally>,
@@ -63,7 +56,7 @@ impl Objects {
     pub(crate) fn new(limit: usize, tally: Arc<Tally>) -> Self {
         Self {
             table: Table::new(limit),
-            failed: Failed::default(),
+            failed: FailedIds::default(),
             tally,
             domains: RwLock::default(),
             last_owner: AtomicU32::new(0),
@@ -207,70 +200,4 @@ impl Objects {
         sub(&self.tally.objects, 1);
         Some(H::from_raw(entry.host))
     }
-}
-
-/// Enters what was allocated from a pool, and puts the guest's ids back for the reply: all of them, or none
-/// when the allocation failed.
-pub(crate) fn adopt<H: Handle>(
-    session: &mut Session<'_>,
-    command: CommandId,
-    pool: u64,
-    ids: &[u64],
-    room: &mut [H],
-    result: vk::Result,
-) -> Result<(), Fatal> {
-    let device = Arc::clone(session.device(command)?);
-    let mut refused = Ok(());
-    if result == vk::Result::SUCCESS {
-        let mut pools = device.pools.locked();
-        let children = pools.entry(pool).or_default();
-        for (id, host) in ids.iter().zip(&*room) {
-            // A refused child is freed with its pool.
-            refused = refused.and(session.state.objects.insert(device.owner, *id, *host));
-            children.insert(*id);
-        }
-    }
-    for (slot, id) in room.iter_mut().zip(ids) {
-        *slot = H::from_raw(*id);
-    }
-    refused
-}
-
-/// Takes out what is about to be given back to its pool. Null ids are allowed and left alone.
-pub(crate) fn disown<H: Handle>(
-    session: &mut Session<'_>,
-    command: CommandId,
-    pool: u64,
-    ids: &[u64],
-) -> Result<(), Fatal> {
-    let device = Arc::clone(session.device(command)?);
-    let mut pools = device.pools.locked();
-    let mut children = pools.get_mut(&pool);
-    for id in ids.iter().filter(|id| **id != 0) {
-        let is_child = children
-            .as_mut()
-            .is_some_and(|children| children.remove(id));
-        if !is_child || session.state.objects.remove::<H>(*id).is_none() {
-            let reason = "an object that was not allocated from this pool, or twice the same";
-            return Err(Fatal::Invalid {
-                command: name(command),
-                reason,
-            });
-        }
-    }
-    Ok(())
-}
-
-/// Takes out everything that came from a pool.
-pub(crate) fn disown_all<H: Handle>(
-    session: &mut Session<'_>,
-    command: CommandId,
-    pool: u64,
-) -> Result<(), Fatal> {
-    let device = Arc::clone(session.device(command)?);
-    let children = device.pools.locked().remove(&pool);
-    for id in children.into_iter().flatten() {
-        session.state.objects.remove::<H>(id);
-    }
-    Ok(())
 }

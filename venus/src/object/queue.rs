@@ -1,30 +1,21 @@
 //! `VkQueue`: submissions one at a time, and fences of the guest's timelines that follow them.
 //!
-//! A guest binds a queue to a ring index (`VkDeviceQueueTimelineInfoMESA`). [`Queue::fence`] then means: tell the guest
-//! when everything submitted so far is done. That is an empty submit with a `VkFence`; a thread, started with the first
-//! such fence, waits for them in their order and costs nothing while there are none. A driver may let a submission wait until
+//! A guest binds a queue to a ring index (`VkDeviceQueueTimelineInfoMESA`); [`BoundQueues`] knows which. [`Queue::fence`] then
+//! means: tell the guest when everything submitted so far is done. That is an empty submit with a `VkFence`; a thread, started with
+//! the first such fence, waits for them in their order and costs nothing while there are none. A driver may let a submission wait until
 //! others are done (MoltenVK does beyond 64 command buffers); who asks for a fence never waits for that. When the device is lost or the context
 //! ends, what is still open retires at once: nobody may wait for a queue that is gone.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-use hesper_venus_protocol::call::{Call, DeviceTable};
-use hesper_venus_protocol::command::{
-    GetDeviceQueue, GetDeviceQueue2, QueueBindSparse, QueueSubmit, QueueSubmit2, QueueWaitIdle,
-};
-use hesper_venus_protocol::runtime::{Chained, find, unlink};
-use hesper_venus_protocol::{CommandId, vk};
+use hesper_system::sync::{Lock, SharedLock, Wait};
+use hesper_venus_protocol::call::DeviceTable;
+use hesper_venus_protocol::vk;
 
-use crate::dispatch::{Session, call};
-use crate::emulate::sparse;
-use crate::fatal::Fatal;
-use crate::object::device::RawDevice;
-use crate::object::missing;
-use crate::state::ContextState;
-use crate::sync::Lock;
+use super::raw_device::RawDevice;
 
 /// How long the thread leaves a queue to somebody else before it looks again.
 const BRIEFLY: Duration = Duration::from_millis(1);
@@ -32,16 +23,25 @@ const BRIEFLY: Duration = Duration::from_millis(1);
 /// Ring indices that a guest may bind; 0 is the context's own timeline.
 pub(crate) const RINGS: usize = 64;
 
+/// Hears which fences of the guest's timelines are done.
+pub(crate) trait FenceListener: Send + Sync + 'static {
+    /// The context that it is, for the names of threads.
+    fn context_id(&self) -> u32;
+
+    /// Reports a fence as signalled.
+    fn retire(&self, ring: u8, fence: u64);
+}
+
 /// A fence of the guest's, and what the driver signals for it.
-struct Open {
+struct PendingFence {
     ring: u8,
     fence: u64,
-    host: Host,
+    host: HostFence,
 }
 
 /// What the driver signals for a fence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Host {
+enum HostFence {
     /// Nothing yet: who submits to the queue next submits for the fence first.
     Wanted,
     /// It is being submitted, by whoever has this number.
@@ -54,7 +54,7 @@ enum Host {
 
 #[derive(Default)]
 struct Timeline {
-    open: VecDeque<Open>,
+    open: VecDeque<PendingFence>,
     /// Fences of the driver's to be used again.
     spare: Vec<vk::Fence>,
     /// Numbers of those that are being submitted.
@@ -76,7 +76,7 @@ pub(crate) struct Queue {
     /// The driver may let a submission wait until earlier ones are done.
     is_bounded: bool,
     timeline: Mutex<Timeline>,
-    /// How many fences are [`Host::Wanted`], to be looked at without the lock.
+    /// How many fences are [`HostFence::Wanted`], to be looked at without the lock.
     wanted: AtomicUsize,
     changed: Condvar,
     closing: AtomicBool,
@@ -117,7 +117,7 @@ impl Queue {
     }
 
     /// Waits for the right to use the queue.
-    fn lock(&self) -> MutexGuard<'_, ()> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, ()> {
         self.submitting.locked()
     }
 
@@ -155,11 +155,16 @@ impl Queue {
     ///
     /// Never waits for the driver: the caller has other queues to serve, and a submission may wait for what the guest does next.
     /// Where it could come to that, the fence is left to whoever submits next, or else to the thread.
-    pub(crate) fn fence(self: &Arc<Self>, state: &Arc<ContextState>, ring: u8, fence: u64) {
+    pub(crate) fn fence(
+        self: &Arc<Self>,
+        listener: &Arc<impl FenceListener>,
+        ring: u8,
+        fence: u64,
+    ) {
         let mut timeline = self.timeline.locked();
         if timeline.is_closed {
             drop(timeline);
-            return state.retire(ring, fence);
+            return listener.retire(ring, fence);
         }
         let is_in_order = self.wanted.load(Ordering::Acquire) == 0;
         let queue = match is_in_order && !self.is_bounded {
@@ -179,22 +184,22 @@ impl Queue {
                         .spare
                         .extend(host.filter(|host| self.device.reset_fence(*host)));
                     drop(timeline);
-                    return state.retire(ring, fence);
+                    return listener.retire(ring, fence);
                 }
-                host.map_or(Host::Nothing, Host::Fence)
+                host.map_or(HostFence::Nothing, HostFence::Fence)
             }
             None => {
                 self.wanted.fetch_add(1, Ordering::AcqRel);
-                Host::Wanted
+                HostFence::Wanted
             }
         };
-        timeline.open.push_back(Open { ring, fence, host });
+        timeline.open.push_back(PendingFence { ring, fence, host });
         let mut orphans = VecDeque::new();
         if !timeline.has_thread {
-            let (queue, context) = (Arc::clone(self), Arc::clone(state));
+            let (queue, context) = (Arc::clone(self), Arc::clone(listener));
             let thread = std::thread::Builder::new()
-                .name(format!("venus-{}-queue", state.id))
-                .spawn(move || queue.watch(&context));
+                .name(format!("venus-{}-queue", listener.context_id()))
+                .spawn(move || queue.watch(&*context));
             timeline.has_thread = thread.is_ok();
             if let Err(error) = thread {
                 // Without the thread the fences would never retire.
@@ -206,32 +211,32 @@ impl Queue {
         self.changed.notify_all();
         for open in orphans {
             self.forget(open.host);
-            state.retire(open.ring, open.fence);
+            listener.retire(open.ring, open.fence);
         }
     }
 
     /// Takes leave of what the driver may still signal.
-    fn forget(&self, host: Host) {
+    fn forget(&self, host: HostFence) {
         match host {
-            Host::Fence(host) => self.device.abandon_fence(host),
-            Host::Wanted => {
+            HostFence::Fence(host) => self.device.abandon_fence(host),
+            HostFence::Wanted => {
                 self.wanted.fetch_sub(1, Ordering::AcqRel);
             }
             // Who submits it finds that nobody waits for it any more.
-            Host::Submitting(_) | Host::Nothing => {}
+            HostFence::Submitting(_) | HostFence::Nothing => {}
         }
     }
 
     /// Submits for the fences that are wanted, in their order. To be called by who has the queue, before it submits itself.
-    fn submit_wanted(&self, queue: &MutexGuard<'_, ()>) {
+    pub(crate) fn submit_wanted(&self, queue: &MutexGuard<'_, ()>) {
         while self.wanted.load(Ordering::Acquire) != 0 {
             let mut timeline = self.timeline.locked();
             let number = timeline.submitting.wrapping_add(1);
             let mut open = timeline.open.iter_mut();
-            let Some(next) = open.find(|open| open.host == Host::Wanted) else {
+            let Some(next) = open.find(|open| open.host == HostFence::Wanted) else {
                 return;
             };
-            next.host = Host::Submitting(number);
+            next.host = HostFence::Submitting(number);
             timeline.submitting = number;
             self.wanted.fetch_sub(1, Ordering::AcqRel);
             let spare = timeline.spare.pop();
@@ -242,8 +247,8 @@ impl Queue {
                 host.filter(|host| self.submit_locked(queue, None, *host) == vk::Result::SUCCESS);
             let mut timeline = self.timeline.locked();
             let mut open = timeline.open.iter_mut();
-            match open.find(|open| open.host == Host::Submitting(number)) {
-                Some(open) => open.host = host.map_or(Host::Nothing, Host::Fence),
+            match open.find(|open| open.host == HostFence::Submitting(number)) {
+                Some(open) => open.host = host.map_or(HostFence::Nothing, HostFence::Fence),
                 None => {
                     drop(timeline);
                     host.into_iter()
@@ -255,14 +260,14 @@ impl Queue {
     }
 
     /// The thread: retires fences in their order, until the queue is closed and none is left.
-    fn watch(&self, state: &ContextState) {
+    fn watch(&self, listener: &impl FenceListener) {
         let mut timeline = self.timeline.locked();
         loop {
             let next = timeline.open.front().map(|open| open.host);
             let is_closed = timeline.is_closed;
             let ended = match next {
                 None if is_closed => return,
-                Some(Host::Wanted) if !is_closed => {
+                Some(HostFence::Wanted) if !is_closed => {
                     drop(timeline);
                     if let Ok(queue) = self.submitting.try_lock() {
                         self.submit_wanted(&queue);
@@ -273,31 +278,28 @@ impl Queue {
                     timeline = self.wait_briefly(self.timeline.locked());
                     continue;
                 }
-                Some(Host::Submitting(_)) if !is_closed => {
+                Some(HostFence::Submitting(_)) if !is_closed => {
                     timeline = self.wait_briefly(timeline);
                     continue;
                 }
                 None => {
-                    timeline = self
-                        .changed
-                        .wait(timeline)
-                        .unwrap_or_else(PoisonError::into_inner);
+                    timeline = self.changed.waited(timeline);
                     continue;
                 }
                 // However the wait ends, the fence retires: done, lost, or told to stop.
-                Some(Host::Fence(host)) => {
+                Some(HostFence::Fence(host)) => {
                     drop(timeline);
                     let ended = self.device.wait_fence(host, &self.closing);
                     timeline = self.timeline.locked();
                     Some(ended)
                 }
-                Some(Host::Wanted | Host::Submitting(_) | Host::Nothing) => None,
+                Some(HostFence::Wanted | HostFence::Submitting(_) | HostFence::Nothing) => None,
             };
             let Some(open) = timeline.open.pop_front() else {
                 continue;
             };
             match open.host {
-                Host::Fence(host)
+                HostFence::Fence(host)
                     if ended == Some(vk::Result::SUCCESS) && self.device.reset_fence(host) =>
                 {
                     timeline.spare.push(host);
@@ -305,15 +307,14 @@ impl Queue {
                 other => self.forget(other),
             }
             drop(timeline);
-            state.retire(open.ring, open.fence);
+            listener.retire(open.ring, open.fence);
             timeline = self.timeline.locked();
         }
     }
 
     /// Waits until something changes, at most a moment: a queue that somebody else has is given back without a word.
     fn wait_briefly<'t>(&self, timeline: MutexGuard<'t, Timeline>) -> MutexGuard<'t, Timeline> {
-        let waited = self.changed.wait_timeout(timeline, BRIEFLY);
-        waited.unwrap_or_else(PoisonError::into_inner).0
+        self.changed.waited_for(timeline, BRIEFLY).0
     }
 
     /// Retires what is open and ends the thread.
@@ -354,122 +355,48 @@ impl Drop for Queue {
     }
 }
 
-/// `vkGetDeviceQueue`: a queue without a timeline.
-pub(crate) fn get(session: &mut Session<'_>, c: &mut GetDeviceQueue<'_>) -> Result<(), Fatal> {
-    let info = vk::DeviceQueueInfo2 {
-        queue_family_index: c.queue_family_index,
-        queue_index: c.queue_index,
-        ..Default::default()
-    };
-    bind(session, CommandId::GetDeviceQueue, &info, None, c.p_queue.0)
+/// The queues of a context that are bound to a ring index.
+pub(crate) struct BoundQueues {
+    queues: RwLock<[Option<Arc<Queue>>; RINGS]>,
 }
 
-/// `vkGetDeviceQueue2`
-pub(crate) fn get2(session: &mut Session<'_>, c: &mut GetDeviceQueue2<'_>) -> Result<(), Fatal> {
-    // SAFETY: the chain was decoded, and nobody else uses it.
-    let timeline = unsafe { find::<vk::DeviceQueueTimelineInfoMESA>(c.p_queue_info.p_next) };
-    let ring = timeline.map(|timeline| timeline.ring_idx);
-    // The driver must not see what only the protocol has.
-    // SAFETY: as above.
-    unsafe { unlink(&mut *c.p_queue_info, vk::DeviceQueueTimelineInfoMESA::STYPE) };
-    let info = *c.p_queue_info;
-    bind(
-        session,
-        CommandId::GetDeviceQueue2,
-        &info,
-        ring,
-        c.p_queue.0,
-    )
-}
-
-/// Gives a queue an id and, if asked for, a timeline.
-fn bind(
-    session: &mut Session<'_>,
-    command: CommandId,
-    info: &vk::DeviceQueueInfo2,
-    ring: Option<u32>,
-    id: u64,
-) -> Result<(), Fatal> {
-    let invalid = |reason| Fatal::Invalid {
-        command: crate::dispatch::name(command),
-        reason,
-    };
-    let device = Arc::clone(session.device(command)?);
-    let queue = device
-        .queue(info)
-        .ok_or(invalid("the device was created without this queue"))?;
-    let state = session.state;
-    if let Some(ring) = ring {
-        let ring = usize::try_from(ring)
-            .ok()
-            .filter(|ring| (1..RINGS).contains(ring));
-        let ring = ring.ok_or(invalid("the ring index is not between 1 and 63"))?;
-        if !state.timelines.bind(ring, &queue) {
-            return Err(invalid("the ring index is bound to another queue"));
+impl BoundQueues {
+    /// No ring index is bound.
+    pub(crate) fn new() -> Self {
+        Self {
+            queues: RwLock::new([const { None }; RINGS]),
         }
     }
-    state.objects.insert(device.owner, id, queue.handle)
-}
 
-/// The queue that the current command names.
-fn named(
-    session: &mut Session<'_>,
-    command: CommandId,
-    handle: vk::Queue,
-) -> Result<Arc<Queue>, Fatal> {
-    let found = session.device(command)?.known_queue(handle);
-    found.ok_or(Fatal::NotHandled(crate::dispatch::name(command)))
-}
-
-/// A command that Vulkan wants to have the queue to itself.
-fn alone<'m, C>(session: &mut Session<'_>, queue: vk::Queue, c: &mut C) -> Result<C::Return, Fatal>
-where
-    C: Call<'m, Table = DeviceTable>,
-{
-    let queue = named(session, C::ID, queue)?;
-    let lock = queue.lock();
-    queue.submit_wanted(&lock);
-    call(session, c)
-}
-
-/// `vkQueueSubmit`
-pub(crate) fn submit(
-    session: &mut Session<'_>,
-    c: &mut QueueSubmit<'_>,
-) -> Result<vk::Result, Fatal> {
-    alone(session, c.queue.handle, c)
-}
-
-/// `vkQueueSubmit2`
-pub(crate) fn submit2(
-    session: &mut Session<'_>,
-    c: &mut QueueSubmit2<'_>,
-) -> Result<vk::Result, Fatal> {
-    alone(session, c.queue.handle, c)
-}
-
-/// `vkQueueBindSparse`
-pub(crate) fn bind_sparse(
-    session: &mut Session<'_>,
-    c: &mut QueueBindSparse<'_>,
-) -> Result<vk::Result, Fatal> {
-    let device = session.device(CommandId::QueueBindSparse)?;
-    // A driver that cannot bind what is imported may take it for something else: lavapipe would map any file.
-    if sparse::is_hidden(&device.physical) {
-        return Err(Fatal::NotEnabled("vkQueueBindSparse"));
+    /// Binds `ring` to `queue`; false when another queue has it.
+    pub(crate) fn bind(&self, ring: usize, queue: &Arc<Queue>) -> bool {
+        match self.queues.writing().get_mut(ring) {
+            Some(slot @ None) => {
+                *slot = Some(Arc::clone(queue));
+                true
+            }
+            Some(Some(bound)) => Arc::ptr_eq(bound, queue),
+            None => false,
+        }
     }
-    if let Some(bytes) = missing::bound_sparsely(device, &c.p_bind_info) {
-        return session.refuse(bytes);
-    }
-    alone(session, c.queue.handle, c)
-}
 
-/// `vkQueueWaitIdle`
-pub(crate) fn wait_idle(
-    session: &mut Session<'_>,
-    c: &mut QueueWaitIdle,
-) -> Result<vk::Result, Fatal> {
-    let queue = named(session, CommandId::QueueWaitIdle, c.queue.handle)?;
-    session.publish();
-    Ok(queue.wait_idle(session.state.stop_flag()))
+    /// The queue bound to `ring`.
+    pub(crate) fn get(&self, ring: u8) -> Option<Arc<Queue>> {
+        self.queues.reading().get(usize::from(ring))?.clone()
+    }
+
+    /// Unbinds the queues of a device.
+    pub(crate) fn release(&self, device: vk::Device) {
+        for slot in self.queues.writing().iter_mut() {
+            slot.take_if(|queue| queue.is_of(device));
+        }
+    }
+
+    /// Unbinds all queues.
+    pub(crate) fn clear(&self) {
+        self.queues
+            .writing()
+            .iter_mut()
+            .for_each(|slot| *slot = None);
+    }
 }

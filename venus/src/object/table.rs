@@ -14,9 +14,8 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock};
 
+use hesper_system::sync::Lock;
 use hesper_venus_protocol::runtime::{Front, Resolved, Slot};
-
-use crate::sync::Lock;
 
 /// Slots of the first array, as a power of two; each further one doubles it.
 const FIRST_BITS: u32 = 10;

@@ -9,8 +9,9 @@ mod posix;
 
 use std::os::fd::OwnedFd;
 
-pub(crate) use hesper_system::page_size;
 use hesper_system::played;
+
+pub(crate) use hesper_system::page_size;
 
 #[cfg(target_os = "linux")]
 use linux as own;

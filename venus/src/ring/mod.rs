@@ -11,19 +11,22 @@
 
 mod layout;
 mod pace;
+mod rings;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::sync::{Condvar, Mutex, OnceLock};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
-pub(crate) use layout::{Layout, Request};
-use pace::{Pace, Wait};
+use hesper_system::sync::{Lock, Wait};
 
+pub(crate) use layout::{Layout, Request};
+use pace::{Pace, Pause};
+pub(crate) use rings::Rings;
+
+use crate::command_stream::RingStream;
 use crate::fatal::Fatal;
-use crate::pieces::RingStream;
 use crate::platform;
-use crate::sync::Lock;
 
 /// `VK_RING_STATUS_IDLE_BIT_MESA`: the guest must notify.
 const IDLE: u32 = 1;
@@ -127,10 +130,7 @@ impl Ring {
         self.has_waiter.store(true, Ordering::SeqCst);
         fence(Ordering::SeqCst);
         while !self.has_reached(seqno) && !self.stopping.load(Ordering::Acquire) {
-            guard = match self.head_moved.1.wait(guard) {
-                Ok(guard) => guard,
-                Err(poisoned) => poisoned.into_inner(),
-            };
+            guard = self.head_moved.1.waited(guard);
         }
         self.has_waiter.store(false, Ordering::Relaxed);
     }
@@ -260,10 +260,10 @@ pub(crate) fn run(ring: &Ring, consumer: &mut impl Consumer) -> Result<(), Fatal
             pace.notified(Instant::now());
         }
         match pace.next(Instant::now) {
-            Wait::Spin => std::hint::spin_loop(),
-            Wait::Yield => std::thread::yield_now(),
-            Wait::Doze(time) => std::thread::park_timeout(time),
-            Wait::Sleep => ring.sleep(head, || {
+            Pause::Spin => std::hint::spin_loop(),
+            Pause::Yield => std::thread::yield_now(),
+            Pause::Doze(time) => std::thread::park_timeout(time),
+            Pause::Sleep => ring.sleep(head, || {
                 consumer.idle();
                 platform::release_stack();
             }),

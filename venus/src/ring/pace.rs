@@ -17,7 +17,7 @@ const LONGEST_DOZE: Duration = Duration::from_micros(250);
 
 /// What to do before the next look at the tail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Wait {
+pub(crate) enum Pause {
     /// Look again at once.
     Spin,
     /// Let others run.
@@ -61,24 +61,24 @@ impl Pace {
     }
 
     /// There was no work; `now` is only asked for when it matters.
-    pub(crate) fn next(&mut self, now: impl FnOnce() -> Instant) -> Wait {
+    pub(crate) fn next(&mut self, now: impl FnOnce() -> Instant) -> Pause {
         if self.looks < SPINS {
             self.looks += 1;
-            return Wait::Spin;
+            return Pause::Spin;
         }
         if self.looks < SPINS + YIELDS {
             self.looks += 1;
-            return Wait::Yield;
+            return Pause::Yield;
         }
         let is_deaf = self
             .notified
             .is_some_and(|at| now().saturating_duration_since(at) < self.idle_timeout);
         if !is_deaf {
-            return Wait::Sleep;
+            return Pause::Sleep;
         }
         let doze = self.doze;
         self.doze = (doze * 2).min(LONGEST_DOZE);
-        Wait::Doze(doze)
+        Pause::Doze(doze)
     }
 }
 
@@ -91,12 +91,12 @@ mod tests {
         let (mut looks, mut dozed) = (0, Duration::ZERO);
         loop {
             match pace.next(|| now) {
-                Wait::Sleep => return (looks, dozed),
-                Wait::Doze(time) => {
+                Pause::Sleep => return (looks, dozed),
+                Pause::Doze(time) => {
                     dozed += time;
                     now += time;
                 }
-                Wait::Spin | Wait::Yield => looks += 1,
+                Pause::Spin | Pause::Yield => looks += 1,
             }
         }
     }

@@ -1,8 +1,8 @@
 //! A ring with a guest that is this test.
 
 use super::*;
+use crate::command_stream::Stream;
 use crate::memory::SharedMemory;
-use crate::pieces::Stream;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 

@@ -1,5 +1,5 @@
 //! What real guests sent: sessions of Mesa 26.1's Venus on lavapipe, saved with `HESPER_SAVE_STREAMS` while it ran a case of
-//! `tests/client`, after which each file is named. `venus/tests/sessions/README.md` says how to make them again.
+//! `tests/programs/client`, after which each file is named. `venus/tests/sessions/README.md` says how to make them again.
 
 use std::fs;
 use std::path::PathBuf;

@@ -1,0 +1,162 @@
+//! Memory that the host did not have, and that the guest's driver takes for granted.
+//!
+//! Mesa does not wait for the answer to `vkAllocateMemory`: its program is told success, and learns of a failure when it maps.
+//! So a failed allocation whose result nobody asked for leaves a *stand-in*: a page of the same type under the guest's id. It can be
+//! freed like any memory, and it cannot be mapped, which programs cope with. Only a buffer or an image that is bound to
+//! it cannot work. A guest that asks for the result of that is told; for others the context ends, with a reason that names the
+//! memory.
+
+use std::sync::atomic::Ordering;
+
+use hesper_system::sync::Lock;
+use hesper_venus_protocol::call::{Call, DeviceTable};
+use hesper_venus_protocol::command::{
+    AllocateMemory, BindBufferMemory, BindBufferMemory2, BindImageMemory, BindImageMemory2,
+};
+use hesper_venus_protocol::runtime::Handle;
+use hesper_venus_protocol::vk;
+
+use super::lifetime::create_object;
+use super::shape::{Family, special};
+use crate::fatal::Fatal;
+use crate::memory::page_size;
+use crate::object::device::{Device, Memory};
+use crate::session::{Session, call};
+
+/// The commands of this file.
+pub(super) const HANDLERS: Family = &[special!(
+    BindBufferMemory => bind_buffer,
+    BindBufferMemory2 => bind_buffers,
+    BindImageMemory => bind_image,
+    BindImageMemory2 => bind_images,
+)];
+
+/// After an allocation of `bytes` that failed: gives its id to a stand-in. When there is not even that, nothing has the id.
+pub(crate) fn stand_in(
+    session: &mut Session<'_>,
+    device: &Device,
+    c: &mut AllocateMemory<'_>,
+    bytes: u64,
+) -> Result<(), Fatal> {
+    let info = &mut *c.p_allocate_info;
+    info.p_next = std::ptr::null();
+    info.allocation_size = page_size();
+    let (_, host) = create_object(session, c, |c| &mut *c.p_memory)?;
+    if let Some(host) = host {
+        let memory = Memory {
+            shared: None,
+            stands_in_for: Some(bytes),
+            _allocated: None,
+        };
+        device.memories.locked().insert(host.raw(), memory);
+        device.stand_ins.fetch_add(1, Ordering::Release);
+    }
+    Ok(())
+}
+
+/// Lets `session` bind `memories` by the command `c`, unless one of them is a stand-in.
+fn bind<'m, C>(
+    session: &mut Session<'_>,
+    memories: impl Fn(&C) -> Vec<vk::DeviceMemory>,
+    c: &mut C,
+) -> Result<vk::Result, Fatal>
+where
+    C: Call<'m, Return = vk::Result, Table = DeviceTable>,
+{
+    // Nearly always there is none, and nothing has to be collected.
+    if session.device(C::ID)?.stand_ins.load(Ordering::Acquire) != 0 {
+        let memories = memories(c);
+        if let Some(bytes) = found(session.device(C::ID)?, &memories) {
+            return session.refuse(bytes);
+        }
+    }
+    call(session, c)
+}
+
+/// How many bytes the first stand-in among `memories` was to have.
+fn found(device: &Device, memories: &[vk::DeviceMemory]) -> Option<u64> {
+    let known = device.memories.locked();
+    memories
+        .iter()
+        .find_map(|memory| known.get(&memory.raw())?.stands_in_for)
+}
+
+/// `vkBindBufferMemory`
+fn bind_buffer(session: &mut Session<'_>, c: &mut BindBufferMemory) -> Result<vk::Result, Fatal> {
+    bind(session, |c| vec![c.memory.handle], c)
+}
+
+/// `vkBindImageMemory`
+fn bind_image(session: &mut Session<'_>, c: &mut BindImageMemory) -> Result<vk::Result, Fatal> {
+    bind(session, |c| vec![c.memory.handle], c)
+}
+
+/// `vkBindBufferMemory2`
+fn bind_buffers(
+    session: &mut Session<'_>,
+    c: &mut BindBufferMemory2<'_>,
+) -> Result<vk::Result, Fatal> {
+    bind(
+        session,
+        |c| c.p_bind_infos.iter().map(|info| info.memory).collect(),
+        c,
+    )
+}
+
+/// `vkBindImageMemory2`
+fn bind_images(
+    session: &mut Session<'_>,
+    c: &mut BindImageMemory2<'_>,
+) -> Result<vk::Result, Fatal> {
+    bind(
+        session,
+        |c| c.p_bind_infos.iter().map(|info| info.memory).collect(),
+        c,
+    )
+}
+
+/// For `vkQueueBindSparse`: how many bytes a stand-in that is bound was to have.
+pub(crate) fn bound_sparsely(device: &Device, infos: &[vk::BindSparseInfo]) -> Option<u64> {
+    /// The elements of a decoded array.
+    ///
+    /// # Safety
+    /// `start` is null or has as many as `count` says.
+    unsafe fn all<'a, T>(start: *const T, count: u32) -> &'a [T] {
+        match start.is_null() {
+            true => &[],
+            // SAFETY: the caller's promise.
+            false => unsafe { std::slice::from_raw_parts(start, count as usize) },
+        }
+    }
+    if device.stand_ins.load(Ordering::Acquire) == 0 {
+        return None;
+    }
+    let mut memories = Vec::new();
+    for info in infos {
+        // SAFETY: the decoder has checked all counts, and nobody changes the arrays.
+        unsafe {
+            for one in all(info.p_buffer_binds, info.buffer_bind_count) {
+                memories.extend(
+                    all(one.p_binds, one.bind_count)
+                        .iter()
+                        .map(|bind| bind.memory),
+                );
+            }
+            for one in all(info.p_image_opaque_binds, info.image_opaque_bind_count) {
+                memories.extend(
+                    all(one.p_binds, one.bind_count)
+                        .iter()
+                        .map(|bind| bind.memory),
+                );
+            }
+            for one in all(info.p_image_binds, info.image_bind_count) {
+                memories.extend(
+                    all(one.p_binds, one.bind_count)
+                        .iter()
+                        .map(|bind| bind.memory),
+                );
+            }
+        }
+    }
+    found(device, &memories)
+}

@@ -1,0 +1,184 @@
+//! `VkDescriptorSet` and `VkDescriptorPool`: sets live and die with their pool.
+
+use hesper_venus_protocol::command::{
+    AllocateDescriptorSets, CmdPushDescriptorSet, CmdPushDescriptorSet2, DestroyDescriptorPool,
+    FreeDescriptorSets, ResetDescriptorPool, UpdateDescriptorSets,
+};
+use hesper_venus_protocol::runtime::{Handle, find};
+use hesper_venus_protocol::{CommandId, vk};
+
+use super::lifetime::destroy_object;
+use super::lifetime::{enter_children, take_all_children, take_children};
+use super::shape::{Family, create, destroy, forward, special};
+use crate::fatal::Fatal;
+use crate::host::GpuKind;
+use crate::session::{Session, call};
+
+/// The commands of this file.
+pub(super) const HANDLERS: Family = &[
+    special!(
+        AllocateDescriptorSets => allocate,
+        FreeDescriptorSets => free,
+        ResetDescriptorPool => reset_pool,
+        UpdateDescriptorSets => update,
+        DestroyDescriptorPool => destroy_pool,
+        CmdPushDescriptorSet => push,
+        CmdPushDescriptorSet2 => push2,
+    ),
+    create!(
+        CreateDescriptorPool => p_descriptor_pool,
+        CreateDescriptorSetLayout => p_set_layout,
+        CreateDescriptorUpdateTemplate => p_descriptor_update_template,
+    ),
+    destroy!(
+        DestroyDescriptorSetLayout => descriptor_set_layout,
+        DestroyDescriptorUpdateTemplate => descriptor_update_template,
+    ),
+    forward!(GetDescriptorSetLayoutSupport),
+];
+
+/// `vkAllocateDescriptorSets`
+fn allocate(
+    session: &mut Session<'_>,
+    c: &mut AllocateDescriptorSets<'_>,
+) -> Result<vk::Result, Fatal> {
+    let ids: Vec<u64> = c.p_descriptor_sets.iter().map(|id| id.raw()).collect();
+    let pool = c.p_allocate_info.descriptor_pool;
+    // A driver in software has them in memory of this process, each in pages of its own.
+    let device = session.device(CommandId::AllocateDescriptorSets)?;
+    if device.physical.facts.gpu.kind == GpuKind::Cpu
+        && !session.state.host_mappings.make(ids.len())
+    {
+        session.state.complain(format_args!(
+            "vkAllocateDescriptorSets fails: {} more descriptor sets could be more mappings than this process may have; allow more \
+             with sysctl vm.max_map_count",
+            ids.len()
+        ));
+        return Ok(vk::Result::ERROR_OUT_OF_POOL_MEMORY);
+    }
+    let result = call(session, c)?;
+    enter_children(
+        session,
+        CommandId::AllocateDescriptorSets,
+        pool.raw(),
+        &ids,
+        &mut c.p_descriptor_sets,
+        result,
+    )?;
+    Ok(result)
+}
+
+/// `vkFreeDescriptorSets`
+fn free(session: &mut Session<'_>, c: &mut FreeDescriptorSets<'_>) -> Result<vk::Result, Fatal> {
+    take_children::<vk::DescriptorSet>(
+        session,
+        CommandId::FreeDescriptorSets,
+        c.descriptor_pool.handle.raw(),
+        c.p_descriptor_sets.ids(),
+    )?;
+    call(session, c)
+}
+
+/// `vkResetDescriptorPool`
+fn reset_pool(session: &mut Session<'_>, c: &mut ResetDescriptorPool) -> Result<vk::Result, Fatal> {
+    let pool = c.descriptor_pool.handle.raw();
+    take_all_children::<vk::DescriptorSet>(session, CommandId::ResetDescriptorPool, pool)?;
+    call(session, c)
+}
+
+/// `vkDestroyDescriptorPool`
+fn destroy_pool(session: &mut Session<'_>, c: &mut DestroyDescriptorPool) -> Result<(), Fatal> {
+    let pool = c.descriptor_pool;
+    if !pool.is_null() {
+        take_all_children::<vk::DescriptorSet>(
+            session,
+            CommandId::DestroyDescriptorPool,
+            pool.handle.raw(),
+        )?;
+    }
+    destroy_object(session, c, pool)
+}
+
+/// `vkUpdateDescriptorSets`
+fn update(session: &mut Session<'_>, c: &mut UpdateDescriptorSets<'_>) -> Result<(), Fatal> {
+    // The decoder lets the set be null, since pushed descriptors have none; here drivers look into it.
+    let is_whole = |write: &vk::WriteDescriptorSet| write.dst_set.raw() != 0 && has_contents(write);
+    if !c.p_descriptor_writes.iter().all(is_whole) {
+        return Err(incomplete("vkUpdateDescriptorSets"));
+    }
+    call(session, c)
+}
+
+/// `vkCmdPushDescriptorSet`
+fn push(session: &mut Session<'_>, c: &mut CmdPushDescriptorSet<'_>) -> Result<(), Fatal> {
+    if !c.p_descriptor_writes.iter().all(has_contents) {
+        return Err(incomplete("vkCmdPushDescriptorSet"));
+    }
+    call(session, c)
+}
+
+/// `vkCmdPushDescriptorSet2`
+fn push2(session: &mut Session<'_>, c: &mut CmdPushDescriptorSet2<'_>) -> Result<(), Fatal> {
+    let info = &*c.p_push_descriptor_set_info;
+    let writes = match info.p_descriptor_writes.is_null() {
+        true => &[],
+        // SAFETY: the decoder made an array of this many structs, or a null pointer.
+        false => unsafe {
+            std::slice::from_raw_parts(
+                info.p_descriptor_writes,
+                info.descriptor_write_count as usize,
+            )
+        },
+    };
+    if !writes.iter().all(has_contents) {
+        return Err(incomplete("vkCmdPushDescriptorSet2"));
+    }
+    call(session, c)
+}
+
+#[cold]
+fn incomplete(command: &'static str) -> Fatal {
+    Fatal::Invalid {
+        command,
+        reason: "a write without a set, or without the descriptors of its type",
+    }
+}
+
+/// Whether a write has what its type needs. Which of its arrays that is only the type tells, so the decoder lets each of
+/// them be null; drivers follow the one that they need.
+fn has_contents(write: &vk::WriteDescriptorSet) -> bool {
+    use vk::DescriptorType as Type;
+    let count = write.descriptor_count;
+    match write.descriptor_type {
+        _ if count == 0 => true,
+        Type::SAMPLER
+        | Type::COMBINED_IMAGE_SAMPLER
+        | Type::SAMPLED_IMAGE
+        | Type::STORAGE_IMAGE
+        | Type::INPUT_ATTACHMENT => !write.p_image_info.is_null(),
+        Type::UNIFORM_TEXEL_BUFFER | Type::STORAGE_TEXEL_BUFFER => {
+            !write.p_texel_buffer_view.is_null()
+        }
+        Type::UNIFORM_BUFFER
+        | Type::STORAGE_BUFFER
+        | Type::UNIFORM_BUFFER_DYNAMIC
+        | Type::STORAGE_BUFFER_DYNAMIC => !write.p_buffer_info.is_null(),
+        Type::INLINE_UNIFORM_BLOCK => {
+            // SAFETY: the chain was decoded, and nobody else uses it.
+            let block = unsafe { find::<vk::WriteDescriptorSetInlineUniformBlock>(write.p_next) };
+            // The count is one of bytes.
+            block.is_some_and(|block| block.data_size >= count && !block.p_data.is_null())
+        }
+        Type::ACCELERATION_STRUCTURE_KHR => {
+            // SAFETY: as above.
+            let structures =
+                unsafe { find::<vk::WriteDescriptorSetAccelerationStructureKHR>(write.p_next) };
+            structures.is_some_and(|structures| {
+                structures.acceleration_structure_count >= count
+                    && !structures.p_acceleration_structures.is_null()
+            })
+        }
+        // Of no extension that guests see.
+        _ => false,
+    }
+}

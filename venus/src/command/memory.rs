@@ -1,0 +1,199 @@
+//! `VkDeviceMemory`: what the guest can map is shared memory, the rest is the driver's.
+//!
+//! Which it is has to be decided when the memory is allocated: the guest asks for a mapping later, by a blob
+//! whose id is that of the memory object.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use hesper_system::sync::Lock;
+use hesper_venus_protocol::command::{AllocateMemory, FreeMemory, GetMemoryResourcePropertiesMESA};
+use hesper_venus_protocol::runtime::{Chained, Handle, find, find_mut, unlink};
+use hesper_venus_protocol::{CommandId, vk};
+
+use super::bind_memory;
+use super::lifetime::{create_object, take_object};
+use super::shape::{Family, forward, special};
+use crate::fatal::Fatal;
+use crate::host::GpuKind;
+use crate::memory::{SharedMemory, import_info};
+use crate::object::device::{Device, Memory};
+use crate::session::{Session, call};
+
+/// The commands of this file.
+pub(super) const HANDLERS: Family = &[
+    special!(
+        AllocateMemory => allocate,
+        FreeMemory => free,
+        GetMemoryResourcePropertiesMESA => resource_properties,
+    ),
+    forward!(
+        GetDeviceMemoryCommitment,
+        GetDeviceMemoryOpaqueCaptureAddress,
+    ),
+];
+
+/// `vkAllocateMemory`
+fn allocate(session: &mut Session<'_>, c: &mut AllocateMemory<'_>) -> Result<vk::Result, Fatal> {
+    let device = Arc::clone(session.device(CommandId::AllocateMemory)?);
+    let bytes = c.p_allocate_info.allocation_size;
+    let result = try_to_allocate(session, &device, c)?;
+    if result != vk::Result::SUCCESS && !session.is_asked() {
+        bind_memory::stand_in(session, &device, c, bytes)?;
+    }
+    Ok(result)
+}
+
+fn try_to_allocate(
+    session: &mut Session<'_>,
+    device: &Arc<Device>,
+    c: &mut AllocateMemory<'_>,
+) -> Result<vk::Result, Fatal> {
+    let info = &mut *c.p_allocate_info;
+    let view = &device.physical.memory;
+    let memory_type = info.memory_type_index;
+    let size = info.allocation_size;
+    let Some(host_type) = view.host_type(memory_type) else {
+        return Err(Fatal::Invalid {
+            command: "vkAllocateMemory",
+            reason: "there is no such memory type",
+        });
+    };
+    info.memory_type_index = host_type;
+    // SAFETY: the chain was decoded, and nobody else uses it.
+    let resource = unsafe { find::<vk::ImportMemoryResourceInfoMESA>(info.p_next) }
+        .map(|import| import.resource_id);
+    // Structs that only the protocol has, or that speak of file descriptors, are not for the driver.
+    for stype in [
+        vk::ImportMemoryResourceInfoMESA::STYPE,
+        vk::ExportMemoryAllocateInfo::STYPE,
+    ] {
+        // SAFETY: as above.
+        unsafe { unlink(&mut *info, stype) };
+    }
+    let shared = match resource {
+        Some(resource) => {
+            let memory = session
+                .state
+                .resources
+                .get(resource)
+                .map(|blob| blob.memory);
+            // A guest may try what its kernel knows and we do not: a 2D resource, for example.
+            let memory = memory.ok().filter(|memory| {
+                // A GPU that has taken pages keeps them, even when the guest has them back. A processor looks them up.
+                if memory.is_of_guest() && device.physical.facts.gpu.kind != GpuKind::Cpu {
+                    return false;
+                }
+                let types = importable_types(device, memory);
+                view.is_visible(memory_type) && types & 1_u32.unbounded_shl(host_type) != 0
+            });
+            match memory {
+                Some(memory) => Some(memory),
+                None => return Ok(vk::Result::ERROR_INVALID_EXTERNAL_HANDLE),
+            }
+        }
+        None if view.is_visible(memory_type) => {
+            // Without anybody to hear of it, refusing would do harm: memory that is too large to be mapped is good for the GPU.
+            if session.is_asked() && !view.is_mappable(memory_type, size) {
+                return Ok(vk::Result::ERROR_OUT_OF_DEVICE_MEMORY);
+            }
+            match pages(session, device, size) {
+                Some(memory) => Some(Arc::new(memory)),
+                None => return Ok(vk::Result::ERROR_OUT_OF_HOST_MEMORY),
+            }
+        }
+        None => None,
+    };
+    // Lives until the driver was called.
+    let import;
+    if let Some(memory) = &shared {
+        let size = device
+            .import
+            .as_ref()
+            .and_then(|import| import.rounded(info.allocation_size));
+        match size.filter(|size| *size <= memory.len() as u64) {
+            Some(size) => info.allocation_size = size,
+            None => return Ok(vk::Result::ERROR_INVALID_EXTERNAL_HANDLE),
+        }
+        // An import is of no single buffer or image.
+        // SAFETY: as above.
+        unsafe { unlink(&mut *info, vk::MemoryDedicatedAllocateInfo::STYPE) };
+        import = import_info(memory, info.p_next);
+        info.p_next = (&raw const import).cast();
+    }
+    let (result, host) = create_object(session, c, |c| &mut *c.p_memory)?;
+    if let Some(host) = host {
+        let is_new = resource.is_none();
+        let memory = Memory {
+            shared,
+            stands_in_for: None,
+            _allocated: is_new.then(|| device.physical.count(memory_type, size)),
+        };
+        device.memories.locked().insert(host.raw(), memory);
+    }
+    Ok(result)
+}
+
+/// The host's memory types, as bits, that `memory` can be imported as.
+fn importable_types(device: &Device, memory: &SharedMemory) -> u32 {
+    let import = device.import.as_ref();
+    let types = import.map_or(0, |import| import.types(memory));
+    types & device.physical.facts.importable_types
+}
+
+/// Fresh shared memory for an allocation, within the context's budget.
+fn pages(session: &Session<'_>, device: &Device, size: u64) -> Option<SharedMemory> {
+    let import = device.import.as_ref()?;
+    let size = import.shared(size)?;
+    match session.state.shared_memory(size, import.alignment()) {
+        Ok(memory) => Some(memory),
+        Err(error) => {
+            session.state.warn_of_memory(&error);
+            None
+        }
+    }
+}
+
+/// `vkFreeMemory`
+fn free(session: &mut Session<'_>, c: &mut FreeMemory) -> Result<(), Fatal> {
+    let memory = c.memory;
+    if memory.is_null() {
+        return Ok(());
+    }
+    take_object(session, memory, CommandId::FreeMemory)?;
+    // By the driver's handle, which cannot be given out again before the driver was called.
+    let device = session.device(CommandId::FreeMemory)?;
+    let kept = device.memories.locked().remove(&memory.handle.raw());
+    if kept
+        .as_ref()
+        .is_some_and(|kept| kept.stands_in_for.is_some())
+    {
+        device.stand_ins.fetch_sub(1, Ordering::Release);
+    }
+    call(session, c)?;
+    // The pages go after the driver has let go of them.
+    drop(kept);
+    Ok(())
+}
+
+/// `vkGetMemoryResourcePropertiesMESA`: as what a resource can be imported.
+fn resource_properties(
+    session: &mut Session<'_>,
+    c: &mut GetMemoryResourcePropertiesMESA<'_>,
+) -> Result<vk::Result, Fatal> {
+    let Ok(memory) = session.state.resources.get(c.resource_id) else {
+        return Ok(vk::Result::ERROR_INVALID_EXTERNAL_HANDLE);
+    };
+    let memory = memory.memory;
+    let device = session.device(CommandId::GetMemoryResourcePropertiesMESA)?;
+    let properties = &mut *c.p_memory_resource_properties;
+    let types = importable_types(device, &memory);
+    properties.memory_type_bits = device.physical.memory.mappable_bits(types);
+    // SAFETY: the chain was decoded, and nobody else uses it.
+    let size =
+        unsafe { find_mut::<vk::MemoryResourceAllocationSizePropertiesMESA>(properties.p_next) };
+    if let Some(size) = size {
+        size.allocation_size = memory.len() as u64;
+    }
+    Ok(vk::Result::SUCCESS)
+}

@@ -1,0 +1,153 @@
+//! Queries of memory requirements: to which memory types buffers and images can be bound.
+
+use hesper_venus_protocol::command::{
+    GetBufferMemoryRequirements, GetBufferMemoryRequirements2, GetDeviceBufferMemoryRequirements,
+    GetDeviceImageMemoryRequirements, GetImageMemoryRequirements, GetImageMemoryRequirements2,
+};
+use hesper_venus_protocol::{CommandId, vk};
+
+use super::shape::{Family, forward, special};
+use crate::emulate::dma_buf::{self, Placement};
+use crate::emulate::{host_allocation, modifier};
+use crate::fatal::Fatal;
+use crate::session::{Session, call, name};
+
+/// The commands of this file.
+pub(super) const HANDLERS: Family = &[
+    special!(
+        GetBufferMemoryRequirements => buffer,
+        GetBufferMemoryRequirements2 => buffer2,
+        GetImageMemoryRequirements => image,
+        GetImageMemoryRequirements2 => image2,
+        GetDeviceBufferMemoryRequirements => device_buffer,
+        GetDeviceImageMemoryRequirements => device_image,
+    ),
+    forward!(
+        GetImageSparseMemoryRequirements,
+        GetImageSparseMemoryRequirements2,
+        GetDeviceImageSparseMemoryRequirements,
+    ),
+];
+
+/// `vkGetBufferMemoryRequirements`
+fn buffer(session: &mut Session<'_>, c: &mut GetBufferMemoryRequirements<'_>) -> Result<(), Fatal> {
+    call(session, c)?;
+    let id = CommandId::GetBufferMemoryRequirements;
+    let shared = &session.device(id)?.shared_objects.buffers;
+    let placement = Placement::of_buffer(shared.contains(c.buffer.handle.0));
+    translate(session, id, placement, c.p_memory_requirements)
+}
+
+/// `vkGetBufferMemoryRequirements2`
+fn buffer2(
+    session: &mut Session<'_>,
+    c: &mut GetBufferMemoryRequirements2<'_>,
+) -> Result<(), Fatal> {
+    call(session, c)?;
+    let id = CommandId::GetBufferMemoryRequirements2;
+    let shared = &session.device(id)?.shared_objects.buffers;
+    let placement = Placement::of_buffer(shared.contains(c.p_info.buffer.0));
+    translate(
+        session,
+        id,
+        placement,
+        &mut c.p_memory_requirements.memory_requirements,
+    )
+}
+
+/// `vkGetImageMemoryRequirements`
+fn image(session: &mut Session<'_>, c: &mut GetImageMemoryRequirements<'_>) -> Result<(), Fatal> {
+    call(session, c)?;
+    let id = CommandId::GetImageMemoryRequirements;
+    let placement = Placement::of_known_image(session.device(id)?, c.image.handle);
+    translate(session, id, placement, c.p_memory_requirements)
+}
+
+/// `vkGetImageMemoryRequirements2`
+fn image2(session: &mut Session<'_>, c: &mut GetImageMemoryRequirements2<'_>) -> Result<(), Fatal> {
+    call(session, c)?;
+    let id = CommandId::GetImageMemoryRequirements2;
+    let placement = Placement::of_known_image(session.device(id)?, c.p_info.image);
+    translate(
+        session,
+        id,
+        placement,
+        &mut c.p_memory_requirements.memory_requirements,
+    )
+}
+
+/// `vkGetDeviceBufferMemoryRequirements`
+fn device_buffer(
+    session: &mut Session<'_>,
+    c: &mut GetDeviceBufferMemoryRequirements<'_>,
+) -> Result<(), Fatal> {
+    let id = CommandId::GetDeviceBufferMemoryRequirements;
+    // SAFETY: decoded as null or a valid struct that nobody else uses.
+    let info = unsafe { c.p_info.p_create_info.cast_mut().as_mut() };
+    let info = info.ok_or(no_create_info(id))?;
+    let device = session.device(id)?;
+    let placement = Placement::of_buffer(dma_buf::rewrite_buffer(
+        info,
+        device.physical.facts.declares,
+    ));
+    let mut external = Default::default();
+    host_allocation::declare_buffer(device, info, &mut external);
+    call(session, c)?;
+    translate(
+        session,
+        id,
+        placement,
+        &mut c.p_memory_requirements.memory_requirements,
+    )
+}
+
+/// `vkGetDeviceImageMemoryRequirements`
+fn device_image(
+    session: &mut Session<'_>,
+    c: &mut GetDeviceImageMemoryRequirements<'_>,
+) -> Result<(), Fatal> {
+    let id = CommandId::GetDeviceImageMemoryRequirements;
+    // SAFETY: decoded as null or a valid struct that nobody else uses.
+    let info = unsafe { c.p_info.p_create_info.cast_mut().as_mut() };
+    let info = info.ok_or(no_create_info(id))?;
+    let declares = session.device(id)?.physical.facts.declares;
+    let Ok(image) = modifier::rewrite_image(info, declares) else {
+        return Err(Fatal::Invalid {
+            command: name(id),
+            reason: "an image that cannot be created with this format modifier",
+        });
+    };
+    let mut external = Default::default();
+    let device = session.device(id)?;
+    host_allocation::declare_image(device, info, &mut external);
+    let is_linear = || info.tiling == vk::ImageTiling::LINEAR;
+    let placement = Placement::of_image(device, image.is_shared, is_linear);
+    call(session, c)?;
+    translate(
+        session,
+        id,
+        placement,
+        &mut c.p_memory_requirements.memory_requirements,
+    )
+}
+
+/// Names memory types as the guest does, but for those where the object cannot lie.
+fn translate(
+    session: &mut Session<'_>,
+    command: CommandId,
+    placement: Placement,
+    requirements: &mut vk::MemoryRequirements,
+) -> Result<(), Fatal> {
+    let view = &session.device(command)?.physical.memory;
+    let types = requirements.memory_type_bits;
+    requirements.memory_type_bits = placement.types(view, types);
+    Ok(())
+}
+
+/// A command whose create info is null.
+pub(super) fn no_create_info(command: CommandId) -> Fatal {
+    Fatal::Invalid {
+        command: name(command),
+        reason: "there is no create info",
+    }
+}

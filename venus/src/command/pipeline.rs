@@ -1,0 +1,133 @@
+//! `VkPipeline`: several at once, some of which may fail.
+
+use std::sync::Arc;
+
+use hesper_venus_protocol::call::Call;
+use hesper_venus_protocol::command::{
+    CreateComputePipelines, CreateGraphicsPipelines, DestroyPipeline, GetPipelineCacheData,
+};
+use hesper_venus_protocol::runtime::{Array, Handle};
+use hesper_venus_protocol::{CommandId, vk};
+
+use super::lifetime::destroy_object;
+use super::shape::{Family, create, destroy, forward, special};
+use crate::fatal::Fatal;
+use crate::object::table::Entry;
+use crate::object::teardown;
+use crate::session::{Reach, Session, call};
+
+/// The commands of this file.
+pub(super) const HANDLERS: Family = &[
+    special!(
+        CreateGraphicsPipelines => graphics,
+        CreateComputePipelines => compute,
+        DestroyPipeline => destroy,
+        GetPipelineCacheData => cache_data,
+    ),
+    create!(
+        CreateShaderModule => p_shader_module,
+        CreatePipelineCache => p_pipeline_cache,
+        CreatePipelineLayout => p_pipeline_layout,
+    ),
+    destroy!(
+        DestroyShaderModule => shader_module,
+        DestroyPipelineCache => pipeline_cache,
+        DestroyPipelineLayout => pipeline_layout,
+    ),
+    forward!(MergePipelineCaches),
+];
+
+/// `vkCreateGraphicsPipelines`
+fn graphics(
+    session: &mut Session<'_>,
+    c: &mut CreateGraphicsPipelines<'_>,
+) -> Result<vk::Result, Fatal> {
+    several(session, c, |c| &mut c.p_pipelines, |_, _| {})
+}
+
+/// `vkCreateComputePipelines`
+fn compute(
+    session: &mut Session<'_>,
+    c: &mut CreateComputePipelines<'_>,
+) -> Result<vk::Result, Fatal> {
+    // The registry lets the layout be null, for descriptor heaps, which no guest sees; drivers look into it.
+    if c.p_create_infos.iter().any(|info| info.layout.raw() == 0) {
+        return Err(Fatal::Invalid {
+            command: "vkCreateComputePipelines",
+            reason: "a pipeline without a layout",
+        });
+    }
+    several(session, c, |c| &mut c.p_pipelines, |_, _| {})
+}
+
+/// Creates pipelines: those that the driver made get the guest's ids, those that failed go back as null.
+pub(super) fn several<'m, C>(
+    session: &mut Session<'_>,
+    c: &mut C,
+    pipelines: impl for<'c> Fn(&'c mut C) -> &'c mut [vk::Pipeline],
+    mut keep: impl FnMut(usize, vk::Pipeline),
+) -> Result<vk::Result, Fatal>
+where
+    C: Call<'m, Return = vk::Result>,
+    C::Table: Reach,
+{
+    let ids: Vec<u64> = pipelines(c).iter().map(|id| id.raw()).collect();
+    // A driver that fails altogether may leave its outputs alone.
+    pipelines(c).fill(vk::Pipeline::default());
+    let result = call(session, c)?;
+    let device = Arc::clone(session.device(C::ID)?);
+    let mut entered = Ok(());
+    for (index, (slot, id)) in pipelines(c).iter_mut().zip(ids).enumerate() {
+        if slot.raw() != 0 {
+            let refused = session.state.objects.insert(device.owner, id, *slot);
+            if refused.is_err() {
+                // Nobody can name it, so nobody else would destroy it.
+                let entry = Entry {
+                    host: slot.raw(),
+                    kind: vk::Pipeline::TYPE as u32,
+                    owner: device.owner,
+                };
+                teardown::destroy_one(device.raw(), &entry);
+            }
+            entered = entered.and(refused);
+            keep(index, *slot);
+            *slot = vk::Pipeline(id);
+        } else {
+            session.remember_failed(vk::Pipeline(id));
+        }
+    }
+    entered.map(|()| result)
+}
+
+/// `vkGetPipelineCacheData`: lavapipe does not say how many bytes it wrote where there is room for more.
+fn cache_data(
+    session: &mut Session<'_>,
+    c: &mut GetPipelineCacheData<'_>,
+) -> Result<vk::Result, Fatal> {
+    let result = call(session, c)?;
+    let room = c.p_data.len();
+    if result != vk::Result::SUCCESS || room == 0 || *c.p_data_size < room {
+        return Ok(result);
+    }
+    let mut size = 0;
+    let mut query = GetPipelineCacheData {
+        device: c.device,
+        pipeline_cache: c.pipeline_cache,
+        p_data_size: &mut size,
+        p_data: Array::NULL,
+    };
+    if call(session, &mut query)? == vk::Result::SUCCESS {
+        *c.p_data_size = size.min(room);
+    }
+    Ok(result)
+}
+
+/// `vkDestroyPipeline`
+fn destroy(session: &mut Session<'_>, c: &mut DestroyPipeline) -> Result<(), Fatal> {
+    let pipeline = c.pipeline;
+    if !pipeline.is_null() {
+        let device = session.device(CommandId::DestroyPipeline)?;
+        device.shader_groups.remove(pipeline.handle);
+    }
+    destroy_object(session, c, pipeline)
+}

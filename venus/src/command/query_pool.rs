@@ -1,0 +1,124 @@
+//! `VkQueryPool`: results go into memory whose size the guest names, so it is checked here.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hesper_system::sync::Lock;
+use hesper_venus_protocol::command::{CreateQueryPool, DestroyQueryPool, GetQueryPoolResults};
+use hesper_venus_protocol::{CommandId, vk};
+
+use super::lifetime::{create_object, destroy_object};
+use super::shape::{Family, forward, special};
+use crate::fatal::Fatal;
+use crate::session::{Session, call};
+
+/// The commands of this file.
+pub(super) const HANDLERS: Family = &[
+    special!(
+        CreateQueryPool => create,
+        DestroyQueryPool => destroy,
+        GetQueryPoolResults => results,
+    ),
+    forward!(ResetQueryPool),
+];
+
+/// `vkCreateQueryPool`
+fn create(session: &mut Session<'_>, c: &mut CreateQueryPool<'_>) -> Result<vk::Result, Fatal> {
+    let values = values_per_query(c.p_create_info);
+    let (result, host) = create_object(session, c, |c| &mut *c.p_query_pool)?;
+    if let Some(host) = host {
+        let device = session.device(CommandId::CreateQueryPool)?;
+        device.queries.locked().insert(host.0, values);
+    }
+    Ok(result)
+}
+
+/// How many numbers one query of a pool gives, without its availability.
+fn values_per_query(info: &vk::QueryPoolCreateInfo) -> u32 {
+    match info.query_type {
+        vk::QueryType::PIPELINE_STATISTICS => info.pipeline_statistics.0.count_ones(),
+        vk::QueryType::TRANSFORM_FEEDBACK_STREAM_EXT => 2,
+        _ => 1,
+    }
+}
+
+/// `vkDestroyQueryPool`
+fn destroy(session: &mut Session<'_>, c: &mut DestroyQueryPool) -> Result<(), Fatal> {
+    let pool = c.query_pool;
+    if !pool.is_null() {
+        let device = session.device(CommandId::DestroyQueryPool)?;
+        device.queries.locked().remove(&pool.handle.0);
+    }
+    destroy_object(session, c, pool)
+}
+
+/// Bytes that `queries` queries take, or `None` when that is no number.
+fn bytes(queries: u32, values: u32, stride: u64, flags: vk::QueryResultFlags) -> Option<u64> {
+    use vk::QueryResultFlags as Flags;
+    let Some(before_last) = queries.checked_sub(1) else {
+        return Some(0);
+    };
+    let availability = u64::from(flags.contains(Flags::WITH_AVAILABILITY));
+    let width = if flags.contains(Flags::RESULT_64) {
+        8
+    } else {
+        4
+    };
+    let last = (u64::from(values) + availability) * width;
+    u64::from(before_last)
+        .checked_mul(stride)?
+        .checked_add(last)
+}
+
+/// `vkGetQueryPoolResults`
+fn results(
+    session: &mut Session<'_>,
+    c: &mut GetQueryPoolResults<'_>,
+) -> Result<vk::Result, Fatal> {
+    let device = Arc::clone(session.device(CommandId::GetQueryPoolResults)?);
+    let values = device.queries.locked().get(&c.query_pool.handle.0).copied();
+    let needed = values.and_then(|values| bytes(c.query_count, values, c.stride, c.flags));
+    if needed.is_none_or(|needed| needed > c.p_data.len() as u64) {
+        return Err(Fatal::Invalid {
+            command: "vkGetQueryPoolResults",
+            reason: "the results do not fit into the memory for them",
+        });
+    }
+    if !c.flags.contains(vk::QueryResultFlags::WAIT) {
+        return call(session, c);
+    }
+    // The driver's own wait could not be ended when the context ends; asking now and then can.
+    c.flags = c.flags & !(vk::QueryResultFlags::WAIT | vk::QueryResultFlags::PARTIAL);
+    session.publish();
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let result = call(session, c)?;
+        if result != vk::Result::NOT_READY || session.state.is_stopping() {
+            return Ok(result);
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Pauses between two looks at queries that are waited for.
+const FIRST_PAUSE: Duration = Duration::from_micros(20);
+
+const LONGEST_PAUSE: Duration = Duration::from_millis(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vk::QueryResultFlags as Flags;
+
+    #[test]
+    fn the_last_query_needs_its_values_and_the_others_their_stride() {
+        assert_eq!(bytes(0, 1, u64::MAX, Flags::default()), Some(0));
+        assert_eq!(bytes(1, 1, u64::MAX, Flags::default()), Some(4));
+        assert_eq!(
+            bytes(3, 2, 100, Flags::RESULT_64 | Flags::WITH_AVAILABILITY),
+            Some(224)
+        );
+        assert_eq!(bytes(3, 1, u64::MAX, Flags::default()), None);
+    }
+}

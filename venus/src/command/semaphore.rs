@@ -1,0 +1,127 @@
+//! `VkSemaphore`: which are timelines, and waits that end when the context does.
+
+use std::sync::Arc;
+
+use hesper_system::sync::Lock;
+use hesper_venus_protocol::call::Call;
+use hesper_venus_protocol::command::{
+    CreateSemaphore, DestroySemaphore, GetPhysicalDeviceExternalSemaphoreProperties,
+    ImportSemaphoreResourceMESA, WaitSemaphoreResourceMESA, WaitSemaphores,
+};
+use hesper_venus_protocol::runtime::{Chained, find, unlink};
+use hesper_venus_protocol::{CommandId, vk};
+
+use super::lifetime::{create_object, destroy_object};
+use super::shape::{Family, forward, special};
+use crate::emulate::sync_fd;
+use crate::fatal::Fatal;
+use crate::object::raw_device::wait_sliced;
+use crate::session::{Session, call};
+
+/// The commands of this file.
+pub(super) const HANDLERS: Family = &[
+    special!(
+        GetPhysicalDeviceExternalSemaphoreProperties => external_properties,
+        CreateSemaphore => create,
+        DestroySemaphore => destroy,
+        WaitSemaphores => wait,
+        ImportSemaphoreResourceMESA => import_resource,
+        WaitSemaphoreResourceMESA => wait_resource,
+    ),
+    forward!(GetSemaphoreCounterValue, SignalSemaphore),
+];
+
+/// `vkGetPhysicalDeviceExternalSemaphoreProperties`
+fn external_properties(
+    _session: &mut Session<'_>,
+    c: &mut GetPhysicalDeviceExternalSemaphoreProperties<'_>,
+) -> Result<(), Fatal> {
+    sync_fd::semaphore_properties(
+        c.p_external_semaphore_info,
+        c.p_external_semaphore_properties,
+    );
+    Ok(())
+}
+
+/// `vkCreateSemaphore`
+fn create(session: &mut Session<'_>, c: &mut CreateSemaphore<'_>) -> Result<vk::Result, Fatal> {
+    let p_next = c.p_create_info.p_next;
+    // SAFETY: the chain was decoded, and nobody else uses it.
+    let kind = unsafe { find::<vk::SemaphoreTypeCreateInfo>(p_next) };
+    let is_timeline = kind.is_some_and(|kind| kind.semaphore_type == vk::SemaphoreType::TIMELINE);
+    let can_signal = session
+        .device(CommandId::CreateSemaphore)?
+        .functions()
+        .signal_semaphore
+        .is_some();
+    if is_timeline && !can_signal {
+        // Without the function a queue that waits could not be released when the context ends.
+        return Err(Fatal::NotEnabled("vkSignalSemaphore"));
+    }
+    // Sync files are emulated, the host knows nothing of them.
+    // SAFETY: as above.
+    unsafe { unlink(&mut *c.p_create_info, vk::ExportSemaphoreCreateInfo::STYPE) };
+    let (result, host) = create_object(session, c, |c| &mut *c.p_semaphore)?;
+    if is_timeline && let Some(host) = host {
+        let device = session.device(CommandId::CreateSemaphore)?;
+        device.timeline_semaphores.locked().insert(host.0);
+    }
+    Ok(result)
+}
+
+/// `vkDestroySemaphore`
+fn destroy(session: &mut Session<'_>, c: &mut DestroySemaphore) -> Result<(), Fatal> {
+    if !c.semaphore.is_null() {
+        let device = session.device(CommandId::DestroySemaphore)?;
+        device
+            .timeline_semaphores
+            .locked()
+            .remove(&c.semaphore.handle.0);
+    }
+    let semaphore = c.semaphore;
+    destroy_object(session, c, semaphore)
+}
+
+/// `vkWaitSemaphores`
+fn wait(session: &mut Session<'_>, c: &mut WaitSemaphores<'_>) -> Result<vk::Result, Fatal> {
+    let timeout = std::mem::replace(&mut c.timeout, 0);
+    let result = call(session, c)?;
+    if result != vk::Result::TIMEOUT || timeout == 0 {
+        return Ok(result);
+    }
+    session.publish();
+    let device = Arc::clone(session.device(CommandId::WaitSemaphores)?);
+    Ok(wait_sliced(timeout, session.state.stop_flag(), |slice| {
+        c.timeout = slice;
+        // SAFETY: as for every call: the decoder has replaced ids by handles and checked counts.
+        let result = unsafe { c.call(device.functions()) };
+        result.unwrap_or(vk::Result::ERROR_DEVICE_LOST)
+    }))
+}
+
+/// `vkImportSemaphoreResourceMESA`: the semaphore is signalled from now on.
+fn import_resource(
+    session: &mut Session<'_>,
+    c: &mut ImportSemaphoreResourceMESA<'_>,
+) -> Result<(), Fatal> {
+    let info = &c.p_import_semaphore_resource_info;
+    if info.resource_id != 0 {
+        return Err(Fatal::Invalid {
+            command: "vkImportSemaphoreResourceMESA",
+            reason: "a resource other than 0, which stands for a signalled semaphore",
+        });
+    }
+    let device = session.device(CommandId::ImportSemaphoreResourceMESA)?;
+    device.signal_now(info.semaphore);
+    Ok(())
+}
+
+/// `vkWaitSemaphoreResourceMESA`: the pending signal is consumed.
+fn wait_resource(
+    session: &mut Session<'_>,
+    c: &mut WaitSemaphoreResourceMESA,
+) -> Result<(), Fatal> {
+    let device = session.device(CommandId::WaitSemaphoreResourceMESA)?;
+    device.consume_signal(c.semaphore.handle);
+    Ok(())
+}

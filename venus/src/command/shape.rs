@@ -1,0 +1,133 @@
+//! The usual shapes of commands, as macros that make the lists of a [`Family`].
+//!
+//! | macro | for | what happens |
+//! |---|---|---|
+//! | `forward!` | most commands | decode, call the driver, reply |
+//! | `create!` | `vkCreate…` of one object of a device | the new handle is entered under the guest's id |
+//! | `destroy!` | `vkDestroy…` of such an object | the id is taken out, then the driver is called |
+//! | `of_extension!` | queries of a physical device that an extension brings | the context ends unless the driver has the extension; else as `forward!` |
+//! | `special!` | everything else | decode, call the function that is named, reply |
+
+use std::ffi::CStr;
+
+use hesper_venus_protocol::call::Call;
+use hesper_venus_protocol::runtime::Decoder;
+use hesper_venus_protocol::{CommandId, vk};
+
+use crate::fatal::Fatal;
+use crate::session::{Handler, Outcome, Reach, Session, call, handle, name};
+
+/// Commands of a file with their handlers: a list of lists, one for each macro.
+pub(super) type Family = &'static [&'static [(CommandId, Handler)]];
+
+/// Gives a closure the type of a handler.
+pub(super) const fn handler(handler: Handler) -> Handler {
+    handler
+}
+
+/// Calls the driver.
+#[inline]
+pub(super) fn forwarded<'m, C: Call<'m>>(
+    session: &mut Session<'_>,
+    decoder: &mut Decoder<'m>,
+) -> bool
+where
+    C::Return: Outcome,
+    C::Table: Reach,
+{
+    handle::<C>(session, decoder, |session, c| call(session, c))
+}
+
+/// Fails unless the physical device has the extension that the current command is of.
+///
+/// Vulkan's loader has a function for every command of a physical device that it knows, whether the driver has one or not, and
+/// jumps to nothing when it does not.
+pub(super) fn require(
+    session: &mut Session<'_>,
+    command: CommandId,
+    handle: vk::PhysicalDevice,
+    extension: &CStr,
+) -> Result<(), Fatal> {
+    match session.physical_device(command, handle)?.has(extension) {
+        true => Ok(()),
+        false => Err(Fatal::NotEnabled(name(command))),
+    }
+}
+
+/// Commands that the driver carries out as they are.
+macro_rules! forward {
+    ($($command:ident),* $(,)?) => {
+        &[$((
+            hesper_venus_protocol::CommandId::$command,
+            $crate::command::shape::handler(|s, d| {
+                $crate::command::shape::forwarded::<hesper_venus_protocol::command::$command>(s, d)
+            }),
+        )),*]
+    };
+}
+
+/// Commands that create one object of a device: the parameter with its id.
+macro_rules! create {
+    ($($command:ident => $parameter:ident),* $(,)?) => {
+        &[$((
+            hesper_venus_protocol::CommandId::$command,
+            $crate::command::shape::handler(|s, d| {
+                $crate::session::handle::<hesper_venus_protocol::command::$command>(s, d, |s, c| {
+                    $crate::command::lifetime::create_object(s, c, |c| &mut *c.$parameter)
+                        .map(|(result, _)| result)
+                })
+            }),
+        )),*]
+    };
+}
+
+/// Commands that destroy one object of a device: the parameter with the object.
+macro_rules! destroy {
+    ($($command:ident => $parameter:ident),* $(,)?) => {
+        &[$((
+            hesper_venus_protocol::CommandId::$command,
+            $crate::command::shape::handler(|s, d| {
+                $crate::session::handle::<hesper_venus_protocol::command::$command>(s, d, |s, c| {
+                    let object = c.$parameter;
+                    $crate::command::lifetime::destroy_object(s, c, object)
+                })
+            }),
+        )),*]
+    };
+}
+
+/// Queries of a physical device: the extension that brings them.
+macro_rules! of_extension {
+    ($($command:ident => $extension:literal),* $(,)?) => {
+        &[$((
+            hesper_venus_protocol::CommandId::$command,
+            $crate::command::shape::handler(|s, d| {
+                $crate::session::handle::<hesper_venus_protocol::command::$command>(s, d, |s, c| {
+                    $crate::command::shape::require(
+                        s,
+                        hesper_venus_protocol::CommandId::$command,
+                        c.physical_device.handle,
+                        $extension,
+                    )?;
+                    $crate::session::call(s, c)
+                })
+            }),
+        )),*]
+    };
+}
+
+/// Commands with a function of their own.
+macro_rules! special {
+    ($($command:ident => $function:ident),* $(,)?) => {
+        &[$((
+            hesper_venus_protocol::CommandId::$command,
+            $crate::command::shape::handler(|s, d| {
+                $crate::session::handle::<hesper_venus_protocol::command::$command>(s, d, |s, c| {
+                    $function(s, c)
+                })
+            }),
+        )),*]
+    };
+}
+
+pub(super) use {create, destroy, forward, of_extension, special};

@@ -1,0 +1,166 @@
+//! The calls that wait for a context's thread: a bounded queue in order.
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex};
+
+use hesper_system::sync::{Lock, Wait};
+
+use super::resources::Attachment;
+use crate::blob::BlobRequest;
+
+/// A call of [`crate::Context`].
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// Consume commands.
+    Submit(Vec<u8>),
+    /// Make a fence.
+    Fence {
+        /// Timeline.
+        ring: u8,
+        /// The caller's id.
+        fence: u64,
+    },
+    /// Make a blob.
+    CreateBlob {
+        /// The caller's id.
+        resource: u32,
+        /// What is wanted.
+        request: BlobRequest,
+    },
+    /// Forget a resource, unless it was attached anew since.
+    Detach(Attachment),
+    /// End the context.
+    Stop,
+}
+
+#[derive(Default)]
+struct Queue {
+    messages: VecDeque<Message>,
+    /// The context's thread waits for the next message.
+    is_waiting: bool,
+    /// Of the commands in `messages`.
+    bytes: usize,
+}
+
+impl Message {
+    /// How many bytes of commands it holds.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Submit(commands) => commands.len(),
+            _ => 0,
+        }
+    }
+}
+
+/// The queue.
+pub(crate) struct Mailbox {
+    queue: Mutex<Queue>,
+    filled: Condvar,
+    limit: usize,
+    limit_bytes: usize,
+}
+
+impl Mailbox {
+    /// An empty queue that takes `limit` messages, with `limit_bytes` of commands in all or a single batch of them.
+    pub(crate) fn new(limit: usize, limit_bytes: usize) -> Self {
+        Self {
+            queue: Mutex::default(),
+            filled: Condvar::new(),
+            limit,
+            limit_bytes,
+        }
+    }
+
+    /// Appends a message, or gives it back when the queue is full.
+    pub(crate) fn send(&self, message: Message) -> Result<(), Message> {
+        let mut queue = self.queue.locked();
+        let bytes = message.bytes();
+        let is_too_much = queue.bytes > 0 && queue.bytes.saturating_add(bytes) > self.limit_bytes;
+        if queue.messages.len() >= self.limit || is_too_much {
+            return Err(message);
+        }
+        queue.bytes += bytes;
+        queue.messages.push_back(message);
+        drop(queue);
+        self.filled.notify_one();
+        Ok(())
+    }
+
+    /// Appends a message even when the queue is full.
+    pub(crate) fn force(&self, message: Message) {
+        let mut queue = self.queue.locked();
+        queue.bytes += message.bytes();
+        queue.messages.push_back(message);
+        drop(queue);
+        self.filled.notify_one();
+    }
+
+    /// Whether every message was taken and carried out: what comes now is the next, whoever does it.
+    pub(crate) fn is_idle(&self) -> bool {
+        let queue = self.queue.locked();
+        queue.is_waiting && queue.messages.is_empty()
+    }
+
+    /// Takes the oldest message, waiting for one. Whoever calls this has carried out the one before.
+    pub(crate) fn receive(&self) -> Message {
+        let mut queue = self.queue.locked();
+        loop {
+            if let Some(message) = queue.messages.pop_front() {
+                queue.is_waiting = false;
+                queue.bytes -= message.bytes();
+                return message;
+            }
+            queue.is_waiting = true;
+            queue = self.filled.waited(queue);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_come_out_in_order_and_the_limit_holds() {
+        let mailbox = Mailbox::new(2, 100);
+        mailbox.send(Message::Submit(vec![1])).unwrap();
+        mailbox.send(Message::Submit(vec![2])).unwrap();
+        assert!(matches!(
+            mailbox.send(Message::Submit(vec![3])),
+            Err(Message::Submit(bytes)) if bytes == [3]
+        ));
+        mailbox.force(Message::Stop);
+        assert!(matches!(mailbox.receive(), Message::Submit(bytes) if bytes == [1]));
+        assert!(matches!(mailbox.receive(), Message::Submit(bytes) if bytes == [2]));
+        assert!(matches!(mailbox.receive(), Message::Stop));
+    }
+
+    #[test]
+    fn bytes_have_a_limit_that_one_large_batch_may_exceed() {
+        let mailbox = Mailbox::new(10, 8);
+        mailbox.send(Message::Submit(vec![0; 100])).unwrap();
+        assert!(mailbox.send(Message::Submit(vec![0; 1])).is_err());
+        mailbox.receive();
+        mailbox.send(Message::Submit(vec![0; 5])).unwrap();
+        assert!(mailbox.send(Message::Submit(vec![0; 4])).is_err());
+        mailbox.send(Message::Submit(vec![0; 3])).unwrap();
+    }
+
+    #[test]
+    fn it_is_idle_only_while_its_reader_waits() {
+        let mailbox = Mailbox::new(2, 100);
+        assert!(!mailbox.is_idle(), "nobody reads yet");
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                mailbox.receive();
+                assert!(!mailbox.is_idle(), "a message is being carried out");
+                mailbox.receive();
+            });
+            while !mailbox.is_idle() {
+                std::thread::yield_now();
+            }
+            mailbox.send(Message::Submit(vec![])).unwrap();
+            mailbox.send(Message::Stop).unwrap();
+        });
+    }
+}

@@ -1,0 +1,333 @@
+//! What the threads of one context share.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use hesper_system::LogLimit;
+use hesper_system::sync::Lock;
+use hesper_venus_protocol::vk::HandleType;
+
+use super::events::ContextEvents;
+use super::resources::Resources;
+use crate::blob::{Blob, BlobError, BlobRequest, Caching};
+use crate::counters::{Tally, add};
+use crate::emulate::Policy;
+use crate::error::Error;
+use crate::fatal::Fatal;
+use crate::host::{GpuFacts, Host};
+use crate::memory::{
+    CommandMemory, GuestPages, HostMappings, Mappings, Quota, SharedMemory, page_size,
+};
+use crate::object::Objects;
+use crate::object::queue::{BoundQueues, FenceListener};
+use crate::options::Budget;
+use crate::ring::{Ring, Rings};
+
+/// Limits the lines about lost contexts, of all contexts of the process: they share its log.
+static LOST_CONTEXTS: LogLimit = LogLimit::new("hesper_venus");
+
+/// Limits the lines about calls that fail for a reason which their result does not tell.
+static REFUSALS: LogLimit = LogLimit::new("hesper_venus");
+
+/// What all contexts of a renderer have in common.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    /// The host's Vulkan.
+    pub(crate) host: Arc<Host>,
+    /// The GPUs that guests see.
+    pub(crate) gpus: Arc<[Arc<GpuFacts>]>,
+    /// What is emulated.
+    pub(crate) policy: Policy,
+    /// What one context may take.
+    pub(crate) budget: Budget,
+    /// See [`crate::RendererOptions::blob_alignment`].
+    pub(crate) blob_alignment: u64,
+    /// See [`crate::RendererOptions::window`].
+    pub(crate) window: Option<u64>,
+    /// See [`crate::RendererOptions::save_streams`].
+    pub(crate) save_streams: Option<Arc<Path>>,
+    /// What is counted.
+    pub(crate) tally: Arc<Tally>,
+    /// For guest memory that contexts name.
+    pub(crate) mappings: Arc<Mappings>,
+    /// All mappings that contexts make, by themselves or through the driver.
+    pub(crate) host_mappings: Arc<HostMappings>,
+    /// Held by every context with its threads. The last field: what it counts has let go of the driver when it goes.
+    pub(crate) presence: Arc<()>,
+}
+
+/// Shared by the context's thread, its rings and its front end.
+pub(crate) struct ContextState {
+    /// The front end's id.
+    pub(crate) id: u32,
+    /// The guest's name for it, for logs; untrusted.
+    name: String,
+    events: Arc<dyn ContextEvents>,
+    shared: Shared,
+    quota: Arc<Quota>,
+    /// What large commands may hold.
+    pub(crate) command_memory: Arc<CommandMemory>,
+    /// The resources that the guest may name.
+    pub(crate) resources: Resources,
+    /// The guest's Vulkan objects.
+    pub(crate) objects: Objects,
+    /// The guest's rings.
+    pub(crate) rings: Rings,
+    /// The queues behind the guest's ring indices.
+    pub(crate) queues: BoundQueues,
+    lost: OnceLock<String>,
+    warned_of_memory: AtomicBool,
+    stopping: AtomicBool,
+}
+
+impl std::ops::Deref for ContextState {
+    type Target = Shared;
+    fn deref(&self) -> &Shared {
+        &self.shared
+    }
+}
+
+impl ContextState {
+    /// A context that has nothing yet.
+    pub(crate) fn new(id: u32, name: &str, events: Arc<dyn ContextEvents>, shared: Shared) -> Self {
+        let budget = shared.budget;
+        let tally = Arc::clone(&shared.tally);
+        add(&tally.contexts, 1);
+        Self {
+            id,
+            // Control characters of the guest's would garble the log.
+            name: name.chars().filter(|c| !c.is_control()).take(64).collect(),
+            events,
+            shared,
+            quota: Arc::new(Quota::new(budget.shared_bytes, Arc::clone(&tally))),
+            command_memory: Arc::new(CommandMemory::new(budget.command_bytes)),
+            resources: Resources::default(),
+            objects: Objects::new(budget.objects, tally),
+            rings: Rings::default(),
+            queues: BoundQueues::new(),
+            lost: OnceLock::new(),
+            warned_of_memory: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+        }
+    }
+
+    /// Ends the context for a violation: one log line, one event, and everything after it is refused.
+    pub(crate) fn fail(&self, fatal: Fatal) {
+        self.lose(|| fatal.to_string());
+    }
+
+    /// As [`Self::fail`], for the command that begins at that byte of its batch.
+    pub(crate) fn fail_at(&self, fatal: Fatal, begin: usize) {
+        self.lose(|| format!("{fatal} (the command at byte {begin})"));
+    }
+
+    /// Says why a call failed, for a guest's user who asks: the result that the guest gets does not tell.
+    pub(crate) fn complain(&self, what: std::fmt::Arguments<'_>) {
+        let (id, name) = (self.id, &self.name);
+        REFUSALS.log(
+            log::Level::Warn,
+            format_args!("context {id} \"{name}\": {what}"),
+        );
+    }
+
+    /// Says once that memory is refused: a guest that is out of it asks again and again.
+    pub(crate) fn warn_of_memory(&self, error: &dyn std::fmt::Display) {
+        if !self.warned_of_memory.swap(true, Ordering::Relaxed) {
+            log::warn!(
+                "context {} \"{}\" gets no memory: {error}; said once",
+                self.id,
+                self.name
+            );
+        }
+    }
+
+    fn lose(&self, why: impl FnOnce() -> String) {
+        let mut is_first = false;
+        let reason = self.lost.get_or_init(|| {
+            is_first = true;
+            why()
+        });
+        if is_first {
+            let (id, name) = (self.id, &self.name);
+            LOST_CONTEXTS.log(
+                log::Level::Error,
+                format_args!("context {id} \"{name}\" is lost: {reason}"),
+            );
+            // The guest must see it in its rings before anybody can answer it.
+            self.rings.fail();
+            add(&self.tally.lost, 1);
+            self.events.lost(reason);
+        }
+    }
+
+    /// Why the context is lost, if it is.
+    pub(crate) fn lost(&self) -> Option<&str> {
+        self.lost.get().map(String::as_str)
+    }
+
+    /// Tells all threads of the context to end.
+    pub(crate) fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+        self.rings.stop();
+    }
+
+    /// Whether the context ends.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    /// Set when the context ends; waits look at it.
+    pub(crate) fn stop_flag(&self) -> &AtomicBool {
+        &self.stopping
+    }
+
+    /// Destroys everything the guest made. All other threads of the context have ended.
+    pub(crate) fn clear(&self) {
+        self.queues.clear();
+        self.objects.clear();
+        self.resources.clear();
+    }
+
+    /// Wakes a ring, if there is one with this id.
+    pub(crate) fn notify_by_id(&self, ring: u64) -> bool {
+        let found = self.rings.get(ring);
+        found.map(|ring| self.notify(&ring)).is_ok()
+    }
+
+    /// Whether a ring has consumed everything up to `seqno`; false when there is no such ring.
+    pub(crate) fn has_reached(&self, ring: u64, seqno: u64) -> bool {
+        // A ring's positions are 32 bits wide and wrap; the command has room for more.
+        self.rings
+            .get(ring)
+            .is_ok_and(|ring| ring.has_reached(seqno as u32))
+    }
+
+    /// Lets a ring pass its waits for the virtqueue up to `seqno`; false when there is no such ring.
+    pub(crate) fn submit_virtqueue(&self, ring: u64, seqno: u64) -> bool {
+        let found = self.rings.get(ring);
+        found.map(|ring| ring.submit_virtqueue(seqno)).is_ok()
+    }
+
+    /// Wakes a ring.
+    pub(crate) fn notify(&self, ring: &Ring) {
+        add(&self.tally.wakes, 1);
+        ring.notify();
+    }
+
+    /// Lets the guest name memory of its own.
+    pub(crate) fn attach_guest(&self, resource: u32, pages: &[GuestPages]) -> Result<(), Error> {
+        if !self.host_mappings.make(pages.len()) {
+            return Err(too_many_mappings(0));
+        }
+        let memory = SharedMemory::gather(pages, &self.mappings)?;
+        let blob = Blob {
+            memory: Arc::new(memory),
+            caching: Caching::Cached,
+        };
+        self.resources.attach(resource, blob);
+        Ok(())
+    }
+
+    /// Makes a fence that retires when everything before it is done.
+    pub(crate) fn fence(self: &Arc<Self>, ring: u8, fence: u64) {
+        match self.queues.get(ring).filter(|_| self.lost().is_none()) {
+            Some(queue) => queue.fence(self, ring, fence),
+            // Ring index 0, or one that no queue stands behind (any more).
+            None => self.retire(ring, fence),
+        }
+    }
+
+    /// Fresh shared memory within the context's budget.
+    pub(crate) fn shared_memory(&self, size: u64, alignment: u64) -> Result<SharedMemory, Error> {
+        let charge = self.quota.charge(size).ok_or_else(|| Error::SharedMemory {
+            action: "creation within the context's budget",
+            size,
+            source: std::io::ErrorKind::OutOfMemory.into(),
+        })?;
+        if !self.host_mappings.make(1) {
+            return Err(too_many_mappings(size));
+        }
+        SharedMemory::create_charged(size, alignment, charge)
+    }
+
+    /// Makes a blob and reports it.
+    pub(crate) fn create_blob(&self, resource: u32, request: BlobRequest) {
+        let result = match self.lost() {
+            Some(reason) => Err(BlobError::Lost(reason.to_owned())),
+            // Whoever asked has been told that the context is gone.
+            None if self.stopping.load(Ordering::Acquire) => {
+                Err(BlobError::Lost("it ends".to_owned()))
+            }
+            None if request.blob_id == 0 => self.plain_blob(request.size),
+            None => self.memory_blob(&request),
+        };
+        match &result {
+            // Before anyone hears of it: the guest may name it in a ring at once.
+            Ok(blob) => self.resources.attach(resource, blob.clone()),
+            // The front end warns, and limits how often a guest can make it do so.
+            Err(error) => log::debug!("context {}, resource {resource}: {error}", self.id),
+        }
+        self.events.blob_created(resource, result);
+    }
+
+    fn plain_blob(&self, size: u64) -> Result<Blob, BlobError> {
+        if size == 0 {
+            return Err(BlobError::Invalid("size 0".into()));
+        }
+        let memory = self
+            .shared_memory(size, page_size())
+            .map_err(|error| BlobError::OutOfMemory(error.to_string()))?;
+        Ok(Blob {
+            memory: Arc::new(memory),
+            caching: Caching::Cached,
+        })
+    }
+
+    /// The pages of a memory object.
+    fn memory_blob(&self, request: &BlobRequest) -> Result<Blob, BlobError> {
+        let id = request.blob_id;
+        let invalid = |reason: &str| BlobError::Invalid(format!("memory object {id:#x} {reason}"));
+        let entry = self.objects.table.view().get(id);
+        let entry = entry.filter(|entry| entry.kind == HandleType::DeviceMemory as u32);
+        let entry = entry.ok_or_else(|| invalid("does not exist"))?;
+        let device = self.objects.device(entry.owner);
+        let device = device.ok_or_else(|| invalid("belongs to no device"))?;
+        let shared = device
+            .memories
+            .locked()
+            .get(&entry.host)
+            .and_then(|memory| memory.shared.clone());
+        let memory = shared.ok_or_else(|| invalid("is not of a HOST_VISIBLE type"))?;
+        if memory.is_of_guest() {
+            return Err(invalid("is the guest's own memory"));
+        }
+        if request.size > memory.len() as u64 {
+            return Err(invalid("is smaller than the blob"));
+        }
+        Ok(Blob {
+            memory,
+            caching: Caching::Cached,
+        })
+    }
+}
+
+/// This process has as many mappings as it may.
+fn too_many_mappings(size: u64) -> Error {
+    Error::SharedMemory {
+        action: "mapping, beyond the mappings of this process (sysctl vm.max_map_count allows more),",
+        size,
+        source: std::io::ErrorKind::OutOfMemory.into(),
+    }
+}
+
+impl FenceListener for ContextState {
+    fn context_id(&self) -> u32 {
+        self.id
+    }
+
+    fn retire(&self, ring: u8, fence: u64) {
+        add(&self.tally.fences, 1);
+        self.events.fence_retired(ring, fence);
+    }
+}

@@ -1,0 +1,35 @@
+//! Capture and replay of ray tracing shader group handles is hidden.
+//!
+//! It cannot be carried: of `pShaderGroupCaptureReplayHandle` guests send that it is there, and none of its bytes. Its features
+//! are hidden, and a pipeline that asks for handles all the same fails as Vulkan has it for handles that cannot be had again.
+
+use std::ffi::c_void;
+
+use hesper_venus_protocol::runtime::{find, find_mut};
+use hesper_venus_protocol::vk;
+
+/// Hides that group handles can be captured and replayed, in the chain of features that `p_next` begins.
+///
+/// # Safety
+/// The chain must be valid, and nobody else may use it.
+pub(crate) unsafe fn hide(p_next: *mut c_void) {
+    // SAFETY: as the caller promises.
+    let features = unsafe { find_mut::<vk::PhysicalDeviceRayTracingPipelineFeaturesKHR>(p_next) };
+    if let Some(features) = features {
+        features.ray_tracing_pipeline_shader_group_handle_capture_replay = 0;
+        features.ray_tracing_pipeline_shader_group_handle_capture_replay_mixed = 0;
+    }
+}
+
+/// Whether a device is asked for with what [`hide`] hides.
+///
+/// # Safety
+/// The chain must be valid.
+pub(crate) unsafe fn is_wanted(p_next: *const c_void) -> bool {
+    // SAFETY: as the caller promises.
+    let features = unsafe { find::<vk::PhysicalDeviceRayTracingPipelineFeaturesKHR>(p_next) };
+    features.is_some_and(|features| {
+        features.ray_tracing_pipeline_shader_group_handle_capture_replay != 0
+            || features.ray_tracing_pipeline_shader_group_handle_capture_replay_mixed != 0
+    })
+}

@@ -1,0 +1,161 @@
+//! [`RawDevice`]: the driver's device and nothing else. Threads of queues hold it.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use hesper_system::sync::Lock;
+use hesper_venus_protocol::call::DeviceTable;
+use hesper_venus_protocol::vk;
+
+use super::instance::Instance;
+use crate::host::queues::QueueShare;
+
+/// The longest that a wait does not look whether it shall stop.
+const WAIT_SLICE: Duration = Duration::from_millis(50);
+
+/// After so many abandoned fences those that are signalled are destroyed.
+const ABANDONED_AT_ONCE: usize = 16;
+
+/// So many abandoned fences that are not signalled no correct guest has.
+const MOST_ABANDONED: usize = 4096;
+
+/// The driver's device; destroyed on drop.
+pub(crate) struct RawDevice {
+    /// The driver's handle.
+    pub(crate) handle: vk::Device,
+    /// The driver's functions, as far as they are enabled.
+    pub(crate) functions: DeviceTable,
+    /// Fences that may still be in use when their queue goes.
+    abandoned: Mutex<Vec<vk::Fence>>,
+    /// The instance it was made from.
+    pub(super) instance: Arc<Instance>,
+    _queues: QueueShare,
+}
+
+impl RawDevice {
+    /// A device that the driver has made from `instance`, with its part of the GPU's queues.
+    pub(crate) fn new(
+        handle: vk::Device,
+        functions: DeviceTable,
+        instance: Arc<Instance>,
+        queues: QueueShare,
+    ) -> Self {
+        Self {
+            handle,
+            functions,
+            abandoned: Mutex::default(),
+            instance,
+            _queues: queues,
+        }
+    }
+
+    /// A new fence.
+    pub(crate) fn create_fence(&self) -> Option<vk::Fence> {
+        let function = self.functions.create_fence?;
+        let mut info = vk::FenceCreateInfo::default();
+        let mut fence = vk::Fence::default();
+        // SAFETY: the device is alive, the info is of a fence without a chain.
+        let result =
+            unsafe { function(self.handle, &raw mut info, std::ptr::null(), &raw mut fence) };
+        (result == vk::Result::SUCCESS).then_some(fence)
+    }
+
+    /// Destroys a fence that no queue uses.
+    pub(crate) fn destroy_fence(&self, fence: vk::Fence) {
+        if let Some(function) = self.functions.destroy_fence {
+            // SAFETY: the fence is of this device, and the caller says that it is not in use.
+            unsafe { function(self.handle, fence, std::ptr::null()) };
+        }
+    }
+
+    /// Keeps a fence that a queue may use until it is signalled or the device goes.
+    pub(crate) fn abandon_fence(&self, fence: vk::Fence) {
+        let mut abandoned = self.abandoned.locked();
+        abandoned.push(fence);
+        if abandoned.len().is_multiple_of(ABANDONED_AT_ONCE) {
+            abandoned.retain(|fence| {
+                let is_done = self.is_signalled(*fence);
+                if is_done {
+                    self.destroy_fence(*fence);
+                }
+                !is_done
+            });
+        }
+    }
+
+    /// Whether more fences were abandoned, and are not signalled, than a correct guest has.
+    pub(crate) fn has_too_many_abandoned(&self) -> bool {
+        self.abandoned.locked().len() >= MOST_ABANDONED
+    }
+
+    /// Makes a fence unsignalled; false when the driver cannot.
+    pub(crate) fn reset_fence(&self, fence: vk::Fence) -> bool {
+        let Some(function) = self.functions.reset_fences else {
+            return false;
+        };
+        // SAFETY: one fence of this device, not in use.
+        let result = unsafe { function(self.handle, 1, &raw const fence) };
+        result == vk::Result::SUCCESS
+    }
+
+    /// Whether a fence is signalled, or will never be.
+    pub(crate) fn is_signalled(&self, fence: vk::Fence) -> bool {
+        // SAFETY: a fence of this device.
+        let status = self
+            .functions
+            .get_fence_status
+            .map(|f| unsafe { f(self.handle, fence) });
+        status.is_none_or(|status| status != vk::Result::NOT_READY)
+    }
+
+    /// Waits for a fence, or until `stop`, which makes it `TIMEOUT`.
+    pub(crate) fn wait_fence(&self, fence: vk::Fence, stop: &AtomicBool) -> vk::Result {
+        let Some(function) = self.functions.wait_for_fences else {
+            return vk::Result::ERROR_INITIALIZATION_FAILED;
+        };
+        wait_sliced(u64::MAX, stop, |timeout| {
+            // SAFETY: one fence of this device.
+            unsafe { function(self.handle, 1, &raw const fence, 1, timeout) }
+        })
+    }
+}
+
+impl Drop for RawDevice {
+    fn drop(&mut self) {
+        if let Some(function) = self.functions.device_wait_idle {
+            // SAFETY: nobody else uses the device any more.
+            unsafe { function(self.handle) };
+        }
+        let abandoned = std::mem::take(
+            self.abandoned
+                .get_mut()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
+        abandoned
+            .into_iter()
+            .for_each(|fence| self.destroy_fence(fence));
+        if let Some(function) = self.functions.destroy_device {
+            // SAFETY: nobody else uses the device, and everything made from it is destroyed.
+            unsafe { function(self.handle, std::ptr::null()) };
+        }
+    }
+}
+
+/// Waits in slices, so that the end of the context ends the wait: `wait` gets a timeout in nanoseconds.
+pub(crate) fn wait_sliced(
+    timeout: u64,
+    stop: &AtomicBool,
+    mut wait: impl FnMut(u64) -> vk::Result,
+) -> vk::Result {
+    let slice = u64::try_from(WAIT_SLICE.as_nanos()).unwrap_or(u64::MAX);
+    let start = std::time::Instant::now();
+    loop {
+        let passed = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let left = timeout.saturating_sub(if timeout == u64::MAX { 0 } else { passed });
+        let result = wait(left.min(slice));
+        if result != vk::Result::TIMEOUT || left <= slice || stop.load(Ordering::Acquire) {
+            return result;
+        }
+    }
+}
