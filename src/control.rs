@@ -1,8 +1,8 @@
 //! The control socket: how a script or a person at a shell talks to a running Hesper.
 //!
-//! `--control=PATH` opens a unix stream socket that only its owner may use. A client writes one command
-//! line and reads one answer line, `ok …` or `error …`; then it may write the next. `hesper ctl PATH COMMAND…`
-//! is such a client. The commands stand in [`Request`].
+//! `--control=PATH` opens a unix stream socket that only its owner may use. A client writes one
+//! command line and reads one answer line, `ok …` or `error …`; then it may write the next.
+//! `hesper ctl PATH COMMAND…` is such a client. [`Request`] lists the commands.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -19,16 +19,17 @@ use crate::cli::Size;
 const MAX_LINE: u64 = 8192;
 
 /// How long `hesper ctl` waits for an answer. The slowest, a screenshot, takes a second.
-const ANSWER: Duration = Duration::from_secs(20);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long a client may take to finish its line before its connection ends.
-const PATIENCE: Duration = Duration::from_secs(60);
+const LINE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What can be asked of a running Hesper.
+/// The commands of the control socket, as a running Hesper performs them.
 pub(crate) trait Controls: Send + Sync {
     /// Writes what `scanout` shows to `file`, a PNG.
     fn screenshot(&self, scanout: u32, file: &Path) -> Result<(), String>;
-    /// Resizes the window of `scanout`, as a person would, or the guest's monitor where that is not the window's.
+    /// Resizes the window of `scanout`, as a person would. Resizes the guest's monitor instead
+    /// where it does not follow the window.
     fn resize(&self, scanout: u32, size: Size) -> Result<(), String>;
     /// Opens the window of `scanout` again.
     fn plug(&self, scanout: u32) -> Result<(), String>;
@@ -47,7 +48,8 @@ pub(crate) trait Controls: Send + Sync {
 /// One command line.
 #[derive(Debug, PartialEq, Eq)]
 enum Request {
-    /// `screenshot [SCANOUT] FILE.png`: FILE is the rest of the line, an absolute path; without SCANOUT, of the first.
+    /// `screenshot [SCANOUT] FILE.png`: FILE is the rest of the line, an absolute path. Without
+    /// SCANOUT it is the first scanout.
     Screenshot(u32, PathBuf),
     /// `resize SCANOUT WIDTHxHEIGHT`.
     Resize(u32, Size),
@@ -55,7 +57,7 @@ enum Request {
     Plug(u32),
     /// `unplug SCANOUT`.
     Unplug(u32),
-    /// `show`, or `hide`.
+    /// `show` (true) or `hide` (false).
     Show(bool),
     /// `status`.
     Status,
@@ -132,7 +134,7 @@ impl Request {
     }
 }
 
-/// Answers commands on `listener` from now on, on threads of its own, until the process ends.
+/// Answers commands on `listener` until the process ends, on threads of its own.
 pub(crate) fn serve(listener: UnixListener, controls: Arc<dyn Controls>) -> io::Result<()> {
     thread::Builder::new()
         .name("control".to_owned())
@@ -145,7 +147,7 @@ pub(crate) fn serve(listener: UnixListener, controls: Arc<dyn Controls>) -> io::
                         .spawn(move || answer(&client, &*controls))
                 });
                 if let Err(error) = started {
-                    log::warn!("a client of the control socket is turned away: {error}");
+                    log::warn!("cannot serve a client of the control socket: {error}");
                 }
             }
         })?;
@@ -154,12 +156,12 @@ pub(crate) fn serve(listener: UnixListener, controls: Arc<dyn Controls>) -> io::
 
 fn answer(client: &UnixStream, controls: &dyn Controls) {
     let talk = || {
-        client.set_read_timeout(Some(PATIENCE))?;
+        client.set_read_timeout(Some(LINE_TIMEOUT))?;
         let mut reader = BufReader::new(client);
-        // The first message of a VM monitor has zeros.
+        // A vhost-user message starts with a number whose upper bytes are zero; text has no zeros.
         if reader.fill_buf()?.contains(&0) {
             log::warn!(
-                "somebody who writes no text connected to the control socket and is turned away; a VM monitor needs the path of --socket-path"
+                "a client of the control socket sent no text and was disconnected; a VM monitor needs the path of --socket-path"
             );
             return Ok(());
         }
@@ -172,7 +174,7 @@ fn answer(client: &UnixStream, controls: &dyn Controls) {
             let mut client = client;
             let request = Request::parse(line.trim());
             if request == Ok(Request::Quit) {
-                // The process may end before it could answer.
+                // Answered first, because the process may end during `quit`.
                 writeln!(client, "ok ")?;
                 controls.quit();
                 return Ok(());
@@ -189,21 +191,22 @@ fn answer(client: &UnixStream, controls: &dyn Controls) {
     }
 }
 
-/// Sends one command to the control socket at `path` and returns what was answered after `ok`.
+/// Sends one command to the control socket at `path` and returns the text after `ok`.
 ///
 /// # Errors
-/// What the running Hesper answered, or why it could not be asked.
+/// The error that the running Hesper answered, or why it could not be asked.
 pub(crate) fn ask(path: &Path, words: &[String]) -> Result<String, String> {
     check_length(path).map_err(|error| error.to_string())?;
-    let line = absolute(words).map_err(|error| format!("the current folder: {error}"))?;
+    let line =
+        absolute(words).map_err(|error| format!("cannot read the current folder: {error}"))?;
     if line.contains('\n') {
-        return Err("a command is one line".to_owned());
+        return Err("a command must be one line".to_owned());
     }
-    // What is wrong here needs nobody to say so.
+    // A wrong command is an error even when no Hesper is listening.
     Request::parse(&line)?;
     let exchange = || {
         let mut stream = UnixStream::connect(path)?;
-        stream.set_read_timeout(Some(ANSWER))?;
+        stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
         writeln!(stream, "{line}")?;
         let mut answer = String::new();
         BufReader::new(stream).read_line(&mut answer)?;
@@ -216,21 +219,21 @@ pub(crate) fn ask(path: &Path, words: &[String]) -> Result<String, String> {
         ("ok", text) => Ok(text.to_owned()),
         ("error", text) => Err(text.to_owned()),
         ("", _) => Err(format!(
-            "{}: whoever listens there hung up; {NOT_OURS}",
+            "{}: the other side closed the connection; {NOT_OURS}",
             path.display()
         )),
         _ => Err(format!(
-            "{}: the answer '{answer}' is none; {NOT_OURS}",
+            "{}: '{answer}' is not an answer of Hesper; {NOT_OURS}",
             path.display()
         )),
     }
 }
 
-/// What a socket may be that does not answer.
+/// The remedy when a socket gives no answer of Hesper's.
 const NOT_OURS: &str =
     "name the path of a running Hesper's --control, not that of --socket-path or --input-socket";
 
-/// Why nobody answered, for a person.
+/// The error text for a socket that does not answer.
 fn unanswered(error: &io::Error) -> String {
     let remedy = "start Hesper with --control and this path";
     match error.kind() {
@@ -239,19 +242,19 @@ fn unanswered(error: &io::Error) -> String {
             format!("the Hesper that listened there has ended, or this is no socket; {remedy}")
         }
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-            format!("no answer within {ANSWER:?}; {NOT_OURS}")
+            format!("no answer within {ANSWER_TIMEOUT:?}; {NOT_OURS}")
         }
         io::ErrorKind::PermissionDenied => {
-            format!("{error}; only the user who runs Hesper may ask it")
+            format!("{error}; only the user who runs Hesper may use its control socket")
         }
         io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
-            format!("whoever listens there hung up; {NOT_OURS}")
+            format!("the other side closed the connection; {NOT_OURS}")
         }
         _ => error.to_string(),
     }
 }
 
-/// What `screenshot` is given: which scanout, the first where none is named, and the file.
+/// Splits the words after `screenshot` into a scanout, 0 where none is named, and a file.
 fn scanout_and_file(rest: &str) -> (u32, &str) {
     let rest = rest.trim();
     let (first, file) = rest.split_once(' ').unwrap_or((rest, ""));
@@ -260,8 +263,8 @@ fn scanout_and_file(rest: &str) -> (u32, &str) {
         .map_or((0, rest), |scanout| (scanout, file.trim()))
 }
 
-/// The command line of `words`, a screenshot's path seen from here made absolute: the running Hesper may have
-/// another working directory.
+/// Joins `words` to a command line and makes a screenshot's relative path absolute, because the
+/// running Hesper may have another working directory.
 fn absolute(words: &[String]) -> io::Result<String> {
     let line = words.join(" ");
     let Some(rest) = line.strip_prefix("screenshot ") else {
@@ -282,7 +285,7 @@ mod tests {
 
     use super::*;
 
-    /// Notes what it is asked; has scanout 0 only.
+    /// Records the requests; knows scanout 0 only.
     #[derive(Default)]
     struct Noted(Mutex<Vec<String>>);
 
@@ -359,7 +362,7 @@ mod tests {
         assert_eq!(ask(&path, &words("hide")), Ok(String::new()));
         assert_eq!(ask(&path, &words("show")), Ok(String::new()));
         assert_eq!(ask(&path, &words("quit")), Ok(String::new()));
-        // Which is answered before it is done.
+        // `quit` is answered before it is done.
         let end = Instant::now() + Duration::from_secs(60);
         while !noted.0.lock().unwrap().iter().any(|done| done == "quit") {
             assert!(Instant::now() < end, "nothing ends");
@@ -406,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn who_does_not_answer_is_told_from_who_is_not_there() {
+    fn a_silent_socket_and_a_missing_one_give_different_errors() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("socket");
         let status = ["status".to_owned()];
@@ -417,7 +420,7 @@ mod tests {
         let error = ask(&path, &status).unwrap_err();
         hangs_up.join().unwrap();
         assert!(
-            error.contains("hung up") && error.contains("--control"),
+            error.contains("closed the connection") && error.contains("--control"),
             "{error}"
         );
         let error = ask(&path, &status).unwrap_err();
@@ -452,7 +455,7 @@ mod tests {
         )
         .unwrap();
         let mut client = UnixStream::connect(&path).unwrap();
-        // Writing fails once the server has hung up.
+        // Writing fails when the server has closed the connection.
         while client.write_all(&[b'a'; 4096]).is_ok() {}
         assert_eq!(ask(&path, &["status".to_owned()]), Ok("{}".to_owned()));
     }

@@ -6,7 +6,7 @@ use signal_hook::consts::SIGUSR1;
 
 use crate::signals;
 
-/// The counters of a renderer (a JSON object) and of the windows' frames, as one object.
+/// Joins the counters of a renderer (a JSON object) and of the windows' frames in one object.
 pub(crate) fn object(renderer: Option<&str>, windows: &[FrameStatistics]) -> Value {
     let renderer = renderer.and_then(|text| serde_json::from_str(text).ok());
     let mut all: Value = renderer.unwrap_or_else(|| json!({}));
@@ -18,7 +18,7 @@ pub(crate) fn object(renderer: Option<&str>, windows: &[FrameStatistics]) -> Val
 }
 
 fn frames(frames: &FrameStatistics) -> Value {
-    // From the shortest times to the longest, which have no limit.
+    // From the shortest class to the longest. The longest has no upper bound.
     let classes = (0..LATENCY_CLASSES).map(FrameStatistics::latency_below_us);
     let classes = classes.zip(frames.latency);
     let latency: Vec<Value> = classes
@@ -32,9 +32,9 @@ fn frames(frames: &FrameStatistics) -> Value {
     })
 }
 
-/// From now on SIGUSR1 prints what `counters` gives.
+/// Prints the text of `counters` at each SIGUSR1 from now on.
 pub(crate) fn dump_on_signal(counters: impl Fn() -> String + Send + 'static) {
-    // Watching is a convenience: rendering goes on without it.
+    // Without the signal handler rendering still works.
     let dump = move |_| eprintln!("{}", counters());
     if let Err(error) = signals::watch("counters", &[SIGUSR1], dump) {
         log::warn!("SIGUSR1 will not print the counters: {error}");
@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn windows_stand_beside_the_renderers_counters() {
+    fn one_object_has_the_counters_of_renderer_and_windows() {
         let mut seen = FrameStatistics {
             flushes: 7,
             unseen: 2,

@@ -1,17 +1,17 @@
-//! Which Vulkan library is used: one search for the renderer, the windows and `hesper doctor`.
+//! Chooses the Vulkan library: one search for the renderer, the windows and `hesper doctor`.
 //!
-//! `--driver` names a library. Else the first of these is taken that has a GPU:
+//! `--driver` names a library. Without it, the first of these that has a GPU is used:
 //!
 //! 1. the system's Vulkan loader, which reads `VK_DRIVER_FILES` and `VK_ICD_FILENAMES` itself;
 //! 2. the drivers that these variables name, where there is no loader;
-//! 3. on macOS: MoltenVK, then KosmicKrisp, as the dynamic linker finds them and in Homebrew's folders, where it does not look.
+//! 3. on macOS: MoltenVK, then KosmicKrisp, from the dynamic linker's folders and from Homebrew's.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use hesper_venus::Driver;
 
-/// Vulkan's loader, as the dynamic linker and Homebrew have it.
+/// Paths of the Vulkan loader: for the dynamic linker, and in Homebrew's folders.
 const LOADERS: &[&str] = if cfg!(target_os = "macos") {
     &[
         "libvulkan.1.dylib",
@@ -23,7 +23,7 @@ const LOADERS: &[&str] = if cfg!(target_os = "macos") {
     &["libvulkan.so.1"]
 };
 
-/// Drivers that are there without a loader.
+/// Paths of drivers that work without a loader.
 const DRIVERS: &[&str] = if cfg!(target_os = "macos") {
     &[
         "libMoltenVK.dylib",
@@ -37,18 +37,20 @@ const DRIVERS: &[&str] = if cfg!(target_os = "macos") {
     &[]
 };
 
-/// The loader's variables that name drivers' manifests.
+/// The loader's environment variables that name driver manifests.
 const MANIFESTS: [&str; 2] = ["VK_DRIVER_FILES", "VK_ICD_FILENAMES"];
 
-/// How many command buffers of a queue MoltenVK lets be unfinished. A submission beyond that waits in the driver, and with it all
-/// that its guest program asked for later. MoltenVK's own number is 64.
+/// The variable and value for the number of unfinished command buffers that MoltenVK allows on a
+/// queue. A submission beyond that waits in the driver and holds back all later commands of its
+/// guest program. MoltenVK's default is 64.
 #[cfg(any(target_os = "macos", test))]
 const COMMAND_BUFFERS: (&str, &str) = (
     "MVK_CONFIG_MAX_ACTIVE_METAL_COMMAND_BUFFERS_PER_QUEUE",
     "1024",
 );
 
-/// Sets what a driver reads from the environment, unless it is set. To be called by `main` before there are other threads.
+/// Sets environment variables that drivers read, unless they are set. `main` calls it before it
+/// starts threads.
 pub(crate) fn prepare() {
     #[cfg(target_os = "macos")]
     if std::env::var_os(COMMAND_BUFFERS.0).is_none() {
@@ -57,7 +59,7 @@ pub(crate) fn prepare() {
     }
 }
 
-/// What `--driver=ASKED` or, without it, the search comes to.
+/// Returns the library of `--driver=ASKED`, or the candidates of the search without it.
 ///
 /// # Errors
 /// A manifest that cannot be read, with the remedy.
@@ -72,12 +74,12 @@ pub(crate) fn choose(asked: Option<&Path>) -> Result<Driver, String> {
     }
 }
 
-/// The search, with manifests that variables name.
+/// The candidates of the search; `manifests` are those that the variables name.
 fn first_of(manifests: impl Iterator<Item = PathBuf>) -> Driver {
     let named = manifests.filter_map(|manifest| match library_of(&manifest) {
         Ok(library) => Some(library),
         Err(error) => {
-            // The loader, where there is one, says more.
+            // Where there is a loader, it reports the error in more detail.
             log::debug!("{error}");
             None
         }
@@ -87,7 +89,7 @@ fn first_of(manifests: impl Iterator<Item = PathBuf>) -> Driver {
     Driver::FirstOf(all)
 }
 
-/// The paths in a variable.
+/// The manifests in a variable's list of paths.
 fn manifests(variable: impl AsRef<OsStr>) -> Vec<PathBuf> {
     std::env::split_paths(&variable)
         .filter(|path| is_manifest(path))
@@ -114,7 +116,7 @@ fn library_of(manifest: &Path) -> Result<PathBuf, String> {
         .pointer("/ICD/library_path")
         .and_then(|path| path.as_str());
     let named = Path::new(named.ok_or_else(|| wrong("it names no ICD.library_path"))?);
-    // A path is meant from where the manifest is; a bare name is for the dynamic linker.
+    // A path is relative to the manifest's folder; the dynamic linker searches for a bare name.
     let is_path = named.components().count() > 1;
     let folder = manifest.parent().filter(|_| is_path);
     Ok(folder.map_or_else(|| named.to_owned(), |folder| folder.join(named)))
@@ -148,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_manifest_that_is_none_is_an_error_with_the_remedy() {
+    fn a_broken_manifest_is_an_error_with_the_remedy() {
         for text in ["", "{}", r#"{"ICD":{"library_path":7}}"#] {
             let (_folder, manifest) = written(text);
             let error = choose(Some(&manifest)).unwrap_err();
@@ -179,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn moltenvk_is_asked_for_more_command_buffers_than_by_itself() {
+    fn moltenvk_gets_more_command_buffers_than_its_default() {
         let number: u32 = COMMAND_BUFFERS.1.parse().unwrap();
         assert!(number > 64, "{}", COMMAND_BUFFERS.0);
     }

@@ -1,4 +1,4 @@
-//! `hesper gpus`: the host's GPUs, as `--gpu` chooses them.
+//! `hesper gpus`: lists the host's GPUs by the numbers, UUIDs and names that `--gpu` takes.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -9,13 +9,13 @@ use serde_json::{Value, json};
 
 use crate::driver;
 
-/// Without GPUs, what to do about it.
+/// The error for a host without GPUs.
 const NONE: &str = "no GPU with Vulkan 1.1; install a driver (`hesper doctor` says which)";
 
 /// One line for each GPU: its number, UUID and description.
 ///
 /// # Errors
-/// Why the host's Vulkan cannot be asked, or that there is none.
+/// Why Vulkan does not load, or that this host has no GPU.
 pub(crate) fn list(driver: &Driver) -> Result<String, String> {
     let mut text = String::new();
     for (index, gpu) in gpus(driver)?.iter().enumerate() {
@@ -29,10 +29,10 @@ pub(crate) fn list(driver: &Driver) -> Result<String, String> {
     Ok(text)
 }
 
-/// The same as a JSON array, with their memory.
+/// The same list as a JSON array, with each GPU's memory.
 ///
 /// # Errors
-/// As [`list`].
+/// The same as of [`list`].
 pub(crate) fn json(driver: &Driver) -> Result<String, String> {
     let gpus = gpus(driver)?;
     let survey = host::survey(driver).map_err(|error| error.to_string())?;
@@ -77,7 +77,8 @@ fn object(index: usize, gpu: &Gpu, memory: Option<&GpuMemory>) -> Value {
     })
 }
 
-/// Whether this host has DRM render nodes, and each belongs to a GPU of the usual Vulkan.
+/// Whether this host has DRM render nodes and each of them belongs to a GPU that Vulkan finds
+/// without options.
 pub(crate) fn have_all_render_nodes() -> bool {
     let nodes = nodes(Path::new("/dev/dri"));
     if nodes.is_empty() {
@@ -113,7 +114,7 @@ fn path(node: RenderNode) -> String {
     format!("/dev/dri/renderD{}", node.minor)
 }
 
-/// The UUID as `--gpu` takes it.
+/// The UUID in the form that `--gpu` takes.
 pub(crate) fn uuid(bytes: &[u8; 16]) -> String {
     let number = u128::from_be_bytes(*bytes);
     let part =

@@ -1,7 +1,7 @@
-//! The screen of a Hesper without a window.
+//! The screen of a Hesper without windows.
 //!
-//! QEMU's classic device has a console of its own and sends a socket for it before the guest's driver starts: then QEMU shows the
-//! guest. Nobody else does: then pictures are kept for screenshots alone.
+//! QEMU's classic device has a console and sends a socket for it before the guest's driver starts:
+//! QEMU then shows the guest. Without that socket, pictures are kept for screenshots only.
 
 use std::sync::Arc;
 
@@ -14,14 +14,14 @@ use hesper_vhost::transport::GpuSocketScreen;
 
 use crate::window_screen::WindowScreen;
 
-/// The screen; see the module.
+/// Sends pictures to QEMU's console if it is connected, else keeps them for screenshots.
 pub(crate) struct HeadlessScreen {
     kept: WindowScreen,
     console: Arc<GpuSocketScreen>,
 }
 
 impl HeadlessScreen {
-    /// Pictures go to `kept`, or to `console` from the moment on that QEMU connects it.
+    /// Pictures go to `kept` until QEMU connects `console`, and to `console` from then on.
     pub(crate) fn new(kept: WindowScreen, console: Arc<GpuSocketScreen>) -> Self {
         Self { kept, console }
     }

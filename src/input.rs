@@ -1,5 +1,5 @@
-//! Joins the windows to the guest's input devices: the display's [`InputSink`] on [`InputDevice`]s, each served
-//! on a socket of its own (`--input-socket`).
+//! Joins the windows to the guest's input devices: [`InputSink`] of the display, on an
+//! [`InputDevice`] for each `--input-socket`.
 //!
 //! A device lives as long as its VM's connection; the sockets live as long as Hesper.
 
@@ -24,7 +24,7 @@ impl Inputs {
     /// Listens on all of `sockets`.
     ///
     /// # Errors
-    /// The socket that cannot be listened on, and why.
+    /// The socket that cannot be opened, and why.
     pub(crate) fn open(sockets: &[InputSocket]) -> Result<Self, (InputSocket, transport::Error)> {
         let open = |socket: &InputSocket| {
             let server = Server::bind(&socket.path).map_err(|error| (socket.clone(), error))?;
@@ -36,15 +36,15 @@ impl Inputs {
         })
     }
 
-    /// Where the windows' input goes; `None` when there is no device.
+    /// The sink for the windows' input; `None` without input devices.
     pub(crate) fn sink(&self) -> Option<Arc<dyn InputSink>> {
         (!self.sockets.is_empty()).then(|| Arc::clone(&self.guest) as Arc<dyn InputSink>)
     }
 
-    /// Serves the devices, on a thread each, until the value is dropped.
+    /// Serves each device on a thread until the value is dropped.
     ///
     /// # Errors
-    /// The system's, when it refuses a thread.
+    /// The system refused a thread.
     pub(crate) fn serve(self, display: &DisplayHandle) -> io::Result<Serving> {
         let mut serving = Serving(Vec::new());
         for (kind, server) in self.sockets {
@@ -72,11 +72,11 @@ fn serve(kind: Kind, mut server: Server, guest: &Devices, display: &DisplayHandl
         device
     });
     if let Err(error) = served {
-        log::error!("the guest has no {} any more: {error}", name(kind));
+        log::error!("the guest's {} is gone: {error}", name(kind));
     }
 }
 
-/// Ends the devices' threads when it is dropped.
+/// The threads that serve the devices. Dropping it ends them.
 pub(crate) struct Serving(Vec<(ShutdownHandle, JoinHandle<()>)>);
 
 impl Drop for Serving {
@@ -94,7 +94,7 @@ impl Drop for Serving {
     }
 }
 
-/// The devices of the VM of the moment.
+/// The devices of the connected VM.
 #[derive(Default)]
 struct Devices {
     keyboard: Mutex<Weak<InputDevice>>,
@@ -148,7 +148,7 @@ impl InputSink for Devices {
     }
 }
 
-/// What a kind of device is called on the command line.
+/// A device kind's name on the command line.
 pub(crate) fn name(kind: Kind) -> &'static str {
     match kind {
         Kind::Keyboard => "keyboard",

@@ -1,14 +1,16 @@
-//! What the system lets this process have.
+//! The limit on open file descriptors.
 
 use std::io;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// How many descriptors are asked for, one after the other until the system agrees. No set of guests exceeds the first; macOS
-/// refuses more than `kern.maxfilesperproc`, which depends on the machine, and grants the last (`OPEN_MAX`) to everybody.
+/// The limits to ask for, one after the other until the system agrees. No set of guests needs more
+/// than the first. macOS refuses more than `kern.maxfilesperproc`, which depends on the machine,
+/// and always grants the last (`OPEN_MAX`).
 const STEPS: [u64; 4] = [1 << 20, 1 << 18, 1 << 16, 10240];
 
-/// Lets this process have as many descriptors as it may: every blob of a guest is one.
+/// Raises this process's descriptor limit as far as the system allows. Every blob of a guest needs
+/// a descriptor.
 pub(crate) fn raise_descriptor_limit() {
     let limit = getrlimit(Resource::Nofile);
     let set = |limit| Ok(setrlimit(Resource::Nofile, limit)?);
@@ -20,12 +22,13 @@ pub(crate) fn raise_descriptor_limit() {
     }
 }
 
-/// Raises a limit as far as `set` agrees, never above its maximum, and never lowers it. The error is that of the last step.
+/// Raises a limit as far as `set` agrees, at most to its maximum. Never lowers it. Returns the
+/// error of the last step.
 fn raise(limit: Rlimit, mut set: impl FnMut(Rlimit) -> io::Result<()>) -> io::Result<()> {
     let Some(current) = limit.current else {
         return Ok(());
     };
-    // Where there is no maximum the system has one of its own that is not told.
+    // Without a maximum, the system still has a limit of its own that cannot be read.
     let mut steps: Vec<u64> = STEPS
         .into_iter()
         .map(|step| limit.maximum.map_or(step, |most| step.min(most)))
@@ -45,12 +48,12 @@ fn raise(limit: Rlimit, mut set: impl FnMut(Rlimit) -> io::Result<()>) -> io::Re
     answer
 }
 
-/// A limit for a person.
+/// A limit as text.
 fn number(limit: Option<u64>) -> String {
     limit.map_or("no limit".to_owned(), |number| number.to_string())
 }
 
-/// How many descriptors this process may have now, and how many it may ask for.
+/// The current and the maximum number of descriptors, as text.
 pub(crate) fn descriptors() -> String {
     let limit = getrlimit(Resource::Nofile);
     format!(
@@ -60,7 +63,7 @@ pub(crate) fn descriptors() -> String {
     )
 }
 
-/// How many descriptors this process may have now; `None` for any number.
+/// The current limit on descriptors; `None` when there is no limit.
 pub(crate) fn descriptors_now() -> Option<u64> {
     getrlimit(Resource::Nofile).current
 }
@@ -69,7 +72,8 @@ pub(crate) fn descriptors_now() -> Option<u64> {
 mod tests {
     use super::*;
 
-    /// What a system that grants up to `granted` descriptors is asked for, and whether it agreed at last.
+    /// The limits asked of a system that grants up to `granted` descriptors, and whether it agreed
+    /// in the end.
     fn asked(current: Option<u64>, maximum: Option<u64>, granted: u64) -> (Vec<u64>, bool) {
         let mut asked = Vec::new();
         let raised = raise(Rlimit { current, maximum }, |wanted| {
@@ -88,11 +92,11 @@ mod tests {
     fn descriptors_are_asked_for_in_steps_downwards_until_the_system_agrees() {
         const MANY: u64 = u64::MAX;
         for (current, maximum, granted, expected, agreed) in [
-            // Linux: what the upper limit allows, or plenty.
+            // Linux: the maximum, or the first step.
             (1024, Some(4096), MANY, &[4096][..], true),
             (1024, Some(524_288), MANY, &[524_288], true),
             (1024, Some(1 << 30), MANY, &[1 << 20], true),
-            // macOS started from a desktop: no upper limit, but kern.maxfilesperproc.
+            // macOS started from a desktop: no maximum, but kern.maxfilesperproc.
             (256, None, 1 << 20, &[1 << 20], true),
             (256, None, 245_760, &[1 << 20, 1 << 18, 1 << 16], true),
             (
@@ -104,7 +108,7 @@ mod tests {
             ),
             (256, Some(100_000), 92_160, &[100_000, 1 << 16], true),
             (256, None, 256, &[1 << 20, 1 << 18, 1 << 16, 10_240], false),
-            // What is there is never lowered.
+            // The limit is never lowered.
             (20_000, None, 30_000, &[1 << 20, 1 << 18, 1 << 16], false),
             (1 << 20, None, MANY, &[], true),
             (4096, Some(4096), MANY, &[], true),

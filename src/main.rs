@@ -3,23 +3,24 @@
 //! | module | what it does |
 //! |---|---|
 //! | [`cli`] | reads the command line |
-//! | [`run`], [`running`] | wires socket, device and screen together; what the threads share then |
-//! | [`input`] | the windows' keyboard and pointer on the guest's input devices |
-//! | [`renderers`] | what the guest is given to draw with |
-//! | [`screen_target`] | whether there are windows, and how they are |
-//! | [`window_screen`], [`headless_screen`] | the device's scanouts on Hesper's windows, and without windows |
+//! | [`run`], [`running`] | wire socket, device and screen together; what the threads share |
+//! | [`input`] | connects the windows' keyboard and pointer to the guest's input devices |
+//! | [`renderers`] | chooses the guest's renderers |
+//! | [`screen_target`] | chooses where the guest is shown, and the windows' options |
+//! | [`window_screen`], [`headless_screen`] | show the scanouts in windows, or without |
+//! | [`hidden_windows`] | shows hidden windows again |
 //! | [`control`] | the control socket, and `hesper ctl` |
-//! | [`venus`] | the Venus renderer in the device |
-//! | [`rutabaga`] | what rutabaga_gfx gives a guest beside Venus |
+//! | [`venus`] | joins the Venus renderer to the device |
+//! | [`rutabaga`] | the renderers of rutabaga_gfx: virgl and cross-domain |
 //! | [`vtest`] | the Venus renderer without a VM: `hesper vtest` |
-//! | [`driver`] | which Vulkan library is used |
-//! | [`gpus`], [`doctor`] | what the host has, what of it works, and all of that for a bug report |
-//! | [`signals`] | what is done on signals |
-//! | [`counters`] | counters of renderer and windows on SIGUSR1 |
-//! | [`placement`] | where the windows' places are kept |
-//! | [`panics`] | what a bug says |
-//! | [`limits`] | what the system lets this process have |
-//! | [`platform`] | what differs between systems |
+//! | [`driver`] | chooses the Vulkan library |
+//! | [`gpus`], [`doctor`] | list the GPUs; check the host, and write a bug report |
+//! | [`signals`] | calls handlers on signals |
+//! | [`counters`] | prints counters of renderer and windows on SIGUSR1 |
+//! | [`placement`] | chooses the file for the windows' positions |
+//! | [`panics`] | reports a panic |
+//! | [`limits`] | raises the limit on file descriptors |
+//! | [`platform`] | what differs between operating systems |
 
 mod cli;
 mod control;
@@ -63,11 +64,11 @@ fn main() -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
-    let asks = matches!(
+    let only_prints = matches!(
         command,
         Invocation::PrintCapabilities | Invocation::Print(_)
     );
-    if let (false, Err(error)) = (asks, hesper_system::check()) {
+    if let (false, Err(error)) = (only_prints, hesper_system::check()) {
         eprintln!("hesper: {error}");
         return ExitCode::from(USAGE);
     }
@@ -123,13 +124,14 @@ fn main() -> ExitCode {
     }
 }
 
-/// Logs go to standard error, those of `level` and worse unless RUST_LOG says otherwise.
+/// Sends logs of `level` and above to standard error, unless RUST_LOG sets other levels.
 fn log_to_stderr(level: &str) {
     let named = std::env::var("RUST_LOG").is_ok_and(|filter| filter.contains("rutabaga_gfx"));
     let level = env_logger::Env::default().default_filter_or(level);
     let mut builder = env_logger::Builder::from_env(level);
     if !named {
-        // It passes on what virglrenderer says, which a guest can make say much.
+        // This target forwards virglrenderer's log, and guests can make virglrenderer log without
+        // limit.
         builder.filter_module("rutabaga_gfx::virgl_renderer", log::LevelFilter::Off);
     }
     builder.format_timestamp_millis().init();
@@ -147,7 +149,7 @@ fn serve_vtest(options: VtestOptions) -> Result<(), String> {
         ..RendererOptions::default()
     })
     .map_err(|error| format!("{error}; `hesper doctor` says more"))?;
-    renderers::tell(renderer.gpus(), options.wsi);
+    renderers::log_gpus(renderer.gpus(), options.wsi);
     let renderer = Arc::new(renderer);
     let counted = Arc::clone(&renderer);
     counters::dump_on_signal(move || counted.counters().to_json());

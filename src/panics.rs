@@ -1,14 +1,15 @@
-//! What a panic says: a bug of Hesper's, in one line that can be reported, without a path of whoever built the program.
+//! Reports a panic as a bug of Hesper, in one line without paths of the machine that built the
+//! program.
 
 use std::backtrace::Backtrace;
 use std::panic::{self, PanicHookInfo};
 use std::thread;
 
-/// Makes panics say that.
+/// Installs the panic hook that prints this line.
 pub(crate) fn report() {
     panic::set_hook(Box::new(|panic| {
         eprintln!("hesper: {}", text(panic));
-        // Who asks for it wants the paths as well.
+        // A backtrace was asked for: it has paths.
         if std::env::var_os("RUST_BACKTRACE").is_some_and(|value| value != "0") {
             eprintln!("{}", Backtrace::force_capture());
         }
@@ -37,11 +38,12 @@ fn text(panic: &PanicHookInfo<'_>) -> String {
     )
 }
 
-/// A source file's path without what is before the name of its crate. Those of this workspace have nothing before it.
+/// A source file's path without the folders before its crate's name. Paths of this workspace have
+/// none.
 fn without_folders(file: &str) -> &str {
     let after = |folder: &str| {
         let (_, rest) = file.rsplit_once(folder)?;
-        // The registry's folder has a name with a hash.
+        // The registry's folder is named after the registry and a hash.
         rest.split_once('/').map(|(_, rest)| rest)
     };
     after("/registry/src/")
@@ -59,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_is_named_without_the_builders_folders() {
+    fn a_location_has_no_folders_of_the_builder() {
         for (file, expected) in [
             ("src/run.rs", "src/run.rs"),
             ("vhost/src/transport/ring.rs", "vhost/src/transport/ring.rs"),

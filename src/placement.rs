@@ -1,14 +1,16 @@
-//! Where the windows' places are kept: a file for each VM in the user's folder for the state of programs.
+//! Chooses the file for the windows' positions: one for each VM, in the user's state folder.
 
 use std::env;
 use std::path::PathBuf;
 
 use crate::cli::{PlacementChoice, ServeOptions};
 
-/// File systems allow names of 255 bytes; the display adds some while it writes.
+/// The longest name of such a file. File systems allow 255 bytes; the display appends a suffix
+/// while it writes.
 const LONGEST_NAME: usize = 200;
 
-/// The file for the VM of these options; `None` when its places are to be forgotten, or nobody could find them again.
+/// The file for this VM; `None` with `--placement=forget`, and for a VM without a name and a socket
+/// path.
 pub(crate) fn file(options: &ServeOptions) -> Option<PathBuf> {
     if options.placement == PlacementChoice::Forget {
         return None;
@@ -25,9 +27,9 @@ pub(crate) fn file(options: &ServeOptions) -> Option<PathBuf> {
     Some(folder.join("hesper/windows").join(file_name(&name)))
 }
 
-/// The user's folder for what programs keep from one run to the next.
+/// The user's folder for programs' state.
 fn state_folder(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
-    // The base directory specification: a path that is not absolute does not count.
+    // The XDG base directory specification: paths that are not absolute are ignored.
     let absolute = |name| variable(name).filter(|path| path.is_absolute());
     let home = |rest: &str| absolute("HOME").map(|home| home.join(rest));
     if cfg!(target_os = "macos") {
@@ -36,8 +38,9 @@ fn state_folder(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
     absolute("XDG_STATE_HOME").or_else(|| home(".local/state"))
 }
 
-/// A name of a file for any text: what is no letter, digit, `.`, `-` or `_` becomes `%` and its code. Of a very long text the
-/// end counts, where paths differ.
+/// Makes a file name from any text: other bytes than letters, digits, `.`, `-` and `_` become `%`
+/// and their code in hexadecimal. A very long name is cut at the front, because paths differ at the
+/// end.
 fn file_name(text: &str) -> String {
     let mut name = String::new();
     for byte in text.bytes() {

@@ -1,57 +1,65 @@
-//! What differs between systems: how the allocator keeps freed memory, where the kernel maps new one, and what there is to tell
-//! of the machine.
+//! What differs between operating systems: the allocator, the kernel's memory mappings, KVM or
+//! Hypervisor.framework, and facts for bug reports.
 
 use std::ffi::OsStr;
 use std::process::{Command, Stdio};
 
-/// Heaps that threads share. A driver's threads rarely allocate at the same time; each heap more keeps pages that hold next to
-/// nothing: with glibc's own limit, eight per processor, 100 clients of lavapipe leave 5 MiB, with this one 0.2 MiB.
+/// The number of heaps that the allocator may make for threads. A driver's threads rarely allocate
+/// at the same time, and each further heap keeps nearly empty pages. After 100 clients of lavapipe,
+/// 5 MiB stay allocated with glibc's default (eight heaps per processor), and 0.2 MiB with this
+/// number.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const HEAPS: i32 = 4;
 
-/// Keeps the memory of a process with many short-lived threads together. Works only for threads that come after.
+/// Limits the allocator's heaps, for a process with many short-lived threads. Affects only threads
+/// that start later.
 pub(crate) fn limit_heaps() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    // SAFETY: may be called at any time; where it fails nothing changes, and only memory is lost.
+    // SAFETY: `mallopt` may be called at any time and takes two numbers. If it fails, nothing
+    // changes.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, HEAPS)
     };
 }
 
-/// Whether windows can be expected to open here. On Unix the environment says so; a Mac has a desktop.
+/// Whether windows can probably open here. On Unix this depends on the environment; a Mac always
+/// has a desktop.
 pub(crate) fn has_desktop() -> bool {
     let named = ["WAYLAND_DISPLAY", "WAYLAND_SOCKET", "DISPLAY"];
     let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     cfg!(target_os = "macos") || named.into_iter().any(is_set)
 }
 
-/// Environment variable: this process was started anew by [`map_upwards`].
+/// Environment variable that is set when [`map_upwards`] has restarted this process.
 #[cfg(target_os = "linux")]
 const STARTED_ANEW: &str = "HESPER_MAPS_UPWARDS";
 
-/// Has the kernel map memory upwards, which takes a start anew: this process becomes the same program once more, with the same
-/// arguments and the same number. Where that fails it goes on as it is.
+/// Makes the kernel place new mappings at growing addresses. This needs a restart: the process
+/// executes the same program again, with the same arguments and the same process id. If that fails,
+/// it continues unchanged.
 ///
-/// lavapipe maps memory for each descriptor set, page after page of one file, and dies where the kernel refuses: beyond
-/// 65,530 mappings (`vm.max_map_count`), which are those of all guests together. OpenGL on Vulkan holds 58,000 sets at times.
-/// Mapped upwards, one page lies behind the other in memory as it does in the file, and the kernel makes one mapping of them.
+/// lavapipe maps memory for each descriptor set, page after page of one file, and crashes when the
+/// kernel refuses a mapping: beyond 65,530 mappings (`vm.max_map_count`) of all guests together.
+/// OpenGL on Vulkan can hold 58,000 sets. With growing addresses the pages are neighbours in memory
+/// as they are in the file, and the kernel joins them to one mapping.
 pub(crate) fn map_upwards() {
     #[cfg(target_os = "linux")]
     {
         use std::os::unix::process::CommandExt;
 
-        /// Asks for the personality without changing it.
+        /// Queries the personality without changing it.
         const ASK: libc::c_ulong = 0xffff_ffff;
         if std::env::var_os(STARTED_ANEW).is_some() {
             return;
         }
-        // SAFETY: takes a number; nothing of this process changes.
+        // SAFETY: `personality` takes a number, and this one changes nothing.
         let now = unsafe { libc::personality(ASK) };
         if now < 0 || now & libc::ADDR_COMPAT_LAYOUT != 0 {
             return;
         }
         let wanted = libc::c_ulong::from((now | libc::ADDR_COMPAT_LAYOUT).cast_unsigned());
-        // SAFETY: takes a number, and changes what the next program of this process gets.
+        // SAFETY: `personality` takes a number. The flag affects only programs that this process
+        // executes later.
         if unsafe { libc::personality(wanted) } < 0 {
             return;
         }
@@ -61,7 +69,7 @@ pub(crate) fn map_upwards() {
         let mut arguments = std::env::args_os();
         let name = arguments.next().unwrap_or_else(|| program.clone().into());
         let mut anew = Command::new(program);
-        // Returns only when it fails.
+        // `exec` returns only when it fails.
         let _ = anew
             .arg0(name)
             .args(arguments)
@@ -70,7 +78,7 @@ pub(crate) fn map_upwards() {
     }
 }
 
-/// What makes VMs fast here, or what is missing and the remedy.
+/// The system's hardware acceleration for VMs, or what is missing and the remedy.
 #[cfg(target_os = "linux")]
 pub(crate) fn acceleration() -> Result<String, (String, &'static str)> {
     let kvm = std::fs::OpenOptions::new()
@@ -80,8 +88,8 @@ pub(crate) fn acceleration() -> Result<String, (String, &'static str)> {
     match kvm {
         Ok(_) => Ok("/dev/kvm can be used".to_owned()),
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Err((
-            "/dev/kvm may not be used by you".to_owned(),
-            "usermod -aG kvm YOUR-NAME, and log in anew",
+            "you have no access to /dev/kvm".to_owned(),
+            "usermod -aG kvm YOUR-NAME, then log in again",
         )),
         Err(error) => Err((
             format!("/dev/kvm: {error}"),
@@ -90,7 +98,7 @@ pub(crate) fn acceleration() -> Result<String, (String, &'static str)> {
     }
 }
 
-/// What makes VMs fast here, or what is missing and the remedy.
+/// The system's hardware acceleration for VMs, or what is missing and the remedy.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn acceleration() -> Result<String, (String, &'static str)> {
     match first_line("sysctl", &["-n", "kern.hv_support"]).as_deref() {
@@ -102,16 +110,17 @@ pub(crate) fn acceleration() -> Result<String, (String, &'static str)> {
     }
 }
 
-/// How many memory mappings a process may have, where the system counts them.
+/// How many memory mappings a process may have; `None` where the system does not limit them.
 pub(crate) fn max_map_count() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/sys/vm/max_map_count").ok()?;
     text.trim().parse().ok()
 }
 
-/// Facts of the system for a bug report, as names and values. None of them identifies the machine or its user.
+/// Facts about the system for a bug report, as names and values. None of them identifies the
+/// machine or its user.
 pub(crate) fn facts() -> Vec<(&'static str, String)> {
     let known = |(name, value): (&'static str, Option<String>)| Some((name, value?));
-    // Not -n, which is the machine's name.
+    // Not -n, which prints the machine's name.
     let kernel = ("kernel", first_line("uname", &["-srm"]));
     [kernel]
         .into_iter()
@@ -120,7 +129,7 @@ pub(crate) fn facts() -> Vec<(&'static str, String)> {
         .collect()
 }
 
-/// What only Linux has.
+/// Facts that only Linux has.
 #[cfg(target_os = "linux")]
 fn own_facts() -> Vec<(&'static str, Option<String>)> {
     let release = std::fs::read_to_string("/etc/os-release").ok();
@@ -139,7 +148,7 @@ fn own_facts() -> Vec<(&'static str, Option<String>)> {
     ]
 }
 
-/// What only macOS has: `kern.hv_support` is whether it can run VMs.
+/// Facts that only macOS has. `kern.hv_support` is 1 on a machine that can run VMs.
 #[cfg(target_os = "macos")]
 fn own_facts() -> Vec<(&'static str, Option<String>)> {
     let sysctl = |name| first_line("sysctl", &["-n", name]);
@@ -156,20 +165,21 @@ fn own_facts() -> Vec<(&'static str, Option<String>)> {
     ]
 }
 
-/// Other systems tell nothing more.
+/// No further facts on other systems.
 #[cfg(not(any(target_os = "linux", target_os = "macos")))]
 fn own_facts() -> Vec<(&'static str, Option<String>)> {
     Vec::new()
 }
 
-/// The first line that a program of the system prints; `None` if there is no such program, it fails or prints nothing.
+/// The first line that a system program prints; `None` if there is no such program, it fails or
+/// prints nothing.
 fn first_line(program: &str, arguments: &[&str]) -> Option<String> {
     let text = output(program, arguments)?;
     let line = text.lines().next()?.trim();
     (!line.is_empty()).then(|| line.to_owned())
 }
 
-/// What a program prints; `None` if there is no such program or it fails.
+/// The output of a program; `None` if there is no such program or it fails.
 pub(crate) fn output(program: impl AsRef<OsStr>, arguments: &[&str]) -> Option<String> {
     let output = Command::new(program)
         .args(arguments)

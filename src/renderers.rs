@@ -1,7 +1,7 @@
-//! What the guest is given to draw with: the renderers that are wanted and work.
+//! Chooses the renderers that the guest gets.
 //!
-//! Who asks for a GPU, a driver or a capability set in so many words gets it or an error, never a device without. Who asks for
-//! nothing gets what works here.
+//! A GPU, a driver or a capability set that an option names is there, or Hesper does not start.
+//! Without such an option, the guest gets what works on this host.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,28 +17,29 @@ use crate::driver;
 use crate::rutabaga;
 use crate::venus::{self, VenusRenderer};
 
-/// The renderers.
+/// The renderers of a device, and the Vulkan library.
 #[derive(Default)]
 pub(crate) struct Renderers {
-    /// The library, which the windows use, too.
+    /// The Vulkan library. The windows use it, too.
     pub(crate) vulkan: Option<Vulkan>,
-    /// Among the renderers.
+    /// The Venus renderer, which is also in `renderers`.
     pub(crate) venus: Option<Arc<VenusRenderer>>,
     pub(crate) renderers: Vec<Arc<dyn Renderer>>,
 }
 
-/// Something that was asked for in so many words cannot be had.
+/// An option that cannot be met.
 #[derive(Debug, thiserror::Error)]
 #[error("{asked}: {reason}")]
 pub(crate) struct UnmetOption {
-    /// The option, as it was given.
+    /// The option as it was given.
     asked: String,
-    /// Why, with the remedy.
+    /// Why it cannot be met, with the remedy.
     reason: String,
 }
 
 impl UnmetOption {
-    /// `asked` is the option as it was given, `reason` says why and names the remedy.
+    /// `asked` is the option as it was given, `reason` says why it cannot be met and names the
+    /// remedy.
     pub(crate) fn new(asked: &str, reason: &str) -> Self {
         Self {
             asked: asked.to_owned(),
@@ -48,10 +49,11 @@ impl UnmetOption {
 }
 
 impl Renderers {
-    /// For a guest with 3D, as far as it is wanted and works, and for a window, if that is where it is shown.
+    /// Makes the renderers that the options ask for or that work here. With `in_window`, opens
+    /// Vulkan for the window, too.
     ///
     /// # Errors
-    /// What was asked for and cannot be had.
+    /// An option that asks for something that this host does not have.
     pub(crate) fn make(options: &ServeOptions, in_window: bool) -> Result<Self, UnmetOption> {
         if options.hostmem.0 == 0 {
             log::info!("GPU: none, the guest gets 2D (--hostmem=0)");
@@ -67,18 +69,18 @@ impl Renderers {
         }
         if options.socket.fd.is_some() && !options.wants_venus() {
             log::info!(
-                "GPU: no Vulkan for the guest, since --fd is what libvirt gives for QEMU's classic device; --capsets=venus is for the full one (docs/libvirt.md)"
+                "GPU: no Vulkan for the guest, because --fd is how libvirt starts QEMU's classic device; pass --capsets=venus for the full device (docs/libvirt.md)"
             );
         }
         renderers.add(options, Capset::Virgl, rutabaga::virgl)?;
         renderers.add(options, Capset::CrossDomain, rutabaga::cross_domain)?;
         if let Some(venus) = &renderers.venus {
-            tell(venus.gpus(), options.wsi);
+            log_gpus(venus.gpus(), options.wsi);
         }
         Ok(renderers)
     }
 
-    /// The library alone, if it is wanted and there.
+    /// No renderers; the Vulkan library if `opens` is set and the library is there.
     fn without_3d(options: &ServeOptions, opens: bool) -> Result<Self, UnmetOption> {
         Ok(Self {
             vulkan: if opens { open(options)? } else { None },
@@ -86,7 +88,7 @@ impl Renderers {
         })
     }
 
-    /// The renderer for the guest's Vulkan, or none where it cannot work.
+    /// Makes the Venus renderer; `None` if it cannot work and no option asks for it.
     fn make_venus(
         &self,
         options: &ServeOptions,
@@ -107,20 +109,20 @@ impl Renderers {
         match made {
             Ok(renderer) => Ok(Some(Arc::new(VenusRenderer::new(Arc::new(renderer))))),
             Err(error) => {
-                none(options, &error.to_string())?;
+                report_no_vulkan(options, &error.to_string())?;
                 Ok(None)
             }
         }
     }
 
-    /// Adds what rutabaga has.
+    /// Adds the renderer of a capability set that rutabaga serves, if an option asks for it.
     fn add(
         &mut self,
         options: &ServeOptions,
         capset: Capset,
         make: fn() -> Result<Arc<dyn Renderer>, rutabaga::Unavailable>,
     ) -> Result<(), UnmetOption> {
-        // Neither is there unless it is asked for.
+        // Off unless an option asks for it.
         let Some(asked) = options.asks_for(capset) else {
             return Ok(());
         };
@@ -133,21 +135,21 @@ impl Renderers {
     }
 }
 
-/// The library; none, with a warning, where there is none and nobody asked for what needs it.
+/// Opens the Vulkan library. If that fails and no option asks for Vulkan, warns and returns `None`.
 fn open(options: &ServeOptions) -> Result<Option<Vulkan>, UnmetOption> {
     let opened = driver::choose(options.driver.driver.as_deref())
         .and_then(|driver| Vulkan::open(&driver).map_err(|error| error.to_string()));
     match opened {
         Ok(vulkan) => Ok(Some(vulkan)),
         Err(reason) => {
-            none(options, &reason)?;
+            report_no_vulkan(options, &reason)?;
             Ok(None)
         }
     }
 }
 
-/// There is no Vulkan for the guest: an error if somebody asked for it, else a warning.
-fn none(options: &ServeOptions, reason: &str) -> Result<(), UnmetOption> {
+/// Reports that the guest has no Vulkan: an error if an option asks for it, else a warning.
+fn report_no_vulkan(options: &ServeOptions, reason: &str) -> Result<(), UnmetOption> {
     match options.gpu_options().into_iter().next() {
         Some(asked) => Err(UnmetOption {
             asked,
@@ -174,7 +176,7 @@ fn selection(options: &ServeOptions) -> Result<GpuSelection, UnmetOption> {
     Ok(gpu.map(GpuSelection::from).unwrap_or_default())
 }
 
-/// The numbers of a device file.
+/// The device numbers of a device file.
 fn render_node(path: &Path) -> Result<RenderNode, String> {
     use std::os::unix::fs::{FileTypeExt, MetadataExt};
     let remedy = "name a render node such as /dev/dri/renderD128; `hesper gpus` lists them";
@@ -182,7 +184,7 @@ fn render_node(path: &Path) -> Result<RenderNode, String> {
     if !metadata.file_type().is_char_device() {
         return Err(format!("this is no device; {remedy}"));
     }
-    // Signed on some systems, and so narrower there.
+    // `rdev` and `Dev` have other widths on some systems.
     let device = metadata.rdev();
     Ok(RenderNode {
         major: rustix::fs::major(device as rustix::fs::Dev),
@@ -190,15 +192,15 @@ fn render_node(path: &Path) -> Result<RenderNode, String> {
     })
 }
 
-/// Says which GPUs guests see, and how their pictures are shared.
-pub(crate) fn tell<'gpu>(gpus: impl Iterator<Item = &'gpu Gpu>, wsi: WsiPolicy) {
+/// Logs which GPUs guests see and how swapchain images are shared.
+pub(crate) fn log_gpus<'gpu>(gpus: impl Iterator<Item = &'gpu Gpu>, wsi: WsiPolicy) {
     for gpu in gpus {
         log::info!("GPU: {gpu}");
     }
-    log::info!("sharing of pictures: {}", policy(wsi));
+    log::info!("guests' swapchain images are {}", policy(wsi));
 }
 
-/// What a policy means, for a person.
+/// A policy in words.
 pub(crate) fn policy(policy: WsiPolicy) -> &'static str {
     match policy {
         WsiPolicy::Auto => {
@@ -209,12 +211,14 @@ pub(crate) fn policy(policy: WsiPolicy) -> &'static str {
     }
 }
 
-/// Alignment of blobs that guests are told: what the host can map is whole pages of its own.
+/// The alignment of blobs that the guest is told: at least the host's page size, because the host
+/// can only map whole pages.
 pub(crate) fn blob_alignment(options: &ServeOptions) -> u32 {
     // A page is far below 4 GiB.
     let page = page_size() as u32;
     match options.blob_alignment {
-        // Not told: a Mesa that does not know of it fails with a kernel that does.
+        // 4096 is not announced: a Mesa that does not know the feature fails on a kernel that has
+        // it.
         Some(BlobAlignment(4096)) => 4096,
         Some(BlobAlignment(alignment)) => alignment.max(page),
         None => page,

@@ -1,7 +1,7 @@
-//! Wiring: which device, screen, window and socket make up a running Hesper, and how it ends.
+//! Wires device, screen, windows and sockets together, runs them and ends them.
 //!
-//! The main thread belongs to the windows (window systems demand it), or to the server where there is none.
-//! [`Running`] is what the threads share.
+//! The main thread runs the windows' event loop, as window systems demand; with `--display=qemu` it
+//! runs the server. [`Running`] holds what the threads share.
 
 use std::io;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -26,13 +26,13 @@ use crate::window_screen::{LostContextNotices, StatusMessages};
 /// Why Hesper could not run, or stopped.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RunError {
-    /// The command line lets nobody get here.
+    /// Neither `--socket-path` nor `--fd` is given. The command line's parser refuses that earlier.
     #[error("there is no socket to serve; pass --socket-path=PATH or --fd=N")]
     NoSocket,
-    /// `--fd` names no descriptor.
+    /// `--fd` names no open descriptor.
     #[error("--fd={fd}: {source}; pass one end of a connected unix socket pair")]
     NoDescriptor { fd: RawFd, source: io::Error },
-    /// What was asked for cannot be had.
+    /// An option cannot be met.
     #[error(transparent)]
     UnmetOption(#[from] UnmetOption),
     /// The control socket cannot be made.
@@ -56,15 +56,16 @@ pub(crate) enum RunError {
     /// The vhost-user socket failed.
     #[error(transparent)]
     Transport(#[from] transport::Error),
-    /// A thread panicked: a bug.
+    /// A thread panicked, which is a bug.
     #[error("the thread that serves the VM panicked; this is a bug in Hesper, please report it")]
     Panicked,
 }
 
-/// Serves VMs until the window is closed, a signal or `quit` comes, or the connection given by `--fd` ends.
+/// Serves VMs until the window is closed, a signal or `quit` arrives, or the connection given by
+/// `--fd` ends.
 ///
 /// # Errors
-/// Why it cannot start or go on.
+/// Why Hesper cannot start, or stopped.
 pub(crate) fn serve(options: &ServeOptions) -> Result<(), RunError> {
     let server = open(options)?;
     let inputs =
@@ -115,7 +116,7 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), RunError> {
                 Err(error @ DisplayError::NoDisplayServer { .. }),
                 ScreenTarget::Window { is_asked: false },
             ) => {
-                log::warn!("no window, since there is no desktop after all: {error}");
+                log::warn!("no window, because no display server answers: {error}");
                 target = ScreenTarget::Headless { or_qemu: true };
                 target.check(options)?;
             }
@@ -130,7 +131,7 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), RunError> {
     state.attach(handle.clone());
     if let Some(renderer) = &venus {
         let losses = LostContextNotices::new(handle.clone());
-        renderer.when_lost(move |name, reason| losses.tell(name, reason));
+        renderer.when_lost(move |name, reason| losses.show(name, reason));
     }
     let inputs = inputs.serve(&handle).map_err(|source| RunError::System {
         what: "start the thread of an input device",
@@ -148,7 +149,7 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), RunError> {
         if let Some(venus) = venus {
             venus.settle();
         }
-        // Here, not at the end of this function: some systems' event loops end the process.
+        // Dropped here, because some systems' event loops end the process and never return.
         drop(control);
     });
     let served = served.map_err(|_| RunError::Panicked)?;
@@ -156,7 +157,7 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), RunError> {
     Ok(served?)
 }
 
-/// The vhost-user socket that the options name.
+/// Opens the vhost-user socket that the options name.
 fn open(options: &ServeOptions) -> Result<Server, RunError> {
     match (&options.socket.socket_path, options.socket.fd) {
         (Some(path), _) => Ok(Server::bind(path)?),
@@ -165,7 +166,7 @@ fn open(options: &ServeOptions) -> Result<Server, RunError> {
     }
 }
 
-/// The same socket, for a person.
+/// The name of that socket for logs.
 fn socket_name(options: &ServeOptions) -> String {
     match (&options.socket.socket_path, options.socket.fd) {
         (Some(path), _) => path.display().to_string(),
@@ -173,17 +174,17 @@ fn socket_name(options: &ServeOptions) -> String {
     }
 }
 
-/// Takes over a descriptor that the parent process left open for us.
+/// Takes ownership of a descriptor that the parent process left open.
 fn inherited(fd: RawFd) -> Result<OwnedFd, RunError> {
-    // SAFETY: the borrow ends before anything of this process could open or close `fd`; asking for the flags of
-    // a number that is not open is an error, not a fault.
+    // SAFETY: the borrow ends before anything of this process could open or close `fd`; asking for
+    // the flags of a number that is not open is an error, not a fault.
     let open = rustix::io::fcntl_getfd(unsafe { BorrowedFd::borrow_raw(fd) });
     open.map_err(|error| RunError::NoDescriptor {
         fd,
         source: error.into(),
     })?;
-    // SAFETY: `fd` is open, and nobody else in this process owns it: this runs before the program opens
-    // anything that outlives the call, and the command line names it to hand it over.
+    // SAFETY: `fd` is open, and nobody else in this process owns it: this runs before the program
+    // opens anything that outlives the call, and the command line names it to hand it over.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
@@ -191,7 +192,7 @@ fn on_signals(state: &Arc<Running>) -> Result<(), RunError> {
     let state = Arc::clone(state);
     let end = move |signal| {
         let name = signal_hook::low_level::signal_name(signal).unwrap_or("a signal");
-        log::info!("ending, as {name} asks");
+        log::info!("ending on {name}");
         state.quit();
     };
     signals::watch("signals", &[SIGTERM, SIGINT], end).map_err(|source| RunError::System {
@@ -200,7 +201,7 @@ fn on_signals(state: &Arc<Running>) -> Result<(), RunError> {
     })
 }
 
-/// Serves the control socket, if there is one, as long as the process lives; returns its file.
+/// Serves the control socket, if there is one, until the process ends. Returns its file.
 fn listen_for_control(
     options: &ServeOptions,
     state: &Arc<Running>,
@@ -226,7 +227,7 @@ fn serve_on_thread(
 ) -> Result<JoinHandle<Result<(), transport::Error>>, RunError> {
     let state = Arc::clone(state);
     let work = move || {
-        // The windows end with the server however it ends, also by a panic.
+        // The windows end when the server ends, also by a panic.
         let _end = QuitOnDrop(display.clone());
         server.serve(&mut || state.session_for_window(&display, &status))
     };

@@ -1,5 +1,5 @@
-//! What the threads of a running Hesper share: which device serves the VM of the moment, and what its
-//! monitors are like. A device lives as long as its connection; monitors and windows outlive it.
+//! What the threads of a running Hesper share: the device of the connected VM, and the monitors. A
+//! device lives as long as its connection; monitors and windows outlive it.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
@@ -21,19 +21,19 @@ use crate::screen_target::ScreenTarget;
 use crate::venus::VenusRenderer;
 use crate::window_screen::{DeviceNumber, StatusMessages, WindowScreen};
 
-/// Refresh rate of a monitor in millihertz: what windows are composed at nearly everywhere.
+/// Refresh rate of a monitor in millihertz: that of nearly all compositors.
 const REFRESH_MHZ: u32 = 60_000;
 
 /// What the threads of a running Hesper share.
 pub(crate) struct Running {
-    /// Among the renderers.
+    /// The Venus renderer, which is also in `renderers`.
     venus: Option<Arc<VenusRenderer>>,
     renderers: Vec<Arc<dyn Renderer>>,
-    /// Size in bytes of the window through which the guest maps blobs; 0 without a renderer.
+    /// Size in bytes of the host-visible window; 0 without a renderer.
     host_visible_size: u64,
     blob_alignment: u32,
     show_hint: String,
-    /// Ends the server.
+    /// Stops the server.
     pub(crate) stop: ShutdownHandle,
     inner: Mutex<Changing>,
 }
@@ -42,7 +42,7 @@ pub(crate) struct Running {
 struct Changing {
     monitors: Vec<Monitor>,
     device_number: DeviceNumber,
-    /// The device of the VM of the moment.
+    /// The device of the connected VM.
     device: Weak<Device>,
     display: Option<DisplayHandle>,
     target: ScreenTarget,
@@ -119,7 +119,7 @@ impl Running {
         )
     }
 
-    /// A device for the VM that has just connected.
+    /// Makes a device for the VM that has just connected.
     fn start(
         &self,
         inner: &mut Changing,
@@ -141,7 +141,7 @@ impl Running {
         }
     }
 
-    /// Changes a monitor, and tells the guest.
+    /// Changes a monitor and sends the change to the guest.
     fn change_monitor(&self, scanout: usize, change: impl FnOnce(&mut Monitor)) {
         let (device, monitor) = {
             let mut inner = self.lock();
@@ -153,7 +153,8 @@ impl Running {
             (inner.device.upgrade(), monitor)
         };
         if let Some(device) = device {
-            // The display has no more scanouts than the device, whose numbers are 32 bits wide.
+            // The display has no more scanouts than the device, and the device's numbers are 32
+            // bits wide.
             device.set_monitor(scanout as u32, monitor);
         }
     }
@@ -167,7 +168,8 @@ impl Running {
                 millimetres,
                 position,
             } => self.change_monitor(scanout, |known| {
-                // On Wayland no window knows its place: they stand in the order of their numbers.
+                // Wayland does not tell a window its position: there, monitors are ordered by their
+                // numbers.
                 let (place, _) = position.unwrap_or_default();
                 *known = Monitor {
                     place,
@@ -199,7 +201,7 @@ impl Running {
             DisplayEvent::CloseRequested { scanout } => {
                 log::info!("the window of scanout {scanout} was closed");
             }
-            // The display may learn to tell more than the device can use.
+            // Events that only newer displays have do not concern the device.
             _ => {}
         }
     }
@@ -298,11 +300,13 @@ impl Controls for Running {
 }
 
 impl Running {
-    /// The windows, for what only they can do.
+    /// The windows, or why there are none to control.
     fn display(&self) -> Result<DisplayHandle, String> {
         let inner = self.lock();
         inner.display.clone().ok_or_else(|| match inner.target {
-            ScreenTarget::Qemu => "QEMU shows the screen (--display=qemu): ask QEMU".to_owned(),
+            ScreenTarget::Qemu => {
+                "QEMU shows the screen (--display=qemu); use QEMU's monitor instead".to_owned()
+            }
             _ => "the windows are not open yet".to_owned(),
         })
     }

@@ -1,4 +1,4 @@
-//! Where the guest's screens are shown, and with which windows.
+//! Where the guest's screens are shown, and the windows' options.
 
 use hesper_display::{DisplayOptions, KeyboardOptions, VulkanEntry};
 use hesper_venus::host::Vulkan;
@@ -9,25 +9,26 @@ use crate::placement;
 use crate::platform;
 use crate::renderers::UnmetOption;
 
-/// Where the guest's screens are shown: what `--display` comes to.
+/// Where the guest's screens are shown: the result of `--display`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ScreenTarget {
     /// In windows.
     Window {
-        /// In so many words.
+        /// By an option, not by default.
         is_asked: bool,
     },
     /// In QEMU's console.
     Qemu,
-    /// Nowhere.
+    /// Without windows.
     Headless {
-        /// But in QEMU's console, if QEMU has one for us.
+        /// In QEMU's console, if QEMU sends its socket.
         or_qemu: bool,
     },
 }
 
 impl ScreenTarget {
-    /// Who starts Hesper with a descriptor, as libvirt does, has a way to show the guest, or wants none.
+    /// Chooses by `--display`. With `auto`, a Hesper that is started with `--fd`, as libvirt does,
+    /// opens no window.
     pub(crate) fn choose(options: &ServeOptions) -> Self {
         match options.display {
             DisplayMode::Window => Self::Window { is_asked: true },
@@ -40,7 +41,7 @@ impl ScreenTarget {
         }
     }
 
-    /// What only windows have.
+    /// Checks the options that need windows.
     pub(crate) fn check(self, options: &ServeOptions) -> Result<(), UnmetOption> {
         let Self::Headless { .. } = self else {
             return Ok(());
@@ -52,7 +53,7 @@ impl ScreenTarget {
             ));
         }
         if !options.input_sockets.is_empty() {
-            log::warn!("--input-socket: nobody can type or point, since there is no window");
+            log::warn!("--input-socket has no effect without a window");
         }
         Ok(())
     }
@@ -71,7 +72,7 @@ impl std::fmt::Display for ScreenTarget {
     }
 }
 
-/// How the windows are to be.
+/// The display's options for this command line.
 pub(crate) fn display_options(
     options: &ServeOptions,
     target: ScreenTarget,

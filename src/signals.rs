@@ -1,4 +1,4 @@
-//! What is done on signals, each kind on a thread of its own.
+//! Calls handlers on signals, each kind of signal on a thread of its own.
 
 use std::ffi::c_int;
 use std::io;
@@ -6,10 +6,10 @@ use std::thread;
 
 use signal_hook::iterator::Signals;
 
-/// From now on `act` is called with each of `signals` that comes, on a thread called `name`.
+/// Calls `act` with each of `signals` that arrives from now on, on a thread called `name`.
 ///
 /// # Errors
-/// The system's, when it refuses the handler or the thread.
+/// The system refused the handler or the thread.
 pub(crate) fn watch(
     name: &str,
     signals: &[c_int],

@@ -1,6 +1,7 @@
-//! Joins the device to the Venus renderer: the device's [`Renderer`] on a [`hesper_venus::Renderer`].
+//! Joins the device to the Venus renderer: implements the device's [`Renderer`] with a
+//! [`hesper_venus::Renderer`].
 //!
-//! Both sides have their own plain types, alike in shape; this is the one place that knows both.
+//! Each side has plain types of its own. Only this module knows both.
 
 use std::any::Any;
 use std::sync::{Arc, OnceLock};
@@ -21,27 +22,27 @@ const VERSION: u32 = 0;
 /// Its size in bytes.
 const CAPSET_SIZE: u32 = 160;
 
-/// How long contexts may take to end when the program does.
+/// How long Hesper waits at its end for contexts to end.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// Waits until the contexts of `renderer`, all dropped, have ended.
+/// Waits until all contexts of `renderer` have ended. They must have been dropped.
 pub(crate) fn settle(renderer: &venus::Renderer) {
     if !renderer.settle(GRACE) {
         log::warn!(
-            "programs of the guest still keep the GPU busy after {GRACE:?}; Hesper ends without waiting for them any longer"
+            "the GPU is still busy with the guest's programs after {GRACE:?}; Hesper ends without waiting longer"
         );
     }
 }
 
-/// The Venus renderer, as a device sees it.
+/// The Venus renderer as a device's [`Renderer`].
 pub(crate) struct VenusRenderer {
     renderer: Arc<venus::Renderer>,
     capsets: [CapsetInfo; 1],
-    /// Who wants to know.
+    /// The handler for lost contexts.
     when_lost: Arc<OnceLock<WhenLost>>,
 }
 
-/// Takes a lost context's name and the reason.
+/// A handler for lost contexts. It takes the context's name and the reason.
 type WhenLost = Box<dyn Fn(&str, &str) + Send + Sync>;
 
 impl VenusRenderer {
@@ -58,9 +59,10 @@ impl VenusRenderer {
         }
     }
 
-    /// From now on `tell` is called for every lost context, with its name and the reason. The first call counts.
+    /// Calls `tell` for every context that is lost from now on, with its name and the reason. Only
+    /// the first call has an effect.
     pub(crate) fn when_lost(&self, tell: impl Fn(&str, &str) + Send + Sync + 'static) {
-        // Failing means that somebody was first.
+        // An error means that a handler is set already.
         let _ = self.when_lost.set(Box::new(tell));
     }
 
@@ -74,7 +76,7 @@ impl VenusRenderer {
         self.renderer.counters().to_json()
     }
 
-    /// See [`settle`].
+    /// Waits until all contexts have ended, as [`settle`] does.
     pub(crate) fn settle(&self) {
         settle(&self.renderer);
     }
@@ -113,7 +115,7 @@ impl Renderer for VenusRenderer {
     }
 }
 
-/// The folder for what guests send, see [`hesper_venus::RendererOptions::save_streams`].
+/// The folder for saved command streams; see [`hesper_venus::RendererOptions::save_streams`].
 pub(crate) fn save_streams() -> Option<std::path::PathBuf> {
     std::env::var_os("HESPER_SAVE_STREAMS").map(Into::into)
 }
@@ -140,7 +142,7 @@ impl Context for VenusContext {
             cross_device,
         } = request;
         match kind {
-            // Guest pages as a shadow add nothing: guest and host share the memory itself.
+            // Guest pages as a shadow copy are not needed: guest and host share the memory itself.
             BlobKind::Host3d | BlobKind::Host3dGuest => {
                 let request = venus::BlobRequest {
                     blob_id,
@@ -163,9 +165,9 @@ impl Context for VenusContext {
             Some(origin) => self.0.attach_resource(resource, &origin.0),
             None => match blob.guest.as_ref().and_then(|guest| guest.runs()) {
                 Some(runs) => self.attach_guest_memory(resource, runs),
-                // A 2D resource: the guest's driver attaches every resource it makes, and a Venus context that names this one
-                // in a command is told that there is none.
-                None => log::debug!("resource {resource} has no memory that Venus can name"),
+                // A 2D resource. The guest's driver attaches every resource that it makes. A Venus
+                // command that names this one gets an error.
+                None => log::debug!("resource {resource} has no memory that Venus can import"),
             },
         }
     }
@@ -175,14 +177,14 @@ impl Context for VenusContext {
     }
 }
 
-/// Runs of guest memory as the renderer has them.
+/// Converts runs of guest memory to the renderer's type.
 fn guest_pages(runs: Vec<GuestRun>) -> Vec<venus::GuestPages> {
     runs.into_iter()
         .map(|GuestRun { file, offset, size }| venus::GuestPages { file, offset, size })
         .collect()
 }
 
-/// Guest memory for a screen, mapped side by side; `None` when it cannot be, or takes too many mappings.
+/// Maps guest memory side by side for a screen; `None` if that fails or needs too many mappings.
 pub(crate) fn guest_pixels(
     runs: Vec<GuestRun>,
     mappings: &Arc<venus::Mappings>,
@@ -190,7 +192,7 @@ pub(crate) fn guest_pixels(
     match SharedMemory::gather(&guest_pages(runs), mappings) {
         Ok(memory) => Some(Arc::new(BlobPixels(Arc::new(memory)))),
         Err(error) => {
-            log::debug!("a framebuffer in guest memory is copied: {error}");
+            log::debug!("a framebuffer in guest memory is copied at each flush: {error}");
             None
         }
     }
@@ -200,16 +202,17 @@ impl VenusContext {
     fn attach_guest_memory(&self, resource: ResourceId, runs: Vec<GuestRun>) {
         let pages = guest_pages(runs);
         if let Err(error) = self.0.attach_guest_memory(resource, &pages) {
-            // Nothing is lost unless the guest names it; then it is told that there is no such resource.
-            log::debug!("resource {resource} cannot be named in Venus: {error}");
+            // Harmless unless the guest names the resource in a command; that command then gets an
+            // error.
+            log::debug!("resource {resource} cannot be used in Venus: {error}");
         }
     }
 }
 
-/// A blob of this renderer, found again when it is attached to another context.
+/// A blob of this renderer, kept with the device's blob so that other contexts can attach it.
 struct Origin(venus::Blob);
 
-/// What a context of the renderer reports, told to the device.
+/// Reports a context's events to the device.
 struct Events {
     context: ContextId,
     completions: Arc<dyn Completions>,
@@ -233,7 +236,7 @@ impl ContextEvents for Events {
     }
 
     fn lost(&self, reason: &str) {
-        // The renderer has logged it; the guest learns of it from its rings.
+        // The renderer has logged it, and the guest sees it in its rings.
         if let Some(tell) = self.when_lost.get() {
             tell(&self.name, reason);
         }
@@ -245,7 +248,7 @@ fn device_blob(blob: venus::Blob) -> Blob {
     Blob {
         fd: memory.shared_fd(),
         fd_offset: memory.fd_offset(),
-        // The memory is mapped into this process, so its size fits.
+        // The memory is mapped into this process, so its size fits into 64 bits.
         size: memory.len() as u64,
         caching: match blob.caching {
             venus::Caching::Cached => MapCaching::Cached,
@@ -260,7 +263,8 @@ fn device_blob(blob: venus::Blob) -> Blob {
 /// A blob's memory as a screen reads it.
 struct BlobPixels(Arc<SharedMemory>);
 
-// SAFETY: a `SharedMemory` is one mapping of whole pages that lives, at its address, as long as the value.
+// SAFETY: a `SharedMemory` is one mapping of whole pages. It stays mapped at its address as long as
+// the value lives.
 unsafe impl PixelMemory for BlobPixels {
     fn host_pages(&self) -> (*const u8, usize) {
         (self.0.as_ptr(), self.0.len())

@@ -1,6 +1,7 @@
-//! Joins the device's scanouts to Hesper's windows: the device's [`ScanoutSink`] on a [`DisplayHandle`].
+//! Joins the device's scanouts to Hesper's windows: implements the device's [`ScanoutSink`] with a
+//! [`DisplayHandle`].
 //!
-//! Both sides have their own plain types; this is the one place that knows both.
+//! Each side has plain types of its own. Only this module knows both.
 
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,33 +20,36 @@ use hesper_vhost::screen::{
 
 use crate::venus;
 
-/// Pieces of guest memory that framebuffers may be mapped from: eight of 1280×800 without two pages that are neighbours. An eighth
-/// of the mappings that Linux gives a process unless told otherwise; contexts have a quarter.
+/// How many runs of guest memory may be mapped for framebuffers: enough for eight of 1280×800 whose
+/// pages are all scattered. This is an eighth of the mappings that Linux allows a process by
+/// default; contexts may use a quarter.
 const GUEST_MAPPINGS: usize = 8192;
 
 /// The windows, as one device sees them.
 pub(crate) struct WindowScreen {
     display: DisplayHandle,
     number: DeviceNumber,
-    /// The display tells memories apart by their `Arc`, and imports each into the GPU once: a guest that flips
-    /// between pictures must get the same `Arc` again. Ends with the next picture after its memory's other
-    /// owners let go.
+    /// The display tells memories apart by their `Arc` and imports each of them into the GPU once.
+    /// A guest that flips between pictures must get the same `Arc` again. An entry is removed at
+    /// the next picture after the memory's other owners have dropped it.
     known: Mutex<Vec<Arc<Pages>>>,
     guest_mappings: Arc<hesper_venus::Mappings>,
     status: Arc<StatusMessages>,
-    /// Which scanouts show something.
+    /// Which scanouts show a picture.
     shown: Mutex<[bool; display::MAX_SCANOUTS]>,
-    /// Whether any has, since the last reset.
+    /// Whether any scanout has shown a picture since the last reset.
     was_on: AtomicBool,
-    /// The hot spot of each scanout's cursor: the device places the image's corner, the display its hot spot.
+    /// The hot spot of each scanout's cursor: the device reports the position of the image's
+    /// corner, the display takes the position of the hot spot.
     hot_spots: Mutex<[(i32, i32); display::MAX_SCANOUTS]>,
 }
 
-/// Numbers the devices of this process, so that a late answer for one is not taken for an answer for the next.
+/// Numbers the devices of this process, so that a late answer to one device is not given to the
+/// next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct DeviceNumber(u16);
 
-/// Bits of a display token that hold the device's token; the device's number stands above.
+/// Bits of a display token that hold the device's token. The device's number is in the bits above.
 const TOKEN_BITS: u32 = 48;
 
 impl DeviceNumber {
@@ -58,11 +62,11 @@ impl DeviceNumber {
     }
 
     fn mark(self, token: FlushToken) -> display::FlushToken {
-        // A device would need 2^48 flushes to get into the bits of the device's number.
+        // A device would need 2^48 flushes to reach the bits of the device's number.
         display::FlushToken(token.0 | (u64::from(self.0) << TOKEN_BITS))
     }
 
-    /// The device's token, if it is one of this device.
+    /// The device's token, if it belongs to this device.
     pub(crate) fn unmark(self, token: display::FlushToken) -> Option<FlushToken> {
         (token.0 >> TOKEN_BITS == u64::from(self.0))
             .then_some(FlushToken(token.0 & ((1 << TOKEN_BITS) - 1)))
@@ -104,7 +108,7 @@ impl WindowScreen {
         pages
     }
 
-    /// Notes whether a scanout shows something and returns whether it did before.
+    /// Notes whether a scanout shows a picture. Returns whether it did before.
     fn note_shown(&self, scanout: usize, shows: bool) -> bool {
         self.was_on.fetch_or(shows, Ordering::AcqRel);
         let mut shown = self.shown.locked();
@@ -167,7 +171,7 @@ impl ScanoutSink for WindowScreen {
 
     fn set_cursor(&self, scanout: ScanoutId, cursor: Option<&CursorImage>, x: u32, y: u32) {
         let image = cursor.map(|cursor| {
-            // Of any 32 bits that a guest may send, only a place inside the image makes sense.
+            // The guest may send any 32 bits. They are limited to a position inside the image.
             let hot = (
                 cursor.hot_x.min(CURSOR_SIZE - 1),
                 cursor.hot_y.min(CURSOR_SIZE - 1),
@@ -186,7 +190,7 @@ impl ScanoutSink for WindowScreen {
     }
 
     fn reset(&self) {
-        // Drivers reset the device before they use it, too.
+        // Drivers also reset the device before they first use it.
         if self.was_on.swap(false, Ordering::AcqRel) {
             self.status.everywhere(StatusMessages::RESET);
         }
@@ -207,12 +211,13 @@ impl Drop for WindowScreen {
     }
 }
 
-/// What the windows say while the guest shows nothing.
+/// The messages in the windows while the guest shows nothing.
 pub(crate) struct StatusMessages {
     display: DisplayHandle,
     /// Where a VM can connect.
     socket: String,
-    /// The number of the latest device. Held while that is told: the next VM may come before the last one's device is gone.
+    /// The number of the latest device. Stays locked while the messages change, because the next VM
+    /// may connect before the last one's device is gone.
     latest: Mutex<DeviceNumber>,
 }
 
@@ -221,7 +226,7 @@ impl StatusMessages {
     const RESET: &str = "The guest was reset.\nIts driver has not shown anything since.";
     const TURNED_OFF: &str = "The guest has turned this monitor off.";
 
-    /// For windows that wait for a VM on `socket`.
+    /// Messages for windows that wait for a VM on `socket`.
     pub(crate) fn new(display: DisplayHandle, socket: String) -> Self {
         let status = Self {
             display,
@@ -244,7 +249,7 @@ impl StatusMessages {
         self.display.set_guest_connected(true);
     }
 
-    /// Its device is gone.
+    /// The device with this number is gone.
     fn gone(&self, number: DeviceNumber) {
         let latest = self.latest();
         if *latest == number {
@@ -264,28 +269,29 @@ impl StatusMessages {
     }
 }
 
-/// Tells in the windows of the contexts that are lost: one a second, since a guest may lose a thousand.
+/// Shows in the windows that a context was lost. At most one notice a second, because a guest may
+/// lose thousands.
 pub(crate) struct LostContextNotices {
     display: DisplayHandle,
-    told: RateLimit,
+    limit: RateLimit,
 }
 
 impl LostContextNotices {
     pub(crate) fn new(display: DisplayHandle) -> Self {
         Self {
             display,
-            told: RateLimit::new(1, Duration::from_secs(1)),
+            limit: RateLimit::new(1, Duration::from_secs(1)),
         }
     }
 
-    /// The context of this program is lost.
-    pub(crate) fn tell(&self, name: &str, reason: &str) {
-        let Some(untold) = self.told.admit(Instant::now()) else {
+    /// Shows that this program's context was lost.
+    pub(crate) fn show(&self, name: &str, reason: &str) {
+        let Some(skipped) = self.limit.admit(Instant::now()) else {
             return;
         };
-        let others = match untold {
+        let others = match skipped {
             0 => String::new(),
-            _ => format!("\n({untold} others before it)"),
+            _ => format!("\n({skipped} others before it)"),
         };
         self.display.notice(&format!(
             "A program of the guest lost Vulkan: {name}\n{reason}{others}"
@@ -293,11 +299,11 @@ impl LostContextNotices {
     }
 }
 
-/// A device's memory as the display takes it.
+/// A device's memory in the display's type.
 struct Pages(Arc<dyn PixelMemory>);
 
-// SAFETY: the device's `PixelMemory` promises what the display's asks for: the mapping stays readable at its
-// address as long as the value lives, and this one keeps the value alive.
+// SAFETY: the device's `PixelMemory` guarantees what the display's demands: the mapping stays
+// readable at its address as long as the value lives, and this value keeps it alive.
 unsafe impl display::PixelMemory for Pages {
     fn size(&self) -> usize {
         self.0.host_pages().1
@@ -327,11 +333,12 @@ fn format(format: PixelFormat) -> display::PixelFormat {
     }
 }
 
-/// The device has checked what the guest sent, so an error here is a bug or a display that is closing.
+/// Logs an error. The device has checked the guest's values, so an error is a bug or a display that
+/// is closing.
 fn report(result: Result<(), DisplayError>) {
     match result {
         Ok(()) | Err(DisplayError::Closed) => {}
-        Err(error) => log::warn!("a picture or cursor of the guest is not shown: {error}"),
+        Err(error) => log::warn!("cannot show a picture or cursor of the guest: {error}"),
     }
 }
 
@@ -340,7 +347,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_of_another_device_is_not_taken() {
+    fn a_token_of_another_device_is_ignored() {
         let (old, new) = (DeviceNumber::FIRST, DeviceNumber::FIRST.next());
         let token = old.mark(FlushToken(7));
         assert_eq!(old.unmark(token), Some(FlushToken(7)));

@@ -1,7 +1,8 @@
-//! `hesper doctor --report`: what doctor says and what else a developer asks for first, as one text for a bug report.
+//! `hesper doctor --report`: writes a text for a bug report, with doctor's checks and what
+//! developers ask first.
 //!
-//! The reader of a report should not have to ask back, and its writer should not have to read it for secrets first: no name of
-//! the machine or its user is looked for, and paths into homes are cut ([`without_homes`]).
+//! The report needs no review for secrets: it names neither the machine nor its user, and user
+//! names in paths are cut ([`without_homes`]).
 
 use std::fmt::{Display, Write};
 use std::path::Path;
@@ -14,7 +15,8 @@ use crate::doctor;
 use crate::limits;
 use crate::platform;
 
-/// Variables that change what drivers, loaders and Hesper do. Names that end in `*` are beginnings of names.
+/// Environment variables that change what drivers, loaders and Hesper do. A `*` at the end stands
+/// for any further letters.
 const VARIABLES: &[&str] = &[
     "DISPLAY",
     "DYLD_*",
@@ -33,22 +35,22 @@ const VARIABLES: &[&str] = &[
     "XDG_SESSION_TYPE",
 ];
 
-/// Folders whose children are called like users, or like their numbers.
+/// Folders whose children are named after users, or after their ids.
 const HOMES: &[&str] = &["/home/", "/Users/", "/run/user/"];
 
-/// What the reader wants to know and Hesper cannot find out.
+/// What a developer needs to know and Hesper cannot find out.
 const PLEASE_ADD: &str = "\
 Please add: what you did and what happened; QEMU's version and command line; the guest's system, kernel and Mesa version; Hesper's
 command line and its log.
 ";
 
-/// The text, and the checks in it: those of [`doctor::examine`].
+/// The report's text, and its checks, which are those of [`doctor::examine`].
 pub(crate) fn write(driver: &Driver, qemu: Option<&Path>) -> (String, doctor::Report) {
     let mut report = Report::default();
     report.program();
     report.system();
     report.environment();
-    // As it is when Hesper serves, and on the GPUs' tests.
+    // Hesper also raises it before it serves, and before the tests of the GPUs.
     limits::raise_descriptor_limit();
     let checked = doctor::examine(driver, qemu);
     report.heading("Checks (hesper doctor)");
@@ -94,7 +96,7 @@ impl Report {
         self.fact("swapchains of guests (--wsi)", "auto, which is software");
         self.fact(
             "alignment of blobs (--blob-alignment)",
-            format!("{} unless told otherwise", page_size()),
+            format!("{} by default", page_size()),
         );
     }
 
@@ -107,7 +109,7 @@ impl Report {
         self.fact(
             "file descriptors",
             format!(
-                "{}; Hesper raises it as far as it may",
+                "{}; Hesper raises the limit as far as allowed",
                 limits::descriptors()
             ),
         );
@@ -126,7 +128,7 @@ impl Report {
             .collect();
         variables.sort();
         for (name, value) in &variables {
-            // The value may begin with a machine's name.
+            // The values can contain a machine's name.
             let value = if name.ends_with("DISPLAY") {
                 "set"
             } else {
@@ -135,11 +137,12 @@ impl Report {
             self.fact(name, value);
         }
         if variables.is_empty() {
-            self.line("nothing that matters is set");
+            self.line("no relevant variable is set");
         }
     }
 
-    /// The library, and the memory of its GPUs; `importable` are those that a renderer could be made with, by number.
+    /// Lists the library and the memory of its GPUs. `importable` holds, by number, the GPUs on
+    /// which a renderer starts.
     fn vulkan(&mut self, driver: &Driver, importable: &[(usize, Importable)]) {
         self.heading("Vulkan");
         let survey = match host::survey(driver) {
@@ -189,7 +192,7 @@ impl Report {
     }
 
     fn differences(&mut self) {
-        self.heading("Extensions that guests do not see as the driver has them");
+        self.heading("Extensions that differ between the driver and guests");
         for difference in host::differences(WsiPolicy::Auto) {
             self.fact(&difference.names.join(" "), difference.what);
         }
@@ -210,7 +213,7 @@ impl Report {
     }
 }
 
-/// Whether a variable of the environment is one of [`VARIABLES`].
+/// Whether an environment variable is one of [`VARIABLES`].
 fn matters(name: &str) -> bool {
     VARIABLES.iter().any(|known| match known.strip_suffix('*') {
         Some(beginning) => name.starts_with(beginning),
@@ -218,7 +221,7 @@ fn matters(name: &str) -> bool {
     })
 }
 
-/// The text with the names of users in paths left out: `/home/NAME/…` becomes `/home/-/…`.
+/// The text without user names in paths: `/home/NAME/…` becomes `/home/-/…`.
 fn without_homes(text: &str) -> String {
     HOMES.iter().fold(text.to_owned(), |text, home| {
         let mut parts = text.split(home);
@@ -251,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn only_variables_that_matter_are_told() {
+    fn only_relevant_variables_are_listed() {
         for name in [
             "VK_DRIVER_FILES",
             "MVK_CONFIG_LOG_LEVEL",

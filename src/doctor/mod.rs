@@ -1,7 +1,8 @@
 //! `hesper doctor`: what works on this host, what does not, and what to do about it.
 //!
-//! Every check is one line, `ok`, `warning` or `missing`; what is not ok is followed by its remedy for this system. The checks do
-//! what a guest's first commands make the renderer do, so that a host which passes serves.
+//! Every check is one line, `ok`, `warning` or `missing`. A remedy for this system follows unless
+//! the check is ok. The checks make the renderer do what a guest's first commands make it do: a
+//! host that passes can serve guests.
 //!
 //! | file | what it checks |
 //! |---|---|
@@ -21,15 +22,15 @@ use hesper_venus::Driver;
 use hesper_venus::host::Importable;
 use serde_json::{Value, json};
 
-/// How a check ended.
+/// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mark {
     Ok,
-    /// It works, but something is worth knowing.
+    /// It works, with a drawback.
     Warning,
-    /// It is not there. Guests can do without.
+    /// It is missing, and guests work without it.
     Missing,
-    /// It is not there, and a VM needs it.
+    /// It is missing, and a VM needs it.
     Needed,
 }
 
@@ -43,7 +44,7 @@ impl Mark {
     }
 }
 
-/// What to do, system by system. A text that is the same everywhere stands in all of them.
+/// The remedy for each operating system.
 #[derive(Clone, Copy, Debug)]
 struct Remedy {
     debian: &'static str,
@@ -62,7 +63,7 @@ impl Remedy {
         }
     }
 
-    /// All, by system.
+    /// The remedies of all systems, with the systems' names.
     fn all(&self) -> [(&'static str, &'static str); 4] {
         [
             ("Debian", self.debian),
@@ -72,7 +73,7 @@ impl Remedy {
         ]
     }
 
-    /// For the system that this is, or for all where that is not known.
+    /// The remedy for this system, or for all systems if this one is not known.
     fn here(&self, system: Option<&str>) -> String {
         let same = self.all().iter().all(|(_, text)| *text == self.debian);
         let known = self
@@ -96,19 +97,19 @@ struct Check {
     mark: Mark,
     what: String,
     remedy: Option<Remedy>,
-    /// What `--verbose` lists.
+    /// The lines that only `--verbose` lists.
     details: Vec<String>,
 }
 
-/// What was found.
+/// The results of all checks.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     checks: Vec<Check>,
-    /// The GPUs that serve guests, by number, and what of their memory guests can map.
+    /// The GPUs that can serve guests, by number, and which of their memory guests can map.
     pub(crate) importable: Vec<(usize, Importable)>,
 }
 
-/// Checks this host, with the Vulkan of `driver` and with the QEMU that is named.
+/// Checks this host with the Vulkan library of `driver` and with the QEMU program `qemu`.
 pub(crate) fn examine(driver: &Driver, qemu: Option<&Path>) -> Report {
     let mut report = Report::default();
     report.vulkan(driver);
@@ -118,13 +119,13 @@ pub(crate) fn examine(driver: &Driver, qemu: Option<&Path>) -> Report {
 }
 
 impl Report {
-    /// What a VM needs and this host has not.
+    /// What a VM needs and this host lacks.
     pub(crate) fn needed(&self) -> impl Iterator<Item = &str> {
         let needed = self.checks.iter().filter(|one| one.mark == Mark::Needed);
         needed.map(|check| check.what.as_str())
     }
 
-    /// The lines; `verbose` lists by name what is only counted otherwise.
+    /// The report's lines. With `verbose`, items are listed by name and not only counted.
     pub(crate) fn text(&self, verbose: bool) -> String {
         let system = system::family();
         let mut text = String::new();
@@ -141,7 +142,7 @@ impl Report {
         text
     }
 
-    /// The same as a JSON object.
+    /// The same report as a JSON object.
     pub(crate) fn json(&self) -> String {
         let checks = self.checks.iter().map(|check| {
             let remedy = check.remedy.map(|remedy| -> serde_json::Map<_, _> {
@@ -170,12 +171,12 @@ impl Report {
         self.add(Mark::Warning, what, Some(remedy));
     }
 
-    /// Something that a VM can do without.
+    /// Adds a check that failed and that a VM can do without.
     fn missing(&mut self, what: impl Into<String>, remedy: Remedy) {
         self.add(Mark::Missing, what, Some(remedy));
     }
 
-    /// Something that a VM needs.
+    /// Adds a check that failed and that a VM needs.
     fn needs(&mut self, what: impl Into<String>, remedy: Remedy) {
         self.add(Mark::Needed, what, Some(remedy));
     }
@@ -189,7 +190,7 @@ impl Report {
         });
     }
 
-    /// Adds to the last check what only `--verbose` lists.
+    /// Gives the last check the lines that only `--verbose` lists.
     fn list(&mut self, details: Vec<String>) {
         if let Some(check) = self.checks.last_mut() {
             check.details = details;

@@ -1,40 +1,40 @@
-//! Whether QEMU is there, new enough, and has the device.
+//! Checks that QEMU is there, is new enough and has the device.
 
 use std::path::{Path, PathBuf};
 
 use super::{Remedy, Report};
 use crate::platform::output;
 
-/// The first version whose generic vhost-user device has a window for the GPU's memory.
+/// The first version of QEMU whose generic vhost-user device has a host-visible window.
 const OLDEST: (u32, u32) = (11, 1);
 
-/// That device.
+/// QEMU's name for that device.
 const DEVICE: &str = "vhost-user-test-device-pci";
 
-/// How QEMU is had.
+/// How to install QEMU.
 const INSTALL: Remedy = Remedy {
-    debian: "apt-get install qemu-system-x86, of testing (or `tests/env/prepare host` in Hesper's sources)",
+    debian: "apt-get install qemu-system-x86 from Debian testing (or `tests/env/prepare host` in Hesper's sources)",
     fedora: "dnf install qemu-kvm; before Fedora has 11.1, build it from qemu.org",
     arch: "pacman -S qemu-system-x86",
     macos: "brew install qemu; with vhost-user as docs/macos.md says",
 };
 
 impl Report {
-    /// `named` is the program to check; without it, the one for this machine's kind is looked for.
+    /// Checks the program `named`, or the usual one for this machine's processor.
     pub(super) fn qemu(&mut self, named: Option<&Path>) {
         let usual = format!("qemu-system-{}", std::env::consts::ARCH);
         let program = named.map_or_else(|| PathBuf::from(usual), Path::to_owned);
         let name = program.display();
-        let Some(said) = output(&program, &["--version"]) else {
+        let Some(printed) = output(&program, &["--version"]) else {
             return self.needs(
                 format!("{name} does not start; VMs need QEMU 11.1 or newer"),
                 INSTALL,
             );
         };
-        let Some((major, minor)) = version(&said) else {
-            let first = said.lines().next().unwrap_or_default();
+        let Some((major, minor)) = version(&printed) else {
+            let first = printed.lines().next().unwrap_or_default();
             return self.needs(
-                format!("{name} says \"{first}\", which is no version of QEMU"),
+                format!("{name} printed \"{first}\", which is not a version of QEMU"),
                 INSTALL,
             );
         };
@@ -53,15 +53,15 @@ impl Report {
         }
         self.ok(format!("{name} {major}.{minor} has {DEVICE}"));
         self.warning(
-            format!("QEMU {major}.{minor} ends if a VM that was paused is reset while 3D programs from before the pause still run"),
+            format!("QEMU {major}.{minor} exits when a VM that was paused is reset while 3D programs from before the pause still run"),
             Remedy::everywhere("end the guest's 3D programs before such a reset (docs/qemu.md)"),
         );
     }
 }
 
 /// The version in `QEMU emulator version 11.1.2 (…)`.
-fn version(said: &str) -> Option<(u32, u32)> {
-    let (_, rest) = said.split_once("version ")?;
+fn version(printed: &str) -> Option<(u32, u32)> {
+    let (_, rest) = printed.split_once("version ")?;
     let mut numbers = rest.split(|c: char| !c.is_ascii_digit()).map(str::parse);
     Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }
@@ -75,14 +75,14 @@ mod tests {
 
     #[test]
     fn a_version_is_read() {
-        let said = "QEMU emulator version 11.1.2 (Debian 1:11.1.2+ds-1)\nCopyright";
-        assert_eq!(version(said), Some((11, 1)));
+        let printed = "QEMU emulator version 11.1.2 (Debian 1:11.1.2+ds-1)\nCopyright";
+        assert_eq!(version(printed), Some((11, 1)));
         assert_eq!(version("QEMU emulator version 7.2.9"), Some((7, 2)));
         assert_eq!(version("hello"), None);
     }
 
-    /// What is said of a QEMU that prints this for its version and for its devices.
-    fn said_of(version: &str, devices: &str) -> (Mark, String) {
+    /// The result for a QEMU that prints `version` and `devices`.
+    fn result_of(version: &str, devices: &str) -> (Mark, String) {
         let folder = tempfile::tempdir().unwrap();
         let program = folder.path().join("qemu");
         let script = format!(
@@ -97,19 +97,19 @@ mod tests {
     }
 
     #[test]
-    fn an_old_qemu_and_one_without_the_device_are_told_from_a_good_one() {
+    fn an_old_qemu_and_one_without_the_device_fail_the_check() {
         let device = format!("name \"{DEVICE}\", bus PCI");
-        let (mark, what) = said_of("QEMU emulator version 11.1.2", &device);
+        let (mark, what) = result_of("QEMU emulator version 11.1.2", &device);
         assert_eq!(mark, Mark::Ok, "{what}");
-        let (mark, what) = said_of("QEMU emulator version 12.0.0", &device);
+        let (mark, what) = result_of("QEMU emulator version 12.0.0", &device);
         assert_eq!(mark, Mark::Ok, "{what}");
-        let (mark, what) = said_of("QEMU emulator version 10.0.2", &device);
+        let (mark, what) = result_of("QEMU emulator version 10.0.2", &device);
         assert_eq!(mark, Mark::Needed);
         assert!(what.contains("10.0") && what.contains("11.1"), "{what}");
-        let (mark, what) = said_of("QEMU emulator version 11.1.2", "name \"virtio-gpu-pci\"");
+        let (mark, what) = result_of("QEMU emulator version 11.1.2", "name \"virtio-gpu-pci\"");
         assert_eq!(mark, Mark::Needed);
         assert!(what.contains(DEVICE), "{what}");
-        let (mark, _) = said_of("no such thing", &device);
+        let (mark, _) = result_of("no such thing", &device);
         assert_eq!(mark, Mark::Needed);
         let mut report = Report::default();
         report.qemu(Some(Path::new("/nowhere/qemu")));

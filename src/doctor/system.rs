@@ -1,4 +1,4 @@
-//! KVM, the desktop, the system's limits, and what rutabaga needs.
+//! Checks KVM, the desktop, the system's limits, and what rutabaga needs.
 
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -11,13 +11,14 @@ use crate::platform;
 use crate::renderers;
 use crate::rutabaga;
 
-/// Every blob of a guest is a descriptor.
+/// Enough descriptors for many guest programs: every blob of a guest needs one.
 const DESCRIPTORS: u64 = 65_536;
 
-/// Drivers and guests' memory make mappings; Linux's old default is 65,530, newer distributions give a million.
+/// Enough memory mappings for many guest programs. Linux's old default is 65,530; newer
+/// distributions allow a million.
 const MAPPINGS: u64 = 262_144;
 
-/// Which of [`Remedy`]'s systems this is.
+/// This system's name in [`Remedy`].
 pub(super) fn family() -> Option<&'static str> {
     if cfg!(target_os = "macos") {
         return Some("macOS");
@@ -25,7 +26,8 @@ pub(super) fn family() -> Option<&'static str> {
     family_of(&std::fs::read_to_string("/etc/os-release").ok()?)
 }
 
-/// The same by the text of os-release(5): the system's own name first, then those of its kin.
+/// The same for the text of os-release(5). The system's own name is tried before those of its
+/// relatives.
 fn family_of(release: &str) -> Option<&'static str> {
     let value = |name: &str| {
         let mut lines = release.lines();
@@ -49,7 +51,7 @@ impl Report {
         self.desktop();
         self.limits();
         self.ok(format!(
-            "the guest's pictures are {}",
+            "guests' swapchain images are {}",
             renderers::policy(WsiPolicy::Auto)
         ));
         match rutabaga::virgl() {
@@ -93,7 +95,7 @@ impl Report {
         match server() {
             Some(socket) if UnixStream::connect(&socket).is_err() => self.warning(
                 format!(
-                    "nobody answers on the desktop's socket {}: no windows",
+                    "no display server answers on {}: no windows",
                     socket.display()
                 ),
                 Remedy::everywhere("set WAYLAND_DISPLAY or DISPLAY to those of a running desktop"),
@@ -128,7 +130,7 @@ impl Report {
     }
 }
 
-/// The socket of the display server that windows would open on; `None` where it is not a file.
+/// The socket of the display server on which windows would open; `None` if it has no path.
 fn server() -> Option<PathBuf> {
     let variable = |name| {
         std::env::var(name)
@@ -139,7 +141,7 @@ fn server() -> Option<PathBuf> {
         return None;
     }
     if let Some(name) = variable("WAYLAND_DISPLAY") {
-        // An absolute name stays as it is.
+        // `join` keeps an absolute name as it is.
         return Some(PathBuf::from(variable("XDG_RUNTIME_DIR")?).join(name));
     }
     let display = variable("DISPLAY")?;

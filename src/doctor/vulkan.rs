@@ -1,11 +1,11 @@
-//! The Vulkan library, each GPU, and a renderer on it.
+//! Checks the Vulkan library, each GPU, and a renderer on it.
 
 use hesper_venus::host::{self, Gpu, GpuKind, Vulkan};
 use hesper_venus::{Driver, GpuSelection, Renderer, RendererOptions, WsiPolicy};
 
 use super::{Mark, Remedy, Report};
 
-/// A loader and drivers.
+/// How to install a loader and drivers.
 const INSTALL: Remedy = Remedy {
     debian: "apt-get install libvulkan1 mesa-vulkan-drivers (NVIDIA: nvidia-driver)",
     fedora: "dnf install vulkan-loader mesa-vulkan-drivers (NVIDIA: akmod-nvidia of RPM Fusion)",
@@ -13,7 +13,7 @@ const INSTALL: Remedy = Remedy {
     macos: "brew install molten-vk",
 };
 
-/// A GPU that cannot serve.
+/// The remedy for a GPU that cannot serve guests.
 const OTHER: Remedy = Remedy::everywhere("use another GPU (--gpu), or a newer driver");
 
 impl Report {
@@ -44,7 +44,7 @@ impl Report {
         let name = format!("GPU {index}, {gpu}");
         if !gpu.host_memory_import {
             return self.missing(
-                format!("{name}: guests cannot map its memory, since the driver lacks VK_EXT_external_memory_host"),
+                format!("{name}: guests cannot map its memory, because the driver lacks VK_EXT_external_memory_host"),
                 OTHER,
             );
         }
@@ -65,7 +65,7 @@ impl Report {
         let found = renderer.importable().map(|found| (index, found));
         self.importable.extend(found);
         self.ok(format!(
-            "{name}: it renders, and its writes show in shared memory (self-test)"
+            "{name}: rendering works, and the GPU's writes appear in shared memory (self-test)"
         ));
         for gpu in renderer.gpus() {
             self.version(gpu);
@@ -74,12 +74,13 @@ impl Report {
                 self.warning(
                     format!("guests see no sparse binding: with imported memory, {reason}"),
                     Remedy::everywhere(
-                        "programs that need it have none; a newer driver may be right",
+                        "programs that need it do not work; a newer driver may support it",
                     ),
                 );
             }
         }
-        // Those are not the driver's business: they are emulated, or no guest sees them.
+        // Hesper emulates these extensions or hides them from guests: whether the driver has them
+        // does not matter.
         let different = host::differences(WsiPolicy::Auto).into_iter();
         let different: Vec<String> = different.flat_map(|one| one.names).collect();
         let missing = gpu.missing_extensions.iter();
@@ -100,7 +101,7 @@ impl Report {
         }
     }
 
-    /// What a driver that is not a whole Vulkan makes different.
+    /// Reports how a driver that lacks parts of Vulkan differs for guests.
     fn subset(&mut self, gpu: &Gpu) {
         if let Some(reason) = &gpu.separate_images {
             self.ok(format!(
@@ -110,15 +111,15 @@ impl Report {
         if !gpu.missing_features.is_empty() {
             self.warning(
                 format!(
-                    "guests take for granted what this driver lacks and cannot tell them: {}",
+                    "this driver lacks features that guests expect, and the protocol cannot report that: {}",
                     gpu.missing_features.join(", ")
                 ),
-                Remedy::everywhere("programs that use it draw wrongly; a newer driver may have it"),
+                Remedy::everywhere("programs that use them draw wrongly; a newer driver may have them"),
             );
         }
     }
 
-    /// Which Vulkan version guests see.
+    /// Reports which Vulkan version guests see.
     fn version(&mut self, gpu: &Gpu) {
         let Some((major, minor, patch)) = gpu.guest_version else {
             return;
@@ -129,7 +130,7 @@ impl Report {
             Some(command) => {
                 let (major, minor, _) = gpu.api_version;
                 self.warning(
-                    format!("{seen}: the driver says {major}.{minor}, but lacks {command}"),
+                    format!("{seen}: the driver reports {major}.{minor}, but lacks {command}"),
                     Remedy::everywhere("update the driver"),
                 );
             }

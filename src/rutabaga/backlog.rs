@@ -1,23 +1,23 @@
-//! How much a guest has sent that nobody has taken yet.
+//! Counts the bytes that a guest has sent and that the library has not taken yet.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Bytes that may wait for a component: more than a guest that works needs, little enough for one that does not care.
+/// How many bytes may wait. A correct guest needs less, and the host can afford that much.
 pub(super) const MOST: usize = 64 << 20;
 
-/// What waits for one component, in bytes.
+/// The bytes that wait for one context.
 #[derive(Debug, Default)]
 pub(super) struct Backlog(AtomicUsize);
 
 impl Backlog {
-    /// So much more waits. Says whether that is still no more than [`MOST`].
+    /// Adds bytes that wait. Returns whether the sum is still at most [`MOST`].
     #[must_use]
     pub(super) fn add(&self, bytes: usize) -> bool {
         let before = self.0.fetch_add(bytes, Ordering::Relaxed);
         before.saturating_add(bytes) <= MOST
     }
 
-    /// So much was taken.
+    /// Removes bytes that were taken.
     pub(super) fn remove(&self, bytes: usize) {
         self.0.fetch_sub(bytes, Ordering::Relaxed);
     }
@@ -28,7 +28,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_taken_makes_room() {
+    fn taken_bytes_make_room() {
         let backlog = Backlog::default();
         assert!(backlog.add(MOST));
         assert!(!backlog.add(1));

@@ -1,7 +1,7 @@
 //! What the threads share of one context: its open fences, and whether it still runs.
 //!
-//! The device's thread opens fences, and the thread that has the library retires them. Either may find
-//! that the context cannot go on. [`Life`] sees to it that each fence is retired once, whatever happens.
+//! The device's thread opens fences, and the library's thread retires them. Either may find that
+//! the context cannot go on. [`Life`] retires each fence exactly once, whatever happens.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -15,11 +15,11 @@ use super::backlog::Backlog;
 /// Limits the log lines of lost contexts: a guest can lose as many as it likes.
 static LOST_CONTEXTS: LogLimit = LogLimit::new("hesper");
 
-/// What kind of context it is, for the log.
+/// The kind of a context, for the log.
 pub(super) struct Kind {
     /// The name of the capability set.
     pub(super) name: &'static str,
-    /// Why a context is lost that has more than [`super::backlog::MOST`] bytes waiting.
+    /// The reason in the log when more than [`super::backlog::MOST`] bytes wait for the library.
     pub(super) overflow: &'static str,
 }
 
@@ -40,7 +40,7 @@ pub(super) struct Life {
     fences: Mutex<Fences>,
     /// Bytes of messages that wait for the library.
     pub(super) backlog: Backlog,
-    /// Counts as one context for as long as this exists.
+    /// Counts this context against the limit on contexts until it is dropped.
     _slot: Arc<()>,
 }
 
@@ -82,14 +82,14 @@ impl Life {
         self.fences().running
     }
 
-    /// Whether the library owes a fence.
+    /// Whether a fence has not retired yet.
     #[cfg(feature = "virgl")]
     pub(super) fn has_open_fences(&self) -> bool {
         !self.fences().open.is_empty()
     }
 
-    /// Notes a new fence. True when the library will retire it. False when the context has ended: the fence
-    /// is retired at once.
+    /// Notes a new fence. True when the library will retire it. False when the context has ended:
+    /// the fence is retired at once.
     pub(super) fn open(&self, ring: u8, fence: u64) -> bool {
         {
             let mut fences = self.fences();
@@ -102,7 +102,8 @@ impl Life {
         false
     }
 
-    /// Retires an open fence, and those before it on the same ring. Does nothing when it is retired already.
+    /// Retires an open fence, and those before it on the same ring. Does nothing when it is retired
+    /// already.
     pub(super) fn retire(&self, ring: u8, fence: u64) {
         self.retire_open(|fences| {
             let found = fences.open.iter().position(|one| *one == (ring, fence));
@@ -129,7 +130,8 @@ impl Life {
         });
     }
 
-    /// Reports the fences that `take` removes. The lock is free by then: a report may come back here.
+    /// Reports the fences that `take` removes, after the lock is released: a report may call this
+    /// context again.
     fn retire_open(&self, take: impl FnOnce(&mut Fences) -> Vec<(u8, u64)>) {
         let retired = take(&mut self.fences());
         for (ring, fence) in retired {
@@ -137,7 +139,7 @@ impl Life {
         }
     }
 
-    /// The context cannot go on: says why in the log, and retires its open fences.
+    /// Marks the context as lost: logs the reason and retires its open fences.
     pub(super) fn lose(&self, reason: &str) {
         if self.stop() {
             LOST_CONTEXTS.warn(format_args!(
@@ -147,12 +149,12 @@ impl Life {
         }
     }
 
-    /// The guest is done with the context: its open fences are retired.
+    /// Ends the context at the guest's request and retires its open fences.
     pub(super) fn end(&self) {
         self.stop();
     }
 
-    /// Retires all open fences; no further ones are opened. True when the context was running.
+    /// Retires all open fences and refuses new ones. Returns whether the context was running.
     fn stop(&self) -> bool {
         let mut was_running = false;
         self.retire_open(|fences| {
@@ -167,12 +169,13 @@ impl Life {
         self.completions.blob_created(self.id, resource, result);
     }
 
-    /// The error of whatever asks a context that has ended.
+    /// The error for requests to a context that has ended.
     pub(super) fn lost_error(&self) -> RendererError {
         RendererError::ContextLost(format!("{} context {}", self.kind.name, self.id))
     }
 
-    /// Charges a message of that many bytes to the backlog. The context is lost when too much waits.
+    /// Charges a message of that many bytes to the backlog. The context is lost when too much
+    /// waits.
     pub(super) fn charge(&self, bytes: usize) {
         if !self.backlog.add(bytes) {
             self.lose(self.kind.overflow);
@@ -224,7 +227,7 @@ mod tests {
         let (life, retired, slot) = context(&[(0, 10), (3, 12), (0, 15)]);
         life.retire_up_to(9);
         assert_eq!(*retired.0.lock().unwrap(), []);
-        // The library may name the last one of several only.
+        // The library may name only the last of several fences.
         life.retire_up_to(12);
         life.retire_up_to(10);
         assert_eq!(*retired.0.lock().unwrap(), [(0, 10), (3, 12)]);

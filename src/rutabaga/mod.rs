@@ -1,17 +1,17 @@
-//! What `rutabaga_gfx` gives a guest beside Venus: Wayland windows on the host's compositor
-//! (cross-domain), and OpenGL by virglrenderer (virgl, cargo feature `virgl`).
+//! The renderers of `rutabaga_gfx`: Wayland windows on the host's compositor (cross-domain), and
+//! OpenGL by virglrenderer (virgl, cargo feature `virgl`).
 //!
-//! [`cross_domain()`] and [`virgl()`] find out whether they work on this host, and make the device's
-//! renderers. The hard thing: the library blocks, and trusts its input. It must harm nobody else.
-//! For virgl see its module. For cross-domain:
+//! [`cross_domain()`] and [`virgl()`] check whether they work on this host, and make the device's
+//! renderers. The difficulty: the library blocks, and it trusts its input. It must not harm other
+//! contexts. The module `virgl` describes how virgl ensures that. For cross-domain:
 //!
-//! - Every context has an instance of the library on a thread of its own (`cross_domain/instance.rs`).
-//!   A compositor that does not read stalls that context alone. An error or a panic ends that context
-//!   alone.
+//! - Every context has an instance of the library on a thread of its own
+//!   (`cross_domain/instance.rs`). A compositor that does not read stalls that context alone. An
+//!   error or a panic ends that context alone.
 //! - What the guest submits is checked before the library sees it (`cross_domain/commands.rs`).
-//! - The library never has guest memory. It answers in memory of Hesper's. When the fence retires, what
-//!   it wrote is copied to the guest (`cross_domain/ring.rs`), unless the guest has its pages back by
-//!   then.
+//! - The library never has guest memory. It writes its answers to Hesper's memory. When the fence
+//!   retires, they are copied to the guest (`cross_domain/ring.rs`), unless the guest has detached
+//!   its pages by then.
 
 #[cfg(target_os = "linux")]
 mod backlog;

@@ -21,7 +21,7 @@ pub(crate) enum Unavailable {
     Unreachable {
         /// The socket.
         path: std::path::PathBuf,
-        /// What connecting to it gave.
+        /// The error of connecting to it.
         source: std::io::Error,
     },
     /// The library does not start.

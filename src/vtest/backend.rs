@@ -1,4 +1,5 @@
-//! What a [`Client`](super::client::Client) asks of a renderer: [`Backend`], which Hesper's own implements.
+//! The renderer of a [`Client`](super::client::Client): the trait [`Backend`], which Hesper's
+//! renderer implements.
 
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ pub(crate) trait Backend: Send + Sync {
     /// Makes a context; see [`Renderer::create_context`].
     ///
     /// # Errors
-    /// Why it cannot be had.
+    /// Why the context cannot be created.
     fn create_context(
         &self,
         id: u32,
@@ -26,13 +27,13 @@ pub(crate) trait Backend: Send + Sync {
 
 /// A context of a [`Backend`]: the calls of [`Context`], with the same meaning.
 pub(crate) trait BackendContext: Send {
-    /// See [`Context::submit`].
+    /// Submits commands; see [`Context::submit`].
     fn submit(&self, commands: Vec<u8>);
-    /// See [`Context::fence`].
+    /// Creates a fence; see [`Context::fence`].
     fn fence(&self, ring: u8, fence: u64);
-    /// See [`Context::create_blob`].
+    /// Creates a blob; see [`Context::create_blob`].
     fn create_blob(&self, resource: u32, request: BlobRequest);
-    /// See [`Context::detach_resource`].
+    /// Detaches a resource; see [`Context::detach_resource`].
     fn detach_resource(&self, resource: u32);
 }
 

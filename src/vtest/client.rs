@@ -1,8 +1,9 @@
-//! One client: [`Client::serve`] carries out its commands until it goes, or does something wrong.
+//! One client: [`Client::serve`] performs its commands until it disconnects or makes an error.
 //!
-//! Commands are carried out in order by the client's thread, which waits in two places only: for the next
-//! command, and for the memory of a blob. [`Events`] is what the renderer's threads reach: they retire fences,
-//! answer blobs and declare the context lost, which hangs up, so that the waiting thread sees it.
+//! The client's thread performs the commands in order. It waits in two places only: for the next
+//! command, and for the memory of a blob. The renderer's threads call [`Events`]: they retire
+//! fences, answer requests for blobs, and report a lost context. A lost context closes the
+//! connection, which wakes the client's thread.
 
 use std::collections::HashMap;
 use std::io;
@@ -27,21 +28,21 @@ const CAPSET_VENUS: u32 = 4;
 const BLOB_HOST3D: u32 = 2;
 /// `VCMD_PARAM_MAX_TIMELINE_COUNT`.
 const PARAM_RINGS: u32 = 1;
-/// Resources a client may have at one time.
+/// The largest number of resources of a client.
 const MAX_RESOURCES: usize = 1 << 18;
-/// How often a thread that waits for a blob looks whether its client is still there.
-const LOOK_UP: Duration = Duration::from_millis(250);
-/// How much of a process name is kept, in characters; the rest says nothing to a reader of the log.
+/// How often a thread that waits for a blob checks whether its client is still connected.
+const CHECK_INTERVAL: Duration = Duration::from_millis(250);
+/// How many characters of a process name are kept, for the log.
 const NAME_KEPT: usize = 64;
 
-/// Why a client is ended.
+/// Why a client is disconnected.
 #[derive(Debug, thiserror::Error)]
 enum ClientError {
     #[error(transparent)]
     Wire(#[from] WireError),
     #[error(transparent)]
     Sync(#[from] SyncError),
-    #[error("its socket failed: {0}")]
+    #[error("the socket failed: {0}")]
     Socket(#[from] io::Error),
     #[error("{0} before CONTEXT_INIT")]
     NoContext(&'static str),
@@ -65,7 +66,7 @@ enum ClientError {
     Lost(String),
 }
 
-/// What the renderer's threads tell a client's thread.
+/// What the renderer's threads report to a client's thread.
 struct Events {
     stream: Arc<UnixStream>,
     syncs: Mutex<Syncs>,
@@ -75,28 +76,28 @@ struct Events {
 
 #[derive(Default)]
 struct News {
-    /// The answer to the one blob request that is open.
+    /// The answer to the request for a blob. A client has only one at a time.
     blob: Option<(u32, Result<Blob, BlobError>)>,
-    /// Why the client has to go.
+    /// Why the client is disconnected.
     lost: Option<String>,
-    /// The client waits for either.
+    /// Whether the client's thread waits for `blob` or `lost`.
     is_awaited: bool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A panic while it was held has been reported; what it guards is whole after each statement.
+    // A panic that held the lock has been reported. The data is consistent after each statement.
     mutex.locked()
 }
 
 impl Events {
-    /// Ends the connection for that reason, unless there is one already. The client's thread sees the end of
-    /// its socket, or of its wait.
+    /// Ends the connection for `reason`, unless it has ended for another one. The client's thread
+    /// wakes up, because its socket or its wait ends.
     fn hang_up(&self, reason: &str) {
         lock(&self.news)
             .lost
             .get_or_insert_with(|| reason.to_owned());
         self.changed.notify_all();
-        // Fails when the client has gone by itself.
+        // Fails when the client has already disconnected.
         let _ = self.stream.shutdown(Shutdown::Both);
     }
 
@@ -109,15 +110,15 @@ impl Events {
             }
             match news.blob.take() {
                 Some((answered, blob)) if answered == resource => return Ok(blob),
-                Some((answered, _)) => log::debug!("resource {answered} was not asked for"),
+                Some((answered, _)) => log::debug!("resource {answered} was not requested"),
                 None => {
                     news.is_awaited = true;
-                    let waited = self.changed.wait_timeout(news, LOOK_UP);
+                    let waited = self.changed.wait_timeout(news, CHECK_INTERVAL);
                     news = waited.unwrap_or_else(PoisonError::into_inner).0;
                     news.is_awaited = false;
                 }
             }
-            // The answer may depend on what a client does that is not there any more.
+            // A client that has disconnected may never do what the answer depends on.
             if news.blob.is_none() && self.client_is_gone() {
                 return Err(ClientError::Socket(io::ErrorKind::BrokenPipe.into()));
             }
@@ -142,7 +143,7 @@ impl ContextEvents for Events {
     fn blob_created(&self, resource: u32, result: Result<Blob, BlobError>) {
         let mut news = lock(&self.news);
         news.blob = Some((resource, result));
-        // Mostly the client's own thread brings the news, before it looks for them.
+        // Usually the client's own thread calls this before it waits.
         if news.is_awaited {
             self.changed.notify_all();
         }
@@ -153,7 +154,7 @@ impl ContextEvents for Events {
     }
 }
 
-/// A client, as the server sees it.
+/// A client of the server.
 pub(crate) struct Client {
     id: u32,
     events: Arc<Events>,
@@ -161,10 +162,10 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// For a new connection. `id` is for logs.
+    /// A client for a new connection. `id` is for logs.
     ///
     /// # Errors
-    /// The system's, for lack of descriptors.
+    /// The system has no descriptors left.
     pub(crate) fn new(id: u32, stream: UnixStream, backend: Arc<dyn Backend>) -> io::Result<Self> {
         let events = Arc::new(Events {
             stream: Arc::new(stream),
@@ -184,7 +185,7 @@ impl Client {
         self.events.hang_up(reason);
     }
 
-    /// Carries out commands until the client goes; everything it had is given back then.
+    /// Performs commands until the client disconnects, then frees everything that it had.
     pub(crate) fn serve(&self) {
         let mut session = Session {
             id: self.id,
@@ -198,43 +199,47 @@ impl Client {
         };
         let end = session.run();
         let lost = lock(&self.events.news).lost.clone();
-        // Being hung up shows as an end of the socket, or as its failure: the reason is the one given before.
+        // `hang_up` shows as an end or a failure of the socket. The reason given to it comes first.
         match lost.map_or(end, |reason| Err(ClientError::Lost(reason))) {
-            Ok(()) => log::debug!("vtest client {} ({}) is gone", session.id, session.name),
-            // Whoever hung up has said why, and to whom.
+            Ok(()) => log::debug!(
+                "vtest client {} ({}) has disconnected",
+                session.id,
+                session.name
+            ),
+            // Whoever called `hang_up` has logged the reason.
             Err(ClientError::Lost(reason)) => {
                 log::debug!(
-                    "vtest client {} ({}) is ended: {reason}",
+                    "vtest client {} ({}) is disconnected: {reason}",
                     session.id,
                     session.name
                 );
             }
-            // As when its process is killed: no fault of the client's that anybody should look into.
-            Err(ClientError::Socket(error)) if broken_off(&error) => log::debug!(
-                "vtest client {} ({}) is gone in the middle of a command",
+            // The client's process was probably killed, which is not an error of the client.
+            Err(ClientError::Socket(error)) if is_disconnect(&error) => log::debug!(
+                "vtest client {} ({}) disconnected in the middle of a command",
                 session.id,
                 session.name
             ),
             Err(error) => {
                 log::warn!(
-                    "vtest client {} ({}) is ended: {error}",
+                    "vtest client {} ({}) is disconnected: {error}",
                     session.id,
                     session.name
                 );
             }
         }
-        // The client must not wait for an answer that will not come.
+        // Otherwise the client could wait for an answer forever.
         let _ = self.events.stream.shutdown(Shutdown::Both);
     }
 }
 
-/// Whether the other side is not there any more.
-fn broken_off(error: &io::Error) -> bool {
+/// Whether the other side has closed the connection.
+fn is_disconnect(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
     matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
 }
 
-/// What the client's thread knows.
+/// The state of a client's thread.
 struct Session<'c> {
     id: u32,
     name: String,
@@ -242,7 +247,7 @@ struct Session<'c> {
     events: &'c Arc<Events>,
     backend: &'c dyn Backend,
     context: Option<Box<dyn BackendContext>>,
-    /// Resources that the client has; `None` is one whose memory could not be had.
+    /// The client's resources. `None` is a resource whose memory could not be created.
     resources: HashMap<u32, Option<Blob>>,
     next_resource: u32,
 }
@@ -271,7 +276,7 @@ impl Session<'_> {
                 }
                 self.version = version;
             }
-            // Nothing that a Venus client has is ever busy in this sense.
+            // Nothing of a Venus client is ever busy in this sense.
             Command::BusyWait => self.reply(number::BUSY_WAIT, &[0])?,
             Command::GetParam(PARAM_RINGS) => self.reply(number::GET_PARAM, &[1, RINGS])?,
             Command::GetParam(_) => self.reply(number::GET_PARAM, &[0, 0])?,
@@ -321,7 +326,7 @@ impl Session<'_> {
     }
 
     fn introduce(&mut self, name: &[u8]) {
-        // What a client calls itself goes to the log: nothing in it may look like more than a name.
+        // The name goes to the log, so control characters are replaced.
         let printable = |letter: char| if letter.is_control() { '?' } else { letter };
         let name = String::from_utf8_lossy(name);
         self.name = name.chars().take(NAME_KEPT).map(printable).collect();
@@ -391,7 +396,7 @@ impl Session<'_> {
             Ok(blob) if blob.memory.fd_offset() == 0 && blob.memory.fd().is_some() => Some(blob),
             Ok(_) => {
                 context.detach_resource(resource);
-                self.refused(&request, "its memory is a part of something larger");
+                self.refused(&request, "its memory is part of a larger allocation");
                 None
             }
             Err(BlobError::Lost(reason)) => return Err(ClientError::Lost(reason)),
@@ -403,7 +408,8 @@ impl Session<'_> {
         self.reply(number::RESOURCE_CREATE_BLOB, &[resource])?;
         match blob.as_ref().and_then(|blob| blob.memory.fd()) {
             Some(fd) => send_descriptor(&self.events.stream, fd)?,
-            // The client's mmap fails, which it reports to the application as lack of memory.
+            // The client's mmap of this descriptor fails, and the client reports to the application
+            // that memory is exhausted.
             None => send_descriptor(&self.events.stream, Latch::new()?.for_client())?,
         }
         self.resources.insert(resource, blob);
@@ -411,7 +417,7 @@ impl Session<'_> {
     }
 
     fn refused(&self, request: &BlobRequest, reason: &str) {
-        // Of interest once, when an application complains; it may come a thousand times.
+        // Logged at debug level, because an application may cause it thousands of times.
         log::debug!(
             "vtest client {} ({}): no {request:?}: {reason}",
             self.id,
@@ -430,7 +436,7 @@ impl Session<'_> {
                 context.submit(batch.commands.to_vec());
             }
             if batch.points.iter().len() > 0 {
-                // The lock is let go before the call: the fence may retire inside of it.
+                // The lock is released before the call, because the fence may retire during it.
                 let fence = self.syncs().fence(batch.points.iter())?;
                 context.fence(batch.ring, fence);
             }

@@ -1,8 +1,8 @@
 //! The socket of a client: [`Connection`] reads commands, [`reply`] and [`send_descriptor`] answer.
 //!
-//! Reading is buffered: a command is a header and a payload, and often several stand in line. Descriptors go
-//! the other way only, each with one byte of its own behind the reply: clients read the reply with read(2),
-//! which would lose them.
+//! Reading is buffered: a command is a header and a payload, and often several commands wait. Only
+//! the server sends descriptors, each with one byte after the reply. Clients read the reply with
+//! read(2), which would lose a descriptor that came with it.
 
 use std::io::{self, BufReader, IoSlice, Read, Write};
 use std::mem::MaybeUninit;
@@ -16,28 +16,29 @@ use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlag
 
 use super::wire::{HEADER_SIZE, Header};
 
-/// A payload buffer larger than this is given back after use.
+/// A payload buffer larger than this is freed after use.
 const KEPT: usize = 1 << 20;
 
-/// How long a thread looks for more before it sleeps, when the client sent the last in less than that. To be woken takes as
-/// long, and clients that allocate memory send several commands in a row.
+/// How long a thread polls the socket before it sleeps, if the client sent its last bytes within
+/// that time. Waking up takes as long, and clients that allocate memory send several commands in a
+/// row.
 const BRISK: Duration = Duration::from_micros(100);
 
-/// The reading side.
+/// The reading side of a client's socket.
 pub(crate) struct Connection {
     reader: BufReader<Socket>,
     payload: Vec<u8>,
 }
 
-/// A socket that is looked at for a moment before its reader sleeps.
+/// A socket that is polled for a moment before its reader sleeps.
 struct Socket {
     stream: UnixStream,
-    /// The last bytes came soon.
+    /// Whether the last bytes arrived soon.
     is_brisk: bool,
 }
 
 impl Socket {
-    /// Reads what is there, or comes soon; `None` if nothing does.
+    /// Reads bytes that are there or arrive soon; `None` if there are none.
     fn read_soon(&self, into: &mut [u8]) -> Option<io::Result<usize>> {
         let until = Instant::now() + BRISK;
         while Instant::now() < until {
@@ -66,7 +67,7 @@ impl Read for Socket {
 }
 
 impl Connection {
-    /// For a connected socket.
+    /// Reads from a connected socket.
     pub(crate) fn new(stream: UnixStream) -> Self {
         Self {
             reader: BufReader::with_capacity(
@@ -80,10 +81,10 @@ impl Connection {
         }
     }
 
-    /// The next header; `None` when the client has gone.
+    /// Reads the next header; `None` when the client has disconnected.
     ///
     /// # Errors
-    /// The system's; an end in the middle of a header is `UnexpectedEof`.
+    /// The system's error. An end in the middle of a header is `UnexpectedEof`.
     pub(crate) fn header(&mut self) -> io::Result<Option<Header>> {
         let mut bytes = [0; HEADER_SIZE];
         let mut got = 0;
@@ -99,10 +100,10 @@ impl Connection {
         Ok(Some(Header::from_bytes(bytes)))
     }
 
-    /// The next `size` bytes. Memory is taken as they come, not as they are announced.
+    /// Reads the next `size` bytes. Memory is allocated as they arrive, not as they are announced.
     ///
     /// # Errors
-    /// The system's; an end before them is `UnexpectedEof`.
+    /// The system's error. An end before `size` bytes is `UnexpectedEof`.
     pub(crate) fn payload(&mut self, size: usize) -> io::Result<&[u8]> {
         if self.payload.capacity() > KEPT {
             self.payload = Vec::new();
@@ -120,10 +121,10 @@ impl Connection {
     }
 }
 
-/// Writes the reply `number` of these words.
+/// Writes a reply: its number and its words.
 ///
 /// # Errors
-/// The system's.
+/// The system's error.
 pub(crate) fn reply(mut stream: &UnixStream, number: u32, words: &[u32]) -> io::Result<()> {
     // The largest reply is a capability set: 43 words with the header.
     let mut bytes = [0; 4 * 64];
@@ -137,10 +138,10 @@ pub(crate) fn reply(mut stream: &UnixStream, number: u32, words: &[u32]) -> io::
     stream.write_all(whole)
 }
 
-/// Sends a descriptor, with the byte that carries it.
+/// Sends a descriptor with the one byte that a message must have.
 ///
 /// # Errors
-/// The system's.
+/// The system's error.
 pub(crate) fn send_descriptor(stream: &UnixStream, fd: BorrowedFd<'_>) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);

@@ -1,26 +1,29 @@
-//! The vtest front end: Mesa's Venus driver on this machine (or in a container) over a unix socket, without a VM.
+//! The vtest front end: serves Mesa's Venus driver on this machine, or in a container, over a unix
+//! socket and without a VM.
 //!
 //! ```text
 //! hesper vtest --socket-path /run/user/1000/vtest.sock
-//! VN_DEBUG=vtest VTEST_SOCKET_NAME=/run/user/1000/vtest.sock VK_DRIVER_FILES=…/virtio_icd.json vulkaninfo
+//! VN_DEBUG=vtest VTEST_SOCKET_NAME=/run/user/1000/vtest.sock \
+//!     VK_DRIVER_FILES=…/virtio_icd.json vulkaninfo
 //! ```
 //!
-//! Every connection is a client of its own, with one Venus context and one thread; what it does wrong ends it
-//! alone, with one line in the log. The protocol is the one of Mesa's and virglrenderer's vtest, versions 3 and
-//! 4, as far as Venus uses it: of version 4's additions (drm-sync objects, resource export) it uses nothing, and
-//! a client that asks for them is told so by being ended.
+//! Every connection is one client, with one Venus context and one thread. A client that makes an
+//! error is disconnected, with one line in the log; others are not affected. The protocol is Mesa's
+//! and virglrenderer's vtest, versions 3 and 4, as far as Venus uses it. Venus does not use version
+//! 4's additions (drm-sync objects, resource export): a client that sends them is disconnected.
 //!
-//! | file | what it knows |
+//! | file | what it does |
 //! |---|---|
 //! | [`wire`] | commands: numbers, layouts, allowed sizes |
 //! | [`connection`] | the socket: buffered reading, replies, descriptors |
-//! | [`client`] | what each command does |
+//! | [`client`] | performs each command |
 //! | [`sync`] | synchronisation objects, fences and waits of a client |
-//! | [`backend`] | what is asked of a renderer, so that tests can have a false one |
+//! | [`backend`] | the renderer as a trait, which tests implement too |
 //! | [`platform`] | descriptors that become readable |
 //!
-//! The hard thing is that the protocol has no way to refuse: a client reads a reply that must come. Where the
-//! client has a way to cope (memory that cannot be mapped) it gets what leads it there; else it is ended.
+//! The difficulty: the protocol has no error replies, and a client waits for each reply. If a
+//! client can handle the failure (memory that cannot be mapped), it gets a reply that makes it fail
+//! there. Otherwise it is disconnected.
 
 mod backend;
 mod client;
@@ -46,13 +49,13 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 pub(crate) use backend::Backend;
 use client::Client;
 
-/// Clients at one time. Each has a handful of threads and descriptors.
+/// The largest number of clients. Each needs several threads and descriptors.
 const MAX_CLIENTS: usize = 256;
 
-/// How long clients may take to end when the program does.
+/// How long the program waits at its end for clients to end.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// Why the server could not start or go on.
+/// Why the server could not start, or stopped.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum VtestError {
     /// The socket cannot be made.
@@ -68,10 +71,10 @@ pub(crate) enum VtestError {
     },
 }
 
-/// Serves clients on a new socket at `path` until SIGTERM or SIGINT; the socket is removed at the end.
+/// Serves clients on a new socket at `path` until SIGTERM or SIGINT, then removes the socket.
 ///
 /// # Errors
-/// When the socket cannot be made, or no connection can be accepted any more.
+/// The socket cannot be created, or the system cannot wait for connections.
 pub(crate) fn run(path: &Path, backend: Arc<dyn Backend>) -> Result<(), VtestError> {
     let system = |what| move |source| VtestError::System { what, source };
     let (stopped, stop) = UnixStream::pair().map_err(system("make a socket pair"))?;
@@ -80,29 +83,29 @@ pub(crate) fn run(path: &Path, backend: Arc<dyn Backend>) -> Result<(), VtestErr
         signal_hook::low_level::pipe::register(signal, stop).map_err(system("handle signals"))?;
     }
     let (listener, _file) = listen(path, Access::Private)?;
-    log::info!("vtest clients are served on {}", path.display());
+    log::info!("serving vtest clients on {}", path.display());
     serve(&listener, &backend, &stopped)
 }
 
 /// A client and the thread that serves it.
 struct Served {
     client: Arc<Client>,
-    /// The thread has nothing more to do.
+    /// Whether the thread has finished.
     is_over: Arc<AtomicBool>,
     thread: JoinHandle<()>,
 }
 
-/// Serves clients of `listener` until something can be read from `stopped`.
+/// Serves clients of `listener` until `stopped` is readable.
 ///
 /// # Errors
-/// When the system cannot wait for connections.
+/// The system cannot wait for connections.
 fn serve(
     listener: &UnixListener,
     backend: &Arc<dyn Backend>,
     stopped: &UnixStream,
 ) -> Result<(), VtestError> {
     let system = |what| move |source| VtestError::System { what, source };
-    // A connection that is gone before it is accepted must not block the loop.
+    // A connection that is closed before it is accepted must not block the loop.
     listener
         .set_nonblocking(true)
         .map_err(system("set a socket up"))?;
@@ -134,17 +137,18 @@ fn serve(
         }
         reap(&mut all);
         match listener.accept() {
-            Ok((stream, _)) => match welcome(stream, next_id, backend, &leaving, all.len()) {
+            Ok((stream, _)) => match start_client(stream, next_id, backend, &leaving, all.len()) {
                 Ok(served) => {
                     all.push(served);
                     next_id += 1;
                 }
-                Err(error) => log::warn!("a vtest client is turned away: {error}"),
+                Err(error) => log::warn!("cannot serve a vtest client: {error}"),
             },
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => {
-                log::warn!("a vtest client cannot be accepted: {error}");
-                // Out of descriptors, most likely: the connection stays, and trying again at once would spin.
+                log::warn!("cannot accept a vtest client: {error}");
+                // Probably out of descriptors. The connection stays in the queue, and an immediate
+                // retry would spin.
                 thread::sleep(Duration::from_millis(50));
             }
         }
@@ -155,7 +159,7 @@ fn serve(
     Ok(())
 }
 
-fn welcome(
+fn start_client(
     stream: UnixStream,
     id: u32,
     backend: &Arc<dyn Backend>,
@@ -167,7 +171,7 @@ fn welcome(
             "there are {MAX_CLIENTS} already; end one first"
         )));
     }
-    // Some systems let an accepted socket inherit this from the listener.
+    // On some systems an accepted socket inherits this from the listener.
     stream.set_nonblocking(false)?;
     let client = Arc::new(Client::new(id, stream, Arc::clone(backend))?);
     let serving = Arc::clone(&client);
@@ -179,7 +183,7 @@ fn welcome(
     let thread = thread::Builder::new()
         .name(format!("vtest-{id}"))
         .spawn(move || {
-            // The last that this thread does, also when it panics.
+            // Dropped last in this thread, also when it panics.
             let _farewell = farewell;
             serving.serve();
         })?;
@@ -190,8 +194,8 @@ fn welcome(
     })
 }
 
-/// Tells the listening thread that a client's thread is as good as over, so that what they had is freed at once and not with
-/// the next client.
+/// Wakes the listening thread when a client's thread is about to end, so that its memory is freed
+/// at once and not when the next client connects.
 struct Farewell {
     is_over: Arc<AtomicBool>,
     leaving: Arc<UnixStream>,
@@ -200,27 +204,29 @@ struct Farewell {
 impl Drop for Farewell {
     fn drop(&mut self) {
         self.is_over.store(true, Ordering::Release);
-        // When the socket is full, the listener has enough to wake up for.
+        // A full socket wakes the listener anyway.
         let _ = (&*self.leaving).write(&[0]);
     }
 }
 
-/// Reads all that there is.
+/// Reads all bytes that are there.
 fn drain(mut gone: &UnixStream) {
     let mut bytes = [0; 64];
     while gone.read(&mut bytes).is_ok_and(|read| read > 0) {}
 }
 
-/// Forgets the clients that have gone.
+/// Removes the clients whose threads have ended.
 fn reap(all: &mut Vec<Served>) {
     for served in all.extract_if(.., |served| served.is_over.load(Ordering::Acquire)) {
         if served.thread.join().is_err() {
-            log::error!("the thread of a vtest client panicked; this is a bug, please report it");
+            log::error!(
+                "the thread of a vtest client panicked; this is a bug in Hesper, please report it"
+            );
         }
     }
 }
 
-/// Ends all clients and waits for their threads, but not forever.
+/// Disconnects all clients and waits for their threads, at most for [`GRACE`].
 fn end(mut all: Vec<Served>) {
     for served in &all {
         served.client.hang_up("Hesper ends");
@@ -236,7 +242,7 @@ fn end(mut all: Vec<Served>) {
     reap(&mut all);
     if !all.is_empty() {
         log::warn!(
-            "{} vtest clients do not end within {GRACE:?} and are abandoned",
+            "{} vtest clients did not end within {GRACE:?}; Hesper ends without them",
             all.len()
         );
     }

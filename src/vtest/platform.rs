@@ -1,9 +1,9 @@
-//! What differs between systems: a [`Latch`] is an eventfd on Linux and a pipe elsewhere.
+//! What differs between operating systems: a [`Latch`] is an eventfd on Linux and a pipe elsewhere.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// A descriptor that a client waits on until we make it readable.
+/// A descriptor that a client waits on until the server makes it readable.
 pub(crate) struct Latch {
     ours: OwnedFd,
     #[cfg(not(target_os = "linux"))]
@@ -11,10 +11,10 @@ pub(crate) struct Latch {
 }
 
 impl Latch {
-    /// A latch that is not readable.
+    /// Creates a latch that is not readable.
     ///
     /// # Errors
-    /// The system's, for lack of descriptors.
+    /// The system has no descriptors left.
     #[cfg(target_os = "linux")]
     pub(crate) fn new() -> io::Result<Self> {
         use rustix::event::{EventfdFlags, eventfd};
@@ -24,10 +24,10 @@ impl Latch {
         })
     }
 
-    /// A latch that is not readable.
+    /// Creates a latch that is not readable.
     ///
     /// # Errors
-    /// The system's, for lack of descriptors.
+    /// The system has no descriptors left.
     #[cfg(not(target_os = "linux"))]
     pub(crate) fn new() -> io::Result<Self> {
         let (theirs, ours) = rustix::pipe::pipe()?;
@@ -41,24 +41,24 @@ impl Latch {
         })
     }
 
-    /// The descriptor that the client gets a copy of.
+    /// The descriptor to send to the client.
     #[cfg(target_os = "linux")]
     pub(crate) fn for_client(&self) -> BorrowedFd<'_> {
         self.ours.as_fd()
     }
 
-    /// The descriptor that the client gets a copy of.
+    /// The descriptor to send to the client.
     #[cfg(not(target_os = "linux"))]
     pub(crate) fn for_client(&self) -> BorrowedFd<'_> {
         self.theirs.as_ref().unwrap_or(&self.ours).as_fd()
     }
 
-    /// Makes it readable.
+    /// Makes the client's descriptor readable.
     pub(crate) fn release(&self) {
-        // An eventfd takes eight bytes at a time. It can be full only if it is readable already, and a pipe
-        // that its reader has left needs nothing.
+        // A write to an eventfd has eight bytes. It fails when the eventfd is already readable, or
+        // when the pipe's reader has closed it: in both cases nothing is left to do.
         if let Err(error) = rustix::io::write(&self.ours, &1_u64.to_ne_bytes()) {
-            log::debug!("a latch could not be released: {error}");
+            log::debug!("cannot release a latch: {error}");
         }
     }
 }

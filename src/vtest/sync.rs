@@ -1,7 +1,9 @@
-//! Synchronisation objects of one client: 64-bit values that fences and the client raise, and waits for them.
+//! Synchronisation objects of one client: 64-bit values that fences and the client raise, and waits
+//! for values.
 //!
-//! [`Syncs`] is locked as a whole: the client's thread and the renderer's threads, which retire fences, meet
-//! here. Objects live on inside fences and waits after the client has let go of them.
+//! [`Syncs`] is locked as a whole, because the client's thread and the renderer's threads, which
+//! retire fences, both use it. Fences and waits keep their objects alive after the client has
+//! unreferenced them.
 
 use std::collections::HashMap;
 use std::io;
@@ -12,20 +14,21 @@ use std::time::{Duration, Instant};
 use super::platform::Latch;
 use super::wire::Point;
 
-/// Objects a client may have; Mesa has a few a `VkFence` or `VkSemaphore`.
+/// The largest number of objects of a client. Mesa makes a few for each `VkFence` or `VkSemaphore`.
 const MAX_SYNCS: usize = 1 << 20;
-/// Waits at one time. Each is a descriptor; a client's thread waits for one, and leaves it behind at a timeout.
+/// The largest number of waits at a time. Each needs a descriptor. A client's thread has one wait,
+/// and leaves it behind at a timeout.
 const MAX_WAITS: usize = 4096;
-/// Fences that have not retired.
+/// The largest number of fences that have not retired.
 const MAX_FENCES: usize = 1 << 16;
 
-/// What a client did wrong.
+/// An error of a client.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SyncError {
-    /// A name that is none.
+    /// There is no object of that name.
     #[error("there is no sync {0}")]
     NoSync(u32),
-    /// One of the limits.
+    /// One of the limits is exceeded.
     #[error("more than {most} {what}; no Venus driver needs that many")]
     TooMany {
         /// `syncs`, `waits` or `fences`.
@@ -38,7 +41,7 @@ pub(crate) enum SyncError {
     NoDescriptor(#[source] io::Error),
 }
 
-/// Something that is to be reached, or will be.
+/// A synchronisation object and the value that it must reach.
 struct Target {
     sync: Arc<AtomicU64>,
     value: u64,
@@ -53,7 +56,7 @@ impl Target {
 struct Wait {
     targets: Vec<Target>,
     any: bool,
-    /// When the client gives up by itself.
+    /// When the client's own timeout ends the wait.
     until: Option<Instant>,
     latch: Arc<Latch>,
 }
@@ -65,7 +68,7 @@ impl Wait {
 }
 
 fn over(targets: &[Target], any: bool) -> bool {
-    // A wait for nothing is over, also one for any of nothing.
+    // A wait for nothing is over, also with `any`.
     match any && !targets.is_empty() {
         true => targets.iter().any(Target::reached),
         false => targets.iter().all(Target::reached),
@@ -79,17 +82,17 @@ pub(crate) struct Syncs {
     fences: HashMap<u64, Vec<Target>>,
     next_fence: u64,
     waits: Vec<Wait>,
-    /// Always readable: the answer to a wait that is over already.
+    /// Always readable: the answer to a wait that is already over.
     released: Arc<Latch>,
-    /// Never readable: the answer to a wait that takes no time and is not over.
+    /// Never readable: the answer to a wait without time that is not over.
     never: Arc<Latch>,
 }
 
 impl Syncs {
-    /// For a new client.
+    /// The objects of a new client.
     ///
     /// # Errors
-    /// The system's, for lack of descriptors.
+    /// The system has no descriptors left.
     pub(crate) fn new() -> io::Result<Self> {
         let released = Latch::new()?;
         released.release();
@@ -104,7 +107,7 @@ impl Syncs {
         })
     }
 
-    /// A new object; returns its name, never 0.
+    /// Creates an object. Returns its name, which is never 0.
     pub(crate) fn create(&mut self, value: u64) -> Result<u32, SyncError> {
         if self.live.len() >= MAX_SYNCS {
             return Err(SyncError::TooMany {
@@ -112,7 +115,7 @@ impl Syncs {
                 most: MAX_SYNCS,
             });
         }
-        // After 2^32 objects names come round again: skip those in use.
+        // After 2^32 objects names are reused. Those in use are skipped.
         while self.next_sync == 0 || self.live.contains_key(&self.next_sync) {
             self.next_sync = self.next_sync.wrapping_add(1);
         }
@@ -122,7 +125,7 @@ impl Syncs {
         Ok(name)
     }
 
-    /// Forgets an object.
+    /// Removes an object's name.
     pub(crate) fn unref(&mut self, sync: u32) -> Result<(), SyncError> {
         self.live
             .remove(&sync)
@@ -142,7 +145,7 @@ impl Syncs {
         Ok(())
     }
 
-    /// A new fence that raises objects to values when it retires. Returns its number.
+    /// Creates a fence that raises objects to values when it retires. Returns its number.
     pub(crate) fn fence(&mut self, points: impl Iterator<Item = Point>) -> Result<u64, SyncError> {
         if self.fences.len() >= MAX_FENCES {
             return Err(SyncError::TooMany {
@@ -157,7 +160,7 @@ impl Syncs {
         Ok(number)
     }
 
-    /// A fence is signalled. One that is not known is none of ours, or retires a second time: ignored.
+    /// Retires a fence. An unknown fence, or one that has already retired, is ignored.
     pub(crate) fn retire(&mut self, fence: u64) {
         let Some(targets) = self.fences.remove(&fence) else {
             log::debug!("fence {fence} is retired but not open");
@@ -169,8 +172,8 @@ impl Syncs {
         self.release_waits();
     }
 
-    /// A latch that is released once the points are reached. After `timeout`, which the client keeps by
-    /// itself, it is forgotten.
+    /// Returns a latch that is released when the points are reached. The wait is removed after
+    /// `timeout`, which the client measures itself.
     pub(crate) fn wait(
         &mut self,
         points: impl Iterator<Item = Point>,
@@ -226,7 +229,8 @@ impl Syncs {
     }
 }
 
-/// A client begins to count its timeout only when it has the descriptor.
+/// Added to a wait's timeout, because the client starts to measure it only when it has the
+/// descriptor.
 const SLACK: Duration = Duration::from_millis(200);
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! The server against a client and a renderer that are both false: what Mesa sends, and what no client should.
+//! Tests of the server with a mock client and a mock renderer: what Mesa sends, and what no client
+//! should send.
 
 use std::io::{IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
@@ -15,7 +16,7 @@ use super::backend::{BackendContext, CAPSET_SIZE};
 use super::wire::number::*;
 use super::*;
 
-/// What reached the false renderer.
+/// A call that reached the mock renderer.
 #[derive(Debug, PartialEq)]
 enum Call {
     Created(String),
@@ -26,7 +27,8 @@ enum Call {
     Dropped,
 }
 
-/// A renderer that notes its calls and answers blobs of less than 1 MiB at once; fences are the test's.
+/// A renderer that records its calls and answers requests for blobs below 1 MiB at once. Tests
+/// retire the fences.
 struct False {
     calls: Mutex<Sender<Call>>,
     events: Arc<Mutex<Vec<Arc<dyn ContextEvents>>>>,
@@ -60,7 +62,7 @@ impl Backend for False {
 
 impl FalseContext {
     fn note(&self, call: Call) {
-        // The test may have ended without looking at everything.
+        // The test may have ended without reading all calls.
         let _ = self.calls.send(call);
     }
 }
@@ -138,7 +140,7 @@ impl Server {
         FalseClient(stream)
     }
 
-    /// A client that has said all that Mesa says before it works.
+    /// A client that has sent everything that Mesa sends before it works.
     fn ready_client(&self) -> FalseClient {
         let mut client = self.client();
         client.send(CREATE_RENDERER, 7, b"vkcube\0");
@@ -176,7 +178,7 @@ impl FalseClient {
     fn send(&mut self, number: u32, length: u32, payload: &[u8]) {
         let mut bytes = [length.to_le_bytes(), number.to_le_bytes()].concat();
         bytes.extend(payload);
-        // Whether the server is still there shows in what it answers.
+        // A failure shows in the missing answer.
         let _ = self.0.write_all(&bytes);
     }
 
@@ -216,7 +218,7 @@ impl FalseClient {
         all.next().expect("a descriptor comes with the byte")
     }
 
-    /// Whether the server has hung up.
+    /// Whether the server has closed the connection.
     fn is_ended(&mut self) -> bool {
         let mut rest = Vec::new();
         self.0.read_to_end(&mut rest).is_ok() && rest.is_empty()
@@ -279,7 +281,7 @@ fn a_blobs_descriptor_follows_the_reply_and_its_end_reaches_the_renderer() {
     client.words(RESOURCE_UNREF, &[resource]);
     assert_eq!(server.call(), Call::Detach(resource));
     client.words(RESOURCE_UNREF, &[resource]);
-    assert!(client.is_ended(), "a resource is let go of once");
+    assert!(client.is_ended(), "a resource is unreferenced once");
 }
 
 #[test]
@@ -452,7 +454,7 @@ fn a_session_with_wrong_bytes_in_it_ends_and_never_panics() {
         if round % 3 == 2 {
             bytes.truncate(below(bytes.len()));
         }
-        // All of it, and all answers to it, fit into the buffers of the socket.
+        // All of it, and all answers, fit into the socket's buffers.
         let (mut ours, theirs) = UnixStream::pair().unwrap();
         ours.write_all(&bytes).unwrap();
         ours.shutdown(std::net::Shutdown::Write).unwrap();

@@ -1,9 +1,10 @@
-//! The vtest protocol on the wire: [`Header`], [`Command`] and how large each may be.
+//! The vtest protocol on the wire: [`Header`], [`Command`] and the allowed size of each.
 //!
-//! Everything is little-endian 32-bit words. A command is a header of two words, length and number, and that
-//! many words of payload; only the length of CREATE_RENDERER counts bytes. [`Header::payload_size`] says how
-//! much to read and refuses what no client sends, before anything is read; [`Command::parse`] then cannot be
-//! given too few bytes, and checks what depends on contents.
+//! Everything is little-endian 32-bit words. A command is a header of two words, length and number,
+//! followed by that many words of payload. Only the length of CREATE_RENDERER counts bytes.
+//! [`Header::payload_size`] returns how much to read, and refuses lengths that no client sends
+//! before anything is read. So [`Command::parse`] never gets too few bytes, and checks only the
+//! contents.
 
 /// Highest protocol version served.
 pub(crate) const VERSION: u32 = 4;
@@ -29,11 +30,12 @@ pub(crate) mod number {
     pub(crate) const SUBMIT_CMD2: u32 = 24;
 }
 
-/// Longest process name, in bytes; what Linux allows a file name.
+/// The longest process name in bytes; Linux limits a file name to as much.
 const MAX_NAME: u32 = 256;
-/// Synchronisation objects in one wait or behind one fence.
+/// The largest number of synchronisation objects in one wait or fence.
 const MAX_POINTS: u32 = 4096;
-/// Largest submission in words: 256 MiB, as over virtio. Mesa sends more than 8 KiB through shared memory.
+/// The largest submission in words: 256 MiB, as over virtio. Mesa sends more than 8 KiB through
+/// shared memory.
 const MAX_SUBMIT: u32 = 64 << 20;
 
 /// What is wrong with a client's bytes.
@@ -47,17 +49,17 @@ pub(crate) enum WireError {
     Length {
         /// The command.
         number: u32,
-        /// As the client said, in words or, for CREATE_RENDERER, bytes.
+        /// The length that the client sent, in words or, for CREATE_RENDERER, in bytes.
         length: u32,
         /// Smallest allowed.
         least: u32,
         /// Largest allowed.
         most: u32,
     },
-    /// A wait whose length is not that of a whole number of objects.
+    /// A wait whose length is not a whole number of objects.
     #[error("a wait for {0} words of objects, of 3 words each")]
     Uneven(usize),
-    /// A part of a submission that lies outside of it.
+    /// A part of a submission that lies outside it.
     #[error("{what}: {size} words at word {offset} are not inside a submission of {words}")]
     Range {
         /// `batches`, `commands` or `syncs`.
@@ -66,13 +68,13 @@ pub(crate) enum WireError {
         offset: u64,
         /// Number of words.
         size: u64,
-        /// Words there are.
+        /// How many words the submission has.
         words: u64,
     },
     /// A flag or count that Venus clients leave at 0.
     #[error("{what} of {value:#x} in a submission; Venus clients do not use it")]
     Unused {
-        /// What it is.
+        /// The field.
         what: &'static str,
         /// Its value.
         value: u32,
@@ -101,7 +103,7 @@ impl Header {
         }
     }
 
-    /// How many bytes of payload follow.
+    /// The size of the payload in bytes.
     ///
     /// # Errors
     /// [`WireError::Unknown`] and [`WireError::Length`].
@@ -132,7 +134,7 @@ impl Header {
     }
 }
 
-/// A synchronisation object and a value it is to reach.
+/// A synchronisation object and a value that it must reach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Point {
     /// The object.
@@ -141,7 +143,7 @@ pub(crate) struct Point {
     pub(crate) value: u64,
 }
 
-/// Points as they lie in the payload.
+/// Points in a payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Points<'p>(&'p [u8]);
 
@@ -163,35 +165,35 @@ impl<'p> Points<'p> {
 pub(crate) struct Batch<'p> {
     /// Venus commands; may be empty.
     pub(crate) commands: &'p [u8],
-    /// What is signalled when the batch is done; may be empty.
+    /// The points to reach when the batch is done; may be empty.
     pub(crate) points: Points<'p>,
-    /// The timeline of that: 0 for the CPU's.
+    /// The timeline on which the batch runs; 0 is the CPU's.
     pub(crate) ring: u8,
 }
 
 /// A command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Command<'p> {
-    /// Who the client is: its process name.
+    /// Names the client: its process name.
     CreateRenderer(&'p [u8]),
-    /// Does the server know about protocol versions?
+    /// Asks whether the server knows protocol versions.
     Ping,
-    /// Which version the client has.
+    /// Proposes the client's protocol version.
     Version(u32),
-    /// Is a resource busy?
+    /// Asks whether a resource is busy.
     BusyWait,
-    /// A property of the server.
+    /// Asks for a property of the server.
     GetParam(u32),
-    /// A capability set.
+    /// Asks for a capability set.
     GetCapset {
-        /// Which.
+        /// The id of the set.
         id: u32,
         /// Its version.
         version: u32,
     },
-    /// What the context is for, by capability set.
+    /// Creates the context, for this capability set.
     ContextInit(u32),
-    /// New memory.
+    /// Creates a blob.
     CreateBlob {
         /// 2 is `HOST3D`.
         kind: u32,
@@ -202,43 +204,43 @@ pub(crate) enum Command<'p> {
         /// 0, or the id of a `VkDeviceMemory`.
         id: u64,
     },
-    /// A resource is not needed any more.
+    /// Unreferences a resource.
     ResourceUnref(u32),
-    /// A new synchronisation object with that value.
+    /// Creates a synchronisation object with this value.
     SyncCreate(u64),
-    /// A synchronisation object is not needed any more.
+    /// Unreferences a synchronisation object.
     SyncUnref(u32),
-    /// The value of an object.
+    /// Asks for the value of an object.
     SyncRead(u32),
     /// Sets the value of an object, also to a lower one.
     SyncWrite(Point),
-    /// A descriptor that becomes readable once the points are reached.
+    /// Asks for a descriptor that becomes readable when the points are reached.
     SyncWait {
-        /// One of them is enough.
+        /// Whether one reached point is enough.
         any: bool,
         /// In milliseconds; `None` is forever.
         timeout: Option<u32>,
-        /// What is waited for.
+        /// The points to wait for.
         points: Points<'p>,
     },
-    /// Work; see [`Submission::batches`].
+    /// Submits work; see [`Submission::batches`].
     Submit(Submission<'p>),
 }
 
-/// The payload of SUBMIT_CMD2: batches and, anywhere behind them, the commands and points that they name.
+/// The payload of SUBMIT_CMD2: batches, followed by the commands and points to which they refer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Submission<'p> {
     payload: &'p [u8],
-    /// Words a batch: version 4 added two.
+    /// The number of words in a batch. Version 4 added two.
     stride: usize,
 }
 
 impl<'p> Command<'p> {
-    /// Reads the payload of a command, whose size [`Header::payload_size`] has given, in a client's `version`
-    /// of the protocol.
+    /// Parses the payload of a command in a client's `version` of the protocol. The payload has the
+    /// size that [`Header::payload_size`] returned.
     ///
     /// # Errors
-    /// The variants of [`WireError`] that depend on contents.
+    /// The variants of [`WireError`] that depend on the contents.
     pub(crate) fn parse(number: u32, version: u32, payload: &'p [u8]) -> Result<Self, WireError> {
         let first = word(payload, 0);
         Ok(match number {
@@ -281,7 +283,7 @@ impl<'p> Command<'p> {
                 let timeout = word(payload, 1);
                 Self::SyncWait {
                     any: first & 1 != 0,
-                    // Negative as a signed number is forever, too: that is what poll(2) makes of it.
+                    // A negative timeout is forever, as in poll(2).
                     timeout: (timeout <= i32::MAX as u32).then_some(timeout),
                     points: Points(points),
                 }
@@ -296,13 +298,14 @@ impl<'p> Command<'p> {
 }
 
 impl<'p> Submission<'p> {
-    /// The batches in order; an error ends the client, whatever came before it.
+    /// The batches in order. An error in any of them ends the client.
     pub(crate) fn batches(self) -> impl Iterator<Item = Result<Batch<'p>, WireError>> {
         (0..u64::from(word(self.payload, 0))).map(move |index| self.batch(index))
     }
 
     fn batch(self, index: u64) -> Result<Batch<'p>, WireError> {
-        // Mesa before 26.0 has no more than these six words a batch. Versions 4's two are checked below.
+        // The two words of version 4 are 0 in a batch of six words, because `word` returns 0 past
+        // the end.
         let stride = self.stride as u64;
         let fields = self.part("batches", 1 + index * stride, stride)?;
         let [flags, cmd_offset, cmd_size] = [0, 1, 2].map(|at| word(fields, at));
@@ -336,13 +339,13 @@ impl<'p> Submission<'p> {
 
     /// `size` words at word `offset`.
     fn part(self, what: &'static str, offset: u64, size: u64) -> Result<&'p [u8], WireError> {
-        // Neither can overflow: both are sums and small multiples of 32-bit numbers.
+        // Cannot overflow: both are sums and small multiples of 32-bit numbers.
         let range = usize::try_from(offset * 4)
             .ok()
             .zip(usize::try_from((offset + size) * 4).ok());
         match range.and_then(|(from, to)| self.payload.get(from..to)) {
             Some(part) => Ok(part),
-            // An empty part may be anywhere: clients do not set the offset of what they do not have.
+            // Clients do not set the offset of an empty part.
             None if size == 0 => Ok(&[]),
             None => Err(WireError::Range {
                 what,
@@ -354,13 +357,13 @@ impl<'p> Submission<'p> {
     }
 }
 
-/// `VCMD_SUBMIT_CMD2_FLAG_RING_IDX`: the batch names its timeline.
+/// `VCMD_SUBMIT_CMD2_FLAG_RING_IDX`: the batch has a timeline index.
 const FLAG_RING: u32 = 1;
 
-/// Timelines a client has, the CPU's included; the answer to parameter 1.
+/// How many timelines a client has, with the CPU's; the answer to parameter 1.
 pub(crate) const RINGS: u32 = 64;
 
-/// Word `index` of a payload, 0 where there is none.
+/// Word `index` of a payload; 0 past its end.
 fn word(payload: &[u8], index: usize) -> u32 {
     match payload.get(index * 4..index * 4 + 4) {
         Some(&[a, b, c, d]) => u32::from_le_bytes([a, b, c, d]),

@@ -1,49 +1,49 @@
-//! What a guest submits to a cross-domain context, checked: `rutabaga_gfx` would run for ever on a command of size 0, and
-//! forget a worker thread at a second INIT.
+//! Checks what a guest submits to a cross-domain context, before `rutabaga_gfx` sees it: the
+//! library would loop forever on a command of size 0, and lose a worker thread at a second INIT.
 //!
-//! A submission is a row of commands, each with a header of 8 bytes: the command (1 byte), a ring (1), the size of the command
-//! with its header (2), and 4 that mean nothing.
+//! A submission is a sequence of commands. Each has a header of 8 bytes: the command (1 byte), a
+//! ring (1), the size of the command with its header (2), and 4 unused bytes.
 
-/// Connect, and name the rings.
+/// Connects, and names the rings.
 const INIT: u8 = 1;
-/// Ask how an image must lie in memory; answered in the query ring.
+/// Asks for an image's layout in memory; the answer is written to the query ring.
 const GET_IMAGE_REQUIREMENTS: u8 = 2;
-/// Send a message with descriptors.
+/// Sends a message with descriptors.
 const SEND: u8 = 4;
-/// Wait for an event of the host.
+/// Waits for an event of the host.
 const READ_CREATE_EVENT: u8 = 11;
-/// Open a file of a file system that the guest shares with the host.
+/// Opens a file on a file system that guest and host share.
 const IMPORT_VIRTIOFS_HANDLE: u8 = 12;
-/// Hand a socket to another context.
+/// Gives a socket to another context.
 const ASSIGN_SOCKET_UUID: u8 = 13;
 
 const HEADER: usize = 8;
-/// INIT without and with the name of a socket.
+/// The sizes of INIT without and with the name of a socket.
 const INIT_SIZES: [usize; 2] = [20, 36];
-/// A SEND before its message.
+/// The size of a SEND before its message.
 const SEND_SIZE: usize = 16 + 3 * 4 * IDENTIFIERS;
-/// Descriptors in a SEND at most.
+/// The largest number of descriptors in a SEND.
 const IDENTIFIERS: usize = 28;
-/// A descriptor that is the end of a fresh pipe.
+/// The type of a descriptor that is the end of a new pipe.
 const READ_PIPE: u32 = 3;
 
-/// The rings of a context.
+/// The rings that INIT names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Init {
-    /// The resource in which questions are answered.
+    /// The resource in which requests are answered.
     pub(super) query_ring: u32,
     /// The resource in which the host's messages arrive.
     pub(super) channel_ring: u32,
-    /// What to connect to; 0 is nothing.
+    /// What to connect to; 0 for nothing.
     pub(super) channel: u32,
 }
 
-/// What matters of a command beside its bytes.
+/// The kind of a command, with the values that Hesper checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Init(Init),
     ImageRequirements,
-    /// With the number of pipes that it opens.
+    /// The number of pipes that it opens.
     Send(u32),
     Other,
 }
@@ -55,10 +55,10 @@ pub(super) struct Command<'a> {
     pub(super) bytes: &'a mut [u8],
 }
 
-/// Takes the next command off `stream`; `None` at its end.
+/// Takes the next command from `stream`; `None` at the end.
 ///
 /// # Errors
-/// What is wrong with it.
+/// What is wrong with the command.
 pub(super) fn next<'a>(stream: &mut &'a mut [u8]) -> Result<Option<Command<'a>>, String> {
     if stream.is_empty() {
         return Ok(None);
@@ -67,7 +67,7 @@ pub(super) fn next<'a>(stream: &mut &'a mut [u8]) -> Result<Option<Command<'a>>,
     let size = usize::from(u16::from_le_bytes([low, high]));
     if size < HEADER || size > stream.len() {
         return Err(format!(
-            "command {command} says that it has {size} bytes; it must have {HEADER} at least, and {} are left",
+            "command {command} has a size of {size} bytes; at least {HEADER} are needed, and {} are left",
             stream.len()
         ));
     }
@@ -115,7 +115,7 @@ fn pipes(bytes: &[u8]) -> Result<u32, String> {
         .chunks_exact(4)
         .take(count)
         .filter(|kind| *kind == READ_PIPE.to_le_bytes());
-    // At most 28.
+    // The count is at most 28.
     Ok(pipes.count() as u32)
 }
 
@@ -165,7 +165,7 @@ mod tests {
         let image = command(GET_IMAGE_REQUIREMENTS, 24, &[0; 16]);
         let mut send = command(SEND, 356, &[0; 348]);
         send[8] = 2;
-        // The second and the third descriptor are pipes, of which only two descriptors count.
+        // The second and the third descriptor are pipes, but the command has only two descriptors.
         send[16 + 4 * IDENTIFIERS + 4] = 3;
         send[16 + 4 * IDENTIFIERS + 8] = 3;
         let poll = command(3, 8, &[]);
@@ -198,7 +198,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_come_to_an_end(stream in proptest::collection::vec(any::<u8>(), 0..2000)) {
+        fn parsing_any_bytes_ends(stream in proptest::collection::vec(any::<u8>(), 0..2000)) {
             let length = stream.len();
             if let Ok(found) = all(stream) {
                 prop_assert_eq!(found.iter().map(|(_, size)| size).sum::<usize>(), length);

@@ -1,4 +1,4 @@
-//! A cross-domain context as the device has it: every call is a message to the context's thread.
+//! A cross-domain context in the device: every call becomes a message to the context's thread.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -37,7 +37,7 @@ impl CrossDomainContext {
 
     fn post(&self, message: Message) {
         self.shared.life.charge(message.weight());
-        // Fails when the thread has ended, which it does after everything was said that there was to say.
+        // Fails when the thread has ended. It has answered every request by then.
         let _ = self.mailbox.send(message);
     }
 }

@@ -1,4 +1,4 @@
-//! One context's instance of the library, and the thread that it has to itself.
+//! A context's instance of the library, on a thread of its own.
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -22,12 +22,12 @@ use super::memory;
 use super::ring::Ring;
 use super::shared::{CHANNEL_RING, Shared};
 
-/// Images whose layout a context may ask for: the library never forgets one.
+/// How many image layouts a context may ask for: the library keeps each of them.
 const IMAGES: u32 = 16384;
-/// Pipes that a context may open in its life.
+/// How many pipes a context may open.
 const PIPES: u32 = 16384;
 
-/// The library, for Wayland connections to the socket `compositor`.
+/// Builds the library for Wayland connections to the socket `compositor`.
 pub(super) fn library(
     compositor: &Path,
     handler: RutabagaFenceHandler,
@@ -41,7 +41,7 @@ pub(super) fn library(
         .build()
 }
 
-/// The life of a context's thread.
+/// Runs a context's thread until the context ends.
 pub(super) fn run(
     compositor: &Path,
     shared: &Arc<Shared>,
@@ -50,7 +50,7 @@ pub(super) fn run(
 ) {
     let work = || match Instance::new(compositor, shared, sender) {
         Ok(mut instance) => {
-            // Said before the instance ends, and its worker with it.
+            // Reported before the instance and its worker thread end.
             match instance.serve(mailbox) {
                 Ok(()) => shared.life.end(),
                 Err(reason) => shared.life.lose(&reason),
@@ -61,7 +61,7 @@ pub(super) fn run(
     if catch_unwind(AssertUnwindSafe(work)).is_err() {
         shared.life.lose("rutabaga_gfx panicked");
     }
-    // Nobody serves what is left, or comes yet; but blobs want an answer.
+    // The remaining and later messages are not served, but requests for blobs must be answered.
     for message in mailbox {
         shared.life.backlog.remove(message.weight());
         if let Message::CreateBlob(resource, _) = message {
@@ -73,29 +73,30 @@ pub(super) fn run(
 }
 
 struct Instance {
-    /// Ends before the rings, into which it writes.
+    /// Dropped before the rings, because the library writes to them.
     rutabaga: Rutabaga,
     rings: HashMap<ResourceId, Arc<Ring>>,
     query_ring: Option<Arc<Ring>>,
-    /// Whether the channel's fences retire by what the host sends.
+    /// Whether the library is connected: then the channel ring's fences retire when the host sends
+    /// something.
     connected: bool,
     initialised: bool,
-    /// The guest's own memory that it has attached.
+    /// The guest memory that is attached.
     pages: HashMap<ResourceId, Arc<dyn GuestPages>>,
-    /// The blobs made here, with what tells them from others of that id.
+    /// The blobs made here, each with a number that tells it from earlier blobs of the same id.
     blobs: HashMap<ResourceId, u64>,
     generation: u64,
-    /// How many layouts of images were asked for, and pipes opened.
+    /// How many image layouts were asked for, and how many pipes were opened.
     images: u32,
     pipes: u32,
     shared: Arc<Shared>,
     sender: Weak<Mailbox>,
 }
 
-/// Whether to go on after a message.
+/// Whether to continue after a message.
 enum Step {
     Next,
-    /// The guest ends the context.
+    /// The guest has ended the context.
     Stop,
 }
 
@@ -126,7 +127,7 @@ impl Instance {
         })
     }
 
-    /// Works through the mailbox until the context ends or breaks.
+    /// Serves messages until the context ends or breaks.
     fn serve(&mut self, mailbox: &Receiver<Message>) -> Result<(), String> {
         for message in mailbox {
             let weight = message.weight();
@@ -165,13 +166,14 @@ impl Instance {
                         .context_attach_resource(self.shared.life.id, resource)
                         .map_err(|error| format!("cannot attach resource {resource}: {error}"))?;
                 } else {
-                    log::debug!("resource {resource} is no blob of a cross-domain context");
+                    log::debug!("resource {resource} is not a blob of a cross-domain context");
                 }
             }
             Message::Detach(resource) => {
                 self.pages.remove(&resource);
                 if self.rings.contains_key(&resource) {
-                    // A driver takes the rings away when its program ends, and then the context.
+                    // A driver detaches the rings when its program ends, and then destroys the
+                    // context.
                     return Ok(Step::Stop);
                 }
                 if self.blobs.contains_key(&resource) {
@@ -197,13 +199,15 @@ impl Instance {
                 Kind::ImageRequirements => {
                     self.images += 1;
                     if self.images > IMAGES {
-                        return Err(format!("it asked for more than {IMAGES} images"));
+                        return Err(format!(
+                            "the guest asked for the layouts of more than {IMAGES} images"
+                        ));
                     }
                 }
                 Kind::Send(pipes) => {
                     self.pipes += pipes;
                     if self.pipes > PIPES {
-                        return Err(format!("it opened more than {PIPES} pipes"));
+                        return Err(format!("the guest opened more than {PIPES} pipes"));
                     }
                 }
                 Kind::Other => {}
@@ -220,17 +224,18 @@ impl Instance {
         Ok(())
     }
 
-    /// Gives the library its rings.
+    /// Gives the library its rings for an INIT.
     fn prepare(&mut self, init: Init) -> Result<(), String> {
-        // At a second one the library would forget its worker, and wait for it for ever in the end.
+        // At a second INIT the library would lose its worker thread, and wait for it forever at the
+        // end.
         if std::mem::replace(&mut self.initialised, true) {
-            return Err("it was initialised twice".to_owned());
+            return Err("the context was initialised twice".to_owned());
         }
         self.query_ring = Some(self.ring(init.query_ring)?);
         if init.channel != 0 {
             if init.channel_ring == init.query_ring {
                 return Err(format!(
-                    "resource {} is both of its rings; a resource for each is needed",
+                    "resource {} is named for both rings; each ring needs its own resource",
                     init.channel_ring
                 ));
             }
@@ -243,13 +248,13 @@ impl Instance {
     fn ring(&mut self, resource: ResourceId) -> Result<Arc<Ring>, String> {
         let pages = self.pages.get(&resource).ok_or_else(|| {
             format!(
-                "resource {resource} cannot be a ring: it is no guest blob attached to the context"
+                "resource {resource} cannot be a ring: it is not a guest blob that is attached to the context"
             )
         })?;
         let ring = Ring::new(Arc::clone(pages))?;
         self.rings.insert(resource, Arc::clone(&ring));
         if self.blobs.contains_key(&resource) {
-            // Of an earlier resource with that id.
+            // It belongs to an earlier resource of this id.
             self.forget(resource);
         }
         let iovec = ring.as_iovec();
@@ -269,20 +274,21 @@ impl Instance {
         Ok(ring)
     }
 
-    /// Delivers how an image must lie in memory.
+    /// Copies the answer about an image's layout to the guest.
     fn answer_image(&mut self) {
         if let Some(ring) = &self.query_ring {
-            // SAFETY: the library answers in the query ring in this thread, and has.
+            // SAFETY: the library writes to the query ring only in this thread, during
+            // `submit_command`, which has returned.
             unsafe { ring.deliver() };
         }
     }
 
     fn fence(&mut self, ring: u8, fence: u64) -> Result<(), String> {
         if ring > CHANNEL_RING {
-            return Err(format!("it has no ring {ring}"));
+            return Err(format!("the context has no ring {ring}"));
         }
         if ring == CHANNEL_RING && !self.connected {
-            // Nothing can come.
+            // Nothing is connected, so nothing will arrive.
             self.shared.life.retire(ring, fence);
             return Ok(());
         }
@@ -305,12 +311,12 @@ impl Instance {
         let BlobRequest { blob_id, size, .. } = request;
         if u32::try_from(blob_id).is_err() {
             return Err(RendererError::Invalid(format!(
-                "there is no cross-domain object {blob_id}"
+                "no cross-domain object has the id {blob_id}"
             )));
         }
         self.forget(resource);
         self.shared.blobs.take(size)?;
-        // Gives the memory back when it is dropped.
+        // Returns the bytes to the budget when it is dropped.
         self.generation += 1;
         let origin = Origin {
             resource,
@@ -321,7 +327,8 @@ impl Instance {
         };
         let blob = ResourceCreateBlob {
             blob_mem: RUTABAGA_BLOB_MEM_HOST3D,
-            // Shareable, or the library gives its descriptor away and cannot send it.
+            // Without SHAREABLE the library gives its descriptor away and cannot send it
+            // afterwards.
             blob_flags: RUTABAGA_BLOB_FLAG_USE_MAPPABLE | RUTABAGA_BLOB_FLAG_USE_SHAREABLE,
             blob_id,
             size,
@@ -343,7 +350,8 @@ impl Instance {
                     .map_err(RendererError::Invalid)
             })
             .and_then(|fd| {
-                // Last: what is forgotten below must not be attached, or the library keeps its descriptor.
+                // Attached last: after an error the blob is removed below, and the library would
+                // keep the descriptor of an attached resource.
                 self.rutabaga
                     .context_attach_resource(self.shared.life.id, resource)
                     .map_err(invalid)?;
@@ -361,12 +369,12 @@ impl Instance {
         })
     }
 
-    /// Lets go of a blob, if it is there.
+    /// Removes a blob from the library, if it exists.
     fn forget(&mut self, resource: ResourceId) {
         if self.blobs.remove(&resource).is_some()
             && let Err(error) = self.rutabaga.unref_resource(resource)
         {
-            log::debug!("rutabaga_gfx forgets resource {resource}: {error}");
+            log::debug!("rutabaga_gfx cannot remove resource {resource}: {error}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The messages to a context's thread.
+//! Messages to a context's thread.
 
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Weak};
@@ -7,10 +7,10 @@ use hesper_vhost::renderer::{BlobRequest, GuestPages, ResourceId};
 
 use super::shared::BlobBytes;
 
-/// The way to a context's thread.
+/// Sends messages to a context's thread.
 pub(super) type Mailbox = Sender<Message>;
 
-/// What a context's thread is asked to do.
+/// A request to a context's thread.
 pub(super) enum Message {
     Submit(Vec<u8>),
     Fence(u8, u64),
@@ -18,23 +18,24 @@ pub(super) enum Message {
     AttachGuest(ResourceId, Arc<dyn GuestPages>),
     AttachHost(ResourceId),
     Detach(ResourceId),
-    /// Nobody has this blob any more.
+    /// The device has dropped this blob.
     Forget(ResourceId, u64),
 }
 
 impl Message {
-    /// Bytes that it takes of the queue while it waits, about.
+    /// About how many bytes the message occupies while it waits.
     pub(super) fn weight(&self) -> usize {
         match self {
             Self::Submit(commands) => commands.len() + 64,
-            // As many as there are blobs, which have a limit.
+            // There are at most as many as there are blobs, and blobs are limited.
             Self::Forget(..) => 0,
             _ => 64,
         }
     }
 }
 
-/// Goes with a blob to the device. When the device drops the last one, the context forgets the blob.
+/// The device keeps this with a blob. When the device drops the last copy, the context removes the
+/// blob.
 pub(super) struct Origin {
     pub(super) resource: ResourceId,
     pub(super) generation: u64,
@@ -47,7 +48,7 @@ impl Drop for Origin {
     fn drop(&mut self) {
         self.budget.give_back(self.size);
         if let Some(mailbox) = self.mailbox.upgrade() {
-            // The device may hold its locks here: nothing may be reported.
+            // The device may hold locks here, so nothing may be reported.
             let _ = mailbox.send(Message::Forget(self.resource, self.generation));
         }
     }

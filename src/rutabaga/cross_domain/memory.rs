@@ -1,5 +1,6 @@
-//! The memory behind a cross-domain blob: an image of the guest's for the compositor, or a file that the compositor has sent, such as
-//! a keymap. The library makes images in whole pages, and does not look at the size of the compositor's files.
+//! The memory behind a cross-domain blob: an image that the guest shares with the compositor, or a
+//! file that the compositor has sent, such as a keymap. The library makes images of whole pages,
+//! and does not check the size of the compositor's files.
 
 use std::fs::File;
 use std::io;
@@ -9,27 +10,30 @@ use std::os::unix::fs::FileExt;
 use rustix::fs::{MemfdFlags, OFlags, SealFlags};
 use rutabaga_gfx::{RutabagaHandle, RutabagaIntoRawDescriptor};
 
-/// A file that can only be read, or does not end with a page, is copied up to this size. Compositors send keymaps and tables of
-/// formats, which never change; what is written by both sides is images, which are the guest's.
+/// The largest file that is copied. A file is copied if it cannot be mapped for writing or does not
+/// end with a page. Compositors send keymaps and format tables, which never change. Only images are
+/// written by both sides; they are writable and have whole pages, so they are not copied.
 const COPIED: u64 = 16 << 20;
 
-/// The largest page of a guest, in bytes: it asks for files in whole pages of its own.
+/// The largest page size of a guest, in bytes. A guest maps files in whole pages of its own.
 const GUEST_PAGE: u64 = 64 << 10;
 
-/// The descriptor of what the library exports.
+/// The descriptor of exported memory.
 pub(super) fn descriptor(handle: RutabagaHandle) -> Result<OwnedFd, String> {
     let RutabagaHandle::MagmaGpuHandle(handle) = handle else {
         return Err("the memory is not a file descriptor".to_owned());
     };
     let fd = handle.os_handle.into_raw_descriptor();
-    // SAFETY: on Linux, the raw descriptor of an owned one, which was given up with it.
+    // SAFETY: on Linux, the handle's raw descriptor was an owned one, and `into_raw_descriptor`
+    // gives up that ownership.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// A descriptor with `size` bytes, whole pages, that can be mapped to be read and written.
+/// Returns a descriptor of at least `size` bytes (whole pages) that can be mapped for reading and
+/// writing.
 pub(super) fn mappable(fd: OwnedFd, size: u64) -> Result<OwnedFd, String> {
-    let failed = |error: io::Error| format!("cannot look at the compositor's file: {error}");
-    // A dma-buf tells its size only here.
+    let failed = |error: io::Error| format!("cannot examine the compositor's file: {error}");
+    // Only seeking returns the size of a dma-buf.
     let there = rustix::fs::seek(&fd, rustix::fs::SeekFrom::End(0))
         .map_err(|error| failed(error.into()))?;
     if there.next_multiple_of(GUEST_PAGE) < size {
@@ -38,16 +42,16 @@ pub(super) fn mappable(fd: OwnedFd, size: u64) -> Result<OwnedFd, String> {
         ));
     }
     let mode = rustix::fs::fcntl_getfl(&fd).map_err(|error| failed(error.into()))?;
-    // What knows no seals has none.
+    // A file without support for seals has none.
     let seals = rustix::fs::fcntl_get_seals(&fd).unwrap_or(SealFlags::empty());
     let sealed = seals.intersects(SealFlags::WRITE | SealFlags::FUTURE_WRITE);
-    // QEMU maps no part of a page.
+    // QEMU maps whole pages only.
     if mode & OFlags::ACCMODE == OFlags::RDWR && !sealed && there >= size {
         return Ok(fd);
     }
     if size > COPIED {
         return Err(format!(
-            "the compositor's file of {there} bytes can only be read or is no whole pages, and is too large for a copy ({COPIED} bytes)"
+            "the compositor's file of {there} bytes cannot be mapped for writing or is not whole pages, and is larger than the {COPIED} bytes that are copied"
         ));
     }
     copy(&File::from(fd), there.min(size), size).map_err(failed)
@@ -91,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_can_be_written_is_the_very_same() {
+    fn a_writable_file_is_not_copied() {
         let pixels = file(&[7; 8192]);
         let same = pixels.try_clone().unwrap();
         let mapped = mappable(pixels.into(), 8192).unwrap();
@@ -101,10 +105,10 @@ mod tests {
 
     #[test]
     fn a_file_shorter_than_the_blob_is_refused() {
-        // Whoever touched the pages past its end would die.
+        // Access to pages past the file's end would kill the process.
         let whole = mappable(file(&[1; 4097]).into(), 8192).unwrap();
         assert_eq!(File::from(whole).metadata().unwrap().len(), 8192);
-        // A guest's pages may have 64 KiB.
+        // A guest's pages may be 64 KiB large.
         let whole = mappable(file(&[1; 4097]).into(), 65536).unwrap();
         assert_eq!(File::from(whole).metadata().unwrap().len(), 65536);
         assert!(mappable(file(&[1; 4097]).into(), 65536 + 4096).is_err());

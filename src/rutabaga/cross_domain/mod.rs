@@ -1,4 +1,4 @@
-//! The device's renderer for cross-domain contexts.
+//! The device's renderer for cross-domain contexts: Wayland on the host's compositor.
 
 mod commands;
 mod context;
@@ -20,16 +20,16 @@ use self::context::CrossDomainContext;
 use self::shared::Shared;
 use super::Unavailable;
 
-/// Contexts at a time: each takes two threads and a connection to the compositor.
+/// The largest number of contexts: each needs two threads and a connection to the compositor.
 const CONTEXTS: usize = 64;
 
-/// See the module.
+/// The device's renderer for cross-domain contexts.
 pub(super) struct CrossDomain {
     capsets: [CapsetInfo; 1],
     capset: Vec<u8>,
     /// The socket of the compositor.
     compositor: PathBuf,
-    /// Each context holds it until its thread has ended.
+    /// Each context holds a clone until its thread has ended.
     slot: Arc<()>,
 }
 
@@ -40,7 +40,7 @@ impl CrossDomain {
     }
 
     fn on(compositor: PathBuf) -> Result<Self, Unavailable> {
-        // A guest must not be told of what does not answer.
+        // A guest must not be offered a compositor that does not answer.
         if let Err(source) = std::os::unix::net::UnixStream::connect(&compositor) {
             return Err(Unavailable::Unreachable {
                 path: compositor,
@@ -71,7 +71,7 @@ impl CrossDomain {
     }
 }
 
-/// The compositor that Wayland programs would connect to.
+/// The compositor that Wayland programs connect to by default.
 fn compositor() -> Result<PathBuf, Unavailable> {
     let display = std::env::var_os("WAYLAND_DISPLAY").unwrap_or_else(|| "wayland-0".into());
     let display = PathBuf::from(display);
@@ -104,17 +104,17 @@ impl Renderer for CrossDomain {
         completions: Arc<dyn Completions>,
     ) -> Result<Box<dyn Context>, RendererError> {
         let slot = Arc::clone(&self.slot);
-        // One is the renderer's own, and one is this new one.
+        // One is the renderer's own and one is the new context's.
         if Arc::strong_count(&slot) > CONTEXTS + 1 {
             return Err(RendererError::OutOfMemory(format!(
-                "there are {CONTEXTS} cross-domain contexts"
+                "there are {CONTEXTS} cross-domain contexts already"
             )));
         }
         let shared = Shared::new(id, name, completions, slot);
         match CrossDomainContext::start(self.compositor.clone(), shared) {
             Ok(context) => Ok(Box::new(context)),
             Err(error) => Err(RendererError::OutOfMemory(format!(
-                "a thread for a cross-domain context: {error}"
+                "cannot start the thread of a cross-domain context: {error}"
             ))),
         }
     }

@@ -1,9 +1,9 @@
-//! A ring of a cross-domain context: memory of ours in which the library answers, and the guest's pages to which each answer is
-//! copied.
+//! A ring of a cross-domain context: Hesper's memory, to which the library writes, and the guest's
+//! pages, to which each answer is copied.
 //!
-//! The library writes through a pointer that it keeps; so it is given memory that lives as long as the library's instance does, and
-//! not the guest's, which can go at any time. Only one thread touches a ring at a time: its writer, which writes an answer,
-//! and then, in the same thread, has it delivered.
+//! The library keeps a pointer and writes through it. So it gets memory that lives as long as the
+//! library's instance, and not the guest's pages, which can be unmapped at any time. Only one
+//! thread accesses a ring at a time: the thread that writes an answer also delivers it.
 
 use std::cell::UnsafeCell;
 use std::sync::Arc;
@@ -11,22 +11,23 @@ use std::sync::Arc;
 use hesper_vhost::renderer::{GUEST_WRITE, GuestPages};
 use rutabaga_gfx::RutabagaIovec;
 
-/// Bytes of the shortest ring: what the library writes at a time fits.
+/// The smallest size of a ring in bytes: the library's longest write fits.
 const SHORTEST: u64 = 4096;
 
-/// See the module.
+/// A ring of a cross-domain context.
 pub(super) struct Ring {
     pages: Arc<dyn GuestPages>,
     memory: Box<[UnsafeCell<u8>]>,
 }
 
-// SAFETY: `memory` is accessed by one thread at a time, the one that writes a ring's answers, as `Self::read` demands.
+// SAFETY: `memory` is accessed by one thread at a time, the one that writes the ring's answers, as
+// `Self::read` demands.
 unsafe impl Send for Ring {}
-// SAFETY: as above.
+// SAFETY: as for `Send`.
 unsafe impl Sync for Ring {}
 
 impl Ring {
-    /// A ring over guest pages; of larger ones than a message ever needs, the start is used.
+    /// Makes a ring over guest pages. Of a ring larger than any message, only the start is used.
     pub(super) fn new(pages: Arc<dyn GuestPages>) -> Result<Arc<Self>, String> {
         if pages.size() < SHORTEST {
             return Err(format!(
@@ -43,7 +44,7 @@ impl Ring {
         }))
     }
 
-    /// The memory, for the library. The ring must outlive its use.
+    /// The memory for the library. The ring must outlive the library's use of it.
     pub(super) fn as_iovec(&self) -> RutabagaIovec {
         RutabagaIovec {
             base: UnsafeCell::raw_get(self.memory.as_ptr()).cast(),
@@ -51,23 +52,24 @@ impl Ring {
         }
     }
 
-    /// The memory as it is.
+    /// The memory's present contents.
     ///
     /// # Safety
-    /// Nobody may write to the ring meanwhile: only the thread that has the library write to this ring calls this, and not while
-    /// the library does so.
+    /// Nobody may write to the ring meanwhile: only the thread that has the library write to this
+    /// ring may call this, and not while the library writes.
     unsafe fn read(&self) -> &[u8] {
         let start = UnsafeCell::raw_get(self.memory.as_ptr());
-        // SAFETY: the cells lie one after the other; by the contract nobody writes.
+        // SAFETY: the cells are contiguous, and by the contract nobody writes to them.
         unsafe { std::slice::from_raw_parts(start, self.memory.len()) }
     }
 
-    /// Copies what the library wrote to the guest. When the guest has its pages back, nothing happens.
+    /// Copies what the library wrote to the guest. Does nothing if the guest has detached its
+    /// pages.
     ///
     /// # Safety
-    /// As for [`Self::read`].
+    /// The same conditions as for [`Self::read`].
     pub(super) unsafe fn deliver(&self) {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller keeps the contract of `read`, which is the same.
         let bytes = unsafe { self.read() };
         self.pages.write(0, bytes);
     }

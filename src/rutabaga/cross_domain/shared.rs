@@ -1,8 +1,8 @@
 //! What the threads of one cross-domain context share.
 //!
-//! Three threads report here: the device's, the context's own, and the library's worker, which waits
-//! for the compositor. The library does not say when its worker gives up. So [`Shared::watch`] leaves a
-//! guard in that thread, which reports when the thread ends.
+//! Three threads report here: the device's, the context's own, and the library's worker, which
+//! waits for the compositor. The library does not report that its worker has given up. So
+//! [`Shared::watch`] leaves a guard in that thread, which reports when the thread ends.
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,7 +18,7 @@ use crate::rutabaga::life::{Kind, Life};
 /// The ring whose fences retire when the host has a message for the guest.
 pub(super) const CHANNEL_RING: u8 = 1;
 
-/// Bytes of all blobs that a context has made.
+/// The largest size of all of a context's blobs together, in bytes.
 const BLOBS: u64 = 1 << 30;
 
 static KIND: Kind = Kind {
@@ -32,16 +32,16 @@ pub(super) struct Shared {
     pub(super) life: Life,
     /// The ring in which the compositor's messages arrive.
     channel: Mutex<Option<Arc<Ring>>>,
-    /// Bytes of its blobs.
+    /// The bytes of its blobs.
     pub(super) blobs: Arc<BlobBytes>,
 }
 
-/// Counts the bytes of a context's blobs, of which there may be [`BLOBS`].
+/// Counts the bytes of a context's blobs, up to [`BLOBS`].
 #[derive(Default)]
 pub(super) struct BlobBytes(AtomicU64);
 
 impl BlobBytes {
-    /// Takes `bytes` of the budget.
+    /// Takes `bytes` from the budget.
     pub(super) fn take(&self, bytes: u64) -> Result<(), RendererError> {
         let taken = self
             .0
@@ -50,19 +50,19 @@ impl BlobBytes {
             });
         taken.map(|_| ()).map_err(|taken| {
             RendererError::OutOfMemory(format!(
-                "{bytes} bytes for a blob, of {BLOBS} for a context's blobs {taken} are taken"
+                "{bytes} bytes for a blob: {taken} of the {BLOBS} bytes for a context's blobs are in use"
             ))
         })
     }
 
-    /// Gives them back.
+    /// Returns `bytes` to the budget.
     pub(super) fn give_back(&self, bytes: u64) {
         self.0.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
 
 impl Shared {
-    /// Those of a new context. `slot` is held until all its threads have ended.
+    /// The shared state of a new context. `slot` is held until all its threads have ended.
     pub(super) fn new(
         id: ContextId,
         name: &str,
@@ -80,12 +80,12 @@ impl Shared {
         self.channel.locked()
     }
 
-    /// The ring in which the compositor's messages arrive.
+    /// Sets the ring in which the compositor's messages arrive.
     pub(super) fn set_channel(&self, ring: Arc<Ring>) {
         *self.channel() = Some(ring);
     }
 
-    /// What the library calls when a fence retires.
+    /// The handler that the library calls when a fence retires.
     pub(super) fn fence_handler(self: &Arc<Self>) -> RutabagaFenceHandler {
         let shared = Arc::clone(self);
         RutabagaHandler::new(move |fence: RutabagaFence| {
@@ -93,8 +93,8 @@ impl Shared {
                 shared.watch();
                 let ring = shared.channel().clone();
                 if let Some(ring) = ring.filter(|_| shared.life.is_running()) {
-                    // SAFETY: the library retires a fence of this ring only in its worker's thread. That thread is
-                    // the one that writes into the channel's ring, and it has written.
+                    // SAFETY: the library retires a fence of this ring only in its worker thread.
+                    // That thread alone writes to the channel ring, and it has finished its write.
                     unsafe { ring.deliver() };
                 }
             }
@@ -102,7 +102,7 @@ impl Shared {
         })
     }
 
-    /// Notices the end of this thread, the library's worker.
+    /// Leaves a guard in this thread, the library's worker, that reports the thread's end.
     fn watch(self: &Arc<Self>) {
         WATCH.with_borrow_mut(|watch| {
             watch.get_or_insert_with(|| Watch(Arc::downgrade(self)));
@@ -110,7 +110,7 @@ impl Shared {
     }
 }
 
-/// Left in the library's worker.
+/// The guard in the library's worker thread.
 struct Watch(Weak<Shared>);
 
 impl Drop for Watch {

@@ -1,4 +1,4 @@
-//! A context of virgl as the device has it: every call is a message to the library's thread.
+//! A virgl context in the device: every call becomes a message to the library's thread.
 
 use std::sync::Arc;
 
@@ -39,14 +39,15 @@ impl Context for VirglContext {
     }
 
     fn create_blob(&self, resource: ResourceId, _request: BlobRequest) {
-        // The library's buffers have no descriptor that a VMM could map, and the guest is not told that they had.
+        // The library's buffers have no descriptor that a VMM could map, and the guest is not
+        // offered blobs.
         let error = RendererError::Invalid("virgl contexts have no blobs".to_owned());
         self.life.answer_blob(resource, Err(error));
     }
 
     fn attach_resource(&self, resource: ResourceId, _blob: &Blob) {
         log::debug!(
-            "resource {resource} is no 3D resource: the virgl context {} cannot use it",
+            "resource {resource} is not a 3D resource: the virgl context {} cannot use it",
             self.life.id
         );
     }

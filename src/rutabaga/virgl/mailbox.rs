@@ -1,4 +1,5 @@
-//! The way to the library's thread: a queue with a descriptor, so that the thread can wait for the library's own events too.
+//! The queue of the library's thread. It has a descriptor, so that the thread can also wait for the
+//! library's events.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -13,9 +14,9 @@ use rustix::event::{EventfdFlags, eventfd};
 
 use crate::rutabaga::life::Life;
 
-/// What the thread is asked to do.
+/// A request to the library's thread.
 pub(super) enum Message {
-    /// With its capability set.
+    /// With the id of its capability set.
     CreateContext(Arc<Life>, u32),
     DestroyContext(Arc<Life>),
     Submit(Arc<Life>, Vec<u8>),
@@ -28,30 +29,31 @@ pub(super) enum Message {
     DetachMemory(ResourceId, Done),
     Transfer(ResourceId, ContextId, Direction, Transfer, Done),
     Read(ResourceId, Rect, Pixels),
-    /// All resources go; the sender is dropped when they have.
+    /// Destroys all resources. The sender is dropped when that is done.
     Clear(SyncSender<()>),
     Stop,
 }
 
 impl Message {
-    /// The context that it is for, and the bytes that it takes of that one's queue.
+    /// The context that the message is for, and the bytes that it occupies in that context's
+    /// backlog.
     pub(super) fn weight(&self) -> Option<(&Arc<Life>, usize)> {
         match self {
             Self::Submit(life, commands) => Some((life, commands.len() + 64)),
             Self::AttachResource(life, _) | Self::DetachResource(life, _) => Some((life, 64)),
-            // Of the others there are as many as contexts, or as commands that are not answered.
+            // There are only as many of the others as there are contexts or unanswered commands.
             _ => None,
         }
     }
 }
 
 struct Queue {
-    /// The thread has ended: nothing is taken any more.
+    /// The thread has ended: messages are dropped.
     closed: bool,
     messages: VecDeque<Message>,
 }
 
-/// See the module.
+/// The queue of the library's thread.
 pub(super) struct Mailbox {
     queue: Mutex<Queue>,
     wake: OwnedFd,
@@ -72,21 +74,22 @@ impl Mailbox {
         self.queue.locked()
     }
 
-    /// Puts a message in line. When the thread has ended, the message is dropped, and says so to who waits for it.
+    /// Appends a message. When the thread has ended, the message is dropped, which answers whoever
+    /// waits for it.
     pub(super) fn post(&self, message: Message) {
         if let Some((life, weight)) = message.weight() {
             life.charge(weight);
         }
         let mut queue = self.queue();
         if queue.closed {
-            // What it says may come back here.
+            // Dropping a message may post another one here.
             drop(queue);
             drop(message);
             return;
         }
         queue.messages.push_back(message);
         if queue.messages.len() == 1 {
-            // Fails only when it is full of wakes.
+            // Fails only when the counter is full of earlier wakes.
             let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
         }
     }
@@ -96,7 +99,8 @@ impl Mailbox {
         let mut queue = self.queue();
         let message = queue.messages.pop_front();
         if message.is_none() {
-            // Under the same lock as the look: a message that comes now wakes again.
+            // Cleared under the lock that guarded the check, so that a message posted from now on
+            // wakes the thread again.
             let _ = rustix::io::read(&self.wake, &mut [0; 8]);
         }
         drop(queue);
@@ -106,12 +110,12 @@ impl Mailbox {
         message
     }
 
-    /// Readable while there may be messages.
+    /// A descriptor that is readable while there may be messages.
     pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
         self.wake.as_fd()
     }
 
-    /// The thread ends: drops what waits.
+    /// Closes the queue and drops what waits.
     pub(super) fn close(&self) {
         let left = {
             let mut queue = self.queue();

@@ -1,18 +1,21 @@
 //! virgl: OpenGL of the guest by virglrenderer, through `rutabaga_gfx`.
 //!
-//! virglrenderer is one per process and belongs to the thread that starts it. So one thread has it ([`worker`]), and everything
-//! else is a message to that thread ([`mailbox`]): the calls of contexts ([`context`]) and of 3D resources ([`resources`]), in
-//! the order of the guest's commands. A stall of it delays all contexts of virgl, and nothing else: nobody waits for the
-//! thread but a reset, and that for a bounded time.
+//! A process can have one virglrenderer, and it belongs to the thread that starts it. So one thread
+//! has the library ([`worker`]), and everything else is a message to that thread ([`mailbox`]): the
+//! calls of contexts ([`context`]) and of 3D resources ([`resources`]), in the order of the guest's
+//! commands. When the library stalls, it delays all virgl contexts and nothing else. Only a device
+//! reset waits for the thread, and only for a bounded time.
 //!
-//! What the library is trusted with, and what not:
+//! How far the library is trusted:
 //!
-//! - Commands are copied out of guest memory before it sees them. Its answer to a broken one ends that context.
-//! - It has the guest's pages themselves, as textures do not fit otherwise: it reads and writes them in the middle of command
-//!   streams, so there is no moment at which a copy could be made. It takes nothing but pixels, vertices and results of
-//!   queries from or to them. They are mapped as long as it has them, and the guest hears that they are its own again only
-//!   when the library has let go of them.
-//! - It is C that parses the guest's commands in this process: a hole in it is a hole in Hesper.
+//! - Commands are copied out of guest memory before the library sees them. If it reports a command
+//!   as broken, that context is lost.
+//! - The library has pointers to the guest's pages. It reads and writes them in the middle of
+//!   command streams, so there is no moment at which a copy could be made. It only transfers
+//!   pixels, vertices and query results. The pages stay mapped while the library has them. The
+//!   guest is told that it may reuse them only after the library has detached them.
+//! - The library is C code that parses the guest's commands in this process: a vulnerability in it
+//!   is a vulnerability in Hesper.
 
 mod context;
 mod mailbox;
@@ -42,34 +45,34 @@ static KIND: Kind = Kind {
     overflow: "more than 64 MiB wait for virglrenderer, which is busy",
 };
 
-/// Contexts at a time. A program of the guest has one or two.
+/// The largest number of contexts. A guest program has one or two.
 const CONTEXTS: usize = 256;
-/// How long the end of the process waits for the library's.
+/// How long the end of the process waits for the library.
 const END: Duration = Duration::from_secs(2);
 
-/// The device's renderer for contexts of virgl.
+/// The device's renderer for virgl contexts.
 pub(super) struct Virgl {
     infos: Vec<CapsetInfo>,
     capsets: Vec<Capset>,
     mailbox: Arc<Mailbox>,
-    /// Each context holds it until the library has destroyed it.
+    /// Each context holds a clone until the library has destroyed it.
     slot: Arc<()>,
-    /// Hears of the thread's end.
+    /// Disconnected when the thread has ended.
     ended: Mutex<mpsc::Receiver<()>>,
 }
 
 impl Virgl {
-    /// Starts the library. Once per process.
+    /// Starts the library. Works once per process.
     pub(super) fn new() -> Result<Self, Unavailable> {
-        let system = |source| Unavailable::Virgl(format!("a thread for it: {source}"));
+        let system = |source| Unavailable::Virgl(format!("cannot start its thread: {source}"));
         let mailbox = Mailbox::new().map_err(|source| system(source.into()))?;
-        let (says, started) = mpsc::sync_channel(1);
+        let (startup, started) = mpsc::sync_channel(1);
         let (end, ended) = mpsc::channel::<()>();
         let for_thread = Arc::clone(&mailbox);
         thread::Builder::new()
             .name("virgl".to_owned())
             .spawn(move || {
-                worker::run(&for_thread, &says);
+                worker::run(&for_thread, &startup);
                 drop(end);
             })
             .map_err(system)?;
@@ -94,7 +97,7 @@ impl Renderer for Virgl {
 
     fn capset(&self, id: u32, version: u32) -> Option<Vec<u8>> {
         let found = self.capsets.iter().find(|one| one.info.id == id)?;
-        // The library fills a set in the same way for each of its versions.
+        // The library returns the same bytes for all versions of a set.
         (version <= found.info.max_version).then(|| found.bytes.clone())
     }
 
@@ -106,10 +109,10 @@ impl Renderer for Virgl {
         completions: Arc<dyn Completions>,
     ) -> Result<Box<dyn Context>, RendererError> {
         let slot = Arc::clone(&self.slot);
-        // One is the renderer's own, and one is this new one.
+        // One is the renderer's own and one is the new context's.
         if Arc::strong_count(&slot) > CONTEXTS + 1 {
             return Err(RendererError::OutOfMemory(format!(
-                "there are {CONTEXTS} virgl contexts"
+                "there are {CONTEXTS} virgl contexts already"
             )));
         }
         let life = Arc::new(Life::new(&KIND, id, name, completions, slot));
@@ -128,7 +131,7 @@ impl Drop for Virgl {
         self.mailbox.post(Message::Stop);
         let ended = self.ended.locked();
         if let Err(mpsc::RecvTimeoutError::Timeout) = ended.recv_timeout(END) {
-            log::warn!("virglrenderer does not come to its end; it is left behind");
+            log::warn!("virglrenderer did not end within {END:?}; Hesper ends without it");
         }
     }
 }

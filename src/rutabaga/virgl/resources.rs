@@ -1,4 +1,4 @@
-//! The 3D resources of virgl as the device has them: every call is a message to the library's thread.
+//! The 3D resources of virgl in the device: every call becomes a message to the library's thread.
 
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use hesper_vhost::screen::Rect;
 
 use super::mailbox::{Mailbox, Message};
 
-/// See the module.
+/// The 3D resources of virgl, as messages to the library's thread.
 pub(super) struct VirglResources {
     mailbox: Arc<Mailbox>,
 }

@@ -1,4 +1,4 @@
-//! The thread that has the library.
+//! The thread that runs virglrenderer.
 
 use std::collections::{HashMap, HashSet};
 use std::io::IoSliceMut;
@@ -23,31 +23,32 @@ use crate::rutabaga::life::Life;
 
 /// A capability set, and its bytes.
 pub(super) struct Capset {
-    /// Its number, version and size.
+    /// Its id, version and size.
     pub(super) info: CapsetInfo,
-    /// What the guest reads.
+    /// The bytes that the guest reads.
     pub(super) bytes: Vec<u8>,
 }
 
-/// How often the library is asked for retired fences where it has no descriptor that says so.
+/// How often the library is polled for retired fences if it has no descriptor for that.
 const POLL: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 2_000_000,
 };
 
-/// The contexts that the library has, for the fences that it retires.
+/// The library's contexts, for the fences that it retires.
 type Contexts = Arc<Mutex<HashMap<ContextId, Arc<Life>>>>;
 
-/// The life of the thread: starts the library, tells what it offers, and works until it is told to stop.
-pub(super) fn run(mailbox: &Mailbox, says: &SyncSender<Result<Vec<Capset>, String>>) {
+/// Runs the thread: starts the library, sends its capability sets or an error to `startup`, and
+/// serves messages until [`Message::Stop`].
+pub(super) fn run(mailbox: &Mailbox, startup: &SyncSender<Result<Vec<Capset>, String>>) {
     let started = catch_unwind(AssertUnwindSafe(Worker::start));
     let worker = match started {
         Ok(Ok((worker, capsets))) => {
-            let _ = says.send(Ok(capsets));
+            let _ = startup.send(Ok(capsets));
             Some(worker)
         }
         Ok(Err(reason)) => {
-            let _ = says.send(Err(reason));
+            let _ = startup.send(Err(reason));
             None
         }
         Err(_) => None,
@@ -62,7 +63,7 @@ pub(super) fn run(mailbox: &Mailbox, says: &SyncSender<Result<Vec<Capset>, Strin
             life.lose("virglrenderer has ended");
         }
         mailbox.close();
-        // The library ends before the pages are let go of.
+        // The library is dropped before the pages to which it has pointers.
         let Worker {
             rutabaga, pages, ..
         } = worker;
@@ -78,14 +79,14 @@ fn lock(contexts: &Contexts) -> std::sync::MutexGuard<'_, HashMap<ContextId, Arc
 
 struct Worker {
     rutabaga: Rutabaga,
-    /// Readable when the library wants to be polled.
+    /// Readable when the library needs to be polled.
     events: Option<OwnedFd>,
     contexts: Contexts,
-    /// The resources that the library has.
+    /// The library's resources.
     resources: HashSet<ResourceId>,
-    /// What the library has pointers to.
+    /// The guest pages to which the library has pointers.
     pages: HashMap<ResourceId, AttachedPages>,
-    /// For pixels on their way to a screen.
+    /// Buffer for pixels that are read for a screen.
     pixels: Vec<u8>,
 }
 
@@ -96,7 +97,8 @@ impl Worker {
         let handler = RutabagaHandler::new(move |fence: RutabagaFence| {
             let life = lock(&retiring).get(&fence.ctx_id).cloned();
             if let Some(life) = life {
-                // Numbers are never used twice: one of an earlier context of that id retires nothing.
+                // A context never uses a fence number twice, so a fence of an earlier context with
+                // this id retires nothing.
                 life.retire_up_to(fence.fence_id);
             }
         });
@@ -104,14 +106,15 @@ impl Worker {
         let rutabaga = RutabagaBuilder::new(mask, handler)
             .set_use_egl(true)
             .set_use_surfaceless(true)
-            // Else it offers buffers that only this process could map.
+            // Without this the library offers buffers that only this process could map.
             .set_use_external_blob(true)
             .build()
             .map_err(|error| format!("rutabaga_gfx does not start: {error}"))?;
         let capsets = capsets(&rutabaga)?;
         let events = rutabaga.poll_descriptor().map(|descriptor| {
             let raw = descriptor.into_raw_descriptor();
-            // SAFETY: on Linux, the raw descriptor of an owned one, which was given up with it.
+            // SAFETY: on Linux, the raw descriptor was an owned one, and `into_raw_descriptor`
+            // gives up that ownership.
             unsafe { OwnedFd::from_raw_fd(raw) }
         });
         let worker = Self {
@@ -135,7 +138,7 @@ impl Worker {
         }
     }
 
-    /// Carries a message out; a panic on the way loses the context that it is for.
+    /// Performs a message. An error or a panic loses the context that the message is for.
     fn attempt(&mut self, message: Message) {
         let life = match &message {
             Message::CreateContext(life, _)
@@ -160,7 +163,7 @@ impl Worker {
         }
     }
 
-    /// Waits for a message or for the library.
+    /// Waits for a message or for an event of the library.
     fn wait(&self, mailbox: &Mailbox) {
         let mailbox = mailbox.descriptor();
         let wake = PollFd::from_borrowed_fd(mailbox, PollFlags::IN);
@@ -186,10 +189,12 @@ impl Worker {
         }
     }
 
+    /// Performs a message.
+    ///
     /// # Errors
     /// Why the message's context is lost.
     fn carry_out(&mut self, message: Message) -> Result<(), String> {
-        // What is not in a context is in the library's own.
+        // Messages that belong to no context run in the library's own context.
         if message.weight().is_none() {
             self.rutabaga.force_ctx_0();
         }
@@ -209,7 +214,7 @@ impl Worker {
                     flags: RUTABAGA_FLAG_FENCE | RUTABAGA_FLAG_INFO_RING_IDX,
                     fence_id,
                     ctx_id: life.id,
-                    // It has no other.
+                    // A context has only this ring.
                     ring_idx: 0,
                 };
                 self.rutabaga
@@ -217,7 +222,7 @@ impl Worker {
                     .map_err(|error| format!("virglrenderer refused a fence: {error}"))?;
             }
             Message::AttachResource(life, resource) => {
-                // One that could not be made is missed when it is used.
+                // If the resource does not exist, the command that uses it fails.
                 let _ = self.rutabaga.context_attach_resource(life.id, resource);
             }
             Message::DetachResource(life, resource) => {
@@ -238,7 +243,7 @@ impl Worker {
             }
             Message::Clear(done) => {
                 for resource in std::mem::take(&mut self.resources) {
-                    self.let_go(resource);
+                    self.remove(resource);
                 }
                 drop(done);
             }
@@ -251,7 +256,7 @@ impl Worker {
         let name = Some(life.name()).filter(|name| !name.is_empty());
         self.rutabaga
             .create_context(life.id, capset, name)
-            .map_err(|error| format!("virglrenderer does not make it: {error}"))?;
+            .map_err(|error| format!("virglrenderer cannot create the context: {error}"))?;
         lock(&self.contexts).insert(life.id, life);
         Ok(())
     }
@@ -265,7 +270,7 @@ impl Worker {
             is_it && contexts.remove(&life.id).is_some()
         };
         if is_there && let Err(error) = self.rutabaga.destroy_context(life.id) {
-            log::debug!("virglrenderer forgets context {}: {error}", life.id);
+            log::debug!("virglrenderer cannot destroy context {}: {error}", life.id);
         }
     }
 
@@ -292,16 +297,16 @@ impl Worker {
     fn destroy(&mut self, resource: ResourceId) -> Result<(), RendererError> {
         self.find(resource)?;
         self.resources.remove(&resource);
-        self.let_go(resource);
+        self.remove(resource);
         Ok(())
     }
 
-    /// Takes a resource from the library, and its pages.
-    fn let_go(&mut self, resource: ResourceId) {
-        // The pages first: objects of a context may keep what is behind the resource for longer.
+    /// Detaches a resource's pages and removes it from the library.
+    fn remove(&mut self, resource: ResourceId) {
+        // The pages first: a context's objects may keep the resource's storage alive for longer.
         let _ = self.detach_memory(resource);
         if let Err(error) = self.rutabaga.unref_resource(resource) {
-            log::debug!("virglrenderer forgets resource {resource}: {error}");
+            log::debug!("virglrenderer cannot remove resource {resource}: {error}");
         }
     }
 
@@ -315,11 +320,13 @@ impl Worker {
         if iovecs.is_empty() {
             return Ok(());
         }
-        // The library keeps these pointers and accesses what they point to, during its calls in this thread. It is sound since:
-        // - `self.pages` keeps the memory mapped until `detach_memory` has taken the pointers from the library; at its end,
-        //   the library is dropped first (`run`).
-        // - The guest writes to the pages meanwhile, and so may other threads of this process (as the guest asked for with
-        //   another resource): the library takes plain data from them, once, and checks bounds on its own copies.
+        // The library keeps these pointers and accesses their memory during its calls in this
+        // thread. This is sound because:
+        // - `self.pages` keeps the memory mapped until `detach_memory` has taken the pointers from
+        //   the library. At the end of the thread, the library is dropped first (`run`).
+        // - The guest, and other threads of this process on behalf of the guest, may write to the
+        //   pages at the same time. The library takes plain data from them, once, and checks bounds
+        //   on its own copies.
         self.rutabaga
             .attach_backing(resource, iovecs)
             .map_err(|error| invalid(&error, &format!("memory of resource {resource}")))?;
@@ -331,7 +338,7 @@ impl Worker {
         if self.pages.contains_key(&resource) {
             let detached = self.rutabaga.detach_backing(resource);
             if let Err(error) = detached {
-                // The library does not know the resource: it has no pointers either.
+                // The library does not know the resource, so it has no pointers to its memory.
                 log::debug!("memory of resource {resource}: {error}");
             }
             self.pages.remove(&resource);
@@ -369,7 +376,7 @@ impl Worker {
         done.map_err(|error| invalid(&error, &format!("{transfer:?} of resource {resource}")))
     }
 
-    /// Reads into `self.pixels`.
+    /// Reads a rectangle of pixels into `self.pixels`.
     fn read(&mut self, resource: ResourceId, rect: Rect) -> Result<(), RendererError> {
         self.find(resource)?;
         let stride = rect.width.checked_mul(BYTES_PER_PIXEL);
@@ -402,10 +409,11 @@ impl Worker {
     }
 }
 
-/// The pieces as the library wants them, two at least.
+/// Converts guest memory to the library's type, in at least two pieces.
 ///
-/// It hands memory in one piece to OpenGL as it is, with strides whose product it has checked in 32 bits only: a guest could have
-/// OpenGL read and write elsewhere in this process. From and to several pieces it copies row by row, and stops at their end.
+/// The library passes memory in one piece to OpenGL unchanged, with strides whose product it has
+/// checked in 32 bits only: a guest could make OpenGL read and write other memory of this process.
+/// Memory in several pieces is copied row by row, up to its end.
 fn iovecs(pages: &AttachedPages) -> Vec<RutabagaIovec> {
     let iovec = |start: *mut u8, len| RutabagaIovec {
         base: start.cast(),
@@ -430,7 +438,7 @@ fn invalid(error: &RutabagaError, what: &str) -> RendererError {
     RendererError::Invalid(format!("virglrenderer refused {what}: {error}"))
 }
 
-/// What the library offers here.
+/// The capability sets that the library offers on this host.
 fn capsets(rutabaga: &Rutabaga) -> Result<Vec<Capset>, String> {
     let mut found = Vec::new();
     for index in 0..rutabaga.get_num_capsets() {
@@ -453,7 +461,7 @@ fn capsets(rutabaga: &Rutabaga) -> Result<Vec<Capset>, String> {
     if found.is_empty() {
         return Err(
             "virglrenderer finds no OpenGL here; it needs EGL without a window system (Debian: libegl1 \
-             libgl1-mesa-dri), and RUST_LOG=rutabaga_gfx=debug shows what it says"
+             libgl1-mesa-dri), and RUST_LOG=rutabaga_gfx=debug shows its log"
                 .to_owned(),
         );
     }

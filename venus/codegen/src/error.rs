@@ -1,4 +1,4 @@
-//! What can go wrong while generating; every variant says what to do about it.
+//! The generator's errors. Each names the remedy.
 
 use std::path::PathBuf;
 
@@ -18,15 +18,15 @@ pub enum Error {
     Tool {
         /// The program.
         program: &'static str,
-        /// What it said.
+        /// Its error.
         detail: String,
-        /// What to do.
+        /// The remedy.
         remedy: &'static str,
     },
     /// The registry is not well-formed XML.
     #[error("vk.xml: {0}; is the package in requirements.txt still the Vulkan registry?")]
     Xml(#[from] roxmltree::Error),
-    /// The registry has something that the reader doesn't know.
+    /// The registry has something that the reader does not support.
     #[error("vk.xml: {0}; teach venus/codegen/src/reader.rs about it")]
     Registry(String),
     /// A data file has a line that cannot be used.
@@ -39,17 +39,17 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
-    /// The wire rules have no answer for a member.
+    /// No wire rule covers a member.
     #[error("{owner}::{member}: {reason}; teach venus/codegen/src/wire.rs about it")]
     Wire {
         /// Struct or command.
         owner: String,
         /// Member or parameter.
         member: String,
-        /// What is not known.
+        /// What is not supported.
         reason: String,
     },
-    /// The generated files differ from those in the tree.
+    /// The generated files in the tree are not what the generator makes.
     #[error("generated files are stale: {0}; run `cargo run -p hesper-venus-codegen`")]
     Stale(String),
 }

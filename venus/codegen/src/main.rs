@@ -1,4 +1,4 @@
-//! The generator's command line: see the crate's documentation.
+//! The generator's command line, which the crate's documentation describes.
 
 use std::process::ExitCode;
 
@@ -9,7 +9,9 @@ fn main() -> ExitCode {
         None => false,
         Some("--check") => true,
         Some(other) => {
-            eprintln!("hesper-venus-codegen: unknown argument `{other}`; only --check is known");
+            eprintln!(
+                "hesper-venus-codegen: unknown argument `{other}`; only --check is supported"
+            );
             return ExitCode::FAILURE;
         }
     };

@@ -1,8 +1,8 @@
-//! Third stage: the model that everything is emitted from.
+//! Third stage: the model from which everything is emitted.
 //!
-//! Names are resolved, aliases gone, and only what the codable commands can reach is left. Each
-//! struct knows whether it travels to the host (`input`), back from it (`output`), or both.
-//! [`crate::resolve`] builds it.
+//! Names and aliases are resolved, and only what codable commands can reach is left. Each struct
+//! has flags for its directions: to the host (`input`) and back from it (`output`).
+//! [`crate::resolve`] builds the model.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::reader::FormatDecl;
 use crate::select::Area;
 use crate::tables::{CommandRow, ExtensionRow};
 
-/// A number as C stores it.
+/// A number type of C.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scalar {
     /// `uint8_t`.
@@ -34,7 +34,7 @@ pub enum Scalar {
 }
 
 impl Scalar {
-    /// Bytes in memory on the 64-bit hosts we support.
+    /// Bytes in memory on 64-bit hosts.
     pub fn size(self) -> u32 {
         match self {
             Scalar::U8 => 1,
@@ -44,7 +44,7 @@ impl Scalar {
         }
     }
 
-    /// Rust's name for it.
+    /// The name of the Rust type.
     pub fn rust(self) -> &'static str {
         match self {
             Scalar::U8 => "u8",
@@ -77,7 +77,7 @@ pub enum Base {
     Flags {
         /// The `Vk…Flags` type.
         name: String,
-        /// 64 bits.
+        /// Whether it has 64 bits.
         wide: bool,
     },
     /// An object handle.
@@ -88,22 +88,22 @@ pub enum Base {
     Union(String),
 }
 
-/// How many elements an array has.
+/// The number of elements of an array.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Len {
-    /// As another member says.
+    /// The value of another member.
     Member(String),
-    /// As the member of a struct says that another parameter points to.
+    /// A member of the struct to which another parameter points.
     Through(String, String),
-    /// Up to the NUL.
+    /// A string that ends with NUL.
     Terminated,
-    /// Always this many.
+    /// A constant.
     Const(u32),
     /// A quarter of a member (`codeSize / 4`).
     Quarter(String),
     /// One word for each 32 of a member (`(samples + 31) / 32`).
     Words(String),
-    /// For element i: as `array[i].member` says.
+    /// For element i: the value of `array[i].member`.
     PerElement(String, String),
 }
 
@@ -116,27 +116,28 @@ pub struct Member {
     pub name: String,
     /// The type behind pointers and arrays.
     pub base: Base,
-    /// How many `*`.
+    /// The number of `*`.
     pub depth: usize,
-    /// Points to const.
+    /// Whether it points to const.
     pub is_const: bool,
-    /// Static array size.
+    /// The size of a static array.
     pub dim: Option<u32>,
-    /// Length of the array, one entry per pointer level.
+    /// The lengths of the array, one for each pointer level.
     pub len: Vec<Len>,
-    /// May be null or absent.
+    /// Whether it may be null or absent.
     pub optional: bool,
-    /// Elements of the array may be null.
+    /// Whether elements of the array may be null.
     pub element_optional: bool,
-    /// Not held to the API's own validity rules.
+    /// The `noautovalidity` attribute: the API's generated validity rules do not apply to it.
     pub noautovalidity: bool,
-    /// For a union: the sibling that says which member is meant.
+    /// For a union: the sibling that selects the union's member.
     pub selector: Option<String>,
-    /// A pointer that is read and written though nothing takes its length from it.
+    /// Whether it is a pointer that is read and written although no other parameter takes its
+    /// length from it.
     pub inout: bool,
-    /// A pointer of which guests send that it is there, and nothing of what it points to.
+    /// Whether it is a pointer of which guests send only the presence, and nothing of its target.
     pub marker: bool,
-    /// In a union: (name, value) of the selector for this member.
+    /// In a union: the (name, value) pairs of the selector for this member.
     pub selection: Vec<(String, i64)>,
 }
 
@@ -147,9 +148,9 @@ pub struct Struct {
     pub c_name: String,
     /// The Rust name.
     pub name: String,
-    /// Where it is emitted.
+    /// The area to which it is emitted.
     pub area: Area,
-    /// Members, sType and pNext included.
+    /// Members, with sType and pNext.
     pub members: Vec<Member>,
     /// The constant of its sType.
     pub stype: Option<String>,
@@ -157,11 +158,11 @@ pub struct Struct {
     pub stype_value: i64,
     /// C names of structs that its chain may hold.
     pub chain: Vec<String>,
-    /// A chain may hold several.
+    /// Whether a chain may hold several.
     pub repeats: bool,
-    /// Decoded in requests.
+    /// Whether requests contain it as an input.
     pub input: bool,
-    /// An output of commands.
+    /// Whether it is an output of commands.
     pub output: bool,
 }
 
@@ -172,11 +173,11 @@ pub struct Union {
     pub c_name: String,
     /// The Rust name.
     pub name: String,
-    /// Where it is emitted.
+    /// The area to which it is emitted.
     pub area: Area,
     /// Members.
     pub members: Vec<Member>,
-    /// The member that is sent when nothing selects one.
+    /// The member that guests send without a selector.
     pub default: Option<usize>,
 }
 
@@ -185,9 +186,9 @@ pub struct Union {
 pub struct Enum {
     /// The C name.
     pub c_name: String,
-    /// Bits: 0 for an enum, else 32 or 64 for flags.
+    /// The number of bits: 0 for an enum, 32 or 64 for flags.
     pub flags: u32,
-    /// (constant, value), ascending.
+    /// The (constant, value) pairs in ascending order.
     pub values: Vec<(String, i64)>,
 }
 
@@ -200,15 +201,15 @@ pub struct Command {
     pub name: String,
     /// Its number.
     pub number: u32,
-    /// The module it is emitted to.
+    /// The module to which it is emitted.
     pub module: &'static str,
-    /// What it returns.
+    /// The return type.
     pub returns: Base,
     /// Parameters.
     pub params: Vec<Member>,
 }
 
-/// Everything there is to emit.
+/// Everything that is emitted.
 #[derive(Debug)]
 pub struct Model {
     /// Structs by C name.
@@ -221,17 +222,17 @@ pub struct Model {
     pub handles: BTreeMap<String, i64>,
     /// Codable commands by number.
     pub commands: Vec<Command>,
-    /// Every number, also of commands that are not codable.
+    /// All command numbers, also those of commands that are not codable.
     pub numbers: Vec<CommandRow>,
     /// Extensions.
     pub extensions: Vec<ExtensionRow>,
-    /// Formats, ascending by their values.
+    /// Formats in ascending order of their values.
     pub formats: Vec<(i64, FormatDecl)>,
-    /// What brings which command: (C name as it is there, core version's minor number or extension).
+    /// Providers of commands: (the C name there, the core version's minor number or the extension).
     pub providers: Vec<(String, Provider)>,
 }
 
-/// Who brings a command.
+/// The provider of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Provider {
     /// Vulkan 1.`minor`.

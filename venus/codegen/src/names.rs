@@ -1,4 +1,4 @@
-//! Names: from the registry's C spelling to Rust's.
+//! Turns the registry's C names into Rust names.
 //!
 //! `VkBufferCreateInfo` → `BufferCreateInfo`, `pQueueFamilyIndices` → `p_queue_family_indices`,
 //! `VK_IMAGE_TILING_LINEAR` → `ImageTiling::LINEAR`, `vkCmdDraw` → `CmdDraw`.
@@ -10,7 +10,7 @@ pub fn plain(name: &str) -> &str {
         .unwrap_or(name)
 }
 
-/// A member or parameter name in snake case, with Rust's keywords avoided.
+/// A member or parameter name in snake case. Rust's keywords get a suffix.
 pub fn snake(name: &str) -> String {
     let chars: Vec<char> = name.chars().collect();
     let mut out = String::new();

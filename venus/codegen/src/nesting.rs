@@ -1,12 +1,12 @@
-//! How deep types nest: the decoder's recursion follows the types, so it must end.
+//! The nesting depth of types. The decoder's recursion follows the types, so it must be bounded.
 
 use std::collections::BTreeMap;
 
 use crate::error::{Error, Result};
 use crate::model::{Base, Model};
 
-/// The greatest number of structs within structs, members and chains counted alike; an error if a
-/// struct can contain itself, as then a guest could nest without end.
+/// The largest number of structs within structs, by members and by chains. An error if a struct can
+/// contain itself, because then a guest could nest without end.
 pub fn depth(model: &Model) -> Result<usize> {
     let mut known = BTreeMap::new();
     let mut deepest = 0;
@@ -16,7 +16,7 @@ pub fn depth(model: &Model) -> Result<usize> {
     Ok(deepest)
 }
 
-/// Depths found so far; `None` while a type is being visited.
+/// The depths found so far; `None` while a type is being visited.
 type Known<'a> = BTreeMap<&'a str, Option<usize>>;
 
 fn visit<'a>(model: &'a Model, name: &'a str, known: &mut Known<'a>) -> Result<usize> {
@@ -24,7 +24,7 @@ fn visit<'a>(model: &'a Model, name: &'a str, known: &mut Known<'a>) -> Result<u
         Some(Some(depth)) => return Ok(*depth),
         Some(None) => {
             return Err(Error::Registry(format!(
-                "{name} can contain itself; exclude what closes the circle"
+                "{name} can contain itself; exclude a struct of the cycle"
             )));
         }
         None => {}

@@ -1,4 +1,4 @@
-//! Formats generated files and writes them to, or compares them with, the tree.
+//! Formats generated files, and writes them to the tree or compares them with it.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -8,12 +8,12 @@ use crate::emit::file::File;
 use crate::error::{Error, Result};
 use crate::fetch;
 
-/// The folder that generated files are below.
+/// The folder of the generated files.
 pub fn folder() -> PathBuf {
     fetch::home().join("../protocol/src/generated")
 }
 
-/// Runs every file through rustfmt with the workspace's settings.
+/// Formats every file by rustfmt with the workspace's settings.
 pub fn format(files: &mut [File]) -> Result<()> {
     for file in files {
         file.text = rustfmt(&file.text)?;
@@ -50,7 +50,7 @@ fn rustfmt(text: &str) -> Result<String> {
     String::from_utf8(output.stdout).map_err(|e| failed(e.to_string()))
 }
 
-/// Writes files that changed; says how many did.
+/// Writes the files that changed. Returns how many.
 pub fn write(files: &[File]) -> Result<usize> {
     let mut changed = 0;
     for file in files {
@@ -71,7 +71,7 @@ pub fn write(files: &[File]) -> Result<usize> {
     Ok(changed)
 }
 
-/// Fails if a file in the tree is not what the generator makes.
+/// Fails if a file in the tree differs from what the generator makes.
 pub fn check(files: &[File]) -> Result<()> {
     let stale: Vec<&str> = files
         .iter()
@@ -90,7 +90,7 @@ pub fn check(files: &[File]) -> Result<()> {
     }
 }
 
-/// The Rust files below the folder, as generated files name their paths.
+/// The Rust files below the folder, with the same paths as generated files.
 pub fn listing() -> Result<Vec<String>> {
     let (top, mut paths) = (folder(), Vec::new());
     let mut pending = vec![top.clone()];

@@ -1,8 +1,7 @@
-//! First stage: vk.xml as it is written, without judgement.
+//! First stage: reads vk.xml as it is written.
 //!
-//! [`read`] turns the XML into declarations: what each type, member, command and enum value says
-//! about itself. What of it belongs to Venus is decided by [`crate::select`], how it crosses the
-//! wire by [`crate::wire`].
+//! [`read`] turns the XML into declarations of types, members, commands and enum values.
+//! [`crate::select`] decides what of it belongs to Venus, and [`crate::wire`] how it is sent.
 
 use std::collections::BTreeMap;
 
@@ -19,11 +18,11 @@ pub struct Registry {
     pub commands: BTreeMap<String, CommandDecl>,
     /// Values of each enum from its own `<enums>` block.
     pub enums: BTreeMap<String, Vec<EnumValue>>,
-    /// `VK_UUID_SIZE` and its like.
+    /// Constants such as `VK_UUID_SIZE`.
     pub constants: BTreeMap<String, u32>,
-    /// Core versions and extensions, with what they bring.
+    /// Core versions and extensions, with their contents.
     pub providers: Vec<Provider>,
-    /// What is known of formats.
+    /// Formats.
     pub formats: Vec<FormatDecl>,
 }
 
@@ -40,7 +39,8 @@ pub struct FormatDecl {
     pub depth_bits: u32,
     /// Bits of the stencil component.
     pub stencil_bits: u32,
-    /// Planes, where there are several: divisors of width and height, and the format that each is compatible with.
+    /// The planes of a format that has several: divisors of width and height, and the compatible
+    /// format.
     pub planes: Vec<(u32, u32, String)>,
 }
 
@@ -53,7 +53,7 @@ pub enum TypeDecl {
         members: Vec<Declaration>,
         /// The structs whose chain may hold this one.
         extends: Vec<String>,
-        /// The `allowduplicate` attribute: a chain may hold several.
+        /// Whether a chain may hold several: the `allowduplicate` attribute.
         repeats: bool,
     },
     /// `typedef union`.
@@ -67,7 +67,7 @@ pub enum TypeDecl {
     Bitmask {
         /// The enum that names the bits.
         bits: Option<String>,
-        /// 64 bits wide.
+        /// Whether it has 64 bits.
         wide: bool,
     },
     /// An object handle.
@@ -85,11 +85,11 @@ pub struct Declaration {
     pub name: String,
     /// The C type behind pointers and arrays.
     pub ty: String,
-    /// How many `*`.
+    /// The number of `*`.
     pub depth: usize,
     /// Whether the outermost pointee is const.
     pub is_const: bool,
-    /// Static array dimensions, as written.
+    /// The dimensions of a static array, as written.
     pub dims: Vec<String>,
     /// `altlen` or `len`, split at commas.
     pub len: Vec<String>,
@@ -99,7 +99,7 @@ pub struct Declaration {
     pub noautovalidity: bool,
     /// The `values` attribute (the sType).
     pub values: Option<String>,
-    /// The member that says which union member is meant.
+    /// The member that selects the union's member.
     pub selector: Option<String>,
     /// In a union: the selector's values for this member.
     pub selection: Vec<String>,
@@ -119,7 +119,7 @@ pub struct CommandDecl {
 pub struct EnumValue {
     /// `VK_…`.
     pub name: String,
-    /// Its value; flag bits as the mask.
+    /// Its value. For a flag bit it is the mask.
     pub value: i64,
 }
 
@@ -130,22 +130,22 @@ pub struct Provider {
     pub name: String,
     /// Whether it is a core version.
     pub is_core: bool,
-    /// What it brings, block by block.
+    /// What it provides, block by block.
     pub blocks: Vec<Block>,
 }
 
 /// A `<require>` block.
 #[derive(Debug, Default)]
 pub struct Block {
-    /// The condition under which it counts.
+    /// The condition for the block.
     pub depends: Option<String>,
-    /// Types it brings.
+    /// The types that it provides.
     pub types: Vec<String>,
-    /// Commands it brings, by the names that they have there.
+    /// The commands that it provides, with their names there.
     pub commands: Vec<String>,
     /// Enum values it adds: (enum, value).
     pub values: Vec<(String, EnumValue)>,
-    /// Other names it adds for values that are defined elsewhere: (enum, the value's own name).
+    /// Other names that it adds for values defined elsewhere: (enum, the value's own name).
     pub aliases: Vec<(String, String)>,
 }
 
@@ -189,7 +189,7 @@ fn child_text(node: Node<'_, '_>, tag: &str) -> Option<String> {
     child(node, tag).and_then(|n| n.text()).map(str::to_owned)
 }
 
-/// Several entries exist twice, once for Vulkan SC; only `vulkan` is wanted.
+/// Whether an entry is for Vulkan. Some entries exist twice, once for Vulkan SC.
 fn for_vulkan(node: Node<'_, '_>) -> bool {
     node.attribute("api")
         .is_none_or(|api| api.split(',').any(|a| a == "vulkan"))
@@ -244,7 +244,7 @@ fn read_type(node: Node<'_, '_>, registry: &mut Registry) -> Result<()> {
     Ok(())
 }
 
-/// The C text around `<type>` and `<name>` holds the pointers and dimensions.
+/// Reads a declaration: the C text around `<type>` and `<name>` has the pointers and dimensions.
 fn read_declaration(node: Node<'_, '_>) -> Result<Declaration> {
     let (mut before, mut between, mut after) = (String::new(), String::new(), String::new());
     let (mut ty, mut name) = (None, None);
@@ -352,7 +352,7 @@ fn read_enums(node: Node<'_, '_>, registry: &mut Registry) -> Result<()> {
     let name = node.attribute("name").unwrap_or("");
     for entry in elements(node).filter(|n| n.has_tag_name("enum") && for_vulkan(*n)) {
         if node.attribute("type") == Some("constants") {
-            // Only whole numbers serve as array sizes; the rest (~0U, 1000.0F) is not needed.
+            // Only whole numbers are used as array sizes. Others (~0U, 1000.0F) are not needed.
             let value = entry.attribute("value").and_then(|v| v.parse().ok());
             if let (Some(name), Some(value)) = (entry.attribute("name"), value) {
                 registry.constants.insert(name.to_owned(), value);
@@ -368,7 +368,7 @@ fn read_enums(node: Node<'_, '_>, registry: &mut Registry) -> Result<()> {
     Ok(())
 }
 
-/// An enum value, from whichever attribute gives it; None for aliases.
+/// Reads an enum value from any of the attributes that can have it; `None` for aliases.
 fn read_value(node: Node<'_, '_>, extension: Option<i64>) -> Result<Option<EnumValue>> {
     let Some(name) = node.attribute("name") else {
         return Ok(None);

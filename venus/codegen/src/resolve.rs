@@ -1,7 +1,7 @@
 //! Builds the [`model`](crate::model) from the registry, the selection and the tables.
 //!
-//! It starts from the codable commands and takes in what they reach: the types of parameters and
-//! members, and whatever may hang in a chain.
+//! It starts from the codable commands and adds what they reach: the types of parameters and
+//! members, and the structs that chains may hold.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -46,7 +46,7 @@ pub fn build(registry: &Registry, selection: &Selection, tables: &Tables) -> Res
         builder.command(row)?;
     }
     builder.mark_all();
-    // Last, when all structs are known.
+    // Done last, when all structs are known.
     builder.model.enums.remove("VkStructureType");
     builder.enumeration("VkStructureType");
     let mut model = builder.model;
@@ -62,7 +62,7 @@ pub fn build(registry: &Registry, selection: &Selection, tables: &Tables) -> Res
     Ok(model)
 }
 
-/// Which core version or extension brings which command.
+/// The core version or extension that provides each command.
 fn providers(registry: &Registry) -> Vec<(String, Provider)> {
     let mut found = Vec::new();
     for provider in &registry.providers {
@@ -140,7 +140,7 @@ impl Builder<'_> {
             _ => return Err(wrong("an array of arrays")),
         };
         let mut len = Vec::new();
-        // A static array is always sent whole, whatever its `len` says.
+        // A static array is always sent whole, even if it has a `len`.
         if dim.is_none() {
             for text in &decl.len {
                 len.push(
@@ -207,7 +207,7 @@ impl Builder<'_> {
         is_name.then(|| Len::Member(names::snake(text)))
     }
 
-    /// Resolves a type and takes it into the model.
+    /// Resolves a type and adds it to the model.
     fn base(&mut self, ty: &str) -> Result<Base> {
         let ty = canonical(self.registry, ty).to_owned();
         let simple = match ty.as_str() {
@@ -226,7 +226,8 @@ impl Builder<'_> {
             "VkSampleMask" => Some(Base::Alias("SampleMask", Scalar::U32)),
             "VkDeviceSize" => Some(Base::Alias("DeviceSize", Scalar::U64)),
             "VkDeviceAddress" => Some(Base::Alias("DeviceAddress", Scalar::U64)),
-            // Flags without a type of their own (VkTensorViewCreateFlagsARM and its like have one).
+            // Flags without a type of their own (others have one, such as
+            // VkTensorViewCreateFlagsARM).
             "VkFlags" => Some(Base::Scalar(Scalar::U32)),
             "VkFlags64" => Some(Base::Scalar(Scalar::U64)),
             _ => None,
@@ -308,7 +309,7 @@ impl Builder<'_> {
         values.extend(self.tables.bits.get(&source).into_iter().flatten().cloned());
         if name == "VkStructureType" {
             values.extend(self.tables.structs.iter().filter_map(|s| s.stype.clone()));
-            // Structs that come from no selected extension themselves.
+            // Structs that no selected extension provides by itself.
             values.extend(self.stypes.iter().cloned());
         }
         let mut seen = BTreeSet::new();
@@ -350,9 +351,10 @@ impl Builder<'_> {
         Ok(())
     }
 
-    /// Takes a struct, all it mentions and all its chain may hold into the model.
+    /// Adds a struct to the model, with all types that it mentions and all structs that its chain
+    /// may hold.
     fn structure(&mut self, name: &str) -> Result<()> {
-        // VkAllocationCallbacks holds function pointers: a pointer to it can only be null.
+        // VkAllocationCallbacks has function pointers, so a pointer to it can only be null.
         if self.model.structs.contains_key(name) || name == "VkAllocationCallbacks" {
             return Ok(());
         }
@@ -441,7 +443,7 @@ impl Builder<'_> {
             .collect()
     }
 
-    /// Follows the commands' parameters to see which way each struct travels.
+    /// Follows the commands' parameters to find the directions of each struct.
     fn mark_all(&mut self) {
         let mut pending: Vec<(String, bool)> = Vec::new();
         for command in &self.model.commands {

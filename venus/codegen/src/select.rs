@@ -1,14 +1,14 @@
-//! Second stage: what of the registry belongs to Venus.
+//! Second stage: selects what belongs to Venus.
 //!
-//! That is every core version and the extensions of `data/extensions.tsv`; of an extension's
-//! blocks, those whose `depends` holds with this selection.
+//! That is every core version and the extensions of `data/extensions.tsv`. Of an extension, it
+//! takes the blocks whose `depends` condition holds for this selection.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::reader::{EnumValue, Registry, TypeDecl};
 use crate::tables::Tables;
 
-/// Where a type first appears: the file it goes to.
+/// The place where a type first appears. It decides the file of the type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Area {
     /// Vulkan 1.0.
@@ -56,7 +56,7 @@ impl Area {
         }
     }
 
-    /// What the module is about.
+    /// The module's title.
     pub fn title(self) -> &'static str {
         match self {
             Area::Core10 => "Vulkan 1.0",
@@ -88,14 +88,14 @@ impl Area {
     }
 }
 
-/// What the selected versions and extensions bring.
+/// The contents of the selected versions and extensions.
 #[derive(Debug, Default)]
 pub struct Selection {
     /// Selected types by canonical name, with the place of their first appearance.
     pub types: BTreeMap<String, Area>,
     /// Values added to enums.
     pub values: BTreeMap<String, Vec<EnumValue>>,
-    /// Every value of every extension, selected or not, by name.
+    /// Every value of every extension by name, also of extensions that are not selected.
     pub all_values: BTreeMap<String, i64>,
 }
 
@@ -139,7 +139,7 @@ pub fn select(registry: &Registry, tables: &Tables) -> Selection {
                 let name = canonical(registry, ty).to_owned();
                 selection.types.entry(name).or_insert(area);
             }
-            // A value that got a newer name elsewhere keeps that name.
+            // A value that has a newer name elsewhere keeps the name that it has here.
             let renamed = block.aliases.iter().filter_map(|(enum_name, of)| {
                 let value = *selection.all_values.get(of)?;
                 Some((
@@ -164,7 +164,7 @@ pub fn select(registry: &Registry, tables: &Tables) -> Selection {
 }
 
 /// Evaluates a `depends` expression: `+` is and, `,` is or, from left to right, with parentheses.
-/// Names of features of structs (`VkX::member`) count as present: a host may have them.
+/// Features of structs (`VkX::member`) count as present, because a host may have them.
 fn holds(expression: &str, active: &BTreeSet<&str>) -> bool {
     let mut rest = expression;
     or_and(&mut rest, active)

@@ -1,36 +1,37 @@
-//! The project's own data files (`venus/codegen/data/*.tsv`): what vk.xml does not say.
+//! The project's own data files (`venus/codegen/data/*.tsv`): what vk.xml does not have.
 //!
-//! Tab-separated, `#` starts a comment, the first other line names the columns. They are compiled
-//! into the generator, so that its output depends on nothing but the registry.
+//! They are tab-separated. `#` starts a comment, and the first other line names the columns. They
+//! are compiled into the generator, so that its output depends on nothing else but the registry.
 
 use std::collections::BTreeMap;
 
 use crate::error::{Error, Result};
 use crate::reader::{CommandDecl, Declaration, EnumValue};
 
-/// A command number and what is known about it.
+/// A command's number and properties.
 #[derive(Debug, Clone)]
 pub struct CommandRow {
     /// `VkCommandTypeEXT`.
     pub number: u32,
     /// `vk…`.
     pub name: String,
-    /// Its other names, from the extensions that it was promoted from.
+    /// Its other names, from the extensions from which it was promoted.
     pub aliases: Vec<String>,
-    /// Whether requests and replies of it exist on the wire.
+    /// Whether the command has requests and replies on the wire.
     pub codable: bool,
 }
 
-/// An extension that the protocol can carry.
+/// An extension that the protocol supports.
 #[derive(Debug, Clone)]
 pub struct ExtensionRow {
     /// `VK_…`.
     pub name: String,
-    /// Registry number: its bit in the capset mask.
+    /// Its number in the registry, which is its bit in the capset's mask.
     pub number: u32,
     /// The highest `specVersion` to report.
     pub spec_version: u32,
-    /// Whether the reference advertises it, host permitting; the rest are guest-side.
+    /// Whether the reference reports the extension if the host has it. The guest's driver
+    /// implements the others itself.
     pub advertised: bool,
     /// Instance, device or private.
     pub kind: String,
@@ -41,7 +42,7 @@ pub struct ExtensionRow {
 pub struct PrivateStruct {
     /// `Vk…MESA`.
     pub name: String,
-    /// The sType, when it has one.
+    /// The sType, if it has one.
     pub stype: Option<EnumValue>,
     /// Structs whose chain may hold it.
     pub extends: Vec<String>,
@@ -52,9 +53,9 @@ pub struct PrivateStruct {
 /// Everything in `data/`.
 #[derive(Debug)]
 pub struct Tables {
-    /// All numbers, in order.
+    /// All command numbers in order.
     pub commands: Vec<CommandRow>,
-    /// All extensions, in order of their numbers.
+    /// All extensions in order of their numbers.
     pub extensions: Vec<ExtensionRow>,
     /// Private structs.
     pub structs: Vec<PrivateStruct>,
@@ -64,17 +65,17 @@ pub struct Tables {
     pub bits: BTreeMap<String, Vec<EnumValue>>,
     /// Private flag types.
     pub flags: Vec<String>,
-    /// Structs left out.
+    /// Structs that are left out.
     pub excluded: Vec<String>,
-    /// The member that a union without a selector is sent as.
+    /// The member that guests send for a union without a selector.
     pub unions: BTreeMap<String, String>,
     /// Inner lengths: (command, parameter) → (array, member).
     pub lengths: BTreeMap<(String, String), (String, String)>,
-    /// (command, parameter) of pointers that are read and written.
+    /// The (command, parameter) pairs of pointers that are read and written.
     pub inout: Vec<(String, String)>,
-    /// (owner, member) of arrays whose elements may be null.
+    /// The (owner, member) pairs of arrays whose elements may be null.
     pub nullable: Vec<(String, String)>,
-    /// (owner, member) of pointers of which only their presence is sent.
+    /// The (owner, member) pairs of pointers of which only the presence is sent.
     pub markers: Vec<(String, String)>,
 }
 
@@ -241,12 +242,12 @@ fn read_private(row: &Row<'_>, tables: &mut Tables) -> Result<()> {
             tables.bits.entry(name).or_default().push(value);
         }
         "flags" => tables.flags.push(name),
-        kind => return Err(row.error(format!("`{kind}` is no kind of private definition"))),
+        kind => return Err(row.error(format!("`{kind}` is not a kind of private definition"))),
     }
     Ok(())
 }
 
-/// `const VkX* pY {len=n;optional} | …` as declarations.
+/// Reads `const VkX* pY {len=n;optional} | …` as declarations.
 fn read_members(row: &Row<'_>) -> Result<Vec<Declaration>> {
     let mut members = Vec::new();
     for text in row.get(5)?.split(" | ") {
@@ -272,7 +273,7 @@ fn read_members(row: &Row<'_>) -> Result<Vec<Declaration>> {
             match attribute.split_once('=') {
                 Some(("len", len)) => member.len.push(len.to_owned()),
                 None if attribute == "optional" => member.optional.push(true),
-                _ => return Err(row.error(format!("`{attribute}` is no attribute"))),
+                _ => return Err(row.error(format!("`{attribute}` is not an attribute"))),
             }
         }
         members.push(member);

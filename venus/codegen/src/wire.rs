@@ -11,13 +11,13 @@
 //! - a chain: u64 1, sType, rest of the chain, members of this element; or u64 0;
 //! - a union: the tag, then the member.
 //!
-//! Of an output, a request carries only what the renderer must know to make room ("partial"): see
+//! For an output, a request contains only what the renderer must know to make room ("partial"): see
 //! [`Rules::partial`].
 
 use crate::error::{Error, Result};
 use crate::model::{Base, Len, Member, Model, Struct};
 
-/// How a member crosses the wire.
+/// How a member is sent.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Kind {
     /// sType: part of the head of a chained struct.
@@ -26,11 +26,11 @@ pub enum Kind {
     Next,
     /// A pointer that must be null.
     Null,
-    /// A pointer of which only its presence is sent.
+    /// A pointer of which only the presence is sent.
     Marker,
-    /// A value whose wire image is its memory image.
+    /// A value with the same bytes on the wire as in memory.
     Plain(Base),
-    /// A handle; nullable or not.
+    /// A handle, and whether it may be null.
     Handle(String, bool),
     /// A static array of plain values.
     PlainArray(Base, u32),
@@ -40,13 +40,13 @@ pub enum Kind {
     Struct(String),
     /// A static array of structs.
     StructArray(String, u32),
-    /// A union by value, with the member that selects.
+    /// A union by value, and the member that selects.
     Union(String, Option<String>),
-    /// A pointer to one; nullable or not.
+    /// A pointer to one value, and whether it may be null.
     Pointer(Element, bool),
-    /// A pointer to several.
+    /// A pointer to several values, their number, and whether it may be null.
     Array(Element, Len, bool),
-    /// A string; nullable or not.
+    /// A string, and whether it may be null.
     Text(bool),
     /// An array of strings.
     Texts(Len, bool),
@@ -54,12 +54,12 @@ pub enum Kind {
     Arrays(Element, Len, Len, bool),
 }
 
-/// What pointers and arrays are of.
+/// The type of what pointers and arrays refer to.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Element {
     /// Plain values.
     Plain(Base),
-    /// Handles; elements nullable or not.
+    /// Handles, and whether elements may be null.
     Handle(String, bool),
     /// Structs.
     Struct(String),
@@ -82,7 +82,7 @@ impl<'a> Rules<'a> {
             member: member.c_name.clone(),
             reason: reason.to_owned(),
         };
-        // What the API leaves to its valid usage may be absent here too.
+        // What the registry leaves to valid usage may be absent on the wire, too.
         let nullable = member.optional || member.noautovalidity;
         match (member.depth, member.dim) {
             (0, None) => match &member.base {
@@ -133,7 +133,8 @@ impl<'a> Rules<'a> {
             return Some(Kind::Next);
         }
         match (&member.base, member.len.as_slice()) {
-            // Without a length it cannot be sent, nor can structs with function pointers.
+            // A pointer without a length cannot be sent. Structs with function pointers cannot be
+            // sent either.
             (Base::Void, []) if member.marker => Some(Kind::Marker),
             (Base::Void, []) => Some(Kind::Null),
             (Base::Struct(name), _) if !self.model.structs.contains_key(name) => Some(Kind::Null),
@@ -160,8 +161,8 @@ impl<'a> Rules<'a> {
         })
     }
 
-    /// Bytes of a value whose wire image equals its memory image: numbers of four bytes and more,
-    /// and structs of such without padding, sType or arrays.
+    /// The size of a value with the same bytes on the wire as in memory: numbers of at least four
+    /// bytes, and structs of such numbers without padding, sType or arrays.
     pub fn plain_size(&self, base: &Base) -> Option<u32> {
         match base {
             Base::Scalar(s) | Base::Alias(_, s) => Some(s.size()),
@@ -203,12 +204,12 @@ impl<'a> Rules<'a> {
         }
     }
 
-    /// Bytes that a plain value takes on the wire: lone bytes and halves take a word.
+    /// The size of a plain value on the wire. A value of one or two bytes takes a word.
     pub fn wire_size(&self, base: &Base) -> u32 {
         self.plain_size(base).unwrap_or(0).max(4)
     }
 
-    /// Whether a member says how long another dynamic array of the struct or command is.
+    /// Whether a member is the length of another dynamic array of the struct or command.
     pub fn is_length(members: &[Member], name: &str) -> bool {
         members
             .iter()
@@ -216,7 +217,7 @@ impl<'a> Rules<'a> {
             .any(|len| matches!(len, Len::Member(m) | Len::Quarter(m) | Len::Words(m) if m == name))
     }
 
-    /// Members in wire order: as declared, but a length comes before the array that needs it.
+    /// Members in wire order: the declared order, but a length precedes the array that needs it.
     pub fn wire_order(entry: &'a Struct) -> Vec<&'a Member> {
         let mut order: Vec<&Member> = Vec::new();
         for member in &entry.members {
@@ -236,7 +237,7 @@ impl<'a> Rules<'a> {
         order
     }
 
-    /// What of a member of an output struct a request carries: what sizes other arrays, ids, and
+    /// What a request contains of an output struct's member: lengths of other arrays, ids, and the
     /// room for arrays, but no plain values.
     pub fn partial(&self, entry: &Struct, member: &Member, kind: &Kind) -> Partial {
         match kind {
@@ -257,25 +258,25 @@ impl<'a> Rules<'a> {
     }
 }
 
-/// What a request carries of an output struct's member.
+/// What a request contains of an output struct's member.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Partial {
-    /// No bytes: the renderer fills it.
+    /// Nothing: the renderer fills it.
     Nothing,
-    /// All of it: a length.
+    /// The whole value, which is a length.
     Full(Base),
     /// The id.
     Handle,
     /// The count and the ids.
     HandleArray(u32),
-    /// The count alone: plain structs have nothing more to say.
+    /// Only the count, because nothing is sent of plain structs.
     Count(u32),
-    /// The struct, partial.
+    /// The struct, in part.
     Struct(String),
-    /// The count, then each struct, partial.
+    /// The count, then each struct, in part.
     StructArray(String, u32),
-    /// The count, to make room for that many.
+    /// The count, which is the room for elements.
     Room(Element, Len, bool),
-    /// Not known: no output has such a member yet.
+    /// Not supported: no output has such a member yet.
     Unknown,
 }

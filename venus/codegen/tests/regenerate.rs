@@ -1,10 +1,11 @@
-//! The generated files in the tree are what the generator makes of the pinned registry.
+//! Tests that the generated files in the tree are what the generator makes from the pinned
+//! registry.
 
 use hesper_venus_codegen::{
     Result, fetch, generate, model, nesting, output, reader, resolve, select, tables,
 };
 
-/// vk.xml, or the reason why there is none with what to do about it.
+/// The text of vk.xml. Panics with the reason and the remedy if it cannot be had.
 fn registry() -> String {
     fetch::vk_xml().unwrap_or_else(|error| panic!("vk.xml is needed for this test: {error}"))
 }
@@ -23,7 +24,7 @@ fn the_tree_has_what_the_generator_makes() {
     for path in output::listing().unwrap() {
         assert!(
             files.iter().any(|f| f.path == path),
-            "{path} is made by nobody: delete it"
+            "the generator does not make {path}: delete it"
         );
     }
 }
@@ -55,8 +56,8 @@ fn everything_the_tables_ask_for_is_in_the_model() {
     assert_eq!((public, model.unions.len()), (PUBLIC_STRUCTS, UNIONS));
 }
 
-/// What the codable commands reach, chains included. The reference counts 518: it also has codecs
-/// for structs that only commands without a codec take (file descriptors, host copies, mapping).
+/// The number of structs that codable commands reach, with chains. The reference has 518: it also
+/// has codecs for structs of commands without a codec (file descriptors, host copies, mapping).
 const PUBLIC_STRUCTS: usize = 503;
 const UNIONS: usize = 7;
 
@@ -64,12 +65,12 @@ const UNIONS: usize = 7;
 fn nesting_ends() {
     let mut model = build(&registry()).unwrap();
     assert_eq!(nesting::depth(&model).unwrap(), DEPTH);
-    // A struct in its own chain would let a guest nest for ever.
+    // A struct in its own chain would let a guest nest without end.
     let buffer = model.structs.get_mut("VkBufferCreateInfo").unwrap();
     buffer.chain.push("VkDeviceBufferMemoryRequirements".into());
     let error = nesting::depth(&model).unwrap_err().to_string();
     assert!(error.contains("can contain itself"), "{error}");
 }
 
-/// Structs within structs at most: what bounds the decoder's stack.
+/// The largest number of structs within structs, which bounds the decoder's stack.
 const DEPTH: usize = 9;

@@ -1,5 +1,5 @@
-//! What is known about a command, and its codec with the types erased: a row of the table
-//! [`COMMANDS`].
+//! The properties of commands: a row of the table [`COMMANDS`], with the command's codec without
+//! its types.
 
 use std::fmt;
 
@@ -10,23 +10,23 @@ use crate::runtime::{Command, Decoder, Result};
 #[cfg(test)]
 use crate::runtime::{EncodeError, Encoder};
 
-/// What is known about a command.
+/// The properties of a command.
 #[derive(Debug)]
 pub struct CommandInfo {
-    /// Its id, for dispatch.
+    /// The command's id, for dispatch.
     pub id: CommandId,
     /// The C name.
     pub name: &'static str,
     codec: Option<Codec>,
 }
 
-/// A command's codec with its types erased, for code that treats all commands alike.
+/// A command's codec without its types, for code that treats all commands alike.
 #[derive(Clone, Copy)]
 pub(crate) struct Codec {
     pub(crate) layout: &'static Layout,
     /// Decodes the arguments into memory of the layout's size.
     pub(crate) decode: unsafe fn(*mut u8, &mut Decoder<'_>) -> Result<()>,
-    /// Tests only: encodes the reply from such memory; the return value is read from the second pointer.
+    /// For tests: encodes the reply from such memory. The second pointer is to the return value.
     #[cfg(test)]
     pub(crate) reply: unsafe fn(*const u8, *const u64, &mut Encoder<'_>) -> Result<(), EncodeError>,
 }
@@ -46,8 +46,8 @@ impl CommandInfo {
         }
     }
 
-    /// Whether requests and replies of it exist on the wire; the rest deal in pointers or file
-    /// descriptors of the guest and only have a number.
+    /// Whether the command has requests and replies on the wire. The others have only a number,
+    /// because their arguments are pointers or file descriptors of the guest.
     pub const fn is_codable(&self) -> bool {
         self.codec.is_some()
     }
@@ -72,7 +72,7 @@ impl CommandId {
         known.and_then(Option::as_ref).map(|(id, _)| *id)
     }
 
-    /// What is known about it.
+    /// The command's properties.
     pub fn info(self) -> &'static CommandInfo {
         const NONE: CommandInfo = CommandInfo::reserved(CommandId::CreateInstance, "");
         // The table has an entry for every id.
@@ -88,7 +88,7 @@ impl CommandId {
     }
 }
 
-/// A row of the table.
+/// A row of the table for the command with the arguments `A`.
 pub(crate) const fn info<A: for<'a> Args<'a>>(
     name: &'static str,
     layout: &'static Layout,
@@ -105,7 +105,7 @@ pub(crate) const fn info<A: for<'a> Args<'a>>(
     }
 }
 
-/// The command with this number: what lets the table name one without a lifetime.
+/// The command with this number. The table uses it to name a command without a lifetime.
 pub(crate) struct Of<const NUMBER: u32>;
 
 /// The arguments of a command at any lifetime.
@@ -114,19 +114,20 @@ pub(crate) trait Args<'a> {
 }
 
 /// # Safety
-/// `place` must be writable memory for A's arguments.
+/// `place` must be writable memory for the arguments of A.
 unsafe fn decode_erased<A: for<'a> Args<'a>>(place: *mut u8, d: &mut Decoder<'_>) -> Result<()> {
     fn decode<'m, A: Args<'m>>(d: &mut Decoder<'m>) -> Result<A::Command> {
         A::Command::decode(d)
     }
     let args = decode::<A>(d)?;
-    // SAFETY: as the caller promises.
+    // SAFETY: by the contract, `place` is writable memory for these arguments.
     unsafe { place.cast::<<A as Args<'_>>::Command>().write(args) };
     Ok(())
 }
 
 /// # Safety
-/// `place` must hold A's arguments, with valid outputs; `ret` a return value in its low bytes.
+/// `place` must hold the arguments of A, with valid outputs. `ret` must hold a return value in its
+/// low bytes.
 #[cfg(test)]
 unsafe fn reply_erased<A: for<'a> Args<'a>>(
     place: *const u8,
@@ -134,7 +135,8 @@ unsafe fn reply_erased<A: for<'a> Args<'a>>(
     e: &mut Encoder<'_>,
 ) -> Result<(), EncodeError> {
     type Decoded<'a, A> = <A as Args<'a>>::Command;
-    // SAFETY: as the caller promises; every return type is a number of at most eight bytes.
+    // SAFETY: by the contract, both pointers hold such values; every return type is a number of at
+    // most eight bytes.
     unsafe {
         let args = &*place.cast::<Decoded<'_, A>>();
         let ret = ret.cast::<<Decoded<'_, A> as Command<'_>>::Return>().read();

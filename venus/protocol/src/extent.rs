@@ -1,26 +1,27 @@
-//! How long a command is, found without decoding it, and the answer to one that is refused.
+//! The length of a command, found without decoding it, and the reply to a command that is refused.
 //!
-//! Commands have no length on the wire. Who wants to know one before taking memory for it (a renderer whose budget may refuse
-//! it) walks over its bytes with the schema: counts, tags and chains say what follows, and everything else is stepped over.
-//! [`length`] allocates nothing, reads a large array's count but not the array, and never decides anything: the bytes may be
-//! ones that the guest changes at the same time, and are read again when the command is decoded.
+//! Commands have no length on the wire. To know it before memory is allocated (a renderer's budget
+//! may refuse the allocation), [`length`] walks over the bytes with the schema: it reads counts,
+//! tags and chains, and skips everything else. It allocates nothing and reads a large array's
+//! count, not the array. Its result must not be trusted: the guest may change the bytes at the same
+//! time, and they are read again when the command is decoded.
 
 use crate::CommandId;
 use crate::layout::{Element, Field, Kind, Layout, UnionLayout, Value};
 use crate::runtime::{EncodeError, Encoder, Fatal, MAX_LINKS, Reason, Result};
 use crate::vk;
 
-/// Bytes to walk over.
+/// Bytes that contain a command.
 pub trait Source {
-    /// How many there are.
+    /// How many bytes there are.
     fn len(&self) -> u64;
 
-    /// Whether there are none.
+    /// Whether there are no bytes.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Copies the bytes at `offset`, all of which there are.
+    /// Copies the bytes at `offset`. All of them exist.
     fn read(&self, offset: u64, into: &mut [u8]);
 }
 
@@ -41,16 +42,17 @@ impl Source for &[u8] {
 /// How much of a struct is sent.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Mode {
-    /// All of it.
+    /// All members.
     Full,
-    /// What the host must know to make room for it.
+    /// Only what the host needs to allocate memory for it.
     Partial,
 }
 
 /// The length of the command that begins at byte `start`.
 ///
 /// # Errors
-/// When the bytes end before it does, or it is malformed in a way that leaves unknown what follows. Offsets count from byte 0.
+/// The bytes end before the command does, or the command is malformed in a way that hides what
+/// follows. Offsets count from byte 0.
 pub fn length(source: &dyn Source, start: u64) -> Result<u64> {
     let mut walker = Walker {
         source,
@@ -71,18 +73,19 @@ pub fn length(source: &dyn Source, start: u64) -> Result<u64> {
     Ok(walker.at - start)
 }
 
-/// Whether the command returns a `VkResult`, and so can be refused.
+/// Whether the command returns a `VkResult` and so can be refused.
 pub fn returns_result(command: CommandId) -> bool {
     let layout = command.info().codec().map(|codec| codec.layout);
     let returns = layout.and_then(|layout| layout.returns);
-    // It is an enum to the schema; the other return values are addresses, sizes and masks.
+    // In the schema a `VkResult` is an enum. The other return values are addresses, sizes and
+    // masks.
     matches!(returns, Some(Value::Enum(_)))
 }
 
-/// Encodes the reply that says `result` and has no outputs: absent pointers, empty arrays.
+/// Encodes a reply with `result` and without outputs: absent pointers, empty arrays.
 ///
 /// # Errors
-/// When the reply does not fit.
+/// The reply does not fit.
 pub fn refuse(
     command: CommandId,
     result: vk::Result,
@@ -98,7 +101,7 @@ pub fn refuse(
     Ok(())
 }
 
-/// Bytes that are read at a time.
+/// How many bytes are read at a time.
 const WINDOW: usize = 4096;
 
 struct Walker<'s> {
@@ -106,7 +109,7 @@ struct Walker<'s> {
     at: u64,
     command: u32,
     window: [u8; WINDOW],
-    /// Which bytes of the source are in the window.
+    /// The range of the source's bytes that are in the window.
     filled: std::ops::Range<u64>,
 }
 
@@ -124,7 +127,7 @@ impl Walker<'_> {
         self.source.len().saturating_sub(self.at)
     }
 
-    /// Steps over `n` bytes and their padding.
+    /// Skips `n` bytes and their padding.
     fn skip(&mut self, n: u64) -> Result<()> {
         let padded = n.saturating_add(3) & !3;
         if padded > self.left() || padded < n {
@@ -137,7 +140,7 @@ impl Walker<'_> {
         Ok(())
     }
 
-    /// `n` values of `size` bytes each.
+    /// Skips `n` values of `size` bytes each.
     fn skip_all(&mut self, n: u64, size: usize) -> Result<()> {
         self.skip(n.saturating_mul(size as u64))
     }
@@ -182,7 +185,7 @@ impl Walker<'_> {
         }
     }
 
-    /// Elements of an output: ids in full, structs partially, numbers not at all.
+    /// Skips the elements of an output: ids are sent in full, structs in part, numbers not at all.
     fn output(&mut self, element: &Element, n: u64) -> Result<()> {
         match element {
             Element::Handle(..) => self.skip_all(n, 8),
@@ -257,7 +260,7 @@ impl Walker<'_> {
             let before = self.at;
             self.structure(layout, mode)?;
             if self.at == before {
-                // Nothing is sent of them, however many there are.
+                // Nothing is sent for such a struct, however many there are.
                 break;
             }
         }
@@ -325,7 +328,7 @@ mod tests {
             for seed in 0..40 {
                 let mut stream = sample::request(info.id, seed, &mut arena);
                 let whole = stream.len();
-                // What follows is not looked at.
+                // Bytes that follow are ignored.
                 stream.extend_from_slice(&[0xff; 8]);
                 assert_eq!(
                     length(&&stream[..], 0),
@@ -347,14 +350,14 @@ mod tests {
 
     #[test]
     fn absurd_counts_end_at_once() {
-        // vkGetPipelineCacheData, and arrays of outputs of which nothing is sent.
+        // vkGetPipelineCacheData, and arrays of outputs for which nothing is sent.
         let mut arena = Arena::default();
         for info in COMMANDS.iter().flatten().filter(|info| info.is_codable()) {
             let stream = sample::request(info.id, 3, &mut arena);
             for at in (8..stream.len().saturating_sub(7)).step_by(4) {
                 let mut huge = stream.clone();
                 huge[at..at + 8].copy_from_slice(&(1_u64 << 40).to_le_bytes());
-                // Whatever it says, it says it soon.
+                // The result may be anything, but it must come soon.
                 let _ = length(&&huge[..], 0);
             }
         }

@@ -1,5 +1,5 @@
-//! Names of features that a device is created with and that its driver lacks: for the log, since
-//! `VK_ERROR_FEATURE_NOT_PRESENT` does not say which.
+//! Names the features that a device is created with and that its driver lacks, for the log:
+//! `VK_ERROR_FEATURE_NOT_PRESENT` does not name them.
 
 use std::ffi::c_void;
 
@@ -7,19 +7,20 @@ use crate::layout::{Kind, Layout, NEXT, Value, pointer};
 use crate::schema;
 use crate::vk;
 
-/// A struct of features: what is wanted, and what the driver has.
+/// A struct of features: those wanted, and those that the driver has.
 struct Pair {
     layout: &'static Layout,
     wanted: *const u8,
-    /// As large as the struct, aligned for any.
+    /// As large as the struct, and aligned for any.
     found: Box<[u64]>,
 }
 
-/// The features that `info` turns on and the driver lacks, as `VkPhysicalDeviceFeatures::shaderInt64`. `ask` has the driver
-/// fill in what it is given (`vkGetPhysicalDeviceFeatures2`).
+/// The features that `info` enables and the driver lacks, as
+/// `VkPhysicalDeviceFeatures::shaderInt64`. `ask` must make the driver fill the struct
+/// (`vkGetPhysicalDeviceFeatures2`).
 ///
 /// # Safety
-/// `info` must have been decoded; `ask` must leave the chain as it is.
+/// `info` must have been decoded. `ask` must leave the chain as it is.
 pub unsafe fn missing(
     info: &vk::DeviceCreateInfo,
     ask: impl FnOnce(&mut vk::PhysicalDeviceFeatures2),
@@ -29,10 +30,10 @@ pub unsafe fn missing(
     let mut core: Vec<*const u8> = vec![info.p_enabled_features.cast()];
     let mut next = info.p_next.cast::<u8>().cast_mut();
     while !next.is_null() {
-        // SAFETY: a decoded struct, which begins with type and next struct.
+        // SAFETY: a decoded struct, which begins with sType and pNext.
         let stype = unsafe { Value::I32.number(next) } as i32;
         if stype == vk::StructureType::PHYSICAL_DEVICE_FEATURES_2.0 {
-            // SAFETY: its type says that it is one.
+            // SAFETY: its sType shows that it is such a struct.
             core.push(unsafe {
                 (&raw const (*next.cast::<vk::PhysicalDeviceFeatures2>()).features).cast()
             });
@@ -41,7 +42,7 @@ pub unsafe fn missing(
         if let Some(layout) = known.into_iter().find(|link| link.stype == Some(stype)) {
             let mut found = vec![0_u64; layout.size.div_ceil(8)].into_boxed_slice();
             let place = found.as_mut_ptr().cast::<u8>();
-            // SAFETY: as large as the struct, which begins with type and next struct.
+            // SAFETY: the memory is as large as the struct, which begins with sType and pNext.
             unsafe {
                 Value::I32.set(place, stype as u64);
                 place.add(NEXT).cast::<*const c_void>().write(head.p_next);
@@ -53,18 +54,18 @@ pub unsafe fn missing(
                 found,
             });
         }
-        // SAFETY: as above.
+        // SAFETY: a decoded struct, which begins with sType and pNext.
         next = unsafe { pointer(next.add(NEXT)) };
     }
     ask(&mut head);
     let mut names = Vec::new();
     let found: *const u8 = (&raw const head.features).cast();
     for wanted in core.into_iter().filter(|wanted| !wanted.is_null()) {
-        // SAFETY: both are of this type.
+        // SAFETY: both point to a `VkPhysicalDeviceFeatures`.
         unsafe { compare(&schema::PHYSICAL_DEVICE_FEATURES, wanted, found, &mut names) };
     }
     for pair in &pairs {
-        // SAFETY: both are of this layout.
+        // SAFETY: both point to structs of this layout.
         unsafe {
             compare(
                 pair.layout,
@@ -84,7 +85,7 @@ unsafe fn compare(layout: &Layout, wanted: *const u8, found: *const u8, names: &
         if !matches!(field.kind, Kind::Value(Value::Bool)) {
             continue;
         }
-        // SAFETY: the layout's offset is that of a member of this type.
+        // SAFETY: both are structs of this layout, and the offset is that of a `VkBool32` member.
         let (wanted, found) = unsafe {
             (
                 Value::Bool.number(wanted.add(field.offset)),
@@ -102,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_wanted_and_not_there_is_named() {
+    fn missing_features_are_named() {
         let mut newest = vk::PhysicalDeviceVulkan13Features {
             synchronization2: 1,
             private_data: 1,
@@ -118,7 +119,7 @@ mod tests {
             p_next: (&raw const older).cast(),
             ..Default::default()
         };
-        // SAFETY: the chain is of valid structs; the driver changes nothing but features.
+        // SAFETY: the chain consists of valid structs, and the closure changes only features.
         let names = unsafe {
             missing(&info, |has| {
                 has.features.wide_lines = 1;

@@ -1,14 +1,14 @@
-//! What formats are made of: the sizes of their texel blocks and planes.
+//! The sizes of formats' texel blocks and planes.
 
 use crate::generated::formats::FORMATS;
 use crate::vk;
 
-/// A format.
+/// A format's texel blocks and planes.
 #[derive(Debug)]
 pub struct Format {
-    /// Its value.
+    /// The value of `VkFormat`.
     pub format: vk::Format,
-    /// Bytes of a texel block; of several planes together, those of a texel of each.
+    /// Bytes of a texel block. For a format of several planes, the sum of one texel of each.
     pub block_size: u32,
     /// Texels of a block: width, height, depth.
     pub block_extent: [u32; 3],
@@ -16,37 +16,37 @@ pub struct Format {
     pub depth_bits: u32,
     /// Bits of the stencil component.
     pub stencil_bits: u32,
-    /// Planes, where there are several.
+    /// The planes of a format that has several.
     pub planes: &'static [Plane],
 }
 
 /// A plane of a format that has several.
 #[derive(Debug)]
 pub struct Plane {
-    /// By what width and height of the image are divided.
+    /// The divisors of the image's width and height.
     pub divisors: [u32; 2],
     /// Bytes of a texel.
     pub block_size: u32,
 }
 
-/// Texel blocks as they lie in a buffer.
+/// Texel blocks in a buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Block {
-    /// Bytes.
+    /// Bytes of a block.
     pub size: u32,
-    /// Texels: width, height, depth.
+    /// Texels of a block: width, height, depth.
     pub extent: [u32; 3],
 }
 
 impl Format {
-    /// What is known of a format; `None` of one that the protocol does not know.
+    /// The properties of a format; `None` for a format that the protocol does not have.
     pub fn of(format: vk::Format) -> Option<&'static Self> {
         let found = FORMATS.binary_search_by_key(&format.0, |known| known.format.0);
         FORMATS.get(found.ok()?)
     }
 
-    /// The blocks of one aspect in a buffer: depth and stencil lie there by themselves, and so does each plane.
-    /// `None` when the format has no such aspect, or when it is several.
+    /// The blocks of one aspect in a buffer. Depth, stencil and each plane are separate there.
+    /// `None` when the format does not have the aspect, or when `aspect` is more than one.
     pub fn in_buffer(&self, aspect: vk::ImageAspectFlags) -> Option<Block> {
         use vk::ImageAspectFlags as Aspects;
         let single = |size| Block {
@@ -60,7 +60,7 @@ impl Format {
                 extent: self.block_extent,
             }),
             Aspects::DEPTH if self.depth_bits > 0 => {
-                // 24 bits take 32, of which 8 are not used.
+                // 24 bits take 32 bits, of which 8 are unused.
                 Some(single(self.depth_bits.div_ceil(16) * 2))
             }
             Aspects::STENCIL if self.stencil_bits > 0 => {
@@ -75,7 +75,7 @@ impl Format {
 }
 
 impl Format {
-    /// By what width and height of an image are divided to get those of an aspect.
+    /// The divisors of an image's width and height for one aspect.
     pub fn divisors(&self, aspect: vk::ImageAspectFlags) -> [u32; 2] {
         use vk::ImageAspectFlags as Aspects;
         let index = match aspect {

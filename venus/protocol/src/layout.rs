@@ -1,8 +1,8 @@
-//! The schema: what the generated tables in `generated/schema` are made of.
+//! The schema: the types of the generated tables in `generated/schema`.
 //!
-//! A [`Layout`] tells of a struct or of a command's arguments where each member lies in memory and
-//! how it crosses the wire. Three interpreters use it: [`crate::guest`] (the other side of the
-//! protocol), [`crate::trace`] and [`crate::sample`].
+//! A [`Layout`] describes a struct or a command's arguments: where each member is in memory, and
+//! how it is sent. Its interpreters are [`crate::guest`] (the guest's side of the protocol),
+//! [`crate::extent`], [`crate::features`], [`crate::trace`] and [`crate::sample`].
 
 use std::fmt;
 
@@ -19,11 +19,11 @@ pub(crate) struct Layout {
     pub(crate) size: usize,
     /// The sType, if it has one.
     pub(crate) stype: Option<i32>,
-    /// What its chain may hold.
+    /// The structs that its chain may hold.
     pub(crate) chain: &'static [&'static Layout],
     /// Members in wire order, without sType and pNext.
     pub(crate) fields: &'static [Field],
-    /// What a command returns.
+    /// The type of a command's return value.
     pub(crate) returns: Option<Value>,
 }
 
@@ -33,7 +33,7 @@ impl fmt::Debug for Layout {
     }
 }
 
-/// Where pNext lies in every struct that has one.
+/// The offset of pNext in every struct that has one.
 pub(crate) const NEXT: usize = 8;
 
 impl Layout {
@@ -69,11 +69,11 @@ pub(crate) struct Field {
     pub(crate) name: &'static str,
     pub(crate) offset: usize,
     pub(crate) kind: Kind,
-    /// It says how long an array is.
+    /// Whether it is the length of an array.
     pub(crate) is_length: bool,
-    /// A command's output.
+    /// Whether it is a command's output.
     pub(crate) is_out: bool,
-    /// A command's output that is also read.
+    /// Whether it is a command's output that is also read.
     pub(crate) is_in_out: bool,
 }
 
@@ -112,20 +112,20 @@ impl Field {
     }
 }
 
-/// How a member crosses the wire. The flag of pointers and arrays: may be null.
+/// How a member is sent. The flag of pointers and arrays: whether they may be null.
 pub(crate) enum Kind {
     /// A pointer that is always null.
     Null,
-    /// A pointer of which only its presence is sent.
+    /// A pointer of which only the presence is sent.
     Marker,
     Value(Value),
-    /// A handle; the type is of use to readers of the tables only.
+    /// A handle. Only readers of the tables use its type.
     Handle(
         #[allow(dead_code, reason = "documents the tables")] HandleType,
         bool,
     ),
     Struct(&'static Layout),
-    /// A union, and where its selector lies in the struct.
+    /// A union, and the offset of its selector in the struct.
     Union(&'static UnionLayout, Option<usize>),
     /// A static array.
     Fixed(Element, usize),
@@ -136,7 +136,7 @@ pub(crate) enum Kind {
     Arrays(Element, Len, Len, bool),
 }
 
-/// What pointers and arrays are of.
+/// The type of what pointers and arrays refer to.
 pub(crate) enum Element {
     Value(Value),
     Handle(
@@ -174,13 +174,13 @@ pub(crate) enum Value {
     Enum(Names),
     Flags32(Names),
     Flags64(Names),
-    /// No member has it yet.
+    /// No member has this type yet.
     #[allow(
         dead_code,
         reason = "the registry has them, a later version may use them"
     )]
     I64,
-    /// No member has it yet.
+    /// No member has this type yet.
     #[allow(
         dead_code,
         reason = "the registry has them, a later version may use them"
@@ -201,30 +201,30 @@ impl Value {
     }
 }
 
-/// How long an array is; the numbers are offsets in the struct that holds it.
+/// How long an array is. The numbers are offsets in the struct that holds it.
 pub(crate) enum Len {
-    /// As a member says.
+    /// The value of a member.
     Member(usize, Value),
-    /// As the number says that a member points to.
+    /// The number to which a member points.
     Pointee(usize, Value),
-    /// As the u32 at the second offset says, in the struct that the member points to.
+    /// The u32 at the second offset in the struct to which a member points.
     Through(usize, usize),
     Const(u64),
-    /// A quarter of a size.
+    /// A quarter of a member, which is a size.
     Quarter(usize),
-    /// One word for each 32.
+    /// One word for each 32 of a member.
     Words(usize),
-    /// For element i of the array that the member points to: the u32 at the last offset in it.
+    /// For element i of the array to which a member points: the u32 at the last offset in it.
     PerElement(usize, usize, usize),
 }
 
 impl Len {
-    /// The length, for the struct at `base`; `i` is the element for inner arrays.
+    /// The length of an array in the struct at `base`. `i` is the index of an inner array.
     ///
     /// # Safety
     /// `base` must point to the struct that the layout describes, with valid pointers.
     pub(crate) unsafe fn eval(&self, base: *const u8, i: usize) -> u64 {
-        // SAFETY: the layout's offsets are those of members of these types.
+        // SAFETY: by the contract, the layout's offsets are those of members of these types.
         unsafe {
             match self {
                 Len::Member(offset, value) => value.number(base.add(*offset)),
@@ -276,7 +276,7 @@ impl Value {
     }
 }
 
-/// The pointer that lies at `place`.
+/// The pointer at `place`.
 ///
 /// # Safety
 /// There must be a pointer, or a reference, at `place`.
@@ -297,13 +297,13 @@ pub(crate) struct UnionMember {
     pub(crate) name: &'static str,
     pub(crate) kind: Kind,
     pub(crate) tags: &'static [i32],
-    /// The one that guests send when nothing selects.
+    /// Whether guests send this member when there is no selector.
     pub(crate) is_default: bool,
 }
 
 impl UnionLayout {
-    /// The member that `selector` selects, or the one that is sent when there is no selector, and
-    /// the tag that says so.
+    /// The member that `selector` selects, with its tag. Without a selector, the member that guests
+    /// send.
     pub(crate) fn member(&self, selector: Option<i32>) -> Option<(&'static UnionMember, i32)> {
         match selector {
             Some(tag) => self
@@ -319,7 +319,7 @@ impl UnionLayout {
     }
 }
 
-/// A layout, a line for each field.
+/// Defines a layout, with one line for each field.
 macro_rules! layout {
     ($name:ident, $ty:ty, $c_name:literal, { $($extra:tt)* }
      $($c_field:literal, $offset:expr, $kind:expr $(, $mark:ident)*;)*) => {
@@ -331,7 +331,7 @@ macro_rules! layout {
 }
 pub(crate) use layout;
 
-/// An enum's value by name.
+/// Writes an enum's value by name, or as a number.
 pub(crate) fn write_enum(f: &mut dyn fmt::Write, names: Names, value: i64) -> fmt::Result {
     match names.iter().find(|(v, _)| *v == value) {
         Some((_, name)) => f.write_str(name),
@@ -339,7 +339,7 @@ pub(crate) fn write_enum(f: &mut dyn fmt::Write, names: Names, value: i64) -> fm
     }
 }
 
-/// Flags by name, the unnamed rest in hexadecimal.
+/// Writes flags by name, and unnamed bits in hexadecimal.
 pub(crate) fn write_flags(f: &mut dyn fmt::Write, names: Names, value: u64) -> fmt::Result {
     if value == 0 {
         return f.write_str("0");

@@ -2,35 +2,35 @@
 //!
 //! A guest's Vulkan driver sends commands as one stream of little-endian words, without framing,
 //! and gets replies the same way. This crate knows every byte of both, and nothing else: no
-//! objects, no driver, no threads. Nearly all of it is generated (`venus/codegen`); written by
-//! hand is what the generated code runs on.
+//! objects, no driver, no threads. Nearly all of it is generated (`venus/codegen`). The rest is
+//! written by hand, for the generated code to use.
 //!
 //! | to | use |
 //! |---|---|
 //! | read a stream | [`runtime::Decoder`], [`runtime::Arena`] |
-//! | tell it which objects there are | [`runtime::HandleMap`] |
-//! | get at arguments | the structs of [`command`], made of [`vk`] types laid out as in C |
+//! | provide the object table | [`runtime::HandleMap`] |
+//! | read arguments | the structs of [`command`], made of [`vk`] types laid out as in C |
 //! | change a chain before the driver sees it | [`runtime::find_mut`], [`runtime::unlink`] |
 //! | call the driver | [`call`] |
-//! | answer | [`runtime::Encoder`], [`Command::encode_reply`](runtime::Command::encode_reply) |
-//! | ask about commands and extensions | [`CommandId`], [`COMMANDS`], [`EXTENSIONS`], [`table`] |
-//! | know how long a command is, or refuse it | [`extent`] |
-//! | write a log | [`trace`] |
-//! | be the guest | [`guest`], and [`sample`] for random requests |
+//! | reply | [`runtime::Encoder`], [`Command::encode_reply`](runtime::Command::encode_reply) |
+//! | look up commands and extensions | [`CommandId`], [`COMMANDS`], [`EXTENSIONS`], [`table`] |
+//! | find a command's length, or refuse it | [`extent`] |
+//! | log commands | [`trace`] |
+//! | act as the guest | [`guest`], and [`sample`] for random requests |
 //!
 //! # A handler
 //!
-//! Decoding replaces ids by the driver's handles on the way, so that what a handler gets can be
-//! passed to the driver as it is. Arguments live in the arena until it is reset.
+//! Decoding replaces ids with the driver's handles, so that a handler can pass the arguments to the
+//! driver unchanged. Arguments live in the arena until it is reset.
 //!
-//! - An object argument is an [`Object`](runtime::Object): handle, id, and whatever the handle map
-//!   gave with it.
-//! - A pointer to one is a reference, or an `Option` of one where it may be null; several are an
-//!   [`Array`](runtime::Array). Objects in the arrays of commands that aren't recorded keep their
-//!   ids ([`Objects`](runtime::Objects)): those commands free, wait for or reset them.
-//! - An output is memory in the arena, ready for the driver to write to: sType, pNext and the
-//!   sizes of its arrays are set, the rest is zero. A **new** object's output holds the id that
-//!   the guest chose; it stays there for the reply, and the handle goes to the object table.
+//! - An object argument is an [`Object`](runtime::Object): the driver's handle and the guest's id.
+//! - A pointer to one value is a reference, or an `Option` of a reference where it may be null. A
+//!   pointer to several is an [`Array`](runtime::Array). Arrays of objects also keep the ids
+//!   ([`Objects`](runtime::Objects)) in commands that are not recorded: those commands free the
+//!   objects, wait for them or reset them.
+//! - An output is memory in the arena to which the driver can write: sType, pNext and the sizes of
+//!   its arrays are set, the rest is zero. The output for a **new** object holds the id that the
+//!   guest chose. It stays there for the reply, and the handle goes to the object table.
 //!
 //! ```
 //! use hesper_venus_protocol::runtime::{
@@ -63,17 +63,17 @@
 //! }
 //!
 //! fn create_buffer(args: &mut command::CreateBuffer<'_>) -> vk::Result {
-//!     let id = args.p_buffer.0; // what the guest calls it
+//!     let id = args.p_buffer.0; // the guest's id
 //!     let mut buffer = vk::Buffer(0);
 //!     // SAFETY: the device is alive, and the arguments were decoded.
 //!     let result =
 //!         unsafe { driver_create_buffer(args.device.handle, args.p_create_info, &mut buffer) };
-//!     // Here the object table learns that `id` is `buffer`.
+//!     // Here the object table would store the handle `buffer` for `id`.
 //!     assert_eq!((id, buffer.0), (9, 0xd00d + 64));
 //!     result
 //! }
 //!
-//! // What the guest does:
+//! // The guest sends a command:
 //! let mut info = vk::BufferCreateInfo { size: 64, ..Default::default() };
 //! let mut buffer = vk::Buffer(9);
 //! let mut asked = command::CreateBuffer {
@@ -85,7 +85,7 @@
 //! // SAFETY: all pointers are valid.
 //! unsafe { guest::encode(&asked, true, &mut stream) };
 //!
-//! // What the renderer does for each command of a stream:
+//! // The renderer does this for each command of a stream:
 //! let renderer = Renderer { device: vk::Device(0xdef1ce) };
 //! let arena = Arena::default();
 //! let mut reply_memory = [0; 256];
@@ -105,7 +105,7 @@
 //! }
 //! let length = encoder.position();
 //!
-//! // What the guest reads:
+//! // The guest reads the reply:
 //! // SAFETY: all pointers are valid.
 //! let (result, _) = unsafe { guest::decode_reply(&mut asked, &reply_memory[..length]) }.unwrap();
 //! assert_eq!(result, vk::Result::SUCCESS.0 as u64);
@@ -114,23 +114,30 @@
 //!
 //! # What the decoder guarantees
 //!
-//! The stream is the guest's, and hostile. After a successful decode, pointers are null or point
-//! into the arena to as many valid elements as their length says; strings end; sTypes are those
-//! that belong in that place, each at most once in a chain; unions are read by the tag that the
-//! selector demands; objects exist and are of the type; allocators and host pointers are null.
-//! Counts are checked against the bytes that are left, and everything against the arena's budget,
-//! before memory is taken. Any bits are a valid enum, flag or boolean. The stack needed is
-//! bounded: types nest nine deep at most (the generator proves that no struct can contain itself),
-//! and chains are walked in a loop.
+//! The stream comes from the guest and may be hostile. After a successful decode:
 //!
-//! It does **not** know the API's valid usage: whether an object of the right type may be used
-//! *here*, whether sizes fit the objects they are about, whether an extension was enabled. What
-//! the registry leaves to valid usage (`optional`, `noautovalidity`) may be null whatever its
-//! count: of the three arrays of a `VkWriteDescriptorSet`, a hostile guest may leave out the very
-//! one that its type asks for. Handlers must look before drivers do.
+//! - Pointers are null, or point to as many valid elements as their length says. The elements are
+//!   in the arena or in the stream's memory.
+//! - Strings end with NUL.
+//! - sTypes are those that belong in that place. An input chain holds each at most once, unless the
+//!   registry allows it to repeat. An output chain holds all structs that the guest sent.
+//! - Unions are read by the tag that the selector demands.
+//! - Objects exist and have the right type.
+//! - Allocators and host pointers are null.
 //!
-//! An object that the API does not let be null is refused when it is null. The stream itself must
-//! be private memory: what the guest can still write to has to be copied before it is decoded.
+//! Counts are checked against the bytes that are left, and all allocations against the arena's
+//! budget, before memory is allocated. Any bits are a valid enum, flag or boolean. The needed stack
+//! is bounded: types nest at most nine deep (the generator proves that no struct can contain
+//! itself), and chains are walked in a loop.
+//!
+//! The decoder does **not** check the API's valid usage: whether an object of the right type may be
+//! used *here*, whether sizes fit the objects that they are about, whether an extension was
+//! enabled. What the registry leaves to valid usage (`optional`, `noautovalidity`) may be null
+//! whatever its count: of the three arrays of a `VkWriteDescriptorSet`, a hostile guest may leave
+//! out the one that its type needs. Handlers must check this before they call the driver.
+//!
+//! A null object is an error where the API does not allow null. The stream must be private memory:
+//! bytes that the guest can still change must be copied before they are decoded.
 
 pub mod call;
 mod command_info;

@@ -1,6 +1,6 @@
-//! What the generated types have in common.
+//! Macros that define the generated types.
 
-/// An enum: a number of which some values have names. Guests may send any.
+/// Defines an enum: a number with names for some values. Guests may send any value.
 macro_rules! enumeration {
     ($name:ident: $repr:ty, $c_name:literal { $($constant:ident = $value:literal,)* }) => {
         #[doc = concat!("`", $c_name, "`: any value is valid.")]
@@ -26,7 +26,7 @@ macro_rules! enumeration {
     };
 }
 
-/// A set of flags: guests may send any bits.
+/// Defines a set of flags. Guests may send any bits.
 macro_rules! flags {
     ($name:ident: $repr:ty, $c_name:literal { $($constant:ident = $value:literal,)* }) => {
         #[doc = concat!("`", $c_name, "`: any bits are valid.")]
@@ -83,10 +83,10 @@ macro_rules! flags {
     };
 }
 
-/// All handles, and the enum of their types.
+/// Defines all handles, and the enum of their types.
 macro_rules! handles {
     ($($name:ident = $value:literal, $c_name:literal;)*) => {
-        /// What a handle is of.
+        /// The type of an object handle.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[repr(u8)]
         pub enum HandleType {
@@ -94,7 +94,7 @@ macro_rules! handles {
         }
 
         impl HandleType {
-            /// Every type, in order of the enum.
+            /// Every type, in the order of the enum.
             pub const ALL: &'static [Self] = &[$(Self::$name,)*];
 
             /// The value of `VkObjectType`.
@@ -121,7 +121,7 @@ macro_rules! handles {
         }
 
         $(
-            #[doc = concat!("`", $c_name, "`: the driver's handle, or on the guest's side its id.")]
+            #[doc = concat!("`", $c_name, "`: the driver's handle, or the id on the guest's side.")]
             #[repr(transparent)]
             #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
             pub struct $name(pub u64);
@@ -141,7 +141,7 @@ macro_rules! handles {
     };
 }
 
-/// What structs and unions have: a zero, and those with sType a default that has it.
+/// Implements zero for structs and unions, and for structs with an sType a default that has it.
 macro_rules! structure {
     ($name:ident, $stype:ident) => {
         // SAFETY: repr(C) of numbers, arrays of them and raw pointers: zero is valid.

@@ -1,6 +1,7 @@
-//! Every command there and back, hostile input included.
+//! Tests that send every command to the host and back, with hostile input too.
 //!
-//! The guest's side interprets the schema, the host's is straight-line code; here they meet.
+//! The guest's side interprets the schema, and the host's side is straight-line code: these tests
+//! compare the two.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -21,7 +22,7 @@ fn codable() -> impl Iterator<Item = (&'static CommandInfo, Codec)> {
         .filter_map(|info| info.codec().map(|codec| (info, codec)))
 }
 
-/// All there is to see of arguments, outputs included or not.
+/// The arguments as text, with or without the contents of outputs.
 fn text(layout: &Layout, args: *const u8, outputs: bool) -> String {
     let mut out = String::new();
     let tracer = Tracer {
@@ -50,7 +51,7 @@ fn decode(codec: Codec, stream: &mut [u8], arena: &Arena) -> crate::runtime::Res
     Ok(args)
 }
 
-/// What a driver does: fills outputs, uses no more room than there is.
+/// Acts as a driver: fills outputs, and uses no more room than there is.
 struct Driver<'a> {
     random: Sampler<'a>,
 }
@@ -59,7 +60,7 @@ impl Driver<'_> {
     /// # Safety
     /// The value must belong to its layout; its pointers must be null or valid.
     unsafe fn command(&mut self, layout: &Layout, args: *mut u8) {
-        // Numbers last: they say how much room there was.
+        // Counts last: until then they hold the available room.
         for is_count in [false, true] {
             for field in layout
                 .fields
@@ -162,7 +163,7 @@ impl Driver<'_> {
     }
 }
 
-/// One command with random arguments: request there, reply back.
+/// Exchanges one command with random arguments: the request to the host, the reply back.
 fn exchange(info: &CommandInfo, codec: Codec, seed: u64) {
     let (guest, host, back) = (Arena::default(), Arena::default(), Arena::default());
     let layout = codec.layout;
@@ -171,7 +172,7 @@ fn exchange(info: &CommandInfo, codec: Codec, seed: u64) {
     // SAFETY: sampled for this layout.
     unsafe { encode_erased(info.id, layout, sent, true, &mut request) };
 
-    // Decoded arguments may lie in the stream.
+    // Decoded arguments may refer to the stream.
     let (mut for_host, mut for_guest) = (request.clone(), request.clone());
     let received = decode(codec, &mut for_host, &host).unwrap_or_else(|e| panic!("{e}"));
     assert_eq!(
@@ -184,7 +185,7 @@ fn exchange(info: &CommandInfo, codec: Codec, seed: u64) {
     unsafe { encode_erased(info.id, layout, received, true, &mut again) };
     assert_eq!(request, again, "{} seed {seed}", info.name);
 
-    // The driver answers; the guest, whose memory looks as it did when it asked, reads that.
+    // The driver answers. The guest reads the reply into memory that is as it was at the request.
     let mut driver = Driver {
         random: Sampler::new(!seed, &host),
     };
@@ -213,7 +214,7 @@ fn exchange(info: &CommandInfo, codec: Codec, seed: u64) {
         Some(_) => assert_eq!(found, ret),
     }
 
-    // Without room for all of it, the reply is refused, and nothing beyond the room is touched.
+    // With less room the reply is refused, and nothing beyond the room is written.
     let mut small = vec![0xee; length];
     for room in (0..length).step_by(4.max((length / 16) & !3)) {
         let mut encoder = Encoder::new(&mut small[..room]);
@@ -300,7 +301,7 @@ fn samples_reach_every_struct() {
             _ => {}
         };
         layout.fields.iter().for_each(|f| element(&f.kind));
-        // The decoder tells repeated structs by a bit for each.
+        // The decoder marks the structs that it has seen with a bit each.
         assert!(layout.chain.len() <= MAX_LINKS, "{}", layout.name);
         for link in layout.chain {
             into.insert(link.name);

@@ -1,4 +1,4 @@
-//! Random but valid commands: the corpus of fuzzers, the driver of property tests.
+//! Random but valid commands, for fuzzers and property tests.
 //!
 //! ```
 //! use hesper_venus_protocol::{CommandId, runtime::Arena, sample, trace};
@@ -15,7 +15,7 @@ use crate::guest;
 use crate::layout::{Element, Field, Kind, Layout, Len, NEXT, UnionLayout, Value, pointer};
 use crate::runtime::Arena;
 
-/// A request of this command with random arguments; empty if the command can't be sent.
+/// A request of this command with random arguments; empty if the command has no codec.
 ///
 /// The same seed gives the same request. Handles are random ids, so a decoder needs
 /// [`Decoder::with_ids`](crate::runtime::Decoder::with_ids) or a map that knows them all.
@@ -51,7 +51,7 @@ impl<'a> Sampler<'a> {
         }
     }
 
-    /// SplitMix64: small, and good enough for test data.
+    /// The next random number, by SplitMix64: small, and good enough for test data.
     pub(crate) fn random(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.state;
@@ -68,7 +68,8 @@ impl<'a> Sampler<'a> {
         self.below(100) < percent
     }
 
-    /// Memory for a value. Samples are small, so only a broken arena has none.
+    /// Memory for a value; null when the arena has none. Samples are small, so that does not
+    /// happen.
     fn room(&self, size: usize) -> *mut u8 {
         self.arena
             .zeroed_bytes(size)
@@ -81,7 +82,7 @@ impl<'a> Sampler<'a> {
         // SAFETY: memory of the layout's size.
         unsafe { self.members(layout, args) };
         for field in layout.fields {
-            // The length beside the pointer of an `Array`.
+            // Sets the length next to the pointer of an `Array`.
             if let Kind::Array(_, len, _) = &field.kind {
                 // SAFETY: filled by `members`; arguments hold arrays as pointer and length.
                 unsafe {
@@ -104,7 +105,7 @@ impl<'a> Sampler<'a> {
         self.depth += 1;
         if let Some(stype) = layout.stype {
             let mut last = at;
-            // SAFETY: within the struct, and each link is memory of its own.
+            // SAFETY: within the struct, and each link has its own memory.
             unsafe {
                 Value::I32.set(at, stype as u64);
                 for link in layout.chain {
@@ -129,10 +130,10 @@ impl<'a> Sampler<'a> {
         self.depth -= 1;
     }
 
-    /// Numbers first, as arrays need their lengths.
+    /// Fills numbers first, because arrays need their lengths.
     ///
     /// # Safety
-    /// As [`Self::structure`].
+    /// The same as for [`Self::structure`].
     unsafe fn members(&mut self, layout: &Layout, at: *mut u8) {
         // SAFETY: as the caller promises.
         unsafe {
@@ -148,11 +149,11 @@ impl<'a> Sampler<'a> {
     }
 
     /// # Safety
-    /// As [`Self::structure`].
+    /// The same as for [`Self::structure`].
     unsafe fn value(&mut self, value: Value, is_length: bool, at: *mut u8) {
         let random = self.random();
         let number = match (value, is_length) {
-            // The one length in bits: a sample count.
+            // A sample count, the only length that is a bit.
             (Value::Flags32(_), true) => 1 << (random % 7),
             // Sizes may be divided by four.
             (Value::Size, true) => random % 4 * 4,
@@ -162,7 +163,7 @@ impl<'a> Sampler<'a> {
                 name.map_or(random, |(v, _)| *v as u64)
             }
             (Value::Bool, false) => random & 1,
-            // Not-a-number has many images and one text.
+            // NaN has many bit patterns but only one text.
             (Value::F32, false) => u64::from((random as u16 as f32).to_bits()),
             (Value::F64, false) => (random as u32 as f64).to_bits(),
             _ => random,
@@ -184,7 +185,7 @@ impl<'a> Sampler<'a> {
     }
 
     /// # Safety
-    /// As [`Self::structure`].
+    /// The same as for [`Self::structure`].
     unsafe fn member(&mut self, base: *mut u8, field: &Field) {
         // SAFETY: as the caller promises.
         unsafe {
@@ -216,7 +217,7 @@ impl<'a> Sampler<'a> {
                         let target = self.room(element.size());
                         place.write_unaligned(target);
                         match element {
-                            // In and out: the length of an array.
+                            // An output that is also read: the length of an array.
                             Element::Value(value) => self.value(*value, field.is_length, target),
                             element => self.elements(element, target, 1),
                         }
@@ -224,7 +225,7 @@ impl<'a> Sampler<'a> {
                 }
                 Kind::Array(element, len, optional) => {
                     if let Len::Through(pointer_at, inner) = len {
-                        // A number that is a length only in the eyes of this command.
+                        // A number that only this command uses as a length.
                         let holder = pointer(base.add(*pointer_at));
                         let small = Value::U32.number(holder.add(*inner)) % 4;
                         Value::U32.set(holder.add(*inner), small);
@@ -281,7 +282,7 @@ impl<'a> Sampler<'a> {
     }
 
     /// # Safety
-    /// As [`Self::structure`], for `n` elements.
+    /// The same as for [`Self::structure`], for `n` elements.
     unsafe fn elements(&mut self, element: &Element, start: *mut u8, n: usize) {
         for i in 0..n {
             // SAFETY: as the caller promises.
@@ -301,7 +302,7 @@ impl<'a> Sampler<'a> {
     }
 
     /// # Safety
-    /// As [`Self::structure`]; `selector` is where the selector lies.
+    /// The same as for [`Self::structure`]. `selector` is the address of the selector.
     unsafe fn union(&mut self, union: &UnionLayout, selector: Option<*mut u8>, at: *mut u8) {
         let chosen = match selector {
             None => union.member(None),
@@ -320,7 +321,7 @@ impl<'a> Sampler<'a> {
             }
         };
         let Some((member, _)) = chosen else { return };
-        // SAFETY: members of unions lie at its start.
+        // SAFETY: by the contract; the members of a union all begin at its start.
         unsafe {
             match &member.kind {
                 Kind::Value(value) => self.value(*value, false, at),

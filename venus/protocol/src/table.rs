@@ -1,17 +1,17 @@
-//! What is known about extensions and core commands: plain types, which the generated tables fill.
+//! The types of the generated tables of extensions and core commands.
 
 use std::ffi::CStr;
 
 use crate::generated::extensions::EXTENSIONS;
 
-/// Where an extension lives.
+/// The kind of an extension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExtensionKind {
-    /// Of the instance.
+    /// An instance extension.
     Instance,
-    /// Of the device.
+    /// A device extension.
     Device,
-    /// Of the protocol itself.
+    /// An extension of the protocol itself.
     Private,
 }
 
@@ -24,9 +24,10 @@ pub struct Extension {
     pub number: u32,
     /// The highest `specVersion` to report.
     pub spec_version: u32,
-    /// Where it lives.
+    /// Its kind.
     pub kind: ExtensionKind,
-    /// Whether the renderer reports it when the host has it; the rest are the guest driver's own.
+    /// Whether the renderer reports the extension if the host has it. The guest's driver implements
+    /// the others itself.
     pub advertised: bool,
 }
 
@@ -37,18 +38,19 @@ impl Extension {
     }
 }
 
-/// A command of devices that is part of Vulkan from some version on.
+/// A device command that is part of Vulkan since some version.
 #[derive(Clone, Copy, Debug)]
 pub struct CoreCommand {
     /// The C name.
     pub name: &'static CStr,
     /// Since Vulkan 1.`minor`.
     pub minor: u32,
-    /// The names it was promoted from, each with its extension.
+    /// The names from which it was promoted, each with its extension.
     pub older: &'static [(&'static CStr, &'static CStr)],
 }
 
-/// The capset's `vk_extension_mask1`: bit N for extension N, and bit 0 for "this is filled in".
+/// The capset's `vk_extension_mask1`: bit N is set for extension N, and bit 0 marks the mask as
+/// valid.
 pub const fn extension_mask() -> [u32; 32] {
     let mut mask = [0u32; 32];
     let mut rest = EXTENSIONS;

@@ -1,8 +1,8 @@
 //! Commands as text, for debug logs.
 //!
-//! [`command`] takes the bytes of one command and says it with names and arguments, ids as the
-//! guest knows them. It reads the stream anew, apart from the decoder that serves the command, so
-//! that nothing is spent on it unless somebody listens.
+//! [`command`] writes one command with names, arguments and the guest's ids. It decodes the bytes
+//! again, independently of the decoder that serves the command, so that tracing costs nothing while
+//! it is off.
 
 use std::ffi::{CStr, c_char};
 use std::fmt::{self, Write};
@@ -15,10 +15,11 @@ use crate::runtime::{Arena, Decoder, Result};
 /// Elements shown of each array in a log.
 const SHOWN: usize = 16;
 
-/// The first command of `stream` as text, and how many bytes it has. The bytes are as before when it returns.
+/// The first command of `stream` as text, and its length in bytes. The bytes are unchanged when it
+/// returns.
 ///
 /// # Errors
-/// Those of decoding, except that every id is taken as valid.
+/// The errors of decoding, except that every id is valid.
 pub fn command(stream: &mut [u8], arena: &mut Arena) -> Result<(String, usize)> {
     let result = one(stream, arena);
     arena.reset();
@@ -33,13 +34,14 @@ fn one(stream: &mut [u8], arena: &Arena) -> Result<(String, usize)> {
         let args = decoder
             .or_fatal(arena.zeroed_bytes(codec.layout.size))?
             .as_ptr();
-        // SAFETY: the arena gave memory of the layout's size, which the decoder fills.
+        // SAFETY: the arena's memory has the layout's size, and the decoder fills it.
         unsafe { (codec.decode)(args, &mut decoder)? };
         let tracer = Tracer {
             shown: SHOWN,
             outputs: false,
         };
-        // SAFETY: just decoded; writing to a String cannot fail.
+        // SAFETY: the arguments were just decoded for this layout. (Writing to a `String` cannot
+        // fail.)
         let _ = unsafe { tracer.command(&mut text, codec.layout, args) };
     }
     if header.reply {
@@ -48,8 +50,8 @@ fn one(stream: &mut [u8], arena: &Arena) -> Result<(String, usize)> {
     Ok((text, decoder.position()))
 }
 
-/// Says values as text. Its functions take the address of a value and its layout; callers vouch
-/// that they belong together and that pointers are null or valid.
+/// Writes values as text. Its functions take the address of a value and its layout. Callers must
+/// ensure that they belong together and that pointers are null or valid.
 pub(crate) struct Tracer {
     /// Elements shown of each array.
     pub(crate) shown: usize,
@@ -59,7 +61,7 @@ pub(crate) struct Tracer {
 
 impl Tracer {
     /// # Safety
-    /// See the type.
+    /// Address and layout must belong together; pointers must be null or valid for their lengths.
     pub(crate) unsafe fn command(
         &self,
         f: &mut dyn Write,
@@ -92,7 +94,7 @@ impl Tracer {
     }
 
     /// # Safety
-    /// See the type.
+    /// Address and layout must belong together; pointers must be null or valid for their lengths.
     unsafe fn structure(&self, f: &mut dyn Write, layout: &Layout, at: *const u8) -> fmt::Result {
         f.write_char('{')?;
         // SAFETY: as the caller promises.
@@ -115,7 +117,7 @@ impl Tracer {
     }
 
     /// # Safety
-    /// See the type.
+    /// Address and layout must belong together; pointers must be null or valid for their lengths.
     unsafe fn members(&self, f: &mut dyn Write, layout: &Layout, at: *const u8) -> fmt::Result {
         let mut separator = "";
         for field in layout
@@ -132,7 +134,7 @@ impl Tracer {
     }
 
     /// # Safety
-    /// See the type.
+    /// Address and layout must belong together; pointers must be null or valid for their lengths.
     unsafe fn member(&self, f: &mut dyn Write, base: *const u8, field: &Field) -> fmt::Result {
         // SAFETY: as the caller promises.
         unsafe {
@@ -199,7 +201,7 @@ impl Tracer {
     }
 
     /// # Safety
-    /// See the type.
+    /// Address and layout must belong together; pointers must be null or valid for their lengths.
     unsafe fn elements(
         &self,
         f: &mut dyn Write,
@@ -207,7 +209,7 @@ impl Tracer {
         start: *const u8,
         n: u64,
     ) -> fmt::Result {
-        // Names in fixed arrays read better as text, and have no use beyond the NUL.
+        // Names in fixed arrays are shown as text up to the NUL.
         if let Element::Value(Value::Char) = element {
             // SAFETY: as the caller promises.
             let bytes = unsafe { std::slice::from_raw_parts(start, n as usize) };
@@ -221,7 +223,7 @@ impl Tracer {
     }
 
     /// # Safety
-    /// See the type.
+    /// Address and layout must belong together; pointers must be null or valid for their lengths.
     unsafe fn element(&self, f: &mut dyn Write, element: &Element, at: *const u8) -> fmt::Result {
         // SAFETY: as the caller promises.
         unsafe {
@@ -235,7 +237,7 @@ impl Tracer {
     }
 
     /// # Safety
-    /// See the type.
+    /// Address and layout must belong together; pointers must be null or valid for their lengths.
     unsafe fn union(
         &self,
         f: &mut dyn Write,
@@ -247,7 +249,7 @@ impl Tracer {
             return write!(f, "{}?", union.name);
         };
         write!(f, "{{{}=", member.name)?;
-        // SAFETY: as the caller promises; members of unions lie at its start.
+        // SAFETY: as the caller promises; the members of a union all begin at its start.
         unsafe {
             match &member.kind {
                 Kind::Value(value) => write_value(f, *value, at)?,
@@ -265,7 +267,7 @@ impl Tracer {
     }
 }
 
-/// Whether an output is sent in requests with content of its own: the ids of new objects.
+/// Whether requests contain this output's value: the ids of new objects.
 fn has_ids(kind: &Kind) -> bool {
     matches!(
         kind,
@@ -274,7 +276,7 @@ fn has_ids(kind: &Kind) -> bool {
 }
 
 /// # Safety
-/// `at` must hold such a value.
+/// `at` must hold a value of this type.
 unsafe fn write_value(f: &mut dyn Write, value: Value, at: *const u8) -> fmt::Result {
     // SAFETY: as the caller promises.
     let number = unsafe { value.number(at) };
@@ -295,7 +297,7 @@ unsafe fn write_value(f: &mut dyn Write, value: Value, at: *const u8) -> fmt::Re
 }
 
 /// # Safety
-/// `start` must be null or a string.
+/// `start` must be null or point to a string.
 unsafe fn write_text(f: &mut dyn Write, start: *const u8) -> fmt::Result {
     if start.is_null() {
         return f.write_str("null");

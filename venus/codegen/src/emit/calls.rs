@@ -1,7 +1,8 @@
 //! Emits the driver's function tables, and for each command the call of its function.
 //!
-//! A table holds what one `vkGet*ProcAddr` answers for: functions of no object, of an instance or of
-//! a device. What the driver does not have, or what was not enabled, is `None` there.
+//! A table holds the functions of one `vkGet*ProcAddr`: the functions of no object, of an instance
+//! or of a device. A function that the driver does not have, or that is not enabled, is `None`
+//! there.
 
 use std::fmt::Write as _;
 
@@ -25,7 +26,7 @@ const TABLES: [(&str, &str); 3] = [
     ),
 ];
 
-/// The file with tables and calls.
+/// Emits the file with tables and calls.
 pub fn emit(model: &Model, files: &mut Vec<File>) -> Result<()> {
     let rules = Rules { model };
     let mut out = String::from(
@@ -48,11 +49,11 @@ pub fn emit(model: &Model, files: &mut Vec<File>) -> Result<()> {
                 types.join(", "),
                 returns(command)
             );
-            // SAFETY comments in the generated text name what the caller of `load` vouches for.
+            // The SAFETY comments in the generated text name what the caller of `load` must ensure.
             let _ = write!(
                 loads,
                 "{field}: first(get, &[{spelled}]).map(|f| {{ \
-                 // SAFETY: the caller vouches that the function has this name, hence this type.\n\
+                 // SAFETY: the caller ensures that the function has this name, and so this type.\n\
                  unsafe {{ std::mem::transmute::<Function, unsafe extern \"system\" fn({}) {}>(f) }} }}),",
                 types.join(", "),
                 returns(command)
@@ -61,7 +62,7 @@ pub fn emit(model: &Model, files: &mut Vec<File>) -> Result<()> {
         let _ = write!(
             out,
             "/// {title}\n#[derive(Clone)]\npub struct {table} {{ {fields} }}\n\
-             impl {table} {{ /// Asks `get` for every function, by its names from core to extension.\n\
+             impl {table} {{ /// Gets every function from `get`, by its core name or else by its extensions' names.\n\
              ///\n/// # Safety\n/// What `get` returns must be the Vulkan function of that name.\n\
              pub unsafe fn load(get: &mut dyn FnMut(&CStr) -> Option<Function>) -> Self {{ \
              Self {{ {loads} }} }} }}\n"
@@ -78,13 +79,13 @@ pub fn emit(model: &Model, files: &mut Vec<File>) -> Result<()> {
     }
     files.push(File::new(
         "calls.rs",
-        "The driver's functions and the calls of them.",
+        "The driver's functions, and their calls.",
         out,
     ));
     Ok(())
 }
 
-/// The table that a command's function is in; private commands have no function.
+/// The table of a command's function. Commands of `VK_MESA_venus_protocol` have no function.
 fn table_of(command: &Command) -> Option<&'static str> {
     if command.module == "mesa" {
         return None;
@@ -99,7 +100,7 @@ fn table_of(command: &Command) -> Option<&'static str> {
     })
 }
 
-/// Whether the command's function is had from a device.
+/// Whether the command's function comes from a device.
 pub(super) fn is_of_device(command: &Command) -> bool {
     table_of(command) == Some("DeviceTable")
 }
@@ -172,13 +173,14 @@ fn call(out: &mut String, rules: Rules<'_>, command: &Command, table: &str) -> R
         "impl<'a> Call<'a> for command::{name}{life} {{ type Table = {table};\n\
          #[inline] unsafe fn call(&mut self, table: &{table}) -> Option<Self::Return> {{ \
          let function = table.{field}?;\n\
-         // SAFETY: the arguments are the function's own; the caller vouches for what they name.\n\
+         // SAFETY: the arguments have the function's types, and the caller ensures that the\n\
+         // driver may be called with them.\n\
          Some(unsafe {{ function({values}) }}) }} }}\n"
     );
     Ok(())
 }
 
-/// Whether the arguments borrow from the arena, as `command` decides it.
+/// Whether the arguments borrow from the arena, by the same rule as in `command`.
 fn borrows(rules: Rules<'_>, command: &Command) -> Result<bool> {
     for param in &command.params {
         let kind = rules.kind(&command.c_name, param)?;

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::model::{Base, Command, Len, Member, Model};
 use crate::wire::{Element, Kind, Rules};
 
-/// Modules of commands and what they are about.
+/// Modules of commands, with their titles.
 pub const MODULES: [(&str, &str); 5] = [
     (
         "object",
@@ -24,19 +24,19 @@ pub const MODULES: [(&str, &str); 5] = [
     ("mesa", "Commands of VK_MESA_venus_protocol."),
 ];
 
-/// Which way a parameter goes.
+/// The direction of a parameter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
-    /// To the host.
+    /// From the guest to the host.
     In,
-    /// Back.
+    /// From the host to the guest.
     Out,
-    /// To the host, and back changed.
+    /// To the host, and back with a new value.
     InOut,
 }
 
-/// A parameter's direction: pointers to what isn't const are outputs, and those that are the
-/// length of another parameter are both.
+/// A parameter's direction. Pointers to what is not const are outputs. If such a pointer is also
+/// the length of another parameter, it goes both ways.
 pub fn direction(command: &Command, param: &Member) -> Direction {
     if param.depth == 0 || param.is_const {
         Direction::In
@@ -47,7 +47,7 @@ pub fn direction(command: &Command, param: &Member) -> Direction {
     }
 }
 
-/// Parameters that the arguments hold: all but allocators, which are always null.
+/// The parameters that the arguments hold: all but allocators, which are always null.
 pub fn held<'a>(
     rules: Rules<'a>,
     command: &'a Command,
@@ -59,7 +59,7 @@ pub fn held<'a>(
         .filter(|r| !matches!(r, Ok((_, Kind::Null))))
 }
 
-/// All files with commands.
+/// Emits all files with commands.
 pub fn emit(model: &Model, files: &mut Vec<File>) -> Result<()> {
     let rules = Rules { model };
     for (module, title) in MODULES {
@@ -108,8 +108,8 @@ fn argument(command: &Command, param: &Member, kind: &Kind) -> Result<String> {
     })
 }
 
-/// Whether the guest's ids of an array of handles are kept beside the handles: commands that are
-/// recorded need the handles only.
+/// Whether the guest's ids of an array of handles are kept. Commands that are recorded need only
+/// the handles.
 fn keeps_ids(command: &Command, param: &Member) -> bool {
     param.is_const && !command.c_name.starts_with("vkCmd")
 }
@@ -152,7 +152,7 @@ fn one(out: &mut String, rules: Rules<'_>, command: &Command) -> Result<()> {
     Ok(())
 }
 
-/// How lengths read parameters: through the pointer when they are in and out.
+/// How lengths read a parameter: through the pointer if it goes both ways.
 fn reader(command: &Command, prefix: &'static str) -> impl Fn(&str) -> String {
     let pointers: Vec<String> = command
         .params
@@ -181,7 +181,7 @@ fn decode(rules: Rules<'_>, command: &Command) -> Result<String> {
             return Err(Error::Wire {
                 owner: command.c_name.clone(),
                 member: param.name.clone(),
-                reason: "an object where the first parameter is none that could say its owner"
+                reason: "an object although the first parameter, which names the owner, is not one"
                     .into(),
             });
         }
@@ -218,7 +218,7 @@ fn decode_in(
             steps.push(Step::Fixed(rules.wire_size(base), code));
         }
         Kind::Handle(_, optional) => {
-            // The first says to what all others belong, and nothing can be asked of no object.
+            // The first object names the owner of all others, and it may never be null.
             let f = match (index, optional) {
                 (0, _) => "first_object",
                 (_, true) => "object",
@@ -345,7 +345,7 @@ fn decode_out(steps: &mut Vec<Step>, command: &Command, param: &Member, kind: &K
     Ok(())
 }
 
-/// What every reply begins with.
+/// The steps at the beginning of every reply.
 fn answer(rules: Rules<'_>, command: &Command) -> String {
     let mut steps = vec![Step::Fixed(
         4,
@@ -403,7 +403,7 @@ fn reply(rules: Rules<'_>, command: &Command) -> Result<String> {
                 }
             }
             Kind::Array(element, len, _) => {
-                // What the driver says it wrote, but never more than there was room for.
+                // What the driver reports as written, but never more than there was room for.
                 let is_updated = matches!(len, Len::Member(m)
                     if command.params.iter().any(|p| p.name == *m && p.depth > 0));
                 let slice = if is_updated {
@@ -431,7 +431,7 @@ fn reply(rules: Rules<'_>, command: &Command) -> Result<String> {
     body.push_str("Ok(())");
     if is_unsafe {
         body = format!(
-            "// SAFETY: the caller vouches for every pointer reachable from the outputs.\n\
+            "// SAFETY: the caller ensures that every pointer reachable from the outputs is valid.\n\
              unsafe {{ {body} }}"
         );
     }

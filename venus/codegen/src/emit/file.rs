@@ -1,14 +1,14 @@
-//! What all emitters share: a file with its heading, and the error for what they have no code for.
+//! The file type of all emitters, and the error for members that they do not support.
 
 use crate::error::Error;
 use crate::model::Member;
 
-/// A generated file, below `venus/protocol/src/generated/`.
+/// A generated file.
 #[derive(Debug)]
 pub struct File {
-    /// Path below that folder.
+    /// Path below `venus/protocol/src/generated/`.
     pub path: String,
-    /// Its text.
+    /// The contents.
     pub text: String,
 }
 
@@ -26,11 +26,11 @@ impl File {
     }
 }
 
-/// The error for a member that an emitter has no code for.
+/// The error for a member that an emitter does not support.
 pub(crate) fn unknown(owner: &str, member: &Member) -> Error {
     Error::Wire {
         owner: owner.to_owned(),
         member: member.c_name.clone(),
-        reason: "no such member has been on the wire before".into(),
+        reason: "no emitter supports such a member".into(),
     }
 }

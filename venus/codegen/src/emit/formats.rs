@@ -5,11 +5,11 @@ use std::fmt::Write as _;
 use crate::emit::file::File;
 use crate::model::Model;
 
-/// The table's file.
+/// Emits the table's file.
 pub fn emit(model: &Model, files: &mut Vec<File>) {
     let mut out = String::from(
         "use crate::format::{Format, Plane}; use crate::vk;\n\
-         /// Formats that the protocol can carry, ascending by their values.\n\
+         /// Formats that the protocol supports, in ascending order of their values.\n\
          pub(crate) static FORMATS: &[Format] = &[",
     );
     let size_of = |name: &str| {

@@ -6,7 +6,7 @@ use crate::emit::file::File;
 use crate::model::Model;
 use crate::names;
 
-/// The test's table of comparisons.
+/// Emits the test's table of comparisons.
 pub fn emit(model: &Model) -> File {
     let mut comparisons = String::new();
     let mut names = String::new();
@@ -16,7 +16,7 @@ pub fn emit(model: &Model) -> File {
         .filter(|s| !s.c_name.ends_with("MESA"))
     {
         let name = &entry.name;
-        // Renamed from EXT to KHR after that binding was made.
+        // The binding has the name from before it was promoted from EXT to KHR.
         let their_name = match name.as_str() {
             "DeviceAddressRangeKHR" => "DeviceAddressRangeEXT",
             "PhysicalDevicePipelineLibraryGroupHandlesFeaturesKHR" => {
@@ -36,7 +36,7 @@ pub fn emit(model: &Model) -> File {
         }
         comparisons.push_str(");\n");
     }
-    // A function for each: the compiler takes a minute and a half for all in one.
+    // One function for each struct: the compiler needs a minute and a half for all in one function.
     let out = format!(
         "/// All comparisons.\npub(crate) const ALL: &[fn(&mut crate::Check)] = &[{names}];\n\n{comparisons}"
     );
@@ -47,7 +47,7 @@ pub fn emit(model: &Model) -> File {
     )
 }
 
-/// How `vulkanalia-sys` names a member: without the pointer prefix.
+/// A member's name in `vulkanalia-sys`: without the pointer prefix.
 fn theirs(c_name: &str) -> String {
     let bare = c_name
         .strip_prefix("pp")

@@ -1,7 +1,7 @@
-//! Last stage: Rust text.
+//! Last stage: emits Rust text.
 //!
-//! Every file is marked `@generated`, passes through rustfmt, and depends on nothing but the
-//! registry and the data files, so that a second run writes the same bytes.
+//! Every file is marked `@generated` and formatted by rustfmt. It depends only on the registry and
+//! the data files, so a second run writes the same bytes.
 
 pub mod calls;
 pub mod commands;
@@ -18,7 +18,7 @@ use crate::emit::file::File;
 use crate::error::Result;
 use crate::model::Model;
 
-/// All files, not yet formatted.
+/// Emits all files, not yet formatted.
 pub fn emit(model: &Model) -> Result<Vec<File>> {
     let mut files = Vec::new();
     types::emit(model, &mut files)?;

@@ -1,4 +1,4 @@
-//! How types and lengths are written in Rust, and how reads and writes are grouped.
+//! Rust spellings of types and lengths, and the grouping of reads and writes.
 
 use crate::model::{Base, Len, Member, Model};
 use crate::names;
@@ -17,7 +17,7 @@ pub fn base(base: &Base) -> String {
     }
 }
 
-/// The type of a value: strings in fixed arrays are bytes.
+/// The type of a value. Strings in fixed arrays are bytes.
 pub fn value(ty: &Base) -> String {
     match ty {
         Base::Char => "u8".into(),
@@ -25,7 +25,7 @@ pub fn value(ty: &Base) -> String {
     }
 }
 
-/// The type of a struct member, as C lays it out.
+/// The type of a struct member, with C's layout.
 pub fn member(m: &Member) -> String {
     let target = base(&m.base);
     match (m.depth, m.dim) {
@@ -37,7 +37,7 @@ pub fn member(m: &Member) -> String {
     }
 }
 
-/// The value of a length as a `u64`; `read` says how to read a member.
+/// The value of a length as a `u64`. `read` returns the code that reads a member.
 pub fn length(len: &Len, read: &dyn Fn(&str) -> String) -> String {
     match len {
         Len::Member(name) => format!("{} as u64", read(name)),
@@ -49,12 +49,12 @@ pub fn length(len: &Len, read: &dyn Fn(&str) -> String) -> String {
     }
 }
 
-/// Inner lengths and strings are handled where they occur, never as a length of their own.
+/// The value of a length that has none: inner lengths and strings are handled where they occur.
 fn unreachable_length() -> String {
     "compile_error!(\"this length has no value of its own\")".into()
 }
 
-/// The values of the sTypes in a chain, as a list of links in ascending order.
+/// A chain's structs, as a list of links in ascending order of their sTypes.
 pub fn chain(model: &Model, chain: &[String], link: &str) -> String {
     let mut links: Vec<(i64, String)> = chain
         .iter()
@@ -76,18 +76,18 @@ pub fn chain(model: &Model, chain: &[String], link: &str) -> String {
     links.iter().map(|(_, text)| format!("{text},")).collect()
 }
 
-/// One thing that generated code does with the stream.
+/// A step of the generated code.
 #[derive(Debug, Clone)]
 pub enum Step {
-    /// Reads or writes this many bytes; `{at}` in the code is the offset in the prefix.
+    /// Reads or writes this many bytes. `{at}` in the code is the offset in the prefix.
     Fixed(u32, String),
-    /// Touches no bytes.
+    /// Accesses no bytes.
     Check(String),
-    /// Reads or writes bytes of its own.
+    /// Reads or writes bytes by itself.
     Flow(String),
 }
 
-/// Writes steps out, each run of fixed bytes after one bounds check.
+/// Writes the steps as code. Each run of fixed bytes needs only one bounds check.
 pub fn write_steps(steps: &[Step], open: &dyn Fn(u32) -> String) -> String {
     let mut out = String::new();
     for run in steps.split_inclusive(|s| matches!(s, Step::Flow(_))) {

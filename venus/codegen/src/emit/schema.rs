@@ -1,7 +1,7 @@
 //! Emits the schema: the wire rules of every struct and command as data.
 //!
-//! The guest's side of the protocol, the trace and the random samples are interpreters of it. They
-//! share the rules with the host's codecs but no code, so that each tests the other.
+//! The guest's side of the protocol, the trace and the random samples interpret the schema. They
+//! share the rules with the host's codecs but no code, so each tests the other.
 
 use std::fmt::Write as _;
 
@@ -14,7 +14,7 @@ use crate::names;
 use crate::select::Area;
 use crate::wire::{Element, Kind, Rules};
 
-/// The schema's files.
+/// Emits the schema's files.
 pub fn emit(model: &Model, files: &mut Vec<File>) -> Result<()> {
     let rules = Rules { model };
     let head = "use std::mem::offset_of;\n\
@@ -58,7 +58,7 @@ pub fn emit(model: &Model, files: &mut Vec<File>) -> Result<()> {
     Ok(())
 }
 
-/// Where members are read from: the Rust type and its members.
+/// The owner of members: its Rust type and its members.
 struct Owner<'a> {
     c_name: &'a str,
     ty: String,
@@ -178,7 +178,7 @@ impl Owner<'_> {
     }
 
     fn field(&self, rules: Rules<'_>, member: &Member, kind: &Kind) -> Result<String> {
-        // An allocator is on the wire but not among the arguments.
+        // An allocator is on the wire but not in the arguments.
         let has_place = !(self.ty.starts_with("command::") && *kind == Kind::Null);
         let offset = if has_place {
             self.offset(&member.name)
@@ -255,7 +255,7 @@ fn structure(out: &mut String, rules: Rules<'_>, entry: &Struct) -> Result<()> {
     Ok(())
 }
 
-/// A line for each field, inside a macro that rustfmt leaves alone.
+/// One line for each field, inside a macro that rustfmt does not format.
 fn layout(out: &mut String, c_name: &str, ty: &str, extra: &str, fields: &str) {
     let name = names::screaming(c_name);
     let _ = writeln!(
@@ -314,7 +314,7 @@ fn command(out: &mut String, rules: Rules<'_>, entry: &Command) -> Result<()> {
     let mut fields = String::new();
     for (index, param) in entry.params.iter().enumerate() {
         let mut kind = rules.kind(&entry.c_name, param)?;
-        // Nothing can be asked of no object.
+        // The first object may never be null.
         if let (0, Kind::Handle(_, nullable)) = (index, &mut kind) {
             *nullable = false;
         }

@@ -1,5 +1,5 @@
-//! Emits the host's codecs of structs and unions: decoding of inputs, making room for outputs,
-//! encoding of outputs.
+//! Emits the host's codecs of structs and unions: they decode inputs, make room for outputs and
+//! encode outputs.
 
 use std::fmt::Write as _;
 
@@ -10,7 +10,7 @@ use crate::model::{Base, Member, Model, Struct, Union};
 use crate::select::Area;
 use crate::wire::{Element, Kind, Partial, Rules};
 
-/// All files with codecs of structs.
+/// Emits all files with codecs of structs.
 pub fn emit(model: &Model, files: &mut Vec<File>) -> Result<()> {
     let rules = Rules { model };
     for area in Area::ALL {
@@ -54,7 +54,7 @@ fn open_decode(size: u32) -> String {
     format!("let p = d.prefix::<{size}>()?;\n")
 }
 
-/// How a length that is a member of the struct itself is read.
+/// The code that reads a length that is a member of the struct itself.
 fn own(name: &str) -> String {
     format!("self.{name}")
 }
@@ -219,7 +219,7 @@ fn decode_member(
     Ok(())
 }
 
-/// What an array in an output may hold: nothing that would itself ask for room.
+/// The type of an array in an output, which may hold nothing that needs room itself.
 fn room_of(rules: Rules<'_>, element: &Element) -> Option<String> {
     match element {
         Element::Plain(base) => Some(rust::value(base)),
@@ -363,7 +363,7 @@ fn encode(out: &mut String, rules: Rules<'_>, entry: &Struct) -> Result<()> {
     body.push_str("Ok(())");
     if is_unsafe {
         body = format!(
-            "// SAFETY: the caller vouches for every pointer reachable from `self`.\nunsafe {{ {body} }}"
+            "// SAFETY: the caller ensures that every pointer reachable from `self` is valid.\nunsafe {{ {body} }}"
         );
     }
     if entry.stype.is_some() {
@@ -371,7 +371,7 @@ fn encode(out: &mut String, rules: Rules<'_>, entry: &Struct) -> Result<()> {
             out,
             "impl Encode for vk::{name} {{ unsafe fn encode(&self, e: &mut Encoder<'_>) -> \
              Result<(), EncodeError> {{ \
-             // SAFETY: the caller vouches for every pointer reachable from `self`.\n\
+             // SAFETY: the caller ensures that every pointer reachable from `self` is valid.\n\
              unsafe {{ e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?; self.encode_body(e) }} }} }}"
         );
     }
@@ -385,7 +385,7 @@ fn encode(out: &mut String, rules: Rules<'_>, entry: &Struct) -> Result<()> {
     Ok(())
 }
 
-/// Writes a plain value; lone bytes and halves as a word.
+/// Writes a plain value. A value of one or two bytes takes a word.
 pub fn put_plain(rules: Rules<'_>, base: &Base, source: &str) -> Step {
     match rules.plain_size(base) {
         Some(1 | 2) => Step::Fixed(4, format!("p.put::<u32, {{at}}>(u32::from({source}));")),
@@ -406,8 +406,8 @@ fn union(out: &mut String, rules: Rules<'_>, entry: &Union) -> Result<()> {
         };
         let field = format!("self.{}", member.name);
         let mut steps = Vec::new();
-        // A union member is read into a value of its own: the union's bytes stay as they are if
-        // reading fails.
+        // A union member is decoded into a separate value, so that the union is unchanged if
+        // decoding fails.
         let code = match &kind {
             Kind::Null => continue,
             Kind::Plain(base) => {
@@ -454,7 +454,7 @@ fn union(out: &mut String, rules: Rules<'_>, entry: &Union) -> Result<()> {
         let _ = write!(
             out,
             "impl vk::{name} {{ \
-             /// Decodes the member that `selector` asks for; a tag that says otherwise is an error.\n\
+             /// Decodes the member that `selector` selects. Another tag is an error.\n\
              pub(crate) fn decode_selected(&mut self, selector: i32, d: &mut Decoder<'_>) -> Result<()> {{ \
              let p = d.prefix::<4>()?; let tag = d.same_tag(p.get::<i32, 0>(), selector)?; \
              match tag {{ {arms} _ => return Err(d.bad_tag(tag as u32)), }} Ok(()) }} }}"

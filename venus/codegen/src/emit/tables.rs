@@ -7,11 +7,11 @@ use crate::emit::file::File;
 use crate::model::{Model, Provider};
 use crate::names;
 
-/// The tables' files.
+/// Emits the tables' files.
 pub fn emit(model: &Model, files: &mut Vec<File>) {
     let highest = model.numbers.iter().map(|c| c.number).max().unwrap_or(0);
     let mut ids = String::from(
-        "/// A command by name; its value is the number on the wire.\n\
+        "/// A command by its name. Its value is the number on the wire.\n\
          #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]\n#[repr(u16)]\n\
          pub enum CommandId {",
     );
@@ -41,7 +41,7 @@ pub fn emit(model: &Model, files: &mut Vec<File>) {
     let mut ids = String::from(
         "use super::numbers::{COMMAND_COUNT, CommandId}; use crate::schema; \
          use crate::command_info::{CommandInfo, Of, info};\n\
-         /// What is known about each command, by its number.\n\
+         /// The properties of each command, by its number.\n\
          pub static COMMANDS: [Option<CommandInfo>; COMMAND_COUNT] = [",
     );
     for number in 0..=highest {
@@ -69,7 +69,7 @@ pub fn emit(model: &Model, files: &mut Vec<File>) {
 
     let mut out = String::from(
         "use crate::table::{Extension, ExtensionKind};\n\
-         /// Extensions that the protocol can carry, by number.\n\
+         /// Extensions that the protocol supports, by number.\n\
          pub static EXTENSIONS: &[Extension] = &[",
     );
     for e in &model.extensions {
@@ -90,18 +90,18 @@ pub fn emit(model: &Model, files: &mut Vec<File>) {
     files.push(core(model));
 }
 
-/// Who brings the command of this name.
+/// The versions and extensions that provide the command of this name.
 fn providers<'m>(model: &'m Model, command: &'m str) -> impl Iterator<Item = &'m Provider> {
     let all = model.providers.iter();
     all.filter(move |(name, _)| name == command)
         .map(|(_, provider)| provider)
 }
 
-/// The table of core commands that devices have, from Vulkan 1.1 on.
+/// Emits the table of device commands that were added to Vulkan's core in 1.1 or later.
 fn core(model: &Model) -> File {
     let mut out = String::from(
         "use crate::table::CoreCommand;\n\
-         /// Commands of devices that came with Vulkan 1.1 or later, by the version's minor number.\n\
+         /// Device commands added in Vulkan 1.1 or later, by the version's minor number.\n\
          pub static CORE_COMMANDS: &[CoreCommand] = &[",
     );
     let mut rows = Vec::new();
@@ -136,7 +136,7 @@ fn core(model: &Model) -> File {
     out.extend(rows.into_iter().map(|(_, row)| row));
     out.push_str("];\n");
     out.push_str(
-        "/// Versions of Vulkan and extensions that bring a command, by its C name, in the order of names.\n\
+        "/// The Vulkan versions and extensions that provide a command, sorted by its C name.\n\
          pub static PROVIDERS: &[(&str, &str)] = &[",
     );
     let mut names: Vec<_> = model.commands.iter().map(|c| c.c_name.as_str()).collect();
@@ -162,7 +162,7 @@ fn core(model: &Model) -> File {
     out.push_str("];\n");
     File::new(
         "core.rs",
-        "What brings commands: core versions and extensions.",
+        "The providers of commands: core versions and extensions.",
         out,
     )
 }

@@ -10,7 +10,7 @@ use crate::names;
 use crate::select::Area;
 use crate::wire::Rules;
 
-/// All files with types.
+/// Emits all files with types.
 pub fn emit(model: &Model, files: &mut Vec<File>) -> Result<()> {
     let (flags, enums): (Vec<&Enum>, Vec<&Enum>) = model.enums.values().partition(|e| e.flags != 0);
     let mut out = String::new();
@@ -19,7 +19,7 @@ pub fn emit(model: &Model, files: &mut Vec<File>) -> Result<()> {
     }
     files.push(File::new(
         "types/enums.rs",
-        "Enums: any value is valid, known ones are named.",
+        "Enums: any value is valid, and known values have names.",
         out,
     ));
     let mut out = String::new();
@@ -63,7 +63,7 @@ pub fn emit(model: &Model, files: &mut Vec<File>) -> Result<()> {
     Ok(())
 }
 
-/// A constant to a line: rustfmt leaves the insides of these macros alone.
+/// One line for each constant, because rustfmt does not format these macros.
 fn constants(out: &mut String, kind: &str, repr: &str, entry: &Enum) {
     let name = names::plain(&entry.c_name);
     let _ = writeln!(

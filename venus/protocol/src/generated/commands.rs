@@ -5,7 +5,7 @@
 use super::numbers::{COMMAND_COUNT, CommandId};
 use crate::command_info::{CommandInfo, Of, info};
 use crate::schema;
-/// What is known about each command, by its number.
+/// The properties of each command, by its number.
 pub static COMMANDS: [Option<CommandInfo>; COMMAND_COUNT] = [
     Some(info::<Of<0>>("vkCreateInstance", &schema::CREATE_INSTANCE)),
     Some(info::<Of<1>>(

@@ -3,7 +3,7 @@
 //! The table of extensions.
 
 use crate::table::{Extension, ExtensionKind};
-/// Extensions that the protocol can carry, by number.
+/// Extensions that the protocol supports, by number.
 pub static EXTENSIONS: &[Extension] = &[
     Extension {
         name: c"VK_EXT_depth_range_unrestricted",

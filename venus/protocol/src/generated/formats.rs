@@ -4,7 +4,7 @@
 
 use crate::format::{Format, Plane};
 use crate::vk;
-/// Formats that the protocol can carry, ascending by their values.
+/// Formats that the protocol supports, in ascending order of their values.
 pub(crate) static FORMATS: &[Format] = &[
     Format {
         format: vk::Format(1),

@@ -2,7 +2,7 @@
 
 //! Command numbers and names.
 
-/// A command by name; its value is the number on the wire.
+/// A command by its name. Its value is the number on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u16)]
 pub enum CommandId {

@@ -1,7 +1,7 @@
-//! The guest's reply decoder: an interpreter of the schema that fills outputs in place.
+//! The guest's reply decoder: interprets the schema and fills outputs in place.
 //!
 //! # Safety
-//! As in [`mod@super::encode`].
+//! The same conditions as in [`mod@super::encode`].
 
 use std::slice;
 
@@ -14,7 +14,7 @@ type Result<T> = std::result::Result<T, ReplyError>;
 /// Decodes a reply into the outputs of `args`.
 ///
 /// # Safety
-/// See the module.
+/// Address and layout must belong together; pointers must be null or valid for their lengths.
 pub(crate) unsafe fn decode_reply_erased(
     id: CommandId,
     layout: &Layout,
@@ -67,7 +67,7 @@ impl<'r> Reader<'r> {
     }
 
     /// # Safety
-    /// See the module.
+    /// Address and layout must belong together; pointers must be null or valid for their lengths.
     unsafe fn output(&mut self, args: *mut u8, field: &Field) -> Result<()> {
         // SAFETY: as the caller promises.
         unsafe {
@@ -75,7 +75,7 @@ impl<'r> Reader<'r> {
             let target = pointer(at);
             let (element, room) = match &field.kind {
                 Kind::Pointer(element, _) => (element, 1),
-                // Pointer and length of an `Array`.
+                // The pointer and the length of an `Array`.
                 Kind::Array(element, ..) => (element, Value::U64.number(at.add(8))),
                 _ => return Ok(()),
             };
@@ -89,12 +89,12 @@ impl<'r> Reader<'r> {
     }
 
     /// # Safety
-    /// See the module.
+    /// Address and layout must belong together; pointers must be null or valid for their lengths.
     unsafe fn elements(&mut self, element: &Element, start: *mut u8, n: usize) -> Result<()> {
         // SAFETY: as the caller promises.
         unsafe {
             match element {
-                // A lone number takes a word at least; its padding is behind it.
+                // A single number takes at least a word; its padding follows it.
                 Element::Value(_) | Element::Handle(..) => {
                     let bytes = self.take(n * element.size())?;
                     if !bytes.is_empty() {
@@ -106,7 +106,7 @@ impl<'r> Reader<'r> {
                         self.structure(layout, start.add(i * layout.size))?;
                     }
                 }
-                // No output has unions.
+                // Outputs have no unions.
                 Element::Union(_) => {}
             }
         }
@@ -114,14 +114,14 @@ impl<'r> Reader<'r> {
     }
 
     /// # Safety
-    /// See the module.
+    /// Address and layout must belong together; pointers must be null or valid for their lengths.
     unsafe fn structure(&mut self, layout: &Layout, at: *mut u8) -> Result<()> {
         if let Some(expected) = layout.stype {
             let found = self.word()? as i32;
             if found != expected {
                 return Err(ReplyError::Type { found, expected });
             }
-            // The structs of our own chain that the protocol knows, which the host sends back.
+            // The structs of this chain that the protocol has. The host sends them back.
             let mut links: Vec<(&Layout, *mut u8)> = Vec::new();
             // SAFETY: as the caller promises.
             let mut next = unsafe { pointer(at.add(NEXT)) };
@@ -163,9 +163,9 @@ impl<'r> Reader<'r> {
     }
 
     /// # Safety
-    /// See the module.
+    /// Address and layout must belong together; pointers must be null or valid for their lengths.
     unsafe fn members(&mut self, layout: &Layout, at: *mut u8) -> Result<()> {
-        // Lengths say how much room there is, until they are overwritten by how much was used.
+        // Lengths hold the available room until they are overwritten with the used room.
         let rooms: Vec<u64> = layout
             .fields
             .iter()
@@ -183,7 +183,7 @@ impl<'r> Reader<'r> {
     }
 
     /// # Safety
-    /// See the module.
+    /// Address and layout must belong together; pointers must be null or valid for their lengths.
     unsafe fn member(&mut self, base: *mut u8, field: &Field, room: u64) -> Result<()> {
         // SAFETY: as the caller promises.
         unsafe {
@@ -209,7 +209,7 @@ impl<'r> Reader<'r> {
                     }
                     self.elements(element, pointer(at), n as usize)?;
                 }
-                // No output has others.
+                // Outputs have no members of other kinds.
                 _ => {}
             }
         }
@@ -218,7 +218,7 @@ impl<'r> Reader<'r> {
 }
 
 /// # Safety
-/// See the module.
+/// Address and layout must belong together; pointers must be null or valid for their lengths.
 unsafe fn room(len: &Len, base: *const u8, offset: usize) -> u64 {
     // SAFETY: as the caller promises.
     unsafe {

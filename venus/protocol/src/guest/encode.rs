@@ -1,8 +1,8 @@
 //! The guest's request encoder: an interpreter of the schema.
 //!
 //! # Safety
-//! All functions here take the address of a value and its layout; callers vouch that they belong
-//! together and that pointers in the value are null or valid for their lengths.
+//! All functions here take the address of a value and its layout. Callers must ensure that they
+//! belong together and that pointers in the value are null or valid for their lengths.
 
 use std::ffi::{CStr, c_char};
 use std::slice;
@@ -13,16 +13,16 @@ use crate::layout::{Element, Field, Kind, Layout, Len, NEXT, UnionLayout, Value,
 /// How much of a struct is sent.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Mode {
-    /// All of it.
+    /// All members.
     Full,
-    /// What the host must know to make room for it.
+    /// Only what the host needs to allocate memory for it.
     Partial,
 }
 
 /// Appends a command.
 ///
 /// # Safety
-/// See the module.
+/// Address and layout must belong together; pointers must be null or valid for their lengths.
 pub(crate) unsafe fn encode_erased(
     id: CommandId,
     layout: &Layout,
@@ -58,7 +58,7 @@ impl Writer<'_> {
     }
 
     /// # Safety
-    /// See the module.
+    /// Address and layout must belong together; pointers must be null or valid for their lengths.
     unsafe fn param(&mut self, args: *const u8, field: &Field) {
         // SAFETY: as the caller promises.
         unsafe {
@@ -89,10 +89,10 @@ impl Writer<'_> {
         }
     }
 
-    /// Elements of an output: ids in full, structs partially, numbers not at all.
+    /// Writes the elements of an output: ids in full, structs in part, numbers not at all.
     ///
     /// # Safety
-    /// See the module.
+    /// Address and layout must belong together; pointers must be null or valid for their lengths.
     unsafe fn output(&mut self, element: &Element, start: *const u8, n: usize) {
         for i in 0..n {
             // SAFETY: within the array.
@@ -109,7 +109,7 @@ impl Writer<'_> {
     }
 
     /// # Safety
-    /// See the module.
+    /// Address and layout must belong together; pointers must be null or valid for their lengths.
     unsafe fn member(&mut self, base: *const u8, field: &Field, mode: Mode) {
         let is_full = mode == Mode::Full;
         // SAFETY: as the caller promises.
@@ -171,7 +171,7 @@ impl Writer<'_> {
     }
 
     /// # Safety
-    /// See the module.
+    /// Address and layout must belong together; pointers must be null or valid for their lengths.
     unsafe fn arrays(
         &mut self,
         (base, at): (*const u8, *const u8),
@@ -198,7 +198,7 @@ impl Writer<'_> {
     }
 
     /// # Safety
-    /// See the module.
+    /// Address and layout must belong together; pointers must be null or valid for their lengths.
     unsafe fn value(&mut self, value: Value, at: *const u8) {
         // SAFETY: as the caller promises.
         let number = unsafe { value.number(at) };
@@ -209,7 +209,7 @@ impl Writer<'_> {
     }
 
     /// # Safety
-    /// See the module.
+    /// Address and layout must belong together; pointers must be null or valid for their lengths.
     unsafe fn elements(&mut self, element: &Element, start: *const u8, n: usize, mode: Mode) {
         if n == 0 {
             return;
@@ -236,7 +236,7 @@ impl Writer<'_> {
     }
 
     /// # Safety
-    /// See the module.
+    /// Address and layout must belong together; pointers must be null or valid for their lengths.
     unsafe fn text(&mut self, start: *const u8) {
         if start.is_null() {
             return self.long(0);
@@ -249,14 +249,14 @@ impl Writer<'_> {
     }
 
     /// # Safety
-    /// See the module.
+    /// Address and layout must belong together; pointers must be null or valid for their lengths.
     unsafe fn union(&mut self, union: &UnionLayout, selector: Option<i32>, at: *const u8) {
         let Some((member, tag)) = union.member(selector) else {
-            // Nothing can be said that the host would take; let it say so.
+            // No tag is valid here. The host will report this one as an error.
             return self.word(u32::MAX);
         };
         self.word(tag as u32);
-        // A union's members all lie at its start.
+        // The members of a union all begin at its start.
         // SAFETY: as the caller promises.
         unsafe {
             match &member.kind {
@@ -278,7 +278,7 @@ impl Writer<'_> {
     }
 
     /// # Safety
-    /// See the module.
+    /// Address and layout must belong together; pointers must be null or valid for their lengths.
     unsafe fn structure(&mut self, layout: &Layout, at: *const u8, mode: Mode) {
         if let Some(stype) = layout.stype {
             self.word(stype as u32);

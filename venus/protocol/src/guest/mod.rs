@@ -1,7 +1,7 @@
-//! The other side of the protocol: what a guest's driver does.
+//! The guest's side of the protocol, as a guest's driver has it.
 //!
-//! Our tests, fuzzers and mock guests speak Venus with it. The same argument structs serve both
-//! sides; here their handles are ids ([`Object::guest`](crate::runtime::Object::guest)).
+//! Tests, fuzzers and mock guests speak Venus with it. Both sides use the same argument structs;
+//! here their handles are ids ([`Object::guest`](crate::runtime::Object::guest)).
 //!
 //! ```
 //! use hesper_venus_protocol::{command, guest, runtime::Object};
@@ -19,8 +19,8 @@
 //! assert_eq!(stream.len(), 32);
 //! ```
 //!
-//! Both directions interpret the schema; the host's codecs are straight-line
-//! code from the same rules.
+//! Both directions interpret the schema. The host's codecs are straight-line code, generated from
+//! the same rules.
 
 mod decode;
 mod encode;
@@ -33,44 +33,44 @@ pub(crate) use encode::encode_erased;
 /// What is wrong with a reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ReplyError {
-    /// It ends early.
+    /// The reply ends early.
     #[error("the reply ends at byte {0}")]
     Truncated(usize),
-    /// It answers another command, or holds another struct.
+    /// The reply is for another command, or has another struct.
     #[error("the reply has {found} where {expected} is required")]
     Type {
-        /// What it has.
+        /// The type in the reply.
         found: i32,
-        /// What it should have.
+        /// The type that is required.
         expected: i32,
     },
-    /// It has more elements than there is room for, or an output nobody asked for.
+    /// The reply has more elements than there is room for, or an output that was not requested.
     #[error("the reply has {found} elements where there is room for {room}")]
     Room {
-        /// What it has.
+        /// How many elements the reply has.
         found: u64,
-        /// What there is room for.
+        /// How many elements there is room for.
         room: u64,
     },
 }
 
-/// Appends a command to a stream; `reply` asks the host to answer.
+/// Appends a command to a stream. With `reply`, the host must answer.
 ///
 /// # Safety
 /// Every pointer in the arguments' structs must be null or valid for its length.
 pub unsafe fn encode<'a, C: Command<'a>>(args: &C, reply: bool, out: &mut Vec<u8>) {
     if let Some(codec) = C::ID.info().codec() {
         let place = std::ptr::from_ref(args).cast();
-        // SAFETY: the layout is that of C, and the caller vouches for pointers.
+        // SAFETY: the layout is that of C, and the caller ensures that the pointers are valid.
         unsafe { encode_erased(C::ID, codec.layout, place, reply, out) };
     }
 }
 
-/// Decodes a reply into the outputs of the arguments that asked for it; gives back the return
-/// value's bits (0 for void) and the length of the reply.
+/// Decodes a reply into the outputs of the arguments of its request. Returns the bits of the return
+/// value (0 for void) and the length of the reply.
 ///
 /// # Errors
-/// If the reply doesn't fit the arguments.
+/// The reply does not fit the arguments.
 ///
 /// # Safety
 /// Every pointer in the arguments' outputs must be null or valid for its length.
@@ -82,6 +82,6 @@ pub unsafe fn decode_reply<'a, C: Command<'a>>(
         return Ok((0, 0));
     };
     let place = std::ptr::from_mut(args).cast();
-    // SAFETY: the layout is that of C, and the caller vouches for pointers.
+    // SAFETY: the layout is that of C, and the caller ensures that the pointers are valid.
     unsafe { decode_reply_erased(C::ID, codec.layout, place, reply) }
 }

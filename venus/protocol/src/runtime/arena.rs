@@ -1,8 +1,9 @@
-//! Memory for decoded arguments: taken piece by piece, given back all at once.
+//! Memory for decoded arguments, freed all at once.
 //!
-//! One arena serves one stream. After each command [`Arena::reset`] makes its memory free again
-//! without giving it to the system, so that a steady stream allocates nothing. A budget bounds
-//! what one command can ask for, or a [`Meter`] what all arenas together hold beyond a little.
+//! One arena serves one stream. After each command, [`Arena::reset`] frees its memory for reuse
+//! without returning it to the system, so a steady stream allocates nothing. Either a budget limits
+//! how much one command may allocate, or a [`Meter`] limits how much all arenas together hold
+//! beyond a small free amount.
 
 use std::alloc::{Layout, alloc, alloc_zeroed, dealloc};
 use std::cell::{Cell, RefCell};
@@ -14,17 +15,17 @@ use std::sync::Arc;
 use super::error::Reason;
 use super::value::Zeroed;
 
-/// The first chunk: enough for nearly every command.
+/// The size of the first chunk: enough for nearly every command.
 const FIRST: usize = 16 << 10;
-/// A chunk that a big command needed is kept up to this size.
+/// The largest chunk that is kept after a command.
 const KEEP: usize = 1 << 20;
 const ALIGN: usize = 16;
 
-/// Allows arenas to hold more than each may hold for nothing: a budget that several share.
+/// A budget that several arenas share. It allows them to hold more than the free amount.
 pub trait Meter: fmt::Debug + Send + Sync {
-    /// Takes `bytes` of the budget; false, and nothing is taken, when less is left.
+    /// Takes `bytes` from the budget. Returns false and takes nothing if less is left.
     fn take(&self, bytes: u64) -> bool;
-    /// Gives back what was taken.
+    /// Returns bytes to the budget.
     fn give_back(&self, bytes: u64);
     /// The whole budget, for messages.
     fn limit(&self) -> u64;
@@ -33,17 +34,17 @@ pub trait Meter: fmt::Debug + Send + Sync {
 /// A bump allocator with a budget.
 #[derive(Debug)]
 pub struct Arena {
-    /// Of the chunk that is being used up.
+    /// The start of the chunk in use.
     start: Cell<*mut u8>,
     cursor: Cell<*mut u8>,
     end: Cell<*mut u8>,
-    /// There is more than one chunk, or a large one.
+    /// Whether there is more than one chunk, or a large one.
     grown: Cell<bool>,
     chunks: RefCell<Vec<Chunk>>,
     budget: usize,
-    /// Asked before more than [`Arena::FREE`] bytes are held.
+    /// Decides whether more than [`Arena::FREE`] bytes may be held.
     meter: Option<Arc<dyn Meter>>,
-    /// Bytes that the meter gave.
+    /// Bytes taken from the meter.
     charged: Cell<u64>,
 }
 
@@ -57,15 +58,15 @@ struct Chunk {
 unsafe impl Send for Arena {}
 
 impl Arena {
-    /// What one command may use unless another budget is given: room for the largest blobs that
-    /// guests read back in one go (pipeline caches, query results).
+    /// How much one command may allocate by default: enough for the largest blobs that guests read
+    /// back at once (pipeline caches, query results).
     pub const DEFAULT_BUDGET: usize = 256 << 20;
-    /// What an arena with a meter holds without asking it.
+    /// How much an arena with a meter may hold without asking it.
     pub const FREE: usize = 2 * KEEP;
-    /// Larger budgets are cut to this: sizes must stay below `isize::MAX`.
+    /// The largest budget: sizes must stay below `isize::MAX`.
     const MOST: usize = 1 << 40;
 
-    /// An empty arena; `budget` bytes are the most it ever holds.
+    /// An empty arena that holds at most `budget` bytes.
     pub fn new(budget: usize) -> Self {
         Self {
             start: Cell::new(ptr::null_mut()),
@@ -86,7 +87,7 @@ impl Arena {
         arena
     }
 
-    /// Gives all memory to the system; the borrow checker sees to it that nothing is still used.
+    /// Returns all memory to the system. The borrow checker ensures that none of it is in use.
     pub fn release(&mut self) {
         self.chunks.get_mut().clear();
         for end in [&self.start, &self.cursor, &self.end] {
@@ -102,7 +103,7 @@ impl Arena {
         }
     }
 
-    /// Frees everything that was taken; the borrow checker sees to it that nothing is still used.
+    /// Frees all allocations for reuse. The borrow checker ensures that none of them is in use.
     #[inline]
     pub fn reset(&mut self) {
         if self.grown.get() {
@@ -111,7 +112,7 @@ impl Arena {
         self.cursor.set(self.start.get());
     }
 
-    /// Keeps one chunk, unless that is large.
+    /// Keeps one chunk, unless all are large.
     #[cold]
     fn shrink(&mut self) {
         let chunks = self.chunks.get_mut();
@@ -135,28 +136,29 @@ impl Arena {
         self.chunks.borrow().iter().map(|c| c.size).sum()
     }
 
-    /// Takes room for `n` values, all zero.
+    /// Allocates `n` values, all zero.
     #[expect(clippy::mut_from_ref, reason = "every call returns memory of its own")]
     pub(crate) fn zeroed<T: Zeroed>(&self, n: usize) -> Result<&mut [T], Reason> {
         const { assert!(align_of::<T>() <= ALIGN) };
         let start = self.zeroed_bytes(self.bytes(n as u64, size_of::<T>())?)?;
-        // SAFETY: this many bytes were given to this call alone, aligned; T may be zero.
+        // SAFETY: the memory has this many bytes, is aligned, and belongs to this call alone; T may
+        // be zero.
         Ok(unsafe { std::slice::from_raw_parts_mut(start.as_ptr().cast(), n) })
     }
 
-    /// Takes `size` zero bytes for a struct known by its size only.
+    /// Allocates `size` zero bytes for a struct of which only the size is known.
     #[inline]
     pub(crate) fn zeroed_bytes(&self, size: usize) -> Result<NonNull<u8>, Reason> {
         if size > KEEP {
             return self.take_zero(size);
         }
         let start = self.take(size)?;
-        // SAFETY: `take` gave this many bytes.
+        // SAFETY: `take` returned this many bytes.
         unsafe { ptr::write_bytes(start.as_ptr(), 0, size) };
         Ok(start)
     }
 
-    /// Takes a copy of `bytes`, as `n` values of T.
+    /// Allocates a copy of `bytes`, as `n` values of T.
     ///
     /// # Safety
     /// `bytes` must hold `n` valid values of T, aligned or not.
@@ -169,20 +171,21 @@ impl Arena {
     ) -> Result<&mut [T], Reason> {
         const { assert!(align_of::<T>() <= ALIGN) };
         let start = self.take(bytes.len())?;
-        // SAFETY: `take` gave this many bytes to this call alone; the caller vouches for values.
+        // SAFETY: `take` returned this many bytes for this call alone; the caller ensures that the
+        // values are valid.
         unsafe {
             ptr::copy_nonoverlapping(bytes.as_ptr(), start.as_ptr(), bytes.len());
             Ok(std::slice::from_raw_parts_mut(start.as_ptr().cast(), n))
         }
     }
 
-    /// Takes room for `n` values that the caller writes.
+    /// Allocates memory for `n` values that the caller must write.
     #[inline]
     #[expect(clippy::mut_from_ref, reason = "every call returns memory of its own")]
     pub(crate) fn room<T>(&self, n: usize) -> Result<&mut [MaybeUninit<T>], Reason> {
         const { assert!(align_of::<T>() <= ALIGN) };
         let start = self.take(self.bytes(n as u64, size_of::<T>())?)?;
-        // SAFETY: `take` gave this many bytes to this call alone, aligned.
+        // SAFETY: `take` returned this many bytes, aligned, for this call alone.
         Ok(unsafe { std::slice::from_raw_parts_mut(start.as_ptr().cast(), n) })
     }
 
@@ -200,7 +203,8 @@ impl Arena {
     fn take(&self, bytes: usize) -> Result<NonNull<u8>, Reason> {
         let cursor = self.cursor.get();
         let left = self.end.get() as usize - cursor as usize;
-        // A multiple of the alignment, so that the cursor stays aligned; `left` is one too.
+        // A multiple of the alignment, so that the cursor stays aligned. `left` is such a multiple,
+        // too.
         let rounded = bytes.wrapping_add(ALIGN - 1) & !(ALIGN - 1);
         if let Some(start) = NonNull::new(cursor)
             && bytes <= left
@@ -215,10 +219,10 @@ impl Arena {
     #[cold]
     fn take_new(&self, bytes: usize) -> Result<NonNull<u8>, Reason> {
         let last = self.chunks.borrow().last().map_or(FIRST / 2, |c| c.size);
-        // Twice the last, but a large command takes no more than it needs and a little.
+        // Twice the last chunk. A large command takes only a little more than it needs.
         let next = (last * 2).min(KEEP);
         let (start, size) = self.add_chunk(bytes, next, false)?;
-        // SAFETY: both within or one past the new chunk.
+        // SAFETY: both are within the new chunk or one past its end.
         unsafe {
             self.cursor
                 .set(start.as_ptr().add(bytes.next_multiple_of(ALIGN)));
@@ -228,15 +232,16 @@ impl Arena {
         Ok(start)
     }
 
-    /// Much zero memory: a chunk of its own, of which the system backs only what is touched. An output may have far more room
-    /// than its driver fills.
+    /// Allocates a chunk of its own for much zero memory. The system backs only the pages that are
+    /// touched: a driver may fill a small part of an output.
     #[cold]
     fn take_zero(&self, bytes: usize) -> Result<NonNull<u8>, Reason> {
         let (start, _) = self.add_chunk(bytes, 0, true)?;
         Ok(start)
     }
 
-    /// A chunk for `bytes`, of `usual` bytes if they are fewer and the budget has so many left.
+    /// Adds a chunk for `bytes`. The chunk has at least `usual` bytes if the budget has so many
+    /// left.
     fn add_chunk(
         &self,
         bytes: usize,
@@ -296,7 +301,8 @@ impl Default for Arena {
 }
 
 impl Chunk {
-    /// `size` is a positive multiple of the alignment. `None` when the system has no such memory.
+    /// `size` must be a positive multiple of the alignment. `None` when the system has no memory
+    /// left.
     fn new(size: usize, is_zero: bool) -> Option<Self> {
         let layout = Self::layout(size);
         // SAFETY: the size is not zero.
@@ -317,7 +323,7 @@ impl Chunk {
 
 impl Drop for Chunk {
     fn drop(&mut self) {
-        // SAFETY: allocated in `new` with this layout.
+        // SAFETY: the memory was allocated in `new` with this layout.
         unsafe { dealloc(self.start.as_ptr(), Self::layout(self.size)) };
     }
 }
@@ -369,7 +375,7 @@ mod tests {
         assert_eq!(arena.held(), 0);
     }
 
-    /// A meter of so many bytes.
+    /// A meter with this budget.
     #[derive(Debug)]
     struct Bytes(u64, std::sync::atomic::AtomicU64);
 
@@ -389,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn a_meter_is_asked_for_much_and_gets_all_of_it_back() {
+    fn a_meter_limits_large_allocations_and_gets_all_bytes_back() {
         let meter = Arc::new(Bytes(64 << 20, 0.into()));
         let used = || meter.1.load(std::sync::atomic::Ordering::Relaxed);
         let mut arena = Arena::metered(Arc::clone(&meter) as Arc<dyn Meter>);

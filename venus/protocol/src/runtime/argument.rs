@@ -1,7 +1,7 @@
-//! What the arguments of commands are made of.
+//! The types of commands' arguments: arrays, strings and objects.
 //!
-//! Pointers to one are plain references; the types here are for arrays, strings and objects. All
-//! are laid out as the schema reads them: [`Array`] and [`Objects`] begin with pointer and length.
+//! A pointer to one value is a plain reference. All types are laid out as the schema reads them:
+//! [`Array`] and [`Objects`] begin with pointer and length.
 
 use std::ffi::{CStr, c_char};
 use std::marker::PhantomData;
@@ -26,12 +26,12 @@ impl<'a, T> Array<'a, T> {
         life: PhantomData,
     };
 
-    /// What the driver takes: null or the first element.
+    /// The pointer for the driver: null or the first element.
     pub fn as_ptr(&self) -> *const T {
         self.start
     }
 
-    /// What the driver writes to.
+    /// The pointer for the driver to write to: null or the first element.
     pub fn as_mut_ptr(&mut self) -> *mut T {
         self.start
     }
@@ -69,7 +69,7 @@ impl<T> Deref for Array<'_, T> {
         if self.start.is_null() {
             return &[];
         }
-        // SAFETY: made from a slice of this length that lives as long.
+        // SAFETY: the pointer and the length come from a slice that lives as long as 'a.
         unsafe { std::slice::from_raw_parts(self.start, self.len) }
     }
 }
@@ -79,7 +79,7 @@ impl<T> DerefMut for Array<'_, T> {
         if self.start.is_null() {
             return &mut [];
         }
-        // SAFETY: made from a mutable slice of this length that lives as long.
+        // SAFETY: the pointer and the length come from a mutable slice that lives as long as 'a.
         unsafe { std::slice::from_raw_parts_mut(self.start, self.len) }
     }
 }
@@ -95,7 +95,7 @@ pub struct Object<T> {
 }
 
 impl<T: Handle> Object<T> {
-    /// An object as the guest names it.
+    /// An object on the guest's side: its handle is its id.
     pub fn guest(id: u64) -> Self {
         Self {
             id,
@@ -123,7 +123,7 @@ impl<'a, T: Handle> Objects<'a, T> {
         ids: ptr::null(),
     };
 
-    /// Handles and as many ids.
+    /// An array of handles with their ids.
     pub(crate) fn new(handles: Array<'a, T>, ids: &'a [u64]) -> Self {
         debug_assert_eq!(handles.len(), ids.len());
         Self {
@@ -137,11 +137,11 @@ impl<'a, T: Handle> Objects<'a, T> {
         if self.ids.is_null() {
             return &[];
         }
-        // SAFETY: made from a slice as long as the handles, living as long.
+        // SAFETY: the pointer comes from a slice that is as long as the handles and lives as long.
         unsafe { std::slice::from_raw_parts(self.ids, self.handles.len()) }
     }
 
-    /// What the driver takes: null or the first handle.
+    /// The pointer for the driver: null or the first handle.
     pub fn as_ptr(&self) -> *const T {
         self.handles.as_ptr()
     }
@@ -152,7 +152,7 @@ impl<'a, T: Handle> Objects<'a, T> {
     }
 }
 
-/// Objects as the guest names them: handles that are ids.
+/// Objects on the guest's side: their handles are their ids.
 impl<'a, T: Handle> From<&'a mut [T]> for Objects<'a, T> {
     fn from(handles: &'a mut [T]) -> Self {
         Self {
@@ -192,7 +192,7 @@ impl<'a> Text<'a> {
         }
     }
 
-    /// What the driver takes.
+    /// The pointer for the driver.
     pub fn as_ptr(&self) -> *const c_char {
         self.start
     }
@@ -202,7 +202,7 @@ impl<'a> Text<'a> {
         if self.start.is_null() {
             return None;
         }
-        // SAFETY: made from a CStr or by the decoder, which saw the NUL.
+        // SAFETY: the pointer comes from a `CStr`, or from the decoder, which checked the NUL.
         Some(unsafe { CStr::from_ptr(self.start) })
     }
 }

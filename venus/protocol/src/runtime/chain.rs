@@ -1,8 +1,9 @@
-//! Chains of structs: reading them from the stream, and walking them afterwards.
+//! Chains of structs: reads them from the stream, and walks them afterwards.
 //!
-//! On the wire the sTypes of a chain come outermost first and the members innermost first, like
-//! brackets. Reading keeps no stack for that: while the sTypes come in, each new struct points
-//! *back* to the one before; on the way back out the pointers are turned around.
+//! On the wire, the sTypes of a chain come first, from the outermost to the innermost struct. The
+//! members follow in the opposite order, like closing brackets. Reading needs no stack for that:
+//! while the sTypes are read, each new struct points *back* to the one before it. While the members
+//! are read, the pointers are turned around.
 
 use std::ffi::c_void;
 use std::ptr;
@@ -14,8 +15,8 @@ use super::value::{Base, Chained, Zeroed};
 use super::{DecodeBody, DecodePartialBody, EncodeBody};
 use crate::vk::StructureType;
 
-/// The most structs that one chain can hold: every struct once, and `VkDeviceCreateInfo` has the
-/// most to choose from.
+/// The most structs that one chain can hold. Each struct may occur once, and `VkDeviceCreateInfo`
+/// has the most kinds.
 pub(crate) const MAX_LINKS: usize = 192;
 
 /// A struct that a chain of an input may hold.
@@ -47,7 +48,7 @@ impl InLink {
 }
 
 /// # Safety
-/// `value` must point to a T that is nobody else's.
+/// `value` must point to a T that nobody else uses.
 unsafe fn decode_erased<T: DecodeBody>(value: *mut Base, d: &mut Decoder<'_>) -> Result<()> {
     // SAFETY: as the caller promises.
     unsafe { &mut *value.cast::<T>() }.decode_body(d)
@@ -74,7 +75,7 @@ impl OutLink {
 }
 
 /// # Safety
-/// As [`decode_erased`].
+/// The same as for [`decode_erased`].
 unsafe fn decode_partial_erased<T: DecodePartialBody>(
     value: *mut Base,
     d: &mut Decoder<'_>,
@@ -93,11 +94,11 @@ unsafe fn encode_erased<T: EncodeBody>(
     unsafe { (*value.cast::<T>()).encode_body(e) }
 }
 
-/// What reading needs to know of a link.
+/// The properties of a link that reading needs.
 trait Link {
     fn stype(&self) -> StructureType;
     fn size(&self) -> usize;
-    /// Whether a second one of a chain counts.
+    /// Whether several of this struct may be in a chain.
     fn repeats(&self) -> bool;
     /// # Safety
     /// `value` must point to the link's struct.
@@ -128,7 +129,7 @@ impl Link for OutLink {
         self.size
     }
     fn repeats(&self) -> bool {
-        // The guest reads the reply along its own chain, so all of them must be in it.
+        // The guest reads the reply along its own chain, so all of its structs must be in it.
         true
     }
     unsafe fn decode(&self, value: *mut Base, d: &mut Decoder<'_>) -> Result<()> {
@@ -144,7 +145,7 @@ fn position<L: Link>(allowed: &[L], stype: StructureType) -> Option<usize> {
 }
 
 impl Decoder<'_> {
-    /// sType and chain of an input struct.
+    /// Reads sType and chain of an input struct.
     #[inline]
     pub(crate) fn head<T: Chained>(
         &mut self,
@@ -153,7 +154,7 @@ impl Decoder<'_> {
         self.any_head::<T, InLink>(allowed)
     }
 
-    /// sType and chain of an output struct.
+    /// Reads sType and chain of an output struct.
     #[inline]
     pub(crate) fn partial_head<T: Chained>(
         &mut self,
@@ -181,10 +182,11 @@ impl Decoder<'_> {
         Ok((found, self.chain(allowed)?.cast()))
     }
 
-    /// The structs of a chain, after the word that says there are some.
+    /// Reads the structs of a chain, after the word that announces the first.
     ///
-    /// Vulkan wants each type once, but for those that repeat. Drivers take the first of others and overlook the rest, so
-    /// programs exist that do it wrong: of an input's chain, the rest is read and left out here.
+    /// Vulkan allows each type once, except for those that repeat. Some programs break this rule,
+    /// because drivers use the first struct of a type and ignore the others. So further structs of
+    /// an input chain are read here and left out of the chain.
     fn chain<L: Link>(&mut self, allowed: &[L]) -> Result<*mut Base> {
         let mut seen = [0u64; MAX_LINKS / 64];
         let mut last: *mut Base = ptr::null_mut();
@@ -205,14 +207,14 @@ impl Decoder<'_> {
             let value = self
                 .or_fatal(self.arena.zeroed_bytes(link.size()))?
                 .cast::<Base>();
-            // SAFETY: fresh memory of a struct that begins with a Base.
+            // SAFETY: new memory of a struct that begins with a `Base`.
             unsafe {
                 value.write(Base {
                     s_type: stype,
                     p_next: last,
                 })
             };
-            // Aligned, so that the lowest bit is free to say that it is read but left out.
+            // The struct is aligned, so the lowest bit can mark that it is left out.
             last = value
                 .as_ptr()
                 .map_addr(|address| address | usize::from(is_left_out));
@@ -224,15 +226,15 @@ impl Decoder<'_> {
         while !last.is_null() {
             let is_left_out = last.addr() & 1 != 0;
             let value = last.map_addr(|address| address & !1);
-            // SAFETY: written above.
+            // SAFETY: written in the loop above.
             let Base {
                 s_type,
                 p_next: before,
             } = unsafe { *value };
-            // SAFETY: written above, nobody else has it.
+            // SAFETY: written in the loop above, and nobody else has the pointer.
             unsafe { (*value).p_next = first };
             if let Some(link) = position(allowed, s_type).and_then(|i| allowed.get(i)) {
-                // SAFETY: allocated with this link's size, as its sType says.
+                // SAFETY: allocated with the size of this link, which its sType names.
                 unsafe { link.decode(value, self)? };
             }
             if !is_left_out {
@@ -245,7 +247,8 @@ impl Decoder<'_> {
 }
 
 impl Encoder<'_> {
-    /// sType and chain of an output struct; structs that the protocol doesn't know are left out.
+    /// Writes sType and chain of an output struct. Structs that the protocol does not have are left
+    /// out.
     ///
     /// # Safety
     /// `p_next` must be null or the first of a chain of valid structs.
@@ -265,7 +268,7 @@ impl Encoder<'_> {
     }
 
     /// # Safety
-    /// As [`Self::head`].
+    /// The same as for [`Self::head`].
     unsafe fn chain(
         &mut self,
         mut next: *const Base,
@@ -289,7 +292,8 @@ impl Encoder<'_> {
         self.prefix::<8>()?.put::<u64, 0>(0);
         for (value, index) in links.iter().take(count).rev() {
             if let Some(link) = allowed.get(*index) {
-                // SAFETY: its sType says that it is this link's struct, and it is valid.
+                // SAFETY: its sType shows that it is this link's struct, and by the contract it is
+                // valid.
                 unsafe { (link.encode)(*value, self)? };
             }
         }
@@ -307,7 +311,7 @@ pub unsafe fn find<'a, T: Chained>(p_next: *const c_void) -> Option<&'a T> {
         // SAFETY: a valid struct, as the caller promises.
         let base = unsafe { *next };
         if base.s_type == T::STYPE {
-            // SAFETY: its sType says that it is a T.
+            // SAFETY: its sType shows that it is a T.
             return Some(unsafe { &*next.cast::<T>() });
         }
         next = base.p_next;
@@ -315,17 +319,17 @@ pub unsafe fn find<'a, T: Chained>(p_next: *const c_void) -> Option<&'a T> {
     None
 }
 
-/// The first T in a chain, to be changed.
+/// The first T in a chain, as a mutable reference.
 ///
 /// # Safety
-/// As [`find`], and nobody else may use that struct.
+/// The same as for [`find`], and nobody else may use that struct.
 pub unsafe fn find_mut<'a, T: Chained>(p_next: *mut c_void) -> Option<&'a mut T> {
     let mut next = p_next.cast::<Base>();
     while !next.is_null() {
         // SAFETY: a valid struct, as the caller promises.
         let base = unsafe { *next };
         if base.s_type == T::STYPE {
-            // SAFETY: its sType says that it is a T, and it is ours to change.
+            // SAFETY: its sType shows that it is a T, and by the contract nobody else uses it.
             return Some(unsafe { &mut *next.cast::<T>() });
         }
         next = base.p_next;
@@ -333,8 +337,8 @@ pub unsafe fn find_mut<'a, T: Chained>(p_next: *mut c_void) -> Option<&'a mut T>
     None
 }
 
-/// Takes the first struct of type `stype` out of the chain that begins with `head` (which itself
-/// stays), and returns it.
+/// Removes the first struct of type `stype` from the chain of `head` and returns it. `head` itself
+/// stays.
 ///
 /// # Safety
 /// `head` and its chain must be valid structs that nobody else uses.
@@ -349,7 +353,7 @@ pub unsafe fn unlink<T: Chained>(head: &mut T, stype: StructureType) -> Option<*
         // SAFETY: a valid struct, as the caller promises.
         let base = unsafe { *next };
         if base.s_type == stype {
-            // SAFETY: a valid struct, ours to change.
+            // SAFETY: a valid struct that nobody else uses, as the caller promises.
             unsafe { (*before).p_next = base.p_next };
             return Some(next.cast());
         }

@@ -1,9 +1,9 @@
-//! The request decoder: a cursor over a command stream that leaves its finds in an arena.
+//! The request decoder: a cursor over a command stream that stores what it reads in an arena.
 //!
-//! The stream is read once, front to back. Fixed-size runs are taken as a [`Prefix`] after one
-//! bounds check; what varies in size is checked against the bytes that are left before anything
-//! is allocated for it. Nesting is as deep as the types are, which the generator has shown to be
-//! finite; chains are walked in a loop.
+//! The stream is read once, front to back. Runs of fixed size are taken as a [`Prefix`] after one
+//! bounds check. Whatever varies in size is checked against the bytes that are left before memory
+//! is allocated for it. Recursion is as deep as types nest, which the generator has proved to be
+//! finite. Chains are walked in a loop.
 
 use std::cell::Cell;
 use std::ffi::{c_char, c_void};
@@ -20,7 +20,7 @@ use crate::generated::commands::COMMANDS;
 
 /// The pointer or array may be null.
 pub(crate) const OPTIONAL: bool = true;
-/// It may not, unless its length is 0.
+/// The pointer or array may not be null, unless its length is 0.
 pub(crate) const REQUIRED: bool = false;
 
 /// The words before a command's arguments.
@@ -41,7 +41,7 @@ pub struct Decoder<'m> {
     pub(super) arena: &'m Arena,
     pub(super) front: Front<'m>,
     pub(super) objects: &'m dyn HandleMap,
-    /// Of the first object of the current command.
+    /// The owner of the first object of the current command.
     pub(super) owner: u32,
     command: u32,
     pub(super) recording: Recording,
@@ -59,8 +59,8 @@ impl std::fmt::Debug for Decoder<'_> {
 }
 
 impl<'m> Decoder<'m> {
-    /// A decoder of `stream`, which must be private memory: what the guest could change while it
-    /// is read has to be copied first. Arguments may stay where they are in it, and be changed there.
+    /// A decoder of `stream`, which must be private memory: bytes that the guest can still change
+    /// must be copied before. Arguments may refer to the stream and be changed in place.
     pub fn new(stream: &'m mut [u8], arena: &'m Arena, objects: &'m dyn HandleMap) -> Self {
         let range = stream.as_mut_ptr_range();
         Self {
@@ -78,7 +78,7 @@ impl<'m> Decoder<'m> {
         }
     }
 
-    /// A decoder that takes ids for handles.
+    /// A decoder that uses ids as handles.
     pub fn with_ids(stream: &'m mut [u8], arena: &'m Arena) -> Self {
         Self::new(stream, arena, &Identity)
     }
@@ -101,13 +101,13 @@ impl<'m> Decoder<'m> {
         self.left() == 0
     }
 
-    /// What is left of the stream.
+    /// The part of the stream that is not read yet.
     pub fn rest(&mut self) -> &mut [u8] {
-        // SAFETY: these bytes lie in the stream, and nobody has been given any of them yet.
+        // SAFETY: these bytes are in the stream, and nobody has a reference to them yet.
         unsafe { std::slice::from_raw_parts_mut(self.cursor, self.left()) }
     }
 
-    /// What the objects of the current command belong to: the owner of its first.
+    /// The owner of the current command's objects: that of its first object.
     #[inline]
     pub fn owner(&self) -> u32 {
         self.owner
@@ -134,7 +134,7 @@ impl<'m> Decoder<'m> {
     /// Reads the next command's number, known or not, and whether the guest waits for a reply.
     ///
     /// # Errors
-    /// If the stream ends.
+    /// The stream ends.
     #[inline(always)]
     pub fn raw_header(&mut self) -> Result<(u32, bool)> {
         let p = self.prefix::<8>()?;
@@ -145,7 +145,7 @@ impl<'m> Decoder<'m> {
     /// Reads the next command's header.
     ///
     /// # Errors
-    /// If the stream ends or the number is not that of a command with a codec.
+    /// The stream ends, or no command with a codec has this number.
     #[inline]
     pub fn header(&mut self) -> Result<Header> {
         let (_, reply) = self.raw_header()?;
@@ -156,7 +156,7 @@ impl<'m> Decoder<'m> {
     /// The command whose header was just read.
     ///
     /// # Errors
-    /// If its number is not that of a command with a codec.
+    /// No command with a codec has this number.
     pub fn known_command(&self) -> Result<CommandId> {
         let known = usize::try_from(self.command)
             .ok()
@@ -172,7 +172,7 @@ impl<'m> Decoder<'m> {
         self.fatal(name.map_or(Reason::UnknownCommand(self.command), Reason::NotCodable))
     }
 
-    /// An error at this place, for handlers that find fault with arguments.
+    /// A fatal error at this position, for handlers that refuse arguments.
     #[cold]
     pub fn fatal(&self, reason: Reason) -> Fatal {
         Fatal {
@@ -194,62 +194,64 @@ impl<'m> Decoder<'m> {
         })
     }
 
-    /// The next N bytes.
+    /// Takes the next N bytes.
     #[inline(always)]
     pub(crate) fn prefix<const N: usize>(&mut self) -> Result<Prefix<'m, N>> {
         match self.advance(N) {
-            // SAFETY: N bytes of the stream, which lives as long as 'm; nobody is given them to change.
+            // SAFETY: N bytes of the stream, which lives as long as 'm; nobody gets a mutable
+            // reference to them.
             Some(start) => Ok(Prefix(unsafe { &*start.cast() })),
             None => Err(self.truncated(N as u64)),
         }
     }
 
-    /// The next `n` bytes, and past the padding after them.
+    /// Takes the next `n` bytes and skips the padding after them.
     #[inline]
     fn take(&mut self, n: u64) -> Result<&'m mut [u8]> {
-        // More than the stream has, where it does not fit.
+        // A sum that would overflow is more than the stream has.
         let padded = n.saturating_add(3) & !3;
         let start = usize::try_from(padded)
             .ok()
             .and_then(|padded| self.advance(padded));
         match start {
-            // SAFETY: at least `n` bytes of the stream, which lives as long as 'm, and which are given to this caller alone.
+            // SAFETY: at least `n` bytes of the stream, which lives as long as 'm; only this caller
+            // gets a reference to them.
             Some(start) => Ok(unsafe { std::slice::from_raw_parts_mut(start, n as usize) }),
             None => Err(self.truncated(n)),
         }
     }
 
-    /// The next `n` values: where they are in the stream, or copied where they are not aligned there.
+    /// Takes the next `n` values: in place in the stream, or copied if they are not aligned there.
     #[inline]
     fn values<T: Plain>(&mut self, n: usize) -> Result<&'m mut [T]> {
         let bytes = self.take((n as u64).saturating_mul(size_of::<T>() as u64))?;
         let start = bytes.as_mut_ptr().cast::<T>();
         if start.is_aligned() {
-            // SAFETY: there are n times the size of a value; any bytes are valid values.
+            // SAFETY: the memory has `n` times the size of a value; any bytes are valid values.
             return Ok(unsafe { std::slice::from_raw_parts_mut(start, n) });
         }
-        // SAFETY: as above.
+        // SAFETY: the bytes hold `n` values, and any bytes are valid values.
         let values = unsafe { self.arena.copied::<T>(bytes, n) };
         self.or_fatal(values)
     }
 
-    /// The length that an array must have: as it says, or 0 where it may be null.
+    /// Checks the length of an array: it must be `expected`, or 0 if the array may be null.
     #[inline]
     pub(super) fn count(&self, found: u64, expected: u64, optional: bool) -> Result<usize> {
         if found == expected || (found == 0 && optional) {
-            // A count that is no usize is more than any stream or budget has room for.
+            // A count that does not fit into usize is more than any stream or budget has room for.
             return Ok(usize::try_from(found).unwrap_or(usize::MAX));
         }
         Err(self.fatal(Reason::Count { found, expected }))
     }
 
-    /// The count of a static array.
+    /// Checks the count of a static array.
     #[inline]
     pub(crate) fn dimension(&self, found: u64, expected: u64) -> Result<()> {
         self.count(found, expected, REQUIRED).map(|_| ())
     }
 
-    /// A pointer that must be null.
+    /// Checks that a pointer is null.
     #[inline]
     pub(crate) fn null(&self, present: u64) -> Result<()> {
         if present == 0 {
@@ -259,7 +261,8 @@ impl<'m> Decoder<'m> {
         }
     }
 
-    /// A pointer of which guests send only whether it is there. It then points to zeros, which nobody should look at.
+    /// A pointer of which guests send only the presence. It then points to zeros, which nobody
+    /// should read.
     #[inline]
     pub(crate) fn marker(&self, present: u64) -> *const c_void {
         static ZEROS: [u64; 32] = [0; 32];
@@ -269,7 +272,7 @@ impl<'m> Decoder<'m> {
         }
     }
 
-    /// Whether a pointer is there.
+    /// Whether a pointer is present. A null pointer is an error unless it is optional.
     #[inline]
     pub(super) fn present(&self, present: u64, optional: bool) -> Result<bool> {
         match present {
@@ -284,7 +287,7 @@ impl<'m> Decoder<'m> {
         self.fatal(Reason::Tag(tag))
     }
 
-    /// The tag of a union with a selector, which says the same.
+    /// Checks that the tag of a union is that of its selector.
     pub(crate) fn same_tag(&self, tag: i32, selector: i32) -> Result<i32> {
         if tag == selector {
             Ok(tag)
@@ -293,7 +296,7 @@ impl<'m> Decoder<'m> {
         }
     }
 
-    /// An array of plain values.
+    /// Reads an array of plain values.
     #[inline]
     pub(crate) fn plain_array<T: Plain>(
         &mut self,
@@ -320,7 +323,7 @@ impl<'m> Decoder<'m> {
         Ok(handles.into())
     }
 
-    /// An array of handles.
+    /// Reads an array of handles.
     #[inline]
     pub(crate) fn handles<H: Handle>(
         &mut self,
@@ -348,14 +351,15 @@ impl<'m> Decoder<'m> {
             } else {
                 self.required_handle(id)?
             };
-            // SAFETY: there is room for n handles; if it is where the ids are, this one's was read.
+            // SAFETY: there is room for n handles. If it is in place of the ids, this handle's id
+            // has been read.
             unsafe { handles.add(i).write(handle) };
         }
         // SAFETY: all n were written.
         Ok(unsafe { std::slice::from_raw_parts_mut(handles, n) }.into())
     }
 
-    /// An array of handles whose ids are kept.
+    /// Reads an array of handles and keeps the ids.
     pub(crate) fn objects<H: Handle>(
         &mut self,
         found: u64,
@@ -372,7 +376,7 @@ impl<'m> Decoder<'m> {
         Ok(Objects::new(handles, ids))
     }
 
-    /// Room for `n` values of which each takes at least a word of the stream.
+    /// Allocates `n` values that each take at least a word of the stream.
     fn room_for<T: Zeroed>(&self, n: usize) -> Result<&'m mut [T]> {
         let least = (n as u64).saturating_mul(4);
         if least > self.left() as u64 {
@@ -381,7 +385,7 @@ impl<'m> Decoder<'m> {
         self.or_fatal(self.arena.zeroed(n))
     }
 
-    /// An array of structs or unions.
+    /// Reads an array of structs or unions.
     pub(crate) fn array<T: Decode>(
         &mut self,
         found: u64,
@@ -399,7 +403,7 @@ impl<'m> Decoder<'m> {
         Ok(values.into())
     }
 
-    /// An array of arrays of structs.
+    /// Reads an array of arrays of structs.
     pub(crate) fn arrays<T: Decode>(
         &mut self,
         found: u64,
@@ -413,7 +417,7 @@ impl<'m> Decoder<'m> {
         })
     }
 
-    /// An array of arrays of plain values.
+    /// Reads an array of arrays of plain values.
     pub(crate) fn plain_arrays<T: Plain>(
         &mut self,
         found: u64,
@@ -445,7 +449,7 @@ impl<'m> Decoder<'m> {
         Ok(pointers.into())
     }
 
-    /// A string of `n` bytes with its NUL; 0 is null.
+    /// Reads a string of `n` bytes with its NUL; 0 is a null pointer.
     pub(crate) fn text(&mut self, n: u64, optional: bool) -> Result<*const c_char> {
         if !self.present(n, optional)? {
             return Ok(std::ptr::null());
@@ -457,7 +461,7 @@ impl<'m> Decoder<'m> {
         Ok(bytes.as_ptr().cast())
     }
 
-    /// An array of strings.
+    /// Reads an array of strings.
     pub(crate) fn texts(
         &mut self,
         found: u64,
@@ -471,7 +475,7 @@ impl<'m> Decoder<'m> {
         Ok(pointers.into_raw().cast_const())
     }
 
-    /// A pointer to a plain value.
+    /// Reads a pointer to a plain value.
     pub(crate) fn plain_pointer<T: Plain>(
         &mut self,
         present: u64,
@@ -483,7 +487,7 @@ impl<'m> Decoder<'m> {
         Ok(self.values::<T>(1)?.first_mut())
     }
 
-    /// A pointer to a struct or union.
+    /// Reads a pointer to a struct or union.
     pub(crate) fn pointer<T: Decode>(
         &mut self,
         present: u64,
@@ -499,34 +503,34 @@ impl<'m> Decoder<'m> {
         Ok(Some(value))
     }
 
-    /// A pointer that the arguments hold as a reference.
+    /// Reads a pointer to a plain value that may not be null.
     pub(crate) fn required_plain_pointer<T: Plain>(&mut self, present: u64) -> Result<&'m mut T> {
         let value = self.plain_pointer(present, REQUIRED)?;
         value.ok_or_else(|| self.fatal(Reason::Null))
     }
 
-    /// A pointer that the arguments hold as a reference.
+    /// Reads a pointer to a struct or union that may not be null.
     pub(crate) fn required_pointer<T: Decode>(&mut self, present: u64) -> Result<&'m mut T> {
         let value = self.pointer(present, REQUIRED)?;
         value.ok_or_else(|| self.fatal(Reason::Null))
     }
 }
 
-/// A reference as C has it.
+/// A reference as a C pointer.
 pub(crate) fn raw<T>(value: Option<&mut T>) -> *mut T {
     value.map_or(std::ptr::null_mut(), std::ptr::from_mut)
 }
 
-/// N bytes of a stream, with values at known places.
+/// N bytes of a stream, with values at known offsets.
 #[derive(Clone, Copy)]
 pub(crate) struct Prefix<'m, const N: usize>(&'m [u8; N]);
 
 impl<const N: usize> Prefix<'_, N> {
-    /// The value at byte AT; a lone byte or half is the low end of its word.
+    /// The value at byte AT. A single value of one or two bytes is in the low bytes of its word.
     #[inline(always)]
     pub(crate) fn get<T: Plain, const AT: usize>(self) -> T {
         const { assert!(AT + size_of::<T>() <= N) };
-        // SAFETY: within the prefix as just asserted; any bytes are a valid T.
+        // SAFETY: within the prefix, as asserted above; any bytes are a valid T.
         unsafe { self.0.as_ptr().add(AT).cast::<T>().read_unaligned() }
     }
 }

@@ -1,7 +1,7 @@
-//! The reply encoder: writes to the guest's reply stream, never reads from it.
+//! The reply encoder: writes to the guest's reply stream, and never reads from it.
 //!
-//! The reply stream is memory that the guest can write to at the same time, so it is only ever
-//! touched through a raw pointer.
+//! The guest can write to the reply stream at the same time, so it is accessed only through a raw
+//! pointer.
 
 use std::marker::PhantomData;
 use std::ptr;
@@ -12,7 +12,7 @@ use super::value::{Handle, Plain};
 
 type Result<T> = std::result::Result<T, EncodeError>;
 
-/// Writes one reply after another into a piece of memory.
+/// Writes replies to memory, one after another.
 #[derive(Debug)]
 pub struct Encoder<'m> {
     start: *mut u8,
@@ -36,7 +36,7 @@ impl<'m> Encoder<'m> {
     /// An encoder into memory shared with the guest.
     ///
     /// # Safety
-    /// `size` bytes from `start` must be mapped for writing for as long as the encoder lives.
+    /// `size` bytes from `start` must be mapped for writing as long as the encoder lives.
     pub unsafe fn shared(start: *mut u8, size: usize) -> Self {
         Self {
             start,
@@ -48,7 +48,7 @@ impl<'m> Encoder<'m> {
 
     /// Bytes written so far.
     pub fn position(&self) -> usize {
-        // The cursor started there and only moves on.
+        // The cursor starts there and only moves forward.
         self.cursor as usize - self.start as usize
     }
 
@@ -72,13 +72,13 @@ impl<'m> Encoder<'m> {
         Ok(at)
     }
 
-    /// Room for N bytes.
+    /// Takes room for N bytes.
     #[inline(always)]
     pub(crate) fn prefix<const N: usize>(&mut self) -> Result<Slot<'_, N>> {
         Ok(Slot(self.take(N)?, PhantomData))
     }
 
-    /// An array of plain values, padded.
+    /// Writes an array of plain values, padded.
     pub(crate) fn plain<T: Plain>(&mut self, values: &[T]) -> Result<()> {
         let bytes = size_of_val(values);
         let padded = bytes.next_multiple_of(4);
@@ -91,7 +91,7 @@ impl<'m> Encoder<'m> {
         Ok(())
     }
 
-    /// The ids of an array of handles.
+    /// Writes the ids of an array of handles.
     pub(crate) fn ids<H: Handle>(&mut self, handles: &[H]) -> Result<()> {
         for handle in handles {
             self.prefix::<8>()?.put::<u64, 0>(handle.raw());
@@ -99,7 +99,7 @@ impl<'m> Encoder<'m> {
         Ok(())
     }
 
-    /// An array of plain values behind a pointer of an output struct.
+    /// Writes an array of plain values to which an output struct points.
     ///
     /// # Safety
     /// `values` must point to `n` values unless `n` is 0.
@@ -112,7 +112,7 @@ impl<'m> Encoder<'m> {
         self.plain(unsafe { std::slice::from_raw_parts(values, count) })
     }
 
-    /// An array of structs behind a pointer of an output struct.
+    /// Writes an array of structs to which an output struct points.
     ///
     /// # Safety
     /// `values` must point to `n` valid structs unless `n` is 0.
@@ -138,7 +138,7 @@ impl<const N: usize> Slot<'_, N> {
     #[inline(always)]
     pub(crate) fn put<T: Plain, const AT: usize>(&mut self, value: T) {
         const { assert!(AT + size_of::<T>() <= N) };
-        // SAFETY: within the room as just asserted.
+        // SAFETY: within the room, as asserted above.
         unsafe { self.0.add(AT).cast::<T>().write_unaligned(value) };
     }
 }

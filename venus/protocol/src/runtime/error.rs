@@ -1,17 +1,17 @@
-//! What a guest can get wrong, and what can keep a reply from being written.
+//! The errors of guests, and the reasons why a reply cannot be written.
 
 use crate::generated::numbers::COMMAND_NAMES;
 use crate::vk::{HandleType, StructureType};
 
-/// A violation of the protocol: the context that sent it can't go on.
+/// A violation of the protocol. The context that sent it is lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{} at byte {offset}: {reason}", name(*.command))]
 pub struct Fatal {
     /// What is wrong.
     pub reason: Reason,
-    /// Where: bytes from the start of the stream.
+    /// Its place, in bytes from the start of the stream.
     pub offset: usize,
-    /// The number of the command, known or not.
+    /// The number of the command, which may not exist.
     pub command: u32,
 }
 
@@ -30,29 +30,29 @@ pub enum Reason {
     /// Fewer bytes than the command needs.
     #[error("the stream ends: {needed} more bytes needed, {left} left")]
     Truncated {
-        /// Bytes asked for.
+        /// Bytes that are needed.
         needed: u64,
-        /// Bytes there are.
+        /// Bytes that are left.
         left: usize,
     },
     /// No command has this number.
     #[error("command number {0} does not exist")]
     UnknownCommand(u32),
-    /// The command never crosses the wire.
-    #[error("{0} cannot be sent: it deals in pointers or descriptors of the guest")]
+    /// The command has no requests on the wire.
+    #[error("{0} cannot be sent: its arguments are pointers or file descriptors of the guest")]
     NotCodable(&'static str),
-    /// A pointer that must not be null.
+    /// A pointer that must not be null is null.
     #[error("null where a value is required")]
     Null,
-    /// A pointer that must be null.
+    /// A pointer that must be null is not.
     #[error("an allocator or host pointer, which must be null")]
     NotNull,
-    /// An array is longer or shorter than its length says.
+    /// The count of an array differs from its length member.
     #[error("an array of {found} where its length is {expected}")]
     Count {
         /// Elements sent.
         found: u64,
-        /// Elements the length asks for.
+        /// Elements that the length member demands.
         expected: u64,
     },
     /// The wrong struct.
@@ -63,13 +63,13 @@ pub enum Reason {
         /// The sType required.
         expected: StructureType,
     },
-    /// A struct that this chain can't hold, or that nobody knows.
+    /// A struct that this chain cannot hold, or an unknown one.
     #[error("{0:?} in a chain that cannot hold it")]
     Link(StructureType),
     /// No member of the union has this tag.
     #[error("union tag {0} selects no member")]
     Tag(u32),
-    /// The tag and the member that selects disagree.
+    /// The tag of a union differs from its selector.
     #[error("union tag {tag} where the selector is {selector}")]
     Selector {
         /// The tag sent.
@@ -77,7 +77,7 @@ pub enum Reason {
         /// The selector's value.
         selector: i32,
     },
-    /// No such object, or one of another type.
+    /// There is no such object, or it has another type.
     #[error("{} {id:#x} does not exist", .ty.name())]
     Handle {
         /// The type required.
@@ -85,7 +85,7 @@ pub enum Reason {
         /// The id sent.
         id: u64,
     },
-    /// An object that the driver did not make, and the guest does not know it.
+    /// The driver failed to create the object, and the guest does not know that.
     #[error(
         "{} {id:#x} does not exist: the host's driver failed to make it, and Mesa does not wait for that answer",
         .ty.name()
@@ -102,8 +102,8 @@ pub enum Reason {
     /// A string without its NUL.
     #[error("a string that does not end with NUL")]
     Unterminated,
-    /// The command wants more memory than one may.
-    #[error("{wanted} bytes wanted where the command may use {budget} in all")]
+    /// The command needs more memory than the budget has.
+    #[error("{wanted} more bytes exceed the budget of {budget} bytes")]
     Budget {
         /// Bytes of this allocation.
         wanted: u64,
@@ -115,10 +115,10 @@ pub enum Reason {
 /// The result of decoding.
 pub type Result<T, E = Fatal> = std::result::Result<T, E>;
 
-/// What keeps a reply from being written.
+/// The reason why a reply cannot be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum EncodeError {
-    /// The guest gave less room than the reply needs.
+    /// The guest provided less room than the reply needs.
     #[error("the reply needs {needed} more bytes where {left} are left in the reply stream")]
     Full {
         /// Bytes of the next piece.
@@ -126,7 +126,7 @@ pub enum EncodeError {
         /// Bytes left.
         left: usize,
     },
-    /// More structs in an output chain than the protocol knows.
+    /// An output chain has more structs than the protocol knows.
     #[error("an output chain of more than {0} structs")]
     Chain(usize),
 }

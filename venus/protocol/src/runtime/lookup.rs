@@ -1,4 +1,5 @@
-//! How the decoder turns ids into handles: most come from the table's [`Front`](super::Front), without a call and without a lock.
+//! How the decoder turns ids into handles. Most come from the table's [`Front`](super::Front),
+//! without a call and without a lock.
 
 use super::argument::Object;
 use super::decoder::Decoder;
@@ -6,16 +7,17 @@ use super::error::{Reason, Result};
 use super::value::{Handle, Resolved};
 use crate::vk::HandleType;
 
-/// The command buffer that the last commands were for: the next one is mostly for it, too.
+/// The command buffer of the last commands. The next command is usually for the same one.
 pub(super) struct Recording {
     id: u64,
     handle: u64,
-    /// [`Front::removals`](super::Front::removals) when it was found, after which it may be gone; or [`Recording::NONE`].
+    /// [`Front::removals`](super::Front::removals) when the command buffer was found, or
+    /// [`Recording::NONE`]. When the number has changed, the command buffer may be gone.
     removals: u64,
 }
 
 impl Recording {
-    /// So many objects are never removed.
+    /// A number that removals never reach.
     const NONE: u64 = u64::MAX;
 
     /// No command buffer.
@@ -34,7 +36,7 @@ impl Decoder<'_> {
         self.lookups.set(self.lookups.get().wrapping_add(1));
     }
 
-    /// The handle of an object that has the owner of the command's first. Not 0.
+    /// The handle of an object that has the same owner as the command's first object. Never 0.
     #[inline(always)]
     fn resolve<H: Handle>(&self, id: u64) -> Result<H> {
         self.count_lookup();
@@ -57,7 +59,7 @@ impl Decoder<'_> {
         }
     }
 
-    /// The command's first object: it must be there, and says to what all others belong.
+    /// The command's first object. It must exist, and all other objects must have its owner.
     #[inline(always)]
     pub(crate) fn first_object<H: Handle>(&mut self, id: u64) -> Result<Object<H>> {
         let is_recording = matches!(H::TYPE, HandleType::CommandBuffer);
@@ -75,7 +77,7 @@ impl Decoder<'_> {
     #[inline(never)]
     fn first(&mut self, ty: HandleType, id: u64) -> Result<u64> {
         self.count_lookup();
-        // Before looking: what is removed in the meantime must not be taken for what is still there.
+        // Read before the search: an object that is removed meanwhile must not count as present.
         let removals = self.front.removals();
         let Resolved { handle, owner } = match self.front.find_any(ty, id) {
             Some(found) => found,
@@ -104,7 +106,7 @@ impl Decoder<'_> {
         }
     }
 
-    /// A handle that may be null.
+    /// The handle of an object that may be null.
     #[inline]
     pub(crate) fn handle<H: Handle>(&self, id: u64) -> Result<H> {
         if id == 0 {
@@ -113,13 +115,14 @@ impl Decoder<'_> {
         self.resolve(id)
     }
 
-    /// A handle that may not.
+    /// The handle of an object that may not be null.
     #[inline]
     pub(crate) fn required_handle<H: Handle>(&self, id: u64) -> Result<H> {
         self.resolve(id)
     }
 
-    /// A handle argument that may be null. An object that was never made counts as null here: so its destruction does nothing.
+    /// A handle argument that may be null. An object that was never created counts as null, so that
+    /// destroying it does nothing.
     #[inline]
     pub(crate) fn object<H: Handle>(&self, id: u64) -> Result<Object<H>> {
         match self.handle(id) {
@@ -134,7 +137,7 @@ impl Decoder<'_> {
         }
     }
 
-    /// A handle argument that may not.
+    /// A handle argument that may not be null.
     #[inline]
     pub(crate) fn required_object<H: Handle>(&self, id: u64) -> Result<Object<H>> {
         let handle = self.resolve(id)?;

@@ -1,8 +1,8 @@
-//! What the generated code runs on: written by hand, and the only place with unsafe ideas.
+//! The runtime of the generated code: written by hand, with nearly all of this crate's unsafe code.
 //!
-//! - [`Decoder`] reads requests into an [`Arena`], [`Encoder`] writes replies;
-//! - [`HandleMap`] is how the renderer tells ids from handles;
-//! - [`Array`], [`Object`], [`Objects`], [`Text`] are what arguments are made of.
+//! - [`Decoder`] reads requests into an [`Arena`], and [`Encoder`] writes replies.
+//! - [`HandleMap`] is the renderer's object table: it maps ids to handles.
+//! - [`Array`], [`Object`], [`Objects`] and [`Text`] are the types of arguments.
 
 mod arena;
 mod argument;
@@ -29,31 +29,31 @@ pub(crate) use decoder::{OPTIONAL, REQUIRED, raw};
 
 pub use crate::generated::numbers::CommandId;
 
-/// A command as the host sees it. Implemented by every struct of [`crate::command`].
+/// A command on the host's side. Every struct of [`crate::command`] implements it.
 pub trait Command<'a>: Sized {
-    /// Which command it is.
+    /// The command's id.
     const ID: CommandId;
-    /// Whether there is more in its reply than a return value.
+    /// Whether its reply has more than a return value.
     const HAS_OUTPUTS: bool;
-    /// What its handler gives back.
+    /// The type that its handler returns.
     type Return: Copy;
 
     /// Decodes the arguments: what follows the header in the stream.
     ///
     /// # Errors
-    /// Whatever the guest got wrong; the stream can't be read on.
+    /// The guest's error. The stream cannot be read any further.
     fn decode(d: &mut Decoder<'a>) -> Result<Self>;
 
     /// Encodes the beginning of the reply: command type and return value.
     ///
     /// # Errors
-    /// When that doesn't fit.
+    /// The reply does not fit.
     fn encode_return(ret: Self::Return, e: &mut Encoder<'_>) -> Result<(), EncodeError>;
 
     /// Encodes the reply: command type, return value and outputs.
     ///
     /// # Errors
-    /// When the reply doesn't fit; nothing after that point has been written.
+    /// The reply does not fit; it may have been written in part.
     ///
     /// # Safety
     /// Pointers in output structs (pNext, arrays) must be as decoded, or point to as many valid
@@ -65,36 +65,36 @@ pub trait Command<'a>: Sized {
     ) -> Result<(), EncodeError>;
 }
 
-/// Decoding of a value of an input: a struct or union.
+/// Decodes a struct or union of an input.
 pub(crate) trait Decode: Zeroed {
     fn decode(&mut self, d: &mut Decoder<'_>) -> Result<()>;
 }
 
-/// Decoding of a chained struct's own members.
+/// Decodes a chained struct's own members.
 pub(crate) trait DecodeBody: Chained {
     fn decode_body(&mut self, d: &mut Decoder<'_>) -> Result<()>;
 }
 
-/// Decoding of what a request says about an output struct.
+/// Decodes what a request contains of an output struct.
 pub(crate) trait DecodePartial: Zeroed {
     fn decode_partial(&mut self, d: &mut Decoder<'_>) -> Result<()>;
 }
 
-/// The same of a chained struct's own members.
+/// Decodes what a request contains of a chained output struct's own members.
 pub(crate) trait DecodePartialBody: Chained {
     fn decode_partial_body(&mut self, d: &mut Decoder<'_>) -> Result<()>;
 }
 
-/// Encoding of an output struct.
+/// Encodes an output struct.
 pub(crate) trait Encode {
     /// # Safety
     /// Pointers reachable from `self` must be null or valid for their lengths.
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError>;
 }
 
-/// The same of a chained struct's own members.
+/// Encodes a chained output struct's own members.
 pub(crate) trait EncodeBody: Chained {
     /// # Safety
-    /// As [`Encode::encode`].
+    /// The same as for [`Encode::encode`].
     unsafe fn encode_body(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError>;
 }

@@ -1,7 +1,7 @@
-//! Decoding of what a request says about outputs, which is how much room they need.
+//! Decodes what a request contains of outputs: mainly how much room they need.
 //!
-//! Outputs live in the arena, zero but for sType, pNext and lengths, ready for the driver to
-//! write to. New objects are there as the ids that the guest chose.
+//! Outputs are in the arena and ready for the driver to write to. They are zero except for sType,
+//! pNext and lengths. The outputs for new objects hold the ids that the guest chose.
 
 use super::DecodePartial;
 use super::argument::Array;
@@ -10,7 +10,7 @@ use super::error::{Reason, Result};
 use super::value::{Handle, Zeroed};
 
 impl<'m> Decoder<'m> {
-    /// Room for a plain output.
+    /// Allocates a plain output.
     pub(crate) fn out<T: Zeroed>(
         &mut self,
         present: u64,
@@ -22,20 +22,20 @@ impl<'m> Decoder<'m> {
         Ok(self.or_fatal(self.arena.zeroed::<T>(1))?.first_mut())
     }
 
-    /// Room for a plain output that must be asked for.
+    /// Allocates a plain output that may not be null.
     pub(crate) fn required_out<T: Zeroed>(&mut self, present: u64) -> Result<&'m mut T> {
         let value = self.out(present, REQUIRED)?;
         value.ok_or_else(|| self.fatal(Reason::Null))
     }
 
-    /// The id of a new object.
+    /// Reads the id of a new object.
     pub(crate) fn required_out_handle<H: Handle>(&mut self, present: u64) -> Result<&'m mut H> {
         let value = self.required_out::<H>(present)?;
         *value = H::from_raw(self.prefix::<8>()?.get::<u64, 0>());
         Ok(value)
     }
 
-    /// Room for an output struct.
+    /// Allocates an output struct.
     pub(crate) fn partial<T: DecodePartial>(
         &mut self,
         present: u64,
@@ -48,13 +48,13 @@ impl<'m> Decoder<'m> {
         Ok(Some(value))
     }
 
-    /// Room for an output struct that must be asked for.
+    /// Allocates an output struct that may not be null.
     pub(crate) fn required_partial<T: DecodePartial>(&mut self, present: u64) -> Result<&'m mut T> {
         let value = self.partial(present, REQUIRED)?;
         value.ok_or_else(|| self.fatal(Reason::Null))
     }
 
-    /// Room for an array of plain outputs.
+    /// Allocates an array of plain outputs.
     pub(crate) fn room<T: Zeroed>(
         &mut self,
         found: u64,
@@ -67,7 +67,7 @@ impl<'m> Decoder<'m> {
         }
     }
 
-    /// The ids of new objects.
+    /// Reads the ids of new objects.
     pub(crate) fn ids<H: Handle>(
         &mut self,
         found: u64,
@@ -82,7 +82,7 @@ impl<'m> Decoder<'m> {
         Ok(handles)
     }
 
-    /// Room for an array of output structs.
+    /// Allocates an array of output structs.
     pub(crate) fn partial_array<T: DecodePartial>(
         &mut self,
         found: u64,

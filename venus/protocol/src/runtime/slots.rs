@@ -1,12 +1,14 @@
-//! The quick part of an object table: an array of slots that decoders read without a lock.
+//! The fast part of an object table: an array of slots that decoders read without a lock.
 //!
-//! The renderer owns the [`Slot`]s and writes them, one writer at a time; every [`Decoder`](super::Decoder) reads them through a
-//! [`Front`]. What is not found here (another object has the slot, or it is being written) is asked for with
-//! [`HandleMap::resolve`](super::HandleMap::resolve), which takes its time.
+//! The renderer owns the [`Slot`]s and writes them, one writer at a time. Every
+//! [`Decoder`](super::Decoder) reads them through a [`Front`]. An object that is not found here
+//! (another object has its slot, or the slot is being written) is looked up with
+//! [`HandleMap::resolve`](super::HandleMap::resolve), which is slower.
 //!
-//! The hard thing is reading while another thread writes. A slot's last word holds what the object is, and a sequence number that
-//! changes with every write, and says nothing while the slot is written. Who finds that word unchanged after reading the
-//! others has read one object, and never the handle of one with the type of another.
+//! The difficulty is reading while another thread writes. A slot's last word holds the object's
+//! label and a sequence number that changes with every write; the label is 0 while the slot is
+//! being written. A reader that finds this word unchanged after it has read the other words has
+//! read a single object, and never the handle of one with the type of another.
 
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
@@ -14,34 +16,36 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 use super::value::Resolved;
 use crate::vk::HandleType;
 
-/// Owners are below this: a slot has room for 24 bits.
+/// Owners must be below this, because a slot has 24 bits for them.
 pub const OWNERS: u32 = 1 << 24;
 
-/// One place for an object. All zero is empty.
+/// A place for one object. A slot of all zeros is empty.
 #[derive(Debug, Default)]
 #[repr(align(32))]
 pub struct Slot {
     id: AtomicU64,
     handle: AtomicU64,
-    /// The [`label`] in the high half (0: empty, or being written), the sequence number in the low one.
+    /// The [`label`] in the upper half (0: empty, or being written), the sequence number in the
+    /// lower half.
     state: AtomicU64,
 }
 
-/// Owner and kind (a `HandleType as u32`) in one word, never 0.
+/// Combines owner and kind (a `HandleType as u32`) in one word, which is never 0.
 #[inline(always)]
 const fn label(owner: u32, kind: u32) -> u32 {
     owner << 8 | (kind + 1)
 }
 
 impl Slot {
-    /// Puts an object in, of a kind that is a `HandleType as u32`; the caller sees to it that nobody else writes at the same
-    /// time. The owner must be below [`OWNERS`], the handle not 0.
+    /// Stores an object of a kind, which is a `HandleType as u32`. The caller must ensure that
+    /// nobody else writes at the same time. The owner must be below [`OWNERS`], and the handle must
+    /// not be 0.
     #[inline]
     pub fn put(&self, id: u64, kind: u32, object: Resolved) {
         self.write(id, object.handle, label(object.owner, kind));
     }
 
-    /// Empties the slot, under the same condition.
+    /// Empties the slot, under the same conditions.
     #[inline]
     pub fn clear(&self) {
         self.write(0, 0, 0);
@@ -51,7 +55,7 @@ impl Slot {
     fn write(&self, id: u64, handle: u64, label: u32) {
         let sequence = (self.state.load(Ordering::Relaxed) as u32).wrapping_add(1);
         self.state.store(u64::from(sequence), Ordering::Relaxed);
-        // Who sees a field of this write sees that state, too.
+        // A reader that sees a field of this write sees that state, too.
         fence(Ordering::Release);
         self.id.store(id, Ordering::Relaxed);
         self.handle.store(handle, Ordering::Relaxed);
@@ -59,13 +63,14 @@ impl Slot {
         self.state.store(state, Ordering::Release);
     }
 
-    /// The id of the object in the slot, 0 for none. Exact for the writer; others get what was there a moment ago.
+    /// The id of the object in the slot, 0 for none. Exact for the writer; other threads may read
+    /// an older value.
     #[inline]
     pub fn id(&self) -> u64 {
         self.id.load(Ordering::Relaxed)
     }
 
-    /// Kind and what else is known of object `id`, if it is in this slot and nobody writes.
+    /// Kind, handle and owner of object `id`, if it is in this slot and nobody is writing.
     #[inline]
     pub fn get(&self, id: u64) -> Option<(u32, Resolved)> {
         let (label, handle) = self.read(id)?;
@@ -74,7 +79,7 @@ impl Slot {
         Some((kind, Resolved { handle, owner }))
     }
 
-    /// Label and handle of the object `id`, both of the same object.
+    /// Label and handle of object `id`, both of the same object.
     #[inline(always)]
     fn read(&self, id: u64) -> Option<(u32, u64)> {
         let before = self.state.load(Ordering::Acquire);
@@ -100,15 +105,16 @@ static NO_REMOVALS: AtomicU64 = AtomicU64::new(0);
 #[derive(Clone, Copy, Debug)]
 pub struct Front<'a> {
     first: *const Slot,
-    /// One less than the number of slots, which is a power of two.
+    /// The number of slots, which is a power of two, minus one.
     mask: usize,
     removals: &'a AtomicU64,
     life: PhantomData<&'a [Slot]>,
 }
 
 impl<'a> Front<'a> {
-    /// A view of `slots`, in which object `id` has the place that its low bits say. `removals` counts up, before the object is
-    /// destroyed, whenever one is taken out. The view is empty unless the number of slots is a power of two.
+    /// A view of `slots`, in which the low bits of an object's id are its index. `removals` must be
+    /// incremented for each object that is removed, before the object is destroyed. The view is
+    /// empty unless the number of slots is a power of two.
     pub fn new(slots: &'a [Slot], removals: &'a AtomicU64) -> Self {
         if !slots.len().is_power_of_two() {
             return Self::empty();
@@ -121,7 +127,7 @@ impl<'a> Front<'a> {
         }
     }
 
-    /// Knows nothing.
+    /// A view without objects.
     pub fn empty() -> Self {
         Self {
             first: NO_SLOTS.as_ptr(),
@@ -133,7 +139,8 @@ impl<'a> Front<'a> {
 
     #[inline(always)]
     fn slot(&self, id: u64) -> &'a Slot {
-        // SAFETY: there are mask + 1 slots, which live as long as 'a, and the index is at most the mask.
+        // SAFETY: there are `mask + 1` slots, which live as long as 'a, and the index is at most
+        // the mask.
         unsafe { &*self.first.add(id as usize & self.mask) }
     }
 
@@ -144,14 +151,14 @@ impl<'a> Front<'a> {
         (found == label(owner, ty as u32)).then_some(handle)
     }
 
-    /// The object `id`, whoever owns it.
+    /// The object `id` of any owner.
     #[inline]
     pub(super) fn find_any(&self, ty: HandleType, id: u64) -> Option<Resolved> {
         let (found, resolved) = self.slot(id).get(id)?;
         (found == ty as u32).then_some(resolved)
     }
 
-    /// How many objects were taken out so far.
+    /// How many objects have been removed so far.
     #[inline(always)]
     pub(super) fn removals(&self) -> u64 {
         self.removals.load(Ordering::Acquire)
@@ -182,7 +189,7 @@ mod tests {
         slots[1].clear();
         assert_eq!(front.find(2, TY, 5), None);
         assert_eq!(front.find_any(TY, 5), None);
-        // What an empty slot looks like.
+        // An empty slot has id 0.
         for ty in [HandleType::Instance, TY] {
             assert_eq!(front.find(0, ty, 0), None);
             assert_eq!(front.find_any(ty, 0), None);

@@ -1,4 +1,4 @@
-//! Traits of values: what can be zero, what can be copied as bytes, what is a handle.
+//! Traits of values: which can be zero, which can be copied as bytes, which are handles.
 
 use super::slots::Front;
 use crate::vk::{HandleType, StructureType};
@@ -6,17 +6,17 @@ use crate::vk::{HandleType, StructureType};
 #[cfg(not(all(target_endian = "little", target_pointer_width = "64")))]
 compile_error!("the wire format is read in place of C's layout: a little-endian 64-bit host");
 
-/// A type whose all-zero bytes are a valid value.
+/// A type for which all-zero bytes are a valid value.
 ///
 /// # Safety
-/// As said.
+/// All-zero bytes must be a valid value.
 pub unsafe trait Zeroed: Copy {
     /// All bytes zero.
-    // SAFETY: the trait promises that zero is valid.
+    // SAFETY: the trait guarantees that all-zero bytes are valid.
     const ZERO: Self = unsafe { std::mem::zeroed() };
 }
 
-/// A type whose image in memory is its image on the wire.
+/// A type with the same bytes in memory as on the wire.
 ///
 /// # Safety
 /// Any bytes must be a valid value, and there must be no padding.
@@ -34,9 +34,9 @@ macro_rules! plain {
 }
 plain!(u8 u16 u32 u64 i8 i32 i64 f32 f64 usize);
 
-// SAFETY: as its elements, without padding between them.
+// SAFETY: any bytes are valid elements, and there is no padding between elements.
 unsafe impl<T: Plain, const N: usize> Plain for [T; N] {}
-// SAFETY: as its elements.
+// SAFETY: all-zero bytes are valid elements.
 unsafe impl<T: Zeroed, const N: usize> Zeroed for [T; N] {}
 // SAFETY: null is a valid raw pointer.
 unsafe impl<T> Zeroed for *const T {}
@@ -48,7 +48,7 @@ unsafe impl<T> Zeroed for *mut T {}
 /// # Safety
 /// It must be repr(C) and begin with a [`StructureType`] and a pointer.
 pub unsafe trait Chained: Zeroed {
-    /// Its sType.
+    /// The struct's sType.
     const STYPE: StructureType;
 }
 
@@ -62,49 +62,50 @@ pub(crate) struct Base {
 
 /// A Vulkan handle.
 pub trait Handle: Zeroed {
-    /// What it is of.
+    /// The type of the object.
     const TYPE: HandleType;
-    /// From the driver's value, or a guest's id.
+    /// Makes a handle from the driver's value, or a guest's id.
     fn from_raw(raw: u64) -> Self;
-    /// To the driver's value, or a guest's id.
+    /// The driver's value, or a guest's id.
     fn raw(self) -> u64;
 }
 
-/// What the renderer knows about an id.
+/// The renderer's answer about an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Resolved {
     /// The driver's handle; 0 when there is no such object of that type.
     pub handle: u64,
-    /// What it belongs to. All objects that one command names must have the same owner as the first.
+    /// The object's owner. All objects of a command must have the same owner as its first.
     pub owner: u32,
 }
 
 impl Resolved {
-    /// No such object.
+    /// The answer for an object that does not exist.
     pub const UNKNOWN: Self = Self {
         handle: 0,
         owner: 0,
     };
 }
 
-/// How guest ids become driver handles: the renderer's object table.
+/// The renderer's object table, which maps guest ids to driver handles.
 pub trait HandleMap {
-    /// The driver's handle of object `id` if it exists and is of type `ty`. Asked for handles that are not found in
-    /// [`HandleMap::front`].
+    /// The driver's handle of object `id` if it exists and has the type `ty`. Called for handles
+    /// that are not in [`HandleMap::front`].
     fn resolve(&self, ty: HandleType, id: u64) -> Resolved;
 
-    /// Whether object `id` was to be made, and the driver failed, and the guest was not told. Asked for objects that do not exist.
+    /// Whether the guest created object `id`, the driver failed, and the guest was not told. Called
+    /// for objects that do not exist.
     fn has_failed(&self, _ty: HandleType, _id: u64) -> bool {
         false
     }
 
-    /// The part of the table that decoders may read by themselves, as it is now.
+    /// The part of the table that decoders may read directly, in its present state.
     fn front(&self) -> Front<'_> {
         Front::empty()
     }
 }
 
-/// Takes every id for a handle: for traces, tests and fuzzers.
+/// Uses every id as a handle, for traces, tests and fuzzers.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Identity;
 

@@ -51,7 +51,7 @@ fn a_report_of_a_mac_tells_its_driver_and_which_memory_guests_can_map() {
             "guests cannot map it",
         ),
         ("- GPU 0, type 1: heap 0, DEVICE_LOCAL ", visible),
-        ("warning  guests take for granted", "cannot tell them"),
+        ("warning  this driver lacks features", "cannot report that"),
     ];
     let kosmickrisp = [("- GPU 0, type 0: heap 0, DEVICE_LOCAL ", visible)];
     for (mode, own) in [("moltenvk", &moltenvk[..]), ("kosmickrisp", &kosmickrisp)] {

@@ -1373,7 +1373,7 @@ impl DecodePartial for vk::PhysicalDeviceMemoryProperties {
 }
 impl Encode for vk::PhysicalDeviceMemoryProperties {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             let mut p = e.prefix::<280>()?;
             p.put::<_, 0>(self.memory_type_count);
@@ -1396,7 +1396,7 @@ impl DecodePartial for vk::PhysicalDeviceProperties {
 }
 impl Encode for vk::PhysicalDeviceProperties {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             let mut p = e.prefix::<308>()?;
             p.put::<_, 0>(self.api_version);

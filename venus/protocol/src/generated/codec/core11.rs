@@ -134,7 +134,7 @@ impl DecodePartialBody for vk::DescriptorSetLayoutSupport {
 }
 impl Encode for vk::DescriptorSetLayoutSupport {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -355,7 +355,7 @@ impl DecodePartialBody for vk::ExternalBufferProperties {
 }
 impl Encode for vk::ExternalBufferProperties {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -385,7 +385,7 @@ impl DecodePartialBody for vk::ExternalFenceProperties {
 }
 impl Encode for vk::ExternalFenceProperties {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -417,7 +417,7 @@ impl DecodePartialBody for vk::ExternalImageFormatProperties {
 }
 impl Encode for vk::ExternalImageFormatProperties {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -489,7 +489,7 @@ impl DecodePartialBody for vk::ExternalSemaphoreProperties {
 }
 impl Encode for vk::ExternalSemaphoreProperties {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -526,7 +526,7 @@ impl DecodePartialBody for vk::FormatProperties2 {
 }
 impl Encode for vk::FormatProperties2 {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -561,7 +561,7 @@ impl DecodePartialBody for vk::ImageFormatProperties2 {
 }
 impl Encode for vk::ImageFormatProperties2 {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -686,7 +686,7 @@ impl DecodePartialBody for vk::MemoryDedicatedRequirements {
 }
 impl Encode for vk::MemoryDedicatedRequirements {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -719,7 +719,7 @@ impl DecodePartialBody for vk::MemoryRequirements2 {
 }
 impl Encode for vk::MemoryRequirements2 {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -728,7 +728,7 @@ impl Encode for vk::MemoryRequirements2 {
 }
 impl EncodeBody for vk::MemoryRequirements2 {
     unsafe fn encode_body(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             self.memory_requirements.encode(e)?;
             Ok(())
@@ -768,7 +768,7 @@ impl DecodePartialBody for vk::PhysicalDevice16BitStorageFeatures {
 }
 impl Encode for vk::PhysicalDevice16BitStorageFeatures {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -1109,7 +1109,7 @@ impl DecodePartialBody for vk::PhysicalDeviceFeatures2 {
 }
 impl Encode for vk::PhysicalDeviceFeatures2 {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -1142,7 +1142,7 @@ impl DecodePartialBody for vk::PhysicalDeviceGroupProperties {
 }
 impl Encode for vk::PhysicalDeviceGroupProperties {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -1175,7 +1175,7 @@ impl DecodePartialBody for vk::PhysicalDeviceIDProperties {
 }
 impl Encode for vk::PhysicalDeviceIDProperties {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -1236,7 +1236,7 @@ impl DecodePartialBody for vk::PhysicalDeviceMaintenance3Properties {
 }
 impl Encode for vk::PhysicalDeviceMaintenance3Properties {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -1269,7 +1269,7 @@ impl DecodePartialBody for vk::PhysicalDeviceMemoryProperties2 {
 }
 impl Encode for vk::PhysicalDeviceMemoryProperties2 {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -1278,7 +1278,7 @@ impl Encode for vk::PhysicalDeviceMemoryProperties2 {
 }
 impl EncodeBody for vk::PhysicalDeviceMemoryProperties2 {
     unsafe fn encode_body(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             self.memory_properties.encode(e)?;
             Ok(())
@@ -1317,7 +1317,7 @@ impl DecodePartialBody for vk::PhysicalDeviceMultiviewFeatures {
 }
 impl Encode for vk::PhysicalDeviceMultiviewFeatures {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -1349,7 +1349,7 @@ impl DecodePartialBody for vk::PhysicalDeviceMultiviewProperties {
 }
 impl Encode for vk::PhysicalDeviceMultiviewProperties {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -1380,7 +1380,7 @@ impl DecodePartialBody for vk::PhysicalDevicePointClippingProperties {
 }
 impl Encode for vk::PhysicalDevicePointClippingProperties {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -1463,7 +1463,7 @@ impl DecodePartialBody for vk::PhysicalDeviceProperties2 {
 }
 impl Encode for vk::PhysicalDeviceProperties2 {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -1472,7 +1472,7 @@ impl Encode for vk::PhysicalDeviceProperties2 {
 }
 impl EncodeBody for vk::PhysicalDeviceProperties2 {
     unsafe fn encode_body(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             self.properties.encode(e)?;
             Ok(())
@@ -1509,7 +1509,7 @@ impl DecodePartialBody for vk::PhysicalDeviceProtectedMemoryFeatures {
 }
 impl Encode for vk::PhysicalDeviceProtectedMemoryFeatures {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -1539,7 +1539,7 @@ impl DecodePartialBody for vk::PhysicalDeviceProtectedMemoryProperties {
 }
 impl Encode for vk::PhysicalDeviceProtectedMemoryProperties {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -1583,7 +1583,7 @@ impl DecodePartialBody for vk::PhysicalDeviceSamplerYcbcrConversionFeatures {
 }
 impl Encode for vk::PhysicalDeviceSamplerYcbcrConversionFeatures {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -1627,7 +1627,7 @@ impl DecodePartialBody for vk::PhysicalDeviceShaderDrawParametersFeatures {
 }
 impl Encode for vk::PhysicalDeviceShaderDrawParametersFeatures {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -1675,7 +1675,7 @@ impl DecodePartialBody for vk::PhysicalDeviceSubgroupProperties {
 }
 impl Encode for vk::PhysicalDeviceSubgroupProperties {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -1723,7 +1723,7 @@ impl DecodePartialBody for vk::PhysicalDeviceVariablePointersFeatures {
 }
 impl Encode for vk::PhysicalDeviceVariablePointersFeatures {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -1783,7 +1783,7 @@ impl DecodePartialBody for vk::QueueFamilyProperties2 {
 }
 impl Encode for vk::QueueFamilyProperties2 {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -1882,7 +1882,7 @@ impl DecodePartialBody for vk::SamplerYcbcrConversionImageFormatProperties {
 }
 impl Encode for vk::SamplerYcbcrConversionImageFormatProperties {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -1926,7 +1926,7 @@ impl DecodePartialBody for vk::SparseImageFormatProperties2 {
 }
 impl Encode for vk::SparseImageFormatProperties2 {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -1956,7 +1956,7 @@ impl DecodePartialBody for vk::SparseImageMemoryRequirements2 {
 }
 impl Encode for vk::SparseImageMemoryRequirements2 {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)

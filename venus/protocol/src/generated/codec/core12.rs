@@ -169,7 +169,7 @@ impl DecodePartialBody for vk::DescriptorSetVariableDescriptorCountLayoutSupport
 }
 impl Encode for vk::DescriptorSetVariableDescriptorCountLayoutSupport {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -316,7 +316,7 @@ impl DecodePartialBody for vk::PhysicalDevice8BitStorageFeatures {
 }
 impl Encode for vk::PhysicalDevice8BitStorageFeatures {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -364,7 +364,7 @@ impl DecodePartialBody for vk::PhysicalDeviceBufferDeviceAddressFeatures {
 }
 impl Encode for vk::PhysicalDeviceBufferDeviceAddressFeatures {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -396,7 +396,7 @@ impl DecodePartialBody for vk::PhysicalDeviceDepthStencilResolveProperties {
 }
 impl Encode for vk::PhysicalDeviceDepthStencilResolveProperties {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -462,7 +462,7 @@ impl DecodePartialBody for vk::PhysicalDeviceDescriptorIndexingFeatures {
 }
 impl Encode for vk::PhysicalDeviceDescriptorIndexingFeatures {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -511,7 +511,7 @@ impl DecodePartialBody for vk::PhysicalDeviceDescriptorIndexingProperties {
 }
 impl Encode for vk::PhysicalDeviceDescriptorIndexingProperties {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -564,7 +564,7 @@ impl DecodePartialBody for vk::PhysicalDeviceDriverProperties {
 }
 impl Encode for vk::PhysicalDeviceDriverProperties {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -573,7 +573,7 @@ impl Encode for vk::PhysicalDeviceDriverProperties {
 }
 impl EncodeBody for vk::PhysicalDeviceDriverProperties {
     unsafe fn encode_body(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             let mut p = e.prefix::<532>()?;
             p.put::<_, 0>(self.driver_id);
@@ -602,7 +602,7 @@ impl DecodePartialBody for vk::PhysicalDeviceFloatControlsProperties {
 }
 impl Encode for vk::PhysicalDeviceFloatControlsProperties {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -662,7 +662,7 @@ impl DecodePartialBody for vk::PhysicalDeviceHostQueryResetFeatures {
 }
 impl Encode for vk::PhysicalDeviceHostQueryResetFeatures {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -706,7 +706,7 @@ impl DecodePartialBody for vk::PhysicalDeviceImagelessFramebufferFeatures {
 }
 impl Encode for vk::PhysicalDeviceImagelessFramebufferFeatures {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -736,7 +736,7 @@ impl DecodePartialBody for vk::PhysicalDeviceSamplerFilterMinmaxProperties {
 }
 impl Encode for vk::PhysicalDeviceSamplerFilterMinmaxProperties {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -781,7 +781,7 @@ impl DecodePartialBody for vk::PhysicalDeviceScalarBlockLayoutFeatures {
 }
 impl Encode for vk::PhysicalDeviceScalarBlockLayoutFeatures {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -825,7 +825,7 @@ impl DecodePartialBody for vk::PhysicalDeviceSeparateDepthStencilLayoutsFeatures
 }
 impl Encode for vk::PhysicalDeviceSeparateDepthStencilLayoutsFeatures {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -870,7 +870,7 @@ impl DecodePartialBody for vk::PhysicalDeviceShaderAtomicInt64Features {
 }
 impl Encode for vk::PhysicalDeviceShaderAtomicInt64Features {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -916,7 +916,7 @@ impl DecodePartialBody for vk::PhysicalDeviceShaderFloat16Int8Features {
 }
 impl Encode for vk::PhysicalDeviceShaderFloat16Int8Features {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -961,7 +961,7 @@ impl DecodePartialBody for vk::PhysicalDeviceShaderSubgroupExtendedTypesFeatures
 }
 impl Encode for vk::PhysicalDeviceShaderSubgroupExtendedTypesFeatures {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -1005,7 +1005,7 @@ impl DecodePartialBody for vk::PhysicalDeviceTimelineSemaphoreFeatures {
 }
 impl Encode for vk::PhysicalDeviceTimelineSemaphoreFeatures {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -1035,7 +1035,7 @@ impl DecodePartialBody for vk::PhysicalDeviceTimelineSemaphoreProperties {
 }
 impl Encode for vk::PhysicalDeviceTimelineSemaphoreProperties {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -1079,7 +1079,7 @@ impl DecodePartialBody for vk::PhysicalDeviceUniformBufferStandardLayoutFeatures
 }
 impl Encode for vk::PhysicalDeviceUniformBufferStandardLayoutFeatures {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -1134,7 +1134,7 @@ impl DecodePartialBody for vk::PhysicalDeviceVulkan11Features {
 }
 impl Encode for vk::PhysicalDeviceVulkan11Features {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -1175,7 +1175,7 @@ impl DecodePartialBody for vk::PhysicalDeviceVulkan11Properties {
 }
 impl Encode for vk::PhysicalDeviceVulkan11Properties {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -1282,7 +1282,7 @@ impl DecodePartialBody for vk::PhysicalDeviceVulkan12Features {
 }
 impl Encode for vk::PhysicalDeviceVulkan12Features {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -1359,7 +1359,7 @@ impl DecodePartialBody for vk::PhysicalDeviceVulkan12Properties {
 }
 impl Encode for vk::PhysicalDeviceVulkan12Properties {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -1368,7 +1368,7 @@ impl Encode for vk::PhysicalDeviceVulkan12Properties {
 }
 impl EncodeBody for vk::PhysicalDeviceVulkan12Properties {
     unsafe fn encode_body(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             let mut p = e.prefix::<532>()?;
             p.put::<_, 0>(self.driver_id);
@@ -1462,7 +1462,7 @@ impl DecodePartialBody for vk::PhysicalDeviceVulkanMemoryModelFeatures {
 }
 impl Encode for vk::PhysicalDeviceVulkanMemoryModelFeatures {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)

@@ -308,7 +308,7 @@ impl DecodePartialBody for vk::FormatProperties3 {
 }
 impl Encode for vk::FormatProperties3 {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -452,7 +452,7 @@ impl DecodePartialBody for vk::PhysicalDeviceDynamicRenderingFeatures {
 }
 impl Encode for vk::PhysicalDeviceDynamicRenderingFeatures {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -496,7 +496,7 @@ impl DecodePartialBody for vk::PhysicalDeviceImageRobustnessFeatures {
 }
 impl Encode for vk::PhysicalDeviceImageRobustnessFeatures {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -541,7 +541,7 @@ impl DecodePartialBody for vk::PhysicalDeviceInlineUniformBlockFeatures {
 }
 impl Encode for vk::PhysicalDeviceInlineUniformBlockFeatures {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -572,7 +572,7 @@ impl DecodePartialBody for vk::PhysicalDeviceInlineUniformBlockProperties {
 }
 impl Encode for vk::PhysicalDeviceInlineUniformBlockProperties {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -620,7 +620,7 @@ impl DecodePartialBody for vk::PhysicalDeviceMaintenance4Features {
 }
 impl Encode for vk::PhysicalDeviceMaintenance4Features {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -650,7 +650,7 @@ impl DecodePartialBody for vk::PhysicalDeviceMaintenance4Properties {
 }
 impl Encode for vk::PhysicalDeviceMaintenance4Properties {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -694,7 +694,7 @@ impl DecodePartialBody for vk::PhysicalDevicePipelineCreationCacheControlFeature
 }
 impl Encode for vk::PhysicalDevicePipelineCreationCacheControlFeatures {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -738,7 +738,7 @@ impl DecodePartialBody for vk::PhysicalDevicePrivateDataFeatures {
 }
 impl Encode for vk::PhysicalDevicePrivateDataFeatures {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -782,7 +782,7 @@ impl DecodePartialBody for vk::PhysicalDeviceShaderDemoteToHelperInvocationFeatu
 }
 impl Encode for vk::PhysicalDeviceShaderDemoteToHelperInvocationFeatures {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -826,7 +826,7 @@ impl DecodePartialBody for vk::PhysicalDeviceShaderIntegerDotProductFeatures {
 }
 impl Encode for vk::PhysicalDeviceShaderIntegerDotProductFeatures {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -856,7 +856,7 @@ impl DecodePartialBody for vk::PhysicalDeviceShaderIntegerDotProductProperties {
 }
 impl Encode for vk::PhysicalDeviceShaderIntegerDotProductProperties {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -943,7 +943,7 @@ impl DecodePartialBody for vk::PhysicalDeviceShaderTerminateInvocationFeatures {
 }
 impl Encode for vk::PhysicalDeviceShaderTerminateInvocationFeatures {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -988,7 +988,7 @@ impl DecodePartialBody for vk::PhysicalDeviceSubgroupSizeControlFeatures {
 }
 impl Encode for vk::PhysicalDeviceSubgroupSizeControlFeatures {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -1019,7 +1019,7 @@ impl DecodePartialBody for vk::PhysicalDeviceSubgroupSizeControlProperties {
 }
 impl Encode for vk::PhysicalDeviceSubgroupSizeControlProperties {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -1066,7 +1066,7 @@ impl DecodePartialBody for vk::PhysicalDeviceSynchronization2Features {
 }
 impl Encode for vk::PhysicalDeviceSynchronization2Features {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -1096,7 +1096,7 @@ impl DecodePartialBody for vk::PhysicalDeviceTexelBufferAlignmentProperties {
 }
 impl Encode for vk::PhysicalDeviceTexelBufferAlignmentProperties {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -1143,7 +1143,7 @@ impl DecodePartialBody for vk::PhysicalDeviceTextureCompressionASTCHDRFeatures {
 }
 impl Encode for vk::PhysicalDeviceTextureCompressionASTCHDRFeatures {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -1173,7 +1173,7 @@ impl DecodePartialBody for vk::PhysicalDeviceToolProperties {
 }
 impl Encode for vk::PhysicalDeviceToolProperties {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -1239,7 +1239,7 @@ impl DecodePartialBody for vk::PhysicalDeviceVulkan13Features {
 }
 impl Encode for vk::PhysicalDeviceVulkan13Features {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -1283,7 +1283,7 @@ impl DecodePartialBody for vk::PhysicalDeviceVulkan13Properties {
 }
 impl Encode for vk::PhysicalDeviceVulkan13Properties {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -1389,7 +1389,7 @@ impl DecodePartialBody for vk::PhysicalDeviceZeroInitializeWorkgroupMemoryFeatur
 }
 impl Encode for vk::PhysicalDeviceZeroInitializeWorkgroupMemoryFeatures {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)

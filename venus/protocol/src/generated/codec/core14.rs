@@ -132,7 +132,7 @@ impl DecodePartialBody for vk::HostImageCopyDevicePerformanceQuery {
 }
 impl Encode for vk::HostImageCopyDevicePerformanceQuery {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -223,7 +223,7 @@ impl DecodePartialBody for vk::PhysicalDeviceDynamicRenderingLocalReadFeatures {
 }
 impl Encode for vk::PhysicalDeviceDynamicRenderingLocalReadFeatures {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -267,7 +267,7 @@ impl DecodePartialBody for vk::PhysicalDeviceGlobalPriorityQueryFeatures {
 }
 impl Encode for vk::PhysicalDeviceGlobalPriorityQueryFeatures {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -311,7 +311,7 @@ impl DecodePartialBody for vk::PhysicalDeviceHostImageCopyFeatures {
 }
 impl Encode for vk::PhysicalDeviceHostImageCopyFeatures {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -353,7 +353,7 @@ impl DecodePartialBody for vk::PhysicalDeviceHostImageCopyProperties {
 }
 impl Encode for vk::PhysicalDeviceHostImageCopyProperties {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -362,7 +362,7 @@ impl Encode for vk::PhysicalDeviceHostImageCopyProperties {
 }
 impl EncodeBody for vk::PhysicalDeviceHostImageCopyProperties {
     unsafe fn encode_body(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             let mut p = e.prefix::<12>()?;
             p.put::<_, 0>(self.copy_src_layout_count);
@@ -420,7 +420,7 @@ impl DecodePartialBody for vk::PhysicalDeviceIndexTypeUint8Features {
 }
 impl Encode for vk::PhysicalDeviceIndexTypeUint8Features {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -469,7 +469,7 @@ impl DecodePartialBody for vk::PhysicalDeviceLineRasterizationFeatures {
 }
 impl Encode for vk::PhysicalDeviceLineRasterizationFeatures {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -504,7 +504,7 @@ impl DecodePartialBody for vk::PhysicalDeviceLineRasterizationProperties {
 }
 impl Encode for vk::PhysicalDeviceLineRasterizationProperties {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -548,7 +548,7 @@ impl DecodePartialBody for vk::PhysicalDeviceMaintenance5Features {
 }
 impl Encode for vk::PhysicalDeviceMaintenance5Features {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -578,7 +578,7 @@ impl DecodePartialBody for vk::PhysicalDeviceMaintenance5Properties {
 }
 impl Encode for vk::PhysicalDeviceMaintenance5Properties {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -627,7 +627,7 @@ impl DecodePartialBody for vk::PhysicalDeviceMaintenance6Features {
 }
 impl Encode for vk::PhysicalDeviceMaintenance6Features {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -657,7 +657,7 @@ impl DecodePartialBody for vk::PhysicalDeviceMaintenance6Properties {
 }
 impl Encode for vk::PhysicalDeviceMaintenance6Properties {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -703,7 +703,7 @@ impl DecodePartialBody for vk::PhysicalDevicePipelineProtectedAccessFeatures {
 }
 impl Encode for vk::PhysicalDevicePipelineProtectedAccessFeatures {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -747,7 +747,7 @@ impl DecodePartialBody for vk::PhysicalDevicePipelineRobustnessFeatures {
 }
 impl Encode for vk::PhysicalDevicePipelineRobustnessFeatures {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -777,7 +777,7 @@ impl DecodePartialBody for vk::PhysicalDevicePipelineRobustnessProperties {
 }
 impl Encode for vk::PhysicalDevicePipelineRobustnessProperties {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -810,7 +810,7 @@ impl DecodePartialBody for vk::PhysicalDevicePushDescriptorProperties {
 }
 impl Encode for vk::PhysicalDevicePushDescriptorProperties {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -854,7 +854,7 @@ impl DecodePartialBody for vk::PhysicalDeviceShaderExpectAssumeFeatures {
 }
 impl Encode for vk::PhysicalDeviceShaderExpectAssumeFeatures {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -898,7 +898,7 @@ impl DecodePartialBody for vk::PhysicalDeviceShaderFloatControls2Features {
 }
 impl Encode for vk::PhysicalDeviceShaderFloatControls2Features {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -943,7 +943,7 @@ impl DecodePartialBody for vk::PhysicalDeviceShaderSubgroupRotateFeatures {
 }
 impl Encode for vk::PhysicalDeviceShaderSubgroupRotateFeatures {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -989,7 +989,7 @@ impl DecodePartialBody for vk::PhysicalDeviceVertexAttributeDivisorFeatures {
 }
 impl Encode for vk::PhysicalDeviceVertexAttributeDivisorFeatures {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -1020,7 +1020,7 @@ impl DecodePartialBody for vk::PhysicalDeviceVertexAttributeDivisorProperties {
 }
 impl Encode for vk::PhysicalDeviceVertexAttributeDivisorProperties {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -1085,7 +1085,7 @@ impl DecodePartialBody for vk::PhysicalDeviceVulkan14Features {
 }
 impl Encode for vk::PhysicalDeviceVulkan14Features {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -1147,7 +1147,7 @@ impl DecodePartialBody for vk::PhysicalDeviceVulkan14Properties {
 }
 impl Encode for vk::PhysicalDeviceVulkan14Properties {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -1156,7 +1156,7 @@ impl Encode for vk::PhysicalDeviceVulkan14Properties {
 }
 impl EncodeBody for vk::PhysicalDeviceVulkan14Properties {
     unsafe fn encode_body(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             let mut p = e.prefix::<88>()?;
             p.put::<_, 0>(self.line_sub_pixel_precision_bits);
@@ -1328,7 +1328,7 @@ impl DecodePartialBody for vk::QueueFamilyGlobalPriorityProperties {
 }
 impl Encode for vk::QueueFamilyGlobalPriorityProperties {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -1426,7 +1426,7 @@ impl DecodePartialBody for vk::SubresourceHostMemcpySize {
 }
 impl Encode for vk::SubresourceHostMemcpySize {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -1456,7 +1456,7 @@ impl DecodePartialBody for vk::SubresourceLayout2 {
 }
 impl Encode for vk::SubresourceLayout2 {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)

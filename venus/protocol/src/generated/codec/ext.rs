@@ -353,7 +353,7 @@ impl DecodePartialBody for vk::DrmFormatModifierPropertiesList2EXT {
 }
 impl Encode for vk::DrmFormatModifierPropertiesList2EXT {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -362,7 +362,7 @@ impl Encode for vk::DrmFormatModifierPropertiesList2EXT {
 }
 impl EncodeBody for vk::DrmFormatModifierPropertiesList2EXT {
     unsafe fn encode_body(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             let mut p = e.prefix::<12>()?;
             p.put::<_, 0>(self.drm_format_modifier_count);
@@ -406,7 +406,7 @@ impl DecodePartialBody for vk::DrmFormatModifierPropertiesListEXT {
 }
 impl Encode for vk::DrmFormatModifierPropertiesListEXT {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -415,7 +415,7 @@ impl Encode for vk::DrmFormatModifierPropertiesListEXT {
 }
 impl EncodeBody for vk::DrmFormatModifierPropertiesListEXT {
     unsafe fn encode_body(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             let mut p = e.prefix::<12>()?;
             p.put::<_, 0>(self.drm_format_modifier_count);
@@ -463,7 +463,7 @@ impl DecodePartialBody for vk::FilterCubicImageViewImageFormatPropertiesEXT {
 }
 impl Encode for vk::FilterCubicImageViewImageFormatPropertiesEXT {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -518,7 +518,7 @@ impl DecodePartial for vk::HostAddressRangeEXT {
 }
 impl Encode for vk::HostAddressRangeEXT {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             let mut p = e.prefix::<16>()?;
             p.put::<_, 0>(self.size);
@@ -603,7 +603,7 @@ impl DecodePartialBody for vk::ImageDrmFormatModifierPropertiesEXT {
 }
 impl Encode for vk::ImageDrmFormatModifierPropertiesEXT {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -679,7 +679,7 @@ impl DecodePartialBody for vk::MultisamplePropertiesEXT {
 }
 impl Encode for vk::MultisamplePropertiesEXT {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -783,7 +783,7 @@ impl DecodePartialBody for vk::PhysicalDevice4444FormatsFeaturesEXT {
 }
 impl Encode for vk::PhysicalDevice4444FormatsFeaturesEXT {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -828,7 +828,7 @@ impl DecodePartialBody for vk::PhysicalDeviceAttachmentFeedbackLoopDynamicStateF
 }
 impl Encode for vk::PhysicalDeviceAttachmentFeedbackLoopDynamicStateFeaturesEXT {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -872,7 +872,7 @@ impl DecodePartialBody for vk::PhysicalDeviceAttachmentFeedbackLoopLayoutFeature
 }
 impl Encode for vk::PhysicalDeviceAttachmentFeedbackLoopLayoutFeaturesEXT {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -916,7 +916,7 @@ impl DecodePartialBody for vk::PhysicalDeviceBlendOperationAdvancedFeaturesEXT {
 }
 impl Encode for vk::PhysicalDeviceBlendOperationAdvancedFeaturesEXT {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -946,7 +946,7 @@ impl DecodePartialBody for vk::PhysicalDeviceBlendOperationAdvancedPropertiesEXT
 }
 impl Encode for vk::PhysicalDeviceBlendOperationAdvancedPropertiesEXT {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -996,7 +996,7 @@ impl DecodePartialBody for vk::PhysicalDeviceBorderColorSwizzleFeaturesEXT {
 }
 impl Encode for vk::PhysicalDeviceBorderColorSwizzleFeaturesEXT {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -1043,7 +1043,7 @@ impl DecodePartialBody for vk::PhysicalDeviceBufferDeviceAddressFeaturesEXT {
 }
 impl Encode for vk::PhysicalDeviceBufferDeviceAddressFeaturesEXT {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -1089,7 +1089,7 @@ impl DecodePartialBody for vk::PhysicalDeviceColorWriteEnableFeaturesEXT {
 }
 impl Encode for vk::PhysicalDeviceColorWriteEnableFeaturesEXT {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -1134,7 +1134,7 @@ impl DecodePartialBody for vk::PhysicalDeviceComputeShaderDerivativesFeaturesKHR
 }
 impl Encode for vk::PhysicalDeviceComputeShaderDerivativesFeaturesKHR {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -1180,7 +1180,7 @@ impl DecodePartialBody for vk::PhysicalDeviceConditionalRenderingFeaturesEXT {
 }
 impl Encode for vk::PhysicalDeviceConditionalRenderingFeaturesEXT {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -1211,7 +1211,7 @@ impl DecodePartialBody for vk::PhysicalDeviceConservativeRasterizationProperties
 }
 impl Encode for vk::PhysicalDeviceConservativeRasterizationPropertiesEXT {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -1264,7 +1264,7 @@ impl DecodePartialBody for vk::PhysicalDeviceCustomBorderColorFeaturesEXT {
 }
 impl Encode for vk::PhysicalDeviceCustomBorderColorFeaturesEXT {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -1295,7 +1295,7 @@ impl DecodePartialBody for vk::PhysicalDeviceCustomBorderColorPropertiesEXT {
 }
 impl Encode for vk::PhysicalDeviceCustomBorderColorPropertiesEXT {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -1342,7 +1342,7 @@ impl DecodePartialBody for vk::PhysicalDeviceDepthBiasControlFeaturesEXT {
 }
 impl Encode for vk::PhysicalDeviceDepthBiasControlFeaturesEXT {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -1389,7 +1389,7 @@ impl DecodePartialBody for vk::PhysicalDeviceDepthClampControlFeaturesEXT {
 }
 impl Encode for vk::PhysicalDeviceDepthClampControlFeaturesEXT {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -1433,7 +1433,7 @@ impl DecodePartialBody for vk::PhysicalDeviceDepthClampZeroOneFeaturesKHR {
 }
 impl Encode for vk::PhysicalDeviceDepthClampZeroOneFeaturesKHR {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -1477,7 +1477,7 @@ impl DecodePartialBody for vk::PhysicalDeviceDepthClipControlFeaturesEXT {
 }
 impl Encode for vk::PhysicalDeviceDepthClipControlFeaturesEXT {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -1521,7 +1521,7 @@ impl DecodePartialBody for vk::PhysicalDeviceDepthClipEnableFeaturesEXT {
 }
 impl Encode for vk::PhysicalDeviceDepthClipEnableFeaturesEXT {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -1566,7 +1566,7 @@ impl DecodePartialBody for vk::PhysicalDeviceDescriptorHeapFeaturesEXT {
 }
 impl Encode for vk::PhysicalDeviceDescriptorHeapFeaturesEXT {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -1597,7 +1597,7 @@ impl DecodePartialBody for vk::PhysicalDeviceDescriptorHeapPropertiesEXT {
 }
 impl Encode for vk::PhysicalDeviceDescriptorHeapPropertiesEXT {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -1659,7 +1659,7 @@ impl DecodePartialBody for vk::PhysicalDeviceDynamicRenderingUnusedAttachmentsFe
 }
 impl Encode for vk::PhysicalDeviceDynamicRenderingUnusedAttachmentsFeaturesEXT {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -1705,7 +1705,7 @@ impl DecodePartialBody for vk::PhysicalDeviceExtendedDynamicState2FeaturesEXT {
 }
 impl Encode for vk::PhysicalDeviceExtendedDynamicState2FeaturesEXT {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -1781,7 +1781,7 @@ impl DecodePartialBody for vk::PhysicalDeviceExtendedDynamicState3FeaturesEXT {
 }
 impl Encode for vk::PhysicalDeviceExtendedDynamicState3FeaturesEXT {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -1841,7 +1841,7 @@ impl DecodePartialBody for vk::PhysicalDeviceExtendedDynamicState3PropertiesEXT 
 }
 impl Encode for vk::PhysicalDeviceExtendedDynamicState3PropertiesEXT {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -1885,7 +1885,7 @@ impl DecodePartialBody for vk::PhysicalDeviceExtendedDynamicStateFeaturesEXT {
 }
 impl Encode for vk::PhysicalDeviceExtendedDynamicStateFeaturesEXT {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -1931,7 +1931,7 @@ impl DecodePartialBody for vk::PhysicalDeviceFragmentShaderInterlockFeaturesEXT 
 }
 impl Encode for vk::PhysicalDeviceFragmentShaderInterlockFeaturesEXT {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -1977,7 +1977,7 @@ impl DecodePartialBody for vk::PhysicalDeviceGraphicsPipelineLibraryFeaturesEXT 
 }
 impl Encode for vk::PhysicalDeviceGraphicsPipelineLibraryFeaturesEXT {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -2007,7 +2007,7 @@ impl DecodePartialBody for vk::PhysicalDeviceGraphicsPipelineLibraryPropertiesEX
 }
 impl Encode for vk::PhysicalDeviceGraphicsPipelineLibraryPropertiesEXT {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -2053,7 +2053,7 @@ impl DecodePartialBody for vk::PhysicalDeviceImage2DViewOf3DFeaturesEXT {
 }
 impl Encode for vk::PhysicalDeviceImage2DViewOf3DFeaturesEXT {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -2118,7 +2118,7 @@ impl DecodePartialBody for vk::PhysicalDeviceImageSlicedViewOf3DFeaturesEXT {
 }
 impl Encode for vk::PhysicalDeviceImageSlicedViewOf3DFeaturesEXT {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -2176,7 +2176,7 @@ impl DecodePartialBody for vk::PhysicalDeviceImageViewMinLodFeaturesEXT {
 }
 impl Encode for vk::PhysicalDeviceImageViewMinLodFeaturesEXT {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -2220,7 +2220,7 @@ impl DecodePartialBody for vk::PhysicalDeviceLegacyDitheringFeaturesEXT {
 }
 impl Encode for vk::PhysicalDeviceLegacyDitheringFeaturesEXT {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -2264,7 +2264,7 @@ impl DecodePartialBody for vk::PhysicalDeviceLegacyVertexAttributesFeaturesEXT {
 }
 impl Encode for vk::PhysicalDeviceLegacyVertexAttributesFeaturesEXT {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -2294,7 +2294,7 @@ impl DecodePartialBody for vk::PhysicalDeviceLegacyVertexAttributesPropertiesEXT
 }
 impl Encode for vk::PhysicalDeviceLegacyVertexAttributesPropertiesEXT {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -2324,7 +2324,7 @@ impl DecodePartialBody for vk::PhysicalDeviceMemoryBudgetPropertiesEXT {
 }
 impl Encode for vk::PhysicalDeviceMemoryBudgetPropertiesEXT {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -2375,7 +2375,7 @@ impl DecodePartialBody for vk::PhysicalDeviceMeshShaderFeaturesEXT {
 }
 impl Encode for vk::PhysicalDeviceMeshShaderFeaturesEXT {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -2409,7 +2409,7 @@ impl DecodePartialBody for vk::PhysicalDeviceMeshShaderPropertiesEXT {
 }
 impl Encode for vk::PhysicalDeviceMeshShaderPropertiesEXT {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -2484,7 +2484,7 @@ impl DecodePartialBody for vk::PhysicalDeviceMultiDrawFeaturesEXT {
 }
 impl Encode for vk::PhysicalDeviceMultiDrawFeaturesEXT {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -2514,7 +2514,7 @@ impl DecodePartialBody for vk::PhysicalDeviceMultiDrawPropertiesEXT {
 }
 impl Encode for vk::PhysicalDeviceMultiDrawPropertiesEXT {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -2558,7 +2558,7 @@ impl DecodePartialBody for vk::PhysicalDeviceMultisampledRenderToSingleSampledFe
 }
 impl Encode for vk::PhysicalDeviceMultisampledRenderToSingleSampledFeaturesEXT {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -2602,7 +2602,7 @@ impl DecodePartialBody for vk::PhysicalDeviceMutableDescriptorTypeFeaturesEXT {
 }
 impl Encode for vk::PhysicalDeviceMutableDescriptorTypeFeaturesEXT {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -2648,7 +2648,7 @@ impl DecodePartialBody for vk::PhysicalDeviceNestedCommandBufferFeaturesEXT {
 }
 impl Encode for vk::PhysicalDeviceNestedCommandBufferFeaturesEXT {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -2680,7 +2680,7 @@ impl DecodePartialBody for vk::PhysicalDeviceNestedCommandBufferPropertiesEXT {
 }
 impl Encode for vk::PhysicalDeviceNestedCommandBufferPropertiesEXT {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -2724,7 +2724,7 @@ impl DecodePartialBody for vk::PhysicalDeviceNonSeamlessCubeMapFeaturesEXT {
 }
 impl Encode for vk::PhysicalDeviceNonSeamlessCubeMapFeaturesEXT {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -2754,7 +2754,7 @@ impl DecodePartialBody for vk::PhysicalDevicePCIBusInfoPropertiesEXT {
 }
 impl Encode for vk::PhysicalDevicePCIBusInfoPropertiesEXT {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -2801,7 +2801,7 @@ impl DecodePartialBody for vk::PhysicalDevicePipelineLibraryGroupHandlesFeatures
 }
 impl Encode for vk::PhysicalDevicePipelineLibraryGroupHandlesFeaturesKHR {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -2846,7 +2846,7 @@ impl DecodePartialBody for vk::PhysicalDevicePrimitiveTopologyListRestartFeature
 }
 impl Encode for vk::PhysicalDevicePrimitiveTopologyListRestartFeaturesEXT {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -2893,7 +2893,7 @@ impl DecodePartialBody for vk::PhysicalDevicePrimitivesGeneratedQueryFeaturesEXT
 }
 impl Encode for vk::PhysicalDevicePrimitivesGeneratedQueryFeaturesEXT {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -2940,7 +2940,7 @@ impl DecodePartialBody for vk::PhysicalDeviceProvokingVertexFeaturesEXT {
 }
 impl Encode for vk::PhysicalDeviceProvokingVertexFeaturesEXT {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -2971,7 +2971,7 @@ impl DecodePartialBody for vk::PhysicalDeviceProvokingVertexPropertiesEXT {
 }
 impl Encode for vk::PhysicalDeviceProvokingVertexPropertiesEXT {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -3018,7 +3018,7 @@ impl DecodePartialBody for vk::PhysicalDeviceRasterizationOrderAttachmentAccessF
 }
 impl Encode for vk::PhysicalDeviceRasterizationOrderAttachmentAccessFeaturesEXT {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -3066,7 +3066,7 @@ impl DecodePartialBody for vk::PhysicalDeviceRobustness2FeaturesKHR {
 }
 impl Encode for vk::PhysicalDeviceRobustness2FeaturesKHR {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -3098,7 +3098,7 @@ impl DecodePartialBody for vk::PhysicalDeviceRobustness2PropertiesKHR {
 }
 impl Encode for vk::PhysicalDeviceRobustness2PropertiesKHR {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -3129,7 +3129,7 @@ impl DecodePartialBody for vk::PhysicalDeviceSampleLocationsPropertiesEXT {
 }
 impl Encode for vk::PhysicalDeviceSampleLocationsPropertiesEXT {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -3189,7 +3189,7 @@ impl DecodePartialBody for vk::PhysicalDeviceShaderAtomicFloat2FeaturesEXT {
 }
 impl Encode for vk::PhysicalDeviceShaderAtomicFloat2FeaturesEXT {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -3255,7 +3255,7 @@ impl DecodePartialBody for vk::PhysicalDeviceShaderAtomicFloatFeaturesEXT {
 }
 impl Encode for vk::PhysicalDeviceShaderAtomicFloatFeaturesEXT {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -3311,7 +3311,7 @@ impl DecodePartialBody for vk::PhysicalDeviceShaderFloat8FeaturesEXT {
 }
 impl Encode for vk::PhysicalDeviceShaderFloat8FeaturesEXT {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -3357,7 +3357,7 @@ impl DecodePartialBody for vk::PhysicalDeviceShaderImageAtomicInt64FeaturesEXT {
 }
 impl Encode for vk::PhysicalDeviceShaderImageAtomicInt64FeaturesEXT {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -3402,7 +3402,7 @@ impl DecodePartialBody for vk::PhysicalDeviceShaderReplicatedCompositesFeaturesE
 }
 impl Encode for vk::PhysicalDeviceShaderReplicatedCompositesFeaturesEXT {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -3446,7 +3446,7 @@ impl DecodePartialBody for vk::PhysicalDeviceShaderUniformBufferUnsizedArrayFeat
 }
 impl Encode for vk::PhysicalDeviceShaderUniformBufferUnsizedArrayFeaturesEXT {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -3490,7 +3490,7 @@ impl DecodePartialBody for vk::PhysicalDeviceTexelBufferAlignmentFeaturesEXT {
 }
 impl Encode for vk::PhysicalDeviceTexelBufferAlignmentFeaturesEXT {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -3535,7 +3535,7 @@ impl DecodePartialBody for vk::PhysicalDeviceTransformFeedbackFeaturesEXT {
 }
 impl Encode for vk::PhysicalDeviceTransformFeedbackFeaturesEXT {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -3566,7 +3566,7 @@ impl DecodePartialBody for vk::PhysicalDeviceTransformFeedbackPropertiesEXT {
 }
 impl Encode for vk::PhysicalDeviceTransformFeedbackPropertiesEXT {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -3605,7 +3605,7 @@ impl DecodePartialBody for vk::PhysicalDeviceVertexAttributeDivisorPropertiesEXT
 }
 impl Encode for vk::PhysicalDeviceVertexAttributeDivisorPropertiesEXT {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -3649,7 +3649,7 @@ impl DecodePartialBody for vk::PhysicalDeviceVertexInputDynamicStateFeaturesEXT 
 }
 impl Encode for vk::PhysicalDeviceVertexInputDynamicStateFeaturesEXT {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -3693,7 +3693,7 @@ impl DecodePartialBody for vk::PhysicalDeviceYcbcr2Plane444FormatsFeaturesEXT {
 }
 impl Encode for vk::PhysicalDeviceYcbcr2Plane444FormatsFeaturesEXT {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -3737,7 +3737,7 @@ impl DecodePartialBody for vk::PhysicalDeviceYcbcrImageArraysFeaturesEXT {
 }
 impl Encode for vk::PhysicalDeviceYcbcrImageArraysFeaturesEXT {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -4052,7 +4052,7 @@ impl DecodePartialBody for vk::SubpassResolvePerformanceQueryEXT {
 }
 impl Encode for vk::SubpassResolvePerformanceQueryEXT {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -4140,7 +4140,7 @@ impl DecodeBody for vk::VertexInputBindingDescription2EXT {
     }
 }
 impl vk::DescriptorMappingSourceDataEXT {
-    /// Decodes the member that `selector` asks for; a tag that says otherwise is an error.
+    /// Decodes the member that `selector` selects. Another tag is an error.
     pub(crate) fn decode_selected(&mut self, selector: i32, d: &mut Decoder<'_>) -> Result<()> {
         let p = d.prefix::<4>()?;
         let tag = d.same_tag(p.get::<i32, 0>(), selector)?;
@@ -4200,7 +4200,7 @@ impl vk::DescriptorMappingSourceDataEXT {
     }
 }
 impl vk::ResourceDescriptorDataEXT {
-    /// Decodes the member that `selector` asks for; a tag that says otherwise is an error.
+    /// Decodes the member that `selector` selects. Another tag is an error.
     pub(crate) fn decode_selected(&mut self, selector: i32, d: &mut Decoder<'_>) -> Result<()> {
         let p = d.prefix::<4>()?;
         let tag = d.same_tag(p.get::<i32, 0>(), selector)?;

@@ -65,7 +65,7 @@ impl DecodePartialBody for vk::AccelerationStructureBuildSizesInfoKHR {
 }
 impl Encode for vk::AccelerationStructureBuildSizesInfoKHR {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -213,7 +213,7 @@ impl DecodePartialBody for vk::CooperativeMatrixPropertiesKHR {
 }
 impl Encode for vk::CooperativeMatrixPropertiesKHR {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -336,7 +336,7 @@ impl DecodePartialBody for vk::PhysicalDeviceAccelerationStructureFeaturesKHR {
 }
 impl Encode for vk::PhysicalDeviceAccelerationStructureFeaturesKHR {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -370,7 +370,7 @@ impl DecodePartialBody for vk::PhysicalDeviceAccelerationStructurePropertiesKHR 
 }
 impl Encode for vk::PhysicalDeviceAccelerationStructurePropertiesKHR {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -407,7 +407,7 @@ impl DecodePartialBody for vk::PhysicalDeviceComputeShaderDerivativesPropertiesK
 }
 impl Encode for vk::PhysicalDeviceComputeShaderDerivativesPropertiesKHR {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -452,7 +452,7 @@ impl DecodePartialBody for vk::PhysicalDeviceCooperativeMatrixFeaturesKHR {
 }
 impl Encode for vk::PhysicalDeviceCooperativeMatrixFeaturesKHR {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -483,7 +483,7 @@ impl DecodePartialBody for vk::PhysicalDeviceCooperativeMatrixPropertiesKHR {
 }
 impl Encode for vk::PhysicalDeviceCooperativeMatrixPropertiesKHR {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -527,7 +527,7 @@ impl DecodePartialBody for vk::PhysicalDeviceFragmentShaderBarycentricFeaturesKH
 }
 impl Encode for vk::PhysicalDeviceFragmentShaderBarycentricFeaturesKHR {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -557,7 +557,7 @@ impl DecodePartialBody for vk::PhysicalDeviceFragmentShaderBarycentricProperties
 }
 impl Encode for vk::PhysicalDeviceFragmentShaderBarycentricPropertiesKHR {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -603,7 +603,7 @@ impl DecodePartialBody for vk::PhysicalDeviceFragmentShadingRateFeaturesKHR {
 }
 impl Encode for vk::PhysicalDeviceFragmentShadingRateFeaturesKHR {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -635,7 +635,7 @@ impl DecodePartialBody for vk::PhysicalDeviceFragmentShadingRateKHR {
 }
 impl Encode for vk::PhysicalDeviceFragmentShadingRateKHR {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -666,7 +666,7 @@ impl DecodePartialBody for vk::PhysicalDeviceFragmentShadingRatePropertiesKHR {
 }
 impl Encode for vk::PhysicalDeviceFragmentShadingRatePropertiesKHR {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -726,7 +726,7 @@ impl DecodePartialBody for vk::PhysicalDeviceMaintenance7FeaturesKHR {
 }
 impl Encode for vk::PhysicalDeviceMaintenance7FeaturesKHR {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -756,7 +756,7 @@ impl DecodePartialBody for vk::PhysicalDeviceMaintenance7PropertiesKHR {
 }
 impl Encode for vk::PhysicalDeviceMaintenance7PropertiesKHR {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -807,7 +807,7 @@ impl DecodePartialBody for vk::PhysicalDeviceRayQueryFeaturesKHR {
 }
 impl Encode for vk::PhysicalDeviceRayQueryFeaturesKHR {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -852,7 +852,7 @@ impl DecodePartialBody for vk::PhysicalDeviceRayTracingMaintenance1FeaturesKHR {
 }
 impl Encode for vk::PhysicalDeviceRayTracingMaintenance1FeaturesKHR {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -901,7 +901,7 @@ impl DecodePartialBody for vk::PhysicalDeviceRayTracingPipelineFeaturesKHR {
 }
 impl Encode for vk::PhysicalDeviceRayTracingPipelineFeaturesKHR {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -935,7 +935,7 @@ impl DecodePartialBody for vk::PhysicalDeviceRayTracingPipelinePropertiesKHR {
 }
 impl Encode for vk::PhysicalDeviceRayTracingPipelinePropertiesKHR {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -986,7 +986,7 @@ impl DecodePartialBody for vk::PhysicalDeviceRayTracingPositionFetchFeaturesKHR 
 }
 impl Encode for vk::PhysicalDeviceRayTracingPositionFetchFeaturesKHR {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -1032,7 +1032,7 @@ impl DecodePartialBody for vk::PhysicalDeviceShaderBfloat16FeaturesKHR {
 }
 impl Encode for vk::PhysicalDeviceShaderBfloat16FeaturesKHR {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -1079,7 +1079,7 @@ impl DecodePartialBody for vk::PhysicalDeviceShaderClockFeaturesKHR {
 }
 impl Encode for vk::PhysicalDeviceShaderClockFeaturesKHR {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -1126,7 +1126,7 @@ impl DecodePartialBody for vk::PhysicalDeviceShaderFmaFeaturesKHR {
 }
 impl Encode for vk::PhysicalDeviceShaderFmaFeaturesKHR {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -1172,7 +1172,7 @@ impl DecodePartialBody for vk::PhysicalDeviceShaderMaximalReconvergenceFeaturesK
 }
 impl Encode for vk::PhysicalDeviceShaderMaximalReconvergenceFeaturesKHR {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -1216,7 +1216,7 @@ impl DecodePartialBody for vk::PhysicalDeviceShaderQuadControlFeaturesKHR {
 }
 impl Encode for vk::PhysicalDeviceShaderQuadControlFeaturesKHR {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -1260,7 +1260,7 @@ impl DecodePartialBody for vk::PhysicalDeviceShaderRelaxedExtendedInstructionFea
 }
 impl Encode for vk::PhysicalDeviceShaderRelaxedExtendedInstructionFeaturesKHR {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -1304,7 +1304,7 @@ impl DecodePartialBody for vk::PhysicalDeviceShaderSubgroupUniformControlFlowFea
 }
 impl Encode for vk::PhysicalDeviceShaderSubgroupUniformControlFlowFeaturesKHR {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -1348,7 +1348,7 @@ impl DecodePartialBody for vk::PhysicalDeviceShaderUntypedPointersFeaturesKHR {
 }
 impl Encode for vk::PhysicalDeviceShaderUntypedPointersFeaturesKHR {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -1395,7 +1395,7 @@ impl DecodePartialBody for vk::PhysicalDeviceWorkgroupMemoryExplicitLayoutFeatur
 }
 impl Encode for vk::PhysicalDeviceWorkgroupMemoryExplicitLayoutFeaturesKHR {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -1568,7 +1568,7 @@ impl DecodeBody for vk::WriteDescriptorSetAccelerationStructureKHR {
     }
 }
 impl vk::AccelerationStructureGeometryDataKHR {
-    /// Decodes the member that `selector` asks for; a tag that says otherwise is an error.
+    /// Decodes the member that `selector` selects. Another tag is an error.
     pub(crate) fn decode_selected(&mut self, selector: i32, d: &mut Decoder<'_>) -> Result<()> {
         let p = d.prefix::<4>()?;
         let tag = d.same_tag(p.get::<i32, 0>(), selector)?;

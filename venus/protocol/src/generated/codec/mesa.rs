@@ -123,7 +123,7 @@ impl DecodePartialBody for vk::MemoryResourceAllocationSizePropertiesMESA {
 }
 impl Encode for vk::MemoryResourceAllocationSizePropertiesMESA {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)
@@ -154,7 +154,7 @@ impl DecodePartialBody for vk::MemoryResourcePropertiesMESA {
 }
 impl Encode for vk::MemoryResourcePropertiesMESA {
     unsafe fn encode(&self, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        // SAFETY: the caller vouches for every pointer reachable from `self`.
+        // SAFETY: the caller ensures that every pointer reachable from `self` is valid.
         unsafe {
             e.head(self.s_type, self.p_next.cast(), Self::CHAIN)?;
             self.encode_body(e)

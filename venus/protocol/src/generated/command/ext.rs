@@ -346,7 +346,7 @@ impl<'a> Command<'a> for GetImageDrmFormatModifierPropertiesEXT<'a> {
         Ok(())
     }
     unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)?; // SAFETY: the caller vouches for every pointer reachable from the outputs.
+        Self::encode_return(ret, e)?; // SAFETY: the caller ensures that every pointer reachable from the outputs is valid.
         unsafe {
             let mut p = e.prefix::<8>()?;
             p.put::<u64, 0>(1);
@@ -1557,7 +1557,7 @@ impl<'a> Command<'a> for GetPhysicalDeviceMultisamplePropertiesEXT<'a> {
         Ok(())
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)?; // SAFETY: the caller vouches for every pointer reachable from the outputs.
+        Self::encode_return(ret, e)?; // SAFETY: the caller ensures that every pointer reachable from the outputs is valid.
         unsafe {
             let mut p = e.prefix::<8>()?;
             p.put::<u64, 0>(1);
@@ -1973,7 +1973,7 @@ impl<'a> Command<'a> for GetImageOpaqueCaptureDataEXT<'a> {
         Ok(())
     }
     unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)?; // SAFETY: the caller vouches for every pointer reachable from the outputs.
+        Self::encode_return(ret, e)?; // SAFETY: the caller ensures that every pointer reachable from the outputs is valid.
         unsafe {
             let mut p = e.prefix::<8>()?;
             let v = self.p_datas.first(u64::MAX);

@@ -153,7 +153,7 @@ impl<'a> Command<'a> for GetPhysicalDeviceFragmentShadingRatesKHR<'a> {
         Ok(())
     }
     unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)?; // SAFETY: the caller vouches for every pointer reachable from the outputs.
+        Self::encode_return(ret, e)?; // SAFETY: the caller ensures that every pointer reachable from the outputs is valid.
         unsafe {
             let mut p = e.prefix::<20>()?;
             p.put::<u64, 0>(1);
@@ -992,7 +992,7 @@ impl<'a> Command<'a> for GetAccelerationStructureBuildSizesKHR<'a> {
         Ok(())
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)?; // SAFETY: the caller vouches for every pointer reachable from the outputs.
+        Self::encode_return(ret, e)?; // SAFETY: the caller ensures that every pointer reachable from the outputs is valid.
         unsafe {
             let mut p = e.prefix::<8>()?;
             p.put::<u64, 0>(1);
@@ -1466,7 +1466,7 @@ impl<'a> Command<'a> for GetPhysicalDeviceCooperativeMatrixPropertiesKHR<'a> {
         Ok(())
     }
     unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)?; // SAFETY: the caller vouches for every pointer reachable from the outputs.
+        Self::encode_return(ret, e)?; // SAFETY: the caller ensures that every pointer reachable from the outputs is valid.
         unsafe {
             let mut p = e.prefix::<20>()?;
             p.put::<u64, 0>(1);

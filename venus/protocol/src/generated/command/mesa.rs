@@ -298,7 +298,7 @@ impl<'a> Command<'a> for GetMemoryResourcePropertiesMESA<'a> {
         Ok(())
     }
     unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)?; // SAFETY: the caller vouches for every pointer reachable from the outputs.
+        Self::encode_return(ret, e)?; // SAFETY: the caller ensures that every pointer reachable from the outputs is valid.
         unsafe {
             let mut p = e.prefix::<8>()?;
             p.put::<u64, 0>(1);

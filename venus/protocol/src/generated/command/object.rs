@@ -305,7 +305,7 @@ impl<'a> Command<'a> for GetPhysicalDeviceProperties<'a> {
         Ok(())
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)?; // SAFETY: the caller vouches for every pointer reachable from the outputs.
+        Self::encode_return(ret, e)?; // SAFETY: the caller ensures that every pointer reachable from the outputs is valid.
         unsafe {
             let mut p = e.prefix::<8>()?;
             p.put::<u64, 0>(1);
@@ -399,7 +399,7 @@ impl<'a> Command<'a> for GetPhysicalDeviceMemoryProperties<'a> {
         Ok(())
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)?; // SAFETY: the caller vouches for every pointer reachable from the outputs.
+        Self::encode_return(ret, e)?; // SAFETY: the caller ensures that every pointer reachable from the outputs is valid.
         unsafe {
             let mut p = e.prefix::<8>()?;
             p.put::<u64, 0>(1);
@@ -526,7 +526,7 @@ impl<'a> Command<'a> for EnumerateInstanceExtensionProperties<'a> {
         Ok(())
     }
     unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)?; // SAFETY: the caller vouches for every pointer reachable from the outputs.
+        Self::encode_return(ret, e)?; // SAFETY: the caller ensures that every pointer reachable from the outputs is valid.
         unsafe {
             let mut p = e.prefix::<20>()?;
             p.put::<u64, 0>(1);
@@ -585,7 +585,7 @@ impl<'a> Command<'a> for EnumerateDeviceExtensionProperties<'a> {
         Ok(())
     }
     unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)?; // SAFETY: the caller vouches for every pointer reachable from the outputs.
+        Self::encode_return(ret, e)?; // SAFETY: the caller ensures that every pointer reachable from the outputs is valid.
         unsafe {
             let mut p = e.prefix::<20>()?;
             p.put::<u64, 0>(1);
@@ -634,7 +634,7 @@ impl<'a> Command<'a> for EnumerateInstanceLayerProperties<'a> {
         Ok(())
     }
     unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)?; // SAFETY: the caller vouches for every pointer reachable from the outputs.
+        Self::encode_return(ret, e)?; // SAFETY: the caller ensures that every pointer reachable from the outputs is valid.
         unsafe {
             let mut p = e.prefix::<20>()?;
             p.put::<u64, 0>(1);
@@ -687,7 +687,7 @@ impl<'a> Command<'a> for EnumerateDeviceLayerProperties<'a> {
         Ok(())
     }
     unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)?; // SAFETY: the caller vouches for every pointer reachable from the outputs.
+        Self::encode_return(ret, e)?; // SAFETY: the caller ensures that every pointer reachable from the outputs is valid.
         unsafe {
             let mut p = e.prefix::<20>()?;
             p.put::<u64, 0>(1);
@@ -1213,7 +1213,7 @@ impl<'a> Command<'a> for GetBufferMemoryRequirements<'a> {
         Ok(())
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)?; // SAFETY: the caller vouches for every pointer reachable from the outputs.
+        Self::encode_return(ret, e)?; // SAFETY: the caller ensures that every pointer reachable from the outputs is valid.
         unsafe {
             let mut p = e.prefix::<8>()?;
             p.put::<u64, 0>(1);
@@ -1259,7 +1259,7 @@ impl<'a> Command<'a> for GetImageMemoryRequirements<'a> {
         Ok(())
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)?; // SAFETY: the caller vouches for every pointer reachable from the outputs.
+        Self::encode_return(ret, e)?; // SAFETY: the caller ensures that every pointer reachable from the outputs is valid.
         unsafe {
             let mut p = e.prefix::<8>()?;
             p.put::<u64, 0>(1);
@@ -4068,7 +4068,7 @@ impl<'a> Command<'a> for EnumeratePhysicalDeviceGroups<'a> {
         Ok(())
     }
     unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)?; // SAFETY: the caller vouches for every pointer reachable from the outputs.
+        Self::encode_return(ret, e)?; // SAFETY: the caller ensures that every pointer reachable from the outputs is valid.
         unsafe {
             let mut p = e.prefix::<20>()?;
             p.put::<u64, 0>(1);
@@ -4123,7 +4123,7 @@ impl<'a> Command<'a> for GetImageMemoryRequirements2<'a> {
         Ok(())
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)?; // SAFETY: the caller vouches for every pointer reachable from the outputs.
+        Self::encode_return(ret, e)?; // SAFETY: the caller ensures that every pointer reachable from the outputs is valid.
         unsafe {
             let mut p = e.prefix::<8>()?;
             p.put::<u64, 0>(1);
@@ -4171,7 +4171,7 @@ impl<'a> Command<'a> for GetBufferMemoryRequirements2<'a> {
         Ok(())
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)?; // SAFETY: the caller vouches for every pointer reachable from the outputs.
+        Self::encode_return(ret, e)?; // SAFETY: the caller ensures that every pointer reachable from the outputs is valid.
         unsafe {
             let mut p = e.prefix::<8>()?;
             p.put::<u64, 0>(1);
@@ -4226,7 +4226,7 @@ impl<'a> Command<'a> for GetImageSparseMemoryRequirements2<'a> {
         Ok(())
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)?; // SAFETY: the caller vouches for every pointer reachable from the outputs.
+        Self::encode_return(ret, e)?; // SAFETY: the caller ensures that every pointer reachable from the outputs is valid.
         unsafe {
             let mut p = e.prefix::<20>()?;
             p.put::<u64, 0>(1);
@@ -4275,7 +4275,7 @@ impl<'a> Command<'a> for GetPhysicalDeviceFeatures2<'a> {
         Ok(())
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)?; // SAFETY: the caller vouches for every pointer reachable from the outputs.
+        Self::encode_return(ret, e)?; // SAFETY: the caller ensures that every pointer reachable from the outputs is valid.
         unsafe {
             let mut p = e.prefix::<8>()?;
             p.put::<u64, 0>(1);
@@ -4317,7 +4317,7 @@ impl<'a> Command<'a> for GetPhysicalDeviceProperties2<'a> {
         Ok(())
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)?; // SAFETY: the caller vouches for every pointer reachable from the outputs.
+        Self::encode_return(ret, e)?; // SAFETY: the caller ensures that every pointer reachable from the outputs is valid.
         unsafe {
             let mut p = e.prefix::<8>()?;
             p.put::<u64, 0>(1);
@@ -4363,7 +4363,7 @@ impl<'a> Command<'a> for GetPhysicalDeviceFormatProperties2<'a> {
         Ok(())
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)?; // SAFETY: the caller vouches for every pointer reachable from the outputs.
+        Self::encode_return(ret, e)?; // SAFETY: the caller ensures that every pointer reachable from the outputs is valid.
         unsafe {
             let mut p = e.prefix::<8>()?;
             p.put::<u64, 0>(1);
@@ -4412,7 +4412,7 @@ impl<'a> Command<'a> for GetPhysicalDeviceImageFormatProperties2<'a> {
         Ok(())
     }
     unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)?; // SAFETY: the caller vouches for every pointer reachable from the outputs.
+        Self::encode_return(ret, e)?; // SAFETY: the caller ensures that every pointer reachable from the outputs is valid.
         unsafe {
             let mut p = e.prefix::<8>()?;
             p.put::<u64, 0>(1);
@@ -4461,7 +4461,7 @@ impl<'a> Command<'a> for GetPhysicalDeviceQueueFamilyProperties2<'a> {
         Ok(())
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)?; // SAFETY: the caller vouches for every pointer reachable from the outputs.
+        Self::encode_return(ret, e)?; // SAFETY: the caller ensures that every pointer reachable from the outputs is valid.
         unsafe {
             let mut p = e.prefix::<20>()?;
             p.put::<u64, 0>(1);
@@ -4510,7 +4510,7 @@ impl<'a> Command<'a> for GetPhysicalDeviceMemoryProperties2<'a> {
         Ok(())
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)?; // SAFETY: the caller vouches for every pointer reachable from the outputs.
+        Self::encode_return(ret, e)?; // SAFETY: the caller ensures that every pointer reachable from the outputs is valid.
         unsafe {
             let mut p = e.prefix::<8>()?;
             p.put::<u64, 0>(1);
@@ -4565,7 +4565,7 @@ impl<'a> Command<'a> for GetPhysicalDeviceSparseImageFormatProperties2<'a> {
         Ok(())
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)?; // SAFETY: the caller vouches for every pointer reachable from the outputs.
+        Self::encode_return(ret, e)?; // SAFETY: the caller ensures that every pointer reachable from the outputs is valid.
         unsafe {
             let mut p = e.prefix::<20>()?;
             p.put::<u64, 0>(1);
@@ -4871,7 +4871,7 @@ impl<'a> Command<'a> for GetPhysicalDeviceExternalBufferProperties<'a> {
         Ok(())
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)?; // SAFETY: the caller vouches for every pointer reachable from the outputs.
+        Self::encode_return(ret, e)?; // SAFETY: the caller ensures that every pointer reachable from the outputs is valid.
         unsafe {
             let mut p = e.prefix::<8>()?;
             p.put::<u64, 0>(1);
@@ -4920,7 +4920,7 @@ impl<'a> Command<'a> for GetPhysicalDeviceExternalFenceProperties<'a> {
         Ok(())
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)?; // SAFETY: the caller vouches for every pointer reachable from the outputs.
+        Self::encode_return(ret, e)?; // SAFETY: the caller ensures that every pointer reachable from the outputs is valid.
         unsafe {
             let mut p = e.prefix::<8>()?;
             p.put::<u64, 0>(1);
@@ -4969,7 +4969,7 @@ impl<'a> Command<'a> for GetPhysicalDeviceExternalSemaphoreProperties<'a> {
         Ok(())
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)?; // SAFETY: the caller vouches for every pointer reachable from the outputs.
+        Self::encode_return(ret, e)?; // SAFETY: the caller ensures that every pointer reachable from the outputs is valid.
         unsafe {
             let mut p = e.prefix::<8>()?;
             p.put::<u64, 0>(1);
@@ -5017,7 +5017,7 @@ impl<'a> Command<'a> for GetDescriptorSetLayoutSupport<'a> {
         Ok(())
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)?; // SAFETY: the caller vouches for every pointer reachable from the outputs.
+        Self::encode_return(ret, e)?; // SAFETY: the caller ensures that every pointer reachable from the outputs is valid.
         unsafe {
             let mut p = e.prefix::<8>()?;
             p.put::<u64, 0>(1);
@@ -5379,7 +5379,7 @@ impl<'a> Command<'a> for GetPhysicalDeviceToolProperties<'a> {
         Ok(())
     }
     unsafe fn encode_reply(&self, ret: vk::Result, e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)?; // SAFETY: the caller vouches for every pointer reachable from the outputs.
+        Self::encode_return(ret, e)?; // SAFETY: the caller ensures that every pointer reachable from the outputs is valid.
         unsafe {
             let mut p = e.prefix::<20>()?;
             p.put::<u64, 0>(1);
@@ -5659,7 +5659,7 @@ impl<'a> Command<'a> for GetDeviceBufferMemoryRequirements<'a> {
         Ok(())
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)?; // SAFETY: the caller vouches for every pointer reachable from the outputs.
+        Self::encode_return(ret, e)?; // SAFETY: the caller ensures that every pointer reachable from the outputs is valid.
         unsafe {
             let mut p = e.prefix::<8>()?;
             p.put::<u64, 0>(1);
@@ -5707,7 +5707,7 @@ impl<'a> Command<'a> for GetDeviceImageMemoryRequirements<'a> {
         Ok(())
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)?; // SAFETY: the caller vouches for every pointer reachable from the outputs.
+        Self::encode_return(ret, e)?; // SAFETY: the caller ensures that every pointer reachable from the outputs is valid.
         unsafe {
             let mut p = e.prefix::<8>()?;
             p.put::<u64, 0>(1);
@@ -5762,7 +5762,7 @@ impl<'a> Command<'a> for GetDeviceImageSparseMemoryRequirements<'a> {
         Ok(())
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)?; // SAFETY: the caller vouches for every pointer reachable from the outputs.
+        Self::encode_return(ret, e)?; // SAFETY: the caller ensures that every pointer reachable from the outputs is valid.
         unsafe {
             let mut p = e.prefix::<20>()?;
             p.put::<u64, 0>(1);
@@ -5863,7 +5863,7 @@ impl<'a> Command<'a> for GetDeviceImageSubresourceLayout<'a> {
         Ok(())
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)?; // SAFETY: the caller vouches for every pointer reachable from the outputs.
+        Self::encode_return(ret, e)?; // SAFETY: the caller ensures that every pointer reachable from the outputs is valid.
         unsafe {
             let mut p = e.prefix::<8>()?;
             p.put::<u64, 0>(1);
@@ -5915,7 +5915,7 @@ impl<'a> Command<'a> for GetImageSubresourceLayout2<'a> {
         Ok(())
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)?; // SAFETY: the caller vouches for every pointer reachable from the outputs.
+        Self::encode_return(ret, e)?; // SAFETY: the caller ensures that every pointer reachable from the outputs is valid.
         unsafe {
             let mut p = e.prefix::<8>()?;
             p.put::<u64, 0>(1);
