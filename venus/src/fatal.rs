@@ -1,4 +1,4 @@
-//! [`Fatal`]: why a context ends. The guest did something that no correct driver does, or a limit is reached.
+//! [`Fatal`]: why a context ends. The guest did what no correct driver does, or reached a limit.
 
 use hesper_venus_protocol::PROVIDERS;
 use hesper_venus_protocol::runtime::{self, EncodeError};
@@ -6,10 +6,10 @@ use hesper_venus_protocol::runtime::{self, EncodeError};
 /// The reason; its text goes to the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Fatal {
-    /// The stream is malformed, or names what is not there.
+    /// The stream is malformed, or names an object that does not exist.
     #[error("{0}")]
     Stream(#[from] runtime::Fatal),
-    /// A command that exists but that this renderer does not take.
+    /// A command that this renderer does not serve.
     #[error("{0} is not for the renderer to carry out")]
     NotHandled(&'static str),
     /// The host's driver lacks the function, or the guest did not enable its extension.
@@ -18,7 +18,7 @@ pub(crate) enum Fatal {
         by = providers(.0)
     )]
     NotEnabled(&'static str),
-    /// A command with arguments that the API forbids and the driver may not survive.
+    /// Arguments that Vulkan forbids and that the driver may not survive.
     #[error("{command}: {reason}")]
     Invalid {
         /// The command.
@@ -26,7 +26,7 @@ pub(crate) enum Fatal {
         /// What is wrong.
         reason: &'static str,
     },
-    /// The wrong place for a command.
+    /// A command that must come by a ring came by the virtqueue, or the other way round.
     #[error("{0} came over the wrong way: ring instead of virtqueue, or the other way round")]
     WrongPlace(&'static str),
     /// A reply was asked for before `vkSetReplyCommandStreamMESA`.
@@ -43,7 +43,7 @@ pub(crate) enum Fatal {
     /// A resource that is not attached.
     #[error("resource {0} is not attached to the context")]
     NoResource(u32),
-    /// A range outside of a resource.
+    /// A range that is not inside its resource.
     #[error("{size} bytes at offset {offset} are not inside resource {resource}")]
     Range {
         /// The resource.
@@ -83,13 +83,13 @@ pub(crate) enum Fatal {
         /// What the system said.
         kind: std::io::ErrorKind,
     },
-    /// `vkCreateRingMESA` with a layout that cannot be.
+    /// `vkCreateRingMESA` with an impossible layout.
     #[error("a ring cannot be where the guest wants it: {0}")]
     RingLayout(&'static str),
-    /// `vkWriteRingExtraMESA` outside of the extra region.
+    /// `vkWriteRingExtraMESA` outside the extra region.
     #[error("offset {0} is not in the ring's extra region")]
     RingExtra(usize),
-    /// The guest's position is impossible.
+    /// The guest's tail is impossible.
     #[error("the ring's tail {tail} is further from its head {head} than its buffer is large")]
     RingTail {
         /// The renderer's position.
@@ -103,10 +103,10 @@ pub(crate) enum Fatal {
     /// `vkExecuteCommandStreamsMESA` inside of a stream.
     #[error("a command stream executes command streams")]
     Nested,
-    /// The GPU is lost, and the guest does not ask.
+    /// The GPU is lost, and the guest did not ask for the result.
     #[error("{0} lost the device, and the guest did not ask for the result")]
     DeviceLost(&'static str),
-    /// Memory that the host did not have is to be used, see [`crate::command::bind_memory`].
+    /// The guest uses memory for which the host had no room, see [`crate::command::bind_memory`].
     #[error(
         "the host had no memory for an allocation of {0} bytes, whose result the guest's driver did not wait for \
          (VN_PERF=no_async_mem_alloc in the guest makes it wait), and now binds it"
@@ -115,7 +115,7 @@ pub(crate) enum Fatal {
     /// [`crate::Budget::queued`] or [`crate::Budget::queued_bytes`].
     #[error("more calls, or bytes of commands, wait for the context than its budget allows")]
     MailboxFull,
-    /// [`crate::Budget::command_bytes`], for a command that cannot say so by its result.
+    /// [`crate::Budget::command_bytes`], for a command that has no result to report it by.
     #[error(
         "{command} needs {wanted} bytes, which is more than is left of the {budget} that large commands may hold, or than the \
          system has; --command-memory allows more"
@@ -128,12 +128,12 @@ pub(crate) enum Fatal {
         /// The budget.
         budget: u64,
     },
-    /// A bug of this renderer, caught before it did harm.
+    /// A bug of this renderer, caught before it did damage.
     #[error("the renderer failed: a thread panicked")]
     Panic,
 }
 
-/// What brings a command.
+/// The extensions or versions that bring a command.
 fn providers(command: &str) -> &'static str {
     let place = PROVIDERS.binary_search_by_key(&command, |(name, _)| name);
     let found = place.ok().and_then(|place| PROVIDERS.get(place));
@@ -141,7 +141,7 @@ fn providers(command: &str) -> &'static str {
 }
 
 impl Fatal {
-    /// The same, in a stream that began `offset` bytes earlier.
+    /// The same error, in a stream that began `offset` bytes earlier.
     pub(crate) fn moved(self, offset: usize) -> Self {
         match self {
             Self::Stream(fatal) => Self::Stream(runtime::Fatal {
