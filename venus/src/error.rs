@@ -66,7 +66,7 @@ pub enum Error {
     Thread(#[source] std::io::Error),
     /// The self-test read something else than the GPU wrote.
     #[error(
-        "the GPU's writes to memory type {memory_type} do not show in the guest's mapping ({detail}); guests would hang: choose another GPU"
+        "a guest would not see the GPU's writes to memory type {memory_type} ({detail}) and would hang: choose another GPU"
     )]
     SelfTest {
         /// Index of the memory type.
@@ -75,10 +75,12 @@ pub enum Error {
         detail: String,
     },
     /// The self-test of sparse binding read something else than the GPU wrote.
-    #[error("memory that is bound sparsely is wrong: {0}; sparse binding is hidden from guests")]
+    #[error(
+        "memory that is bound sparsely has wrong content: {0}; sparse binding is hidden from guests"
+    )]
     SparseTest(String),
     /// The self-test of images in imported memory read something else than the GPU wrote.
-    #[error("images in imported memory are wrong: {0}; guests' images are kept out of it")]
+    #[error("images in imported memory have wrong content: {0}; guests' images are kept out of it")]
     ImageTest(String),
 }
 

@@ -10,11 +10,11 @@ pub(crate) enum Fatal {
     #[error("{0}")]
     Stream(#[from] runtime::Fatal),
     /// A command that this renderer does not serve.
-    #[error("{0} is not for the renderer to carry out")]
+    #[error("{0} is not served by the renderer")]
     NotHandled(&'static str),
     /// The host's driver lacks the function, or the guest did not enable its extension.
     #[error(
-        "{0} was called, but its device was made without what brings it ({by}), or the host has no such function",
+        "{0} was called, but its device was created without {by}, or the host's driver lacks the function",
         by = providers(.0)
     )]
     NotEnabled(&'static str),
@@ -27,7 +27,7 @@ pub(crate) enum Fatal {
         reason: &'static str,
     },
     /// A command that must come by a ring came by the virtqueue, or the other way round.
-    #[error("{0} came over the wrong way: ring instead of virtqueue, or the other way round")]
+    #[error("{0} came by a ring instead of the virtqueue, or the other way round")]
     WrongPlace(&'static str),
     /// A reply was asked for before `vkSetReplyCommandStreamMESA`.
     #[error("{0} asks for a reply, but there is no reply stream")]
@@ -58,7 +58,7 @@ pub(crate) enum Fatal {
     IdTaken(u64),
     /// [`crate::Budget::objects`].
     #[error(
-        "more Vulkan objects at one time than a program may have (Budget::objects, 4194304 unless changed)"
+        "more Vulkan objects at one time than a program may have (Budget::objects, 4194304 by default)"
     )]
     TooManyObjects,
     /// A ring that does not exist.
@@ -74,7 +74,7 @@ pub(crate) enum Fatal {
     TooManyRings(usize),
     /// The system has no more threads.
     #[error(
-        "no thread for a ring beside {rings} others: {kind}; the system's limits on processes allow no more (ulimit -u, \
+        "the context has {rings} rings, and the system has no thread for another: {kind}; the system's limits on processes allow no more (ulimit -u, \
          pids.max of the control group, kernel.threads-max)"
     )]
     NoThread {
@@ -84,7 +84,7 @@ pub(crate) enum Fatal {
         kind: std::io::ErrorKind,
     },
     /// `vkCreateRingMESA` with an impossible layout.
-    #[error("a ring cannot be where the guest wants it: {0}")]
+    #[error("the ring's layout is impossible: {0}")]
     RingLayout(&'static str),
     /// `vkWriteRingExtraMESA` outside the extra region.
     #[error("offset {0} is not in the ring's extra region")]
@@ -108,12 +108,12 @@ pub(crate) enum Fatal {
     DeviceLost(&'static str),
     /// The guest uses memory for which the host had no room, see [`crate::command::bind_memory`].
     #[error(
-        "the host had no memory for an allocation of {0} bytes, whose result the guest's driver did not wait for \
-         (VN_PERF=no_async_mem_alloc in the guest makes it wait), and now binds it"
+        "the host had no memory for an allocation of {0} bytes. The guest's driver did not wait for the result \
+         (VN_PERF=no_async_mem_alloc in the guest makes it wait), and now it binds the memory"
     )]
     NoMemory(u64),
     /// [`crate::Budget::queued`] or [`crate::Budget::queued_bytes`].
-    #[error("more calls, or bytes of commands, wait for the context than its budget allows")]
+    #[error("more calls or bytes of commands wait for the context than its budget allows")]
     MailboxFull,
     /// [`crate::Budget::command_bytes`], for a command that has no result to report it by.
     #[error(

@@ -52,8 +52,8 @@ fn create(session: &mut Session<'_>, c: &mut CreateDevice<'_>) -> Result<vk::Res
         Ok(names) => names,
         Err(unseen) => {
             session.state.complain(format_args!(
-                "vkCreateDevice fails: extension {} is not offered to guests on this GPU; a program that looks for it before it enables \
-                 it would not ask",
+                "vkCreateDevice fails: extension {} is not offered to guests on this GPU; programs must look for an \
+                 extension before they enable it",
                 unseen.to_string_lossy()
             ));
             return Ok(vk::Result::ERROR_EXTENSION_NOT_PRESENT);
@@ -137,7 +137,7 @@ fn complain(
     // SAFETY: the info was decoded; the driver fills in features only.
     let missing = unsafe { features::missing(c.p_create_info, ask) };
     session.state.complain(format_args!(
-        "vkCreateDevice fails: this GPU lacks {missing:?}; a program that looks for features before it enables them would not ask"
+        "vkCreateDevice fails: this GPU lacks {missing:?}; programs must query features before they enable them"
     ));
 }
 

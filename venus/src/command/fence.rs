@@ -75,7 +75,7 @@ fn reset_resource(session: &mut Session<'_>, c: &mut ResetFenceResourceMESA) -> 
         raw.raw().destroy_fence(fresh);
         return Err(Fatal::Invalid {
             command: name(CommandId::ResetFenceResourceMESA),
-            reason: "the fence is being destroyed, or thousands were reset that nothing signals",
+            reason: "the fence is being destroyed, or thousands of fences were reset that nothing signals",
         });
     }
     raw.raw().abandon_fence(c.fence.handle);

@@ -61,10 +61,10 @@ fn is_enough(
     let is_enough = bytes <= room as u64;
     if !is_enough {
         // A guest can cause this as often as it likes.
-        static SAID: Once = Once::new();
-        SAID.call_once(|| {
+        static LOGGED: Once = Once::new();
+        LOGGED.call_once(|| {
             log::warn!(
-                "{} is refused: it touches {bytes} bytes of memory, and the guest's driver named {room}; said once",
+                "{} is refused: it needs {bytes} bytes of memory, and the guest's driver names {room}; logged once",
                 name(command)
             );
         });

@@ -45,7 +45,7 @@ fn create(session: &mut Session<'_>, c: &mut CreateInstance<'_>) -> Result<vk::R
     };
     if let Some(unknown) = wanted.iter().find(|name| !extensions::is_of_instance(name)) {
         session.state.complain(format_args!(
-            "vkCreateInstance fails: extension {} is none that a guest can have",
+            "vkCreateInstance fails: guests cannot have the extension {}",
             unknown.to_string_lossy()
         ));
         return Ok(vk::Result::ERROR_EXTENSION_NOT_PRESENT);

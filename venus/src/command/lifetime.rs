@@ -127,7 +127,7 @@ pub(crate) fn take_children<H: Handle>(
             .as_mut()
             .is_some_and(|children| children.remove(id));
         if !is_child || session.state.objects.remove::<H>(*id).is_none() {
-            let reason = "an object that was not allocated from this pool, or twice the same";
+            let reason = "an object was not allocated from this pool, or is named twice";
             return Err(Fatal::Invalid {
                 command: name(command),
                 reason,

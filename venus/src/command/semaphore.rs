@@ -108,7 +108,7 @@ fn import_resource(
     if info.resource_id != 0 {
         return Err(Fatal::Invalid {
             command: "vkImportSemaphoreResourceMESA",
-            reason: "a resource other than 0, which stands for a signalled semaphore",
+            reason: "the resource is not 0, which stands for a signalled semaphore",
         });
     }
     let device = session.device(CommandId::ImportSemaphoreResourceMESA)?;

@@ -136,7 +136,7 @@ impl ContextState {
     pub(crate) fn warn_of_memory(&self, error: &dyn std::fmt::Display) {
         if !self.warned_of_memory.swap(true, Ordering::Relaxed) {
             log::warn!(
-                "context {} \"{}\" gets no memory: {error}; said once",
+                "context {} \"{}\" gets no memory: {error}; logged once",
                 self.id,
                 self.name
             );
@@ -317,7 +317,7 @@ impl ContextState {
 /// The error for a process that has all the mappings it may have.
 fn too_many_mappings(size: u64) -> Error {
     Error::SharedMemory {
-        action: "mapping, beyond the mappings of this process (sysctl vm.max_map_count allows more),",
+        action: "mapping (this process has all mappings it may have: raise sysctl vm.max_map_count)",
         size,
         source: std::io::ErrorKind::OutOfMemory.into(),
     }

@@ -204,10 +204,10 @@ impl Device {
         let result = first.map(|queue| queue.submit_empty(Some(submit), vk::Fence::default()));
         if result != Some(vk::Result::SUCCESS) {
             // A guest can cause this as often as it likes.
-            static SAID: Once = Once::new();
-            SAID.call_once(|| {
+            static LOGGED: Once = Once::new();
+            LOGGED.call_once(|| {
                 log::warn!(
-                    "a semaphore without a queue or on a lost device stays as it is: {result:?}; said once"
+                    "a semaphore stays as it is, because its device has no queue or is lost ({result:?}); logged once"
                 );
             });
         }

@@ -140,7 +140,7 @@ impl Region {
             let level = u64::from(level).next_multiple_of(block.into());
             let end = u64::try_from(offset).map(|offset| offset + u64::from(texels));
             if end.is_err() || end.is_ok_and(|end| end > level) {
-                return Err("a piece that reaches out of the image");
+                return Err("a region that is not inside the image");
             }
         }
         // A number that overflows is more than there is.

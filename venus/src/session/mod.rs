@@ -570,7 +570,7 @@ where
 fn gone(command: CommandId) -> Fatal {
     Fatal::Invalid {
         command: name(command),
-        reason: "what its objects belong to is being destroyed, or is not what it is for",
+        reason: "the device or instance of its objects is being destroyed, or has the wrong type",
     }
 }
 
