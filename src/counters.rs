@@ -1,13 +1,13 @@
 //! Counters on SIGUSR1: one JSON object on one line of standard error.
 
-use hesper_display::{Frames, LATENCY_CLASSES};
+use hesper_display::{FrameStatistics, LATENCY_CLASSES};
 use serde_json::{Value, json};
 use signal_hook::consts::SIGUSR1;
 
 use crate::signals;
 
 /// The counters of a renderer (a JSON object) and of the windows' frames, as one object.
-pub(crate) fn object(renderer: Option<&str>, windows: &[Frames]) -> Value {
+pub(crate) fn object(renderer: Option<&str>, windows: &[FrameStatistics]) -> Value {
     let renderer = renderer.and_then(|text| serde_json::from_str(text).ok());
     let mut all: Value = renderer.unwrap_or_else(|| json!({}));
     if let Some(all) = all.as_object_mut() {
@@ -17,9 +17,9 @@ pub(crate) fn object(renderer: Option<&str>, windows: &[Frames]) -> Value {
     all
 }
 
-fn frames(frames: &Frames) -> Value {
+fn frames(frames: &FrameStatistics) -> Value {
     // From the shortest times to the longest, which have no limit.
-    let classes = (0..LATENCY_CLASSES).map(Frames::latency_below_us);
+    let classes = (0..LATENCY_CLASSES).map(FrameStatistics::latency_below_us);
     let classes = classes.zip(frames.latency);
     let latency: Vec<Value> = classes
         .map(|(below_us, count)| json!({"below_us": below_us, "frames": count}))
@@ -47,11 +47,11 @@ mod tests {
 
     #[test]
     fn windows_stand_beside_the_renderers_counters() {
-        let mut seen = Frames {
+        let mut seen = FrameStatistics {
             flushes: 7,
             unseen: 2,
             presented: 5,
-            ..Frames::default()
+            ..FrameStatistics::default()
         };
         seen.latency[1] = 4;
         let all = object(Some(r#"{"contexts":3}"#), &[seen]);

@@ -97,7 +97,7 @@ impl Running {
         &self,
         display: &DisplayHandle,
         status: &Arc<StatusMessages>,
-    ) -> transport::Session {
+    ) -> transport::GpuBackend {
         let mut inner = self.lock();
         inner.device_number = inner.device_number.next();
         let screen = WindowScreen::new(display.clone(), inner.device_number, Arc::clone(status));
@@ -109,7 +109,7 @@ impl Running {
         self.start(&mut inner, Arc::new(screen), Some(console))
     }
 
-    pub(crate) fn session_for_qemu(&self) -> transport::Session {
+    pub(crate) fn session_for_qemu(&self) -> transport::GpuBackend {
         let screen = Arc::new(GpuSocketScreen::new());
         let mut inner = self.lock();
         self.start(
@@ -125,7 +125,7 @@ impl Running {
         inner: &mut Changing,
         screen: Arc<dyn ScanoutSink>,
         console: Option<Arc<GpuSocketScreen>>,
-    ) -> transport::Session {
+    ) -> transport::GpuBackend {
         let host_visible_size = self.host_visible_size;
         let options = DeviceOptions {
             monitors: inner.monitors.clone(),
@@ -134,7 +134,7 @@ impl Running {
         };
         let device = Arc::new(Device::new(options, screen, self.renderers.clone()));
         inner.device = Arc::downgrade(&device);
-        transport::Session {
+        transport::GpuBackend {
             device,
             host_visible_size,
             console,
@@ -160,7 +160,7 @@ impl Running {
 
     pub(crate) fn on_display(&self, event: DisplayEvent) {
         match event {
-            DisplayEvent::Settled {
+            DisplayEvent::MonitorChanged {
                 scanout,
                 width,
                 height,
@@ -265,7 +265,7 @@ impl Controls for Running {
             })
         };
         let display = inner.display.as_ref();
-        let said = |index| display.and_then(|display| display.said(index).ok()?);
+        let said = |index| display.and_then(|display| display.shown_text(index).ok()?);
         let monitors: Vec<_> = inner
             .monitors
             .iter()
@@ -281,7 +281,9 @@ impl Controls for Running {
         let display = self.lock().display.clone();
         let windows: Vec<_> = display
             .iter()
-            .flat_map(|display| (0..display.scanouts()).map_while(|at| display.frames(at).ok()))
+            .flat_map(|display| {
+                (0..display.scanouts()).map_while(|at| display.frame_statistics(at).ok())
+            })
             .collect();
         let renderer = self.venus.as_ref().map(|renderer| renderer.counters());
         counters::object(renderer.as_deref(), &windows).to_string()

@@ -81,15 +81,15 @@ pub(crate) fn display_options(
     DisplayOptions {
         scanouts: options.scanouts as usize,
         size: options.first_mode(),
-        size_asked: options.size.is_some(),
+        explicit_size: options.size.is_some(),
         title: options.name.clone().unwrap_or_else(|| "Hesper".to_owned()),
-        places: placement::file(options).filter(|_| !headless),
+        window_positions: placement::file(options).filter(|_| !headless),
         headless,
         resize: options.resize.into(),
         scaling: options.scaling.into(),
         full_screen: options.full_screen,
         on_close: options.on_close.into(),
-        come_back: hidden_windows::come_back(options),
+        show_hint: hidden_windows::come_back(options),
         keyboard: KeyboardOptions {
             grab_mod: options.grab_mod.into(),
             cmd_key: options.cmd_key.into(),

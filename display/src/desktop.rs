@@ -13,20 +13,20 @@ use crate::picture::{BYTES, Picture, Rect};
 
 /// What a monitor of the guest is, for its place on the desktop.
 #[derive(Clone, Debug)]
-pub(crate) enum Shown {
+pub(crate) enum MonitorContent {
     /// Nothing: unplugged.
-    Absent,
+    Unplugged,
     /// No picture, on a monitor of this size.
-    Dark((u32, u32)),
+    Blank((u32, u32)),
     /// This picture.
-    Lit(Picture),
+    Picture(Picture),
 }
 
-impl Shown {
-    fn lit(&self) -> Option<&Picture> {
+impl MonitorContent {
+    fn picture(&self) -> Option<&Picture> {
         match self {
-            Self::Lit(picture) => Some(picture),
-            Self::Absent | Self::Dark(_) => None,
+            Self::Picture(picture) => Some(picture),
+            Self::Unplugged | Self::Blank(_) => None,
         }
     }
 }
@@ -42,21 +42,21 @@ pub(crate) struct Desktop {
 impl Desktop {
     /// The desktop of monitors that show this, in the order of their numbers. Those without a picture count while no other
     /// has one: a guest that sleeps is woken up by its pointer.
-    pub(crate) fn of(monitors: &[Shown]) -> Desktop {
+    pub(crate) fn of(monitors: &[MonitorContent]) -> Desktop {
         let mut places = [None; MAX_SCANOUTS];
-        let lit = || monitors.iter().filter_map(Shown::lit);
-        if let Some(corner) = common_corner(lit()) {
+        let pictures = || monitors.iter().filter_map(MonitorContent::picture);
+        if let Some(corner) = common_corner(pictures()) {
             for (place, monitor) in places.iter_mut().zip(monitors) {
-                *place = monitor.lit().map(|picture| part(picture, corner));
+                *place = monitor.picture().map(|picture| part(picture, corner));
             }
         } else {
-            let all_dark = lit().next().is_none();
+            let all_blank = pictures().next().is_none();
             let mut right = 0_u32;
             for (place, monitor) in places.iter_mut().zip(monitors) {
                 let (width, height) = match monitor {
-                    Shown::Lit(picture) => (picture.width(), picture.height()),
-                    Shown::Dark(size) if all_dark => *size,
-                    Shown::Dark(_) | Shown::Absent => continue,
+                    MonitorContent::Picture(picture) => (picture.width(), picture.height()),
+                    MonitorContent::Blank(size) if all_blank => *size,
+                    MonitorContent::Blank(_) | MonitorContent::Unplugged => continue,
                 };
                 *place = Some(Rect {
                     x: right,
@@ -135,7 +135,7 @@ mod tests {
         stride: u32,
         at: (u32, u32),
         size: (u32, u32),
-    ) -> Shown {
+    ) -> MonitorContent {
         let layout = PictureLayout {
             offset: u64::from(at.1 * stride + at.0 * BYTES),
             stride,
@@ -143,10 +143,10 @@ mod tests {
             height: size.1,
             format: PixelFormat::B8G8R8X8,
         };
-        Shown::Lit(Picture::new(Arc::clone(memory), layout).unwrap())
+        MonitorContent::Picture(Picture::new(Arc::clone(memory), layout).unwrap())
     }
 
-    fn alone(size: (u32, u32)) -> Shown {
+    fn alone(size: (u32, u32)) -> MonitorContent {
         let memory: Arc<dyn PixelMemory> = Pixels::zeroed((size.0 * size.1 * BYTES) as usize);
         picture(&memory, size.0 * BYTES, (0, 0), size)
     }
@@ -158,7 +158,11 @@ mod tests {
 
     #[test]
     fn monitors_with_framebuffers_of_their_own_stand_side_by_side() {
-        let desktop = Desktop::of(&[alone((64, 40)), Shown::Dark((9, 9)), alone((32, 50))]);
+        let desktop = Desktop::of(&[
+            alone((64, 40)),
+            MonitorContent::Blank((9, 9)),
+            alone((32, 50)),
+        ]);
         assert_eq!(places(&desktop), [[0, 0, 64, 40], [64, 0, 32, 50]]);
         assert_eq!(desktop.place(1), None);
         assert_eq!(desktop.place(2).map(|place| place.x), Some(64));
@@ -198,7 +202,11 @@ mod tests {
 
     #[test]
     fn a_guest_that_shows_nothing_has_the_monitors_it_was_told_of() {
-        let desktop = Desktop::of(&[Shown::Dark((80, 60)), Shown::Absent, Shown::Dark((20, 90))]);
+        let desktop = Desktop::of(&[
+            MonitorContent::Blank((80, 60)),
+            MonitorContent::Unplugged,
+            MonitorContent::Blank((20, 90)),
+        ]);
         assert_eq!(places(&desktop), [[0, 0, 80, 60], [80, 0, 20, 90]]);
         assert_eq!(desktop.size, (100, 90));
         assert_eq!(Desktop::of(&[]).size, (0, 0));

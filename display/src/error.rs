@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 /// winit's text of an error, without the place in winit's sources that it begins with: a path of whoever built the program.
-pub(crate) fn plain(error: &dyn std::fmt::Display) -> String {
+pub(crate) fn without_source_path(error: &dyn std::fmt::Display) -> String {
     let text = error.to_string();
     let without = text.strip_prefix("os error at ").and_then(|rest| {
         let (_, rest) = rest.split_once(".rs:")?;
@@ -32,10 +32,10 @@ pub enum DisplayError {
         wayland_display: String,
     },
     /// The event loop ended with an error.
-    #[error("the window system's event loop failed: {reason}; --display=headless works without one", reason = plain(.0))]
+    #[error("the window system's event loop failed: {reason}; --display=headless works without one", reason = without_source_path(.0))]
     EventLoop(#[source] winit::error::EventLoopError),
     /// The display server refused a window.
-    #[error("cannot create window {scanout}: {reason}; --display=headless works without a window", reason = plain(.source))]
+    #[error("cannot create window {scanout}: {reason}; --display=headless works without a window", reason = without_source_path(.source))]
     CreateWindow {
         /// The scanout whose window it is.
         scanout: usize,
@@ -167,7 +167,7 @@ mod tests {
             ("no such thing: at all", "no such thing: at all"),
             ("os error at nothing", "os error at nothing"),
         ] {
-            assert_eq!(plain(&text), expected);
+            assert_eq!(without_source_path(&text), expected);
         }
     }
 }

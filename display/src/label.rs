@@ -39,11 +39,11 @@ pub(crate) fn draw(text: &str, scale: f64) -> Label {
     let lines: Vec<String> = text
         .lines()
         .take(MAX_LINES)
-        .flat_map(|line| broken(line, MAX_LINE))
+        .flat_map(|line| wrapped(line, MAX_LINE))
         .take(MAX_LINES)
         .collect();
     let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
-    Page::with(&lines).enlarged(whole_scale(scale), PAPER)
+    Page::with(&lines).enlarged(integer_scale(scale), PAPER)
 }
 
 /// Draws lines in a frame, on paper that hides what is behind. Those that are marked have the colours of text and paper
@@ -70,13 +70,13 @@ pub(crate) fn draw_framed(lines: &[(&str, bool)], scale: u32) -> Label {
 }
 
 /// How many pixels a pixel of the font takes across and down.
-pub(crate) fn whole_scale(scale: f64) -> u32 {
+pub(crate) fn integer_scale(scale: f64) -> u32 {
     // A cast saturates; screens have scales from 1 to 4.
     (scale.round() as u32).clamp(1, 4)
 }
 
 /// A line broken into lines of at most `longest` characters, between words as far as words are.
-pub(crate) fn broken(line: &str, longest: usize) -> Vec<String> {
+pub(crate) fn wrapped(line: &str, longest: usize) -> Vec<String> {
     let longest = longest.clamp(1, MAX_LINE);
     let mut lines = vec![String::new()];
     let letters: Vec<char> = line.chars().take(MAX_LINE * MAX_LINES).collect();
@@ -215,16 +215,16 @@ mod tests {
     fn long_lines_are_broken_between_words_and_long_words_anywhere() {
         let words = "word ".repeat(13);
         assert_eq!(
-            broken(&words, 64),
+            wrapped(&words, 64),
             ["word ".repeat(13).trim_end()],
             "64 letters and a space"
         );
-        let lines = broken(&format!("{words}and more"), 64);
+        let lines = wrapped(&format!("{words}and more"), 64);
         assert_eq!(lines, [words.trim_end(), "and more"]);
-        let lines = broken(&"x".repeat(100), 64);
+        let lines = wrapped(&"x".repeat(100), 64);
         assert_eq!(lines, ["x".repeat(64), "x".repeat(36)]);
-        assert_eq!(broken("", 64), [""]);
-        assert_eq!(broken("no room", 0).len(), 6, "a letter a line");
+        assert_eq!(wrapped("", 64), [""]);
+        assert_eq!(wrapped("no room", 0).len(), 6, "a letter a line");
     }
 
     #[test]

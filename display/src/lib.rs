@@ -22,63 +22,73 @@
 //! ```text
 //! device thread                     presenter thread (one per window)      main thread
 //! set_scanout, flush, cursor  ──►  Scanout: damage, cursor, tokens   ◄──  size, visibility
-//!                                      │ next(): one Job for any number of flushes
+//!                                      │ next(): one Frame for any number of flushes
 //!                                      ▼
 //!                     copy damage from guest memory ─► compose ─► present
 //!                                      │
 //! FlushDone(token)  ◄──────────────────┘
 //! ```
 //!
-//! - `scanout.rs` is where the sides meet: damage, frame pacing, and the promise that every
+//! - `scanout/` is where the sides meet: damage, frame pacing, and the promise that every
 //!   [`FlushToken`] is answered exactly once.
 //! - `layout.rs` says where picture, bars and cursor go. Two presenters follow it: the Vulkan one
 //!   (`presenter/vulkan/`: guest memory imported, one copy of the damage, one draw) and the CPU one
 //!   (`presenter/cpu.rs` with `canvas.rs`, which also makes headless screenshots).
-//! - `event_loop.rs` and `window.rs` are the main thread's part: opening, resizing, closing,
+//! - `event_loop/` and `window.rs` are the main thread's part: opening, resizing, closing,
 //!   titles, and replacing a presenter whose surface or device is lost.
-//! - `label.rs` draws text; `scanout/said.rs` knows what is said where: messages, notices, the overlay with the figures
-//!   of `frames.rs`; `question.rs` is what a window asks before it closes.
-//! - `record.rs` writes presented frames to files; `remembered.rs` keeps the windows' places.
+//! - `label.rs` draws text; `scanout/osd.rs` knows what is said where: messages, notices, the overlay with the figures
+//!   of `statistics.rs`; `close_dialog.rs` is what a window asks before it closes.
+//! - `record.rs` writes presented frames to files; `window_positions.rs` keeps the windows' places.
 //! - `input/` turns what a person does in a window into events for the guest's devices; `desktop.rs` says where on the
-//!   guest's desktop a window's picture is, `pointer.rs` shows the guest's cursor as the window system's.
+//!   guest's desktop a window's picture is, `host_pointer.rs` shows the guest's cursor as the window system's.
 //!
 //! The crate knows neither virtio nor Venus: pixels come as [`PixelMemory`], a trait the program
 //! implements.
 
 mod canvas;
+mod close_dialog;
 mod cursor;
 mod damage;
 mod desktop;
 mod display;
 mod error;
 mod event_loop;
-mod frames;
+mod events;
+mod frame;
+mod frame_image;
+mod handle;
+mod headless;
+mod host_pointer;
 mod icon;
 mod input;
 mod label;
 mod layout;
+mod monitor;
 mod options;
 mod picture;
 mod platform;
-mod pointer;
 mod presenter;
-mod question;
 mod record;
-mod remembered;
+mod request;
 mod scanout;
 mod screenshot;
+mod shared;
+mod statistics;
 #[cfg(test)]
 mod testing;
 mod window;
+mod window_positions;
 
 pub use cursor::{Cursor, MAX_CURSOR_SIZE};
-pub use display::{Display, DisplayEvent, DisplayHandle, FlushToken, MAX_SCANOUTS};
+pub use display::Display;
 pub use error::DisplayError;
-pub use frames::{Frames, LATENCY_CLASSES};
+pub use events::{DisplayEvent, FlushToken};
+pub use handle::DisplayHandle;
 pub use input::{
     CmdKey, GrabMod, INPUT_AXIS_MAX, INPUT_CONTACTS, InputEvent, InputKind, InputSink,
     KeyboardLeds, KeyboardOptions,
 };
 pub use layout::Scaling;
-pub use options::{DisplayOptions, OnClose, Renderer, Resize, VulkanEntry};
+pub use options::{DisplayOptions, MAX_SCANOUTS, OnClose, Renderer, Resize, VulkanEntry};
 pub use picture::{MAX_SIZE, Picture, PictureLayout, PixelFormat, PixelMemory, Rect};
+pub use statistics::{FrameStatistics, LATENCY_CLASSES};

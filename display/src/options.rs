@@ -2,10 +2,13 @@
 
 use std::path::PathBuf;
 
+use crate::DisplayError;
 use crate::input::KeyboardOptions;
 use crate::layout::Scaling;
 use crate::picture::MAX_SIZE;
-use crate::{DisplayError, MAX_SCANOUTS};
+
+/// The most scanouts a device may have (`VIRTIO_GPU_MAX_SCANOUTS`).
+pub const MAX_SCANOUTS: usize = 16;
 
 /// How a window's size and the guest's mode go together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -64,7 +67,7 @@ pub struct DisplayOptions {
     /// What closing the first window does.
     pub on_close: OnClose,
     /// What a person can do to see hidden windows again; the question names it.
-    pub come_back: String,
+    pub show_hint: String,
     /// How the keyboard acts in windows.
     pub keyboard: KeyboardOptions,
     /// Frames wait for the screen's refresh. Otherwise they are shown as soon as they are drawn: sooner, and with more
@@ -78,10 +81,10 @@ pub struct DisplayOptions {
     /// first their number is added.
     pub record: Option<PathBuf>,
     /// The file that keeps where the windows are, from one time to the next; `None` forgets it. Windows that are where they
-    /// were have the size they had, not [`size`](Self::size), unless [`size_asked`](Self::size_asked).
-    pub places: Option<PathBuf>,
+    /// were have the size they had, not [`size`](Self::size), unless [`explicit_size`](Self::explicit_size).
+    pub window_positions: Option<PathBuf>,
     /// A person wants this [`size`](Self::size).
-    pub size_asked: bool,
+    pub explicit_size: bool,
     /// Which way windows are drawn.
     pub renderer: Renderer,
     /// The GPU to draw with (`VkPhysicalDeviceIDProperties::deviceUUID`), when it can present.
@@ -112,14 +115,14 @@ impl Default for DisplayOptions {
             resize: Resize::default(),
             full_screen: false,
             on_close: OnClose::default(),
-            come_back: String::new(),
+            show_hint: String::new(),
             keyboard: KeyboardOptions::default(),
             vsync: true,
             overlay: false,
             screenshots: PathBuf::from("."),
             record: None,
-            places: None,
-            size_asked: false,
+            window_positions: None,
+            explicit_size: false,
             renderer: Renderer::default(),
             gpu: None,
             vulkan: None,

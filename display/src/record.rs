@@ -14,8 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::scanout::ShotReply;
-use crate::screenshot::Shot;
+use crate::frame_image::{FrameImage, ImageReply};
 
 /// Frames that may wait for the writer. At 1280×800 each has 3 MiB.
 const WAITING: usize = 8;
@@ -31,7 +30,7 @@ const LONGEST_REPEAT: u64 = RATE as u64;
 const AHEAD: u64 = 4;
 
 /// What a recorder gets from a presenter.
-type Frame = (Duration, mpsc::Receiver<Result<Shot, String>>);
+type Frame = (Duration, mpsc::Receiver<Result<FrameImage, String>>);
 
 /// Takes a window's frames. Cheap to clone; the last one ends the recording.
 #[derive(Clone)]
@@ -77,7 +76,7 @@ impl Recorder {
     }
 
     /// Where the frame that is drawn next goes; `None` when it is lost.
-    pub(crate) fn reply(&self) -> Option<ShotReply> {
+    pub(crate) fn reply(&self) -> Option<ImageReply> {
         let (reply, shot) = mpsc::sync_channel(1);
         let frame = (self.0.started.elapsed(), shot);
         match self.0.frames.as_ref()?.try_send(frame) {
@@ -109,6 +108,19 @@ impl Drop for Inner {
         {
             log::error!("the recorder panicked; this is a bug in Hesper, please report it");
         }
+    }
+}
+
+/// Where the window with this number is recorded to.
+pub(crate) fn path_for_window(path: &Path, number: usize) -> PathBuf {
+    if number == 0 {
+        return path.to_owned();
+    }
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let name = format!("{stem}-window{}", number + 1);
+    match path.extension() {
+        Some(extension) => path.with_file_name(name).with_extension(extension),
+        None => path.with_file_name(name),
     }
 }
 
@@ -153,7 +165,7 @@ impl Output {
         })
     }
 
-    fn write(&mut self, at: Duration, shot: &Shot) -> io::Result<()> {
+    fn write(&mut self, at: Duration, shot: &FrameImage) -> io::Result<()> {
         match self {
             Output::Folder { path, count } => {
                 let name = format!("frame-{count:06}-{:08}ms.png", at.as_millis());
@@ -301,8 +313,8 @@ fn to_planes(rgb: &[u8], planes: &mut Vec<u8>) {
 mod tests {
     use super::*;
 
-    fn shot(size: (u32, u32), color: [u8; 3]) -> Result<Shot, String> {
-        Ok(Shot {
+    fn shot(size: (u32, u32), color: [u8; 3]) -> Result<FrameImage, String> {
+        Ok(FrameImage {
             width: size.0,
             height: size.1,
             rgb: color.repeat((size.0 * size.1) as usize),

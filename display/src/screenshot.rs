@@ -1,7 +1,5 @@
 //! Screenshots: frames read back, written as PNG.
 
-use std::fs::File;
-use std::io::BufWriter;
 use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -10,52 +8,19 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::DisplayError;
 use crate::canvas::Canvas;
 use crate::damage::Damage;
-use crate::display::Shared;
+use crate::frame_image::FrameImage;
 use crate::layout::Scaling;
 use crate::scanout::Scanout;
+use crate::shared::Shared;
 
 /// How long a window may take to draw the frame. A software driver on a busy machine needs a
 /// fraction of a second; a display server that hangs needs forever.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A frame as it was shown.
-pub(crate) struct Shot {
-    pub(crate) width: u32,
-    pub(crate) height: u32,
-    /// Red, green, blue; rows without gaps.
-    pub(crate) rgb: Vec<u8>,
-}
-
-impl Shot {
-    /// A shot of a frame of `0x00RRGGBB` pixels.
-    pub(crate) fn of_frame(frame: &[u32], (width, height): (u32, u32)) -> Shot {
-        let rgb = frame.iter().flat_map(|pixel| {
-            let [_, red, green, blue] = pixel.to_be_bytes();
-            [red, green, blue]
-        });
-        Shot {
-            width,
-            height,
-            rgb: rgb.collect(),
-        }
-    }
-
-    pub(crate) fn write(&self, path: &Path) -> Result<(), png::EncodingError> {
-        let file = BufWriter::new(File::create(path)?);
-        let mut encoder = png::Encoder::new(file, self.width, self.height);
-        encoder.set_color(png::ColorType::Rgb);
-        encoder.set_depth(png::BitDepth::Eight);
-        encoder.set_compression(png::Compression::Fast);
-        let mut writer = encoder.write_header()?;
-        writer.write_image_data(&self.rgb)?;
-        writer.finish()
-    }
-}
-
 /// Has the scanout's window draw a frame and writes it to `path`.
 pub(crate) fn of_window(index: usize, scanout: &Scanout, path: &Path) -> Result<(), DisplayError> {
     let (reply, answer) = mpsc::sync_channel(1);
-    scanout.request_shot(reply);
+    scanout.request_image(reply);
     let shot = match answer.recv_timeout(PATIENCE) {
         Ok(Ok(shot)) => shot,
         Ok(Err(reason)) => {
@@ -82,17 +47,17 @@ pub(crate) fn of_headless(
     scanout: &Scanout,
     path: &Path,
 ) -> Result<(), DisplayError> {
-    let job = scanout.snapshot();
-    let picture = job
+    let frame = scanout.snapshot();
+    let picture = frame
         .picture
         .as_ref()
         .ok_or(DisplayError::NothingShown(index))?;
     let size = (picture.width(), picture.height());
     let mut canvas = Canvas::default();
     canvas.update(picture, &Damage::default());
-    let mut frame = vec![0; size.0 as usize * size.1 as usize];
-    canvas.compose(&mut frame, size, Scaling::Fit, job.cursor());
-    save(&Shot::of_frame(&frame, size), path)
+    let mut pixels = vec![0; size.0 as usize * size.1 as usize];
+    canvas.compose(&mut pixels, size, Scaling::Fit, frame.cursor());
+    save(&FrameImage::of_frame(&pixels, size), path)
 }
 
 /// Saves what a window shows in `folder`, under a name with the time, and says so in the window. Does not wait.
@@ -124,7 +89,7 @@ pub(crate) fn save_in(folder: &Path, shared: &Arc<Shared>, index: usize) {
     }
 }
 
-fn save(shot: &Shot, path: &Path) -> Result<(), DisplayError> {
+fn save(shot: &FrameImage, path: &Path) -> Result<(), DisplayError> {
     shot.write(path).map_err(|source| DisplayError::WritePng {
         path: path.to_owned(),
         source,

@@ -14,62 +14,35 @@ use winit::event_loop::ActiveEventLoop;
 use winit::window::{CursorGrabMode, CursorIcon, Fullscreen, UserAttentionType, Window};
 
 use crate::DisplayError;
+use crate::host_pointer::HostPointer;
 use crate::icon::icon;
+use crate::monitor::{Monitor, USUAL_DPI, millimetres};
 use crate::options::{DisplayOptions, Resize};
 use crate::picture::MAX_SIZE;
 use crate::platform;
-use crate::pointer::Pointer;
-use crate::presenter::Thread;
-use crate::remembered::Place;
+use crate::presenter::PresenterThread;
+use crate::window_positions::WindowGeometry;
 
 /// The smallest inner size a user can drag a window to: VGA's text screen at half its size is the
 /// smallest thing one can still read.
 const MIN_SIZE: (u32, u32) = (320, 200);
 
-/// Pixels an inch where nothing better is known: what window systems mean by a scale of 1.
-const USUAL_DPI: f64 = 96.0;
-
-/// What the guest is told of its monitor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Monitor {
-    pub(crate) size: (u32, u32),
-    pub(crate) millimetres: (u32, u32),
-    pub(crate) position: Option<(i32, i32)>,
-}
-
-impl Monitor {
-    /// A monitor without a window.
-    pub(crate) fn headless(size: (u32, u32)) -> Monitor {
-        Monitor {
-            size,
-            millimetres: millimetres(size, (USUAL_DPI, USUAL_DPI)),
-            position: None,
-        }
-    }
-}
-
-/// How large `size` pixels are.
-fn millimetres(size: (u32, u32), dpi: (f64, f64)) -> (u32, u32) {
-    let length = |pixels: u32, dpi: f64| (f64::from(pixels) * 25.4 / dpi).round().max(1.0) as u32;
-    (length(size.0, dpi.0), length(size.1, dpi.1))
-}
-
 /// What a hidden window needs to come back as it was.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct HiddenWindow {
     /// `None`: it has not been anywhere.
-    place: Option<Place>,
-    own_size: (u32, u32),
-    told: Option<Monitor>,
+    geometry: Option<WindowGeometry>,
+    monitor_size: (u32, u32),
+    reported: Option<Monitor>,
 }
 
 impl HiddenWindow {
     /// One that has not been open yet, for a monitor of which the guest has been told this.
     pub(crate) fn new(monitor: Monitor) -> HiddenWindow {
         HiddenWindow {
-            place: None,
-            own_size: monitor.size,
-            told: Some(monitor),
+            geometry: None,
+            monitor_size: monitor.size,
+            reported: Some(monitor),
         }
     }
 }
@@ -79,17 +52,17 @@ pub(crate) struct GuestWindow {
     scanout: usize,
     resize: Resize,
     /// The size of the guest's monitor while it is not the window's.
-    own_size: (u32, u32),
-    presenter: Option<Thread>,
+    monitor_size: (u32, u32),
+    presenter: Option<PresenterThread>,
     window: Arc<Window>,
     /// What the guest has been told.
-    told: Option<Monitor>,
+    reported: Option<Monitor>,
     /// What the window system's pointer looks like over the window.
-    pointer: Pointer,
+    pointer: HostPointer,
     /// The grabbed pointer is not held in place: it is led back to the middle of the window.
     pointer_led: bool,
     /// When the window was changed last; nothing of it has been told since.
-    unsettled: Option<Instant>,
+    changed_at: Option<Instant>,
 }
 
 impl GuestWindow {
@@ -97,10 +70,10 @@ impl GuestWindow {
         event_loop: &ActiveEventLoop,
         scanout: usize,
         options: &DisplayOptions,
-        before: Option<Place>,
+        before: Option<WindowGeometry>,
     ) -> Result<GuestWindow, DisplayError> {
         // A window that follows the guest has the guest's size.
-        let keeps_size = !options.size_asked && options.resize != Resize::Fixed;
+        let keeps_size = !options.explicit_size && options.resize != Resize::Fixed;
         let (width, height) = match before {
             Some(before) if keeps_size => before.size,
             _ => options.size,
@@ -109,7 +82,9 @@ impl GuestWindow {
         let position = before.and_then(|before| before.position);
         let on_a_monitor = |at: &(i32, i32)| {
             let mut monitors = event_loop.available_monitors();
-            monitors.any(|monitor| lies_on(*at, monitor.position().into(), monitor.size().into()))
+            monitors.any(|monitor| {
+                is_reachable_on(*at, monitor.position().into(), monitor.size().into())
+            })
         };
         let mut attributes = Window::default_attributes()
             .with_title(&options.title)
@@ -132,14 +107,14 @@ impl GuestWindow {
         Ok(GuestWindow {
             scanout,
             resize: options.resize,
-            own_size: options.size,
+            monitor_size: options.size,
             presenter: None,
             window: Arc::new(window),
-            told: None,
-            pointer: Pointer::System,
+            reported: None,
+            pointer: HostPointer::System,
             pointer_led: false,
             // A tiling window manager gives what it has, not what was asked for.
-            unsettled: Some(Instant::now()),
+            changed_at: Some(Instant::now()),
         })
     }
 
@@ -149,51 +124,51 @@ impl GuestWindow {
         scanout: usize,
         options: &DisplayOptions,
         hidden: HiddenWindow,
-        before: Option<Place>,
+        before: Option<WindowGeometry>,
     ) -> Result<GuestWindow, DisplayError> {
         let mut options = options.clone();
-        let place = hidden.place.map(|place| {
+        let geometry = hidden.geometry.map(|geometry| {
             // A window that filled the screen goes back to the size it had before.
             options.size = match before {
-                _ if !place.full_screen => place.size,
+                _ if !geometry.full_screen => geometry.size,
                 Some(before) => before.size,
                 None => options.size,
             };
-            options.full_screen = place.full_screen;
-            Place {
+            options.full_screen = geometry.full_screen;
+            WindowGeometry {
                 size: options.size,
-                ..place
+                ..geometry
             }
         });
-        let mut window = Self::open(event_loop, scanout, &options, place.or(before))?;
-        window.own_size = hidden.own_size;
-        window.told = hidden.told;
+        let mut window = Self::open(event_loop, scanout, &options, geometry.or(before))?;
+        window.monitor_size = hidden.monitor_size;
+        window.reported = hidden.reported;
         Ok(window)
     }
 
     /// What [`Self::reopen`] takes.
     pub(crate) fn hidden(&self) -> HiddenWindow {
         HiddenWindow {
-            place: self.place(),
-            own_size: self.own_size,
-            told: self.told,
+            geometry: self.geometry(),
+            monitor_size: self.monitor_size,
+            reported: self.reported,
         }
     }
 
-    pub(crate) fn shared(&self) -> &Arc<Window> {
+    pub(crate) fn winit_window(&self) -> &Arc<Window> {
         &self.window
     }
 
-    pub(crate) fn set_presenter(&mut self, thread: Thread) {
+    pub(crate) fn set_presenter(&mut self, thread: PresenterThread) {
         self.presenter = Some(thread);
     }
 
-    pub(crate) fn take_presenter(&mut self) -> Option<Thread> {
+    pub(crate) fn take_presenter(&mut self) -> Option<PresenterThread> {
         self.presenter.take()
     }
 
     /// Takes the presenter if it is this one.
-    pub(crate) fn take_presenter_if(&mut self, number: u64) -> Option<Thread> {
+    pub(crate) fn take_presenter_if(&mut self, number: u64) -> Option<PresenterThread> {
         self.presenter.take_if(|thread| thread.number == number)
     }
 
@@ -204,13 +179,13 @@ impl GuestWindow {
     }
 
     /// Whether a place is inside the window.
-    pub(crate) fn has(&self, at: PhysicalPosition<f64>) -> bool {
+    pub(crate) fn contains(&self, at: PhysicalPosition<f64>) -> bool {
         let PhysicalSize { width, height } = self.window.inner_size();
         (0.0..width.into()).contains(&at.x) && (0.0..height.into()).contains(&at.y)
     }
 
     /// A place of this window as one of `other`; `None` where windows do not know where they are.
-    pub(crate) fn seen_from(
+    pub(crate) fn translated_to(
         &self,
         other: &GuestWindow,
         at: PhysicalPosition<f64>,
@@ -224,12 +199,16 @@ impl GuestWindow {
     }
 
     /// Makes the window system's pointer look so over the window. `false`: it refuses.
-    pub(crate) fn show_pointer(&mut self, pointer: Pointer, event_loop: &ActiveEventLoop) -> bool {
+    pub(crate) fn show_pointer(
+        &mut self,
+        pointer: HostPointer,
+        event_loop: &ActiveEventLoop,
+    ) -> bool {
         if self.pointer == pointer {
             return true;
         }
         let shown = pointer.show(&self.window, event_loop);
-        self.pointer = if shown { pointer } else { Pointer::Hidden };
+        self.pointer = if shown { pointer } else { HostPointer::Hidden };
         shown
     }
 
@@ -241,7 +220,7 @@ impl GuestWindow {
         if self.pointer_led {
             self.centre_pointer()?;
         }
-        self.pointer = Pointer::Hidden;
+        self.pointer = HostPointer::Hidden;
         self.window.set_cursor_visible(false);
         Ok(())
     }
@@ -270,18 +249,18 @@ impl GuestWindow {
             log::warn!("the window system does not take the pointer back: {error}");
         }
         // The next movement changes it.
-        self.pointer = Pointer::System;
+        self.pointer = HostPointer::System;
         self.window.set_cursor(CursorIcon::Default);
         self.window.set_cursor_visible(true);
     }
 
     /// The window was resized, moved, or came to another monitor.
     pub(crate) fn changed(&mut self) {
-        self.unsettled = Some(Instant::now());
+        self.changed_at = Some(Instant::now());
     }
 
     /// Brings the window to the front and gives it the keyboard, as far as the window system lets it.
-    pub(crate) fn come_forward(&self) {
+    pub(crate) fn raise(&self) {
         if self.window.is_minimized() == Some(true) {
             self.window.set_minimized(false);
         }
@@ -298,7 +277,7 @@ impl GuestWindow {
         if self.resize == Resize::Guest {
             self.resize_window(size);
         } else {
-            self.own_size = size;
+            self.monitor_size = size;
             self.changed();
         }
     }
@@ -331,13 +310,13 @@ impl GuestWindow {
 
     /// When the window will have rested for `rest`, if the guest does not know all of it.
     pub(crate) fn settles_at(&self, rest: Duration) -> Option<Instant> {
-        self.unsettled.map(|since| since + rest)
+        self.changed_at.map(|since| since + rest)
     }
 
     /// Where the window is, for the next time; `None` while it has no pixels.
-    pub(crate) fn place(&self) -> Option<Place> {
+    pub(crate) fn geometry(&self) -> Option<WindowGeometry> {
         let size: (u32, u32) = self.window.inner_size().into();
-        (size.0 > 0 && size.1 > 0).then(|| Place {
+        (size.0 > 0 && size.1 > 0).then(|| WindowGeometry {
             size,
             position: self.window.outer_position().ok().map(Into::into),
             full_screen: self.window.fullscreen().is_some(),
@@ -346,10 +325,10 @@ impl GuestWindow {
 
     /// What to tell the guest now.
     pub(crate) fn settle(&mut self) -> Option<Monitor> {
-        self.unsettled = None;
+        self.changed_at = None;
         let size = match self.resize {
             Resize::Guest => self.window.inner_size().into(),
-            Resize::Scale | Resize::Fixed => self.own_size,
+            Resize::Scale | Resize::Fixed => self.monitor_size,
         };
         let usual = USUAL_DPI * self.window.scale_factor();
         let dpi = platform::dpi(&self.window).unwrap_or((usual, usual));
@@ -359,13 +338,13 @@ impl GuestWindow {
             position: self.window.inner_position().ok().map(Into::into),
         };
         // A window without pixels is minimised; the guest keeps its mode.
-        let news = size.0 > 0 && size.1 > 0 && self.told != Some(now);
-        news.then(|| *self.told.insert(now))
+        let news = size.0 > 0 && size.1 > 0 && self.reported != Some(now);
+        news.then(|| *self.reported.insert(now))
     }
 }
 
 /// Whether a hand could get at a window whose frame begins at `at`, on a monitor at `corner`.
-fn lies_on(at: (i32, i32), corner: (i32, i32), size: (u32, u32)) -> bool {
+fn is_reachable_on(at: (i32, i32), corner: (i32, i32), size: (u32, u32)) -> bool {
     // Some of the title bar, which is at least so high, must be on it.
     const GRIP: i64 = 32;
     let on = |at: i32, corner: i32, size: u32| {
@@ -392,7 +371,7 @@ fn title_text(title: &str, scanout: usize, mode: Option<(u32, u32)>, status: &st
 
 #[cfg(test)]
 mod tests {
-    use super::{lies_on, title_text};
+    use super::{is_reachable_on, title_text};
 
     #[test]
     fn a_place_counts_while_a_hand_can_get_at_the_window() {
@@ -406,7 +385,7 @@ mod tests {
             ((1920, -1), false),
             ((i32::MIN, i32::MAX), false),
         ] {
-            assert_eq!(lies_on(at, second.0, second.1), expected, "{at:?}");
+            assert_eq!(is_reachable_on(at, second.0, second.1), expected, "{at:?}");
         }
     }
 

@@ -164,7 +164,7 @@ fn a_resize_reaches_the_guest_without_a_window_and_quit_ends_it() {
     });
     display.run().unwrap();
     let millimetres = (508, 286);
-    let resized = DisplayEvent::Settled {
+    let resized = DisplayEvent::MonitorChanged {
         scanout: 0,
         width: 1920,
         height: 1080,

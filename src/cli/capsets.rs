@@ -2,7 +2,7 @@
 
 use clap::{Args, ValueEnum};
 
-/// A way for the guest's drivers to speak with the host.
+/// A capability set: what a kind of guest driver speaks (virtio-v1.4 §5.7.6.8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Capset {
     /// Vulkan, by Hesper's own renderer.
@@ -14,11 +14,11 @@ pub(crate) enum Capset {
     CrossDomain,
 }
 
-/// What of it is wanted.
+/// Which capability sets the guest is offered.
 #[derive(Debug, Args)]
 pub(crate) struct CapsetOptions {
-    /// CapsetOptions the guest these ways to draw: venus (Vulkan), virgl (OpenGL) and cross-domain (windows of its programs on this host's
-    /// Wayland compositor). Default: venus, if it works here.
+    /// Capability sets that the guest is offered: venus (Vulkan), virgl (OpenGL), cross-domain (the
+    /// guest's Wayland windows on this host's compositor). Default: venus, if it works here.
     #[arg(
         long,
         value_name = "LIST",
@@ -30,11 +30,12 @@ pub(crate) struct CapsetOptions {
 }
 
 impl CapsetOptions {
+    /// Whether the guest is offered this one, as far as it works.
     pub(crate) fn has(&self, capset: Capset) -> bool {
         self.is_asked(capset) || self.capsets.is_none() && capset == Capset::Venus
     }
 
-    /// Whether it was named.
+    /// Whether `--capsets` names it.
     pub(crate) fn is_asked(&self, capset: Capset) -> bool {
         self.capsets
             .as_ref()

@@ -1,8 +1,8 @@
-//! The command line: the conventions of vhost-user backend programs (vhost-user.rst, "Backend program
-//! conventions") plus Hesper's own options.
+//! The command line: the conventions of vhost-user backend programs (vhost-user.rst, "Backend
+//! program conventions") plus Hesper's own options.
 //!
-//! [`parse`] turns arguments into a [`Invocation`]; what is wrong comes back as one line that names the value
-//! and what is allowed, for exit status 2. What a value may be stands in `values.rs`.
+//! [`parse`] turns arguments into an [`Invocation`]. An error is one line that names the value and
+//! what is allowed; the program ends with status 2 then. `values.rs` has the types of values.
 
 pub(crate) mod capsets;
 mod serve;
@@ -23,10 +23,11 @@ pub(crate) use self::values::{
     OnCloseChoice, PlacementChoice, RecordPath, ResizeMode, ScalingWay, Size, Switch,
 };
 
-/// What `--print-capabilities` prints (vhost-user.rst, "Backend program conventions"): what of the conventions works in this build.
+/// What `--print-capabilities` prints: the features of this build, as JSON (vhost-user.rst,
+/// "Backend program conventions").
 ///
-/// `has_render_nodes` is whether every DRM render node of this host belongs to a GPU that can be used: where the feature is there
-/// and a domain names no node, libvirt takes the first one that it finds.
+/// `has_render_nodes`: whether every DRM render node of this host belongs to a usable GPU. If the
+/// feature is offered and a domain names no node, libvirt takes the first one that it finds.
 pub(crate) fn capabilities(has_render_nodes: bool) -> String {
     let render_node = has_render_nodes.then_some("render-node");
     let virgl = cfg!(feature = "virgl").then_some("virgl");
@@ -34,11 +35,11 @@ pub(crate) fn capabilities(has_render_nodes: bool) -> String {
     serde_json::json!({"type": "gpu", "features": features}).to_string()
 }
 
-/// How a first try may look.
+/// A command line to begin with.
 const EXAMPLE: &str =
     "such as: hesper --socket-path=\"$XDG_RUNTIME_DIR/gpu.sock\" (README.md has QEMU's part)";
 
-/// What the program was asked to do.
+/// What the command line asks the program to do.
 #[derive(Debug)]
 pub(crate) enum Invocation {
     /// Print [`capabilities`].
@@ -69,7 +70,7 @@ struct Cli {
     #[command(flatten)]
     serve: ServeOptions,
 
-    /// Print what this backend can do, as JSON for libvirt, and end. All other options are ignored.
+    /// Print the features of this backend as JSON, for libvirt. All other options are ignored.
     #[arg(long, help_heading = heading::COMPATIBILITY)]
     print_capabilities: bool,
 }
@@ -82,14 +83,14 @@ enum Verb {
     Vtest(VtestOptions),
     /// List the GPUs of this host, as --gpu chooses them.
     Gpus(GpusOptions),
-    /// Check what works on this host, and say what to do about what does not.
+    /// Check what works on this host, and how to mend what does not.
     Doctor(DoctorOptions),
 }
 
 /// Options of `hesper gpus`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct GpusOptions {
-    /// Print them as JSON, with memory and render node.
+    /// Print the GPUs as JSON, with their memory and render node.
     #[arg(long)]
     pub(crate) json: bool,
 
@@ -100,7 +101,8 @@ pub(crate) struct GpusOptions {
 /// Options of `hesper doctor`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct DoctorOptions {
-    /// Print all that a bug report needs: versions, limits, drivers, memory types and the checks, without names of users.
+    /// Print what a bug report needs: versions, limits, drivers, memory types and the checks. User
+    /// names are left out.
     #[arg(long, conflicts_with_all = ["json", "verbose"])]
     pub(crate) report: bool,
 
@@ -108,11 +110,12 @@ pub(crate) struct DoctorOptions {
     #[arg(long)]
     pub(crate) json: bool,
 
-    /// List by name what is only counted otherwise.
+    /// List everything by name. Without it, long lists are only counted.
     #[arg(long)]
     pub(crate) verbose: bool,
 
-    /// Program to check as QEMU. Default: qemu-system- of this machine's kind, from PATH.
+    /// QEMU program to check. Default: the qemu-system program of this machine's architecture, from
+    /// PATH.
     #[arg(long, value_name = "PROGRAM")]
     pub(crate) qemu: Option<PathBuf>,
 
@@ -120,11 +123,12 @@ pub(crate) struct DoctorOptions {
     pub(crate) driver: DriverOption,
 }
 
-/// Where Vulkan comes from.
+/// The Vulkan library.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct DriverOption {
-    /// Use this Vulkan library: a loader, a driver, or a driver's JSON manifest. Default: the system's loader; without one, what
-    /// VK_DRIVER_FILES names; on macOS then MoltenVK and KosmicKrisp.
+    /// Vulkan library to use: a loader, a driver, or a driver's JSON manifest. Default: the
+    /// system's loader; without one, the driver that VK_DRIVER_FILES names; on macOS also MoltenVK
+    /// and KosmicKrisp.
     #[arg(long, value_name = "PATH", help_heading = heading::GPU)]
     pub(crate) driver: Option<PathBuf>,
 }
@@ -132,19 +136,20 @@ pub(crate) struct DriverOption {
 /// Options of `hesper vtest`.
 #[derive(Debug, Args)]
 pub(crate) struct VtestOptions {
-    /// Listen on this unix socket; clients name it in VTEST_SOCKET_NAME.
+    /// Unix socket to listen on. Clients find it through VTEST_SOCKET_NAME.
     #[arg(long, value_name = "PATH")]
     pub(crate) socket_path: PathBuf,
 
-    /// Use this GPU: its number or UUID as `hesper gpus` lists it, or a part of its name. Default: all GPUs of the host.
+    /// GPU that programs use: its number or UUID as `hesper gpus` lists it, or a part of its name.
+    /// Default: all GPUs of this host.
     #[arg(long, value_name = "GPU", help_heading = heading::GPU)]
     pub(crate) gpu: Option<GpuChoice>,
 
     #[command(flatten)]
     pub(crate) driver: DriverOption,
 
-    /// How programs share pictures: software (copied by the CPU; Mesa 25.2 or newer), dmabuf (without a copy; older Mesa, too) or
-    /// auto.
+    /// How programs pass pictures to the compositor: software (the CPU copies them; needs Mesa
+    /// 25.2), dmabuf (no copy; works with older Mesa, too), auto (software).
     #[arg(long, value_name = "POLICY", default_value_t, help_heading = heading::GPU)]
     pub(crate) wsi: WsiPolicy,
 
@@ -152,15 +157,16 @@ pub(crate) struct VtestOptions {
     pub(crate) budget: BudgetOptions,
 }
 
-/// What one program of a guest may take of the host.
+/// What one program of the guest may use.
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct BudgetOptions {
-    /// Let the large Vulkan commands of one program hold so much memory at a time: 1M to 1T. A command takes up to twice its
-    /// size; one that does not fit fails with VK_ERROR_OUT_OF_HOST_MEMORY.
+    /// Memory that the large Vulkan commands of one program may use at a time: 1M to 1T. A command
+    /// uses up to twice its size. One that does not fit fails with VK_ERROR_OUT_OF_HOST_MEMORY.
     #[arg(long, value_name = "SIZE", default_value = "4G", help_heading = heading::GPU)]
     command_memory: CommandMemory,
 
-    /// Let so many threads of one program make Vulkan pipelines at a time: 64 to 65536. Each takes a thread here.
+    /// Number of threads of one program that may create Vulkan pipelines at a time: 64 to 65536.
+    /// Each one takes a thread of the host.
     #[arg(long, value_name = "N", default_value = "1024", value_parser = within::<u32>(64..=65536), help_heading = heading::GPU)]
     rings: u32,
 }
@@ -179,18 +185,17 @@ impl BudgetOptions {
 /// Options of `hesper ctl`.
 #[derive(Debug, Args)]
 pub(crate) struct ControlOptions {
-    /// The --control socket of the running Hesper.
+    /// The socket that the running Hesper got as --control.
     #[arg(value_name = "SOCKET")]
     pub(crate) socket: PathBuf,
 
-    /// `screenshot [SCANOUT] FILE.png`, `resize SCANOUT WIDTHxHEIGHT`, `plug SCANOUT`, `unplug SCANOUT`, `hide`, `show`,
-    /// `status`,
-    /// `counters` or `quit`.
+    /// `screenshot [SCANOUT] FILE.png`, `resize SCANOUT WIDTHxHEIGHT`, `plug SCANOUT`,
+    /// `unplug SCANOUT`, `hide`, `show`, `status`, `counters` or `quit`.
     #[arg(value_name = "COMMAND", required = true, num_args = 1..)]
     pub(crate) words: Vec<String>,
 }
 
-/// Reads the command line, program name first.
+/// Reads the command line. The first argument is the program's name.
 ///
 /// # Errors
 /// One line that says which value is wrong and what is allowed.
@@ -201,7 +206,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Inv
             "a socket is missing: --socket-path=PATH or --fd=N, {EXAMPLE}; `hesper --help` lists what there is"
         ));
     }
-    // The convention: whatever else stands there, even what makes no sense, is ignored.
+    // The convention: all other options are ignored, even wrong ones.
     if arguments
         .iter()
         .any(|argument| argument == "--print-capabilities")
@@ -247,7 +252,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Inv
     }
 }
 
-/// What the person may have meant.
+/// The option, value or subcommand that the person may have meant.
 fn similar(error: &clap::Error) -> Option<String> {
     let kinds = [
         ContextKind::SuggestedArg,
@@ -261,7 +266,7 @@ fn similar(error: &clap::Error) -> Option<String> {
     })
 }
 
-/// Clap's message is a paragraph, then usage: the paragraph on one line is what a log wants.
+/// The paragraph of clap's message on one line, as a log needs it. What follows it is the usage.
 fn one_line(message: &str) -> String {
     let paragraph: Vec<&str> = message
         .lines()

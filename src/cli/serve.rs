@@ -27,14 +27,15 @@ use heading::{COMPATIBILITY, CONNECTION, DIAGNOSTICS, GPU, INPUT, WINDOW};
 /// Where guest scanouts are shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum DisplayMode {
-    /// A window where there is a desktop; with --fd or without a desktop QEMU's console if its device has one, else nowhere.
+    /// A window if there is a desktop. With --fd or without a desktop: QEMU's console if its device
+    /// has one, else nowhere.
     #[default]
     Auto,
-    /// A window of Hesper's own.
+    /// Hesper's own windows.
     Window,
-    /// QEMU's console, of its devices vhost-user-gpu-pci and vhost-user-vga.
+    /// QEMU's console, for its devices vhost-user-gpu-pci and vhost-user-vga.
     Qemu,
-    /// Nowhere; screenshots still work.
+    /// No window. Screenshots still work.
     Headless,
 }
 
@@ -44,15 +45,16 @@ pub(crate) struct ServeOptions {
     #[command(flatten)]
     pub(crate) socket: Socket,
 
-    /// Listen on this unix socket for `hesper ctl`.
+    /// Unix socket to listen on for `hesper ctl`.
     #[arg(long, value_name = "PATH", help_heading = CONNECTION)]
     pub(crate) control: Option<PathBuf>,
 
-    /// Use this GPU: its number or UUID as `hesper gpus` lists it, or a part of its name. Default: all GPUs of the host.
+    /// GPU that the guest uses: its number or UUID as `hesper gpus` lists it, or a part of its
+    /// name. Default: all GPUs of this host.
     #[arg(long, value_name = "GPU", help_heading = GPU, conflicts_with = "render_node")]
     pub(crate) gpu: Option<GpuChoice>,
 
-    /// Use the GPU with this DRM render node, such as /dev/dri/renderD128.
+    /// GPU that the guest uses, by its DRM render node, such as /dev/dri/renderD128.
     #[arg(long, value_name = "PATH", help_heading = GPU)]
     pub(crate) render_node: Option<PathBuf>,
 
@@ -62,17 +64,20 @@ pub(crate) struct ServeOptions {
     #[command(flatten)]
     pub(crate) capsets: CapsetOptions,
 
-    /// How the guest's programs share pictures: software (copied by the CPU; Mesa 25.2 or newer), dmabuf (without a copy; older
-    /// Mesa, too) or auto.
+    /// How the guest's programs pass pictures to its compositor: software (the CPU copies them;
+    /// needs Mesa 25.2 in the guest), dmabuf (no copy; works with older Mesa, too), auto
+    /// (software).
     #[arg(long, value_name = "POLICY", default_value_t, help_heading = GPU)]
     pub(crate) wsi: WsiPolicy,
 
-    /// Let the guest map so much memory of the GPU at a time: a power of two such as 8G, or 0 for a guest without 3D.
+    /// Size of the host-visible window, through which the guest maps GPU memory: a power of two
+    /// such as 8G, or 0 for a guest without 3D.
     #[arg(long, value_name = "SIZE", default_value = "8G", help_heading = GPU)]
     pub(crate) hostmem: HostMemory,
 
-    /// Have the guest align the memory that it maps: a power of two from 4096 to 65536. Default: the page size of this host. A
-    /// guest with larger pages than the host needs its own page size here, and Linux 7.2 and Mesa 26.2.4.
+    /// Alignment of the GPU memory that the guest maps: a power of two from 4096 to 65536. Default:
+    /// the page size of this host. If the guest has larger pages, give its page size; it needs
+    /// Linux 7.2 and Mesa 26.2.4 then.
     #[arg(long, value_name = "BYTES", help_heading = GPU)]
     pub(crate) blob_alignment: Option<BlobAlignment>,
 
@@ -83,62 +88,69 @@ pub(crate) struct ServeOptions {
     #[arg(long, value_name = "MODE", default_value = "auto", help_heading = WINDOW)]
     pub(crate) display: DisplayMode,
 
-    /// Name this VM in the titles of its windows.
+    /// Name of this VM, shown in the titles of its windows.
     #[arg(long, value_name = "NAME", help_heading = WINDOW)]
     pub(crate) name: Option<String>,
 
-    /// Give the guest so many monitors, each with a window: 1 to 16. Closing a window unplugs its monitor; for the
-    /// first, see --on-close.
+    /// Number of monitors, each with its own window: 1 to 16. Closing a window unplugs its monitor;
+    /// for the first window see --on-close.
     #[arg(long, value_name = "N", default_value = "1", value_parser = within::<u32>(1..=16), help_heading = WINDOW)]
     pub(crate) scanouts: u32,
 
-    /// Size of a monitor at start, in pixels. Default: that of its window the last time (--placement), else 1280x800.
+    /// Size of each monitor at start, in pixels. Default: the size that its window had last time
+    /// (--placement), else 1280x800.
     #[arg(long, value_name = "WxH", help_heading = WINDOW)]
     pub(crate) size: Option<Size>,
 
-    /// What happens when the window is resized: guest (the guest changes its mode), scale (the picture is scaled) or fixed (the
-    /// window has the size of the guest's mode).
+    /// How resizing works: guest (the guest follows the window), scale (the picture is scaled),
+    /// fixed (the window follows the guest).
     #[arg(long, value_name = "MODE", default_value = "guest", hide_possible_values = true, help_heading = WINDOW)]
     pub(crate) resize: ResizeMode,
 
-    /// How a picture is scaled: smooth (as large as fits), integer (whole multiples, sharp) or none (not, while it fits).
+    /// How the picture is scaled into the window: smooth (as large as fits), integer (whole
+    /// multiples, sharp), none (only if it is too large).
     #[arg(long, value_name = "WAY", default_value = "smooth", hide_possible_values = true, help_heading = WINDOW)]
     pub(crate) scaling: ScalingWay,
 
-    /// Begin full screen.
+    /// Start in full screen.
     #[arg(long, help_heading = WINDOW)]
     pub(crate) full_screen: bool,
 
-    /// What closing the first window does while a VM is connected: ask, hide (the VM goes on; `hesper ctl SOCKET show` or SIGUSR2
-    /// shows the windows again) or quit (the VM loses its GPU). Without a VM it ends Hesper.
+    /// What closing the first window does while a VM is connected: ask (the window asks), hide (the
+    /// VM runs on; `hesper ctl SOCKET show` or SIGUSR2 shows the windows again), quit (Hesper ends,
+    /// the VM loses its GPU). Without a VM, closing it ends Hesper.
     #[arg(long, value_name = "WHAT", default_value = "ask", hide_possible_values = true, help_heading = WINDOW)]
     pub(crate) on_close: OnCloseChoice,
 
-    /// Whether frames wait for the screen's refresh: on, or off (sooner, with more work).
+    /// Whether frames wait for the monitor's refresh: on, or off (frames appear sooner and cost
+    /// more).
     #[arg(long, value_name = "WHETHER", default_value = "on", hide_possible_values = true, help_heading = WINDOW)]
     pub(crate) vsync: Switch,
 
-    /// Whether windows open where they were the last time for this VM, which its --name or --socket-path tells: remember or
-    /// forget.
+    /// Restore this VM's window positions: remember or forget. VMs are told apart by --name, else
+    /// by --socket-path.
     #[arg(long, value_name = "WHETHER", default_value = "remember", hide_possible_values = true, help_heading = WINDOW)]
     pub(crate) placement: PlacementChoice,
 
-    /// Give the guest an input device that follows the window, on a unix socket for QEMU's vhost-user-input-pci. KIND is
-    /// keyboard, tablet (absolute pointer), mouse (relative pointer) or touch. Once for each device.
+    /// Unix socket of an input device that gets the window's input, for QEMU's
+    /// vhost-user-input-pci. KIND is keyboard, tablet (absolute pointer), mouse (relative pointer)
+    /// or touch. Repeat it for each device.
     #[arg(long = "input-socket", value_name = "KIND:PATH", help_heading = INPUT)]
     pub(crate) input_sockets: Vec<InputSocket>,
 
-    /// Keys that, held with a letter, are for the window and not for the guest (F: full screen, G: grab or release the pointer,
-    /// O: overlay, S: screenshot): ctrl-alt, lshift-lctrl-lalt, rctrl, or cmd (a Mac's Cmd, a PC's Super).
+    /// Modifier of the window's own shortcuts (with F: full screen, G: grab or release the pointer,
+    /// O: overlay, S: screenshot): ctrl-alt, lshift-lctrl-lalt, rctrl, cmd (a Mac's Cmd, a PC's
+    /// Super).
     #[arg(long, value_name = "KEYS", default_value = "ctrl-alt", hide_possible_values = true, help_heading = INPUT)]
     pub(crate) grab_mod: GrabModChoice,
 
-    /// What a Mac's Cmd (a PC's Super) is in the guest: super, swap-opt-cmd (it changes places with Option), swap-ctrl-cmd (with
-    /// Ctrl) or host (the left one stays with the host).
+    /// What a Mac's Cmd key (a PC's Super) is in the guest: super, swap-opt-cmd (Cmd and Option
+    /// change places), swap-ctrl-cmd (Cmd and Ctrl change places), host (the left Cmd stays with
+    /// the host).
     #[arg(long, value_name = "KEY", default_value = "super", hide_possible_values = true, help_heading = INPUT)]
     pub(crate) cmd_key: CmdKeyChoice,
 
-    /// Write every frame that a window shows to this .y4m file, or as PNGs into this folder.
+    /// Record every frame that a window shows: into this .y4m file, or as PNGs into this folder.
     #[arg(long, value_name = "PATH", help_heading = DIAGNOSTICS)]
     pub(crate) record: Option<RecordPath>,
 
@@ -146,11 +158,12 @@ pub(crate) struct ServeOptions {
     #[arg(long, value_name = "FOLDER", default_value = ".", help_heading = DIAGNOSTICS)]
     pub(crate) screenshots: PathBuf,
 
-    /// Begin with the overlay: frames a second, their times, sizes, and who draws.
+    /// Show frame statistics from the start: frames per second, frame times, sizes, and who draws.
     #[arg(long, help_heading = DIAGNOSTICS)]
     pub(crate) overlay: bool,
 
-    /// CapsetOptions the guest OpenGL by virglrenderer, as --capsets=venus,virgl does. libvirt passes it for accel3d='yes'.
+    /// Offer the guest OpenGL by virglrenderer, like --capsets=venus,virgl. libvirt passes it for
+    /// accel3d='yes'.
     #[arg(long, help_heading = COMPATIBILITY)]
     pub(crate) virgl: bool,
 }
@@ -162,10 +175,11 @@ impl ServeOptions {
         (width, height)
     }
 
-    /// Whether the guest is offered Vulkan as far as it works.
+    /// Whether the guest is offered Vulkan, if it works here.
     ///
-    /// Who gives a descriptor, as libvirt does, has QEMU's classic device, which cannot use Vulkan and whose consoles mostly refuse a
-    /// device with 3D. That it is another device has to be said.
+    /// A descriptor (`--fd`, as libvirt passes it) means QEMU's classic device: it cannot use
+    /// Vulkan, and QEMU's consoles mostly refuse a device with 3D. For another device,
+    /// `--capsets=venus` or `--gpu` must say so.
     pub(crate) fn wants_venus(&self) -> bool {
         let is_classic = self.socket.fd.is_some() && self.display == DisplayMode::Auto;
         match is_classic {
@@ -174,7 +188,7 @@ impl ServeOptions {
         }
     }
 
-    /// The option with which the person asked for `capset` in so many words.
+    /// The option that asks for `capset` by its name, if one does.
     pub(crate) fn asks_for(&self, capset: Capset) -> Option<String> {
         match capset {
             Capset::Virgl if self.virgl => Some("--virgl".to_owned()),
@@ -186,7 +200,7 @@ impl ServeOptions {
         }
     }
 
-    /// The options that choose how the guest gets 3D, as they were given.
+    /// The options that choose how the guest gets 3D, as they stand on the command line.
     pub(crate) fn gpu_options(&self) -> Vec<String> {
         let gpu = self.gpu.as_ref().map(|gpu| format!("--gpu={gpu}"));
         let path = |name: &str, path: &Option<PathBuf>| {
@@ -199,7 +213,7 @@ impl ServeOptions {
         [gpu, node, driver, capsets].into_iter().flatten().collect()
     }
 
-    /// What no option says alone.
+    /// Checks combinations of options.
     pub(super) fn check(&self) -> Result<(), String> {
         if self.display == DisplayMode::Qemu && !self.input_sockets.is_empty() {
             return Err(
@@ -241,15 +255,15 @@ impl ServeOptions {
     }
 }
 
-/// The vhost-user socket: exactly one of both.
+/// The vhost-user socket: exactly one of the two options.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 pub(crate) struct Socket {
-    /// Listen on this unix socket for the VM monitor, such as QEMU.
+    /// Unix socket to listen on for the VMM, such as QEMU.
     #[arg(long, value_name = "PATH", help_heading = CONNECTION)]
     pub(crate) socket_path: Option<PathBuf>,
 
-    /// Use this inherited file descriptor, a connected unix stream socket.
+    /// Inherited file descriptor to serve: a connected unix stream socket.
     #[arg(long, value_name = "N", value_parser = within::<RawFd>(3..=RawFd::MAX), help_heading = CONNECTION)]
     pub(crate) fd: Option<RawFd>,
 }

@@ -14,9 +14,9 @@ use crate::input;
 /// An input device and its socket, written `KIND:PATH`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct InputSocket {
-    /// What the guest gets.
+    /// The kind of device.
     pub(crate) kind: Kind,
-    /// Where QEMU finds it.
+    /// The socket's path.
     pub(crate) path: PathBuf,
 }
 
@@ -81,33 +81,33 @@ impl FromStr for Size {
     }
 }
 
-/// Yes or no.
+/// On or off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Switch {
-    /// Yes.
+    /// On.
     On,
-    /// No.
+    /// Off.
     Off,
 }
 
 impl Size {
-    /// Of a monitor about which nobody says anything.
+    /// The size of a monitor if no option gives one.
     pub(crate) const USUAL: Self = Self {
         width: 1280,
         height: 800,
     };
 }
 
-/// What becomes of the windows' places.
+/// Whether window positions are restored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum PlacementChoice {
-    /// They are kept for the next time.
+    /// They are stored and restored.
     Remember,
-    /// They are forgotten.
+    /// They are not.
     Forget,
 }
 
-/// How a window's size and the guest's mode go together.
+/// How resizing works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ResizeMode {
     /// The guest follows the window.
@@ -149,14 +149,14 @@ impl From<OnCloseChoice> for OnClose {
     }
 }
 
-/// How a picture that is not of the window's size fills it.
+/// How a picture is scaled into a window of another size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ScalingWay {
     /// As large as fits, smoothed.
     Smooth,
     /// Whole multiples.
     Integer,
-    /// Pixel for pixel while it fits.
+    /// Pixel for pixel. It is scaled down only if it does not fit.
     None,
 }
 
@@ -170,12 +170,12 @@ impl From<ScalingWay> for Scaling {
     }
 }
 
-/// Which keys, with a letter, are meant for the window. The names are QEMU's where it has one.
+/// The modifier of the window's shortcuts. Names are QEMU's where QEMU has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum GrabModChoice {
     /// Ctrl and Alt.
     CtrlAlt,
-    /// The left three.
+    /// The left Shift, Ctrl and Alt.
     LshiftLctrlLalt,
     /// The right Ctrl.
     Rctrl,
@@ -194,16 +194,16 @@ impl From<GrabModChoice> for GrabMod {
     }
 }
 
-/// What Cmd is in the guest.
+/// What the Cmd key is in the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum CmdKeyChoice {
     /// Super.
     Super,
-    /// It changes places with Option.
+    /// Cmd and Option change places.
     SwapOptCmd,
-    /// It changes places with Ctrl.
+    /// Cmd and Ctrl change places.
     SwapCtrlCmd,
-    /// The left one is the host's.
+    /// The left Cmd stays with the host.
     Host,
 }
 
@@ -255,7 +255,7 @@ pub(super) fn bytes(text: &str) -> Option<u64> {
     digits.parse::<u64>().ok()?.checked_mul(1 << shift)
 }
 
-/// Bytes that large commands may hold.
+/// Memory in bytes that the large commands of a context may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct CommandMemory(pub(crate) u64);
 
@@ -270,7 +270,7 @@ impl FromStr for CommandMemory {
     }
 }
 
-/// Where frames are recorded to: a `.y4m` file or a folder.
+/// Where frames are recorded: a `.y4m` file or a folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RecordPath(pub(crate) PathBuf);
 
@@ -280,7 +280,7 @@ impl FromStr for RecordPath {
     fn from_str(text: &str) -> Result<Self, String> {
         let path = PathBuf::from(text);
         let ending = path.extension().map(|ending| ending.to_ascii_lowercase());
-        // A folder may be called anything, but who writes film.mp4 wants a film.
+        // A folder may have any name, but someone who writes film.mp4 wants a film.
         match ending {
             Some(ending) if ending != "y4m" && !path.is_dir() => Err(
                 "a film that ends in .y4m, or a folder for PNGs, is allowed; `ffmpeg -i film.y4m film.mp4` makes other films of it"
@@ -292,7 +292,7 @@ impl FromStr for RecordPath {
     }
 }
 
-/// Alignment in bytes of blobs.
+/// Alignment of blobs, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BlobAlignment(pub(crate) u32);
 
@@ -360,7 +360,7 @@ impl From<GpuChoice> for hesper_venus::GpuSelection {
     }
 }
 
-/// A parser of whole numbers that names the range when the text is none of it.
+/// A parser of whole numbers in `range`. Its error names the range.
 pub(super) fn within<T>(range: RangeInclusive<T>) -> impl Fn(&str) -> Result<T, String> + Clone
 where
     T: FromStr + PartialOrd + Display + Clone,

@@ -15,8 +15,8 @@ use crate::guest::{CAPSET_VENUS, Guest, bytes};
 use hesper_venus_protocol::command;
 
 /// `RESOURCE_CREATE_BLOB` in context 1, with something changed.
-fn blob(change: impl FnOnce(&mut wire::CreateBlob)) -> Request {
-    let mut body = wire::CreateBlob::new_zeroed();
+fn blob(change: impl FnOnce(&mut wire::ResourceCreateBlob)) -> Request {
+    let mut body = wire::ResourceCreateBlob::new_zeroed();
     body.resource_id = 900.into();
     body.blob_mem = wire::BLOB_MEM_HOST3D.into();
     body.blob_flags = wire::BLOB_FLAG_USE_MAPPABLE.into();
@@ -27,7 +27,7 @@ fn blob(change: impl FnOnce(&mut wire::CreateBlob)) -> Request {
 
 /// `SUBMIT_3D` that says another length than it has.
 fn submit_of(length: u32) -> Request {
-    let body = wire::Submit {
+    let body = wire::CmdSubmit {
         size: length.into(),
         padding: 0.into(),
     };

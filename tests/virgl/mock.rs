@@ -37,8 +37,8 @@ fn serve(folder: &Path) -> (Hesper, Vm) {
     (hesper, vm)
 }
 
-fn create_with(id: u32, change: impl FnOnce(&mut Create3d)) -> Request {
-    let mut body = Create3d::new_zeroed();
+fn create_with(id: u32, change: impl FnOnce(&mut ResourceCreate3d)) -> Request {
+    let mut body = ResourceCreate3d::new_zeroed();
     body.resource_id = id.into();
     body.target = 2.into();
     body.format = FORMAT_B8G8R8X8.into();
@@ -304,7 +304,7 @@ fn malformed_3d_commands_get_errors_from_the_real_library_too() {
     let folder = tempfile::tempdir().unwrap();
     let (_hesper, vm) = serve(folder.path());
     let id = texture(&vm, 1);
-    type Change = fn(&mut Create3d);
+    type Change = fn(&mut ResourceCreate3d);
     let bad_creates: [(&str, Change); 6] = [
         ("format", |body| body.format = 0xffff.into()),
         ("target", |body| body.target = 99.into()),

@@ -13,9 +13,9 @@ use std::sync::Arc;
 
 use hesper_vhost::device::{Device, DeviceOptions};
 use hesper_vhost::screen::{Monitor, NoScreen, ScanoutSink};
-use hesper_vhost::transport::{GpuSocketScreen, Server, Session};
+use hesper_vhost::transport::{GpuBackend, GpuSocketScreen, Server};
 
-fn session(host_visible_size: u64, in_qemu: bool) -> Session {
+fn session(host_visible_size: u64, in_qemu: bool) -> GpuBackend {
     let console = in_qemu.then(|| Arc::new(GpuSocketScreen::new()));
     let screen: Arc<dyn ScanoutSink> = match &console {
         Some(console) => console.clone(),
@@ -34,7 +34,7 @@ fn session(host_visible_size: u64, in_qemu: bool) -> Session {
         host_visible_size,
         blob_alignment: 4096,
     };
-    Session {
+    GpuBackend {
         device: Arc::new(Device::new(options, screen, Vec::new())),
         host_visible_size,
         console,

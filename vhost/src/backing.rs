@@ -12,11 +12,10 @@ use vm_memory::{
 };
 
 use crate::budget::{BACKING_ENTRIES, Charge, Pool};
-use crate::chain::Request;
-use crate::copies::Copies;
-use crate::refusal::Refusal;
-use crate::renderer::GuestRun;
-use crate::resource3d::LentPages;
+use crate::chain::Reader;
+use crate::copy_pipeline::CopyPipeline;
+use crate::error::CommandError;
+use crate::guest_pages::{AttachedPages, GuestRun};
 use crate::wire::MemEntry;
 
 /// Runs of pages that are told of one resource: 16 MiB when no two pages of 4 KiB are neighbours.
@@ -41,18 +40,18 @@ pub(crate) struct Backing {
 impl Backing {
     /// Reads `count` entries off `request`; every one must lie in guest memory. Neighbours are joined.
     pub(crate) fn read_from(
-        request: &mut Request<'_>,
+        request: &mut Reader<'_>,
         memory: &GuestMemoryMmap,
         count: u32,
         pool: &Arc<Pool>,
-    ) -> Result<Self, Refusal> {
+    ) -> Result<Self, CommandError> {
         let need = u64::from(count) * size_of::<MemEntry>() as u64;
         if need > request.left() {
-            return Err(Refusal::Short {
+            return Err(CommandError::Short {
                 missing: need - request.left(),
             });
         }
-        let mut charge = pool.charge(u64::from(count)).ok_or(Refusal::Limit {
+        let mut charge = pool.charge(u64::from(count)).ok_or(CommandError::Limit {
             what: "backing entries",
             limit: BACKING_ENTRIES,
         })?;
@@ -71,7 +70,7 @@ impl Backing {
                     continue;
                 }
                 if !memory.check_range(GuestAddress(address), bytes as usize) {
-                    return Err(Refusal::OutOfRange {
+                    return Err(CommandError::OutOfRange {
                         start: address,
                         length: bytes,
                         size: memory.last_addr().0.saturating_add(1),
@@ -104,7 +103,7 @@ impl Backing {
     }
 
     /// Fails unless bytes `offset..offset + length` are all there.
-    pub(crate) fn check(&self, offset: u64, length: u64) -> Result<(), Refusal> {
+    pub(crate) fn check(&self, offset: u64, length: u64) -> Result<(), CommandError> {
         match offset.checked_add(length) {
             Some(end) if end <= self.length => Ok(()),
             _ => Err(self.outside(offset, length)),
@@ -142,14 +141,17 @@ impl Backing {
     }
 
     /// The pieces as this process has them mapped, for a renderer.
-    pub(crate) fn lend(self: &Arc<Self>, memory: &GuestMemoryMmap) -> Result<LentPages, Refusal> {
+    pub(crate) fn mapped_pieces(
+        self: &Arc<Self>,
+        memory: &GuestMemoryMmap,
+    ) -> Result<AttachedPages, CommandError> {
         let length = usize::try_from(self.length).map_err(|_| self.outside(0, self.length))?;
         let mut pieces = Vec::with_capacity(self.pieces.len());
         self.walk(memory, 0, length, |_, slice| {
             pieces.push((slice.ptr_guard_mut().as_ptr(), slice.len()));
             Ok(())
         })?;
-        Ok(LentPages::new(pieces, memory, self))
+        Ok(AttachedPages::new(pieces, memory, Arc::clone(self) as _))
     }
 
     /// Adds to `copies` what copies `target.len()` bytes from `offset` on into `target`.
@@ -158,8 +160,8 @@ impl Backing {
         memory: &'a GuestMemoryMmap,
         offset: u64,
         target: &VolatileSlice<'a>,
-        copies: &mut Copies<'a>,
-    ) -> Result<(), Refusal> {
+        copies: &mut CopyPipeline<'a>,
+    ) -> Result<(), CommandError> {
         self.walk(memory, offset, target.len(), |done, slice| {
             let length = slice.len();
             let part = target
@@ -176,7 +178,7 @@ impl Backing {
         memory: &GuestMemoryMmap,
         offset: u64,
         bytes: &[u8],
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), CommandError> {
         self.walk(memory, offset, bytes.len(), |done, slice| {
             let part = bytes.get(done..).unwrap_or(&[]);
             // As many bytes as both have, which is the slice's length.
@@ -191,8 +193,8 @@ impl Backing {
         memory: &'a GuestMemoryMmap,
         offset: u64,
         length: usize,
-        mut visit: impl FnMut(usize, VolatileSlice<'a>) -> Result<(), Refusal>,
-    ) -> Result<(), Refusal> {
+        mut visit: impl FnMut(usize, VolatileSlice<'a>) -> Result<(), CommandError>,
+    ) -> Result<(), CommandError> {
         self.check(offset, length as u64)?;
         let first = self.pieces.partition_point(|piece| piece.start <= offset);
         let mut regions = Regions { memory, last: None };
@@ -220,8 +222,8 @@ impl Backing {
         Ok(())
     }
 
-    fn outside(&self, start: u64, length: u64) -> Refusal {
-        Refusal::OutOfRange {
+    fn outside(&self, start: u64, length: u64) -> CommandError {
+        CommandError::OutOfRange {
             start,
             length,
             size: self.length,
@@ -238,9 +240,9 @@ struct Regions<'a> {
 
 impl<'a> Regions<'a> {
     /// The memory at `address`: `length` bytes, or as many as its region has.
-    fn slice(&mut self, address: u64, length: usize) -> Result<VolatileSlice<'a>, Refusal> {
+    fn slice(&mut self, address: u64, length: usize) -> Result<VolatileSlice<'a>, CommandError> {
         // The memory table may have changed since the entry was checked.
-        let gone = Refusal::BadDescriptor {
+        let gone = CommandError::BadDescriptor {
             address,
             length: length as u64,
         };
@@ -309,7 +311,7 @@ mod tests {
                 let length = length.min(run.len() - offset);
                 let mut copy = vec![0_u8; length];
                 let target = VolatileSlice::from(copy.as_mut_slice());
-                let mut copies = Copies::new();
+                let mut copies = CopyPipeline::new();
                 backing
                     .copy_to(&memory, offset as u64, &target, &mut copies)
                     .unwrap();
@@ -320,7 +322,7 @@ mod tests {
                 backing.write(&memory, offset as u64, &changed).unwrap();
                 let mut again = vec![0_u8; length];
                 let target = VolatileSlice::from(again.as_mut_slice());
-                let mut copies = Copies::new();
+                let mut copies = CopyPipeline::new();
                 backing
                     .copy_to(&memory, offset as u64, &target, &mut copies)
                     .unwrap();

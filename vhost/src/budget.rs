@@ -2,7 +2,7 @@
 //!
 //! Every limit answers `VIRTIO_GPU_RESP_ERR_OUT_OF_MEMORY` and leaves one (rate-limited) line in the log. The sum of
 //! what the device itself keeps for a guest is thereby below [`PIXEL_BYTES`] + 16 B × [`BACKING_ENTRIES`] +
-//! [`PARKED_BYTES`] + [`SUBMIT_BYTES`] + about 300 B × [`RESOURCES`] + about 1.5 KiB for each chain in the queues,
+//! [`DEFERRED_BYTES`] + [`SUBMIT_BYTES`] + about 300 B × [`RESOURCES`] + about 1.5 KiB for each chain in the queues,
 //! 1.4 GiB in all; what a renderer keeps is in the renderer's own budgets.
 //!
 //! Limits on bytes are `Pool`s: a `Charge` is taken before the memory is, lives beside it, and gives the amount
@@ -35,7 +35,7 @@ pub const MAPPINGS: usize = 4096;
 pub const SUBMIT_BYTES: u64 = 256 << 20;
 
 /// Bytes of commands that wait for a resource to be made.
-pub const PARKED_BYTES: u64 = 64 << 20;
+pub const DEFERRED_BYTES: u64 = 64 << 20;
 
 /// A limited amount of something.
 pub(crate) struct Pool {
@@ -96,7 +96,7 @@ pub(crate) struct Pools {
     pub(crate) pixels: Arc<Pool>,
     pub(crate) render: Arc<Pool>,
     pub(crate) entries: Arc<Pool>,
-    pub(crate) parked: Arc<Pool>,
+    pub(crate) deferred: Arc<Pool>,
 }
 
 impl Pools {
@@ -105,7 +105,7 @@ impl Pools {
             pixels: Pool::new(PIXEL_BYTES),
             render: Pool::new(RENDER_BYTES),
             entries: Pool::new(BACKING_ENTRIES),
-            parked: Pool::new(PARKED_BYTES),
+            deferred: Pool::new(DEFERRED_BYTES),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Descriptor chains, taken apart.
 //!
 //! [`open`] walks a chain once and copies its descriptors out of guest memory; what the guest writes into
-//! the descriptor table afterwards changes nothing. The device-readable part becomes a [`Request`], read front to
+//! the descriptor table afterwards changes nothing. The device-readable part becomes a [`Reader`], read front to
 //! back wherever the guest cut it; the device-writable part becomes an [`AnswerSpace`], which a held command keeps
 //! until it is answered.
 //!
@@ -14,7 +14,7 @@ use virtio_queue::DescriptorChain;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use zerocopy::{FromBytes, IntoBytes};
 
-use crate::refusal::Refusal;
+use crate::error::CommandError;
 
 /// Descriptors that need no heap.
 const INLINE: usize = 6;
@@ -86,7 +86,7 @@ impl Segments {
 }
 
 /// The device-readable bytes of a chain, read once from front to back.
-pub(crate) struct Request<'m> {
+pub(crate) struct Reader<'m> {
     memory: &'m GuestMemoryMmap,
     segments: Segments,
     next: usize,
@@ -95,24 +95,24 @@ pub(crate) struct Request<'m> {
     left: u64,
 }
 
-impl Request<'_> {
+impl Reader<'_> {
     /// Bytes not read yet.
     pub(crate) fn left(&self) -> u64 {
         self.left
     }
 
     /// Copies the next `into.len()` bytes.
-    pub(crate) fn read(&mut self, into: &mut [u8]) -> Result<(), Refusal> {
+    pub(crate) fn read(&mut self, into: &mut [u8]) -> Result<(), CommandError> {
         let wanted = into.len() as u64;
         if wanted > self.left {
-            return Err(Refusal::Short {
+            return Err(CommandError::Short {
                 missing: wanted - self.left,
             });
         }
         let mut rest = into;
         while !rest.is_empty() {
             let Some(segment) = self.segments.get(self.next) else {
-                return Err(Refusal::Short {
+                return Err(CommandError::Short {
                     missing: rest.len() as u64,
                 });
             };
@@ -124,7 +124,7 @@ impl Request<'_> {
                 .0
                 .checked_add(u64::from(self.within))
                 .and_then(|address| self.memory.read_slice(now, GuestAddress(address)).ok())
-                .ok_or(Refusal::BadDescriptor {
+                .ok_or(CommandError::BadDescriptor {
                     address: segment.address.0,
                     length: u64::from(segment.length),
                 })?;
@@ -140,7 +140,7 @@ impl Request<'_> {
     }
 
     /// Copies the next wire struct.
-    pub(crate) fn take<T: FromBytes + IntoBytes>(&mut self) -> Result<T, Refusal> {
+    pub(crate) fn take<T: FromBytes + IntoBytes>(&mut self) -> Result<T, CommandError> {
         let mut value = T::new_zeroed();
         self.read(value.as_mut_bytes())?;
         Ok(value)
@@ -169,7 +169,7 @@ impl AnswerSpace {
         &self,
         memory: &GuestMemoryMmap,
         parts: [&[u8]; 2],
-    ) -> Result<u32, Refusal> {
+    ) -> Result<u32, CommandError> {
         let mut index = 0;
         let mut within = 0_u32;
         let mut written = 0_u32;
@@ -177,7 +177,7 @@ impl AnswerSpace {
             let mut rest = part;
             while !rest.is_empty() {
                 let Some(segment) = self.segments.get(index) else {
-                    return Err(Refusal::NoRoom {
+                    return Err(CommandError::NoRoom {
                         need: parts.iter().map(|part| part.len() as u64).sum(),
                         have: self.room(),
                     });
@@ -189,7 +189,7 @@ impl AnswerSpace {
                     .0
                     .checked_add(u64::from(within))
                     .and_then(|address| memory.write_slice(now, GuestAddress(address)).ok())
-                    .ok_or(Refusal::BadDescriptor {
+                    .ok_or(CommandError::BadDescriptor {
                         address: segment.address.0,
                         length: u64::from(segment.length),
                     })?;
@@ -210,7 +210,7 @@ impl AnswerSpace {
 pub(crate) fn open<M>(
     memory: &GuestMemoryMmap,
     chain: DescriptorChain<M>,
-) -> (Request<'_>, AnswerSpace)
+) -> (Reader<'_>, AnswerSpace)
 where
     M: Deref<Target = GuestMemoryMmap>,
 {
@@ -229,7 +229,7 @@ where
     }
     let left = readable.bytes;
     (
-        Request {
+        Reader {
             memory,
             segments: readable,
             next: 0,

@@ -1,100 +1,26 @@
 //! The device: takes descriptor chains, answers them.
 //!
-//! A transport makes one [`Device`] per VM connection, gives it a [`Host`] to call back and the guest's memory, and
+//! A transport makes one [`Device`] per VM connection, gives it a [`Transport`] to call back and the guest's memory, and
 //! hands it every available chain of the control queue ([`Device::control`]) and of the cursor queue
 //! ([`Device::cursor`]). One thread per queue; everything else may be called from any thread at any time.
 //!
 //! What a guest can make the device keep is limited by [`crate::budget`].
 
 use std::ops::Deref;
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use virtio_queue::DescriptorChain;
 use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 use zerocopy::{FromZeros, IntoBytes};
 
-use crate::chain;
-use crate::command::Command;
+use crate::dispatch;
 use crate::engine::Engine;
-use crate::refusal::Refusal;
 use crate::renderer::Renderer;
 use crate::screen::{FlushToken, Monitor, ScanoutId, ScanoutSink};
-use crate::system::page_size;
-use crate::wire::{self, Config, Header};
+use crate::wire::{self, Config};
 
-/// Fixed properties of a device.
-#[derive(Clone, Debug)]
-pub struct DeviceOptions {
-    /// The monitors at start, one per scanout (1 to 16).
-    pub monitors: Vec<Monitor>,
-    /// Size in bytes of the host-visible window (a power of two); 0 = no window, no mappable host blobs.
-    pub host_visible_size: u64,
-    /// Alignment in bytes of blob sizes and map offsets that the guest is told (`VIRTIO_GPU_F_BLOB_ALIGNMENT`). With 4096 it is told
-    /// nothing; blobs are whole pages of the host all the same, which a guest with such pages makes by itself.
-    pub blob_alignment: u32,
-}
-
-impl DeviceOptions {
-    /// What blob sizes and map offsets must be multiples of, whether the guest was told or not.
-    pub(crate) fn alignment_of_blobs(&self) -> u64 {
-        page_size().max(self.blob_alignment.into())
-    }
-}
-
-/// Which virtqueue a chain came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Queue {
-    /// Virtqueue 0.
-    Control,
-    /// Virtqueue 1.
-    Cursor,
-}
-
-/// What became of a chain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use]
-pub enum Outcome {
-    /// Answered: put it on the used ring with this many bytes written.
-    Done {
-        /// Bytes written into the device-writable part.
-        written: u32,
-    },
-    /// The answer comes later, through [`Host::complete`].
-    Held,
-}
-
-/// What a device needs from its transport. Callable from any thread, also from inside [`Device::control`] on the
-/// thread that called it; the device holds no lock of its state while it calls.
-pub trait Host: Send + Sync {
-    /// A held chain was answered: put `head` on `queue`'s used ring and notify the guest.
-    fn complete(&self, queue: Queue, head: u16, written: u32);
-
-    /// The config space changed: send a configuration change notification.
-    fn config_changed(&self);
-
-    /// The device was reset: whoever waits in [`Self::map`] or [`Self::unmap`] gets an error at once.
-    fn cancel(&self) {}
-
-    /// Maps `len` bytes of `fd` at `fd_offset` into the host-visible window at `window_offset`.
-    /// Returns after the mapping is visible to the guest.
-    ///
-    /// # Errors
-    /// What the VMM or the channel answered.
-    fn map(
-        &self,
-        window_offset: u64,
-        fd: BorrowedFd<'_>,
-        fd_offset: u64,
-        len: u64,
-    ) -> std::io::Result<()>;
-
-    /// Takes `len` bytes at `window_offset` out of the window.
-    ///
-    /// # Errors
-    /// What the VMM or the channel answered.
-    fn unmap(&self, window_offset: u64, len: u64) -> std::io::Result<()>;
-}
+pub use crate::options::DeviceOptions;
+pub use crate::queue::{Outcome, Queue, Transport};
 
 /// What a device keeps for its guest at the moment; all zero after a reset.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -128,13 +54,13 @@ impl Device {
         renderers: Vec<Arc<dyn Renderer>>,
     ) -> Self {
         Self {
-            engine: Engine::new(options, screen, renderers),
+            engine: Engine::new(options, screen, renderers, dispatch::run_deferred),
         }
     }
 
     /// Plugs the transport in. Done once, before the first chain.
-    pub fn set_host(&self, host: Arc<dyn Host>) {
-        self.engine.set_host(host);
+    pub fn set_transport(&self, transport: Arc<dyn Transport>) {
+        self.engine.set_transport(transport);
     }
 
     /// The virtio-gpu feature bits on offer (bits 0 to 23; no transport or ring features).
@@ -200,7 +126,7 @@ impl Device {
     where
         M: Deref<Target = GuestMemoryMmap> + Clone,
     {
-        self.handle(Queue::Control, memory, chain)
+        dispatch::handle(&self.engine, Queue::Control, memory, chain)
     }
 
     /// Handles one chain of the cursor queue.
@@ -208,42 +134,7 @@ impl Device {
     where
         M: Deref<Target = GuestMemoryMmap> + Clone,
     {
-        self.handle(Queue::Cursor, memory, chain)
-    }
-
-    fn handle<M>(
-        &self,
-        queue: Queue,
-        memory: &GuestMemoryMmap,
-        chain: DescriptorChain<M>,
-    ) -> Outcome
-    where
-        M: Deref<Target = GuestMemoryMmap> + Clone,
-    {
-        let engine = &self.engine;
-        let head = chain.head_index();
-        let (mut request, space) = chain::open(memory, chain);
-        let room = space.room();
-        let (header, refusal) = match request.take::<Header>() {
-            Ok(header) => (header, None),
-            Err(refusal) => (Header::new_zeroed(), Some(refusal)),
-        };
-        let exchange = engine.begin(queue, head, header, space);
-        if let Some(refusal) = refusal {
-            return engine.refuse(memory, exchange, &refusal);
-        }
-        match Command::parse(queue, &header, &mut request, memory, engine) {
-            Ok(command) => {
-                let need = command.answer_size();
-                if room < need {
-                    // Nothing is done that the driver could not learn of.
-                    let refusal = Refusal::NoRoom { need, have: room };
-                    return engine.refuse(memory, exchange, &refusal);
-                }
-                engine.run(memory, exchange, command)
-            }
-            Err(refusal) => engine.refuse(memory, exchange, &refusal),
-        }
+        dispatch::handle(&self.engine, Queue::Cursor, memory, chain)
     }
 
     /// A monitor changed (the window was resized, plugged, unplugged): tells the guest.
@@ -260,10 +151,10 @@ impl Device {
             *place = monitor;
             state.events_read |= wire::EVENT_DISPLAY;
         }
-        match self.engine.host() {
-            Ok(host) => host.config_changed(),
+        match self.engine.transport() {
+            Ok(transport) => transport.config_changed(),
             // Before the transport is there, no guest is; it will read the new state first.
-            Err(refusal) => log::debug!("a monitor changed early: {refusal}"),
+            Err(error) => log::debug!("a monitor changed early: {error}"),
         }
     }
 
@@ -281,7 +172,7 @@ impl Device {
         Usage {
             resources: state.resources.len(),
             contexts: state.contexts.len(),
-            mappings: state.window.mappings(),
+            mappings: state.hostmem.mappings(),
             held: state.timelines.len(),
             pixel_bytes: self.engine.pools.pixels.used(),
             render_bytes: self.engine.pools.render.used(),

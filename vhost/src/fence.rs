@@ -12,9 +12,9 @@
 use std::collections::{HashMap, VecDeque};
 
 use crate::chain::AnswerSpace;
-use crate::command::Response;
-use crate::device::Queue;
+use crate::queue::Queue;
 use crate::renderer::ContextId;
+use crate::response::Response;
 use crate::screen::{FlushToken, ScanoutId};
 use crate::wire::{FLAG_FENCE, FLAG_INFO_RING_IDX, Header};
 

@@ -7,7 +7,7 @@
 //! a vhost-user socket.
 //!
 //! The way of a request is one line: transport → [`device`] → command family → renderer or screen →
-//! (fence) → answer. Nothing calls back up the line except through [`device::Host`] and
+//! (fence) → answer. Nothing calls back up the line except through [`device::Transport`] and
 //! [`renderer::Completions`].
 //!
 //! | to find | look in |
@@ -15,11 +15,11 @@
 //! | layouts and numbers of the wire | [`wire`] |
 //! | what a command does | `command/`, one file a family |
 //! | keyboards, pointers, touch | [`input`] |
-//! | how a command is held, parked, answered | `engine/`, `fence.rs`, `parking.rs` |
-//! | what the guest's ids name | `resource.rs`, `backing.rs`, `surface.rs`, `window.rs` |
+//! | how a command is held, parked, answered | `engine/`, `fence.rs`, `deferred.rs` |
+//! | what the guest's ids name | `resource.rs`, `backing.rs`, `surface.rs`, `hostmem.rs` |
 //! | how a VM gets at it | [`transport`] |
 //! | limits | [`budget`] |
-//! | why a command was refused | `refusal.rs` |
+//! | why a command was refused | `error.rs` |
 
 pub mod budget;
 pub mod device;
@@ -35,14 +35,22 @@ pub mod wire;
 mod backing;
 mod chain;
 mod command;
-mod copies;
+mod copy_pipeline;
+mod deferred;
+mod dispatch;
 mod edid;
 mod engine;
+mod error;
+mod exchange;
 mod fence;
-mod lent;
-mod parking;
-mod refusal;
+mod guest_framebuffer;
+mod guest_pages;
+mod hostmem;
+mod options;
+mod pixels;
+mod queue;
+mod request;
 mod resource;
+mod response;
 mod surface;
 mod system;
-mod window;

@@ -12,12 +12,13 @@
 //! whose id names a memory object finds the object that an earlier submit made.
 
 use std::any::Any;
-use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use crate::pixels::PixelMemory;
 use crate::resource3d::Resources3d;
-use crate::screen::PixelMemory;
+
+pub use crate::guest_pages::{GUEST_WRITE, GuestPages, GuestRun};
 
 /// A guest's context id (never 0).
 pub type ContextId = u32;
@@ -105,36 +106,6 @@ pub struct Blob {
     /// looks at it.
     pub origin: Option<Arc<dyn Any + Send + Sync>>,
 }
-
-/// Guest memory of a resource, for a renderer that answers in it. It can be written for as long as the resource has it;
-/// afterwards the pages are the guest's for other things, and nothing is written any more.
-pub trait GuestPages: Send + Sync {
-    /// Bytes of it.
-    fn size(&self) -> u64;
-
-    /// Writes at `offset`. For short messages, [`GUEST_WRITE`] bytes at most: the device waits meanwhile. Says whether the
-    /// bytes are written; not when the resource has lost its memory, or they do not fit.
-    fn write(&self, offset: u64, bytes: &[u8]) -> bool;
-
-    /// Where its pages are now, to be mapped a second time; `None` when the resource has lost its memory, or where it is not
-    /// whole pages of files. Whoever maps them lets go of them in [`Context::detach_resource`], before that returns, and when
-    /// the context ends: the guest has its pages back then.
-    fn runs(&self) -> Option<Vec<GuestRun>>;
-}
-
-/// A run of pages of guest memory, in the file by which the VMM shares it.
-#[derive(Clone, Debug)]
-pub struct GuestRun {
-    /// The file.
-    pub file: Arc<File>,
-    /// Where the run begins in it, in bytes, a multiple of the host's page size.
-    pub offset: u64,
-    /// Its size in bytes, a multiple of the host's page size.
-    pub size: u64,
-}
-
-/// The most that [`GuestPages::write`] writes at a time.
-pub const GUEST_WRITE: usize = 64 << 10;
 
 /// Where a renderer reports what it finished. Callable from any thread; never blocks for long.
 pub trait Completions: Send + Sync {

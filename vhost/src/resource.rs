@@ -1,8 +1,8 @@
 //! Resources: what the guest's resource ids name.
 //!
-//! A resource is one of four things, and the type says which: an [`Image`] of the 2D commands with pixels in host
+//! A resource is one of four things, and the type says which: an [`Resource2d`] of the 2D commands with pixels in host
 //! memory, a [`GuestBlob`] whose pixels stay in guest memory, a [`HostBlob`] with memory of a renderer, which
-//! exists only after the renderer made it, or a [`Render`], which a renderer has and only its commands reach.
+//! exists only after the renderer made it, or a [`Resource3d`], which a renderer has and only its commands reach.
 
 use std::sync::Arc;
 
@@ -10,10 +10,10 @@ use vm_memory::GuestMemoryMmap;
 
 use crate::backing::Backing;
 use crate::budget::{Charge, Pool};
-use crate::copies::Copies;
+use crate::copy_pipeline::CopyPipeline;
+use crate::error::CommandError;
 use crate::fence::Ticket;
-use crate::lent::Lent;
-use crate::refusal::Refusal;
+use crate::guest_framebuffer::GuestFramebuffer;
 use crate::renderer::{Blob, ContextId};
 use crate::resource3d::{Resources3d, Shape3d};
 use crate::screen::{BYTES_PER_PIXEL, PixelFormat, Rect};
@@ -32,22 +32,22 @@ pub(crate) struct Resource {
 
 /// The kind of a resource.
 pub(crate) enum Body {
-    Image(Image),
-    Guest(GuestBlob),
-    Host(HostBlob),
-    Render(Render),
+    Resource2d(Resource2d),
+    GuestBlob(GuestBlob),
+    HostBlob(HostBlob),
+    Resource3d(Resource3d),
 }
 
 /// A 2D resource.
 #[derive(Clone)]
-pub(crate) struct Image {
+pub(crate) struct Resource2d {
     pub(crate) pixels: Arc<Surface>,
     pub(crate) format: PixelFormat,
     pub(crate) width: u32,
     pub(crate) height: u32,
 }
 
-impl Image {
+impl Resource2d {
     /// Bytes from row to row.
     pub(crate) fn stride(&self) -> u64 {
         u64::from(self.width) * u64::from(BYTES_PER_PIXEL)
@@ -58,7 +58,7 @@ impl Image {
 pub(crate) struct GuestBlob {
     pub(crate) size: u64,
     /// Its memory as the screen has it mapped, since it was first scanned out.
-    pub(crate) lent: Option<Lent>,
+    pub(crate) framebuffer: Option<GuestFramebuffer>,
     /// The screen did not take its memory, and is not asked again at each page flip.
     pub(crate) refused: bool,
     /// Its last shadow, kept for the next time it is scanned out.
@@ -89,7 +89,7 @@ pub(crate) enum HostBlob {
 }
 
 /// A 3D resource.
-pub(crate) struct Render {
+pub(crate) struct Resource3d {
     /// The renderer that has it.
     pub(crate) owner: Arc<dyn Resources3d>,
     pub(crate) shape: Shape3d,
@@ -100,7 +100,7 @@ pub(crate) struct Render {
     pub(crate) _charge: Charge,
 }
 
-impl Render {
+impl Resource3d {
     /// Bytes from row to row of what is shown.
     pub(crate) fn stride(&self) -> u64 {
         u64::from(self.shape.width) * u64::from(BYTES_PER_PIXEL)
@@ -120,11 +120,11 @@ impl Resource {
     /// What it is, for logs.
     pub(crate) fn kind(&self) -> &'static str {
         match &self.body {
-            Body::Image(_) => "a 2D resource",
-            Body::Guest(_) => "a guest blob",
-            Body::Host(HostBlob::Pending { .. }) => "a host blob that is still being made",
-            Body::Host(HostBlob::Ready { .. }) => "a host blob",
-            Body::Render(_) => "a 3D resource",
+            Body::Resource2d(_) => "a 2D resource",
+            Body::GuestBlob(_) => "a guest blob",
+            Body::HostBlob(HostBlob::Pending { .. }) => "a host blob that is still being made",
+            Body::HostBlob(HostBlob::Ready { .. }) => "a host blob",
+            Body::Resource3d(_) => "a 3D resource",
         }
     }
 }
@@ -143,17 +143,17 @@ pub(crate) struct FrameLayout {
 
 impl FrameLayout {
     /// Fails unless rows do not overlap, are whole pixels and end inside `size` bytes.
-    pub(crate) fn check(&self, size: u64) -> Result<(), Refusal> {
+    pub(crate) fn check(&self, size: u64) -> Result<(), CommandError> {
         let row = u64::from(self.width) * u64::from(BYTES_PER_PIXEL);
         if self.width == 0 || self.height == 0 {
-            return Err(Refusal::BadValue {
+            return Err(CommandError::BadValue {
                 what: "a side of the framebuffer",
                 value: 0,
                 must: "at least 1",
             });
         }
         if self.stride < row || !self.stride.is_multiple_of(u64::from(BYTES_PER_PIXEL)) {
-            return Err(Refusal::BadValue {
+            return Err(CommandError::BadValue {
                 what: "the stride",
                 value: self.stride,
                 must: "a multiple of 4 and not less than a row of pixels",
@@ -163,7 +163,7 @@ impl FrameLayout {
         let length = self.stride * u64::from(self.height - 1) + row;
         match self.offset.checked_add(length) {
             Some(end) if end <= size => Ok(()),
-            _ => Err(Refusal::OutOfRange {
+            _ => Err(CommandError::OutOfRange {
                 start: self.offset,
                 length,
                 size,
@@ -180,7 +180,7 @@ pub(crate) struct Shadow {
 }
 
 impl Shadow {
-    pub(crate) fn new(layout: FrameLayout, pool: &Arc<Pool>) -> Result<Arc<Self>, Refusal> {
+    pub(crate) fn new(layout: FrameLayout, pool: &Arc<Pool>) -> Result<Arc<Self>, CommandError> {
         let bytes = u64::from(layout.width) * u64::from(layout.height) * u64::from(BYTES_PER_PIXEL);
         Ok(Arc::new(Self {
             pixels: Surface::new(bytes, pool)?,
@@ -199,7 +199,7 @@ impl Shadow {
         memory: &GuestMemoryMmap,
         backing: &Backing,
         rect: Rect,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), CommandError> {
         let source = Rows {
             offset: self.layout.offset + byte_of(rect.x, rect.y, self.layout.stride),
             stride: self.layout.stride,
@@ -232,7 +232,7 @@ pub(crate) fn copy_rows(
     pixels: &Surface,
     stride: u64,
     rect: Rect,
-) -> Result<(), Refusal> {
+) -> Result<(), CommandError> {
     if rect.width == 0 || rect.height == 0 {
         return Ok(());
     }
@@ -244,7 +244,7 @@ pub(crate) fn copy_rows(
     };
     let target = byte_of(rect.x, rect.y, stride);
     // The last byte first: nothing is copied when the rectangle does not fit.
-    let overflow = || Refusal::OutOfRange {
+    let overflow = || CommandError::OutOfRange {
         start: source.offset,
         length,
         size: backing.length(),
@@ -256,7 +256,7 @@ pub(crate) fn copy_rows(
         .and_then(|rows| rows.checked_add(source.offset))
         .ok_or_else(overflow)?;
     backing.check(last, length)?;
-    let mut copies = Copies::new();
+    let mut copies = CopyPipeline::new();
     for index in 0..rows {
         let into = pixels
             .slice(target + index * stride, length)
@@ -289,14 +289,14 @@ pub(crate) fn intersect(rect: Rect, bounds: Rect) -> Option<Rect> {
 }
 
 /// Fails unless `rect` lies inside `width` × `height` pixels.
-pub(crate) fn check_inside(rect: Rect, width: u32, height: u32) -> Result<(), Refusal> {
+pub(crate) fn check_inside(rect: Rect, width: u32, height: u32) -> Result<(), CommandError> {
     let fits = |start: u32, length: u32, size: u32| {
         start.checked_add(length).is_some_and(|end| end <= size)
     };
     if fits(rect.x, rect.width, width) && fits(rect.y, rect.height, height) {
         Ok(())
     } else {
-        Err(Refusal::BadRect(rect, width, height))
+        Err(CommandError::BadRect(rect, width, height))
     }
 }
 

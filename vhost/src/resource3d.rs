@@ -9,16 +9,14 @@
 //! told the outcome from whatever thread; one that is dropped untold says that the renderer has failed, so that no chain of
 //! the guest is ever lost.
 //!
-//! The hard thing is the guest's memory. The renderer reads and writes it while a resource has it, see [`LentPages`].
+//! The hard thing is the guest's memory. The renderer reads and writes it while a resource has it, see [`AttachedPages`].
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use vm_memory::GuestMemoryMmap;
-
-use crate::backing::Backing;
+use crate::pixels::Rect;
 use crate::renderer::{ContextId, RendererError, ResourceId};
-use crate::screen::Rect;
+
+pub use crate::guest_pages::AttachedPages;
 
 /// What a guest asks for with `RESOURCE_CREATE_3D`. Checked: no side is 0. Everything else is the renderer's to judge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,46 +85,6 @@ pub struct Transfer {
     pub layer_stride: u32,
 }
 
-/// Guest memory that a renderer has been lent, in pieces, as this process has it mapped.
-///
-/// The pieces stay mapped as long as this value lives, also when the VMM changes the table of memory: it holds the mapping. Whose
-/// pages they are is another question: the guest takes them for other things as soon as it has the answer to
-/// `RESOURCE_DETACH_BACKING` or `RESOURCE_UNREF`, which the device gives when the [`Done`] of [`Resources3d::detach_memory`] or
-/// [`Resources3d::destroy`] is told. Until then a guest may write to them at any time: what is in them must be copied or be
-/// plain pixels, and no Rust reference may be made into them.
-pub struct LentPages {
-    pieces: Vec<(*mut u8, usize)>,
-    /// Keeps the pieces mapped.
-    _memory: GuestMemoryMmap,
-    /// Keeps them on the account of the guest.
-    _backing: Arc<Backing>,
-}
-
-// SAFETY: the pointers are to memory that is shared with the guest anyway and that any thread may access; what they point to
-// belongs to `_memory`, which is Send and Sync itself.
-unsafe impl Send for LentPages {}
-// SAFETY: as above; no method hands out a reference into the memory.
-unsafe impl Sync for LentPages {}
-
-impl LentPages {
-    pub(crate) fn new(
-        pieces: Vec<(*mut u8, usize)>,
-        memory: &GuestMemoryMmap,
-        backing: &Arc<Backing>,
-    ) -> Self {
-        Self {
-            pieces,
-            _memory: memory.clone(),
-            _backing: Arc::clone(backing),
-        }
-    }
-
-    /// Address and length of each piece, in order.
-    pub fn pieces(&self) -> &[(*mut u8, usize)] {
-        &self.pieces
-    }
-}
-
 /// Whom to tell that a call is carried out.
 pub struct Done(Option<Tell>);
 
@@ -193,7 +151,7 @@ pub trait Resources3d: Send + Sync {
     fn destroy(&self, resource: ResourceId, done: Done);
 
     /// `RESOURCE_ATTACH_BACKING`: the resource has this guest memory from now on.
-    fn attach_memory(&self, resource: ResourceId, pages: LentPages, done: Done);
+    fn attach_memory(&self, resource: ResourceId, pages: AttachedPages, done: Done);
 
     /// `RESOURCE_DETACH_BACKING`: lets go of the memory before `done` is told.
     fn detach_memory(&self, resource: ResourceId, done: Done);

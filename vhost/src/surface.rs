@@ -12,7 +12,7 @@ use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 use vm_memory::VolatileSlice;
 
 use crate::budget::{Charge, PIXEL_BYTES, Pool};
-use crate::refusal::Refusal;
+use crate::error::CommandError;
 use crate::screen::PixelMemory;
 
 /// A page-aligned block of pixels. Freed when the last user lets go.
@@ -29,9 +29,9 @@ unsafe impl Sync for Surface {}
 
 impl Surface {
     /// Maps `bytes` of zeroes, rounded up to pages, on the account of `pool`.
-    pub(crate) fn new(bytes: u64, pool: &Arc<Pool>) -> Result<Arc<Self>, Refusal> {
+    pub(crate) fn new(bytes: u64, pool: &Arc<Pool>) -> Result<Arc<Self>, CommandError> {
         let page = crate::system::page_size();
-        let limit = Refusal::Limit {
+        let limit = CommandError::Limit {
             what: "bytes of pixel memory",
             limit: PIXEL_BYTES,
         };
@@ -51,9 +51,9 @@ impl Surface {
                 MapFlags::PRIVATE,
             )
         }
-        .map_err(|error| Refusal::HostMemory(length as u64, error.into()))?;
+        .map_err(|error| CommandError::HostMemory(length as u64, error.into()))?;
         let start = NonNull::new(mapped.cast::<u8>()).ok_or_else(|| {
-            Refusal::HostMemory(length as u64, std::io::ErrorKind::OutOfMemory.into())
+            CommandError::HostMemory(length as u64, std::io::ErrorKind::OutOfMemory.into())
         })?;
         Ok(Arc::new(Self {
             start,

@@ -7,7 +7,7 @@
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::screen::{PixelFormat, Rect};
+use crate::pixels::{PixelFormat, Rect};
 
 pub use virtio_bindings::virtio_gpu::{
     VIRTIO_GPU_BLOB_FLAG_USE_CROSS_DEVICE as BLOB_FLAG_USE_CROSS_DEVICE,
@@ -145,7 +145,7 @@ wire_struct! {
 
 wire_struct! {
     /// Body of `RESOURCE_CREATE_2D`.
-    CreateImage = 16 {
+    ResourceCreate2d = 16 {
         /// Id of the new resource, not 0.
         resource_id: U32,
         /// `FORMAT_*`.
@@ -159,7 +159,7 @@ wire_struct! {
 
 wire_struct! {
     /// Body of `RESOURCE_ATTACH_BACKING`; `nr_entries` × [`MemEntry`] follow.
-    AttachBacking = 8 {
+    ResourceAttachBacking = 8 {
         /// The resource.
         resource_id: U32,
         /// How many entries follow.
@@ -190,7 +190,7 @@ impl MemEntry {
 
 wire_struct! {
     /// Body of `TRANSFER_TO_HOST_2D`.
-    TransferToHost = 32 {
+    TransferToHost2d = 32 {
         /// The rectangle to copy, in the resource.
         rect: WireRect,
         /// Byte offset of the rectangle's first pixel in the backing.
@@ -204,7 +204,7 @@ wire_struct! {
 
 wire_struct! {
     /// Body of `RESOURCE_CREATE_3D`.
-    Create3d = 48 {
+    ResourceCreate3d = 48 {
         /// Id of the new resource, not 0.
         resource_id: U32,
         /// What it is: 0 is a buffer, 2 a 2D texture; the other targets of Gallium are the renderer's.
@@ -252,7 +252,7 @@ wire_struct! {
 
 wire_struct! {
     /// Body of `TRANSFER_TO_HOST_3D` and `TRANSFER_FROM_HOST_3D`.
-    Transfer3d = 48 {
+    TransferHost3d = 48 {
         /// What to copy, in the resource.
         bounds: WireBox,
         /// Byte offset of the box's first pixel in the backing.
@@ -384,7 +384,7 @@ wire_struct! {
 
 wire_struct! {
     /// Body of `CTX_CREATE`.
-    ContextCreate = 72 {
+    CtxCreate = 72 {
         /// Bytes used in `debug_name`.
         name_length: U32,
         /// Capability set in the low 8 bits, with `F_CONTEXT_INIT`.
@@ -396,7 +396,7 @@ wire_struct! {
 
 wire_struct! {
     /// Body of `SUBMIT_3D`; `size` bytes of commands follow.
-    Submit = 8 {
+    CmdSubmit = 8 {
         /// Bytes that follow.
         size: U32,
         /// Zero.
@@ -406,7 +406,7 @@ wire_struct! {
 
 wire_struct! {
     /// Body of `RESOURCE_CREATE_BLOB`; `nr_entries` × [`MemEntry`] follow.
-    CreateBlob = 32 {
+    ResourceCreateBlob = 32 {
         /// Id of the new resource, not 0.
         resource_id: U32,
         /// `BLOB_MEM_*`.
@@ -424,7 +424,7 @@ wire_struct! {
 
 wire_struct! {
     /// Body of `RESOURCE_MAP_BLOB`.
-    MapBlob = 16 {
+    ResourceMapBlob = 16 {
         /// The blob resource.
         resource_id: U32,
         /// Zero.

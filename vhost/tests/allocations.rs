@@ -153,7 +153,7 @@ fn transfers_flushes_and_cursor_moves_take_no_heap() {
 /// A transport that keeps nothing.
 struct Nowhere;
 
-impl hesper_vhost::device::Host for Nowhere {
+impl hesper_vhost::device::Transport for Nowhere {
     fn complete(&self, _: hesper_vhost::device::Queue, _: u16, _: u32) {}
     fn config_changed(&self) {}
     fn map(&self, _: u64, _: std::os::fd::BorrowedFd<'_>, _: u64, _: u64) -> std::io::Result<()> {
@@ -169,7 +169,7 @@ fn a_flush_that_the_screen_holds_takes_no_heap_either() {
     let screen = Arc::new(OneToken::default());
     let mut guest = guest(Arc::clone(&screen) as _);
     let device = Device::new(options(), Arc::clone(&screen) as _, Vec::new());
-    device.set_host(Arc::new(Nowhere));
+    device.set_transport(Arc::new(Nowhere));
     device.set_memory(vm_memory::GuestMemoryAtomic::new(guest.memory.clone()));
     guest.device = Arc::new(device);
     let address = guest.image(1, FORMAT_B8G8R8X8, 640, 480);

@@ -399,7 +399,7 @@ fn bytes_that_wait_for_a_blob_have_a_limit() {
     guest.held(&Request::host_blob(1, 5, 0, 4096));
     guest.held(&Request::attach(2, 5));
     let big = vec![0; 16 << 20];
-    let fit = (budget::PARKED_BYTES / big.len() as u64) as usize;
+    let fit = (budget::DEFERRED_BYTES / big.len() as u64) as usize;
     let parked: Vec<u16> = (0..fit)
         .map(|_| guest.held(&Request::submit(2, &big)))
         .collect();

@@ -110,7 +110,7 @@ fn overlap(one: Rect, other: Rect) -> Option<Rect> {
     })
 }
 
-/// Copies rectangle `rect` into rows of `to_stride` bytes from rows of `from_stride` bytes that start at `from_start`.
+/// CopyPipeline rectangle `rect` into rows of `to_stride` bytes from rows of `from_stride` bytes that start at `from_start`.
 fn copy(to: &mut [u8], to_stride: u64, rect: Rect, from: &[u8], from_start: u64, from_stride: u64) {
     for row in 0..u64::from(rect.height) {
         for byte in 0..u64::from(rect.width) * 4 {

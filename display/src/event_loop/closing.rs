@@ -7,76 +7,15 @@ use std::sync::Arc;
 use winit::event::{ElementState, MouseButton, TouchPhase, WindowEvent};
 use winit::event_loop::ActiveEventLoop;
 
-use super::{App, settled};
-use crate::display::DisplayEvent;
+use super::app::{App, Closing};
+use crate::close_dialog::{Choice, CloseDialog};
+use crate::events::DisplayEvent;
+use crate::monitor::Presence;
 use crate::options::OnClose;
 use crate::platform;
-use crate::question::{Choice, Question};
-use crate::scanout::Presence;
-use crate::window::{GuestWindow, HiddenWindow, Monitor};
-
-/// How far closing has come.
-pub(super) enum Closing {
-    /// Nobody has asked for it.
-    No,
-    /// The window of this scanout asks what is meant.
-    Asked {
-        scanout: usize,
-        question: Box<Question>,
-    },
-    /// There are no windows: what they were like, one per scanout; `None` for an unplugged monitor.
-    Hidden(Vec<Option<HiddenWindow>>),
-}
+use crate::window::GuestWindow;
 
 impl App<'_> {
-    /// Opens the window of an unplugged monitor.
-    pub(super) fn plug(&mut self, event_loop: &ActiveEventLoop, scanout: usize) {
-        if let Closing::Hidden(hidden) = &mut self.closing {
-            // Its window comes with the others.
-            if let (Some(place @ None), Some(shown)) =
-                (hidden.get_mut(scanout), self.shared.scanouts.get(scanout))
-            {
-                let before = self.remembered.place(scanout);
-                let size = before.map_or(self.options.size, |before| before.size);
-                let monitor = Monitor::headless(size);
-                *place = Some(HiddenWindow::new(monitor));
-                shown.set_presence(Presence::Hidden);
-                (self.shared.events)(settled(scanout, &monitor));
-            }
-        } else if let Err(error) = self.open(event_loop, scanout, None) {
-            self.fail(event_loop, error);
-        }
-    }
-
-    /// Closes a window and unplugs its monitor.
-    pub(super) fn unplug(&mut self, scanout: usize) {
-        let hidden = match &mut self.closing {
-            Closing::Hidden(hidden) => hidden.get_mut(scanout).and_then(Option::take),
-            Closing::No | Closing::Asked { .. } => None,
-        };
-        let window = self.windows.get_mut(scanout).and_then(Option::take);
-        let Some(shown) = self.shared.scanouts.get(scanout) else {
-            return;
-        };
-        if hidden.is_none() && window.is_none() {
-            return;
-        }
-        shown.set_presence(Presence::Unplugged);
-        if let Some(window) = window {
-            self.take_down(window);
-        }
-        (self.shared.events)(DisplayEvent::Unplugged { scanout });
-    }
-
-    /// Closes a window whose scanout has no use for it any more.
-    fn take_down(&mut self, mut window: GuestWindow) {
-        if let Some(thread) = window.take_presenter() {
-            thread.join();
-        }
-        // Keys that were held in it are let go nowhere else.
-        self.let_go();
-    }
-
     /// A person closes the first window, or the desktop does.
     pub(super) fn close(&mut self, event_loop: &ActiveEventLoop, index: usize) {
         match self.options.on_close {
@@ -98,7 +37,7 @@ impl App<'_> {
         let connected = self.shared.has_guest();
         match self.closing {
             // What was asked about is gone.
-            Closing::Asked { scanout, .. } if !connected => self.end_closed(event_loop, scanout),
+            Closing::Asking { scanout, .. } if !connected => self.end_closed(event_loop, scanout),
             Closing::Hidden(_) if connected => self.show(event_loop),
             _ => {}
         }
@@ -113,68 +52,73 @@ impl App<'_> {
         ) else {
             return;
         };
-        window.come_forward();
-        let (size, scale) = (window.shared().inner_size().into(), shown.scale());
-        if self.asks(index) {
+        window.raise();
+        let (size, scale) = (window.winit_window().inner_size().into(), shown.scale());
+        if self.is_asking(index) {
             return;
         }
         // The guest hears nothing of what is done until there is an answer.
-        self.let_go();
+        self.release_all();
         self.show_pointer(event_loop, index, false);
         self.retitle();
-        self.closing = Closing::Asked {
+        self.closing = Closing::Asking {
             scanout: index,
-            question: Box::new(Question::new(&self.options.come_back, several, size, scale)),
+            dialog: Box::new(CloseDialog::new(
+                &self.options.show_hint,
+                several,
+                size,
+                scale,
+            )),
         };
-        self.draw_question();
+        self.show_dialog();
     }
 
     /// Whether this window asks.
-    pub(super) fn asks(&self, index: usize) -> bool {
-        matches!(self.closing, Closing::Asked { scanout, .. } if scanout == index)
+    pub(super) fn is_asking(&self, index: usize) -> bool {
+        matches!(self.closing, Closing::Asking { scanout, .. } if scanout == index)
     }
 
     /// The window has another size, or its pixels have.
-    pub(super) fn fit_question(&mut self, index: usize) {
+    pub(super) fn fit_dialog(&mut self, index: usize) {
         let (Some(window), Some(shown)) = (
             self.windows.get(index).and_then(Option::as_ref),
             self.shared.scanouts.get(index),
         ) else {
             return;
         };
-        if let Closing::Asked {
-            scanout, question, ..
+        if let Closing::Asking {
+            scanout, dialog, ..
         } = &mut self.closing
             && *scanout == index
         {
-            let size = window.shared().inner_size().into();
-            question.fit(size, shown.scale());
-            self.draw_question();
+            let size = window.winit_window().inner_size().into();
+            dialog.fit(size, shown.scale());
+            self.show_dialog();
         }
     }
 
-    fn draw_question(&self) {
-        if let Closing::Asked {
-            scanout, question, ..
+    fn show_dialog(&self) {
+        if let Closing::Asking {
+            scanout, dialog, ..
         } = &self.closing
             && let Some(shown) = self.shared.scanouts.get(*scanout)
         {
-            shown.set_question(Some((question.text(), question.label().clone())));
+            shown.set_dialog(Some((dialog.text(), dialog.label().clone())));
         }
     }
 
     /// A person does something in a window that asks.
-    pub(super) fn answer_by(
+    pub(super) fn pass_to_dialog(
         &mut self,
         event_loop: &ActiveEventLoop,
         index: usize,
         event: WindowEvent,
     ) {
         let (held, pointer) = (self.modifiers, self.pointer);
-        let Closing::Asked { question, .. } = &mut self.closing else {
+        let Closing::Asking { dialog, .. } = &mut self.closing else {
             return;
         };
-        let before = question.label().clone();
+        let before = dialog.label().clone();
         let answer = match event {
             WindowEvent::KeyboardInput {
                 event,
@@ -183,17 +127,17 @@ impl App<'_> {
             } => match event.state {
                 ElementState::Pressed if event.repeat => None,
                 ElementState::Pressed => {
-                    question.press_key(&event.logical_key, event.physical_key, held);
+                    dialog.press_key(&event.logical_key, event.physical_key, held);
                     None
                 }
-                ElementState::Released => question.release_key(event.physical_key),
+                ElementState::Released => dialog.release_key(event.physical_key),
             },
             WindowEvent::Focused(false) => {
-                question.let_go();
+                dialog.release_all();
                 None
             }
             WindowEvent::CursorMoved { .. } => {
-                question.point(pointer);
+                dialog.point(pointer);
                 None
             }
             WindowEvent::MouseInput {
@@ -202,51 +146,51 @@ impl App<'_> {
                 ..
             } => match state {
                 ElementState::Pressed => {
-                    question.press(pointer);
+                    dialog.press(pointer);
                     None
                 }
-                ElementState::Released => question.release(pointer),
+                ElementState::Released => dialog.release(pointer),
             },
             WindowEvent::Touch(touch) => {
                 let at = touch.location.into();
                 match touch.phase {
-                    TouchPhase::Started => question.press(at),
-                    TouchPhase::Moved => question.point(at),
+                    TouchPhase::Started => dialog.press(at),
+                    TouchPhase::Moved => dialog.point(at),
                     TouchPhase::Ended | TouchPhase::Cancelled => {}
                 }
                 match touch.phase {
-                    TouchPhase::Ended => question.release(at),
+                    TouchPhase::Ended => dialog.release(at),
                     _ => None,
                 }
             }
             _ => None,
         };
-        let changed = !Arc::ptr_eq(&before, question.label());
+        let changed = !Arc::ptr_eq(&before, dialog.label());
         match answer {
             Some(Choice::Hide) => self.hide(),
             Some(Choice::Quit) => self.end_closed(event_loop, index),
             Some(Choice::Cancel) => {
-                self.withdraw_question();
-                self.take_up(index);
+                self.remove_dialog();
+                self.resume_input(index);
             }
-            None if changed => self.draw_question(),
+            None if changed => self.show_dialog(),
             None => {}
         }
     }
 
-    fn withdraw_question(&mut self) {
-        if let Closing::Asked { scanout, .. } = self.closing {
+    fn remove_dialog(&mut self) {
+        if let Closing::Asking { scanout, .. } = self.closing {
             self.closing = Closing::No;
             if let Some(shown) = self.shared.scanouts.get(scanout) {
-                shown.set_question(None);
+                shown.set_dialog(None);
             }
         }
     }
 
     /// Goes on where the question has interrupted.
-    fn take_up(&mut self, index: usize) {
+    fn resume_input(&mut self, index: usize) {
         let window = self.windows.get(index).and_then(Option::as_ref);
-        if window.is_some_and(|window| window.shared().has_focus()) {
+        if window.is_some_and(|window| window.winit_window().has_focus()) {
             self.seat
                 .focus(platform::caps_lock(), self.shared.leds().caps);
         }
@@ -255,11 +199,11 @@ impl App<'_> {
 
     /// Hides all windows.
     pub(super) fn hide(&mut self) {
-        self.withdraw_question();
+        self.remove_dialog();
         if matches!(self.closing, Closing::Hidden(_)) {
             return;
         }
-        self.let_go();
+        self.release_all();
         // All of them first: presenters end at once.
         for (window, shown) in self.windows.iter().zip(&self.shared.scanouts) {
             if window.is_some() {
@@ -271,7 +215,7 @@ impl App<'_> {
             let window = self.windows.get_mut(index).and_then(Option::take);
             hidden.push(window.as_ref().map(GuestWindow::hidden));
             if let Some(window) = window {
-                self.take_down(window);
+                self.close_window(window);
             }
         }
         self.closing = Closing::Hidden(hidden);
@@ -283,7 +227,7 @@ impl App<'_> {
     pub(super) fn show(&mut self, event_loop: &ActiveEventLoop) {
         if !matches!(self.closing, Closing::Hidden(_)) {
             for window in self.windows.iter().flatten().rev() {
-                window.come_forward();
+                window.raise();
             }
             return;
         }

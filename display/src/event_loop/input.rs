@@ -1,16 +1,16 @@
 //! What a person does in a window, on its way to the guest, and what the pointer looks like.
 
 use winit::dpi::PhysicalPosition;
-use winit::event::WindowEvent;
+use winit::event::{DeviceEvent, WindowEvent};
 use winit::event_loop::ActiveEventLoop;
 
-use super::App;
+use super::app::App;
 use crate::desktop::Desktop;
-use crate::input::{Asked, INPUT_AXIS_MAX};
+use crate::host_pointer::HostPointer;
+use crate::input::{INPUT_AXIS_MAX, WindowAction};
 use crate::layout::Placement;
 use crate::platform;
-use crate::pointer::Pointer;
-use crate::scanout::{GuestPointer, Scanout};
+use crate::scanout::{GuestCursor, Scanout};
 use crate::screenshot;
 use crate::window::GuestWindow;
 
@@ -20,17 +20,20 @@ const AXIS_STEPS: u32 = INPUT_AXIS_MAX as u32 + 1;
 impl App<'_> {
     /// The window that a place, told as one of window `index`, is in, and where: while a button is held, window systems go
     /// on telling of the window where it was pressed.
-    fn under(
+    fn window_under(
         &self,
         index: usize,
         at: PhysicalPosition<f64>,
     ) -> Option<(&GuestWindow, usize, PhysicalPosition<f64>)> {
         let window = self.windows.get(index)?.as_ref()?;
-        if self.windows.len() > 1 && !window.has(at) {
+        if self.windows.len() > 1 && !window.contains(at) {
             let others = self.windows.iter().enumerate();
             let others = others.filter_map(|(other, window)| Some((other, window.as_ref()?)));
             for (other, there) in others.filter(|(other, _)| *other != index) {
-                if let Some(at) = window.seen_from(there, at).filter(|at| there.has(*at)) {
+                if let Some(at) = window
+                    .translated_to(there, at)
+                    .filter(|at| there.contains(*at))
+                {
                     return Some((there, other, at));
                 }
             }
@@ -39,29 +42,60 @@ impl App<'_> {
     }
 
     /// Where on the guest's desktop a place in a window is, in steps of its axes.
-    fn on_desktop(&self, index: usize, at: PhysicalPosition<f64>) -> Option<(i32, i32)> {
-        let (window, index, at) = self.under(index, at)?;
-        let monitors: Vec<_> = self.shared.scanouts.iter().map(Scanout::shown).collect();
+    fn desktop_position(&self, index: usize, at: PhysicalPosition<f64>) -> Option<(i32, i32)> {
+        let (window, index, at) = self.window_under(index, at)?;
+        let monitors: Vec<_> = self
+            .shared
+            .scanouts
+            .iter()
+            .map(Scanout::monitor_content)
+            .collect();
         let desktop = Desktop::of(&monitors);
         let monitor = desktop.place(index)?;
         let picture = (monitor.width, monitor.height);
-        let size = window.shared().inner_size().into();
+        let size = window.winit_window().inner_size().into();
         let placement = Placement::new(picture, size, self.options.scaling)?;
         Some(placement.on_axes(at.into(), monitor, desktop.size, AXIS_STEPS))
     }
 
+    /// Gives what a person does in a window to the dialog that is open there, or to the guest.
+    pub(super) fn route_input(
+        &mut self,
+        event_loop: &ActiveEventLoop,
+        index: usize,
+        event: WindowEvent,
+    ) {
+        match &event {
+            WindowEvent::CursorMoved { position, .. } => self.pointer = (*position).into(),
+            WindowEvent::ModifiersChanged(held) => self.modifiers = held.state(),
+            _ => {}
+        }
+        if self.is_asking(index) {
+            self.pass_to_dialog(event_loop, index, event);
+        } else {
+            self.pass_on(event_loop, index, event);
+        }
+    }
+
+    /// Gives what no window hears of to the guest.
+    pub(super) fn route_device_input(&mut self, event: &DeviceEvent) {
+        if let DeviceEvent::MouseMotion { delta } = event {
+            self.seat.moved(*delta);
+        }
+    }
+
     /// Passes on what a person does in a window.
-    pub(super) fn input(&mut self, event_loop: &ActiveEventLoop, index: usize, event: WindowEvent) {
+    fn pass_on(&mut self, event_loop: &ActiveEventLoop, index: usize, event: WindowEvent) {
         let place = match &event {
-            WindowEvent::CursorMoved { position, .. } => self.on_desktop(index, *position),
-            WindowEvent::Touch(touch) => self.on_desktop(index, touch.location),
+            WindowEvent::CursorMoved { position, .. } => self.desktop_position(index, *position),
+            WindowEvent::Touch(touch) => self.desktop_position(index, touch.location),
             _ => None,
         };
         let seat = &mut self.seat;
         let Some(window) = self.windows.get_mut(index).and_then(Option::as_mut) else {
             return;
         };
-        let asked = match event {
+        let action = match event {
             WindowEvent::KeyboardInput {
                 event,
                 is_synthetic,
@@ -93,16 +127,16 @@ impl App<'_> {
             }
             WindowEvent::MouseInput { button, state, .. } => seat.button(button, state),
             WindowEvent::MouseWheel { delta, .. } => {
-                seat.wheel(delta, window.shared().scale_factor());
-                Asked::Nothing
+                seat.wheel(delta, window.winit_window().scale_factor());
+                WindowAction::Nothing
             }
             WindowEvent::Touch(touch) => {
                 if let Some(place) = place {
                     seat.touch(touch.id, touch.phase, place);
                 }
-                Asked::Nothing
+                WindowAction::Nothing
             }
-            WindowEvent::Focused(false) => seat.let_go(),
+            WindowEvent::Focused(false) => seat.release_all(),
             // The guest may have got its devices, or lost them, while nobody looked.
             WindowEvent::Focused(true) => {
                 seat.focus(platform::caps_lock(), self.shared.leds().caps);
@@ -111,7 +145,7 @@ impl App<'_> {
             }
             _ => return,
         };
-        self.obey(index, asked);
+        self.perform(index, action);
     }
 
     /// Makes the pointer over a window look right; `here`: it is over the window.
@@ -124,53 +158,53 @@ impl App<'_> {
         };
         let grabbed = self.seat.grabbed();
         let guests = here && !grabbed && self.seat.points();
-        let pointer = match scanout.set_pointer_here(guests) {
-            _ if grabbed => Pointer::Hidden,
-            GuestPointer::Image(cursor) if guests => {
-                let size = window.shared().inner_size().into();
+        let pointer = match scanout.set_host_pointer_over(guests) {
+            _ if grabbed => HostPointer::Hidden,
+            GuestCursor::Image(cursor) if guests => {
+                let size = window.winit_window().inner_size().into();
                 let placement = scanout
                     .mode()
                     .and_then(|mode| Placement::new(mode, size, self.options.scaling));
-                placement.map_or(Pointer::System, |placement| {
-                    Pointer::for_cursor(cursor, placement.scale(), window.shared())
+                placement.map_or(HostPointer::System, |placement| {
+                    HostPointer::for_cursor(cursor, placement.scale(), window.winit_window())
                 })
             }
-            GuestPointer::Hidden if guests => Pointer::Hidden,
-            _ => Pointer::System,
+            GuestCursor::Hidden if guests => HostPointer::Hidden,
+            _ => HostPointer::System,
         };
-        let is_guests = matches!(pointer, Pointer::Guests(..));
+        let is_guests = matches!(pointer, HostPointer::Guests(..));
         let shown = window.show_pointer(pointer, event_loop);
-        scanout.set_host_shows(is_guests && shown);
+        scanout.set_cursor_on_host(is_guests && shown);
     }
 
     /// Does what a person asked of the window, not of the guest.
-    fn obey(&mut self, index: usize, asked: Asked) {
+    fn perform(&mut self, index: usize, action: WindowAction) {
         let Some(window) = self.windows.get_mut(index).and_then(Option::as_mut) else {
             return;
         };
-        match asked {
-            Asked::Nothing => return,
-            Asked::FullScreen => {
+        match action {
+            WindowAction::Nothing => return,
+            WindowAction::FullScreen => {
                 window.toggle_full_screen();
                 return;
             }
-            Asked::Overlay => {
+            WindowAction::Overlay => {
                 if let Some(scanout) = self.shared.scanouts.get(index) {
                     scanout.toggle_overlay();
                 }
                 return;
             }
-            Asked::Screenshot => {
+            WindowAction::Screenshot => {
                 screenshot::save_in(&self.options.screenshots, &self.shared, index);
                 return;
             }
-            Asked::Grab => match window.grab_pointer() {
+            WindowAction::Grab => match window.grab_pointer() {
                 Ok(()) => self.set_grabbed(true),
                 Err(error) => {
                     log::warn!("the window system does not give the pointer away: {error}")
                 }
             },
-            Asked::Release => {
+            WindowAction::Release => {
                 window.release_pointer();
                 self.set_grabbed(false);
             }

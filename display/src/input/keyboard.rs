@@ -2,12 +2,12 @@
 //!
 //! The hard thing is that no key may stay down in the guest. A key is told as let go with the code with which it was told as
 //! pressed, whatever the options say meanwhile, and everything is let go when the window loses the keyboard. Macs have
-//! rules of their own ([`System::Mac`]), since AppKit does not tell all that happens to a key.
+//! rules of their own ([`HostSystem::Mac`]), since AppKit does not tell all that happens to a key.
 
 use winit::event::ElementState;
 use winit::keyboard::{ModifiersState, PhysicalKey};
 
-use super::codes::key_event;
+use super::evdev::key_event;
 use super::keys::*;
 use super::{InputKind, InputSink};
 
@@ -50,33 +50,33 @@ pub struct KeyboardOptions {
 
 /// Whose keyboard it is. A value, so that a Mac's rules are tested everywhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum System {
+pub(crate) enum HostSystem {
     /// X11 and Wayland.
     Pc,
     /// AppKit.
     Mac,
 }
 
-impl System {
+impl HostSystem {
     /// The one that runs this program.
-    pub(crate) const HERE: System = if cfg!(target_os = "macos") {
-        System::Mac
+    pub(crate) const HERE: HostSystem = if cfg!(target_os = "macos") {
+        HostSystem::Mac
     } else {
-        System::Pc
+        HostSystem::Pc
     };
 }
 
 impl GrabMod {
     /// What is printed on the keys.
-    pub(crate) fn name(self, system: System) -> &'static str {
+    pub(crate) fn name(self, system: HostSystem) -> &'static str {
         match (self, system) {
-            (GrabMod::CtrlAlt, System::Pc) => "Ctrl+Alt",
-            (GrabMod::CtrlAlt, System::Mac) => "Ctrl+Option",
-            (GrabMod::LeftShiftCtrlAlt, System::Pc) => "left Shift+Ctrl+Alt",
-            (GrabMod::LeftShiftCtrlAlt, System::Mac) => "left Shift+Ctrl+Option",
+            (GrabMod::CtrlAlt, HostSystem::Pc) => "Ctrl+Alt",
+            (GrabMod::CtrlAlt, HostSystem::Mac) => "Ctrl+Option",
+            (GrabMod::LeftShiftCtrlAlt, HostSystem::Pc) => "left Shift+Ctrl+Alt",
+            (GrabMod::LeftShiftCtrlAlt, HostSystem::Mac) => "left Shift+Ctrl+Option",
             (GrabMod::RightCtrl, _) => "right Ctrl",
-            (GrabMod::Cmd, System::Pc) => "Super",
-            (GrabMod::Cmd, System::Mac) => "Cmd",
+            (GrabMod::Cmd, HostSystem::Pc) => "Super",
+            (GrabMod::Cmd, HostSystem::Mac) => "Cmd",
         }
     }
 
@@ -114,14 +114,14 @@ struct Held {
     /// By its place.
     key: u16,
     /// What the guest was told; `None`: nothing, it stays on the host.
-    told: Option<u16>,
+    sent: Option<u16>,
     /// It was pressed while Cmd was held.
     with_cmd: bool,
 }
 
 /// See the module.
 pub(super) struct Keyboard {
-    system: System,
+    system: HostSystem,
     options: KeyboardOptions,
     held: Vec<Held>,
     /// Whether a Mac's Caps Lock was on when it was last looked at.
@@ -129,7 +129,7 @@ pub(super) struct Keyboard {
 }
 
 impl Keyboard {
-    pub(super) fn new(options: KeyboardOptions, system: System) -> Keyboard {
+    pub(super) fn new(options: KeyboardOptions, system: HostSystem) -> Keyboard {
         Keyboard {
             system,
             options,
@@ -146,8 +146,8 @@ impl Keyboard {
     /// The code of a key by its place; `None`: it has none that a guest knows.
     pub(super) fn code(&self, key: PhysicalKey, apple: Option<AppleKey>) -> Option<u16> {
         let code = match self.system {
-            System::Pc => code(key),
-            System::Mac => apple_code(key, apple),
+            HostSystem::Pc => code(key),
+            HostSystem::Mac => apple_code(key, apple),
         };
         if code.is_none() {
             log::debug!("{key:?} ({apple:?}) has no code that a guest knows");
@@ -156,7 +156,7 @@ impl Keyboard {
     }
 
     /// Whether a key goes down now that was up. `synthetic`: it was down before the window got the keyboard.
-    pub(super) fn goes_down(
+    pub(super) fn is_new_press(
         &self,
         key: u16,
         state: ElementState,
@@ -178,36 +178,36 @@ impl Keyboard {
     }
 
     /// Whether what is pressed now asks something of the window.
-    pub(super) fn window_is_meant(&self) -> bool {
+    pub(super) fn grab_mod_is_held(&self) -> bool {
         let mut keys = self.options.grab_mod.keys().iter();
         keys.all(|keys| self.any_held(*keys))
     }
 
     /// A combination with keys that are held went to the window or to the host. The guest only sees Super pressed and let go,
     /// for which desktops open their overview: another key in between says that it was for something else.
-    pub(super) fn went_elsewhere(&self, sink: &dyn InputSink) {
-        let told = |keys: [u16; 2]| {
-            let mut told = self.held.iter().filter_map(|held| held.told);
-            told.any(|key| keys.contains(&key))
+    pub(super) fn neutralise_super(&self, sink: &dyn InputSink) {
+        let sent = |keys: [u16; 2]| {
+            let mut sent = self.held.iter().filter_map(|held| held.sent);
+            sent.any(|key| keys.contains(&key))
         };
-        if told(SUPER) && !told(CTRL) {
+        if sent(SUPER) && !sent(CTRL) {
             tap(sink, KEY_LEFTCTRL);
         }
     }
 
-    /// A key goes down ([`Self::goes_down`]).
+    /// A key goes down ([`Self::is_new_press`]).
     pub(super) fn press(&mut self, sink: &dyn InputSink, key: u16) {
         if self.is_from_state(key) {
             return;
         }
         let with_cmd = self.any_held(SUPER);
-        let told = self.told(key);
+        let sent = self.guest_key(key);
         self.held.push(Held {
             key,
-            told,
+            sent,
             with_cmd,
         });
-        if let Some(code) = told {
+        if let Some(code) = sent {
             sink.report(InputKind::Keyboard, &[key_event(code, true)]);
         }
     }
@@ -220,16 +220,16 @@ impl Keyboard {
         let held = self.held.swap_remove(index);
         // AppKit keeps to itself that a key is let go while Cmd is held; winit passes it on as long as the application has a
         // window with the keyboard. What was pressed with Cmd has done its work when Cmd goes up.
-        if self.system == System::Mac && SUPER.contains(&key) && !self.any_held(SUPER) {
-            self.let_go_of(sink, |held| held.with_cmd && !is_modifier(held.key));
+        if self.system == HostSystem::Mac && SUPER.contains(&key) && !self.any_held(SUPER) {
+            self.release_keys(sink, |held| held.with_cmd && !is_modifier(held.key));
         }
-        if let Some(code) = held.told {
+        if let Some(code) = held.sent {
             sink.report(InputKind::Keyboard, &[key_event(code, false)]);
         }
     }
 
     /// What the guest is told of a key.
-    fn told(&self, key: u16) -> Option<u16> {
+    fn guest_key(&self, key: u16) -> Option<u16> {
         let swapped = |one: [u16; 2], other: [u16; 2]| match key {
             _ if key == one[0] => other[0],
             _ if key == one[1] => other[1],
@@ -248,12 +248,12 @@ impl Keyboard {
     /// Which modifiers the window system says are held. On a Mac it knows better than the keys' own events, which do not come
     /// while the system shows something of its own. Elsewhere they may be other keys' work (X11's options for modifiers).
     pub(super) fn modifiers(&mut self, sink: &dyn InputSink, held: ModifiersState) {
-        if self.system != System::Mac {
+        if self.system != HostSystem::Mac {
             return;
         }
         for (modifier, keys) in MODIFIERS {
             if !held.contains(modifier) && self.any_held(keys) {
-                self.went_elsewhere(sink);
+                self.neutralise_super(sink);
                 for key in keys {
                     self.release(sink, key);
                 }
@@ -263,7 +263,7 @@ impl Keyboard {
 
     /// A Mac tells of Caps Lock as a state: winit has no event of the key. Were there one, it would count twice.
     fn is_from_state(&self, key: u16) -> bool {
-        self.system == System::Mac && key == KEY_CAPSLOCK
+        self.system == HostSystem::Mac && key == KEY_CAPSLOCK
     }
 
     /// The Mac's Caps Lock is on, or not. `guests`: whether the guest's is, where the window has just got the keyboard.
@@ -276,17 +276,17 @@ impl Keyboard {
     }
 
     /// The window lost the keyboard.
-    pub(super) fn let_go(&mut self, sink: &dyn InputSink) {
-        self.went_elsewhere(sink);
-        self.let_go_of(sink, |_| true);
+    pub(super) fn release_all(&mut self, sink: &dyn InputSink) {
+        self.neutralise_super(sink);
+        self.release_keys(sink, |_| true);
     }
 
-    fn let_go_of(&mut self, sink: &dyn InputSink, these: impl Fn(&Held) -> bool) {
+    fn release_keys(&mut self, sink: &dyn InputSink, these: impl Fn(&Held) -> bool) {
         let events: Vec<_> = self
             .held
             .iter()
             .filter(|held| these(held))
-            .filter_map(|held| held.told)
+            .filter_map(|held| held.sent)
             .map(|code| key_event(code, false))
             .collect();
         self.held.retain(|held| !these(held));

@@ -1,7 +1,7 @@
 use winit::event::ElementState;
 use winit::keyboard::{KeyCode, ModifiersState, NativeKeyCode, PhysicalKey};
 
-use super::codes::key_event;
+use super::evdev::key_event;
 use super::keys::*;
 use super::tests::Guest;
 use super::*;
@@ -131,52 +131,52 @@ fn the_windows_combinations_begin_as_the_option_says() {
     for (grab_mod, system, keys, name) in [
         (
             GrabMod::CtrlAlt,
-            System::Pc,
+            HostSystem::Pc,
             &[ControlRight, AltLeft][..],
             "Ctrl+Alt",
         ),
         (
             GrabMod::CtrlAlt,
-            System::Mac,
+            HostSystem::Mac,
             &[ControlLeft, AltRight],
             "Ctrl+Option",
         ),
         (
             GrabMod::LeftShiftCtrlAlt,
-            System::Pc,
+            HostSystem::Pc,
             &[ShiftLeft, ControlLeft, AltLeft],
             "left Shift+Ctrl+Alt",
         ),
         (
             GrabMod::RightCtrl,
-            System::Pc,
+            HostSystem::Pc,
             &[ControlRight],
             "right Ctrl",
         ),
-        (GrabMod::Cmd, System::Mac, &[SuperRight], "Cmd"),
-        (GrabMod::Cmd, System::Pc, &[SuperLeft], "Super"),
+        (GrabMod::Cmd, HostSystem::Mac, &[SuperRight], "Cmd"),
+        (GrabMod::Cmd, HostSystem::Pc, &[SuperLeft], "Super"),
     ] {
         for (cmd_key, letter, asked) in [
-            (CmdKey::Super, KeyG, Asked::Grab),
-            (CmdKey::SwapControl, KeyF, Asked::FullScreen),
-            (CmdKey::Host, KeyS, Asked::Screenshot),
+            (CmdKey::Super, KeyG, WindowAction::Grab),
+            (CmdKey::SwapControl, KeyF, WindowAction::FullScreen),
+            (CmdKey::Host, KeyS, WindowAction::Screenshot),
         ] {
             let (guest, mut seat) = Guest::at(ALL, options(grab_mod, cmd_key), system);
             assert_eq!(seat.hint(), format!("{name}+G grabs the pointer"));
             for (number, key) in keys.iter().enumerate() {
                 assert_eq!(
                     seat.press(letter),
-                    Asked::Nothing,
+                    WindowAction::Nothing,
                     "{grab_mod:?}: {number} keys"
                 );
-                seat.let_up(letter);
+                seat.release_key(letter);
                 seat.press(*key);
             }
             guest.told();
             assert_eq!(seat.press(letter), asked, "{grab_mod:?}");
-            seat.let_up(letter);
+            seat.release_key(letter);
             for key in keys {
-                seat.let_up(*key);
+                seat.release_key(*key);
             }
             let letter =
                 told(&guest).contains(&i32::from(code(PhysicalKey::Code(letter)).unwrap()));
@@ -187,12 +187,12 @@ fn the_windows_combinations_begin_as_the_option_says() {
     let (_, mut seat) = Guest::at(
         ALL,
         options(GrabMod::LeftShiftCtrlAlt, CmdKey::Super),
-        System::Pc,
+        HostSystem::Pc,
     );
     for key in [ShiftRight, ControlLeft, AltLeft] {
         seat.press(key);
     }
-    assert_eq!(seat.press(KeyG), Asked::Nothing);
+    assert_eq!(seat.press(KeyG), WindowAction::Nothing);
 }
 
 #[test]
@@ -211,11 +211,11 @@ fn cmd_is_what_the_option_says() {
         (CmdKey::SwapOption, [56, 100, 125, 126, 29, 97]),
         (CmdKey::SwapControl, [29, 97, 56, 100, 125, 126]),
     ] {
-        for system in [System::Pc, System::Mac] {
+        for system in [HostSystem::Pc, HostSystem::Mac] {
             let (guest, mut seat) = Guest::at(KEYS, options(GrabMod::CtrlAlt, cmd_key), system);
             for (key, code) in keys.into_iter().zip(expected) {
                 seat.press(key);
-                seat.let_up(key);
+                seat.release_key(key);
                 assert_eq!(told(&guest), [code, -code], "{cmd_key:?} {key:?}");
             }
         }
@@ -224,30 +224,34 @@ fn cmd_is_what_the_option_says() {
     let (guest, mut seat) = Guest::at(
         KEYS,
         options(GrabMod::CtrlAlt, CmdKey::SwapControl),
-        System::Mac,
+        HostSystem::Mac,
     );
     seat.press(SuperLeft);
     seat.press(KeyC);
-    seat.let_up(KeyC);
-    seat.let_up(SuperLeft);
+    seat.release_key(KeyC);
+    seat.release_key(SuperLeft);
     assert_eq!(told(&guest), [LEFTCTRL, C, -C, -LEFTCTRL]);
 }
 
 #[test]
 fn what_is_pressed_with_the_hosts_cmd_stays_on_the_host() {
-    let (guest, mut seat) = Guest::at(KEYS, options(GrabMod::CtrlAlt, CmdKey::Host), System::Mac);
+    let (guest, mut seat) = Guest::at(
+        KEYS,
+        options(GrabMod::CtrlAlt, CmdKey::Host),
+        HostSystem::Mac,
+    );
     seat.press(KeyCode::KeyA);
     seat.press(KeyCode::SuperLeft);
     seat.press(KeyCode::KeyC);
-    seat.let_up(KeyCode::KeyA);
+    seat.release_key(KeyCode::KeyA);
     assert_eq!(told(&guest), [A, -A], "A was the guest's before");
-    seat.let_up(KeyCode::SuperLeft);
-    seat.let_up(KeyCode::KeyC);
+    seat.release_key(KeyCode::SuperLeft);
+    seat.release_key(KeyCode::KeyC);
     assert_eq!(guest.told(), []);
     seat.press(KeyCode::SuperRight);
     seat.press(KeyCode::KeyC);
     assert_eq!(told(&guest), [RIGHTMETA, C]);
-    seat.let_go();
+    seat.release_all();
     told(&guest);
     // Nothing of the host's is left behind.
     seat.press(KeyCode::KeyC);
@@ -262,21 +266,21 @@ fn on_a_mac_what_was_pressed_with_cmd_is_up_when_cmd_is() {
         KeyCode::ShiftLeft,
         KeyCode::KeyC,
     ];
-    let (guest, mut seat) = Guest::at(KEYS, KeyboardOptions::default(), System::Mac);
+    let (guest, mut seat) = Guest::at(KEYS, KeyboardOptions::default(), HostSystem::Mac);
     for key in press {
         seat.press(key);
     }
     seat.press(KeyCode::SuperRight);
     assert_eq!(told(&guest), [A, LEFTMETA, 42, C, RIGHTMETA]);
-    seat.let_up(KeyCode::SuperLeft);
+    seat.release_key(KeyCode::SuperLeft);
     assert_eq!(told(&guest), [-LEFTMETA], "the other Cmd is held");
-    seat.let_up(KeyCode::SuperRight);
+    seat.release_key(KeyCode::SuperRight);
     assert_eq!(
         told(&guest),
         [-C, -RIGHTMETA],
         "A began without Cmd, Shift is told by itself"
     );
-    seat.let_up(KeyCode::KeyC);
+    seat.release_key(KeyCode::KeyC);
     assert_eq!(guest.told(), []);
 
     let (guest, mut seat) = Guest::with(KEYS);
@@ -284,7 +288,7 @@ fn on_a_mac_what_was_pressed_with_cmd_is_up_when_cmd_is() {
         seat.press(key);
     }
     told(&guest);
-    seat.let_up(KeyCode::SuperLeft);
+    seat.release_key(KeyCode::SuperLeft);
     assert_eq!(told(&guest), [-LEFTMETA], "elsewhere every key is told");
 }
 
@@ -296,7 +300,7 @@ fn on_a_mac_modifiers_that_are_not_held_are_let_go() {
         KeyCode::AltLeft,
         KeyCode::KeyA,
     ];
-    let (guest, mut seat) = Guest::at(KEYS, KeyboardOptions::default(), System::Mac);
+    let (guest, mut seat) = Guest::at(KEYS, KeyboardOptions::default(), HostSystem::Mac);
     for key in press {
         seat.press(key);
     }
@@ -307,7 +311,7 @@ fn on_a_mac_modifiers_that_are_not_held_are_let_go() {
     assert_eq!(told(&guest), [-RIGHTCTRL, -LEFTALT]);
     seat.modifiers(ModifiersState::empty());
     assert_eq!(told(&guest), [-42]);
-    assert_eq!(seat.let_go(), Asked::Nothing);
+    assert_eq!(seat.release_all(), WindowAction::Nothing);
     assert_eq!(told(&guest), [-A]);
 
     // X11's options may have made other modifiers of these keys.
@@ -324,34 +328,34 @@ fn on_a_mac_modifiers_that_are_not_held_are_let_go() {
 fn super_that_was_for_something_else_opens_no_overview_in_the_guest() {
     let ctrl = [LEFTCTRL, -LEFTCTRL];
     // The window lost the keyboard: Cmd-Tab.
-    for system in [System::Pc, System::Mac] {
+    for system in [HostSystem::Pc, HostSystem::Mac] {
         let (guest, mut seat) = Guest::at(KEYS, KeyboardOptions::default(), system);
         seat.press(KeyCode::SuperLeft);
-        seat.let_go();
+        seat.release_all();
         assert_eq!(told(&guest), [LEFTMETA, ctrl[0], ctrl[1], -LEFTMETA]);
     }
     // AppKit says first that nothing is held.
-    let (guest, mut seat) = Guest::at(KEYS, KeyboardOptions::default(), System::Mac);
+    let (guest, mut seat) = Guest::at(KEYS, KeyboardOptions::default(), HostSystem::Mac);
     seat.press(KeyCode::SuperLeft);
     seat.modifiers(ModifiersState::empty());
-    seat.let_go();
+    seat.release_all();
     assert_eq!(told(&guest), [LEFTMETA, ctrl[0], ctrl[1], -LEFTMETA]);
     // The window took the letter.
-    let (guest, mut seat) = Guest::at(KEYS, options(GrabMod::Cmd, CmdKey::Super), System::Mac);
+    let (guest, mut seat) = Guest::at(KEYS, options(GrabMod::Cmd, CmdKey::Super), HostSystem::Mac);
     seat.press(KeyCode::SuperLeft);
-    assert_eq!(seat.press(KeyCode::KeyO), Asked::Overlay);
-    seat.let_up(KeyCode::KeyO);
-    seat.let_up(KeyCode::SuperLeft);
+    assert_eq!(seat.press(KeyCode::KeyO), WindowAction::Overlay);
+    seat.release_key(KeyCode::KeyO);
+    seat.release_key(KeyCode::SuperLeft);
     assert_eq!(told(&guest), [LEFTMETA, ctrl[0], ctrl[1], -LEFTMETA]);
     // Pressed alone it is the guest's.
     seat.press(KeyCode::SuperLeft);
-    seat.let_up(KeyCode::SuperLeft);
+    seat.release_key(KeyCode::SuperLeft);
     assert_eq!(told(&guest), [LEFTMETA, -LEFTMETA]);
 }
 
 #[test]
 fn a_macs_caps_lock_is_a_state_that_the_guest_follows() {
-    let (guest, mut seat) = Guest::at(KEYS, KeyboardOptions::default(), System::Mac);
+    let (guest, mut seat) = Guest::at(KEYS, KeyboardOptions::default(), HostSystem::Mac);
     let tap = [CAPSLOCK, -CAPSLOCK];
     seat.caps_lock(true);
     assert_eq!(guest.told(), [], "another window has the keyboard");
@@ -362,7 +366,7 @@ fn a_macs_caps_lock_is_a_state_that_the_guest_follows() {
     seat.caps_lock(false);
     assert_eq!(told(&guest), tap);
     // Turned on in another window, and the guest's was on by itself.
-    seat.let_go();
+    seat.release_all();
     seat.caps_lock(true);
     seat.focus(Some(true), true);
     assert_eq!(guest.told(), []);
@@ -370,21 +374,25 @@ fn a_macs_caps_lock_is_a_state_that_the_guest_follows() {
     assert_eq!(told(&guest), tap);
     // Were there events of the key, they would count twice.
     seat.press(KeyCode::CapsLock);
-    seat.let_up(KeyCode::CapsLock);
+    seat.release_key(KeyCode::CapsLock);
     assert_eq!(guest.told(), []);
 
     // Elsewhere it is a key.
     let (guest, mut seat) = Guest::with(KEYS);
     seat.focus(None, true);
     seat.press(KeyCode::CapsLock);
-    seat.let_up(KeyCode::CapsLock);
+    seat.release_key(KeyCode::CapsLock);
     assert_eq!(told(&guest), tap);
 }
 
 #[test]
 fn a_key_is_let_go_as_what_it_was_pressed() {
     // The other Cmd changes what is told of keys that are pressed later, not of those that are down.
-    let (guest, mut seat) = Guest::at(KEYS, options(GrabMod::CtrlAlt, CmdKey::Host), System::Pc);
+    let (guest, mut seat) = Guest::at(
+        KEYS,
+        options(GrabMod::CtrlAlt, CmdKey::Host),
+        HostSystem::Pc,
+    );
     let key = PhysicalKey::Code(KeyCode::KeyA);
     seat.key(key, None, ElementState::Pressed, false, false);
     seat.press(KeyCode::SuperLeft);

@@ -8,7 +8,7 @@
 //! Keys are told by their place on the keyboard (`keys.rs`): the guest has its own idea of the layout, and of
 //! how held keys repeat.
 
-mod codes;
+mod evdev;
 mod keyboard;
 #[cfg(test)]
 mod keyboard_tests;
@@ -18,10 +18,10 @@ mod seat;
 mod tests;
 mod touch;
 
-pub(crate) use keyboard::System;
+pub(crate) use keyboard::HostSystem;
 pub use keyboard::{CmdKey, GrabMod, KeyboardOptions};
 pub(crate) use keys::AppleKey;
-pub(crate) use seat::{Asked, Seat};
+pub(crate) use seat::{Seat, WindowAction};
 
 /// Absolute axes go from 0 to this, from one edge of the picture to the other.
 pub const INPUT_AXIS_MAX: i32 = 0xffff;
@@ -63,9 +63,9 @@ pub trait InputSink: Send + Sync {
 }
 
 /// A guest without devices.
-pub(crate) struct Nobody;
+pub(crate) struct NoDevices;
 
-impl InputSink for Nobody {
+impl InputSink for NoDevices {
     fn has(&self, _: InputKind) -> bool {
         false
     }

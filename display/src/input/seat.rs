@@ -5,8 +5,8 @@ use std::sync::Arc;
 use winit::event::{ElementState, MouseButton, MouseScrollDelta, TouchPhase};
 use winit::keyboard::{ModifiersState, PhysicalKey};
 
-use super::codes::*;
-use super::keyboard::{Keyboard, KeyboardOptions, System};
+use super::evdev::*;
+use super::keyboard::{HostSystem, Keyboard, KeyboardOptions};
 use super::keys::{AppleKey, KEY_F, KEY_G, KEY_O, KEY_S};
 use super::touch::Fingers;
 use super::{InputKind, InputSink};
@@ -18,7 +18,7 @@ const NOTCH_PIXELS: f64 = 53.0;
 
 /// What the window must do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Asked {
+pub(crate) enum WindowAction {
     /// Nothing.
     Nothing,
     /// Take the pointer, so that only its movements count.
@@ -50,7 +50,11 @@ pub(crate) struct Seat {
 }
 
 impl Seat {
-    pub(crate) fn new(sink: Arc<dyn InputSink>, options: KeyboardOptions, system: System) -> Self {
+    pub(crate) fn new(
+        sink: Arc<dyn InputSink>,
+        options: KeyboardOptions,
+        system: HostSystem,
+    ) -> Self {
         Self {
             sink,
             keyboard: Keyboard::new(options, system),
@@ -76,7 +80,7 @@ impl Seat {
     /// The window has taken the pointer, or given it back.
     pub(crate) fn set_grabbed(&mut self, grabbed: bool) {
         if self.grabbed != grabbed {
-            self.let_go_of_buttons();
+            self.release_buttons();
             self.grabbed = grabbed;
             self.moved = (0.0, 0.0);
         }
@@ -102,35 +106,35 @@ impl Seat {
         state: ElementState,
         repeat: bool,
         synthetic: bool,
-    ) -> Asked {
+    ) -> WindowAction {
         let Some(code) = self.keyboard.code(key, apple) else {
-            return Asked::Nothing;
+            return WindowAction::Nothing;
         };
         if state == ElementState::Released {
             self.keyboard.release(&*self.sink, code);
-        } else if self.keyboard.goes_down(code, state, repeat, synthetic) {
-            let asked = self.chord(code);
-            if asked != Asked::Nothing {
-                self.keyboard.went_elsewhere(&*self.sink);
-                return asked;
+        } else if self.keyboard.is_new_press(code, state, repeat, synthetic) {
+            let action = self.chord(code);
+            if action != WindowAction::Nothing {
+                self.keyboard.neutralise_super(&*self.sink);
+                return action;
             }
             self.keyboard.press(&*self.sink, code);
         }
-        Asked::Nothing
+        WindowAction::Nothing
     }
 
     /// What a key asks of the window while the keys of its own combinations are held.
-    fn chord(&self, code: u16) -> Asked {
-        if !self.keyboard.window_is_meant() {
-            return Asked::Nothing;
+    fn chord(&self, code: u16) -> WindowAction {
+        if !self.keyboard.grab_mod_is_held() {
+            return WindowAction::Nothing;
         }
         match code {
-            KEY_F => Asked::FullScreen,
-            KEY_O => Asked::Overlay,
-            KEY_S => Asked::Screenshot,
-            KEY_G if self.grabbed => Asked::Release,
-            KEY_G if self.sink.has(InputKind::Mouse) => Asked::Grab,
-            _ => Asked::Nothing,
+            KEY_F => WindowAction::FullScreen,
+            KEY_O => WindowAction::Overlay,
+            KEY_S => WindowAction::Screenshot,
+            KEY_G if self.grabbed => WindowAction::Release,
+            KEY_G if self.sink.has(InputKind::Mouse) => WindowAction::Grab,
+            _ => WindowAction::Nothing,
         }
     }
 
@@ -184,14 +188,14 @@ impl Seat {
         self.sink.has(kind).then_some(kind)
     }
 
-    pub(crate) fn button(&mut self, button: MouseButton, state: ElementState) -> Asked {
+    pub(crate) fn button(&mut self, button: MouseButton, state: ElementState) -> WindowAction {
         let code = match button {
             MouseButton::Left => BTN_LEFT,
             MouseButton::Right => BTN_RIGHT,
             MouseButton::Middle => BTN_MIDDLE,
             MouseButton::Back => BTN_SIDE,
             MouseButton::Forward => BTN_EXTRA,
-            MouseButton::Other(_) => return Asked::Nothing,
+            MouseButton::Other(_) => return WindowAction::Nothing,
         };
         match state {
             ElementState::Pressed => match self.pointer() {
@@ -200,7 +204,9 @@ impl Seat {
                     self.sink.report(device, &[key_event(code, true)]);
                 }
                 Some(_) => {}
-                None if !self.grabbed && self.sink.has(InputKind::Mouse) => return Asked::Grab,
+                None if !self.grabbed && self.sink.has(InputKind::Mouse) => {
+                    return WindowAction::Grab;
+                }
                 None => {}
             },
             ElementState::Released => {
@@ -210,7 +216,7 @@ impl Seat {
                 }
             }
         }
-        Asked::Nothing
+        WindowAction::Nothing
     }
 
     /// A wheel was turned, or fingers scrolled. `scale`: physical pixels in a logical one.
@@ -263,22 +269,22 @@ impl Seat {
     }
 
     /// The window lost the keyboard: nothing may stay down in the guest, since nobody will say when it is let go.
-    pub(crate) fn let_go(&mut self) -> Asked {
+    pub(crate) fn release_all(&mut self) -> WindowAction {
         self.focused = false;
-        self.keyboard.let_go(&*self.sink);
-        self.let_go_of_buttons();
+        self.keyboard.release_all(&*self.sink);
+        self.release_buttons();
         let lifted = self.fingers.lift_all();
         if !lifted.is_empty() {
             self.sink.report(InputKind::Touch, &lifted);
         }
         if self.grabbed {
-            Asked::Release
+            WindowAction::Release
         } else {
-            Asked::Nothing
+            WindowAction::Nothing
         }
     }
 
-    fn let_go_of_buttons(&mut self) {
+    fn release_buttons(&mut self) {
         for (device, code) in std::mem::take(&mut self.buttons) {
             self.sink.report(device, &[key_event(code, false)]);
         }

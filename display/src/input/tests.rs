@@ -4,7 +4,7 @@ use winit::dpi::PhysicalPosition;
 use winit::event::{ElementState, MouseButton, MouseScrollDelta, TouchPhase};
 use winit::keyboard::{KeyCode, NativeKeyCode, PhysicalKey};
 
-use super::codes::*;
+use super::evdev::*;
 use super::*;
 
 const A: u16 = 30;
@@ -27,14 +27,14 @@ impl InputSink for Guest {
 
 impl Guest {
     pub(super) fn with(devices: &[InputKind]) -> (Arc<Guest>, Seat) {
-        Guest::at(devices, KeyboardOptions::default(), System::Pc)
+        Guest::at(devices, KeyboardOptions::default(), HostSystem::Pc)
     }
 
     /// With another keyboard.
     pub(super) fn at(
         devices: &[InputKind],
         options: KeyboardOptions,
-        system: System,
+        system: HostSystem,
     ) -> (Arc<Guest>, Seat) {
         let guest = Arc::new(Guest {
             devices: Mutex::new(devices.to_vec()),
@@ -60,12 +60,12 @@ impl Guest {
 }
 
 impl Seat {
-    pub(super) fn press(&mut self, key: KeyCode) -> Asked {
+    pub(super) fn press(&mut self, key: KeyCode) -> WindowAction {
         let key = PhysicalKey::Code(key);
         self.key(key, None, ElementState::Pressed, false, false)
     }
 
-    pub(super) fn let_up(&mut self, key: KeyCode) -> Asked {
+    pub(super) fn release_key(&mut self, key: KeyCode) -> WindowAction {
         let key = PhysicalKey::Code(key);
         self.key(key, None, ElementState::Released, false, false)
     }
@@ -85,8 +85,8 @@ fn keys_are_told_by_their_place_and_repeats_are_not() {
         );
         seat.press(KeyCode::KeyA);
     }
-    seat.let_up(KeyCode::KeyA);
-    seat.let_up(KeyCode::KeyA);
+    seat.release_key(KeyCode::KeyA);
+    seat.release_key(KeyCode::KeyA);
     let tap = [[key_event(A, true)], [key_event(A, false)]];
     assert_eq!(guest.told_to(InputKind::Keyboard), tap);
     // Keys without a name, as X11 and Wayland tell them: KEY_MACRO; and one that no keyboard has.
@@ -106,7 +106,7 @@ fn when_the_keyboard_goes_nothing_stays_down() {
     seat.button(MouseButton::Left, ElementState::Pressed);
     seat.touch(9, TouchPhase::Started, (0x8000, 0x8000));
     guest.told();
-    assert_eq!(seat.let_go(), Asked::Nothing);
+    assert_eq!(seat.release_all(), WindowAction::Nothing);
     let expected = [
         (
             InputKind::Keyboard,
@@ -124,10 +124,10 @@ fn when_the_keyboard_goes_nothing_stays_down() {
     ];
     assert_eq!(guest.told(), expected);
     // What is let go later was let go already.
-    seat.let_up(KeyCode::KeyA);
+    seat.release_key(KeyCode::KeyA);
     seat.button(MouseButton::Left, ElementState::Released);
     seat.touch(9, TouchPhase::Ended, (0x8000, 0x8000));
-    assert_eq!(seat.let_go(), Asked::Nothing);
+    assert_eq!(seat.release_all(), WindowAction::Nothing);
     assert_eq!(guest.told(), []);
 }
 
@@ -144,9 +144,9 @@ fn of_keys_held_when_the_window_gets_the_keyboard_only_shift_and_control_count()
         seat.key(key, None, ElementState::Pressed, false, true);
     }
     assert_eq!(guest.told_to(InputKind::Keyboard), [[key_event(54, true)]]);
-    seat.let_up(KeyCode::Tab);
+    seat.release_key(KeyCode::Tab);
     assert_eq!(guest.told(), []);
-    seat.let_up(KeyCode::ShiftRight);
+    seat.release_key(KeyCode::ShiftRight);
     assert_eq!(guest.told_to(InputKind::Keyboard), [[key_event(54, false)]]);
 }
 
@@ -164,8 +164,8 @@ fn the_pointer_is_a_tablet_until_it_is_grabbed_and_a_mouse_until_released() {
     seat.press(KeyCode::ControlRight);
     seat.press(KeyCode::AltLeft);
     guest.told();
-    assert_eq!(seat.press(KeyCode::KeyG), Asked::Grab);
-    seat.let_up(KeyCode::KeyG);
+    assert_eq!(seat.press(KeyCode::KeyG), WindowAction::Grab);
+    seat.release_key(KeyCode::KeyG);
     assert_eq!(guest.told(), [], "the G is ours");
     seat.set_grabbed(true);
     assert_eq!(
@@ -182,14 +182,14 @@ fn the_pointer_is_a_tablet_until_it_is_grabbed_and_a_mouse_until_released() {
     let expected = [steps(2, -1), steps(1, 0), vec![key_event(BTN_SIDE, true)]];
     assert_eq!(guest.told_to(InputKind::Mouse), expected);
 
-    assert_eq!(seat.press(KeyCode::KeyG), Asked::Release);
+    assert_eq!(seat.press(KeyCode::KeyG), WindowAction::Release);
     seat.set_grabbed(false);
     assert_eq!(
         guest.told_to(InputKind::Mouse),
         [[key_event(BTN_SIDE, false)]]
     );
     seat.set_grabbed(true);
-    assert_eq!(seat.let_go(), Asked::Release);
+    assert_eq!(seat.release_all(), WindowAction::Release);
 }
 
 #[test]
@@ -197,7 +197,7 @@ fn without_a_tablet_a_click_grabs_and_without_a_mouse_nothing_does() {
     let (guest, mut seat) = Guest::with(&[InputKind::Mouse]);
     assert_eq!(
         seat.button(MouseButton::Left, ElementState::Pressed),
-        Asked::Grab
+        WindowAction::Grab
     );
     seat.button(MouseButton::Left, ElementState::Released);
     assert_eq!(guest.told(), []);
@@ -206,12 +206,12 @@ fn without_a_tablet_a_click_grabs_and_without_a_mouse_nothing_does() {
     let (guest, mut seat) = Guest::with(&[InputKind::Keyboard]);
     assert_eq!(
         seat.button(MouseButton::Left, ElementState::Pressed),
-        Asked::Nothing
+        WindowAction::Nothing
     );
     seat.press(KeyCode::ControlLeft);
     seat.press(KeyCode::AltRight);
     guest.told();
-    assert_eq!(seat.press(KeyCode::KeyG), Asked::Nothing);
+    assert_eq!(seat.press(KeyCode::KeyG), WindowAction::Nothing);
     assert_eq!(guest.told_to(InputKind::Keyboard), [[key_event(34, true)]]);
     assert_eq!(seat.hint(), "");
 }

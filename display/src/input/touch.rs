@@ -2,7 +2,7 @@
 
 use super::INPUT_CONTACTS;
 use super::InputEvent;
-use super::codes::*;
+use super::evdev::*;
 
 /// Tracking ids wrap below this.
 const IDS: i32 = 0x1_0000;

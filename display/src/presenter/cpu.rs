@@ -6,12 +6,12 @@ use std::sync::Arc;
 use softbuffer::{Context, SoftBufferError, Surface};
 use winit::window::Window;
 
-use super::{End, Frame, Presenter};
+use super::{Presenter, PresenterEnd};
 use crate::canvas::{self, Canvas};
+use crate::frame::{Frame, FrameOutcome};
+use crate::frame_image::FrameImage;
 use crate::layout::{self, Scaling};
 use crate::platform::Connection;
-use crate::scanout::Job;
-use crate::screenshot::Shot;
 
 /// Draws one window with the CPU.
 pub(super) struct CpuPresenter {
@@ -42,11 +42,11 @@ impl CpuPresenter {
 }
 
 /// Draws what Hesper says over a frame.
-fn say(frame: &mut [u32], job: &Job) {
-    for (label, in_the_middle) in [(&job.centre, true), (&job.corner, false)] {
+fn draw_osd(pixels: &mut [u32], frame: &Frame) {
+    for (label, in_the_middle) in [(&frame.centre, true), (&frame.corner, false)] {
         if let Some(label) = label {
-            let at = layout::label_at(label, job.size, in_the_middle);
-            canvas::stamp(frame, job.size, label, at);
+            let at = layout::label_at(label, frame.size, in_the_middle);
+            canvas::stamp(pixels, frame.size, label, at);
         }
     }
 }
@@ -60,41 +60,48 @@ impl Presenter for CpuPresenter {
         self.connection.is_mapped()
     }
 
-    fn frame(&mut self, job: &mut Job, presenting: &dyn Fn()) -> Result<Frame, End> {
-        match &job.picture {
-            Some(picture) => self.canvas.update(picture, &job.damage),
+    fn draw(
+        &mut self,
+        frame: &mut Frame,
+        presenting: &dyn Fn(),
+    ) -> Result<FrameOutcome, PresenterEnd> {
+        match &frame.picture {
+            Some(picture) => self.canvas.update(picture, &frame.damage),
             None => self.canvas.clear(),
         }
-        let (width, height) = job.size;
-        let cursor = job.cursor.as_deref().map(|cursor| (cursor, job.cursor_at));
-        if !job.shots.is_empty() {
+        let (width, height) = frame.size;
+        let cursor = frame
+            .cursor
+            .as_deref()
+            .map(|cursor| (cursor, frame.cursor_at));
+        if !frame.image_replies.is_empty() {
             self.shot.clear();
             self.shot.resize(width as usize * height as usize, 0);
             self.canvas
-                .compose(&mut self.shot, job.size, self.scaling, cursor);
-            say(&mut self.shot, job);
-            for reply in job.shots.drain(..) {
+                .compose(&mut self.shot, frame.size, self.scaling, cursor);
+            draw_osd(&mut self.shot, frame);
+            for reply in frame.image_replies.drain(..) {
                 // Failing means that nobody waits for it any more.
-                let _ = reply.try_send(Ok(Shot::of_frame(&self.shot, job.size)));
+                let _ = reply.try_send(Ok(FrameImage::of_frame(&self.shot, frame.size)));
             }
         }
         let mut presented = false;
         let sides = (NonZeroU32::new(width), NonZeroU32::new(height));
-        if let (true, (Some(columns), Some(rows))) = (job.present, sides) {
-            let failed = |error: SoftBufferError| End::Failed(error.to_string());
+        if let (true, (Some(columns), Some(rows))) = (frame.present, sides) {
+            let failed = |error: SoftBufferError| PresenterEnd::Failed(error.to_string());
             self.surface.resize(columns, rows).map_err(failed)?;
             let mut buffer = self.surface.buffer_mut().map_err(failed)?;
-            let drawn = cursor.filter(|_| !job.cursor_is_hosts);
+            let drawn = cursor.filter(|_| !frame.cursor_on_host);
             self.canvas
-                .compose(&mut buffer, job.size, self.scaling, drawn);
-            say(&mut buffer, job);
+                .compose(&mut buffer, frame.size, self.scaling, drawn);
+            draw_osd(&mut buffer, frame);
             presenting();
             buffer.present().map_err(failed)?;
             // softbuffer leaves this to whoever owns the connection.
             self.connection.flush();
             presented = true;
         }
-        Ok(Frame {
+        Ok(FrameOutcome {
             copied: true,
             presented,
         })

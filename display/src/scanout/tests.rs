@@ -1,50 +1,56 @@
 //! The promises of a scanout: frames coalesce, tokens are answered exactly once, nothing allocates.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread;
+use std::time::{Duration, Instant};
 
+use super::device::FLIP_GRACE;
+use super::presenter::{Attached, GATE_PATIENCE, RETRY};
 use super::*;
-use crate::picture::{PictureLayout, PixelFormat};
-use crate::presenter::Frame;
+use crate::cursor::Cursor;
+use crate::frame::{Frame, FrameOutcome};
+use crate::monitor::Presence;
+use crate::picture::{Picture, PictureLayout, PixelFormat, Rect};
 use crate::testing::{Pixels, allocations};
 
 const SIZE: (u32, u32) = (100, 80);
-const DRAWN: Frame = Frame {
+const DRAWN: FrameOutcome = FrameOutcome {
     copied: true,
     presented: true,
 };
 
 /// A scanout and the tokens it has answered.
-struct Bench {
+struct TestScanout {
     scanout: Scanout,
     answered: Arc<Mutex<Vec<u64>>>,
 }
 
-impl Bench {
-    fn new() -> Bench {
+impl TestScanout {
+    fn new() -> TestScanout {
         let answered = Arc::new(Mutex::new(Vec::with_capacity(100_000)));
         let log = answered.clone();
-        let events: Events = Arc::new(move |event| match event {
+        let events: EventCallback = Arc::new(move |event| match event {
             DisplayEvent::FlushDone(FlushToken(token)) => log.lock().unwrap().push(token),
             other => panic!("unexpected {other:?}"),
         });
-        Bench {
+        TestScanout {
             scanout: Scanout::new(SIZE, events),
             answered,
         }
     }
 
     /// With a picture, whose first frame has been drawn.
-    fn showing(gate: Gate) -> (Bench, Job) {
-        let bench = Bench::new();
-        bench.scanout.set_picture(Some(picture()));
+    fn showing(gate: Gate) -> (TestScanout, Frame) {
+        let test = TestScanout::new();
+        test.scanout.set_picture(Some(picture()));
         // Detached by hand where a test needs it.
-        std::mem::forget(bench.scanout.attach(gate));
-        let mut job = bench.scanout.job();
-        assert_eq!(bench.scanout.next(&mut job), Next::Draw);
-        assert_eq!(job.damage.rects(), [Rect::whole(SIZE.0, SIZE.1)]);
-        bench.scanout.finish(&mut job, DRAWN);
-        (bench, job)
+        std::mem::forget(test.scanout.attach(gate));
+        let mut frame = test.scanout.new_frame();
+        assert_eq!(test.scanout.next(&mut frame), Next::Draw);
+        assert_eq!(frame.damage.rects(), [Rect::whole(SIZE.0, SIZE.1)]);
+        test.scanout.finish(&mut frame, DRAWN);
+        (test, frame)
     }
 
     fn flush(&self, rect: Rect, token: u64) {
@@ -79,13 +85,13 @@ fn rect(x: u32, y: u32) -> Rect {
 
 #[test]
 fn a_flush_that_nobody_will_see_is_answered_at_once() {
-    let bench = Bench::new();
-    bench.flush(rect(0, 0), 1);
-    bench.scanout.set_picture(Some(picture()));
-    bench.flush(rect(0, 0), 2);
-    assert_eq!(bench.answered(), [1, 2], "no presenter");
-    let (bench, _job) = Bench::showing(Gate::Free);
-    bench.flush(
+    let test = TestScanout::new();
+    test.flush(rect(0, 0), 1);
+    test.scanout.set_picture(Some(picture()));
+    test.flush(rect(0, 0), 2);
+    assert_eq!(test.answered(), [1, 2], "no presenter");
+    let (test, _frame) = TestScanout::showing(Gate::Free);
+    test.flush(
         Rect {
             x: u32::MAX,
             y: 0,
@@ -94,64 +100,67 @@ fn a_flush_that_nobody_will_see_is_answered_at_once() {
         },
         3,
     );
-    bench.flush(Rect::default(), 4);
-    assert_eq!(bench.answered(), [3, 4], "nothing inside the picture");
-    bench.scanout.set_visible(false);
-    bench.flush(rect(0, 0), 5);
-    assert_eq!(bench.answered(), [3, 4, 5], "hidden");
+    test.flush(Rect::default(), 4);
+    assert_eq!(test.answered(), [3, 4], "nothing inside the picture");
+    test.scanout.set_visible(false);
+    test.flush(rect(0, 0), 5);
+    assert_eq!(test.answered(), [3, 4, 5], "hidden");
 }
 
 #[test]
 fn flushes_between_two_frames_become_one_and_are_answered_after_it() {
-    let (bench, mut job) = Bench::showing(Gate::Free);
-    bench.flush(rect(0, 0), 1);
-    bench.scanout.flush(rect(50, 50), None);
-    bench.flush(rect(0, 60), 2);
-    assert_eq!(bench.scanout.next(&mut job), Next::Draw);
-    assert_eq!(job.damage.rects(), [rect(0, 0), rect(50, 50), rect(0, 60)]);
-    assert!(job.present);
-    bench.flush(rect(1, 1), 3);
-    assert_eq!(bench.answered(), [], "still being read");
-    bench.scanout.finish(&mut job, DRAWN);
-    assert_eq!(bench.answered(), [1, 2]);
-    assert_eq!(bench.scanout.next(&mut job), Next::Draw);
-    assert_eq!(job.damage.rects(), [rect(1, 1)]);
-    bench.scanout.finish(&mut job, DRAWN);
-    assert_eq!(bench.answered(), [1, 2, 3]);
+    let (test, mut frame) = TestScanout::showing(Gate::Free);
+    test.flush(rect(0, 0), 1);
+    test.scanout.flush(rect(50, 50), None);
+    test.flush(rect(0, 60), 2);
+    assert_eq!(test.scanout.next(&mut frame), Next::Draw);
+    assert_eq!(
+        frame.damage.rects(),
+        [rect(0, 0), rect(50, 50), rect(0, 60)]
+    );
+    assert!(frame.present);
+    test.flush(rect(1, 1), 3);
+    assert_eq!(test.answered(), [], "still being read");
+    test.scanout.finish(&mut frame, DRAWN);
+    assert_eq!(test.answered(), [1, 2]);
+    assert_eq!(test.scanout.next(&mut frame), Next::Draw);
+    assert_eq!(frame.damage.rects(), [rect(1, 1)]);
+    test.scanout.finish(&mut frame, DRAWN);
+    assert_eq!(test.answered(), [1, 2, 3]);
 }
 
 #[test]
 fn a_presenter_that_ends_answers_what_it_owes() {
-    let (bench, mut job) = Bench::showing(Gate::Free);
-    bench.flush(rect(0, 0), 1);
-    assert_eq!(bench.scanout.next(&mut job), Next::Draw);
-    bench.flush(rect(0, 0), 2);
-    drop(job);
-    assert_eq!(bench.answered(), [1]);
-    drop(Attached(&bench.scanout));
-    assert_eq!(bench.answered(), [1, 2]);
-    bench.flush(rect(0, 0), 3);
-    assert_eq!(bench.answered(), [1, 2, 3]);
+    let (test, mut frame) = TestScanout::showing(Gate::Free);
+    test.flush(rect(0, 0), 1);
+    assert_eq!(test.scanout.next(&mut frame), Next::Draw);
+    test.flush(rect(0, 0), 2);
+    drop(frame);
+    assert_eq!(test.answered(), [1]);
+    drop(Attached(&test.scanout));
+    assert_eq!(test.answered(), [1, 2]);
+    test.flush(rect(0, 0), 3);
+    assert_eq!(test.answered(), [1, 2, 3]);
 }
 
 #[test]
 fn an_unplugged_monitor_ends_its_presenter_and_a_plugged_one_may_have_another() {
-    let (bench, mut job) = Bench::showing(Gate::Free);
+    let (test, mut frame) = TestScanout::showing(Gate::Free);
     let (reply, answer) = mpsc::sync_channel(1);
-    bench.scanout.request_shot(reply);
-    assert!(bench.scanout.set_presence(Presence::Unplugged));
-    assert!(!bench.scanout.set_presence(Presence::Unplugged), "no news");
-    assert_eq!(bench.scanout.next(&mut job), Next::Stop);
-    drop(Attached(&bench.scanout));
+    test.scanout.request_image(reply);
+    assert!(test.scanout.set_presence(Presence::Unplugged));
+    assert!(!test.scanout.set_presence(Presence::Unplugged), "no news");
+    assert_eq!(test.scanout.next(&mut frame), Next::Stop);
+    drop(Attached(&test.scanout));
     let ended = Err(mpsc::RecvTimeoutError::Disconnected);
     assert_eq!(answer.recv_timeout(Duration::ZERO).map(|_| ()), ended);
-    bench.flush(rect(0, 0), 1);
-    assert_eq!(bench.answered(), [1], "nobody will see it");
-    assert!(bench.scanout.set_presence(Presence::Shown));
-    let _attached = bench.scanout.attach(Gate::Free);
-    assert_eq!(bench.scanout.next(&mut job), Next::Draw);
+    test.flush(rect(0, 0), 1);
+    assert_eq!(test.answered(), [1], "nobody will see it");
+    assert!(test.scanout.set_presence(Presence::Shown));
+    let _attached = test.scanout.attach(Gate::Free);
+    assert_eq!(test.scanout.next(&mut frame), Next::Draw);
     assert_eq!(
-        job.damage.rects(),
+        frame.damage.rects(),
         [Rect::whole(SIZE.0, SIZE.1)],
         "the picture of now"
     );
@@ -159,42 +168,42 @@ fn an_unplugged_monitor_ends_its_presenter_and_a_plugged_one_may_have_another() 
 
 #[test]
 fn hiding_a_window_lets_the_guest_go_on_and_showing_it_draws_what_was_missed() {
-    let (bench, mut job) = Bench::showing(Gate::Free);
-    bench.flush(rect(0, 0), 1);
-    bench.scanout.set_visible(false);
-    assert_eq!(bench.answered(), [1]);
-    bench.flush(rect(30, 30), 2);
-    assert_eq!(bench.answered(), [1, 2]);
-    bench.scanout.set_visible(true);
-    assert_eq!(bench.scanout.next(&mut job), Next::Draw);
-    assert_eq!(job.damage.rects(), [rect(0, 0), rect(30, 30)]);
+    let (test, mut frame) = TestScanout::showing(Gate::Free);
+    test.flush(rect(0, 0), 1);
+    test.scanout.set_visible(false);
+    assert_eq!(test.answered(), [1]);
+    test.flush(rect(30, 30), 2);
+    assert_eq!(test.answered(), [1, 2]);
+    test.scanout.set_visible(true);
+    assert_eq!(test.scanout.next(&mut frame), Next::Draw);
+    assert_eq!(frame.damage.rects(), [rect(0, 0), rect(30, 30)]);
 }
 
 #[test]
 fn a_page_flip_and_its_flush_are_one_frame() {
-    let (bench, mut job) = Bench::showing(Gate::Free);
+    let (test, mut frame) = TestScanout::showing(Gate::Free);
     let started = Instant::now();
     thread::scope(|scope| {
         assert!(
-            !bench.scanout.set_picture(Some(picture())),
+            !test.scanout.set_picture(Some(picture())),
             "the mode is the same"
         );
         scope.spawn(|| {
             thread::sleep(Duration::from_millis(2));
-            bench.flush(rect(0, 0), 1);
+            test.flush(rect(0, 0), 1);
         });
-        assert_eq!(bench.scanout.next(&mut job), Next::Draw);
+        assert_eq!(test.scanout.next(&mut frame), Next::Draw);
     });
-    assert_eq!(job.damage.rects(), [Rect::whole(SIZE.0, SIZE.1)]);
-    bench.scanout.finish(&mut job, DRAWN);
-    assert_eq!(bench.answered(), [1]);
+    assert_eq!(frame.damage.rects(), [Rect::whole(SIZE.0, SIZE.1)]);
+    test.scanout.finish(&mut frame, DRAWN);
+    assert_eq!(test.answered(), [1]);
     assert!(
         started.elapsed() >= Duration::from_millis(2),
         "the flip alone made no frame"
     );
     let flipped = Instant::now();
-    bench.scanout.set_picture(Some(picture()));
-    assert_eq!(bench.scanout.next(&mut job), Next::Draw);
+    test.scanout.set_picture(Some(picture()));
+    assert_eq!(test.scanout.next(&mut frame), Next::Draw);
     assert!(
         flipped.elapsed() >= FLIP_GRACE,
         "a flip that no flush follows is shown all the same"
@@ -203,45 +212,45 @@ fn a_page_flip_and_its_flush_are_one_frame() {
 
 #[test]
 fn a_frame_that_could_not_be_drawn_is_drawn_later_and_its_flushes_are_answered() {
-    let (bench, mut job) = Bench::showing(Gate::Free);
-    bench.flush(rect(20, 20), 1);
-    assert_eq!(bench.scanout.next(&mut job), Next::Draw);
-    bench.scanout.finish(&mut job, Frame::NONE);
-    assert_eq!(bench.answered(), [1]);
+    let (test, mut frame) = TestScanout::showing(Gate::Free);
+    test.flush(rect(20, 20), 1);
+    assert_eq!(test.scanout.next(&mut frame), Next::Draw);
+    test.scanout.finish(&mut frame, FrameOutcome::NONE);
+    assert_eq!(test.answered(), [1]);
     let failed = Instant::now();
-    assert_eq!(bench.scanout.next(&mut job), Next::Draw);
+    assert_eq!(test.scanout.next(&mut frame), Next::Draw);
     assert!(
         failed.elapsed() >= RETRY / 2,
         "not at once, or a hidden window would take a core"
     );
-    assert_eq!(job.damage.rects(), [rect(20, 20)]);
+    assert_eq!(frame.damage.rects(), [rect(20, 20)]);
 }
 
 #[test]
 fn a_compositor_that_asks_for_no_frames_delays_the_guest_only_once() {
-    let (bench, mut job) = Bench::showing(Gate::Open);
-    bench.flush(rect(0, 0), 1);
-    assert_eq!(bench.scanout.next(&mut job), Next::AskForFrame);
+    let (test, mut frame) = TestScanout::showing(Gate::Open);
+    test.flush(rect(0, 0), 1);
+    assert_eq!(test.scanout.next(&mut frame), Next::AskForFrame);
     thread::scope(|scope| {
         scope.spawn(|| {
             // Silence for long enough; then a second flush, at once answered; then it asks.
-            while bench.answered().is_empty() {
+            while test.answered().is_empty() {
                 thread::sleep(Duration::from_millis(1));
             }
-            assert_eq!(bench.answered(), [1]);
-            bench.flush(rect(50, 0), 2);
-            assert_eq!(bench.answered(), [1, 2]);
-            bench.scanout.frame_wanted();
+            assert_eq!(test.answered(), [1]);
+            test.flush(rect(50, 0), 2);
+            assert_eq!(test.answered(), [1, 2]);
+            test.scanout.frame_wanted();
         });
         let asked = Instant::now();
-        assert_eq!(bench.scanout.next(&mut job), Next::Draw);
+        assert_eq!(test.scanout.next(&mut frame), Next::Draw);
         assert!(asked.elapsed() >= GATE_PATIENCE / 2);
     });
-    assert_eq!(job.damage.rects(), [rect(0, 0), rect(50, 0)]);
-    bench.scanout.finish(&mut job, DRAWN);
-    bench.flush(rect(0, 0), 3);
+    assert_eq!(frame.damage.rects(), [rect(0, 0), rect(50, 0)]);
+    test.scanout.finish(&mut frame, DRAWN);
+    test.flush(rect(0, 0), 3);
     assert_eq!(
-        bench.scanout.next(&mut job),
+        test.scanout.next(&mut frame),
         Next::AskForFrame,
         "one frame for each asked"
     );
@@ -249,47 +258,47 @@ fn a_compositor_that_asks_for_no_frames_delays_the_guest_only_once() {
 
 #[test]
 fn a_cursor_moves_without_copying_pixels_and_only_when_there_is_one() {
-    let (bench, mut job) = Bench::showing(Gate::Free);
-    bench.scanout.move_cursor((3, 4));
-    assert!(!bench.scanout.lock().dirty, "no cursor, nothing to see");
+    let (test, mut frame) = TestScanout::showing(Gate::Free);
+    test.scanout.move_cursor((3, 4));
+    assert!(!test.scanout.lock().dirty, "no cursor, nothing to see");
     let cursor = Cursor::new((1, 1), (0, 0), PixelFormat::B8G8R8A8, &[1; 4]).unwrap();
-    bench.scanout.set_cursor(Some(Arc::new(cursor)));
-    assert_eq!(bench.scanout.next(&mut job), Next::Draw);
-    assert_eq!(job.cursor().map(|(_, at)| at), Some((3, 4)));
-    bench.scanout.finish(&mut job, DRAWN);
-    bench.scanout.move_cursor((3, 4));
-    assert!(!bench.scanout.lock().dirty, "it has not moved");
-    bench.scanout.move_cursor((5, 4));
-    assert_eq!(bench.scanout.next(&mut job), Next::Draw);
-    assert_eq!(job.damage.rects(), []);
-    bench.scanout.finish(&mut job, DRAWN);
-    bench.scanout.stop();
-    assert_eq!(bench.scanout.next(&mut job), Next::Stop);
+    test.scanout.set_cursor(Some(Arc::new(cursor)));
+    assert_eq!(test.scanout.next(&mut frame), Next::Draw);
+    assert_eq!(frame.cursor().map(|(_, at)| at), Some((3, 4)));
+    test.scanout.finish(&mut frame, DRAWN);
+    test.scanout.move_cursor((3, 4));
+    assert!(!test.scanout.lock().dirty, "it has not moved");
+    test.scanout.move_cursor((5, 4));
+    assert_eq!(test.scanout.next(&mut frame), Next::Draw);
+    assert_eq!(frame.damage.rects(), []);
+    test.scanout.finish(&mut frame, DRAWN);
+    test.scanout.stop();
+    assert_eq!(test.scanout.next(&mut frame), Next::Stop);
 }
 
 #[test]
 fn a_screenshot_of_a_hidden_window_draws_but_does_not_present() {
-    let (bench, mut job) = Bench::showing(Gate::Free);
-    bench.scanout.set_visible(false);
+    let (test, mut frame) = TestScanout::showing(Gate::Free);
+    test.scanout.set_visible(false);
     let (reply, answer) = mpsc::sync_channel(1);
-    bench.scanout.request_shot(reply);
-    assert_eq!(bench.scanout.next(&mut job), Next::Draw);
-    assert!(!job.present);
-    assert_eq!(job.shots.len(), 1);
-    let unpresented = Frame {
+    test.scanout.request_image(reply);
+    assert_eq!(test.scanout.next(&mut frame), Next::Draw);
+    assert!(!frame.present);
+    assert_eq!(frame.image_replies.len(), 1);
+    let unpresented = FrameOutcome {
         presented: false,
         ..DRAWN
     };
-    bench.scanout.finish(&mut job, unpresented);
+    test.scanout.finish(&mut frame, unpresented);
     assert!(
         answer.try_recv().unwrap().is_err(),
         "the presenter has not drawn it"
     );
     let (first, early) = mpsc::sync_channel(1);
     let (second, late) = mpsc::sync_channel(1);
-    bench.scanout.request_shot(first);
-    bench.scanout.stop();
-    bench.scanout.request_shot(second);
+    test.scanout.request_image(first);
+    test.scanout.stop();
+    test.scanout.request_image(second);
     for answer in [early, late] {
         let answer = answer.recv_timeout(Duration::ZERO).map(|_| ());
         let ended = Err(mpsc::RecvTimeoutError::Disconnected);
@@ -299,51 +308,51 @@ fn a_screenshot_of_a_hidden_window_draws_but_does_not_present() {
 
 #[test]
 fn from_flush_to_frame_nothing_is_allocated() {
-    let (bench, mut job) = Bench::showing(Gate::Free);
+    let (test, mut frame) = TestScanout::showing(Gate::Free);
     let cursor = Cursor::new((1, 1), (0, 0), PixelFormat::B8G8R8A8, &[1; 4]).unwrap();
-    bench.scanout.set_cursor(Some(Arc::new(cursor)));
+    test.scanout.set_cursor(Some(Arc::new(cursor)));
     let pictures = [picture(), picture()];
     let before = allocations();
-    for frame in 0..200u32 {
-        let next = pictures[frame as usize % 2].clone();
-        bench.scanout.set_picture(Some(next));
+    for step in 0..200u32 {
+        let next = pictures[step as usize % 2].clone();
+        test.scanout.set_picture(Some(next));
         for flush in 0..30 {
-            bench.flush(rect(flush * 3, frame % 50), u64::from(frame * 30 + flush));
-            bench.scanout.move_cursor((flush as i32, frame as i32));
+            test.flush(rect(flush * 3, step % 50), u64::from(step * 30 + flush));
+            test.scanout.move_cursor((flush as i32, step as i32));
         }
-        assert!(bench.scanout.next(&mut job) == Next::Draw);
-        bench.scanout.finish(&mut job, DRAWN);
+        assert!(test.scanout.next(&mut frame) == Next::Draw);
+        test.scanout.finish(&mut frame, DRAWN);
     }
     assert_eq!(allocations() - before, 0);
-    assert_eq!(bench.answered().len(), 6000);
+    assert_eq!(test.answered().len(), 6000);
 }
 
 #[test]
 fn whatever_happens_every_token_is_answered_exactly_once() {
     const TOKENS: u64 = 20_000;
-    let bench = Bench::new();
-    bench.scanout.set_picture(Some(picture()));
+    let test = TestScanout::new();
+    test.scanout.set_picture(Some(picture()));
     let flushing = AtomicBool::new(true);
     thread::scope(|scope| {
         scope.spawn(|| {
             // Presenters come and go, and fail now and then.
             let mut drawn = 0u32;
             while flushing.load(Ordering::Relaxed) {
-                let _attached = bench.scanout.attach(Gate::Free);
-                let mut job = bench.scanout.job();
-                while bench.scanout.next(&mut job) == Next::Draw {
+                let _attached = test.scanout.attach(Gate::Free);
+                let mut frame = test.scanout.new_frame();
+                while test.scanout.next(&mut frame) == Next::Draw {
                     drawn += 1;
                     match drawn % 7 {
                         0 => break,
-                        1 => bench.scanout.finish(&mut job, Frame::NONE),
-                        _ => bench.scanout.finish(&mut job, DRAWN),
+                        1 => test.scanout.finish(&mut frame, FrameOutcome::NONE),
+                        _ => test.scanout.finish(&mut frame, DRAWN),
                     };
                 }
             }
         });
         scope.spawn(|| {
             for step in 0.. {
-                bench.scanout.set_visible(step % 3 != 0);
+                test.scanout.set_visible(step % 3 != 0);
                 thread::sleep(Duration::from_micros(50));
                 if !flushing.load(Ordering::Relaxed) {
                     break;
@@ -352,14 +361,14 @@ fn whatever_happens_every_token_is_answered_exactly_once() {
         });
         for token in 0..TOKENS {
             if token % 50 == 0 {
-                bench.scanout.set_picture((token % 100 == 0).then(picture));
+                test.scanout.set_picture((token % 100 == 0).then(picture));
             }
-            bench.flush(rect(token as u32 % 120, 0), token);
+            test.flush(rect(token as u32 % 120, 0), token);
         }
         flushing.store(false, Ordering::Relaxed);
-        bench.scanout.stop();
+        test.scanout.stop();
     });
-    let mut answered = bench.answered();
+    let mut answered = test.answered();
     answered.sort_unstable();
     assert_eq!(answered, (0..TOKENS).collect::<Vec<_>>());
 }

@@ -12,7 +12,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 #[cfg(target_os = "linux")]
-mod bench;
+mod harness;
 #[cfg(target_os = "linux")]
 mod scenarios;
 #[cfg(target_os = "linux")]
@@ -24,7 +24,7 @@ mod pages;
 
 #[cfg(target_os = "linux")]
 fn main() -> std::process::ExitCode {
-    bench::main(scenarios::ALL)
+    harness::main(scenarios::ALL)
 }
 
 #[cfg(not(target_os = "linux"))]

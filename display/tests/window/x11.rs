@@ -14,7 +14,7 @@ use x11rb::protocol::xproto::{
 use x11rb::rust_connection::RustConnection;
 use x11rb::wrapper::ConnectionExt as _;
 
-use crate::bench::{EVENT, Shot};
+use crate::harness::{EVENT, Shot};
 
 /// Presses keys, as a person does.
 pub(crate) fn press(keys: &str) {

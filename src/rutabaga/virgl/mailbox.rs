@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use hesper_system::sync::Lock;
 use hesper_vhost::renderer::{ContextId, ResourceId};
-use hesper_vhost::resource3d::{Direction, Done, LentPages, Pixels, Shape3d, Transfer};
+use hesper_vhost::resource3d::{AttachedPages, Direction, Done, Pixels, Shape3d, Transfer};
 use hesper_vhost::screen::Rect;
 use rustix::event::{EventfdFlags, eventfd};
 
@@ -24,7 +24,7 @@ pub(super) enum Message {
     DetachResource(Arc<Life>, ResourceId),
     Create(ResourceId, Shape3d, Done),
     Destroy(ResourceId, Done),
-    AttachMemory(ResourceId, LentPages, Done),
+    AttachMemory(ResourceId, AttachedPages, Done),
     DetachMemory(ResourceId, Done),
     Transfer(ResourceId, ContextId, Direction, Transfer, Done),
     Read(ResourceId, Rect, Pixels),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hesper_vhost::renderer::{ContextId, ResourceId};
 use hesper_vhost::resource3d::{
-    Direction, Done, LentPages, Pixels, Resources3d, Shape3d, Transfer,
+    AttachedPages, Direction, Done, Pixels, Resources3d, Shape3d, Transfer,
 };
 use hesper_vhost::screen::Rect;
 
@@ -31,7 +31,7 @@ impl Resources3d for VirglResources {
         self.mailbox.post(Message::Destroy(resource, done));
     }
 
-    fn attach_memory(&self, resource: ResourceId, pages: LentPages, done: Done) {
+    fn attach_memory(&self, resource: ResourceId, pages: AttachedPages, done: Done) {
         self.mailbox
             .post(Message::AttachMemory(resource, pages, done));
     }

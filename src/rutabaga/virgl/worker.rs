@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use hesper_system::sync::Lock;
 use hesper_vhost::renderer::{CapsetInfo, ContextId, RendererError, ResourceId};
-use hesper_vhost::resource3d::{Direction, LentPages, Shape3d, Transfer};
+use hesper_vhost::resource3d::{AttachedPages, Direction, Shape3d, Transfer};
 use hesper_vhost::screen::{BYTES_PER_PIXEL, Rect};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rutabaga_gfx::{
@@ -84,7 +84,7 @@ struct Worker {
     /// The resources that the library has.
     resources: HashSet<ResourceId>,
     /// What the library has pointers to.
-    pages: HashMap<ResourceId, LentPages>,
+    pages: HashMap<ResourceId, AttachedPages>,
     /// For pixels on their way to a screen.
     pixels: Vec<u8>,
 }
@@ -308,7 +308,7 @@ impl Worker {
     fn attach_memory(
         &mut self,
         resource: ResourceId,
-        pages: LentPages,
+        pages: AttachedPages,
     ) -> Result<(), RendererError> {
         self.find(resource)?;
         let iovecs = iovecs(&pages);
@@ -406,7 +406,7 @@ impl Worker {
 ///
 /// It hands memory in one piece to OpenGL as it is, with strides whose product it has checked in 32 bits only: a guest could have
 /// OpenGL read and write elsewhere in this process. From and to several pieces it copies row by row, and stops at their end.
-fn iovecs(pages: &LentPages) -> Vec<RutabagaIovec> {
+fn iovecs(pages: &AttachedPages) -> Vec<RutabagaIovec> {
     let iovec = |start: *mut u8, len| RutabagaIovec {
         base: start.cast(),
         len,

@@ -6,39 +6,39 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
+use hesper_system::sync::Lock;
 use zerocopy::IntoBytes;
 
-use super::resource_2d::check_new;
-use super::{Progress, Response, context};
 use crate::backing::Backing;
-use crate::engine::{Call, Engine};
+use crate::engine::{Call, Engine, Progress};
+use crate::error::CommandError;
 use crate::fence::Gate;
-use crate::refusal::Refusal;
 use crate::renderer::{
     Blob, BlobKind, BlobRequest, ContextId, MapCaching, RendererError, ResourceId,
 };
 use crate::resource::{Body, GuestBlob, HostBlob, Resource};
+use crate::response::Response;
 use crate::wire;
 
 const ALL_FLAGS: u32 =
     wire::BLOB_FLAG_USE_MAPPABLE | wire::BLOB_FLAG_USE_SHAREABLE | wire::BLOB_FLAG_USE_CROSS_DEVICE;
 
-pub(super) fn create(
+pub(super) fn resource_create_blob(
     call: &mut Call<'_>,
-    create: &wire::CreateBlob,
+    create: &wire::ResourceCreateBlob,
     backing: Backing,
-) -> Result<Progress, Refusal> {
+) -> Result<Progress, CommandError> {
     let size = create.size.get();
     let flags = create.blob_flags.get();
     if size == 0 {
-        return Err(Refusal::BadValue {
+        return Err(CommandError::BadValue {
             what: "the size of the blob",
             value: 0,
             must: "at least 1",
         });
     }
     if flags & !ALL_FLAGS != 0 {
-        return Err(Refusal::BadValue {
+        return Err(CommandError::BadValue {
             what: "blob_flags",
             value: u64::from(flags),
             must: "a combination of MAPPABLE, SHAREABLE and CROSS_DEVICE",
@@ -49,7 +49,7 @@ pub(super) fn create(
         wire::BLOB_MEM_HOST3D => BlobKind::Host3d,
         wire::BLOB_MEM_HOST3D_GUEST => BlobKind::Host3dGuest,
         other => {
-            return Err(Refusal::BadValue {
+            return Err(CommandError::BadValue {
                 what: "blob_mem",
                 value: u64::from(other),
                 must: "GUEST, HOST3D or HOST3D_GUEST",
@@ -61,31 +61,31 @@ pub(super) fn create(
 
 fn create_guest(
     call: &Call<'_>,
-    create: &wire::CreateBlob,
+    create: &wire::ResourceCreateBlob,
     backing: Backing,
-) -> Result<Progress, Refusal> {
+) -> Result<Progress, CommandError> {
     let id = create.resource_id.get();
     let size = create.size.get();
     backing.check(0, size)?;
     let mut state = call.state()?;
-    check_new(&state, id)?;
+    state.check_new_resource(id)?;
     let blob = GuestBlob {
         size,
-        lent: None,
+        framebuffer: None,
         refused: false,
         shadow: None,
     };
-    let resource = Resource::new(Body::Guest(blob), Some(backing));
+    let resource = Resource::new(Body::GuestBlob(blob), Some(backing));
     state.resources.insert(id, resource);
     Ok(Progress::ok())
 }
 
 fn create_host(
     call: &mut Call<'_>,
-    create: &wire::CreateBlob,
+    create: &wire::ResourceCreateBlob,
     kind: BlobKind,
     backing: Backing,
-) -> Result<Progress, Refusal> {
+) -> Result<Progress, CommandError> {
     let id = create.resource_id.get();
     let flags = create.blob_flags.get();
     let request = BlobRequest {
@@ -98,7 +98,7 @@ fn create_host(
     };
     let alignment = call.engine.options.alignment_of_blobs();
     if !request.size.is_multiple_of(alignment) {
-        return Err(Refusal::UnalignedSize(request.size, alignment));
+        return Err(CommandError::UnalignedSize(request.size, alignment));
     }
     let backing = match kind {
         BlobKind::Host3d => None,
@@ -110,8 +110,8 @@ fn create_host(
     let engine = call.engine;
     let handle = {
         let mut state = engine.at(call.exchange.epoch)?;
-        check_new(&state, id)?;
-        let slot = context::slot_mut(&mut state, call.exchange.header.context_id.get())?;
+        state.check_new_resource(id)?;
+        let slot = state.context_mut(call.exchange.header.context_id.get())?;
         slot.made_a_blob = true;
         let pending = HostBlob::Pending {
             generation: slot.generation,
@@ -120,12 +120,12 @@ fn create_host(
             mappable: request.mappable,
         };
         let handle = Arc::clone(&slot.handle);
-        let resource = Resource::new(Body::Host(pending), backing);
+        let resource = Resource::new(Body::HostBlob(pending), backing);
         state.resources.insert(id, resource);
         call.hold(&mut state, Gate::Open);
         handle
     };
-    context::lock(&handle).create_blob(id, request);
+    handle.locked().create_blob(id, request);
     Ok(Progress::Held)
 }
 
@@ -147,7 +147,7 @@ pub(super) fn created(
         let Some(resource) = state.resources.get_mut(&id) else {
             return;
         };
-        let Body::Host(body) = &mut resource.body else {
+        let Body::HostBlob(body) = &mut resource.body else {
             return;
         };
         let HostBlob::Pending {
@@ -163,7 +163,7 @@ pub(super) fn created(
             return;
         }
         match result
-            .map_err(Refusal::from)
+            .map_err(CommandError::from)
             .and_then(|blob| check_blob(blob, size))
         {
             Ok(blob) => {
@@ -177,30 +177,30 @@ pub(super) fn created(
                     resource.contexts.push(context);
                 }
                 // The guest's kernel has chosen a place already, or has seen that there is none.
-                if mappable && let Some(remark) = state.window.remark_on_lack(size) {
-                    engine.log_limit.warn(format_args!("{remark}"));
+                if mappable && let Some(warning) = state.hostmem.no_room_warning(size) {
+                    engine.log_limit.warn(format_args!("{warning}"));
                 }
                 (ticket, Response::ok())
             }
-            Err(refusal) => {
+            Err(error) => {
                 state.resources.remove(&id);
                 engine
                     .log_limit
-                    .warn(format_args!("RESOURCE_CREATE_BLOB {id} failed: {refusal}"));
-                (ticket, Response::bare(refusal.code()))
+                    .warn(format_args!("RESOURCE_CREATE_BLOB {id} failed: {error}"));
+                (ticket, Response::bare(error.code()))
             }
         }
     };
     engine.respond(ticket, response);
-    engine.run_parked();
+    engine.run_deferred();
 }
 
 /// Takes a blob from a renderer only if it holds what the guest was promised.
-fn check_blob(blob: Blob, size: u64) -> Result<Blob, Refusal> {
+fn check_blob(blob: Blob, size: u64) -> Result<Blob, CommandError> {
     if blob.size >= size {
         Ok(blob)
     } else {
-        Err(Refusal::OutOfRange {
+        Err(CommandError::OutOfRange {
             start: 0,
             length: size,
             size: blob.size,
@@ -217,7 +217,7 @@ pub(super) fn abandon(engine: &Engine, epoch: u64, context: ContextId, generatio
             .iter()
             .filter(|(_, resource)| {
                 matches!(resource.body,
-                    Body::Host(HostBlob::Pending { generation: of, .. }) if of == generation)
+                    Body::HostBlob(HostBlob::Pending { generation: of, .. }) if of == generation)
             })
             .map(|(id, _)| *id)
             .collect(),
@@ -229,39 +229,43 @@ pub(super) fn abandon(engine: &Engine, epoch: u64, context: ContextId, generatio
     }
 }
 
-pub(super) fn map(call: &Call<'_>, map: &wire::MapBlob) -> Result<Progress, Refusal> {
+pub(super) fn resource_map_blob(
+    call: &Call<'_>,
+    map: &wire::ResourceMapBlob,
+) -> Result<Progress, CommandError> {
     let id = map.resource_id.get();
     let offset = map.offset.get();
-    let host = call.engine.host()?;
+    let transport = call.engine.transport()?;
     let (fd, fd_offset, length, caching) = {
         let mut state = call.state()?;
         let (fd, fd_offset, length, caching) = mappable(state.resource(id)?, id)?;
-        state.window.reserve(offset, length)?;
+        state.hostmem.reserve(offset, length)?;
         (fd, fd_offset, length, caching)
     };
     // Waits for the VMM: no lock.
-    let mapped = host.map(offset, fd.as_fd(), fd_offset, length);
+    let mapped = transport.map(offset, fd.as_fd(), fd_offset, length);
     let Ok(mut state) = call.state() else {
         // The VMM dropped its mappings at the reset, perhaps before it made this one.
         if mapped.is_ok()
-            && let Err(error) = host.unmap(offset, length)
+            && let Err(error) = transport.unmap(offset, length)
         {
             log::warn!("a blob mapped during a reset stays mapped: {error}");
         }
-        return Err(Refusal::Reset);
+        return Err(CommandError::Reset);
     };
     match mapped {
         Ok(()) => {
-            if let Some(remark) = state.window.remark_on_use() {
-                call.engine.log_limit.warn(format_args!("{remark}"));
+            if let Some(warning) = state.hostmem.use_warning() {
+                call.engine.log_limit.warn(format_args!("{warning}"));
             }
-            if let Body::Host(HostBlob::Ready { mapped_at, .. }) = &mut state.resource(id)?.body {
+            if let Body::HostBlob(HostBlob::Ready { mapped_at, .. }) = &mut state.resource(id)?.body
+            {
                 *mapped_at = Some(offset);
             }
         }
         Err(error) => {
-            state.window.release(offset);
-            return Err(Refusal::Host {
+            state.hostmem.release(offset);
+            return Err(CommandError::Vmm {
                 what: "map a blob",
                 error,
             });
@@ -286,20 +290,20 @@ pub(super) fn map(call: &Call<'_>, map: &wire::MapBlob) -> Result<Progress, Refu
 fn mappable(
     resource: &Resource,
     id: ResourceId,
-) -> Result<(Arc<OwnedFd>, u64, u64, MapCaching), Refusal> {
-    let refused = |is| Refusal::WrongResource {
+) -> Result<(Arc<OwnedFd>, u64, u64, MapCaching), CommandError> {
+    let refused = |is| CommandError::WrongResource {
         id,
         is,
         needs: "a mappable host blob that is not mapped",
     };
     match &resource.body {
-        Body::Host(HostBlob::Ready {
+        Body::HostBlob(HostBlob::Ready {
             mapped_at: Some(_), ..
         }) => Err(refused("mapped already")),
-        Body::Host(HostBlob::Ready {
+        Body::HostBlob(HostBlob::Ready {
             mappable: false, ..
         }) => Err(refused("a blob without USE_MAPPABLE")),
-        Body::Host(HostBlob::Ready { blob, size, .. }) => match &blob.fd {
+        Body::HostBlob(HostBlob::Ready { blob, size, .. }) => match &blob.fd {
             Some(fd) => Ok((Arc::clone(fd), blob.fd_offset, *size, blob.caching)),
             None => Err(refused("a blob whose memory cannot be mapped")),
         },
@@ -307,8 +311,11 @@ fn mappable(
     }
 }
 
-pub(super) fn unmap(call: &Call<'_>, id: ResourceId) -> Result<Progress, Refusal> {
-    let mapping = mapping(call, id)?.ok_or(Refusal::WrongResource {
+pub(super) fn resource_unmap_blob(
+    call: &Call<'_>,
+    id: ResourceId,
+) -> Result<Progress, CommandError> {
+    let mapping = mapping(call, id)?.ok_or(CommandError::WrongResource {
         id,
         is: "not mapped",
         needs: "a mapped blob",
@@ -319,37 +326,41 @@ pub(super) fn unmap(call: &Call<'_>, id: ResourceId) -> Result<Progress, Refusal
 
 /// Before a resource goes away: a driver should have unmapped it. When the VMM refuses, its place in the window
 /// stays taken.
-pub(super) fn unmap_if_mapped(call: &Call<'_>, id: ResourceId) -> Result<(), Refusal> {
+pub(super) fn unmap_if_mapped(call: &Call<'_>, id: ResourceId) -> Result<(), CommandError> {
     if let Some(mapping) = mapping(call, id)?
-        && let Err(refusal) = take_out(call, id, mapping)
+        && let Err(error) = take_out(call, id, mapping)
     {
-        call.engine.complain(&call.exchange.header, &refusal);
+        call.engine.log_error(&call.exchange.header, &error);
     }
     Ok(())
 }
 
 /// Offset and length of a resource's mapping.
-fn mapping(call: &Call<'_>, id: ResourceId) -> Result<Option<(u64, u64)>, Refusal> {
+fn mapping(call: &Call<'_>, id: ResourceId) -> Result<Option<(u64, u64)>, CommandError> {
     match call.state()?.resource(id)?.body {
-        Body::Host(HostBlob::Ready {
+        Body::HostBlob(HostBlob::Ready {
             mapped_at, size, ..
         }) => Ok(mapped_at.map(|offset| (offset, size))),
         _ => Ok(None),
     }
 }
 
-fn take_out(call: &Call<'_>, id: ResourceId, (offset, length): (u64, u64)) -> Result<(), Refusal> {
+fn take_out(
+    call: &Call<'_>,
+    id: ResourceId,
+    (offset, length): (u64, u64),
+) -> Result<(), CommandError> {
     // Waits for the VMM: no lock.
     call.engine
-        .host()?
+        .transport()?
         .unmap(offset, length)
-        .map_err(|error| Refusal::Host {
+        .map_err(|error| CommandError::Vmm {
             what: "unmap a blob",
             error,
         })?;
     let mut state = call.state()?;
-    state.window.release(offset);
-    if let Body::Host(HostBlob::Ready { mapped_at, .. }) = &mut state.resource(id)?.body {
+    state.hostmem.release(offset);
+    if let Body::HostBlob(HostBlob::Ready { mapped_at, .. }) = &mut state.resource(id)?.body {
         *mapped_at = None;
     }
     Ok(())

@@ -1,45 +1,31 @@
 //! Contexts and capability sets: everything that a renderer has a say in, but for blobs.
 
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use hesper_system::sync::Lock;
 use zerocopy::IntoBytes;
 
-use super::pages::Pages;
-use super::{Progress, Response, blob};
+use super::blob;
 use crate::budget::CONTEXTS;
-use crate::engine::{Call, ContextSlot, Engine, State};
+use crate::engine::{Call, ContextSlot, Engine, Progress, ResourcePages};
+use crate::error::CommandError;
 use crate::fence::{Gate, Timeline};
-use crate::refusal::Refusal;
-use crate::renderer::{
-    Blob, Completions, Context, ContextId, MapCaching, RendererError, ResourceId,
-};
+use crate::renderer::{Blob, Completions, ContextId, MapCaching, RendererError, ResourceId};
 use crate::resource::{Body, HostBlob, Resource};
+use crate::response::Response;
 use crate::screen::PixelMemory;
 use crate::wire;
 
-/// The context object behind its lock, which no call holds for long.
-pub(super) fn lock(handle: &Mutex<Box<dyn Context>>) -> MutexGuard<'_, Box<dyn Context>> {
-    handle.locked()
-}
-
-/// The live context `id`.
-pub(super) fn slot(state: &State, id: ContextId) -> Result<&ContextSlot, Refusal> {
-    state.contexts.get(&id).ok_or(Refusal::NoContext(id))
-}
-
-/// The same, to be changed.
-pub(super) fn slot_mut(state: &mut State, id: ContextId) -> Result<&mut ContextSlot, Refusal> {
-    state.contexts.get_mut(&id).ok_or(Refusal::NoContext(id))
-}
-
-pub(super) fn capset_info(call: &Call<'_>, get: &wire::GetCapsetInfo) -> Result<Progress, Refusal> {
+pub(super) fn get_capset_info(
+    call: &Call<'_>,
+    get: &wire::GetCapsetInfo,
+) -> Result<Progress, CommandError> {
     let index = get.index.get();
     let (_, info) = call
         .engine
         .capsets()
         .nth(index as usize)
-        .ok_or(Refusal::BadValue {
+        .ok_or(CommandError::BadValue {
             what: "the index of the capability set",
             value: u64::from(index),
             must: "below num_capsets",
@@ -56,30 +42,33 @@ pub(super) fn capset_info(call: &Call<'_>, get: &wire::GetCapsetInfo) -> Result<
     }))
 }
 
-pub(super) fn capset(call: &Call<'_>, get: &wire::GetCapset) -> Result<Progress, Refusal> {
+pub(super) fn get_capset(call: &Call<'_>, get: &wire::GetCapset) -> Result<Progress, CommandError> {
     let (id, version) = (get.capset_id.get(), get.version.get());
     let body = call
         .engine
         .capsets()
         .find(|(_, info)| info.id == id)
         .and_then(|(renderer, _)| renderer.capset(id, version))
-        .ok_or(Refusal::NoCapset(id))?;
+        .ok_or(CommandError::NoCapset(id))?;
     Ok(Progress::Answer(Response {
         kind: wire::RESP_OK_CAPSET,
         body,
     }))
 }
 
-pub(super) fn create(call: &Call<'_>, create: &wire::ContextCreate) -> Result<Progress, Refusal> {
+pub(super) fn ctx_create(
+    call: &Call<'_>,
+    create: &wire::CtxCreate,
+) -> Result<Progress, CommandError> {
     let id = call.exchange.header.context_id.get();
     let engine = call.engine;
     let (generation, names_capset) = {
         let mut state = call.state()?;
         if id == 0 || state.contexts.contains_key(&id) {
-            return Err(Refusal::BadNewContext(id));
+            return Err(CommandError::BadNewContext(id));
         }
         if state.contexts.len() >= CONTEXTS {
-            return Err(Refusal::Limit {
+            return Err(CommandError::Limit {
                 what: "contexts",
                 limit: CONTEXTS as u64,
             });
@@ -100,12 +89,12 @@ pub(super) fn create(call: &Call<'_>, create: &wire::ContextCreate) -> Result<Pr
             0 => matches!(info.id, wire::CAPSET_VIRGL | wire::CAPSET_VIRGL2),
             id => info.id == id,
         })
-        .ok_or(Refusal::NoCapset(wanted))?;
+        .ok_or(CommandError::NoCapset(wanted))?;
     let length = (create.name_length.get() as usize).min(create.debug_name.len());
     let name = create.debug_name.get(..length).unwrap_or(&[]);
     let name = name.split(|byte| *byte == 0).next().unwrap_or(&[]);
     let name = String::from_utf8_lossy(name);
-    let reports = Arc::new(Reports {
+    let reports = Arc::new(ContextCompletions {
         engine: Weak::clone(&engine.me),
         epoch: call.exchange.epoch,
         generation,
@@ -121,12 +110,15 @@ pub(super) fn create(call: &Call<'_>, create: &wire::ContextCreate) -> Result<Pr
     Ok(Progress::ok())
 }
 
-pub(super) fn destroy(call: &Call<'_>) -> Result<Progress, Refusal> {
+pub(super) fn ctx_destroy(call: &Call<'_>) -> Result<Progress, CommandError> {
     let id = call.exchange.header.context_id.get();
     let engine = call.engine;
     let slot = {
         let mut state = call.state()?;
-        let slot = state.contexts.remove(&id).ok_or(Refusal::NoContext(id))?;
+        let slot = state
+            .contexts
+            .remove(&id)
+            .ok_or(CommandError::NoContext(id))?;
         for resource in state.resources.values_mut() {
             resource.contexts.retain(|context| *context != id);
         }
@@ -149,30 +141,33 @@ pub(super) fn destroy(call: &Call<'_>) -> Result<Progress, Refusal> {
     }
     engine.deliver_all();
     blob::abandon(engine, call.exchange.epoch, id, generation);
-    engine.run_parked();
+    engine.run_deferred();
     if let Ok(mut state) = call.state() {
         state.timelines.forget_rings(id);
     }
     Ok(Progress::ok())
 }
 
-pub(super) fn attach(call: &Call<'_>, id: ResourceId) -> Result<Progress, Refusal> {
+pub(super) fn ctx_attach_resource(
+    call: &Call<'_>,
+    id: ResourceId,
+) -> Result<Progress, CommandError> {
     let context = call.exchange.header.context_id.get();
     let (handle, blob, is_3d) = {
         let mut state = call.state()?;
-        let handle = Arc::clone(&slot(&state, context)?.handle);
+        let handle = Arc::clone(&state.context(context)?.handle);
         let resource = state.resource(id)?;
         let blob = as_blob(call, id, resource);
         if resource.contexts.contains(&context) {
             return Ok(Progress::ok());
         }
         resource.contexts.push(context);
-        (handle, blob, matches!(resource.body, Body::Render(_)))
+        (handle, blob, matches!(resource.body, Body::Resource3d(_)))
     };
     if let Some(blob) = blob {
-        lock(&handle).attach_resource(id, &blob);
+        handle.locked().attach_resource(id, &blob);
     } else if is_3d {
-        lock(&handle).attach_3d(id);
+        handle.locked().attach_3d(id);
     }
     Ok(Progress::ok())
 }
@@ -190,13 +185,13 @@ fn as_blob(call: &Call<'_>, id: ResourceId, resource: &Resource) -> Option<Blob>
         origin: None,
     };
     match &resource.body {
-        Body::Host(HostBlob::Ready { blob, .. }) => Some(blob.clone()),
-        Body::Host(HostBlob::Pending { .. }) | Body::Render(_) => None,
-        Body::Guest(guest) => {
-            let pages = Pages::of(call, id, resource, guest.size);
+        Body::HostBlob(HostBlob::Ready { blob, .. }) => Some(blob.clone()),
+        Body::HostBlob(HostBlob::Pending { .. }) | Body::Resource3d(_) => None,
+        Body::GuestBlob(guest) => {
+            let pages = ResourcePages::of(call, id, resource, guest.size);
             Some(plain(guest.size, None, pages))
         }
-        Body::Image(image) => {
+        Body::Resource2d(image) => {
             let (_, length) = image.pixels.host_pages();
             Some(plain(
                 length as u64,
@@ -207,23 +202,26 @@ fn as_blob(call: &Call<'_>, id: ResourceId, resource: &Resource) -> Option<Blob>
     }
 }
 
-pub(super) fn detach(call: &Call<'_>, id: ResourceId) -> Result<Progress, Refusal> {
+pub(super) fn ctx_detach_resource(
+    call: &Call<'_>,
+    id: ResourceId,
+) -> Result<Progress, CommandError> {
     let context = call.exchange.header.context_id.get();
     let handle = {
         let mut state = call.state()?;
-        let handle = Arc::clone(&slot(&state, context)?.handle);
+        let handle = Arc::clone(&state.context(context)?.handle);
         let resource = state.resource(id)?;
         let before = resource.contexts.len();
         resource.contexts.retain(|attached| *attached != context);
         (resource.contexts.len() < before).then_some(handle)
     };
     if let Some(handle) = handle {
-        lock(&handle).detach_resource(id);
+        handle.locked().detach_resource(id);
     }
     Ok(Progress::ok())
 }
 
-pub(super) fn submit(call: &mut Call<'_>, commands: Vec<u8>) -> Result<Progress, Refusal> {
+pub(super) fn submit_3d(call: &mut Call<'_>, commands: Vec<u8>) -> Result<Progress, CommandError> {
     let id = call.exchange.header.context_id.get();
     let ticket = call.exchange.ticket;
     let fence = match ticket.timeline {
@@ -234,14 +232,14 @@ pub(super) fn submit(call: &mut Call<'_>, commands: Vec<u8>) -> Result<Progress,
     let engine = call.engine;
     let handle = {
         let mut state = engine.at(call.exchange.epoch)?;
-        let handle = Arc::clone(&slot(&state, id)?.handle);
+        let handle = Arc::clone(&state.context(id)?.handle);
         if let Some(ring) = fence {
             // The fence may retire before the calls below return.
             call.hold(&mut state, Gate::Fence(id, ring));
         }
         handle
     };
-    let context = lock(&handle);
+    let context = handle.locked();
     if !commands.is_empty() {
         context.submit(commands);
     }
@@ -253,13 +251,13 @@ pub(super) fn submit(call: &mut Call<'_>, commands: Vec<u8>) -> Result<Progress,
 }
 
 /// Where one context object reports to.
-struct Reports {
+struct ContextCompletions {
     engine: Weak<Engine>,
     epoch: u64,
     generation: u64,
 }
 
-impl Completions for Reports {
+impl Completions for ContextCompletions {
     fn fence_retired(&self, context: ContextId, ring: u8, fence: u64) {
         let Some(engine) = self.engine.upgrade() else {
             return;

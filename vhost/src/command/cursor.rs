@@ -4,13 +4,12 @@ use std::sync::{Arc, Weak};
 
 use vm_memory::VolatileSlice;
 
-use super::Progress;
 use crate::backing::Backing;
-use crate::copies::Copies;
-use crate::engine::{Call, CursorPlace, Engine, State};
-use crate::refusal::Refusal;
+use crate::copy_pipeline::CopyPipeline;
+use crate::engine::{Call, CursorPlace, Engine, GuestState, Progress};
+use crate::error::CommandError;
 use crate::renderer::RendererError;
-use crate::resource::{Body, HostBlob, Render};
+use crate::resource::{Body, HostBlob, Resource3d};
 use crate::resource3d::{Pixels, Resources3d};
 use crate::screen::{
     BYTES_PER_PIXEL, CURSOR_SIZE, CursorImage, PixelFormat, PixelMemory, Rect, ScanoutId,
@@ -22,12 +21,15 @@ const IMAGE_BYTES: usize = (CURSOR_SIZE * CURSOR_SIZE * BYTES_PER_PIXEL) as usiz
 
 /// Where the image is.
 enum Source {
-    Host(Arc<dyn PixelMemory>),
-    Guest(Arc<Backing>),
-    Render(Arc<dyn Resources3d>),
+    HostMemory(Arc<dyn PixelMemory>),
+    GuestMemory(Arc<Backing>),
+    Renderer(Arc<dyn Resources3d>),
 }
 
-pub(super) fn update(call: &Call<'_>, update: &wire::UpdateCursor) -> Result<Progress, Refusal> {
+pub(super) fn update_cursor(
+    call: &Call<'_>,
+    update: &wire::UpdateCursor,
+) -> Result<Progress, CommandError> {
     let scanout = update.scanout_id.get();
     let id = update.resource_id.get();
     let (x, y) = (update.x.get(), update.y.get());
@@ -40,7 +42,7 @@ pub(super) fn update(call: &Call<'_>, update: &wire::UpdateCursor) -> Result<Pro
     let (hot_x, hot_y) = (update.hot_x.get(), update.hot_y.get());
     for hot in [hot_x, hot_y] {
         if hot >= CURSOR_SIZE {
-            return Err(Refusal::BadValue {
+            return Err(CommandError::BadValue {
                 what: "the hot spot",
                 value: u64::from(hot),
                 must: "inside the 64 × 64 image",
@@ -50,14 +52,14 @@ pub(super) fn update(call: &Call<'_>, update: &wire::UpdateCursor) -> Result<Pro
     let (source, format) = find_image(call, id)?;
     let mut pixels = Box::new([0; IMAGE_BYTES]);
     match source {
-        Source::Host(memory) => memory.read(0, pixels.as_mut_slice()),
-        Source::Guest(backing) => {
+        Source::HostMemory(memory) => memory.read(0, pixels.as_mut_slice()),
+        Source::GuestMemory(backing) => {
             let target = VolatileSlice::from(pixels.as_mut_slice());
-            let mut copies = Copies::new();
+            let mut copies = CopyPipeline::new();
             backing.copy_to(call.memory, 0, &target, &mut copies)?;
             copies.finish();
         }
-        Source::Render(owner) => {
+        Source::Renderer(owner) => {
             let place = place(call, x, y);
             note(&mut *call.state()?, scanout, place);
             read(call, &owner, update, format, place);
@@ -91,7 +93,7 @@ fn place(call: &Call<'_>, x: u32, y: u32) -> CursorPlace {
 }
 
 /// The guest has a new cursor.
-fn note(state: &mut State, scanout: ScanoutId, place: CursorPlace) {
+fn note(state: &mut GuestState, scanout: ScanoutId, place: CursorPlace) {
     if let Some(cursor) = state.cursors.get_mut(scanout as usize) {
         *cursor = place;
     }
@@ -105,7 +107,7 @@ fn show(
     place: CursorPlace,
     image: Option<&CursorImage>,
 ) {
-    let stage = engine.stage();
+    let screen_lock = engine.lock_screen();
     let Ok(mut state) = engine.at(epoch) else {
         return;
     };
@@ -113,7 +115,7 @@ fn show(
     drop(state);
     let CursorPlace { x, y, .. } = place;
     engine.screen.set_cursor(scanout, image, x, y);
-    drop(stage);
+    drop(screen_lock);
 }
 
 /// Has the renderer of a 3D resource read it; it becomes the cursor then, where the cursor is by then, unless there is another.
@@ -140,7 +142,7 @@ fn read(
         };
         let bytes = match result {
             Ok(bytes) => bytes,
-            Err(error) => return engine.complain(&header, &Refusal::from(error)),
+            Err(error) => return engine.log_error(&header, &CommandError::from(error)),
         };
         let mut pixels = Box::new([0; IMAGE_BYTES]);
         for (pixel, byte) in pixels.iter_mut().zip(bytes) {
@@ -152,7 +154,7 @@ fn read(
             hot_x,
             hot_y,
         };
-        let stage = engine.stage();
+        let screen_lock = engine.lock_screen();
         let now = match engine.at(epoch) {
             Ok(state) => state.cursors.get(scanout as usize).copied(),
             Err(_) => None,
@@ -162,15 +164,15 @@ fn read(
         {
             engine.screen.set_cursor(scanout, Some(&image), x, y);
         }
-        drop(stage);
+        drop(screen_lock);
     };
     owner.read(id, whole, Pixels::new(arrived));
 }
 
 /// The pixels of resource `id`: a 2D resource of exactly the cursor's size, or a blob that holds as much. A blob
 /// has no format; drivers use B8G8R8A8 for cursors.
-fn find_image(call: &Call<'_>, id: u32) -> Result<(Source, PixelFormat), Refusal> {
-    let too_small = |size| Refusal::BadValue {
+fn find_image(call: &Call<'_>, id: u32) -> Result<(Source, PixelFormat), CommandError> {
+    let too_small = |size| CommandError::BadValue {
         what: "the size of the cursor's blob",
         value: size,
         must: "at least the 16384 bytes of 64 × 64 pixels",
@@ -178,47 +180,54 @@ fn find_image(call: &Call<'_>, id: u32) -> Result<(Source, PixelFormat), Refusal
     let mut state = call.state()?;
     let resource = state.resource(id)?;
     match &resource.body {
-        Body::Image(image) => {
+        Body::Resource2d(image) => {
             check_size(image.width, image.height)?;
-            Ok((Source::Host(Arc::clone(&image.pixels) as _), image.format))
+            Ok((
+                Source::HostMemory(Arc::clone(&image.pixels) as _),
+                image.format,
+            ))
         }
-        Body::Guest(guest) => {
+        Body::GuestBlob(guest) => {
             if guest.size < IMAGE_BYTES as u64 {
                 return Err(too_small(guest.size));
             }
-            let backing = resource.backing.clone().ok_or(Refusal::NoBacking(id))?;
-            Ok((Source::Guest(backing), PixelFormat::B8G8R8A8))
+            let backing = resource
+                .backing
+                .clone()
+                .ok_or(CommandError::NoBacking(id))?;
+            Ok((Source::GuestMemory(backing), PixelFormat::B8G8R8A8))
         }
-        Body::Host(HostBlob::Ready { blob, size, .. }) => match &blob.pixels {
-            Some(pixels) if *size >= IMAGE_BYTES as u64 => {
-                Ok((Source::Host(Arc::clone(pixels)), PixelFormat::B8G8R8A8))
-            }
+        Body::HostBlob(HostBlob::Ready { blob, size, .. }) => match &blob.pixels {
+            Some(pixels) if *size >= IMAGE_BYTES as u64 => Ok((
+                Source::HostMemory(Arc::clone(pixels)),
+                PixelFormat::B8G8R8A8,
+            )),
             Some(_) => Err(too_small(*size)),
-            None => Err(Refusal::WrongResource {
+            None => Err(CommandError::WrongResource {
                 id,
                 is: "a host blob that the host cannot read",
                 needs: "one in host-visible memory",
             }),
         },
-        Body::Host(HostBlob::Pending { .. }) => Err(Refusal::WrongResource {
+        Body::HostBlob(HostBlob::Pending { .. }) => Err(CommandError::WrongResource {
             id,
             is: resource.kind(),
             needs: "a finished one",
         }),
-        Body::Render(Render { owner, shape, .. }) => {
+        Body::Resource3d(Resource3d { owner, shape, .. }) => {
             check_size(shape.width, shape.height)?;
             let format =
-                wire::pixel_format(shape.format).ok_or(Refusal::BadFormat(shape.format))?;
-            Ok((Source::Render(Arc::clone(owner)), format))
+                wire::pixel_format(shape.format).ok_or(CommandError::BadFormat(shape.format))?;
+            Ok((Source::Renderer(Arc::clone(owner)), format))
         }
     }
 }
 
 /// Fails unless an image has the one size of cursors.
-fn check_size(width: u32, height: u32) -> Result<(), Refusal> {
+fn check_size(width: u32, height: u32) -> Result<(), CommandError> {
     match [width, height].iter().find(|side| **side != CURSOR_SIZE) {
         None => Ok(()),
-        Some(side) => Err(Refusal::BadValue {
+        Some(side) => Err(CommandError::BadValue {
             what: "a side of the cursor image",
             value: u64::from(*side),
             must: "64 pixels",
@@ -226,15 +235,18 @@ fn check_size(width: u32, height: u32) -> Result<(), Refusal> {
     }
 }
 
-pub(super) fn move_to(call: &Call<'_>, position: &wire::UpdateCursor) -> Result<Progress, Refusal> {
+pub(super) fn move_cursor(
+    call: &Call<'_>,
+    position: &wire::UpdateCursor,
+) -> Result<Progress, CommandError> {
     let scanout = position.scanout_id.get();
     let (x, y) = (position.x.get(), position.y.get());
     call.engine.check_scanout(scanout)?;
-    let stage = call.engine.stage();
+    let screen_lock = call.engine.lock_screen();
     if let Some(cursor) = call.state()?.cursors.get_mut(scanout as usize) {
         (cursor.x, cursor.y) = (x, y);
     }
     call.engine.screen.move_cursor(scanout, x, y);
-    drop(stage);
+    drop(screen_lock);
     Ok(Progress::ok())
 }

@@ -2,22 +2,22 @@
 
 use zerocopy::{FromZeros, IntoBytes};
 
-use super::{Progress, Response};
 use crate::edid;
-use crate::engine::Call;
-use crate::refusal::Refusal;
+use crate::engine::{Call, Progress};
+use crate::error::CommandError;
+use crate::response::Response;
 use crate::screen::{Monitor, Rect};
 use crate::wire::{self, DisplayOne, EDID_SPACE, EdidSize};
 
 /// The monitors of now: the screen's, if it decides about them.
-fn monitors(call: &Call<'_>) -> Result<Vec<Monitor>, Refusal> {
+fn monitors(call: &Call<'_>) -> Result<Vec<Monitor>, CommandError> {
     match call.engine.screen.monitors() {
         Some(monitors) => Ok(monitors),
         None => Ok(call.state()?.monitors.clone()),
     }
 }
 
-pub(super) fn info(call: &Call<'_>) -> Result<Progress, Refusal> {
+pub(super) fn get_display_info(call: &Call<'_>) -> Result<Progress, CommandError> {
     let monitors = monitors(call)?;
     let mut modes = [DisplayOne::new_zeroed(); wire::MAX_SCANOUTS as usize];
     let scanouts = call.engine.scanouts() as usize;
@@ -47,17 +47,19 @@ pub(super) fn info(call: &Call<'_>) -> Result<Progress, Refusal> {
     }))
 }
 
-pub(super) fn edid(call: &Call<'_>, get: &wire::GetEdid) -> Result<Progress, Refusal> {
+pub(super) fn get_edid(call: &Call<'_>, get: &wire::GetEdid) -> Result<Progress, CommandError> {
     let scanout = get.scanout_id.get();
     call.engine.check_scanout(scanout)?;
     let mut edid = match call.engine.screen.edid(scanout) {
         Some(edid) => edid,
         None => {
             let monitors = monitors(call)?;
-            let monitor = monitors.get(scanout as usize).ok_or(Refusal::NoScanout {
-                id: scanout,
-                count: monitors.len() as u32,
-            })?;
+            let monitor = monitors
+                .get(scanout as usize)
+                .ok_or(CommandError::NoScanout {
+                    id: scanout,
+                    count: monitors.len() as u32,
+                })?;
             edid::describe(monitor, scanout)
         }
     };

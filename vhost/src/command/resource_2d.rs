@@ -1,50 +1,32 @@
-//! 2D resources: create, back with guest pages, transfer; and what all resources have: unreference, UUID.
+//! 2D resources: `RESOURCE_CREATE_2D`, `TRANSFER_TO_HOST_2D`.
 
-use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
-
-use super::{Progress, Response, blob, render};
-use crate::backing::Backing;
-use crate::budget::RESOURCES;
-use crate::engine::{Call, Engine, State};
-use crate::refusal::Refusal;
-use crate::renderer::ResourceId;
-use crate::resource::{Body, Image, Resource, Rows, check_inside, copy_rows};
+use crate::engine::{Call, Progress};
+use crate::error::CommandError;
+use crate::resource::{Body, Resource, Resource2d, Rows, check_inside, copy_rows};
 use crate::screen::{BYTES_PER_PIXEL, Rect};
 use crate::surface::Surface;
 use crate::wire;
 
-/// Fails unless a resource `id` can be made now.
-pub(super) fn check_new(state: &State, id: ResourceId) -> Result<(), Refusal> {
-    if id == 0 || state.resources.contains_key(&id) {
-        return Err(Refusal::BadNewResource(id));
-    }
-    if state.resources.len() >= RESOURCES {
-        return Err(Refusal::Limit {
-            what: "resources",
-            limit: RESOURCES as u64,
-        });
-    }
-    Ok(())
-}
-
-pub(super) fn create(call: &Call<'_>, create: &wire::CreateImage) -> Result<Progress, Refusal> {
+pub(super) fn resource_create_2d(
+    call: &Call<'_>,
+    create: &wire::ResourceCreate2d,
+) -> Result<Progress, CommandError> {
     let id = create.resource_id.get();
     let (width, height) = (create.width.get(), create.height.get());
-    let format =
-        wire::pixel_format(create.format.get()).ok_or(Refusal::BadFormat(create.format.get()))?;
+    let format = wire::pixel_format(create.format.get())
+        .ok_or(CommandError::BadFormat(create.format.get()))?;
     if width == 0 || height == 0 {
-        return Err(Refusal::BadValue {
+        return Err(CommandError::BadValue {
             what: "a side of the resource",
             value: 0,
             must: "at least 1",
         });
     }
-    check_new(&*call.state()?, id)?;
+    call.state()?.check_new_resource(id)?;
     let bytes = u128::from(width) * u128::from(height) * u128::from(BYTES_PER_PIXEL);
     let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
     let pixels = Surface::new(bytes, &call.engine.pools.pixels)?;
-    let image = Image {
+    let image = Resource2d {
         pixels,
         format,
         width,
@@ -52,145 +34,35 @@ pub(super) fn create(call: &Call<'_>, create: &wire::CreateImage) -> Result<Prog
     };
     call.state()?
         .resources
-        .insert(id, Resource::new(Body::Image(image), None));
+        .insert(id, Resource::new(Body::Resource2d(image), None));
     Ok(Progress::ok())
 }
 
-pub(super) fn unref(call: &mut Call<'_>, id: ResourceId) -> Result<Progress, Refusal> {
-    blob::unmap_if_mapped(call, id)?;
-    let engine = call.engine;
-    let stage = engine.stage();
-    let (resource, contexts, off) = {
-        let mut state = call.state()?;
-        let resource = state.resources.remove(&id).ok_or(Refusal::NoResource(id))?;
-        let contexts: Vec<_> = resource
-            .contexts
-            .iter()
-            .filter_map(|context| state.contexts.get(context))
-            .map(|slot| slot.handle.clone())
-            .collect();
-        let off = take_off(&mut state, id);
-        (resource, contexts, off)
-    };
-    turn_off(engine, off);
-    drop(stage);
-    for context in contexts {
-        super::context::lock(&context).detach_resource(id);
-    }
-    match resource.body {
-        Body::Render(gone) => render::destroy(call, id, gone),
-        Body::Image(_) | Body::Guest(_) | Body::Host(_) => Ok(Progress::ok()),
-    }
-}
-
-/// Takes a resource off the scanouts; which ones, a bit each.
-pub(super) fn take_off(state: &mut State, id: ResourceId) -> u16 {
-    let mut off = 0;
-    for (index, scanout) in state.scanouts.iter_mut().enumerate() {
-        if scanout.as_ref().is_some_and(|shown| shown.resource == id) {
-            *scanout = None;
-            off |= 1 << index;
-        }
-    }
-    off
-}
-
-/// Tells the screen that these scanouts are off. The caller holds the stage.
-pub(super) fn turn_off(engine: &Engine, off: u16) {
-    for scanout in (0..wire::MAX_SCANOUTS).filter(|index| off >> index & 1 != 0) {
-        engine.screen.set_scanout(scanout, None);
-    }
-}
-
-pub(super) fn attach_backing(
+pub(super) fn transfer_to_host_2d(
     call: &Call<'_>,
-    id: ResourceId,
-    backing: Backing,
-) -> Result<Progress, Refusal> {
-    let mut state = call.state()?;
-    let resource = state.resource(id)?;
-    if let Body::Host(_) = resource.body {
-        return Err(Refusal::WrongResource {
-            id,
-            is: resource.kind(),
-            needs: "a 2D or 3D resource or a guest blob",
-        });
-    }
-    if resource.backing.is_some() {
-        return Err(Refusal::HasBacking(id));
-    }
-    if let Body::Guest(guest) = &mut resource.body {
-        backing.check(0, guest.size)?;
-        guest.refused = false;
-    }
-    let backing = Arc::new(backing);
-    let lend = match &resource.body {
-        Body::Render(body) => Some(render::attach_memory(call, id, body, &backing)?),
-        Body::Image(_) | Body::Guest(_) | Body::Host(_) => None,
-    };
-    resource.backing = Some(backing);
-    drop(state);
-    if let Some(lend) = lend {
-        lend();
-    }
-    Ok(Progress::ok())
-}
-
-pub(super) fn detach_backing(call: &mut Call<'_>, id: ResourceId) -> Result<Progress, Refusal> {
-    let engine = call.engine;
-    let stage = engine.stage();
-    let mut state = call.state()?;
-    let resource = state.resource(id)?;
-    let backing = resource.backing.take().ok_or(Refusal::NoBacking(id))?;
-    if let Body::Render(body) = &resource.body {
-        let owner = Arc::clone(&body.owner);
-        drop((state, stage));
-        return render::detach_memory(call, id, &owner);
-    }
-    // Who renders into a guest blob renders into these pages, which the guest has back with our answer.
-    let (contexts, lent) = match &mut resource.body {
-        Body::Guest(guest) => (std::mem::take(&mut resource.contexts), guest.lent.take()),
-        Body::Image(_) | Body::Host(_) | Body::Render(_) => (Vec::new(), None),
-    };
-    // What a screen reads there is no picture any more.
-    let off = lent.as_ref().map_or(0, |_| take_off(&mut state, id));
-    let handles: Vec<_> = contexts
-        .iter()
-        .filter_map(|context| state.contexts.get(context))
-        .map(|slot| slot.handle.clone())
-        .collect();
-    drop(state);
-    turn_off(engine, off);
-    drop(stage);
-    for handle in handles {
-        super::context::lock(&handle).detach_resource(id);
-    }
-    drop((lent, backing));
-    Ok(Progress::ok())
-}
-
-pub(super) fn transfer(
-    call: &Call<'_>,
-    transfer: &wire::TransferToHost,
-) -> Result<Progress, Refusal> {
+    transfer: &wire::TransferToHost2d,
+) -> Result<Progress, CommandError> {
     let id = transfer.resource_id.get();
     let rect = Rect::from(transfer.rect);
     let (image, backing) = {
         let mut state = call.state()?;
         let resource = state.resource(id)?;
         let image = match &resource.body {
-            Body::Image(image) => image.clone(),
+            Body::Resource2d(image) => image.clone(),
             // Its pixels are where they are: Linux sends transfers of cursor images that are blobs.
-            Body::Guest(_) | Body::Host(_) => return Ok(Progress::ok()),
-            Body::Render(_) => {
-                return Err(Refusal::WrongResource {
+            Body::GuestBlob(_) | Body::HostBlob(_) => return Ok(Progress::ok()),
+            Body::Resource3d(_) => {
+                return Err(CommandError::WrongResource {
                     id,
                     is: resource.kind(),
                     needs: "a 2D resource (TRANSFER_TO_HOST_3D fills others)",
                 });
             }
         };
-        let backing = resource.backing.clone().ok_or(Refusal::NoBacking(id))?;
+        let backing = resource
+            .backing
+            .clone()
+            .ok_or(CommandError::NoBacking(id))?;
         (image, backing)
     };
     check_inside(rect, image.width, image.height)?;
@@ -207,25 +79,4 @@ pub(super) fn transfer(
         rect,
     )?;
     Ok(Progress::ok())
-}
-
-pub(super) fn assign_uuid(call: &Call<'_>, id: ResourceId) -> Result<Progress, Refusal> {
-    let mut state = call.state()?;
-    let serial = state.serial();
-    let resource = state.resource(id)?;
-    let uuid = *resource.uuid.get_or_insert_with(|| random_uuid(serial));
-    Ok(Progress::Answer(Response {
-        kind: wire::RESP_OK_RESOURCE_UUID,
-        body: uuid.to_vec(),
-    }))
-}
-
-/// A version 4 UUID (RFC 9562 §5.4). Two randomly keyed hashes of a number that is never used twice.
-fn random_uuid(serial: u64) -> [u8; 16] {
-    let high = RandomState::new().hash_one(serial);
-    let low = RandomState::new().hash_one(serial);
-    let random = u128::from(high) << 64 | u128::from(low);
-    let version = random & !(0xf << 76) | 4 << 76;
-    let variant = version & !(3 << 62) | 2 << 62;
-    variant.to_be_bytes()
 }

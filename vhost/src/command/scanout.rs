@@ -1,28 +1,26 @@
-//! What the scanouts show: `SET_SCANOUT`, `SET_SCANOUT_BLOB`, `RESOURCE_FLUSH`.
+//! What the scanouts show: `SET_SCANOUT`, `SET_SCANOUT_BLOB`.
 //!
 //! Pixels in host memory (2D resources, host blobs) go to the screen as they are. So do those in guest memory where the screen can
-//! have them ([`Lent`]); else they have a [`Shadow`], filled by each flush with what it says has changed. Those of a 3D resource are read by its renderer at each flush
-//! ([`render::flush`]).
+//! have them ([`GuestFramebuffer`]); else they have a [`Shadow`], filled by each flush with what it says has changed. Those of a 3D resource are read by its renderer at each flush
+//! ([`resource_3d::flush`]).
 
 use std::sync::Arc;
 
-use super::{Progress, Response, render};
 use crate::backing::Backing;
-use crate::engine::{Call, Scanout, State};
-use crate::fence::{Gate, Timeline};
-use crate::lent::Lent;
-use crate::refusal::Refusal;
+use crate::engine::{Call, Progress, Scanout};
+use crate::error::CommandError;
+use crate::guest_framebuffer::GuestFramebuffer;
 use crate::renderer::ResourceId;
-use crate::resource::{
-    Body, FrameLayout, HostBlob, Render, Shadow, byte_of, check_inside, intersect,
-};
-use crate::screen::{FlushState, Picture, PixelMemory, Rect, ScanoutId};
+use crate::resource::{Body, FrameLayout, HostBlob, Resource3d, Shadow, byte_of, check_inside};
+use crate::resource3d::Shape3d;
+use crate::screen::{BYTES_PER_PIXEL, Picture, PixelFormat, PixelMemory, Rect, ScanoutId};
+use crate::surface::Surface;
 use crate::wire;
 
 /// Fails unless `view` is a non-empty part of `width` × `height` pixels.
-fn check_view(view: Rect, width: u32, height: u32) -> Result<(), Refusal> {
+fn check_view(view: Rect, width: u32, height: u32) -> Result<(), CommandError> {
     if view.width == 0 || view.height == 0 {
-        return Err(Refusal::BadRect(view, width, height));
+        return Err(CommandError::BadRect(view, width, height));
     }
     check_inside(view, width, height)
 }
@@ -32,11 +30,11 @@ fn picture(
     memory: Arc<dyn PixelMemory>,
     layout: FrameLayout,
     view: Rect,
-) -> Result<Picture, Refusal> {
+) -> Result<Picture, CommandError> {
     Ok(Picture {
         memory,
         offset: layout.offset + byte_of(view.x, view.y, layout.stride),
-        stride: u32::try_from(layout.stride).map_err(|_| Refusal::BadValue {
+        stride: u32::try_from(layout.stride).map_err(|_| CommandError::BadValue {
             what: "the stride",
             value: layout.stride,
             must: "below 4 GiB",
@@ -52,13 +50,13 @@ fn show(
     call: &Call<'_>,
     scanout: ScanoutId,
     shown: Option<(Scanout, Picture)>,
-) -> Result<Progress, Refusal> {
+) -> Result<Progress, CommandError> {
     let (next, picture) = shown.unzip();
-    let stage = call.engine.stage();
+    let screen_lock = call.engine.lock_screen();
     let last = replace(call, scanout, next)?;
-    // A reset after this waits for the stage, and has the last word.
+    // A reset after this waits for the screen lock, and has the last word.
     call.engine.screen.set_scanout(scanout, picture.as_ref());
-    drop(stage);
+    drop(screen_lock);
     drop(last);
     Ok(Progress::ok())
 }
@@ -68,7 +66,7 @@ fn replace(
     call: &Call<'_>,
     scanout: ScanoutId,
     next: Option<Scanout>,
-) -> Result<Option<Scanout>, Refusal> {
+) -> Result<Option<Scanout>, CommandError> {
     let mut state = call.state()?;
     Ok(match state.scanouts.get_mut(scanout as usize) {
         Some(place) => std::mem::replace(place, next),
@@ -76,7 +74,10 @@ fn replace(
     })
 }
 
-pub(super) fn set(call: &Call<'_>, set: &wire::SetScanout) -> Result<Progress, Refusal> {
+pub(super) fn set_scanout(
+    call: &Call<'_>,
+    set: &wire::SetScanout,
+) -> Result<Progress, CommandError> {
     let scanout = set.scanout_id.get();
     let id = set.resource_id.get();
     let view = Rect::from(set.rect);
@@ -88,16 +89,16 @@ pub(super) fn set(call: &Call<'_>, set: &wire::SetScanout) -> Result<Progress, R
         let mut state = call.state()?;
         let resource = state.resource(id)?;
         match &mut resource.body {
-            Body::Image(image) => image.clone(),
-            Body::Render(render) => {
+            Body::Resource2d(image) => image.clone(),
+            Body::Resource3d(render) => {
                 let next = render_scanout(call, id, render, view)?;
                 drop(state);
                 // The screen shows the last picture until there is a new one.
                 drop(replace(call, scanout, Some(next))?);
                 return Ok(Progress::ok());
             }
-            Body::Guest(_) | Body::Host(_) => {
-                return Err(Refusal::WrongResource {
+            Body::GuestBlob(_) | Body::HostBlob(_) => {
+                return Err(CommandError::WrongResource {
                     id,
                     is: resource.kind(),
                     needs: "a 2D or 3D resource (SET_SCANOUT_BLOB shows blobs)",
@@ -128,12 +129,12 @@ pub(super) fn set(call: &Call<'_>, set: &wire::SetScanout) -> Result<Progress, R
 fn render_scanout(
     call: &Call<'_>,
     id: ResourceId,
-    render: &mut Render,
+    render: &mut Resource3d,
     view: Rect,
-) -> Result<Scanout, Refusal> {
+) -> Result<Scanout, CommandError> {
     let (width, height) = (render.shape.width, render.shape.height);
     check_view(view, width, height)?;
-    let (format, surface) = render::shown(call, render)?;
+    let (format, surface) = shown_3d(call, render)?;
     let layout = FrameLayout {
         offset: 0,
         stride: render.stride(),
@@ -158,7 +159,10 @@ enum Source {
     Copied(Option<Arc<Shadow>>),
 }
 
-pub(super) fn set_blob(call: &Call<'_>, set: &wire::SetScanoutBlob) -> Result<Progress, Refusal> {
+pub(super) fn set_scanout_blob(
+    call: &Call<'_>,
+    set: &wire::SetScanoutBlob,
+) -> Result<Progress, CommandError> {
     let scanout = set.scanout_id.get();
     let id = set.resource_id.get();
     let view = Rect::from(set.rect);
@@ -167,7 +171,7 @@ pub(super) fn set_blob(call: &Call<'_>, set: &wire::SetScanoutBlob) -> Result<Pr
         return show(call, scanout, None);
     }
     let format =
-        wire::pixel_format(set.format.get()).ok_or(Refusal::BadFormat(set.format.get()))?;
+        wire::pixel_format(set.format.get()).ok_or(CommandError::BadFormat(set.format.get()))?;
     let ([stride, ..], [offset, ..]) = (set.strides, set.offsets);
     let layout = FrameLayout {
         offset: u64::from(offset.get()),
@@ -215,35 +219,37 @@ pub(super) fn set_blob(call: &Call<'_>, set: &wire::SetScanoutBlob) -> Result<Pr
 }
 
 /// Where the pixels of a blob are read from, and its size.
-fn blob_source(call: &Call<'_>, id: ResourceId) -> Result<(Source, u64), Refusal> {
+fn blob_source(call: &Call<'_>, id: ResourceId) -> Result<(Source, u64), CommandError> {
     let mut state = call.state()?;
     let resource = state.resource(id)?;
     match &mut resource.body {
-        Body::Guest(guest) => {
+        Body::GuestBlob(guest) => {
             let size = guest.size;
-            let lent = guest.lent.as_ref();
-            if let Some(pixels) = lent.and_then(|lent| lent.pixels(call.memory)) {
+            let framebuffer = guest.framebuffer.as_ref();
+            if let Some(pixels) =
+                framebuffer.and_then(|framebuffer| framebuffer.pixels(call.memory))
+            {
                 return Ok((Source::InPlace(pixels), size));
             }
-            let stale = guest.lent.take();
+            let stale = guest.framebuffer.take();
             let shadow = guest.shadow.clone();
             let backing = resource.backing.clone().filter(|_| !guest.refused);
             // Neither giving back nor mapping may keep other queues waiting.
             drop(state);
             drop(stale);
-            let pixels = backing.and_then(|backing| lend(call, id, &backing));
+            let pixels = backing.and_then(|backing| map_framebuffer(call, id, &backing));
             Ok((pixels.map_or(Source::Copied(shadow), Source::InPlace), size))
         }
-        Body::Host(HostBlob::Ready { blob, size, .. }) => match &blob.pixels {
+        Body::HostBlob(HostBlob::Ready { blob, size, .. }) => match &blob.pixels {
             Some(pixels) => Ok((Source::InPlace(Arc::clone(pixels)), *size)),
-            None => Err(Refusal::WrongResource {
+            None => Err(CommandError::WrongResource {
                 id,
                 is: "a host blob that the host cannot read",
                 needs: "one in host-visible memory",
             }),
         },
-        Body::Image(_) | Body::Render(_) | Body::Host(HostBlob::Pending { .. }) => {
-            Err(Refusal::WrongResource {
+        Body::Resource2d(_) | Body::Resource3d(_) | Body::HostBlob(HostBlob::Pending { .. }) => {
+            Err(CommandError::WrongResource {
                 id,
                 is: resource.kind(),
                 needs: "a blob (SET_SCANOUT shows other resources)",
@@ -253,18 +259,24 @@ fn blob_source(call: &Call<'_>, id: ResourceId) -> Result<(Source, u64), Refusal
 }
 
 /// Lends the memory of a guest blob to the screen, if it takes it, and notes with the blob whether it did.
-fn lend(call: &Call<'_>, id: ResourceId, backing: &Arc<Backing>) -> Option<Arc<dyn PixelMemory>> {
-    let lent = Lent::new(&*call.engine.screen, backing, call.memory);
-    let pixels = lent.as_ref().and_then(|lent| lent.pixels(call.memory));
+fn map_framebuffer(
+    call: &Call<'_>,
+    id: ResourceId,
+    backing: &Arc<Backing>,
+) -> Option<Arc<dyn PixelMemory>> {
+    let framebuffer = GuestFramebuffer::new(&*call.engine.screen, backing, call.memory);
+    let pixels = framebuffer
+        .as_ref()
+        .and_then(|framebuffer| framebuffer.pixels(call.memory));
     let mut state = call.state().ok()?;
-    let Body::Guest(guest) = &mut state.resource(id).ok()?.body else {
+    let Body::GuestBlob(guest) = &mut state.resource(id).ok()?.body else {
         return None;
     };
     if pixels.is_some() {
         guest.shadow = None;
     }
-    guest.refused = lent.is_none();
-    guest.lent = lent;
+    guest.refused = framebuffer.is_none();
+    guest.framebuffer = framebuffer;
     pixels
 }
 
@@ -273,109 +285,43 @@ fn new_shadow(
     call: &Call<'_>,
     id: ResourceId,
     layout: FrameLayout,
-) -> Result<Arc<Shadow>, Refusal> {
+) -> Result<Arc<Shadow>, CommandError> {
     let shadow = Shadow::new(layout, &call.engine.pools.pixels)?;
-    if let Body::Guest(guest) = &mut call.state()?.resource(id)?.body {
+    if let Body::GuestBlob(guest) = &mut call.state()?.resource(id)?.body {
         guest.shadow = Some(Arc::clone(&shadow));
     }
     Ok(shadow)
 }
 
-/// What a flush does to one scanout.
-pub(super) struct Part {
-    pub(super) scanout: ScanoutId,
-    /// In coordinates of the framebuffer.
-    pub(super) damage: Rect,
-    pub(super) view: Rect,
-    shadow: Option<(Arc<Shadow>, Arc<Backing>)>,
-}
-
-impl Part {
-    /// The damage in coordinates of what is shown.
-    pub(super) fn damage_in_view(&self) -> Rect {
-        Rect {
-            x: self.damage.x - self.view.x,
-            y: self.damage.y - self.view.y,
-            ..self.damage
-        }
-    }
-}
-
-type Parts = [Option<Part>; wire::MAX_SCANOUTS as usize];
-
-/// Which scanouts show `id`, and what of `rect` they show.
-fn plan(state: &mut State, id: ResourceId, rect: Rect) -> Result<Parts, Refusal> {
-    let resource = state.resources.get(&id).ok_or(Refusal::NoResource(id))?;
-    match &resource.body {
-        Body::Image(image) => check_inside(rect, image.width, image.height)?,
-        Body::Render(Render { shape, .. }) => check_inside(rect, shape.width, shape.height)?,
-        Body::Guest(_) | Body::Host(_) => {}
-    }
-    let mut parts: Parts = [const { None }; wire::MAX_SCANOUTS as usize];
-    for ((index, scanout), part) in (0..).zip(&mut state.scanouts).zip(&mut parts) {
-        let Some(shown) = scanout.as_mut().filter(|shown| shown.resource == id) else {
-            continue;
-        };
-        let damage = if shown.stale {
-            Some(shown.view)
-        } else {
-            intersect(rect, shown.view)
-        };
-        let Some(damage) = damage else {
-            continue;
-        };
-        let shadow = match &shown.shadow {
-            Some(shadow) => {
-                let backing = resource.backing.clone().ok_or(Refusal::NoBacking(id))?;
-                Some((Arc::clone(shadow), backing))
-            }
-            None => None,
-        };
-        shown.stale = false;
-        *part = Some(Part {
-            scanout: index,
-            damage,
-            view: shown.view,
-            shadow,
+/// The format in which a 3D resource can be shown, and the memory that shows it.
+fn shown_3d(
+    call: &Call<'_>,
+    render: &mut Resource3d,
+) -> Result<(PixelFormat, Arc<Surface>), CommandError> {
+    let Shape3d {
+        format,
+        width,
+        height,
+        samples,
+        ..
+    } = render.shape;
+    let format = wire::pixel_format(format).ok_or(CommandError::BadFormat(format))?;
+    if samples > 1 {
+        return Err(CommandError::BadValue {
+            what: "the samples of a shown resource",
+            value: u64::from(samples),
+            must: "0 or 1",
         });
     }
-    Ok(parts)
-}
-
-pub(super) fn flush(call: &mut Call<'_>, flush: &wire::ResourceFlush) -> Result<Progress, Refusal> {
-    let id = flush.resource_id.get();
-    let (parts, is_3d) = {
-        let mut state = call.state()?;
-        let parts = plan(&mut state, id, flush.rect.into())?;
-        let is_3d = matches!(state.resource(id)?.body, Body::Render(_));
-        (parts, is_3d)
+    let surface = match &render.shown {
+        Some(surface) => Arc::clone(surface),
+        None => {
+            let bytes = u64::from(width)
+                .saturating_mul(u64::from(height))
+                .saturating_mul(u64::from(BYTES_PER_PIXEL));
+            Surface::new(bytes, &call.engine.pools.pixels)?
+        }
     };
-    if is_3d {
-        return render::flush(call, id, parts.into_iter().flatten().collect());
-    }
-    for part in parts.iter().flatten() {
-        if let Some((shadow, backing)) = &part.shadow {
-            shadow.gather(call.memory, backing, part.damage)?;
-        }
-    }
-    let shown = parts
-        .iter()
-        .flatten()
-        .fold(0, |mask, part| mask | 1 << part.scanout);
-    let fenced = call.exchange.ticket.timeline != Timeline::Unordered;
-    if fenced && shown != 0 {
-        // The screen may say that it is done before the call below returns.
-        let engine = call.engine;
-        let mut state = engine.at(call.exchange.epoch)?;
-        call.hold(&mut state, Gate::Flush(shown));
-    }
-    for part in parts.iter().flatten() {
-        let token = fenced.then(|| call.exchange.ticket.flush_token(part.scanout));
-        let damage = part.damage_in_view();
-        let state = call.engine.screen.flush(part.scanout, damage, token);
-        if let (FlushState::Done, Some(token)) = (state, token) {
-            call.state()?.timelines.flushed(token);
-        }
-    }
-    Ok(Progress::Answer(Response::ok()))
+    render.shown = Some(Arc::clone(&surface));
+    Ok((format, surface))
 }

@@ -3,12 +3,13 @@
 use vm_memory::{GuestAddressSpace, GuestMemoryMmap};
 use zerocopy::IntoBytes;
 
-use super::{Engine, Exchange};
+use super::Engine;
 use crate::chain::AnswerSpace;
-use crate::command::Response;
-use crate::device::Outcome;
+use crate::error::CommandError;
+use crate::exchange::Exchange;
 use crate::fence::{Gate, Held, Ticket, Timeline, Timelines};
-use crate::refusal::Refusal;
+use crate::queue::Outcome;
+use crate::response::Response;
 use crate::wire::{self, Header};
 
 impl Engine {
@@ -17,16 +18,16 @@ impl Engine {
         &self,
         memory: &GuestMemoryMmap,
         exchange: Exchange,
-        refusal: &Refusal,
+        error: &CommandError,
     ) -> Outcome {
-        self.complain(&exchange.header, refusal);
-        self.finish(memory, exchange, Response::bare(refusal.code()))
+        self.log_error(&exchange.header, error);
+        self.finish(memory, exchange, Response::bare(error.code()))
     }
 
     /// Logs why a command was refused.
-    pub(crate) fn complain(&self, header: &Header, refusal: &Refusal) {
+    pub(crate) fn log_error(&self, header: &Header, error: &CommandError) {
         self.log_limit.warn(format_args!(
-            "{} refused: {refusal}",
+            "{} refused: {error}",
             wire::command_name(header.kind.get())
         ));
     }
@@ -88,6 +89,23 @@ impl Engine {
         self.deliver(ticket.timeline, None);
     }
 
+    /// Gives the response of a held command by its result, and says in the log why it failed.
+    pub(crate) fn respond_with(
+        &self,
+        ticket: Ticket,
+        header: &Header,
+        result: Result<(), CommandError>,
+    ) {
+        let response = match result {
+            Ok(()) => Response::ok(),
+            Err(error) => {
+                self.log_error(header, &error);
+                Response::bare(error.code())
+            }
+        };
+        self.respond(ticket, response);
+    }
+
     /// Answers what can be answered in a timeline. The command with serial `own` is the caller's: its answer is
     /// written, and the caller passes it on.
     pub(crate) fn deliver(&self, timeline: Timeline, own: Option<u64>) -> Option<u32> {
@@ -139,9 +157,9 @@ impl Engine {
             *own_written = Some(written);
             return;
         }
-        match self.host() {
-            Ok(host) => host.complete(held.queue, held.head, written),
-            Err(refusal) => self.complain(&held.header, &refusal),
+        match self.transport() {
+            Ok(transport) => transport.complete(held.queue, held.head, written),
+            Err(error) => self.log_error(&held.header, &error),
         }
     }
 
@@ -169,15 +187,15 @@ impl Engine {
             );
         if too_small && !silent {
             let have = space.room();
-            self.complain(request, &Refusal::NoRoom { need, have });
+            self.log_error(request, &CommandError::NoRoom { need, have });
         }
         if space.room() < size_of::<Header>() as u64 {
             return 0;
         }
         match space.write(memory, [header.as_bytes(), body]) {
             Ok(written) => written,
-            Err(refusal) => {
-                self.complain(request, &refusal);
+            Err(error) => {
+                self.log_error(request, &error);
                 0
             }
         }

@@ -16,14 +16,14 @@ const ROOM: usize = 512;
 
 /// Something of a device that stays as it is until an event changes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Place {
+enum Control {
     Key(u16),
     Axis(u16),
     /// An `ABS_MT_*` axis of the finger in a slot.
     Contact(i32, u16),
 }
 
-impl Place {
+impl Control {
     /// What a driver believes before it was told anything; an axis may be anywhere.
     fn at_rest(self) -> Option<i32> {
         match self {
@@ -37,7 +37,7 @@ impl Place {
 /// What a device is like.
 #[derive(Default)]
 struct Snapshot {
-    places: BTreeMap<Place, i32>,
+    places: BTreeMap<Control, i32>,
     /// The slot that `ABS_MT_*` events are about.
     slot: i32,
 }
@@ -49,15 +49,15 @@ impl Snapshot {
                 self.slot = event.value;
                 return;
             }
-            (EV_ABS, ABS_MT_SLOT..) => Place::Contact(self.slot, event.code),
-            (EV_ABS, code) => Place::Axis(code),
-            (EV_KEY, code) => Place::Key(code),
+            (EV_ABS, ABS_MT_SLOT..) => Control::Contact(self.slot, event.code),
+            (EV_ABS, code) => Control::Axis(code),
+            (EV_KEY, code) => Control::Key(code),
             _ => return,
         };
         self.places.insert(place, event.value);
     }
 
-    fn get(&self, place: Place) -> Option<i32> {
+    fn get(&self, place: Control) -> Option<i32> {
         self.places.get(&place).copied().or(place.at_rest())
     }
 
@@ -75,13 +75,13 @@ impl Snapshot {
                 continue;
             }
             match place {
-                Place::Key(code) => events.push(Event {
+                Control::Key(code) => events.push(Event {
                     kind: EV_KEY,
                     code,
                     value,
                 }),
-                Place::Axis(code) => events.push(absolute(code, value)),
-                Place::Contact(contact, code) => {
+                Control::Axis(code) => events.push(absolute(code, value)),
+                Control::Contact(contact, code) => {
                     if slot.replace(contact) != Some(contact) {
                         events.push(absolute(ABS_MT_SLOT, contact));
                     }
@@ -96,7 +96,7 @@ impl Snapshot {
 /// The events on their way to the guest; see the module.
 #[derive(Default)]
 pub(super) struct Backlog {
-    /// Reports, each with its `SYN_REPORT`; of the first one perhaps only the rest.
+    /// ContextCompletions, each with its `SYN_REPORT`; of the first one perhaps only the rest.
     waiting: VecDeque<Event>,
     /// Events of the last report that came.
     last: usize,
@@ -104,7 +104,7 @@ pub(super) struct Backlog {
     told: Snapshot,
     /// A driver listens.
     running: bool,
-    /// Reports were left out: the guest is to be told the difference.
+    /// ContextCompletions were left out: the guest is to be told the difference.
     behind: bool,
 }
 

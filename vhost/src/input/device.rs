@@ -38,13 +38,13 @@ pub(crate) type Waker = Arc<dyn Fn() + Send + Sync>;
 /// ([`Self::send_event`]), queue 1 what the guest says to the device ([`Self::take_status`]).
 pub struct InputDevice {
     kind: Kind,
-    state: Mutex<State>,
+    state: Mutex<InputState>,
     waker: Mutex<Option<Waker>>,
     on_leds: Box<dyn Fn(Leds) + Send + Sync>,
     log_limit: LogLimit,
 }
 
-struct State {
+struct InputState {
     config: Config,
     backlog: Backlog,
     leds: Leds,
@@ -56,7 +56,7 @@ impl InputDevice {
     pub fn new(kind: Kind, on_leds: Box<dyn Fn(Leds) + Send + Sync>) -> Self {
         Self {
             kind,
-            state: Mutex::new(State {
+            state: Mutex::new(InputState {
                 config: Config::new(kind.description()),
                 backlog: Backlog::default(),
                 leds: Leds::default(),
@@ -77,7 +77,7 @@ impl InputDevice {
         self.kind.description().has(event)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, InputState> {
         self.state.locked()
     }
 
@@ -170,9 +170,9 @@ impl InputDevice {
                 state.backlog.advance();
                 Outcome::Done { written }
             }
-            Err(refusal) => {
+            Err(error) => {
                 self.log_limit.warn(format_args!(
-                    "{:?}: a buffer of the event queue: {refusal}",
+                    "{:?}: a buffer of the event queue: {error}",
                     self.kind
                 ));
                 Outcome::Done { written: 0 }
@@ -192,9 +192,9 @@ impl InputDevice {
                 break;
             }
             let mut bytes = [0; Event::BYTES];
-            if let Err(refusal) = request.read(&mut bytes) {
+            if let Err(error) = request.read(&mut bytes) {
                 self.log_limit.warn(format_args!(
-                    "{:?}: a buffer of the status queue: {refusal}",
+                    "{:?}: a buffer of the status queue: {error}",
                     self.kind
                 ));
                 break;

@@ -139,17 +139,17 @@ impl InputGuest {
 #[derive(Default)]
 struct Kernel {
     report: Vec<Event>,
-    state: State,
+    state: KeysAndAxes,
 }
 
 /// Keys, axes and fingers by slot and code.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct State {
+struct KeysAndAxes {
     places: BTreeMap<(i32, u16, u16), i32>,
     slot: i32,
 }
 
-impl State {
+impl KeysAndAxes {
     fn apply(&mut self, event: Event) {
         match (event.kind, event.code) {
             (EV_ABS, ABS_MT_SLOT) => self.slot = event.value,
@@ -257,7 +257,7 @@ pub fn run(input: &[u8]) -> usize {
     let kind = kinds[usize::from(input.byte() % 4)];
     let mut guest = InputGuest::started(kind);
     let mut kernel = Kernel::default();
-    let mut truth = State::default();
+    let mut truth = KeysAndAxes::default();
     let mut got = 0;
     while !input.0.is_empty() {
         match input.byte() % 16 {

@@ -45,7 +45,7 @@ pub use renderer::{FakeContext, FakeRenderer};
 pub use request::Request;
 pub use screen::{Recorder, ScreenCall};
 
-use crate::device::{Device, DeviceOptions, Host, Outcome, Queue};
+use crate::device::{Device, DeviceOptions, Outcome, Queue, Transport};
 use crate::renderer::Renderer;
 use crate::screen::{Monitor, ScanoutSink};
 use crate::wire::Header;
@@ -58,14 +58,14 @@ const PAGES_START: u64 = 128 << 20;
 
 /// A transport that keeps what it is told.
 #[derive(Default)]
-pub struct RecordingHost {
+pub struct RecordingTransport {
     completed: Mutex<Vec<(Queue, u16, u32)>>,
     mappings: Mutex<BTreeMap<u64, u64>>,
     config_changes: AtomicUsize,
     refuse_maps: AtomicBool,
 }
 
-impl RecordingHost {
+impl RecordingTransport {
     /// Number of configuration change notifications.
     pub fn config_changes(&self) -> usize {
         self.config_changes.load(Ordering::Relaxed)
@@ -88,7 +88,7 @@ impl RecordingHost {
     }
 }
 
-impl Host for RecordingHost {
+impl Transport for RecordingTransport {
     fn complete(&self, queue: Queue, head: u16, written: u32) {
         self.completed.lock().unwrap().push((queue, head, written));
     }
@@ -161,7 +161,7 @@ pub struct Guest {
     /// Guest memory: two regions that touch, from address 0 on.
     pub memory: GuestMemoryMmap,
     /// The transport.
-    pub host: Arc<RecordingHost>,
+    pub host: Arc<RecordingTransport>,
     control: DriverQueue,
     cursor: DriverQueue,
     /// Answer pieces of the chains that are not answered.
@@ -217,8 +217,8 @@ impl Guest {
         ])
         .unwrap();
         let device = Arc::new(Device::new(options, screen, renderers));
-        let host = Arc::new(RecordingHost::default());
-        device.set_host(Arc::clone(&host) as _);
+        let host = Arc::new(RecordingTransport::default());
+        device.set_transport(Arc::clone(&host) as _);
         device.set_memory(GuestMemoryAtomic::new(memory.clone()));
         device.set_acked_features(device.features());
         Self {

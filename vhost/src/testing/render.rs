@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::renderer::{ContextId, RendererError, ResourceId};
-use crate::resource3d::{Direction, Done, LentPages, Pixels, Resources3d, Shape3d, Transfer};
+use crate::resource3d::{AttachedPages, Direction, Done, Pixels, Resources3d, Shape3d, Transfer};
 use crate::screen::Rect;
 
 /// What the renderer of 3D resources was asked to do, in order.
@@ -31,7 +31,7 @@ pub enum FakeCall3d {
 struct Texture {
     shape: Shape3d,
     bytes: Vec<u8>,
-    pages: Option<LentPages>,
+    pages: Option<AttachedPages>,
 }
 
 #[derive(Default)]
@@ -40,7 +40,7 @@ struct Textures {
     refuse: bool,
 }
 
-type Work = Box<dyn FnOnce(&mut Textures) -> Tell + Send>;
+type DeferredCommand = Box<dyn FnOnce(&mut Textures) -> Tell + Send>;
 type Tell = Box<dyn FnOnce() + Send>;
 
 /// See the module. Left alone it does everything at once, from inside the calls; with [`Self::be_slow`] it waits for
@@ -49,7 +49,7 @@ type Tell = Box<dyn FnOnce() + Send>;
 pub struct FakeResources3d {
     calls: Mutex<Vec<FakeCall3d>>,
     textures: Mutex<Textures>,
-    queue: Mutex<VecDeque<Work>>,
+    queue: Mutex<VecDeque<DeferredCommand>>,
     slow: AtomicBool,
 }
 
@@ -133,7 +133,7 @@ impl FakeResources3d {
         );
     }
 
-    fn push(&self, call: FakeCall3d, work: Work) {
+    fn push(&self, call: FakeCall3d, work: DeferredCommand) {
         self.calls.lock().unwrap().push(call);
         self.queue.lock().unwrap().push_back(work);
         if !self.slow.load(Ordering::Relaxed) {
@@ -195,7 +195,7 @@ impl Texture {
 }
 
 /// The address of a byte of the pages.
-fn address(pages: &LentPages, mut place: usize) -> *mut u8 {
+fn address(pages: &AttachedPages, mut place: usize) -> *mut u8 {
     for (start, length) in pages.pieces() {
         if place < *length {
             // SAFETY: inside of the piece.
@@ -232,7 +232,7 @@ impl Resources3d for FakeResources3d {
         });
     }
 
-    fn attach_memory(&self, resource: ResourceId, pages: LentPages, done: Done) {
+    fn attach_memory(&self, resource: ResourceId, pages: AttachedPages, done: Done) {
         let length = pages.pieces().iter().map(|(_, length)| length).sum();
         let call = FakeCall3d::Attach(resource, length);
         self.enqueue(call, done, move |textures| {

@@ -75,7 +75,7 @@ impl Request {
 
     /// `RESOURCE_CREATE_2D`.
     pub fn create_2d(id: u32, format: u32, width: u32, height: u32) -> Self {
-        let body = wire::CreateImage {
+        let body = wire::ResourceCreate2d {
             resource_id: id.into(),
             format: format.into(),
             width: width.into(),
@@ -91,7 +91,7 @@ impl Request {
 
     /// `RESOURCE_ATTACH_BACKING` with (address, length) entries.
     pub fn attach_backing(id: u32, entries: &[(u64, u32)]) -> Self {
-        let body = wire::AttachBacking {
+        let body = wire::ResourceAttachBacking {
             resource_id: id.into(),
             nr_entries: (entries.len() as u32).into(),
         };
@@ -105,7 +105,7 @@ impl Request {
 
     /// `TRANSFER_TO_HOST_2D`.
     pub fn transfer(id: u32, rect: Rect, offset: u64) -> Self {
-        let body = wire::TransferToHost {
+        let body = wire::TransferToHost2d {
             rect: rect.into(),
             offset: offset.into(),
             resource_id: id.into(),
@@ -116,7 +116,7 @@ impl Request {
 
     /// `RESOURCE_CREATE_3D` of a 2D texture.
     pub fn create_3d(id: u32, format: u32, width: u32, height: u32) -> Self {
-        let mut body = wire::Create3d::new_zeroed();
+        let mut body = wire::ResourceCreate3d::new_zeroed();
         body.resource_id = id.into();
         body.target = 2.into();
         body.format = format.into();
@@ -129,7 +129,7 @@ impl Request {
 
     /// `TRANSFER_TO_HOST_3D` or, with `kind`, `TRANSFER_FROM_HOST_3D` of a rectangle of level 0.
     pub fn transfer_3d(kind: u32, id: u32, rect: Rect, offset: u64, stride: u32) -> Self {
-        let mut body = wire::Transfer3d::new_zeroed();
+        let mut body = wire::TransferHost3d::new_zeroed();
         body.bounds = wire::WireBox {
             x: rect.x.into(),
             y: rect.y.into(),
@@ -198,7 +198,7 @@ impl Request {
 
     /// `RESOURCE_CREATE_BLOB` in guest memory.
     pub fn guest_blob(id: u32, size: u64, entries: &[(u64, u32)]) -> Self {
-        let mut body = wire::CreateBlob::new_zeroed();
+        let mut body = wire::ResourceCreateBlob::new_zeroed();
         body.resource_id = id.into();
         body.blob_mem = wire::BLOB_MEM_GUEST.into();
         body.nr_entries = (entries.len() as u32).into();
@@ -208,7 +208,7 @@ impl Request {
 
     /// `RESOURCE_CREATE_BLOB` of a mappable host blob.
     pub fn host_blob(context: u32, id: u32, blob_id: u64, size: u64) -> Self {
-        let mut body = wire::CreateBlob::new_zeroed();
+        let mut body = wire::ResourceCreateBlob::new_zeroed();
         body.resource_id = id.into();
         body.blob_mem = wire::BLOB_MEM_HOST3D.into();
         body.blob_flags = wire::BLOB_FLAG_USE_MAPPABLE.into();
@@ -219,7 +219,7 @@ impl Request {
 
     /// `RESOURCE_MAP_BLOB`.
     pub fn map_blob(id: u32, offset: u64) -> Self {
-        let body = wire::MapBlob {
+        let body = wire::ResourceMapBlob {
             resource_id: id.into(),
             padding: 0.into(),
             offset: offset.into(),
@@ -234,7 +234,7 @@ impl Request {
 
     /// `CTX_CREATE` for a capability set.
     pub fn create_context(id: u32, capset: u32, name: &str) -> Self {
-        let mut body = wire::ContextCreate::new_zeroed();
+        let mut body = wire::CtxCreate::new_zeroed();
         body.name_length = (name.len() as u32).into();
         body.context_init = capset.into();
         for (place, byte) in body.debug_name.iter_mut().zip(name.bytes()) {
@@ -260,7 +260,7 @@ impl Request {
 
     /// `SUBMIT_3D`.
     pub fn submit(context: u32, commands: &[u8]) -> Self {
-        let body = wire::Submit {
+        let body = wire::CmdSubmit {
             size: (commands.len() as u32).into(),
             padding: 0.into(),
         };

@@ -33,7 +33,7 @@ use hesper_system::sync::Lock;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::interrupt::Interrupt;
-use super::mapped::MappedBlob;
+use super::mapped_blobs::MappedBlob;
 use super::socket::{TransferError, receive_rest, send_message, try_send_message};
 use super::wire::{HEADER_BYTES, Header, NEED_REPLY, REPLY, VERSION, VERSION_MASK};
 use crate::system::{is_all_taken, page_size};

@@ -22,7 +22,7 @@
 //!
 //! # Which memory is taken
 //!
-//! QEMU offers each vhost-user device all memory of the guest, also the blobs that Hesper itself has mapped into the window ([`mapped`]).
+//! QEMU offers each vhost-user device all memory of the guest, also the blobs that Hesper itself has mapped into the window ([`mapped_blobs`]).
 //! It keeps what was taken in a list, and two things go wrong with that list in QEMU 11.1 (`vhost_user_add_remove_regions`): with more
 //! than 512 regions it ends itself by an assertion, and when a region of the list has gone while the device was stopped, it ends by a segmentation fault
 //! at the next start. A system reset does the latter: it stops the device and then drops the window's mappings.
@@ -42,11 +42,11 @@ use std::time::Duration;
 use super::Error;
 use super::backend_channel::{BackendChannel, ChannelOptions};
 use super::features::{self, protocol};
-use super::host::{Herald, HostLink};
-use super::mapped;
+use super::mapped_blobs;
 use super::memory::{GuestMemory, MemoryError, Region};
 use super::model::Model;
 use super::ring::{Ring, RingError, Start};
+use super::vmm_link::{ConfigNotifier, VmmLink};
 use super::worker::Worker;
 use crate::system::page_size;
 
@@ -98,7 +98,7 @@ struct Lane {
 pub(super) struct Connection {
     model: Arc<dyn Model>,
     memory: GuestMemory,
-    link: Arc<HostLink>,
+    link: Arc<VmmLink>,
     lanes: [Lane; 2],
     features: u64,
     protocol_features: u64,
@@ -112,7 +112,7 @@ pub(super) struct Connection {
     is_seen: bool,
     /// The blobs that were accepted: address in the guest, size, address in the VMM.
     accepted: Vec<(u64, u64, u64)>,
-    herald: Option<Herald>,
+    config_notifier: Option<ConfigNotifier>,
 }
 
 impl Connection {
@@ -133,13 +133,13 @@ impl Connection {
         };
         let names = model.queue_names();
         let rings = [ring(names[0])?, ring(names[1])?];
-        let link = Arc::new(HostLink::new(rings[0].clone(), rings[1].clone()));
+        let link = Arc::new(VmmLink::new(rings[0].clone(), rings[1].clone()));
         let lane = |queue: u32, name, ring: Arc<Ring>| {
             let (wanted, device) = (model.clone(), model.clone());
             Worker::spawn(
                 name,
                 ring.clone(),
-                model.look(),
+                model.poll_interval(),
                 move || wanted.wants_chain(queue),
                 move |memory, chain| device.handle(queue, memory, chain),
             )
@@ -162,7 +162,7 @@ impl Connection {
             is_window_asked: false,
             is_seen: false,
             accepted: Vec::new(),
-            herald: None,
+            config_notifier: None,
         })
     }
 
@@ -219,7 +219,7 @@ impl Connection {
     // Memory.
 
     pub(super) fn set_memory(&mut self, mut regions: Vec<Region>) -> Result<(), RequestError> {
-        regions.retain(|region| !mapped::is_blob(region));
+        regions.retain(|region| !mapped_blobs::is_blob(region));
         self.memory.set(regions)?;
         self.model.set_memory(self.memory.shared());
         Ok(())
@@ -227,7 +227,7 @@ impl Connection {
 
     /// Takes another region. False declines it, see the module.
     pub(super) fn add_memory(&mut self, region: Region) -> Result<bool, RequestError> {
-        if mapped::is_blob(&region) {
+        if mapped_blobs::is_blob(&region) {
             if !self.is_running {
                 self.accepted.push((region.guest, region.size, region.vmm));
             }
@@ -456,8 +456,8 @@ impl Connection {
         }
         let channel = BackendChannel::new(socket, options)?;
         self.link.set_channel(Some(Arc::new(channel)));
-        if self.model.changes_its_config() && self.herald.is_none() {
-            self.herald = Some(Herald::new(self.link.clone())?);
+        if self.model.changes_its_config() && self.config_notifier.is_none() {
+            self.config_notifier = Some(ConfigNotifier::new(self.link.clone())?);
         }
         Ok(())
     }
@@ -484,7 +484,7 @@ impl Drop for Connection {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Session;
+    use super::super::GpuBackend;
     use super::super::model::Gpu;
     use super::*;
     use crate::device::{Device, DeviceOptions};
@@ -496,7 +496,7 @@ mod tests {
             host_visible_size: window,
             blob_alignment: 4096,
         };
-        Connection::new(Gpu::new(Session {
+        Connection::new(Gpu::new(GpuBackend {
             device: Arc::new(Device::new(options, Arc::new(NoScreen), Vec::new())),
             host_visible_size: window,
             console: None,

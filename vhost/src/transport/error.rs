@@ -13,12 +13,16 @@ pub enum Error {
     #[error("{0}: exists and is not a socket; choose another path or remove it")]
     NotASocket(PathBuf),
     /// The path does not fit into a socket's address.
-    #[error("{path}: a socket's path has at most {most} bytes, this one has {length}; choose a shorter one", most = super::MAX_PATH)]
+    #[error(
+        "{path}: a socket's path has at most {most} bytes, this one has {length}; choose a shorter one"
+    )]
     TooLong {
         /// The socket path.
         path: PathBuf,
         /// Its length in bytes.
         length: usize,
+        /// How many bytes fit.
+        most: usize,
     },
     /// The listening socket could not be made.
     #[error("cannot listen on {path}: {source}; check that the folder exists and is writable")]

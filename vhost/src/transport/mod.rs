@@ -1,8 +1,8 @@
 //! The vhost-user transport: puts a [`Device`] behind a unix socket, for QEMU and other VMMs.
 //!
 //! ```no_run
-//! # use hesper_vhost::transport::{Server, Session};
-//! # fn session() -> Session { unimplemented!() }
+//! # use hesper_vhost::transport::{Server, GpuBackend};
+//! # fn session() -> GpuBackend { unimplemented!() }
 //! # fn main() -> Result<(), hesper_vhost::transport::Error> {
 //! let mut server = Server::bind("/run/user/1000/gpu.sock".as_ref())?;
 //! let stop = server.shutdown_handle(); // for a signal handler's thread
@@ -12,19 +12,19 @@
 //! # }
 //! ```
 //!
-//! Every connection gets a fresh [`Session`]; when the VM goes away its device, threads and descriptors go
+//! Every connection gets a fresh [`GpuBackend`]; when the VM goes away its device, threads and descriptors go
 //! with it, and the next connection starts clean.
 //!
 //! | file | what it knows |
 //! |---|---|
-//! | `server`, `waiting` | sockets: listening, who has connected, shutting down |
+//! | `server`, `listener`, `pending_connections`, `stop` | sockets: listening, who has connected, shutting down |
 //! | `messages` | what the VMM asks: one message after the other, calls `connection` |
 //! | `wire` | layouts and numbers of the messages |
 //! | `model` | what a device is to the transport: the GPU, or an input device |
-//! | `memory`, `mapped` | the regions of guest memory, and which of them are our own blobs |
+//! | `memory`, `mapped_blobs` | the regions of guest memory, and which of them are our own blobs |
 //! | `connection` | the rules: features, starting and stopping queues, when the device is reset |
-//! | `ring`, `heads`, `worker` | one virtqueue and its thread |
-//! | `host`, `backend_channel` | what the device asks of the VMM: answers, maps, config changes |
+//! | `ring`, `worker` | one virtqueue and its thread |
+//! | `vmm_link`, `backend_channel` | what the device asks of the VMM: answers, maps, config changes |
 //! | `console` | the GPU socket of QEMU's classic device: a screen drawn by QEMU |
 //!
 //! # Threads
@@ -39,17 +39,18 @@ mod connection;
 mod console;
 mod error;
 mod features;
-mod heads;
-mod host;
 mod interrupt;
-mod mapped;
+mod listener;
+mod mapped_blobs;
 mod memory;
 mod messages;
 mod model;
+mod pending_connections;
 mod ring;
 mod server;
 mod socket;
-mod waiting;
+mod stop;
+mod vmm_link;
 mod wire;
 mod worker;
 
@@ -57,12 +58,13 @@ use std::sync::Arc;
 
 pub use console::GpuSocketScreen;
 pub use error::Error;
-pub use server::{Access, MAX_PATH, Server, ShutdownHandle, SocketFile, check_length, listen};
+pub use listener::{Access, MAX_PATH, SocketFile, check_length, listen};
+pub use server::{Server, ShutdownHandle};
 
 use crate::device::Device;
 
 /// What serves one VM.
-pub struct Session {
+pub struct GpuBackend {
     /// A device in its reset state that no transport had before.
     pub device: Arc<Device>,
     /// Size in bytes of the device's host-visible window: 0 for none, else a power of two.

@@ -10,15 +10,15 @@ use std::time::Duration;
 
 use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 
-use super::Session;
+use super::GpuBackend;
 use super::console::GpuSocketScreen;
-use super::host::HostLink;
 use super::ring::Chain;
+use super::vmm_link::VmmLink;
 use crate::device::{Device, Outcome};
 use crate::input::{InputDevice, Kind, Waker};
 
 /// A second without a picture after a suspend is short, and two wake-ups a second cost next to nothing.
-const LOOK: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A device; see the module. Queues are numbered 0 and 1.
 pub(super) trait Model: Send + Sync {
@@ -33,7 +33,7 @@ pub(super) trait Model: Send + Sync {
     fn set_acked_features(&self, _features: u64) {}
 
     /// Plugs the transport in. Each waker makes the thread of its queue look at [`Self::wants_chain`] again.
-    fn attach(&self, link: &Arc<HostLink>, wakers: [Waker; 2]);
+    fn attach(&self, link: &Arc<VmmLink>, wakers: [Waker; 2]);
 
     fn set_memory(&self, _memory: GuestMemoryAtomic<GuestMemoryMmap>) {}
 
@@ -48,7 +48,7 @@ pub(super) trait Model: Send + Sync {
 
     /// How often a queue is looked at that is not kicked. Linux' virtio_gpu has no `freeze`: it goes on while the machine falls asleep
     /// and wakes up (S3), when kicks and interrupts reach nobody. Both sides would wait for ever.
-    fn look(&self) -> Option<Duration> {
+    fn poll_interval(&self) -> Option<Duration> {
         None
     }
 
@@ -93,7 +93,7 @@ pub(super) struct Gpu {
 }
 
 impl Gpu {
-    pub(super) fn new(session: Session) -> Arc<Self> {
+    pub(super) fn new(session: GpuBackend) -> Arc<Self> {
         let console = session.console.unwrap_or_default();
         console.set_device(&session.device);
         Arc::new(Self {
@@ -117,8 +117,8 @@ impl Model for Gpu {
         self.device.set_acked_features(features);
     }
 
-    fn attach(&self, link: &Arc<HostLink>, _wakers: [Waker; 2]) {
-        self.device.set_host(link.clone());
+    fn attach(&self, link: &Arc<VmmLink>, _wakers: [Waker; 2]) {
+        self.device.set_transport(link.clone());
     }
 
     fn set_memory(&self, memory: GuestMemoryAtomic<GuestMemoryMmap>) {
@@ -137,8 +137,8 @@ impl Model for Gpu {
         true
     }
 
-    fn look(&self) -> Option<Duration> {
-        Some(LOOK)
+    fn poll_interval(&self) -> Option<Duration> {
+        Some(POLL_INTERVAL)
     }
 
     fn handle(&self, queue: u32, memory: &GuestMemoryMmap, chain: Chain) -> Outcome {
@@ -195,7 +195,7 @@ impl Model for InputDevice {
         }
     }
 
-    fn attach(&self, _link: &Arc<HostLink>, [events, _]: [Waker; 2]) {
+    fn attach(&self, _link: &Arc<VmmLink>, [events, _]: [Waker; 2]) {
         self.set_waker(events);
     }
 

@@ -1,22 +1,18 @@
 //! The server: where VMs connect, and how serving ends.
 
-use std::fs::Permissions;
 use std::io;
-use std::net::Shutdown;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::path::Path;
+use std::sync::Arc;
 
-use hesper_system::sync::Lock;
 use rustix::net::SocketType;
 
-use super::interrupt::Interrupt;
+use super::listener::{Access, SocketFile, listen};
 use super::model::{Gpu, Model};
-use super::waiting::Waiting;
-use super::{Error, Session, messages};
+use super::pending_connections::PendingConnections;
+use super::stop::Stop;
+use super::{Error, GpuBackend, messages};
 use crate::input::InputDevice;
 
 /// A vhost-user server, on a listening socket or on one connection.
@@ -34,92 +30,8 @@ enum Source {
 /// A listening socket and its file.
 struct Listening {
     listener: UnixListener,
-    waiting: Waiting,
+    pending: PendingConnections,
     _file: SocketFile,
-}
-
-/// The file of a listening socket. It is removed when this goes, unless another process has replaced it.
-#[derive(Debug)]
-pub struct SocketFile {
-    path: PathBuf,
-    /// Device and inode.
-    identity: (u64, u64),
-}
-
-impl SocketFile {
-    /// Takes care of the file that is at `path` now.
-    ///
-    /// # Errors
-    /// The system's, when it cannot be looked at.
-    pub fn new(path: &Path) -> io::Result<Self> {
-        Ok(Self {
-            path: path.to_owned(),
-            identity: identity(path)?,
-        })
-    }
-}
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        if identity(&self.path).is_ok_and(|now| now == self.identity)
-            && let Err(error) = std::fs::remove_file(&self.path)
-        {
-            log::warn!("cannot remove {}: {error}", self.path.display());
-        }
-    }
-}
-
-fn identity(path: &Path) -> io::Result<(u64, u64)> {
-    let metadata = std::fs::symlink_metadata(path)?;
-    Ok((metadata.dev(), metadata.ino()))
-}
-
-/// Shared by a server, its shutdown handles and the connection being served.
-pub(super) struct Stop {
-    requested: AtomicBool,
-    interrupt: Interrupt,
-    /// The connection being served.
-    connection: Mutex<Option<UnixStream>>,
-}
-
-impl Stop {
-    fn new() -> Result<Arc<Self>, Error> {
-        Ok(Arc::new(Self {
-            requested: AtomicBool::new(false),
-            interrupt: Interrupt::new().map_err(Error::system("cannot make an event"))?,
-            connection: Mutex::default(),
-        }))
-    }
-
-    /// Ready for reading once a shutdown is requested.
-    pub(super) fn event(&self) -> BorrowedFd<'_> {
-        self.interrupt.event()
-    }
-
-    pub(super) fn requested(&self) -> bool {
-        self.requested.load(Ordering::Acquire)
-    }
-
-    fn request(&self) {
-        self.requested.store(true, Ordering::Release);
-        self.interrupt.raise();
-        let connection = self.connection.locked();
-        if let Some(connection) = &*connection {
-            // Fails only when the peer has closed it: what is wanted.
-            let _ = connection.shutdown(Shutdown::Both);
-        }
-    }
-
-    /// Makes `connection` the one that a shutdown ends, or none.
-    fn watch(&self, connection: Option<UnixStream>) {
-        let mut watched = self.connection.locked();
-        if let Some(connection) = &connection
-            && self.requested()
-        {
-            let _ = connection.shutdown(Shutdown::Both);
-        }
-        *watched = connection;
-    }
 }
 
 /// Ends [`Server::serve`] from any thread, as often as one likes.
@@ -150,7 +62,7 @@ impl Server {
         Ok(Self {
             source: Source::Listening(Listening {
                 listener,
-                waiting: Waiting::default(),
+                pending: PendingConnections::default(),
                 _file: file,
             }),
             stop: Stop::new()?,
@@ -198,7 +110,7 @@ impl Server {
     ///
     /// # Errors
     /// What makes serving impossible at all, and [`Error::Protocol`] on a given connection.
-    pub fn serve(&mut self, session: &mut dyn FnMut() -> Session) -> Result<(), Error> {
+    pub fn serve(&mut self, session: &mut dyn FnMut() -> GpuBackend) -> Result<(), Error> {
         self.serve_models(&mut || Gpu::new(session()))
     }
 
@@ -220,7 +132,7 @@ impl Server {
                 None => Ok(()),
             },
             Source::Listening(listening) => loop {
-                let next = listening.waiting.next(&listening.listener, &self.stop)?;
+                let next = listening.pending.next(&listening.listener, &self.stop)?;
                 let Some(stream) = next else {
                     return Ok(());
                 };
@@ -255,114 +167,11 @@ fn serve_one(
     }
 }
 
-/// Longest path of a unix socket in bytes: `sun_path` without its NUL.
-pub const MAX_PATH: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
-
-/// Refuses a path that is too long for a socket.
-///
-/// # Errors
-/// [`Error::TooLong`].
-pub fn check_length(path: &Path) -> Result<(), Error> {
-    let length = path.as_os_str().len();
-    if length <= MAX_PATH {
-        return Ok(());
-    }
-    Err(Error::TooLong {
-        path: path.to_owned(),
-        length,
-    })
-}
-
-/// Who may connect to a socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
-    /// Whom the process's umask and the folder let.
-    Usual,
-    /// The owner alone.
-    Private,
-}
-
-/// Listens on `path`. A socket file that nobody listens on any more is replaced. The file goes with what is returned.
-///
-/// # Errors
-/// [`Error::TooLong`], [`Error::InUse`], [`Error::NotASocket`] or [`Error::Listen`].
-pub fn listen(path: &Path, access: Access) -> Result<(UnixListener, SocketFile), Error> {
-    check_length(path)?;
-    let listener = match bind_named(path, access) {
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            remove_stale(path)?;
-            bind_named(path, access)
-        }
-        result => result,
-    };
-    let listener = listener.map_err(Error::listening(path))?;
-    let file = SocketFile::new(path).map_err(Error::listening(path))?;
-    Ok((listener, file))
-}
-
-/// Binds `path`, which is there only once one can connect to it: who waits for the file, as scripts do, would else
-/// be refused between `bind` and `listen`. Nor is it there before its mode is right.
-fn bind_named(path: &Path, access: Access) -> io::Result<UnixListener> {
-    let mut early = path.as_os_str().to_owned();
-    early.push(format!(".{}", std::process::id()));
-    let early = Path::new(&early);
-    let listener = match UnixListener::bind(early) {
-        // The other name is too long for a socket, or is taken: the file comes a moment early.
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::InvalidInput | io::ErrorKind::AddrInUse
-            ) =>
-        {
-            let listener = UnixListener::bind(path)?;
-            restrict(path, access)?;
-            return Ok(listener);
-        }
-        result => result?,
-    };
-    restrict(early, access)?;
-    // Unlike a renaming, this replaces no file.
-    let named = match std::fs::hard_link(early, path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            Err(io::ErrorKind::AddrInUse.into())
-        }
-        // Not every file system can.
-        Err(_) => UnixListener::bind(path).map(Some),
-        Ok(()) => Ok(None),
-    };
-    std::fs::remove_file(early)?;
-    let Some(listener_of_path) = named? else {
-        return Ok(listener);
-    };
-    restrict(path, access)?;
-    Ok(listener_of_path)
-}
-
-fn restrict(path: &Path, access: Access) -> io::Result<()> {
-    match access {
-        Access::Usual => Ok(()),
-        Access::Private => std::fs::set_permissions(path, Permissions::from_mode(0o600)),
-    }
-}
-
-/// Removes a socket file that nobody listens on.
-fn remove_stale(path: &Path) -> Result<(), Error> {
-    let metadata = std::fs::symlink_metadata(path).map_err(Error::listening(path))?;
-    if !metadata.file_type().is_socket() {
-        return Err(Error::NotASocket(path.to_owned()));
-    }
-    match UnixStream::connect(path) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            std::fs::remove_file(path).map_err(Error::listening(path))
-        }
-        _ => Err(Error::InUse(path.to_owned())),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
+    use super::super::listener::MAX_PATH;
     use super::*;
 
     #[test]
@@ -381,35 +190,6 @@ mod tests {
             Server::bind(&folder.path().join("none/gpu.sock")),
             Err(Error::Listen { .. })
         ));
-    }
-
-    #[test]
-    fn a_private_socket_is_its_owners_alone() {
-        let folder = tempfile::tempdir().unwrap();
-        for name in [
-            "s".to_owned(),
-            "x".repeat(MAX_PATH - 1 - folder.path().as_os_str().len()),
-        ] {
-            let path = folder.path().join(name);
-            let listening = listen(&path, Access::Private).unwrap();
-            let mode = std::fs::metadata(&path).unwrap().permissions().mode();
-            assert_eq!(mode & 0o777, 0o600);
-            UnixStream::connect(&path).unwrap();
-            drop(listening);
-            assert!(!path.exists(), "the file stays behind");
-        }
-    }
-
-    #[test]
-    fn a_file_that_another_process_has_put_in_its_place_is_left_alone() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("socket");
-        let (_listener, file) = listen(&path, Access::Private).unwrap();
-        let other = folder.path().join("other");
-        let _other = UnixListener::bind(&other).unwrap();
-        std::fs::rename(other, &path).unwrap();
-        drop(file);
-        assert!(path.exists());
     }
 
     #[test]

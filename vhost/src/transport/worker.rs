@@ -26,7 +26,7 @@ pub(super) struct Worker {
 struct Shared {
     ring: Arc<Ring>,
     /// How often the ring is looked at without a kick.
-    look: Option<Duration>,
+    poll_interval: Option<Duration>,
     /// Raised to make the thread look at the ring, or at `exit`.
     wake: Interrupt,
     exit: AtomicBool,
@@ -34,17 +34,17 @@ struct Shared {
 
 impl Worker {
     /// Starts the thread `name`, which gives chains to `handle` while they are `wanted`. Without being kicked it looks at a
-    /// running ring every `look`.
+    /// running ring every `poll_interval`.
     pub(super) fn spawn(
         name: &str,
         ring: Arc<Ring>,
-        look: Option<Duration>,
+        poll_interval: Option<Duration>,
         mut wanted: impl FnMut() -> bool + Send + 'static,
         mut handle: impl FnMut(&GuestMemoryMmap, Chain) -> Outcome + Send + 'static,
     ) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             ring,
-            look,
+            poll_interval,
             wake: Interrupt::new()?,
             exit: AtomicBool::new(false),
         });
@@ -95,7 +95,7 @@ impl Shared {
             let kick = self.ring.kick();
             let wait = match &kick {
                 Some(kick) => {
-                    let deadline = self.look.map(|look| Instant::now() + look);
+                    let deadline = self.poll_interval.map(|interval| Instant::now() + interval);
                     self.wake.wait(kick.as_fd(), PollFlags::IN, deadline)
                 }
                 None => self.wake.wait_raised().map(|()| Wait::Raised),
@@ -109,7 +109,7 @@ impl Shared {
                     }
                 }
                 Ok(Wait::Raised) => self.wake.clear(),
-                Ok(Wait::TimedOut) => self.ring.remind(),
+                Ok(Wait::TimedOut) => self.ring.repeat_lost_interrupt(),
                 Err(error) => {
                     log::error!("a queue thread cannot wait for kicks: {error}");
                     return;

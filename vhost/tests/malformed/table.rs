@@ -57,8 +57,8 @@ pub(crate) fn scanout_blob(change: impl FnOnce(&mut SetScanoutBlob)) -> Request 
     })
 }
 
-pub(crate) fn create_blob(context: u32, change: impl FnOnce(&mut CreateBlob)) -> Request {
-    changed(CMD_RESOURCE_CREATE_BLOB, |body: &mut CreateBlob| {
+pub(crate) fn create_blob(context: u32, change: impl FnOnce(&mut ResourceCreateBlob)) -> Request {
+    changed(CMD_RESOURCE_CREATE_BLOB, |body: &mut ResourceCreateBlob| {
         body.resource_id = 9.into();
         body.blob_mem = BLOB_MEM_HOST3D.into();
         body.size = 4096.into();
@@ -182,18 +182,24 @@ pub(crate) fn table() -> Vec<(&'static str, Request, u32)> {
         ),
         (
             "fewer entries than said",
-            changed(CMD_RESOURCE_ATTACH_BACKING, |body: &mut AttachBacking| {
-                body.resource_id = 2.into();
-                body.nr_entries = 1.into();
-            }),
+            changed(
+                CMD_RESOURCE_ATTACH_BACKING,
+                |body: &mut ResourceAttachBacking| {
+                    body.resource_id = 2.into();
+                    body.nr_entries = 1.into();
+                },
+            ),
             PARAMETER,
         ),
         (
             "4 Gi entries",
-            changed(CMD_RESOURCE_ATTACH_BACKING, |body: &mut AttachBacking| {
-                body.resource_id = 2.into();
-                body.nr_entries = MAX.into();
-            }),
+            changed(
+                CMD_RESOURCE_ATTACH_BACKING,
+                |body: &mut ResourceAttachBacking| {
+                    body.resource_id = 2.into();
+                    body.nr_entries = MAX.into();
+                },
+            ),
             PARAMETER,
         ),
         // TRANSFER_TO_HOST_2D.
@@ -537,12 +543,12 @@ pub(crate) fn table() -> Vec<(&'static str, Request, u32)> {
         ("submit to no context", Request::submit(7, &[0; 8]), CONTEXT),
         (
             "submit of fewer bytes than said",
-            changed(CMD_SUBMIT_3D, |body: &mut Submit| body.size = 1.into()).context(1),
+            changed(CMD_SUBMIT_3D, |body: &mut CmdSubmit| body.size = 1.into()).context(1),
             PARAMETER,
         ),
         (
             "submit of 4 GiB",
-            changed(CMD_SUBMIT_3D, |body: &mut Submit| body.size = MAX.into()).context(1),
+            changed(CMD_SUBMIT_3D, |body: &mut CmdSubmit| body.size = MAX.into()).context(1),
             MEMORY,
         ),
     ]

@@ -35,8 +35,8 @@ fn code(guest: &mut Guest, request: &Request) -> u32 {
     }
 }
 
-fn create(change: impl FnOnce(&mut Create3d)) -> Request {
-    let mut body = Create3d::new_zeroed();
+fn create(change: impl FnOnce(&mut ResourceCreate3d)) -> Request {
+    let mut body = ResourceCreate3d::new_zeroed();
     body.resource_id = 9.into();
     body.target = 2.into();
     body.format = FORMAT.into();
@@ -48,8 +48,8 @@ fn create(change: impl FnOnce(&mut Create3d)) -> Request {
     Request::new(CMD_RESOURCE_CREATE_3D, &body)
 }
 
-fn transfer(change: impl FnOnce(&mut Transfer3d)) -> Request {
-    let mut body = Transfer3d::new_zeroed();
+fn transfer(change: impl FnOnce(&mut TransferHost3d)) -> Request {
+    let mut body = TransferHost3d::new_zeroed();
     body.resource_id = 1.into();
     body.bounds.width = 1.into();
     body.bounds.height = 1.into();
@@ -64,7 +64,7 @@ fn malformed_3d_commands_get_their_error_codes_and_change_nothing() {
     let (mut guest, first) = guest();
     guest.held_ok(&Request::create_3d(2, 64, 8, 4));
     guest.image(3, FORMAT, 8, 4);
-    let buffer = |body: &mut Create3d| {
+    let buffer = |body: &mut ResourceCreate3d| {
         body.resource_id = 4.into();
         body.target = 0.into();
         body.width = 5000.into();

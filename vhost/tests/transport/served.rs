@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use hesper_vhost::device::{Device, DeviceOptions};
 use hesper_vhost::renderer::Renderer;
 use hesper_vhost::screen::{Monitor, NoScreen, ScanoutSink};
-use hesper_vhost::transport::{Error, GpuSocketScreen, Server, Session, ShutdownHandle};
+use hesper_vhost::transport::{Error, GpuBackend, GpuSocketScreen, Server, ShutdownHandle};
 
 use crate::guest::PATIENCE;
 
@@ -43,7 +43,7 @@ pub(crate) const MONITOR: Monitor = Monitor {
     place: 0,
 };
 
-fn session(parts: &Parts) -> Session {
+fn session(parts: &Parts) -> GpuBackend {
     let console = parts.in_qemu.then(|| Arc::new(GpuSocketScreen::new()));
     let screen = match &console {
         Some(console) => console.clone(),
@@ -54,7 +54,7 @@ fn session(parts: &Parts) -> Session {
         host_visible_size: parts.window,
         blob_alignment: 4096,
     };
-    Session {
+    GpuBackend {
         device: Arc::new(Device::new(options, screen, parts.renderers.clone())),
         host_visible_size: parts.window,
         console,

@@ -8,7 +8,7 @@ use objc2_app_kit::NSApplicationDidBecomeActiveNotification;
 use objc2_foundation::{MainThreadMarker, NSNotification, NSNotificationCenter, NSObject};
 use winit::event_loop::EventLoopProxy;
 
-use crate::event_loop::Command;
+use crate::request::EventLoopRequest;
 
 declare_class!(
     struct Observer;
@@ -21,23 +21,23 @@ declare_class!(
     }
 
     impl DeclaredClass for Observer {
-        type Ivars = EventLoopProxy<Command>;
+        type Ivars = EventLoopProxy<EventLoopRequest>;
     }
 
     unsafe impl Observer {
         #[method(activated:)]
         fn activated(&self, _: &NSNotification) {
             // Failing means that the event loop has ended.
-            let _ = self.ivars().send_event(Command::Activated);
+            let _ = self.ivars().send_event(EventLoopRequest::Activated);
         }
     }
 );
 
-/// Sends [`Command::Activated`] as long as it lives.
+/// Sends [`EventLoopRequest::Activated`] as long as it lives.
 pub(super) struct Watch(Retained<Observer>);
 
 impl Watch {
-    pub(super) fn start(proxy: EventLoopProxy<Command>, main: MainThreadMarker) -> Watch {
+    pub(super) fn start(proxy: EventLoopProxy<EventLoopRequest>, main: MainThreadMarker) -> Watch {
         let observer = main.alloc::<Observer>().set_ivars(proxy);
         // SAFETY: NSObject's `init` takes nothing and returns the object.
         let observer: Retained<Observer> = unsafe { msg_send_id![super(observer), init] };

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ash::{ext, khr, vk};
 
 use super::instance::{Instance, Surface};
-use crate::presenter::End;
+use crate::presenter::PresenterEnd;
 
 /// A device with one queue that draws and presents.
 pub(super) struct Gpu {
@@ -19,7 +19,7 @@ pub(super) struct Gpu {
     pub(super) name: String,
     /// The longest side an image can have.
     pub(super) max_side: u32,
-    /// Tells devices apart in [`End::DeviceLost`].
+    /// Tells devices apart in [`PresenterEnd::DeviceLost`].
     pub(super) serial: u32,
     /// Windows share the queue, whose use must be serialised.
     queue: Mutex<vk::Queue>,
@@ -131,7 +131,7 @@ impl Gpu {
     }
 
     /// Waits until the queue has nothing left to do.
-    pub(super) fn wait_idle(&self) -> Result<(), End> {
+    pub(super) fn wait_idle(&self) -> Result<(), PresenterEnd> {
         // SAFETY: the queue is ours while `with_queue` runs.
         self.with_queue(|queue| unsafe { self.device.queue_wait_idle(queue) })
             .map_err(|error| self.end(error))
@@ -148,11 +148,11 @@ impl Gpu {
     }
 
     /// What a presenter's failed call means for it.
-    pub(super) fn end(&self, error: vk::Result) -> End {
+    pub(super) fn end(&self, error: vk::Result) -> PresenterEnd {
         match error {
-            vk::Result::ERROR_SURFACE_LOST_KHR => End::SurfaceLost,
-            vk::Result::ERROR_DEVICE_LOST => End::DeviceLost { gpu: self.serial },
-            error => End::Failed(error.to_string()),
+            vk::Result::ERROR_SURFACE_LOST_KHR => PresenterEnd::SurfaceLost,
+            vk::Result::ERROR_DEVICE_LOST => PresenterEnd::DeviceLost { gpu: self.serial },
+            error => PresenterEnd::Failed(error.to_string()),
         }
     }
 }

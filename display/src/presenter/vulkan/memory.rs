@@ -9,7 +9,7 @@ use std::sync::Arc;
 use ash::vk;
 
 use super::gpu::Gpu;
-use crate::presenter::End;
+use crate::presenter::PresenterEnd;
 
 /// A buffer in memory that the CPU sees too.
 pub(super) struct Buffer {
@@ -30,7 +30,7 @@ impl Buffer {
         gpu: &Arc<Gpu>,
         size: u64,
         usage: vk::BufferUsageFlags,
-    ) -> Result<Buffer, End> {
+    ) -> Result<Buffer, PresenterEnd> {
         let info = vk::BufferCreateInfo::default().size(size).usage(usage);
         // SAFETY: a valid description without external memory.
         let raw = unsafe { gpu.device.create_buffer(&info, None) }.map_err(|e| gpu.end(e))?;
@@ -53,7 +53,7 @@ impl Buffer {
                 flags | vk::MemoryPropertyFlags::HOST_CACHED,
             )
             .or_else(|| gpu.memory_type(needs.memory_type_bits, flags))
-            .ok_or_else(|| End::Failed("no memory type for staging".to_owned()))?;
+            .ok_or_else(|| PresenterEnd::Failed("no memory type for staging".to_owned()))?;
         let info = vk::MemoryAllocateInfo::default()
             .allocation_size(needs.size)
             .memory_type_index(kind);
@@ -178,12 +178,12 @@ impl Image {
         size: (u32, u32),
         format: vk::Format,
         usage: vk::ImageUsageFlags,
-    ) -> Result<Image, End> {
+    ) -> Result<Image, PresenterEnd> {
         if size.0.max(size.1) > gpu.max_side {
             let ((width, height), most) = (size, gpu.max_side);
             let reason =
                 format!("{width}x{height} pixels are too many for this GPU ({most} a side)");
-            return Err(End::Failed(reason));
+            return Err(PresenterEnd::Failed(reason));
         }
         let info = vk::ImageCreateInfo::default()
             .image_type(vk::ImageType::TYPE_2D)
@@ -216,7 +216,7 @@ impl Image {
                 vk::MemoryPropertyFlags::DEVICE_LOCAL,
             )
             .or_else(|| gpu.memory_type(needs.memory_type_bits, vk::MemoryPropertyFlags::empty()))
-            .ok_or_else(|| End::Failed("no memory type for an image".to_owned()))?;
+            .ok_or_else(|| PresenterEnd::Failed("no memory type for an image".to_owned()))?;
         let info = vk::MemoryAllocateInfo::default()
             .allocation_size(needs.size)
             .memory_type_index(kind);

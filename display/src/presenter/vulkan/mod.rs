@@ -1,6 +1,6 @@
 //! The Vulkan presenter.
 //!
-//! A frame is one submission: copy the damage from the guest's memory (imported, see [`source`])
+//! A frame is one submission: copy the damage from the guest's memory (imported, see [`imports`])
 //! or from staging into an image ([`texture`]), then draw that image and the cursor into an image
 //! of the [`swapchain`] ([`pipeline`]). The presenter waits for it before it returns, so that one
 //! of everything is enough and the guest knows when its pixels have been read; the next frame
@@ -9,11 +9,11 @@
 //! All windows share one device ([`gpu`]); each has its own presenter and thread.
 
 mod gpu;
+mod imports;
 mod instance;
 mod memory;
 mod pipeline;
 mod readback;
-mod source;
 mod swapchain;
 mod texture;
 
@@ -23,19 +23,19 @@ use ash::vk;
 use winit::window::Window;
 
 use self::gpu::Gpu;
+use self::imports::Imports;
 use self::instance::{Instance, Surface};
 use self::memory::Buffer;
-use self::pipeline::{Mode, Pipeline};
+use self::pipeline::{Blending, Pipeline};
 use self::readback::Readback;
-use self::source::Sources;
 use self::swapchain::Swapchain;
 use self::texture::Texture;
-use super::{End, Frame, Presenter};
+use super::{Presenter, PresenterEnd};
 use crate::cursor::Cursor;
+use crate::frame::{Frame, FrameOutcome};
 use crate::layout::{self, Placement, Scaling};
 use crate::options::DisplayOptions;
 use crate::picture::{BYTES, Channels, Picture, PixelFormat};
-use crate::scanout::Job;
 
 /// What all Vulkan presenters share, on the main thread.
 #[derive(Default)]
@@ -81,7 +81,7 @@ pub(super) struct VulkanPresenter {
     /// What Hesper says in the middle of the window, and in its corner.
     centre: Sprite,
     corner: Sprite,
-    sources: Sources,
+    imports: Imports,
     staging: Option<Buffer>,
     /// Copies of this frame. Kept for its capacity.
     regions: Vec<vk::BufferImageCopy>,
@@ -91,7 +91,7 @@ pub(super) struct VulkanPresenter {
 }
 
 impl VulkanPresenter {
-    fn new(gpu: &Arc<Gpu>, swapchain: Swapchain, scaling: Scaling) -> Result<Self, End> {
+    fn new(gpu: &Arc<Gpu>, swapchain: Swapchain, scaling: Scaling) -> Result<Self, PresenterEnd> {
         let pipeline = Pipeline::new(gpu, swapchain.format())?;
         Ok(VulkanPresenter {
             commands: Commands::new(gpu)?,
@@ -99,7 +99,7 @@ impl VulkanPresenter {
             cursor: Sprite::new(gpu, &pipeline)?,
             centre: Sprite::new(gpu, &pipeline)?,
             corner: Sprite::new(gpu, &pipeline)?,
-            sources: Sources::new(gpu),
+            imports: Imports::new(gpu),
             staging: None,
             regions: Vec::with_capacity(16),
             swapchain,
@@ -114,15 +114,15 @@ impl VulkanPresenter {
     }
 
     /// Records bringing the picture's texture up to date.
-    fn copy_picture(&mut self, job: &Job, picture: &Picture) -> Result<(), End> {
+    fn copy_picture(&mut self, frame: &Frame, picture: &Picture) -> Result<(), PresenterEnd> {
         let size = (picture.width(), picture.height());
-        let mut damage = job.damage;
+        let mut damage = frame.damage;
         if !self.picture.resize(size, &self.pipeline)? {
             damage.set(picture.whole());
         }
         let layout = picture.layout();
         self.regions.clear();
-        if let Some(import) = self.sources.import(picture) {
+        if let Some(import) = self.imports.import(picture) {
             for rect in damage.rects() {
                 let offset = picture.byte_of(rect.x, rect.y) - import.start;
                 self.regions
@@ -161,11 +161,11 @@ impl VulkanPresenter {
     }
 
     /// Brings the textures of cursor and labels up to date.
-    fn copy_sprites(&mut self, job: &Job) -> Result<(), End> {
+    fn copy_sprites(&mut self, frame: &Frame) -> Result<(), PresenterEnd> {
         for (sprite, image) in [
-            (&mut self.cursor, &job.cursor),
-            (&mut self.centre, &job.centre),
-            (&mut self.corner, &job.corner),
+            (&mut self.cursor, &frame.cursor),
+            (&mut self.centre, &frame.centre),
+            (&mut self.corner, &frame.corner),
         ] {
             if let Some(image) = image
                 && !sprite.shows(image)
@@ -178,9 +178,9 @@ impl VulkanPresenter {
     }
 
     /// Records drawing everything into a target, the cursor if it is given.
-    fn draw(
+    fn record_draw(
         &self,
-        job: &Job,
+        frame: &Frame,
         cursor: Option<(&Cursor, (i32, i32))>,
         pass: vk::RenderPass,
         framebuffer: vk::Framebuffer,
@@ -213,7 +213,7 @@ impl VulkanPresenter {
             device.cmd_set_viewport(commands, 0, &viewport);
         }
         let window = (extent.width, extent.height);
-        let placement = job.picture.as_ref().and_then(|picture| {
+        let placement = frame.picture.as_ref().and_then(|picture| {
             let size = (picture.width(), picture.height());
             Some((
                 Placement::new(size, window, self.scaling)?,
@@ -248,27 +248,27 @@ impl VulkanPresenter {
             };
             let (image, area) = (sampled(&self.picture), (placement.area(), extent));
             self.pipeline
-                .draw(commands, Mode::Opaque, image, channels, area);
+                .draw(commands, Blending::Opaque, image, channels, area);
             if let Some((cursor, at)) = cursor {
                 let channels = PixelFormat::R8G8B8A8.channels();
                 let image = sampled(&self.cursor.texture);
                 let area = placement.cursor_area(cursor, at);
                 self.pipeline
-                    .draw(commands, Mode::Blended, image, channels, (area, extent));
+                    .draw(commands, Blending::Blended, image, channels, (area, extent));
             }
         }
         // SAFETY: as above.
         unsafe { device.cmd_set_scissor(commands, 0, &[all]) };
         for (sprite, label, in_the_middle) in [
-            (&self.centre, &job.centre, true),
-            (&self.corner, &job.corner, false),
+            (&self.centre, &frame.centre, true),
+            (&self.corner, &frame.corner, false),
         ] {
             if let Some(label) = label {
                 let area = layout::label_area(label, window, in_the_middle);
                 let channels = PixelFormat::R8G8B8A8.channels();
                 let image = sprite.texture.samplings.nearest;
                 self.pipeline
-                    .draw(commands, Mode::Blended, image, channels, (area, extent));
+                    .draw(commands, Blending::Blended, image, channels, (area, extent));
             }
         }
         // SAFETY: as above.
@@ -281,7 +281,7 @@ fn staging<'a>(
     gpu: &Arc<Gpu>,
     place: &'a mut Option<Buffer>,
     size: u64,
-) -> Result<&'a mut Buffer, End> {
+) -> Result<&'a mut Buffer, PresenterEnd> {
     let buffer = match place.take() {
         Some(buffer) if buffer.size() >= size => buffer,
         _ => {
@@ -300,7 +300,7 @@ struct Sprite {
 }
 
 impl Sprite {
-    fn new(gpu: &Arc<Gpu>, pipeline: &Pipeline) -> Result<Sprite, End> {
+    fn new(gpu: &Arc<Gpu>, pipeline: &Pipeline) -> Result<Sprite, PresenterEnd> {
         Ok(Sprite {
             texture: Texture::new(gpu, pipeline)?,
             shown: None,
@@ -320,7 +320,7 @@ impl Sprite {
         staging: &mut Buffer,
         commands: &Commands,
         pipeline: &Pipeline,
-    ) -> Result<(), End> {
+    ) -> Result<(), PresenterEnd> {
         let (width, height) = (image.width, image.height);
         self.texture.resize((width, height), pipeline)?;
         if let Some(bytes) = staging.bytes().get_mut(..image.rgba.len()) {
@@ -345,40 +345,45 @@ impl Presenter for VulkanPresenter {
         self.swapchain.is_mapped()
     }
 
-    fn frame(&mut self, job: &mut Job, presenting: &dyn Fn()) -> Result<Frame, End> {
-        let target = match job.present {
-            true => self.swapchain.acquire(job.size, &self.pipeline)?,
+    fn draw(
+        &mut self,
+        frame: &mut Frame,
+        presenting: &dyn Fn(),
+    ) -> Result<FrameOutcome, PresenterEnd> {
+        let target = match frame.present {
+            true => self.swapchain.acquire(frame.size, &self.pipeline)?,
             false => None,
         };
         let extent = match target {
             Some(_) => self.swapchain.extent(),
             None => vk::Extent2D {
-                width: job.size.0,
-                height: job.size.1,
+                width: frame.size.0,
+                height: frame.size.1,
             },
         };
-        let mut readback = match job.shots.is_empty() || extent.width == 0 || extent.height == 0 {
-            true => None,
-            false => Some(Readback::new(
-                &self.gpu,
-                &self.pipeline,
-                self.swapchain.format(),
-                extent,
-            )?),
-        };
+        let mut readback =
+            match frame.image_replies.is_empty() || extent.width == 0 || extent.height == 0 {
+                true => None,
+                false => Some(Readback::new(
+                    &self.gpu,
+                    &self.pipeline,
+                    self.swapchain.format(),
+                    extent,
+                )?),
+            };
         if target.is_none() && readback.is_none() {
-            return Ok(Frame::NONE);
+            return Ok(FrameOutcome::NONE);
         }
-        self.sources.sweep(job.picture.as_ref());
-        self.copy_sprites(job)?;
+        self.imports.sweep(frame.picture.as_ref());
+        self.copy_sprites(frame)?;
         self.commands.begin()?;
-        if let Some(picture) = &job.picture {
-            self.copy_picture(job, picture)?;
+        if let Some(picture) = &frame.picture {
+            self.copy_picture(frame, picture)?;
         }
         if let Some(readback) = &readback {
-            self.draw(
-                job,
-                job.cursor(),
+            self.record_draw(
+                frame,
+                frame.cursor(),
                 self.pipeline.to_copy,
                 readback.framebuffer,
                 extent,
@@ -386,9 +391,9 @@ impl Presenter for VulkanPresenter {
             readback.copy(self.commands.raw);
         }
         if let Some(target) = &target {
-            let cursor = job.cursor().filter(|_| !job.cursor_is_hosts);
-            self.draw(
-                job,
+            let cursor = frame.cursor().filter(|_| !frame.cursor_on_host);
+            self.record_draw(
+                frame,
                 cursor,
                 self.pipeline.to_window,
                 target.framebuffer,
@@ -406,12 +411,12 @@ impl Presenter for VulkanPresenter {
         };
         self.commands.wait()?;
         if let Some(readback) = &mut readback {
-            for reply in job.shots.drain(..) {
+            for reply in frame.image_replies.drain(..) {
                 // Failing means that nobody waits for it any more.
                 let _ = reply.try_send(Ok(readback.shot()));
             }
         }
-        Ok(Frame {
+        Ok(FrameOutcome {
             copied: true,
             presented,
         })
@@ -427,7 +432,7 @@ struct Commands {
 }
 
 impl Commands {
-    fn new(gpu: &Arc<Gpu>) -> Result<Commands, End> {
+    fn new(gpu: &Arc<Gpu>) -> Result<Commands, PresenterEnd> {
         let (pool, raw, done) = Default::default();
         // Null first: dropping a half-made one frees what there is.
         let mut commands = Commands {
@@ -454,7 +459,7 @@ impl Commands {
     }
 
     /// Starts recording. What was submitted before must have been waited for.
-    fn begin(&self) -> Result<(), End> {
+    fn begin(&self) -> Result<(), PresenterEnd> {
         let info = vk::CommandBufferBeginInfo::default()
             .flags(vk::CommandBufferUsageFlags::ONE_TIME_SUBMIT);
         let (device, none) = (&self.gpu.device, vk::CommandPoolResetFlags::empty());
@@ -469,7 +474,7 @@ impl Commands {
 
     /// Has the GPU execute what was recorded: for a window, when `acquired` says that its image
     /// may be drawn to, and then signals `drawn`.
-    fn submit(&self, window: Option<(vk::Semaphore, vk::Semaphore)>) -> Result<(), End> {
+    fn submit(&self, window: Option<(vk::Semaphore, vk::Semaphore)>) -> Result<(), PresenterEnd> {
         let (acquired, drawn) = window.unwrap_or_default();
         let (buffers, acquired, drawn) = ([self.raw], [acquired], [drawn]);
         let stages = [vk::PipelineStageFlags::COLOR_ATTACHMENT_OUTPUT];
@@ -496,7 +501,7 @@ impl Commands {
     }
 
     /// Waits until the GPU has executed what was submitted.
-    fn wait(&self) -> Result<(), End> {
+    fn wait(&self) -> Result<(), PresenterEnd> {
         // SAFETY: the fence was submitted. Drivers end the wait of a GPU that hangs with
         // DEVICE_LOST.
         unsafe {

@@ -7,7 +7,7 @@ use ash::vk;
 use super::gpu::Gpu;
 use crate::layout::Area;
 use crate::picture::Channels;
-use crate::presenter::End;
+use crate::presenter::PresenterEnd;
 
 const VERTEX: &[u8] = include_bytes!("shaders/quad.vert.spv");
 const FRAGMENT: &[u8] = include_bytes!("shaders/quad.frag.spv");
@@ -20,7 +20,7 @@ const IMAGES: u32 = 4;
 
 /// How a rectangle's pixels meet what is under them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mode {
+pub(super) enum Blending {
     Opaque,
     /// Colours are premultiplied with alpha.
     Blended,
@@ -50,7 +50,7 @@ pub(super) struct Samplings {
 }
 
 impl Pipeline {
-    pub(super) fn new(gpu: &Arc<Gpu>, format: vk::Format) -> Result<Pipeline, End> {
+    pub(super) fn new(gpu: &Arc<Gpu>, format: vk::Format) -> Result<Pipeline, PresenterEnd> {
         // Everything null first: dropping a half-made pipeline frees what there is.
         let mut pipeline = Pipeline {
             gpu: gpu.clone(),
@@ -100,8 +100,8 @@ impl Pipeline {
         self.pool = unsafe { self.gpu.device.create_descriptor_pool(&info, None) }?;
         let vertex = ShaderModule::new(&self.gpu, VERTEX)?;
         let fragment = ShaderModule::new(&self.gpu, FRAGMENT)?;
-        self.opaque = self.pipeline(&vertex, &fragment, Mode::Opaque)?;
-        self.blended = self.pipeline(&vertex, &fragment, Mode::Blended)?;
+        self.opaque = self.pipeline(&vertex, &fragment, Blending::Opaque)?;
+        self.blended = self.pipeline(&vertex, &fragment, Blending::Blended)?;
         Ok(())
     }
 
@@ -169,7 +169,7 @@ impl Pipeline {
         &self,
         vertex: &ShaderModule,
         fragment: &ShaderModule,
-        mode: Mode,
+        mode: Blending,
     ) -> Result<vk::Pipeline, vk::Result> {
         let stage = |stage, module: &ShaderModule| {
             vk::PipelineShaderStageCreateInfo::default()
@@ -194,7 +194,7 @@ impl Pipeline {
         let samples = vk::PipelineMultisampleStateCreateInfo::default()
             .rasterization_samples(vk::SampleCountFlags::TYPE_1);
         let blend = [vk::PipelineColorBlendAttachmentState::default()
-            .blend_enable(mode == Mode::Blended)
+            .blend_enable(mode == Blending::Blended)
             .src_color_blend_factor(vk::BlendFactor::ONE)
             .dst_color_blend_factor(vk::BlendFactor::ONE_MINUS_SRC_ALPHA)
             .color_blend_op(vk::BlendOp::ADD)
@@ -227,7 +227,7 @@ impl Pipeline {
     }
 
     /// Two descriptor sets; at most [`IMAGES`] times.
-    pub(super) fn samplings(&self) -> Result<Samplings, End> {
+    pub(super) fn samplings(&self) -> Result<Samplings, PresenterEnd> {
         let layouts = [self.set_layout; 2];
         let info = vk::DescriptorSetAllocateInfo::default()
             .descriptor_pool(self.pool)
@@ -240,7 +240,7 @@ impl Pipeline {
                 nearest: *nearest,
                 linear: *linear,
             }),
-            _ => Err(End::Failed(
+            _ => Err(PresenterEnd::Failed(
                 "the driver gave too few descriptor sets".to_owned(),
             )),
         }
@@ -275,7 +275,7 @@ impl Pipeline {
         &self,
         view: vk::ImageView,
         size: vk::Extent2D,
-    ) -> Result<vk::Framebuffer, End> {
+    ) -> Result<vk::Framebuffer, PresenterEnd> {
         let views = [view];
         let info = vk::FramebufferCreateInfo::default()
             .render_pass(self.to_window)
@@ -292,12 +292,12 @@ impl Pipeline {
     pub(super) fn draw(
         &self,
         commands: vk::CommandBuffer,
-        mode: Mode,
+        mode: Blending,
         image: vk::DescriptorSet,
         channels: Channels,
         (area, size): (Area, vk::Extent2D),
     ) {
-        let pipeline = if mode == Mode::Blended {
+        let pipeline = if mode == Blending::Blended {
             self.blended
         } else {
             self.opaque

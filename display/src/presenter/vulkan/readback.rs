@@ -8,8 +8,8 @@ use ash::vk;
 use super::gpu::Gpu;
 use super::memory::{Buffer, COLOR_LAYER, Image};
 use super::pipeline::Pipeline;
-use crate::presenter::End;
-use crate::screenshot::Shot;
+use crate::frame_image::FrameImage;
+use crate::presenter::PresenterEnd;
 
 /// A target of a window's size and format that can be read back.
 pub(super) struct Readback {
@@ -28,7 +28,7 @@ impl Readback {
         pipeline: &Pipeline,
         format: vk::Format,
         extent: vk::Extent2D,
-    ) -> Result<Readback, End> {
+    ) -> Result<Readback, PresenterEnd> {
         let size = (extent.width, extent.height);
         let usage = vk::ImageUsageFlags::COLOR_ATTACHMENT | vk::ImageUsageFlags::TRANSFER_SRC;
         let image = Image::new(gpu, size, format, usage)?;
@@ -77,7 +77,7 @@ impl Readback {
     }
 
     /// What was drawn. The GPU must have finished.
-    pub(super) fn shot(&mut self) -> Shot {
+    pub(super) fn shot(&mut self) -> FrameImage {
         let bgr = self.bgr;
         let (pixels, _) = self.buffer.bytes().as_chunks::<4>();
         let rgb = pixels.iter().flat_map(|[first, green, last, _]| {
@@ -87,7 +87,7 @@ impl Readback {
                 [*first, *green, *last]
             }
         });
-        Shot {
+        FrameImage {
             width: self.extent.width,
             height: self.extent.height,
             rgb: rgb.collect(),

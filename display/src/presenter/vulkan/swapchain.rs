@@ -8,7 +8,7 @@ use super::gpu::Gpu;
 use super::instance::Surface;
 use super::memory::COLOR;
 use super::pipeline::Pipeline;
-use crate::presenter::End;
+use crate::presenter::PresenterEnd;
 
 /// How long to wait for an image. A compositor that shows our window returns one every refresh;
 /// one that does not must not keep the guest waiting.
@@ -115,7 +115,7 @@ impl Swapchain {
         &mut self,
         size: (u32, u32),
         pipeline: &Pipeline,
-    ) -> Result<Option<Target>, End> {
+    ) -> Result<Option<Target>, PresenterEnd> {
         // A window can change again while its swapchain is made; not forever.
         for _ in 0..3 {
             if (self.stale || self.made_for != size) && !self.rebuild(size, pipeline)? {
@@ -142,7 +142,7 @@ impl Swapchain {
 
     /// Presents an image once it has been drawn. `false`: the window has changed meanwhile and
     /// does not show it.
-    pub(super) fn present(&mut self, target: &Target) -> Result<bool, End> {
+    pub(super) fn present(&mut self, target: &Target) -> Result<bool, PresenterEnd> {
         let (drawn, swapchains, images) = ([target.drawn], [self.raw], [target.index]);
         let info = vk::PresentInfoKHR::default()
             .wait_semaphores(&drawn)
@@ -167,7 +167,7 @@ impl Swapchain {
     }
 
     /// Makes the images anew. `false`: the window has no pixels.
-    fn rebuild(&mut self, size: (u32, u32), pipeline: &Pipeline) -> Result<bool, End> {
+    fn rebuild(&mut self, size: (u32, u32), pipeline: &Pipeline) -> Result<bool, PresenterEnd> {
         let (surfaces, surface) = (&self.surface.instance.surfaces, self.surface.raw);
         // SAFETY: the device can present to this surface.
         let can = unsafe {
@@ -233,7 +233,12 @@ impl Swapchain {
         Ok(true)
     }
 
-    fn add_target(&mut self, index: u32, image: vk::Image, pipeline: &Pipeline) -> Result<(), End> {
+    fn add_target(
+        &mut self,
+        index: u32,
+        image: vk::Image,
+        pipeline: &Pipeline,
+    ) -> Result<(), PresenterEnd> {
         let info = vk::ImageViewCreateInfo::default()
             .image(image)
             .view_type(vk::ImageViewType::TYPE_2D)

@@ -8,7 +8,7 @@ use super::gpu::Gpu;
 use super::memory::{COLOR, COLOR_LAYER, Image};
 use super::pipeline::{Pipeline, Samplings};
 use crate::picture::Rect;
-use crate::presenter::End;
+use crate::presenter::PresenterEnd;
 
 /// One format for all pictures: the four bytes of a pixel as they lie in memory. The shader puts
 /// them in order. Every Vulkan driver can copy to, sample and smooth it.
@@ -24,7 +24,7 @@ pub(super) struct Texture {
 }
 
 impl Texture {
-    pub(super) fn new(gpu: &Arc<Gpu>, pipeline: &Pipeline) -> Result<Texture, End> {
+    pub(super) fn new(gpu: &Arc<Gpu>, pipeline: &Pipeline) -> Result<Texture, PresenterEnd> {
         let samplings = pipeline.samplings()?;
         Ok(Texture {
             gpu: gpu.clone(),
@@ -36,7 +36,11 @@ impl Texture {
 
     /// Gives it a size. What it showed is kept only when the size is the same; says whether it is.
     /// The GPU must not be using it.
-    pub(super) fn resize(&mut self, size: (u32, u32), pipeline: &Pipeline) -> Result<bool, End> {
+    pub(super) fn resize(
+        &mut self,
+        size: (u32, u32),
+        pipeline: &Pipeline,
+    ) -> Result<bool, PresenterEnd> {
         if self.image.as_ref().is_some_and(|image| image.size == size) {
             return Ok(self.filled);
         }

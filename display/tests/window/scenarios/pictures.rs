@@ -13,27 +13,30 @@ use hesper_display::{
 };
 
 use super::{gradient, options, shot_of_size};
-use crate::bench::{Canvas, Color, EVENT, with_display};
+use crate::harness::{Canvas, Color, EVENT, with_display};
 use crate::pages::Pages;
 use crate::x11::Server;
 
 pub(super) fn every_format(renderer: Renderer) {
     let size = (160, 90);
-    with_display(options(renderer, size), |bench| {
+    with_display(options(renderer, size), |display| {
         // Premultiplied: half transparent orange, with an opaque and a clear corner.
         let mut pixels = [0, 64, 128, 128].repeat(64 * 64);
         pixels[..4].copy_from_slice(&[10, 20, 30, 255]);
         pixels[4..8].fill(0);
         let cursor = Cursor::new((64, 64), (3, 5), PixelFormat::B8G8R8A8, &pixels).unwrap();
-        bench.handle.set_cursor(0, Some(cursor)).unwrap();
-        bench.handle.move_cursor(0, 103, 65).unwrap();
+        display.handle.set_cursor(0, Some(cursor)).unwrap();
+        display.handle.move_cursor(0, 103, 65).unwrap();
         for format in PixelFormat::ALL {
             for importable in [true, false] {
                 let canvas = Canvas::new(size, format, importable);
                 canvas.draw(canvas.whole(), gradient);
-                bench.handle.set_scanout(0, Some(canvas.picture())).unwrap();
-                bench.flush(0, canvas.whole());
-                let shot = shot_of_size(bench, 0, size);
+                display
+                    .handle
+                    .set_scanout(0, Some(canvas.picture()))
+                    .unwrap();
+                display.flush(0, canvas.whole());
+                let shot = shot_of_size(display, 0, size);
                 let covered = |x, y| x >= 100 && y >= 60;
                 // Rounding is the driver's business where colours are mixed, and only there.
                 shot.check(1, |x, y| match (x, y) {
@@ -81,7 +84,7 @@ unsafe impl PixelMemory for Counted {
 
 pub(super) fn imports() {
     let (width, height) = (160, 100);
-    with_display(options(Renderer::Vulkan, (width, height)), |bench| {
+    with_display(options(Renderer::Vulkan, (width, height)), |display| {
         let format = PixelFormat::B8G8R8X8;
         // Starts inside a page and ends with the last one.
         let pages = Pages::new((width * height * 4) as usize, true);
@@ -101,12 +104,12 @@ pub(super) fn imports() {
             pages,
             reads: AtomicU64::new(0),
         });
-        bench
+        display
             .handle
             .set_scanout(0, Some(Picture::new(memory.clone(), layout).unwrap()))
             .unwrap();
-        bench.flush(0, Rect::whole(width, height));
-        shot_of_size(bench, 0, (width, height)).check(0, gradient);
+        display.flush(0, Rect::whole(width, height));
+        shot_of_size(display, 0, (width, height)).check(0, gradient);
         let reads = memory.reads.load(Ordering::Relaxed);
         assert_eq!(
             reads, 0,
@@ -114,7 +117,7 @@ pub(super) fn imports() {
         );
         let held = Arc::downgrade(&memory);
         drop(memory);
-        bench.handle.set_scanout(0, None).unwrap();
+        display.handle.set_scanout(0, None).unwrap();
         let deadline = Instant::now() + EVENT;
         while held.strong_count() > 0 {
             assert!(
@@ -128,13 +131,16 @@ pub(super) fn imports() {
 
 pub(super) fn damage_only(renderer: Renderer) {
     let size = (200, 120);
-    with_display(options(renderer, size), |bench| {
+    with_display(options(renderer, size), |display| {
         for importable in [true, false] {
             let canvas = Canvas::new(size, PixelFormat::B8G8R8X8, importable);
             canvas.draw(canvas.whole(), gradient);
-            bench.handle.set_scanout(0, Some(canvas.picture())).unwrap();
-            bench.flush(0, canvas.whole());
-            shot_of_size(bench, 0, size).check(0, gradient);
+            display
+                .handle
+                .set_scanout(0, Some(canvas.picture()))
+                .unwrap();
+            display.flush(0, canvas.whole());
+            shot_of_size(display, 0, size).check(0, gradient);
             canvas.draw(canvas.whole(), |_, _| [255, 0, 255]);
             let (first, second) = (
                 Rect {
@@ -150,9 +156,9 @@ pub(super) fn damage_only(renderer: Renderer) {
                     height: 500,
                 },
             );
-            bench.handle.flush(0, first, None).unwrap();
-            bench.flush(0, second);
-            bench.screenshot(0).check(0, |x, y| {
+            display.handle.flush(0, first, None).unwrap();
+            display.flush(0, second);
+            display.screenshot(0).check(0, |x, y| {
                 let in_first = (10..40).contains(&x) && (20..25).contains(&y);
                 let in_second = x >= 190 && y >= 110;
                 if in_first || in_second {
@@ -167,13 +173,16 @@ pub(super) fn damage_only(renderer: Renderer) {
 
 pub(super) fn bars(renderer: Renderer) {
     let size = (400, 200);
-    with_display(options(renderer, size), |bench| {
+    with_display(options(renderer, size), |display| {
         // Twice as large: nearest pixels, and bars of 100 left and right.
         let canvas = Canvas::new((100, 100), PixelFormat::R8G8B8A8, true);
         canvas.draw(canvas.whole(), gradient);
-        bench.handle.set_scanout(0, Some(canvas.picture())).unwrap();
-        bench.flush(0, canvas.whole());
-        shot_of_size(bench, 0, size).check(0, |x, y| match x {
+        display
+            .handle
+            .set_scanout(0, Some(canvas.picture()))
+            .unwrap();
+        display.flush(0, canvas.whole());
+        shot_of_size(display, 0, size).check(0, |x, y| match x {
             100..300 => gradient((x - 100) / 2, y / 2),
             _ => [0; 3],
         });
@@ -181,17 +190,20 @@ pub(super) fn bars(renderer: Renderer) {
         let canvas = Canvas::new((1000, 1000), PixelFormat::B8G8R8X8, true);
         let halves = |x: u32| if x < 500 { [255, 0, 0] } else { [0, 0, 255] };
         canvas.draw(canvas.whole(), |x, _| halves(x));
-        bench.handle.set_scanout(0, Some(canvas.picture())).unwrap();
-        bench.flush(0, canvas.whole());
-        let shot = bench.screenshot(0);
+        display
+            .handle
+            .set_scanout(0, Some(canvas.picture()))
+            .unwrap();
+        display.flush(0, canvas.whole());
+        let shot = display.screenshot(0);
         shot.check(0, |x, y| match x {
             0..100 | 300.. => [0; 3],
             199..=200 => shot.at(x, y),
             _ => halves((x - 100) * 5),
         });
-        bench.handle.set_scanout(0, None).unwrap();
+        display.handle.set_scanout(0, None).unwrap();
         let deadline = Instant::now() + EVENT;
-        while bench
+        while display
             .screenshot(0)
             .pixels
             .iter()
@@ -208,12 +220,15 @@ pub(super) fn shrink() {
         scaling: Scaling::Shrink,
         ..options(Renderer::Auto, size)
     };
-    with_display(options, |bench| {
+    with_display(options, |display| {
         let canvas = Canvas::new((100, 100), PixelFormat::B8G8R8X8, true);
         canvas.draw(canvas.whole(), gradient);
-        bench.handle.set_scanout(0, Some(canvas.picture())).unwrap();
-        bench.flush(0, canvas.whole());
-        shot_of_size(bench, 0, size).check(0, |x, y| match (x, y) {
+        display
+            .handle
+            .set_scanout(0, Some(canvas.picture()))
+            .unwrap();
+        display.flush(0, canvas.whole());
+        shot_of_size(display, 0, size).check(0, |x, y| match (x, y) {
             (150..250, 50..150) => gradient(x - 150, y - 50),
             _ => [0; 3],
         });
@@ -226,12 +241,15 @@ pub(super) fn whole_numbers(renderer: Renderer) {
         scaling: Scaling::Integer,
         ..options(renderer, size)
     };
-    with_display(options, |bench| {
+    with_display(options, |display| {
         let canvas = Canvas::new((100, 100), PixelFormat::B8G8R8X8, true);
         canvas.draw(canvas.whole(), gradient);
-        bench.handle.set_scanout(0, Some(canvas.picture())).unwrap();
-        bench.flush(0, canvas.whole());
-        shot_of_size(bench, 0, size).check(0, |x, y| match (x, y) {
+        display
+            .handle
+            .set_scanout(0, Some(canvas.picture()))
+            .unwrap();
+        display.flush(0, canvas.whole());
+        shot_of_size(display, 0, size).check(0, |x, y| match (x, y) {
             (65..365, 20..320) => gradient((x - 65) / 3, (y - 20) / 3),
             _ => [0; 3],
         });
@@ -240,7 +258,7 @@ pub(super) fn whole_numbers(renderer: Renderer) {
 
 pub(super) fn flips() {
     let size = (160, 100);
-    with_display(options(Renderer::Vulkan, size), |bench| {
+    with_display(options(Renderer::Vulkan, size), |display| {
         // More buffers than stay imported.
         let canvases: Vec<Canvas> = (0..6)
             .map(|_| Canvas::new(size, PixelFormat::B8G8R8X8, true))
@@ -249,10 +267,13 @@ pub(super) fn flips() {
             let canvas = &canvases[step as usize % canvases.len()];
             let color = move |x, y| gradient(x + step, y);
             canvas.draw(canvas.whole(), color);
-            bench.handle.set_scanout(0, Some(canvas.picture())).unwrap();
-            bench.flush(0, canvas.whole());
+            display
+                .handle
+                .set_scanout(0, Some(canvas.picture()))
+                .unwrap();
+            display.flush(0, canvas.whole());
             if step % 7 == 0 {
-                shot_of_size(bench, 0, size).check(0, color);
+                shot_of_size(display, 0, size).check(0, color);
             }
         }
     });
@@ -264,38 +285,41 @@ pub(super) fn two_windows() {
         scanouts: 2,
         ..options(Renderer::Auto, size)
     };
-    with_display(options, |bench| {
+    with_display(options, |display| {
         let colors: [fn(u32, u32) -> Color; 2] = [gradient, |x, y| gradient(y, x)];
         for (scanout, color) in colors.into_iter().enumerate() {
             let canvas = Canvas::new(size, PixelFormat::B8G8R8X8, true);
             canvas.draw(canvas.whole(), color);
-            bench
+            display
                 .handle
                 .set_scanout(scanout, Some(canvas.picture()))
                 .unwrap();
-            bench.flush(scanout, canvas.whole());
+            display.flush(scanout, canvas.whole());
         }
         for (scanout, color) in colors.into_iter().enumerate() {
-            shot_of_size(bench, scanout, size).check(0, color);
+            shot_of_size(display, scanout, size).check(0, color);
         }
     });
 }
 
 pub(super) fn screen(renderer: Renderer) {
     let size = (300, 200);
-    with_display(options(renderer, size), |bench| {
+    with_display(options(renderer, size), |display| {
         let server = Server::connect();
         let canvas = Canvas::new((100, 100), PixelFormat::B8G8R8X8, true);
         canvas.draw(canvas.whole(), gradient);
         let cursor = Cursor::new((64, 64), (0, 0), PixelFormat::B8G8R8A8, &[99; 16384]).unwrap();
-        bench.handle.set_cursor(0, Some(cursor)).unwrap();
-        bench.handle.move_cursor(0, 70, 70).unwrap();
-        bench.handle.set_scanout(0, Some(canvas.picture())).unwrap();
-        bench.handle.set_status("a test").unwrap();
-        bench.flush(0, canvas.whole());
+        display.handle.set_cursor(0, Some(cursor)).unwrap();
+        display.handle.move_cursor(0, 70, 70).unwrap();
+        display
+            .handle
+            .set_scanout(0, Some(canvas.picture()))
+            .unwrap();
+        display.handle.set_status("a test").unwrap();
+        display.flush(0, canvas.whole());
         let window = server.window("Hesper — 100×100 — a test");
         assert_eq!(server.class(window), "hesper\0hesper\0");
-        let shot = shot_of_size(bench, 0, size);
+        let shot = shot_of_size(display, 0, size);
         assert!(
             shot.pixels.iter().collect::<HashSet<_>>().len() > 1000,
             "a picture to compare"

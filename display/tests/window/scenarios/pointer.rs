@@ -9,9 +9,8 @@ use hesper_display::{
     Renderer, Resize,
 };
 
-use super::said::until;
 use super::{gradient, options, shot_of_size};
-use crate::bench::{Canvas, with_input};
+use crate::harness::{Canvas, until, with_input};
 use crate::x11::Server;
 
 const SIZE: (u32, u32) = (320, 200);
@@ -78,16 +77,19 @@ pub(super) fn guests_cursor(renderer: Renderer) {
         resize: Resize::Scale,
         ..options(renderer, SIZE)
     };
-    with_input(options, Arc::new(Tablet::default()), |bench| {
+    with_input(options, Arc::new(Tablet::default()), |display| {
         let server = Server::connect();
         server.point_at_screen((1200, 1000));
         let canvas = Canvas::new(SIZE, PixelFormat::B8G8R8X8, true);
         canvas.draw(canvas.whole(), gradient);
-        bench.handle.set_scanout(0, Some(canvas.picture())).unwrap();
-        bench.flush(0, canvas.whole());
+        display
+            .handle
+            .set_scanout(0, Some(canvas.picture()))
+            .unwrap();
+        display.flush(0, canvas.whole());
         let window = server.window("Hesper — 320×200");
-        bench.handle.set_cursor(0, Some(cursor(1))).unwrap();
-        bench.handle.move_cursor(0, 105, 109).unwrap();
+        display.handle.set_cursor(0, Some(cursor(1))).unwrap();
+        display.handle.move_cursor(0, 105, 109).unwrap();
         // An opaque pixel of it, at 100 + 63, 100 + 1; its corner shows through.
         let drawn = || server.screen_at(window).at(163, 101) != gradient(163, 101);
         until(
@@ -99,37 +101,40 @@ pub(super) fn guests_cursor(renderer: Renderer) {
         await_pointer(&server, 1, 1);
         until("the frame is without it", || !drawn());
         // A picture of the window has it, where the guest has it.
-        let shot = bench.screenshot(0);
+        let shot = display.screenshot(0);
         assert_ne!(shot.at(163, 101), gradient(163, 101));
         assert_eq!(shot.at(99, 99), gradient(99, 99));
 
         // It moves without frames, and changes.
-        let frames = || bench.handle.frames(0).unwrap().presented;
-        bench.settle();
+        let frames = || display.handle.frame_statistics(0).unwrap().presented;
+        display.settle();
         let before = frames();
         for step in 0..50 {
-            bench.handle.move_cursor(0, step, step).unwrap();
+            display.handle.move_cursor(0, step, step).unwrap();
         }
         for seed in 0..2000 {
-            bench.handle.set_cursor(0, Some(cursor(seed % 7))).unwrap();
+            display
+                .handle
+                .set_cursor(0, Some(cursor(seed % 7)))
+                .unwrap();
         }
-        bench.handle.set_cursor(0, Some(cursor(3))).unwrap();
+        display.handle.set_cursor(0, Some(cursor(3))).unwrap();
         await_pointer(&server, 3, 1);
         assert_eq!(frames(), before, "a frame for a cursor that is not in it");
 
         // Each pixel of the picture is two of the window.
         server.resize(window, 640, 400);
-        shot_of_size(bench, 0, (640, 400));
+        shot_of_size(display, 0, (640, 400));
         server.point(window, (55, 66));
         await_pointer(&server, 3, 2);
 
-        bench.handle.set_cursor(0, None).unwrap();
+        display.handle.set_cursor(0, None).unwrap();
         until("a hidden cursor is no pointer", || {
             server.pointer().pixels.iter().all(|pixel| pixel >> 24 == 0)
         });
-        bench.handle.set_cursor(0, Some(cursor(4))).unwrap();
+        display.handle.set_cursor(0, Some(cursor(4))).unwrap();
         await_pointer(&server, 4, 2);
-        bench.handle.move_cursor(0, 105, 109).unwrap();
+        display.handle.move_cursor(0, 105, 109).unwrap();
         server.point_at_screen((1200, 1000));
         until("it is drawn again", || {
             server.screen_at(window).at(2 * 163, 2 * 101) != gradient(163, 101)
@@ -144,7 +149,7 @@ pub(super) fn desktop() {
         resize: Resize::Scale,
         ..options(Renderer::Auto, SIZE)
     };
-    with_input(options, tablet.clone(), |bench| {
+    with_input(options, tablet.clone(), |display| {
         let server = Server::connect();
         server.point_at_screen((1200, 1000));
         // One framebuffer: the second monitor is below the first and begins further right.
@@ -157,13 +162,13 @@ pub(super) fn desktop() {
         });
         for (scanout, part) in parts.into_iter().enumerate() {
             let picture = canvas.part(part);
-            bench.handle.set_scanout(scanout, Some(picture)).unwrap();
+            display.handle.set_scanout(scanout, Some(picture)).unwrap();
         }
         let first = server.window("Hesper — 320×200");
         let second = server.window("Hesper (2) — 300×300");
         server.place(second, 500, 50);
         server.resize(second, 600, 600);
-        shot_of_size(bench, 1, (600, 600));
+        shot_of_size(display, 1, (600, 600));
         let told = |what: &str, desktop, expected| {
             until(what, || tablet.pixel(desktop) == Some(expected));
         };
@@ -185,7 +190,7 @@ pub(super) fn desktop() {
         let apart = [(320, 200), (300, 300)];
         for (scanout, size) in apart.into_iter().enumerate() {
             let canvas = Canvas::new(size, PixelFormat::B8G8R8X8, true);
-            bench
+            display
                 .handle
                 .set_scanout(scanout, Some(canvas.picture()))
                 .unwrap();
@@ -200,7 +205,7 @@ pub(super) fn desktop() {
         server.point_at_screen((400, 1000));
         told("between them: the nearest of the first", whole, (319, 199));
         server.press_button(false);
-        bench.handle.unplug(1).unwrap();
+        display.handle.unplug(1).unwrap();
         server.await_gone(second);
         server.point(first, (160, 100));
         told("alone", SIZE, (160, 100));

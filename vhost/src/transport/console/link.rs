@@ -12,12 +12,12 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::super::interrupt::{Interrupt, Wait};
 use super::super::socket::{TransferError, receive_rest, send_all};
+use super::shared::{Answer, Question, Shared};
 use super::state::{Job, copy_pixels};
 use super::wire::{
     self, CursorPosition, DisplayInfo, Edid, FEATURE_DMABUF2, FEATURE_EDID, Header, REPLY, Update,
     empty, request,
 };
-use super::{Answer, Question, Shared};
 use crate::screen::{BYTES_PER_PIXEL, FlushToken, Picture, Rect, ScanoutId};
 
 /// Most bytes of pixels in one message. QEMU reads a message whole in its main loop, where the guest's devices

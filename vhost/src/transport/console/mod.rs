@@ -18,12 +18,13 @@
 
 mod link;
 mod pixels;
+mod shared;
 mod state;
 mod wire;
 
 use std::io;
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -35,8 +36,7 @@ use crate::screen::{
     CursorImage, FlushState, FlushToken, Monitor, Picture, Rect, ScanoutId, ScanoutSink,
 };
 use link::Link;
-use state::Scanouts;
-use wire::{DisplayInfo, Edid};
+use shared::{Answer, Question, Shared};
 
 /// How long a question to QEMU may take.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(1);
@@ -56,80 +56,6 @@ pub struct GpuSocketScreen {
 struct Thread {
     stop: Arc<Interrupt>,
     handle: JoinHandle<()>,
-}
-
-/// What the thread of the socket and everyone else share.
-#[derive(Default)]
-struct Shared {
-    state: Mutex<State>,
-    /// Signalled when a question is answered, or never will be.
-    answered: Condvar,
-    device: Mutex<Weak<Device>>,
-}
-
-#[derive(Default)]
-struct State {
-    scanouts: Scanouts,
-    /// The thread's wake-up, while there is a connection.
-    link: Option<Arc<Interrupt>>,
-    /// There was a connection at some time.
-    used: bool,
-    /// The thread sleeps until woken.
-    asleep: bool,
-    /// QEMU waits for us: nothing may wait for QEMU.
-    paused: bool,
-    question: Option<(u64, Question)>,
-    answer: Option<(u64, Answer)>,
-    questions_asked: u64,
-}
-
-impl State {
-    /// Something changed: wakes the thread, if it sleeps.
-    fn wake(&mut self) {
-        if let (true, Some(link)) = (std::mem::take(&mut self.asleep), &self.link) {
-            link.raise();
-        }
-    }
-}
-
-/// Something to ask QEMU.
-#[derive(Clone, Copy)]
-enum Question {
-    Displays,
-    Edid(ScanoutId),
-}
-
-/// What QEMU answered.
-enum Answer {
-    Displays(Box<DisplayInfo>),
-    Edid(Box<Edid>),
-    /// It cannot tell.
-    Nothing,
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.locked()
-    }
-
-    /// Tells the device that the pixels of these flushes were read.
-    fn release(&self, tokens: &mut Vec<FlushToken>) {
-        if tokens.is_empty() {
-            return;
-        }
-        let device = self.device.locked().upgrade();
-        for token in tokens.drain(..) {
-            if let Some(device) = &device {
-                device.flush_done(token);
-            }
-        }
-    }
-
-    fn release_all(&self) {
-        let mut tokens = Vec::new();
-        self.lock().scanouts.take_tokens(&mut tokens);
-        self.release(&mut tokens);
-    }
 }
 
 impl GpuSocketScreen {

@@ -59,7 +59,7 @@ impl Answer {
     }
 }
 
-type Served = Result<Answer, RequestError>;
+type RequestResult = Result<Answer, RequestError>;
 
 /// Serves the requests of one connection.
 pub(super) struct Requests<'s> {
@@ -95,7 +95,7 @@ impl<'s> Requests<'s> {
         })
     }
 
-    fn carry_out(&mut self, message: Message) -> Served {
+    fn carry_out(&mut self, message: Message) -> RequestResult {
         let Message { header, body, fds } = message;
         let body = body.as_slice();
         let mut fds = Descriptors(fds);
@@ -183,7 +183,7 @@ impl<'s> Requests<'s> {
         Ok(answer)
     }
 
-    fn set_memory(&mut self, body: &[u8], fds: &mut Descriptors) -> Served {
+    fn set_memory(&mut self, body: &[u8], fds: &mut Descriptors) -> RequestResult {
         let (table, rest) = MemoryTable::read_from_prefix(body)
             .map_err(|_| wrong_size(body, size_of::<MemoryTable>()))?;
         let count = table.regions as usize;
@@ -204,7 +204,7 @@ impl<'s> Requests<'s> {
     }
 
     /// The requests that set up one queue.
-    fn vring(&mut self, code: u32, body: &[u8], fds: &mut Descriptors) -> Served {
+    fn vring(&mut self, code: u32, body: &[u8], fds: &mut Descriptors) -> RequestResult {
         match code {
             request::SET_VRING_ADDR => {
                 let set: VringAddresses = exactly(body)?;
@@ -246,7 +246,7 @@ impl<'s> Requests<'s> {
         Ok(Answer::Done)
     }
 
-    fn read_config(&mut self, body: &[u8]) -> Served {
+    fn read_config(&mut self, body: &[u8]) -> RequestResult {
         let (range, _) = config_range(body)?;
         let mut answer = body.to_vec();
         if let Some(bytes) = answer.get_mut(size_of::<ConfigRange>()..) {

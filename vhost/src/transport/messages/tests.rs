@@ -148,7 +148,7 @@ mod any_stream {
 
     use proptest::prelude::*;
 
-    use super::super::super::Session;
+    use super::super::super::GpuBackend;
     use super::super::super::model::{Gpu, Model};
     use super::super::serve;
     use super::*;
@@ -161,7 +161,7 @@ mod any_stream {
             host_visible_size: 1 << 20,
             blob_alignment: 4096,
         };
-        Gpu::new(Session {
+        Gpu::new(GpuBackend {
             device: Arc::new(Device::new(options, Arc::new(NoScreen), Vec::new())),
             host_visible_size: 1 << 20,
             console: None,

@@ -1,0 +1,43 @@
+//! The pixels of a frame, for screenshots and recordings.
+
+use std::fs::File;
+use std::io::BufWriter;
+use std::path::Path;
+use std::sync::mpsc;
+
+/// A frame as it was shown.
+pub(crate) struct FrameImage {
+    pub(crate) width: u32,
+    pub(crate) height: u32,
+    /// Red, green, blue; rows without gaps.
+    pub(crate) rgb: Vec<u8>,
+}
+
+impl FrameImage {
+    /// A shot of a frame of `0x00RRGGBB` pixels.
+    pub(crate) fn of_frame(frame: &[u32], (width, height): (u32, u32)) -> FrameImage {
+        let rgb = frame.iter().flat_map(|pixel| {
+            let [_, red, green, blue] = pixel.to_be_bytes();
+            [red, green, blue]
+        });
+        FrameImage {
+            width,
+            height,
+            rgb: rgb.collect(),
+        }
+    }
+
+    pub(crate) fn write(&self, path: &Path) -> Result<(), png::EncodingError> {
+        let file = BufWriter::new(File::create(path)?);
+        let mut encoder = png::Encoder::new(file, self.width, self.height);
+        encoder.set_color(png::ColorType::Rgb);
+        encoder.set_depth(png::BitDepth::Eight);
+        encoder.set_compression(png::Compression::Fast);
+        let mut writer = encoder.write_header()?;
+        writer.write_image_data(&self.rgb)?;
+        writer.finish()
+    }
+}
+
+/// Where a screenshot goes; errors are texts of the presenter.
+pub(crate) type ImageReply = mpsc::SyncSender<Result<FrameImage, String>>;

@@ -1,0 +1,162 @@
+//! The loop that carries commands out: from a chain of a queue to its answer.
+//!
+//! [`handle`] does it on the thread of the queue. A command that must wait for a blob is deferred, and [`run_deferred`]
+//! carries it out on the thread that brings the blob.
+
+use std::ops::Deref;
+
+use virtio_queue::DescriptorChain;
+use vm_memory::{GuestAddressSpace, GuestMemoryMmap};
+use zerocopy::FromZeros;
+
+use crate::budget::DEFERRED_BYTES;
+use crate::chain;
+use crate::command;
+use crate::deferred::DeferredCommand;
+use crate::engine::{Call, Engine, Progress};
+use crate::error::CommandError;
+use crate::exchange::Exchange;
+use crate::fence::Gate;
+use crate::queue::{Outcome, Queue};
+use crate::request::Command;
+use crate::wire::Header;
+
+/// Takes a chain: reads its request, carries the command out, or refuses it.
+pub(crate) fn handle<M>(
+    engine: &Engine,
+    queue: Queue,
+    memory: &GuestMemoryMmap,
+    chain: DescriptorChain<M>,
+) -> Outcome
+where
+    M: Deref<Target = GuestMemoryMmap> + Clone,
+{
+    let head = chain.head_index();
+    let (mut request, space) = chain::open(memory, chain);
+    let room = space.room();
+    let (header, error) = match request.take::<Header>() {
+        Ok(header) => (header, None),
+        Err(error) => (Header::new_zeroed(), Some(error)),
+    };
+    let exchange = engine.begin(queue, head, header, space);
+    if let Some(error) = error {
+        return engine.refuse(memory, exchange, &error);
+    }
+    match Command::parse(
+        queue,
+        &header,
+        &mut request,
+        memory,
+        &engine.pools.entries,
+        engine.resources_3d.is_some(),
+    ) {
+        Ok(command) => {
+            let need = command.answer_size();
+            if room < need {
+                // Nothing is done that the driver could not learn of.
+                let error = CommandError::NoRoom { need, have: room };
+                return engine.refuse(memory, exchange, &error);
+            }
+            run(engine, memory, exchange, command)
+        }
+        Err(error) => engine.refuse(memory, exchange, &error),
+    }
+}
+
+/// Carries out a command, now or, when it has to wait for a blob, later.
+fn run(
+    engine: &Engine,
+    memory: &GuestMemoryMmap,
+    mut exchange: Exchange,
+    command: Command,
+) -> Outcome {
+    let targets = command.targets(exchange.header.context_id.get());
+    {
+        let mut state = engine.state();
+        let waits = state.deferred.must_wait(&targets)
+            || (command.needs_its_resource()
+                && targets.resource.is_some_and(|id| state.is_pending(id)));
+        if waits {
+            match engine.pools.deferred.charge(command.bytes()) {
+                Some(charge) => {
+                    exchange.on_queue = false;
+                    let mut call = Call {
+                        engine,
+                        memory,
+                        exchange: &mut exchange,
+                    };
+                    call.hold(&mut state, Gate::Open);
+                    let work = DeferredCommand {
+                        exchange,
+                        command,
+                        _charge: charge,
+                    };
+                    state.deferred.push(targets, work);
+                    return Outcome::Held;
+                }
+                None => {
+                    drop(state);
+                    let error = CommandError::Limit {
+                        what: "bytes of commands that wait for a blob",
+                        limit: DEFERRED_BYTES,
+                    };
+                    return engine.refuse(memory, exchange, &error);
+                }
+            }
+        }
+    }
+    execute(engine, memory, exchange, command)
+}
+
+fn execute(
+    engine: &Engine,
+    memory: &GuestMemoryMmap,
+    mut exchange: Exchange,
+    command: Command,
+) -> Outcome {
+    let mut call = Call {
+        engine,
+        memory,
+        exchange: &mut exchange,
+    };
+    match command::execute(&mut call, command) {
+        Ok(Progress::Answer(response)) => engine.finish(memory, exchange, response),
+        Ok(Progress::Held) => Outcome::Held,
+        Err(error) => engine.refuse(memory, exchange, &error),
+    }
+}
+
+/// Runs every parked command that can go on. One thread at a time does so: a call that comes while another one is
+/// at it, also from inside a command that it runs, leaves the work to that one.
+pub(crate) fn run_deferred(engine: &Engine) {
+    {
+        let mut state = engine.state();
+        if state.is_running_deferred {
+            return;
+        }
+        state.is_running_deferred = true;
+    }
+    loop {
+        let mut state = engine.state();
+        let mut deferred = std::mem::take(&mut state.deferred);
+        let work = deferred.take(|id| state.is_pending(id));
+        state.deferred = deferred;
+        // Under the same lock as the look: what can go on later has a later call.
+        state.is_running_deferred = work.is_some();
+        drop(state);
+        let Some(work) = work else {
+            return;
+        };
+        let serial = work.exchange.ticket.serial;
+        match engine.guest_memory() {
+            Some(memory) => {
+                // `on_queue` is false: the answer goes through the host, and this is `Held`.
+                let _held = execute(engine, &memory.memory(), work.exchange, work.command);
+            }
+            None => engine.log_limit.warn(format_args!(
+                "a parked command has no guest memory to answer in"
+            )),
+        }
+        engine.state().deferred.finished(serial);
+    }
+}

@@ -1,0 +1,166 @@
+//! What the guest has made: the state that one lock guards.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use crate::budget::RESOURCES;
+use crate::deferred::DeferredCommands;
+use crate::error::CommandError;
+use crate::fence::Timelines;
+use crate::hostmem::Hostmem;
+use crate::options::DeviceOptions;
+use crate::renderer::{Context, ContextId, ResourceId};
+use crate::resource::{Body, HostBlob, Resource, Resource3d, Shadow};
+use crate::screen::{Monitor, Picture, Rect};
+use crate::wire;
+
+/// What a scanout shows.
+pub(crate) struct Scanout {
+    pub(crate) resource: ResourceId,
+    /// The part of the framebuffer shown.
+    pub(crate) view: Rect,
+    /// The host copy, when the pixels are in guest memory.
+    pub(crate) shadow: Option<Arc<Shadow>>,
+    /// The shadow, or what was read of a 3D resource, is older than the pixels outside of the damage.
+    pub(crate) stale: bool,
+    /// Of a 3D resource, what the screen is to show as soon as its pixels have been read.
+    pub(crate) unseen: Option<Picture>,
+}
+
+/// Where a cursor is.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct CursorPlace {
+    /// The command that gave it its image.
+    pub(crate) serial: u64,
+    pub(crate) x: u32,
+    pub(crate) y: u32,
+}
+
+/// A live context. A lock of its own, since calls may come from more than one thread; all of them return at once.
+pub(crate) struct ContextSlot {
+    pub(crate) handle: Arc<Mutex<Box<dyn Context>>>,
+    /// Tells this context object from an earlier one of the same id.
+    pub(crate) generation: u64,
+    /// Whether it ever asked for a blob in a way that could be carried out.
+    pub(crate) made_a_blob: bool,
+}
+
+/// What the guest has made.
+pub(crate) struct GuestState {
+    pub(crate) epoch: u64,
+    pub(super) next_serial: u64,
+    pub(crate) acked_features: u64,
+    pub(crate) events_read: u32,
+    pub(crate) monitors: Vec<Monitor>,
+    pub(crate) resources: HashMap<ResourceId, Resource>,
+    pub(crate) scanouts: [Option<Scanout>; wire::MAX_SCANOUTS as usize],
+    pub(crate) cursors: [CursorPlace; wire::MAX_SCANOUTS as usize],
+    pub(crate) contexts: HashMap<ContextId, ContextSlot>,
+    /// Whether there was a 3D resource.
+    pub(crate) rendered: bool,
+    pub(crate) hostmem: Hostmem,
+    pub(crate) timelines: Timelines,
+    pub(crate) deferred: DeferredCommands,
+    /// A thread is in [`crate::dispatch::run_deferred`].
+    pub(crate) is_running_deferred: bool,
+    /// Answers between [`Timelines::pop`] and the return of [`crate::queue::Transport::complete`].
+    pub(super) delivering: usize,
+    /// The control queue is stopped: answers of held commands wait until it goes on.
+    pub(super) stopped: bool,
+}
+
+impl GuestState {
+    /// The state of a device that no driver has used.
+    pub(super) fn new(options: &DeviceOptions) -> Self {
+        Self {
+            epoch: 0,
+            next_serial: 0,
+            acked_features: 0,
+            events_read: 0,
+            monitors: options.monitors.clone(),
+            resources: HashMap::new(),
+            scanouts: [const { None }; wire::MAX_SCANOUTS as usize],
+            cursors: Default::default(),
+            contexts: HashMap::new(),
+            rendered: false,
+            hostmem: Hostmem::new(options.host_visible_size, options.alignment_of_blobs()),
+            timelines: Timelines::default(),
+            deferred: DeferredCommands::default(),
+            is_running_deferred: false,
+            delivering: 0,
+            stopped: false,
+        }
+    }
+
+    /// A number that was never used before.
+    pub(crate) fn serial(&mut self) -> u64 {
+        self.next_serial += 1;
+        self.next_serial
+    }
+
+    /// The resource `id`.
+    pub(crate) fn resource(&mut self, id: ResourceId) -> Result<&mut Resource, CommandError> {
+        self.resources
+            .get_mut(&id)
+            .ok_or(CommandError::NoResource(id))
+    }
+
+    /// Whether a renderer is still making the resource `id`.
+    pub(crate) fn is_pending(&self, id: ResourceId) -> bool {
+        self.resources.get(&id).is_some_and(|resource| {
+            matches!(resource.body, Body::HostBlob(HostBlob::Pending { .. }))
+        })
+    }
+
+    /// Fails unless a resource `id` can be made now.
+    pub(crate) fn check_new_resource(&self, id: ResourceId) -> Result<(), CommandError> {
+        if id == 0 || self.resources.contains_key(&id) {
+            return Err(CommandError::BadNewResource(id));
+        }
+        if self.resources.len() >= RESOURCES {
+            return Err(CommandError::Limit {
+                what: "resources",
+                limit: RESOURCES as u64,
+            });
+        }
+        Ok(())
+    }
+
+    /// The 3D resource `id`.
+    pub(crate) fn resource_3d(&mut self, id: ResourceId) -> Result<&mut Resource3d, CommandError> {
+        let resource = self.resource(id)?;
+        let is = resource.kind();
+        match &mut resource.body {
+            Body::Resource3d(resource) => Ok(resource),
+            _ => Err(CommandError::WrongResource {
+                id,
+                is,
+                needs: "a 3D resource",
+            }),
+        }
+    }
+
+    /// Takes a resource off the scanouts; which ones, a bit each.
+    pub(crate) fn take_off_scanouts(&mut self, id: ResourceId) -> u16 {
+        let mut off = 0;
+        for (index, scanout) in self.scanouts.iter_mut().enumerate() {
+            if scanout.as_ref().is_some_and(|shown| shown.resource == id) {
+                *scanout = None;
+                off |= 1 << index;
+            }
+        }
+        off
+    }
+
+    /// The live context `id`.
+    pub(crate) fn context(&self, id: ContextId) -> Result<&ContextSlot, CommandError> {
+        self.contexts.get(&id).ok_or(CommandError::NoContext(id))
+    }
+
+    /// The same, to be changed.
+    pub(crate) fn context_mut(&mut self, id: ContextId) -> Result<&mut ContextSlot, CommandError> {
+        self.contexts
+            .get_mut(&id)
+            .ok_or(CommandError::NoContext(id))
+    }
+}

@@ -1,0 +1,124 @@
+//! The device's side of a ring: puts answers on the used ring and tells the guest, from any thread.
+
+use std::sync::atomic::Ordering;
+
+use virtio_queue::QueueT;
+use vm_memory::{Bytes, GuestAddress, GuestAddressSpace};
+
+use super::Ring;
+use super::events::write_event;
+use super::state::{Phase, RingState};
+
+impl Ring {
+    /// Answers a held chain and tells the guest, if it wants to be told; when the ring is stopped, as soon as it goes on. Without
+    /// effect when the ring was reset since the chain was taken.
+    pub(in crate::transport) fn complete(&self, head: u16, written: u32) {
+        let answered = {
+            let mut state = self.lock();
+            let answered = self.answer(&mut state, head, written);
+            if state.phase != Phase::Running {
+                self.progress.notify_all();
+            }
+            answered
+        };
+        if answered {
+            self.signal();
+        }
+    }
+
+    pub(super) fn answer(&self, state: &mut RingState, head: u16, written: u32) -> bool {
+        if !state.in_device.remove(head) {
+            log::debug!(
+                "{} queue: late answer for descriptor {head} dropped",
+                self.name
+            );
+            return false;
+        }
+        match state.phase {
+            Phase::Running | Phase::Stopping => {}
+            Phase::Stopped => {
+                // Still the device's until it is on the used ring. No more than there are descriptors.
+                state.in_device.insert(head);
+                if !state.late.iter().any(|(late, _)| *late == head) {
+                    state.late.push((head, written));
+                }
+                return false;
+            }
+            Phase::Broken => return false,
+        }
+        let memory = self.memory.memory();
+        match state.queue.add_used(&*memory, head, written) {
+            Ok(()) => true,
+            Err(error) => {
+                self.broken(state, &error.to_string());
+                false
+            }
+        }
+    }
+
+    /// Notifies the guest of used chains, unless it asked not to be told of these (EVENT_IDX).
+    pub(super) fn signal(&self) {
+        let call = {
+            let mut state = self.lock();
+            if !matches!(state.phase, Phase::Running | Phase::Stopping) {
+                return;
+            }
+            match state.queue.needs_notification(&*self.memory.memory()) {
+                Ok(true) => {
+                    state.call_missed = state.call.is_none();
+                    state.call.clone()
+                }
+                Ok(false) => None,
+                Err(error) => {
+                    self.broken(&mut state, &error.to_string());
+                    None
+                }
+            }
+        };
+        if let Some(call) = call {
+            write_event(&call);
+        }
+    }
+
+    pub(super) fn broken(&self, state: &mut RingState, why: &str) {
+        if matches!(state.phase, Phase::Running | Phase::Stopping) {
+            log::error!(
+                "{} queue: {why}; the guest's driver must reset the device before the queue works again",
+                self.name
+            );
+            state.phase = Phase::Broken;
+            if let Some(error) = &state.error {
+                write_event(error);
+            }
+        }
+    }
+
+    /// Notifies the guest once more if it has not seen all used chains since the last call of this: the notification may have been
+    /// lost. One too many does no harm, the driver looks at the ring and finds nothing.
+    pub(in crate::transport) fn repeat_lost_interrupt(&self) {
+        let call = {
+            let mut state = self.lock();
+            let used = state.queue.next_used();
+            let is_behind = state.phase == Phase::Running && self.has_unseen(&state);
+            let before = std::mem::replace(&mut state.unseen, is_behind.then_some(used));
+            let is_lost = is_behind && before == Some(used);
+            is_lost.then(|| state.call.clone()).flatten()
+        };
+        if let Some(call) = call {
+            write_event(&call);
+        }
+    }
+
+    /// Whether there are used chains that the driver has not seen: with EVENT_IDX it writes behind the available ring up to where it
+    /// has (virtio-v1.4, 2.7.7). Without, nobody knows.
+    fn has_unseen(&self, state: &RingState) -> bool {
+        if !state.queue.event_idx_enabled() {
+            return false;
+        }
+        let entries = 4 + 2 * u64::from(state.queue.size());
+        let place = GuestAddress(state.queue.avail_ring().saturating_add(entries));
+        let seen = self.memory.memory().load::<u16>(place, Ordering::Acquire);
+        // What cannot be read breaks the ring when it is used.
+        seen.is_ok_and(|seen| u16::from_le(seen) != state.queue.next_used())
+    }
+}

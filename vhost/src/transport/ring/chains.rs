@@ -1,0 +1,156 @@
+//! The worker's side of a ring: takes chains from the guest and hands them to the device.
+
+use std::fs::File;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use virtio_queue::{QueueOwnedT, QueueT};
+use vm_memory::{GuestAddressSpace, GuestMemoryMmap};
+
+use super::state::Phase;
+use super::{Chain, Ring};
+use crate::queue::Outcome;
+
+/// After this many answers the guest is told, even if more chains wait.
+const SIGNAL_AFTER: u32 = 64;
+
+impl Ring {
+    /// The event that the guest kicks, when there is anything to be kicked for.
+    pub(in crate::transport) fn kick(&self) -> Option<Arc<File>> {
+        let state = self.lock();
+        state.runs().then(|| state.kick.clone()).flatten()
+    }
+
+    /// The kick event is of no more use (its other end is closed): stops polling it.
+    pub(in crate::transport) fn drop_kick(&self, seen: &Arc<File>) {
+        let mut state = self.lock();
+        if state
+            .kick
+            .as_ref()
+            .is_some_and(|kick| Arc::ptr_eq(kick, seen))
+        {
+            state.kick = None;
+        }
+    }
+
+    /// Hands available chains to `handle` while they are `wanted`, puts answers on the used ring, and tells the
+    /// guest once per batch, if it wants to be told. Returns when the ring is empty or stopped, or nothing is
+    /// wanted.
+    pub(in crate::transport) fn process(
+        &self,
+        mut wanted: impl FnMut() -> bool,
+        mut handle: impl FnMut(&GuestMemoryMmap, Chain) -> Outcome,
+    ) {
+        loop {
+            let mut answered = 0;
+            self.with_queue(|queue, memory| queue.disable_notification(memory));
+            while wanted()
+                && let Some(chain) = self.take()
+            {
+                let head = chain.head_index();
+                let memory = self.memory.memory();
+                let outcome = handle(&memory, chain);
+                drop(memory);
+                answered += self.give_back(head, outcome);
+                if answered >= SIGNAL_AFTER {
+                    self.signal();
+                    answered = 0;
+                }
+            }
+            if answered > 0 {
+                self.signal();
+            }
+            if !wanted() {
+                // Who comes to want one wakes the worker; until then the guest need not kick.
+                return;
+            }
+            // Asking for kicks again and looking once more is one step: a chain that came in between
+            // would otherwise wait for a kick that was never sent.
+            let more = self.with_queue(|queue, memory| queue.enable_notification(memory));
+            if more != Some(true) {
+                return;
+            }
+        }
+    }
+
+    /// Runs `work` on a running queue; an error breaks the ring.
+    fn with_queue<T>(
+        &self,
+        work: impl FnOnce(&mut virtio_queue::Queue, &GuestMemoryMmap) -> Result<T, virtio_queue::Error>,
+    ) -> Option<T> {
+        let mut state = self.lock();
+        if !state.runs() {
+            return None;
+        }
+        match work(&mut state.queue, &self.memory.memory()) {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.broken(&mut state, &error.to_string());
+                None
+            }
+        }
+    }
+
+    fn take(&self) -> Option<Chain> {
+        let mut state = self.lock();
+        if !state.runs() {
+            return None;
+        }
+        let memory = self.memory.memory();
+        let available = match state.queue.avail_idx(&*memory, Ordering::Acquire) {
+            Ok(index) => index.0,
+            Err(error) => {
+                self.broken(&mut state, &error.to_string());
+                return None;
+            }
+        };
+        if available == state.queue.next_avail() {
+            return None;
+        }
+        let chain = match state.queue.iter(memory).map(|mut chains| chains.next()) {
+            Ok(Some(chain)) => chain,
+            Ok(None) => {
+                self.broken(&mut state, "the available ring is outside guest memory");
+                return None;
+            }
+            Err(error) => {
+                self.broken(&mut state, &error.to_string());
+                return None;
+            }
+        };
+        let head = chain.head_index();
+        if head >= state.queue.size() {
+            self.broken(
+                &mut state,
+                &format!("descriptor index {head} is not below the queue size"),
+            );
+            return None;
+        }
+        if !state.in_device.insert(head) {
+            self.broken(
+                &mut state,
+                &format!("descriptor {head} was offered again before it was answered"),
+            );
+            return None;
+        }
+        state.busy = true;
+        state.worker = Some(std::thread::current().id());
+        Some(chain)
+    }
+
+    /// The device is done with a chain, for now or for good. Returns how many answers were added.
+    fn give_back(&self, head: u16, outcome: Outcome) -> u32 {
+        let mut state = self.lock();
+        state.busy = false;
+        state.outside = false;
+        let added = match outcome {
+            // It may even be answered already, by a faster thread.
+            Outcome::Held => 0,
+            Outcome::Done { written } => u32::from(self.answer(&mut state, head, written)),
+        };
+        if state.phase != Phase::Running {
+            self.progress.notify_all();
+        }
+        added
+    }
+}
