@@ -80,7 +80,7 @@ pub(crate) enum Fatal {
     NoThread {
         /// Rings that the context has.
         rings: usize,
-        /// What the system said.
+        /// The system's error.
         kind: std::io::ErrorKind,
     },
     /// `vkCreateRingMESA` with an impossible layout.

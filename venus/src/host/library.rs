@@ -311,7 +311,7 @@ mod tests {
     #[test]
     fn what_the_dynamic_linker_says_names_no_library_twice() {
         let library = Path::new("/no/libvulkan.so.1");
-        for (said, expected) in [
+        for (message, expected) in [
             (
                 "/no/libvulkan.so.1: cannot open shared object file",
                 "cannot open shared object file",
@@ -326,7 +326,7 @@ mod tests {
                 "libX11.so.6: cannot open shared object file",
             ),
         ] {
-            assert_eq!(without_name(library, said), expected);
+            assert_eq!(without_name(library, message), expected);
         }
         let Err(error) = Host::load(&Driver::Library(library.to_owned())) else {
             panic!("loaded a library that does not exist")

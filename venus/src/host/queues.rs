@@ -35,7 +35,7 @@ pub(crate) struct Queues {
     limit: u32,
     used: AtomicU32,
     logged_wrong: Once,
-    said_full: Once,
+    logged_full: Once,
 }
 
 /// Queues that a device has; given back on drop.
@@ -58,7 +58,7 @@ impl Queues {
             limit: limit.unwrap_or(known),
             used: AtomicU32::new(0),
             logged_wrong: Once::new(),
-            said_full: Once::new(),
+            logged_full: Once::new(),
         }
     }
 
@@ -95,7 +95,7 @@ impl Queues {
                 count,
             }),
             Err(used) => {
-                self.said_full.call_once(|| {
+                self.logged_full.call_once(|| {
                     log::warn!(
                         "a guest's vkCreateDevice fails: {used} queues are in use, {count} more are wanted, and the driver survives {} \
                          in one process; end other Vulkan programs of the guest, or make them use fewer queues; logged once",

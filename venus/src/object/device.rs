@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize};
-use std::sync::{Arc, Mutex, Once, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, Once, RwLock};
 
 use hesper_system::sync::{Lock, SharedLock};
 use hesper_venus_protocol::call::DeviceTable;
@@ -233,11 +233,7 @@ impl Device {
 
 impl Drop for Device {
     fn drop(&mut self) {
-        let objects = std::mem::take(
-            self.leftover
-                .get_mut()
-                .unwrap_or_else(PoisonError::into_inner),
-        );
+        let objects = std::mem::take(&mut *self.leftover.locked());
         // What the GPU waits for would never come now.
         teardown::end_waits(&self.raw, &objects, &self.timeline_semaphores.locked());
         if let Some(function) = self.functions().device_wait_idle {

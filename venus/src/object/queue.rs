@@ -11,7 +11,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, RwLock};
 use std::time::Duration;
 
 use hesper_system::sync::{Lock, SharedLock, Wait};
@@ -353,11 +353,7 @@ impl Queue {
 
 impl Drop for Queue {
     fn drop(&mut self) {
-        let timeline = self
-            .timeline
-            .get_mut()
-            .unwrap_or_else(PoisonError::into_inner);
-        for fence in timeline.spare.drain(..) {
+        for fence in self.timeline.locked().spare.drain(..) {
             self.device.destroy_fence(fence);
         }
     }

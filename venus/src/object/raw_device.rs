@@ -1,7 +1,7 @@
 //! [`RawDevice`]: the driver's device and nothing else. Threads of queues hold it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hesper_system::sync::Lock;
@@ -127,11 +127,7 @@ impl Drop for RawDevice {
             // SAFETY: nobody else uses the device any more.
             unsafe { function(self.handle) };
         }
-        let abandoned = std::mem::take(
-            self.abandoned
-                .get_mut()
-                .unwrap_or_else(PoisonError::into_inner),
-        );
+        let abandoned = std::mem::take(&mut *self.abandoned.locked());
         abandoned
             .into_iter()
             .for_each(|fence| self.destroy_fence(fence));
