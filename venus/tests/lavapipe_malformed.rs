@@ -4,8 +4,9 @@
 //! CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER=tests/env/run cargo test -p hesper-venus --test lavapipe_malformed
 //! ```
 //!
-//! What is spoiled here is what the renderer must notice itself. Arguments that only the API forbids (sizes above limits,
-//! broken shaders) are left to `malformed.rs`: a real driver need not survive them.
+//! What is spoiled here is what the renderer must notice itself. Arguments that only the API
+//! forbids (sizes above limits, broken shaders) are left to `malformed.rs`: a real driver need not
+//! survive them.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -50,7 +51,7 @@ fn sessions_of_real_guests_are_carried_out_over_both_ways_and_may_end_anywhere()
             assert_eq!(outcome, Outcome::Fine, "{name}, {way:?}");
         }
     }
-    // Samples: each length takes an instance and a device of its own.
+    // Samples: each length takes its own instance and device.
     for (name, session) in &sessions {
         for length in (0..session.stream.len()).step_by(397) {
             let outcome = bench.run(&session.stream[..length], Way::Virtqueue);
@@ -69,7 +70,8 @@ fn sessions_of_real_guests_are_carried_out_over_both_ways_and_may_end_anywhere()
 fn a_truncated_session_is_fatal_unless_between_two_commands() {
     let bench = bench();
     let session = Session::whole();
-    // Beginning and end of every command, and some of what is between: each takes a device of its own.
+    // Beginning and end of every command, and some positions between them: each takes its own
+    // device.
     let beside = |at: &usize| [*at, at + 1, at + 8, at.saturating_sub(1)];
     let mut lengths: Vec<usize> = session.starts.iter().flat_map(beside).collect();
     lengths.extend((0..session.stream.len()).step_by(67));
@@ -107,7 +109,7 @@ fn a_lost_context_with_work_on_the_gpu_leaves_nothing_and_others_go_on() {
     for _ in 0..5 {
         let guest = bench.guest();
         let mut session = Session::whole();
-        // The queue waits for a value that never comes; then the guest breaks the rules.
+        // The queue waits for a value that never comes. Then the guest breaks the rules.
         let semaphore = vk::Semaphore(Id::Semaphore as u64);
         let stage = vk::PipelineStageFlags::ALL_COMMANDS;
         let value = 9;

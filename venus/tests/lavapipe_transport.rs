@@ -27,7 +27,8 @@ const IDLE: u32 = 1;
 const FATAL: u32 = 2;
 const ALIVE: u32 = 4;
 
-/// A ring as a guest's driver has it: head, tail, status, buffer, and then replies in one resource.
+/// A ring as a guest's driver makes it: head, tail, status, buffer, and then replies, in one
+/// resource.
 struct Ring<'g> {
     guest: &'g Guest,
     id: u64,
@@ -334,7 +335,7 @@ fn a_resource_can_be_named_as_soon_as_it_is_made_or_attached_and_until_what_came
     let query = bytes(&command::EnumerateInstanceVersion {
         p_api_version: &mut 0,
     });
-    // The context's thread is busy with a wait; attaching must not need it.
+    // The context's thread is busy with a wait. Attaching must not need it.
     guest.send(&command::WaitRingSeqnoMESA {
         ring: 7,
         seqno: query.len() as u64,
