@@ -1,13 +1,13 @@
 //! What commands cost the renderer itself, over the null driver:
 //!
 //! ```text
-//! cargo bench -p hesper-venus --bench record                       # nanoseconds
-//! tests/bench-vtest --instructions                                 # instructions, by function, with callgrind
+//! cargo bench -p hesper-venus --bench record    # nanoseconds
+//! tests/bench-vtest --instructions              # instructions by function, with callgrind
 //! ```
 //!
-//! Each case is a stream that is submitted many times; the time is that of the context's thread
-//! from the first submit to the last, divided by the number of operations. A draw is what an
-//! application does for one: push constants, bind a descriptor set, draw.
+//! Each case is a stream that is submitted many times. The time is that of the context's thread
+//! from the first submit to the last, divided by the number of operations. A draw is three
+//! commands: push constants, bind a descriptor set, draw.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -106,7 +106,7 @@ pub(crate) enum Fatal {
     /// The GPU is lost, and the guest did not ask for the result.
     #[error("{0} lost the device, and the guest did not ask for the result")]
     DeviceLost(&'static str),
-    /// The guest uses memory for which the host had no room, see [`crate::command::bind_memory`].
+    /// The guest uses memory for which the host had no room, see `command::bind_memory`.
     #[error(
         "the host had no memory for an allocation of {0} bytes. The guest's driver did not wait for the result \
          (VN_PERF=no_async_mem_alloc in the guest makes it wait), and now it binds the memory"

@@ -23,9 +23,9 @@ pub struct RendererOptions {
     pub queues: Option<u32>,
     /// How many mappings this process may have; `None` asks the system (`vm.max_map_count`).
     pub mappings: Option<usize>,
-    /// Memory that guests can map is made in multiples of this many bytes, a power of two, and of the
-    /// host's page. A front end that makes guests align their blobs names that alignment; 0 is enough
-    /// elsewhere.
+    /// Memory that guests can map is made in multiples of this many bytes, a power of two, and of
+    /// the host's page. A front end that makes guests align their blobs names that alignment; 0 is
+    /// enough elsewhere.
     pub blob_alignment: u64,
     /// Size in bytes of the window through which all guests together map memory, such as a VM's.
     /// Memory heaps that guests can map are shown no larger than this window allows. `None` when

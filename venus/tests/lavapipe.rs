@@ -1,7 +1,8 @@
 //! The renderer on a real driver, with a guest that is this test:
 //!
 //! ```text
-//! CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER=tests/env/run cargo test -p hesper-venus --test lavapipe
+//! export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER=tests/env/run
+//! cargo test -p hesper-venus --test lavapipe
 //! ```
 #![allow(
     clippy::unwrap_used,

@@ -2,7 +2,8 @@
 //! context exports and another imports, and images with the modifier `LINEAR`.
 //!
 //! ```text
-//! CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER=tests/env/run cargo test -p hesper-venus --test lavapipe_dmabuf
+//! export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER=tests/env/run
+//! cargo test -p hesper-venus --test lavapipe_dmabuf
 //! ```
 #![allow(
     clippy::unwrap_used,

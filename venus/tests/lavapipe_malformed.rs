@@ -1,7 +1,8 @@
 //! Malformed streams over a real driver:
 //!
 //! ```text
-//! CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER=tests/env/run cargo test -p hesper-venus --test lavapipe_malformed
+//! export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER=tests/env/run
+//! cargo test -p hesper-venus --test lavapipe_malformed
 //! ```
 //!
 //! What is spoiled here is what the renderer must notice itself. Arguments that only the API

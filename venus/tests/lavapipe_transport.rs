@@ -1,7 +1,8 @@
 //! Rings, streams and positions, with a guest that is this test. Needs the driver only to start:
 //!
 //! ```text
-//! CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER=tests/env/run cargo test -p hesper-venus --test lavapipe_transport
+//! export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER=tests/env/run
+//! cargo test -p hesper-venus --test lavapipe_transport
 //! ```
 #![allow(
     clippy::unwrap_used,

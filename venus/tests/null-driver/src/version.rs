@@ -28,22 +28,23 @@ pub struct Version {
     pub hidden: [*const c_char; HIDDEN],
 }
 
-struct State {
+/// The version that is played, and what was asked for.
+struct Versions {
     played: Option<Version>,
     /// `VkApplicationInfo::apiVersion` of the last instance.
     asked: u32,
 }
 
 // SAFETY: the strings are never written to.
-unsafe impl Send for State {}
+unsafe impl Send for Versions {}
 
-static STATE: Mutex<State> = Mutex::new(State {
+static VERSIONS: Mutex<Versions> = Mutex::new(Versions {
     played: None,
     asked: 0,
 });
 
-fn state() -> MutexGuard<'static, State> {
-    STATE.lock().unwrap_or_else(PoisonError::into_inner)
+fn versions() -> MutexGuard<'static, Versions> {
+    VERSIONS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// # Safety
@@ -51,31 +52,31 @@ fn state() -> MutexGuard<'static, State> {
 /// pointers.
 pub(crate) unsafe extern "system" fn play(version: *const Version) {
     // SAFETY: the caller's promise.
-    state().played = Some(unsafe { *version });
+    versions().played = Some(unsafe { *version });
 }
 
 /// `vkEnumerateInstanceVersion`
 pub(crate) fn of_loader() -> u32 {
-    state()
+    versions()
         .played
         .map_or(vk::API_VERSION_1_3, |version| version.loader)
 }
 
 /// `VkPhysicalDeviceProperties::apiVersion`
 pub(crate) fn of_driver() -> u32 {
-    state()
+    versions()
         .played
         .map_or(vk::API_VERSION_1_3, |version| version.driver)
 }
 
 /// An instance is made with this version.
 pub(crate) fn asked(version: u32) {
-    state().asked = version;
+    versions().asked = version;
 }
 
 /// Whether a device has a function with this name, as far as versions say.
 pub(crate) fn has(name: &CStr) -> bool {
-    let State { played, asked } = &*state();
+    let Versions { played, asked } = &*versions();
     let Some(version) = played else {
         return true;
     };
