@@ -20,7 +20,7 @@ const LARGEST_PAGE: u64 = 4 << 20;
 /// What the GPU writes to the first page, and to the second.
 const FIRST: u32 = 0x5350_0001;
 const SECOND: u32 = 0x5350_0002;
-/// What is there before.
+/// The content of the memory before the test.
 const BEFORE: u32 = 0xffff_ffff;
 
 /// Whether guests can use sparse binding.

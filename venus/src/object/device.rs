@@ -35,7 +35,7 @@ pub(crate) struct Memory {
     pub(crate) _allocated: Option<Allocated>,
 }
 
-/// A device of the guest's.
+/// A device of the guest.
 pub(crate) struct Device {
     /// Its ordinal as an owner of objects.
     pub(crate) owner: u32,

@@ -138,7 +138,7 @@ impl Queue {
         self.submit_locked(&queue, submit, fence)
     }
 
-    /// The same for who has the queue.
+    /// The same, for a caller that has taken the queue.
     fn submit_locked(
         &self,
         _queue: &MutexGuard<'_, ()>,
