@@ -5,10 +5,9 @@ use hesper_venus_protocol::{command, vk};
 use hesper_vhost::testing::Request;
 use hesper_vhost::wire;
 
-use crate::guest::Guest;
-use crate::guest::gpu::{Gpu, RING};
-use crate::machine::PIXELS;
-use crate::{Served, eventually};
+use crate::Served;
+use crate::guest::{Gpu, Guest, RING, VenusGuest as _};
+use hesper_mock_frontend::{PIXELS, eventually};
 
 #[test]
 fn a_thousand_live_blobs_are_mapped_at_once_each_with_its_own_bytes() {
@@ -58,7 +57,7 @@ fn a_thousand_live_blobs_are_mapped_at_once_each_with_its_own_bytes() {
         "the memory for replies"
     );
     guest.version();
-    crate::eventually("the descriptors are closed", || {
+    eventually("the descriptors are closed", || {
         served.hesper.process.usage().descriptors == before.descriptors
     });
     drop(guest);

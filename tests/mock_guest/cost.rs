@@ -10,8 +10,8 @@ use std::process::Stdio;
 use hesper_vhost::testing::Request;
 use hesper_vhost::wire;
 
-use crate::machine::Machine;
 use crate::support::process::{PATIENCE, Process, in_environment};
+use hesper_mock_frontend::Machine;
 
 /// How often each build does the work.
 const RUNS: usize = 12;
@@ -74,12 +74,12 @@ fn end(process: &mut Process) {
 fn work(socket: &Path, work: Work, steps: u32) {
     if work == Work::Connect {
         for _ in 0..steps {
-            let mut machine = Machine::boot(socket);
+            let mut machine = Machine::boot_with_window(socket, 4096);
             machine.ask(&Request::bare(wire::CMD_GET_DISPLAY_INFO));
         }
         return;
     }
-    let mut machine = Machine::boot(socket);
+    let mut machine = Machine::boot_with_window(socket, 4096);
     match work {
         Work::Map => {
             machine.ok(&Request::create_context(

@@ -6,8 +6,7 @@ use hesper_vhost::testing::Request;
 use hesper_vhost::wire;
 
 use crate::Served;
-use crate::guest::Guest;
-use crate::guest::gpu::Gpu;
+use crate::guest::{Gpu, Guest, VenusGuest as _};
 
 const MIB: u64 = 1 << 20;
 /// What a window of 256 MiB has for memory.

@@ -4,15 +4,13 @@ use std::time::Duration;
 
 use hesper_venus_protocol::runtime::Object;
 use hesper_venus_protocol::{command, vk};
-use hesper_vhost::device::Queue;
 use hesper_vhost::screen::Rect;
 use hesper_vhost::testing::Request;
 use hesper_vhost::wire;
 
-use crate::guest::gpu::RING;
-use crate::guest::{Guest, Ring, Vm, bytes};
-use crate::machine::{PIXELS, Ticket};
-use crate::{Served, eventually};
+use crate::Served;
+use crate::guest::{Guest, RING, Ring, VenusGuest as _, Vm, bytes};
+use hesper_mock_frontend::{CURSOR, PIXELS, Ticket, eventually};
 
 const WIDTH: u32 = 64;
 const HEIGHT: u32 = 48;
@@ -42,7 +40,7 @@ fn console_draws(served: &Served, vm: &Vm, blue: u8) {
     // Fenced: answered when the screen has read it.
     machine.ok(&Request::flush(id, whole).fence(1));
     let cursor = machine.post_cut(
-        Queue::Cursor,
+        CURSOR,
         &Request::move_cursor(0, u32::from(blue), 5),
         usize::MAX,
     );
@@ -109,6 +107,7 @@ fn a_context_that_waits_for_a_position_that_never_comes_delays_nobody() {
     ]) {
         assert_eq!(vm.machine().answer(*ticket).kind(), kind);
     }
+    drop(ring);
     drop(guest);
     served.leaves_nothing(vm);
 }
@@ -133,6 +132,7 @@ fn a_full_ring_that_stands_still_delays_nobody() {
     guest.version();
     guest.send(&command::SubmitVirtqueueSeqnoMESA { ring: 7, seqno: 1 });
     ring.wait();
+    drop(ring);
     drop(guest);
     served.leaves_nothing(vm);
 }

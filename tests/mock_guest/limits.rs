@@ -7,9 +7,9 @@ use hesper_vhost::budget;
 use hesper_vhost::testing::Request;
 use hesper_vhost::wire;
 
-use crate::guest::{CAPSET_VENUS, Guest, Vm};
-use crate::machine::Ticket;
-use crate::{Served, eventually};
+use crate::Served;
+use crate::guest::{CAPSET_VENUS, Guest, VenusGuest as _, Vm};
+use hesper_mock_frontend::{Ticket, eventually};
 
 /// Another context does what contexts do.
 #[track_caller]

@@ -6,11 +6,10 @@ use hesper_vhost::testing::Request;
 use hesper_vhost::wire;
 
 use crate::Served;
-use crate::guest::gpu::Gpu;
-use crate::guest::{Guest, Ring, Vm, bytes};
-use crate::machine::Machine;
+use crate::guest::{Gpu, Guest, Ring, VenusGuest as _, Vm, bytes};
 use crate::support::programs::moltenvk;
 use crate::support::xserver::XServer;
+use hesper_mock_frontend::Machine;
 
 #[test]
 fn a_macs_driver_serves_a_vm_and_draws_its_window() {
@@ -42,7 +41,7 @@ fn as_on_a_mac(arguments: &[&str]) -> Served {
 }
 
 fn boot(served: &Served) -> Vm {
-    Vm::new(Machine::boot_with_pages(&served.hesper.socket(), PAGE))
+    Vm::new(Machine::boot_with_window(&served.hesper.socket(), PAGE))
 }
 
 /// Fresh memory of the GPU's that the guest can map.
@@ -95,6 +94,7 @@ fn a_vmm_that_maps_pages_of_16_kib_is_never_asked_for_less() {
     assert_eq!(code, wire::RESP_OK_MAP_INFO);
     guest.renders(&gpu, 0x4d61_6302);
     assert_eq!(vm.machine().window().refused(), [""; 0]);
+    drop(ring);
     drop(guest);
     served.leaves_nothing(vm);
 }

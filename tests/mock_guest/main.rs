@@ -20,7 +20,6 @@ mod hostmem;
 mod isolation;
 mod limits;
 mod mac;
-mod machine;
 mod malformed;
 mod model;
 mod order;
@@ -28,13 +27,11 @@ mod scanout;
 #[path = "../support/mod.rs"]
 mod support;
 mod wayland;
-mod window;
 
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use guest::Vm;
-use machine::Machine;
+use hesper_mock_frontend::{Machine, eventually};
 use support::hesper::Hesper;
 use support::process::Usage;
 use support::xserver::XServer;
@@ -86,7 +83,7 @@ impl Served {
     }
 
     fn boot(&self) -> Vm {
-        Vm::new(Machine::boot(&self.hesper.socket()))
+        Vm::new(Machine::boot_with_window(&self.hesper.socket(), 4096))
     }
 
     /// Waits until Hesper's log has `words`.
@@ -104,15 +101,5 @@ impl Served {
         eventually("nothing of the VM is left", || {
             self.hesper.process.usage() == self.idle
         });
-    }
-}
-
-/// Waits until `condition` holds.
-#[track_caller]
-fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let until = Instant::now() + machine::PATIENCE;
-    while !condition() {
-        assert!(Instant::now() < until, "not in time: {what}");
-        std::thread::sleep(Duration::from_millis(2));
     }
 }

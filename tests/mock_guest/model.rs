@@ -10,9 +10,8 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
 use crate::Served;
-use crate::guest::gpu::{Gpu, RING};
-use crate::guest::{Guest, Mapped, Vm};
-use crate::machine::Ticket;
+use crate::guest::{Gpu, Guest, Mapped, RING, VenusGuest as _, Vm};
+use hesper_mock_frontend::Ticket;
 
 const CONTEXTS: usize = 3;
 const QUEUES: usize = 2;

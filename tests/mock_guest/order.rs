@@ -4,14 +4,12 @@ use std::time::Duration;
 
 use hesper_venus_protocol::runtime::Object;
 use hesper_venus_protocol::{command, vk};
-use hesper_vhost::device::Queue;
 use hesper_vhost::testing::Request;
 use hesper_vhost::wire;
 
 use crate::Served;
-use crate::guest::gpu::{Gpu, RING};
-use crate::guest::{Guest, bytes};
-use crate::machine::Ticket;
+use crate::guest::{Gpu, Guest, RING, VenusGuest as _, bytes};
+use hesper_mock_frontend::{CONTROL, Ticket};
 
 const SIZE: u64 = 64 << 10;
 
@@ -212,7 +210,7 @@ fn a_large_submission_in_scattered_pieces_arrives_whole() {
     }));
     assert!(stream.len() > 600 << 10, "{} bytes", stream.len());
     let request = Request::submit(1, &stream);
-    let ticket = vm.machine().post_cut(Queue::Control, &request, 3333);
+    let ticket = vm.machine().post_cut(CONTROL, &request, 3333);
     vm.machine().answer(ticket);
     guest.submit(&gpu, &[commands]);
     guest.wait_fence(RING);

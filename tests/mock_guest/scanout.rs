@@ -5,11 +5,11 @@ use hesper_vhost::screen::Rect;
 use hesper_vhost::testing::Request;
 use hesper_vhost::wire;
 
-use crate::guest::{Guest, Mapped, Vm};
-use crate::machine::{Machine, PIXELS};
+use crate::Served;
+use crate::guest::{Guest, Mapped, VenusGuest as _, Vm};
 use crate::support::picture::Picture;
 use crate::support::xserver::XServer;
-use crate::{Served, eventually};
+use hesper_mock_frontend::{Machine, PIXELS, eventually};
 
 fn whole(width: u32, height: u32) -> Rect {
     Rect {
@@ -217,7 +217,7 @@ fn guest_memory_is_shown_in_place_and_given_back_in_time() {
     let served = Served::start_with(&["--size=640x480"], Some(&screen));
     let vm = served.boot();
     let mut machine = vm.machine();
-    let mapped = || served.hesper.process.mappings("memfd:mock");
+    let mapped = || served.hesper.process.mappings("memfd:guest");
     let without = mapped();
     let framebuffer = Scattered::new(&mut machine, 0);
     let resource = framebuffer.resource;

@@ -1,4 +1,4 @@
-//! A guest in QEMU that runs the test program of `tests/guest`.
+//! A guest in QEMU that runs the test program of `tests/programs/guest`.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

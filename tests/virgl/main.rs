@@ -15,10 +15,6 @@
 #[path = "../mock_guest/guest.rs"]
 mod guest;
 mod in_vm;
-#[path = "../mock_guest/machine.rs"]
-mod machine;
 mod mock;
 #[path = "../support/mod.rs"]
 mod support;
-#[path = "../mock_guest/window.rs"]
-mod window;

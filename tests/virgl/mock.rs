@@ -8,10 +8,10 @@ use hesper_vhost::testing::Request;
 use hesper_vhost::wire::{self, *};
 use zerocopy::FromZeros;
 
-use crate::guest::{Guest, Vm};
-use crate::machine::{Machine, PATIENCE, PIXELS};
+use crate::guest::{Guest, VenusGuest as _, Vm};
 use crate::support::hesper::Hesper;
 use crate::support::picture::{Picture, Rectangle};
+use hesper_mock_frontend::{Machine, PATIENCE, PIXELS};
 
 const WIDTH: u32 = 200;
 const HEIGHT: u32 = 150;
@@ -33,7 +33,7 @@ fn serve(folder: &Path) -> (Hesper, Vm) {
         "--capsets=venus,virgl",
     ];
     let hesper = Hesper::start(folder, &arguments, None);
-    let vm = Vm::new(Machine::boot(&hesper.socket()));
+    let vm = Vm::new(Machine::boot_with_window(&hesper.socket(), 4096));
     (hesper, vm)
 }
 
@@ -435,7 +435,7 @@ fn a_reset_and_the_end_of_a_vm_leave_nothing_behind() {
     for round in 0..3 {
         let now = vm
             .take()
-            .unwrap_or_else(|| Vm::new(Machine::boot(&hesper.socket())));
+            .unwrap_or_else(|| Vm::new(Machine::boot_with_window(&hesper.socket(), 4096)));
         let id = texture(&now, 1);
         renders(&now, 1, id, 30 + round);
         // Commands of the old life do not touch the memory of the new one.

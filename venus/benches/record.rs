@@ -22,8 +22,7 @@ mod null;
 
 use std::time::Instant;
 
-use guest::gpu::Gpu;
-use guest::{Guest, bytes};
+use guest::{Gpu, Guest, VenusGuest as _, bytes};
 use hesper_venus::{Driver, Renderer, RendererOptions};
 use hesper_venus_protocol::runtime::{Array, Object};
 use hesper_venus_protocol::{command, vk};

@@ -11,8 +11,7 @@
 mod guest;
 mod played;
 
-use guest::gpu::{Gpu, RING};
-use guest::{Guest, renderer_with};
+use guest::{Gpu, Guest, RING, VenusGuest as _, renderer_with};
 use hesper_null_driver::card::Card;
 use hesper_venus::RendererOptions;
 use hesper_venus_protocol::runtime::Object;

@@ -16,11 +16,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use guest::gpu::Gpu;
-use guest::{Guest, bytes, renderer_with};
+use guest::{Gpu, Guest, Memory as _, VenusGuest as _, bytes, query, renderer_with};
 use hesper_venus::{Budget, RendererOptions};
-use hesper_venus_protocol::runtime::{Array, Command, Object};
-use hesper_venus_protocol::{command, guest as encoder, vk};
+use hesper_venus_protocol::runtime::{Array, Object};
+use hesper_venus_protocol::{command, vk};
 use hostile::recorded::recorded;
 use hostile::session::Session;
 use hostile::{Outcome, REPLIES, null_driver};
@@ -93,17 +92,7 @@ const REPLY: vk::CommandStreamDescriptionMESA = vk::CommandStreamDescriptionMESA
 };
 
 fn reply_stream() -> Vec<u8> {
-    let mut stream = REPLY;
-    bytes(&command::SetReplyCommandStreamMESA {
-        p_stream: &mut stream,
-    })
-}
-
-fn encoded<'a, C: Command<'a>>(command: &C, reply: bool) -> Vec<u8> {
-    let mut stream = Vec::new();
-    // SAFETY: the tests' arguments point to live values.
-    unsafe { encoder::encode(command, reply, &mut stream) };
-    stream
+    guest::reply_stream(REPLY.resource_id, REPLY.offset, REPLY.size)
 }
 
 /// The bytes of `vkCreatePipelineCache` with this much initial data.
@@ -119,7 +108,11 @@ fn cache_of(gpu: &Gpu, id: u64, size: usize, reply: bool) -> Vec<u8> {
         p_create_info: &mut info,
         p_pipeline_cache: &mut vk::PipelineCache(id),
     };
-    encoded(&create, reply)
+    if reply {
+        query(&create)
+    } else {
+        bytes(&create)
+    }
 }
 
 /// The bytes of a query of a cache's data, with this much room.
@@ -131,7 +124,7 @@ fn data_of(gpu: &Gpu, cache: u64, room: usize) -> Vec<u8> {
         p_data_size: &mut size,
         p_data: Array::NULL,
     };
-    let mut stream = encoded(&query, true);
+    let mut stream = guest::query(&query);
     // The count of the array, which is the command's last.
     let end = stream.len();
     stream[end - 8..].copy_from_slice(&(room as u64).to_le_bytes());
@@ -176,7 +169,7 @@ fn replies(guest: &Guest, lengths: &[usize]) -> Vec<(u32, i32)> {
     let mut found = Vec::new();
     for length in lengths {
         let mut words = [0; 8];
-        guest.replies.memory.read(at, &mut words).unwrap();
+        guest.replies().memory.read(at, &mut words);
         let [a, b, c, d, e, f, g, h] = words;
         found.push((
             u32::from_le_bytes([a, b, c, d]),

@@ -15,8 +15,7 @@ mod guest;
 
 use std::time::{Duration, Instant};
 
-use guest::gpu::RING;
-use guest::{Event, Guest, PATIENCE, bytes, renderer, renderer_with};
+use guest::{Event, Guest, PATIENCE, RING, VenusGuest as _, bytes, renderer, renderer_with};
 use hesper_venus::memory::SharedMemory;
 use hesper_venus::{BlobError, Counters, Renderer, RendererOptions};
 use hesper_venus_protocol::runtime::{Array, Object};

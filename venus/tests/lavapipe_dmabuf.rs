@@ -15,9 +15,8 @@
 mod guest;
 
 use ash::vk as host;
-use guest::Guest;
-use guest::gpu::{Gpu, RING};
 use guest::settled::Settled;
+use guest::{Gpu, Guest, RING, VenusGuest as _};
 use hesper_venus::{Renderer, RendererOptions, WsiPolicy};
 use hesper_venus_protocol::runtime::Object;
 use hesper_venus_protocol::{command, vk};

@@ -12,8 +12,7 @@
 
 mod guest;
 
-use guest::gpu::Gpu;
-use guest::{Guest, renderer};
+use guest::{Gpu, Guest, VenusGuest as _, renderer};
 use hesper_venus_protocol::runtime::{Array, Object, Text};
 use hesper_venus_protocol::{command, vk};
 

@@ -11,12 +11,10 @@
 mod guest;
 mod null;
 
-use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
-
-use guest::gpu::{Gpu, RING};
 use guest::settled::Settled;
-use guest::{Event, Guest, PATIENCE, bytes, renderer_with};
+use guest::{
+    Event, Gpu, Guest, RING, Ring, RingOptions, VenusGuest as _, bytes, renderer_with, until,
+};
 use hesper_venus::host::Vulkan;
 use hesper_venus::{Driver, RendererOptions};
 use hesper_venus_protocol::runtime::{Array, Object};
@@ -337,71 +335,6 @@ fn guests_see_the_hosts_queues_and_no_portability_subset_whose_features_they_hav
     assert_eq!(renderer.counters().lost, 0);
 }
 
-/// Commands for a ring, one after the other.
-const RING_BUFFER: usize = 1 << 16;
-
-/// A ring of a context.
-struct Ring<'g> {
-    guest: &'g Guest,
-    blob: hesper_venus::Blob,
-    id: u64,
-    tail: usize,
-}
-
-impl<'g> Ring<'g> {
-    fn new(guest: &'g Guest) -> Self {
-        let (resource, blob) = guest.blob(0, 192 + RING_BUFFER as u64).unwrap();
-        let id = guest.id();
-        let mut info = vk::RingCreateInfoMESA {
-            resource_id: resource,
-            size: 192 + RING_BUFFER,
-            idle_timeout: 1_000_000,
-            tail_offset: 64,
-            status_offset: 128,
-            buffer_offset: 192,
-            buffer_size: RING_BUFFER,
-            ..Default::default()
-        };
-        guest.send(&command::CreateRingMESA {
-            ring: id,
-            p_create_info: &mut info,
-        });
-        guest.wait_fence(0);
-        Self {
-            guest,
-            blob,
-            id,
-            tail: 0,
-        }
-    }
-
-    fn send(&mut self, stream: &[u8]) {
-        let memory = &self.blob.memory;
-        memory.write(192 + self.tail, stream).unwrap();
-        self.tail += stream.len();
-        let tail = memory.word(64).unwrap();
-        tail.store(self.tail as u32, Ordering::SeqCst);
-        self.guest.send(&command::NotifyRingMESA {
-            ring: self.id,
-            seqno: 0,
-            flags: vk::RingNotifyFlagsMESA::default(),
-        });
-    }
-
-    fn is_done(&self) -> bool {
-        self.blob.memory.word(0).unwrap().load(Ordering::SeqCst) == self.tail as u32
-    }
-}
-
-/// Waits until a condition is true.
-fn until(what: &str, is_so: impl Fn() -> bool) {
-    let end = Instant::now() + PATIENCE;
-    while !is_so() {
-        assert!(Instant::now() < end, "still not so: {what}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
-
 /// A queue of a family, bound to a ring index.
 fn queue(guest: &Guest, device: u64, family: u32, ring: u32) -> u64 {
     let queue = guest.id();
@@ -464,9 +397,13 @@ fn a_submission_that_waits_for_room_in_the_driver_delays_no_other_queue_and_no_o
         p_submits: std::slice::from_mut(&mut submit).into(),
         fence: Object::guest(0),
     });
-    let mut ring = Ring::new(&guest);
+    let options = RingOptions {
+        buffer: 1 << 16,
+        ..Default::default()
+    };
+    let mut ring = Ring::with(&guest, guest.id(), options);
     for _ in 0..64 {
-        ring.send(&stream);
+        ring.write(&stream);
     }
     until("64 submissions are taken", || ring.is_done());
     assert_eq!(waiting(), 0);
@@ -475,7 +412,7 @@ fn a_submission_that_waits_for_room_in_the_driver_delays_no_other_queue_and_no_o
     until("it waits for room", || waiting() == 1);
     guest.wait_fence(0);
     // One more submission, and a fence behind that.
-    ring.send(&stream);
+    ring.write(&stream);
     guest.context.fence(10, 500);
     // That thread continues, and other queues and contexts do, too.
     guest.blob(0, 4096).unwrap();

@@ -9,7 +9,7 @@
 
 mod guest;
 
-use guest::{Guest, renderer_with};
+use guest::{Guest, VenusGuest as _, renderer_with};
 use hesper_venus::RendererOptions;
 use hesper_venus_protocol::runtime::Object;
 use hesper_venus_protocol::{command, vk};

@@ -13,8 +13,7 @@ mod guest;
 
 use std::ffi::CStr;
 
-use guest::gpu::Gpu;
-use guest::{Guest, bytes, renderer};
+use guest::{Gpu, Guest, VenusGuest as _, bytes, renderer};
 use hesper_venus_protocol::runtime::{Array, Object};
 use hesper_venus_protocol::{command, vk};
 

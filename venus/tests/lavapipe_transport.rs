@@ -13,131 +13,66 @@
 
 mod guest;
 
+use std::ops::{Deref, DerefMut};
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use guest::{Event, Guest, PATIENCE, bytes, renderer};
-use hesper_venus::Blob;
-use hesper_venus_protocol::runtime::{Array, Command, Object};
+use guest::{
+    ALIVE, Event, FATAL, Guest, IDLE, Memory as _, RingOptions, VenusGuest as _, bytes, query,
+    read_reply, renderer, reply_stream,
+};
+use hesper_venus_protocol::runtime::{Array, Command as _, Object};
 use hesper_venus_protocol::{command, vk};
 
-const BUFFER: usize = 4096;
-const REPLIES: usize = 192 + BUFFER;
-const TOTAL: usize = REPLIES + 4096;
-const IDLE: u32 = 1;
-const FATAL: u32 = 2;
-const ALIVE: u32 = 4;
+/// Bytes behind the ring's buffer, for replies.
+const REPLIES: usize = 4096;
 
-/// A ring as a guest's driver makes it: head, tail, status, buffer, and then replies, in one
-/// resource.
-struct Ring<'g> {
-    guest: &'g Guest,
-    id: u64,
-    resource: u32,
-    blob: Blob,
-    tail: u32,
+/// A ring that a monitor watches, with room for replies behind its buffer.
+struct Ring<'g>(guest::Ring<'g, Guest>);
+
+impl<'g> Deref for Ring<'g> {
+    type Target = guest::Ring<'g, Guest>;
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl DerefMut for Ring<'_> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.0
+    }
 }
 
 impl<'g> Ring<'g> {
     fn new(guest: &'g Guest, id: u64) -> Self {
-        let (resource, blob) = guest.blob(0, TOTAL as u64).unwrap();
-        let monitor = vk::RingMonitorInfoMESA {
-            max_reporting_period_microseconds: 40_000,
+        let options = RingOptions {
+            behind: REPLIES,
+            reporting_period: 40_000,
             ..Default::default()
         };
-        let mut info = vk::RingCreateInfoMESA {
-            p_next: (&raw const monitor).cast(),
-            resource_id: resource,
-            size: REPLIES,
-            idle_timeout: 1_000_000,
-            tail_offset: 64,
-            status_offset: 128,
-            buffer_offset: 192,
-            buffer_size: BUFFER,
-            ..Default::default()
-        };
-        guest.send(&command::CreateRingMESA {
-            ring: id,
-            p_create_info: &mut info,
-        });
-        let ring = Self {
-            guest,
-            id,
-            resource,
-            blob,
-            tail: 0,
-        };
-        ring.until("the ring is alive", || ring.word(128) & ALIVE != 0);
-        ring
-    }
-
-    fn word(&self, offset: usize) -> u32 {
-        self.blob
-            .memory
-            .word(offset)
-            .unwrap()
-            .load(Ordering::SeqCst)
-    }
-
-    fn until(&self, what: &str, condition: impl Fn() -> bool) {
-        let end = Instant::now() + PATIENCE;
-        while !condition() {
-            assert!(
-                Instant::now() < end,
-                "not before the end of patience: {what}"
-            );
-            std::thread::yield_now();
-        }
-    }
-
-    /// Writes commands, and notifies if the ring sleeps.
-    fn write(&mut self, stream: &[u8]) {
-        for byte in stream {
-            let at = 192 + (self.tail as usize & (BUFFER - 1));
-            self.blob.memory.write(at, &[*byte]).unwrap();
-            self.tail = self.tail.wrapping_add(1);
-        }
-        let tail = self.blob.memory.word(64).unwrap();
-        tail.store(self.tail, Ordering::SeqCst);
-        if self.word(128) & IDLE != 0 {
-            self.guest.send(&command::NotifyRingMESA {
-                ring: self.id,
-                seqno: self.tail,
-                flags: vk::RingNotifyFlagsMESA::default(),
-            });
-        }
-    }
-
-    fn wait(&self) {
-        self.until("the commands are consumed", || self.word(0) == self.tail);
+        let ring = guest::Ring::with(guest, id, options);
+        ring.until("the ring is alive", || ring.status() & ALIVE != 0);
+        Self(ring)
     }
 
     /// Asks for the instance's version.
     fn version(&mut self) -> u32 {
         let mut version = 0;
-        let mut query = command::EnumerateInstanceVersion {
+        let mut command = command::EnumerateInstanceVersion {
             p_api_version: &mut version,
         };
-        let mut stream = self.reply_stream(REPLIES, 4096);
-        // SAFETY: the arguments point to live values.
-        unsafe { hesper_venus_protocol::guest::encode(&query, true, &mut stream) };
+        let mut stream = self.reply_stream(self.behind(), REPLIES);
+        stream.extend(query(&command));
         self.write(&stream);
         self.wait();
-        let mut reply = vec![0; 4096];
-        self.blob.memory.read(REPLIES, &mut reply).unwrap();
-        // SAFETY: as above.
-        unsafe { hesper_venus_protocol::guest::decode_reply(&mut query, &reply) }.unwrap();
+        let mut reply = vec![0; REPLIES];
+        self.shared.memory.read(self.behind(), &mut reply);
+        read_reply(&mut command, &reply);
         version
     }
 
     fn reply_stream(&self, offset: usize, size: usize) -> Vec<u8> {
-        bytes(&command::SetReplyCommandStreamMESA {
-            p_stream: &mut vk::CommandStreamDescriptionMESA {
-                resource_id: self.resource,
-                offset,
-                size,
-            },
-        })
+        reply_stream(self.shared.resource, offset, size)
     }
 }
 
@@ -151,7 +86,7 @@ fn calls_over_a_ring_are_answered_awake_and_asleep() {
     for round in 0..300 {
         assert_eq!(ring.version(), first);
         if round % 30 == 0 {
-            ring.until("the ring sleeps", || ring.word(128) & IDLE != 0);
+            ring.until("the ring sleeps", || ring.status() & IDLE != 0);
         }
     }
     assert!(renderer.counters().wakes >= 10);
@@ -164,11 +99,11 @@ fn a_ring_that_waits_is_still_alive() {
     let mut ring = Ring::new(&guest, 7);
     ring.write(&bytes(&command::WaitVirtqueueSeqnoMESA { seqno: 1 }));
     for _ in 0..5 {
-        let status = ring.blob.memory.word(128).unwrap();
+        let status = ring.shared.memory.0.memory.word(128).unwrap();
         status.fetch_and(!ALIVE, Ordering::SeqCst);
-        ring.until("the monitor sets ALIVE", || ring.word(128) & ALIVE != 0);
+        ring.until("the monitor sets ALIVE", || ring.status() & ALIVE != 0);
     }
-    assert_eq!(ring.word(0), 0, "it still waits");
+    assert_eq!(ring.head(), 0, "it still waits");
     guest.send(&command::SubmitVirtqueueSeqnoMESA { ring: 7, seqno: 1 });
     ring.wait();
 }
@@ -195,7 +130,7 @@ fn the_virtqueue_waits_for_a_position_of_a_ring() {
     // The notification must overtake the wait, or both would wait for each other.
     ring.write(&query);
     assert!(matches!(guest.event(), Event::Fence(0, 5)));
-    assert_eq!(ring.word(0), query.len() as u32);
+    assert_eq!(ring.head(), query.len() as u32);
 }
 
 #[test]
@@ -206,12 +141,10 @@ fn streams_in_shared_memory_are_executed_but_not_within_each_other() {
     let version = ring.version();
     let (resource, blob) = guest.blob(0, 4096).unwrap();
     let mut answer = 0;
-    let mut query = command::EnumerateInstanceVersion {
+    let mut version_of = command::EnumerateInstanceVersion {
         p_api_version: &mut answer,
     };
-    let mut inner = Vec::new();
-    // SAFETY: the arguments point to live values.
-    unsafe { hesper_venus_protocol::guest::encode(&query, true, &mut inner) };
+    let inner = query(&version_of);
     blob.memory.write(64, &inner).unwrap();
     let execute = |offset, size| {
         let mut streams = [vk::CommandStreamDescriptionMESA {
@@ -231,9 +164,8 @@ fn streams_in_shared_memory_are_executed_but_not_within_each_other() {
     ring.write(&execute(64, inner.len()));
     ring.wait();
     let mut reply = [0; 64];
-    ring.blob.memory.read(REPLIES + 512, &mut reply).unwrap();
-    // SAFETY: as above.
-    unsafe { hesper_venus_protocol::guest::decode_reply(&mut query, &reply) }.unwrap();
+    ring.shared.memory.read(ring.behind() + 512, &mut reply);
+    read_reply(&mut version_of, &reply);
     assert_eq!(answer, version);
 
     let outer = execute(1024, 0);
@@ -242,7 +174,7 @@ fn streams_in_shared_memory_are_executed_but_not_within_each_other() {
     ring.write(&itself);
     let reason = guest.dies();
     assert!(reason.contains("executes command streams"), "{reason}");
-    ring.until("the guest is told", || ring.word(128) & FATAL != 0);
+    ring.until("the guest is told", || ring.status() & FATAL != 0);
 }
 
 #[test]
@@ -291,7 +223,9 @@ fn what_does_not_belong_there_ends_the_context() {
         ("there is no ring", |_| {
             bytes(&command::DestroyRingMESA { ring: 8 })
         }),
-        ("not inside resource", |ring| ring.reply_stream(TOTAL, 4096)),
+        ("not inside resource", |ring| {
+            ring.reply_stream(ring.behind() + REPLIES, 4096)
+        }),
         ("extra region", |_| {
             bytes(&command::WriteRingExtraMESA {
                 ring: 7,
@@ -300,13 +234,9 @@ fn what_does_not_belong_there_ends_the_context() {
             })
         }),
         ("reply stream", |_| {
-            let mut stream = Vec::new();
-            let query = command::EnumerateInstanceVersion {
+            query(&command::EnumerateInstanceVersion {
                 p_api_version: &mut 0,
-            };
-            // SAFETY: the arguments point to live values.
-            unsafe { hesper_venus_protocol::guest::encode(&query, true, &mut stream) };
-            stream
+            })
         }),
     ];
     for (expected, crime) in crimes {
@@ -319,7 +249,7 @@ fn what_does_not_belong_there_ends_the_context() {
             reason.contains(expected),
             "{reason} does not say {expected}"
         );
-        ring.until("the guest is told", || ring.word(128) & FATAL != 0);
+        ring.until("the guest is told", || ring.status() & FATAL != 0);
     }
     assert_eq!(
         command::NotifyRingMESA::ID as usize,
@@ -344,12 +274,14 @@ fn a_resource_can_be_named_as_soon_as_it_is_made_or_attached_and_until_what_came
     guest.context.fence(0, 5);
     let name_it = ring.reply_stream(0, 64);
     guest.context.submit(name_it.clone());
-    guest.context.detach_resource(ring.resource);
+    guest.context.detach_resource(ring.shared.resource);
     // The same number for something new, while its former end is still to come.
-    guest.context.attach_resource(ring.resource, &ring.blob);
+    guest
+        .context
+        .attach_resource(ring.shared.resource, &ring.shared.memory.0);
     guest.context.submit(name_it.clone());
     guest.context.fence(0, 6);
-    guest.context.detach_resource(ring.resource);
+    guest.context.detach_resource(ring.shared.resource);
     guest.context.submit(name_it);
     guest.context.fence(0, 7);
     ring.write(&query);

@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use guest::settled::Settled;
-use guest::{Guest, PATIENCE, bytes, renderer_with};
+use guest::{Guest, PATIENCE, VenusGuest as _, bytes, renderer_with};
 use hesper_venus::{Blob, Budget, RendererOptions};
 use hesper_venus_protocol::{command, vk};
 use hostile::null_driver;
@@ -97,14 +97,7 @@ impl<'g> Rings<'g> {
 
 /// Any command for a ring.
 fn something() -> Vec<u8> {
-    let mut stream = vk::CommandStreamDescriptionMESA {
-        resource_id: 1,
-        offset: 0,
-        size: 4096,
-    };
-    bytes(&command::SetReplyCommandStreamMESA {
-        p_stream: &mut stream,
-    })
+    guest::reply_stream(1, 0, 4096)
 }
 
 fn destroy(guest: &Guest, id: u64) {

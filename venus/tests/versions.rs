@@ -12,9 +12,8 @@ mod played;
 
 use std::ffi::CStr;
 
-use guest::gpu::Gpu;
 use guest::settled::Settled;
-use guest::{Guest, renderer_with};
+use guest::{Gpu, Guest, VenusGuest as _, renderer_with};
 use hesper_null_driver::version::{HIDDEN, Version};
 use hesper_venus::RendererOptions;
 use hesper_venus_protocol::runtime::{Array, Object};

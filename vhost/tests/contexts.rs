@@ -379,21 +379,6 @@ fn a_map_that_the_vmm_refuses_leaves_the_place_free() {
 }
 
 #[test]
-fn ten_thousand_maps_and_unmaps_leave_nothing() {
-    let (mut guest, renderer) = guest();
-    renderer.be_slow(false);
-    for round in 0..10_000 {
-        guest.held_ok(&Request::host_blob(1, 5, 0, 4096));
-        let offset = round % 64 * 4096;
-        assert_eq!(guest.code(&Request::map_blob(5, offset)), RESP_OK_MAP_INFO);
-        guest.ok(&Request::unmap_blob(5));
-        guest.ok(&Request::unref(5));
-    }
-    assert_eq!(guest.device.usage().resources, 0);
-    assert_eq!(guest.device.usage().mappings, 0);
-}
-
-#[test]
 fn bytes_that_wait_for_a_blob_have_a_limit() {
     let (mut guest, renderer) = guest();
     guest.held(&Request::host_blob(1, 5, 0, 4096));

@@ -8,9 +8,6 @@
     reason = "a test ends where it fails"
 )]
 
-#[path = "transport/guest.rs"]
-#[allow(dead_code, reason = "shared with the other tests of the transport")]
-mod guest;
 #[path = "transport/served.rs"]
 #[allow(dead_code, reason = "shared with the other tests of the transport")]
 mod served;
@@ -19,7 +16,8 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use guest::{Command, Guest};
+use hesper_mock_frontend::Machine;
+use hesper_vhost::testing::Request;
 use served::{Parts, Served};
 
 static ELSEWHERE: AtomicUsize = AtomicUsize::new(0);
@@ -58,13 +56,13 @@ fn a_moved_cursor_costs_no_allocation() {
         in_qemu: true,
         ..Parts::default()
     });
-    let mut guest = Guest::boot(&served.path());
+    let mut guest = Machine::boot(&served.path());
     let mut before = 0;
     for round in 0..1100 {
         if round == 100 {
             before = ELSEWHERE.load(Ordering::Relaxed);
         }
-        guest.offer(1, &Command::move_cursor(round, round), 64);
+        guest.offer(1, &Request::move_cursor(0, round, round), 64);
         guest.kick(1);
         guest.wait(1).unwrap();
     }

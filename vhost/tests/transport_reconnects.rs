@@ -8,15 +8,17 @@
     reason = "a test ends where it fails"
 )]
 
-#[path = "transport/guest.rs"]
+#[path = "transport/commands.rs"]
 #[allow(dead_code, reason = "shared with the other tests of the transport")]
-mod guest;
+mod commands;
 #[path = "transport/served.rs"]
 #[allow(dead_code, reason = "shared with the other tests of the transport")]
 mod served;
 
-use guest::{Command, Guest, OK_DISPLAY_INFO};
-use served::{Parts, Served, eventually};
+use commands::display_info;
+use hesper_mock_frontend::{Machine, eventually};
+use hesper_vhost::wire;
+use served::{Parts, Served};
 
 fn count(folder: &str) -> usize {
     std::fs::read_dir(folder).unwrap().count()
@@ -30,8 +32,8 @@ fn a_hundred_reconnects_leave_no_descriptor_no_thread_and_no_device() {
     });
     let mut before = None;
     for round in 0..101 {
-        let mut guest = Guest::boot(&served.path());
-        assert_eq!(guest.send(&Command::display_info()), OK_DISPLAY_INFO);
+        let mut guest = Machine::boot(&served.path());
+        assert_eq!(guest.code(&display_info()), wire::RESP_OK_DISPLAY_INFO);
         drop(guest);
         let device = served.devices.recv().unwrap();
         eventually("the device is dropped", || device.upgrade().is_none());

@@ -9,7 +9,7 @@ use hesper_vhost::testing::Request;
 use hesper_vhost::wire;
 
 use crate::guest::{Mapped, Vm};
-use crate::machine::{PATIENCE, PIXELS, Ticket};
+use hesper_mock_frontend::{PATIENCE, PIXELS, Ticket};
 
 pub const CAPSET_CROSS_DOMAIN: u32 = 5;
 /// Where each context's two rings lie in guest memory.

@@ -7,12 +7,13 @@ use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 
+use hesper_mock_frontend::eventually;
 use hesper_vhost::testing::Request;
 use hesper_vhost::wire;
 
-use crate::guest::Guest;
+use crate::Served;
+use crate::guest::{Guest, VenusGuest as _};
 use crate::support::weston::{self, Weston};
-use crate::{Served, eventually};
 use client::{CAPSET_CROSS_DOMAIN, Client};
 use hesper_test_guest::cross_domain::*;
 

@@ -30,7 +30,7 @@ fn selection(profile: &'static str, isolated: bool, is_chosen: impl Fn(&str) -> 
 }
 
 /// One case in this many of quick_gl: of nearly every group some.
-const GL_ONE_IN: u32 = 8;
+const GL_ONE_IN: u32 = 16;
 
 #[test]
 fn a_part_of_quick_gl_ends_as_natively() {

@@ -1,6 +1,7 @@
-//! A guest that is a test: speaks Venus to the renderer with the protocol crate's encoders.
+//! A guest that is a test: its Venus driver calls the renderer.
 #![allow(
     dead_code,
+    unused_imports,
     unreachable_pub,
     clippy::unwrap_used,
     clippy::expect_used,
@@ -8,26 +9,22 @@
     reason = "each test file uses its own part, and a test ends with a panic"
 )]
 
-pub mod gpu;
 #[path = "../settled/mod.rs"]
 pub mod settled;
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
+pub use hesper_mock_venus::{
+    ALIVE, FATAL, Gpu, IDLE, Memory, PATIENCE, RING, Ring, RingOptions, Shared, VenusGuest, bytes,
+    query, read_reply, reply_stream, until,
+};
 use hesper_venus::{
     Blob, BlobError, BlobRequest, Context, ContextEvents, Renderer, RendererOptions,
 };
-use hesper_venus_protocol::runtime::Command;
-use hesper_venus_protocol::{command, guest, vk};
 use settled::Settled;
 
-/// How long anything may take.
-pub const PATIENCE: Duration = Duration::from_secs(60);
-/// Size of the memory for replies.
-const REPLIES: usize = 1 << 20;
 /// The resource that holds replies.
 const REPLY_RESOURCE: u32 = 1;
 
@@ -66,11 +63,33 @@ pub fn renderer_with(options: RendererOptions) -> Settled {
     Settled::new(options)
 }
 
+/// A blob, as the guest sees its memory.
+pub struct SharedBlob(pub Blob);
+
+impl Memory for SharedBlob {
+    fn read(&self, offset: usize, bytes: &mut [u8]) {
+        self.0.memory.read(offset, bytes).unwrap();
+    }
+
+    fn write(&self, offset: usize, bytes: &[u8]) {
+        self.0.memory.write(offset, bytes).unwrap();
+    }
+
+    fn word(&self, offset: usize) -> u32 {
+        self.0.memory.word(offset).unwrap().load(Ordering::SeqCst)
+    }
+
+    fn set_word(&self, offset: usize, word: u32) {
+        let place = self.0.memory.word(offset).unwrap();
+        place.store(word, Ordering::SeqCst);
+    }
+}
+
 /// A context and what a guest's driver knows of it.
 pub struct Guest {
     pub context: Context,
     pub events: Receiver<Event>,
-    pub replies: Blob,
+    replies: Shared<SharedBlob>,
     next_id: AtomicU64,
     next_fence: AtomicU64,
     next_resource: AtomicU32,
@@ -85,7 +104,12 @@ impl Guest {
         let context = renderer
             .create_context(id, name, Arc::new(Events(Mutex::new(sender))))
             .unwrap();
-        let replies = blob(&context, &events, REPLY_RESOURCE, 0, REPLIES as u64).unwrap();
+        let size = Self::REPLIES as u64;
+        let replies = blob(&context, &events, REPLY_RESOURCE, 0, size).unwrap();
+        let replies = Shared {
+            resource: REPLY_RESOURCE,
+            memory: SharedBlob(replies),
+        };
         Self {
             context,
             events,
@@ -101,11 +125,6 @@ impl Guest {
         self.events
     }
 
-    /// A fresh object id.
-    pub fn id(&self) -> u64 {
-        self.next_id.fetch_add(1, Ordering::Relaxed)
-    }
-
     /// Makes a blob; 0 asks for fresh memory.
     pub fn blob(&self, blob_id: u64, size: u64) -> Result<(u32, Blob), BlobError> {
         let resource = self.next_resource.fetch_add(1, Ordering::Relaxed);
@@ -115,16 +134,6 @@ impl Guest {
     /// The next event.
     pub fn event(&self) -> Event {
         self.events.recv_timeout(PATIENCE).expect("an event")
-    }
-
-    /// Makes a fence and waits for it; panics when the context is lost first.
-    pub fn wait_fence(&self, ring: u8) {
-        let fence = self.next_fence.fetch_add(1, Ordering::Relaxed);
-        self.context.fence(ring, fence);
-        match self.event() {
-            Event::Fence(r, f) => assert_eq!((r, f), (ring, fence)),
-            other => panic!("{other:?} instead of fence {fence}"),
-        }
     }
 
     /// Submits bytes that end the context, and gives its reason.
@@ -142,39 +151,38 @@ impl Guest {
             }
         }
     }
-
-    /// Sends a command without a reply.
-    pub fn send<'a, C: Command<'a>>(&self, command: &C) {
-        self.context.submit(bytes(command));
-    }
-
-    /// Sends a command, waits for it and decodes its reply. Gives back the return value's bits.
-    pub fn call<'a, C: Command<'a>>(&self, mut command: C) -> u64 {
-        let mut stream = bytes(&command::SetReplyCommandStreamMESA {
-            p_stream: &mut vk::CommandStreamDescriptionMESA {
-                resource_id: REPLY_RESOURCE,
-                offset: 0,
-                size: REPLIES,
-            },
-        });
-        // SAFETY: the tests' arguments point to live values.
-        unsafe { guest::encode(&command, true, &mut stream) };
-        self.context.submit(stream);
-        self.wait_fence(0);
-        let mut reply = vec![0; REPLIES];
-        self.replies.memory.read(0, &mut reply).unwrap();
-        // SAFETY: as above.
-        let (value, _) = unsafe { guest::decode_reply(&mut command, &reply) }.unwrap();
-        value
-    }
 }
 
-/// The bytes of a command without a reply.
-pub fn bytes<'a, C: Command<'a>>(command: &C) -> Vec<u8> {
-    let mut stream = Vec::new();
-    // SAFETY: the tests' arguments point to live values.
-    unsafe { guest::encode(command, false, &mut stream) };
-    stream
+impl VenusGuest for Guest {
+    type Memory = SharedBlob;
+    const REPLIES: usize = 1 << 20;
+
+    fn id(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn submit_bytes(&self, stream: &[u8]) {
+        self.context.submit(stream.to_vec());
+    }
+
+    fn wait_fence(&self, ring: u8) {
+        let fence = self.next_fence.fetch_add(1, Ordering::Relaxed);
+        self.context.fence(ring, fence);
+        match self.event() {
+            Event::Fence(r, f) => assert_eq!((r, f), (ring, fence)),
+            other => panic!("{other:?} instead of fence {fence}"),
+        }
+    }
+
+    fn share(&self, size: usize) -> Shared<SharedBlob> {
+        let (resource, blob) = self.blob(0, size as u64).unwrap();
+        let memory = SharedBlob(blob);
+        Shared { resource, memory }
+    }
+
+    fn replies(&self) -> &Shared<SharedBlob> {
+        &self.replies
+    }
 }
 
 fn blob(

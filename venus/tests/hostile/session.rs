@@ -9,7 +9,7 @@ pub use super::ids::{Id, object};
 use super::{REPLIES, REPLY_RESOURCE};
 
 /// A shader that reads and writes a storage buffer and takes constants.
-const SHADER: &[u8] = include_bytes!("../../../tests/client/shaders/scramble.comp.spv");
+const SHADER: &[u8] = include_bytes!("../../../tests/programs/client/shaders/scramble.comp.spv");
 /// Size of the buffer.
 const SIZE: u64 = 4096;
 

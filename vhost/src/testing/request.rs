@@ -280,6 +280,12 @@ impl Request {
     }
 }
 
+impl From<&Request> for Vec<u8> {
+    fn from(request: &Request) -> Self {
+        request.bytes()
+    }
+}
+
 fn cursor(scanout: u32, id: u32, x: u32, y: u32, hot: u32) -> wire::UpdateCursor {
     wire::UpdateCursor {
         scanout_id: scanout.into(),

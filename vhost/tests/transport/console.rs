@@ -6,10 +6,12 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
-use vm_memory::{Bytes, GuestAddress};
 
-use crate::guest::{Command, Guest, OK_DISPLAY_INFO, OK_NODATA, PATIENCE, PIXELS, kind, word};
+use crate::commands::{display_info, flush, set_scanout, show, transfer, update_cursor};
 use crate::served::{Parts, Served};
+use hesper_mock_frontend::{Machine, PATIENCE, PIXELS, word};
+use hesper_vhost::testing::Request;
+use hesper_vhost::wire;
 
 /// QEMU's end of the GPU socket.
 struct Qemu(UnixStream);
@@ -61,19 +63,19 @@ fn give_socket(main: &UnixStream) -> Qemu {
     Qemu(ours)
 }
 
-fn boot(in_qemu: bool) -> (Served, Guest, UnixStream) {
+fn boot(in_qemu: bool) -> (Served, Machine, UnixStream) {
     let served = Served::new(Parts {
         in_qemu,
         ..Parts::default()
     });
     let stream = UnixStream::connect(served.path()).unwrap();
     let main = stream.try_clone().unwrap();
-    let guest = Guest::boot_with(stream, 1 << 32);
+    let guest = Machine::boot_with(stream, 1 << 32);
     (served, guest, main)
 }
 
 /// `virtio_gpu_resp_display_info` with one display.
-fn display_info(width: u32, height: u32) -> Vec<u8> {
+fn one_display(width: u32, height: u32) -> Vec<u8> {
     let mut info = vec![0; 408];
     for (place, value) in [(32, width), (36, height), (40, 1)] {
         info[place..place + 4].copy_from_slice(&value.to_ne_bytes());
@@ -88,7 +90,7 @@ fn display_info_and_edid_are_those_of_qemu() {
     qemu.handshake(3);
     let answering = std::thread::spawn(move || {
         qemu.expect(3);
-        qemu.reply(3, &display_info(1111, 777));
+        qemu.reply(3, &one_display(1111, 777));
         assert_eq!(qemu.expect(11), 0u32.to_ne_bytes());
         let mut edid = vec![0; 1056];
         edid[24] = 128;
@@ -96,12 +98,12 @@ fn display_info_and_edid_are_those_of_qemu() {
         qemu.reply(11, &edid);
         qemu
     });
-    let answer = guest.ask(&Command::display_info());
-    assert_eq!(kind(&answer), OK_DISPLAY_INFO);
-    assert_eq!((word(&answer, 32), word(&answer, 36)), (1111, 777));
-    let answer = guest.ask(&Command::new(0x10a).words(&[0, 0]));
-    assert_eq!((kind(&answer), word(&answer, 24)), (0x1104, 128));
-    assert!(answer[32..160].iter().all(|byte| *byte == 0xed));
+    let answer = guest.ask(&display_info());
+    assert_eq!(answer.kind(), wire::RESP_OK_DISPLAY_INFO);
+    assert_eq!((answer.word(32), answer.word(36)), (1111, 777));
+    let answer = guest.ask(&Request::resource(wire::CMD_GET_EDID, 0));
+    assert_eq!((answer.kind(), answer.word(24)), (0x1104, 128));
+    assert!(answer.0[32..160].iter().all(|byte| *byte == 0xed));
     answering.join().unwrap();
 }
 
@@ -114,15 +116,12 @@ fn pixels_arrive_exactly_and_in_bounded_pieces() {
     let pixels: Vec<u8> = (0..width * height * 4)
         .map(|byte| (byte % 251) as u8)
         .collect();
-    guest
-        .memory
-        .write_slice(&pixels, GuestAddress(PIXELS))
-        .unwrap();
-    guest.show(1, width, height);
+    guest.write(PIXELS, &pixels);
+    show(&mut guest, 1, width, height);
     // Its fence waits until the pixels were read, but not until QEMU takes them.
     assert_eq!(
-        guest.send(&Command::flush(1, 0, 0, width, height).fenced(4)),
-        OK_NODATA
+        guest.code(&flush(1, 0, 0, width, height).fence(4)),
+        wire::RESP_OK_NODATA
     );
     let scanout = qemu.expect(7);
     assert_eq!(
@@ -145,8 +144,8 @@ fn pixels_arrive_exactly_and_in_bounded_pieces() {
     assert_eq!(shown, pixels);
 
     // A part only.
-    let flush = Command::flush(1, 10, 20, 2, 1).fenced(5);
-    assert_eq!(guest.send(&flush), OK_NODATA);
+    let flush = flush(1, 10, 20, 2, 1).fence(5);
+    assert_eq!(guest.code(&flush), wire::RESP_OK_NODATA);
     let update = qemu.expect(8);
     assert_eq!(
         [0, 4, 8, 12, 16].map(|place| word(&update, place)),
@@ -155,7 +154,7 @@ fn pixels_arrive_exactly_and_in_bounded_pieces() {
     let from = (20 * width as usize + 10) * 4;
     assert_eq!(update[20..], pixels[from..from + 8]);
 
-    assert_eq!(guest.send(&Command::set_scanout(0, 0, 0, 0)), OK_NODATA);
+    assert_eq!(guest.code(&set_scanout(0, 0, 0, 0)), wire::RESP_OK_NODATA);
     let scanout = qemu.expect(7);
     assert_eq!([4, 8].map(|place| word(&scanout, place)), [0, 0]);
 }
@@ -166,35 +165,32 @@ fn the_cursor_arrives_with_image_hot_spot_and_position() {
     let mut qemu = give_socket(&main);
     qemu.handshake(3);
     let image: Vec<u8> = (0..64 * 64 * 4u32).map(|byte| (byte % 241) as u8).collect();
-    guest
-        .memory
-        .write_slice(&image, GuestAddress(PIXELS))
-        .unwrap();
+    guest.write(PIXELS, &image);
     // B8G8R8A8.
-    let create = Command::new(0x101).words(&[9, 1, 64, 64]);
+    let create = Request::create_2d(9, wire::FORMAT_B8G8R8A8, 64, 64);
     for command in [
         create,
-        Command::attach(9, PIXELS, 64 * 64 * 4),
-        Command::transfer(9, 64, 64),
+        Request::attach_backing(9, &[(PIXELS, 64 * 64 * 4)]),
+        transfer(9, 64, 64),
     ] {
-        assert_eq!(guest.send(&command), OK_NODATA);
+        assert_eq!(guest.code(&command), wire::RESP_OK_NODATA);
     }
-    let mut cursor = |command: &Command| {
+    let mut cursor = |command: &Request| {
         guest.offer(1, command, 64);
         guest.kick(1);
         guest.wait(1).unwrap();
     };
-    cursor(&Command::update_cursor(9, 100, 200, 5, 6));
+    cursor(&update_cursor(9, 100, 200, 5, 6));
     let update = qemu.expect(6);
     assert_eq!(
         [0, 4, 8, 12, 16].map(|place| word(&update, place)),
         [0, 100, 200, 5, 6]
     );
     assert_eq!(update[20..], image[..]);
-    cursor(&Command::move_cursor(101, 201));
+    cursor(&Request::move_cursor(0, 101, 201));
     let moved = qemu.expect(4);
     assert_eq!([4, 8].map(|place| word(&moved, place)), [101, 201]);
-    cursor(&Command::update_cursor(0, 102, 202, 0, 0));
+    cursor(&update_cursor(0, 102, 202, 0, 0));
     qemu.expect(5);
 }
 
@@ -203,8 +199,8 @@ fn without_a_console_the_socket_is_answered_and_nothing_is_drawn() {
     let (_served, mut guest, main) = boot(false);
     let mut qemu = give_socket(&main);
     qemu.handshake(3);
-    guest.show(1, 64, 64);
-    assert_eq!(guest.send(&Command::flush(1, 0, 0, 64, 64)), OK_NODATA);
+    show(&mut guest, 1, 64, 64);
+    assert_eq!(guest.code(&flush(1, 0, 0, 64, 64)), wire::RESP_OK_NODATA);
     qemu.0
         .set_read_timeout(Some(Duration::from_millis(50)))
         .unwrap();
@@ -217,16 +213,16 @@ fn a_qemu_that_takes_no_pixels_delays_neither_commands_nor_stopping() {
     let (_served, mut guest, main) = boot(true);
     let mut qemu = give_socket(&main);
     qemu.handshake(3);
-    guest.show(1, 1024, 768);
+    show(&mut guest, 1, 1024, 768);
     for fence in 0..20 {
         // The fence lets a flush be answered only when its pixels were read, at once or by the pause.
-        let mut flush = Command::flush(1, 0, 0, 1024, 768);
+        let mut flush = flush(1, 0, 0, 1024, 768);
         if fence == 19 {
-            flush = flush.fenced(fence);
+            flush = flush.fence(fence);
             guest.offer(0, &flush, 64);
             guest.kick(0);
         } else {
-            assert_eq!(guest.send(&flush), OK_NODATA);
+            assert_eq!(guest.code(&flush), wire::RESP_OK_NODATA);
         }
     }
     std::thread::sleep(Duration::from_millis(20));
@@ -242,17 +238,17 @@ fn a_dead_or_wrong_socket_ends_only_the_console() {
     let (_served, mut guest, main) = boot(true);
     for _ in 0..2 {
         drop(give_socket(&main));
-        guest.show(1, 64, 64);
-        assert_eq!(guest.send(&Command::flush(1, 0, 0, 64, 64)), OK_NODATA);
-        assert_eq!(guest.send(&Command::new(0x102).words(&[1, 0])), OK_NODATA);
+        show(&mut guest, 1, 64, 64);
+        assert_eq!(guest.code(&flush(1, 0, 0, 64, 64)), wire::RESP_OK_NODATA);
+        assert_eq!(guest.code(&Request::unref(1)), wire::RESP_OK_NODATA);
     }
     let mut wrong = give_socket(&main);
     wrong.expect(1);
     wrong.reply(99, &[0; 8]);
-    assert_eq!(guest.send(&Command::display_info()), OK_DISPLAY_INFO);
+    assert_eq!(guest.code(&display_info()), wire::RESP_OK_DISPLAY_INFO);
     // And the next socket works again, and is told what is on the screen.
-    guest.show(2, 32, 16);
-    assert_eq!(guest.send(&Command::flush(2, 0, 0, 32, 16)), OK_NODATA);
+    show(&mut guest, 2, 32, 16);
+    assert_eq!(guest.code(&flush(2, 0, 0, 32, 16)), wire::RESP_OK_NODATA);
     let mut qemu = give_socket(&main);
     qemu.handshake(0);
     let scanout = qemu.expect(7);

@@ -11,8 +11,7 @@ use hesper_vhost::transport::{Error, Server, ShutdownHandle};
 use vhost::vhost_user::VhostUserFrontend;
 use vhost::vhost_user::message::VhostUserConfigFlags;
 
-use crate::guest::{Command, Guest, PATIENCE};
-use crate::served::eventually;
+use hesper_mock_frontend::{Machine, PATIENCE, eventually};
 
 const A: u16 = 30;
 
@@ -72,18 +71,18 @@ impl Drop for Keyboard {
 }
 
 /// Puts `count` buffers of an event's size on the event queue.
-fn offer(guest: &mut Guest, count: usize) {
+fn offer(guest: &mut Machine, count: usize) {
     for _ in 0..count {
-        guest.offer(0, &Command::empty(), 8);
+        guest.offer(0, Vec::new(), 8);
     }
     guest.kick(0);
 }
 
 #[track_caller]
-fn expect(guest: &mut Guest, expected: &[Event]) {
+fn expect(guest: &mut Machine, expected: &[Event]) {
     for event in expected {
         let (_, bytes) = guest.wait(0).expect("an event within 5 s");
-        assert_eq!(Event::from_bytes(bytes.try_into().unwrap()), *event);
+        assert_eq!(Event::from_bytes(bytes.0.try_into().unwrap()), *event);
     }
     std::thread::sleep(Duration::from_millis(5));
     assert!(guest.try_next(0).is_none());
@@ -92,7 +91,7 @@ fn expect(guest: &mut Guest, expected: &[Event]) {
 #[test]
 fn a_guest_reads_the_config_space_and_gets_whole_reports_through_four_buffers() {
     let served = Keyboard::new();
-    let mut guest = Guest::boot(&served.path());
+    let mut guest = Machine::boot(&served.path());
     let device = served.device();
     // As QEMU does: the whole space is written, then read.
     let mut space = [0; 136];
@@ -121,7 +120,7 @@ fn a_guest_reads_the_config_space_and_gets_whole_reports_through_four_buffers() 
     expect(&mut guest, &tap[2..]);
 
     let caps = [0x11, 0, 1, 0, 1, 0, 0, 0];
-    guest.offer(1, &Command::bytes(&caps), 0);
+    guest.offer(1, caps, 0);
     guest.kick(1);
     guest.wait(1).expect("the status buffer comes back");
     let leds = served.leds.recv_timeout(PATIENCE).unwrap();
@@ -131,7 +130,7 @@ fn a_guest_reads_the_config_space_and_gets_whole_reports_through_four_buffers() 
 #[test]
 fn a_paused_vm_finds_its_buffers_again_and_a_driver_that_starts_anew_a_reset_device() {
     let served = Keyboard::new();
-    let mut guest = Guest::boot(&served.path());
+    let mut guest = Machine::boot(&served.path());
     let device = served.device();
     offer(&mut guest, 3);
     device.report(&[Event::key(A, true)]);
@@ -153,11 +152,11 @@ fn a_paused_vm_finds_its_buffers_again_and_a_driver_that_starts_anew_a_reset_dev
 #[test]
 fn a_vm_that_goes_takes_its_device_and_the_next_gets_another() {
     let served = Keyboard::new();
-    let first = Guest::boot(&served.path());
+    let first = Machine::boot(&served.path());
     let device = served.devices.recv().unwrap();
     drop(first);
     eventually("the device is dropped", || device.upgrade().is_none());
-    let mut second = Guest::boot(&served.path());
+    let mut second = Machine::boot(&served.path());
     let device = served.device();
     offer(&mut second, 2);
     device.report(&[Event::key(A, true)]);

@@ -9,10 +9,12 @@ use vhost::VhostBackend;
 use vhost::vhost_user::message::VhostUserConfigFlags;
 use vhost::vhost_user::{Frontend, VhostUserFrontend};
 
-use crate::guest::{Command, ERR_INVALID_RESOURCE_ID, Guest, OK_DISPLAY_INFO, OK_NODATA, PROTOCOL};
+use crate::commands::{create_2d, display_info, flush, show};
 use crate::queues::Keeping;
-use crate::served::{Parts, Served, eventually};
+use crate::served::{Parts, Served};
 use crate::window::Files;
+use hesper_mock_frontend::{Machine, PROTOCOL, eventually};
+use hesper_vhost::wire;
 
 #[test]
 fn the_offer_is_what_qemu_needs() {
@@ -66,59 +68,48 @@ fn a_guest_without_a_window_is_offered_nothing_that_needs_one() {
 #[test]
 fn a_second_vm_on_the_same_server_starts_clean() {
     let served = Served::new(Parts::default());
-    let mut first = Guest::boot(&served.path());
+    let mut first = Machine::boot(&served.path());
     let device = served.devices.recv().unwrap();
-    assert_eq!(first.send(&Command::create_2d(1, 8, 8)), OK_NODATA);
+    assert_eq!(first.code(&create_2d(1, 8, 8)), wire::RESP_OK_NODATA);
     drop(first);
-    let mut second = Guest::boot(&served.path());
-    assert_eq!(second.send(&Command::create_2d(1, 8, 8)), OK_NODATA);
+    let mut second = Machine::boot(&served.path());
+    assert_eq!(second.code(&create_2d(1, 8, 8)), wire::RESP_OK_NODATA);
     assert!(device.upgrade().is_none(), "the first device is gone");
 }
 
 #[test]
 fn a_driver_that_starts_anew_finds_a_reset_device() {
     let served = Served::new(Parts::default());
-    let mut guest = Guest::boot(&served.path());
-    assert_eq!(guest.send(&Command::create_2d(1, 8, 8)), OK_NODATA);
+    let mut guest = Machine::boot(&served.path());
+    assert_eq!(guest.code(&create_2d(1, 8, 8)), wire::RESP_OK_NODATA);
     assert_eq!(
-        guest.send(&Command::create_2d(1, 8, 8)),
-        ERR_INVALID_RESOURCE_ID
+        guest.code(&create_2d(1, 8, 8)),
+        wire::RESP_ERR_INVALID_RESOURCE_ID
     );
     for _ in 0..3 {
         guest.stop();
         guest.start();
-        assert_eq!(guest.send(&Command::create_2d(1, 8, 8)), OK_NODATA);
+        assert_eq!(guest.code(&create_2d(1, 8, 8)), wire::RESP_OK_NODATA);
     }
 }
 
 #[test]
 fn a_paused_vm_finds_its_resources_and_its_waiting_commands() {
     let served = Served::new(Parts::default());
-    let mut guest = Guest::boot(&served.path());
-    assert_eq!(guest.send(&Command::create_2d(1, 8, 8)), OK_NODATA);
+    let mut guest = Machine::boot(&served.path());
+    assert_eq!(guest.code(&create_2d(1, 8, 8)), wire::RESP_OK_NODATA);
     let bases = guest.stop();
     assert_eq!(bases, [1, 0]);
-    let head = guest.offer(0, &Command::create_2d(1, 8, 8), 64);
+    let head = guest.offer(0, &create_2d(1, 8, 8), 64);
     std::thread::sleep(Duration::from_millis(20));
     assert!(guest.try_next(0).is_none(), "a stopped queue is left alone");
     guest.start_at(bases);
     let (answered, answer) = guest.wait(0).unwrap();
     assert_eq!(
-        (answered, crate::guest::kind(&answer)),
-        (head, ERR_INVALID_RESOURCE_ID),
+        (answered, answer.kind()),
+        (head, wire::RESP_ERR_INVALID_RESOURCE_ID),
         "the resource is still there"
     );
-}
-
-#[test]
-fn reset_device_resets_it() {
-    let served = Served::new(Parts::default());
-    let mut guest = Guest::boot(&served.path());
-    assert_eq!(guest.send(&Command::create_2d(1, 8, 8)), OK_NODATA);
-    guest.frontend.reset_device().unwrap();
-    guest.stop();
-    guest.start();
-    assert_eq!(guest.send(&Command::create_2d(1, 8, 8)), OK_NODATA);
 }
 
 #[test]
@@ -126,8 +117,8 @@ fn a_given_descriptor_is_served_until_its_peer_hangs_up() {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let server = Server::from_fd(theirs.into()).unwrap();
     let served = Served::run(server, Parts::default(), tempfile::tempdir().unwrap());
-    let mut guest = Guest::boot_with(ours, 1 << 32);
-    assert_eq!(guest.send(&Command::display_info()), OK_DISPLAY_INFO);
+    let mut guest = Machine::boot_with(ours, 1 << 32);
+    assert_eq!(guest.code(&display_info()), wire::RESP_OK_DISPLAY_INFO);
     drop(guest);
     served.join().unwrap();
 }
@@ -139,10 +130,10 @@ fn a_shutdown_ends_a_connection_within_100_ms() {
         screen: screen.clone(),
         ..Parts::default()
     });
-    let mut guest = Guest::boot(&served.path());
+    let mut guest = Machine::boot(&served.path());
     let device = served.devices.recv().unwrap();
-    guest.show(1, 64, 64);
-    guest.offer(0, &Command::flush(1, 0, 0, 64, 64).fenced(1), 64);
+    show(&mut guest, 1, 64, 64);
+    guest.offer(0, &flush(1, 0, 0, 64, 64).fence(1), 64);
     guest.kick(0);
     eventually("the flush is held", || !screen.0.lock().unwrap().is_empty());
     // The flush is answered by nobody: otherwise this waits for ever.
@@ -156,10 +147,10 @@ fn a_shutdown_ends_a_connection_within_100_ms() {
 fn a_vmm_may_tell_of_memory_in_a_table() {
     let served = Served::new(Parts::default());
     let stream = UnixStream::connect(served.path()).unwrap();
-    let mut guest = Guest::negotiate_protocol(stream, 1 << 32, PROTOCOL & !(1 << 15));
+    let mut guest = Machine::negotiate_protocol(stream, 1 << 32, PROTOCOL & !(1 << 15));
     for _ in 0..2 {
         guest.start();
-        assert_eq!(guest.send(&Command::create_2d(1, 8, 8)), OK_NODATA);
+        assert_eq!(guest.code(&create_2d(1, 8, 8)), wire::RESP_OK_NODATA);
         guest.stop();
     }
 }

@@ -14,10 +14,13 @@ use proptest::prelude::*;
 use vhost::VhostUserMemoryRegionInfo;
 use vhost::vhost_user::VhostUserFrontend;
 
-use crate::guest::{Command, ERR_INVALID_RESOURCE_ID, Guest, OK_NODATA, kind};
+use crate::commands::{create_2d, create_blob, create_context, flush, show};
 use crate::queues::Keeping;
-use crate::served::{Parts, Served, eventually};
-use crate::window::{Files, OK_MAP_INFO, Vmm, attach, create_blob, create_context, map_blob};
+use crate::served::{Parts, Served};
+use crate::window::{Files, Vmm, attach};
+use hesper_mock_frontend::{Machine, eventually};
+use hesper_vhost::testing::Request;
+use hesper_vhost::wire;
 
 /// The picture that is flushed, and the blob that is mapped.
 const SHOWN: u32 = 100;
@@ -97,7 +100,7 @@ struct World {
     served: Served,
     screen: Arc<Keeping>,
     ram: File,
-    guest: Guest,
+    guest: Machine,
     vmm: Arc<Mutex<Vmm>>,
     device: Weak<Device>,
     model: Model,
@@ -142,7 +145,7 @@ impl World {
     fn connect(served: Served, screen: Arc<Keeping>) -> Self {
         let ram = tempfile::tempfile().unwrap();
         ram.set_len(1 << 20).unwrap();
-        let mut guest = Guest::boot(&served.path());
+        let mut guest = Machine::boot(&served.path());
         let vmm = attach(&mut guest);
         let device = Arc::downgrade(&served.device());
         let mut world = Self {
@@ -164,9 +167,12 @@ impl World {
             ram: std::mem::take(&mut self.model.ram),
             ..Model::default()
         };
-        self.guest.show(SHOWN, 64, 64);
-        assert_eq!(self.guest.send(&create_context()), OK_NODATA);
-        assert_eq!(self.guest.send(&create_blob(BLOB, BLOB_SIZE)), OK_NODATA);
+        show(&mut self.guest, SHOWN, 64, 64);
+        assert_eq!(self.guest.code(&create_context()), wire::RESP_OK_NODATA);
+        assert_eq!(
+            self.guest.code(&create_blob(BLOB, BLOB_SIZE)),
+            wire::RESP_OK_NODATA
+        );
     }
 
     fn runs(&self) -> bool {
@@ -174,7 +180,7 @@ impl World {
     }
 
     /// Offers a command that is answered with `expected` as soon as the queues run.
-    fn ask(&mut self, command: &Command, expected: u32) {
+    fn ask(&mut self, command: &Request, expected: u32) {
         if self.model.reset || self.model.waiting.len() >= MOST_HELD {
             return;
         }
@@ -188,11 +194,11 @@ impl World {
             Step::Create(id) => {
                 let is_new = self.model.resources.insert(id + 1);
                 let expected = if is_new {
-                    OK_NODATA
+                    wire::RESP_OK_NODATA
                 } else {
-                    ERR_INVALID_RESOURCE_ID
+                    wire::RESP_ERR_INVALID_RESOURCE_ID
                 };
-                self.ask_or_undo(&Command::create_2d(id + 1, 8, 8), expected, |model| {
+                self.ask_or_undo(&create_2d(id + 1, 8, 8), expected, |model| {
                     if is_new {
                         model.resources.remove(&(id + 1));
                     }
@@ -201,11 +207,11 @@ impl World {
             Step::Unref(id) => {
                 let was_there = self.model.resources.remove(&(id + 1));
                 let expected = if was_there {
-                    OK_NODATA
+                    wire::RESP_OK_NODATA
                 } else {
-                    ERR_INVALID_RESOURCE_ID
+                    wire::RESP_ERR_INVALID_RESOURCE_ID
                 };
-                let command = Command::new(0x102).words(&[id + 1, 0]);
+                let command = Request::unref(id + 1);
                 self.ask_or_undo(&command, expected, |model| {
                     if was_there {
                         model.resources.insert(id + 1);
@@ -215,7 +221,7 @@ impl World {
             Step::Flush if self.runs() && self.model.held.len() < MOST_HELD => {
                 let token = self.screen.0.lock().unwrap().len();
                 let fence = token as u64 + 1;
-                let flush = Command::flush(SHOWN, 0, 0, 64, 64).fenced(fence);
+                let flush = flush(SHOWN, 0, 0, 64, 64).fence(fence);
                 let head = self.guest.offer(0, &flush, 64);
                 self.guest.kick(0);
                 eventually("the flush is held", || {
@@ -235,11 +241,11 @@ impl World {
                 }
             }
             Step::Map if self.runs() && !self.model.mapped => {
-                self.ask(&map_blob(BLOB, 0x10_0000), OK_MAP_INFO);
+                self.ask(&Request::map_blob(BLOB, 0x10_0000), wire::RESP_OK_MAP_INFO);
                 self.model.mapped = true;
             }
             Step::Unmap if self.runs() && self.model.mapped => {
-                self.ask(&Command::new(0x209).words(&[BLOB, 0]), OK_NODATA);
+                self.ask(&Request::unmap_blob(BLOB), wire::RESP_OK_NODATA);
                 self.model.mapped = false;
             }
             Step::Stop if self.runs() => self.model.stopped = Some(self.guest.stop()),
@@ -295,7 +301,7 @@ impl World {
         }
     }
 
-    fn ask_or_undo(&mut self, command: &Command, expected: u32, undo: impl FnOnce(&mut Model)) {
+    fn ask_or_undo(&mut self, command: &Request, expected: u32, undo: impl FnOnce(&mut Model)) {
         let before = self.model.waiting.len();
         self.ask(command, expected);
         if self.model.waiting.len() == before {
@@ -310,12 +316,12 @@ impl World {
             let mut expected: Vec<(u16, u32)> = waiting;
             while self.model.held.front().is_some_and(|held| held.done) {
                 let held = self.model.held.pop_front().unwrap();
-                expected.push((held.head, OK_NODATA));
+                expected.push((held.head, wire::RESP_OK_NODATA));
             }
             let mut answered = Vec::new();
             while answered.len() < expected.len() {
                 let (head, answer) = self.guest.wait(0).expect("an answer");
-                answered.push((head, kind(&answer)));
+                answered.push((head, answer.kind()));
             }
             expected.sort_unstable();
             answered.sort_unstable();

@@ -8,8 +8,8 @@
     reason = "a test ends where it fails"
 )]
 
+mod commands;
 mod console;
-mod guest;
 mod input;
 mod lifecycle;
 mod lives;

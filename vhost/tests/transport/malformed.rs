@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
-use crate::guest::{Command, Guest, OK_DISPLAY_INFO, PATIENCE};
+use crate::commands::display_info;
 use crate::served::{Parts, Served};
+use hesper_mock_frontend::{Machine, PATIENCE};
+use hesper_vhost::wire;
 
 fn message(request: u32, flags: u32, size: u32, body: &[u8]) -> Vec<u8> {
     [
@@ -98,8 +100,8 @@ fn garbage_ends_the_connection_not_the_server() {
     stream.write_all(&[1, 0]).unwrap();
     drop(stream);
 
-    let mut guest = Guest::boot(&served.path());
-    assert_eq!(guest.send(&Command::display_info()), OK_DISPLAY_INFO);
+    let mut guest = Machine::boot(&served.path());
+    assert_eq!(guest.code(&display_info()), wire::RESP_OK_DISPLAY_INFO);
 }
 
 #[test]
@@ -124,6 +126,6 @@ fn a_memory_table_that_lies_ends_the_connection() {
         let stream = UnixStream::connect(served.path()).unwrap();
         assert_ends(&stream, &bytes, 1, what);
     }
-    let mut guest = Guest::boot(&served.path());
-    assert_eq!(guest.send(&Command::display_info()), OK_DISPLAY_INFO);
+    let mut guest = Machine::boot(&served.path());
+    assert_eq!(guest.code(&display_info()), wire::RESP_OK_DISPLAY_INFO);
 }

@@ -12,21 +12,24 @@ use std::time::{Duration, Instant};
 use vhost::VhostUserMemoryRegionInfo;
 use vhost::vhost_user::VhostUserFrontend;
 
-use crate::guest::{Command, Guest, OK_DISPLAY_INFO, OK_NODATA, kind};
+use crate::commands::{create_blob, create_context, display_info, flush, show};
 use crate::queues::Keeping;
-use crate::served::{Parts, Served, eventually};
-use crate::window::{Asked, Files, OK_MAP_INFO, attach, create_blob, create_context, map_blob};
+use crate::served::{Parts, Served};
+use crate::window::{Asked, Files, attach};
+use hesper_mock_frontend::{Machine, eventually};
+use hesper_vhost::testing::Request;
+use hesper_vhost::wire;
 
 /// A guest with a flush that the screen keeps.
-fn with_a_held_flush() -> (Served, Arc<Keeping>, Guest) {
+fn with_a_held_flush() -> (Served, Arc<Keeping>, Machine) {
     let screen = Arc::new(Keeping::default());
     let served = Served::new(Parts {
         screen: screen.clone(),
         ..Parts::default()
     });
-    let mut guest = Guest::boot(&served.path());
-    guest.show(1, 64, 64);
-    guest.offer(0, &Command::flush(1, 0, 0, 64, 64).fenced(1), 64);
+    let mut guest = Machine::boot(&served.path());
+    show(&mut guest, 1, 64, 64);
+    guest.offer(0, &flush(1, 0, 0, 64, 64).fence(1), 64);
     guest.kick(0);
     eventually("the flush is held", || !screen.0.lock().unwrap().is_empty());
     (served, screen, guest)
@@ -52,20 +55,20 @@ fn a_fence_that_is_open_at_a_pause_is_answered_after_it() {
     assert!(guest.try_next(0).is_none(), "a stopped queue is left alone");
     guest.start_at(bases);
     let (_, answer) = guest.wait(0).unwrap();
-    assert_eq!(kind(&answer), OK_NODATA);
+    assert_eq!(answer.kind(), wire::RESP_OK_NODATA);
     // And one that is open longer than the pause.
-    guest.offer(0, &Command::flush(1, 0, 0, 64, 64).fenced(2), 64);
+    guest.offer(0, &flush(1, 0, 0, 64, 64).fence(2), 64);
     guest.kick(0);
     eventually("another flush is held", || {
         screen.0.lock().unwrap().len() == 2
     });
     let bases = guest.stop();
     guest.start_at(bases);
-    assert_eq!(guest.send(&Command::display_info()), OK_DISPLAY_INFO);
+    assert_eq!(guest.code(&display_info()), wire::RESP_OK_DISPLAY_INFO);
     let token = screen.0.lock().unwrap()[1];
     device.flush_done(token);
     let (_, answer) = guest.wait(0).unwrap();
-    assert_eq!(kind(&answer), OK_NODATA);
+    assert_eq!(answer.kind(), wire::RESP_OK_NODATA);
 }
 
 #[test]
@@ -81,21 +84,21 @@ fn a_fence_that_is_open_at_a_reset_is_never_answered() {
         assert!(guest.try_next(0).is_none());
         guest.start();
         device.flush_done(token);
-        assert_eq!(guest.send(&Command::display_info()), OK_DISPLAY_INFO);
+        assert_eq!(guest.code(&display_info()), wire::RESP_OK_DISPLAY_INFO);
         assert_eq!(device.usage().held, 0);
     }
 }
 
 /// A guest with one blob of this size, and a window.
-fn with_a_blob(size: u64) -> (Served, Guest) {
+fn with_a_blob(size: u64) -> (Served, Machine) {
     let served = Served::new(Parts {
         renderers: vec![Arc::new(Files::default())],
         window: 1 << 24,
         ..Parts::default()
     });
-    let mut guest = Guest::boot(&served.path());
-    assert_eq!(guest.send(&create_context()), OK_NODATA);
-    assert_eq!(guest.send(&create_blob(1, size)), OK_NODATA);
+    let mut guest = Machine::boot(&served.path());
+    assert_eq!(guest.code(&create_context()), wire::RESP_OK_NODATA);
+    assert_eq!(guest.code(&create_blob(1, size)), wire::RESP_OK_NODATA);
     (served, guest)
 }
 
@@ -104,7 +107,7 @@ fn with_a_blob(size: u64) -> (Served, Guest) {
 fn a_map_that_meets_a_pause_is_made_after_it() {
     let (_served, mut guest) = with_a_blob(0x4000);
     // Nobody serves the channel yet.
-    let head = guest.offer(0, &map_blob(1, 0x4000), 64);
+    let head = guest.offer(0, &Request::map_blob(1, 0x4000), 64);
     guest.kick(0);
     thread::sleep(Duration::from_millis(50));
     for _ in 0..3 {
@@ -117,7 +120,7 @@ fn a_map_that_meets_a_pause_is_made_after_it() {
     }
     let vmm = attach(&mut guest);
     let (answered, answer) = guest.wait(0).unwrap();
-    assert_eq!((answered, kind(&answer)), (head, OK_MAP_INFO));
+    assert_eq!((answered, answer.kind()), (head, wire::RESP_OK_MAP_INFO));
     let map = Asked::Map {
         region: 1,
         offset: 0x4000,
@@ -130,12 +133,12 @@ fn a_map_that_meets_a_pause_is_made_after_it() {
 #[test]
 fn a_map_that_meets_a_reset_is_given_up() {
     let (served, mut guest) = with_a_blob(0x4000);
-    guest.offer(0, &map_blob(1, 0x4000), 64);
+    guest.offer(0, &Request::map_blob(1, 0x4000), 64);
     guest.kick(0);
     thread::sleep(Duration::from_millis(50));
     guest.stop();
     guest.start();
-    assert_eq!(guest.send(&Command::display_info()), OK_DISPLAY_INFO);
+    assert_eq!(guest.code(&display_info()), wire::RESP_OK_DISPLAY_INFO);
     assert_eq!(served.device().usage().mappings, 0);
     assert!(guest.try_next(0).is_none());
 }
@@ -144,13 +147,13 @@ fn a_map_that_meets_a_reset_is_given_up() {
 fn a_vm_that_goes_while_a_map_waits_is_forgotten() {
     let (served, mut guest) = with_a_blob(0x4000);
     let device = served.devices.recv().unwrap();
-    guest.offer(0, &map_blob(1, 0x4000), 64);
+    guest.offer(0, &Request::map_blob(1, 0x4000), 64);
     guest.kick(0);
     thread::sleep(Duration::from_millis(50));
     guest.stop();
     drop(guest);
-    let mut next = Guest::boot(&served.path());
-    assert_eq!(next.send(&Command::display_info()), OK_DISPLAY_INFO);
+    let mut next = Machine::boot(&served.path());
+    assert_eq!(next.code(&display_info()), wire::RESP_OK_DISPLAY_INFO);
     assert!(device.upgrade().is_none());
 }
 
@@ -170,7 +173,10 @@ fn our_own_blobs_are_declined_while_queues_run_and_accepted_at_a_start() {
     // No other test has a blob of this size: memory without a name is known by that.
     let (_served, mut guest) = with_a_blob(0x8000);
     let vmm = attach(&mut guest);
-    assert_eq!(kind(&guest.ask(&map_blob(1, 0x10_0000))), OK_MAP_INFO);
+    assert_eq!(
+        guest.code(&Request::map_blob(1, 0x10_0000)),
+        wire::RESP_OK_MAP_INFO
+    );
     let blob = vmm.lock().unwrap().1.take().unwrap();
     let blob_region = region(0xfc_0010_0000, &blob, 0x8000);
     let ram = tempfile::tempfile().unwrap();
@@ -183,24 +189,27 @@ fn our_own_blobs_are_declined_while_queues_run_and_accepted_at_a_start() {
     guest.frontend.remove_mem_region(&ram_region).unwrap();
     assert!(guest.frontend.add_mem_region(&blob_region).is_err());
     assert_eq!(
-        guest.send(&Command::display_info()),
-        OK_DISPLAY_INFO,
+        guest.code(&display_info()),
+        wire::RESP_OK_DISPLAY_INFO,
         "no harm done"
     );
 
     let bases = guest.stop();
     guest.frontend.add_mem_region(&blob_region).unwrap();
     guest.start_at(bases);
-    assert_eq!(guest.send(&Command::display_info()), OK_DISPLAY_INFO);
+    assert_eq!(guest.code(&display_info()), wire::RESP_OK_DISPLAY_INFO);
     // It is unmapped: the VMM gives the region back, and mapped again it is declined as before.
-    assert_eq!(guest.send(&Command::new(0x209).words(&[1, 0])), OK_NODATA);
+    assert_eq!(guest.code(&Request::unmap_blob(1)), wire::RESP_OK_NODATA);
     guest.frontend.remove_mem_region(&blob_region).unwrap();
-    assert_eq!(kind(&guest.ask(&map_blob(1, 0x10_0000))), OK_MAP_INFO);
+    assert_eq!(
+        guest.code(&Request::map_blob(1, 0x10_0000)),
+        wire::RESP_OK_MAP_INFO
+    );
     assert!(guest.frontend.add_mem_region(&blob_region).is_err());
 
     // Another device of the same VM gets it, too, and it knows nothing of blobs by itself.
     let other = Served::new(Parts::default());
-    let mut input = Guest::negotiate(UnixStream::connect(other.path()).unwrap(), 1 << 32);
+    let mut input = Machine::negotiate(UnixStream::connect(other.path()).unwrap(), 1 << 32);
     input.frontend.add_mem_region(&blob_region).unwrap();
     input.start();
     assert!(

@@ -10,19 +10,26 @@ use hesper_vhost::screen::{
 use vhost::vhost_user::VhostUserFrontend;
 use vhost::vhost_user::message::VhostUserConfigFlags;
 
-use crate::guest::{Command, EVENT_IDX, Guest, INDIRECT, OK_DISPLAY_INFO, OK_NODATA, kind, word};
-use crate::served::{Parts, Served, eventually};
+use crate::commands::{display_info, flush, show};
+use crate::served::{Parts, Served};
+use hesper_mock_frontend::{EVENT_IDX, INDIRECT, Machine, QUEUE_SIZE, eventually, word};
+use hesper_vhost::testing::Request;
+use hesper_vhost::wire;
 
 #[test]
 fn display_info_comes_back_with_every_kind_of_ring() {
     let served = Served::new(Parts::default());
     for extra in [0, EVENT_IDX, INDIRECT, EVENT_IDX | INDIRECT] {
         let stream = UnixStream::connect(served.path()).unwrap();
-        let mut guest = Guest::boot_with(stream, 1 << 32 | extra);
+        let mut guest = Machine::boot_with(stream, 1 << 32 | extra);
         for _ in 0..100 {
-            let answer = guest.ask(&Command::display_info());
-            assert_eq!(kind(&answer), OK_DISPLAY_INFO, "features {extra:#x}");
-            assert_eq!((word(&answer, 32), word(&answer, 36)), (1280, 800));
+            let answer = guest.ask(&display_info());
+            assert_eq!(
+                answer.kind(),
+                wire::RESP_OK_DISPLAY_INFO,
+                "features {extra:#x}"
+            );
+            assert_eq!((answer.word(32), answer.word(36)), (1280, 800));
         }
     }
 }
@@ -30,7 +37,7 @@ fn display_info_comes_back_with_every_kind_of_ring() {
 #[test]
 fn the_config_space_is_read_in_parts_and_written_whole() {
     let served = Served::new(Parts::default());
-    let mut guest = Guest::boot(&served.path());
+    let mut guest = Machine::boot(&served.path());
     let device = served.device();
     let mut read = |offset: u32, size: usize| {
         let flags = VhostUserConfigFlags::WRITABLE;
@@ -64,23 +71,23 @@ fn the_config_space_is_read_in_parts_and_written_whole() {
 #[test]
 fn a_full_queue_is_answered_in_order_after_one_kick() {
     let served = Served::new(Parts::default());
-    let mut guest = Guest::boot(&served.path());
-    let heads: Vec<u16> = (0..32)
-        .map(|_| guest.offer(0, &Command::display_info(), 512))
+    let mut guest = Machine::boot(&served.path());
+    let heads: Vec<u16> = (0..QUEUE_SIZE)
+        .map(|_| guest.offer(0, &display_info(), 512))
         .collect();
     guest.kick(0);
-    let answered: Vec<u16> = (0..32).map(|_| guest.wait(0).unwrap().0).collect();
+    let answered: Vec<u16> = (0..QUEUE_SIZE).map(|_| guest.wait(0).unwrap().0).collect();
     assert_eq!(answered, heads);
 }
 
 #[test]
 fn an_idle_queue_asks_to_be_kicked() {
     let served = Served::new(Parts::default());
-    let mut guest = Guest::boot(&served.path());
+    let mut guest = Machine::boot(&served.path());
     for _ in 0..3 {
-        guest.ask(&Command::display_info());
+        guest.ask(&display_info());
     }
-    guest.offer(0, &Command::display_info(), 512);
+    guest.offer(0, &display_info(), 512);
     eventually("the device asks to be kicked for the chain", || {
         guest.wants_kick(0)
     });
@@ -115,11 +122,11 @@ fn a_held_flush_is_answered_later_and_delays_no_other_command() {
         screen: screen.clone(),
         ..Parts::default()
     });
-    let mut guest = Guest::boot(&served.path());
+    let mut guest = Machine::boot(&served.path());
     let device = served.device();
-    guest.show(1, 64, 64);
-    let held = guest.offer(0, &Command::flush(1, 0, 0, 64, 64).fenced(7), 64);
-    let other = guest.offer(0, &Command::display_info(), 512);
+    show(&mut guest, 1, 64, 64);
+    let held = guest.offer(0, &flush(1, 0, 0, 64, 64).fence(7), 64);
+    let other = guest.offer(0, &display_info(), 512);
     guest.kick(0);
     assert_eq!(guest.wait(0).unwrap().0, other);
     assert!(guest.try_next(0).is_none());
@@ -131,7 +138,7 @@ fn a_held_flush_is_answered_later_and_delays_no_other_command() {
         .expect("a flush with a token");
     device.flush_done(token);
     let (head, answer) = guest.wait(0).unwrap();
-    assert_eq!((head, kind(&answer)), (held, OK_NODATA));
+    assert_eq!((head, answer.kind()), (held, wire::RESP_OK_NODATA));
 }
 
 #[test]
@@ -156,11 +163,11 @@ fn a_long_command_does_not_delay_the_cursor() {
         screen: Arc::new(Slow(Mutex::new(wait))),
         ..Parts::default()
     });
-    let mut guest = Guest::boot(&served.path());
-    guest.show(1, 64, 64);
-    let flush = guest.offer(0, &Command::flush(1, 0, 0, 64, 64), 64);
+    let mut guest = Machine::boot(&served.path());
+    show(&mut guest, 1, 64, 64);
+    let flush = guest.offer(0, &flush(1, 0, 0, 64, 64), 64);
     guest.kick(0);
-    let moved = guest.offer(1, &Command::move_cursor(3, 4), 64);
+    let moved = guest.offer(1, &Request::move_cursor(0, 3, 4), 64);
     guest.kick(1);
     assert_eq!(guest.wait(1).expect("the cursor moves").0, moved);
     assert!(guest.try_next(0).is_none());
@@ -174,8 +181,8 @@ fn a_round_trip_takes_microseconds() {
         screen: Arc::new(NoScreen),
         ..Parts::default()
     });
-    let mut guest = Guest::boot(&served.path());
-    let command = Command::display_info();
+    let mut guest = Machine::boot(&served.path());
+    let command = display_info();
     let mut times: Vec<_> = (0..2000)
         .map(|_| {
             let start = Instant::now();
@@ -199,11 +206,11 @@ fn a_round_trip_takes_microseconds() {
 fn a_kick_and_an_interrupt_that_are_lost_are_made_up_for() {
     let served = Served::new(Parts::default());
     let stream = UnixStream::connect(served.path()).unwrap();
-    let mut guest = Guest::boot_with(stream, 1 << 32 | EVENT_IDX);
-    assert_eq!(guest.send(&Command::display_info()), OK_DISPLAY_INFO);
+    let mut guest = Machine::boot_with(stream, 1 << 32 | EVENT_IDX);
+    assert_eq!(guest.code(&display_info()), wire::RESP_OK_DISPLAY_INFO);
     while guest.was_interrupted(0) {}
     // Nobody kicks, and nobody looks at the ring.
-    guest.offer(0, &Command::display_info(), 512);
+    guest.offer(0, &display_info(), 512);
     eventually("an interrupt", || guest.was_interrupted(0));
     // The answer is there, the interrupt was taken by nobody: another one comes.
     eventually("another interrupt", || guest.was_interrupted(0));

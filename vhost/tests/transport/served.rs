@@ -4,14 +4,13 @@ use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
 
 use hesper_vhost::device::{Device, DeviceOptions};
 use hesper_vhost::renderer::Renderer;
 use hesper_vhost::screen::{Monitor, NoScreen, ScanoutSink};
 use hesper_vhost::transport::{Error, GpuBackend, GpuSocketScreen, Server, ShutdownHandle};
 
-use crate::guest::PATIENCE;
+use hesper_mock_frontend::{PATIENCE, eventually};
 
 /// What every session of a server is made of.
 pub(crate) struct Parts {
@@ -123,14 +122,5 @@ impl Drop for Served {
         {
             thread.join().unwrap().unwrap();
         }
-    }
-}
-
-/// Waits until `condition` holds.
-pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !condition() {
-        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
-        std::thread::sleep(Duration::from_millis(1));
     }
 }

@@ -14,14 +14,13 @@ use hesper_vhost::renderer::{
 use rustix::fs::{MemfdFlags, memfd_create};
 use vhost::VhostBackend;
 use vhost::vhost_user::message::{VhostUserMMap, VhostUserSharedMsg};
-use vhost::vhost_user::{
-    FrontendReqHandler, HandlerResult, VhostUserFrontend, VhostUserFrontendReqHandlerMut,
-};
+use vhost::vhost_user::{HandlerResult, VhostUserFrontendReqHandlerMut};
 
-use crate::guest::{Command, Guest, OK_NODATA, kind};
-use crate::served::{MONITOR, Parts, Served, eventually};
-
-pub(crate) const OK_MAP_INFO: u32 = 0x1106;
+use crate::commands::{create_blob, create_context, display_info};
+use crate::served::{MONITOR, Parts, Served};
+use hesper_mock_frontend::{Machine, eventually};
+use hesper_vhost::testing::Request;
+use hesper_vhost::wire;
 
 /// What a VMM was asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,29 +81,16 @@ impl VhostUserFrontendReqHandlerMut for Vmm {
 }
 
 /// Gives the guest a VMM that answers on a thread of its own.
-pub(crate) fn attach(guest: &mut Guest) -> Arc<Mutex<Vmm>> {
+pub(crate) fn attach(guest: &mut Machine) -> Arc<Mutex<Vmm>> {
     let vmm = Arc::new(Mutex::new(Vmm::default()));
-    let mut handler = FrontendReqHandler::new(vmm.clone()).unwrap();
-    handler.set_reply_ack_flag(true);
-    guest
-        .frontend
-        .set_backend_request_fd(&handler.get_tx_raw_fd())
-        .unwrap();
-    // Refusals (the barrier's) are errors of the crate, but not of the channel.
-    thread::spawn(move || {
-        loop {
-            if let Err(vhost::vhost_user::Error::Disconnected) = handler.handle_request() {
-                break;
-            }
-        }
-    });
+    guest.serve(Arc::clone(&vmm));
     vmm
 }
 
 #[test]
 fn a_changed_monitor_notifies_the_guest() {
     let served = Served::new(Parts::default());
-    let mut guest = Guest::boot(&served.path());
+    let mut guest = Machine::boot(&served.path());
     let device = served.device();
     let vmm = attach(&mut guest);
     for (index, width) in [1000, 1001].into_iter().enumerate() {
@@ -115,8 +101,8 @@ fn a_changed_monitor_notifies_the_guest() {
             vmm.lock().unwrap().0 == vec![Asked::ConfigChange; index + 1]
         });
     }
-    let answer = guest.ask(&Command::display_info());
-    assert_eq!(crate::guest::word(&answer, 32), 1001);
+    let answer = guest.ask(&display_info());
+    assert_eq!(answer.word(32), 1001);
 }
 
 /// QEMU ends by a segmentation fault when it is told while no driver runs.
@@ -124,7 +110,7 @@ fn a_changed_monitor_notifies_the_guest() {
 fn a_monitor_that_changes_while_no_driver_runs_is_told_when_one_does() {
     let served = Served::new(Parts::default());
     let stream = UnixStream::connect(served.path()).unwrap();
-    let mut guest = Guest::negotiate(stream, 1 << 32);
+    let mut guest = Machine::negotiate(stream, 1 << 32);
     let device = served.device();
     let vmm = attach(&mut guest);
     let change = |width| {
@@ -133,7 +119,7 @@ fn a_monitor_that_changes_while_no_driver_runs_is_told_when_one_does() {
         device.set_monitor(0, monitor);
     };
     // Answered after whatever Hesper has sent.
-    let told = |guest: &mut Guest| {
+    let told = |guest: &mut Machine| {
         guest.frontend.get_features().unwrap();
         thread::sleep(Duration::from_millis(20));
         vmm.lock().unwrap().0.len()
@@ -151,8 +137,8 @@ fn a_monitor_that_changes_while_no_driver_runs_is_told_when_one_does() {
     change(1003);
     eventually("one at once", || vmm.lock().unwrap().0.len() == 3);
     assert_eq!(told(&mut guest), 3);
-    let answer = guest.ask(&Command::display_info());
-    assert_eq!(crate::guest::word(&answer, 32), 1003);
+    let answer = guest.ask(&display_info());
+    assert_eq!(answer.word(32), 1003);
 }
 
 /// A renderer whose blobs are files filled with one byte.
@@ -224,26 +210,6 @@ impl Context for FileContext {
     fn detach_resource(&self, _: ResourceId) {}
 }
 
-pub(crate) fn create_context() -> Command {
-    Command::new(0x200)
-        .context(1)
-        .words(&[4, 4])
-        .words(&[0; 16])
-}
-
-pub(crate) fn create_blob(id: u32, size: u64) -> Command {
-    // HOST3D, mappable.
-    Command::new(0x10c)
-        .context(1)
-        .words(&[id, 2, 1, 0])
-        .long(0)
-        .long(size)
-}
-
-pub(crate) fn map_blob(id: u32, offset: u64) -> Command {
-    Command::new(0x208).words(&[id, 0]).long(offset)
-}
-
 #[test]
 fn a_blob_is_mapped_into_the_window_and_taken_out_again() {
     let served = Served::new(Parts {
@@ -251,12 +217,12 @@ fn a_blob_is_mapped_into_the_window_and_taken_out_again() {
         window: 1 << 24,
         ..Parts::default()
     });
-    let mut guest = Guest::boot(&served.path());
+    let mut guest = Machine::boot(&served.path());
     let vmm = attach(&mut guest);
-    assert_eq!(guest.send(&create_context()), OK_NODATA);
-    assert_eq!(guest.send(&create_blob(1, 0x4000)), OK_NODATA);
-    let answer = guest.ask(&map_blob(1, 0x10_0000));
-    assert_eq!(kind(&answer), OK_MAP_INFO);
+    assert_eq!(guest.code(&create_context()), wire::RESP_OK_NODATA);
+    assert_eq!(guest.code(&create_blob(1, 0x4000)), wire::RESP_OK_NODATA);
+    let answer = guest.ask(&Request::map_blob(1, 0x10_0000));
+    assert_eq!(answer.kind(), wire::RESP_OK_MAP_INFO);
     let mapped = Asked::Map {
         region: 1,
         offset: 0x10_0000,
@@ -264,7 +230,7 @@ fn a_blob_is_mapped_into_the_window_and_taken_out_again() {
         first: 0x5a,
     };
     assert_eq!(vmm.lock().unwrap().0, [mapped, Asked::Barrier]);
-    assert_eq!(guest.send(&Command::new(0x209).words(&[1, 0])), OK_NODATA);
+    assert_eq!(guest.code(&Request::unmap_blob(1)), wire::RESP_OK_NODATA);
     let unmapped = Asked::Unmap {
         offset: 0x10_0000,
         len: 0x4000,
@@ -274,7 +240,10 @@ fn a_blob_is_mapped_into_the_window_and_taken_out_again() {
     // Outside of the window, and not aligned: refused, and the VMM is not bothered.
     let before = vmm.lock().unwrap().0.len();
     for offset in [1 << 24, (1 << 24) - 0x1000, 0x123] {
-        assert_ne!(kind(&guest.ask(&map_blob(1, offset))), OK_MAP_INFO);
+        assert_ne!(
+            guest.code(&Request::map_blob(1, offset)),
+            wire::RESP_OK_MAP_INFO
+        );
     }
     assert_eq!(vmm.lock().unwrap().0.len(), before);
 }

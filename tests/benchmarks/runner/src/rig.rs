@@ -1,0 +1,346 @@
+//! The servers and the clients of a comparison.
+//!
+//! All run in the environment of the tests (`tests/env`). Each side has a server for each driver, up for all
+//! measurements of time: a server without a client does nothing. Memory is measured first, one server at a time: of pages
+//! that servers share (the driver's code), each would count a part only.
+
+use std::ffi::OsStr;
+use std::fmt::{Display, Formatter};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// How long a server may take to listen.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Who renders for the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// The driver, in the client's own process.
+    Native,
+    /// `hesper vtest`.
+    Hesper,
+    /// `virgl_test_server --venus --no-virgl`.
+    Reference,
+}
+
+impl Side {
+    pub(crate) const ALL: [Self; 3] = [Self::Native, Self::Hesper, Self::Reference];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Hesper => "Hesper",
+            Self::Reference => "reference",
+        }
+    }
+}
+
+/// The driver below.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Driver {
+    /// As it is.
+    Lavapipe,
+    /// With commands dropped and pipelines and descriptor sets feigned, by `tests/benchmarks/layer`.
+    Null,
+}
+
+impl Driver {
+    pub(crate) const ALL: [Self; 2] = [Self::Lavapipe, Self::Null];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Lavapipe => "lavapipe",
+            Self::Null => "null",
+        }
+    }
+
+    /// What the layer does for a process that has the driver; nothing means no layer.
+    fn layer(self, side: Side) -> &'static str {
+        match (self, side == Side::Reference) {
+            (Self::Lavapipe, false) => "",
+            (Self::Lavapipe, true) => "memfd",
+            (Self::Null, false) => "null",
+            (Self::Null, true) => "memfd,null",
+        }
+    }
+}
+
+/// What one operation took, in microseconds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Measured {
+    /// On the clock.
+    pub(crate) elapsed: f64,
+    /// Of CPU time in the client.
+    pub(crate) client: f64,
+    /// Of CPU time in all processes of the server; none natively.
+    pub(crate) server: f64,
+}
+
+impl Display for Measured {
+    fn fmt(&self, text: &mut Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            elapsed,
+            client,
+            server,
+        } = self;
+        write!(
+            text,
+            "{elapsed:.3} µs, CPU {client:.3} client {server:.3} server"
+        )
+    }
+}
+
+/// Memory in KiB.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Memory {
+    /// Proportional set size: what processes share is divided by their number.
+    pub(crate) pss: f64,
+    /// The part of it that no file is behind.
+    pub(crate) anonymous: f64,
+}
+
+/// Memory while one client has a device.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Footprint {
+    /// By how much the client's own memory has grown: natively, what the driver costs.
+    pub(crate) client: Memory,
+    /// What the server has.
+    pub(crate) server: Memory,
+    /// Processes of the server.
+    pub(crate) processes: f64,
+}
+
+impl Display for Footprint {
+    fn fmt(&self, text: &mut Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            client,
+            server,
+            processes,
+        } = self;
+        write!(
+            text,
+            "KiB (anonymous): client {} ({}), server {} ({}) in {processes} processes",
+            client.pss, client.anonymous, server.pss, server.anonymous
+        )
+    }
+}
+
+/// A server that is killed with its value.
+struct Server {
+    driver: Driver,
+    side: Side,
+    process: Child,
+    socket: PathBuf,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended by itself. What it has started for clients ends with their connections.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        // Killed, it leaves its socket, which would look like the next one's.
+        let _ = fs::remove_file(&self.socket);
+    }
+}
+
+/// Everything that stands ready for measurements.
+pub(crate) struct Rig {
+    // Before the folder, in which their sockets are.
+    servers: Vec<Server>,
+    folder: TempDir,
+    programs: PathBuf,
+}
+
+impl Rig {
+    /// Makes what servers and clients need.
+    pub(crate) fn new() -> Result<Self, String> {
+        let folder =
+            tempfile::tempdir().map_err(|error| format!("no temporary folder: {error}"))?;
+        let this = std::env::current_exe().map_err(|error| error.to_string())?;
+        let rig = Self {
+            servers: Vec::new(),
+            folder,
+            programs: this.parent().map(Path::to_owned).unwrap_or_default(),
+        };
+        rig.write_manifest()
+            .map_err(|error| format!("the layer's manifest: {error}"))?;
+        Ok(rig)
+    }
+
+    /// Starts the servers of a driver.
+    pub(crate) fn start(&mut self, driver: Driver) -> Result<(), String> {
+        for side in [Side::Hesper, Side::Reference] {
+            let server = self.serve(driver, side)?;
+            self.servers.push(server);
+        }
+        Ok(())
+    }
+
+    fn write_manifest(&self) -> std::io::Result<()> {
+        let library = self.programs.join("libhesper_test_layer.so");
+        let text = format!(
+            r#"{{
+  "file_format_version": "1.2.0",
+  "layer": {{
+    "name": "VK_LAYER_HESPER_measure",
+    "type": "GLOBAL",
+    "library_path": "{}",
+    "api_version": "1.4.0",
+    "implementation_version": "1",
+    "description": "Exportable memory, a driver that does nothing"
+  }}
+}}
+"#,
+            library.display()
+        );
+        fs::write(self.folder.path().join("layer.json"), text)
+    }
+
+    /// A program in the environment; `layer` says what the layer does in it.
+    fn in_environment(&self, program: impl AsRef<OsStr>, icd: &str, layer: &str) -> Command {
+        let run = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../env/run");
+        let mut command = Command::new(run);
+        command
+            .arg(program)
+            .stdin(Stdio::null())
+            .env(
+                "VK_DRIVER_FILES",
+                format!("/usr/share/vulkan/icd.d/{icd}_icd.json"),
+            )
+            .env_remove("VK_INSTANCE_LAYERS");
+        if !layer.is_empty() {
+            command
+                .env("VK_ADD_LAYER_PATH", self.folder.path())
+                .env("VK_INSTANCE_LAYERS", "VK_LAYER_HESPER_measure")
+                .env("HESPER_LAYER", layer);
+        }
+        command
+    }
+
+    fn serve(&self, driver: Driver, side: Side) -> Result<Server, String> {
+        let name = format!("{}-{}", side.name(), driver.name());
+        let socket = self.folder.path().join(&name);
+        let log = self.folder.path().join(format!("{name}.log"));
+        let hesper = self.programs.join("hesper");
+        let program = match side {
+            Side::Hesper => hesper.as_os_str(),
+            _ => OsStr::new("virgl_test_server"),
+        };
+        let mut command = self.in_environment(program, "lvp", driver.layer(side));
+        match side {
+            Side::Hesper => command.arg("vtest"),
+            _ => command.args(["--venus", "--no-virgl"]),
+        };
+        let file = File::create(&log).map_err(|error| format!("{}: {error}", log.display()))?;
+        let process = command
+            .arg("--socket-path")
+            .arg(&socket)
+            .stdout(Stdio::null())
+            .stderr(file)
+            .spawn()
+            .map_err(|error| format!("tests/env/run: {error}"))?;
+        let mut server = Server {
+            driver,
+            side,
+            process,
+            socket,
+        };
+        let until = Instant::now() + PATIENCE;
+        while !server.socket.exists() {
+            let ended = server.process.try_wait().map_err(|e| e.to_string())?;
+            if ended.is_some() || Instant::now() > until {
+                let said = fs::read_to_string(&log).unwrap_or_default();
+                return Err(format!("the server {name} does not listen: {said}"));
+            }
+            sleep(Duration::from_millis(20));
+        }
+        Ok(server)
+    }
+
+    /// The output of the test client.
+    fn client(
+        &self,
+        driver: Driver,
+        server: Option<&Server>,
+        arguments: &[&str],
+    ) -> Result<String, String> {
+        let program = self.programs.join("hesper-test-client");
+        let mut command = match server {
+            Some(server) => {
+                let mut command = self.in_environment(program, "virtio", "");
+                command
+                    .env("VN_DEBUG", "vtest")
+                    .env("VTEST_SOCKET_NAME", &server.socket)
+                    .arg("--server")
+                    .arg(server.process.id().to_string());
+                command
+            }
+            None => self.in_environment(program, "lvp", driver.layer(Side::Native)),
+        };
+        let output = command
+            .args(arguments)
+            .output()
+            .map_err(|error| format!("tests/env/run: {error}"))?;
+        let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        if output.status.success() && !text.is_empty() {
+            return Ok(text);
+        }
+        let errors = String::from_utf8_lossy(&output.stderr);
+        Err(format!("{} {text} {}", output.status, errors.trim()))
+    }
+
+    /// Runs a benchmark of the client.
+    pub(crate) fn measure(
+        &self,
+        driver: Driver,
+        side: Side,
+        case: &str,
+    ) -> Result<Measured, String> {
+        let mut servers = self.servers.iter();
+        let server = servers.find(|one| one.driver == driver && one.side == side);
+        let text = self.client(driver, server, &["bench", case])?;
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let number = |text: &str| text.parse::<f64>().map_err(|error| error.to_string());
+        match words.as_slice() {
+            ["bench", _, elapsed, "cpu", client, "server", server] => Ok(Measured {
+                elapsed: number(elapsed)?,
+                client: number(client)?,
+                server: match side {
+                    Side::Native => f64::NAN,
+                    _ => number(server)?,
+                },
+            }),
+            _ => Err(text),
+        }
+    }
+
+    /// Asks a client of a new server about memory, when it has a device.
+    pub(crate) fn footprint(&self, side: Side) -> Result<Footprint, String> {
+        let driver = Driver::Lavapipe;
+        let server = match side {
+            Side::Native => None,
+            _ => Some(self.serve(driver, side)?),
+        };
+        let text = self.client(driver, server.as_ref(), &["footprint"])?;
+        let numbers: Vec<f64> = text
+            .split_whitespace()
+            .filter_map(|word| word.parse().ok())
+            .collect();
+        match numbers.as_slice() {
+            &[own, own_anonymous, pss, anonymous, processes] => Ok(Footprint {
+                client: Memory {
+                    pss: own,
+                    anonymous: own_anonymous,
+                },
+                server: Memory { pss, anonymous },
+                processes,
+            }),
+            _ => Err(text),
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! What a Mac will do, done on Linux: Hesper takes the ways of macOS (`HESPER_SYSTEM`), loads a driver that behaves like MoltenVK
+//! without Vulkan's loader, and QEMU shares the guest's memory as POSIX shared memory.
+//!
+//! Debian's forky has a Mesa that cannot align blobs to a Mac's pages of 16 KiB, so there Hesper counts in this machine's pages.
+//! With `HESPER_SUITES=sid` in the environment (`tests/env/prepare mesa:sid`) the pages have 16 KiB. So they have with the guests of
+//! arm64, which is what a Mac's guests are: `sid-arm64`, and `sid-arm64-16k` and `forky-arm64-16k`, whose own pages have 16 KiB, too
+//! (`tests/run-all arm64` takes the last).
+
+use crate::support::cube::assert_turning;
+use crate::support::hesper::Hesper;
+use crate::support::programs::moltenvk;
+use crate::support::vulkan_guest::VulkanGuest;
+use crate::support::xserver::XServer;
+
+/// What the seed of this project could not do on a Mac: a fence that was submitted with work is signalled. With it the
+/// cases about queues, waiting and shared memory.
+const CASES: &str = "submit-one submit-64-in-flight submit-batches fence-reset-and-reuse fence-wait-any timeline-host \
+                     timeline-device timeline-wait-before-signal timeline-queue-waits-for-host timeline-wait-any \
+                     map-gpu-writes map-cpu-writes map-write-seen-before-the-fence threads-wait draw-render-pass";
+
+/// A few of them: whether a guest has its GPU again.
+const SOME: &str = "submit-64-in-flight map-gpu-writes draw-render-pass";
+
+#[test]
+fn a_guest_computes_and_presents_is_reset_and_comes_back() {
+    let suites = std::env::var("HESPER_SUITES").unwrap_or_else(|_| "forky".to_owned());
+    for suite in suites.split_whitespace() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        let screen = XServer::start(1600, 1000);
+        // Pages of 16 KiB, where the guest has a Mesa or a kernel for them.
+        let system = match suite.starts_with("sid") || suite.ends_with("-16k") {
+            true => "macos",
+            false => "posix",
+        };
+        let driver = format!("--driver={}", moltenvk().display());
+        let mut arguments = vec!["--wsi=software", &driver];
+        if suite == "forky-arm64-16k" {
+            // Its blobs are whole pages of a Mac by themselves, and its Mesa fails where it is asked for that.
+            arguments.push("--blob-alignment=4096");
+        }
+        let hesper = Hesper::start_in(
+            folder,
+            &arguments,
+            Some(&screen),
+            None,
+            &[("HESPER_SYSTEM", system)],
+        );
+        let boot = |name| {
+            let memory = ["--memory", "shm"];
+            VulkanGuest::boot_with(folder, name, suite, &hesper.socket(), &memory)
+        };
+        let mut guest = boot("first");
+        let summary = guest.succeed("vulkaninfo --summary");
+        assert!(summary.contains("Virtio-GPU Venus (Apple"), "{summary}");
+        guest.succeed(&format!("hesper-test-client run {CASES}"));
+        guest.start_weston();
+        guest.start_cube("", 100_000);
+        assert_turning(|| screen.window_picture(folder));
+
+        guest.reset();
+        guest.succeed(&format!("hesper-test-client run {SOME}"));
+        guest.kill();
+
+        let mut guest = boot("second");
+        guest.succeed(&format!("hesper-test-client run {SOME}"));
+        guest.start_weston();
+        guest.start_cube("", 200);
+        assert_turning(|| screen.window_picture(folder));
+        guest.await_cube();
+        let log = hesper.process.errors();
+        for wrong in ["is lost", "mac driver:"] {
+            assert!(!log.contains(wrong), "{log}");
+        }
+    }
+}

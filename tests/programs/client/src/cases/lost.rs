@@ -1,0 +1,64 @@
+//! A device that is lost: calls say so, waits end.
+//!
+//! Only where the driver under test is the one of `tests/drivers/losing`, which loses its device when a file
+//! appears that [`VARIABLE`] names.
+
+use std::fs::File;
+use std::thread;
+use std::time::Duration;
+
+use ash::vk;
+
+use super::{Case, case};
+use crate::commands::LONG;
+use crate::gpu::Gpu;
+use crate::outcome::{Outcome, ensure, equal, fail, need, skip};
+
+pub(super) const CASES: &[Case] = &[case("lost-device", device)];
+
+/// Path of the file whose appearance is the loss.
+const VARIABLE: &str = "HESPER_LOSE_WHEN";
+
+/// Whether a wait ended as it may: with the loss, or as if the work were done. Venus since Mesa 26.2 waits for what the kernel
+/// signals, which has no other way to end.
+fn ended(result: Result<(), vk::Result>) -> bool {
+    matches!(result, Ok(()) | Err(vk::Result::ERROR_DEVICE_LOST))
+}
+
+fn device(gpu: &Gpu<'_>) -> Outcome {
+    let file = std::env::var_os(VARIABLE).ok_or_else(|| skip(VARIABLE))?;
+    need(
+        "timelineSemaphore",
+        gpu.features.v12.timeline_semaphore != 0,
+    )?;
+    // Work that is not done when the device goes.
+    let (gate, fence) = (gpu.timeline(0)?, gpu.fence(false)?);
+    gpu.submit_behind(gate, &[], fence)?;
+    let lost = Err(vk::Result::ERROR_DEVICE_LOST);
+    thread::scope(|scope| {
+        // SAFETY: the fence is of this device.
+        let waiter = scope.spawn(|| unsafe { gpu.wait_for_fences(&[fence], true, LONG) });
+        thread::sleep(Duration::from_millis(50));
+        ensure("the wait goes on before the loss", !waiter.is_finished())?;
+        File::create(&file).map_err(|error| fail(&format!("{file:?}: {error}")))?;
+        let waited = waiter
+            .join()
+            .map_err(|_| fail("the waiting thread panicked"))?;
+        ensure("the wait that was going on ends", ended(waited))
+    })?;
+    let late = gpu.fence(false)?;
+    // With work: Mesa 26.2 has the kernel signal the fence of an empty one.
+    let commands = [gpu.record(|_| {})?];
+    let work = vk::SubmitInfo::default().command_buffers(&commands);
+    // SAFETY: as above.
+    unsafe {
+        let submitted = gpu.queue_submit(gpu.queue, &[work], late);
+        equal("a submission after the loss", submitted, lost)?;
+        ensure("a wait for idleness ends", ended(gpu.device_wait_idle()))?;
+        let status = gpu.get_fence_status(fence).map(|_| ());
+        ensure("the status of the fence is known", ended(status))?;
+        // Else the work that waits would keep the driver's own thread, which takes part in destroying the device.
+        gpu.signal_semaphore(&vk::SemaphoreSignalInfo::default().semaphore(gate).value(1))?;
+    }
+    Ok(String::new())
+}

@@ -1,0 +1,170 @@
+//! What a person sees of the server: the trace of commands, the counters, and why a client was ended.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+
+use hesper_mock_venus::bytes;
+use hesper_venus_protocol::command;
+use hesper_venus_protocol::runtime::Object;
+
+use crate::server::{Alive, CLIENT, OWN_SUITE, PATIENCE, Server};
+
+#[test]
+fn the_log_shows_commands_with_their_arguments_when_asked_to() {
+    let server = Server::with(&[], &[("RUST_LOG", "hesper_venus::commands=debug")]);
+    assert!(server.client(&["submit-one"]).status().unwrap().success());
+    let log = server.log();
+    let line = |command: &str| {
+        let found = log.lines().find(|line| line.contains(command));
+        found.unwrap_or_else(|| panic!("no {command} in {log}"))
+    };
+    // Numbers, enums, flags, strings, arrays, chains, objects.
+    assert!(line("vkCmdFillBuffer(").contains("size=18446744073709551615, data=305419896)"));
+    assert!(line("vkCmdPipelineBarrier(").contains("srcStageMask=ALL_COMMANDS"));
+    assert!(line("vkCreateInstance(").contains("pApplicationName=\"hesper-test-client\""));
+    assert!(line("vkGetDeviceQueue2(").contains("VkDeviceQueueTimelineInfoMESA{ringIdx=1}"));
+    assert!(line("vkBindBufferMemory2(").contains("pBindInfos=[{buffer=0x"));
+    assert!(line("vkCreateRingMESA(").contains(" virtqueue: "));
+    assert!(line("vkEnumeratePhysicalDevices(").contains(" ring: ") && log.contains(" -> reply"));
+
+    let quiet = Server::start();
+    assert!(quiet.client(&["submit-one"]).status().unwrap().success());
+    assert!(!quiet.log().contains("vkCmdFillBuffer"), "{}", quiet.log());
+}
+
+#[test]
+fn a_signal_prints_counters_of_what_was_done() {
+    let server = Server::start();
+    let threads = server.count("task");
+    let count = |name: &str| server.counters()[name].as_u64().unwrap();
+    let names = [
+        "commands",
+        "lookups",
+        "command_bytes",
+        "batches",
+        "wakes",
+        "fences",
+    ];
+    assert_eq!(names.map(count), [0; 6]);
+    assert!(
+        server
+            .client(&["submit-64-in-flight"])
+            .status()
+            .unwrap()
+            .success()
+    );
+    server.rest(threads);
+    let [commands, lookups, bytes, batches, _, _] = names.map(count);
+    // 64 command buffers with three commands or more, each of which names itself and a buffer.
+    assert!(commands > 300 && lookups > commands, "{commands} {lookups}");
+    assert!(bytes > 20 * commands && batches > 10, "{bytes} {batches}");
+    // A client that waits for seconds: on a busy machine a ring that lets others run comes back to itself late, so that
+    // shorter pauses may find it awake.
+    let mut waiting = server.with_venus_of(OWN_SUITE, CLIENT);
+    waiting.args(["spin", "2"]);
+    assert!(waiting.status().unwrap().success());
+    server.rest(threads);
+    assert!(count("wakes") > 0, "a ring that slept was woken");
+    assert_eq!(count("lost"), 0);
+    // Fences that Mesa asks for are of the queue's timeline; 26.2 waits for those, older ones poll memory.
+    assert_eq!(server.alive(), Alive::default());
+}
+
+/// A client that speaks vtest by itself, up to its context.
+fn client(server: &Server, name: &str) -> UnixStream {
+    let mut stream = UnixStream::connect(server.socket()).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    send(&mut stream, 8, name.len() + 1, name.as_bytes());
+    stream.write_all(&[0]).unwrap();
+    send(&mut stream, 17, 1, &4_u32.to_le_bytes());
+    stream
+}
+
+fn send(stream: &mut UnixStream, number: u32, length: usize, payload: &[u8]) {
+    stream.write_all(&(length as u32).to_le_bytes()).unwrap();
+    stream.write_all(&number.to_le_bytes()).unwrap();
+    stream.write_all(payload).unwrap();
+}
+
+/// Sends Venus commands in one batch.
+fn submit(stream: &mut UnixStream, commands: &[u8]) {
+    let words = commands.len() as u32 / 4;
+    let batch = [1, 0, 9, words, 0, 0, 0, 0, 0_u32];
+    let mut payload: Vec<u8> = batch.iter().flat_map(|word| word.to_le_bytes()).collect();
+    payload.extend_from_slice(commands);
+    send(stream, 24, payload.len() / 4, &payload);
+}
+
+/// Waits until the server has hung up.
+fn await_end(mut stream: UnixStream) {
+    let mut rest = Vec::new();
+    // A reset is an end, too.
+    let _ = stream.read_to_end(&mut rest);
+    assert!(rest.is_empty(), "{rest:?}");
+}
+
+#[test]
+fn a_client_that_breaks_the_rules_is_named_with_command_place_and_reason_and_ends_alone() {
+    let server = Server::start();
+    let threads = server.count("task");
+    let good = bytes(&command::EnumerateInstanceVersion {
+        p_api_version: &mut 0,
+    });
+    assert_eq!(good.len(), 16);
+    // A command that is for rings only, and an object that nobody made.
+    let misplaced = bytes(&command::WaitVirtqueueSeqnoMESA { seqno: 1 });
+    let unknown = bytes(&command::DeviceWaitIdle {
+        device: Object::guest(77),
+    });
+    let cases = [
+        (misplaced, "\"first\"", "vkWaitVirtqueueSeqnoMESA"),
+        (unknown, "\"second\"", "vkDeviceWaitIdle"),
+    ];
+    let bystander = client(&server, "bystander");
+    for (bad, name, command) in cases {
+        let mut stream = client(&server, name.trim_matches('"'));
+        submit(&mut stream, &[good.as_slice(), &bad].concat());
+        await_end(stream);
+        let log = server.log();
+        let about: Vec<_> = log
+            .lines()
+            .filter(|line| line.contains("is lost"))
+            .collect();
+        let line = about.iter().find(|line| line.contains(name));
+        let line = line.unwrap_or_else(|| panic!("{name} is not in {log}"));
+        assert!(line.contains("ERROR") && line.contains(command), "{line}");
+        assert!(line.contains("byte "), "{line}");
+        let place = line.split("byte ").nth(1).unwrap();
+        let place: String = place.chars().take_while(char::is_ascii_digit).collect();
+        assert!((16..40).contains(&place.parse().unwrap()), "{line}");
+    }
+    assert_eq!(server.log().matches("is lost").count(), 2);
+    assert!(server.client(&["submit-one"]).status().unwrap().success());
+    assert_eq!(server.counters()["lost"], 2);
+    drop(bystander);
+    server.rest(threads);
+}
+
+/// What vtest's version 4 has beyond what Venus uses.
+#[test]
+fn an_unknown_command_of_vtest_ends_its_client_with_one_line() {
+    let server = Server::start();
+    let threads = server.count("task");
+    let bystander = client(&server, "bystander");
+    for number in 25..=38 {
+        let mut stream = client(&server, "newer");
+        send(&mut stream, number, 2, &[0; 8]);
+        await_end(stream);
+    }
+    let log = server.log();
+    let lines: Vec<_> = log.lines().filter(|line| line.contains("newer")).collect();
+    assert_eq!(lines.len(), 14, "{log}");
+    assert!(
+        lines
+            .iter()
+            .all(|line| line.contains("WARN") && line.contains("unknown"))
+    );
+    assert!(server.client(&["submit-one"]).status().unwrap().success());
+    drop(bystander);
+    server.rest(threads);
+}
