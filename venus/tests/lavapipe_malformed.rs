@@ -6,8 +6,8 @@
 //! ```
 //!
 //! `malformed.rs` tests what does not depend on the driver (wrong ids, streams cut at any byte). It
-//! also tests what only the API forbids (sizes above limits, broken shaders): a real driver need not
-//! survive that.
+//! also tests what only the API forbids (sizes above limits, broken shaders): a real driver need
+//! not survive that.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
