@@ -223,7 +223,9 @@ fn a_host_copy_out_of_the_image_ends_the_context() {
         ("mip level", usage, |info| {
             info.image_subresource.mip_level = 1
         }),
-        ("out of the image", usage, |info| info.image_offset.x = -1),
+        ("not inside the image", usage, |info| {
+            info.image_offset.x = -1
+        }),
         ("aspect", usage, |info| {
             info.image_subresource.aspect_mask = vk::ImageAspectFlags::DEPTH;
         }),

@@ -214,10 +214,10 @@ fn what_does_not_belong_there_ends_the_context() {
     let renderer = renderer();
     type Crime = fn(&mut Ring<'_>) -> Vec<u8>;
     let crimes: [(&str, Crime); 6] = [
-        ("wrong way", |_| {
+        ("instead of the virtqueue", |_| {
             bytes(&command::WaitRingSeqnoMESA { ring: 7, seqno: 0 })
         }),
-        ("wrong way", |_| {
+        ("instead of the virtqueue", |_| {
             bytes(&command::SubmitVirtqueueSeqnoMESA { ring: 7, seqno: 0 })
         }),
         ("there is no ring", |_| {
