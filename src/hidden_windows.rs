@@ -6,7 +6,7 @@ use crate::cli::ServeOptions;
 use crate::signals;
 
 /// The command that shows hidden windows again.
-pub(crate) fn come_back(options: &ServeOptions) -> String {
+pub(crate) fn show_hint(options: &ServeOptions) -> String {
     let path = options.control.as_ref().map(std::path::absolute);
     match path {
         Some(Ok(path)) => format!("hesper ctl {} show", path.display()),

@@ -32,7 +32,7 @@ pub(crate) struct Running {
     /// Size in bytes of the window through which the guest maps blobs; 0 without a renderer.
     host_visible_size: u64,
     blob_alignment: u32,
-    come_back: String,
+    show_hint: String,
     /// Ends the server.
     pub(crate) stop: ShutdownHandle,
     inner: Mutex<Changing>,
@@ -75,7 +75,7 @@ impl Running {
             renderers,
             host_visible_size,
             blob_alignment: blob_alignment(options),
-            come_back: hidden_windows::come_back(options),
+            show_hint: hidden_windows::show_hint(options),
             stop,
             inner: Mutex::new(inner),
         }
@@ -193,7 +193,7 @@ impl Running {
             DisplayEvent::Hidden => {
                 log::info!(
                     "the windows are hidden; to show them again: {}",
-                    self.come_back
+                    self.show_hint
                 );
             }
             DisplayEvent::CloseRequested { scanout } => {

@@ -89,7 +89,7 @@ pub(crate) fn display_options(
         scaling: options.scaling.into(),
         full_screen: options.full_screen,
         on_close: options.on_close.into(),
-        show_hint: hidden_windows::come_back(options),
+        show_hint: hidden_windows::show_hint(options),
         keyboard: KeyboardOptions {
             grab_mod: options.grab_mod.into(),
             cmd_key: options.cmd_key.into(),

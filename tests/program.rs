@@ -1,5 +1,5 @@
-//! The program's contract without a VM: arguments, exit codes, signals (vhost-user.rst, "Backend program
-//! conventions").
+//! The program's contract without a VM: arguments, exit codes, signals (vhost-user.rst, "Backend
+//! program conventions").
 
 #![allow(
     clippy::unwrap_used,
@@ -129,7 +129,7 @@ fn a_window_that_is_asked_for_is_refused_without_a_desktop() {
 #[test]
 fn without_a_desktop_it_serves_all_the_same_and_says_where() {
     let folder = tempfile::tempdir().unwrap();
-    // Nobody listens there: a session that has ended, say.
+    // Nobody listens there, as after a session that has ended.
     let variables = [("DISPLAY", ":4711")];
     for variables in [&[][..], &variables] {
         let mut hesper = Hesper::start_in(folder.path(), &["--hostmem=0"], None, None, variables);

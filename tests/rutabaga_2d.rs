@@ -1,7 +1,8 @@
-//! A second opinion on the device's 2D resources: the same transfers through `rutabaga_gfx`'s 2D component give the same pixels.
+//! A second opinion on the device's 2D resources: the same transfers through `rutabaga_gfx`'s 2D
+//! component give the same pixels.
 //!
-//! Hesper does not use that component: it keeps no memory that a GPU can import, and reads a transfer's offset in another way
-//! (see `offset` below).
+//! Hesper does not use that component: it has no memory that a GPU can import, and interprets a
+//! transfer's offset differently (see `offset` below).
 #![cfg(target_os = "linux")]
 #![allow(
     clippy::unwrap_used,
@@ -47,7 +48,8 @@ fn library(width: u32, height: u32) -> Rutabaga {
     rutabaga
 }
 
-/// Where a rectangle begins in the backing, as drivers say it (virtio-v1.4 §5.7.6.8). The library adds this to the offset itself.
+/// The offset of a rectangle in the backing, as drivers send it (virtio-v1.4 §5.7.6.8). The library
+/// adds it by itself.
 fn offset(rect: Rect, width: u32) -> u64 {
     u64::from(rect.y * width + rect.x) * 4
 }

@@ -1,5 +1,6 @@
-//! What is said to a person who does something wrong: every wrong input with its exit code and its message, as
-//! `tests/wrong_inputs.txt` has them. Whoever changes a message reads that file from a person's side.
+//! What Hesper says to a person who does something wrong: every wrong input with its exit code and
+//! its message, in `tests/wrong_inputs.txt`. Whoever changes a message reads it there as a user
+//! does.
 //!
 //! `HESPER_WRITE=1 cargo test --test wrong_inputs` writes the file anew.
 
@@ -21,8 +22,9 @@ use std::process::{Command, Stdio};
 use support::process::{PATIENCE, Process};
 use support::programs::library::built;
 
-/// Command lines, as a shell would take them; a variable may stand before. NULL is a driver with one GPU; LONG a path of 108 bytes.
-/// `gpu.sock` and `control.sock` are those of a running Hesper, `busy` and `silent` sockets of somebody else, `file` is a file.
+/// Command lines, as a shell would take them; a variable may stand before. NULL is a driver with
+/// one GPU; LONG a path of 108 bytes. `gpu.sock` and `control.sock` are those of a running Hesper,
+/// `busy` and `silent` sockets of somebody else, `file` is a file.
 const LINES: &str = "
 hesper
 hesper --bogus

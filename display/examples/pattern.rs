@@ -68,7 +68,7 @@ fn arguments() -> Result<Arguments, Box<dyn Error>> {
     Ok(found)
 }
 
-/// A round pointer with soft edges, to see the blending.
+/// A round pointer with soft edges, to see how it is blended.
 fn cursor() -> Result<Cursor, Box<dyn Error>> {
     let mut pixels = Vec::new();
     for y in 0..64 {
@@ -87,7 +87,7 @@ fn cursor() -> Result<Cursor, Box<dyn Error>> {
     )?)
 }
 
-/// Draws columns `from` to `to`: a checkerboard in colours that name their place.
+/// Draws the columns `from` to `to`: a checkerboard whose colours depend on the position.
 fn draw(pages: &Pages, (width, height): (u32, u32), columns: std::ops::Range<u32>, step: u32) {
     for y in 0..height {
         for x in columns.clone() {
@@ -123,7 +123,7 @@ fn animate(
     handle.set_status("test pattern")?;
     let start = Instant::now();
     for step in 0u32.. {
-        // A moving band, so that damage is less than the picture.
+        // A moving band, so that the damage is smaller than the picture.
         let left = (step * 4) % (width / 2);
         draw(&pages, (width, height), left..left + width / 4, step);
         let damage = Rect {
@@ -165,7 +165,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (answered, done) = mpsc::channel();
     let events = Box::new(move |event| match event {
         DisplayEvent::FlushDone(token) => {
-            // Fails at the end only, when nobody listens any more.
+            // Fails only at the end, when nobody listens any more.
             let _ = answered.send(token);
         }
         event => println!("{event:?}"),

@@ -1,16 +1,16 @@
-//! Composition on the CPU: for windows without Vulkan and for headless screenshots.
+//! Composition on the CPU, for windows without Vulkan and for headless screenshots.
 //!
-//! A [`Canvas`] keeps the picture as it was last shown; [`Canvas::update`] copies only what
-//! changed from the guest's memory, [`Canvas::compose`] draws picture, bars and cursor into a
-//! frame. Pixels are `0x00RRGGBB`, the layout of softbuffer. Scaling takes the nearest pixel.
-//! Only a change of the picture's size allocates.
+//! A [`Canvas`] keeps the picture as it was last shown. [`Canvas::update`] copies what has changed
+//! from the guest's memory. [`Canvas::compose`] draws picture, bars and cursor into a frame. Pixels
+//! are `0x00RRGGBB`, the layout of softbuffer. Scaling takes the nearest pixel. Only a change of
+//! the picture's size allocates.
 
 use crate::cursor::{self, Cursor};
 use crate::damage::Damage;
 use crate::layout::{self, Placement, Scaling};
 use crate::picture::{BYTES, Picture, Rect};
 
-/// The picture as last shown, in one pixel format.
+/// The picture as it was last shown, in one pixel format.
 #[derive(Default)]
 pub(crate) struct Canvas {
     width: u32,
@@ -21,8 +21,7 @@ pub(crate) struct Canvas {
 }
 
 impl Canvas {
-    /// Brings the canvas to the state of `picture`: the damaged parts, or all of it when its size
-    /// is new.
+    /// Copies what has changed in `picture`: the damaged parts, or all of it when its size is new.
     pub(crate) fn update(&mut self, picture: &Picture, damage: &Damage) {
         let (width, height) = (picture.width(), picture.height());
         if (self.width, self.height) == (width, height) {
@@ -146,7 +145,7 @@ fn draw_cursor_row(
     if !(0..i64::from(cursor.height)).contains(&down) {
         return;
     }
-    // Only the columns around the cursor: a 64-pixel cursor must not cost a walk over the row.
+    // Only the columns around the cursor: a cursor of 64 pixels must not cost a walk over the row.
     let area = placement.cursor_area(cursor, at);
     let first = (area.left - placement.x as f32 - 1.0).max(0.0) as usize;
     let count = (area.right - area.left).max(0.0) as usize + 3;

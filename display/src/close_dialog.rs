@@ -1,8 +1,10 @@
-//! The question that a window asks when a person closes it while a VM uses it: hide the window, end Hesper, or neither.
+//! The dialog that a window shows when the user closes it while a VM uses it: hide the window, end
+//! Hesper, or cancel.
 //!
-//! The event loop makes a [`CloseDialog`], tells it of keys and of the pointer, and shows its [`label`](CloseDialog::label) in the
-//! middle of the window. A method that returns a [`Choice`] returns the answer. What the label looks like, and which part
-//! of it is which choice, is laid out for the window's size: the text is broken to fit, and shortened where it does not.
+//! The event loop makes a [`CloseDialog`], passes key and pointer input to it, and shows its
+//! [`label`](CloseDialog::label) in the middle of the window. A method that returns a [`Choice`]
+//! returns the user's answer. The label is laid out for the window's size: its text is wrapped to
+//! fit, and shortened where it does not fit.
 
 use std::sync::Arc;
 
@@ -11,21 +13,21 @@ use winit::keyboard::{Key, KeyCode, ModifiersState, NamedKey, PhysicalKey};
 use crate::label::{self, CHARACTER, Label, MARGIN};
 use crate::layout;
 
-/// An answer.
+/// An answer of the user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Choice {
     /// Hide the windows; the VM goes on.
     Hide,
     /// End Hesper.
     Quit,
-    /// Go on as before.
+    /// Continue as before.
     Cancel,
 }
 
 impl Choice {
     const ALL: [Choice; 3] = [Choice::Hide, Choice::Quit, Choice::Cancel];
 
-    /// The choice `steps` below this one; the first comes after the last.
+    /// The choice `steps` below this one; after the last comes the first.
     fn moved(self, steps: usize) -> Choice {
         let mut all = Self::ALL.into_iter().cycle();
         all.find(|choice| *choice == self);
@@ -34,26 +36,27 @@ impl Choice {
     }
 }
 
-/// Steps to the choice above.
+/// Steps down to the choice above.
 const UP: usize = Choice::ALL.len() - 1;
 
-/// The widest the text gets, in characters: lines that the eye does not lose.
+/// The longest line in characters, so that it is easy to read.
 const MOST_COLUMNS: u32 = 60;
-/// The narrowest; a smaller window shows a part of it.
+/// The shortest limit of a line. A smaller window shows only a part of the dialog.
 const LEAST_COLUMNS: u32 = 12;
-/// Room for the name of a key before what it does.
+/// Columns for the name of a key, before the description of its choice.
 const KEY_COLUMNS: usize = 5;
 
-/// The question as it is drawn for a window of some size.
+/// The dialog as it is drawn for a window of some size.
 struct Page {
-    /// Each with the choice that it belongs to.
+    /// The lines, each with the choice to which it belongs.
     lines: Vec<(String, Option<Choice>)>,
-    /// Pixels of the window for a pixel of the font.
+    /// The width and height of a pixel of the font, in pixels of the window.
     scale: u32,
 }
 
 impl Page {
-    /// The longest and largest text that fits a window of `size` pixels, no larger than `scale` asks for.
+    /// The longest and largest text that fits a window of `size` pixels. It is not larger than
+    /// `scale` asks for.
     fn fitting(show_hint: &str, several: bool, size: (u32, u32), scale: f64) -> Page {
         let page = |scale: u32, whole: bool| {
             let columns = (size.0 / scale).saturating_sub(2 * MARGIN) / CHARACTER.0;
@@ -88,18 +91,19 @@ impl Page {
         label::draw_framed(&lines, self.scale)
     }
 
-    /// The choice at a place of the drawn page.
+    /// The choice at a position on the drawn page.
     fn at(&self, (x, y): (f64, f64)) -> Option<Choice> {
         let (width, _) = self.size();
         let inside = (0.0..f64::from(width)).contains(&x);
         let row = (y / f64::from(self.scale) - f64::from(MARGIN)) / f64::from(CHARACTER.1);
-        // A cast of what is not negative cuts the fraction off, and saturates.
+        // The cast of a number that is not negative cuts off the fraction, and saturates.
         let line = self.lines.get(row as usize);
         line.filter(|_| inside && row >= 0.0)?.1
     }
 }
 
-/// The text in lines of at most `columns` characters; `whole`: with all that there is to say.
+/// The text in lines of at most `columns` characters. Without `whole` it has only the most
+/// important lines.
 fn lines(
     show_hint: &str,
     several: bool,
@@ -135,26 +139,26 @@ fn lines(
     lines
 }
 
-/// See the module.
+/// The dialog of one window, and what the user does in it.
 pub(crate) struct CloseDialog {
-    /// How hidden windows come back.
+    /// What the user can do to show hidden windows again.
     show_hint: String,
     /// There is more than one window.
     several: bool,
     /// The window's size in pixels.
     size: (u32, u32),
-    /// What Enter answers.
+    /// The choice that Enter answers.
     highlighted: Choice,
-    /// Where the pointer was pressed and not yet let go.
+    /// The choice on which the button was pressed and not yet released.
     pressed: Option<Choice>,
-    /// The key that is down, and what it answers.
+    /// The key that is down, and its answer.
     key: Option<(PhysicalKey, Choice)>,
     page: Page,
     label: Arc<Label>,
 }
 
 impl CloseDialog {
-    /// For a window of `size` pixels, of which `scale` make a logical one.
+    /// For a window of `size` pixels; `scale` of them make a logical pixel.
     pub(crate) fn new(show_hint: &str, several: bool, size: (u32, u32), scale: f64) -> CloseDialog {
         let page = Page::fitting(show_hint, several, size, scale);
         // Enter must do no harm.
@@ -172,7 +176,7 @@ impl CloseDialog {
         }
     }
 
-    /// The window has changed.
+    /// The window has another size or scale.
     pub(crate) fn fit(&mut self, size: (u32, u32), scale: f64) {
         self.size = size;
         self.page = Page::fitting(&self.show_hint, self.several, size, scale);
@@ -185,7 +189,7 @@ impl CloseDialog {
         &self.label
     }
 
-    /// What it says.
+    /// The text of the image.
     pub(crate) fn text(&self) -> String {
         let lines: Vec<&str> = self.page.lines.iter().map(|line| line.0.as_str()).collect();
         lines.join("\n")
@@ -198,8 +202,9 @@ impl CloseDialog {
         }
     }
 
-    /// A key was pressed while `held` were. It answers when it is let go ([`Self::release_key`]): a window that is gone by then
-    /// would leave winit with a key that is down for ever, and takes the next press for a repeat.
+    /// A key was pressed while the modifiers `held` were down. It answers when it is released
+    /// ([`Self::release_key`]). If the window closed before that, winit would take the key to be
+    /// down for ever, and its next press for a repeat.
     pub(crate) fn press_key(&mut self, key: &Key, place: PhysicalKey, held: ModifiersState) {
         let choice = self.meant(key, place, held);
         self.key = choice.map(|choice| (place, choice));
@@ -208,9 +213,10 @@ impl CloseDialog {
         }
     }
 
-    /// What a key answers. A letter is taken by what is printed on the key; where the keyboard has other letters, by its place.
+    /// The answer of a key. A letter counts by what is printed on the key. On keyboards with other
+    /// letters it counts by its position.
     fn meant(&mut self, key: &Key, place: PhysicalKey, held: ModifiersState) -> Option<Choice> {
-        // Ctrl+Q and the like are for somebody else.
+        // Ctrl+Q and the like are not meant for the dialog.
         let others = ModifiersState::CONTROL | ModifiersState::ALT | ModifiersState::SUPER;
         if held.intersects(others) {
             return None;
@@ -237,37 +243,37 @@ impl CloseDialog {
         None
     }
 
-    /// A key was let go. It answers where it was pressed for that, and no other since.
+    /// A key was released. It answers if it was pressed for an answer, and no other key since.
     pub(crate) fn release_key(&mut self, place: PhysicalKey) -> Option<Choice> {
         let pressed = self.key.take_if(|(key, _)| *key == place);
         pressed.map(|(_, choice)| choice)
     }
 
-    /// The window lost the keyboard: what is let go now is let go elsewhere.
+    /// The window lost the keyboard: a key that is released now is released elsewhere.
     pub(crate) fn release_all(&mut self) {
         (self.key, self.pressed) = (None, None);
     }
 
-    /// The choice at a place of the window.
+    /// The choice at a position in the window.
     fn at(&self, (x, y): (f64, f64)) -> Option<Choice> {
         let (left, top) = layout::label_at(&self.label, self.size, true);
         self.page.at((x - f64::from(left), y - f64::from(top)))
     }
 
-    /// The pointer is at a place of the window.
+    /// The pointer is at this position in the window.
     pub(crate) fn point(&mut self, at: (f64, f64)) {
         if let Some(choice) = self.at(at) {
             self.highlight(choice);
         }
     }
 
-    /// The button was pressed there, or a finger has touched.
+    /// The button was pressed at this position, or a finger touched it.
     pub(crate) fn press(&mut self, at: (f64, f64)) {
         self.point(at);
         self.pressed = self.at(at);
     }
 
-    /// It was let go. It answers where it was pressed.
+    /// The button or finger was lifted. It answers if it was pressed on the same choice.
     pub(crate) fn release(&mut self, at: (f64, f64)) -> Option<Choice> {
         let pressed = self.pressed.take();
         pressed.filter(|choice| self.at(at) == Some(*choice))
@@ -320,7 +326,7 @@ mod tests {
         let large = asked((640, 400), 2.0);
         assert_eq!(large.text(), small.text());
         assert_eq!((large.label().width, large.label().height), (630, 396));
-        // No room for letters as large as the screen's scale asks for.
+        // There is no room for letters as large as the screen's scale asks for.
         let dense = asked((320, 200), 2.0);
         assert_eq!((dense.label().width, dense.label().height), (315, 198));
         let wide = asked((1280, 800), 1.0);
@@ -403,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_answers_when_it_is_let_go_and_none_came_between() {
+    fn a_key_answers_when_it_is_released_and_none_came_between() {
         let mut question = asked((640, 400), 1.0);
         let (q, x) = (
             PhysicalKey::Code(KeyCode::KeyQ),

@@ -3,7 +3,8 @@
 use crate::DisplayError;
 use crate::picture::PixelFormat;
 
-/// The largest side of a cursor in pixels. virtio-gpu's are 64; the bound leaves room for more.
+/// The largest side of a cursor in pixels. virtio-gpu's cursors have 64; the limit leaves room for
+/// more.
 pub const MAX_CURSOR_SIZE: u32 = 512;
 
 /// A cursor's image.
@@ -21,13 +22,13 @@ pub struct Cursor {
 }
 
 impl Cursor {
-    /// A cursor of `width` × `height` pixels, whose pixel (`hot_x`, `hot_y`) points. `pixels` holds
-    /// the rows from top to bottom without gaps, in `format`.
+    /// A cursor of `width` × `height` pixels whose hot spot is the pixel (`hot_x`, `hot_y`).
+    /// `pixels` holds the rows from top to bottom without gaps, in `format`.
     ///
     /// # Errors
     ///
-    /// [`DisplayError::BadCursor`] when `pixels` has not four bytes for every pixel, or a side is
-    /// 0 or longer than [`MAX_CURSOR_SIZE`].
+    /// [`DisplayError::BadCursor`] when `pixels` does not have four bytes for every pixel, or a
+    /// side is 0 or longer than [`MAX_CURSOR_SIZE`].
     pub fn new(
         (width, height): (u32, u32),
         (hot_x, hot_y): (u32, u32),
@@ -60,8 +61,9 @@ impl Cursor {
         })
     }
 
-    /// The cursor with sides multiplied by these, at most [`MAX_CURSOR_SIZE`] long: pixels are repeated as they are where the
-    /// factor is whole, and mixed where a new one lies on several.
+    /// The cursor with its sides multiplied by these factors, at most [`MAX_CURSOR_SIZE`] long.
+    /// Pixels are repeated where a factor is whole, and mixed where a new pixel covers several old
+    /// ones.
     pub(crate) fn scaled(&self, across: f64, down: f64) -> Cursor {
         let side = |side: u32, factor: f64| {
             // The cast saturates.
@@ -89,7 +91,7 @@ impl Cursor {
         }
         let hot = |at: u32, from: u32, to: u32| {
             let scaled = u64::from(at) * u64::from(to) / u64::from(from.max(1));
-            // Smaller than a side.
+            // It is smaller than a side.
             scaled.min(u64::from(to - 1)) as u32
         };
         Cursor {
@@ -115,9 +117,9 @@ impl Cursor {
     }
 }
 
-/// Which of `from` pixels the pixel `at` of `to` in the same length lies on, and how much of it on each.
+/// The pixels that pixel `at` covers when `from` pixels are scaled to `to`, and the share of each.
 fn covered(at: u32, from: u32, to: u32) -> impl Iterator<Item = (u32, f64)> + Clone {
-    // In units of which a new pixel has `from` and an old one `to`; sides are short.
+    // In units of which a new pixel has `from` and an old one `to`. Sides are short.
     let (start, end) = (at * from, (at + 1) * from);
     (start / to..end.div_ceil(to)).map(move |old| {
         let overlap = end.min((old + 1) * to) - start.max(old * to);
@@ -125,8 +127,8 @@ fn covered(at: u32, from: u32, to: u32) -> impl Iterator<Item = (u32, f64)> + Cl
     })
 }
 
-/// Lays one premultiplied colour over an opaque one. Colours brighter than their alpha allows
-/// (a guest's mistake) saturate.
+/// Blends a premultiplied colour over an opaque one. Colours brighter than their alpha allows (a
+/// mistake of the guest) saturate.
 pub(crate) fn blend(over: [u8; 4], under: [u8; 3]) -> [u8; 3] {
     let [red, green, blue, alpha] = over;
     let rest = 255 - u32::from(alpha);

@@ -1,8 +1,8 @@
-//! Which parts of a picture have changed since they were last copied.
+//! The parts of a picture that have changed since they were last copied.
 //!
-//! A guest may flush any number of rectangles between two frames. A handful is kept apart (a
-//! blinking text cursor and a clock in opposite corners must not become the whole screen); beyond
-//! that they are merged, so that the set never allocates and never grows.
+//! A guest may flush any number of rectangles between two frames. A few are kept apart, so that a
+//! blinking text cursor and a clock in opposite corners do not become the whole screen. More are
+//! merged, so that the set never allocates and never grows.
 
 use crate::picture::Rect;
 

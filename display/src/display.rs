@@ -12,7 +12,7 @@ use crate::scanout::Scanout;
 use crate::shared::Shared;
 use crate::{DisplayError, event_loop};
 
-/// The display's main-thread side: owns the windows.
+/// The main thread's side of the display: owns the windows.
 pub struct Display {
     shared: Arc<Shared>,
     main_thread: MainThread,
@@ -25,12 +25,13 @@ enum MainThread {
 }
 
 impl Display {
-    /// Prepares a display. Windows appear once [`run`](Self::run) is called. Must be called on the
-    /// main thread, and with windows only once in a process (both are rules of window systems).
+    /// Prepares a display. Windows open when [`run`](Self::run) is called. Call this on the main
+    /// thread and, with windows, only once in a process: window systems demand both.
     ///
-    /// `events` is called on the display's own threads; only the [`DisplayEvent::FlushDone`] of a
-    /// flush that nobody is going to see is called by [`DisplayHandle::flush`] itself, before it
-    /// returns. It should hand the event on and return quickly. It may use the handle.
+    /// `events` is called on the display's own threads. One case differs: the
+    /// [`DisplayEvent::FlushDone`] of a flush that no frame will show is sent by
+    /// [`DisplayHandle::flush`] before it returns. The callback should pass the event on and return
+    /// quickly. It may use the handle.
     ///
     /// # Errors
     ///
@@ -72,25 +73,26 @@ impl Display {
         Ok((display, handle))
     }
 
-    /// Says where what is typed and pointed in the windows goes. Without this, nowhere.
+    /// Sets where keyboard, pointer and touch input in the windows goes. Without this it is
+    /// dropped.
     pub fn set_input(&mut self, sink: Arc<dyn InputSink>) {
         if let MainThread::Windows(windows) = &mut self.main_thread {
             windows.set_input(sink);
         }
     }
 
-    /// Shows the windows and works until the first is closed or [`DisplayHandle::quit`] is called.
+    /// Shows the windows and runs until the first is closed or [`DisplayHandle::quit`] is called.
     ///
     /// # Errors
     ///
-    /// [`DisplayError::CreateWindow`], [`DisplayError::NoPresenter`],
-    /// [`DisplayError::EventLoop`].
+    /// [`DisplayError::CreateWindow`], [`DisplayError::NoPresenter`], [`DisplayError::EventLoop`].
     pub fn run(self) -> Result<(), DisplayError> {
         self.run_then(|| ())
     }
 
-    /// The same, and then calls `ended`, also when it fails. What must be cleaned up belongs there: on macOS the process ends
-    /// without a return from here when the person quits the program.
+    /// Does the same as [`Self::run`], then calls `ended`, also after an error. Clean up in
+    /// `ended`: on macOS the process ends without returning from here when the user quits the
+    /// program.
     ///
     /// # Errors
     ///

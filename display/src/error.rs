@@ -1,8 +1,9 @@
-//! Everything that can go wrong between a scanout and a window, in words a user can act on.
+//! Everything that can go wrong between a scanout and a window, with a remedy where there is one.
 
 use std::path::PathBuf;
 
-/// winit's text of an error, without the place in winit's sources that it begins with: a path of whoever built the program.
+/// The text of a winit error without the path in winit's sources with which it begins: that path
+/// belongs to whoever built the program.
 pub(crate) fn without_source_path(error: &dyn std::fmt::Display) -> String {
     let text = error.to_string();
     let without = text.strip_prefix("os error at ").and_then(|rest| {
@@ -24,7 +25,7 @@ pub enum DisplayError {
          {wayland_display}: start from a desktop session, set one of them, or use --display=headless"
     )]
     NoDisplayServer {
-        /// What the window system said.
+        /// The error of the window system.
         reason: String,
         /// The value of `DISPLAY`, or "not set".
         display: String,
@@ -50,17 +51,17 @@ pub enum DisplayError {
     NoPresenter {
         /// The scanout whose window it is.
         scanout: usize,
-        /// Why each way failed.
+        /// Why neither could.
         reason: String,
     },
-    /// The options are unusable.
+    /// An option has a value that it cannot have.
     #[error("{what} is {value}, but must be {allowed}")]
     BadOption {
         /// Which option.
         what: &'static str,
         /// Its value.
         value: u64,
-        /// What it may be.
+        /// The values it may have.
         allowed: &'static str,
     },
     /// A scanout index beyond the number of scanouts.
@@ -71,7 +72,7 @@ pub enum DisplayError {
         /// How many scanouts there are.
         count: usize,
     },
-    /// A picture that does not lie inside its memory.
+    /// A picture does not lie inside its memory.
     #[error(
         "a picture of {width}x{height} pixels with stride {stride} at offset {offset} does not fit \
          its memory of {memory} bytes (sizes must be 1..=16384, a row must fit its stride)"
@@ -88,7 +89,7 @@ pub enum DisplayError {
         /// Size of the memory in bytes.
         memory: usize,
     },
-    /// A cursor whose pixels do not match its size.
+    /// A cursor's pixels do not match its size.
     #[error(
         "a cursor of {width}x{height} pixels with {bytes} bytes: sizes must be 1..=512 and there \
          must be 4 bytes a pixel"
@@ -98,10 +99,10 @@ pub enum DisplayError {
         width: u32,
         /// Height in pixels.
         height: u32,
-        /// Bytes given.
+        /// How many bytes were given.
         bytes: usize,
     },
-    /// A headless scanout without a picture has nothing to take a screenshot of.
+    /// A screenshot was asked of a scanout that shows nothing.
     #[error("scanout {0} shows nothing: the guest has not set a mode yet")]
     NothingShown(usize),
     /// The scanout's monitor is unplugged.
@@ -110,10 +111,10 @@ pub enum DisplayError {
     /// The scanout's window is hidden.
     #[error("window {0} is hidden; show it first (`hesper ctl … show`)")]
     Hidden(usize),
-    /// A display without windows.
+    /// The display has no windows.
     #[error("there are no windows; start Hesper with --display=window for some")]
     NoWindows,
-    /// The first monitor is always plugged in.
+    /// The first monitor cannot be unplugged.
     #[error("monitor 0 stays plugged in, a guest has at least one; `quit` ends Hesper")]
     FirstMonitor,
     /// The window did not draw a frame for a screenshot in time.
@@ -121,7 +122,7 @@ pub enum DisplayError {
     ScreenshotTimeout {
         /// The scanout asked for.
         scanout: usize,
-        /// How long it was waited for.
+        /// How long the caller waited.
         seconds: u64,
     },
     /// The screenshot could not be drawn.
@@ -129,7 +130,7 @@ pub enum DisplayError {
     Screenshot {
         /// The scanout asked for.
         scanout: usize,
-        /// What the presenter said.
+        /// The presenter's error.
         reason: String,
     },
     /// The screenshot's file could not be written.
@@ -140,7 +141,7 @@ pub enum DisplayError {
         /// Why not.
         source: png::EncodingError,
     },
-    /// Frames cannot be recorded there.
+    /// Frames cannot be recorded to this path.
     #[error("cannot record to {}: {source}; check that the folder exists and is writable", path.display())]
     Record {
         /// The file or folder.

@@ -5,7 +5,7 @@ use std::io::BufWriter;
 use std::path::Path;
 use std::sync::mpsc;
 
-/// A frame as it was shown.
+/// The image of a frame as it was shown.
 pub(crate) struct FrameImage {
     pub(crate) width: u32,
     pub(crate) height: u32,
@@ -14,7 +14,7 @@ pub(crate) struct FrameImage {
 }
 
 impl FrameImage {
-    /// A shot of a frame of `0x00RRGGBB` pixels.
+    /// The image of a frame of `0x00RRGGBB` pixels.
     pub(crate) fn of_frame(frame: &[u32], (width, height): (u32, u32)) -> FrameImage {
         let rgb = frame.iter().flat_map(|pixel| {
             let [_, red, green, blue] = pixel.to_be_bytes();
@@ -39,5 +39,5 @@ impl FrameImage {
     }
 }
 
-/// Where a screenshot goes; errors are texts of the presenter.
+/// Where the image of a frame is sent. An error is a text of the presenter.
 pub(crate) type ImageReply = mpsc::SyncSender<Result<FrameImage, String>>;

@@ -23,10 +23,10 @@ pub(crate) enum Control {
     Headless(Arc<Headless>),
 }
 
-/// The display's side for the device: says what the guest shows. Cheap to clone.
+/// The device's side of the display: tells it what the guest shows. Cheap to clone.
 ///
-/// Except for [`screenshot`](Self::screenshot) nothing here waits for the display, and a flush or
-/// a cursor movement allocates nothing.
+/// Only [`screenshot`](Self::screenshot) waits for the display. A flush or a cursor movement
+/// allocates nothing.
 #[derive(Clone)]
 pub struct DisplayHandle {
     shared: Arc<Shared>,
@@ -56,9 +56,9 @@ impl DisplayHandle {
         }
     }
 
-    /// Shows a picture on a scanout from now on, or nothing. The display keeps the memory of up to
-    /// four recent pictures of a scanout alive while others own them too, and that of the current
-    /// one in any case.
+    /// Shows a picture on a scanout from now on, or nothing. The display always keeps the memory of
+    /// the current picture alive. It also keeps that of up to four recent pictures of a scanout,
+    /// while others own it too.
     ///
     /// # Errors
     ///
@@ -72,9 +72,9 @@ impl DisplayHandle {
     }
 
     /// Says that pixels of the picture have changed. When `done` is given,
-    /// [`DisplayEvent::FlushDone`](crate::DisplayEvent::FlushDone) follows once they have been read: after the frame that shows
-    /// them, or at once when nothing is going to show them (headless, hidden, no picture,
-    /// `damage` outside the picture).
+    /// [`DisplayEvent::FlushDone`](crate::DisplayEvent::FlushDone) follows once they have been
+    /// read: after the frame that shows them, or at once when no frame will show them (headless,
+    /// hidden, no picture, `damage` outside the picture).
     ///
     /// # Errors
     ///
@@ -112,7 +112,8 @@ impl DisplayHandle {
         Ok(())
     }
 
-    /// Says something in the middle of a window while the guest shows no picture there; an empty text is nothing.
+    /// Shows a text in the middle of a window while the guest shows no picture there. An empty text
+    /// removes it.
     ///
     /// # Errors
     ///
@@ -122,7 +123,7 @@ impl DisplayHandle {
         Ok(())
     }
 
-    /// What is said in the middle of a window now, if anything.
+    /// The text in the middle of a window now, if there is one.
     ///
     /// # Errors
     ///
@@ -131,7 +132,7 @@ impl DisplayHandle {
         Ok(self.scanout(index)?.shown_text())
     }
 
-    /// Says something over the guest's picture in all windows, for some seconds.
+    /// Shows a text over the guest's picture in all windows for some seconds.
     pub fn notice(&self, text: &str) {
         for scanout in &self.shared.scanouts {
             scanout.notice(text);
@@ -144,7 +145,7 @@ impl DisplayHandle {
         self.shared.scanouts.len()
     }
 
-    /// How the frames of a scanout have done.
+    /// Counts and latencies of a scanout's frames.
     ///
     /// # Errors
     ///
@@ -153,7 +154,7 @@ impl DisplayHandle {
         Ok(self.scanout(index)?.statistics())
     }
 
-    /// Shows a text at the end of the windows' titles; empty for none.
+    /// Shows a text at the end of the windows' titles. An empty text removes it.
     ///
     /// # Errors
     ///
@@ -162,14 +163,15 @@ impl DisplayHandle {
         self.send(EventLoopRequest::SetStatus(text.into()))
     }
 
-    /// Says that the guest got input devices, or lost them: the windows' titles tell what can be done with them.
+    /// Says that the guest got input devices or lost them. The windows' titles tell the user how to
+    /// grab the pointer.
     pub fn input_changed(&self) {
         // Failing means that the windows are gone.
         let _ = self.send(EventLoopRequest::Retitle);
     }
 
-    /// Shows which LEDs the guest turns on: caps lock stands in the windows' titles, since no window system lets
-    /// a window turn on those of the keyboard.
+    /// Sets which LEDs the guest turns on. Caps lock is shown in the windows' titles, because no
+    /// window system lets a window turn on the LEDs of the host's keyboard.
     pub fn set_keyboard_leds(&self, leds: KeyboardLeds) {
         if self.shared.set_leds(leds) {
             // Failing means that the windows are gone.
@@ -177,13 +179,16 @@ impl DisplayHandle {
         }
     }
 
-    /// Gives the guest's monitor another size, in physical pixels: where the guest follows the window
-    /// ([`Resize::Guest`](crate::Resize::Guest)), by asking the window system to resize that; otherwise by telling the guest. What comes
-    /// of it arrives as [`DisplayEvent::MonitorChanged`](crate::DisplayEvent::MonitorChanged). Sizes are bounded to 1 to [`MAX_SIZE`].
+    /// Gives the guest's monitor another size, in physical pixels. Where the guest follows the
+    /// window ([`Resize::Guest`](crate::Resize::Guest)), this asks the window system to resize the
+    /// window; otherwise it tells the guest. The result arrives as
+    /// [`DisplayEvent::MonitorChanged`](crate::DisplayEvent::MonitorChanged). Sizes are clamped to
+    /// 1 to [`MAX_SIZE`].
     ///
     /// # Errors
     ///
-    /// [`DisplayError::NoSuchScanout`], [`DisplayError::Unplugged`], [`DisplayError::Hidden`], [`DisplayError::Closed`].
+    /// [`DisplayError::NoSuchScanout`], [`DisplayError::Unplugged`], [`DisplayError::Hidden`],
+    /// [`DisplayError::Closed`].
     pub fn request_resize(
         &self,
         index: usize,
@@ -203,7 +208,8 @@ impl DisplayHandle {
         })
     }
 
-    /// Opens the window of an unplugged monitor again; its [`DisplayEvent::MonitorChanged`](crate::DisplayEvent::MonitorChanged) follows.
+    /// Opens the window of an unplugged monitor again.
+    /// [`DisplayEvent::MonitorChanged`](crate::DisplayEvent::MonitorChanged) follows.
     ///
     /// # Errors
     ///
@@ -213,7 +219,8 @@ impl DisplayHandle {
         self.send(EventLoopRequest::Plug(index))
     }
 
-    /// Closes a window, as a person would; [`DisplayEvent::Unplugged`](crate::DisplayEvent::Unplugged) follows.
+    /// Closes a window, as a user would.
+    /// [`DisplayEvent::Unplugged`](crate::DisplayEvent::Unplugged) follows.
     ///
     /// # Errors
     ///
@@ -226,16 +233,16 @@ impl DisplayHandle {
         self.send(EventLoopRequest::Unplug(index))
     }
 
-    /// Says whether there is a guest now: it decides what closing the first window does ([`OnClose`](crate::OnClose)). A guest that comes is
-    /// shown, if the windows are hidden.
+    /// Says whether a guest is connected. This decides what closing the first window does
+    /// ([`OnClose`](crate::OnClose)). When a guest connects, hidden windows are shown.
     pub fn set_guest_connected(&self, connected: bool) {
         self.shared.set_guest(connected);
         // Failing means that the windows are gone.
         let _ = self.send(EventLoopRequest::GuestChanged);
     }
 
-    /// Shows hidden windows again, as they were; brings those that are not hidden to the front, as far as the window system
-    /// lets it.
+    /// Shows hidden windows again, as they were. Windows that are not hidden are raised, as far as
+    /// the window system allows it.
     ///
     /// # Errors
     ///
@@ -260,22 +267,23 @@ impl DisplayHandle {
         scanouts.any(|scanout| scanout.presence() == Presence::Hidden)
     }
 
-    /// Writes exactly what a window shows (bars and cursor included) to a PNG file; headless or hidden, what
-    /// a window of the picture's size would show. Waits for the frame: up to 10 s. Must not be
-    /// called on the main thread or from the event callback, which that frame may need.
+    /// Writes what a window shows, with bars and cursor, to a PNG file. Without a window (headless
+    /// or hidden) it writes what a window of the picture's size would show. Waits up to 10 s for
+    /// the frame. Do not call this on the main thread or in the event callback: the frame may need
+    /// them.
     ///
     /// # Errors
     ///
-    /// [`DisplayError::NoSuchScanout`], [`DisplayError::Unplugged`], [`DisplayError::NothingShown`],
-    /// [`DisplayError::ScreenshotTimeout`], [`DisplayError::Screenshot`],
-    /// [`DisplayError::WritePng`], [`DisplayError::Closed`].
+    /// [`DisplayError::NoSuchScanout`], [`DisplayError::Unplugged`],
+    /// [`DisplayError::NothingShown`], [`DisplayError::ScreenshotTimeout`],
+    /// [`DisplayError::Screenshot`], [`DisplayError::WritePng`], [`DisplayError::Closed`].
     pub fn screenshot(&self, index: usize, path: &Path) -> Result<(), DisplayError> {
         let scanout = self.scanout(index)?;
         let windows = matches!(*self.control, Control::Windows(_));
         match scanout.presence() {
             Presence::Unplugged => return Err(DisplayError::Unplugged(index)),
             Presence::Shown if windows => match screenshot::of_window(index, scanout, path) {
-                // Just now.
+                // It was hidden just now.
                 Err(DisplayError::Closed) if scanout.presence() == Presence::Hidden => {}
                 done => return done,
             },
@@ -284,9 +292,10 @@ impl DisplayHandle {
         screenshot::of_headless(index, scanout, path)
     }
 
-    /// Ends [`Display::run`](crate::Display::run), without a [`DisplayEvent::CloseRequested`](crate::DisplayEvent::CloseRequested).
+    /// Ends [`Display::run`](crate::Display::run) without a
+    /// [`DisplayEvent::CloseRequested`](crate::DisplayEvent::CloseRequested).
     pub fn quit(&self) {
-        // Failing means that it has ended.
+        // Failing means that it has already ended.
         let _ = self.send(EventLoopRequest::Quit);
     }
 }

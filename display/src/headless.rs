@@ -1,6 +1,8 @@
-//! The display without windows: what stands in for the event loop.
+//! The display without windows: takes the place of the event loop.
 
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Condvar, Mutex};
+
+use hesper_system::sync::{Lock, Wait};
 
 use crate::DisplayError;
 use crate::events::DisplayEvent;
@@ -8,11 +10,11 @@ use crate::monitor::{Monitor, Presence};
 use crate::request::EventLoopRequest;
 use crate::shared::Shared;
 
-/// Carries out requests that need no window, and keeps [`run`](Self::run) waiting for the end.
+/// Carries out requests that need no window. [`run`](Self::run) waits for the last one.
 pub(crate) struct Headless {
     quit: Mutex<bool>,
     changed: Condvar,
-    /// Of a monitor that is plugged in.
+    /// The size of a monitor that is plugged in.
     size: (u32, u32),
 }
 
@@ -27,11 +29,13 @@ impl Headless {
 
     /// Waits for [`EventLoopRequest::Quit`].
     pub(crate) fn run(&self) {
-        let quit = self.quit.lock().unwrap_or_else(PoisonError::into_inner);
-        drop(self.changed.wait_while(quit, |quit| !*quit));
+        let mut quit = self.quit.locked();
+        while !*quit {
+            quit = self.changed.waited(quit);
+        }
     }
 
-    /// Carries out a request, on the thread that makes it.
+    /// Carries out a request on the calling thread.
     pub(crate) fn carry_out(
         &self,
         request: &EventLoopRequest,
@@ -43,7 +47,7 @@ impl Headless {
         };
         match *request {
             EventLoopRequest::Quit => {
-                *self.quit.lock().unwrap_or_else(PoisonError::into_inner) = true;
+                *self.quit.locked() = true;
                 self.changed.notify_all();
             }
             // A script's resize works the same with and without a window.
@@ -63,7 +67,7 @@ impl Headless {
                 }
             }
             EventLoopRequest::Show | EventLoopRequest::Hide => return Err(DisplayError::NoWindows),
-            // There is no title to change, no pointer, nothing to close, and no presenter to end.
+            // Without windows there is no title, no pointer, nothing to close and no presenter.
             EventLoopRequest::Retitle
             | EventLoopRequest::GuestChanged
             | EventLoopRequest::Activated

@@ -1,8 +1,9 @@
-//! How the window system's pointer looks over a window.
+//! What the window system's pointer looks like over a window.
 //!
-//! Over a guest that follows it (a tablet) it looks like the guest's own cursor, made as large as that would be in the
-//! picture: drawn by the window system it is where the hand is, sharp, and costs no frame. A cursor that is too large for
-//! that is drawn into the frame, and the pointer hidden.
+//! Over a guest with a tablet it looks like the guest's own cursor, in the size that this has in
+//! the picture. The window system draws its pointer without delay, sharp, and without a frame of
+//! ours. A cursor that is too large for the window system is drawn into the frame, and the pointer
+//! is hidden.
 
 use std::sync::Arc;
 
@@ -12,23 +13,26 @@ use winit::window::{Cursor as HostCursor, CursorIcon, CustomCursor, CustomCursor
 use crate::cursor::Cursor;
 use crate::platform;
 
-/// The longest side that window systems and their hardware are asked to show.
+/// The longest side of a pointer's image that window systems and their hardware can be expected to
+/// show.
 const MOST: f64 = 256.0;
 
-/// What is shown over a window.
+/// What the pointer looks like over a window.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) enum HostPointer {
-    /// The window system's own.
+    /// The window system's own pointer.
     #[default]
     System,
-    /// None.
+    /// Invisible.
     Hidden,
-    /// The guest's, with a pixel so many of the host's pointer image wide and high.
+    /// The guest's cursor, and the width and height of one of its pixels in pixels of the pointer's
+    /// image.
     Guests(Arc<Cursor>, (f64, f64)),
 }
 
 impl HostPointer {
-    /// The pointer for the guest's cursor in a picture whose pixels are so many of the window's wide and high.
+    /// The pointer for the guest's cursor. `scale` is the width and height of a pixel of the
+    /// picture in pixels of the window.
     pub(crate) fn for_cursor(
         cursor: Arc<Cursor>,
         scale: (f64, f64),
@@ -44,7 +48,8 @@ impl HostPointer {
         }
     }
 
-    /// Makes `window` show it. `false`: the window system refuses, and shows none.
+    /// Makes `window` show this pointer. Returns `false` if the window system refuses; then it
+    /// shows none.
     pub(crate) fn show(&self, window: &Window, event_loop: &ActiveEventLoop) -> bool {
         let image = match self {
             HostPointer::System => HostCursor::Icon(CursorIcon::Default),
@@ -56,7 +61,9 @@ impl HostPointer {
                 match source(cursor, *scale, platform::pointer_is_premultiplied(window)) {
                     Ok(source) => HostCursor::Custom(event_loop.create_custom_cursor(source)),
                     Err(error) => {
-                        log::warn!("the guest's cursor is drawn into the picture: {error}");
+                        log::warn!(
+                            "the window system refuses the guest's cursor, so frames show it: {error}"
+                        );
                         window.set_cursor_visible(false);
                         return false;
                     }
@@ -80,13 +87,13 @@ fn source(
             *pixel = straight(*pixel);
         }
     }
-    // Sides have 9 bits.
+    // Sides fit 9 bits.
     let [width, height, hot_x, hot_y] =
         [image.width, image.height, image.hot_x, image.hot_y].map(|side| side as u16);
     CustomCursor::from_rgba(image.rgba, width, height, hot_x, hot_y)
 }
 
-/// A premultiplied colour as one that is not.
+/// Turns a premultiplied colour into one that is not.
 fn straight([red, green, blue, alpha]: [u8; 4]) -> [u8; 4] {
     let divided = |channel: u8| {
         let (channel, alpha) = (u32::from(channel), u32::from(alpha.max(1)));

@@ -11,7 +11,7 @@ pub(crate) fn icon() -> Option<Icon> {
     Icon::from_rgba(pixels.collect(), SIZE, SIZE).ok()
 }
 
-/// Red, green, blue, alpha.
+/// The pixel as red, green, blue, alpha.
 fn pixel(x: u32, y: u32) -> [u8; 4] {
     let middle = f64::from(SIZE) / 2.0;
     let (across, down) = (f64::from(x) + 0.5 - middle, f64::from(y) + 0.5 - middle);
@@ -22,7 +22,7 @@ fn pixel(x: u32, y: u32) -> [u8; 4] {
     // From deep blue to the last light.
     let dusk = f64::from(y) / f64::from(SIZE);
     let sky = [12.0 + 70.0 * dusk, 18.0 + 30.0 * dusk, 58.0 + 50.0 * dusk];
-    // A star of four rays is where the product of the distances from its axes is small.
+    // In a star of four rays the product of the distances from its axes is small.
     let (across, down) = (across.abs(), (down + 4.0).abs());
     let ray = (across * down).sqrt() * 2.2 + across.hypot(down) * 0.55;
     let light = ((15.0 - ray) / 5.0).clamp(0.0, 1.0);

@@ -1,8 +1,8 @@
-//! Text in a window: what Hesper itself has to say to a person, over the guest's picture or instead of it.
+//! Text in a window: labels over the guest's picture or instead of it.
 //!
-//! A label is drawn once, when its text changes, as a small image of premultiplied pixels, and then shown as the guest's
-//! cursor is. The font is one of bitmaps, with the characters of Latin-1; it is enlarged by whole numbers where the
-//! window's pixels are small.
+//! A label is drawn once, when its text changes, as a small image of premultiplied pixels. It is
+//! then shown in the same way as the guest's cursor. The font is a bitmap font with the characters
+//! of Latin-1. Where the window's pixels are small, it is enlarged by whole numbers.
 
 use std::convert::Infallible;
 use std::ops::Range;
@@ -18,23 +18,23 @@ use embedded_graphics::text::{Baseline, Text};
 
 use crate::cursor::Cursor;
 
-/// An image without a hot spot.
+/// The image of a text; its hot spot has no meaning.
 pub(crate) type Label = Cursor;
 
 /// Width and height of a character, in pixels of the font.
 pub(crate) const CHARACTER: (u32, u32) = (FONT.character_size.width, FONT.character_size.height);
-/// Free pixels around the text.
+/// Empty pixels around the text.
 pub(crate) const MARGIN: u32 = 9;
-/// Longest line, where text is broken, and most lines that are drawn: a context's name is the guest's.
+/// The longest line, and the most lines. A context's name comes from the guest and can be longer.
 const MAX_LINE: usize = 64;
 const MAX_LINES: usize = 8;
-/// Text, and what is behind it: premultiplied red, green, blue, alpha.
+/// Colours of the text and of its background: premultiplied red, green, blue, alpha.
 const INK: [u8; 4] = [255; 4];
 const PAPER: [u8; 4] = [10, 14, 28, 208];
-/// What is behind a text that must be read on any picture.
+/// The background of a text that must be legible on any picture.
 const THICK_PAPER: [u8; 4] = [12, 17, 34, 244];
 
-/// Draws `text`, with `scale` pixels across and down for each of the font's.
+/// Draws `text`. Each pixel of the font becomes `scale` pixels wide and high.
 pub(crate) fn draw(text: &str, scale: f64) -> Label {
     let lines: Vec<String> = text
         .lines()
@@ -46,8 +46,9 @@ pub(crate) fn draw(text: &str, scale: f64) -> Label {
     Page::with(&lines).enlarged(integer_scale(scale), PAPER)
 }
 
-/// Draws lines in a frame, on paper that hides what is behind. Those that are marked have the colours of text and paper
-/// exchanged. Nothing is broken: the caller knows how much room there is.
+/// Draws lines in a frame, on a background that hides what is behind. Marked lines have the colours
+/// of text and background exchanged. Lines are not wrapped: the caller knows how much room there
+/// is.
 pub(crate) fn draw_framed(lines: &[(&str, bool)], scale: u32) -> Label {
     let texts: Vec<&str> = lines.iter().map(|(text, _)| *text).collect();
     let mut page = Page::with(&texts);
@@ -69,13 +70,13 @@ pub(crate) fn draw_framed(lines: &[(&str, bool)], scale: u32) -> Label {
     page.enlarged(scale, THICK_PAPER)
 }
 
-/// How many pixels a pixel of the font takes across and down.
+/// The width and height of a pixel of the font, in pixels of the window.
 pub(crate) fn integer_scale(scale: f64) -> u32 {
-    // A cast saturates; screens have scales from 1 to 4.
+    // The cast saturates; screens have scales from 1 to 4.
     (scale.round() as u32).clamp(1, 4)
 }
 
-/// A line broken into lines of at most `longest` characters, between words as far as words are.
+/// Wraps a line at `longest` characters, between words where possible.
 pub(crate) fn wrapped(line: &str, longest: usize) -> Vec<String> {
     let longest = longest.clamp(1, MAX_LINE);
     let mut lines = vec![String::new()];
@@ -99,7 +100,7 @@ pub(crate) fn wrapped(line: &str, longest: usize) -> Vec<String> {
     lines
 }
 
-/// One bit a pixel.
+/// A text as one bit per pixel.
 struct Page {
     width: u32,
     height: u32,
@@ -107,10 +108,10 @@ struct Page {
 }
 
 impl Page {
-    /// A page with these lines, and room around them.
+    /// A page with these lines and a margin around them.
     fn with(lines: &[&str]) -> Page {
         let longest = lines.iter().map(|line| line.chars().count()).max();
-        // Lines are short, and few.
+        // Lines are short and few, so nothing overflows.
         let width = longest.unwrap_or(0) as u32 * CHARACTER.0 + 2 * MARGIN;
         let height = lines.len() as u32 * CHARACTER.1 + 2 * MARGIN;
         let mut page = Page {
@@ -128,7 +129,7 @@ impl Page {
         page
     }
 
-    /// Changes the pixels of a part.
+    /// Changes the pixels of a rectangle.
     fn change(&mut self, across: Range<u32>, down: Range<u32>, to: impl Fn(bool) -> bool) {
         let rows = self.ink.chunks_exact_mut(self.width as usize);
         let rows = rows.skip(down.start as usize).take(down.len());

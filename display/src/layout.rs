@@ -1,21 +1,22 @@
-//! Where things go in a window: the rules of composition, the same for GPU and CPU.
+//! What goes where in a window: the rules of composition, the same for GPU and CPU.
 //!
-//! A picture keeps its shape; what it does not cover is black. The cursor moves in the picture's
-//! pixels and is scaled and clipped with it. All of this is pure arithmetic on sizes.
+//! A picture keeps its shape; the rest of the window is black. The cursor moves in the picture's
+//! pixels, and is scaled and clipped with the picture. All of this is pure arithmetic on sizes.
 
 use crate::cursor::Cursor;
 use crate::picture::Rect;
 
-/// What to do with a picture whose size is not the window's.
+/// How a picture is scaled whose size is not the window's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Scaling {
-    /// As large as fits, keeping its shape; smoothed where a pixel does not become a whole number of pixels.
+    /// As large as fits, keeping its shape. Smoothed unless each pixel becomes a whole number of
+    /// pixels.
     #[default]
     Fit,
-    /// The largest whole multiple that fits, so that every pixel stays sharp; smaller and smoothed when not even the
-    /// picture itself fits.
+    /// The largest whole multiple that fits, so that every pixel stays sharp. A picture larger than
+    /// the window is shrunk and smoothed.
     Integer,
-    /// Pixel for pixel while it fits; smaller when it does not.
+    /// Never enlarged: pixel for pixel if it fits, else shrunk.
     Shrink,
 }
 
@@ -62,7 +63,7 @@ impl Placement {
         } else {
             (((pw * wh + ph / 2) / ph).clamp(1, ww), wh)
         };
-        // All four are at most the window's u32 sides.
+        // All four are at most the sides of the window, which are u32.
         Some(Placement {
             x: ((ww - width) / 2) as u32,
             y: ((wh - height) / 2) as u32,
@@ -72,8 +73,8 @@ impl Placement {
         })
     }
 
-    /// Whether each pixel of the picture becomes a whole number of pixels, so that no smoothing
-    /// is needed and none must happen.
+    /// Whether each pixel of the picture becomes a whole number of pixels: then it must not be
+    /// smoothed.
     pub(crate) fn is_integer(&self) -> bool {
         self.width.is_multiple_of(self.picture.0) && self.height.is_multiple_of(self.picture.1)
     }
@@ -89,7 +90,7 @@ impl Placement {
         }
     }
 
-    /// How many pixels of the window a pixel of the picture is wide and high.
+    /// The width and height of a pixel of the picture, in pixels of the window.
     pub(crate) fn scale(&self) -> (f64, f64) {
         (
             f64::from(self.width) / f64::from(self.picture.0),
@@ -97,7 +98,7 @@ impl Placement {
         )
     }
 
-    /// The area of a cursor whose hot spot is at (`x`, `y`) in the picture; not yet clipped.
+    /// The area of a cursor whose hot spot is at (`x`, `y`) in the picture. It is not clipped.
     pub(crate) fn cursor_area(&self, cursor: &Cursor, (x, y): (i32, i32)) -> Area {
         let (left, top) = cursor_corner(cursor, (x, y));
         let (across, down) = self.scale();
@@ -111,10 +112,12 @@ impl Placement {
         }
     }
 
-    /// Where a place in the window lies on the guest's desktop, on axes that have `steps` from edge to edge of that; `monitor`
-    /// is where the picture is on a desktop of `desktop` pixels. A place outside the picture counts as the nearest inside.
-    /// Whoever reckons back from the axes to pixels finds the one that the window shows there ([`Self::column_of`],
-    /// [`Self::row_of`]).
+    /// The position on the guest's desktop of a position in the window.
+    ///
+    /// The result is in steps of axes that have `steps` from edge to edge of the desktop. `monitor`
+    /// is the picture's rectangle on a desktop of `desktop` pixels. A position outside the picture
+    /// counts as the nearest one inside. A guest that converts the result back to pixels finds the
+    /// pixel that the window shows there ([`Self::column_of`], [`Self::row_of`]).
     pub(crate) fn on_axes(
         &self,
         (x, y): (f64, f64),
@@ -148,29 +151,29 @@ impl Placement {
         )
     }
 
-    /// The column of the picture which the window's column `x` (counted from the placement's left
-    /// edge) shows when it is not smoothed: the one under the middle of the pixel.
+    /// The column of the picture that the window's column `x` shows when it is not smoothed: the
+    /// one under the middle of the pixel. `x` is counted from the placement's left edge.
     pub(crate) fn column_of(&self, x: u32) -> u32 {
         middle(x, self.width, self.picture.0)
     }
 
-    /// The row of the picture which the window's row `y` (counted from the placement's upper
-    /// edge) shows.
+    /// The row of the picture that the window's row `y` shows. `y` is counted from the placement's
+    /// upper edge.
     pub(crate) fn row_of(&self, y: u32) -> u32 {
         middle(y, self.height, self.picture.1)
     }
 }
 
-/// Free pixels between the window's corner and a label.
+/// Pixels between the window's corner and a label.
 const LABEL_GAP: i32 = 10;
 
-/// Where a label's upper left pixel is: in the middle of the window, or in its upper left corner. A label that is larger
-/// than the window begins inside it.
+/// The position of a label's upper left pixel: for the middle of the window, or for its upper left
+/// corner. A label that is larger than the window begins at the window's edge.
 pub(crate) fn label_at(label: &Cursor, window: (u32, u32), in_the_middle: bool) -> (i32, i32) {
     if !in_the_middle {
         return (LABEL_GAP, LABEL_GAP);
     }
-    // Half of a side fits.
+    // Half of a side fits into an i32.
     let middle = |window: u32, label: u32| (window.saturating_sub(label) / 2) as i32;
     (
         middle(window.0, label.width),
@@ -189,7 +192,7 @@ pub(crate) fn label_area(label: &Cursor, window: (u32, u32), in_the_middle: bool
     }
 }
 
-/// Where the cursor's upper left pixel is, in the picture's pixels.
+/// The position of the cursor's upper left pixel, in the picture's pixels.
 pub(crate) fn cursor_corner(cursor: &Cursor, (x, y): (i32, i32)) -> (i64, i64) {
     (
         i64::from(x) - i64::from(cursor.hot_x),
@@ -202,26 +205,27 @@ fn middle(at: u32, shown: u32, size: u32) -> u32 {
     ((2 * at + 1) * size / (2 * shown)) as u32
 }
 
-/// One of the guest's axes, for one of its monitors.
+/// One axis of the guest's tablet, over one monitor.
 struct Axis {
-    /// So many pixels of the window show ...
+    /// How many pixels of the window show the picture.
     shown: u32,
-    /// ... so many of the picture, which begin ...
+    /// How many pixels the picture has.
     size: u32,
-    /// ... here on the desktop, ...
+    /// Where the picture begins on the desktop, in pixels.
     start: u32,
-    /// ... which has so many.
+    /// How many pixels the desktop has.
     whole: u32,
 }
 
 impl Axis {
-    /// The step for the middle of the window's pixel `at`, but no step of another pixel of the picture than `pixel`.
+    /// The step for the middle of the window's pixel `at`, limited to the steps of the picture's
+    /// pixel `pixel`.
     fn step(&self, at: u32, pixel: u32, steps: u32) -> i32 {
         let [shown, size, start, steps] = [self.shown, self.size, self.start, steps].map(u64::from);
         let whole = u64::from(self.whole.max(1));
         let pixel = start + u64::from(pixel);
         let first = |pixel: u64| (pixel * steps).div_ceil(whole);
-        // Sides have 15 bits, a desktop of 16 monitors 19, the steps 17: all of it fits.
+        // Nothing overflows: sides have 15 bits, a desktop of 16 monitors 19, the steps 17.
         let middle =
             ((2 * u64::from(at) + 1) * size + 2 * shown * start) * steps / (2 * shown * whole);
         let last = first(pixel + 1).saturating_sub(1).max(first(pixel));
@@ -354,7 +358,7 @@ mod tests {
                 let at = f64::from(placement.x + x) + 0.3;
                 let whole = Rect::whole(picture.0, picture.1);
                 let (told, _) = placement.on_axes((at, 0.0), whole, picture, steps);
-                // As a guest reckons: from the axis to its pixels.
+                // As a guest computes it: from the axis to its pixels.
                 let pixel =
                     (u64::from(told as u32) * u64::from(picture.0) / u64::from(steps)) as u32;
                 assert_eq!(

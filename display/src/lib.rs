@@ -1,4 +1,4 @@
-//! Hesper's windows: they show what a guest's scanouts show.
+//! Hesper's windows: they show a guest's scanouts and take keyboard, pointer and touch input.
 //!
 //! The program makes a [`Display`] on its main thread and gives the [`DisplayHandle`] to the
 //! device:
@@ -17,7 +17,7 @@
 //! # }
 //! ```
 //!
-//! # How a frame comes about
+//! # The way of a frame
 //!
 //! ```text
 //! device thread                     presenter thread (one per window)      main thread
@@ -29,21 +29,28 @@
 //! FlushDone(token)  ◄──────────────────┘
 //! ```
 //!
-//! - `scanout/` is where the sides meet: damage, frame pacing, and the promise that every
-//!   [`FlushToken`] is answered exactly once.
-//! - `layout.rs` says where picture, bars and cursor go. Two presenters follow it: the Vulkan one
-//!   (`presenter/vulkan/`: guest memory imported, one copy of the damage, one draw) and the CPU one
-//!   (`presenter/cpu.rs` with `canvas.rs`, which also makes headless screenshots).
-//! - `event_loop/` and `window.rs` are the main thread's part: opening, resizing, closing,
-//!   titles, and replacing a presenter whose surface or device is lost.
-//! - `label.rs` draws text; `scanout/osd.rs` knows what is said where: messages, notices, the overlay with the figures
-//!   of `statistics.rs`; `close_dialog.rs` is what a window asks before it closes.
-//! - `record.rs` writes presented frames to files; `window_positions.rs` keeps the windows' places.
-//! - `input/` turns what a person does in a window into events for the guest's devices; `desktop.rs` says where on the
-//!   guest's desktop a window's picture is, `host_pointer.rs` shows the guest's cursor as the window system's.
+//! # Where things are
 //!
-//! The crate knows neither virtio nor Venus: pixels come as [`PixelMemory`], a trait the program
-//! implements.
+//! Files on each floor use those below and know nothing above.
+//!
+//! - For the program: `display.rs` for its main thread, `handle.rs` for the device's threads.
+//! - The main thread: `event_loop/` opens, closes and hides windows and routes input; `window.rs`
+//!   is one window. Without windows `headless.rs` takes their place.
+//! - Drawing: `presenter/` has a thread for each window, with Vulkan (`vulkan/`) or the CPU
+//!   (`cpu.rs`). `screenshot.rs` makes screenshots.
+//! - Where the threads meet: `scanout/` has the damage, frame pacing, the texts on the screen, and
+//!   the promise that every [`FlushToken`] is answered exactly once. `shared.rs` holds all
+//!   scanouts.
+//! - Input: `input/` turns keys, pointer and touch into evdev events. `desktop.rs` says where a
+//!   window is on the guest's desktop. `host_pointer.rs` shows the guest's cursor as the host's.
+//! - Tools: `layout.rs` (what goes where in a window), `canvas.rs` (composition on the CPU),
+//!   `label.rs` (text), `close_dialog.rs`, `record.rs`, `statistics.rs`, `window_positions.rs`,
+//!   `platform/`.
+//! - Plain words: `options.rs`, `events.rs`, `error.rs`, `monitor.rs`, `picture.rs`, `cursor.rs`,
+//!   `damage.rs`, `frame.rs`, `frame_image.rs`, `request.rs`.
+//!
+//! The crate knows neither virtio nor Venus: pixels come as [`PixelMemory`], a trait that the
+//! program implements.
 
 mod canvas;
 mod close_dialog;

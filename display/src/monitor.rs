@@ -1,8 +1,8 @@
-//! The guest's monitors: what the guest is told of one, and whether there is one.
+//! The guest's monitors: what the guest is told of a monitor, and whether it is plugged in.
 
 use crate::events::DisplayEvent;
 
-/// Pixels an inch where nothing better is known: what window systems mean by a scale of 1.
+/// Pixels per inch where the window system does not tell: what a scale factor of 1 means.
 pub(crate) const USUAL_DPI: f64 = 96.0;
 
 /// What the guest is told of its monitor.
@@ -23,7 +23,7 @@ impl Monitor {
         }
     }
 
-    /// The event that tells the program of it.
+    /// The event that tells the program about it.
     pub(crate) fn event(&self, scanout: usize) -> DisplayEvent {
         DisplayEvent::MonitorChanged {
             scanout,
@@ -35,19 +35,19 @@ impl Monitor {
     }
 }
 
-/// How large `size` pixels are.
+/// The size of `size` pixels in millimetres.
 pub(crate) fn millimetres(size: (u32, u32), dpi: (f64, f64)) -> (u32, u32) {
     let length = |pixels: u32, dpi: f64| (f64::from(pixels) * 25.4 / dpi).round().max(1.0) as u32;
     (length(size.0, dpi.0), length(size.1, dpi.1))
 }
 
-/// Whether a scanout has a window, and a monitor for the guest.
+/// Whether a scanout has a window, and whether its monitor is plugged in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Presence {
-    /// There is a window, or is going to be. Only now do presenters draw.
+    /// There is a window, or it is about to open. Presenters draw only now.
     Shown,
-    /// There is none, and the guest's monitor is still plugged in.
+    /// There is no window, but the monitor is still plugged in.
     Hidden,
-    /// Neither.
+    /// There is no window, and the monitor is unplugged.
     Unplugged,
 }

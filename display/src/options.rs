@@ -1,4 +1,4 @@
-//! What a display is made from.
+//! The options of a display.
 
 use std::path::PathBuf;
 
@@ -10,87 +10,90 @@ use crate::picture::MAX_SIZE;
 /// The most scanouts a device may have (`VIRTIO_GPU_MAX_SCANOUTS`).
 pub const MAX_SCANOUTS: usize = 16;
 
-/// How a window's size and the guest's mode go together.
+/// How resizing works: who follows whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Resize {
-    /// The guest is told to follow the window.
+    /// The guest follows the window.
     #[default]
     Guest,
-    /// The guest keeps its mode, and its picture is scaled into the window.
+    /// The guest keeps its mode; its picture is scaled into the window.
     Scale,
-    /// The guest keeps its mode, and the window follows the guest; a hand cannot resize it.
+    /// The guest keeps its mode; the window follows it and cannot be resized by hand.
     Fixed,
 }
 
-/// What happens when the first window is closed while a guest is connected ([`crate::DisplayHandle::set_guest_connected`]). Without
-/// a guest the display ends.
+/// What closing the first window does while a guest is connected
+/// ([`crate::DisplayHandle::set_guest_connected`]). Without a guest it ends the display.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum OnClose {
-    /// The window asks.
+    /// A dialog asks the user.
     #[default]
     Ask,
-    /// All windows are hidden, until [`crate::DisplayHandle::show`] or the next guest.
+    /// All windows are hidden, until [`crate::DisplayHandle::show`] or until the next guest
+    /// connects.
     Hide,
     /// The display ends.
     Quit,
 }
 
-/// Which way a window is drawn.
+/// What draws a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Renderer {
-    /// Vulkan, and the CPU where Vulkan cannot.
+    /// Vulkan, or the CPU where Vulkan cannot.
     #[default]
     Auto,
-    /// Vulkan or nothing.
+    /// Vulkan only; an error where it cannot.
     Vulkan,
-    /// The CPU.
+    /// The CPU only.
     Cpu,
 }
 
-/// What a display is made from.
+/// The options of a display.
 #[derive(Clone, Debug)]
 pub struct DisplayOptions {
-    /// Number of scanouts; a window each, all open at first. 1 to [`MAX_SCANOUTS`].
+    /// Number of scanouts, 1 to [`MAX_SCANOUTS`]. Each has a window, and all are open at first.
     pub scanouts: usize,
-    /// First inner size of a window in physical pixels. 1 to [`MAX_SIZE`] each.
+    /// Initial inner size of a window in physical pixels, 1 to [`MAX_SIZE`] each.
     pub size: (u32, u32),
-    /// What window titles begin with.
+    /// The beginning of the windows' titles.
     pub title: String,
-    /// No windows, no display server: scanouts are kept for screenshots only.
+    /// No windows and no display server; the guest's pictures can only be seen in screenshots.
     pub headless: bool,
     /// How a picture is fitted into a window.
     pub scaling: Scaling,
-    /// Whether guest or window follows the other.
+    /// Whether the guest follows the window or the window the guest.
     pub resize: Resize,
-    /// Windows begin full screen.
+    /// Windows start in full screen.
     pub full_screen: bool,
     /// What closing the first window does.
     pub on_close: OnClose,
-    /// What a person can do to see hidden windows again; the question names it.
+    /// What the user can do to show hidden windows again. The dialog of [`OnClose::Ask`] shows this
+    /// text.
     pub show_hint: String,
-    /// How the keyboard acts in windows.
+    /// How the keyboard works in the windows.
     pub keyboard: KeyboardOptions,
-    /// Frames wait for the screen's refresh. Otherwise they are shown as soon as they are drawn: sooner, and with more
-    /// work.
+    /// Frames wait for the screen's refresh. Without this they are shown as soon as they are drawn:
+    /// earlier, but at a higher cost.
     pub vsync: bool,
-    /// Windows begin with the overlay: how frames do.
+    /// Windows start with the overlay of frame statistics.
     pub overlay: bool,
-    /// Where the screenshot key saves to.
+    /// The folder to which the screenshot key saves.
     pub screenshots: PathBuf,
-    /// Where all presented frames are written to: a file that ends in `.y4m`, or a folder. For the windows after the
-    /// first their number is added.
+    /// Where all presented frames are recorded: a file that ends in `.y4m`, or a folder. The number
+    /// of the window is added for all windows after the first.
     pub record: Option<PathBuf>,
-    /// The file that keeps where the windows are, from one time to the next; `None` forgets it. Windows that are where they
-    /// were have the size they had, not [`size`](Self::size), unless [`explicit_size`](Self::explicit_size).
+    /// The file in which the windows' positions and sizes are kept for the next start; `None` does
+    /// not restore them. Restored windows have their former size, not [`size`](Self::size), unless
+    /// [`explicit_size`](Self::explicit_size) is set.
     pub window_positions: Option<PathBuf>,
-    /// A person wants this [`size`](Self::size).
+    /// The user chose [`size`](Self::size) explicitly: it takes precedence over a restored size.
     pub explicit_size: bool,
-    /// Which way windows are drawn.
+    /// What draws the windows.
     pub renderer: Renderer,
-    /// The GPU to draw with (`VkPhysicalDeviceIDProperties::deviceUUID`), when it can present.
-    /// Drawing on the GPU that renders for the guest keeps its caches and its memory near.
+    /// The GPU to draw with (`VkPhysicalDeviceIDProperties::deviceUUID`), if it can present. Best
+    /// is the GPU that renders for the guest: its caches and its memory are near.
     pub gpu: Option<[u8; 16]>,
-    /// The open Vulkan library to draw with; `None` is the system's loader.
+    /// The open Vulkan library to draw with; `None` opens the system's loader.
     pub vulkan: Option<VulkanEntry>,
 }
 

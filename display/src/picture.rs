@@ -9,11 +9,11 @@ use std::sync::Arc;
 
 use crate::DisplayError;
 
-/// The largest width or height of a picture, in pixels: what every Vulkan driver we know can hold
-/// in one image, and twice an 8K screen.
+/// The largest width or height of a picture in pixels. All known Vulkan drivers hold that in one
+/// image, and it is twice an 8K screen.
 pub const MAX_SIZE: u32 = 16384;
 
-/// Bytes of one pixel; all eight virtio-gpu formats have four.
+/// Bytes per pixel: four in all eight formats of virtio-gpu.
 pub(crate) const BYTES: u32 = 4;
 
 /// Memory that holds pixels, shared with the guest or with another thread.
@@ -22,9 +22,9 @@ pub(crate) const BYTES: u32 = 4;
 ///
 /// # Safety
 ///
-/// The implementor promises that the pages it returns from [`host_pages`](Self::host_pages) stay
-/// mapped and readable, at the same address, for as long as the value lives; they are imported
-/// into the GPU, which reads them without asking again.
+/// The pages that [`host_pages`](Self::host_pages) returns must stay mapped and readable, at the
+/// same address, for as long as the value lives. They are imported into the GPU, which reads them
+/// without asking again.
 pub unsafe trait PixelMemory: Send + Sync {
     /// Size in bytes. Never changes.
     fn size(&self) -> usize;
@@ -133,8 +133,7 @@ impl Channels {
     }
 }
 
-/// A rectangle in pixels of a picture. Nothing is promised about it: what lies outside the
-/// picture is cut off.
+/// A rectangle in pixels of a picture. It may reach beyond the picture: that part is cut off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Rect {
     /// Left edge.
@@ -162,12 +161,12 @@ impl Rect {
         self.width == 0 || self.height == 0
     }
 
-    /// First column right of it.
+    /// The first column right of it.
     pub(crate) fn right(self) -> u32 {
         self.x.saturating_add(self.width)
     }
 
-    /// First row below it.
+    /// The first row below it.
     pub(crate) fn bottom(self) -> u32 {
         self.y.saturating_add(self.height)
     }
@@ -305,8 +304,8 @@ impl Picture {
         self.memory.read(self.byte_of(x, y) as usize, into);
     }
 
-    /// Whether both have the same size and format, so that a change from one to the other is a
-    /// page flip rather than a mode set.
+    /// Whether both have the same size and format. Then a change from one to the other is a page
+    /// flip and not a mode set.
     pub(crate) fn same_mode(&self, other: &Picture) -> bool {
         let mode = |picture: &Picture| {
             (

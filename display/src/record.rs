@@ -1,67 +1,73 @@
-//! Recording: every presented frame of a window, written to files on a thread of its own.
+//! Recording: writes every presented frame of a window to files, on a thread of its own.
 //!
-//! Where the path ends in `.y4m` it becomes a YUV4MPEG2 stream (4:4:4, full range, whole and lossy in colour only), which
-//! ffmpeg and mpv read; a window that changes its size begins another file. Such a stream has no times, only a rate: a
-//! [`Clock`] says how often each frame must be in it for the film to last as long as what it shows. Any other path becomes
-//! a folder of PNGs, whose names say the milliseconds since the start. A writer that is too slow loses frames, and says
-//! how many.
+//! A path that ends in `.y4m` becomes a YUV4MPEG2 stream, which ffmpeg and mpv read (4:4:4, full
+//! range; only the conversion of colours loses anything). A window that changes its size begins
+//! another file. Such a stream has no times, only a rate: a [`Clock`] says how often each frame is
+//! written, so that the film lasts as long as the recording. Any other path becomes a folder of
+//! PNGs, whose names hold the milliseconds since the start. A writer that is too slow loses frames
+//! and logs how many.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use hesper_system::sync::Lock;
+
 use crate::frame_image::{FrameImage, ImageReply};
 
-/// Frames that may wait for the writer. At 1280×800 each has 3 MiB.
+/// Frames that may wait for the writer. At 1280×800 each takes 3 MiB.
 const WAITING: usize = 8;
 
-/// Frames a second of a stream.
+/// Frames per second of a stream.
 const RATE: u32 = 60;
 
-/// The longest time for which a frame is repeated: an idle screen must not fill the disk, at 180 MB a second for
-/// 1280×800.
+/// The longest time for which a frame is repeated, in frames. An idle screen must not fill the
+/// disk: 1280×800 takes 180 MB per second.
 const LONGEST_REPEAT: u64 = RATE as u64;
 
-/// How many frames a stream may be ahead of the time: windows present in no strict rhythm.
+/// How many frames a stream may be ahead of the time, because windows do not present in a strict
+/// rhythm.
 const AHEAD: u64 = 4;
 
-/// What a recorder gets from a presenter.
+/// What a recorder gets from a presenter: the time of a frame, and where its image arrives.
 type Frame = (Duration, mpsc::Receiver<Result<FrameImage, String>>);
 
-/// Takes a window's frames. Cheap to clone; the last one ends the recording.
+/// Takes a window's frames. Cheap to clone. Dropping the last clone ends the recording.
 #[derive(Clone)]
 pub(crate) struct Recorder(Arc<Inner>);
 
 struct Inner {
     started: Instant,
-    /// `None` only while it is dropped.
+    /// `None` only during the drop.
     frames: Option<mpsc::SyncSender<Frame>>,
     lost: AtomicU64,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Recorder {
-    /// Records to `path`; checks that it can be written.
+    /// Starts to record to `path`. Fails if it cannot be written.
     pub(crate) fn start(path: &Path) -> io::Result<Recorder> {
         let mut output = Output::create(path)?;
         let (frames, waiting) = mpsc::sync_channel::<Frame>(WAITING);
         let name = path.to_owned();
         let write = move || {
             for (at, shot) in waiting {
-                // A frame that was never drawn is no frame.
+                // A frame that was never drawn has no image.
                 let Ok(Ok(shot)) = shot.recv() else { continue };
                 if let Err(error) = output.write(at, &shot) {
-                    log::error!("the recording to {} ends: {error}", name.display());
+                    log::error!("the recording to {} ends early: {error}", name.display());
                     return;
                 }
             }
             match output.finish() {
                 Ok(count) => log::info!("{count} frames were recorded to {}", name.display()),
-                Err(error) => log::error!("{}: {error}", name.display()),
+                Err(error) => {
+                    log::error!("cannot end the recording to {}: {error}", name.display())
+                }
             }
         };
         let writer = thread::Builder::new()
@@ -75,7 +81,7 @@ impl Recorder {
         })))
     }
 
-    /// Where the frame that is drawn next goes; `None` when it is lost.
+    /// Where to send the image of the next frame; `None` when the frame is lost.
     pub(crate) fn reply(&self) -> Option<ImageReply> {
         let (reply, shot) = mpsc::sync_channel(1);
         let frame = (self.0.started.elapsed(), shot);
@@ -93,17 +99,12 @@ impl Drop for Inner {
     fn drop(&mut self) {
         let lost = self.lost.load(Ordering::Relaxed);
         if lost > 0 {
-            log::warn!(
-                "{lost} frames are missing in the recording: it could not be written as fast"
-            );
+            log::warn!("{lost} frames are missing in the recording: writing was too slow");
         }
-        // The writer ends with the channel, after what waits.
+        // The writer ends with the channel, after the frames that wait in it.
         self.frames = None;
-        let writer = self
-            .writer
-            .get_mut()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(writer) = writer.take()
+        let writer = self.writer.locked().take();
+        if let Some(writer) = writer
             && writer.join().is_err()
         {
             log::error!("the recorder panicked; this is a bug in Hesper, please report it");
@@ -111,7 +112,7 @@ impl Drop for Inner {
     }
 }
 
-/// Where the window with this number is recorded to.
+/// The path to which the window with this number is recorded.
 pub(crate) fn path_for_window(path: &Path, number: usize) -> PathBuf {
     if number == 0 {
         return path.to_owned();
@@ -139,7 +140,7 @@ enum Output {
         clock: Clock,
         /// The latest frame.
         planes: Vec<u8>,
-        /// It is not in the file.
+        /// The latest frame has not been written yet.
         unwritten: bool,
     },
 }
@@ -184,7 +185,7 @@ impl Output {
             } => {
                 let now = (shot.width, shot.height);
                 let Some(repeats) = clock.place(at) else {
-                    // It is what the next repeats show, and the end.
+                    // The next repeats show this frame, or it ends the film.
                     if *size == Some(now) {
                         to_planes(&shot.rgb, planes);
                         *unwritten = true;
@@ -215,7 +216,7 @@ impl Output {
         }
     }
 
-    /// Number of frames written.
+    /// Returns the number of frames written.
     fn finish(self) -> io::Result<u64> {
         match self {
             Output::Folder { count, .. } => Ok(count),
@@ -232,7 +233,7 @@ impl Output {
                 }
                 if clock.left_out > 0 {
                     log::info!(
-                        "{} frames came faster than a film of {RATE} frames a second shows, and are not in it",
+                        "{} frames are not in the film: they came faster than its {RATE} frames per second",
                         clock.left_out
                     );
                 }
@@ -242,22 +243,23 @@ impl Output {
     }
 }
 
-/// Which place in a stream of [`RATE`] frames a second belongs to a moment.
+/// Turns the time of a frame into its position in a stream of [`RATE`] frames per second.
 #[derive(Default)]
 struct Clock {
-    /// The next free place; `None` before the first frame.
+    /// The next free position; `None` before the first frame.
     next: Option<u64>,
-    /// What the places are behind the time by: pauses that were cut short, and the time before the first frame.
+    /// The difference between time and position: shortened pauses, and the time before the first
+    /// frame.
     skipped: u64,
-    /// Frames without a place.
+    /// Frames without a position.
     left_out: u64,
 }
 
 impl Clock {
-    /// How often the frame before must be repeated before one that was presented at this moment; `None` when this one
-    /// has no place.
+    /// How often the previous frame must be repeated before one that was presented at this time.
+    /// `None` when this one has no position.
     fn place(&mut self, at: Duration) -> Option<u64> {
-        // Half a million years fit.
+        // This is enough for half a million years.
         let now = (at.as_micros() * u128::from(RATE) / 1_000_000) as u64;
         let next = *self.next.get_or_insert_with(|| {
             self.skipped = now;
@@ -276,24 +278,24 @@ impl Clock {
     }
 }
 
-/// A frame of a stream.
+/// Writes a frame of a stream.
 fn frame(file: &mut impl Write, planes: &[u8]) -> io::Result<()> {
     file.write_all(b"FRAME\n")?;
     file.write_all(planes)
 }
 
-/// `film.y4m`, `film-2.y4m`, …
+/// The path of a further file: `film.y4m`, `film-2.y4m`, …
 fn part(path: &Path, number: u32) -> PathBuf {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
     path.with_file_name(format!("{stem}-{number}.y4m"))
 }
 
-/// Y, Cb and Cr of BT.601 in full range, one plane after the other.
+/// Converts to Y, Cb and Cr of BT.601 in full range, one plane after the other.
 fn to_planes(rgb: &[u8], planes: &mut Vec<u8>) {
     let (pixels, _) = rgb.as_chunks::<3>();
     planes.clear();
     planes.reserve(rgb.len());
-    // In 16 fractional bits; the sums stay within a byte.
+    // With 16 fractional bits; the sums stay within a byte.
     let plane = |factors: [i32; 3], zero: i32| {
         pixels.iter().map(move |pixel| {
             let sum: i32 = pixel
@@ -321,7 +323,7 @@ mod tests {
         })
     }
 
-    /// For each frame, presented at this millisecond: the repeats before it.
+    /// The repeats before each frame, for frames that are presented at these milliseconds.
     fn places(moments: &[u64]) -> Vec<Option<u64>> {
         let mut clock = Clock::default();
         let place = |ms: &u64| clock.place(Duration::from_millis(*ms));
@@ -330,7 +332,7 @@ mod tests {
 
     #[test]
     fn a_film_lasts_as_long_as_what_it_shows() {
-        // Ten frames a second, beginning whenever; then a jitter of a frame either way.
+        // Ten frames a second from any start; then a jitter of a frame either way.
         assert_eq!(
             places(&[5000, 5100, 5200, 5300]),
             [Some(0), Some(5), Some(5), Some(5)]
@@ -372,7 +374,7 @@ mod tests {
         give(0, (2, 1), [255, 255, 255]);
         give(34, (2, 1), [255, 0, 0]);
         give(50, (1, 1), [0, 0, 0]);
-        // Too fast for a film; yet it ends with what is shown last.
+        // These are too fast for a film, but the last one must end it.
         for level in 1..20 {
             give(50, (1, 1), [level; 3]);
         }
@@ -422,7 +424,7 @@ mod tests {
     fn a_slow_writer_loses_frames_and_nobody_waits() {
         let folder = tempfile::tempdir().unwrap();
         let recorder = Recorder::start(&folder.path().join("film.y4m")).unwrap();
-        // The writer waits for the first frame; the others wait for the writer.
+        // The writer waits for the first frame, the others wait for the writer.
         let replies: Vec<_> = (0..WAITING + 5).filter_map(|_| recorder.reply()).collect();
         assert!((WAITING..WAITING + 3).contains(&replies.len()));
         assert!(recorder.0.lost.load(Ordering::Relaxed) >= 3);

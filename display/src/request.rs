@@ -1,9 +1,9 @@
-//! What other threads ask of the event loop.
+//! Requests of other threads to the event loop.
 
 /// What other threads ask of the event loop.
 #[derive(Debug)]
 pub(crate) enum EventLoopRequest {
-    /// The mode of some scanout has changed, or a LED.
+    /// The mode of some scanout has changed, or a keyboard LED: update the titles.
     Retitle,
     SetStatus(String),
     Resize {
@@ -13,22 +13,22 @@ pub(crate) enum EventLoopRequest {
     },
     /// Open the window of this scanout, if it is closed.
     Plug(usize),
-    /// Close it, if it is open.
+    /// Close the window of this scanout, if it is open.
     Unplug(usize),
-    /// The guest has changed the cursor of this scanout, over which the pointer is.
+    /// The guest has changed the cursor of this scanout, and the pointer is over its window.
     Cursor(usize),
     /// A presenter of this scanout has ended.
     PresenterEnded {
         scanout: usize,
         number: u64,
     },
-    /// A guest is there from now on, or is gone.
+    /// A guest has connected or disconnected.
     GuestChanged,
     /// Show the windows, if they are hidden.
     Show,
-    /// Hide them.
+    /// Hide the windows.
     Hide,
-    /// A Mac's person wants to see the application.
+    /// The user has activated the application: only macOS says so.
     #[cfg_attr(
         not(target_os = "macos"),
         expect(dead_code, reason = "only Macs say so")

@@ -1,4 +1,4 @@
-//! Screenshots: frames read back, written as PNG.
+//! Screenshots: takes the image of a frame and writes it to a PNG file.
 
 use std::path::Path;
 use std::sync::{Arc, mpsc};
@@ -14,10 +14,10 @@ use crate::scanout::Scanout;
 use crate::shared::Shared;
 
 /// How long a window may take to draw the frame. A software driver on a busy machine needs a
-/// fraction of a second; a display server that hangs needs forever.
+/// fraction of a second; a display server that hangs takes forever.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Has the scanout's window draw a frame and writes it to `path`.
+/// Writes the next frame of the scanout's window to `path`.
 pub(crate) fn of_window(index: usize, scanout: &Scanout, path: &Path) -> Result<(), DisplayError> {
     let (reply, answer) = mpsc::sync_channel(1);
     scanout.request_image(reply);
@@ -41,7 +41,7 @@ pub(crate) fn of_window(index: usize, scanout: &Scanout, path: &Path) -> Result<
     save(&shot, path)
 }
 
-/// Draws the scanout as a window of the picture's size would show it and writes it to `path`.
+/// Writes to `path` what a window of the picture's size would show.
 pub(crate) fn of_headless(
     index: usize,
     scanout: &Scanout,
@@ -60,7 +60,8 @@ pub(crate) fn of_headless(
     save(&FrameImage::of_frame(&pixels, size), path)
 }
 
-/// Saves what a window shows in `folder`, under a name with the time, and says so in the window. Does not wait.
+/// Saves what a window shows in `folder`, under a name with the time. The window shows a notice
+/// with the name. Does not wait.
 pub(crate) fn save_in(folder: &Path, shared: &Arc<Shared>, index: usize) {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     let ms = since.unwrap_or_default().as_millis();
@@ -85,7 +86,7 @@ pub(crate) fn save_in(folder: &Path, shared: &Arc<Shared>, index: usize) {
         .name("screenshot".to_owned())
         .spawn(work);
     if let Err(error) = started {
-        log::error!("no thread for a screenshot: {error}");
+        log::error!("cannot start a thread for the screenshot: {error}");
     }
 }
 

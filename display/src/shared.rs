@@ -1,7 +1,9 @@
 //! What the display's threads share.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+
+use hesper_system::sync::Lock;
 
 use crate::events::EventCallback;
 use crate::input::KeyboardLeds;
@@ -14,8 +16,8 @@ pub(crate) struct Shared {
     /// A guest is connected.
     guest: AtomicBool,
     leds: Mutex<KeyboardLeds>,
-    /// The event loop has been told that the LEDs changed, and has not looked yet: a guest that turns them on
-    /// and off without end must not fill its queue.
+    /// The event loop has been told that the LEDs changed, and has not looked yet. This keeps a
+    /// guest that blinks its LEDs without end from filling the event loop's queue.
     leds_changed: AtomicBool,
 }
 
@@ -39,15 +41,15 @@ impl Shared {
         self.guest.store(connected, Ordering::Release);
     }
 
-    /// What the guest's keyboard lights up now.
+    /// The LEDs that the guest turns on now.
     pub(crate) fn leds(&self) -> KeyboardLeds {
         self.leds_changed.store(false, Ordering::Release);
-        *self.leds.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.leds.locked()
     }
 
-    /// Notes what the guest's keyboard lights up. Returns whether the event loop must be told.
+    /// Notes which LEDs the guest turns on. Returns whether the event loop must be told.
     pub(crate) fn set_leds(&self, leds: KeyboardLeds) -> bool {
-        *self.leds.lock().unwrap_or_else(PoisonError::into_inner) = leds;
+        *self.leds.locked() = leds;
         !self.leds_changed.swap(true, Ordering::AcqRel)
     }
 }

@@ -1,30 +1,33 @@
-//! How frames do: how many there were, and how long the guest's changes took to the window.
+//! Frame statistics: how many frames there were, and how long the guest's changes took to reach the
+//! window.
 //!
-//! [`FrameStatistics`] counts for one scanout, from its first window on. A latency is the time from the first flush that a frame
-//! shows to the moment when the window system has taken the frame and the GPU has drawn it.
+//! [`FrameStatistics`] counts for one scanout, across all of its windows. A latency begins with the
+//! first flush that a frame shows. It ends when the window system has taken the frame and the GPU
+//! has drawn it.
 
 use std::time::{Duration, Instant};
 
-/// Classes of latency: class n holds those below 2^n · 125 µs, the last one all others.
+/// The number of latency classes. Class n counts latencies below 2^n · 125 µs, the last one all
+/// longer ones.
 pub const LATENCY_CLASSES: usize = 14;
 
 /// Upper end of the first class, in microseconds.
 const FIRST_CLASS_US: u128 = 125;
 
-/// How often the overlay's figures are made anew.
+/// How often the overlay's figures are updated.
 const OVERLAY_EVERY: Duration = Duration::from_millis(500);
 
-/// What has become of a scanout's flushes up to now.
+/// What became of a scanout's flushes so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FrameStatistics {
     /// Flushes of the guest.
     pub flushes: u64,
-    /// Of these, those that nobody was going to see: hidden, unplugged, headless, outside the picture.
+    /// Flushes that no frame was going to show: hidden, unplugged, headless, outside the picture.
     pub unseen: u64,
     /// Frames that the window system has taken.
     pub presented: u64,
-    /// Frames from flush to window, by their latency: class n counts those that took less than 2^n · 125 µs, and no
-    /// less than half of that; the last one those that took longer.
+    /// Latencies of frames by class. Class n counts those below 2^n · 125 µs and not below half of
+    /// that; the last class counts all longer ones.
     pub latency: [u64; LATENCY_CLASSES],
 }
 
@@ -38,14 +41,14 @@ impl FrameStatistics {
         }
     }
 
-    /// Upper end of a class of latency in microseconds; `None` for the last, which has none.
+    /// The upper end of a latency class in microseconds; `None` for the last class, which has none.
     #[must_use]
     pub fn latency_below_us(class: usize) -> Option<u64> {
         (class + 1 < LATENCY_CLASSES).then(|| (FIRST_CLASS_US as u64) << class)
     }
 }
 
-/// Figures of the last moments, for the overlay.
+/// Measures the latest frames for the overlay.
 pub(crate) struct Meter {
     since: Instant,
     frames: u32,
@@ -74,7 +77,8 @@ impl Meter {
         self.flushed += u32::from(latency.is_some());
     }
 
-    /// Frames a second, and milliseconds for drawing one and from flush to window; when it is time for new figures.
+    /// The overlay's line of figures, when it is time for new ones: frames per second, the time to
+    /// draw one, and the time from flush to window.
     pub(crate) fn figures(&mut self, now: Instant) -> Option<String> {
         let time = now.saturating_duration_since(self.since);
         if time < OVERLAY_EVERY || self.frames == 0 {

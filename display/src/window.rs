@@ -1,8 +1,9 @@
-//! One scanout's window: its title, its size and place on the way to the guest, its presenter.
+//! The window of one scanout: its title, the size and position that the guest is told, its
+//! presenter.
 //!
-//! What the guest is told of its [`Monitor`] is the window's size, or a size of its own
-//! ([`Resize`]); either way it is told once the window has rested for a while, because a hand that drags an edge must
-//! not have the guest set a hundred modes.
+//! The guest's [`Monitor`] has the size of the window, or a size of its own ([`Resize`]). A change
+//! is reported once the window has rested for a while: otherwise a user who drags an edge would
+//! make the guest set a hundred modes.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -23,21 +24,21 @@ use crate::platform;
 use crate::presenter::PresenterThread;
 use crate::window_positions::WindowGeometry;
 
-/// The smallest inner size a user can drag a window to: VGA's text screen at half its size is the
-/// smallest thing one can still read.
+/// The smallest inner size to which a user can drag a window. It is half of VGA's text screen, the
+/// smallest that one can still read.
 const MIN_SIZE: (u32, u32) = (320, 200);
 
-/// What a hidden window needs to come back as it was.
+/// What is needed to open a hidden window again as it was.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct HiddenWindow {
-    /// `None`: it has not been anywhere.
+    /// `None`: the window was never open.
     geometry: Option<WindowGeometry>,
     monitor_size: (u32, u32),
     reported: Option<Monitor>,
 }
 
 impl HiddenWindow {
-    /// One that has not been open yet, for a monitor of which the guest has been told this.
+    /// A window that was never open, for a monitor that has been reported to the guest.
     pub(crate) fn new(monitor: Monitor) -> HiddenWindow {
         HiddenWindow {
             geometry: None,
@@ -51,17 +52,17 @@ impl HiddenWindow {
 pub(crate) struct GuestWindow {
     scanout: usize,
     resize: Resize,
-    /// The size of the guest's monitor while it is not the window's.
+    /// The size of the guest's monitor, where it is not that of the window.
     monitor_size: (u32, u32),
     presenter: Option<PresenterThread>,
     window: Arc<Window>,
-    /// What the guest has been told.
+    /// What the guest was told last.
     reported: Option<Monitor>,
-    /// What the window system's pointer looks like over the window.
+    /// What the host's pointer looks like over the window.
     pointer: HostPointer,
-    /// The grabbed pointer is not held in place: it is led back to the middle of the window.
+    /// The grabbed pointer is not locked but led back to the middle of the window.
     pointer_led: bool,
-    /// When the window was changed last; nothing of it has been told since.
+    /// When the window changed last. `None` once that has been reported.
     changed_at: Option<Instant>,
 }
 
@@ -72,7 +73,7 @@ impl GuestWindow {
         options: &DisplayOptions,
         before: Option<WindowGeometry>,
     ) -> Result<GuestWindow, DisplayError> {
-        // A window that follows the guest has the guest's size.
+        // A window that follows the guest takes its size from there.
         let keeps_size = !options.explicit_size && options.resize != Resize::Fixed;
         let (width, height) = match before {
             Some(before) if keeps_size => before.size,
@@ -89,7 +90,7 @@ impl GuestWindow {
         let mut attributes = Window::default_attributes()
             .with_title(&options.title)
             .with_inner_size(PhysicalSize::new(width, height))
-            // A size asked for by name may be smaller than what a hand may drag.
+            // A size that is asked for explicitly may be smaller than the limit for dragging.
             .with_min_inner_size(PhysicalSize::new(
                 width.min(MIN_SIZE.0),
                 height.min(MIN_SIZE.1),
@@ -113,12 +114,13 @@ impl GuestWindow {
             reported: None,
             pointer: HostPointer::System,
             pointer_led: false,
-            // A tiling window manager gives what it has, not what was asked for.
+            // A tiling window manager may give another size than was asked for.
             changed_at: Some(Instant::now()),
         })
     }
 
-    /// Opens a hidden window again. `before`: where it is otherwise.
+    /// Opens a hidden window again. `before` is its kept geometry, for what the window itself did
+    /// not have.
     pub(crate) fn reopen(
         event_loop: &ActiveEventLoop,
         scanout: usize,
@@ -128,7 +130,7 @@ impl GuestWindow {
     ) -> Result<GuestWindow, DisplayError> {
         let mut options = options.clone();
         let geometry = hidden.geometry.map(|geometry| {
-            // A window that filled the screen goes back to the size it had before.
+            // A window in full screen goes back to the size it had before.
             options.size = match before {
                 _ if !geometry.full_screen => geometry.size,
                 Some(before) => before.size,
@@ -146,7 +148,7 @@ impl GuestWindow {
         Ok(window)
     }
 
-    /// What [`Self::reopen`] takes.
+    /// What [`Self::reopen`] needs.
     pub(crate) fn hidden(&self) -> HiddenWindow {
         HiddenWindow {
             geometry: self.geometry(),
@@ -167,7 +169,7 @@ impl GuestWindow {
         self.presenter.take()
     }
 
-    /// Takes the presenter if it is this one.
+    /// Takes the presenter if it has this number.
     pub(crate) fn take_presenter_if(&mut self, number: u64) -> Option<PresenterThread> {
         self.presenter.take_if(|thread| thread.number == number)
     }
@@ -178,13 +180,14 @@ impl GuestWindow {
             .set_title(&title_text(title, self.scanout, mode, status));
     }
 
-    /// Whether a place is inside the window.
+    /// Whether a position is inside the window.
     pub(crate) fn contains(&self, at: PhysicalPosition<f64>) -> bool {
         let PhysicalSize { width, height } = self.window.inner_size();
         (0.0..width.into()).contains(&at.x) && (0.0..height.into()).contains(&at.y)
     }
 
-    /// A place of this window as one of `other`; `None` where windows do not know where they are.
+    /// Translates a position in this window to one in `other`. `None` where windows do not know
+    /// their positions.
     pub(crate) fn translated_to(
         &self,
         other: &GuestWindow,
@@ -198,7 +201,7 @@ impl GuestWindow {
         ))
     }
 
-    /// Makes the window system's pointer look so over the window. `false`: it refuses.
+    /// Shows `pointer` over the window. Returns `false` if the window system refuses.
     pub(crate) fn show_pointer(
         &mut self,
         pointer: HostPointer,
@@ -212,10 +215,10 @@ impl GuestWindow {
         shown
     }
 
-    /// Keeps the pointer in the window and hides it.
+    /// Hides the pointer and keeps it in the window.
     pub(crate) fn grab_pointer(&mut self) -> Result<(), ExternalError> {
-        // X11 cannot hold it in place as macOS and Wayland can. It could confine it to the window, but reports
-        // every movement twice while it does.
+        // X11 cannot lock the pointer as macOS and Wayland can. It could confine it to the window,
+        // but then it reports every movement twice.
         self.pointer_led = self.window.set_cursor_grab(CursorGrabMode::Locked).is_err();
         if self.pointer_led {
             self.centre_pointer()?;
@@ -225,7 +228,7 @@ impl GuestWindow {
         Ok(())
     }
 
-    /// The grabbed pointer has come to `at`: leads it back before it leaves the window.
+    /// The grabbed pointer has moved to `at`: leads it back before it leaves the window.
     pub(crate) fn hold_pointer(&self, at: PhysicalPosition<f64>) {
         let PhysicalSize { width, height } = self.window.inner_size();
         let far = |at: f64, size: u32| (at - f64::from(size) / 2.0).abs() > f64::from(size) / 4.0;
@@ -233,7 +236,7 @@ impl GuestWindow {
             && (far(at.x, width) || far(at.y, height))
             && let Err(error) = self.centre_pointer()
         {
-            log::warn!("the window system does not move the pointer: {error}");
+            log::warn!("cannot move the pointer: {error}");
         }
     }
 
@@ -243,30 +246,30 @@ impl GuestWindow {
             .set_cursor_position(PhysicalPosition::new(width / 2, height / 2))
     }
 
-    /// Takes [`Self::grab_pointer`] back.
+    /// Undoes [`Self::grab_pointer`].
     pub(crate) fn release_pointer(&mut self) {
         if let Err(error) = self.window.set_cursor_grab(CursorGrabMode::None) {
-            log::warn!("the window system does not take the pointer back: {error}");
+            log::warn!("cannot release the pointer: {error}");
         }
-        // The next movement changes it.
+        // The next movement sets it again.
         self.pointer = HostPointer::System;
         self.window.set_cursor(CursorIcon::Default);
         self.window.set_cursor_visible(true);
     }
 
-    /// The window was resized, moved, or came to another monitor.
+    /// The window was resized or moved, or is on another monitor.
     pub(crate) fn changed(&mut self) {
         self.changed_at = Some(Instant::now());
     }
 
-    /// Brings the window to the front and gives it the keyboard, as far as the window system lets it.
+    /// Raises the window and gives it the keyboard, as far as the window system allows it.
     pub(crate) fn raise(&self) {
         if self.window.is_minimized() == Some(true) {
             self.window.set_minimized(false);
         }
         if !self.window.has_focus() {
             self.window.focus_window();
-            // Where a window may not take the keyboard, a person is told that it wants it.
+            // Where a window may not take the keyboard, this tells the user that it wants it.
             let kind = UserAttentionType::Informational;
             self.window.request_user_attention(Some(kind));
         }
@@ -287,12 +290,12 @@ impl GuestWindow {
         let smallest = PhysicalSize::new(width.min(MIN_SIZE.0), height.min(MIN_SIZE.1));
         self.window.set_min_inner_size(Some(smallest));
         if self.window.request_inner_size(size).is_some() {
-            // Some window systems do it at once and send no event.
+            // Some window systems resize at once and send no event.
             self.changed();
         }
     }
 
-    /// The guest shows a picture of this size: a window that follows the guest takes it.
+    /// The guest's picture has this size. A window that follows the guest takes it over.
     pub(crate) fn follow(&mut self, mode: Option<(u32, u32)>) {
         if let (Resize::Fixed, Some(mode), None) = (self.resize, mode, self.window.fullscreen())
             && mode != self.window.inner_size().into()
@@ -301,19 +304,19 @@ impl GuestWindow {
         }
     }
 
-    /// Makes the window as large as the monitor it is on, or what it was before.
+    /// Switches full screen on or off.
     pub(crate) fn toggle_full_screen(&self) {
         let full = self.window.fullscreen().is_none();
         self.window
             .set_fullscreen(full.then_some(Fullscreen::Borderless(None)));
     }
 
-    /// When the window will have rested for `rest`, if the guest does not know all of it.
+    /// When the window will have rested for `rest`. `None` if everything has been reported.
     pub(crate) fn settles_at(&self, rest: Duration) -> Option<Instant> {
         self.changed_at.map(|since| since + rest)
     }
 
-    /// Where the window is, for the next time; `None` while it has no pixels.
+    /// The window's geometry, to be kept. `None` while it has no pixels.
     pub(crate) fn geometry(&self) -> Option<WindowGeometry> {
         let size: (u32, u32) = self.window.inner_size().into();
         (size.0 > 0 && size.1 > 0).then(|| WindowGeometry {
@@ -323,7 +326,8 @@ impl GuestWindow {
         })
     }
 
-    /// What to tell the guest now.
+    /// Reports that the window has come to rest. Returns the monitor if the guest does not know it
+    /// yet.
     pub(crate) fn settle(&mut self) -> Option<Monitor> {
         self.changed_at = None;
         let size = match self.resize {
@@ -337,15 +341,15 @@ impl GuestWindow {
             millimetres: millimetres(size, dpi),
             position: self.window.inner_position().ok().map(Into::into),
         };
-        // A window without pixels is minimised; the guest keeps its mode.
+        // A window without pixels is minimised. The guest keeps its mode.
         let news = size.0 > 0 && size.1 > 0 && self.reported != Some(now);
         news.then(|| *self.reported.insert(now))
     }
 }
 
-/// Whether a hand could get at a window whose frame begins at `at`, on a monitor at `corner`.
+/// Whether a user could still grab a window whose frame begins at `at`, on a monitor at `corner`.
 fn is_reachable_on(at: (i32, i32), corner: (i32, i32), size: (u32, u32)) -> bool {
-    // Some of the title bar, which is at least so high, must be on it.
+    // This much of the title bar must be on the monitor.
     const GRIP: i64 = 32;
     let on = |at: i32, corner: i32, size: u32| {
         let inside = i64::from(at) - i64::from(corner);

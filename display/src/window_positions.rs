@@ -1,4 +1,4 @@
-//! Where windows were when they were last seen, kept in a small file of text:
+//! The windows' positions and sizes, kept in a small text file:
 //!
 //! ```text
 //! Hesper's windows 1
@@ -6,10 +6,11 @@
 //! 1 640x480 at 1400,30 full-screen
 //! ```
 //!
-//! Each line is a window: its number, its inner size, its outer place where the window system tells, and whether it fills the
-//! screen; then size and place are those that it goes back to. The file is written when a window has come to rest
-//! elsewhere than where it first was, whole or not at all: who never moves a window has no file. One that cannot be read is
-//! as good as none.
+//! Each line is a window: its number, its inner size, its outer position where the window system
+//! tells it, and whether it is in full screen. For a window in full screen, size and position are
+//! those to which it goes back. The file is written when a window has come to rest somewhere else
+//! than where it first was. A user who never moves a window has no file. The file is replaced as a
+//! whole. A file that cannot be read is ignored.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -24,33 +25,34 @@ const HEAD: &str = "Hesper's windows 1";
 /// More than 16 lines need.
 const MOST_BYTES: u64 = 4096;
 
-/// How a window lies on the screen.
+/// Size and position of a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct WindowGeometry {
-    /// In physical pixels, without frame.
+    /// Inner size in physical pixels.
     pub(crate) size: (u32, u32),
-    /// The upper left corner of its frame on the desktop.
+    /// The upper left corner of the window's frame on the desktop; `None` where the window system
+    /// does not tell.
     pub(crate) position: Option<(i32, i32)>,
     pub(crate) full_screen: bool,
 }
 
 type Geometries = [Option<WindowGeometry>; MAX_SCANOUTS];
 
-/// See the module.
+/// The windows' positions and sizes, and the file that keeps them.
 #[derive(Debug, Default)]
 pub(crate) struct WindowPositions {
-    /// `None`: nothing is remembered.
+    /// `None`: nothing is kept.
     file: Option<PathBuf>,
-    places: Geometries,
+    geometries: Geometries,
 }
 
 impl WindowPositions {
-    /// What `file` says, and from now on what happens.
+    /// Reads `file`. Later changes are written to it.
     pub(crate) fn load(file: Option<&Path>) -> WindowPositions {
-        let places = file.map_or_else(Geometries::default, |file| match read(file) {
+        let geometries = file.map_or_else(Geometries::default, |file| match read(file) {
             Ok(text) => parse(&text).unwrap_or_else(|| {
                 log::warn!(
-                    "{} does not say where windows were; it is written anew",
+                    "{} holds no window positions; the next change overwrites it",
                     file.display()
                 );
                 Geometries::default()
@@ -58,7 +60,7 @@ impl WindowPositions {
             Err(error) if error.kind() == ErrorKind::NotFound => Geometries::default(),
             Err(error) => {
                 log::warn!(
-                    "the windows' places are forgotten: {}: {error}",
+                    "cannot read the window positions in {}: {error}",
                     file.display()
                 );
                 Geometries::default()
@@ -66,40 +68,40 @@ impl WindowPositions {
         });
         WindowPositions {
             file: file.map(Path::to_owned),
-            places,
+            geometries,
         }
     }
 
-    /// Where this window was.
+    /// Where this window was, if that is known.
     pub(crate) fn geometry(&self, window: usize) -> Option<WindowGeometry> {
-        self.places.get(window).copied().flatten()
+        self.geometries.get(window).copied().flatten()
     }
 
     /// A window has come to rest.
-    pub(crate) fn note(&mut self, window: usize, place: WindowGeometry) {
-        let (Some(file), Some(known)) = (&self.file, self.places.get_mut(window)) else {
+    pub(crate) fn note(&mut self, window: usize, geometry: WindowGeometry) {
+        let (Some(file), Some(known)) = (&self.file, self.geometries.get_mut(window)) else {
             return;
         };
-        // The size of a screen is not where a window goes back to.
-        let place = match *known {
-            Some(before) if place.full_screen => WindowGeometry {
+        // A window in full screen goes back to its former size, which is not the screen's.
+        let geometry = match *known {
+            Some(before) if geometry.full_screen => WindowGeometry {
                 full_screen: true,
                 ..before
             },
-            _ => place,
+            _ => geometry,
         };
-        match known.replace(place) {
-            // Where the window system put it: nobody's wish.
+        match known.replace(geometry) {
+            // The first position is the window system's choice and not the user's.
             None => return,
-            Some(before) if before == place => return,
+            Some(before) if before == geometry => return,
             Some(_) => {}
         }
-        if let Err(error) = write(file, &text(&self.places)) {
+        if let Err(error) = write(file, &text(&self.geometries)) {
             log::warn!(
-                "the windows' places cannot be remembered: {}: {error}; --placement=forget does without",
+                "cannot write the window positions to {}: {error}; --placement=forget needs no file",
                 file.display()
             );
-            // Once is enough.
+            // One warning is enough.
             self.file = None;
         }
     }
@@ -113,32 +115,34 @@ fn read(file: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-/// Replaces the file, so that nobody ever reads half of it.
+/// Replaces the file as a whole, so that nobody ever reads half of it.
 fn write(file: &Path, text: &str) -> io::Result<()> {
     if let Some(folder) = file.parent() {
         fs::create_dir_all(folder)?;
     }
-    // Of two programs that use one file, the later wins.
+    // If two programs use one file, the later one wins.
     let mut new = file.as_os_str().to_owned();
     new.push(format!(".new-{}", std::process::id()));
     fs::write(&new, text)?;
     fs::rename(&new, file).inspect_err(|_| {
-        // The first error is the one to tell.
+        // The first error is the one to report.
         let _ = fs::remove_file(&new);
     })
 }
 
-fn text(places: &Geometries) -> String {
+fn text(geometries: &Geometries) -> String {
     let mut text = format!("{HEAD}\n");
-    let known = places.iter().enumerate();
-    for (window, place) in known.filter_map(|(window, place)| Some((window, place.as_ref()?))) {
-        let (width, height) = place.size;
+    let known = geometries.iter().enumerate();
+    for (window, geometry) in
+        known.filter_map(|(window, geometry)| Some((window, geometry.as_ref()?)))
+    {
+        let (width, height) = geometry.size;
         // Writing to a String cannot fail.
         let _ = write!(text, "{window} {width}x{height}");
-        if let Some((x, y)) = place.position {
+        if let Some((x, y)) = geometry.position {
             let _ = write!(text, " at {x},{y}");
         }
-        text.push_str(if place.full_screen {
+        text.push_str(if geometry.full_screen {
             " full-screen\n"
         } else {
             "\n"
@@ -149,12 +153,12 @@ fn text(places: &Geometries) -> String {
 
 fn parse(text: &str) -> Option<Geometries> {
     let lines = text.strip_prefix(HEAD)?.strip_prefix('\n')?.lines();
-    let mut places = Geometries::default();
+    let mut geometries = Geometries::default();
     for line in lines {
-        let (window, place) = parse_line(line)?;
-        *places.get_mut(window)? = Some(place);
+        let (window, geometry) = parse_line(line)?;
+        *geometries.get_mut(window)? = Some(geometry);
     }
-    Some(places)
+    Some(geometries)
 }
 
 fn parse_line(line: &str) -> Option<(usize, WindowGeometry)> {
@@ -172,19 +176,23 @@ fn parse_line(line: &str) -> Option<(usize, WindowGeometry)> {
         position = Some((x.parse().ok()?, y.parse().ok()?));
     }
     let full_screen = words.next_if_eq(&"full-screen").is_some();
-    let place = WindowGeometry {
+    let geometry = WindowGeometry {
         size,
         position,
         full_screen,
     };
-    words.next().is_none().then_some((window, place))
+    words.next().is_none().then_some((window, geometry))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn place(size: (u32, u32), position: Option<(i32, i32)>, full_screen: bool) -> WindowGeometry {
+    fn geometry(
+        size: (u32, u32),
+        position: Option<(i32, i32)>,
+        full_screen: bool,
+    ) -> WindowGeometry {
         WindowGeometry {
             size,
             position,
@@ -198,20 +206,23 @@ mod tests {
         let file = folder.path().join("a/b/vm");
         let mut positions = WindowPositions::load(Some(&file));
         assert_eq!(positions.geometry(0), None);
-        positions.note(0, place((640, 400), Some((-7, 30)), false));
-        positions.note(1, place((640, 400), None, false));
+        positions.note(0, geometry((640, 400), Some((-7, 30)), false));
+        positions.note(1, geometry((640, 400), None, false));
         assert!(!file.exists(), "nobody has moved anything");
-        positions.note(1, place((800, 600), None, false));
-        // Full screen, and on another monitor: it goes back to where it was.
-        positions.note(1, place((1920, 1080), None, true));
+        positions.note(1, geometry((800, 600), None, false));
+        // Full screen, and on another monitor: the window goes back to where it was.
+        positions.note(1, geometry((1920, 1080), None, true));
         let text = "Hesper's windows 1\n0 640x400 at -7,30\n1 800x600 full-screen\n";
         assert_eq!(fs::read_to_string(&file).unwrap(), text);
         let positions = WindowPositions::load(Some(&file));
         assert_eq!(
             positions.geometry(0),
-            Some(place((640, 400), Some((-7, 30)), false))
+            Some(geometry((640, 400), Some((-7, 30)), false))
         );
-        assert_eq!(positions.geometry(1), Some(place((800, 600), None, true)));
+        assert_eq!(
+            positions.geometry(1),
+            Some(geometry((800, 600), None, true))
+        );
         assert_eq!(positions.geometry(2), None);
         let left = fs::read_dir(file.parent().unwrap()).unwrap().count();
         assert_eq!(left, 1, "no file is left over");
@@ -222,8 +233,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("vm");
         let mut positions = WindowPositions::load(Some(&file));
-        let there = place((640, 400), None, false);
-        positions.note(0, place((1, 1), None, false));
+        let there = geometry((640, 400), None, false);
+        positions.note(0, geometry((1, 1), None, false));
         positions.note(0, there);
         fs::remove_file(&file).unwrap();
         positions.note(0, there);
@@ -231,8 +242,8 @@ mod tests {
         let mut forgetful = WindowPositions::load(None);
         let mut other = WindowPositions::load(Some(&file));
         for size in [(1, 1), (2, 2)] {
-            forgetful.note(0, place(size, None, false));
-            other.note(99, place(size, None, false));
+            forgetful.note(0, geometry(size, None, false));
+            other.note(99, geometry(size, None, false));
         }
         assert!(!file.exists());
     }
@@ -259,18 +270,18 @@ mod tests {
             fs::write(&file, broken).unwrap();
             let mut positions = WindowPositions::load(Some(&file));
             assert_eq!(positions.geometry(0), None, "{broken:?}");
-            positions.note(0, place((8, 8), None, false));
-            positions.note(0, place((9, 9), None, false));
+            positions.note(0, geometry((8, 8), None, false));
+            positions.note(0, geometry((9, 9), None, false));
             let now = fs::read_to_string(&file).unwrap();
             assert_eq!(now, "Hesper's windows 1\n0 9x9\n");
         }
         fs::write(&file, b"\xff\xfe").unwrap();
         assert_eq!(WindowPositions::load(Some(&file)).geometry(0), None);
-        // A place where nothing can be written is told once.
+        // A file that cannot be written is reported once.
         let nowhere = file.join("no folder");
         let mut positions = WindowPositions::load(Some(&nowhere));
-        positions.note(0, place((8, 8), None, false));
-        positions.note(0, place((9, 9), None, false));
+        positions.note(0, geometry((8, 8), None, false));
+        positions.note(0, geometry((9, 9), None, false));
         assert_eq!(positions.file, None);
     }
 }

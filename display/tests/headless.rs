@@ -1,6 +1,6 @@
 //! The display without a display server.
 
-// Clippy knows #[test] functions as tests, but not what they call.
+// Clippy recognises #[test] functions as tests, but not the functions that they call.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 #[path = "../examples/pages/mod.rs"]

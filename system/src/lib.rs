@@ -1,4 +1,4 @@
-//! What all crates of Hesper share: which operating system's ways are taken, locks, and limits of log lines.
+//! What all crates of Hesper share: emulating another operating system, locks, limits of log lines.
 //!
 //! | to find | look in |
 //! |---|---|

@@ -49,8 +49,8 @@ impl RateLimit {
         }
     }
 
-    /// Asks for one event `now`. Returns how many were left out since the last one that was let through, or `None` when this one
-    /// is left out, too.
+    /// Asks for one event `now`. Returns how many events were left out since the last one that was
+    /// let through, or `None` when this one is left out too.
     pub fn admit(&self, now: Instant) -> Option<u64> {
         let mut period = self.period.locked();
         let over = |start| now.saturating_duration_since(start) >= self.length;

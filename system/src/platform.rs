@@ -1,20 +1,22 @@
-//! Which operating system's ways Hesper takes, and the size of a page.
+//! Which operating system's ways Hesper follows, and the size of a page.
 //!
-//! Linux has memfds with inodes, eventfds, and pages of 4 KiB on most machines. macOS has POSIX shared memory without inodes,
-//! pipes, and pages of 16 KiB. So that the tests show macOS's ways to work, a Hesper on Linux takes them when the variable
-//! [`VARIABLE`] says so. The device (`hesper-vhost`) and the renderer (`hesper-venus`) ask here; the program calls [`check`]
-//! first, so that a value that means nothing is an error.
+//! Linux has memfds with inodes, eventfds, and pages of 4 KiB on most machines. macOS has POSIX
+//! shared memory without inodes, pipes, and pages of 16 KiB. A Hesper on Linux follows macOS when
+//! the variable [`VARIABLE`] says so. This is how the tests on Linux cover what a Mac does.
+//!
+//! The device (`hesper-vhost`) and the renderer (`hesper-venus`) ask here. The program calls
+//! [`check`] first, so that an unknown value is an error.
 
 use std::ffi::{OsStr, OsString};
 use std::sync::OnceLock;
 
-/// The environment variable that chooses the ways of another system, for tests.
+/// The environment variable that makes Hesper follow another system, for tests.
 pub const VARIABLE: &str = "HESPER_SYSTEM";
 
 /// A page of Apple silicon, in bytes.
 const APPLE_PAGE: u64 = 16 << 10;
 
-/// A system whose ways are taken on another one.
+/// A system that Hesper follows on another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Played {
     /// POSIX shared memory, pipes, memory without inodes.
@@ -23,7 +25,7 @@ pub enum Played {
     Macos,
 }
 
-/// The variable has a value that means nothing.
+/// The variable has an unknown value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{VARIABLE}={0:?} is not known; allowed: posix, macos, or leave it out for this system's own ways"
@@ -40,17 +42,17 @@ impl Played {
     }
 }
 
-/// What the variable says. It is read once.
+/// The system that the variable names. The variable is read once.
 fn choice() -> &'static Result<Option<Played>, UnknownSystem> {
     static CHOICE: OnceLock<Result<Option<Played>, UnknownSystem>> = OnceLock::new();
     CHOICE.get_or_init(|| {
-        // Empty is as good as unset, as usual.
+        // An empty value counts as unset, as usual.
         let value = std::env::var_os(VARIABLE).filter(|value| !value.is_empty());
         value.as_deref().map(Played::named).transpose()
     })
 }
 
-/// Whether the variable has a value that is known, or none.
+/// Checks that the variable is unset or has a known value.
 ///
 /// # Errors
 /// [`UnknownSystem`].
@@ -58,10 +60,11 @@ pub fn check() -> Result<(), UnknownSystem> {
     choice().clone().map(drop)
 }
 
-/// The system whose ways are taken, where it is not this one.
+/// The system that Hesper follows, when it is not this one.
 ///
 /// # Panics
-/// When the variable has a value that [`check`] refuses: a test that asks for a system must not run without it.
+/// When the variable has a value that [`check`] refuses. A test that asks for a system must not run
+/// without it.
 pub fn played() -> Option<Played> {
     match choice() {
         Ok(played) => *played,
@@ -69,7 +72,7 @@ pub fn played() -> Option<Played> {
     }
 }
 
-/// The host's page size in bytes. What is shared with a guest begins and ends on pages.
+/// The host's page size in bytes. Memory that is shared with a guest begins and ends on pages.
 pub fn page_size() -> u64 {
     let own = rustix::param::page_size() as u64;
     match played() {

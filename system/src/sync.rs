@@ -4,10 +4,15 @@
 //! therefore as good as any other. Refusing it would carry one context's fault to another.
 
 use std::sync::{
-    Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+    Condvar, LockResult, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
     WaitTimeoutResult,
 };
 use std::time::Duration;
+
+/// What a lock returned, without the poison: for locks that are not the standard library's.
+pub fn unpoisoned<G>(result: LockResult<G>) -> G {
+    result.unwrap_or_else(PoisonError::into_inner)
+}
 
 /// `lock` without the poison.
 pub trait Lock<T: ?Sized> {
@@ -17,7 +22,7 @@ pub trait Lock<T: ?Sized> {
 
 impl<T: ?Sized> Lock<T> for Mutex<T> {
     fn locked(&self) -> MutexGuard<'_, T> {
-        self.lock().unwrap_or_else(PoisonError::into_inner)
+        unpoisoned(self.lock())
     }
 }
 
@@ -31,11 +36,11 @@ pub trait SharedLock<T: ?Sized> {
 
 impl<T: ?Sized> SharedLock<T> for RwLock<T> {
     fn reading(&self) -> RwLockReadGuard<'_, T> {
-        self.read().unwrap_or_else(PoisonError::into_inner)
+        unpoisoned(self.read())
     }
 
     fn writing(&self) -> RwLockWriteGuard<'_, T> {
-        self.write().unwrap_or_else(PoisonError::into_inner)
+        unpoisoned(self.write())
     }
 }
 
@@ -62,7 +67,7 @@ pub trait Wait {
 
 impl Wait for Condvar {
     fn waited<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
-        self.wait(guard).unwrap_or_else(PoisonError::into_inner)
+        unpoisoned(self.wait(guard))
     }
 
     fn waited_for<'a, T>(
@@ -70,8 +75,7 @@ impl Wait for Condvar {
         guard: MutexGuard<'a, T>,
         patience: Duration,
     ) -> (MutexGuard<'a, T>, WaitTimeoutResult) {
-        self.wait_timeout(guard, patience)
-            .unwrap_or_else(PoisonError::into_inner)
+        unpoisoned(self.wait_timeout(guard, patience))
     }
 
     fn waited_while<'a, T>(
@@ -80,7 +84,6 @@ impl Wait for Condvar {
         patience: Duration,
         is_early: impl FnMut(&mut T) -> bool,
     ) -> (MutexGuard<'a, T>, WaitTimeoutResult) {
-        self.wait_timeout_while(guard, patience, is_early)
-            .unwrap_or_else(PoisonError::into_inner)
+        unpoisoned(self.wait_timeout_while(guard, patience, is_early))
     }
 }

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# What the scripts of this folder share: where things are cached, how progress and failure are told, how an artefact is made
-# once and for all. Sourced, never run.
+# What the scripts of this folder share: the cache's place, messages of progress and failure, and
+# how a part of the environment is made once. Other scripts source it; nobody runs it.
 
 env_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # Used by the scripts that source this file.
@@ -10,10 +10,12 @@ repo_dir=$(cd "$env_dir/../.." && pwd)
 cache=${HESPER_CACHE:-${XDG_CACHE_HOME:-${HOME:?HOME is not set; set it or HESPER_CACHE}/.cache}/hesper}
 [[ $cache == /* ]] || cache=$PWD/$cache
 
-# The suites a guest can be made of, and the Mesa each brought when this was written: trixie 25.0, forky 26.1, sid 26.2.
+# The suites a guest can be made of, and the Mesa each brought when this was written: trixie 25.0,
+# forky 26.1, sid 26.2.
 suites=(forky trixie sid)
 
-# Guests of arm64, always emulated: with the suite's usual kernel, and with the one whose pages have 16 KiB.
+# Guests of arm64, always emulated: with the suite's usual kernel, and with the one whose pages have
+# 16 KiB.
 arm64_guests=(forky-arm64 forky-arm64-16k sid-arm64 sid-arm64-16k)
 
 # A command that fails where no one handles it is named; die and exit come with their own words.
@@ -68,8 +70,9 @@ as_root() {
 # How long another program may hold apt's or dpkg's lock before it counts as stuck, in seconds.
 lock_patience=${HESPER_LOCK_PATIENCE:-900}
 
-# apt_get ARGUMENT…: apt-get as root, without questions. A fresh machine often updates itself just then: apt_get waits for the locks that
-# others hold. apt's own option for that (DPkg::Lock::Timeout) knows nothing of the lock on the package lists.
+# apt_get ARGUMENT…: apt-get as root, without questions. A fresh machine often updates itself just
+# then: apt_get waits for the locks that others hold. apt's own option for that
+# (DPkg::Lock::Timeout) knows nothing of the lock on the package lists.
 apt_get() {
     local log status line told=-60 begin=$SECONDS
     log=$(mktemp)
@@ -123,8 +126,8 @@ ensure_cargo() {
     die "cargo is version $version ($(command -v cargo)), and Hesper wants $wanted or newer" "$remedy"
 }
 
-# say_needs WHAT MINUTES DOWNLOAD CACHE BUILD: what a first run of WHAT takes, in GB; says nothing once all is there. Where the numbers
-# come from stands in tests/env/README.md.
+# say_needs WHAT MINUTES DOWNLOAD CACHE BUILD: what a first run of WHAT takes, in GB; says nothing
+# once all is there. Where the numbers come from stands in tests/env/README.md.
 say_needs() {
     local what=$1 minutes=$2 download=$3 cache_size=$4 build_size=$5 target=${CARGO_TARGET_DIR:-$repo_dir/target}
     local missing=() at wanted free
@@ -142,7 +145,8 @@ say_needs() {
     done
 }
 
-# start_preparation LOG PART…: tests/env/prepare, beside what the caller does meanwhile. Its own lines are shown; all else is in LOG.
+# start_preparation LOG PART…: tests/env/prepare, beside what the caller does meanwhile. Its own
+# lines are shown; all else is in LOG.
 start_preparation() {
     preparation_log=$1
     shift

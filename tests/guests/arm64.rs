@@ -1,7 +1,8 @@
-//! Guests of arm64, which are what a Mac's users have: Debian's kernels with pages of 4 and of 16 KiB on QEMU's machine `virt`, with
-//! two processors and memory that is POSIX shared memory.
+//! Guests of arm64, which a Mac's users have. They run Debian's kernels with pages of 4 and of 16
+//! KiB on QEMU's machine `virt`, with two processors and POSIX shared memory.
 //!
-//! QEMU emulates them. `tests/run-all arm64` makes what this needs, and runs other tests of Vulkan with these guests as well.
+//! QEMU emulates them. `tests/run-all arm64` makes what these tests need. It runs some tests of
+//! Vulkan with these guests, too.
 
 use crate::support::cube::assert_turning;
 use crate::support::hesper::Hesper;
@@ -46,7 +47,7 @@ fn console_input_and_cubes(suite: &str, page: u32) {
     );
     screen.focus();
 
-    // The machine after its reset is as good as new.
+    // A reset changes nothing.
     for round in ["after the boot", "after a reset"] {
         console(&screen, &mut guest, folder);
         typed(&screen, &mut guest);
@@ -66,7 +67,7 @@ fn console_input_and_cubes(suite: &str, page: u32) {
     }
 }
 
-/// What the kernel draws on its console is in the window.
+/// The window shows what the kernel draws on its console.
 fn console(screen: &XServer, guest: &mut VulkanGuest, folder: &std::path::Path) {
     guest.succeed("printf '\\033[2J\\033[H\\033[?25l' >/dev/tty0");
     let dark = comes_true(|| screen.window_picture(folder).lit() < 0.005);
@@ -76,7 +77,7 @@ fn console(screen: &XServer, guest: &mut VulkanGuest, folder: &std::path::Path) 
     assert!(lit, "the console does not scroll");
 }
 
-/// What is typed in the window is what the console reads.
+/// The console reads what is typed in the window.
 fn typed(screen: &XServer, guest: &mut VulkanGuest) {
     const TEXT: &str = "Hello arm64, #1 (a+b)";
     guest.succeed(
@@ -91,7 +92,7 @@ fn typed(screen: &XServer, guest: &mut VulkanGuest) {
     assert_eq!(typed, TEXT);
 }
 
-/// Where the pointer is in the window is where the tablet is, to the pixel.
+/// The tablet follows the pointer in the window, to the pixel.
 fn pointed(screen: &XServer, guest: &mut VulkanGuest) {
     const AT: (i64, i64) = (333, 222);
     guest.succeed(

@@ -1,9 +1,9 @@
-//! The GPU beside other devices of the VM, with more maps than vhost's eight regions: Hesper's own input devices, a shared folder of
-//! Debian's `virtiofsd`, and memory that is plugged in while the guest runs. QEMU offers each map to all of them.
+//! The GPU beside other devices of the VM: Hesper's own input devices, a shared folder of Debian's
+//! `virtiofsd`, and memory that is plugged in while the guest runs. There are more mapped blobs
+//! than vhost's eight regions, and QEMU offers each of them to all devices.
 
 use std::path::Path;
 use std::process::Stdio;
-use std::thread::sleep;
 use std::time::Duration;
 
 use crate::support::hesper::Hesper;
@@ -42,7 +42,7 @@ fn start_virtiofsd(folder: &Path) -> Process {
         .arg(&socket)
         .arg("--shared-dir")
         .arg(folder.join("share"))
-        // A sandbox wants rights that a container may lack.
+        // A sandbox needs rights that a container may lack.
         .arg("--sandbox=none")
         .stdin(Stdio::null())
         .stderr(Stdio::piped())
@@ -113,7 +113,7 @@ fn maps_do_not_disturb_input_a_shared_folder_and_plugged_memory() {
         "device_add",
         json!({"driver": "pc-dimm", "id": "dimm", "memdev": "more"}),
     );
-    // More than what was there before, so that pages of the new memory are used by whatever comes.
+    // More than there was before, so that the following programs use pages of the new memory.
     guest.succeed(
         "for i in $(seq 200); do [ $(free -m | awk '/Mem:/ {print $2}') -lt 1500 ] || break; sleep 0.1; done\n\
          mkdir -p /tmp/big; busybox mount -t tmpfs -o size=1500M none /tmp/big && head -c 800M /dev/zero >/tmp/big/zeros",
@@ -121,9 +121,9 @@ fn maps_do_not_disturb_input_a_shared_folder_and_plugged_memory() {
     all_work(&mut guest);
     guest.succeed("busybox umount /tmp/big");
 
-    qmp.run("stop", json!({}));
-    sleep(Duration::from_secs(1));
-    qmp.run("cont", json!({}));
+    // QEMU talks to one client at a time.
+    drop(qmp);
+    guest.pause(Duration::from_secs(1));
     all_work(&mut guest);
 
     for driver in ["virtiofs", "virtio_input"] {

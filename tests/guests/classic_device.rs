@@ -1,4 +1,5 @@
-//! Stock QEMU with its own `vhost-user-gpu-pci` and `--display=qemu`: QEMU's console shows the guest.
+//! Stock QEMU with its own `vhost-user-gpu-pci` and `--display=qemu`: QEMU's console shows the
+//! guest.
 
 use std::path::Path;
 use std::time::Duration;
@@ -44,7 +45,7 @@ fn qemus_screendump_is_what_the_guest_drew() {
     guest.run("update 0 9 31 17 222 99");
     let updated = first.with_update(9, 31, 17, 222, 99);
     await_console(&mut qmp, folder, &updated);
-    // The cursor is QEMU's to draw: over its console, which has none in it, and wherever it is.
+    // QEMU draws the cursor over its console. It is not part of the screenshot.
     guest.run("cursor 0 3 5 9");
     for (x, y) in [(40, 30), (-20, 5), (5000, 5000)] {
         guest.run(&format!("cursor-move 0 {x} {y}"));
@@ -52,7 +53,7 @@ fn qemus_screendump_is_what_the_guest_drew() {
     }
     guest.run("cursor-hide 0");
 
-    // Which mode there is, is QEMU's matter here.
+    // QEMU decides the mode here.
     guest.run("show 0 8 640 480");
     await_console(&mut qmp, folder, &Picture::pattern(8, 640, 480));
     let refused = hesper.try_control("screenshot 0 /nowhere/x.png");
@@ -81,12 +82,13 @@ fn qemus_screendump_is_what_the_guest_drew() {
     );
 }
 
-/// The size of the viewer's window becomes a mode of the guest: QEMU tells of it, and Hesper passes it on.
+/// The size of the viewer's window becomes a mode of the guest. QEMU sends it, and Hesper passes it
+/// on.
 #[test]
 fn the_guest_follows_the_window_of_qemus_viewer() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
-    // Nobody says where the guest is shown: QEMU's device does, which has a console.
+    // No option says where the guest is shown. QEMU's device says it by its console.
     let hesper = Hesper::start(folder, &["--hostmem=0"], None);
     let bus = Bus::start(folder);
     let display = bus.display();

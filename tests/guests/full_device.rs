@@ -1,5 +1,5 @@
-//! Stock QEMU with the full device (`vhost-user-test-device-pci`) and a Linux guest: what the guest draws is
-//! what Hesper shows.
+//! Stock QEMU with the full device (`vhost-user-test-device-pci`) and a Linux guest: Hesper shows
+//! what the guest draws.
 
 use crate::support::guest::{Guest, Route};
 use crate::support::hesper::Hesper;
@@ -46,7 +46,7 @@ fn a_guest_draws_in_the_window_pixel_for_pixel() {
 
     assert!(screen.title().contains("1280×800"), "{}", screen.title());
 
-    // The screenshot is not only what Hesper believes: the X server shows the same.
+    // The X server shows the same as the screenshot.
     let x = screen.window_picture(folder);
     x.assert_equals(&second, 0);
 

@@ -1,6 +1,7 @@
-//! Guests that are hard on Hesper: killed at any moment, and with many processors and threads.
+//! Guests that stress Hesper: killed at any moment, or with many processors and threads.
 //!
-//! `HESPER_KILLS=N` kills N guests instead of one, `HESPER_RESETS=N` resets each N times before instead of once, `HESPER_RUNS=N` runs the threads N times instead of 3.
+//! `HESPER_KILLS=N` kills N guests instead of one, `HESPER_RESETS=N` resets each N times before
+//! instead of once, `HESPER_RUNS=N` runs the threads N times instead of 3.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -41,7 +42,7 @@ fn vms_that_are_reset_and_killed_at_any_moment_leave_nothing_and_the_next_one_wo
             show_cube(&mut guest);
         }
         guest.succeed(BUSY);
-        // Another moment each time, in the same order in each run.
+        // A different moment for each kill, but the same in each run.
         sleep(Duration::from_millis(
             u64::from(kill).wrapping_mul(0x9e37_79b9) % 2500,
         ));
@@ -63,7 +64,7 @@ fn vms_that_are_reset_and_killed_at_any_moment_leave_nothing_and_the_next_one_wo
     guest.await_cube();
 }
 
-/// With several processors the guest's threads really meet.
+/// With several processors, the guest's threads run at the same time.
 #[test]
 fn threads_on_four_processors_lose_no_context() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! Keyboard and pointers of stock QEMU (`vhost-user-input-pci`): what a person does in Hesper's window, as X events, is
-//! what the guest's kernel reads.
+//! Keyboard and pointers of stock QEMU (`vhost-user-input-pci`): X events in Hesper's window become
+//! input events in the guest's kernel.
 
 use std::path::Path;
 use std::time::Duration;
@@ -20,7 +20,7 @@ const KINDS: [&str; 4] = ["keyboard", "tablet", "mouse", "touch"];
 const STEPS: i64 = 0x1_0000;
 
 struct Bench {
-    /// Whose windows Hesper's is one of; else it is one of the X server's.
+    /// The compositor that shows Hesper's window, or nothing for the X server.
     compositor: Option<Weston>,
     screen: XServer,
     hesper: Hesper,
@@ -33,7 +33,7 @@ fn bench(width: u32, height: u32, kinds: &[&str]) -> Bench {
     scaled_bench(width, height, kinds, "1")
 }
 
-/// The same on a screen with so many physical pixels in a logical one.
+/// The same on a screen with this many physical pixels per logical one.
 fn scaled_bench(width: u32, height: u32, kinds: &[&str], scale: &str) -> Bench {
     start(width, height, kinds, scale, |_| None)
 }
@@ -136,7 +136,7 @@ fn what_is_typed_and_pointed_in_the_window_arrives_in_the_guest() {
                     &[&["mousemove", "--window", &window][..], &at].concat(),
                 );
             });
-            // The pixel of the picture under the middle of the window's pixel.
+            // The pixel of the picture below the middle of the window's pixel.
             let expected = (
                 (2 * x + 1) * 640 / (2 * width),
                 (2 * y + 1) * 400 / (2 * height),
@@ -149,7 +149,7 @@ fn what_is_typed_and_pointed_in_the_window_arrives_in_the_guest() {
         }
     }
 
-    // Buttons and wheels: press and release are reports of their own.
+    // Buttons and wheels: press and release are two reports.
     for (button, code) in [("1", 272), ("2", 274), ("3", 273), ("8", 275), ("9", 276)] {
         let events = bench.read("Tablet", |screen| {
             screen.run("xdotool", &["click", button]);
@@ -166,7 +166,8 @@ fn what_is_typed_and_pointed_in_the_window_arrives_in_the_guest() {
         ("6", "2:12:-120 2:6:-1 /"),
         ("7", "2:12:120 2:6:1 /"),
     ] {
-        // Real wheels have an axis. XTEST's have buttons, both ends of which winit takes for a notch.
+        // Real wheels have an axis. XTEST's wheels have buttons, and winit counts press and release
+        // as a notch each.
         for end in ["mousedown", "mouseup"] {
             let events = bench.read("Tablet", |screen| {
                 screen.run("xdotool", &[end, button]);
@@ -176,7 +177,7 @@ fn what_is_typed_and_pointed_in_the_window_arrives_in_the_guest() {
     }
 }
 
-/// What desktops build on: udev and libinput take each device for what it is, and report what a person does.
+/// What desktops use: udev and libinput recognise each device, and report input.
 #[test]
 fn libinput_and_evtest_of_a_distribution_know_the_devices() {
     let folder = tempfile::tempdir().unwrap();
@@ -210,7 +211,7 @@ fn libinput_and_evtest_of_a_distribution_know_the_devices() {
         assert!(capabilities.contains(&device), "{device:?} in:\n{listed}");
     }
 
-    // Each program writes a file as things happen.
+    // Each program writes its file at once.
     guest.succeed(
         "for event in /dev/input/event*; do timeout 60 stdbuf -oL evtest $event >/tmp/evtest-${event##*/} & done\n\
          timeout 60 stdbuf -oL libinput debug-events --show-keycodes >/tmp/libinput &",
@@ -225,7 +226,8 @@ fn libinput_and_evtest_of_a_distribution_know_the_devices() {
     let window = screen.window();
     let at = ["mousemove", "--window", &window, "320", "100"];
     screen.run("xdotool", &at);
-    // No click of the wheel's button: winit takes its release for a second notch, and a slow guest hears of two at once.
+    // No click of the wheel's button: winit counts its release as a second notch, and a slow guest
+    // receives two notches in one report.
     screen.run("xdotool", &["key", "h", "click", "3", "mousedown", "5"]);
 
     let seen = await_words(&mut guest, "POINTER_SCROLL_WHEEL", "/tmp/libinput");
@@ -281,12 +283,12 @@ fn a_key_that_is_held_when_the_window_loses_the_keyboard_does_not_stick() {
     let events = bench.read("Keyboard", |screen| {
         screen.run("xdotool", &["keydown", "shift", "keydown", "a"]);
     });
-    // The guest repeats the key by itself (value 2): it is held.
+    // The guest repeats the held key by itself (value 2).
     assert!(events.starts_with("1:42:1 / 1:30:1 /"), "{events}");
     bench.guest.run("input-open Keyboard");
     bench.screen.unfocus();
     let events = bench.guest.run("input-take Keyboard 600");
-    // Both are let go, in whatever order, and then nothing repeats any more.
+    // Both are released, in any order. After that, nothing repeats.
     let mut ends: Vec<&str> = events
         .split(' ')
         .filter(|word| word.ends_with(":0"))
@@ -294,7 +296,7 @@ fn a_key_that_is_held_when_the_window_loses_the_keyboard_does_not_stick() {
     ends.sort_unstable();
     assert_eq!(ends, ["1:30:0", "1:42:0"], "{events}");
     assert_eq!(bench.guest.run("input-rest Keyboard 600"), "");
-    // They are really let go while another window has the keyboard: not the guest's business.
+    // The keys are released while another window has the keyboard. The guest must not see that.
     bench
         .screen
         .run("xdotool", &["keyup", "a", "keyup", "shift"]);
@@ -415,14 +417,14 @@ fn a_wayland_window_takes_keys_and_pointer_and_is_resized_and_full_screen() {
         screen.run("xdotool", &["click", "1"]);
     });
     assert_eq!(events, "1:272:1 / 1:272:0 /");
-    // What the compositor draws is the guest's picture, and the guest's cursor where the pointer is.
+    // The compositor shows the guest's picture, with the guest's cursor at the pointer.
     let shown = bench.screen.picture(bench.folder.path());
     assert_eq!(
         shown.pixel(300, 200),
         Picture::pattern(2, columns, rows).pixel(300, 200)
     );
-    // A compositor that asks for no more frames, as for a window that nobody sees: the guest goes on all the same, and
-    // what it drew last is there when the window is seen again.
+    // The compositor asks for no more frames, as for a window that nobody sees. The guest goes on,
+    // and its last picture is there when the window is seen again.
     let compositor = &bench.compositor.as_ref().unwrap().process;
     compositor.signal(Signal::STOP);
     bench.guest.run("animate 0 30 30");

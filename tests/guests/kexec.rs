@@ -1,5 +1,6 @@
-//! A guest's kernel that starts another one, while programs use its GPU: kexec, as a quick reboot does it, and a crash kernel, as
-//! kdump does it. The machine is not reset, so the new driver finds a device that the old one left at work.
+//! A guest's kernel starts another one while programs use its GPU: kexec, as for a quick reboot,
+//! and a crash kernel, as for kdump. The machine is not reset, so the new driver finds a device
+//! that still works for the old one.
 //!
 //! `HESPER_SUITES="trixie forky sid"` runs all guests.
 
@@ -8,7 +9,8 @@ use crate::support::hesper::Hesper;
 use crate::support::vulkan_guest::{VulkanGuest, suites};
 use serde_json::Value;
 
-/// Boots a guest whose vkcube turns, has `then` start another kernel, and looks that the GPU begins anew.
+/// Boots a guest with a turning vkcube, lets `then` start another kernel, and checks that the GPU
+/// starts anew.
 fn starts_anew(options: &[&str], then: impl Fn(&mut VulkanGuest)) {
     for (suite, wsi, cube) in suites() {
         let suite = suite.as_str();

@@ -1,5 +1,5 @@
-//! The real libvirt takes the domains of docs/libvirt through their lives: it starts Hesper by its vhost-user file, without a display,
-//! and ends it.
+//! The real libvirt runs the domains of docs/libvirt. It starts Hesper by its vhost-user file,
+//! without a display, and ends it.
 
 use std::path::Path;
 use std::process::Command;
@@ -81,7 +81,7 @@ fn libvirt_starts_the_full_device_by_an_override() {
     assert_eq!(libvirt.virsh(&["list", "--all", "--name"]), "");
 }
 
-/// libvirt knows nothing of the GPU then, which is no harm.
+/// libvirt knows nothing of this GPU.
 #[test]
 fn a_domain_uses_a_hesper_that_a_person_started() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,10 +1,12 @@
-//! What a Mac will do, done on Linux: Hesper takes the ways of macOS (`HESPER_SYSTEM`), loads a driver that behaves like MoltenVK
-//! without Vulkan's loader, and QEMU shares the guest's memory as POSIX shared memory.
+//! What a Mac does, shown on Linux. Hesper works as on macOS (`HESPER_SYSTEM`), and loads a driver
+//! that behaves like MoltenVK, without Vulkan's loader. QEMU shares the guest's memory as POSIX
+//! shared memory.
 //!
-//! Debian's forky has a Mesa that cannot align blobs to a Mac's pages of 16 KiB, so there Hesper counts in this machine's pages.
-//! With `HESPER_SUITES=sid` in the environment (`tests/env/prepare mesa:sid`) the pages have 16 KiB. So they have with the guests of
-//! arm64, which is what a Mac's guests are: `sid-arm64`, and `sid-arm64-16k` and `forky-arm64-16k`, whose own pages have 16 KiB, too
-//! (`tests/run-all arm64` takes the last).
+//! Mesa of Debian's forky cannot align blobs to a Mac's pages of 16 KiB, so Hesper uses this
+//! machine's page size there. The guests that `HESPER_SUITES` can name have pages of 16 KiB on the
+//! host's side: `sid` (`tests/env/prepare mesa:sid`), `sid-arm64`, `sid-arm64-16k` and
+//! `forky-arm64-16k`. The last two have pages of 16 KiB themselves; `tests/run-all arm64` takes the
+//! last.
 
 use crate::support::cube::assert_turning;
 use crate::support::hesper::Hesper;
@@ -12,13 +14,13 @@ use crate::support::programs::moltenvk;
 use crate::support::vulkan_guest::VulkanGuest;
 use crate::support::xserver::XServer;
 
-/// What the seed of this project could not do on a Mac: a fence that was submitted with work is signalled. With it the
-/// cases about queues, waiting and shared memory.
+/// A fence that was submitted with work is signalled, which once failed on Macs. The other cases
+/// are about queues, waiting and shared memory.
 const CASES: &str = "submit-one submit-64-in-flight submit-batches fence-reset-and-reuse fence-wait-any timeline-host \
                      timeline-device timeline-wait-before-signal timeline-queue-waits-for-host timeline-wait-any \
                      map-gpu-writes map-cpu-writes map-write-seen-before-the-fence threads-wait draw-render-pass";
 
-/// A few of them: whether a guest has its GPU again.
+/// A few cases that show whether a guest has its GPU.
 const SOME: &str = "submit-64-in-flight map-gpu-writes draw-render-pass";
 
 #[test]
@@ -28,7 +30,7 @@ fn a_guest_computes_and_presents_is_reset_and_comes_back() {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path();
         let screen = XServer::start(1600, 1000);
-        // Pages of 16 KiB, where the guest has a Mesa or a kernel for them.
+        // Pages of 16 KiB, where the guest's Mesa or kernel can use them.
         let system = match suite.starts_with("sid") || suite.ends_with("-16k") {
             true => "macos",
             false => "posix",
@@ -36,7 +38,8 @@ fn a_guest_computes_and_presents_is_reset_and_comes_back() {
         let driver = format!("--driver={}", moltenvk().display());
         let mut arguments = vec!["--wsi=software", &driver];
         if suite == "forky-arm64-16k" {
-            // Its blobs are whole pages of a Mac by themselves, and its Mesa fails where it is asked for that.
+            // Its blobs are whole pages of a Mac without being asked, and its Mesa fails if it is
+            // asked.
             arguments.push("--blob-alignment=4096");
         }
         let hesper = Hesper::start_in(

@@ -1,4 +1,5 @@
-//! Real guests in stock QEMU. They need `tests/env/prepare host guest mesa`; `tests/README.md` says how to run one.
+//! Real guests in stock QEMU. They need `tests/env/prepare host guest mesa`; `tests/README.md` says
+//! how to run one.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,4 +1,5 @@
-//! Closing the window of a running VM, with stock QEMU and a Linux guest: Hesper asks, and the guest lives.
+//! Closing the window of a running VM, with stock QEMU and a Linux guest: Hesper asks, and the
+//! guest goes on.
 
 use crate::support::guest::{Guest, Route};
 use crate::support::hesper::Hesper;
@@ -20,7 +21,7 @@ fn await_hidden(hesper: &Hesper, hidden: bool) {
     assert!(comes_true(right), "{}", status(hesper));
 }
 
-/// What the window says in its middle.
+/// The text in the middle of the window.
 fn says(hesper: &Hesper) -> String {
     let status = status(hesper);
     let says = status["monitors"][0]["says"].as_str();
@@ -50,7 +51,7 @@ fn a_closed_window_asks_and_is_hidden_and_the_guest_goes_on() {
     close(&hesper, &screen);
     let control = folder.join("control.sock");
     let how = format!("hesper ctl {} show", control.display());
-    // Broken where it does not fit.
+    // The text has line breaks.
     let said: String = says(&hesper).split_whitespace().collect();
     assert!(said.contains(&how.replace(' ', "")), "{}", says(&hesper));
     screen.run("xdotool", &["key", "Escape"]);
@@ -65,7 +66,7 @@ fn a_closed_window_asks_and_is_hidden_and_the_guest_goes_on() {
         let seed = 2 + 2 * round;
         guest.run(&format!("show 0 {seed}"));
         hesper.await_picture(0, &picture(seed), 0);
-        // No window: the guest draws as fast as it likes, and waits for nobody.
+        // Without a window, the guest waits for nobody when it draws.
         let took: u64 = guest.run("animate 0 60 60").parse().unwrap();
         assert!(took < 30_000_000, "{took} µs");
         let refused = hesper.try_control("resize 0 700x500");
@@ -83,7 +84,7 @@ fn a_closed_window_asks_and_is_hidden_and_the_guest_goes_on() {
         hesper.holds_the_same(&mut held);
     }
 
-    // A VM that comes is seen.
+    // A new VM shows the window.
     hesper.control("hide");
     await_hidden(&hesper, true);
     guest.kill();

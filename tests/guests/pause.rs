@@ -1,26 +1,19 @@
-//! A VM that is paused and goes on, with programs that use its GPU: QMP's `stop` and `cont`, as `virsh suspend` and `resume` send them.
+//! A VM is paused and resumed while programs use its GPU: QMP's `stop` and `cont`, as
+//! `virsh suspend` and `resume` send them.
 //!
-//! `HESPER_PAUSES=N` pauses N times instead of twice, `HESPER_SUITES="trixie forky sid"` runs all guests,
-//! `HESPER_RESETS=N` resets N times instead of twice.
+//! `HESPER_PAUSES=N` pauses N times instead of twice, `HESPER_SUITES="trixie forky sid"` runs all
+//! guests, `HESPER_RESETS=N` resets N times instead of twice.
 
-use std::thread::sleep;
 use std::time::Duration;
 
 use crate::support::cube::assert_turning;
 use crate::support::hesper::Hesper;
 use crate::support::number;
 use crate::support::vulkan_guest::{VulkanGuest, suites};
-use serde_json::json;
 
-/// How long a pause takes. Longer than the busy loops and timeouts of Hesper and the guest's driver that could be met.
+/// How long a pause takes: longer than the busy loops and timeouts of Hesper and of the guest's
+/// driver.
 const PAUSE: Duration = Duration::from_secs(3);
-
-fn pause(guest: &VulkanGuest) {
-    let mut qmp = guest.qmp();
-    qmp.run("stop", json!({}));
-    sleep(PAUSE);
-    qmp.run("cont", json!({}));
-}
 
 #[test]
 fn cubes_turn_on_and_fences_and_maps_are_kept() {
@@ -33,10 +26,10 @@ fn cubes_turn_on_and_fences_and_maps_are_kept() {
         guest.start_weston();
         guest.start_cube(cube, 100_000);
         assert_turning(|| hesper.screenshot(0));
-        // One that presents nothing, with many maps and with fences that stay open.
+        // A program that presents nothing, with many mapped blobs and open fences.
         guest.start_hold(300, 5);
         for _ in 0..number("HESPER_PAUSES", 2) {
-            pause(&guest);
+            guest.pause(PAUSE);
             assert_turning(|| hesper.screenshot(0));
         }
         guest.end_hold();
@@ -56,8 +49,8 @@ fn cubes_turn_on_and_fences_and_maps_are_kept() {
     }
 }
 
-/// QEMU 11.1 ends by a segmentation fault at a reset if blobs are mapped that it has on its list. They are not, but for those that are mapped across a
-/// pause: docs/qemu.md.
+/// QEMU 11.1 crashes at a reset if it has mapped blobs in its table of memory. Hesper keeps them
+/// out of it, except for those that are mapped across a pause (docs/qemu.md).
 #[test]
 fn resets_with_live_maps_and_after_pauses_leave_qemu_alive() {
     let folder = tempfile::tempdir().unwrap();
@@ -68,7 +61,7 @@ fn resets_with_live_maps_and_after_pauses_leave_qemu_alive() {
     for round in 0..number("HESPER_RESETS", 2) {
         guest.start_hold(60, 1);
         if round % 2 == 0 {
-            pause(&guest);
+            guest.pause(PAUSE);
             guest.end_hold();
             guest.start_hold(60, 1);
         }
@@ -85,7 +78,8 @@ fn resets_with_live_maps_and_after_pauses_leave_qemu_alive() {
     assert!(!log.contains("is lost"), "{log}");
 }
 
-/// What one map costs beside others, and beside others that were mapped across a pause. Prints `maps paused µs`:
+/// What mapping a blob costs beside others, and beside others that were mapped across a pause.
+/// Prints `maps paused µs`:
 ///
 /// ```text
 /// cargo test --test guests -- --ignored --nocapture pause::
@@ -101,7 +95,7 @@ fn what_a_map_costs_beside_others() {
         guest.start_hold(maps, 1);
         for paused in [false, true] {
             if paused {
-                pause(&guest);
+                guest.pause(PAUSE);
             }
             let said = guest.succeed("hesper-test-client bench alloc-map-free-64k");
             println!("{maps} {paused} {said}");

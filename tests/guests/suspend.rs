@@ -1,10 +1,14 @@
-//! A guest that suspends itself to idle and to RAM and is woken up, with programs that use its GPU: `systemctl suspend` in the guest,
-//! a key, QMP's `system_wakeup`. And one that suspends itself to its disk, and goes on in another QEMU.
+//! A guest suspends itself to idle and to RAM and is woken up, with programs that use its GPU:
+//! `systemctl suspend` in the guest, a key, QMP's `system_wakeup`. Another one suspends to disk,
+//! and goes on in another QEMU.
 //!
-//! Linux' driver cannot suspend: without the PCIe root port of docs/qemu.md, and after a suspend to disk, the guest's GPU is dead
-//! unless its driver was unloaded before, whatever the backend does. `HESPER_SUITES="trixie forky sid"` runs all guests;
-//! `HESPER_MAPS=N` is how many maps a program has that lives through a pause and a suspend (40); `HESPER_IN_USE=1` also suspends
-//! to disk while the GPU is in use.
+//! Linux's driver cannot suspend. Without the PCIe root port of docs/qemu.md, and after a suspend
+//! to disk, the guest's GPU is dead unless its driver was unloaded before. No backend can change
+//! that.
+//!
+//! `HESPER_SUITES="trixie forky sid"` runs all guests. `HESPER_MAPS=N` sets how many mapped blobs
+//! live through a pause and a suspend (40). `HESPER_IN_USE=1` also suspends to disk while the GPU
+//! is in use.
 
 use std::path::Path;
 use std::thread::sleep;
@@ -16,13 +20,6 @@ use crate::support::number;
 use crate::support::process::comes_true;
 use crate::support::vulkan_guest::{VulkanGuest, suites};
 use serde_json::json;
-
-fn pause(guest: &VulkanGuest) {
-    let mut qmp = guest.qmp();
-    qmp.run("stop", json!({}));
-    sleep(Duration::from_secs(1));
-    qmp.run("cont", json!({}));
-}
 
 /// Suspends the guest to RAM (S3) and wakes it up.
 fn suspend(guest: &mut VulkanGuest) {
@@ -43,8 +40,8 @@ fn suspend(guest: &mut VulkanGuest) {
     );
 }
 
-/// Suspends the guest to idle (s2idle) and wakes it up by a key of the PS/2 keyboard that QEMU's machine has: `system_wakeup` knows
-/// nothing of such a sleep. `log` is the guest kernel's.
+/// Suspends the guest to idle (s2idle) and wakes it up by a key of QEMU's PS/2 keyboard, because
+/// `system_wakeup` does not end such a sleep. `log` is the guest kernel's log.
 fn suspend_to_idle(guest: &mut VulkanGuest, log: &Path) {
     let mut qmp = guest.qmp();
     let said = |words| std::fs::read_to_string(log).is_ok_and(|log| log.contains(words));
@@ -56,7 +53,7 @@ fn suspend_to_idle(guest: &mut VulkanGuest, log: &Path) {
         comes_true(|| said("Suspending console")),
         "the guest does not suspend"
     );
-    // What comes before the guest sleeps is not seen.
+    // A key that comes before the guest sleeps has no effect.
     let woken = comes_true(|| {
         let key = json!([{"type": "qcode", "data": "h"}]);
         qmp.run("send-key", json!({"keys": key}));
@@ -82,14 +79,15 @@ fn cubes_turn_on_after_suspend_to_idle_and_to_ram() {
         guest.start_weston();
         guest.start_cube(cube, 100_000);
         assert_turning(|| hesper.screenshot(0));
-        // One that presents nothing, with more maps than vhost's eight regions, and with fences that stay open.
+        // A program that presents nothing, with more mapped blobs than vhost's eight regions, and
+        // with open fences.
         guest.start_hold(40, 1);
         suspend_to_idle(&mut guest, &folder.join(format!("{suite}.console")));
         assert_turning(|| hesper.screenshot(0));
         guest.end_hold();
         guest.start_hold(number("HESPER_MAPS", 40), 1);
-        // QEMU has those maps on its list from here on.
-        pause(&guest);
+        // From here on, QEMU has these blobs in its table of memory.
+        guest.pause(Duration::from_secs(1));
         suspend(&mut guest);
         assert_turning(|| hesper.screenshot(0));
         guest.end_hold();
@@ -108,8 +106,8 @@ fn cubes_turn_on_after_suspend_to_idle_and_to_ram() {
     }
 }
 
-/// Linux' driver goes on while the machine falls asleep. A kick that reached nobody then would be waited for for ever by a guest in which
-/// no program runs that kicks again.
+/// Linux's driver goes on while the machine falls asleep. A kick that nobody received then must not
+/// be waited for for ever by a guest without programs that kick again.
 #[test]
 fn an_idle_guest_goes_on_after_a_suspend() {
     for run in 0..number("HESPER_SUSPENDS", 1) {
@@ -170,7 +168,8 @@ fn a_guest_that_unloaded_its_driver_goes_on_after_suspend_to_disk() {
         assert_turning(|| hesper.screenshot(0));
         guest.succeed("hesper-test-client run submit-64-in-flight map-gpu-writes");
 
-        // Once more with a GPU at work: the guest's is dead afterwards, but nothing else is, and Hesper serves the next one.
+        // Once more with a GPU at work. The guest's GPU is dead afterwards, but nothing else is,
+        // and Hesper serves the next VM.
         if std::env::var_os("HESPER_IN_USE").is_some() {
             guest.start_hold(40, 1);
             guest.suspend_to_disk();

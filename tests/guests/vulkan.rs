@@ -1,9 +1,11 @@
-//! Vulkan in unmodified guests: stock QEMU, a distribution's kernel and Mesa, Hesper's own renderer.
+//! Vulkan in unmodified guests: stock QEMU, a distribution's kernel and Mesa, Hesper's own
+//! renderer.
 //!
-//! The guest is Debian's forky. `HESPER_SUITES="trixie forky sid"` in the environment runs all three that must
-//! work (Mesa 25.0, 26.1 and 26.2; `tests/env/prepare mesa:SUITE` makes each; `tests/run-all arm64` runs some with the guests of
-//! arm64), `HESPER_RELOADS=N` unloads and loads the guest's driver N times instead of
-//! once, `HESPER_RUNS=N` runs the cases about fences, timelines and memory N times more.
+//! The guest is Debian's forky. Variables of the environment change what runs:
+//! `HESPER_SUITES="trixie forky sid"` runs all three guests that must work (Mesa 25.0, 26.1 and
+//! 26.2; `tests/env/prepare mesa:SUITE` makes each). `HESPER_RELOADS=N` reloads the guest's driver
+//! N times instead of once. `HESPER_RUNS=N` runs the cases about fences, timelines and memory N
+//! times more. `tests/run-all arm64` runs some tests with guests of arm64.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -15,7 +17,7 @@ use crate::support::process::PATIENCE;
 use crate::support::vulkan_guest::{VulkanGuest, suites};
 use crate::support::xserver::XServer;
 
-/// The client's cases about waiting and shared memory: those where a broken renderer ends in VK_TIMEOUT.
+/// The client's cases about waiting and shared memory. A broken renderer ends them with VK_TIMEOUT.
 const WAITS: &str = "submit-one submit-64-in-flight submit-batches fence-reset-and-reuse fence-wait-any timeline-host \
                      timeline-device timeline-wait-before-signal timeline-queue-waits-for-host timeline-wait-any \
                      map-gpu-writes map-cpu-writes map-write-seen-before-the-fence threads-wait";
@@ -47,7 +49,7 @@ fn an_unmodified_guest_computes_draws_and_presents() {
         let (status, attempts) = guest.run("hesper-test-client extensions");
         assert_eq!(status, 0, "{suite}: an extension fails:\n{attempts}");
 
-        // In one command: each line must come in time.
+        // In one command, because each line must come in time.
         let runs = format!(
             "for run in $(seq {}); do\n\
              hesper-test-client run {WAITS} >/tmp/waits.log 2>&1 || {{ cat /tmp/waits.log; exit 1; }}\n\
@@ -59,7 +61,7 @@ fn an_unmodified_guest_computes_draws_and_presents() {
 
         guest.start_weston();
         guest.start_cube(cube, 200);
-        // What the window shows to the X server, not only what Hesper believes to show.
+        // The X server's picture of the window, not only Hesper's own screenshot.
         assert_turning(|| screen.window_picture(folder));
         guest.await_cube();
     }
@@ -71,7 +73,8 @@ fn opengl_runs_on_the_guests_vulkan() {
     let folder = folder.path();
     let hesper = Hesper::start(folder, &["--display=headless", "--wsi=dmabuf"], None);
     let mut guest = VulkanGuest::boot(folder, "guest", "forky", &hesper.socket());
-    // zink takes no CPU's Vulkan, which the host's is here, unless it is told to; kmscube ends with its input.
+    // zink refuses a Vulkan that runs on a CPU, as the host's does here, unless it is told to take
+    // it. kmscube ends with its input.
     guest.succeed(
         "export D3D_ALWAYS_SOFTWARE=1 VK_DRIVER_FILES=/usr/share/vulkan/icd.d/virtio_icd.json\n\
          sleep 80 | MESA_LOADER_DRIVER_OVERRIDE=zink timeout 80 kmscube >/tmp/kmscube.log 2>&1 &",
@@ -92,7 +95,8 @@ fn a_busy_gpu_and_a_client_that_stands_still_delay_neither_the_console_nor_other
     let folder = folder.path();
     let hesper = Hesper::start(folder, &["--display=headless"], None);
     let mut guest = VulkanGuest::boot(folder, "guest", "forky", &hesper.socket());
-    // One context whose shaders run for minutes, and one whose process is stopped wherever it happens to be.
+    // One context has shaders that run for minutes. The process of another is stopped wherever it
+    // is.
     guest.succeed(
         "hesper-test-client spin 600 >/tmp/spin.log 2>&1 & spin=$!\n\
          for i in $(seq 600); do grep -q . /tmp/spin.log && break; sleep 0.1; done\n\
@@ -122,7 +126,7 @@ fn a_busy_gpu_and_a_client_that_stands_still_delay_neither_the_console_nor_other
     let (status, _) = guest.run("kill -CONT $stopped; wait $stopped");
     let said = guest.succeed("cat /tmp/stopped.log");
     assert_eq!(status, 0, "the client that stood still fails:\n{said}");
-    // Its end does not wait for the minutes that are left of its work.
+    // Killing it does not wait for the rest of its work.
     guest.succeed("kill -KILL $spin; hesper-test-client run submit-one");
 }
 
@@ -143,7 +147,7 @@ fn a_small_window_is_no_larger_than_it_says_and_names_its_option_once() {
     );
     let log = hesper.process.errors();
     assert_eq!(log.matches(REMEDY).count(), 1, "{log}");
-    // The same when Mesa waits for what an allocation results in.
+    // The same if Mesa waits for the result of each allocation.
     guest.succeed("VN_PERF=no_async_mem_alloc hesper-test-client run memory-small-window");
     // Nothing is left of it.
     guest.succeed(&format!("hesper-test-client run {SOME}"));
@@ -192,7 +196,8 @@ fn large_host_pages_suit_new_guests_and_old_ones_are_refused_with_the_remedy() {
         } else {
             assert_ne!(status, 0, "{suite}:\n{said}");
             assert!(log.contains(ALIGNMENT_REMEDY), "{suite}:\n{log}");
-            // A kernel that is asked for the alignment refuses by itself, also one whose pages have that size.
+            // A kernel that knows the alignment refuses by itself, even if its own pages have that
+            // size.
             let option = "start Hesper with --blob-alignment=4096";
             assert_eq!(log.contains(option), suite != "trixie", "{suite}:\n{log}");
         }

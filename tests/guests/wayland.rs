@@ -1,5 +1,6 @@
-//! A Wayland program in a guest of stock QEMU, whose window is on the host's compositor. The guest is Debian's forky;
-//! `HESPER_SUITES="trixie forky"` in the environment runs others (`tests/env/prepare guest:SUITE` makes each).
+//! A Wayland program in a guest of stock QEMU has its window on the host's compositor. The guest is
+//! Debian's forky. `HESPER_SUITES="trixie forky"` in the environment runs others
+//! (`tests/env/prepare guest:SUITE` makes each).
 
 use std::time::{Duration, Instant};
 
@@ -50,7 +51,8 @@ fn opens_a_window(suite: &str) {
     let globals = guest.run("wayland");
     assert!(globals.contains("xdg_wm_base"), "{globals}");
     assert_eq!(count(&weston, [200, 30, 90]), 0);
-    // The library wants images of exactly the size that it names, which has no whole pages of 16 KiB: docs/rutabaga.md.
+    // The library wants images of the exact size, which is not a multiple of 16 KiB
+    // (docs/rutabaga.md).
     if suite != "forky-arm64-16k" {
         guest.run("wayland-window 200 30 90 320 240");
         await_count(&weston, [200, 30, 90], 320 * 240);

@@ -1,5 +1,5 @@
-//! The window and the guest's monitor, with stock QEMU and a Linux guest: each follows the other as `--resize` says, and
-//! monitors come and go.
+//! The window and the guest's monitor, with stock QEMU and a Linux guest: one follows the other as
+//! `--resize` says, and monitors come and go.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use crate::support::xserver::XServer;
 use hesper_test_guest::{STEPS, step};
 use serde_json::{Value, json};
 
-/// Sizes that nobody chose.
+/// Random sizes, the same in each run.
 struct Random(u32);
 
 impl Random {
@@ -35,7 +35,7 @@ fn fifty_random_sizes_of_the_window_end_as_the_guests_mode_and_leak_nothing() {
         let (width, height) = (random.side(320, 1200), random.side(200, 900));
         let size = [width.to_string(), height.to_string()];
         screen.run("xdotool", &["windowsize", &window, &size[0], &size[1]]);
-        // Now and then the hand rests, and the guest follows.
+        // Now and then the person stops, and the guest follows.
         if step % 10 == 9 {
             guest.run(&format!("wait-mode 0 {width} {height} 30"));
             guest.run(&format!("show 0 {step}"));
@@ -45,7 +45,7 @@ fn fifty_random_sizes_of_the_window_end_as_the_guests_mode_and_leak_nothing() {
     }
 }
 
-/// QEMU must not be told of it before: it would end by a segmentation fault.
+/// QEMU must not get the notification earlier: it would crash.
 #[test]
 fn a_size_from_before_the_guests_driver_runs_is_its_mode_when_it_does() {
     let folder = tempfile::tempdir().unwrap();
@@ -58,7 +58,7 @@ fn a_size_from_before_the_guests_driver_runs_is_its_mode_when_it_does() {
     for (width, height) in [(700, 500), (1024, 700)] {
         hesper.control(&format!("resize 0 {width}x{height}"));
         screen.await_size(width, height);
-        // The size is told to the guest when the hand has rested.
+        // Hesper sends the size when the person stops resizing.
         std::thread::sleep(Duration::from_millis(500));
         guest.run("sh modprobe virtio_gpu");
         guest.run(&format!("wait-mode 0 {width} {height} 20"));
@@ -168,9 +168,10 @@ fn two_screens_differ_and_one_is_unplugged_and_plugged_back() {
     assert!(refused.starts_with("error monitor 0"), "{refused}");
 }
 
-/// The tablet's place is one on the guest's desktop, in both windows: wherever those are on the host's.
+/// The tablet reports a position on the guest's desktop, in both windows, wherever they are on the
+/// host's.
 fn point_at_both(hesper: &Hesper, guest: &mut Guest, screen: &XServer) {
-    // Without the dash in it: the locale of a test knows none.
+    // Without the dash: the test's locale does not know it.
     let [first, second] = ["^Hesper [^(]", "^Hesper .2."].map(|title| {
         let found = screen.run(
             "xdotool",
@@ -191,7 +192,7 @@ fn point_at_both(hesper: &Hesper, guest: &mut Guest, screen: &XServer) {
                 .unwrap_or_else(|| panic!("no {code}: {events}"));
             value.parse().unwrap()
         };
-        // As libinput and Xorg reckon.
+        // As libinput and Xorg compute it.
         (
             last("3:0:") * desktop.0 / 0x1_0000,
             last("3:1:") * desktop.1 / 0x1_0000,
@@ -201,7 +202,7 @@ fn point_at_both(hesper: &Hesper, guest: &mut Guest, screen: &XServer) {
     assert_eq!(pointed(guest, &first, "33", "44", beside), (33, 44));
     assert_eq!(pointed(guest, &second, "34", "45", beside), (640 + 34, 45));
     assert_eq!(pointed(guest, &second, "639", "399", beside), (1279, 399));
-    // As Xorg has it: one framebuffer, of which each monitor shows a part; here they overlap.
+    // As Xorg does it: one framebuffer, and each monitor shows a part. Here the parts overlap.
     assert_eq!(guest.run("span 77 200 300"), "840 700");
     let both = Picture::pattern(77, 840, 700);
     let part = |left, top| Rectangle {
@@ -218,7 +219,7 @@ fn point_at_both(hesper: &Hesper, guest: &mut Guest, screen: &XServer) {
     assert_eq!(pointed(guest, &first, "639", "0", below), (639, 0));
 }
 
-/// What the first window says in its middle.
+/// The text in the middle of the first window.
 fn says(hesper: &Hesper) -> Option<String> {
     let status: Value = serde_json::from_str(&hesper.control("status")).unwrap();
     status["monitors"][0]["says"].as_str().map(str::to_owned)
@@ -246,7 +247,7 @@ fn the_window_says_what_it_waits_for() {
     await_saying(&hesper, "Waiting for QEMU to connect to");
     screen.await_picture(folder, "text", |picture| picture.lit() > 0.001);
     let socket = hesper.socket();
-    // Without a console the guest shows nothing by itself, so that what is said in the meantime stays.
+    // Without a console the guest shows nothing by itself, so the window's text stays.
     let no_console = ["--reboot", "--append", "drm_kms_helper.fbdev_emulation=0"];
     let mut guest = Guest::boot_with(folder, "guest", Route::Full, &socket, &no_console);
     await_saying(&hesper, "The guest is starting");
@@ -318,13 +319,13 @@ fn frames_of_a_guest_are_counted_and_recorded() {
     let frame = "FRAME\n".len() + 640 * 400 * 3;
     let frames = &film[head.len()..];
     assert_eq!(frames.len() % frame, 0, "whole frames");
-    // The moving picture is grey, and brighter than nothing; what was shown before is not.
+    // The moving picture is grey and not black. What was shown before is not grey.
     let is_grey = |colours: &[u8]| colours.iter().all(|colour| *colour == 128);
     let mut moving = frames
         .chunks_exact(frame)
         .map(|frame| frame.split_at("FRAME\n".len()).1.split_at(640 * 400))
         .skip_while(|(grey, colours)| grey[640 * 400 - 1] < 16 || !is_grey(colours))
-        // Its end, when the guest turns the monitor off and the window says so.
+        // The recording ends when the guest turns the monitor off and the window shows a text.
         .take_while(|(grey, colours)| grey[640 * 400 - 1] >= 16 && is_grey(colours))
         .map(|(grey, _)| grey)
         .peekable();
@@ -338,7 +339,8 @@ fn frames_of_a_guest_are_counted_and_recorded() {
             .find(|(at, pixel)| **pixel != step(number, at % 640, 640));
         assert_eq!(torn, None, "a torn frame of picture {number}");
     }
-    // The film has its own pace, and a busy machine loses some; yet all pictures are in it, and it lasts no longer.
+    // The recording has its own frame rate, and a busy machine loses frames. But all pictures are
+    // in it, and it is not longer than the animation.
     assert!(seen.iter().all(|count| *count > 0), "{seen:?}");
     let seconds = f64::from(seen.iter().sum::<u32>()) / 60.0;
     let took = took as f64 / 1e6;

@@ -11,7 +11,8 @@ import macho
 import symbols
 
 OLDEST = (12, 0)
-# Linux has them and macOS has not. Not needed for the check, since they are on no list: for a better message.
+# Linux has them and macOS has not. Not needed for the check, since they are on no list: for a
+# better message.
 LINUX = {
     "_accept4": "accept, then fcntl for FD_CLOEXEC and O_NONBLOCK",
     "_dup3": "dup2, then fcntl",

@@ -1,7 +1,9 @@
-# Reads the Homebrew formulae of docs/homebrew as far as a machine without Homebrew can: ruby tests/macos/formulae.rb
+# Reads the Homebrew formulae of docs/homebrew as far as a machine without Homebrew can: ruby
+# tests/macos/formulae.rb
 #
-# The classes below stand in for Homebrew's. A formula may call only what they have, which is what the formulae here use, so a
-# misspelt word is an error. Its install runs for a Mac of each processor and for Linux, with commands noted instead of run.
+# The classes below stand in for Homebrew's. A formula may call only what they have, which is what
+# the formulae here use, so a misspelt word is an error. Its install runs for a Mac of each
+# processor and for Linux, with commands noted instead of run.
 
 # The machine that a formula is read for.
 module OS

@@ -29,7 +29,8 @@ class Programs(unittest.TestCase):
         if library:
             stub.write_text(stubs.STUB.format(name=library, exports="_" + calls))
             more = [stub]
-        # With -nostdlib zig does not build its own run-time library, which takes seconds; -lSystem is the system's.
+        # With -nostdlib zig does not build its own run-time library, which takes seconds; -lSystem
+        # is the system's.
         command = [os.environ["HESPER_ZIG"], "cc", "-w", "-O1", "-target", target, "-nostdlib", "-lSystem"]
         cache = {f"ZIG_{kind}_CACHE_DIR": self.folder / "cache" for kind in ("GLOBAL", "LOCAL")}
         subprocess.run([*command, source, *more, "-o", program], env={**os.environ, **cache}, check=True)

@@ -1,4 +1,5 @@
-//! Blobs in the window: many, often, shared between contexts, and what of them is left.
+//! Blobs in the host-visible window: many of them, mapped often, shared between contexts, and what
+//! stays of them.
 
 use hesper_venus_protocol::runtime::Object;
 use hesper_venus_protocol::{command, vk};
@@ -28,7 +29,7 @@ fn a_thousand_live_blobs_are_mapped_at_once_each_with_its_own_bytes() {
         let seen = machine.window().read(blob.offset, 8);
         assert_eq!(seen, number.to_le_bytes());
     }
-    // Holes are used again, in another order and with other sizes.
+    // Holes are reused, in another order and with other sizes.
     for blob in blobs.iter().step_by(2) {
         vm.machine().ok(&Request::unmap_blob(blob.resource));
         vm.machine().ok(&Request::unref(blob.resource));
@@ -48,7 +49,7 @@ fn a_thousand_live_blobs_are_mapped_at_once_each_with_its_own_bytes() {
         machine.ok(&Request::unref(resource));
     }
     for blob in blobs.iter().skip(1).step_by(2) {
-        // Without an unmap: the device does it.
+        // Without an unmap: the device unmaps it.
         vm.machine().ok(&Request::unref(blob.resource));
     }
     assert_eq!(
@@ -91,7 +92,7 @@ fn ten_thousand_maps_and_unmaps_keep_the_bytes_and_leave_nothing() {
     served.leaves_nothing(vm);
 }
 
-/// Imports a resource as memory; the result when that is refused.
+/// Imports a resource as memory. Returns the result if that is refused.
 fn import(guest: &Guest, gpu: &Gpu, resource: u32, size: u64) -> Result<u64, i32> {
     let memory = guest.id();
     let import = vk::ImportMemoryResourceInfoMESA {
@@ -115,7 +116,7 @@ fn import(guest: &Guest, gpu: &Gpu, resource: u32, size: u64) -> Result<u64, i32
     }
 }
 
-/// A buffer in that memory, to be filled.
+/// A buffer in that memory, which can be filled.
 fn buffer_of(guest: &Guest, gpu: &Gpu, memory: u64, size: u64) -> u64 {
     let buffer = guest.id();
     let mut info = vk::BufferCreateInfo {
@@ -145,7 +146,7 @@ fn the_gpu_draws_into_scattered_pages_of_the_guest() {
     let guest = Guest::new(&vm, 1);
     let gpu = guest.gpu();
     let page = |number: u64| PIXELS + number * 4096;
-    // Backwards, two neighbours, a gap; the same number of pages that belong to nobody around them.
+    // In reverse order, with two neighbours and a gap, and as many unused pages around them.
     let pieces = [
         (page(9), 4096),
         (page(2), 8192),
@@ -180,7 +181,7 @@ fn the_gpu_draws_into_scattered_pages_of_the_guest() {
         );
     }
 
-    // What is no whole pages cannot be imported, and the guest is told so.
+    // Memory of parts of pages cannot be imported, and the guest is told so.
     let crooked = vm.machine().resource();
     let pieces = [(page(1) + 512, 4096)];
     vm.machine()
@@ -190,14 +191,14 @@ fn the_gpu_draws_into_scattered_pages_of_the_guest() {
         import(&guest, &gpu, crooked, 4096),
         Err(vk::Result::ERROR_INVALID_EXTERNAL_HANDLE.0)
     );
-    // More than there is neither.
+    // Nor can more than there is.
     assert_eq!(
         import(&guest, &gpu, resource, SIZE + 4096),
         Err(vk::Result::ERROR_INVALID_EXTERNAL_HANDLE.0)
     );
     guest.renders(&gpu, 0x0102_0304);
 
-    // When the resource goes, the guest has its pages back: the GPU writes somewhere else.
+    // When the resource is gone, the guest has its pages back, and the GPU writes elsewhere.
     for request in [Request::detach(1, resource), Request::unref(resource)] {
         vm.machine().ok(&request);
         let (commands, _) = guest.fill(&gpu, buffer, 0x0506_0708);
@@ -206,7 +207,7 @@ fn the_gpu_draws_into_scattered_pages_of_the_guest() {
         let seen = vm.machine().read(page(9), 4);
         assert_eq!(seen, 0xfeed_beef_u32.to_le_bytes());
     }
-    // So it is when only the pages go.
+    // The same if only the backing is detached.
     let other = vm.machine().resource();
     let pieces = [(page(6), 4096)];
     vm.machine().ok(&Request::guest_blob(other, 4096, &pieces));
@@ -249,7 +250,7 @@ fn guest_memory_in_too_many_pieces_is_not_named_and_takes_no_mappings() {
         assert!(named <= 16, "there is a limit");
     };
     assert_eq!(named, 16);
-    // What is given back can be used again. Memory objects hold theirs until they are freed.
+    // Freed entries can be used again. Memory objects hold theirs until they are freed.
     vm.machine().ok(&Request::destroy_context(1));
     drop(guest);
     let guest = Guest::new(&vm, 2);
@@ -288,7 +289,7 @@ fn a_context_draws_into_another_ones_memory() {
             .all(|word| word == 0xfeed_beef_u32.to_le_bytes())
     );
 
-    // A resource keeps its UUID, which is no other one's.
+    // A resource keeps its UUID, and no other resource has it.
     let uuid = |resource| {
         let request = Request::resource(wire::CMD_RESOURCE_ASSIGN_UUID, resource);
         let answer = vm.machine().ask(&request);
@@ -299,7 +300,7 @@ fn a_context_draws_into_another_ones_memory() {
     assert_eq!(uuid(mapped.resource), uuid(mapped.resource));
     assert_ne!(uuid(mapped.resource), uuid(other.resource));
 
-    // The maker goes; the memory stays as long as someone has it.
+    // The maker ends. The memory stays as long as someone uses it.
     vm.machine().ok(&Request::destroy_context(1));
     let (commands, _) = client.fill(&gpu, buffer, 0x0102_0304);
     client.submit(&gpu, &[commands]);

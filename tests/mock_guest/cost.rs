@@ -1,7 +1,9 @@
-//! What the transport costs: the CPU time of two builds of Hesper for the same work, in turns. Nothing runs unless asked for:
+//! What the transport costs: the CPU time of two builds of Hesper for the same work, in turns. Runs
+//! only on demand:
 //!
 //! ```text
-//! HESPER_COST='old=/path/to/hesper new=/path/to/hesper' cargo test --test mock_guest -- --ignored --nocapture cost
+//! HESPER_COST='old=/path/to/hesper new=/path/to/hesper' \
+//!     cargo test --test mock_guest -- --ignored --nocapture cost
 //! ```
 
 use std::path::Path;
@@ -16,14 +18,15 @@ use hesper_mock_frontend::Machine;
 /// How often each build does the work.
 const RUNS: usize = 12;
 
-/// What is done, in how many steps.
+/// The work of one step.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Work {
-    /// A VM connects, starts the device, asks something and goes.
+    /// A VM connects, starts the device, sends a command and disconnects.
     Connect,
-    /// A blob is mapped and unmapped, and after each the VMM tells its memory anew, as QEMU does.
+    /// A blob is mapped and unmapped. After each, the VMM sends its memory table again, as QEMU
+    /// does.
     Map,
-    /// The VMM tells its memory of eight regions.
+    /// The VMM sends a memory table of eight regions.
     Memory,
     /// A small command, alone.
     Kick,
@@ -50,7 +53,7 @@ fn start(program: &str, folder: &Path) -> Process {
     process
 }
 
-/// CPU time that a process has had, in nanoseconds, with its threads that have ended.
+/// The CPU time of a process in nanoseconds, including threads that have ended.
 fn cpu(process: &mut Process) -> i64 {
     let mut clock = 0;
     let id = process.child().id() as i32;
@@ -140,7 +143,7 @@ fn cost_of_two_builds_in_turns() {
         let mut measured = vec![Vec::new(); programs.len()];
         for run in 0..RUNS {
             for turn in 0..programs.len() {
-                // Each begins as often as the other.
+                // Each build goes first equally often.
                 let index = (turn + run) % programs.len();
                 measured[index].push(microseconds(programs[index].1, what, steps));
             }

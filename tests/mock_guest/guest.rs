@@ -98,11 +98,11 @@ impl Guest {
         self.vm.machine().post(&request)
     }
 
-    /// Fills a fresh buffer and looks at it through the window: the proof that the context renders.
+    /// Fills a fresh buffer and reads it through the window, which proves that the context renders.
     #[track_caller]
     pub fn renders(&self, gpu: &Gpu, pattern: u32) {
         let (buffer, memory) = self.buffer(gpu, 4096);
-        // The memory is one of the host's pages at least, and so is the blob.
+        // The memory has at least one page of the host, and so has the blob.
         let size = self.vm.machine().whole_pages(4096);
         let mapped = self.map(memory, size);
         let (commands, _) = self.fill(gpu, buffer, pattern);

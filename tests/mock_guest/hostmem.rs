@@ -1,4 +1,5 @@
-//! A small window: the guest is told its size, and what does not fit fails for one program, with a line that names the option.
+//! A small host-visible window: the guest sees its size. An allocation that does not fit fails for
+//! one program, and a line in the log names the option.
 
 use hesper_venus_protocol::runtime::Object;
 use hesper_venus_protocol::{command, vk};
@@ -9,12 +10,12 @@ use crate::Served;
 use crate::guest::{Gpu, Guest, VenusGuest as _};
 
 const MIB: u64 = 1 << 20;
-/// What a window of 256 MiB has for memory.
+/// The memory that a window of 256 MiB offers.
 const LIMIT: u64 = 224 * MIB;
 /// Names the option, and the size to choose.
 const REMEDY: &str = "Start Hesper with a larger window: --hostmem=512M instead of 256M";
 
-/// Fresh memory of the GPU's that the guest can map.
+/// Fresh memory of the GPU that the guest can map.
 pub(super) fn allocate(guest: &Guest, gpu: &Gpu, size: u64) -> Result<u64, vk::Result> {
     let memory = guest.id();
     let mut info = vk::MemoryAllocateInfo {
@@ -74,7 +75,7 @@ fn a_window_that_fills_up_names_its_option_and_goes_on() {
         );
     }
 
-    // To allocate is not to map: six times 64 MiB are there, of which three have room.
+    // Allocating is not mapping: six times 64 MiB can be allocated, and three of them mapped.
     let memories: Vec<_> = (0..6)
         .map(|_| allocate(&guest, &gpu, 64 * MIB).unwrap())
         .collect();
@@ -84,15 +85,15 @@ fn a_window_that_fills_up_names_its_option_and_goes_on() {
         .collect();
     assert!(!served.hesper.process.errors().contains("--hostmem"));
     let more = guest.map(memories[3], 40 * MIB);
-    served.says("233 MiB of the 256 MiB through which the guest maps memory are mapped");
+    served.says("233 MiB of the 256 MiB of the host-visible window are mapped");
     let one_more = guest.map(0, 4096);
-    // The guest's kernel finds no place for this one. It makes the blob, and gives it up again.
+    // The guest's kernel finds no place for this blob. It makes the blob, and frees it again.
     let resource = vm.machine().resource();
     vm.machine()
         .ok(&Request::host_blob(1, resource, memories[4], 64 * MIB));
     served.says("the guest has no room to map 64 MiB more: 233 MiB of the 256 MiB");
     vm.machine().ok(&Request::unref(resource));
-    // It is said once.
+    // The line comes once.
     let resource = vm.machine().resource();
     vm.machine()
         .ok(&Request::host_blob(1, resource, memories[4], 64 * MIB));
@@ -113,7 +114,7 @@ fn a_window_that_fills_up_names_its_option_and_goes_on() {
     vm.machine().window().write(mapped[1].offset, &[7; 16]);
     assert_eq!((lines("are mapped; when"), lines("no room")), (1, 1));
 
-    // When less than half is mapped, all is as it was.
+    // When less than half is mapped, all works as before.
     for used in [mapped[0].resource, mapped[2].resource, more.resource] {
         vm.machine().ok(&Request::unref(used));
     }

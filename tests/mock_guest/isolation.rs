@@ -1,4 +1,4 @@
-//! A stall and a fault stay where they are: other contexts, 2D and the cursor go on.
+//! A stall and a fault are local: other contexts, 2D and the cursor go on.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use hesper_mock_frontend::{CURSOR, PIXELS, Ticket, eventually};
 const WIDTH: u32 = 64;
 const HEIGHT: u32 = 48;
 
-/// Draws one colour over the whole screen as the kernel's console does, and looks at it.
+/// Draws one colour over the whole screen, as the kernel's console does, and checks the screen.
 #[track_caller]
 fn console_draws(served: &Served, vm: &Vm, blue: u8) {
     let whole = Rect {
@@ -37,7 +37,7 @@ fn console_draws(served: &Served, vm: &Vm, blue: u8) {
     machine.ok(&Request::attach_backing(id, &[(PIXELS, bytes)]));
     machine.ok(&Request::set_scanout(0, id, whole));
     machine.ok(&Request::transfer(id, whole, 0));
-    // Fenced: answered when the screen has read it.
+    // Fenced, so it is answered when the screen has read it.
     machine.ok(&Request::flush(id, whole).fence(1));
     let cursor = machine.post_cut(
         CURSOR,
@@ -54,7 +54,7 @@ fn console_draws(served: &Served, vm: &Vm, blue: u8) {
     vm.machine().ok(&Request::unref(id));
 }
 
-/// Everything but the context that stalls: goes on, and the fence of that one is still open.
+/// Everything but the stalled context goes on, and the stalled context's fence is still open.
 #[track_caller]
 fn others_go_on(served: &Served, vm: &Vm, stalled: &[Ticket]) {
     let other = Guest::new(vm, 2);
@@ -97,7 +97,7 @@ fn a_context_that_waits_for_a_position_that_never_comes_delays_nobody() {
     stalled.push(vm.machine().post(&map));
     others_go_on(&served, &vm, &stalled);
     assert_eq!(ring.head(), 0);
-    // Its end answers everything that waits, the blob with an error.
+    // The context's end answers all that waits, the blob with an error.
     vm.machine().ok(&Request::destroy_context(1));
     for (ticket, kind) in stalled.iter().zip([
         wire::RESP_OK_NODATA,
@@ -128,7 +128,7 @@ fn a_full_ring_that_stands_still_delays_nobody() {
     }
     others_go_on(&served, &vm, &[]);
     assert_eq!(ring.head(), 0, "the ring stands");
-    // The virtqueue of that context is not held up by its ring either, and lets it go on.
+    // The ring does not stall that context's virtqueue either, which lets the ring go on.
     guest.version();
     guest.send(&command::SubmitVirtqueueSeqnoMESA { ring: 7, seqno: 1 });
     ring.wait();
@@ -205,7 +205,7 @@ fn a_fatal_context_answers_its_fences_refuses_blobs_and_delays_nobody() {
         status.contains("lost Vulkan: mock-1") && status.contains("vkDestroyInstance"),
         "a person is told, too: {status}"
     );
-    // Its number is free for the next one, which is well.
+    // Its id is free for the next context.
     vm.machine().ok(&Request::destroy_context(1));
     std::thread::sleep(Duration::from_millis(5));
     let next = Guest::new(&vm, 1);

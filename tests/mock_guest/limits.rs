@@ -1,4 +1,4 @@
-//! A guest that never has enough: every limit that the documentation names answers, and harms nobody else.
+//! A greedy guest: each documented limit gives an error and harms nobody else.
 
 use std::time::Instant;
 
@@ -20,7 +20,8 @@ fn another_context_works(vm: &Vm) {
     vm.machine().ok(&Request::destroy_context(60_000));
 }
 
-/// Sends what `request` makes of 0, 1, 2 … until one is refused; returns how many were not, and the refusal.
+/// Sends `request(0)`, `request(1)`, … until one is refused. Returns how many were accepted, and
+/// the error.
 fn until_refused(vm: &Vm, limit: usize, request: impl Fn(u32) -> Request) -> (usize, u32) {
     let mut machine = vm.machine();
     let mut done = 0;
@@ -82,7 +83,7 @@ fn blobs_end_at_their_limit_and_all_end_with_the_vm() {
     let blob = |n| Request::host_blob(1, n + 10, 0, 4096);
     let (made, kind) = until_refused(&vm, budget::RESOURCES, blob);
     assert_eq!(kind, wire::RESP_ERR_OUT_OF_MEMORY);
-    // Of the device, or before that of the system: descriptors.
+    // The limit is the device's, or the system's limit on descriptors, which may come first.
     assert!(made > 10_000, "{made}");
     served.says("RESOURCE_CREATE_BLOB");
     for resource in 10..10 + made as u32 {
@@ -105,7 +106,7 @@ fn mapped_blobs_end_at_their_limit() {
     }
     let map = |n| Request::map_blob(n + 10, (1 << 30) + u64::from(n) * 4096);
     let (made, kind) = until_refused(&vm, budget::MAPPINGS, map);
-    // One is the memory for replies.
+    // One mapping is the memory for replies.
     assert_eq!(made, budget::MAPPINGS - 1);
     assert_eq!(kind, wire::RESP_ERR_OUT_OF_MEMORY);
     served.says("limit of 4096 mapped blobs");

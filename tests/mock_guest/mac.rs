@@ -1,5 +1,6 @@
-//! What a Mac has: a driver that behaves like MoltenVK serves a VM and draws its window, loaded without Vulkan's loader, and a
-//! VMM that maps whole pages of 16 KiB is never asked for anything else.
+//! What is special on a Mac: a driver like MoltenVK, loaded without Vulkan's loader, serves a VM
+//! and draws its window; and the VMM maps only whole pages of 16 KiB, so it must not be asked for
+//! anything else.
 
 use hesper_venus_protocol::command;
 use hesper_vhost::testing::Request;
@@ -32,7 +33,7 @@ fn a_macs_driver_serves_a_vm_and_draws_its_window() {
 /// A page of Apple silicon.
 const PAGE: u64 = 16 << 10;
 
-/// A Hesper with the ways of macOS.
+/// A Hesper that works as on macOS.
 fn as_on_a_mac(arguments: &[&str]) -> Served {
     let driver = format!("--driver={}", moltenvk().display());
     let own = ["--display=headless", "--size=640x480", &driver];
@@ -44,7 +45,7 @@ fn boot(served: &Served) -> Vm {
     Vm::new(Machine::boot_with_window(&served.hesper.socket(), PAGE))
 }
 
-/// Fresh memory of the GPU's that the guest can map.
+/// Fresh memory of the GPU that the guest can map.
 fn allocate(guest: &Guest, gpu: &Gpu, size: u64) -> u64 {
     crate::hostmem::allocate(guest, gpu, size).unwrap()
 }
@@ -53,12 +54,13 @@ fn allocate(guest: &Guest, gpu: &Gpu, size: u64) -> u64 {
 fn a_vmm_that_maps_pages_of_16_kib_is_never_asked_for_less() {
     let served = as_on_a_mac(&[]);
     let vm = boot(&served);
-    // The guest is told.
+    // The guest is told the alignment.
     assert_ne!(vm.machine().features() & 1 << wire::F_BLOB_ALIGNMENT, 0);
     let told = vm.machine().config(16, 4);
     assert_eq!(told, (PAGE as u32).to_le_bytes());
 
-    // One that listens is served, also with memory of its own that is smaller than a page.
+    // A guest that obeys it is served, even if it has memory of its own that is smaller than a
+    // page.
     let guest = Guest::new(&vm, 1);
     let gpu = guest.gpu();
     guest.renders(&gpu, 0x4d61_6301);
@@ -68,7 +70,7 @@ fn a_vmm_that_maps_pages_of_16_kib_is_never_asked_for_less() {
     }));
     ring.wait();
 
-    // One that does not gets an error for each blob, and for each place.
+    // A guest that ignores it gets an error for each blob, and for each place.
     let mapped = vm.machine().window().mappings();
     for blob in [0, allocate(&guest, &gpu, 1 << 20)] {
         for size in [1, 4096, 0x2_0000 - 4096, PAGE - 1, PAGE + 1, PAGE + 4096] {
@@ -101,7 +103,7 @@ fn a_vmm_that_maps_pages_of_16_kib_is_never_asked_for_less() {
 
 #[test]
 fn whatever_a_guest_asks_for_a_macs_vmm_survives() {
-    // An alignment below the host's page is none.
+    // An alignment below the host's page size has no effect.
     let served = as_on_a_mac(&["--blob-alignment=4096"]);
     let vm = boot(&served);
     let guest = Guest::new(&vm, 1);
@@ -117,7 +119,7 @@ fn whatever_a_guest_asks_for_a_macs_vmm_survives() {
     let (mut made, mut maps) = (0, 0);
     for _ in 0..2000 {
         match random(4) {
-            // Whole pages of the guest's, or of the host's, or neither.
+            // Whole pages of the guest, or of the host, or neither.
             0 => {
                 let unit = [1, 512, 4096, 4096, PAGE, PAGE][random(6)];
                 let size = unit * (1 + random(9) as u64);

@@ -1,8 +1,9 @@
-//! Hesper's device and renderer together, with a guest and a VMM that are this test: real sockets, real virtqueues,
-//! real Venus commands (the protocol crate's encoders), no QEMU. The host's driver is lavapipe.
+//! Hesper's device and renderer together. Guest and VMM are this test: real sockets, real
+//! virtqueues, real Venus commands (the protocol crate's encoders), no QEMU. The host's driver is
+//! lavapipe.
 //!
-//! What these tests say of order, stalls and faults are the invariants that keep a guest's `vkWaitForFences` from
-//! timing out (docs/guests.md).
+//! What these tests show of order, stalls and faults are the invariants that keep a guest's
+//! `vkWaitForFences` from timing out (docs/guests.md).
 #![cfg(target_os = "linux")]
 #![allow(
     dead_code,
@@ -39,7 +40,7 @@ use support::xserver::XServer;
 /// A Hesper without windows, and a VM on it.
 struct Served {
     hesper: Hesper,
-    /// What Hesper holds without a VM.
+    /// What Hesper holds while no VM is connected.
     idle: Usage,
     folder: tempfile::TempDir,
 }
@@ -65,7 +66,7 @@ impl Served {
         }
     }
 
-    /// With cross-domain contexts on a compositor, which may be the name of nothing.
+    /// With cross-domain contexts on a compositor, which need not exist.
     fn start_near(compositor: &Path) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let arguments = [

@@ -1,5 +1,5 @@
-//! Blobs that the renderer must refuse: each has its error, and none has an effect. What the device refuses by itself is
-//! shown in `vhost/tests/malformed`.
+//! The renderer refuses blobs of what is no memory: each gets its error, and none has an effect.
+//! `vhost/tests/malformed` shows what the device refuses by itself.
 
 use hesper_vhost::testing::Request;
 use hesper_vhost::wire::{
@@ -20,7 +20,7 @@ fn blobs_of_what_is_no_memory_have_their_error_and_no_effect() {
     let table = [
         ("memory that does not exist", 4711, 4096, PARAMETER),
         ("what is no memory", gpu.device, 4096, PARAMETER),
-        // It has room up to the largest page of any guest, 64 KiB.
+        // Each memory has room up to the largest page of any guest, 64 KiB.
         (
             "more than the memory has",
             memory,
@@ -36,7 +36,7 @@ fn blobs_of_what_is_no_memory_have_their_error_and_no_effect() {
         assert_eq!(vm.machine().window().mappings(), mappings, "{what}");
         assert_eq!(vm.machine().open(), 0, "{what}");
     }
-    // Nothing of it harmed the context, nor took the number that all those blobs wanted.
+    // None of them harmed the context, or used the resource id that they named.
     guest.renders(&gpu, 3);
     vm.machine().ok(&Request::host_blob(1, 900, 0, 4096));
     drop(guest);

@@ -1,4 +1,5 @@
-//! Any order of submissions, signals, fences, blobs and ends, against a model that knows which fences may retire.
+//! Any order of submissions, signals, fences, blobs and ends, against a model that knows which
+//! fences may retire.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -16,12 +17,12 @@ use hesper_mock_frontend::Ticket;
 const CONTEXTS: usize = 3;
 const QUEUES: usize = 2;
 
-/// What a guest does next; numbers are reduced to what is there.
+/// What a guest does next. Numbers are taken modulo the number of objects.
 #[derive(Clone, Debug)]
 enum Op {
     /// Lets a queue wait for a value that is `ahead` of the one it has reached.
     Block { queue: usize, ahead: u64 },
-    /// Raises a queue's semaphore by so much.
+    /// Raises a queue's semaphore by this much.
     Signal { queue: usize, by: u64 },
     /// A fence behind everything on the queue.
     Fence { queue: usize },
@@ -29,7 +30,7 @@ enum Op {
     Own { context: usize },
     /// A mapped blob with a mark in it.
     Map { context: usize },
-    /// Looks at a blob's mark, and unmaps it.
+    /// Checks a blob's mark and unmaps the blob.
     Unmap { which: usize },
     /// Ends a context with all its fences and starts another.
     Restart { context: usize },
@@ -54,9 +55,10 @@ struct Queue {
     gpu: Gpu,
     ring: u8,
     semaphore: u64,
-    /// What the semaphore has reached.
+    /// The value of the semaphore.
     value: u64,
-    /// The largest value that something on the queue waits for: what comes behind waits for it too.
+    /// The largest value that something on the queue waits for. What comes later on the queue waits
+    /// for it, too.
     wanted: u64,
     /// Open fences, with what they wait for.
     fences: Vec<(Ticket, u64)>,
@@ -74,7 +76,7 @@ struct World {
     vm: Vm,
     contexts: Vec<Context>,
     blobs: BTreeMap<u32, (usize, Mapped)>,
-    /// Fences that may be answered. Others that are: an error.
+    /// Fences that may be answered. Any other that is answered is an error.
     free: HashSet<Ticket>,
 }
 
@@ -200,7 +202,7 @@ impl World {
         }
     }
 
-    /// No fence was answered that has to wait, and those of a queue came in order.
+    /// No fence was answered too early, and those of a queue came in order.
     fn check(&mut self, answered: &[Ticket]) {
         for context in &mut self.contexts {
             for queue in &mut context.queues {
@@ -219,7 +221,7 @@ impl World {
         }
     }
 
-    /// Everything that may be answered is.
+    /// Everything that may be answered is answered.
     fn settle(&mut self) {
         for fence in std::mem::take(&mut self.free) {
             let kind = self.vm.machine().answer(fence).kind();
@@ -257,7 +259,8 @@ fn any_interleaving_answers_the_fences_that_a_model_answers() {
             .flat_map(|context| &context.queues)
             .map(|queue| queue.fences.len())
             .sum();
-        // Signals and submissions without a fence are answered at once: what is open are the fences that wait.
+        // Signals and submissions without a fence are answered at once, so only the waiting fences
+        // are open.
         world
             .contexts
             .iter()

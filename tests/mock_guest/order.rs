@@ -1,4 +1,5 @@
-//! Order: submit, blob, fence; a ring's fences in order, two rings' not.
+//! Order of submissions, blobs and fences: the fences of a ring retire in order, those of two rings
+//! independently.
 
 use std::time::Duration;
 
@@ -72,7 +73,8 @@ fn memory_blob_map_work_and_fence_posted_without_waiting_are_done_in_that_order(
             memory: Object::guest(memory),
             memory_offset: 0,
         }));
-        // The memory object, its blob, the blob's place, work and fence, all under way at once.
+        // The memory object, its blob, the blob's place, work and fence are all posted without
+        // waiting.
         guest.submit_bytes(&stream);
         let (resource, offset, blob, map) = {
             let mut machine = vm.machine();
@@ -90,7 +92,7 @@ fn memory_blob_map_work_and_fence_posted_without_waiting_are_done_in_that_order(
         assert_eq!(machine.answer(fence).kind(), wire::RESP_OK_NODATA);
         assert_eq!(machine.answer(blob).kind(), wire::RESP_OK_NODATA);
         assert_eq!(machine.answer(map).kind(), wire::RESP_OK_MAP_INFO);
-        // No flush, no second look: the fence says that it is there.
+        // No flush and no retry: the fence says that the data is there.
         let seen = machine.window().read(offset, SIZE as usize);
         let expected = pattern.to_le_bytes();
         assert!(
@@ -155,7 +157,8 @@ fn a_reset_answers_nothing_of_before_and_loses_nothing_of_after() {
         std::thread::sleep(Duration::from_millis(5));
         let mut machine = vm.machine();
         assert!(held.iter().all(|ticket| !machine.is_answered(*ticket)));
-        // With its mappings, held chains and a blocked queue. What comes late would hit an unknown head, and panic.
+        // With mappings, held chains and a blocked queue. A late answer would hit an unknown head,
+        // and panic.
         machine.reset();
     }
     let guest = Guest::new(&vm, 1);
@@ -195,7 +198,7 @@ fn a_large_submission_in_scattered_pieces_arrives_whole() {
         command_buffer: Object::guest(commands),
         p_begin_info: &mut vk::CommandBufferBeginInfo::default(),
     });
-    // Every word by a command of its own: a byte that is lost or in the wrong place shows.
+    // A command for each word, so that a lost or misplaced byte shows.
     for word in 0..SIZE / 4 {
         stream.extend(bytes(&command::CmdFillBuffer {
             command_buffer: Object::guest(commands),

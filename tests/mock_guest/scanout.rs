@@ -1,5 +1,5 @@
-//! Blobs on the screen, of the host and of the guest: every format, any offset and stride, and flushes that say when the guest may
-//! draw again.
+//! Blobs on the screen, of the host and of the guest: every format, any offset and stride, and
+//! flushes that say when the guest may draw again.
 
 use hesper_vhost::screen::Rect;
 use hesper_vhost::testing::Request;
@@ -58,7 +58,7 @@ fn a_blob_of_the_gpus_memory_is_shown_in_every_format_at_any_offset_and_stride()
     let (_, memory) = guest.buffer(&gpu, bytes);
     let blob = guest.map(memory, bytes);
     let size @ (width, height) = (200, 150);
-    // Without padding; with it; at an offset that is no page.
+    // Without padding, with padding, and at an offset inside a page.
     for (round, layout) in (0..).zip([(0, 800), (0, 1024), (4096, 832), (516, 804)]) {
         for (format, at) in FORMATS {
             let seed = round * 256 + format;
@@ -74,7 +74,7 @@ fn a_blob_of_the_gpus_memory_is_shown_in_every_format_at_any_offset_and_stride()
             served.hesper.await_picture(0, &expected, 0);
         }
     }
-    // A part of the framebuffer, and one that is not inside the memory.
+    // A part of the framebuffer, and one that is outside of the memory.
     let view = Rect {
         x: 20,
         y: 30,
@@ -113,7 +113,7 @@ fn a_blob_of_the_gpus_memory_is_shown_in_every_format_at_any_offset_and_stride()
             "{size:?} {layout:?}"
         );
     }
-    // The context ends: its picture stays, as the resource does; then that goes, too.
+    // The context ends. Its picture stays as long as the resource; then the resource ends, too.
     vm.machine().ok(&Request::destroy_context(1));
     vm.machine().ok(&Request::flush(blob.resource, view));
     vm.machine().ok(&Request::unref(blob.resource));
@@ -142,10 +142,10 @@ const PAGE: usize = 4096;
 const SCREEN_BYTES: u64 = 640 * 480 * 4;
 const PAGES: usize = SCREEN_BYTES as usize / PAGE;
 
-/// A framebuffer in guest memory, whose pages come one after the other from behind.
+/// A framebuffer in guest memory, whose pages are in reverse order.
 struct Scattered {
     resource: u32,
-    /// Where it begins in what is free for tests, in bytes.
+    /// Where it begins in the tests' free memory, in bytes.
     start: u64,
 }
 
@@ -210,7 +210,7 @@ fn guest_framebuffer(guest: &Guest, index: usize) -> Box<dyn Framebuffer> {
     Box::new(Scattered::new(&mut guest.vm.machine(), start))
 }
 
-/// What the guest has put into its memory is shown from there until the guest has that memory back.
+/// The guest's memory is shown in place until the guest has that memory back.
 #[test]
 fn guest_memory_is_shown_in_place_and_given_back_in_time() {
     let screen = XServer::start(1000, 700);
@@ -245,7 +245,7 @@ fn guest_memory_is_shown_in_place_and_given_back_in_time() {
     machine.ok(&Request::flush(resource, whole(640, 480)));
     shows(4);
 
-    // The guest takes the memory away from under the picture, and uses it for something else.
+    // The guest takes the memory away while it is shown, and reuses it.
     machine.ok(&Request::detach_backing(resource));
     assert_eq!(mapped(), without);
     draw(&mut machine, 5);
@@ -258,7 +258,7 @@ fn guest_memory_is_shown_in_place_and_given_back_in_time() {
     let code = machine.code(&Request::flush(resource, whole(640, 480)));
     assert_ne!(code, wire::RESP_OK_NODATA, "there is no memory to show");
 
-    // With memory again it is shown again.
+    // With memory attached again, it is shown again.
     machine.ok(&Request::attach_backing(resource, &framebuffer.entries()));
     show(&mut machine);
     shows(5);
@@ -266,7 +266,7 @@ fn guest_memory_is_shown_in_place_and_given_back_in_time() {
     machine.ok(&Request::unref(resource));
     assert_eq!(mapped(), without);
 
-    // What no mapping can hold is copied: here the pages of more framebuffers than there are mappings for.
+    // Framebuffers are copied when there are no mappings left for their pages.
     let many: Vec<_> = (0..30).map(|_| Scattered::new(&mut machine, 0)).collect();
     for (seed, framebuffer) in (10..).zip(&many) {
         draw(&mut machine, seed);
@@ -281,8 +281,8 @@ fn guest_memory_is_shown_in_place_and_given_back_in_time() {
     eventually("nothing of the guest's memory is left", || mapped() == 0);
 }
 
-/// Draws frame after frame of one colour into `buffers` framebuffers in turn, each at once when the last flush is answered,
-/// while the window is looked at.
+/// Draws frame after frame of one colour into `buffers` framebuffers in turn, each as soon as the
+/// last flush is answered, while the window's picture is checked.
 fn never_a_mixture(buffers: usize, framebuffer: impl Fn(&Guest, usize) -> Box<dyn Framebuffer>) {
     let screen = XServer::start(1000, 700);
     let served = Served::start_with(&["--size=640x480"], Some(&screen));
@@ -330,7 +330,7 @@ fn never_a_mixture(buffers: usize, framebuffer: impl Fn(&Guest, usize) -> Box<dy
             "{seen} of {frames} frames were seen"
         );
     });
-    // No processor copies the pixels: the presenter's driver reads the blob's own pages.
+    // The processor does not copy the pixels: the presenter's driver reads the blob's own pages.
     let log = served.hesper.process.errors();
     assert!(!log.contains("it is uploaded"), "{log}");
 }

@@ -6,14 +6,15 @@ use std::time::{Duration, Instant};
 use super::picture::Picture;
 use super::process::PATIENCE;
 
-/// What vkcube clears its window to: 0.2 in each channel.
+/// The colour that vkcube clears its window to: 0.2 in each channel.
 const CUBE_BACKGROUND: [u8; 3] = [51; 3];
 /// Edge of vkcube's window in pixels.
 const CUBE_WINDOW: u32 = 500;
 /// The cube and its textures have hundreds of colours; a window without them has one.
 const CUBE_COLOURS: usize = 100;
 
-/// Fails the test unless vkcube's window appears in what `shown` returns, holds a cube, and the cube turns.
+/// Fails the test unless vkcube's window appears in what `shown` returns, holds a cube, and the
+/// cube turns.
 #[track_caller]
 pub fn assert_turning(shown: impl Fn() -> Picture) {
     assert_turning_thing(|| {
@@ -25,7 +26,7 @@ pub fn assert_turning(shown: impl Fn() -> Picture) {
     });
 }
 
-/// Fails the test unless `seen` comes to return a picture, and later one that differs much from the first.
+/// Fails the test unless `seen` returns a picture, and later one that differs much from the first.
 #[track_caller]
 pub fn assert_turning_thing(seen: impl Fn() -> Option<Picture>) {
     let until = Instant::now() + PATIENCE;
@@ -37,7 +38,7 @@ pub fn assert_turning_thing(seen: impl Fn() -> Option<Picture>) {
             (Some(picture), Some(first)) => turned = first.changed(&picture),
             (None, _) => {}
         }
-        // A cube covers a fifth of its window; seen from another side, little of it stays as it was.
+        // A cube covers a fifth of its window. When it turns, most of its pixels change.
         if turned > 0.05 {
             return;
         }

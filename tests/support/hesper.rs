@@ -36,7 +36,7 @@ impl Hesper {
         Self::start_in(folder, arguments, screen, compositor, &[])
     }
 
-    /// The same on a screen with so many physical pixels in a logical one.
+    /// The same on a screen with this many physical pixels per logical one.
     pub fn start_scaled(
         folder: &Path,
         arguments: &[&str],
@@ -91,7 +91,7 @@ impl Hesper {
         }
     }
 
-    /// What the process holds while it waits for a VM: asked for before the first one.
+    /// What the process holds while it waits for a VM. To be called before the first one.
     pub fn idle_usage(&self) -> Usage {
         // The sockets are there before the last threads are.
         let serves = || {
@@ -113,8 +113,8 @@ impl Hesper {
         }
     }
 
-    /// Waits until the process holds what it held the first time; a client of the control socket ends a moment after
-    /// its answer.
+    /// Waits until the process holds what it held at the first call. A client of the control socket
+    /// ends a moment after its answer.
     #[track_caller]
     pub fn holds_the_same(&self, first: &mut Option<Usage>) {
         let until = Instant::now() + PATIENCE;
@@ -166,7 +166,8 @@ impl Hesper {
         Picture::read(&file)
     }
 
-    /// Waits until a screenshot of `scanout` equals `expected`: a guest's drawing takes a frame or two.
+    /// Waits until a screenshot of `scanout` equals `expected`. The guest's drawing takes a frame
+    /// or two.
     #[track_caller]
     pub fn await_picture(&self, scanout: u32, expected: &Picture, tolerance: u8) {
         if !comes_true(|| self.screenshot(scanout).is_within(expected, tolerance)) {
@@ -174,7 +175,7 @@ impl Hesper {
         }
     }
 
-    /// Waits until `scanout` shows nothing: the guest's driver does not wait for the command that says so.
+    /// Waits until `scanout` shows nothing. The guest's driver does not wait for the command.
     #[track_caller]
     pub fn await_nothing(&self, scanout: u32) {
         let mut answer = String::new();
@@ -186,7 +187,7 @@ impl Hesper {
     }
 }
 
-/// Lets the child begin with the limit on descriptors that login sessions usually have, however this machine is set up.
+/// Gives the child the limit on descriptors that login sessions usually have.
 fn as_in_a_session(command: &mut Command) {
     let limit = || {
         let limit = getrlimit(Resource::Nofile);
@@ -196,6 +197,7 @@ fn as_in_a_session(command: &mut Command) {
         };
         setrlimit(Resource::Nofile, usual).map_err(io::Error::from)
     };
-    // SAFETY: between fork and exec only two system calls are made, which need no memory and no lock.
+    // SAFETY: between fork and exec only two system calls are made, which need no memory and no
+    // lock.
     unsafe { command.pre_exec(limit) };
 }

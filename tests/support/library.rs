@@ -1,4 +1,4 @@
-//! Where shared libraries for tests are: built with the tests, as they are dependencies of theirs.
+//! Finds the shared libraries of the tests. They are built with the tests, as dependencies.
 #![allow(
     unreachable_pub,
     clippy::unwrap_used,
@@ -7,7 +7,8 @@
 
 use std::path::PathBuf;
 
-/// The shared library of a crate, beside the program that runs, or in `deps` beside it. Panics where it is not.
+/// The shared library of a crate, beside the program that runs, or in `deps` beside it. Panics
+/// where it is not.
 pub fn built(name: &str) -> PathBuf {
     use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
     let name = format!("{DLL_PREFIX}{name}{DLL_SUFFIX}");

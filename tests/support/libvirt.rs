@@ -1,4 +1,4 @@
-//! libvirt's daemon and client, kept to a folder (`tests/env/libvirt`).
+//! libvirt's daemon and client, which keep their files in a folder (`tests/env/libvirt`).
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,7 +11,8 @@ use super::process::{Process, comes_true, environment, in_environment};
 use super::programs::{self, Linked};
 use super::vulkan_guest::VulkanGuest;
 
-/// A program of the guest that turns the machine off when its power button is pressed, as desktops do.
+/// A program of the guest that turns the machine off when its power button is pressed, as desktops
+/// do.
 const POWER_BUTTON: &str = r#"#!/bin/sh
 modprobe button
 for at in /sys/class/input/event*; do
@@ -35,7 +36,7 @@ pub struct Domain<'a> {
 }
 
 impl Libvirt {
-    /// Starts the daemon, whose folder is `folder`, and tells it of a Hesper by the file that docs has.
+    /// Starts the daemon in `folder`, with docs/50-hesper.json, which tells it of Hesper.
     pub fn start(folder: &Path, hesper: &Path) -> Self {
         let announced = replaced(
             include_str!("../../docs/50-hesper.json"),
@@ -128,7 +129,8 @@ impl Libvirt {
         }
     }
 
-    /// The domain of the documentation with what only a test has: no KVM, another kernel and disk, and ways to talk to the guest.
+    /// The domain of the documentation with the changes of a test: no KVM, another kernel and disk,
+    /// and ways to talk to the guest.
     fn adapted(&self, document: &str, parts: &Path) -> String {
         let at = |file: &str| parts.join(file).display().to_string();
         let words = fs::read_to_string(parts.join("cmdline")).unwrap();
@@ -282,7 +284,8 @@ impl Domain<'_> {
     }
 }
 
-/// A program for `50-hesper.json` that adds options to Hesper's, and keeps what it says in a file: libvirt throws that away.
+/// A program for `50-hesper.json` that adds options to Hesper's, and writes Hesper's log to a file.
+/// libvirt throws it away.
 pub fn wrapper(folder: &Path, options: &str) -> PathBuf {
     let script = format!(
         "#!/bin/sh\nexec {} {options} \"$@\" 2>>{}\n",

@@ -1,7 +1,8 @@
-//! What the tests with real programs share: Hesper's own process, an X server, a guest in QEMU, pictures.
+//! What the tests with real programs share: Hesper's own process, an X server, a guest in QEMU,
+//! pictures.
 //!
-//! Everything runs in the environment that `tests/env/prepare` makes; a test that does not find it fails and
-//! says so. Every process is ended when its value is dropped.
+//! Everything runs in the environment of `tests/env/prepare`. Without it, a test fails and says so.
+//! Each process ends when its value is dropped.
 #![allow(
     dead_code,
     unreachable_pub,

@@ -44,7 +44,7 @@ impl Picture {
         }
     }
 
-    /// The picture with so many pixels across and down for each of its own.
+    /// The picture, enlarged by this factor.
     #[must_use]
     pub fn enlarged(&self, times: u32) -> Self {
         let (width, height) = (self.width * times, self.height * times);
@@ -126,7 +126,8 @@ impl Picture {
         lit as f64 / self.pixels.len() as f64
     }
 
-    /// The smallest rectangle that holds every pixel of this colour (blue, green, red), if there is one.
+    /// The smallest rectangle that holds every pixel of this colour (blue, green, red), if there is
+    /// one.
     pub fn bounds_of(&self, colour: [u8; 3]) -> Option<Rectangle> {
         let found = (0_u32..)
             .zip(&self.pixels)
@@ -184,7 +185,8 @@ impl Picture {
         pairs.filter(|(a, b)| a != b).count() as f64 / self.pixels.len() as f64
     }
 
-    /// Fails the test, naming the first difference, unless both are equal but for `tolerance` per colour.
+    /// Fails the test, naming the first difference, unless both are equal but for `tolerance` per
+    /// colour.
     #[track_caller]
     pub fn assert_equals(&self, expected: &Self, tolerance: u8) {
         assert_eq!(
@@ -201,7 +203,7 @@ impl Picture {
         }
     }
 
-    /// Whether no colour of a pixel differs by more than `tolerance`, and the sizes are the same.
+    /// Whether the sizes are equal and no colour differs by more than `tolerance`.
     pub fn is_within(&self, other: &Self, tolerance: u8) -> bool {
         let mut pairs = self.pixels.iter().zip(&other.pixels);
         (self.width, self.height) == (other.width, other.height)

@@ -8,11 +8,11 @@ use std::sync::{Arc, Mutex};
 use std::thread::{sleep, spawn};
 use std::time::{Duration, Instant};
 
-/// How long anything in these tests may take before it counts as hung: emulated guests are slow, and the
-/// machine may be busy with other tests.
+/// How long anything in these tests may take before it counts as hung: emulated guests are slow,
+/// and the machine may be busy with other tests.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 
-/// Whether `right` comes to hold within [`PATIENCE`]; it is asked ten times a second.
+/// Whether `right` becomes true within [`PATIENCE`]. It is asked ten times a second.
 pub fn comes_true(mut right: impl FnMut() -> bool) -> bool {
     let until = Instant::now() + PATIENCE;
     while Instant::now() < until {
@@ -24,7 +24,7 @@ pub fn comes_true(mut right: impl FnMut() -> bool) -> bool {
     false
 }
 
-/// A file of the test environment.
+/// A script of `tests/env`.
 pub fn environment(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/env")
@@ -38,7 +38,7 @@ pub fn in_environment(program: impl AsRef<std::ffi::OsStr>) -> Command {
     command
 }
 
-/// The lines of a child's output as they come, until it ends or nobody wants them.
+/// The lines of a child's output as they arrive, until the output ends or the receiver is dropped.
 pub fn lines(stream: impl Read + Send + 'static) -> Receiver<String> {
     let lines = BufReader::new(stream).lines();
     let (sender, receiver) = channel();
@@ -57,7 +57,7 @@ pub struct Usage {
     pub descriptors: usize,
 }
 
-/// A child that is ended with its value, and what it printed on standard error.
+/// A child process and what it printed on standard error. Dropping it ends the process.
 pub struct Process {
     name: String,
     child: Child,
@@ -126,7 +126,7 @@ impl Process {
         cpu_of(self.child.id())
     }
 
-    /// The same of its child whose program's name begins so.
+    /// The same of its child process whose name starts with this.
     pub fn cpu_of_child(&self, name: &str) -> f64 {
         let processes = std::fs::read_dir("/proc").unwrap().map_while(Result::ok);
         let mut ids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
@@ -165,7 +165,7 @@ impl Process {
 
     /// Ends the process without a chance to clean up, as a crash does.
     pub fn kill(&mut self) {
-        // A process that has ended already is what is wanted.
+        // It may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -199,7 +199,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // A chance to clean up first: the environment's wrapper hands the signal on.
+        // It may clean up first. The environment's wrapper passes the signal on.
         if self.alive() {
             self.signal(rustix::process::Signal::TERM);
             let until = Instant::now() + Duration::from_secs(3);

@@ -1,4 +1,4 @@
-//! Programs of this workspace that run inside a guest, built for it.
+//! Builds programs of this workspace for a guest.
 
 #[path = "library.rs"]
 pub mod library;
@@ -13,19 +13,20 @@ use std::sync::{Mutex, PoisonError};
 pub enum Linked {
     /// It brings them: it runs in any guest.
     Statically,
-    /// In the guest, whose C library must be as new as this machine's: a program that loads Vulkan's loader
-    /// must share the C library with it.
+    /// It uses the guest's C library, which must be as new as this machine's. A program that loads
+    /// Vulkan's loader must share the C library with it.
     Dynamically,
 }
 
-/// Builds a package of the workspace for a suite's guest (`tests/env/README.md`), and returns its program. Once per test process.
+/// Builds a package of the workspace for a suite's guest (`tests/env/README.md`), and returns its
+/// program. Once per test process.
 pub fn for_guest(package: &'static str, linked: Linked, suite: &str) -> PathBuf {
     static BUILT: Mutex<BTreeMap<(&str, &str), PathBuf>> = Mutex::new(BTreeMap::new());
     let architecture = match suite.contains("-arm64") {
         true => "aarch64",
         false => std::env::consts::ARCH,
     };
-    // A build that failed fails for the others, too.
+    // A build that failed fails for the other tests, too.
     let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
     let program = built.entry((package, architecture));
     let program = program.or_insert_with(|| build(package, linked, architecture));
@@ -39,7 +40,7 @@ fn build(package: &str, linked: Linked, architecture: &str) -> PathBuf {
         let triple = triple.to_uppercase().replace('-', "_");
         format!("CARGO_TARGET_{triple}_{name}")
     };
-    // A folder each: other flags for the compiler would build everything anew every time.
+    // One folder each, because other compiler flags would rebuild everything each time.
     let (folder, flags) = match linked {
         Linked::Statically => ("guest", "-C target-feature=+crt-static"),
         Linked::Dynamically => ("guest-dynamic", ""),
@@ -47,7 +48,7 @@ fn build(package: &str, linked: Linked, architecture: &str) -> PathBuf {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join(folder);
     let mut command = Command::new(env!("CARGO"));
     if architecture != std::env::consts::ARCH {
-        // Debian's name of the compiler, whose linker and C library are wanted: `tests/env/prepare` installs it.
+        // Debian's name of the cross compiler. `tests/env/prepare` installs it.
         command.env(variable("LINKER"), format!("{architecture}-linux-gnu-gcc"));
     }
     let output = command

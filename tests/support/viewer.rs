@@ -1,5 +1,5 @@
-//! QEMU's D-Bus display, as a viewer whose window is resized uses it (QEMU's `ui/dbus-display1.xml`). VNC will not do: QEMU does
-//! not let it show the classic device.
+//! QEMU's D-Bus display, used as a viewer with a resizable window uses it (QEMU's
+//! `ui/dbus-display1.xml`). VNC is no alternative: QEMU does not show the classic device on it.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -37,7 +37,7 @@ impl Bus {
         format!("dbus,addr={}", self.address)
     }
 
-    /// The viewer's window of the guest's first console has this size.
+    /// Tells QEMU the size of the viewer's window for the first console.
     #[track_caller]
     pub fn resize(&self, width: u32, height: u32) {
         let output = in_environment("dbus-send")

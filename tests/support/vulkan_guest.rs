@@ -1,4 +1,4 @@
-//! A guest with a distribution's own Mesa, driven through a shell in it.
+//! A guest with a distribution's own Mesa. A shell in it runs the commands.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -10,12 +10,14 @@ use super::process::{PATIENCE, Process, environment, lines};
 use super::programs::{self, Linked};
 use super::qmp::Qmp;
 
-/// How long a boot may take. It was seen to take more than a minute on two processors that eight programs wanted.
+/// How long a boot may take. It took more than a minute on two processors with eight other
+/// programs.
 const BOOT: Duration = Duration::from_secs(300);
-/// Ends the output of a command in the guest; the exit status follows.
+/// The line after a command's output; the exit status follows it.
 const END: &str = "hesper-exit-status ";
 
-/// System calls of Linux on x86-64, and what they want (`linux/kexec.h`, `linux/reboot.h`): Debian's perl can make them.
+/// System calls of Linux on x86-64 and their arguments (`linux/kexec.h`, `linux/reboot.h`).
+/// Debian's perl makes them.
 const KEXEC_FILE_LOAD: u32 = 320;
 const KEXEC_FILE_ON_CRASH: i32 = 2;
 const REBOOT: u32 = 169;
@@ -23,8 +25,8 @@ const REBOOT_MAGIC: u32 = 0xfee1_dead;
 const REBOOT_MAGIC_2: u32 = 672_274_793;
 const REBOOT_KEXEC: u32 = 0x4558_4543;
 
-/// A compositor on the guest's screen, which draws with the processor; nothing but windows on one colour, and
-/// no animation, so that a test knows what each pixel is. A machine need not have a keyboard.
+/// A compositor on the guest's screen that draws with the processor: windows on one colour, without
+/// animation, so that a test knows each pixel. The machine need not have a keyboard.
 const WESTON: &str = "\
 export LIBSEAT_BACKEND=builtin WAYLAND_DISPLAY=wayland-1
 printf '[core]\\nrequire-input=false\\n[shell]\\npanel-position=none\\nbackground-type=tile\\nbackground-color=0xff000000\\n' >/tmp/weston.ini
@@ -33,14 +35,16 @@ weston --config=/tmp/weston.ini --backend=drm --renderer=pixman --idle-time=0 >/
 for i in $(seq 300); do [ ! -S $XDG_RUNTIME_DIR/wayland-1 ] || break; sleep 0.1; done
 [ -S $XDG_RUNTIME_DIR/wayland-1 ] || { cat /tmp/weston.log; false; }";
 
-/// What QEMU may say, see docs/qemu.md: it logs each blob that is declined while the device runs, and a request that met a stop.
+/// What QEMU may print (docs/qemu.md): a line for each blob that is declined while the device runs,
+/// and one for a request that met a stop.
 const EXPECTED: [&str; 2] = [
     "vhost_set_mem_table failed: Input/output error",
     "Received unexpected msg type",
 ];
 
-/// The guests that `HESPER_SUITES` names, forky if none; for each the `--wsi` that its Mesa needs, and the environment
-/// of vkcube. Mesa before 25.2 has swapchains on dma-bufs only, and copies by CPU if told to: docs/guests.md.
+/// The guests of `HESPER_SUITES`, else forky. For each: the `--wsi` that its Mesa needs, and the
+/// environment of vkcube. Mesa before 25.2 has swapchains only on dma-bufs, and copies by CPU if
+/// told to (docs/guests.md).
 pub fn suites() -> Vec<(String, &'static str, &'static str)> {
     let suites = std::env::var("HESPER_SUITES").unwrap_or_else(|_| "forky".to_owned());
     let needs = |suite: &str| match suite {
@@ -80,8 +84,8 @@ impl VulkanGuest {
         guest
     }
 
-    /// Starts one that has a disk for suspends to disk, and ends when it is switched off. Wait for it by [`Self::wait_ready`], or by
-    /// [`Self::wait_resumed`] if it is to go on where another one was switched off.
+    /// Starts a guest with a disk for suspends to disk, which ends when it is switched off. Wait
+    /// for it by [`Self::wait_ready`], or by [`Self::wait_resumed`] if it resumes from the disk.
     pub fn start_with_swap(
         folder: &Path,
         name: &str,
@@ -100,7 +104,8 @@ impl VulkanGuest {
         let mut command = Command::new(environment("guest"));
         command
             .args(["--suite", suite, "--root", "mesa"])
-            // A guest that hangs is noticed by its silence; this ends one that is forgotten.
+            // The tests notice a guest that hangs by its silence. This ends a guest that was left
+            // behind.
             .args(["--timeout", "3600", "--socket"])
             .arg(socket)
             .arg("--qmp")
@@ -118,7 +123,8 @@ impl VulkanGuest {
         Self::over(command, name, qmp)
     }
 
-    /// The guest whose shell a command talks to: its output begins with `ready`, and again after each reset.
+    /// The guest whose shell a command talks to: its output begins with `ready`, and again after
+    /// each reset.
     pub fn over(mut command: Command, name: &str, qmp: PathBuf) -> Self {
         let mut child = command
             .stdin(Stdio::piped())
@@ -197,8 +203,8 @@ impl VulkanGuest {
         ));
     }
 
-    /// Starts a program that presents nothing: it has so many maps, and fences that stay open, for these seconds of work and until
-    /// [`Self::end_hold`].
+    /// Starts a program that presents nothing. It keeps this many blobs mapped and fences open
+    /// during these seconds of work and until [`Self::end_hold`].
     #[track_caller]
     pub fn start_hold(&mut self, maps: u32, seconds: u32) {
         self.succeed(&format!(
@@ -208,14 +214,14 @@ impl VulkanGuest {
         ));
     }
 
-    /// Ends that program; fails the test unless all its memory and fences were as they should be.
+    /// Ends that program. Fails the test unless all its memory and fences were right.
     #[track_caller]
     pub fn end_hold(&mut self) {
         let said = self.succeed("touch /tmp/go; wait $hold; echo $?; cat /tmp/hold.log");
         assert!(said.starts_with('0') && said.contains("done"), "{said}");
     }
 
-    /// Waits until vkcube has drawn all frames; fails the test unless it says that it did.
+    /// Waits until vkcube has drawn all frames. Fails the test if it did not.
     #[track_caller]
     pub fn await_cube(&mut self) {
         let (status, _) = self.run("wait $cube");
@@ -238,16 +244,18 @@ impl VulkanGuest {
         self.wait_ready();
     }
 
-    /// Makes the guest's kernel panic (its command line has `panic=1`) and waits for the shell of the next start.
+    /// Makes the guest's kernel panic (its command line has `panic=1`) and waits for the shell of
+    /// the next start.
     pub fn crash(&mut self) {
         writeln!(self.input, "echo c >/proc/sysrq-trigger").expect("the guest reads");
         self.wait_ready();
     }
 
-    /// Loads the guest's own kernel and initrd (`--kexec`) to be started by [`Self::kexec`], or, as a crash kernel, by [`Self::crash`].
+    /// Loads the guest's own kernel and initrd (`--kexec`) for [`Self::kexec`], or as a crash
+    /// kernel for [`Self::crash`].
     #[track_caller]
     pub fn load_kernel(&mut self, as_crash_kernel: bool) {
-        // Without the memory that a running kernel keeps for a crash kernel.
+        // Without the option that reserves memory for a crash kernel.
         let flags = i32::from(as_crash_kernel) * KEXEC_FILE_ON_CRASH;
         self.succeed(&format!(
             "perl -e 'open K, \"</boot/vmlinuz\" or die; open I, \"</boot/initrd\" or die; open C, \"</proc/cmdline\" or die;\n\
@@ -256,7 +264,8 @@ impl VulkanGuest {
         ));
     }
 
-    /// Goes from one kernel to the loaded one, without a reset of the machine, and waits for the shell.
+    /// Goes from one kernel to the loaded one, without a reset of the machine, and waits for the
+    /// shell.
     pub fn kexec(&mut self) {
         writeln!(
             self.input,
@@ -281,7 +290,8 @@ impl VulkanGuest {
         self.process.wait(BOOT);
     }
 
-    /// Waits for the shell of a guest that has been suspended to disk; fails the test if the guest has started anew.
+    /// Waits for the shell of a guest that has been suspended to disk; fails the test if the guest
+    /// has started anew.
     #[track_caller]
     pub fn wait_resumed(&mut self) {
         writeln!(self.input, "echo suspended: $suspended").expect("the guest reads");
@@ -289,12 +299,20 @@ impl VulkanGuest {
         assert_eq!(line, "suspended: yes", "{}", self.process.errors());
     }
 
+    /// Pauses the VM for this long: QMP's `stop` and `cont`.
+    pub fn pause(&self, time: Duration) {
+        let mut qmp = self.qmp();
+        qmp.run("stop", serde_json::json!({}));
+        std::thread::sleep(time);
+        qmp.run("cont", serde_json::json!({}));
+    }
+
     /// Connects to QEMU's machine protocol.
     pub fn qmp(&self) -> Qmp {
         Qmp::connect(&self.qmp)
     }
 
-    /// What QEMU has said so far that it should not.
+    /// The lines that QEMU printed so far and should not have printed.
     pub fn complaints(&self) -> Vec<String> {
         let said = self.process.errors();
         let lines = said.lines().filter(|line| line.contains("qemu-system"));

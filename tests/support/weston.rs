@@ -29,7 +29,8 @@ impl Weston {
         Self::run(None)
     }
 
-    /// A compositor whose monitor is a window, in the upper left corner of an X server, which a test can work in.
+    /// A compositor whose monitor is a window, in the upper left corner of an X server, which a
+    /// test can work in.
     pub fn start_in(screen: &XServer) -> Self {
         Self::run(Some(screen))
     }

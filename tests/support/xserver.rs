@@ -101,7 +101,7 @@ impl XServer {
         self.run("xdotool", &["windowfocus", "--sync", &self.window()]);
     }
 
-    /// Takes the keyboard away from every window.
+    /// Takes the keyboard focus away from every window.
     pub fn unfocus(&self) {
         let (server, _) = x11rb::connect(Some(&self.display)).unwrap();
         let nobody = server.set_input_focus(InputFocus::NONE, x11rb::NONE, x11rb::CURRENT_TIME);

@@ -1,5 +1,6 @@
-//! OpenGL by virgl and Vulkan by Venus at the same time, in an unmodified guest. The guest is Debian's forky;
-//! `HESPER_SUITES="trixie forky sid"` in the environment runs others (`tests/env/prepare mesa:SUITE` makes each).
+//! OpenGL by virgl and Vulkan by Venus at the same time, in an unmodified guest. The guest is
+//! Debian's forky. `HESPER_SUITES="trixie forky sid"` in the environment runs others
+//! (`tests/env/prepare mesa:SUITE` makes each).
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -30,7 +31,8 @@ fn opengl_on_virgl_is_shown_while_vulkan_runs_on_venus() {
 fn serves_both(suite: &str) {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
-    // docs/guests.md: a Mesa before 25.2 has swapchains with this policy only, and its compositor takes no dma-bufs.
+    // A Mesa before 25.2 has swapchains only with this policy, and its compositor takes no dma-bufs
+    // (docs/guests.md).
     let (wsi, variables) = match suite {
         "trixie" => ("--wsi=dmabuf", "MESA_VK_WSI_DEBUG=sw"),
         _ => ("--wsi=auto", ""),
@@ -64,7 +66,7 @@ fn serves_both(suite: &str) {
         }
         sleep(Duration::from_millis(100));
     }
-    // kmscube has the guest's screen, so that vkcube's compositor goes without.
+    // kmscube uses the guest's screen, so vkcube's compositor has none.
     guest.succeed(HEADLESS_WESTON);
     guest.start_cube(variables, 60);
     let (status, said) = guest.run(&format!("hesper-test-client run {VULKAN}"));

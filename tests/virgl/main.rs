@@ -1,7 +1,8 @@
-//! virgl with the real virglrenderer, on EGL without a window system and llvmpipe: commands of a guest that is this test ([`mock`]), and
-//! an unmodified guest of stock QEMU ([`in_vm`]).
+//! virgl with the real virglrenderer, on EGL without a window system and llvmpipe. [`mock`] is the
+//! guest itself and sends commands; [`in_vm`] has an unmodified guest in stock QEMU.
 //!
-//! Needs the cargo feature `virgl`: `tests/env/with-virgl cargo test --features virgl --test virgl`.
+//! Needs the cargo feature `virgl`:
+//! `tests/env/with-virgl cargo test --features virgl --test virgl`.
 #![cfg(target_os = "linux")]
 #![allow(
     dead_code,

@@ -1,4 +1,5 @@
-//! The device and virglrenderer together, with a guest and a VMM that are this test: real sockets and virtqueues, raw commands.
+//! The device and virglrenderer together. Guest and VMM are this test: real sockets and virtqueues,
+//! raw commands.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -23,7 +24,7 @@ const WHOLE: Rect = Rect {
     width: WIDTH,
     height: HEIGHT,
 };
-/// virgl's bits for a texture that is drawn to, sampled and shown.
+/// virgl's bits for a texture that is a render target, sampled and shown.
 const BIND: u32 = 1 << 1 | 1 << 3 | 1 << 18;
 
 fn serve(folder: &Path) -> (Hesper, Vm) {
@@ -85,13 +86,13 @@ impl Stream {
         self.0.extend_from_slice(words);
     }
 
-    /// Makes a surface of a resource and draws to it from now on.
+    /// Makes a surface of a resource and makes it the render target.
     fn target(&mut self, surface: u32, resource: u32) {
         self.command(1, 8, &[surface, resource, FORMAT_B8G8R8X8, 0, 0]);
         self.command(5, 0, &[1, 0, surface]);
     }
 
-    /// Clears what is drawn to.
+    /// Clears the render target.
     fn clear(&mut self, [red, green, blue]: [f32; 3]) {
         let [red, green, blue] = [red, green, blue].map(f32::to_bits);
         let one = 1_f32.to_bits();
@@ -103,7 +104,7 @@ impl Stream {
     }
 }
 
-/// A virgl context, and in it a texture with its memory at [`PIXELS`].
+/// A virgl context with a texture, whose backing is at [`PIXELS`].
 fn texture(vm: &Vm, context: u32) -> u32 {
     let mut machine = vm.machine();
     let id = machine.resource();
@@ -129,7 +130,7 @@ fn read(vm: &Vm) -> Vec<u8> {
     bytes
 }
 
-/// Clears the texture in a context and waits: the proof that the context renders.
+/// Clears the texture in a context and waits, which proves that the context renders.
 #[track_caller]
 fn renders(vm: &Vm, context: u32, texture: u32, grey: u8) {
     let mut stream = Stream::default();
@@ -204,7 +205,7 @@ fn a_texture_is_filled_shown_and_read_back() {
     }
     let expected = Picture::pattern(7, WIDTH, HEIGHT);
     hesper.await_picture(0, &expected, 0);
-    // A part of it back, with a stride of its own, in and out of the context.
+    // Reads a part of it back, with another stride, inside and outside of the context.
     for context in [0, 1] {
         write(&vm, &vec![0; BYTES]);
         let part = Rect {
@@ -278,7 +279,7 @@ fn broken_commands_end_their_context_and_nothing_else() {
         machine.ok(&Request::attach(context, good));
         let submit = Request::submit(context, stream);
         machine.ok(&submit.fence(context.into()));
-        // Whatever comes of it, it answers.
+        // It answers in any case.
         machine.ok(&Request::submit(context, &[0; 4]).ring_fence(2, 1));
         drop(machine);
         renders(&vm, 1, good, context as u8);
@@ -286,7 +287,7 @@ fn broken_commands_end_their_context_and_nothing_else() {
         vm.machine().ok(&Request::destroy_context(context));
     }
     drop((venus, vm));
-    // Hesper's last words come after all others.
+    // This is Hesper's last line for the VM.
     let until = Instant::now() + PATIENCE;
     let mut log = hesper.process.errors();
     while !log.contains("the VM disconnected") {
@@ -348,7 +349,7 @@ fn malformed_3d_commands_get_errors_from_the_real_library_too() {
         ("reads a row too far", row, 0, CMD_TRANSFER_FROM_HOST_3D),
         ("reads with any stride", 0, MAX, CMD_TRANSFER_FROM_HOST_3D),
     ] {
-        // A context breaks of it, in no context nothing does.
+        // A context is lost by it. Outside of a context nothing is.
         let mut machine = vm.machine();
         machine.ok(&Request::create_context(50, 2, "breaks"));
         machine.ok(&Request::attach(50, id));
@@ -361,7 +362,7 @@ fn malformed_3d_commands_get_errors_from_the_real_library_too() {
         }
         vm.machine().ok(&Request::destroy_context(50));
     }
-    // A context of Venus, one that is not attached, one that is gone.
+    // A context of Venus, one without the resource attached, and one that is gone.
     let _venus = Guest::new(&vm, 40);
     let in_venus = to_host(id, WHOLE, 0, 0).context(40);
     assert_eq!(vm.machine().code(&in_venus), RESP_ERR_INVALID_PARAMETER);
@@ -398,7 +399,7 @@ fn work_of_virgl_delays_neither_venus_nor_2d() {
     };
     machine.ok(&Request::set_scanout(0, to, shown));
     drop(machine);
-    // So many copies of 64 MiB; more if this machine was done with them before Venus had its turn.
+    // Enough copies of 64 MiB; more if they ended before Venus had its turn.
     let stalled = [50, 200, 400].into_iter().any(|copies| {
         let mut stream = Stream::default();
         for _ in 0..copies {
@@ -438,7 +439,7 @@ fn a_reset_and_the_end_of_a_vm_leave_nothing_behind() {
             .unwrap_or_else(|| Vm::new(Machine::boot_with_window(&hesper.socket(), 4096)));
         let id = texture(&now, 1);
         renders(&now, 1, id, 30 + round);
-        // Commands of the old life do not touch the memory of the new one.
+        // Commands of before the reset do not touch the memory of after it.
         now.machine().post(&from_host(id, WHOLE, 0, 0).context(1));
         now.machine().reset();
         write(&now, &pattern(3));
@@ -446,7 +447,7 @@ fn a_reset_and_the_end_of_a_vm_leave_nothing_behind() {
         assert_eq!(read(&now), pattern(3));
         renders(&now, 1, again, 40 + round);
         drop(now);
-        // What the library keeps for good is there after the first round.
+        // What the library keeps for ever is there after the first round.
         hesper.holds_the_same(&mut last);
     }
 }

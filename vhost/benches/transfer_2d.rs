@@ -1,8 +1,9 @@
-//! `TRANSFER_TO_HOST_2D` of a 1920 × 1080 frame from scattered 4 KiB pages, against a plain memcpy of the same bytes.
+//! `TRANSFER_TO_HOST_2D` of a 1920 × 1080 frame from scattered 4 KiB pages, compared with a plain
+//! memcpy of the same bytes.
 //!
-//! `cargo bench -p hesper-vhost --bench transfer_2d` prints the ratio of the two, measured in turns, then
-//! divan's table of each. The aim is a ratio of 0.7 or more; with `HESPER_BENCH_MIN_RATIO=0.7` in the environment a lower one
-//! is a failure.
+//! `cargo bench -p hesper-vhost --bench transfer_2d` prints the ratio of the two, measured in
+//! turns, and then divan's table of each. The aim is a ratio of 0.7 or more. With
+//! `HESPER_BENCH_MIN_RATIO=0.7` in the environment, a lower one is a failure.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -22,7 +23,7 @@ const BYTES: usize = (WIDTH * HEIGHT * 4) as usize;
 /// Where the guest's pages are.
 #[derive(Clone, Copy, Debug)]
 enum Pages {
-    /// Every other page, in an order that has no pattern.
+    /// Every other page, in an order without a pattern.
     Scattered,
     /// One run.
     InOneRun,
@@ -57,7 +58,7 @@ impl Frame {
         }
     }
 
-    /// One command, with all of its way through the device.
+    /// One command, through all of the device.
     fn transfer(&mut self) {
         let (chain, _) = self.queue.post(&self.guest.memory, &self.request);
         let head = chain.head_index();
@@ -105,14 +106,14 @@ fn plain_memcpy(bencher: Bencher) {
         .bench_local(|| black_box(&mut to).copy_from_slice(black_box(&from)));
 }
 
-/// The middle one.
+/// The median of sorted values.
 fn middle<T: Copy>(sorted: &[T]) -> T {
     *sorted
         .get(sorted.len() / 2)
         .unwrap_or_else(|| unreachable!("there were runs"))
 }
 
-/// Median of some runs in a row, so that each side finds the caches as it left them.
+/// The median of some runs in a row, so that each side finds the caches as it left them.
 fn median_of_runs(mut run: impl FnMut()) -> Duration {
     let mut times: Vec<Duration> = (0..21)
         .map(|_| {
@@ -125,8 +126,8 @@ fn median_of_runs(mut run: impl FnMut()) -> Duration {
     middle(&times)
 }
 
-/// Speed of a whole scattered frame over that of a memcpy: medians of runs in a row, taken in turns; of these the
-/// median again, since a busy machine spoils some.
+/// The speed of a whole scattered frame divided by that of a memcpy. Both are medians of runs in a
+/// row, taken in turns. The result is the median of the ratios, since a busy machine spoils some.
 fn ratio() -> f64 {
     let mut frame = Frame::new(Pages::Scattered, WHOLE);
     let from = vec![0x5a_u8; BYTES];

@@ -1,11 +1,11 @@
-//! Serves a device without a window, for trying the transport by hand:
+//! Serves a device without a window, to try the transport by hand:
 //!
 //! ```text
 //! cargo run -p hesper-vhost --example serve -- /tmp/gpu.sock [window-bytes] [qemu]
 //! ```
 //!
-//! With `qemu` as the last word the guest's screen goes to QEMU's own console (classic device). Set
-//! `RUST_LOG=debug` to see the life of the queues.
+//! With `qemu` as the last word, the guest's screen goes to QEMU's own console (classic device).
+//! Set `RUST_LOG=debug` to see the queues start and stop.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -15,7 +15,7 @@ use hesper_vhost::device::{Device, DeviceOptions};
 use hesper_vhost::screen::{Monitor, NoScreen, ScanoutSink};
 use hesper_vhost::transport::{GpuBackend, GpuSocketScreen, Server};
 
-fn session(host_visible_size: u64, in_qemu: bool) -> GpuBackend {
+fn backend(host_visible_size: u64, in_qemu: bool) -> GpuBackend {
     let console = in_qemu.then(|| Arc::new(GpuSocketScreen::new()));
     let screen: Arc<dyn ScanoutSink> = match &console {
         Some(console) => console.clone(),
@@ -52,7 +52,7 @@ fn main() -> ExitCode {
     let window = rest.iter().find_map(|word| word.parse().ok()).unwrap_or(0);
     let in_qemu = rest.iter().any(|word| word == "qemu");
     let served =
-        Server::bind(&path).and_then(|mut server| server.serve(&mut || session(window, in_qemu)));
+        Server::bind(&path).and_then(|mut server| server.serve(&mut || backend(window, in_qemu)));
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -1,8 +1,9 @@
-//! Guest memory behind a resource: the scattered pages of `RESOURCE_ATTACH_BACKING` and of guest blobs.
+//! Guest memory behind a resource: the scattered pages of `RESOURCE_ATTACH_BACKING` and of guest
+//! blobs.
 //!
-//! A [`Backing`] presents the pieces as one run of bytes from offset 0 on. It keeps guest physical addresses and looks
-//! them up at each copy, so a new memory table of the VMM takes effect at once. The pieces may overlap; they are
-//! the guest's, and only the guest sees what comes of it.
+//! A [`Backing`] presents the pieces as one run of bytes from offset 0 on. It keeps guest physical
+//! addresses and looks them up at each copy, so a new memory table of the VMM takes effect at once.
+//! The pieces may overlap. That harms only the guest, which chose them.
 
 use std::sync::Arc;
 
@@ -18,13 +19,15 @@ use crate::error::CommandError;
 use crate::guest_pages::{AttachedPages, GuestRun};
 use crate::wire::MemEntry;
 
-/// Runs of pages that are told of one resource: 16 MiB when no two pages of 4 KiB are neighbours.
+/// The most runs of pages that [`Backing::pages`] returns: 16 MiB when no two pages of 4 KiB are
+/// neighbours.
 const RUNS: usize = 4096;
 
 /// Entries copied out of the request at a time.
 const BATCH: u32 = 64;
 
-/// A piece of guest memory that begins at byte `start` of the backing and ends where the next one begins.
+/// A piece of guest memory that begins at byte `start` of the backing and ends where the next one
+/// begins.
 struct Piece {
     start: u64,
     address: u64,
@@ -38,7 +41,8 @@ pub(crate) struct Backing {
 }
 
 impl Backing {
-    /// Reads `count` entries off `request`; every one must lie in guest memory. Neighbours are joined.
+    /// Reads `count` entries from `request`. Every one must lie in guest memory. Neighbours are
+    /// joined.
     pub(crate) fn read_from(
         request: &mut Reader<'_>,
         memory: &GuestMemoryMmap,
@@ -110,8 +114,9 @@ impl Backing {
         }
     }
 
-    /// The pieces as pages of files, so that the same memory can be mapped elsewhere; `None` where they are not whole pages
-    /// that the VMM shares by a file, or more than [`RUNS`].
+    /// The pieces as pages of files, so that the same memory can be mapped a second time. `None`
+    /// when they are not whole pages that the VMM shares by a file, or when there are more than
+    /// [`RUNS`].
     pub(crate) fn pages(&self, memory: &GuestMemoryMmap) -> Option<Vec<GuestRun>> {
         let is_whole = |bytes: u64| bytes.is_multiple_of(crate::system::page_size());
         let mut pages: Vec<GuestRun> = Vec::new();
@@ -154,7 +159,7 @@ impl Backing {
         Ok(AttachedPages::new(pieces, memory, Arc::clone(self) as _))
     }
 
-    /// Adds to `copies` what copies `target.len()` bytes from `offset` on into `target`.
+    /// Adds the copies to `copies` that fill `target` from the bytes at `offset`.
     pub(crate) fn copy_to<'a>(
         &self,
         memory: &'a GuestMemoryMmap,
@@ -181,13 +186,14 @@ impl Backing {
     ) -> Result<(), CommandError> {
         self.walk(memory, offset, bytes.len(), |done, slice| {
             let part = bytes.get(done..).unwrap_or(&[]);
-            // As many bytes as both have, which is the slice's length.
+            // Copies the shorter of the two lengths, which is the slice's.
             slice.copy_from(part);
             Ok(())
         })
     }
 
-    /// Hands the `length` bytes from `offset` on to `visit`, run by run, with how many came before.
+    /// Calls `visit` for each run of the `length` bytes from `offset` on, with the count of bytes
+    /// before it.
     fn walk<'a>(
         &self,
         memory: &'a GuestMemoryMmap,
@@ -232,7 +238,8 @@ impl Backing {
     }
 }
 
-/// Guest memory, with the region of the last look-up at hand: pages of one guest are mostly in one.
+/// Guest memory, with the region of the last look-up cached: most pages of a guest are in one
+/// region.
 struct Regions<'a> {
     memory: &'a GuestMemoryMmap,
     last: Option<&'a GuestRegionMmap>,
@@ -317,7 +324,8 @@ mod tests {
                     .unwrap();
                 copies.finish();
                 assert_eq!(copy, run[offset..][..length], "offset {offset}");
-                // Written back changed and then as it was, each byte comes where it was read.
+                // The bytes are written back changed, and then as they were. Each must arrive where
+                // it was read.
                 let changed: Vec<u8> = copy.iter().map(|byte| !byte).collect();
                 backing.write(&memory, offset as u64, &changed).unwrap();
                 let mut again = vec![0_u8; length];

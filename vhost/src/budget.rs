@@ -1,40 +1,46 @@
-//! What one guest may make this process hold.
+//! Limits on what one guest may make this process hold.
 //!
-//! Every limit answers `VIRTIO_GPU_RESP_ERR_OUT_OF_MEMORY` and leaves one (rate-limited) line in the log. The sum of
-//! what the device itself keeps for a guest is thereby below [`PIXEL_BYTES`] + 16 B × [`BACKING_ENTRIES`] +
-//! [`DEFERRED_BYTES`] + [`SUBMIT_BYTES`] + about 300 B × [`RESOURCES`] + about 1.5 KiB for each chain in the queues,
-//! 1.4 GiB in all; what a renderer keeps is in the renderer's own budgets.
+//! A command that would exceed a limit is answered `VIRTIO_GPU_RESP_ERR_OUT_OF_MEMORY`, with one
+//! rate-limited line in the log. Together they bound what the device itself keeps for a guest:
+//! [`PIXEL_BYTES`] + 16 B × [`BACKING_ENTRIES`] + [`DEFERRED_BYTES`] + [`SUBMIT_BYTES`] + about 300
+//! B × [`RESOURCES`] + about 1.5 KiB for each chain in the queues, which is 1.4 GiB in all. What a
+//! renderer keeps counts against the renderer's own budgets.
 //!
-//! Limits on bytes are `Pool`s: a `Charge` is taken before the memory is, lives beside it, and gives the amount
-//! back when it is dropped. So memory that outlives its resource, because the screen still shows it, still counts.
+//! Limits on bytes are `Pool`s. A `Charge` is taken before the memory is allocated, lives beside
+//! it, and gives the amount back when it is dropped. Memory that outlives its resource because the
+//! screen still shows it therefore still counts.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Live resources of all kinds. Below Linux's default of 65530 mappings a process, of which each blob takes one.
+/// Live resources of all kinds. Linux allows a process 65530 mappings by default, and each blob
+/// takes one.
 pub const RESOURCES: usize = 32_768;
 
-/// Bytes of pixels held for 2D resources and for scanouts of guest blobs, rounded up to pages: 1 GiB is room
-/// for eight 8K framebuffers.
+/// Bytes of pixels for 2D resources and for scanouts of guest blobs, rounded up to pages. 1 GiB is
+/// enough for eight 8K framebuffers.
 pub const PIXEL_BYTES: u64 = 1 << 30;
 
-/// Bytes of all 3D resources, as many as they would have with four bytes a pixel: their formats are the renderer's, and have up
-/// to sixteen.
+/// Bytes of all 3D resources, counted at four bytes a pixel. The renderer chooses their formats,
+/// which have up to sixteen.
 pub const RENDER_BYTES: u64 = 8 << 30;
 
-/// Guest memory pieces of all backings together, after neighbours are joined: 16 GiB of scattered 4 KiB pages.
+/// Guest memory pieces of all backings together, after neighbours are joined. This is enough for 16
+/// GiB of scattered 4 KiB pages.
 pub const BACKING_ENTRIES: u64 = 4 << 20;
 
 /// Live contexts. A guest process that uses the GPU takes one or two.
 pub const CONTEXTS: usize = 1024;
 
-/// Blobs mapped into the host-visible window at a time. QEMU's time per map grows with their number.
+/// Blobs mapped into the host-visible window at a time. The time that QEMU needs per map grows with
+/// their number.
 pub const MAPPINGS: usize = 4096;
 
-/// Bytes of commands in one `SUBMIT_3D`: the most that Linux can send, a descriptor for each page of a chain of 65,535.
+/// Bytes of commands in one `SUBMIT_3D`. It is the most that Linux can send: one descriptor per
+/// page, in a chain of 65,535.
 pub const SUBMIT_BYTES: u64 = 256 << 20;
 
-/// Bytes of commands that wait for a resource to be made.
+/// Bytes of commands that wait until a blob is made.
 pub const DEFERRED_BYTES: u64 = 64 << 20;
 
 /// A limited amount of something.
@@ -77,7 +83,7 @@ pub(crate) struct Charge {
 }
 
 impl Charge {
-    /// Gives back all but `amount`; does nothing when less was taken.
+    /// Gives back all but `amount`. Does nothing when less was taken.
     pub(crate) fn shrink_to(&mut self, amount: u64) {
         let surplus = self.amount.saturating_sub(amount);
         self.pool.used.fetch_sub(surplus, Ordering::Relaxed);

@@ -1,12 +1,13 @@
-//! Descriptor chains, taken apart.
+//! Reads descriptor chains: [`Reader`] for the request, [`AnswerSpace`] for the answer.
 //!
-//! [`open`] walks a chain once and copies its descriptors out of guest memory; what the guest writes into
-//! the descriptor table afterwards changes nothing. The device-readable part becomes a [`Reader`], read front to
-//! back wherever the guest cut it; the device-writable part becomes an [`AnswerSpace`], which a held command keeps
-//! until it is answered.
+//! [`open`] walks a chain once and copies its descriptors out of guest memory. What the guest
+//! writes into the descriptor table afterwards changes nothing. The device-readable part becomes a
+//! [`Reader`], which reads from front to back across the descriptors. The device-writable part
+//! becomes an [`AnswerSpace`], which a held command keeps until it is answered.
 //!
-//! Every command copies what it reads before looking at it. The usual chain of a few descriptors takes no
-//! heap; a long one (a table of backing pages) takes 16 bytes a descriptor, of which a chain has at most 65,535.
+//! Every command copies what it reads before it checks it. The usual chain of a few descriptors
+//! takes no heap. A long one, such as a table of backing pages, takes 16 bytes a descriptor, and
+//! has at most 65,535.
 
 use std::ops::Deref;
 
@@ -158,13 +159,13 @@ impl AnswerSpace {
         self.segments.bytes
     }
 
-    /// Keeps room for `bytes` bytes and forgets the rest, so that a command that waits keeps little: each
-    /// descriptor has a byte at least.
+    /// Keeps room for `bytes` bytes and forgets the other descriptors, so that a command that waits
+    /// keeps little. Each descriptor has at least one byte.
     pub(crate) fn shrink_to(&mut self, bytes: u64) {
         self.segments.truncate(bytes);
     }
 
-    /// Writes `parts` one after the other and returns how many bytes that was.
+    /// Writes `parts` one after the other. Returns how many bytes were written.
     pub(crate) fn write(
         &self,
         memory: &GuestMemoryMmap,

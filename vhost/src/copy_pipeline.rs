@@ -1,21 +1,22 @@
-//! Copies from scattered guest pages, made fast.
+//! Fast copies from scattered guest pages.
 //!
-//! A guest's framebuffer is thousands of 4 KiB pages in no order. Copied one by one, each begins with misses in the
-//! TLB and the cache that no hardware foresees. [`CopyPipeline`] therefore runs a few pages behind: when a copy is added,
-//! the start of its source is prefetched, and by the time that it is made, the misses are over.
-//! `benches/transfer_2d.rs` measures it.
+//! A guest's framebuffer is thousands of 4 KiB pages in no order. When they are copied one by one,
+//! each copy begins with misses in the TLB and the cache that the hardware cannot predict.
+//! [`CopyPipeline`] therefore copies a few pages behind. When a copy is added, the start of its
+//! source is prefetched. When the copy is made, the misses are over. `benches/transfer_2d.rs`
+//! measures it.
 
 use vm_memory::VolatileSlice;
 
-/// How many copies are under way between [`CopyPipeline::add`] and the copy itself.
+/// How many copies wait between [`CopyPipeline::add`] and the copy itself.
 const BEHIND: usize = 2;
-/// Bytes at the start of a source to prefetch; the hardware follows from there. With 512 a frame is a quarter slower, with
-/// 4096 a tenth.
+/// Bytes to prefetch at the start of a source; the hardware follows from there. With 512 a frame
+/// takes a quarter longer, with 4096 a tenth.
 const NEAR: usize = 1024;
 /// Bytes of a cache line.
 const LINE: usize = 64;
 
-/// Copies under way. [`Self::finish`] makes the last ones.
+/// Copies that were added and not made yet. [`Self::finish`] makes the last ones.
 pub(crate) struct CopyPipeline<'a> {
     waiting: [Option<(VolatileSlice<'a>, VolatileSlice<'a>)>; BEHIND],
     oldest: usize,
@@ -29,7 +30,7 @@ impl<'a> CopyPipeline<'a> {
         }
     }
 
-    /// Copies `from` to `to`, which has the same length, a little later.
+    /// Copies `from` to `to` a little later. Both have the same length.
     pub(crate) fn add(&mut self, from: VolatileSlice<'a>, to: VolatileSlice<'a>) {
         prefetch(&from);
         self.push(Some((from, to)));
@@ -52,7 +53,8 @@ impl<'a> CopyPipeline<'a> {
     }
 }
 
-/// Asks the processor for the start of `slice`. A hint: without one for this processor nothing happens.
+/// Prefetches the start of `slice`. It is a hint, and does nothing on processors that have no code
+/// here.
 fn prefetch(slice: &VolatileSlice<'_>) {
     let guard = slice.ptr_guard();
     for offset in (0..slice.len().min(NEAR)).step_by(LINE) {
@@ -65,7 +67,8 @@ fn prefetch(slice: &VolatileSlice<'_>) {
 #[cfg(target_arch = "x86_64")]
 fn prefetch_line(line: *const u8) {
     use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-    // SAFETY: SSE is part of x86-64; a prefetch reads nothing that the program can see and faults nowhere.
+    // SAFETY: SSE is part of x86-64; a prefetch reads nothing that the program can see and faults
+    // nowhere.
     unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) };
 }
 

@@ -1,8 +1,9 @@
 //! Commands that wait until a renderer has made a blob.
 //!
-//! A host blob is made on its context's own thread, which may take long. Commands about the blob that come meanwhile
-//! are parked, so that the queue goes on with everything else. To keep the order that the guest relies on, a command
-//! also waits behind a parked one that touches the same resource, context or scanout; nothing else waits.
+//! A host blob is made on its context's own thread, which may take long. Commands about the blob
+//! that arrive meanwhile are deferred, so that the queue goes on with everything else. To keep the
+//! guest's order, a command also waits behind a deferred one that touches the same resource,
+//! context or scanout. Nothing else waits.
 
 use std::collections::VecDeque;
 
@@ -11,29 +12,29 @@ use crate::exchange::Exchange;
 use crate::renderer::ResourceId;
 use crate::request::{Command, Targets};
 
-/// A command and what it needs to go on.
+/// A command that waits, with what is needed to run it.
 pub(crate) struct DeferredCommand {
     pub(crate) exchange: Exchange,
     pub(crate) command: Command,
-    /// For the bytes that the command carries.
+    /// Counts the bytes that the command carries.
     pub(crate) _charge: Charge,
 }
 
 struct Entry {
     serial: u64,
     targets: Targets,
-    /// Taken while the command runs; it still holds up others until then.
+    /// `None` while the command runs; until it ends, it still delays others.
     work: Option<DeferredCommand>,
 }
 
-/// The parked commands, in order of arrival.
+/// The deferred commands, in order of arrival.
 #[derive(Default)]
 pub(crate) struct DeferredCommands {
     commands: VecDeque<Entry>,
 }
 
 impl DeferredCommands {
-    /// Whether a parked command has to go first.
+    /// Whether a deferred command has to go first.
     pub(crate) fn must_wait(&self, targets: &Targets) -> bool {
         self.commands
             .iter()
@@ -48,8 +49,8 @@ impl DeferredCommands {
         });
     }
 
-    /// Takes the first command that waits neither for a resource that `is_pending` nor for a parked one before
-    /// it. It stays in line until [`Self::finished`].
+    /// Takes the first command that waits neither for a resource that `is_pending` nor for a
+    /// deferred command before it. It stays in the list until [`Self::finished`].
     pub(crate) fn take(
         &mut self,
         is_pending: impl Fn(ResourceId) -> bool,
@@ -69,7 +70,7 @@ impl DeferredCommands {
         None
     }
 
-    /// The command of this serial is done.
+    /// Removes the command with this serial, which is done.
     pub(crate) fn finished(&mut self, serial: u64) {
         self.commands.retain(|parked| parked.serial != serial);
     }

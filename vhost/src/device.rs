@@ -1,10 +1,11 @@
-//! The device: takes descriptor chains, answers them.
+//! The virtio-gpu device: it takes descriptor chains and answers them.
 //!
-//! A transport makes one [`Device`] per VM connection, gives it a [`Transport`] to call back and the guest's memory, and
-//! hands it every available chain of the control queue ([`Device::control`]) and of the cursor queue
-//! ([`Device::cursor`]). One thread per queue; everything else may be called from any thread at any time.
+//! A transport makes one [`Device`] per VM connection. It gives the device a [`Transport`] to call
+//! back and the guest's memory. Then it passes every available chain of the control queue to
+//! [`Device::control`], and of the cursor queue to [`Device::cursor`], from one thread per queue.
+//! Everything else may be called from any thread at any time.
 //!
-//! What a guest can make the device keep is limited by [`crate::budget`].
+//! [`crate::budget`] limits what a guest can make the device keep.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -22,20 +23,20 @@ use crate::wire::{self, Config};
 pub use crate::options::DeviceOptions;
 pub use crate::queue::{Outcome, Queue, Transport};
 
-/// What a device keeps for its guest at the moment; all zero after a reset.
+/// What a device keeps for its guest at the moment. All zero after a reset.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Live resources.
     pub resources: usize,
     /// Live contexts.
     pub contexts: usize,
-    /// Blobs in the host-visible window.
+    /// Blobs mapped into the host-visible window.
     pub mappings: usize,
-    /// Commands that are not answered.
+    /// Commands that are not answered yet.
     pub held: usize,
-    /// Bytes of pixel memory, also that which only the screen still holds.
+    /// Bytes of pixel memory, including memory that only the screen still holds.
     pub pixel_bytes: u64,
-    /// Bytes of 3D resources, at four a pixel.
+    /// Bytes of 3D resources, counted at four a pixel.
     pub render_bytes: u64,
     /// Guest memory pieces of all backings.
     pub backing_entries: u64,
@@ -58,14 +59,16 @@ impl Device {
         }
     }
 
-    /// Plugs the transport in. Done once, before the first chain.
+    /// Connects the transport. Done once, before the first chain.
     pub fn set_transport(&self, transport: Arc<dyn Transport>) {
         self.engine.set_transport(transport);
     }
 
-    /// The virtio-gpu feature bits on offer (bits 0 to 23; no transport or ring features).
+    /// The virtio-gpu feature bits on offer: bits 0 to 23, without those of the transport and the
+    /// rings.
     ///
-    /// Blobs need no renderer: without 3D, Linux takes its framebuffers from guest blobs and spares the transfers.
+    /// Blobs are offered without a renderer, too. Without 3D, Linux takes its framebuffers from
+    /// guest blobs, which saves the transfers.
     pub fn features(&self) -> u64 {
         let mut features =
             1 << wire::F_EDID | 1 << wire::F_RESOURCE_UUID | 1 << wire::F_RESOURCE_BLOB;
@@ -78,24 +81,25 @@ impl Device {
         features
     }
 
-    /// The driver accepted these feature bits.
+    /// Notes the feature bits that the driver accepted.
     pub fn set_acked_features(&self, features: u64) {
         self.engine.state().acked_features = features;
     }
 
-    /// Says whether the VMM has made the window through which the guest maps memory of the host. Without one the guest is offered no
-    /// capability set that needs it ([`crate::renderer::Renderer::needs_window`]). A transport says so before the guest first reads
-    /// the config space; a device of which nobody says anything has one.
+    /// Tells the device whether the VMM has made the host-visible window. Without one, the guest is
+    /// offered no capability set that needs it ([`crate::renderer::Renderer::needs_window`]). A
+    /// transport calls this before the guest first reads the config space. Without a call, there is
+    /// a window.
     pub fn set_window(&self, is_there: bool) {
         self.engine.set_window(is_there);
     }
 
-    /// Replaces the guest memory that later answers of held chains go to.
+    /// Replaces the guest memory into which held chains are answered.
     pub fn set_memory(&self, memory: GuestMemoryAtomic<GuestMemoryMmap>) {
         self.engine.set_memory(memory);
     }
 
-    /// Copies the config space from `offset` on (virtio-v1.4 §5.7.4); bytes past its end are zero.
+    /// Copies the config space from `offset` on (virtio-v1.4 §5.7.4). Bytes past its end are zero.
     pub fn read_config(&self, offset: u32, into: &mut [u8]) {
         let config = Config {
             events_read: self.engine.state().events_read.into(),
@@ -111,7 +115,7 @@ impl Device {
         }
     }
 
-    /// The driver wrote `bytes` at `offset`; only `events_clear` has an effect.
+    /// Takes `bytes` that the driver wrote at `offset`. Only `events_clear` has an effect.
     pub fn write_config(&self, offset: u32, bytes: &[u8]) {
         let mut config = Config::new_zeroed();
         let place = config.as_mut_bytes().get_mut(offset as usize..);
@@ -137,7 +141,7 @@ impl Device {
         dispatch::handle(&self.engine, Queue::Cursor, memory, chain)
     }
 
-    /// A monitor changed (the window was resized, plugged, unplugged): tells the guest.
+    /// Tells the guest that a monitor changed: the window was resized, plugged or unplugged.
     pub fn set_monitor(&self, scanout: ScanoutId, monitor: Monitor) {
         {
             let mut state = self.engine.state();
@@ -153,12 +157,12 @@ impl Device {
         }
         match self.engine.transport() {
             Ok(transport) => transport.config_changed(),
-            // Before the transport is there, no guest is; it will read the new state first.
+            // Without a transport there is no guest yet. It will read the new state first.
             Err(error) => log::debug!("a monitor changed early: {error}"),
         }
     }
 
-    /// The screen has read the pixels of this flush.
+    /// Tells the device that the screen has read the pixels of this flush.
     pub fn flush_done(&self, token: FlushToken) {
         let timeline = self.engine.state().timelines.flushed(token);
         if let Some(timeline) = timeline {
@@ -180,14 +184,15 @@ impl Device {
         }
     }
 
-    /// The transport has started or stopped the control queue. While it is stopped no held chain is answered; what became ready meanwhile is
-    /// answered when the queue goes on, or forgotten by a reset.
+    /// Tells the device that the transport has started or stopped the control queue. While it is
+    /// stopped, no held chain is answered. Answers that become ready meanwhile are given when the
+    /// queue goes on, or forgotten by a reset.
     pub fn set_running(&self, running: bool) {
         self.engine.set_running(running);
     }
 
-    /// Device reset: every resource, scanout, context and held chain is gone; nothing held is answered any more.
-    /// The VMM has dropped the window's mappings by itself.
+    /// Resets the device: every resource, scanout, context and held chain is gone, and nothing held
+    /// is answered any more. The VMM drops the window's mappings by itself.
     pub fn reset(&self) {
         self.engine.reset();
     }

@@ -1,7 +1,7 @@
 //! The loop that carries commands out: from a chain of a queue to its answer.
 //!
-//! [`handle`] does it on the thread of the queue. A command that must wait for a blob is deferred, and [`run_deferred`]
-//! carries it out on the thread that brings the blob.
+//! [`handle`] does it on the thread of the queue. A command that must wait for a blob is deferred,
+//! and [`run_deferred`] carries it out on the thread that brings the blob.
 
 use std::ops::Deref;
 
@@ -53,7 +53,7 @@ where
         Ok(command) => {
             let need = command.answer_size();
             if room < need {
-                // Nothing is done that the driver could not learn of.
+                // A command must not act when the driver has no room to learn of it.
                 let error = CommandError::NoRoom { need, have: room };
                 return engine.refuse(memory, exchange, &error);
             }
@@ -63,7 +63,7 @@ where
     }
 }
 
-/// Carries out a command, now or, when it has to wait for a blob, later.
+/// Carries out a command: now, or later when it has to wait for a blob.
 fn run(
     engine: &Engine,
     memory: &GuestMemoryMmap,
@@ -126,8 +126,9 @@ fn execute(
     }
 }
 
-/// Runs every parked command that can go on. One thread at a time does so: a call that comes while another one is
-/// at it, also from inside a command that it runs, leaves the work to that one.
+/// Runs every deferred command that can go on. One thread does so at a time. A call that comes
+/// while another thread is at it, or from inside a command that it runs, leaves the work to that
+/// thread.
 pub(crate) fn run_deferred(engine: &Engine) {
     {
         let mut state = engine.state();
@@ -141,7 +142,8 @@ pub(crate) fn run_deferred(engine: &Engine) {
         let mut deferred = std::mem::take(&mut state.deferred);
         let work = deferred.take(|id| state.is_pending(id));
         state.deferred = deferred;
-        // Under the same lock as the look: what can go on later has a later call.
+        // Set under the lock under which the list was searched: whatever makes another command
+        // ready calls again later.
         state.is_running_deferred = work.is_some();
         drop(state);
         let Some(work) = work else {
@@ -150,11 +152,11 @@ pub(crate) fn run_deferred(engine: &Engine) {
         let serial = work.exchange.ticket.serial;
         match engine.guest_memory() {
             Some(memory) => {
-                // `on_queue` is false: the answer goes through the host, and this is `Held`.
+                // `on_queue` is false: the transport gets the answer, and this is `Held`.
                 let _held = execute(engine, &memory.memory(), work.exchange, work.command);
             }
             None => engine.log_limit.warn(format_args!(
-                "a parked command has no guest memory to answer in"
+                "a deferred command has no guest memory to answer in"
             )),
         }
         engine.state().deferred.finished(serial);

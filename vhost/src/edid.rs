@@ -1,11 +1,12 @@
-//! EDID 1.4 of a scanout: what kind of monitor the guest believes to have.
+//! EDID 1.4 of a scanout: it describes a monitor to the guest.
 //!
-//! [`describe`] puts the monitor's mode first and marks it preferred. A mode fits the base block's detailed timing up
-//! to 4095 pixels a side and 655.35 MHz; a larger one stands in a DisplayID 1.3 extension block, whose type I timing
-//! has 16 bits a side and 24 bits of 10 kHz. Below the wanted mode the usual smaller ones are listed, all at 60 Hz.
+//! [`describe`] puts the monitor's mode first and marks it preferred. The detailed timing of the
+//! base block has room for a mode of up to 4095 pixels a side and 655.35 MHz. A larger mode goes
+//! into a DisplayID 1.3 extension block, whose type I timing has 16 bits a side and 24 bits of 10
+//! kHz. After the wanted mode come the usual smaller ones, all at 60 Hz.
 //!
-//! Blanking follows VESA CVT 1.2 reduced blanking version 1, but keeps sizes that are not a multiple of eight and the
-//! exact refresh rate: window sizes are odd.
+//! Blanking follows VESA CVT 1.2 reduced blanking version 1. But sizes that are not a multiple of
+//! eight and the exact refresh rate are kept, since windows have odd sizes.
 
 use crate::screen::{Monitor, ScanoutId};
 
@@ -19,7 +20,7 @@ const V_FRONT: u32 = 3;
 const V_BACK_MIN: u32 = 6;
 /// Shortest vertical blanking in nanoseconds.
 const V_BLANK_NS: u64 = 460_000;
-/// Pixel clocks below 10 MHz count as rubbish with some parsers. In millihertz, as refresh rates are.
+/// Some parsers reject pixel clocks below 10 MHz. In millihertz, as refresh rates are.
 const MIN_CLOCK_MILLIHERTZ: u64 = 10_000_000_000;
 /// Largest sizes that a detailed timing descriptor has bits for.
 const DTD_MAX_SIDE: u32 = 4095;
@@ -49,12 +50,12 @@ impl Timing {
         let height = height.clamp(1, u32::from(u16::MAX));
         let refresh = u64::from(refresh_mhz.clamp(1_000, 1_000_000));
         let v_sync = sync_lines(width, height);
-        // The lines of a frame share what the blanking leaves of it.
+        // The lines of a frame share the time that the blanking leaves.
         let frame_ns = 1_000_000_000_000 / refresh;
         let lines_ns = frame_ns - V_BLANK_NS.min(frame_ns / 2);
         let line_ns = (lines_ns / u64::from(height)).max(1);
         let lines = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
-        // A tiny picture gets more blank lines, to reach a pixel clock that parsers believe.
+        // A tiny picture gets more blank lines, to reach a pixel clock that parsers accept.
         let believed = MIN_CLOCK_MILLIHERTZ.div_ceil(refresh * u64::from(width + H_BLANK));
         let needed = lines(V_BLANK_NS / line_ns + 1).max(lines(believed).saturating_sub(height));
         let v_blank = needed.clamp(V_FRONT + v_sync + V_BACK_MIN, DTD_MAX_SIDE);
@@ -75,7 +76,7 @@ impl Timing {
     }
 }
 
-/// Vertical sync width, by which CVT tells the aspect ratio.
+/// Vertical sync width, which encodes the aspect ratio in CVT.
 fn sync_lines(width: u32, height: u32) -> u32 {
     let is = |across: u32, down: u32| {
         u64::from(width) * u64::from(down) == u64::from(height) * u64::from(across)
@@ -100,7 +101,7 @@ struct Size {
     height: u32,
 }
 
-/// Writes one block, byte by byte, and closes it with its checksum.
+/// Builds one block, byte by byte, and closes it with its checksum.
 struct Block {
     bytes: [u8; BLOCK],
     used: usize,
@@ -114,7 +115,7 @@ impl Block {
         }
     }
 
-    /// Appends bytes; all callers together stay below the block's 127.
+    /// Appends bytes. All callers together stay below the block's 127.
     fn put(&mut self, bytes: &[u8]) {
         for byte in bytes {
             if let Some(place) = self.bytes.get_mut(self.used) {
@@ -177,7 +178,8 @@ const STANDARD: [(u32, u32, u8); 8] = [
     (1280, 720, 3),
 ];
 
-/// Larger modes, for the extension block, which has room for the first that are smaller.
+/// Larger modes for the extension block. It takes the first ones that are smaller than the wanted
+/// mode.
 const LARGE: [(u32, u32); 3] = [(5120, 2880), (3840, 2160), (2560, 1440)];
 
 /// Whether a mode is smaller than the wanted one, in at least one direction and larger in none.
@@ -190,7 +192,7 @@ fn is_smaller(width: u32, height: u32, wanted: &Timing) -> bool {
 fn base(wanted: &Timing, size: Size, scanout: ScanoutId, extended: bool) -> [u8; BLOCK] {
     let mut block = Block::new();
     block.put(&[0, 255, 255, 255, 255, 255, 255, 0]);
-    // Maker, five bits a letter; product; serial number; week not given, year; EDID 1.4.
+    // Maker at five bits a letter, product, serial number, no week, year, EDID 1.4.
     let maker = MAKER
         .iter()
         .fold(0_u16, |code, letter| code << 5 | u16::from(letter - b'@'));
@@ -238,7 +240,7 @@ fn base(wanted: &Timing, size: Size, scanout: ScanoutId, extended: bool) -> [u8;
     block.bytes
 }
 
-/// Centimetres in a byte each; both zero when one is not known or too large.
+/// The size in centimetres, a byte each. Both are zero when one is not known or too large.
 fn size_in_cm(size: Size) -> [u8; 2] {
     let cm = |mm: u32| u8::try_from(mm.div_ceil(10)).unwrap_or(0);
     match (cm(size.width), cm(size.height)) {
@@ -299,7 +301,7 @@ fn text(tag: u8, text: std::fmt::Arguments<'_>) -> [u8; 18] {
     descriptor
 }
 
-/// The DisplayID block; `None` when the base block says everything.
+/// The DisplayID block. `None` when the base block has everything.
 fn extension(wanted: &Timing, size: Size, scanout: ScanoutId) -> Option<[u8; BLOCK]> {
     let mut smaller = LARGE
         .into_iter()
@@ -317,7 +319,8 @@ fn extension(wanted: &Timing, size: Size, scanout: ScanoutId) -> Option<[u8; BLO
     let parameters = display_parameters(wanted, size);
     let data = product.len() + parameters.len() + INTERFACE.len() + 3 + timings.len();
     let mut block = Block::new();
-    // A DisplayID section: version 1.3, the bytes of its data, a stand-alone display, no more sections.
+    // A DisplayID section: version 1.3, the bytes of its data, a stand-alone display, no more
+    // sections.
     block.put(&[0x70, 0x13, data as u8, 3, 0]);
     block.put(&product);
     block.put(&parameters);
@@ -331,7 +334,8 @@ fn extension(wanted: &Timing, size: Size, scanout: ScanoutId) -> Option<[u8; BLO
     Some(block.bytes)
 }
 
-/// DisplayID data block 0x00: maker, product, serial number, week not given, year since 2000, no name.
+/// DisplayID data block 0x00: maker, product, serial number, week not given, year since 2000, no
+/// name.
 fn product_identification(scanout: ScanoutId) -> [u8; 15] {
     let [maker_0, maker_1, maker_2] = *MAKER;
     let [product_0, product_1] = PRODUCT.to_le_bytes();
@@ -343,7 +347,8 @@ fn product_identification(scanout: ScanoutId) -> [u8; 15] {
     ]
 }
 
-/// DisplayID data block 0x01: size in tenths of millimetres, in pixels, gamma 2.2, aspect ratio, 8 bits a colour.
+/// DisplayID data block 0x01: size in tenths of millimetres, in pixels, gamma 2.2, aspect ratio, 8
+/// bits a colour.
 fn display_parameters(wanted: &Timing, size: Size) -> [u8; 15] {
     let tenths = |mm: u32| u16::try_from(u64::from(mm) * 10).unwrap_or(0);
     let pixels = |count: u32| count.min(u32::from(u16::MAX)) as u16;

@@ -1,9 +1,9 @@
-//! Why a command is refused: the text for the log, and the code for the guest.
+//! Why a command is refused: the text for the log and the code for the guest.
 
 use crate::renderer::RendererError;
 use crate::wire;
 
-/// Why a command of the guest is not carried out.
+/// Why a command of the guest is refused.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CommandError {
     #[error("the request ends {missing} bytes too early")]
@@ -80,7 +80,7 @@ pub(crate) enum CommandError {
         what: &'static str,
         error: std::io::Error,
     },
-    #[error("the transport is not plugged in")]
+    #[error("the device has no transport yet")]
     NoTransport,
     #[error("renderer: {0}")]
     Renderer(#[from] RendererError),

@@ -1,13 +1,15 @@
-//! Commands that are answered later, and the order in which fences may be answered.
+//! Held commands, and the order in which their fences may be answered.
 //!
-//! A driver signals fence N of a timeline when it sees N answered, and every earlier fence of that timeline with
-//! it. So the answers of fenced commands leave in order within a timeline, and without any order between
-//! two: [`Timelines`] is one first-in-first-out queue for each. A command enters its queue as soon as it is clear that
-//! it cannot be answered at once, in the order of arrival, and leaves when it has its response, its [`Gate`] is open
-//! and nothing is before it. Commands without a fence are in no order.
+//! A driver that sees fence N of a timeline answered also signals every earlier fence of that
+//! timeline. So the answers of fenced commands leave in order within a timeline, and in no order
+//! between two timelines. [`Timelines`] has a first-in-first-out queue for each.
 //!
-//! A timeline is a ring of a context (`VIRTIO_GPU_FLAG_INFO_RING_IDX`), or the one global timeline of all fences
-//! without a ring (virtio-v1.4 §5.7.6.7).
+//! A command enters its queue in the order of arrival, as soon as it is clear that it cannot be
+//! answered at once. It leaves when it has its response, its [`Gate`] is open and nothing is before
+//! it. Commands without a fence have no order.
+//!
+//! A timeline is a ring of a context (`VIRTIO_GPU_FLAG_INFO_RING_IDX`), or the one global timeline
+//! of all fences without a ring (virtio-v1.4 §5.7.6.7).
 
 use std::collections::{HashMap, VecDeque};
 
@@ -18,10 +20,10 @@ use crate::response::Response;
 use crate::screen::{FlushToken, ScanoutId};
 use crate::wire::{FLAG_FENCE, FLAG_INFO_RING_IDX, Header};
 
-/// What orders an answer.
+/// The timeline that orders an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Timeline {
-    /// Nothing: no fence.
+    /// None: the command has no fence.
     Unordered,
     /// The fences without a ring.
     Global,
@@ -43,8 +45,8 @@ impl Timeline {
     }
 }
 
-/// Names a command for as long as it is not answered. Serials are never used twice, not even over a reset: a
-/// late word about a forgotten command finds nothing.
+/// Names a command until it is answered. Serials are never used twice, not even over a reset, so
+/// that a late report about a forgotten command finds nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ticket {
     pub(crate) serial: u64,
@@ -52,7 +54,7 @@ pub(crate) struct Ticket {
 }
 
 impl Ticket {
-    /// The token for the flush of one scanout; there are at most 16.
+    /// The token for the flush of one scanout. There are at most 16 scanouts.
     pub(crate) fn flush_token(self, scanout: ScanoutId) -> FlushToken {
         FlushToken(self.serial << 4 | u64::from(scanout & 15))
     }
@@ -63,12 +65,12 @@ pub(crate) fn split_token(token: FlushToken) -> (u64, ScanoutId) {
     (token.0 >> 4, (token.0 & 15) as ScanoutId)
 }
 
-/// What else must happen before the answer may go.
+/// What an answer waits for, besides its response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Gate {
     /// Nothing.
     Open,
-    /// The screen still reads for these scanouts (a bit each).
+    /// The screen still reads for these scanouts, a bit for each.
     Flush(u16),
     /// The renderer's fence on this ring is not retired.
     Fence(ContextId, u8),
@@ -144,7 +146,8 @@ impl Timelines {
         }
     }
 
-    /// The screen has read a scanout for the flush of `token`. Returns the timeline that may have moved.
+    /// Notes that the screen has read a scanout for the flush of `token`. Returns the timeline that
+    /// may have moved.
     pub(crate) fn flushed(&mut self, token: FlushToken) -> Option<Timeline> {
         let (serial, scanout) = split_token(token);
         let timelines = std::iter::once(Timeline::Global).chain(
@@ -152,7 +155,7 @@ impl Timelines {
                 .keys()
                 .map(|&(context, ring)| Timeline::Ring(context, ring)),
         );
-        // Guests fence a flush on the global timeline, nearly always.
+        // Nearly all guests fence a flush on the global timeline.
         let timeline = timelines.into_iter().find(|&timeline| {
             let has = |queue: &VecDeque<Held>| queue.iter().any(|held| held.serial == serial);
             match timeline {
@@ -170,11 +173,12 @@ impl Timelines {
         Some(timeline)
     }
 
-    /// The renderer retired fence `serial` of a ring, and with it the earlier ones of that ring. The ring's own
-    /// timeline and the global one may have moved.
+    /// Notes that the renderer retired fence `serial` of a ring, and with it the earlier ones of
+    /// that ring. The ring's own timeline and the global one may have moved.
     pub(crate) fn retired(&mut self, context: ContextId, ring: u8, serial: u64) {
         let gate = Gate::Fence(context, ring);
-        // One ring of the renderer serves the ring's timeline and, for fences without a ring, the global one.
+        // A ring of the renderer serves its own timeline and, for fences without a ring, the global
+        // one.
         let queues = self.rings.get_mut(&(context, ring)).into_iter();
         for queue in queues.chain(std::iter::once(&mut self.global)) {
             for held in queue.iter_mut() {
@@ -185,7 +189,7 @@ impl Timelines {
         }
     }
 
-    /// The context is gone: nothing waits for it any more.
+    /// Opens the gates that wait for a context that is gone.
     pub(crate) fn retire_context(&mut self, gone: ContextId) {
         for held in self.rings.values_mut().flatten().chain(&mut self.global) {
             if matches!(held.gate, Gate::Fence(context, _) if context == gone) {
@@ -231,7 +235,7 @@ impl Timelines {
     }
 }
 
-/// An empty ring keeps room for this many held commands, so that a steady ring takes no heap.
+/// An empty ring keeps room for this many held commands, so that a steady ring allocates nothing.
 const RING_KEEPS: usize = 64;
 
 fn pop_front_if_ready(queue: &mut VecDeque<Held>) -> Option<Held> {

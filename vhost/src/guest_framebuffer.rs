@@ -1,8 +1,9 @@
-//! Framebuffers in guest memory that the screen reads where they are.
+//! Framebuffers in guest memory that the screen reads in place.
 //!
-//! The pages of a guest blob are scattered. A screen that can maps them side by side ([`ScanoutSink::map_guest`]), once for
-//! each blob, and no flush copies them. What it has mapped must be the memory that the guest means, and only as long as the guest
-//! means it for a picture.
+//! The pages of a guest blob are scattered. A screen that is able to do so maps them side by side
+//! ([`ScanoutSink::map_guest`]), once for each blob, so that no flush copies them. The mapping must
+//! stay valid: it is given up when the VMM lays out guest memory anew, or when the guest uses the
+//! pages for something else.
 
 use std::sync::Arc;
 
@@ -11,15 +12,15 @@ use vm_memory::{GuestMemoryBackend, GuestMemoryMmap};
 use crate::backing::Backing;
 use crate::screen::{GuestPixels, PixelMemory, ScanoutSink};
 
-/// The memory of a guest blob in the hands of the screen; the guest has it back on drop.
+/// The memory of a guest blob, mapped by the screen. The guest has it back on drop.
 pub(crate) struct GuestFramebuffer {
     pixels: Arc<dyn GuestPixels>,
-    /// The guest memory that it was taken from.
+    /// The guest memory that was mapped.
     memory: GuestMemoryMmap,
 }
 
 impl GuestFramebuffer {
-    /// Lends all of `backing`, if `screen` takes it.
+    /// Lets `screen` map all of `backing`. `None` when it does not.
     pub(crate) fn new(
         screen: &dyn ScanoutSink,
         backing: &Backing,
@@ -31,7 +32,8 @@ impl GuestFramebuffer {
         })
     }
 
-    /// The pixels for the screen, unless the VMM has laid out the guest's memory anew since they were lent.
+    /// The pixels for the screen, unless the VMM has laid out guest memory anew since they were
+    /// mapped.
     pub(crate) fn pixels(&self, memory: &GuestMemoryMmap) -> Option<Arc<dyn PixelMemory>> {
         let is_same = self.memory.num_regions() == memory.num_regions()
             && self

@@ -5,19 +5,23 @@ use std::sync::Arc;
 
 use vm_memory::GuestMemoryMmap;
 
-/// Guest memory of a resource, for a renderer that answers in it. It can be written for as long as the resource has it;
-/// afterwards the pages are the guest's for other things, and nothing is written any more.
+/// Guest memory of a resource, for a renderer that writes its answers into it. It can be written
+/// while the resource has it. Afterwards the guest uses the pages for other things, and nothing is
+/// written.
 pub trait GuestPages: Send + Sync {
-    /// Bytes of it.
+    /// Its size in bytes.
     fn size(&self) -> u64;
 
-    /// Writes at `offset`. For short messages, [`GUEST_WRITE`] bytes at most: the device waits meanwhile. Says whether the
-    /// bytes are written; not when the resource has lost its memory, or they do not fit.
+    /// Writes `bytes` at `offset`: short messages of at most [`GUEST_WRITE`] bytes, since the
+    /// device waits meanwhile. Returns whether the bytes are written. They are not when the
+    /// resource has lost its memory, or when they do not fit.
     fn write(&self, offset: u64, bytes: &[u8]) -> bool;
 
-    /// Where its pages are now, to be mapped a second time; `None` when the resource has lost its memory, or where it is not
-    /// whole pages of files. Whoever maps them lets go of them in [`crate::renderer::Context::detach_resource`], before that returns, and when
-    /// the context ends: the guest has its pages back then.
+    /// The files and offsets of its pages, to be mapped a second time. `None` when the resource has
+    /// lost its memory, or when it is not whole pages of files.
+    ///
+    /// Whoever maps the pages must unmap them before [`crate::renderer::Context::detach_resource`]
+    /// returns, and when the context ends. The guest has its pages back then.
     fn runs(&self) -> Option<Vec<GuestRun>>;
 }
 
@@ -32,26 +36,29 @@ pub struct GuestRun {
     pub size: u64,
 }
 
-/// The most that [`GuestPages::write`] writes at a time.
+/// The most bytes that [`GuestPages::write`] writes at a time.
 pub const GUEST_WRITE: usize = 64 << 10;
 
-/// Guest memory that a renderer has been lent, in pieces, as this process has it mapped.
+/// Guest memory that is attached to a 3D resource, in pieces, as this process has it mapped.
 ///
-/// The pieces stay mapped as long as this value lives, also when the VMM changes the table of memory: it holds the mapping. Whose
-/// pages they are is another question: the guest takes them for other things as soon as it has the answer to
-/// `RESOURCE_DETACH_BACKING` or `RESOURCE_UNREF`, which the device gives when the [`crate::resource3d::Done`] of [`crate::resource3d::Resources3d::detach_memory`] or
-/// [`crate::resource3d::Resources3d::destroy`] is told. Until then a guest may write to them at any time: what is in them must be copied or be
-/// plain pixels, and no Rust reference may be made into them.
+/// The pieces stay mapped as long as this value lives, even when the VMM changes the memory table.
+/// But they do not belong to the renderer that long. The guest uses the pages for other things as
+/// soon as its `RESOURCE_DETACH_BACKING` or `RESOURCE_UNREF` is answered. The device answers when
+/// the [`crate::resource3d::Done`] of [`crate::resource3d::Resources3d::detach_memory`] or
+/// [`crate::resource3d::Resources3d::destroy`] is told.
+///
+/// The guest may write to the pages at any time. What is in them must be copied or be plain pixels,
+/// and no Rust reference may be made into them.
 pub struct AttachedPages {
     pieces: Vec<(*mut u8, usize)>,
     /// Keeps the pieces mapped.
     _memory: GuestMemoryMmap,
-    /// The backing, whose pieces count against the guest's budget for as long as they are used here.
+    /// The backing. Its pieces count against the guest's budget for as long as they are used here.
     _backing: Arc<dyn Send + Sync>,
 }
 
-// SAFETY: the pointers are to memory that is shared with the guest anyway and that any thread may access; what they point to
-// belongs to `_memory`, which is Send and Sync itself.
+// SAFETY: the pointers are to memory that is shared with the guest anyway and that any thread may
+// access; what they point to belongs to `_memory`, which is Send and Sync itself.
 unsafe impl Send for AttachedPages {}
 // SAFETY: as above; no method hands out a reference into the memory.
 unsafe impl Sync for AttachedPages {}

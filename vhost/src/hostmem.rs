@@ -1,8 +1,8 @@
-//! The host-visible window: which of its bytes have a blob mapped.
+//! The host-visible window: the ranges that have a blob mapped.
 //!
-//! The guest chooses the places. They are checked here, because a VMM may not survive a bad one. When the window is full, it is
-//! the guest's kernel that refuses to map, without a word to the device; so the device looks by itself whether a blob still
-//! finds room, and its log names the option that helps.
+//! The guest chooses the offsets. They are checked here, because a VMM may not survive a bad one.
+//! When the window is full, the guest's kernel refuses to map without telling the device. So the
+//! device itself checks whether a blob still finds room, and its log names the option that helps.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,8 @@ pub(crate) struct Hostmem {
     warned: Warned,
 }
 
-/// What the log says of the window's use. It begins anew when less than half of the window is mapped.
+/// The last warning about the window's use. It is reset when less than half of the window is
+/// mapped.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Warned {
     Nothing,
@@ -41,7 +42,7 @@ impl Hostmem {
         }
     }
 
-    /// Takes `length` bytes at `offset`.
+    /// Reserves `length` bytes at `offset`.
     pub(crate) fn reserve(&mut self, offset: u64, length: u64) -> Result<(), CommandError> {
         let end = offset
             .checked_add(length)
@@ -74,7 +75,7 @@ impl Hostmem {
         Ok(())
     }
 
-    /// Gives back the mapping that starts at `offset`.
+    /// Frees the mapping that starts at `offset`.
     pub(crate) fn release(&mut self, offset: u64) {
         self.mapped -= self.mappings.remove(&offset).unwrap_or(0);
         if self.mapped < self.size / 2 {
@@ -82,7 +83,7 @@ impl Hostmem {
         }
     }
 
-    /// What to log after a map: once, when nine tenths of the window are mapped.
+    /// A warning when nine tenths of the window are mapped, once.
     pub(crate) fn use_warning(&mut self) -> Option<String> {
         let is_little = self.mapped < self.size - self.size / 10;
         if is_little || self.warned >= Warned::NearlyFull {
@@ -90,21 +91,21 @@ impl Hostmem {
         }
         self.warned = Warned::NearlyFull;
         Some(format!(
-            "{} of the {} through which the guest maps memory are mapped; when nothing is left, its programs cannot map more. {}",
+            "{} of the {} of the host-visible window are mapped; when it is full, the guest's programs cannot map more. {}",
             mib(self.mapped),
             mib(self.size),
             self.remedy()
         ))
     }
 
-    /// What to log of a blob that the guest wants to map: once, when there is no room for its `length`.
+    /// A warning when there is no room for a blob of `length` bytes, once.
     pub(crate) fn no_room_warning(&mut self, length: u64) -> Option<String> {
         if self.size == 0 || self.warned >= Warned::Full || self.has_room(length) {
             return None;
         }
         self.warned = Warned::Full;
         Some(format!(
-            "the guest has no room to map {} more: {} of the {} through which it maps memory are mapped, and no gap is large \
+            "the guest has no room to map {} more: {} of the {} of the host-visible window are mapped, and no gap is large \
              enough. {}",
             mib(length),
             mib(self.mapped),
@@ -113,10 +114,10 @@ impl Hostmem {
         ))
     }
 
-    /// Whether so many bytes have room between the mappings.
+    /// Whether a gap between the mappings has room for `length` bytes.
     fn has_room(&self, length: u64) -> bool {
         let left = self.size - self.mapped;
-        // The largest gap has at least the average.
+        // The largest gap is at least the average one.
         if length <= left / (self.mappings.len() as u64 + 1) {
             return true;
         }
@@ -147,12 +148,12 @@ impl Hostmem {
     }
 }
 
-/// A size for people.
+/// A size in MiB, for the log.
 fn mib(bytes: u64) -> String {
     format!("{} MiB", bytes.div_ceil(1 << 20))
 }
 
-/// A power of two as the option takes it.
+/// A power of two as `--hostmem` takes it.
 fn option(bytes: u64) -> String {
     let units = [(40, "T"), (30, "G"), (20, "M"), (10, "K")];
     let unit = units.iter().find(|(shift, _)| bytes >> shift > 0);

@@ -1,4 +1,4 @@
-//! Rectangles, pixel formats, and memory that holds pixels: the plain types of pictures.
+//! Plain types of pictures: rectangles, pixel formats, and memory that holds pixels.
 
 /// Index of a scanout, below the device's `num_scanouts`.
 pub type ScanoutId = u32;
@@ -56,18 +56,18 @@ impl PixelFormat {
 /// Bytes of one pixel in every [`PixelFormat`].
 pub const BYTES_PER_PIXEL: u32 = 4;
 
-/// Memory that holds pixels and may change while it is read (the device or the guest writes to it).
+/// Memory that holds pixels. The device or the guest may write to it while it is read.
 ///
 /// # Safety
 ///
-/// `host_pages` must return a mapping that is readable for its whole length and stays mapped at that
-/// address as long as the value lives.
+/// `host_pages` must return a mapping that is readable for its whole length and stays mapped at
+/// that address as long as the value lives.
 pub unsafe trait PixelMemory: Send + Sync {
-    /// Address and length in bytes of the mapping. Both are multiples of the host's page size, so that
-    /// a GPU can import it (`VK_EXT_external_memory_host`).
+    /// Address and length in bytes of the mapping. Both are multiples of the host's page size, so
+    /// that a GPU can import it (`VK_EXT_external_memory_host`).
     fn host_pages(&self) -> (*const u8, usize);
 
-    /// Copies `into.len()` bytes from `offset`. Bytes past the end read as zero. A concurrent write may
-    /// be seen in part (a torn picture), never as a fault.
+    /// Copies `into.len()` bytes from `offset`. Bytes past the end read as zero. A concurrent write
+    /// may be seen in part, as a torn picture, but never causes a fault.
     fn read(&self, offset: usize, into: &mut [u8]);
 }

@@ -1,4 +1,4 @@
-//! The device's queues as its transport serves them: which there are, what becomes of a chain, what the device asks.
+//! The queues of a device as its transport serves them, and what the device asks of its transport.
 
 use std::os::fd::BorrowedFd;
 
@@ -11,7 +11,7 @@ pub enum Queue {
     Cursor,
 }
 
-/// What became of a chain.
+/// What happened to a chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Outcome {
@@ -24,20 +24,21 @@ pub enum Outcome {
     Held,
 }
 
-/// What a device needs from its transport. Callable from any thread, also from inside [`crate::device::Device::control`] on the
-/// thread that called it; the device holds no lock of its state while it calls.
+/// What a device needs from its transport: it completes held chains, notifies the guest, and maps
+/// blobs into the host-visible window. It may be called from any thread, even from inside
+/// [`crate::device::Device::control`]. The device does not hold its state lock while it calls.
 pub trait Transport: Send + Sync {
-    /// A held chain was answered: put `head` on `queue`'s used ring and notify the guest.
+    /// Completes a held chain: puts `head` on `queue`'s used ring and notifies the guest.
     fn complete(&self, queue: Queue, head: u16, written: u32);
 
-    /// The config space changed: send a configuration change notification.
+    /// Sends a configuration change notification: the config space changed.
     fn config_changed(&self);
 
-    /// The device was reset: whoever waits in [`Self::map`] or [`Self::unmap`] gets an error at once.
+    /// The device was reset: waiting calls of [`Self::map`] and [`Self::unmap`] must fail at once.
     fn cancel(&self) {}
 
     /// Maps `len` bytes of `fd` at `fd_offset` into the host-visible window at `window_offset`.
-    /// Returns after the mapping is visible to the guest.
+    /// Returns when the guest sees the mapping.
     ///
     /// # Errors
     /// What the VMM or the channel answered.
@@ -49,7 +50,7 @@ pub trait Transport: Send + Sync {
         len: u64,
     ) -> std::io::Result<()>;
 
-    /// Takes `len` bytes at `window_offset` out of the window.
+    /// Unmaps `len` bytes at `window_offset` from the window.
     ///
     /// # Errors
     /// What the VMM or the channel answered.

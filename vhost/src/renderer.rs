@@ -1,15 +1,15 @@
 //! How a renderer plugs into the device: the [`Renderer`] and [`Context`] traits.
 //!
-//! A renderer offers capability sets (virtio-v1.4 §5.7.6.8, `VIRTIO_GPU_CMD_GET_CAPSET_INFO`); every
-//! guest context belongs to the renderer of its capset. The device forwards the commands of a context in queue
-//! order and goes on at once: **no method of [`Context`] may wait for the host GPU, for another context or
-//! for the guest.** A context works through its calls in order, on a thread of its own, and reports through
-//! [`Completions`] from whatever thread it likes. So a context that waits stalls only itself, and one that
-//! breaks takes only itself down.
+//! A renderer offers capability sets (virtio-v1.4 §5.7.6.8, `VIRTIO_GPU_CMD_GET_CAPSET_INFO`).
+//! Every guest context belongs to the renderer of its capability set. The device forwards the
+//! commands of a context in queue order and goes on at once: **no method of [`Context`] may wait
+//! for the host GPU, for another context or for the guest.** A context works through its calls in
+//! order, on a thread of its own, and reports through [`Completions`] from any thread. So a context
+//! that waits delays only itself, and one that breaks ends alone.
 //!
-//! The hard thing is order: within one context, a submit, a blob creation and a fence act in the order in
-//! which they were called. A fence therefore covers everything submitted before it on its ring, and a blob
-//! whose id names a memory object finds the object that an earlier submit made.
+//! The hard thing is order. Within one context, a submit, a blob creation and a fence act in the
+//! order in which they were called. A fence therefore covers everything submitted before it on its
+//! ring. A blob whose id names a memory object finds the object that an earlier submit made.
 
 use std::any::Any;
 use std::os::fd::OwnedFd;
@@ -36,7 +36,8 @@ pub struct CapsetInfo {
     pub max_size: u32,
 }
 
-/// Why a renderer refused something. The text is for the log; the guest sees a virtio-gpu error code.
+/// Why a renderer refused something. The text is for the log. The guest gets a virtio-gpu error
+/// code.
 #[derive(Debug, thiserror::Error)]
 pub enum RendererError {
     /// The guest asked for something that does not exist or does not fit.
@@ -76,7 +77,7 @@ pub struct BlobRequest {
     pub cross_device: bool,
 }
 
-/// How the guest should map a blob (`VIRTIO_GPU_MAP_CACHE_*`); must say what the host's mapping really is.
+/// How the guest should map a blob (`VIRTIO_GPU_MAP_CACHE_*`). It must match the host's mapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MapCaching {
     /// `CACHED` = 1.
@@ -90,7 +91,7 @@ pub enum MapCaching {
 /// The memory behind a blob: the same pages for host, guest and GPU (invariant 1 of the design).
 #[derive(Clone)]
 pub struct Blob {
-    /// A descriptor that the VMM can map; `None` when the blob cannot be mapped into the guest.
+    /// A descriptor that the VMM can map. `None` when the blob cannot be mapped into the guest.
     pub fd: Option<Arc<OwnedFd>>,
     /// Where the blob starts in `fd`, in bytes, a multiple of the page size.
     pub fd_offset: u64,
@@ -98,21 +99,23 @@ pub struct Blob {
     pub size: u64,
     /// Caching of the host's mapping.
     pub caching: MapCaching,
-    /// The host's own mapping, when it has one: lets a scanout show the blob.
+    /// The host's own mapping, if there is one. With it, a scanout can show the blob.
     pub pixels: Option<Arc<dyn PixelMemory>>,
-    /// Of a blob in guest memory, its pages; `None` for all others.
+    /// The pages of a blob in guest memory. `None` for all others.
     pub guest: Option<Arc<dyn GuestPages>>,
-    /// What the renderer that made it wants to find again when the blob is attached to a context; nobody else
-    /// looks at it.
+    /// Data of the renderer that made the blob. It finds it again when the blob is attached to a
+    /// context. Nobody else reads it.
     pub origin: Option<Arc<dyn Any + Send + Sync>>,
 }
 
-/// Where a renderer reports what it finished. Callable from any thread; never blocks for long.
+/// Where a renderer reports what it finished. It may be called from any thread, and never blocks
+/// for long.
 pub trait Completions: Send + Sync {
-    /// The fence of [`Context::fence`] is signalled. Fences of one ring retire in the order of their creation.
+    /// Reports that a fence of [`Context::fence`] is signalled. Fences of one ring retire in the
+    /// order of their creation.
     fn fence_retired(&self, context: ContextId, ring: u8, fence: u64);
 
-    /// The answer to [`Context::create_blob`].
+    /// Answers [`Context::create_blob`].
     fn blob_created(
         &self,
         context: ContextId,
@@ -123,19 +126,20 @@ pub trait Completions: Send + Sync {
 
 /// A way to render, for one or more capability sets.
 pub trait Renderer: Send + Sync {
-    /// The capability sets that work on this host; what is listed here is what the guest is told.
+    /// The capability sets that work on this host. The guest is told of exactly these.
     fn capsets(&self) -> &[CapsetInfo];
 
-    /// Whether its contexts are of no use to a guest that cannot map memory of the host: one behind a VMM that knows no shared
-    /// memory regions.
+    /// Whether its contexts need the host-visible window. Without one, their capability sets are
+    /// not offered.
     fn needs_window(&self) -> bool {
         false
     }
 
-    /// The bytes of a capability set, at most `max_size`; `None` for an unknown id or version.
+    /// The bytes of a capability set, at most `max_size`. `None` for an unknown id or version.
     fn capset(&self, id: u32, version: u32) -> Option<Vec<u8>>;
 
-    /// Makes a context for `capset`. `name` is the guest's debug name, for logs; it is untrusted text.
+    /// Makes a context for `capset`. `name` is the guest's debug name, for logs. It is untrusted
+    /// text.
     ///
     /// # Errors
     /// [`RendererError::OutOfMemory`] when a limit is reached.
@@ -147,34 +151,36 @@ pub trait Renderer: Send + Sync {
         completions: Arc<dyn Completions>,
     ) -> Result<Box<dyn Context>, RendererError>;
 
-    /// Its 3D resources, if it has any (`RESOURCE_CREATE_3D`). Of all renderers of a device the first that does has the guest's.
+    /// Its 3D resources (`RESOURCE_CREATE_3D`), if it has any. The first renderer of a device that
+    /// has them gets those of the guest.
     fn resources_3d(&self) -> Option<Arc<dyn Resources3d>> {
         None
     }
 }
 
-/// One guest context. All calls enqueue and return at once. Dropping it ends the context: its objects are
-/// destroyed and its open fences retire.
+/// One guest context. All calls enqueue and return at once. Dropping it ends the context: its
+/// objects are destroyed and its open fences retire.
 pub trait Context: Send {
     /// `VIRTIO_GPU_CMD_SUBMIT_3D`: the bytes are already copied out of guest memory.
     fn submit(&self, commands: Vec<u8>);
 
-    /// Creates a fence on timeline `ring` that retires when everything submitted before it is done; on ring 0
-    /// as soon as everything before it was consumed.
+    /// Creates a fence on timeline `ring`. It retires when everything submitted before it is done;
+    /// on ring 0, as soon as everything before it was consumed.
     fn fence(&self, ring: u8, fence: u64);
 
-    /// Makes the memory of a blob resource; answered by [`Completions::blob_created`].
+    /// Makes the memory of a blob resource. The answer is [`Completions::blob_created`].
     ///
-    /// With a good answer the resource is attached to this context, as by [`Context::attach_resource`], which is not called:
-    /// the guest may name the blob as soon as it was told of it, and that need not wait for `CTX_ATTACH_RESOURCE` (Mesa's
-    /// Venus driver names it in a ring once `RESOURCE_MAP_BLOB` is answered). [`Context::detach_resource`] ends it.
+    /// A blob that was made is attached to this context, as by [`Context::attach_resource`], which
+    /// is not called for it. The guest may name the blob as soon as it hears of it, and need not
+    /// wait for `CTX_ATTACH_RESOURCE`: Mesa's Venus driver names it in a ring once
+    /// `RESOURCE_MAP_BLOB` is answered. [`Context::detach_resource`] detaches it.
     fn create_blob(&self, resource: ResourceId, request: BlobRequest);
 
-    /// `VIRTIO_GPU_CMD_CTX_ATTACH_RESOURCE`: the context may now name `resource`. Not called for what is attached to it
-    /// already, such as a blob that it made.
+    /// `VIRTIO_GPU_CMD_CTX_ATTACH_RESOURCE`: the context may now name `resource`. Not called for
+    /// resources that are attached already, such as a blob that the context made.
     fn attach_resource(&self, resource: ResourceId, blob: &Blob);
 
-    /// The same for a 3D resource. Only the contexts of the renderer that made it have a use for it.
+    /// The same for a 3D resource. Only contexts of the renderer that made it can use it.
     fn attach_3d(&self, _resource: ResourceId) {}
 
     /// `VIRTIO_GPU_CMD_CTX_DETACH_RESOURCE`, also sent when the resource goes away.

@@ -1,6 +1,7 @@
 //! Commands as the guest sent them, copied out of guest memory whole.
 //!
-//! [`Command::parse`] copies everything, so that nothing the guest writes later matters, and so that a command can wait.
+//! [`Command::parse`] copies everything, so that a command can wait, and so that nothing the guest
+//! writes later has an effect.
 
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use crate::renderer::{ContextId, ResourceId};
 use crate::screen::ScanoutId;
 use crate::wire::{self, Header};
 
-/// A request, copied.
+/// A command, with the specification's name and what it carries.
 pub(crate) enum Command {
     GetDisplayInfo,
     GetEdid(wire::GetEdid),
@@ -45,7 +46,7 @@ pub(crate) enum Command {
     MoveCursor(wire::UpdateCursor),
 }
 
-/// What a command touches.
+/// What a command touches, for the order of deferred commands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Targets {
     pub(crate) resource: Option<ResourceId>,
@@ -65,8 +66,8 @@ impl Targets {
 }
 
 impl Command {
-    /// Copies the rest of a request whose header is `header`. Its backing counts against `pool`. Without `has_3d` there are no 3D
-    /// resources.
+    /// Copies the rest of a request whose header is `header`. Backings count against `pool`.
+    /// Without `has_3d` there are no 3D resources.
     pub(crate) fn parse(
         queue: Queue,
         header: &Header,
@@ -140,7 +141,7 @@ impl Command {
         })
     }
 
-    /// What it touches, in context `context`.
+    /// What the command touches in context `context`.
     pub(crate) fn targets(&self, context: ContextId) -> Targets {
         let resource = |id: zerocopy::little_endian::U32| Targets {
             resource: Some(id.get()),
@@ -152,7 +153,7 @@ impl Command {
             | Self::GetEdid(_)
             | Self::GetCapsetInfo(_)
             | Self::GetCapset(_)
-            // Ends everything that others may wait for, so it waits for nothing.
+            // It ends everything that others may wait for, so it waits for nothing.
             | Self::CtxDestroy
             // The cursor queue never waits for the other one.
             | Self::UpdateCursor(_)
@@ -194,12 +195,12 @@ impl Command {
         }
     }
 
-    /// Whether it acts on a resource that must have been made, so that it waits for one that is being made.
+    /// Whether the command needs a finished resource, so that it waits for one that is being made.
     pub(crate) fn needs_its_resource(&self) -> bool {
         !matches!(self, Self::UpdateCursor(_) | Self::MoveCursor(_))
     }
 
-    /// Bytes of heap that it carries.
+    /// Bytes of heap that the command carries.
     pub(crate) fn bytes(&self) -> u64 {
         match self {
             Self::Submit3d(commands) => commands.len() as u64,
@@ -207,7 +208,7 @@ impl Command {
         }
     }
 
-    /// Bytes of room that its answer needs at least.
+    /// The least room in bytes that its answer needs.
     pub(crate) fn answer_size(&self) -> u64 {
         let body = match self {
             Self::UpdateCursor(_) | Self::MoveCursor(_) => return 0,

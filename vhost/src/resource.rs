@@ -1,8 +1,10 @@
 //! Resources: what the guest's resource ids name.
 //!
-//! A resource is one of four things, and the type says which: an [`Resource2d`] of the 2D commands with pixels in host
-//! memory, a [`GuestBlob`] whose pixels stay in guest memory, a [`HostBlob`] with memory of a renderer, which
-//! exists only after the renderer made it, or a [`Resource3d`], which a renderer has and only its commands reach.
+//! A resource is one of four things, and its type says which:
+//! - a [`Resource2d`] of the 2D commands, with pixels in host memory;
+//! - a [`GuestBlob`], whose pixels stay in guest memory;
+//! - a [`HostBlob`] with memory of a renderer, which exists once the renderer has made it;
+//! - a [`Resource3d`], which a renderer has and only its commands reach.
 
 use std::sync::Arc;
 
@@ -24,9 +26,9 @@ pub(crate) struct Resource {
     pub(crate) body: Body,
     /// Guest memory attached to it.
     pub(crate) backing: Option<Arc<Backing>>,
-    /// Contexts that were told of it.
+    /// The contexts that it is attached to.
     pub(crate) contexts: Vec<ContextId>,
-    /// Given by `RESOURCE_ASSIGN_UUID`.
+    /// Assigned by `RESOURCE_ASSIGN_UUID`.
     pub(crate) uuid: Option<[u8; 16]>,
 }
 
@@ -57,11 +59,11 @@ impl Resource2d {
 /// A blob in guest memory; the memory is the resource's backing.
 pub(crate) struct GuestBlob {
     pub(crate) size: u64,
-    /// Its memory as the screen has it mapped, since it was first scanned out.
+    /// Its memory as the screen has it mapped, once it was scanned out.
     pub(crate) framebuffer: Option<GuestFramebuffer>,
-    /// The screen did not take its memory, and is not asked again at each page flip.
+    /// The screen did not map its memory, and is not asked again at each page flip.
     pub(crate) refused: bool,
-    /// Its last shadow, kept for the next time it is scanned out.
+    /// Its last shadow, kept until it is scanned out again.
     pub(crate) shadow: Option<Arc<Shadow>>,
 }
 
@@ -69,7 +71,7 @@ pub(crate) struct GuestBlob {
 pub(crate) enum HostBlob {
     /// The renderer has not answered yet.
     Pending {
-        /// Which context object makes it.
+        /// The generation of the context that makes it.
         generation: u64,
         /// The `RESOURCE_CREATE_BLOB` to answer.
         ticket: Ticket,
@@ -83,7 +85,7 @@ pub(crate) enum HostBlob {
         blob: Blob,
         size: u64,
         mappable: bool,
-        /// Where it is in the host-visible window.
+        /// Its offset in the host-visible window.
         mapped_at: Option<u64>,
     },
 }
@@ -93,9 +95,9 @@ pub(crate) struct Resource3d {
     /// The renderer that has it.
     pub(crate) owner: Arc<dyn Resources3d>,
     pub(crate) shape: Shape3d,
-    /// Tells it from another of the same id.
+    /// Tells it from another resource with the same id.
     pub(crate) serial: u64,
-    /// What scanouts show of it: its pixels as of the last flush.
+    /// The pixels that scanouts show: those of the last flush.
     pub(crate) shown: Option<Arc<Surface>>,
     pub(crate) _charge: Charge,
 }
@@ -117,7 +119,7 @@ impl Resource {
         }
     }
 
-    /// What it is, for logs.
+    /// A description for logs.
     pub(crate) fn kind(&self) -> &'static str {
         match &self.body {
             Body::Resource2d(_) => "a 2D resource",
@@ -159,7 +161,7 @@ impl FrameLayout {
                 must: "a multiple of 4 and not less than a row of pixels",
             });
         }
-        // Both factors come from 32 bits: no overflow.
+        // Both factors have 32 bits: no overflow.
         let length = self.stride * u64::from(self.height - 1) + row;
         match self.offset.checked_add(length) {
             Some(end) if end <= size => Ok(()),
@@ -173,7 +175,7 @@ impl FrameLayout {
     }
 }
 
-/// Page-aligned host copy of a framebuffer that lives in guest memory, without padding between rows.
+/// A page-aligned host copy of a framebuffer in guest memory, without padding between rows.
 pub(crate) struct Shadow {
     pub(crate) pixels: Arc<Surface>,
     pub(crate) layout: FrameLayout,
@@ -193,7 +195,7 @@ impl Shadow {
         u64::from(self.layout.width) * u64::from(BYTES_PER_PIXEL)
     }
 
-    /// Copies `rect` from guest memory.
+    /// Copies `rect` from guest memory into the shadow.
     pub(crate) fn gather(
         &self,
         memory: &GuestMemoryMmap,
@@ -222,9 +224,10 @@ pub(crate) struct Rows {
     pub(crate) stride: u64,
 }
 
-/// Copies `rect` of `pixels`, whose rows are `stride` bytes, from the rows at `source` in `backing`.
+/// Copies `rect` into `pixels`, whose rows are `stride` bytes, from the rows at `source` in
+/// `backing`.
 ///
-/// Rows that touch on both sides go as one run.
+/// Rows without gaps on both sides are copied as one run.
 pub(crate) fn copy_rows(
     memory: &GuestMemoryMmap,
     backing: &Backing,
@@ -243,7 +246,7 @@ pub(crate) fn copy_rows(
         (u64::from(rect.height), row)
     };
     let target = byte_of(rect.x, rect.y, stride);
-    // The last byte first: nothing is copied when the rectangle does not fit.
+    // The last byte is checked first: nothing is copied when the rectangle does not fit.
     let overflow = || CommandError::OutOfRange {
         start: source.offset,
         length,
@@ -268,7 +271,7 @@ pub(crate) fn copy_rows(
     Ok(())
 }
 
-/// The part of `rect` inside `bounds`, in the coordinates that both have; `None` when they do not meet.
+/// The part of `rect` inside `bounds`, in their common coordinates. `None` when they do not meet.
 pub(crate) fn intersect(rect: Rect, bounds: Rect) -> Option<Rect> {
     let left = rect.x.max(bounds.x);
     let top = rect.y.max(bounds.y);

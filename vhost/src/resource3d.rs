@@ -1,15 +1,19 @@
-//! 3D resources: how a renderer that has its own textures and buffers plugs into the device ([`Resources3d`]).
+//! 3D resources: how a renderer that has its own textures and buffers plugs into the device
+//! ([`Resources3d`]).
 //!
-//! Guests of OpenGL make their textures with `RESOURCE_CREATE_3D`, fill and read them with transfers, let contexts use
-//! them by `CTX_ATTACH_RESOURCE`, and show them with `SET_SCANOUT`. Only the renderer knows what is in them. The device
-//! checks what can be known without it, keeps the order, and answers the guest when the renderer has answered.
+//! OpenGL in a guest makes textures with `RESOURCE_CREATE_3D`, fills and reads them with transfers,
+//! attaches them to contexts with `CTX_ATTACH_RESOURCE`, and shows them with `SET_SCANOUT`. Only
+//! the renderer knows what is in them. The device checks what can be checked without it, keeps the
+//! order, and answers the guest when the renderer has answered.
 //!
-//! Like the calls of a context ([`crate::renderer::Context`]), those of [`Resources3d`] enqueue and return at once, and are
-//! carried out in order, with the calls of the renderer's contexts in between. Each takes a [`Done`] or a [`Pixels`], which is
-//! told the outcome from whatever thread; one that is dropped untold says that the renderer has failed, so that no chain of
-//! the guest is ever lost.
+//! The calls of [`Resources3d`] enqueue and return at once, like those of a context
+//! ([`crate::renderer::Context`]). They are carried out in order, together with the calls of the
+//! renderer's contexts. Each takes a [`Done`] or a [`Pixels`], which is told the outcome from any
+//! thread. One that is dropped untold reports that the renderer has failed, so that no chain of the
+//! guest is ever lost.
 //!
-//! The hard thing is the guest's memory. The renderer reads and writes it while a resource has it, see [`AttachedPages`].
+//! The hard thing is the guest's memory. The renderer reads and writes it while it is attached to a
+//! resource; see [`AttachedPages`].
 
 use std::time::Duration;
 
@@ -18,7 +22,8 @@ use crate::renderer::{ContextId, RendererError, ResourceId};
 
 pub use crate::guest_pages::AttachedPages;
 
-/// What a guest asks for with `RESOURCE_CREATE_3D`. Checked: no side is 0. Everything else is the renderer's to judge.
+/// What a guest asks for with `RESOURCE_CREATE_3D`. The device has checked that no side is 0. The
+/// renderer checks everything else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape3d {
     /// Gallium's target.
@@ -43,7 +48,8 @@ pub struct Shape3d {
     pub flags: u32,
 }
 
-/// A part of a 3D resource. Checked: no sum overflows, and it is inside of the level.
+/// A part of a 3D resource. The device has checked that no sum overflows and that it is inside of
+/// the level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Box3d {
     /// Left edge.
@@ -69,8 +75,9 @@ pub enum Direction {
     FromHost,
 }
 
-/// A transfer between a resource and the guest memory that is attached to it. Checked: it begins inside of that memory. Whether it
-/// ends there depends on the format, and is the renderer's to check.
+/// A transfer between a resource and the guest memory that is attached to it. The device has
+/// checked that it begins inside of that memory. Where it ends depends on the format, and the
+/// renderer must check that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transfer {
     /// The part of the resource.
@@ -85,7 +92,7 @@ pub struct Transfer {
     pub layer_stride: u32,
 }
 
-/// Whom to tell that a call is carried out.
+/// The callback for the result of a call.
 pub struct Done(Option<Tell>);
 
 type Tell = Box<dyn FnOnce(Result<(), RendererError>) + Send>;
@@ -95,7 +102,7 @@ impl Done {
         Self(Some(Box::new(tell)))
     }
 
-    /// Tells it.
+    /// Reports the result.
     pub fn tell(mut self, result: Result<(), RendererError>) {
         if let Some(tell) = self.0.take() {
             tell(result);
@@ -111,7 +118,8 @@ impl Drop for Done {
     }
 }
 
-/// Who wants the pixels of a resource: rows from top to bottom, without padding, in the resource's format.
+/// The callback for the pixels of a resource: rows from top to bottom, without padding, in the
+/// resource's format.
 pub struct Pixels(Option<Show>);
 
 type Show = Box<dyn FnOnce(Result<&[u8], RendererError>) + Send>;
@@ -121,7 +129,7 @@ impl Pixels {
         Self(Some(Box::new(show)))
     }
 
-    /// Hands them over.
+    /// Reports the pixels.
     pub fn show(mut self, result: Result<&[u8], RendererError>) {
         if let Some(show) = self.0.take() {
             show(result);
@@ -141,22 +149,24 @@ fn gone() -> RendererError {
     RendererError::ContextLost("the renderer of 3D resources has ended".to_owned())
 }
 
-/// The 3D resources of a renderer. Calls come in the order of the guest's commands and return at once, but for [`Self::clear`].
-/// Ids are the guest's; one may be used again after [`Self::destroy`].
+/// The 3D resources of a renderer. Calls come in the order of the guest's commands and return at
+/// once, except for [`Self::clear`]. The guest chooses the ids. It may use one again after
+/// [`Self::destroy`].
 pub trait Resources3d: Send + Sync {
-    /// `RESOURCE_CREATE_3D`. When it fails there is no such resource, and what is called for it until the device knows fails too.
+    /// `RESOURCE_CREATE_3D`. When it fails there is no such resource, and later calls for it fail
+    /// too, until the device knows.
     fn create(&self, resource: ResourceId, shape: &Shape3d, done: Done);
 
-    /// `RESOURCE_UNREF`: the resource goes away, and its memory is let go of before `done` is told.
+    /// `RESOURCE_UNREF`: destroys the resource. Its memory must be released before `done` is told.
     fn destroy(&self, resource: ResourceId, done: Done);
 
     /// `RESOURCE_ATTACH_BACKING`: the resource has this guest memory from now on.
     fn attach_memory(&self, resource: ResourceId, pages: AttachedPages, done: Done);
 
-    /// `RESOURCE_DETACH_BACKING`: lets go of the memory before `done` is told.
+    /// `RESOURCE_DETACH_BACKING`: the memory must be released before `done` is told.
     fn detach_memory(&self, resource: ResourceId, done: Done);
 
-    /// `TRANSFER_TO_HOST_3D`, `TRANSFER_FROM_HOST_3D`, in a context or, with 0, in none.
+    /// `TRANSFER_TO_HOST_3D` and `TRANSFER_FROM_HOST_3D`, in a context or, with 0, in none.
     fn transfer(
         &self,
         resource: ResourceId,
@@ -166,9 +176,10 @@ pub trait Resources3d: Send + Sync {
         done: Done,
     );
 
-    /// Reads `rect` of level 0, whose format has four bytes a pixel, for a screen.
+    /// Reads `rect` of level 0 for a screen. The format has four bytes a pixel.
     fn read(&self, resource: ResourceId, rect: Rect, pixels: Pixels);
 
-    /// The guest starts anew: all resources go away. Waits until their memory is let go of, `patience` at most; says whether it is.
+    /// Destroys all resources: the guest starts anew. Waits for at most `patience` until their
+    /// memory is released, and returns whether it is.
     fn clear(&self, patience: Duration) -> bool;
 }

@@ -1,17 +1,17 @@
-//! What the guest is answered.
+//! The response to a command.
 
 use crate::wire;
 
-/// An answer without its header's echo.
+/// A response. The header of the answer also echoes the fence of the request.
 pub(crate) struct Response {
     /// `RESP_*`.
     pub(crate) kind: u32,
-    /// What follows the header. Only answers off the hot paths have a body.
+    /// What follows the header. Only responses off the hot paths have a body.
     pub(crate) body: Vec<u8>,
 }
 
 impl Response {
-    /// An answer that is its header.
+    /// A response without a body.
     pub(crate) fn bare(kind: u32) -> Self {
         Self {
             kind,

@@ -1,13 +1,13 @@
 //! How a screen plugs into the device: the [`ScanoutSink`] trait and the plain types it takes.
 //!
 //! The device calls a sink from its queue threads and never waits for it. A sink must not block: it
-//! notes what changed and lets its own thread show it. Pixels are not copied on the way: a
+//! notes what changed and lets its own thread show it. Pixels are not copied on the way. A
 //! [`Picture`] names memory that the sink reads when it composes a frame.
 //!
-//! The one hard thing is when the guest may touch the pixels again. A flush that carries a
-//! [`FlushToken`] is answered to the guest only after the sink said that it has read them, at once
-//! ([`FlushState::Done`]) or later through [`crate::device::Device::flush_done`], also when nothing is
-//! visible.
+//! The hard thing is when the guest may touch the pixels again. A flush that carries a
+//! [`FlushToken`] is answered to the guest only after the sink has reported that it has read them.
+//! It does so at once ([`FlushState::Done`]) or later through
+//! [`crate::device::Device::flush_done`], even when nothing is visible.
 
 use std::sync::Arc;
 
@@ -15,9 +15,9 @@ use crate::guest_pages::GuestRun;
 
 pub use crate::pixels::{BYTES_PER_PIXEL, PixelFormat, PixelMemory, Rect, ScanoutId};
 
-/// Guest memory that a screen reads where it is.
+/// Guest memory that a screen reads in place.
 pub trait GuestPixels: PixelMemory {
-    /// The guest has its pages back when this returns: whoever still reads here finds zeros.
+    /// Gives the pages back to the guest before it returns. Later reads find zeros.
     fn give_back(&self);
 }
 
@@ -63,13 +63,13 @@ pub struct FlushToken(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum FlushState {
-    /// The guest may change the pixels; the token is void.
+    /// The guest may change the pixels, and the token is void.
     Done,
-    /// The token comes back later.
+    /// The sink returns the token later.
     Pending,
 }
 
-/// A monitor as the guest is told of it.
+/// A monitor as the guest sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Monitor {
     /// False when nothing is plugged into this scanout.
@@ -84,8 +84,8 @@ pub struct Monitor {
     pub width_mm: u32,
     /// Height of the picture in millimetres; 0 = not known.
     pub height_mm: u32,
-    /// Where it stands: the guest is told that its monitors stand side by side from left to right in the order of this,
-    /// and in the order of their numbers where it is the same.
+    /// Its place on the desktop. The guest places its monitors side by side from left to right in
+    /// this order, and by their numbers where it is equal.
     pub place: i32,
 }
 
@@ -93,41 +93,46 @@ pub struct Monitor {
 ///
 /// Calls come in the order of the guest's commands. None of them may block.
 pub trait ScanoutSink: Send + Sync {
-    /// From now on `scanout` shows `picture`; `None` turns it off. The first frame follows with a flush.
+    /// From now on `scanout` shows `picture`; `None` turns it off. The first frame follows with a
+    /// flush.
     fn set_scanout(&self, scanout: ScanoutId, picture: Option<&Picture>);
 
     /// Pixels inside `damage` (in coordinates of the picture, already clipped to it) changed.
     ///
-    /// When `done` is given, the guest waits for this flush: the sink answers
-    /// [`FlushState::Done`] if it needs the pixels no more, or [`FlushState::Pending`] and calls
-    /// [`crate::device::Device::flush_done`] with the token as soon as it has read them, exactly once.
+    /// When `done` is given, the guest waits for this flush. The sink returns [`FlushState::Done`]
+    /// if it does not need the pixels any more. Otherwise it returns [`FlushState::Pending`] and
+    /// calls [`crate::device::Device::flush_done`] with the token as soon as it has read them,
+    /// exactly once.
     fn flush(&self, scanout: ScanoutId, damage: Rect, done: Option<FlushToken>) -> FlushState;
 
-    /// Sets the cursor's image and position; `None` hides it. The position is that of the image's upper left
-    /// corner, wherever its hot spot is: that is what drivers send (Linux: the plane's `crtc_x`, `crtc_y`), and
-    /// the specification does not say. It may be negative: the value is a signed one in an unsigned field.
+    /// Sets the cursor's image and position; `None` hides it. The position is that of the image's
+    /// upper left corner, wherever its hot spot is. The specification does not say so, but drivers
+    /// send that (Linux: the plane's `crtc_x`, `crtc_y`). It may be negative: the field is
+    /// unsigned, its value signed.
     fn set_cursor(&self, scanout: ScanoutId, cursor: Option<&CursorImage>, x: u32, y: u32);
 
-    /// Moves the cursor; the position is as in [`Self::set_cursor`].
+    /// Moves the cursor. The position is as in [`Self::set_cursor`].
     fn move_cursor(&self, scanout: ScanoutId, x: u32, y: u32);
 
-    /// Maps the pages of a guest's framebuffer side by side, to show them without a copy; `None` when it cannot, or does not want
-    /// to: the device copies what each flush says has changed, and shows the copy. The device calls
-    /// [`GuestPixels::give_back`] before the guest uses the pages for something else.
+    /// Maps the pages of a guest's framebuffer side by side, to show them without a copy. `None`
+    /// when the screen cannot do so or does not want to. Then the device copies what each flush
+    /// says has changed, and shows the copy. The device calls [`GuestPixels::give_back`] before the
+    /// guest uses the pages for something else.
     fn map_guest(&self, _runs: Vec<GuestRun>) -> Option<Arc<dyn GuestPixels>> {
         None
     }
 
-    /// The guest was reset, or its driver was loaded anew or has gone: nothing is shown any more.
+    /// Shows nothing any more: the guest was reset, or its driver was loaded anew or is gone.
     fn reset(&self) {}
 
-    /// The monitors, when the screen and not the device decides about them (QEMU's console does).
-    /// Called without any lock of the device; may wait for the screen's owner for a bounded time.
+    /// The monitors, when the screen and not the device decides about them, as QEMU's console does.
+    /// Called without any lock of the device. May wait for the screen's owner for a bounded time.
     fn monitors(&self) -> Option<Vec<Monitor>> {
         None
     }
 
-    /// The EDID of a scanout, when the screen and not the device makes it; like [`Self::monitors`].
+    /// The EDID of a scanout, when the screen and not the device makes it. Called like
+    /// [`Self::monitors`].
     fn edid(&self, _scanout: ScanoutId) -> Option<Vec<u8>> {
         None
     }

@@ -1,8 +1,9 @@
-//! Host memory that holds pixels: the host's side of 2D resources and the shadows of scanned-out guest blobs.
+//! Host memory that holds pixels: those of 2D resources, and the shadows of guest blobs.
 //!
-//! A [`Surface`] is its own anonymous mapping: page-aligned and a whole number of pages, so that a GPU can import it,
-//! and zero until it is written. The device copies into it while a screen may read it; both sides copy through raw
-//! memory and never make a Rust reference into it, so a race shows as a torn picture and as nothing else.
+//! A [`Surface`] is an anonymous mapping of its own. It is whole pages, so that a GPU can import
+//! it, and zero until it is written. The device copies into it while a screen may read it. Both
+//! sides copy through raw memory and never make a Rust reference into it. A race therefore shows as
+//! a torn picture and as nothing else.
 
 use std::ffi::c_void;
 use std::ptr::NonNull;
@@ -15,20 +16,21 @@ use crate::budget::{Charge, PIXEL_BYTES, Pool};
 use crate::error::CommandError;
 use crate::screen::PixelMemory;
 
-/// A page-aligned block of pixels. Freed when the last user lets go.
+/// A page-aligned block of pixels. It is freed when its last owner drops it.
 pub(crate) struct Surface {
     start: NonNull<u8>,
     length: usize,
     _charge: Charge,
 }
 
-// SAFETY: the mapping belongs to this value alone and is reached only through raw copies, which any thread may do.
+// SAFETY: the mapping belongs to this value alone and is reached only through raw copies, which any
+// thread may do.
 unsafe impl Send for Surface {}
 // SAFETY: as above; no method hands out a reference into the mapping.
 unsafe impl Sync for Surface {}
 
 impl Surface {
-    /// Maps `bytes` of zeroes, rounded up to pages, on the account of `pool`.
+    /// Maps `bytes` of zeroes, rounded up to pages. They count against `pool`.
     pub(crate) fn new(bytes: u64, pool: &Arc<Pool>) -> Result<Arc<Self>, CommandError> {
         let page = crate::system::page_size();
         let limit = CommandError::Limit {
@@ -42,7 +44,8 @@ impl Surface {
             return Err(limit);
         };
         let length = usize::try_from(length).map_err(|_| limit)?;
-        // SAFETY: a fresh private anonymous mapping at an address of the kernel's choice touches no other memory.
+        // SAFETY: a fresh private anonymous mapping at an address of the kernel's choice touches no
+        // other memory.
         let mapped = unsafe {
             mmap_anonymous(
                 std::ptr::null_mut(),
@@ -62,22 +65,23 @@ impl Surface {
         }))
     }
 
-    /// The bytes from `offset` on, `length` of them, to copy into; `None` when they are not all inside.
+    /// The `length` bytes from `offset` on, to copy into. `None` when they are not all inside.
     pub(crate) fn slice(&self, offset: u64, length: u64) -> Option<VolatileSlice<'_>> {
         let offset = usize::try_from(offset).ok()?;
         let length = usize::try_from(length).ok()?;
         if offset.checked_add(length)? > self.length {
             return None;
         }
-        // SAFETY: `offset + length` is inside the mapping, which lives as long as `self`; VolatileSlice copies
-        // through raw pointers.
+        // SAFETY: `offset + length` is inside the mapping, which lives as long as `self`;
+        // VolatileSlice copies through raw pointers.
         Some(unsafe { VolatileSlice::new(self.start.as_ptr().add(offset), length) })
     }
 }
 
 impl Drop for Surface {
     fn drop(&mut self) {
-        // SAFETY: this is exactly the range that `new` mapped, and no one can reach it after the last owner.
+        // SAFETY: this is exactly the range that `new` mapped, and no one can reach it after the
+        // last owner.
         if let Err(error) = unsafe { munmap(self.start.as_ptr().cast::<c_void>(), self.length) } {
             log::error!("cannot unmap {} bytes of pixels: {error}", self.length);
         }

@@ -1,7 +1,7 @@
-//! What operating systems have in different ways: events, and identities of files.
+//! What differs between operating systems: events, and identities of files.
 //!
-//! Linux has eventfds and gives every memory file an inode. macOS has pipes, and POSIX shared memory without an inode.
-//! `hesper-system` says whose ways are taken.
+//! Linux has eventfds and gives every memory file an inode. macOS has pipes, and POSIX shared
+//! memory without an inode. `hesper-system` tells which of them to follow.
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -12,13 +12,13 @@ pub(crate) use hesper_system::page_size;
 use hesper_system::played;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
-/// Whether the ways of macOS are taken.
+/// Whether Hesper follows macOS.
 pub(crate) fn is_macos() -> bool {
     cfg!(target_vendor = "apple") || played().is_some()
 }
 
-/// Two ends that behave like one event: what is written to the second can be read from the first, in records of 8 bytes.
-/// Neither end ever waits.
+/// Two ends of an event. What is written to the second can be read from the first, in records of 8
+/// bytes. Neither end ever blocks.
 pub(crate) fn event() -> io::Result<(OwnedFd, OwnedFd)> {
     #[cfg(target_os = "linux")]
     if !is_macos() {
@@ -40,8 +40,8 @@ fn do_not_wait(fd: impl AsFd) -> io::Result<()> {
     Ok(fcntl_setfl(fd, flags | OFlags::NONBLOCK)?)
 }
 
-/// Makes an event of the VMM's safe to signal: a full pipe must not stop a queue. An eventfd is left as it is, since its count never
-/// comes near its end.
+/// Makes an event of the VMM safe to signal: a full pipe must not block a queue. An eventfd is left
+/// as it is, since its count never comes near its limit.
 pub(crate) fn never_wait(event: &File) -> io::Result<()> {
     if event.metadata()?.file_type().is_fifo() {
         do_not_wait(event)?;
@@ -49,8 +49,8 @@ pub(crate) fn never_wait(event: &File) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether the peer of a stream socket has taken everything that was sent. `None` where the system does not tell: macOS counts nothing
-/// on the sender's side.
+/// Whether the peer of a stream socket has read everything that was sent. `None` when the system
+/// does not tell: macOS counts nothing on the sender's side.
 pub(crate) fn is_all_taken(socket: &std::os::unix::net::UnixStream) -> Option<bool> {
     #[cfg(all(
         target_os = "linux",
@@ -73,7 +73,7 @@ pub(crate) fn is_all_taken(socket: &std::os::unix::net::UnixStream) -> Option<bo
     None
 }
 
-/// What tells the memory behind one descriptor from that behind another.
+/// Identifies the memory behind a descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Identity {
     /// A file: device and inode.
@@ -84,7 +84,7 @@ pub(crate) enum Identity {
     Unknown,
 }
 
-/// See [`Identity`]; of the file with this metadata.
+/// The identity of the file with this metadata.
 pub(crate) fn identity(metadata: &Metadata) -> Identity {
     let (device, inode) = (metadata.dev(), metadata.ino());
     let has_inode = metadata.is_file() && (device, inode) != (0, 0);

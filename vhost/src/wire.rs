@@ -1,8 +1,9 @@
 //! The layouts and numbers of virtio-gpu (virtio-v1.4 §5.7), in one place.
 //!
-//! Every request is a [`Header`] followed by one of the body structs below, every answer a [`Header`] with a
-//! `RESP_*` type, some followed by a body. All fields are little endian and the structs have alignment 1, so a
-//! struct is its bytes: `zerocopy` turns one into the other. Nothing outside this file knows an offset.
+//! Every request is a [`Header`], followed by one of the body structs below. Every answer is a
+//! [`Header`] with a `RESP_*` type, and some have a body. All fields are little endian and the
+//! structs have alignment 1, so a struct is its bytes: `zerocopy` turns one into the other. Nothing
+//! outside of this file knows an offset.
 
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -207,11 +208,12 @@ wire_struct! {
     ResourceCreate3d = 48 {
         /// Id of the new resource, not 0.
         resource_id: U32,
-        /// What it is: 0 is a buffer, 2 a 2D texture; the other targets of Gallium are the renderer's.
+        /// The target in Gallium's numbers: 0 is a buffer, 2 a 2D texture. The renderer knows the
+        /// others.
         target: U32,
-        /// The format, in virgl's numbers; the eight of `FORMAT_*` are among them.
+        /// The format in virgl's numbers. The eight of `FORMAT_*` are among them.
         format: U32,
-        /// What it is for, in virgl's bits.
+        /// What it is used for, in virgl's bits.
         bind: U32,
         /// Width in pixels; of a buffer, its bytes.
         width: U32,
@@ -317,7 +319,8 @@ wire_struct! {
 }
 
 wire_struct! {
-    /// `virtio_gpu_display_one`: one monitor in the answer to `GET_DISPLAY_INFO`, which has 16 of them.
+    /// `virtio_gpu_display_one`: one monitor in the answer to `GET_DISPLAY_INFO`, which has 16 of
+    /// them.
     DisplayOne = 24 {
         /// Preferred size, and place on the desktop.
         rect: WireRect,
@@ -415,7 +418,7 @@ wire_struct! {
         blob_flags: U32,
         /// How many entries follow.
         nr_entries: U32,
-        /// What the context should take the memory from; 0 = fresh memory.
+        /// What the context takes the memory from; 0 = fresh memory.
         blob_id: U64,
         /// Size in bytes.
         size: U64,
@@ -455,7 +458,8 @@ wire_struct! {
         y: U32,
         /// Zero.
         padding: U32,
-        /// The image; 0 hides the cursor. Only for `UPDATE_CURSOR`, as what follows.
+        /// The image; 0 hides the cursor. This field and those after it are only for
+        /// `UPDATE_CURSOR`.
         resource_id: U32,
         /// Hot spot inside the image.
         hot_x: U32,
@@ -504,7 +508,7 @@ impl From<Rect> for WireRect {
     }
 }
 
-/// The pixel format that a `FORMAT_*` number means; `None` for a number that is not one of the eight.
+/// The pixel format for a `FORMAT_*` number. `None` for a number that is not one of the eight.
 pub fn pixel_format(number: u32) -> Option<PixelFormat> {
     match number {
         FORMAT_B8G8R8A8 => Some(PixelFormat::B8G8R8A8),

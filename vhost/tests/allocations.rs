@@ -1,4 +1,4 @@
-//! The commands of every frame take no heap.
+//! The commands of each frame allocate nothing.
 
 #![allow(
     clippy::unwrap_used,
@@ -19,7 +19,7 @@ use hesper_vhost::screen::{
 use hesper_vhost::testing::{Chain, DriverQueue, Guest, PAGE, Request, options};
 use hesper_vhost::wire::FORMAT_B8G8R8X8;
 
-/// Counts what this thread allocates.
+/// Counts the allocations of this thread.
 struct Counting;
 
 thread_local! {
@@ -49,7 +49,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// A screen that keeps the last token, and takes no heap for it.
+/// A screen that keeps the last token, without an allocation.
 #[derive(Default)]
 struct OneToken(Mutex<Option<FlushToken>>);
 

@@ -1,4 +1,4 @@
-//! Contexts, host blobs and ring fences, with a renderer that answers when the test says so.
+//! Contexts, host blobs and ring fences. The renderer answers when the test says so.
 
 #![allow(
     clippy::unwrap_used,
@@ -259,7 +259,7 @@ fn a_blob_is_attached_to_its_maker_when_it_is_made() {
             [FakeContext::Create(of, _)] if of == id
         ));
     };
-    // The renderer did it; the driver's own command says nothing new, and its opposite means what it says.
+    // The renderer attached it. The driver's own attach changes nothing, and its detach works.
     made(&mut guest, 5);
     guest.ok(&Request::attach(1, 5));
     assert_eq!(renderer.calls(1), []);
@@ -269,11 +269,11 @@ fn a_blob_is_attached_to_its_maker_when_it_is_made() {
     assert_eq!(renderer.calls(1), [FakeContext::Attach(5, 4096)]);
     guest.ok(&Request::unref(5));
     assert_eq!(renderer.calls(1), [FakeContext::Detach(5)]);
-    // A driver that never attaches: the renderer hears of the end all the same.
+    // A driver that never attaches: the renderer is told of the end all the same.
     made(&mut guest, 6);
     guest.ok(&Request::unref(6));
     assert_eq!(renderer.calls(1), [FakeContext::Detach(6)]);
-    // It is not attached to the next context with the maker's id.
+    // The next context with the maker's id has it not attached.
     made(&mut guest, 7);
     guest.ok(&Request::destroy_context(1));
     guest.ok(&Request::create_context(1, 4, "next"));
@@ -303,7 +303,7 @@ fn a_blob_that_cannot_be_made_answers_its_error_and_frees_its_id() {
         assert_eq!(guest.reply(create).kind(), code);
         assert_eq!(guest.reply(map).kind(), RESP_ERR_INVALID_RESOURCE_ID);
     }
-    // A renderer that gives less than was promised.
+    // A renderer that returns less than was asked for.
     let create = guest.held(&Request::host_blob(1, 5, 3, 8192));
     renderer.make_blob(1, 5, 4096);
     assert_eq!(guest.late(), [create]);
@@ -329,7 +329,7 @@ fn destroying_a_context_answers_everything_that_waits_for_it() {
     assert_eq!(guest.reply(create).kind(), RESP_ERR_UNSPEC);
     assert_eq!(guest.reply(attach).kind(), RESP_ERR_INVALID_RESOURCE_ID);
     assert_eq!(renderer.calls(1).last(), Some(&FakeContext::Ended));
-    // What the old context says later is not about the new one of the same id.
+    // Late messages of the old context do not concern the new one of the same id.
     guest.ok(&Request::create_context(1, 4, "again"));
     let create = guest.held(&Request::host_blob(1, 5, 0, 4096));
     old.blob_created(1, 5, Err(RendererError::Invalid("late".into())));
@@ -372,7 +372,7 @@ fn a_map_that_the_vmm_refuses_leaves_the_place_free() {
     guest.host.refuse_maps(false);
     assert_eq!(guest.code(&Request::map_blob(5, 0)), RESP_OK_MAP_INFO);
     assert_eq!(guest.host.mappings(), [(0, 4096)]);
-    // A driver should unmap first; when it does not, the window is cleared for it.
+    // A driver should unmap first. If it does not, the device unmaps.
     guest.ok(&Request::unref(5));
     assert_eq!(guest.host.mappings(), []);
     assert_eq!(guest.device.usage().mappings, 0);

@@ -80,7 +80,7 @@ fn scattered_pages_in_any_order_make_one_image() {
     let image = pattern(bytes as usize, 9);
     let pages = u64::from(bytes).div_ceil(PAGE);
     let start = guest.pages(pages * 2 * PAGE);
-    // Every other page, backwards.
+    // Every other page, in reverse order.
     let entries: Vec<(u64, u32)> = (0..pages)
         .map(|page| (start + (pages - 1 - page) * 2 * PAGE, PAGE as u32))
         .collect();
@@ -115,7 +115,7 @@ fn a_partial_transfer_takes_its_rectangle_from_its_offset_and_nothing_else() {
             assert_eq!(shown[at..at + 4], expected[at..at + 4], "pixel {x}, {y}");
         }
     }
-    // Another place of the backing than the rectangle's own.
+    // Another offset in the backing than the rectangle's own.
     guest.ok(&Request::transfer(1, rect(0, 0, 2, 2), 4 * 10));
     let shown = screen.pixels(0);
     assert_eq!(shown[..8], second[40..48]);
@@ -251,7 +251,7 @@ fn fences_of_one_timeline_are_answered_in_order() {
     let first = guest.held(&flush.clone().fence(1));
     let second = guest.held(&flush.clone().fence(2));
     let third = guest.held(&Request::transfer(1, rect(0, 0, 1, 1), 0).fence(3));
-    // Without a fence, and on another timeline: not behind the others.
+    // Without a fence, and on another timeline, so they do not wait for the others.
     guest.ok(&Request::transfer(1, rect(0, 0, 1, 1), 0));
     guest.ok(&Request::transfer(1, rect(0, 0, 1, 1), 0)
         .context(1)
@@ -289,7 +289,7 @@ fn a_reset_forgets_held_chains_and_late_words_about_them() {
     guest.reset();
     assert_eq!(guest.device.usage(), Default::default());
     assert!(screen.picture(0).is_none());
-    // The next driver's first held flush must not be mistaken for the old one.
+    // The next driver's first held flush must not be taken for the old one.
     guest.image(1, wire::FORMAT_B8G8R8X8, 32, 32);
     guest.ok(&Request::set_scanout(0, 1, rect(0, 0, 32, 32)));
     let head = guest.held(&Request::flush(1, rect(0, 0, 4, 4)).fence(1));
@@ -302,7 +302,7 @@ fn a_reset_forgets_held_chains_and_late_words_about_them() {
 #[test]
 fn the_cursor_has_its_image_hot_spot_and_place_and_hides() {
     let (mut guest, screen) = guest();
-    // An X format, as Linux makes it: the cursor's alpha counts all the same.
+    // An X format, as Linux makes it. The cursor's alpha counts nevertheless.
     let address = guest.image(3, wire::FORMAT_B8G8R8X8, 64, 64);
     let image = pattern(64 * 64 * 4, 6);
     guest.write(address, &image);
@@ -370,7 +370,7 @@ fn a_guest_blob_is_shown_from_guest_memory_by_its_damage() {
         (offset, stride),
         view,
     ));
-    // The first flush takes the whole view, whatever it names.
+    // The first flush takes the whole view, whatever rectangle it names.
     guest.ok(&Request::flush(7, rect(0, 0, 1, 1)));
     assert_eq!(screen.pixels(0), crop(&first, width, view));
     let second = pattern((width * height * 4) as usize, 2);
@@ -389,7 +389,7 @@ fn a_guest_blob_is_shown_from_guest_memory_by_its_damage() {
             assert_eq!(shown[here..here + 4], from[there..there + 4], "{x}, {y}");
         }
     }
-    // Transfers of a blob change nothing and are no error: Linux sends them for cursors.
+    // Transfers of a blob have no effect and are no error: Linux sends them for cursors.
     guest.ok(&Request::transfer(7, rect(0, 0, 64, 64), 0));
 }
 

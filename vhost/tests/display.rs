@@ -73,7 +73,7 @@ fn a_new_monitor_size_is_an_event_until_the_driver_clears_it() {
         [Some([0, 0, 1024, 768]), Some([1024, 0, 1600, 901])]
     );
     assert_eq!(info[2..], [None; 14]);
-    // The same again is no event.
+    // The same size again is no event.
     guest.device.set_monitor(1, wider);
     guest.device.set_monitor(16, wider);
     assert_eq!(guest.host.config_changes(), 1);
@@ -85,7 +85,7 @@ fn a_new_monitor_size_is_an_event_until_the_driver_clears_it() {
     whole[4] = EVENT_DISPLAY as u8;
     guest.device.write_config(0, &whole);
     assert_eq!(config(&guest), [0, 0, 2, 0, 4096]);
-    // And by the field alone.
+    // The field alone works, too.
     guest.device.set_monitor(1, monitor());
     guest.device.write_config(4, &EVENT_DISPLAY.to_le_bytes());
     assert_eq!(config(&guest)[0], 0);

@@ -68,7 +68,7 @@ fn monitor(
     }
 }
 
-/// A timing as the standards lay it out, read back by hand.
+/// A timing, decoded as the standards lay it out.
 #[derive(Debug)]
 struct Timing {
     width: u64,
@@ -98,8 +98,8 @@ fn base_timing(edid: &[u8]) -> Timing {
     }
 }
 
-/// The first type I timing of the DisplayID block, and whether it is preferred. Before it are 5 bytes of
-/// section header, 43 of other data blocks and 3 of data block header.
+/// The first type I timing of the DisplayID block, and whether it is preferred. Before it are 5
+/// bytes of section header, 43 of other data blocks and 3 of data block header.
 fn extension_timing(edid: &[u8]) -> (Timing, bool) {
     let d = &edid[128 + 51..128 + 71];
     let word = |at: usize| u64::from(u16::from_le_bytes([d[at], d[at + 1]])) + 1;

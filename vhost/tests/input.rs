@@ -1,4 +1,4 @@
-//! Input devices over mock queues: what the driver asks and is answered, reports whole or not at all, LEDs.
+//! Input devices over mock queues: the driver's questions, whole reports, LEDs.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -99,7 +99,7 @@ fn a_question_that_makes_no_sense_is_answered_with_no_bytes() {
     ] {
         assert_eq!(tablet.ask(select, subsel), [], "{select:#x} {subsel:#x}");
     }
-    // Written past the end and read from there: nothing, and the selection stands.
+    // Writes and reads past the end do nothing, and the selection stays.
     assert_ne!(tablet.ask(NAME, 0), []);
     tablet.device.write_config(2, &[0xff; 200]);
     tablet.device.write_config(u32::MAX, &[0xff; 4]);
@@ -143,7 +143,7 @@ fn a_report_arrives_whole_with_its_end_though_buffers_come_one_by_one() {
 fn an_overrun_drops_whole_reports_and_no_key_sticks() {
     let mut keyboard = InputGuest::started(Kind::Keyboard);
     keyboard.device.report(&[Event::key(SHIFT, true)]);
-    // The guest is in the middle of a report when it stops to look.
+    // The guest stops reading in the middle of a report.
     assert_eq!(keyboard.take(1), [Event::key(SHIFT, true)]);
     for _ in 0..10_000 {
         keyboard.device.report(&[Event::key(A, true)]);
@@ -158,7 +158,7 @@ fn an_overrun_drops_whole_reports_and_no_key_sticks() {
     for (index, report) in typed.iter().enumerate() {
         assert_eq!(report[..], [Event::key(A, index % 2 == 0)]);
     }
-    // What the dropped ones would have led to comes in one report.
+    // One report has the result of the dropped ones.
     let mut expected = vec![Event::key(SHIFT, false), Event::key(B, true)];
     if typed.len() % 2 == 1 {
         expected.insert(0, Event::key(A, false));
@@ -180,7 +180,7 @@ fn a_slow_guest_sees_the_pointer_where_it_is() {
     let click = vec![Event::key(0x110, true)];
     let expected = [place(99, 7).to_vec(), click, place(201, 7).to_vec()];
     assert_eq!(tablet.reports(), expected);
-    // A report that the guest has begun to take stays as it is.
+    // A report that the guest has begun to read does not change.
     tablet.device.report(&place(1, 1));
     assert_eq!(tablet.take(1), [event(ABS, 0, 1)]);
     tablet.device.report(&place(2, 2));
@@ -209,7 +209,7 @@ fn a_reset_in_the_middle_of_a_report_leaves_nothing_of_it() {
     touch.device.report(&down(0, 5));
     assert_eq!(touch.take(1).len(), 1);
     touch.restart();
-    // The finger is still there, and the driver that knows nothing is told so; then it is lifted.
+    // The finger is still down. The new driver is told so; then the finger is lifted.
     assert_eq!(touch.reports(), [down(0, 5)]);
     touch.device.report(&down(0, -1));
     assert_eq!(touch.take(1).len(), 1);
@@ -230,7 +230,7 @@ fn a_guest_without_a_driver_or_paused_gets_no_old_news() {
     assert_eq!(keyboard.reports(), [[]; 0]);
     keyboard.device.report(&[Event::key(SHIFT, true)]);
     assert_eq!(keyboard.take(1), [Event::key(SHIFT, true)]);
-    // Paused in the middle of a report; the key is let go and another tapped meanwhile.
+    // Paused in the middle of a report. Meanwhile the key is released and another one tapped.
     keyboard.device.set_running(false);
     keyboard.device.report(&[Event::key(SHIFT, false)]);
     keyboard.device.report(&[Event::key(A, true)]);
@@ -255,7 +255,7 @@ fn a_buffer_that_holds_no_event_comes_back_empty_and_the_event_waits() {
     for useless in [shape(&[], &[]), shape(&[0; 64], &[]), shape(&[], &[3, 4])] {
         assert_eq!(keyboard.buffer(&useless), []);
     }
-    // In pieces, behind something to read, too large: all the same.
+    // In pieces, behind a readable descriptor, or too large: nothing changes.
     assert_eq!(
         keyboard.buffer(&shape(&[1; 8], &[1, 2, 3, 4])),
         Event::key(A, true).to_bytes()

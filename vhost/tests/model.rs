@@ -1,7 +1,8 @@
-//! Random command streams against a model: every answer and every pixel on the screen must be the model's.
+//! Random command streams against a model: every answer and every pixel on the screen must be the
+//! model's.
 //!
-//! The model is the specification in its plainest form: images are byte arrays, one loop a pixel row, no sharing but
-//! that of a shadow between the scanouts that show the same frame of a blob.
+//! The model is the specification in its plainest form: images are byte arrays, one loop per pixel
+//! row. Only scanouts that show the same frame of a blob share a shadow.
 
 #![allow(
     clippy::unwrap_used,
@@ -110,7 +111,8 @@ fn overlap(one: Rect, other: Rect) -> Option<Rect> {
     })
 }
 
-/// CopyPipeline rectangle `rect` into rows of `to_stride` bytes from rows of `from_stride` bytes that start at `from_start`.
+/// Copies rectangle `rect` into rows of `to_stride` bytes from rows of `from_stride` bytes that
+/// start at `from_start`.
 fn copy(to: &mut [u8], to_stride: u64, rect: Rect, from: &[u8], from_start: u64, from_stride: u64) {
     for row in 0..u64::from(rect.height) {
         for byte in 0..u64::from(rect.width) * 4 {

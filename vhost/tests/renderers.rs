@@ -89,7 +89,7 @@ fn a_context_goes_to_the_renderer_of_its_capability_set_and_no_other_hears_of_it
     assert_eq!(venus.calls(1), told(b"to the first"));
     assert_eq!(other.calls(2), told(b"to the second"));
 
-    // A renderer that is slow holds up its own fences alone.
+    // A slow renderer delays only its own fences.
     other.be_slow(true);
     let fenced = |context| Request::submit(context, b"....").ring_fence(1, 7);
     let slow = guest.held(&fenced(2));
@@ -134,7 +134,7 @@ fn a_renderer_writes_into_a_guest_blob_until_the_guest_has_its_pages_back() {
     assert!(!pages.write(u64::MAX, &bytes));
     assert!(!pages.write(0, &vec![0; GUEST_WRITE + 1]));
 
-    // A new resource of the same id, even with the same pages, is another one.
+    // A new resource with the same id is another one, even with the same pages.
     guest.ok(&Request::unref(3));
     assert!(!pages.write(0, b"late"));
     guest.ok(&Request::guest_blob(3, 8192, &entries));

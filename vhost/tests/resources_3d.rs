@@ -1,4 +1,4 @@
-//! 3D resources, with a renderer that answers when the test says so.
+//! 3D resources. The renderer answers when the test says so.
 
 #![allow(
     clippy::unwrap_used,
@@ -162,7 +162,7 @@ fn what_the_renderer_refuses_is_an_error_and_leaves_nothing() {
     setup.resources.refuse(false);
     setup.texture(1);
     setup.resources.be_slow(true);
-    // The resource is made of an id whose last one failed meanwhile.
+    // The resource has an id whose last resource failed meanwhile.
     let refused = setup.guest.held(&Request::create_3d(2, FORMAT, 8, 4));
     let unref = setup.guest.held(&Request::unref(2));
     let again = setup.guest.held(&Request::create_3d(2, FORMAT, 2, 2));
@@ -240,10 +240,10 @@ fn a_reset_takes_all_3d_resources_away() {
     assert_eq!(setup.resources.calls().last(), Some(&FakeCall3d::Clear));
     assert_eq!(setup.guest.device.usage(), Default::default());
     assert_eq!((setup.resources.live(), setup.resources.lent()), (0, 0));
-    // Nothing was shown by what came of it.
+    // The failed reading showed nothing.
     let late = |call: &ScreenCall| matches!(call, ScreenCall::Flush(..));
     assert!(!setup.screen.calls().iter().any(late));
-    // A guest without 3D resources is not waited for.
+    // A guest without 3D resources does not wait.
     setup.guest.reset();
     assert_eq!(setup.resources.calls(), []);
 }
@@ -266,7 +266,7 @@ fn a_scanout_of_a_3d_resource_begins_with_its_first_flush() {
         ]
     );
     assert_eq!(setup.screen.pixels(0), [1; 128]);
-    // From then on what the flush names.
+    // From then on, the rectangle of the flush.
     setup.resources.fill(1, [2, 2, 2, 2]);
     setup.guest.held_ok(&Request::flush(1, rect(2, 3, 6, 1)));
     let damage = ScreenCall::Flush(0, rect(2, 3, 6, 1));
@@ -274,13 +274,13 @@ fn a_scanout_of_a_3d_resource_begins_with_its_first_flush() {
     let mut wanted = [1; 128];
     wanted[104..].fill(2);
     assert_eq!(setup.screen.pixels(0), wanted);
-    // The next one shows its own pixels, and the last picture until then.
+    // The next resource shows its own pixels. Until then, the last picture stays.
     setup.resources.fill(2, [3, 3, 3, 3]);
     setup.guest.ok(&Request::set_scanout(0, 2, whole));
     assert_eq!(setup.screen.pixels(0), wanted);
     setup.guest.held_ok(&Request::flush(2, whole));
     assert_eq!(setup.screen.pixels(0), [3; 128]);
-    // A flush of what nobody sees reads nothing.
+    // A flush of what no scanout shows reads nothing.
     setup.resources.calls();
     setup.guest.ok(&Request::flush(1, whole));
     assert_eq!(setup.resources.calls(), []);
@@ -375,7 +375,7 @@ fn a_cursor_of_a_3d_resource_is_read_and_moves_meanwhile() {
     assert_eq!(setup.screen.calls(), [shown]);
     let cursor = setup.screen.cursor().unwrap();
     assert_eq!(cursor.pixels[..8], [1, 2, 3, 4, 1, 2, 3, 4]);
-    // A newer one counts, whenever the older one comes.
+    // The newer one counts, whenever the older one arrives.
     setup.guest.cursor(&Request::update_cursor(0, 1, 1, 1, 0));
     setup.guest.cursor(&Request::update_cursor(0, 0, 2, 2, 0));
     setup.screen.calls();
@@ -396,7 +396,7 @@ fn contexts_of_other_renderers_have_no_use_for_3d_resources_and_do_no_harm() {
     setup.guest.ok(&Request::detach(VIRGL, 1));
     let calls = setup.virgl.calls(VIRGL);
     assert_eq!(calls, [FakeContext::Attach3d(1), FakeContext::Detach(1)]);
-    // A context that names no capability set is one of virgl.
+    // A context without a capability set is one of virgl.
     setup.guest.ok(&Request::create_context(7, 0, "old"));
     assert_eq!(setup.virgl.name(7).as_deref(), Some("old"));
 }

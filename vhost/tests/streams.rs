@@ -1,4 +1,4 @@
-//! The fuzzer's entry over made-up input: a fixed number of streams, the same ones each time.
+//! The fuzzer's entry with generated input: a fixed number of streams, the same ones each time.
 
 #![allow(
     clippy::unwrap_used,
@@ -9,7 +9,8 @@
 
 use hesper_vhost::testing::stream;
 
-/// A xorshift generator (Marsaglia 2003, "Xorshift RNGs"); good enough to vary input, and always the same.
+/// A xorshift generator (Marsaglia 2003, "Xorshift RNGs"); good enough to vary input, and always
+/// the same.
 struct Random(u64);
 
 impl Random {
@@ -31,7 +32,7 @@ fn the_fuzzers_seeds_do_what_a_driver_does() {
         .iter()
         .map(|seed| stream::run(seed))
         .collect();
-    // Commands of each seed that are answered; cursor commands are not.
+    // How many commands of each seed are answered; cursor commands are not.
     assert_eq!(good, [6, 5, 6, 7, 6, 2, 6]);
 }
 

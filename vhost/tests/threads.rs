@@ -1,4 +1,4 @@
-//! Everyone at once: the queue, the renderer's threads, the screen's thread, monitors and resets.
+//! Everything at once: the queue, the renderer's threads, the screen's thread, monitors and resets.
 
 #![allow(
     clippy::unwrap_used,
@@ -23,7 +23,7 @@ use hesper_vhost::wire::FORMAT_B8G8R8X8;
 const ROUNDS: u32 = 60;
 const CONTEXTS: u32 = 3;
 
-/// What a driver does with `n` as its luck.
+/// What a driver does; `n` is random.
 fn request(n: u32) -> Request {
     let context = 1 + n % CONTEXTS;
     let id = 10 + n / 3 % 4;
@@ -116,7 +116,7 @@ fn every_chain_is_answered_once_whatever_happens_at_the_same_time() {
     assert_eq!(device.usage(), Usage::default());
 }
 
-/// One life of the driver, from reset to reset; every other one ends in the middle of things.
+/// The driver's life from reset to reset. Every second one ends while commands are open.
 fn drive(guest: &mut Guest, round: u32) {
     guest.image(1, FORMAT_B8G8R8X8, 32, 32);
     let all = Rect {
@@ -128,7 +128,7 @@ fn drive(guest: &mut Guest, round: u32) {
     guest.ok(&Request::set_scanout(0, 1, all));
     for step in 0..300 {
         let luck = (step + round * 1000_u32).wrapping_mul(2_654_435_761) >> 7;
-        // The answer may be any; that there is one is the test.
+        // Any answer will do; the test is that there is one.
         let _posted = guest.post(Queue::Control, &Chain::of(&request(luck)));
         guest.late();
         let deadline = Instant::now() + Duration::from_secs(20);

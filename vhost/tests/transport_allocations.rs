@@ -1,5 +1,5 @@
-//! The way of a command through the transport allocates nothing. Alone in its process, because it counts
-//! every allocation of every other thread.
+//! The transport allocates nothing for a command. This test has a process of its own, because it
+//! counts every allocation of every other thread.
 #![cfg(target_os = "linux")]
 #![allow(
     clippy::unwrap_used,
@@ -51,7 +51,7 @@ static ALLOCATOR: Counting = Counting;
 #[test]
 fn a_moved_cursor_costs_no_allocation() {
     OWN.set(true);
-    // QEMU's console is part of the way, with nobody connected.
+    // QEMU's console takes part, with nobody connected.
     let served = Served::new(Parts {
         in_qemu: true,
         ..Parts::default()

@@ -1,5 +1,5 @@
-//! A hundred VMs come and go; nothing of them stays. Alone in its process, because it counts descriptors
-//! and threads.
+//! A hundred VMs connect and disconnect, and nothing of them stays. This test has a process of its
+//! own, because it counts descriptors and threads.
 #![cfg(target_os = "linux")]
 #![allow(
     clippy::unwrap_used,
@@ -37,8 +37,9 @@ fn a_hundred_reconnects_leave_no_descriptor_no_thread_and_no_device() {
         drop(guest);
         let device = served.devices.recv().unwrap();
         eventually("the device is dropped", || device.upgrade().is_none());
-        // The first round may make things that stay for the life of the process. The device goes a moment before the last
-        // descriptors of its connection: the count may hold one or two of them, the leak of a hundred rounds a hundred.
+        // The first round may make things that stay for the life of the process. The device ends a
+        // moment before the connection's last descriptors, so the count may include one or two of
+        // them. A leak would be a hundred.
         if round == 0 {
             before = Some((count("/proc/self/fd"), count("/proc/self/task")));
             println!("descriptors and threads after the first VM: {before:?}");

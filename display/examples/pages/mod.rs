@@ -1,5 +1,5 @@
-//! Pixel memory for the example and the window tests: whole pages of this process, so that a GPU
-//! can import them, written by one thread while others read.
+//! Pixel memory for the example and the window tests. It consists of whole pages of this process,
+//! so that a GPU can import them. One thread writes it while others read.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use hesper_display::PixelMemory;
 
-/// The largest page size of the hosts we know, and the largest import alignment of their drivers.
+/// The largest page size of known hosts, and the largest import alignment of their drivers.
 const PAGE: usize = 65536;
 
 /// Zeroed pages.
@@ -24,7 +24,7 @@ unsafe impl Send for Pages {}
 unsafe impl Sync for Pages {}
 
 impl Pages {
-    /// At least `size` bytes; hidden from the GPU unless `importable`.
+    /// At least `size` bytes. The GPU can import them only if `importable` is set.
     pub(crate) fn new(size: usize, importable: bool) -> Arc<Pages> {
         let size = size.max(1).next_multiple_of(PAGE);
         let Ok(layout) = Layout::from_size_align(size, PAGE) else {
@@ -43,7 +43,7 @@ impl Pages {
     }
 
     fn words(&self) -> &[AtomicU32] {
-        // SAFETY: so much was allocated, zeroed, and lives as long as we do.
+        // SAFETY: this much was allocated and zeroed, and it lives as long as `self`.
         unsafe { std::slice::from_raw_parts(self.words.as_ptr(), self.layout.size() / 4) }
     }
 

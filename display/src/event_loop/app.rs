@@ -1,4 +1,4 @@
-//! The state of the event loop, and what all its parts need.
+//! The state of the event loop and what all its parts need.
 
 use std::sync::Arc;
 
@@ -16,40 +16,41 @@ use crate::shared::Shared;
 use crate::window::{GuestWindow, HiddenWindow};
 use crate::window_positions::WindowPositions;
 
-/// The event loop's state: the windows, and what is needed for them.
+/// The state of the event loop: the windows and everything that belongs to them.
 pub(super) struct App<'a> {
     pub(super) shared: Arc<Shared>,
     pub(super) options: DisplayOptions,
     pub(super) presenters: Presenters,
     pub(super) proxy: EventLoopProxy<EventLoopRequest>,
     pub(super) status: String,
-    /// Where windows were, and are.
+    /// The windows' positions and sizes, kept for the next start.
     pub(super) positions: WindowPositions,
-    /// One per scanout, in order, once they have been opened; `None` for an unplugged monitor.
+    /// One per scanout, in order, as soon as they have been opened. `None` for an unplugged
+    /// monitor.
     pub(super) windows: Vec<Option<GuestWindow>>,
-    /// Who works in the windows.
+    /// Keys, buttons and fingers that are down, and the way to the guest's input devices.
     pub(super) seat: Seat,
     pub(super) closing: Closing,
-    /// Modifiers that are held, and the pointer's place in the window that heard of it last.
+    /// The modifiers that are held, and the pointer's position in the window that it was last in.
     pub(super) modifiers: ModifiersState,
     pub(super) pointer: (f64, f64),
-    /// Once the event loop runs.
+    /// `None` until the event loop runs.
     pub(super) menu: Option<Menu>,
     pub(super) failed: Option<DisplayError>,
-    /// What remains to be done once the windows are gone.
+    /// To be called once the windows are gone.
     pub(super) ended: Option<Box<dyn FnOnce() + 'a>>,
 }
 
-/// How far closing has come.
+/// What has become of the request to close the first window.
 pub(super) enum Closing {
-    /// Nobody has asked for it.
+    /// There was none.
     No,
-    /// The window of this scanout asks what is meant.
+    /// The window of this scanout shows the dialog.
     Asking {
         scanout: usize,
         dialog: Box<CloseDialog>,
     },
-    /// There are no windows: what they were like, one per scanout; `None` for an unplugged monitor.
+    /// The windows are hidden. One entry per scanout; `None` for an unplugged monitor.
     Hidden(Vec<Option<HiddenWindow>>),
 }
 
@@ -65,12 +66,12 @@ impl App<'_> {
         event_loop.exit();
     }
 
-    /// The window of a scanout, unless its monitor is unplugged.
+    /// The window of a scanout; `None` if its monitor is unplugged or it is hidden.
     pub(super) fn window(&mut self, scanout: usize) -> Option<&mut GuestWindow> {
         self.windows.get_mut(scanout)?.as_mut()
     }
 
-    /// Lets go of all that is held in the guest, and of the pointer.
+    /// Releases all that is held in the guest, and the grabbed pointer.
     pub(super) fn release_all(&mut self) {
         if self.seat.release_all() == WindowAction::Release {
             for window in self.windows.iter_mut().flatten() {
@@ -80,7 +81,7 @@ impl App<'_> {
         }
     }
 
-    /// A window has taken the pointer, or given it back.
+    /// A window has grabbed the pointer or released it.
     pub(super) fn set_grabbed(&mut self, grabbed: bool) {
         self.seat.set_grabbed(grabbed);
         if let Some(menu) = &mut self.menu {
@@ -108,7 +109,7 @@ impl App<'_> {
         }
     }
 
-    /// A window has been asked for another size: on Wayland it has it at once, and no event says so.
+    /// A window was asked to take another size. On Wayland it has it at once, and no event says so.
     pub(super) fn note_size(&self, index: usize) {
         let window = self.windows.get(index).and_then(Option::as_ref);
         if let (Some(window), Some(scanout)) = (window, self.shared.scanouts.get(index)) {

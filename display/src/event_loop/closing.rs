@@ -1,6 +1,8 @@
-//! Closing windows: a second monitor's is unplugged; the first one's ends the display, or hides all windows, or asks.
+//! Closing windows. Closing the first one ends the display, hides all windows, or asks the user.
+//! Closing another one unplugs its monitor.
 //!
-//! A window that is hidden does not exist: Wayland knows no other way. What brings it back as it was is kept.
+//! A hidden window does not exist: Wayland knows no other way. What is needed to open it again as
+//! it was is kept.
 
 use std::sync::Arc;
 
@@ -16,7 +18,7 @@ use crate::platform;
 use crate::window::GuestWindow;
 
 impl App<'_> {
-    /// A person closes the first window, or the desktop does.
+    /// The user closes the first window, or the desktop does.
     pub(super) fn close(&mut self, event_loop: &ActiveEventLoop, index: usize) {
         match self.options.on_close {
             _ if !self.shared.has_guest() => self.end_closed(event_loop, index),
@@ -26,24 +28,24 @@ impl App<'_> {
         }
     }
 
-    /// Ends, because the window of this scanout is closed.
+    /// Ends the display, because the window of this scanout is closed.
     pub(super) fn end_closed(&self, event_loop: &ActiveEventLoop, scanout: usize) {
         (self.shared.events)(DisplayEvent::CloseRequested { scanout });
         event_loop.exit();
     }
 
-    /// A guest is there from now on, or is gone.
+    /// A guest has connected or disconnected.
     pub(super) fn guest_changed(&mut self, event_loop: &ActiveEventLoop) {
         let connected = self.shared.has_guest();
         match self.closing {
-            // What was asked about is gone.
+            // The guest about which the dialog asks is gone.
             Closing::Asking { scanout, .. } if !connected => self.end_closed(event_loop, scanout),
             Closing::Hidden(_) if connected => self.show(event_loop),
             _ => {}
         }
     }
 
-    /// Asks what closing the window means. Who asks for it again is shown the question again.
+    /// Asks the user what closing the window means. A second request only raises the dialog again.
     fn ask(&mut self, event_loop: &ActiveEventLoop, index: usize) {
         let several = self.windows.iter().flatten().count() > 1;
         let (Some(window), Some(shown)) = (
@@ -57,7 +59,7 @@ impl App<'_> {
         if self.is_asking(index) {
             return;
         }
-        // The guest hears nothing of what is done until there is an answer.
+        // The guest gets no input until there is an answer.
         self.release_all();
         self.show_pointer(event_loop, index, false);
         self.retitle();
@@ -73,12 +75,12 @@ impl App<'_> {
         self.show_dialog();
     }
 
-    /// Whether this window asks.
+    /// Whether this window shows the dialog.
     pub(super) fn is_asking(&self, index: usize) -> bool {
         matches!(self.closing, Closing::Asking { scanout, .. } if scanout == index)
     }
 
-    /// The window has another size, or its pixels have.
+    /// The window has another size or scale: the dialog is laid out again.
     pub(super) fn fit_dialog(&mut self, index: usize) {
         let (Some(window), Some(shown)) = (
             self.windows.get(index).and_then(Option::as_ref),
@@ -107,7 +109,7 @@ impl App<'_> {
         }
     }
 
-    /// A person does something in a window that asks.
+    /// Passes what the user does in the window to its dialog.
     pub(super) fn pass_to_dialog(
         &mut self,
         event_loop: &ActiveEventLoop,
@@ -187,7 +189,7 @@ impl App<'_> {
         }
     }
 
-    /// Goes on where the question has interrupted.
+    /// Continues where the dialog interrupted.
     fn resume_input(&mut self, index: usize) {
         let window = self.windows.get(index).and_then(Option::as_ref);
         if window.is_some_and(|window| window.winit_window().has_focus()) {
@@ -204,7 +206,7 @@ impl App<'_> {
             return;
         }
         self.release_all();
-        // All of them first: presenters end at once.
+        // All of them first, so that all presenters end at once.
         for (window, shown) in self.windows.iter().zip(&self.shared.scanouts) {
             if window.is_some() {
                 shown.set_presence(Presence::Hidden);
@@ -223,7 +225,7 @@ impl App<'_> {
         (self.shared.events)(DisplayEvent::Hidden);
     }
 
-    /// Shows hidden windows again, as they were; windows that are there come to the front.
+    /// Shows hidden windows again, as they were. If none are hidden, the windows are raised.
     pub(super) fn show(&mut self, event_loop: &ActiveEventLoop) {
         if !matches!(self.closing, Closing::Hidden(_)) {
             for window in self.windows.iter().flatten().rev() {

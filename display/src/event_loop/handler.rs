@@ -1,4 +1,4 @@
-//! What the window system and other threads tell the event loop, and who takes care of it.
+//! Receives what the window system and other threads tell the event loop, and passes it on.
 
 use winit::application::ApplicationHandler;
 use winit::dpi::PhysicalSize;
@@ -37,14 +37,15 @@ impl ApplicationHandler<EventLoopRequest> for App<'_> {
             return;
         };
         match event {
-            // Destroyed: by somebody else, without asking.
+            // `Destroyed` means that someone else closed the window, without asking.
             WindowEvent::CloseRequested | WindowEvent::Destroyed if index > 0 => self.unplug(index),
             WindowEvent::CloseRequested => self.close(event_loop, index),
             WindowEvent::Destroyed => self.end_closed(event_loop, index),
             WindowEvent::Resized(PhysicalSize { width, height }) => {
                 scanout.set_size((width, height));
                 window.changed();
-                // Back from full screen, a window that follows the guest takes its size again.
+                // A window that follows the guest takes the guest's size again when it leaves full
+                // screen.
                 window.follow(scanout.mode());
                 self.fit_dialog(index);
             }
@@ -55,10 +56,10 @@ impl ApplicationHandler<EventLoopRequest> for App<'_> {
             } => {
                 window.changed();
                 scanout.set_scale(scale_factor);
-                // The guest's pixels stay what they are.
+                // The number of the guest's pixels stays the same.
                 if self.options.resize == Resize::Fixed {
                     let size = window.winit_window().inner_size();
-                    // Failing means that the window system has decided.
+                    // Failing means that the window system has already decided.
                     let _ = inner_size_writer.request_inner_size(size);
                 }
                 self.fit_dialog(index);
@@ -127,7 +128,8 @@ impl ApplicationHandler<EventLoopRequest> for App<'_> {
 
     fn exiting(&mut self, _: &ActiveEventLoop) {
         self.close_all();
-        // On macOS the process ends after this, when the person has chosen Quit (Cmd-Q): nothing behind the loop runs.
+        // On macOS the process ends after this if the user chose Quit (Cmd-Q): no code after the
+        // loop runs.
         self.end();
     }
 }

@@ -1,4 +1,5 @@
-//! What a person does in a window, on its way to the guest, and what the pointer looks like.
+//! Routes keys, pointer and touch to the guest or to the dialog, and says what the pointer looks
+//! like.
 
 use winit::dpi::PhysicalPosition;
 use winit::event::{DeviceEvent, WindowEvent};
@@ -14,12 +15,12 @@ use crate::scanout::{GuestCursor, Scanout};
 use crate::screenshot;
 use crate::window::GuestWindow;
 
-/// How many steps the guest's axes have from edge to edge of the picture.
+/// Steps of the guest's axes from one edge of the desktop to the other.
 const AXIS_STEPS: u32 = INPUT_AXIS_MAX as u32 + 1;
 
 impl App<'_> {
-    /// The window that a place, told as one of window `index`, is in, and where: while a button is held, window systems go
-    /// on telling of the window where it was pressed.
+    /// The window at a position that was reported for window `index`, and the position in it. While
+    /// a button is held, window systems keep reporting for the window where it was pressed.
     fn window_under(
         &self,
         index: usize,
@@ -41,7 +42,7 @@ impl App<'_> {
         Some((window, index, at))
     }
 
-    /// Where on the guest's desktop a place in a window is, in steps of its axes.
+    /// The position on the guest's desktop of a position in a window, in steps of the guest's axes.
     fn desktop_position(&self, index: usize, at: PhysicalPosition<f64>) -> Option<(i32, i32)> {
         let (window, index, at) = self.window_under(index, at)?;
         let monitors: Vec<_> = self
@@ -51,14 +52,14 @@ impl App<'_> {
             .map(Scanout::monitor_content)
             .collect();
         let desktop = Desktop::of(&monitors);
-        let monitor = desktop.place(index)?;
+        let monitor = desktop.monitor(index)?;
         let picture = (monitor.width, monitor.height);
         let size = window.winit_window().inner_size().into();
         let placement = Placement::new(picture, size, self.options.scaling)?;
         Some(placement.on_axes(at.into(), monitor, desktop.size, AXIS_STEPS))
     }
 
-    /// Gives what a person does in a window to the dialog that is open there, or to the guest.
+    /// Passes what the user does in a window to its dialog, if it has one, or to the guest.
     pub(super) fn route_input(
         &mut self,
         event_loop: &ActiveEventLoop,
@@ -77,16 +78,16 @@ impl App<'_> {
         }
     }
 
-    /// Gives what no window hears of to the guest.
+    /// Passes raw pointer movements to the guest. They belong to no window.
     pub(super) fn route_device_input(&mut self, event: &DeviceEvent) {
         if let DeviceEvent::MouseMotion { delta } = event {
             self.seat.moved(*delta);
         }
     }
 
-    /// Passes on what a person does in a window.
+    /// Passes what the user does in a window to the guest.
     fn pass_on(&mut self, event_loop: &ActiveEventLoop, index: usize, event: WindowEvent) {
-        let place = match &event {
+        let on_desktop = match &event {
             WindowEvent::CursorMoved { position, .. } => self.desktop_position(index, *position),
             WindowEvent::Touch(touch) => self.desktop_position(index, touch.location),
             _ => None,
@@ -112,8 +113,8 @@ impl App<'_> {
                 return;
             }
             WindowEvent::CursorMoved { position, .. } => {
-                if let Some(place) = place {
-                    seat.pointer_at(place);
+                if let Some(position) = on_desktop {
+                    seat.pointer_at(position);
                 }
                 if seat.grabbed() {
                     window.hold_pointer(position);
@@ -131,13 +132,13 @@ impl App<'_> {
                 WindowAction::Nothing
             }
             WindowEvent::Touch(touch) => {
-                if let Some(place) = place {
-                    seat.touch(touch.id, touch.phase, place);
+                if let Some(position) = on_desktop {
+                    seat.touch(touch.id, touch.phase, position);
                 }
                 WindowAction::Nothing
             }
             WindowEvent::Focused(false) => seat.release_all(),
-            // The guest may have got its devices, or lost them, while nobody looked.
+            // The guest may have got input devices, or lost them, while no window had the keyboard.
             WindowEvent::Focused(true) => {
                 seat.focus(platform::caps_lock(), self.shared.leds().caps);
                 self.retitle();
@@ -148,7 +149,7 @@ impl App<'_> {
         self.perform(index, action);
     }
 
-    /// Makes the pointer over a window look right; `here`: it is over the window.
+    /// Updates what the pointer looks like. `here`: it is over this window.
     pub(super) fn show_pointer(&mut self, event_loop: &ActiveEventLoop, index: usize, here: bool) {
         let (Some(window), Some(scanout)) = (
             self.windows.get_mut(index).and_then(Option::as_mut),
@@ -177,7 +178,7 @@ impl App<'_> {
         scanout.set_cursor_on_host(is_guests && shown);
     }
 
-    /// Does what a person asked of the window, not of the guest.
+    /// Does what the user asked of the window and not of the guest.
     fn perform(&mut self, index: usize, action: WindowAction) {
         let Some(window) = self.windows.get_mut(index).and_then(Option::as_mut) else {
             return;
@@ -201,7 +202,7 @@ impl App<'_> {
             WindowAction::Grab => match window.grab_pointer() {
                 Ok(()) => self.set_grabbed(true),
                 Err(error) => {
-                    log::warn!("the window system does not give the pointer away: {error}")
+                    log::warn!("cannot grab the pointer: {error}")
                 }
             },
             WindowAction::Release => {

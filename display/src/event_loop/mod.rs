@@ -1,13 +1,13 @@
-//! The window system's event loop: opens the windows, passes on what happens to them, and sees to
-//! it that each has a presenter.
+//! The window system's event loop: opens the windows, handles their events, and gives each a
+//! presenter.
 //!
-//! Drawing happens on a presenter thread per window, because presenting may block for a whole
-//! refresh. Surfaces are made here, on the main thread, as macOS demands; a presenter that loses
-//! its surface or its device ends and is replaced here.
+//! Each window is drawn on a presenter thread, because presenting may block for a whole refresh.
+//! Surfaces are made here, on the main thread, as macOS demands. A presenter that loses its surface
+//! or its device ends and is replaced here.
 //!
-//! `handler.rs` hears of everything and gives it to the file that takes care of it: `windows.rs`
-//! opens windows and gives them presenters, `input.rs` passes on keys and pointers, `closing.rs`
-//! closes or hides windows. All of them work on the state in `app.rs`.
+//! `handler.rs` receives all events and passes them on: `windows.rs` opens windows and gives them
+//! presenters, `input.rs` routes keys and pointers, `closing.rs` closes or hides windows. All of
+//! them work on the state in `app.rs`.
 
 mod app;
 mod closing;
@@ -45,7 +45,7 @@ impl Windows {
         let event_loop = EventLoop::with_user_event()
             .build()
             .map_err(|error| match error {
-                // Everything else is about this process, not about the display server.
+                // All other errors are about this process and not about the display server.
                 EventLoopError::Os(_) | EventLoopError::NotSupported(_) => {
                     DisplayError::NoDisplayServer {
                         reason: crate::error::without_source_path(&error),
@@ -98,7 +98,7 @@ impl Windows {
             .event_loop
             .run_app(&mut app)
             .map_err(DisplayError::EventLoop);
-        // A loop that could not start has not ended either.
+        // A loop that could not start has not called `ended` either.
         app.end();
         // The first failure is the cause of the others.
         app.failed.map_or(result, Err)

@@ -1,4 +1,4 @@
-//! Opens windows, sees to it that each has a presenter, and tells the guest of their sizes.
+//! Opens windows, gives each a presenter, and reports their sizes to the guest.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use crate::monitor::{Monitor, Presence};
 use crate::presenter::{PresenterEnd, PresenterThread};
 use crate::window::{GuestWindow, HiddenWindow};
 
-/// A window's size and place count as settled when they have not changed for this long.
+/// A window has settled when its size and position have not changed for this long.
 const RESIZE_SETTLES: Duration = Duration::from_millis(100);
 
 impl App<'_> {
@@ -24,20 +24,20 @@ impl App<'_> {
         (0..count).try_for_each(|scanout| self.open(event_loop, scanout, None))
     }
 
-    /// Opens the window of a scanout that has none; `hidden`: as it was.
+    /// Opens the window of a scanout that has none. A hidden window is opened as it was.
     pub(super) fn open(
         &mut self,
         event_loop: &ActiveEventLoop,
         scanout: usize,
         hidden: Option<HiddenWindow>,
     ) -> Result<(), DisplayError> {
-        let (Some(place), Some(shown)) = (
+        let (Some(slot), Some(shown)) = (
             self.windows.get_mut(scanout),
             self.shared.scanouts.get(scanout),
         ) else {
             return Ok(());
         };
-        if place.is_some() {
+        if slot.is_some() {
             return Ok(());
         }
         let (options, before) = (&self.options, self.positions.geometry(scanout));
@@ -45,7 +45,7 @@ impl App<'_> {
             None => GuestWindow::open(event_loop, scanout, options, before),
             Some(hidden) => GuestWindow::reopen(event_loop, scanout, options, hidden, before),
         }?;
-        let window = place.insert(window);
+        let window = slot.insert(window);
         shown.set_size(window.winit_window().inner_size().into());
         shown.set_scale(window.winit_window().scale_factor());
         shown.set_presence(Presence::Shown);
@@ -57,14 +57,14 @@ impl App<'_> {
     /// Opens the window of an unplugged monitor.
     pub(super) fn plug(&mut self, event_loop: &ActiveEventLoop, scanout: usize) {
         if let Closing::Hidden(hidden) = &mut self.closing {
-            // Its window comes with the others.
-            if let (Some(place @ None), Some(shown)) =
+            // The windows are hidden: its window is opened with the others.
+            if let (Some(slot @ None), Some(shown)) =
                 (hidden.get_mut(scanout), self.shared.scanouts.get(scanout))
             {
                 let before = self.positions.geometry(scanout);
                 let size = before.map_or(self.options.size, |before| before.size);
                 let monitor = Monitor::headless(size);
-                *place = Some(HiddenWindow::new(monitor));
+                *slot = Some(HiddenWindow::new(monitor));
                 shown.set_presence(Presence::Hidden);
                 (self.shared.events)(monitor.event(scanout));
             }
@@ -93,12 +93,12 @@ impl App<'_> {
         (self.shared.events)(DisplayEvent::Unplugged { scanout });
     }
 
-    /// Closes a window whose scanout has no use for it any more.
+    /// Closes a window that its scanout no longer needs.
     pub(super) fn close_window(&mut self, mut window: GuestWindow) {
         if let Some(thread) = window.take_presenter() {
             thread.join();
         }
-        // Keys that were held in it are let go nowhere else.
+        // Keys that were held in it would not be released otherwise.
         self.release_all();
     }
 
@@ -127,12 +127,13 @@ impl App<'_> {
         if end == PresenterEnd::Stopped {
             return Ok(());
         }
-        log::warn!("window {scanout}: {end}; starting over");
+        log::warn!("window {scanout}: {end}; starting another presenter");
         self.presenters.note(&end);
         self.start_presenter(scanout)
     }
 
-    /// Reports window sizes that have settled and arranges to be called for the others.
+    /// Reports the sizes of windows that have settled. For the others it sets the time of the next
+    /// call.
     pub(super) fn settle_sizes(&mut self, event_loop: &ActiveEventLoop) {
         if event_loop.exiting() {
             return;
@@ -143,7 +144,8 @@ impl App<'_> {
             let Some(window) = window else { continue };
             match window.settles_at(RESIZE_SETTLES) {
                 Some(at) if at <= now => {
-                    // Who hears of the size may move the window at once: its place is the one that goes with the event.
+                    // A receiver of the event may move the window at once. The geometry that
+                    // belongs to the event is this one.
                     if let Some(geometry) = window.geometry() {
                         self.positions.note(scanout, geometry);
                     }
@@ -160,9 +162,9 @@ impl App<'_> {
 
     /// Closes everything, before the event loop ends.
     pub(super) fn close_all(&mut self) {
-        // Presenters first (they draw into the windows), all of them at once; then the GPU (its
-        // driver may hold on to the display connection), then the windows; all while the event
-        // loop still lives.
+        // First the presenters, which draw into the windows, all at once. Then the GPU, whose
+        // driver may use the display connection. Then the windows. All of that must happen while
+        // the event loop still exists.
         for scanout in &self.shared.scanouts {
             scanout.stop();
         }
@@ -171,7 +173,7 @@ impl App<'_> {
                 thread.join();
             }
         }
-        // Recordings end with the last frame.
+        // The recordings end with the last frame.
         for scanout in &self.shared.scanouts {
             scanout.set_recorder(None);
         }

@@ -1,4 +1,4 @@
-//! Event types and codes (`input-event-codes.h`), but for keys.
+//! Types and codes of evdev events (`input-event-codes.h`), except keys.
 
 pub(super) const EV_KEY: u16 = 0x01;
 pub(super) const EV_REL: u16 = 0x02;

@@ -1,8 +1,10 @@
-//! The keyboard: which keys are down, what the guest is told of them, and which combinations are the window's own.
+//! The keyboard: which keys are down, what is sent to the guest, and which combinations are for the
+//! window.
 //!
-//! The hard thing is that no key may stay down in the guest. A key is told as let go with the code with which it was told as
-//! pressed, whatever the options say meanwhile, and everything is let go when the window loses the keyboard. Macs have
-//! rules of their own ([`HostSystem::Mac`]), since AppKit does not tell all that happens to a key.
+//! The hard part is that no key may stay down in the guest. A key is released with the code with
+//! which it was pressed, whatever the options say by then. All keys are released when the window
+//! loses the keyboard. Macs have rules of their own ([`HostSystem::Mac`]), because AppKit does not
+//! report everything that happens to a key.
 
 use winit::event::ElementState;
 use winit::keyboard::{ModifiersState, PhysicalKey};
@@ -11,44 +13,48 @@ use super::evdev::key_event;
 use super::keys::*;
 use super::{InputKind, InputSink};
 
-/// Which keys, held together with a letter, ask something of the window and not of the guest.
+/// The keys that begin the window's own combinations. Held together with a letter they command the
+/// window and not the guest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum GrabMod {
-    /// Ctrl and Alt (a Mac's Option), of either side.
+    /// Ctrl and Alt (Option on a Mac), on either side.
     #[default]
     CtrlAlt,
     /// The left Shift, the left Ctrl and the left Alt.
     LeftShiftCtrlAlt,
     /// The right Ctrl.
     RightCtrl,
-    /// Cmd, of either side: the Super (Windows) key of a PC's keyboard.
+    /// Cmd, on either side. On a PC's keyboard this is the Super (Windows) key.
     Cmd,
 }
 
-/// What the Cmd keys of a Mac are in the guest; the Super (Windows) keys of a PC's keyboard are the same keys.
+/// What the Cmd keys of a Mac are in the guest. The Super (Windows) keys of a PC's keyboard are the
+/// same keys.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CmdKey {
     /// Super.
     #[default]
     Super,
-    /// Alt, and Option is Super: the order of a PC's keyboard.
+    /// Alt, while Option is Super: the order of a PC's keyboard.
     SwapOption,
-    /// Ctrl, and Ctrl is Super: a Mac's Cmd-C copies in the guest.
+    /// Ctrl, while Ctrl is Super: Cmd-C then copies in the guest.
     SwapControl,
-    /// The left one, and what is pressed while it is held, stays on the host. The right one is Super.
+    /// The left Cmd, and every key that is pressed while it is held, stays on the host. The right
+    /// Cmd is Super.
     Host,
 }
 
-/// How a person's keyboard acts.
+/// How the user's keyboard works.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KeyboardOptions {
-    /// What the window's own combinations begin with.
+    /// The keys that begin the window's own combinations.
     pub grab_mod: GrabMod,
     /// What Cmd is in the guest.
     pub cmd_key: CmdKey,
 }
 
-/// Whose keyboard it is. A value, so that a Mac's rules are tested everywhere.
+/// The system whose keyboard this is. It is a value, so that the rules of a Mac are tested
+/// everywhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum HostSystem {
     /// X11 and Wayland.
@@ -58,7 +64,7 @@ pub(crate) enum HostSystem {
 }
 
 impl HostSystem {
-    /// The one that runs this program.
+    /// The system on which this program runs.
     pub(crate) const HERE: HostSystem = if cfg!(target_os = "macos") {
         HostSystem::Mac
     } else {
@@ -67,7 +73,7 @@ impl HostSystem {
 }
 
 impl GrabMod {
-    /// What is printed on the keys.
+    /// The names that are printed on the keys.
     pub(crate) fn name(self, system: HostSystem) -> &'static str {
         match (self, system) {
             (GrabMod::CtrlAlt, HostSystem::Pc) => "Ctrl+Alt",
@@ -80,7 +86,7 @@ impl GrabMod {
         }
     }
 
-    /// The keys: one of each pair.
+    /// The keys: one of each pair must be held.
     fn keys(self) -> &'static [[u16; 2]] {
         match self {
             GrabMod::CtrlAlt => &[CTRL, ALT],
@@ -96,7 +102,7 @@ const CTRL: [u16; 2] = [KEY_LEFTCTRL, KEY_RIGHTCTRL];
 const ALT: [u16; 2] = [KEY_LEFTALT, KEY_RIGHTALT];
 const SUPER: [u16; 2] = [KEY_LEFTMETA, KEY_RIGHTMETA];
 
-/// What the keys of modifiers are to window systems.
+/// The keys of each modifier that window systems report.
 const MODIFIERS: [(ModifiersState, [u16; 2]); 4] = [
     (ModifiersState::SHIFT, SHIFT),
     (ModifiersState::CONTROL, CTRL),
@@ -111,20 +117,20 @@ fn is_modifier(key: u16) -> bool {
 /// A key that is down.
 #[derive(Clone, Copy)]
 struct Held {
-    /// By its place.
+    /// The key's code by its position.
     key: u16,
-    /// What the guest was told; `None`: nothing, it stays on the host.
+    /// The code that was sent to the guest; `None` if the key stays on the host.
     sent: Option<u16>,
-    /// It was pressed while Cmd was held.
+    /// Whether it was pressed while Cmd was held.
     with_cmd: bool,
 }
 
-/// See the module.
+/// The keys that are down, and the options that say what they mean.
 pub(super) struct Keyboard {
     system: HostSystem,
     options: KeyboardOptions,
     held: Vec<Held>,
-    /// Whether a Mac's Caps Lock was on when it was last looked at.
+    /// Whether Caps Lock of a Mac was on when it was last checked.
     caps: bool,
 }
 
@@ -138,24 +144,25 @@ impl Keyboard {
         }
     }
 
-    /// What is printed on the keys of the window's own combinations.
+    /// The names of the keys that begin the window's own combinations.
     pub(super) fn grab_mod(&self) -> &'static str {
         self.options.grab_mod.name(self.system)
     }
 
-    /// The code of a key by its place; `None`: it has none that a guest knows.
+    /// The code of a key by its position; `None` if guests know none.
     pub(super) fn code(&self, key: PhysicalKey, apple: Option<AppleKey>) -> Option<u16> {
         let code = match self.system {
             HostSystem::Pc => code(key),
             HostSystem::Mac => apple_code(key, apple),
         };
         if code.is_none() {
-            log::debug!("{key:?} ({apple:?}) has no code that a guest knows");
+            log::debug!("{key:?} ({apple:?}) has no evdev code, so it is not sent");
         }
         code
     }
 
-    /// Whether a key goes down now that was up. `synthetic`: it was down before the window got the keyboard.
+    /// Whether a key goes down that was up. `synthetic`: it was already down when the window got
+    /// the keyboard.
     pub(super) fn is_new_press(
         &self,
         key: u16,
@@ -163,8 +170,8 @@ impl Keyboard {
         repeat: bool,
         synthetic: bool,
     ) -> bool {
-        // A key that was meant for another window must not act in this one; shift and control must hold for what is typed
-        // next.
+        // A key that was meant for another window must not act in this one. Shift and Ctrl must
+        // apply to the keys that follow.
         let counts = !synthetic || SHIFT.contains(&key) || CTRL.contains(&key);
         state == ElementState::Pressed && !repeat && counts && !self.is_held(key)
     }
@@ -177,14 +184,15 @@ impl Keyboard {
         keys.into_iter().any(|key| self.is_held(key))
     }
 
-    /// Whether what is pressed now asks something of the window.
+    /// Whether the keys are held that begin the window's own combinations.
     pub(super) fn grab_mod_is_held(&self) -> bool {
         let mut keys = self.options.grab_mod.keys().iter();
         keys.all(|keys| self.any_held(*keys))
     }
 
-    /// A combination with keys that are held went to the window or to the host. The guest only sees Super pressed and let go,
-    /// for which desktops open their overview: another key in between says that it was for something else.
+    /// Keeps the guest's desktop from taking Super for a key of its own. Super was part of a
+    /// combination for the window or the host, but the guest would only see it pressed and
+    /// released, which opens the overview of many desktops. Another key in between prevents that.
     pub(super) fn neutralise_super(&self, sink: &dyn InputSink) {
         let sent = |keys: [u16; 2]| {
             let mut sent = self.held.iter().filter_map(|held| held.sent);
@@ -195,7 +203,7 @@ impl Keyboard {
         }
     }
 
-    /// A key goes down ([`Self::is_new_press`]).
+    /// A key goes down (see [`Self::is_new_press`]).
     pub(super) fn press(&mut self, sink: &dyn InputSink, key: u16) {
         if self.is_from_state(key) {
             return;
@@ -212,14 +220,15 @@ impl Keyboard {
         }
     }
 
-    /// A key goes up. One that never was passed on is not let go either.
+    /// A key goes up. A key that was not passed on is not released either.
     pub(super) fn release(&mut self, sink: &dyn InputSink, key: u16) {
         let Some(index) = self.held.iter().position(|held| held.key == key) else {
             return;
         };
         let held = self.held.swap_remove(index);
-        // AppKit keeps to itself that a key is let go while Cmd is held; winit passes it on as long as the application has a
-        // window with the keyboard. What was pressed with Cmd has done its work when Cmd goes up.
+        // AppKit does not report keys that are released while Cmd is held. winit reports them as
+        // long as a window of the application has the keyboard. Keys that were pressed with Cmd
+        // have had their effect when Cmd goes up.
         if self.system == HostSystem::Mac && SUPER.contains(&key) && !self.any_held(SUPER) {
             self.release_keys(sink, |held| held.with_cmd && !is_modifier(held.key));
         }
@@ -228,7 +237,7 @@ impl Keyboard {
         }
     }
 
-    /// What the guest is told of a key.
+    /// The code of a key for the guest; `None` if the key stays on the host.
     fn guest_key(&self, key: u16) -> Option<u16> {
         let swapped = |one: [u16; 2], other: [u16; 2]| match key {
             _ if key == one[0] => other[0],
@@ -245,8 +254,9 @@ impl Keyboard {
         }
     }
 
-    /// Which modifiers the window system says are held. On a Mac it knows better than the keys' own events, which do not come
-    /// while the system shows something of its own. Elsewhere they may be other keys' work (X11's options for modifiers).
+    /// The window system reports which modifiers are held. On a Mac this is more reliable than the
+    /// events of the keys, which are missing while the system shows something of its own. Elsewhere
+    /// other keys may act as modifiers (X11's options), so it is ignored.
     pub(super) fn modifiers(&mut self, sink: &dyn InputSink, held: ModifiersState) {
         if self.system != HostSystem::Mac {
             return;
@@ -261,12 +271,14 @@ impl Keyboard {
         }
     }
 
-    /// A Mac tells of Caps Lock as a state: winit has no event of the key. Were there one, it would count twice.
+    /// Whether a key is reported as a state: Caps Lock of a Mac. winit has no event of that key; if
+    /// it had, the key would count twice.
     fn is_from_state(&self, key: u16) -> bool {
         self.system == HostSystem::Mac && key == KEY_CAPSLOCK
     }
 
-    /// The Mac's Caps Lock is on, or not. `guests`: whether the guest's is, where the window has just got the keyboard.
+    /// Caps Lock of a Mac is on or off. `guests` is the state in the guest, if the window has just
+    /// got the keyboard.
     pub(super) fn caps_lock(&mut self, sink: &dyn InputSink, on: bool, guests: Option<bool>) {
         let before = guests.unwrap_or(self.caps);
         self.caps = on;
@@ -275,7 +287,7 @@ impl Keyboard {
         }
     }
 
-    /// The window lost the keyboard.
+    /// Releases all keys: the window lost the keyboard.
     pub(super) fn release_all(&mut self, sink: &dyn InputSink) {
         self.neutralise_super(sink);
         self.release_keys(sink, |_| true);
@@ -296,7 +308,7 @@ impl Keyboard {
     }
 }
 
-/// A key is pressed and let go.
+/// Presses and releases a key.
 fn tap(sink: &dyn InputSink, key: u16) {
     for pressed in [true, false] {
         sink.report(InputKind::Keyboard, &[key_event(key, pressed)]);

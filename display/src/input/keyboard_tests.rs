@@ -12,10 +12,11 @@ fn options(grab_mod: GrabMod, cmd_key: CmdKey) -> KeyboardOptions {
     KeyboardOptions { grab_mod, cmd_key }
 }
 
-/// What the guest was told of keys, in short: the code when it goes down, minus the code when it goes up.
+/// What the guest was sent, in short: the code of a key that goes down, and minus the code of one
+/// that goes up.
 #[track_caller]
-fn told(guest: &Guest) -> Vec<i32> {
-    let events = guest.told_to(InputKind::Keyboard).concat();
+fn received(guest: &Guest) -> Vec<i32> {
+    let events = guest.received_by(InputKind::Keyboard).concat();
     let sign = |event: &InputEvent| if event.value == 1 { 1 } else { -1 };
     events
         .iter()
@@ -32,8 +33,9 @@ const CAPSLOCK: i32 = KEY_CAPSLOCK as i32;
 const A: i32 = 30;
 const C: i32 = 46;
 
-/// Every key that winit 0.30's AppKit backend can tell (its `scancode_to_physicalkey` and `extra_function_key_to_code`): Apple's
-/// code, winit's name, the guest's code. Volume keys are those of Apple's `Events.h`, which winit's names are not.
+/// Every key that winit 0.30's AppKit backend can report (its `scancode_to_physicalkey` and
+/// `extra_function_key_to_code`): Apple's code, winit's name, the guest's code. The volume keys
+/// follow Apple's `Events.h`; winit's names for them are wrong.
 #[rustfmt::skip]
 const APPLE: &[(u16, KeyCode, u16)] = &[
     (0x00, KeyCode::KeyA, 30), (0x01, KeyCode::KeyS, 31), (0x02, KeyCode::KeyD, 32), (0x03, KeyCode::KeyF, 33),
@@ -99,7 +101,7 @@ fn every_key_of_a_mac_that_winit_tells_has_a_code_and_no_two_have_the_same() {
         codes.push(code);
     }
     assert_eq!(codes.len(), APPLE.len() + APPLE_UNNAMED.len());
-    // Fn alone is nothing that a guest could be told; winit 0.30 has no event for it either.
+    // Fn alone has no code in guests. winit 0.30 has no event for it either.
     assert_eq!(apple_code(PhysicalKey::Code(KeyCode::Fn), None), None);
     for unknown in [0x34, 0x42, 0x7f, 0xffff] {
         let key = PhysicalKey::Unidentified(NativeKeyCode::MacOS(unknown));
@@ -115,7 +117,7 @@ fn on_an_iso_keyboard_of_a_mac_the_keys_below_escape_and_beside_shift_are_two() 
         (0x32, true, 86),
         (0x32, false, 41),
         (0x0a, false, 86),
-        // AppKit is at another event already.
+        // AppKit is already at another event.
         (0x24, true, 41),
     ] {
         let apple = Some(AppleKey { code, iso });
@@ -172,18 +174,18 @@ fn the_windows_combinations_begin_as_the_option_says() {
                 seat.release_key(letter);
                 seat.press(*key);
             }
-            guest.told();
+            guest.received();
             assert_eq!(seat.press(letter), asked, "{grab_mod:?}");
             seat.release_key(letter);
             for key in keys {
                 seat.release_key(*key);
             }
             let letter =
-                told(&guest).contains(&i32::from(code(PhysicalKey::Code(letter)).unwrap()));
+                received(&guest).contains(&i32::from(code(PhysicalKey::Code(letter)).unwrap()));
             assert!(!letter, "{grab_mod:?}: the letter is ours");
         }
     }
-    // With one side of the three missing nothing is meant for the window.
+    // One of the three is of the wrong side: nothing is meant for the window.
     let (_, mut seat) = Guest::at(
         ALL,
         options(GrabMod::LeftShiftCtrlAlt, CmdKey::Super),
@@ -216,11 +218,11 @@ fn cmd_is_what_the_option_says() {
             for (key, code) in keys.into_iter().zip(expected) {
                 seat.press(key);
                 seat.release_key(key);
-                assert_eq!(told(&guest), [code, -code], "{cmd_key:?} {key:?}");
+                assert_eq!(received(&guest), [code, -code], "{cmd_key:?} {key:?}");
             }
         }
     }
-    // A Mac's Cmd-C copies.
+    // Cmd-C of a Mac copies.
     let (guest, mut seat) = Guest::at(
         KEYS,
         options(GrabMod::CtrlAlt, CmdKey::SwapControl),
@@ -230,7 +232,7 @@ fn cmd_is_what_the_option_says() {
     seat.press(KeyC);
     seat.release_key(KeyC);
     seat.release_key(SuperLeft);
-    assert_eq!(told(&guest), [LEFTCTRL, C, -C, -LEFTCTRL]);
+    assert_eq!(received(&guest), [LEFTCTRL, C, -C, -LEFTCTRL]);
 }
 
 #[test]
@@ -244,18 +246,18 @@ fn what_is_pressed_with_the_hosts_cmd_stays_on_the_host() {
     seat.press(KeyCode::SuperLeft);
     seat.press(KeyCode::KeyC);
     seat.release_key(KeyCode::KeyA);
-    assert_eq!(told(&guest), [A, -A], "A was the guest's before");
+    assert_eq!(received(&guest), [A, -A], "A was the guest's before");
     seat.release_key(KeyCode::SuperLeft);
     seat.release_key(KeyCode::KeyC);
-    assert_eq!(guest.told(), []);
+    assert_eq!(guest.received(), []);
     seat.press(KeyCode::SuperRight);
     seat.press(KeyCode::KeyC);
-    assert_eq!(told(&guest), [RIGHTMETA, C]);
+    assert_eq!(received(&guest), [RIGHTMETA, C]);
     seat.release_all();
-    told(&guest);
-    // Nothing of the host's is left behind.
+    received(&guest);
+    // Nothing of the host's keys is left behind.
     seat.press(KeyCode::KeyC);
-    assert_eq!(told(&guest), [C]);
+    assert_eq!(received(&guest), [C]);
 }
 
 #[test]
@@ -271,29 +273,29 @@ fn on_a_mac_what_was_pressed_with_cmd_is_up_when_cmd_is() {
         seat.press(key);
     }
     seat.press(KeyCode::SuperRight);
-    assert_eq!(told(&guest), [A, LEFTMETA, 42, C, RIGHTMETA]);
+    assert_eq!(received(&guest), [A, LEFTMETA, 42, C, RIGHTMETA]);
     seat.release_key(KeyCode::SuperLeft);
-    assert_eq!(told(&guest), [-LEFTMETA], "the other Cmd is held");
+    assert_eq!(received(&guest), [-LEFTMETA], "the other Cmd is held");
     seat.release_key(KeyCode::SuperRight);
     assert_eq!(
-        told(&guest),
+        received(&guest),
         [-C, -RIGHTMETA],
-        "A began without Cmd, Shift is told by itself"
+        "A began without Cmd, Shift is sent by itself"
     );
     seat.release_key(KeyCode::KeyC);
-    assert_eq!(guest.told(), []);
+    assert_eq!(guest.received(), []);
 
     let (guest, mut seat) = Guest::with(KEYS);
     for key in press {
         seat.press(key);
     }
-    told(&guest);
+    received(&guest);
     seat.release_key(KeyCode::SuperLeft);
-    assert_eq!(told(&guest), [-LEFTMETA], "elsewhere every key is told");
+    assert_eq!(received(&guest), [-LEFTMETA], "elsewhere every key is sent");
 }
 
 #[test]
-fn on_a_mac_modifiers_that_are_not_held_are_let_go() {
+fn on_a_mac_modifiers_that_are_not_held_are_released() {
     let press = [
         KeyCode::ShiftLeft,
         KeyCode::ControlRight,
@@ -304,53 +306,53 @@ fn on_a_mac_modifiers_that_are_not_held_are_let_go() {
     for key in press {
         seat.press(key);
     }
-    told(&guest);
+    received(&guest);
     seat.modifiers(ModifiersState::SHIFT | ModifiersState::CONTROL | ModifiersState::ALT);
-    assert_eq!(guest.told(), []);
+    assert_eq!(guest.received(), []);
     seat.modifiers(ModifiersState::SHIFT | ModifiersState::SUPER);
-    assert_eq!(told(&guest), [-RIGHTCTRL, -LEFTALT]);
+    assert_eq!(received(&guest), [-RIGHTCTRL, -LEFTALT]);
     seat.modifiers(ModifiersState::empty());
-    assert_eq!(told(&guest), [-42]);
+    assert_eq!(received(&guest), [-42]);
     assert_eq!(seat.release_all(), WindowAction::Nothing);
-    assert_eq!(told(&guest), [-A]);
+    assert_eq!(received(&guest), [-A]);
 
-    // X11's options may have made other modifiers of these keys.
+    // X11's options may have turned these keys into other modifiers.
     let (guest, mut seat) = Guest::with(KEYS);
     for key in press {
         seat.press(key);
     }
-    told(&guest);
+    received(&guest);
     seat.modifiers(ModifiersState::empty());
-    assert_eq!(guest.told(), []);
+    assert_eq!(guest.received(), []);
 }
 
 #[test]
 fn super_that_was_for_something_else_opens_no_overview_in_the_guest() {
     let ctrl = [LEFTCTRL, -LEFTCTRL];
-    // The window lost the keyboard: Cmd-Tab.
+    // The window lost the keyboard by Cmd-Tab.
     for system in [HostSystem::Pc, HostSystem::Mac] {
         let (guest, mut seat) = Guest::at(KEYS, KeyboardOptions::default(), system);
         seat.press(KeyCode::SuperLeft);
         seat.release_all();
-        assert_eq!(told(&guest), [LEFTMETA, ctrl[0], ctrl[1], -LEFTMETA]);
+        assert_eq!(received(&guest), [LEFTMETA, ctrl[0], ctrl[1], -LEFTMETA]);
     }
-    // AppKit says first that nothing is held.
+    // AppKit first reports that nothing is held.
     let (guest, mut seat) = Guest::at(KEYS, KeyboardOptions::default(), HostSystem::Mac);
     seat.press(KeyCode::SuperLeft);
     seat.modifiers(ModifiersState::empty());
     seat.release_all();
-    assert_eq!(told(&guest), [LEFTMETA, ctrl[0], ctrl[1], -LEFTMETA]);
+    assert_eq!(received(&guest), [LEFTMETA, ctrl[0], ctrl[1], -LEFTMETA]);
     // The window took the letter.
     let (guest, mut seat) = Guest::at(KEYS, options(GrabMod::Cmd, CmdKey::Super), HostSystem::Mac);
     seat.press(KeyCode::SuperLeft);
     assert_eq!(seat.press(KeyCode::KeyO), WindowAction::Overlay);
     seat.release_key(KeyCode::KeyO);
     seat.release_key(KeyCode::SuperLeft);
-    assert_eq!(told(&guest), [LEFTMETA, ctrl[0], ctrl[1], -LEFTMETA]);
-    // Pressed alone it is the guest's.
+    assert_eq!(received(&guest), [LEFTMETA, ctrl[0], ctrl[1], -LEFTMETA]);
+    // Super that is pressed alone goes to the guest.
     seat.press(KeyCode::SuperLeft);
     seat.release_key(KeyCode::SuperLeft);
-    assert_eq!(told(&guest), [LEFTMETA, -LEFTMETA]);
+    assert_eq!(received(&guest), [LEFTMETA, -LEFTMETA]);
 }
 
 #[test]
@@ -358,36 +360,36 @@ fn a_macs_caps_lock_is_a_state_that_the_guest_follows() {
     let (guest, mut seat) = Guest::at(KEYS, KeyboardOptions::default(), HostSystem::Mac);
     let tap = [CAPSLOCK, -CAPSLOCK];
     seat.caps_lock(true);
-    assert_eq!(guest.told(), [], "another window has the keyboard");
+    assert_eq!(guest.received(), [], "another window has the keyboard");
     seat.focus(Some(true), false);
-    assert_eq!(told(&guest), tap);
+    assert_eq!(received(&guest), tap);
     seat.caps_lock(true);
-    assert_eq!(guest.told(), []);
+    assert_eq!(guest.received(), []);
     seat.caps_lock(false);
-    assert_eq!(told(&guest), tap);
-    // Turned on in another window, and the guest's was on by itself.
+    assert_eq!(received(&guest), tap);
+    // Turned on in another window, while the guest's was turned on by itself.
     seat.release_all();
     seat.caps_lock(true);
     seat.focus(Some(true), true);
-    assert_eq!(guest.told(), []);
+    assert_eq!(guest.received(), []);
     seat.caps_lock(false);
-    assert_eq!(told(&guest), tap);
-    // Were there events of the key, they would count twice.
+    assert_eq!(received(&guest), tap);
+    // Events of the key itself would count twice.
     seat.press(KeyCode::CapsLock);
     seat.release_key(KeyCode::CapsLock);
-    assert_eq!(guest.told(), []);
+    assert_eq!(guest.received(), []);
 
-    // Elsewhere it is a key.
+    // Elsewhere Caps Lock is a key.
     let (guest, mut seat) = Guest::with(KEYS);
     seat.focus(None, true);
     seat.press(KeyCode::CapsLock);
     seat.release_key(KeyCode::CapsLock);
-    assert_eq!(told(&guest), tap);
+    assert_eq!(received(&guest), tap);
 }
 
 #[test]
-fn a_key_is_let_go_as_what_it_was_pressed() {
-    // The other Cmd changes what is told of keys that are pressed later, not of those that are down.
+fn a_key_is_released_as_what_it_was_pressed() {
+    // The left Cmd affects keys that are pressed later, not those that are down.
     let (guest, mut seat) = Guest::at(
         KEYS,
         options(GrabMod::CtrlAlt, CmdKey::Host),
@@ -399,5 +401,5 @@ fn a_key_is_let_go_as_what_it_was_pressed() {
     seat.key(key, None, ElementState::Pressed, true, false);
     seat.key(key, None, ElementState::Released, false, false);
     let expected = [[key_event(30, true)], [key_event(30, false)]];
-    assert_eq!(guest.told_to(InputKind::Keyboard), expected);
+    assert_eq!(guest.received_by(InputKind::Keyboard), expected);
 }

@@ -1,7 +1,7 @@
-//! Keys: from their place on the keyboard to evdev's codes.
+//! Keys: from their position on the keyboard to evdev's codes.
 //!
-//! winit names keys by their place, alike on all systems, but on a Mac not all of them: [`apple_code`] knows the rest by
-//! Apple's own codes.
+//! winit names keys by their position, in the same way on all systems. On a Mac some names are
+//! missing: [`apple_code`] knows those keys by Apple's own codes.
 
 use winit::keyboard::{KeyCode, NativeKeyCode, PhysicalKey};
 
@@ -22,22 +22,23 @@ pub(super) const KEY_RIGHTMETA: u16 = 126;
 /// The largest code that the guest's keyboard has (`KEY_MICMUTE`).
 const KEY_LAST: u32 = 248;
 
-/// A key of a Mac, as AppKit tells it.
+/// A key of a Mac, as AppKit reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct AppleKey {
     /// Apple's code of the key (`kVK_…` of Carbon's `HIToolbox/Events.h`).
     pub(crate) code: u16,
-    /// The keyboard has the shape of ISO 9995, with a key between the left Shift and Z.
+    /// The keyboard has the shape of ISO 9995: there is a key between the left Shift and Z.
     pub(crate) iso: bool,
 }
 
 /// The code of a key of a Mac.
 ///
-/// `apple` is the key where AppKit's event is at hand. winit 0.30 gives the two keys of ISO keyboards one name, the three
-/// for the sound those of their neighbours, and those of Japanese keyboards and a PC's menu key none.
+/// `apple` is the key of AppKit's current event, if there is one. winit 0.30 gives one name to both
+/// keys that differ on ISO keyboards. It gives the three sound keys the names of their neighbours.
+/// It has no names for keys of Japanese keyboards and for a PC's menu key.
 pub(super) fn apple_code(key: PhysicalKey, apple: Option<AppleKey>) -> Option<u16> {
     let (number, iso) = match (key, apple) {
-        // An event that winit kept for later has another's number.
+        // If winit delayed an event, AppKit's current number belongs to another one.
         (PhysicalKey::Unidentified(NativeKeyCode::MacOS(number)), _) => (Some(number), false),
         (PhysicalKey::Code(KeyCode::Backquote), Some(AppleKey { code, iso }))
             if matches!(code, ISO_SECTION | ANSI_GRAVE) =>
@@ -47,7 +48,8 @@ pub(super) fn apple_code(key: PhysicalKey, apple: Option<AppleKey>) -> Option<u1
         _ => (None, false),
     };
     match number {
-        // The key below Escape, and the one beside the left Shift: on ISO keyboards they have changed their numbers.
+        // The key below Escape and the one beside the left Shift: on ISO keyboards their numbers
+        // are exchanged.
         Some(ISO_SECTION) => Some(if iso { KEY_GRAVE } else { KEY_102ND }),
         Some(ANSI_GRAVE) => Some(if iso { KEY_102ND } else { KEY_GRAVE }),
         Some(0x48) => Some(KEY_VOLUMEUP),
@@ -74,11 +76,11 @@ const KEY_MUTE: u16 = 113;
 const KEY_VOLUMEDOWN: u16 = 114;
 const KEY_VOLUMEUP: u16 = 115;
 
-/// The code of a key; `None` for keys that no PC keyboard has.
+/// The code of a key; `None` for keys that no PC's keyboard has.
 pub(super) fn code(key: PhysicalKey) -> Option<u16> {
     match key {
         PhysicalKey::Code(key) => named(key),
-        // X11 and Wayland pass on evdev's own code of keys that have no name.
+        // For keys without a name X11 and Wayland report evdev's own code.
         PhysicalKey::Unidentified(NativeKeyCode::Xkb(code)) => (1..=KEY_LAST)
             .contains(&code)
             .then(|| u16::try_from(code).ok())

@@ -1,12 +1,13 @@
-//! Input: what a person does in a window, as events of Linux's evdev.
+//! Input: turns what the user does in a window into evdev events.
 //!
-//! The program gives [`crate::Display::set_input`] an [`InputSink`], which passes the events on to the guest's
-//! devices. The event loop's [`Seat`] translates: it knows which keys (`keyboard.rs`), buttons and fingers are down, so
-//! that nothing stays down in the guest when the window loses the keyboard, and it knows whether the pointer is
-//! grabbed, that is, whether it moves the guest's tablet or the guest's mouse.
+//! The program passes an [`InputSink`] to [`crate::Display::set_input`], which sends the events to
+//! the guest's devices. The event loop's [`Seat`] translates. It knows which keys (`keyboard.rs`),
+//! buttons and fingers are down, so that nothing stays down in the guest when the window loses the
+//! keyboard. It also knows whether the pointer is grabbed: a grabbed pointer moves the guest's
+//! mouse, others move its tablet.
 //!
-//! Keys are told by their place on the keyboard (`keys.rs`): the guest has its own idea of the layout, and of
-//! how held keys repeat.
+//! Keys are reported by their position on the keyboard (`keys.rs`). Layout and key repeat are up to
+//! the guest.
 
 mod evdev;
 mod keyboard;
@@ -23,20 +24,20 @@ pub use keyboard::{CmdKey, GrabMod, KeyboardOptions};
 pub(crate) use keys::AppleKey;
 pub(crate) use seat::{Seat, WindowAction};
 
-/// Absolute axes go from 0 to this, from one edge of the picture to the other.
+/// Absolute axes go from 0 to this value.
 pub const INPUT_AXIS_MAX: i32 = 0xffff;
 
-/// Fingers that are told apart.
+/// How many fingers can be told apart.
 pub const INPUT_CONTACTS: usize = 10;
 
 /// A device of the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum InputKind {
-    /// Keys.
+    /// A keyboard.
     Keyboard,
-    /// A pointer that is told where it is.
+    /// A pointer with absolute positions.
     Tablet,
-    /// A pointer that is told how far it moves.
+    /// A pointer with relative movements.
     Mouse,
     /// A touch screen.
     Touch,
@@ -45,24 +46,24 @@ pub enum InputKind {
 /// An event of evdev.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct InputEvent {
-    /// `EV_KEY`, `EV_REL` or `EV_ABS`.
+    /// Type of the event: `EV_KEY`, `EV_REL` or `EV_ABS`.
     pub kind: u16,
-    /// Which key or axis.
+    /// The key or the axis.
     pub code: u16,
-    /// Pressed or not, a place, a distance.
+    /// Pressed (1) or released (0), a position, or a distance.
     pub value: i32,
 }
 
-/// Where input goes. Called on the event loop's thread; must not wait.
+/// Receives input. Called on the event loop's thread; must not block.
 pub trait InputSink: Send + Sync {
     /// Whether a guest has this device now.
     fn has(&self, device: InputKind) -> bool;
 
-    /// What happened at one moment; without `SYN_REPORT`.
+    /// Reports events that happened at the same time, without `SYN_REPORT`.
     fn report(&self, device: InputKind, events: &[InputEvent]);
 }
 
-/// A guest without devices.
+/// An input sink without devices.
 pub(crate) struct NoDevices;
 
 impl InputSink for NoDevices {
@@ -73,7 +74,7 @@ impl InputSink for NoDevices {
     fn report(&self, _: InputKind, _: &[InputEvent]) {}
 }
 
-/// What a keyboard of the guest lights up.
+/// The LEDs that a guest turns on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct KeyboardLeds {
     /// Num lock.

@@ -1,4 +1,4 @@
-//! A person's seat: what is held down, and where the pointer's movements go.
+//! The user's seat: keys, buttons and fingers that are down, and where pointer movements go.
 
 use std::sync::Arc;
 
@@ -11,29 +11,29 @@ use super::keys::{AppleKey, KEY_F, KEY_G, KEY_O, KEY_S};
 use super::touch::Fingers;
 use super::{InputKind, InputSink};
 
-/// A notch of a wheel, in the unit of `REL_WHEEL_HI_RES`.
+/// A notch of a wheel in units of `REL_WHEEL_HI_RES`.
 const NOTCH: f64 = 120.0;
-/// How many logical pixels of smooth scrolling make a notch: what toolkits scroll by for one.
+/// How many logical pixels of smooth scrolling make a notch. Toolkits scroll this far for one.
 const NOTCH_PIXELS: f64 = 53.0;
 
-/// What the window must do.
+/// What the user asks of the window, and not of the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WindowAction {
     /// Nothing.
     Nothing,
-    /// Take the pointer, so that only its movements count.
+    /// Grab the pointer, so that only its movements count.
     Grab,
-    /// Give it back.
+    /// Release the pointer.
     Release,
-    /// Fill the monitor, or no longer.
+    /// Switch full screen on or off.
     FullScreen,
-    /// Show how frames do, or no longer.
+    /// Switch the overlay on or off.
     Overlay,
-    /// Save what the window shows.
+    /// Save a screenshot of the window.
     Screenshot,
 }
 
-/// See the module.
+/// What is held down, and how pointer movements are sent.
 pub(crate) struct Seat {
     sink: Arc<dyn InputSink>,
     keyboard: Keyboard,
@@ -41,10 +41,10 @@ pub(crate) struct Seat {
     focused: bool,
     buttons: Vec<(InputKind, u16)>,
     fingers: Fingers,
-    /// Parts of a pixel and of a high resolution wheel's step that wait for their rest.
+    /// Fractions of a pixel, and of a step of a high resolution wheel, that were not sent yet.
     moved: (f64, f64),
     turned: (f64, f64),
-    /// Parts of a notch, in high resolution steps.
+    /// Fractions of a notch that were not sent yet, in high resolution steps.
     notches: (i32, i32),
     grabbed: bool,
 }
@@ -68,7 +68,7 @@ impl Seat {
         }
     }
 
-    /// Whether the guest shows its own pointer where the host's is.
+    /// Whether the guest has a tablet, so that it shows its pointer where the host's is.
     pub(crate) fn points(&self) -> bool {
         self.sink.has(InputKind::Tablet)
     }
@@ -77,7 +77,7 @@ impl Seat {
         self.grabbed
     }
 
-    /// The window has taken the pointer, or given it back.
+    /// The window has grabbed the pointer or released it.
     pub(crate) fn set_grabbed(&mut self, grabbed: bool) {
         if self.grabbed != grabbed {
             self.release_buttons();
@@ -86,7 +86,7 @@ impl Seat {
         }
     }
 
-    /// What a person can do about the pointer, for the title.
+    /// What the user can do about the pointer, for the title.
     pub(crate) fn hint(&self) -> String {
         let keys = self.keyboard.grab_mod();
         match (self.grabbed, self.sink.has(InputKind::Mouse), self.points()) {
@@ -97,8 +97,8 @@ impl Seat {
         }
     }
 
-    /// A key was pressed or let go. Repeats are the guest's business. `apple`: the key as AppKit tells it. `synthetic`: it
-    /// was so before the window got the keyboard.
+    /// A key was pressed or released. Repeats are ignored: the guest makes its own. `apple` is the
+    /// key as AppKit reports it. `synthetic`: it was already so before the window got the keyboard.
     pub(crate) fn key(
         &mut self,
         key: PhysicalKey,
@@ -123,7 +123,8 @@ impl Seat {
         WindowAction::Nothing
     }
 
-    /// What a key asks of the window while the keys of its own combinations are held.
+    /// What a key asks of the window, if the keys are held that begin the window's own
+    /// combinations.
     fn chord(&self, code: u16) -> WindowAction {
         if !self.keyboard.grab_mod_is_held() {
             return WindowAction::Nothing;
@@ -138,12 +139,13 @@ impl Seat {
         }
     }
 
-    /// These modifiers are held, says the window system.
+    /// The window system reports that these modifiers are held.
     pub(crate) fn modifiers(&mut self, held: ModifiersState) {
         self.keyboard.modifiers(&*self.sink, held);
     }
 
-    /// A window got the keyboard. `caps`: a Mac's Caps Lock is on; `guests`: the guest's is.
+    /// A window got the keyboard. `caps`: whether Caps Lock of a Mac is on. `guests`: whether the
+    /// guest's is.
     pub(crate) fn focus(&mut self, caps: Option<bool>, guests: bool) {
         self.focused = true;
         if let Some(on) = caps {
@@ -151,14 +153,14 @@ impl Seat {
         }
     }
 
-    /// A Mac's Caps Lock is on, or not: what is typed into another window does not matter.
+    /// Caps Lock of a Mac is on or off. Only a window that has the keyboard passes it on.
     pub(crate) fn caps_lock(&mut self, on: bool) {
         if self.focused {
             self.keyboard.caps_lock(&*self.sink, on, None);
         }
     }
 
-    /// The pointer is at a place of the picture, told in steps of the guest's axes.
+    /// The pointer is at this position, in steps of the guest's axes.
     pub(crate) fn pointer_at(&mut self, (x, y): (i32, i32)) {
         if !self.grabbed && self.sink.has(InputKind::Tablet) {
             let events = [absolute(ABS_X, x), absolute(ABS_Y, y)];
@@ -166,7 +168,7 @@ impl Seat {
         }
     }
 
-    /// The pointer was moved, wherever it is. Only what was grabbed counts.
+    /// The pointer was moved, wherever it is. Only a grabbed pointer's movements are sent.
     pub(crate) fn moved(&mut self, delta: (f64, f64)) {
         if self.grabbed {
             let x = whole(&mut self.moved.0, delta.0);
@@ -178,7 +180,7 @@ impl Seat {
         }
     }
 
-    /// The device that buttons and wheels belong to.
+    /// The device to which buttons and wheels belong.
     fn pointer(&self) -> Option<InputKind> {
         let kind = if self.grabbed {
             InputKind::Mouse
@@ -219,7 +221,7 @@ impl Seat {
         WindowAction::Nothing
     }
 
-    /// A wheel was turned, or fingers scrolled. `scale`: physical pixels in a logical one.
+    /// A wheel was turned, or fingers scrolled. `scale`: physical pixels per logical one.
     pub(crate) fn wheel(&mut self, delta: MouseScrollDelta, scale: f64) {
         let Some(device) = self.pointer() else {
             return;
@@ -231,7 +233,8 @@ impl Seat {
                 (pixels.x / notch, pixels.y / notch)
             }
         };
-        // The window system says where the contents go, evdev where the view goes: opposite sideways.
+        // The window system reports where the contents move, evdev where the view moves: sideways
+        // these are opposite.
         let across = whole(&mut self.turned.0, -right * NOTCH);
         let along = whole(&mut self.turned.1, up * NOTCH);
         let mut events = Vec::with_capacity(4);
@@ -254,7 +257,7 @@ impl Seat {
         }
     }
 
-    /// A finger touches a place of the picture, told in steps of the guest's axes.
+    /// A finger touches this position, in steps of the guest's axes.
     pub(crate) fn touch(&mut self, finger: u64, phase: TouchPhase, (x, y): (i32, i32)) {
         let events = match phase {
             TouchPhase::Started | TouchPhase::Moved => {
@@ -268,7 +271,8 @@ impl Seat {
         }
     }
 
-    /// The window lost the keyboard: nothing may stay down in the guest, since nobody will say when it is let go.
+    /// The window lost the keyboard. Everything is released in the guest: no event will report it
+    /// later.
     pub(crate) fn release_all(&mut self) -> WindowAction {
         self.focused = false;
         self.keyboard.release_all(&*self.sink);
@@ -291,7 +295,7 @@ impl Seat {
     }
 }
 
-/// Adds to what is left over and takes the whole part out.
+/// Adds `more` to what is left over, and takes out the whole part.
 fn whole(left: &mut f64, more: f64) -> i32 {
     *left += more;
     let whole = left.trunc();

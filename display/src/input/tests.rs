@@ -9,10 +9,10 @@ use super::*;
 
 const A: u16 = 30;
 
-/// A guest with some devices, which notes what it is told.
+/// A guest with some devices, which notes what it is sent.
 pub(super) struct Guest {
     devices: Mutex<Vec<InputKind>>,
-    told: Mutex<Vec<(InputKind, Vec<InputEvent>)>>,
+    received: Mutex<Vec<(InputKind, Vec<InputEvent>)>>,
 }
 
 impl InputSink for Guest {
@@ -21,7 +21,10 @@ impl InputSink for Guest {
     }
 
     fn report(&self, device: InputKind, events: &[InputEvent]) {
-        self.told.lock().unwrap().push((device, events.to_vec()));
+        self.received
+            .lock()
+            .unwrap()
+            .push((device, events.to_vec()));
     }
 }
 
@@ -30,7 +33,7 @@ impl Guest {
         Guest::at(devices, KeyboardOptions::default(), HostSystem::Pc)
     }
 
-    /// With another keyboard.
+    /// A guest with another keyboard.
     pub(super) fn at(
         devices: &[InputKind],
         options: KeyboardOptions,
@@ -38,24 +41,25 @@ impl Guest {
     ) -> (Arc<Guest>, Seat) {
         let guest = Arc::new(Guest {
             devices: Mutex::new(devices.to_vec()),
-            told: Mutex::default(),
+            received: Mutex::default(),
         });
         (guest.clone(), Seat::new(guest, options, system))
     }
 
-    pub(super) fn told(&self) -> Vec<(InputKind, Vec<InputEvent>)> {
-        std::mem::take(&mut self.told.lock().unwrap())
+    pub(super) fn received(&self) -> Vec<(InputKind, Vec<InputEvent>)> {
+        std::mem::take(&mut self.received.lock().unwrap())
     }
 
-    /// What was told, when it was all told to one device.
+    /// What was sent, if it all was sent to one device.
     #[track_caller]
-    pub(super) fn told_to(&self, device: InputKind) -> Vec<Vec<InputEvent>> {
-        let told = self.told().into_iter();
-        told.map(|(to, events)| {
-            assert_eq!(to, device);
-            events
-        })
-        .collect()
+    pub(super) fn received_by(&self, device: InputKind) -> Vec<Vec<InputEvent>> {
+        let received = self.received().into_iter();
+        received
+            .map(|(to, events)| {
+                assert_eq!(to, device);
+                events
+            })
+            .collect()
     }
 }
 
@@ -72,7 +76,7 @@ impl Seat {
 }
 
 #[test]
-fn keys_are_told_by_their_place_and_repeats_are_not() {
+fn keys_are_sent_by_their_position_and_repeats_are_not() {
     let (guest, mut seat) = Guest::with(&[InputKind::Keyboard]);
     seat.press(KeyCode::KeyA);
     for _ in 0..5 {
@@ -88,12 +92,13 @@ fn keys_are_told_by_their_place_and_repeats_are_not() {
     seat.release_key(KeyCode::KeyA);
     seat.release_key(KeyCode::KeyA);
     let tap = [[key_event(A, true)], [key_event(A, false)]];
-    assert_eq!(guest.told_to(InputKind::Keyboard), tap);
-    // Keys without a name, as X11 and Wayland tell them: KEY_MACRO; and one that no keyboard has.
-    for (code, told) in [(112, 1), (0, 0), (249, 0), (u32::MAX, 0)] {
+    assert_eq!(guest.received_by(InputKind::Keyboard), tap);
+    // Keys without a name, as X11 and Wayland report them: KEY_MACRO, and codes that no keyboard
+    // has.
+    for (code, sent) in [(112, 1), (0, 0), (249, 0), (u32::MAX, 0)] {
         let key = PhysicalKey::Unidentified(NativeKeyCode::Xkb(code));
         seat.key(key, None, ElementState::Pressed, false, false);
-        assert_eq!(guest.told().len(), told, "{code}");
+        assert_eq!(guest.received().len(), sent, "{code}");
     }
 }
 
@@ -105,7 +110,7 @@ fn when_the_keyboard_goes_nothing_stays_down() {
     seat.press(KeyCode::KeyA);
     seat.button(MouseButton::Left, ElementState::Pressed);
     seat.touch(9, TouchPhase::Started, (0x8000, 0x8000));
-    guest.told();
+    guest.received();
     assert_eq!(seat.release_all(), WindowAction::Nothing);
     let expected = [
         (
@@ -122,13 +127,13 @@ fn when_the_keyboard_goes_nothing_stays_down() {
             ],
         ),
     ];
-    assert_eq!(guest.told(), expected);
-    // What is let go later was let go already.
+    assert_eq!(guest.received(), expected);
+    // Releasing it later has no effect: it was already released.
     seat.release_key(KeyCode::KeyA);
     seat.button(MouseButton::Left, ElementState::Released);
     seat.touch(9, TouchPhase::Ended, (0x8000, 0x8000));
     assert_eq!(seat.release_all(), WindowAction::Nothing);
-    assert_eq!(guest.told(), []);
+    assert_eq!(guest.received(), []);
 }
 
 #[test]
@@ -143,11 +148,17 @@ fn of_keys_held_when_the_window_gets_the_keyboard_only_shift_and_control_count()
         let key = PhysicalKey::Code(key);
         seat.key(key, None, ElementState::Pressed, false, true);
     }
-    assert_eq!(guest.told_to(InputKind::Keyboard), [[key_event(54, true)]]);
+    assert_eq!(
+        guest.received_by(InputKind::Keyboard),
+        [[key_event(54, true)]]
+    );
     seat.release_key(KeyCode::Tab);
-    assert_eq!(guest.told(), []);
+    assert_eq!(guest.received(), []);
     seat.release_key(KeyCode::ShiftRight);
-    assert_eq!(guest.told_to(InputKind::Keyboard), [[key_event(54, false)]]);
+    assert_eq!(
+        guest.received_by(InputKind::Keyboard),
+        [[key_event(54, false)]]
+    );
 }
 
 #[test]
@@ -157,19 +168,19 @@ fn the_pointer_is_a_tablet_until_it_is_grabbed_and_a_mouse_until_released() {
     seat.moved((5.0, 5.0));
     seat.pointer_at((0, INPUT_AXIS_MAX));
     let corner = [absolute(ABS_X, 0), absolute(ABS_Y, INPUT_AXIS_MAX)];
-    assert_eq!(guest.told_to(InputKind::Tablet), [corner]);
+    assert_eq!(guest.received_by(InputKind::Tablet), [corner]);
     seat.button(MouseButton::Right, ElementState::Pressed);
-    guest.told();
+    guest.received();
 
     seat.press(KeyCode::ControlRight);
     seat.press(KeyCode::AltLeft);
-    guest.told();
+    guest.received();
     assert_eq!(seat.press(KeyCode::KeyG), WindowAction::Grab);
     seat.release_key(KeyCode::KeyG);
-    assert_eq!(guest.told(), [], "the G is ours");
+    assert_eq!(guest.received(), [], "the G is ours");
     seat.set_grabbed(true);
     assert_eq!(
-        guest.told_to(InputKind::Tablet),
+        guest.received_by(InputKind::Tablet),
         [[key_event(BTN_RIGHT, false)]]
     );
     assert!(seat.hint().contains("releases"));
@@ -180,12 +191,12 @@ fn the_pointer_is_a_tablet_until_it_is_grabbed_and_a_mouse_until_released() {
     seat.button(MouseButton::Back, ElementState::Pressed);
     let steps = |x, y| vec![relative(REL_X, x), relative(REL_Y, y)];
     let expected = [steps(2, -1), steps(1, 0), vec![key_event(BTN_SIDE, true)]];
-    assert_eq!(guest.told_to(InputKind::Mouse), expected);
+    assert_eq!(guest.received_by(InputKind::Mouse), expected);
 
     assert_eq!(seat.press(KeyCode::KeyG), WindowAction::Release);
     seat.set_grabbed(false);
     assert_eq!(
-        guest.told_to(InputKind::Mouse),
+        guest.received_by(InputKind::Mouse),
         [[key_event(BTN_SIDE, false)]]
     );
     seat.set_grabbed(true);
@@ -200,7 +211,7 @@ fn without_a_tablet_a_click_grabs_and_without_a_mouse_nothing_does() {
         WindowAction::Grab
     );
     seat.button(MouseButton::Left, ElementState::Released);
-    assert_eq!(guest.told(), []);
+    assert_eq!(guest.received(), []);
     assert!(seat.hint().contains("click"));
 
     let (guest, mut seat) = Guest::with(&[InputKind::Keyboard]);
@@ -210,9 +221,12 @@ fn without_a_tablet_a_click_grabs_and_without_a_mouse_nothing_does() {
     );
     seat.press(KeyCode::ControlLeft);
     seat.press(KeyCode::AltRight);
-    guest.told();
+    guest.received();
     assert_eq!(seat.press(KeyCode::KeyG), WindowAction::Nothing);
-    assert_eq!(guest.told_to(InputKind::Keyboard), [[key_event(34, true)]]);
+    assert_eq!(
+        guest.received_by(InputKind::Keyboard),
+        [[key_event(34, true)]]
+    );
     assert_eq!(seat.hint(), "");
 }
 
@@ -230,20 +244,20 @@ fn wheels_turn_in_notches_and_in_parts_of_one() {
             relative(REL_HWHEEL, -1),
         ],
     ];
-    assert_eq!(guest.told_to(InputKind::Tablet), expected);
-    // A touch pad: many small steps, which add up to as many notches.
+    assert_eq!(guest.received_by(InputKind::Tablet), expected);
+    // A touch pad sends many small steps, which add up to as many notches.
     for _ in 0..106 {
         let pixels = PhysicalPosition::new(0.0, 2.0);
         seat.wheel(MouseScrollDelta::PixelDelta(pixels), 2.0);
     }
-    let told: Vec<_> = guest.told_to(InputKind::Tablet).concat();
+    let sent: Vec<_> = guest.received_by(InputKind::Tablet).concat();
     let sum = |code| -> i32 {
-        told.iter()
+        sent.iter()
             .filter(|event| event.code == code)
             .map(|event| event.value)
             .sum()
     };
-    // Floating point may keep the last part of a step back.
+    // Floating point may keep a part of the last step back.
     assert!(
         (239..=240).contains(&sum(REL_WHEEL_HI_RES)),
         "{}",
@@ -252,7 +266,7 @@ fn wheels_turn_in_notches_and_in_parts_of_one() {
     assert_eq!(sum(REL_WHEEL), sum(REL_WHEEL_HI_RES) / 120);
     seat.wheel(MouseScrollDelta::LineDelta(f32::NAN, f32::INFINITY), 1.0);
     seat.wheel(MouseScrollDelta::LineDelta(0.0, 1.0), 1.0);
-    assert!(!guest.told().is_empty());
+    assert!(!guest.received().is_empty());
 }
 
 #[test]
@@ -288,12 +302,12 @@ fn every_finger_has_a_slot_and_the_first_is_the_pointer() {
         slot(1, -1).to_vec(),
         [&slot(0, -1)[..], &[key_event(BTN_TOUCH, false)]].concat(),
     ];
-    assert_eq!(guest.told_to(InputKind::Touch), expected);
+    assert_eq!(guest.received_by(InputKind::Touch), expected);
     for finger in 0..20 {
         seat.touch(finger, TouchPhase::Started, (0, 0));
     }
     assert_eq!(
-        guest.told().len(),
+        guest.received().len(),
         INPUT_CONTACTS,
         "more fingers than slots"
     );

@@ -4,21 +4,21 @@ use super::INPUT_CONTACTS;
 use super::InputEvent;
 use super::evdev::*;
 
-/// Tracking ids wrap below this.
+/// Tracking ids are below this; then they start again at 0.
 const IDS: i32 = 0x1_0000;
 
 /// The fingers on the screen.
 #[derive(Default)]
 pub(super) struct Fingers {
-    /// The window system's name of the finger in each slot.
+    /// The window system's id of the finger in each slot.
     slots: [Option<u64>; INPUT_CONTACTS],
-    /// The slot of the finger that came first, which old programs take for the pointer, while it is there.
+    /// The slot of the first finger while it is there. Old programs take it for the pointer.
     first: Option<usize>,
     next_id: i32,
 }
 
 impl Fingers {
-    /// A finger came or moved. Empty when there are more than the guest can tell apart.
+    /// A finger came or moved. The result is empty if there are more fingers than slots.
     pub(super) fn place(&mut self, finger: u64, (x, y): (i32, i32), new: bool) -> Vec<InputEvent> {
         let known = self.slots.iter().position(|slot| *slot == Some(finger));
         let (slot, new) = match (known, new) {

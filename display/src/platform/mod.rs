@@ -1,4 +1,4 @@
-//! Where window systems differ and winit does not hide it.
+//! What differs between window systems and is not hidden by winit.
 
 #[cfg(target_os = "macos")]
 pub(crate) mod macos;
@@ -17,7 +17,7 @@ use crate::input::AppleKey;
 #[cfg(target_os = "macos")]
 pub(crate) use macos::Menu;
 
-/// A menu bar that the program must fill: only Macs have one.
+/// A menu bar that the program must fill. Only macOS has one.
 #[cfg(not(target_os = "macos"))]
 pub(crate) struct Menu;
 
@@ -30,12 +30,12 @@ impl Menu {
         Menu
     }
 
-    /// Whether the guest gets all keys.
+    /// Says whether the guest gets all keys.
     pub(crate) fn set_grabbed(&mut self, _: bool) {}
 }
 
-/// The application has no windows from now on, or has them again. A Mac's is hidden meanwhile: then a click on its icon in the
-/// Dock activates it, and [`crate::request::EventLoopRequest::Activated`] comes.
+/// Tells the system whether the application is hidden. On macOS a hidden application is activated
+/// by a click on its icon in the Dock, and [`crate::request::EventLoopRequest::Activated`] is sent.
 pub(crate) fn set_application_hidden(hidden: bool) {
     #[cfg(target_os = "macos")]
     macos::set_application_hidden(hidden);
@@ -43,7 +43,7 @@ pub(crate) fn set_application_hidden(hidden: bool) {
     let _ = hidden;
 }
 
-/// The key of the event that is being handled, where the system tells more than winit: on a Mac.
+/// The key of the current event, where the system tells more about it than winit: on macOS.
 pub(crate) fn apple_key() -> Option<AppleKey> {
     #[cfg(target_os = "macos")]
     return macos::key();
@@ -51,7 +51,7 @@ pub(crate) fn apple_key() -> Option<AppleKey> {
     None
 }
 
-/// Whether Caps Lock is on, where it is a state and no key: on a Mac.
+/// Whether Caps Lock is on, where it is a state and not a key: on macOS.
 pub(crate) fn caps_lock() -> Option<bool> {
     #[cfg(target_os = "macos")]
     return Some(macos::caps_lock());
@@ -59,7 +59,7 @@ pub(crate) fn caps_lock() -> Option<bool> {
     None
 }
 
-/// What desktops know our windows by: Wayland's app id, X11's class.
+/// Sets the name by which desktops know our windows: the app id on Wayland, the class on X11.
 #[cfg(target_os = "linux")]
 pub(crate) fn with_app_id(attributes: WindowAttributes) -> WindowAttributes {
     use winit::platform::{wayland::WindowAttributesExtWayland, x11::WindowAttributesExtX11};
@@ -68,13 +68,14 @@ pub(crate) fn with_app_id(attributes: WindowAttributes) -> WindowAttributes {
     WindowAttributesExtWayland::with_name(attributes, APP_ID, APP_ID)
 }
 
-/// What desktops know our windows by: elsewhere that is a matter of the program's bundle.
+/// Does nothing: elsewhere desktops know our windows by the program's bundle.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn with_app_id(attributes: WindowAttributes) -> WindowAttributes {
     attributes
 }
 
-/// Pixels an inch of the monitor that a window is on, across and down, where the window system tells more than a scale.
+/// Pixels per inch of the window's monitor, horizontally and vertically, where the window system
+/// tells more than a scale.
 #[cfg(target_os = "linux")]
 pub(crate) fn dpi(window: &Window) -> Option<(f64, f64)> {
     use winit::platform::x11::MonitorHandleExtX11;
@@ -86,7 +87,7 @@ pub(crate) fn dpi(window: &Window) -> Option<(f64, f64)> {
     believed(x11::X11::connect().ok()?.dpi(crtc)?)
 }
 
-/// Pixels an inch of a window's monitor.
+/// Pixels per inch of the window's monitor.
 #[cfg(target_os = "macos")]
 pub(crate) fn dpi(window: &Window) -> Option<(f64, f64)> {
     use winit::platform::macos::MonitorHandleExtMacOS;
@@ -100,14 +101,15 @@ pub(crate) fn dpi(window: &Window) -> Option<(f64, f64)> {
     ))
 }
 
-/// Projectors, televisions and virtual monitors tell a size of nothing, or of their shape.
+/// Rejects sizes that cannot be true. Projectors, televisions and virtual monitors report a size of
+/// 0 or just their aspect ratio.
 #[cfg(any(target_os = "linux", target_os = "macos"))]
 fn believed(told: (f64, f64)) -> Option<(f64, f64)> {
     let believed = |dpi: f64| (40.0..=800.0).contains(&dpi);
     (believed(told.0) && believed(told.1)).then_some(told)
 }
 
-/// Pixels an inch of a window's monitor: elsewhere the scale says all.
+/// Pixels per inch of the window's monitor: unknown here, so that the scale is used.
 #[cfg(not(any(target_os = "linux", target_os = "macos")))]
 pub(crate) fn dpi(_: &Window) -> Option<(f64, f64)> {
     None
@@ -119,7 +121,8 @@ fn is_x11(window: &Window) -> bool {
     matches!(display, Ok(RawDisplayHandle::Xlib(_)))
 }
 
-/// How many of a window's pixels a pixel of its pointer's image covers: X11 takes images in pixels, others scale them.
+/// How many pixels of the window one pixel of a pointer's image covers. X11 takes images in pixels,
+/// other systems scale them.
 pub(crate) fn pointer_pixel(window: &Window) -> f64 {
     if is_x11(window) {
         1.0
@@ -128,23 +131,26 @@ pub(crate) fn pointer_pixel(window: &Window) -> f64 {
     }
 }
 
-/// Whether the colours of a pointer's image must be premultiplied with alpha: X11 takes them so, and winit passes them on
-/// as they are; elsewhere it multiplies.
+/// Whether the colours of a pointer's image must be premultiplied with alpha. X11 takes them so and
+/// winit passes them on unchanged; elsewhere winit multiplies them.
 pub(crate) fn pointer_is_premultiplied(window: &Window) -> bool {
     is_x11(window)
 }
 
 /// What a presenter's thread may ask of its window: when to draw the next frame.
 ///
-/// Only a Wayland compositor has a say in that: it asks visible windows only, and presenting to a hidden one would block. The thread does not get the window itself: on macOS winit runs most of a window's
-/// functions on the main thread and waits for them, and the main thread may be waiting for the presenter to end.
+/// Only a Wayland compositor has a say in that. It asks visible windows only, and presenting to a
+/// hidden one would block.
+///
+/// The thread does not get the window itself. On macOS winit runs most functions of a window on the
+/// main thread and waits for them, while the main thread may be waiting for the presenter to end.
 pub(crate) struct FrameClock {
     #[cfg(target_os = "linux")]
     window: Option<Arc<Window>>,
 }
 
 impl FrameClock {
-    /// The clock of `window`; to be called on the main thread.
+    /// The clock of `window`. Call this on the main thread.
     pub(crate) fn new(window: &Arc<Window>) -> Result<FrameClock, HandleError> {
         let display = window.display_handle()?.as_raw();
         let asks = matches!(display, RawDisplayHandle::Wayland(_));
@@ -164,7 +170,7 @@ impl FrameClock {
         false
     }
 
-    /// Lets the window system ask for the next frame.
+    /// Asks the window system to ask for the next frame.
     pub(crate) fn ask(&self) {
         #[cfg(target_os = "linux")]
         if let Some(window) = &self.window {
@@ -172,7 +178,7 @@ impl FrameClock {
         }
     }
 
-    /// To be called right before a frame is presented.
+    /// Call this right before a frame is presented.
     pub(crate) fn about_to_present(&self) {
         #[cfg(target_os = "linux")]
         if let Some(window) = &self.window {
@@ -183,9 +189,10 @@ impl FrameClock {
 
 /// A presenter's connection to the display server.
 ///
-/// On X11 it must not be winit's: whoever waits for a reply on a connection reads events that
-/// arrive before it, and winit, asleep until the socket has something to read, would not notice
-/// the user's click until the next one. Elsewhere there is one connection, made for threads.
+/// On X11 it must not be winit's. Whoever waits for a reply on a connection also reads the events
+/// that arrive before it. winit sleeps until the socket has something to read, so it would not
+/// notice the user's click until the next one. Elsewhere there is one connection, which is made for
+/// several threads.
 pub(crate) struct Connection {
     #[cfg(target_os = "linux")]
     own: Option<x11::X11>,
@@ -193,8 +200,8 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// A connection to present to `window` with. The window must be known to the server: asking
-    /// for its size has made sure of that.
+    /// A connection to present to `window` with. The server must already know the window; asking
+    /// for the window's size ensures that.
     pub(crate) fn new(window: &Arc<Window>) -> Result<Connection, String> {
         #[cfg(target_os = "linux")]
         let own = {
@@ -213,7 +220,8 @@ impl Connection {
         })
     }
 
-    /// Whether the window is shown and not minimised, where that can be asked; windows may be covered all the same.
+    /// Whether the window is shown and not minimised, where the window system tells. A covered
+    /// window counts as shown.
     pub(crate) fn is_mapped(&self) -> bool {
         #[cfg(target_os = "linux")]
         if let (Some(own), Ok(handle)) = (&self.own, self.window.window_handle())
@@ -224,7 +232,7 @@ impl Connection {
         true
     }
 
-    /// Sends requests on their way, which Xlib collects until someone does so.
+    /// Sends the requests that Xlib has collected.
     pub(crate) fn flush(&self) {
         #[cfg(target_os = "linux")]
         if let Some(own) = &self.own {

@@ -6,7 +6,7 @@ use raw_window_handle::{DisplayHandle, XlibDisplayHandle};
 use x11_dl::xlib::{Display, IsViewable, XWindowAttributes, Xlib};
 use x11_dl::xrandr::{RR_Rotate_90, RR_Rotate_270, XRRScreenResources, Xrandr};
 
-/// Another connection to the server that `DISPLAY` names; winit uses that one, too.
+/// Another connection to the server that `DISPLAY` names, which winit uses, too.
 pub(super) struct X11 {
     xlib: Xlib,
     display: NonNull<Display>,
@@ -40,10 +40,11 @@ impl X11 {
         unsafe { DisplayHandle::borrow_raw(raw.into()) }
     }
 
-    /// Whether this window is mapped, and all that it is in.
+    /// Whether this window and all its parents are mapped.
     pub(super) fn is_mapped(&self, window: std::ffi::c_ulong) -> bool {
         let mut attributes = std::mem::MaybeUninit::<XWindowAttributes>::uninit();
-        // SAFETY: the connection is open; the server says whether there is such a window, and then all is filled in.
+        // SAFETY: the connection is open. The server says whether the window exists; then
+        // everything is filled in.
         unsafe {
             let display = self.display.as_ptr();
             (self.xlib.XGetWindowAttributes)(display, window, attributes.as_mut_ptr()) == 0
@@ -51,7 +52,7 @@ impl X11 {
         }
     }
 
-    /// Pixels an inch of the monitor on this CRTC, across and down.
+    /// Pixels per inch of the monitor on this CRTC, horizontally and vertically.
     pub(super) fn dpi(&self, crtc: u32) -> Option<(f64, f64)> {
         let xrandr = Xrandr::open().ok()?;
         let display = self.display.as_ptr();

@@ -1,4 +1,4 @@
-//! The CPU presenter: composes into a buffer of the window system's (softbuffer).
+//! The CPU presenter: composes frames in a buffer of the window system (softbuffer).
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ pub(super) struct CpuPresenter {
     connection: Arc<Connection>,
     scaling: Scaling,
     canvas: Canvas,
-    /// The frame of a screenshot. Kept for its capacity.
+    /// The pixels of a screenshot, kept for their capacity.
     shot: Vec<u32>,
 }
 
@@ -41,7 +41,7 @@ impl CpuPresenter {
     }
 }
 
-/// Draws what Hesper says over a frame.
+/// Draws the on-screen texts over a frame.
 fn draw_osd(pixels: &mut [u32], frame: &Frame) {
     for (label, in_the_middle) in [(&frame.centre, true), (&frame.corner, false)] {
         if let Some(label) = label {
@@ -81,7 +81,7 @@ impl Presenter for CpuPresenter {
                 .compose(&mut self.shot, frame.size, self.scaling, cursor);
             draw_osd(&mut self.shot, frame);
             for reply in frame.image_replies.drain(..) {
-                // Failing means that nobody waits for it any more.
+                // Failing means that nobody waits for the image any more.
                 let _ = reply.try_send(Ok(FrameImage::of_frame(&self.shot, frame.size)));
             }
         }
@@ -97,7 +97,7 @@ impl Presenter for CpuPresenter {
             draw_osd(&mut buffer, frame);
             presenting();
             buffer.present().map_err(failed)?;
-            // softbuffer leaves this to whoever owns the connection.
+            // softbuffer leaves this to the owner of the connection.
             self.connection.flush();
             presented = true;
         }

@@ -1,9 +1,10 @@
 //! Presenters: what draws a scanout into its window.
 //!
-//! There are two, chosen by [`Presenters`]: [`vulkan`], and [`cpu`] where Vulkan cannot present.
-//! Each runs on a thread of its own ([`PresenterThread`]), because presenting may block until the next
-//! refresh. A presenter lives as long as its surface: when surface or device are lost its thread
-//! ends with the reason ([`PresenterEnd`]), and the main thread starts another.
+//! There are two kinds, chosen by [`Presenters`]: [`vulkan`], and [`cpu`] where Vulkan cannot
+//! present. Each presenter runs on a thread of its own ([`PresenterThread`]), because presenting
+//! may block until the next refresh. A presenter lives as long as its surface. When surface or
+//! device are lost, its thread ends with the reason ([`PresenterEnd`]), and the main thread starts
+//! another.
 
 mod cpu;
 mod restart_policy;
@@ -15,17 +16,17 @@ use std::fmt;
 pub(crate) use self::thread::{PresenterThread, Presenters};
 use crate::frame::{Frame, FrameOutcome};
 
-/// Draws jobs into one window.
+/// Draws frames into one window.
 trait Presenter: Send {
-    /// What draws, for a person.
+    /// A name for the user.
     fn name(&self) -> String;
 
-    /// Whether the window is there to be seen, and not minimised.
+    /// Whether the window is shown and not minimised.
     fn is_mapped(&self) -> bool;
 
-    /// Draws a frame to the window (when the frame says so) and to the frame's screenshots. Calls
-    /// `presenting` right before the frame is handed to the window system. The guest's memory is
-    /// no longer read when it returns.
+    /// Draws a frame to the window, if the frame says so, and for the frame's screenshots. Calls
+    /// `presenting` right before the frame is passed to the window system. When this returns, the
+    /// guest's memory is no longer read.
     fn draw(
         &mut self,
         frame: &mut Frame,
@@ -36,13 +37,13 @@ trait Presenter: Send {
 /// Why a presenter ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum PresenterEnd {
-    /// It was told to.
+    /// It was told to stop.
     Stopped,
-    /// The window's surface is gone, though the window is not.
+    /// The surface of the window is gone, but the window is still there.
     SurfaceLost,
-    /// The GPU with this serial number does not answer any more.
+    /// The GPU with this serial number no longer answers.
     DeviceLost { gpu: u32 },
-    /// Anything else.
+    /// Any other reason.
     Failed(String),
 }
 

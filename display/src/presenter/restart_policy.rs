@@ -1,4 +1,4 @@
-//! What to do after a presenter has ended by itself: try again, draw with the CPU, or give up.
+//! What to do after a presenter has failed: try again, draw with the CPU, or give up.
 
 use std::time::{Duration, Instant};
 
@@ -9,10 +9,10 @@ use crate::options::Renderer;
 const DEVICE_REPLACEMENTS: u32 = 1;
 /// How often presenters may be replaced within [`FORGOTTEN`] of each other.
 const MAX_RESTARTS: u32 = 16;
-/// After this long without trouble, earlier trouble no longer counts.
+/// Failures older than this no longer count.
 const FORGOTTEN: Duration = Duration::from_secs(60);
 
-/// Remembers what has failed.
+/// Counts failures and decides what they lead to.
 pub(super) struct RestartPolicy {
     renderer: Renderer,
     restarts: u32,
@@ -30,22 +30,22 @@ impl RestartPolicy {
         }
     }
 
-    /// How windows are drawn from now on.
+    /// What draws windows from now on.
     pub(super) fn renderer(&self) -> Renderer {
         self.renderer
     }
 
-    /// The serial number of the Vulkan device to use: devices before it are lost.
+    /// The serial number of the Vulkan device to use. Devices with a smaller one are lost.
     pub(super) fn device(&self) -> u32 {
         self.lost_devices
     }
 
-    /// Whether trying again makes no sense.
+    /// Whether trying again would be useless.
     pub(super) fn is_hopeless(&self) -> bool {
         self.restarts > MAX_RESTARTS
     }
 
-    /// Learns from the end of a presenter.
+    /// Counts the end of a presenter.
     pub(super) fn note(&mut self, end: &PresenterEnd, now: Instant) {
         if self
             .last

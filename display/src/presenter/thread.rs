@@ -1,4 +1,4 @@
-//! The presenters' threads: starts them, and draws what their scanouts ask for.
+//! The presenters' threads: starts them, and draws the frames of their scanouts.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -22,13 +22,14 @@ use crate::statistics::Meter;
 
 /// A running presenter.
 pub(crate) struct PresenterThread {
-    /// Tells it from those before and after it: a window's threads end late.
+    /// Tells this presenter from those before and after it: the main thread may hear late of an
+    /// end.
     pub(crate) number: u64,
     handle: JoinHandle<(PresenterEnd, Box<dyn Presenter>)>,
 }
 
 impl PresenterThread {
-    /// Waits for its end. What it drew with is freed here, on the main thread.
+    /// Waits for the thread's end. The presenter is freed here, on the main thread.
     pub(crate) fn join(self) -> PresenterEnd {
         match self.handle.join() {
             Ok((end, _presenter)) => end,
@@ -37,7 +38,7 @@ impl PresenterThread {
     }
 }
 
-/// Makes presenters, and remembers what has failed.
+/// Starts presenters, and keeps what they share.
 pub(crate) struct Presenters {
     restarts: RestartPolicy,
     vulkan: Vulkan,
@@ -69,7 +70,7 @@ impl Presenters {
     ) -> Result<PresenterThread, DisplayError> {
         let no_presenter = |reason| DisplayError::NoPresenter { scanout, reason };
         if self.restarts.is_hopeless() {
-            return Err(no_presenter("it fails again and again".to_owned()));
+            return Err(no_presenter("presenters have failed too often".to_owned()));
         }
         let clock = FrameClock::new(window).map_err(|error| no_presenter(error.to_string()))?;
         let presenter = self.make(scanout, window).map_err(no_presenter)?;
@@ -77,7 +78,7 @@ impl Presenters {
         self.started += 1;
         let number = self.started;
         let work = move || {
-            // Told even when drawing panics.
+            // Sent even when drawing panics.
             let _ended = Ended {
                 scanout,
                 number,
@@ -96,7 +97,7 @@ impl Presenters {
             .name(format!("window {scanout}"))
             .spawn(work)
             .map(|handle| PresenterThread { number, handle })
-            .map_err(|error| no_presenter(format!("no thread: {error}")))
+            .map_err(|error| no_presenter(format!("cannot start a thread: {error}")))
     }
 
     fn make(&mut self, scanout: usize, window: &Arc<Window>) -> Result<Box<dyn Presenter>, String> {
@@ -125,12 +126,12 @@ impl Presenters {
         }
     }
 
-    /// Learns from a presenter's end.
+    /// Counts a presenter's end, so that the next one may draw in another way.
     pub(crate) fn note(&mut self, end: &PresenterEnd) {
         self.restarts.note(end, Instant::now());
     }
 
-    /// Gives the GPU back. All presenters must have ended.
+    /// Closes the GPU. All presenters must have ended.
     pub(crate) fn close(&mut self) {
         self.vulkan = Vulkan::default();
     }
@@ -145,7 +146,7 @@ struct Ended {
 
 impl Drop for Ended {
     fn drop(&mut self) {
-        // Failing means that the event loop has ended too, and knows.
+        // Failing means that the event loop has ended, too.
         let _ = self.proxy.send_event(EventLoopRequest::PresenterEnded {
             scanout: self.scanout,
             number: self.number,
@@ -153,7 +154,7 @@ impl Drop for Ended {
     }
 }
 
-/// The presenter thread's life.
+/// Draws a scanout's frames until the presenter must stop.
 fn draw(scanout: &Scanout, clock: &FrameClock, presenter: &mut dyn Presenter) -> PresenterEnd {
     scanout.set_presenter_name(&presenter.name());
     let gate = if clock.is_asked_for_frames() {
@@ -172,7 +173,7 @@ fn draw(scanout: &Scanout, clock: &FrameClock, presenter: &mut dyn Presenter) ->
                 if frame.present && !presenter.is_mapped() {
                     frame.present = false;
                     scanout.set_mapped(false);
-                    // It may have come back before the scanout heard that it was gone.
+                    // The window may have come back before the scanout heard that it was minimised.
                     if presenter.is_mapped() {
                         scanout.set_mapped(true);
                     }

@@ -1,4 +1,4 @@
-//! The device's side of a scanout: what the guest shows, and what the program says over it.
+//! The device's side of a scanout: the guest's picture and cursor, and the texts of the program.
 
 use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
@@ -14,12 +14,12 @@ use crate::frame_image::ImageReply;
 use crate::monitor::Presence;
 use crate::picture::{Picture, Rect};
 
-/// How long a page flip waits for the flush that normally follows it at once, so that both become
-/// one frame.
+/// How long a page flip waits for its flush, which normally follows at once. Then both become one
+/// frame.
 pub(super) const FLIP_GRACE: Duration = Duration::from_millis(20);
 
 impl Scanout {
-    /// Shows another picture, or none. Says whether the mode (size or presence) changed.
+    /// Shows another picture, or none. Returns whether the mode (size or presence) changed.
     pub(crate) fn set_picture(&self, picture: Option<Picture>) -> bool {
         let mut state = self.lock();
         let mode_set = match (&state.picture, &picture) {
@@ -41,12 +41,12 @@ impl Scanout {
         }
         drop(state);
         self.changed.notify_one();
-        // Dropped without the lock: it may be the last owner of a large mapping.
+        // Dropped after the lock is released: it may be the last owner of a large mapping.
         drop(old);
         mode_set
     }
 
-    /// Notes that pixels changed; answers `done` when they have been read.
+    /// Notes that pixels have changed. `done` is answered when they have been read.
     pub(crate) fn flush(&self, damage: Rect, done: Option<FlushToken>) {
         let mut state = self.lock();
         state.statistics.flushes += 1;
@@ -74,7 +74,7 @@ impl Scanout {
         }
     }
 
-    /// Size of the picture shown.
+    /// The size of the picture.
     pub(crate) fn mode(&self) -> Option<(u32, u32)> {
         self.lock()
             .picture
@@ -82,7 +82,7 @@ impl Scanout {
             .map(|picture| (picture.width(), picture.height()))
     }
 
-    /// What the guest's monitor is now.
+    /// What the guest's monitor shows.
     pub(crate) fn monitor_content(&self) -> MonitorContent {
         let state = self.lock();
         match &state.picture {
@@ -92,7 +92,7 @@ impl Scanout {
         }
     }
 
-    /// The scanout as it is now, without a presenter: for headless screenshots.
+    /// The frame of this moment, without a presenter: for headless screenshots.
     pub(crate) fn snapshot(&self) -> Frame {
         let mut frame = self.new_frame();
         let state = self.lock();
@@ -102,8 +102,8 @@ impl Scanout {
         frame
     }
 
-    /// Has the next frame copied to `reply`, which may be that of a window still to be opened. The
-    /// reply is dropped once the display has ended.
+    /// Sends the image of the next frame to `reply`. The frame may be that of a window that is
+    /// about to open. If the display ends first, `reply` is dropped.
     pub(crate) fn request_image(&self, reply: ImageReply) {
         let mut state = self.lock();
         if !state.stop && state.window == Presence::Shown {
@@ -113,7 +113,7 @@ impl Scanout {
         }
     }
 
-    /// Shows another cursor, or none. Says whether the event loop must be told.
+    /// Shows another cursor, or none. Returns whether the event loop must be told.
     pub(crate) fn set_cursor(&self, cursor: Option<Arc<Cursor>>) -> bool {
         let mut state = self.lock();
         if state.cursor.is_none() && cursor.is_none() {
@@ -138,7 +138,7 @@ impl Scanout {
         }
     }
 
-    /// Has a frame drawn where that is what shows the cursor, or a recording.
+    /// Draws a frame if a frame shows the cursor: in the window or in a recording.
     fn cursor_changed(&self, mut state: MutexGuard<'_, ScanoutState>) {
         if !state.cursor_state.on_host || state.recorder.is_some() {
             state.dirty = true;
@@ -147,23 +147,24 @@ impl Scanout {
         }
     }
 
-    /// Says this in the middle of the window while the guest shows no picture; an empty text is none.
+    /// Shows this text in the middle of the window while the guest shows no picture. An empty text
+    /// removes it.
     pub(crate) fn set_message(&self, text: &str) {
         self.change(|state| {
             state.osd.set_message(text);
         });
     }
 
-    /// What is said in the middle of the window now.
+    /// The text in the middle of the window now.
     pub(crate) fn shown_text(&self) -> Option<String> {
         let mut state = self.lock();
-        // Where nobody draws, nobody else does this.
+        // Without a presenter nobody else removes old notices.
         state.osd.expire(Instant::now());
         let text = state.osd.text(state.picture.is_some());
         text.map(str::to_owned)
     }
 
-    /// Says this over the guest's picture, for a while.
+    /// Shows this text over the guest's picture for a while.
     pub(crate) fn notice(&self, text: &str) {
         self.change(|state| {
             state.osd.set_notice(text, Instant::now());

@@ -1,21 +1,20 @@
-//! The meeting place of a scanout's two sides: the device thread that changes it and the
-//! presenter thread that draws it.
+//! A scanout: the place where the device thread that changes it meets the presenter that draws it.
 //!
-//! The device's calls ([`Scanout::flush`] and so on) take a short lock, note what changed and
-//! wake the presenter; they never wait for a frame. The presenter takes everything noted since its
-//! last frame as one [`Frame`](crate::frame::Frame) ([`Scanout::next`]), so that any number of flushes between two frames
-//! becomes one frame.
+//! The device's calls ([`Scanout::flush`] and others) take a short lock, note what has changed, and
+//! wake the presenter. They never wait for a frame. The presenter takes everything that was noted
+//! since its last frame as one [`Frame`](crate::frame::Frame) ([`Scanout::next`]). So any number of
+//! flushes between two frames becomes one frame.
 //!
-//! The one hard thing is [`FlushToken`]s: each must be answered exactly once, whatever happens to
-//! window and driver. A token waits only while someone is there to draw ([`ScanoutState::is_shown`]):
-//! otherwise the flush answers it itself. Whoever takes tokens out owes the answer, and a `Frame`
-//! pays when dropped.
+//! The hard part is the [`FlushToken`]s: each must be answered exactly once, whatever happens to
+//! the window and the driver. A token waits only while a presenter is there to draw
+//! ([`ScanoutState::is_shown`]). Otherwise the flush answers it itself. Whoever takes tokens out of
+//! the state must answer them; a `Frame` does so when it is dropped.
 //!
-//! On Wayland a frame may only be drawn when the compositor asks for one, or the driver would
-//! block for as long as the window is hidden; [`Gate`] holds the presenter back until then.
+//! On Wayland a frame may only be drawn when the compositor asks for one: otherwise the driver
+//! would block for as long as the window is hidden. [`Gate`] holds the presenter back until then.
 //!
-//! `state.rs` is what lies behind the lock, with `osd.rs` and `cursor.rs` as parts of it. Each side
-//! has a file with its calls: `device.rs`, `window.rs`, `presenter.rs`.
+//! `state.rs` is what the lock protects; `osd.rs` and `cursor.rs` are parts of it. Each side has a
+//! file with its calls: `device.rs`, `window.rs`, `presenter.rs`.
 
 mod cursor;
 mod device;
@@ -24,7 +23,9 @@ mod presenter;
 mod state;
 mod window;
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard};
+
+use hesper_system::sync::Lock;
 
 pub(crate) use self::cursor::GuestCursor;
 pub(crate) use self::presenter::Next;
@@ -40,7 +41,7 @@ pub(crate) struct Scanout {
 }
 
 impl Scanout {
-    /// A scanout whose window is going to be `size` pixels large.
+    /// A scanout whose window will be `size` pixels large.
     pub(crate) fn new(size: (u32, u32), events: EventCallback) -> Scanout {
         Scanout {
             state: Mutex::new(ScanoutState::new(size)),
@@ -50,12 +51,10 @@ impl Scanout {
     }
 
     fn lock(&self) -> MutexGuard<'_, ScanoutState> {
-        // A panic while the lock was held cannot leave the plain values behind it half-written in
-        // a way that matters more than answering the guest.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.locked()
     }
 
-    /// Changes something that is shown, and has it drawn.
+    /// Changes something that the window shows, and has it drawn.
     fn change(&self, change: impl FnOnce(&mut ScanoutState)) {
         let mut state = self.lock();
         change(&mut state);

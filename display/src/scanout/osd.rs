@@ -1,12 +1,14 @@
-//! The on-screen display (OSD), what Hesper itself shows in a window: a message where the guest shows nothing, a notice over its picture for a while, a
-//! question in the place of both, and the overlay with the frames' figures.
+//! The on-screen display (OSD): texts that Hesper shows in a window.
+//!
+//! These are a message while the guest shows no picture, a notice over the picture for a while, the
+//! dialog in place of both, and the overlay of frame statistics in the corner.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::label::{self, Label};
 
-/// How long a notice stays: time to read two lines.
+/// How long a notice is shown: time to read two lines.
 const NOTICE: Duration = Duration::from_secs(8);
 
 /// A text and its image.
@@ -24,17 +26,17 @@ impl Text {
     }
 }
 
-/// See the module.
+/// The texts of one window.
 pub(super) struct Osd {
     message: Option<Text>,
     notice: Option<(Text, Instant)>,
-    /// Drawn by who asks, for the window's size.
+    /// Drawn by the event loop for the window's size.
     dialog: Option<Text>,
     /// `None`: the overlay is off.
     overlay: Option<Text>,
-    /// The overlay's first line: who draws.
+    /// The first line of the overlay: what draws the window.
     presenter_name: String,
-    /// Physical pixels in a logical one.
+    /// Physical pixels per logical pixel.
     scale: f64,
 }
 
@@ -71,22 +73,23 @@ impl Osd {
         self.overlay.as_ref().map(|text| text.label.clone())
     }
 
-    /// Shows this in the middle of the window while the guest shows no picture; an empty text is none.
+    /// Shows this text in the middle of the window while the guest shows no picture. An empty text
+    /// removes it.
     pub(super) fn set_message(&mut self, text: &str) {
         self.message = (!text.is_empty()).then(|| Text::new(text, self.scale));
     }
 
-    /// Shows this over the guest's picture, for a while.
+    /// Shows this text over the guest's picture for a while.
     pub(super) fn set_notice(&mut self, text: &str, now: Instant) {
         self.notice = Some((Text::new(text, self.scale), now + NOTICE));
     }
 
-    /// Shows this in the middle of the window until it is answered.
+    /// Shows the dialog in the middle of the window, or removes it.
     pub(super) fn set_dialog(&mut self, dialog: Option<(String, Arc<Label>)>) {
         self.dialog = dialog.map(|(text, label)| Text { text, label });
     }
 
-    /// Draws all texts for a screen with so many physical pixels in a logical one.
+    /// Draws all texts again for a screen with this many physical pixels per logical one.
     pub(super) fn set_scale(&mut self, scale: f64) {
         self.scale = scale;
         let notice = self.notice.as_mut().map(|(notice, _)| notice);
@@ -100,12 +103,12 @@ impl Osd {
         self.scale
     }
 
-    /// When the notice goes away.
+    /// When the notice must be removed.
     pub(super) fn expiry(&self) -> Option<Instant> {
         self.notice.as_ref().map(|(_, until)| *until)
     }
 
-    /// Takes a notice away whose time is over; says whether there was one.
+    /// Removes a notice whose time is over. Returns whether there was one.
     pub(super) fn expire(&mut self, now: Instant) -> bool {
         self.notice.take_if(|(_, until)| *until <= now).is_some()
     }
@@ -119,7 +122,7 @@ impl Osd {
         self.overlay.take().is_some()
     }
 
-    /// Who draws the window, for the overlay.
+    /// Sets what draws the window, for the overlay.
     pub(super) fn set_presenter_name(&mut self, name: &str) {
         name.clone_into(&mut self.presenter_name);
     }

@@ -1,7 +1,8 @@
 //! The presenter's side of a scanout: what to draw next, and what became of it.
 
-use std::sync::PoisonError;
 use std::time::{Duration, Instant};
+
+use hesper_system::sync::Wait;
 
 use super::Scanout;
 use super::state::{Gate, ScanoutState, WAITING};
@@ -11,26 +12,27 @@ use crate::monitor::Presence;
 use crate::record::Recorder;
 use crate::statistics::FrameStatistics;
 
-/// When a frame that could not be drawn is tried again.
+/// How long to wait before a frame that could not be drawn is tried again.
 pub(super) const RETRY: Duration = Duration::from_millis(100);
 
 /// How long a flush waits for a compositor that does not ask for frames. Longer than any sensible
-/// refresh interval; short enough that a guest behind a hidden window goes on.
+/// refresh interval, but short enough that a guest behind a hidden window goes on.
 pub(super) const GATE_PATIENCE: Duration = Duration::from_millis(100);
 
-/// What the presenter shall do now.
+/// What the presenter must do now.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Next {
     /// Draw the frame.
     Draw,
-    /// Tell the window system that we would like to draw.
+    /// Tell the window system that a frame is waiting.
     AskForFrame,
     /// End.
     Stop,
 }
 
 impl Scanout {
-    /// A presenter starts drawing; it has nothing of the picture yet. The guard ends it.
+    /// A presenter starts to draw. It must copy the whole picture first. Dropping the guard ends
+    /// it.
     pub(crate) fn attach(&self, gate: Gate) -> Attached<'_> {
         let mut state = self.lock();
         state.attached = true;
@@ -40,8 +42,8 @@ impl Scanout {
         Attached(self)
     }
 
-    /// The window was found minimised, or not. Not every window system says so, nor that it is over; but then it
-    /// wants a frame.
+    /// The presenter has found the window minimised, or no longer. Not every window system says so.
+    /// Some do not say that the window is back either, but then they ask for a frame.
     pub(crate) fn set_mapped(&self, mapped: bool) {
         let mut state = self.lock();
         state.mapped = mapped;
@@ -51,19 +53,19 @@ impl Scanout {
         self.answer(orphans);
     }
 
-    /// How frames have done.
+    /// The counts and latencies of the frames so far.
     pub(crate) fn statistics(&self) -> FrameStatistics {
         self.lock().statistics
     }
 
-    /// Where presented frames are written to, besides the window.
+    /// The recorder to which presented frames are sent, if there is one.
     pub(crate) fn recorder(&self) -> Option<Recorder> {
         self.lock().recorder.clone()
     }
 
     pub(crate) fn set_recorder(&self, recorder: Option<Recorder>) {
         let old = std::mem::replace(&mut self.lock().recorder, recorder);
-        // Without the lock: it may be the last, and wait for its files.
+        // Dropped after the lock is released: it may be the last one, which waits for its files.
         drop(old);
     }
 
@@ -86,7 +88,7 @@ impl Scanout {
         }
     }
 
-    /// Waits until there is something to draw and moves it to `frame`.
+    /// Waits until there is something to draw, and moves it to `frame`.
     pub(crate) fn next(&self, frame: &mut Frame) -> Next {
         let mut state = self.lock();
         loop {
@@ -137,13 +139,9 @@ impl Scanout {
             state = match deadline {
                 Some(until) => {
                     let patience = until.saturating_duration_since(now);
-                    let waited = self.changed.wait_timeout(state, patience);
-                    waited.unwrap_or_else(PoisonError::into_inner).0
+                    self.changed.waited_for(state, patience).0
                 }
-                None => self
-                    .changed
-                    .wait(state)
-                    .unwrap_or_else(PoisonError::into_inner),
+                None => self.changed.waited(state),
             };
         }
     }
@@ -170,8 +168,8 @@ impl Scanout {
         }
     }
 
-    /// Ends a frame. What the frame could not do is done again later. Returns how long ago the flush was that the frame
-    /// shows.
+    /// Ends a frame. What it could not do is done again later. Returns the time since the flush
+    /// that the frame shows.
     pub(crate) fn finish(
         &self,
         frame: &mut Frame,
@@ -179,7 +177,7 @@ impl Scanout {
     ) -> Option<Duration> {
         frame.answer();
         for shot in frame.image_replies.drain(..) {
-            // Failing means that nobody waits for it any more.
+            // Failing means that nobody waits for the image any more.
             let _ = shot.try_send(Err("the window has no pixels now".to_owned()));
         }
         let picture = frame.picture.take();
@@ -196,7 +194,7 @@ impl Scanout {
                     (Some(now), Some(then)) => now.same_pixels(then),
                     _ => false,
                 };
-                // Another picture is wholly damaged already.
+                // Another picture is damaged as a whole anyway.
                 if same {
                     let missed = frame.damage;
                     state.damage.merge(&missed);
@@ -213,12 +211,13 @@ impl Scanout {
         self.lock().osd.has_overlay()
     }
 
-    /// Who draws the window, for the overlay.
+    /// Sets what draws the window, for the overlay.
     pub(crate) fn set_presenter_name(&self, name: &str) {
         self.lock().osd.set_presenter_name(name);
     }
 
-    /// New figures for the overlay, which the next frame shows: an idle screen needs none for their sake.
+    /// Sets new figures for the overlay. The next frame shows them: they alone cause no frame, so
+    /// that an idle screen stays idle.
     pub(crate) fn set_figures(&self, figures: &str) {
         let mut state = self.lock();
         if state.osd.has_overlay() {
@@ -228,7 +227,7 @@ impl Scanout {
     }
 }
 
-/// A presenter is drawing for as long as this lives. Ending it answers what still waits.
+/// A presenter draws for as long as this lives. Dropping it answers the flushes that still wait.
 pub(crate) struct Attached<'a>(pub(super) &'a Scanout);
 
 impl Drop for Attached<'_> {

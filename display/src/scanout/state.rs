@@ -1,4 +1,4 @@
-//! What a scanout's sides share, behind its lock.
+//! What the sides of a scanout share, behind its lock.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -14,15 +14,15 @@ use crate::picture::Picture;
 use crate::record::Recorder;
 use crate::statistics::FrameStatistics;
 
-/// How many flushes can wait for one frame before their list must grow; more than any guest keeps
-/// in flight.
+/// How many flushes can wait for one frame before their list must grow. No guest keeps so many in
+/// flight.
 pub(super) const WAITING: usize = 64;
 
 pub(super) struct ScanoutState {
     pub(super) picture: Option<Picture>,
-    /// Changed parts of the picture that no frame has copied yet.
+    /// Parts of the picture that have changed and that no frame has copied yet.
     pub(super) damage: Damage,
-    /// Flushes whose pixels are still to be copied.
+    /// Flushes whose pixels have not been copied yet.
     pub(super) waiting: Vec<FlushToken>,
     pub(super) cursor: Option<Arc<Cursor>>,
     pub(super) cursor_at: (i32, i32),
@@ -34,7 +34,7 @@ pub(super) struct ScanoutState {
     /// The window is not minimised, as far as its presenter has found out.
     pub(super) mapped: bool,
     pub(super) osd: Osd,
-    /// When the first flush came that no frame shows yet.
+    /// When the first flush arrived that no frame shows yet.
     pub(super) flushed_at: Option<Instant>,
     pub(super) statistics: FrameStatistics,
     pub(super) recorder: Option<Recorder>,
@@ -42,12 +42,12 @@ pub(super) struct ScanoutState {
     pub(super) attached: bool,
     /// The next frame shows something new.
     pub(super) dirty: bool,
-    /// Something new that may wait until this moment: a page flip that no flush has followed
-    /// yet, or a frame that could not be drawn.
+    /// When to draw something new that may wait: a page flip that no flush has followed yet, or a
+    /// frame that could not be drawn.
     pub(super) due: Option<Instant>,
     pub(super) gate: Gate,
     pub(super) image_replies: Vec<ImageReply>,
-    /// The presenter shall end.
+    /// The presenter must end.
     pub(super) stop: bool,
     pub(super) window: Presence,
 }
@@ -55,20 +55,20 @@ pub(super) struct ScanoutState {
 /// Whether the window system lets the presenter draw.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Gate {
-    /// It never asks: drawing is paced by the swapchain alone.
+    /// The window system does not ask for frames: the swapchain alone paces drawing.
     Free,
-    /// It has asked for a frame.
+    /// The window system has asked for a frame.
     Open,
-    /// A frame has been given; it must be told that we would like to draw another.
+    /// A frame has been presented. The window system must be told when another one is waiting.
     Closed,
-    /// It has been told, at this moment.
+    /// The window system was told so at this time.
     Asked(Instant),
-    /// It has been told and does not ask: the window is hidden.
+    /// The window system was told and does not ask: the window is hidden.
     Stalled,
 }
 
 impl ScanoutState {
-    /// For a window that is going to be `size` pixels large.
+    /// The state for a window that will be `size` pixels large.
     pub(super) fn new(size: (u32, u32)) -> ScanoutState {
         ScanoutState {
             picture: None,
@@ -100,7 +100,7 @@ impl ScanoutState {
 
     /// Takes out the flushes that no frame is going to answer, if there are any.
     pub(super) fn orphans(&mut self) -> Option<Vec<FlushToken>> {
-        // Room is made here, rarely, and not by the next flush.
+        // The room is allocated here, rarely, and not by the next flush.
         let room = || Vec::with_capacity(WAITING);
         (!self.waiting.is_empty()).then(|| std::mem::replace(&mut self.waiting, room()))
     }
@@ -113,7 +113,7 @@ impl ScanoutState {
         self.dirty = true;
     }
 
-    /// Sizes of picture and window, for the overlay.
+    /// The sizes of picture and window, for the overlay.
     pub(super) fn sizes(&self) -> String {
         let (width, height) = self.size;
         match &self.picture {

@@ -1,4 +1,5 @@
-//! The promises of a scanout: frames coalesce, tokens are answered exactly once, nothing allocates.
+//! The promises of a scanout: frames coalesce, tokens are answered exactly once, nothing is
+//! allocated.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
@@ -20,7 +21,7 @@ const DRAWN: FrameOutcome = FrameOutcome {
     presented: true,
 };
 
-/// A scanout and the tokens it has answered.
+/// A scanout, and the tokens that it has answered.
 struct TestScanout {
     scanout: Scanout,
     answered: Arc<Mutex<Vec<u64>>>,
@@ -40,11 +41,11 @@ impl TestScanout {
         }
     }
 
-    /// With a picture, whose first frame has been drawn.
+    /// A scanout with a picture, whose first frame has been drawn.
     fn showing(gate: Gate) -> (TestScanout, Frame) {
         let test = TestScanout::new();
         test.scanout.set_picture(Some(picture()));
-        // Detached by hand where a test needs it.
+        // A test that needs it detaches the presenter by hand.
         std::mem::forget(test.scanout.attach(gate));
         let mut frame = test.scanout.new_frame();
         assert_eq!(test.scanout.next(&mut frame), Next::Draw);
@@ -233,7 +234,8 @@ fn a_compositor_that_asks_for_no_frames_delays_the_guest_only_once() {
     assert_eq!(test.scanout.next(&mut frame), Next::AskForFrame);
     thread::scope(|scope| {
         scope.spawn(|| {
-            // Silence for long enough; then a second flush, at once answered; then it asks.
+            // The compositor is silent for long enough. A second flush is answered at once. Then it
+            // asks.
             while test.answered().is_empty() {
                 thread::sleep(Duration::from_millis(1));
             }

@@ -1,4 +1,4 @@
-//! The window's side of a scanout: what the main thread hears of the window and shows in it.
+//! The window's side of a scanout: what the main thread learns from the window and shows in it.
 
 use std::sync::Arc;
 
@@ -34,12 +34,12 @@ impl Scanout {
         self.answer(orphans);
     }
 
-    /// The window system wants a frame now: its turn has come, or the window was uncovered.
+    /// The window system wants a frame now: it was asked for one, or the window was uncovered.
     pub(crate) fn frame_wanted(&self) {
         let mut state = self.lock();
         state.mapped = true;
         match state.gate {
-            // Nobody asked: the window's contents were lost.
+            // It was not asked: the contents of the window were lost.
             Gate::Free => state.dirty = true,
             Gate::Open => {}
             Gate::Closed => {
@@ -52,22 +52,22 @@ impl Scanout {
         self.changed.notify_one();
     }
 
-    /// Has the presenter end after its current frame, and any that comes later at once.
+    /// Ends the presenter after its current frame. A later presenter ends at once.
     pub(crate) fn stop(&self) {
         let mut state = self.lock();
         state.stop = true;
-        // Dropping a reply tells its screenshot that there will be none.
+        // Dropping a reply tells the screenshot that there will be no image.
         state.image_replies.clear();
         drop(state);
         self.changed.notify_one();
     }
 
-    /// The window goes away, or may come back. Says whether that is news.
+    /// The window is closed, or may be opened again. Returns whether that is new.
     pub(crate) fn set_presence(&self, window: Presence) -> bool {
         let mut state = self.lock();
         let news = state.window != window;
         state.window = window;
-        // A window that was hidden when it went comes back in sight.
+        // A window that was hidden when it closed is visible when it comes back.
         (state.visible, state.mapped) = (true, true);
         state.cursor_state.leave();
         if window != Presence::Shown {
@@ -78,13 +78,13 @@ impl Scanout {
         news
     }
 
-    /// Whether there is a window.
+    /// Whether there is a window, and a monitor.
     pub(crate) fn presence(&self) -> Presence {
         self.lock().window
     }
 
-    /// The window system's pointer moves the guest's over the window, or does so no longer. Returns what it should look
-    /// like; from now on every change is told.
+    /// The host's pointer is over the window and moves the guest's, or no longer. Returns what it
+    /// should look like. From now on the event loop is told of every change.
     pub(crate) fn set_host_pointer_over(&self, here: bool) -> GuestCursor {
         let mut state = self.lock();
         state.cursor_state.pointer_over = here;
@@ -96,12 +96,13 @@ impl Scanout {
         }
     }
 
-    /// Whether [`Self::set_host_pointer_over`] was the last that was said.
+    /// Whether the host's pointer is over the window, as last set by
+    /// [`Self::set_host_pointer_over`].
     pub(crate) fn host_pointer_is_over(&self) -> bool {
         self.lock().cursor_state.pointer_over
     }
 
-    /// The window system shows the guest's cursor from now on, or no longer.
+    /// The window system shows the guest's cursor from now on, or no longer does.
     pub(crate) fn set_cursor_on_host(&self, shows: bool) {
         let mut state = self.lock();
         if state.cursor_state.on_host != shows {
@@ -112,21 +113,21 @@ impl Scanout {
         }
     }
 
-    /// Asks this in the middle of the window until it is answered.
+    /// Shows the dialog in the middle of the window, or removes it.
     pub(crate) fn set_dialog(&self, dialog: Option<(String, Arc<Label>)>) {
         self.change(|state| {
             state.osd.set_dialog(dialog);
         });
     }
 
-    /// Text is to be as large as on a screen with so many physical pixels in a logical one.
+    /// Draws texts for a screen with this many physical pixels per logical one.
     pub(crate) fn set_scale(&self, scale: f64) {
         self.change(|state| {
             state.osd.set_scale(scale);
         });
     }
 
-    /// What [`Self::set_scale`] has said last. A window of X11 may go on telling an old scale of itself.
+    /// The scale that was last set. A window of X11 may keep reporting an old one.
     pub(crate) fn scale(&self) -> f64 {
         self.lock().osd.scale()
     }

@@ -15,23 +15,23 @@ use hesper_display::{
 
 use crate::pages::Pages;
 
-/// How long a scenario may take; a software renderer on a busy machine is slow, and a machine that is itself virtual was seen to
-/// stand still for two minutes and a half.
+/// How long a scenario may take. A software renderer on a busy machine is slow, and a virtual
+/// machine was once seen to stand still for two and a half minutes.
 const PATIENCE: Duration = Duration::from_secs(240);
-/// How long an event, or anything else that must come, may take.
+/// How long an event, or anything else that must happen, may take.
 pub(crate) const EVENT: Duration = Duration::from_secs(60);
-/// Names the scenario that this process shall run.
+/// The variable that names the scenario for this process.
 const CHOSEN: &str = "HESPER_WINDOW_SCENARIO";
 
 /// A test.
 pub(crate) struct Scenario {
     pub(crate) name: &'static str,
-    /// Looks at the X server, or drives it: not for a Wayland session.
+    /// The scenario inspects or drives an X server, so it does not run in a Wayland session.
     pub(crate) x11: bool,
     pub(crate) run: fn(),
 }
 
-/// Runs the scenario that the environment names, or all in turn.
+/// Runs the scenario that the environment names, or all of them one after another.
 pub(crate) fn main(scenarios: &[Scenario]) -> ExitCode {
     if let Ok(chosen) = std::env::var(CHOSEN) {
         let found = scenarios.iter().find(|scenario| scenario.name == chosen);
@@ -46,7 +46,7 @@ pub(crate) fn main(scenarios: &[Scenario]) -> ExitCode {
         eprintln!("    tests/env/run xvfb-run -a cargo test -p hesper-display --test window");
         return ExitCode::FAILURE;
     }
-    // An X server starts over when its last client has gone, and takes none while it does.
+    // An X server resets when its last client leaves, and accepts no client meanwhile.
     let _client = (!wayland).then(crate::x11::Server::connect);
     let filter = std::env::args()
         .skip(1)
@@ -95,7 +95,7 @@ fn in_child(name: &str) -> Result<(), String> {
             Ok(Some(status)) => return Err(status.to_string()),
             Ok(None) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(20)),
             Ok(None) => {
-                // Failing means that it has just ended; it took too long all the same.
+                // Failing means that the child has just ended. It took too long all the same.
                 let _ = child.kill();
                 let _ = child.wait();
                 return Err(format!("not done after {} s", PATIENCE.as_secs()));
@@ -116,7 +116,7 @@ pub(crate) fn with_display(options: DisplayOptions, scenario: impl FnOnce(&TestD
     run_display(options, None, scenario);
 }
 
-/// The same, with devices that take what is done in the windows.
+/// Does the same with input devices.
 pub(crate) fn with_input(
     options: DisplayOptions,
     input: Arc<dyn InputSink>,
@@ -166,7 +166,7 @@ impl TestDisplay {
         self.expect(|event| *event == DisplayEvent::FlushDone(token));
     }
 
-    /// The next event that is `wanted`, passing over others.
+    /// Returns the next event that is `wanted`, and skips others.
     pub(crate) fn expect(&self, wanted: impl Fn(&DisplayEvent) -> bool) -> DisplayEvent {
         let deadline = Instant::now() + EVENT;
         loop {
@@ -181,7 +181,7 @@ impl TestDisplay {
         }
     }
 
-    /// Waits until nothing has happened for a while.
+    /// Waits until no event has come for a while.
     pub(crate) fn settle(&self) {
         while self.events.recv_timeout(Duration::from_millis(300)).is_ok() {}
     }
@@ -192,7 +192,7 @@ impl TestDisplay {
         self.events.try_iter().collect()
     }
 
-    /// What a window shows.
+    /// A screenshot of a window.
     pub(crate) fn screenshot(&self, scanout: usize) -> Shot {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("shot.png");
@@ -226,7 +226,7 @@ impl Shot {
         self.pixels[(y * self.width + x) as usize]
     }
 
-    /// Fails at the first pixel that is not what `expected` says, give or take `tolerance`.
+    /// Fails at the first pixel that differs from `expected` by more than `tolerance`.
     pub(crate) fn check(&self, tolerance: u8, expected: impl Fn(u32, u32) -> Color) {
         for y in 0..self.height {
             for x in 0..self.width {
@@ -241,7 +241,7 @@ impl Shot {
     }
 }
 
-/// A PNG, if it is whole.
+/// Reads a PNG file; `None` if it is not complete yet.
 pub(crate) fn read_png(path: &std::path::Path) -> Option<Shot> {
     let mut reader = png::Decoder::new(BufReader::new(File::open(path).ok()?))
         .read_info()
@@ -262,7 +262,8 @@ pub(crate) struct Canvas {
 }
 
 impl Canvas {
-    /// A black one. Its rows have gaps, and it starts somewhere inside its memory.
+    /// A black framebuffer. Its rows have gaps, and it does not start at the beginning of its
+    /// memory.
     pub(crate) fn new(
         (width, height): (u32, u32),
         format: PixelFormat,
@@ -284,7 +285,7 @@ impl Canvas {
         Picture::new(self.pages.clone(), self.layout).unwrap()
     }
 
-    /// A part of it, as what another monitor shows.
+    /// A part of the framebuffer, as the picture of another monitor.
     pub(crate) fn part(&self, part: Rect) -> Picture {
         let start = part.y * self.layout.stride + part.x * 4;
         let layout = PictureLayout {
@@ -296,7 +297,7 @@ impl Canvas {
         Picture::new(self.pages.clone(), layout).unwrap()
     }
 
-    /// Draws a rectangle; `color` says what is at a pixel of the whole canvas.
+    /// Draws a rectangle. `color` is called with positions in the whole framebuffer.
     pub(crate) fn draw(&self, rect: Rect, color: impl Fn(u32, u32) -> Color) {
         let name = format!("{:?}", self.layout.format);
         let order: Vec<char> = name.chars().filter(|c| c.is_alphabetic()).collect();
@@ -343,17 +344,17 @@ pub(crate) fn cpu_time() -> Duration {
         .take(2)
         .map(|t| t.parse::<u64>().unwrap())
         .sum();
-    // Linux reports in hundredths of a second, on every machine of today.
+    // Linux reports in hundredths of a second on every current machine.
     Duration::from_millis(ticks * 10)
 }
 
-/// Threads and open descriptors of this process.
+/// How many threads and open descriptors this process has.
 pub(crate) fn held() -> (usize, usize) {
     let count = |folder| std::fs::read_dir(folder).unwrap().count();
     (count("/proc/self/task"), count("/proc/self/fd"))
 }
 
-/// Waits until no more threads and descriptors are held than `before`; some of them may be on their way out.
+/// Waits until there are no more threads and descriptors than `before`. Some may still be ending.
 pub(crate) fn expect_no_more_than(before: (usize, usize), when: &str) {
     let deadline = Instant::now() + EVENT;
     loop {

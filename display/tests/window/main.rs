@@ -1,14 +1,14 @@
-//! Real windows: what the display server shows is what the guest drew.
+//! Tests with real windows: the display server must show what the guest drew.
 //!
-//! Every scenario runs in a process of its own, because a process has one event loop. Built on the
-//! machine, run where a display server and a Vulkan driver are:
+//! Every scenario runs in a process of its own, because a process can have only one event loop.
+//! Build the tests on the machine, and run them where a display server and a Vulkan driver are:
 //!
 //! ```text
 //! cargo test -p hesper-display --test window --no-run
 //! tests/env/run xvfb-run -a cargo test -p hesper-display --test window [-- FILTER]
 //! ```
 
-// Clippy knows #[test] functions as tests, but not what they call.
+// Clippy recognises #[test] functions as tests, but not the functions that they call.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 #[cfg(target_os = "linux")]

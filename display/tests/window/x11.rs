@@ -1,4 +1,4 @@
-//! The X server's view of our windows, and a user's hands on them.
+//! The X server as the tests use it: what it shows, and what a user does with our windows.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use x11rb::wrapper::ConnectionExt as _;
 
 use crate::harness::{EVENT, Shot};
 
-/// Presses keys, as a person does.
+/// Presses keys as a user would.
 pub(crate) fn press(keys: &str) {
     let pressed = std::process::Command::new("xdotool")
         .args(["key", keys])
@@ -24,7 +24,7 @@ pub(crate) fn press(keys: &str) {
     assert!(pressed.expect("xdotool is installed").success());
 }
 
-/// What the server shows where the pointer is.
+/// The image of the pointer as the server shows it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct PointerImage {
     pub(crate) size: (u32, u32),
@@ -33,7 +33,7 @@ pub(crate) struct PointerImage {
     pub(crate) pixels: Vec<u32>,
 }
 
-/// A connection of our own.
+/// The test's own connection to the server.
 pub(crate) struct Server {
     connection: RustConnection,
     root: Window,
@@ -46,8 +46,8 @@ impl Server {
         Server { connection, root }
     }
 
-    /// Waits until the server has done what was asked. Requests of a client that hangs up before
-    /// may be forgotten.
+    /// Waits until the server has carried out all requests. It may drop those of a client that
+    /// disconnects earlier.
     fn sync(&self) {
         self.connection.get_input_focus().unwrap().reply().unwrap();
     }
@@ -66,7 +66,7 @@ impl Server {
         cookie.reply().map(|reply| reply.value).unwrap_or_default()
     }
 
-    /// The window with this title; waits until there is one.
+    /// The window with this title. Waits until there is one.
     pub(crate) fn window(&self, title: &str) -> Window {
         let deadline = Instant::now() + EVENT;
         while Instant::now() < deadline {
@@ -88,7 +88,7 @@ impl Server {
         panic!("no window is called {title:?}");
     }
 
-    /// Waits until there is no such window any more.
+    /// Waits until this window is gone.
     pub(crate) fn await_gone(&self, window: Window) {
         let deadline = Instant::now() + EVENT;
         while let Ok(cookie) = self.connection.get_geometry(window)
@@ -104,7 +104,7 @@ impl Server {
         String::from_utf8_lossy(&self.property(window, "WM_CLASS")).into_owned()
     }
 
-    /// What is on the screen where the window is.
+    /// The part of the screen where the window is.
     pub(crate) fn screen_at(&self, window: Window) -> Shot {
         let place = self
             .connection
@@ -126,7 +126,7 @@ impl Server {
         }
     }
 
-    /// What the pointer looks like.
+    /// The current image of the pointer.
     pub(crate) fn pointer(&self) -> PointerImage {
         let version = self.connection.xfixes_query_version(5, 0).unwrap();
         version.reply().unwrap();
@@ -139,7 +139,7 @@ impl Server {
         }
     }
 
-    /// Moves the pointer to a place of a window.
+    /// Moves the pointer to a position in a window.
     pub(crate) fn point(&self, window: Window, (x, y): (i16, i16)) {
         let moved = self
             .connection
@@ -147,12 +147,12 @@ impl Server {
         moved.unwrap().check().unwrap();
     }
 
-    /// Moves the pointer to a place of the screen.
+    /// Moves the pointer to a position on the screen.
     pub(crate) fn point_at_screen(&self, at: (i16, i16)) {
         self.point(self.root, at);
     }
 
-    /// Presses or lets go of the left button.
+    /// Presses or releases the left button.
     pub(crate) fn press_button(&self, down: bool) {
         let action = if down { "mousedown" } else { "mouseup" };
         let done = std::process::Command::new("xdotool")
@@ -161,7 +161,7 @@ impl Server {
         assert!(done.expect("xdotool is installed").success());
     }
 
-    /// Presses the window's close button.
+    /// Closes the window as its close button would.
     pub(crate) fn close(&self, window: Window) {
         let (protocols, delete) = (self.atom("WM_PROTOCOLS"), self.atom("WM_DELETE_WINDOW"));
         let event = ClientMessageEvent::new(32, window, protocols, [delete, 0, 0, 0, 0]);
@@ -171,14 +171,14 @@ impl Server {
         self.sync();
     }
 
-    /// Drags the window's edge.
+    /// Resizes the window as a user would by dragging its edge.
     pub(crate) fn resize(&self, window: Window, width: u32, height: u32) {
         let size = ConfigureWindowAux::new().width(width).height(height);
         self.connection.configure_window(window, &size).unwrap();
         self.sync();
     }
 
-    /// Moves the window and says where it is, as window managers do.
+    /// Moves the window and reports its position, as window managers do.
     pub(crate) fn place(&self, window: Window, x: i32, y: i32) {
         let place = ConfigureWindowAux::new().x(x).y(y);
         self.connection.configure_window(window, &place).unwrap();
@@ -204,7 +204,7 @@ impl Server {
         self.sync();
     }
 
-    /// The smallest and the largest size that a window manager lets a person drag the window to.
+    /// The smallest and the largest size to which a window manager lets a user drag the window.
     pub(crate) fn size_limits(&self, window: Window) -> Option<((u32, u32), (u32, u32))> {
         let hints = WmSizeHints::get_normal_hints(&self.connection, window).unwrap();
         let hints = hints.reply().unwrap()?;
@@ -214,7 +214,7 @@ impl Server {
 
     /// Gives the window the keyboard.
     pub(crate) fn focus(&self, window: Window) {
-        // What a window manager hears, the test hears from now on.
+        // From now on the test receives the events that a window manager would receive.
         let events = ChangeWindowAttributesAux::new().event_mask(EventMask::SUBSTRUCTURE_NOTIFY);
         self.connection
             .change_window_attributes(self.root, &events)
@@ -226,7 +226,8 @@ impl Server {
         self.sync();
     }
 
-    /// Waits until the window asks the window manager for full screen, or for its end, and says which.
+    /// Waits until the window asks the window manager to enter or to leave full screen. Returns
+    /// whether it is to enter.
     pub(crate) fn asked_for_full_screen(&self, window: Window) -> bool {
         let (state, full) = (
             self.atom("_NET_WM_STATE"),
@@ -250,7 +251,7 @@ impl Server {
         panic!("nothing was asked of the window manager");
     }
 
-    /// Chooses how large everything is, and tells the window.
+    /// Sets the size of all things on the desktop, and tells the window.
     pub(crate) fn set_dpi(&self, window: Window, dpi: u32) {
         let text = format!("Xft.dpi:\t{dpi}\n");
         let (mode, name, kind) = (
@@ -261,7 +262,7 @@ impl Server {
         self.connection
             .change_property8(mode, self.root, name, kind, text.as_bytes())
             .unwrap();
-        // winit hears of it from a settings daemon, which this server has not.
+        // A settings daemon would tell winit, but this server has none.
         let event = PropertyNotifyEvent {
             response_type: xproto::PROPERTY_NOTIFY_EVENT,
             sequence: 0,
@@ -282,18 +283,18 @@ impl Server {
         self.sync();
     }
 
-    /// Takes that back.
+    /// Shows a minimised window again.
     pub(crate) fn map(&self, window: Window) {
         self.connection.map_window(window).unwrap();
         self.sync();
     }
 
-    /// Whether a window manager finds a picture to show for the window.
+    /// Whether the window has an icon for window managers.
     pub(crate) fn has_icon(&self, window: Window) -> bool {
         self.property(window, "_NET_WM_ICON").len() > 64
     }
 
-    /// Puts a window over everything.
+    /// Covers everything with another window.
     pub(crate) fn cover(&self) -> Window {
         let window = self.connection.generate_id().unwrap();
         let class = WindowClass::INPUT_OUTPUT;
@@ -308,7 +309,7 @@ impl Server {
         window
     }
 
-    /// Takes it away.
+    /// Removes the window that covers everything.
     pub(crate) fn uncover(&self, window: Window) {
         self.connection.destroy_window(window).unwrap();
         self.sync();

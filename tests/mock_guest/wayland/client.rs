@@ -1,5 +1,5 @@
-//! A Wayland program in the guest: the requests and events of the Wayland protocol, in the messages of a cross-domain
-//! context.
+//! A Wayland program in the guest: the requests and events of the Wayland protocol, in the messages
+//! of a cross-domain context.
 
 use std::time::Instant;
 
@@ -41,11 +41,11 @@ pub struct Client {
     fences: u64,
     next_id: u32,
     pending: Vec<u8>,
-    /// Descriptors that came and nobody has taken.
+    /// Descriptors that arrived and were not taken.
     pub descriptors: Vec<Descriptor>,
-    /// All events of the past.
+    /// All events so far.
     past: Vec<Event>,
-    /// All that pipes have brought: identifier, bytes, end.
+    /// All that pipes have delivered: identifier, bytes, whether it ended.
     pub pipes: Vec<(u32, Vec<u8>, bool)>,
     /// Name, interface and version of each global.
     pub globals: Vec<(u32, String, u32)>,
@@ -193,7 +193,7 @@ impl Client {
         }
     }
 
-    /// Takes in what arrives next; the events in it.
+    /// Receives the next message; returns its events.
     #[track_caller]
     pub fn events(&mut self) -> Vec<Event> {
         match self.arrival() {
@@ -215,7 +215,7 @@ impl Client {
         events
     }
 
-    /// An event that has come, or comes yet.
+    /// An event that has arrived, or arrives later.
     #[track_caller]
     pub fn until_past(&mut self, object: u32, opcode: u16) -> Event {
         let is_it = |event: &&Event| (event.object, event.opcode) == (object, opcode);
@@ -225,7 +225,7 @@ impl Client {
         }
     }
 
-    /// Takes events in until one is there, and returns it.
+    /// Receives events until one matches, and returns it.
     #[track_caller]
     pub fn until(&mut self, object: u32, opcode: u16) -> Event {
         let until = Instant::now() + PATIENCE;
@@ -241,17 +241,17 @@ impl Client {
         }
     }
 
-    /// Until the compositor has done all that it was asked for.
+    /// Waits until the compositor has done everything that it was asked for.
     #[track_caller]
     pub fn roundtrip(&mut self) {
         let callback = self.make(DISPLAY, 0, &[]);
         self.until(callback, 0);
     }
 
-    /// Asks how an image lies in memory: bytes from row to row, bytes of all, the object that becomes a blob.
+    /// Asks for the layout of an image: stride, size, and the object that becomes a blob.
     #[track_caller]
     pub fn image(&mut self, width: u32, height: u32) -> (u32, u64, u32) {
-        // To be read and written by the processor.
+        // The processor reads and writes it.
         let body = words(&[width, height, XRGB8888, 1 << 4]);
         let asked = self.submit_fenced(&command(GET_IMAGE_REQUIREMENTS, &body), 0);
         self.vm.machine().answer(asked);

@@ -1,5 +1,5 @@
-//! Cross-domain contexts with a real compositor: a window, a keymap, the clipboard's pipes; and what a wrong or a stalled
-//! one does to others.
+//! Cross-domain contexts with a real compositor: a window, a keymap, the clipboard's pipes, and how
+//! a wrong or a stalled context affects others.
 
 mod client;
 
@@ -20,7 +20,7 @@ use hesper_test_guest::cross_domain::*;
 const WIDTH: u32 = 200;
 const HEIGHT: u32 = 100;
 
-/// A window that shows what is in its pixels.
+/// A window that shows its pixels.
 struct Window {
     surface: u32,
     buffer: u32,
@@ -29,7 +29,7 @@ struct Window {
 }
 
 impl Window {
-    /// Opens a window of one colour, as a program does that draws with the processor.
+    /// Opens a window of one colour, as a program that draws with the processor does.
     #[track_caller]
     fn open(client: &mut Client, colour: [u8; 3]) -> Self {
         let compositor = client.bind("wl_compositor", 1);
@@ -41,7 +41,7 @@ impl Window {
         let pool = client.id();
         let body = [pool.to_le_bytes(), (size as u32).to_le_bytes()].concat();
         client.request(memory, 0, &body, &[(pixels.resource, BLOB)]);
-        // XRGB8888 is 1 to wl_shm.
+        // wl_shm's number of XRGB8888 is 1.
         let buffer = client.make(pool, 0, &[0, WIDTH, HEIGHT, stride, 1]);
         let surface = client.make(compositor, 0, &[]);
         let shell_surface = client.make(shell, 2, &[surface]);
@@ -88,13 +88,13 @@ fn a_window_of_the_guest_is_on_the_hosts_monitor() {
     eventually("the window is on the monitor", || {
         count(&weston, colour) == (WIDTH * HEIGHT) as usize
     });
-    // The same pages: what the guest writes later is what the compositor reads.
+    // The pages are the same: the compositor reads what the guest writes later.
     let other = [0xa0, 0x0b, 0x0c];
     window.show(&mut client, other);
     eventually("the window has the other colour", || {
         count(&weston, other) == (WIDTH * HEIGHT) as usize
     });
-    // The program ends, and its window with it.
+    // The program ends, and so does its window.
     vm.machine().ok(&Request::destroy_context(1));
     eventually("the window is gone", || count(&weston, other) == 0);
     assert!(weston::SIZE[0] * weston::SIZE[1] > (WIDTH * HEIGHT) as usize);
@@ -151,7 +151,7 @@ fn the_keymap_of_the_compositor_can_be_read_by_the_guest() {
     let text = vm.machine().window().read(mapped.offset, size as usize);
     assert!(text.starts_with(b"xkb_keymap"), "{:?}", &text[..20]);
     assert_eq!(text.last(), Some(&0));
-    // More than the file has is refused: whoever touched it would die.
+    // More than the file has is refused: touching it would kill the process.
     let resource = vm.machine().resource();
     let more = Request::host_blob(1, resource, file.id.into(), 1 << 20);
     assert_ne!(vm.machine().code(&more), wire::RESP_OK_NODATA);
@@ -174,7 +174,7 @@ fn the_clipboards_pipes_pass_in_both_directions() {
     client.request(source, 0, &string("text/plain"), &[]);
     client.call(device, 1, &[source, enter.word(0)]);
     let offer = client.until(device, 0).word(0);
-    // The compositor's end of this pipe goes to whoever has the text: to us.
+    // The compositor's end of this pipe goes to the owner of the text, which is this test.
     client.descriptors.clear();
     let pipe = 0x8000_0001;
     client.request(offer, 1, &string("text/plain"), &[(pipe, READ_PIPE)]);
@@ -224,7 +224,7 @@ fn wrong_commands_end_their_context_and_no_other() {
     for (context, wrong) in (3..).zip(wrong) {
         let mut bad = Client::new(&vm, context);
         let first = bad.submit(&wrong);
-        // A broken context still answers: no chain is lost.
+        // A broken context still answers; no chain is lost.
         let fence = bad.submit_fenced(&[], 0);
         let poll = bad.submit_fenced(&command(POLL, &[]), 1);
         for ticket in [first, fence, poll] {
@@ -237,7 +237,7 @@ fn wrong_commands_end_their_context_and_no_other() {
         let request = Request::host_blob(context, blob, 2, 4096);
         assert_ne!(vm.machine().code(&request), wire::RESP_OK_NODATA);
     }
-    // Connected twice, the library would never end.
+    // If it connected twice, the library would never end.
     let mut twice = Client::connect(&vm, 20);
     twice.submit(&twice.init());
     let fence = twice.submit_fenced(&[], 0);
@@ -258,7 +258,7 @@ fn a_compositor_that_does_not_read_stalls_its_client_alone() {
     let socket = folder.path().join("wayland-0");
     let listener = UnixListener::bind(&socket).unwrap();
     let served = Served::start_near(&socket);
-    // Hesper looked whether somebody is there.
+    // Hesper checked whether a compositor is there.
     drop(listener.accept().unwrap());
     let vm = served.boot();
     let mut stalled = Client::new(&vm, 1);
@@ -277,7 +277,7 @@ fn a_compositor_that_does_not_read_stalls_its_client_alone() {
     let guest = Guest::new(&vm, 3);
     guest.renders(&guest.gpu(), 0xabcd);
     assert!(!vm.machine().is_answered(open), "it was not stalled at all");
-    // It reads after all, and everything is there.
+    // The compositor reads again, and everything is there.
     let mut bytes = vec![0; 400 * message.len()];
     connection.read_exact(&mut bytes).unwrap();
     assert!(bytes.iter().all(|byte| *byte == 7));
@@ -315,7 +315,7 @@ fn what_waits_for_a_compositor_that_does_not_read_has_a_limit_and_goes_with_it()
     vm.machine().answer(poll);
     vm.machine().ok(&Request::destroy_context(1));
     drop(flood);
-    // Its thread is still in the library, until the compositor is gone.
+    // Its thread is in the library until the compositor ends.
     drop((connection, listener));
     served.leaves_nothing(vm);
 }
@@ -335,7 +335,7 @@ fn a_descriptor_that_cannot_pass_ends_its_context_and_retires_its_fences() {
     connection.write_all(b"a message").unwrap();
     vm.machine().answer(first);
     let poll = client.submit_fenced(&command(POLL, &[]), 1);
-    // The reading end of a pipe is nothing that a guest can be given.
+    // A guest must not get the reading end of a pipe.
     let (reader, _writer) = rustix::pipe::pipe().unwrap();
     let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = rustix::net::SendAncillaryBuffer::new(&mut space);
@@ -346,7 +346,7 @@ fn a_descriptor_that_cannot_pass_ends_its_context_and_retires_its_fences() {
     rustix::net::sendmsg(&connection, &bytes, &mut control, flags).unwrap();
     vm.machine().answer(poll);
     served.says("gave up the connection to the compositor");
-    // Later ones do not wait at all.
+    // Later ones do not wait.
     let later = client.submit_fenced(&command(POLL, &[]), 1);
     vm.machine().answer(later);
     vm.machine().ok(&Request::destroy_context(1));
@@ -363,7 +363,7 @@ fn when_the_compositor_dies_its_clients_are_told_and_venus_goes_on() {
     let mut client = Client::connect(&vm, 1);
     let poll = client.submit_fenced(&command(POLL, &[]), 1);
     weston.process.kill();
-    // Whether the library sees an end or an error, the program's wait is over.
+    // The program's wait ends, whether the library sees an end or an error.
     vm.machine().answer(poll);
     guest.version();
     vm.machine().ok(&Request::destroy_context(1));

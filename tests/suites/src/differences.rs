@@ -54,8 +54,9 @@ pub fn see(seen: &mut Seen, results: &Results) {
     }
 }
 
-/// Sorts differences that were run again into those that stayed and those of cases whose results change from run to run: a
-/// difference stays when no result was ever seen both natively and over Hesper.
+/// Sorts differences that were run again into those that stayed and those of cases whose results
+/// change from run to run: a difference stays when no result was ever seen both natively and over
+/// Hesper.
 #[must_use]
 pub fn settle(
     found: Vec<Difference>,
@@ -69,10 +70,11 @@ pub fn settle(
     })
 }
 
-/// Differences that are known, each with its reason: lines `CASE | NATIVE | HESPER | REASON`; `#` begins a comment.
+/// Differences that are known, each with its reason: lines `CASE | NATIVE | HESPER | REASON`; `#`
+/// begins a comment.
 ///
-/// A case that ends in `*` stands for all that begin with what is before it; of those that have this result natively, at
-/// least one must differ.
+/// A case that ends in `*` stands for all that begin with what is before it; of those that have
+/// this result natively, at least one must differ.
 pub struct Expected(Vec<(Difference, String)>);
 
 impl Expected {
@@ -114,8 +116,8 @@ impl Expected {
         is_named && entry.native == found.native && entry.hesper == found.hesper
     }
 
-    /// What is wrong: differences that nobody expected, and expected ones of cases that ran and do not differ any more.
-    /// `native` has the results of all cases that ran.
+    /// What is wrong: differences that nobody expected, and expected ones of cases that ran and do
+    /// not differ any more. `native` has the results of all cases that ran.
     #[must_use]
     pub fn judge(
         &self,

@@ -1,6 +1,7 @@
 //! The root folder with the suites (`tests/env/prepare suites`), and `hesper vtest` in it.
 //!
-//! Hesper runs in that folder too: so both ways end in the same lavapipe, and differ in Hesper and Mesa's Venus alone.
+//! Hesper runs in that folder too: so both ways end in the same lavapipe, and differ in Hesper and
+//! Mesa's Venus alone.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};

@@ -1,4 +1,5 @@
-//! `test-backend-ops` of llama.cpp: each operation of ggml's Vulkan backend against the processor's.
+//! `test-backend-ops` of llama.cpp: each operation of ggml's Vulkan backend against the
+//! processor's.
 
 use std::process::Stdio;
 

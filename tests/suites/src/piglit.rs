@@ -55,8 +55,8 @@ impl Selection {
     }
 }
 
-/// The names of the tests in a profile's XML, sorted. piglit takes what is behind `#` in a list for a comment, so that names
-/// with one cannot be chosen.
+/// The names of the tests in a profile's XML, sorted. piglit takes what is behind `#` in a list for
+/// a comment, so that names with one cannot be chosen.
 fn names(xml: &str) -> Vec<String> {
     let tests = xml.split("<Test ").skip(1);
     let named = tests.filter_map(|test| {
@@ -73,7 +73,8 @@ fn names(xml: &str) -> Vec<String> {
     all
 }
 
-/// A number of a name that stays the same from run to run and when a package brings more cases (FNV-1a).
+/// A number of a name that stays the same from run to run and when a package brings more cases
+/// (FNV-1a).
 #[must_use]
 pub fn hash(name: &str) -> u32 {
     name.bytes().fold(0x811c_9dc5, |hash, byte| {
@@ -247,7 +248,8 @@ fn cases_of(found: &[Difference], run: &Run) -> Vec<String> {
     cases.collect::<BTreeSet<_>>().into_iter().collect()
 }
 
-/// Runs cases both ways and fails the test unless they end alike, but for what is expected, and no context was lost.
+/// Runs cases both ways and fails the test unless they end alike, but for what is expected, and no
+/// context was lost.
 ///
 /// # Panics
 /// As told.

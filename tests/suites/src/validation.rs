@@ -31,7 +31,8 @@ pub fn variables(settings: &Path) -> [(&'static str, &str); 2] {
     ]
 }
 
-/// The errors in what a program or a server printed: the rule's name, how often, and the first message.
+/// The errors in what a program or a server printed: the rule's name, how often, and the first
+/// message.
 #[must_use]
 pub fn errors(printed: &str) -> BTreeMap<String, (usize, String)> {
     const BEGIN: &str = "Validation Error: [ ";

@@ -10,7 +10,8 @@ use hesper_suites::differences::{Expected, differences};
 use hesper_suites::environment::{Driver, Server};
 use hesper_suites::ggml;
 
-/// Operations of every kind that take little time: elementwise, rows, reductions, copies, norms, an optimiser's step.
+/// Operations of every kind that take little time: elementwise, rows, reductions, copies, norms, an
+/// optimiser's step.
 const SOME: &str = "SQR,ADD,REPEAT,SUM_ROWS,CUMSUM,ARGMAX,GROUP_NORM,OPT_STEP_ADAMW";
 
 fn compare(operations: &str) {

@@ -1,4 +1,5 @@
-//! piglit on zink: each case ends over Hesper as it does natively, but for what `expected/piglit.txt` lists with reasons.
+//! piglit on zink: each case ends over Hesper as natively, except for the differences that
+//! `expected/piglit.txt` lists with reasons.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -60,12 +61,13 @@ fn all_of_quick_gl() {
     );
 }
 
-/// tests/suites/full quick_shader: the tests of a group share a process, which is five times as fast.
+/// tests/suites/full quick_shader: the tests of a group share a process, which is five times as
+/// fast.
 #[test]
 #[ignore = "takes long"]
 fn all_of_quick_shader() {
     let mut selection = selection("quick_shader", false, |_| true);
-    // For a whole group.
+    // This is the time for a whole group.
     selection.timeout = 3600;
     piglit::compare("quick_shader", &selection, &expected());
 }

@@ -1,5 +1,6 @@
-//! The Khronos validation layer between Hesper and the host's driver: it says nothing that it does not say of the same
-//! program natively, but for what `expected/validation.txt` lists with reasons.
+//! The Khronos validation layer between Hesper and the host's driver. It reports nothing that it
+//! does not report natively for the same program, except for what `expected/validation.txt` lists
+//! with reasons.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -16,7 +17,7 @@ use hesper_suites::environment::{Driver, Killed, Server, in_suites, test_client}
 use hesper_suites::piglit::{self, Selection, hash};
 use hesper_suites::validation;
 
-/// Of piglit's cases one in this many, those that take seconds left out.
+/// One of piglit's cases in this many, without those that take seconds.
 const ONE_IN: u32 = 80;
 
 /// Runs a program, which must end well, and returns what it printed.
@@ -38,8 +39,8 @@ fn succeed(command: &mut Command, server: Option<&Server>) -> String {
     printed(&output.stdout)
 }
 
-/// Runs a program under the layer, natively and over a Hesper that has the layer below it, and compares what the layer says.
-/// `run` returns what the program printed.
+/// Runs a program under the layer, natively and over a Hesper that has the layer below it, and
+/// compares what the layer says. `run` returns what the program printed.
 #[track_caller]
 fn assert_no_new_errors(
     program: &str,
@@ -78,7 +79,7 @@ fn assert_no_new_errors(
         });
     }
     let expected = Expected::parse(include_str!("../expected/validation.txt"));
-    // What is listed for this program must be said, so each line counts as one that ran.
+    // What is listed for this program must be reported, so each line counts as one that ran.
     let ran: Results = expected
         .cases()
         .filter(|case| case.starts_with(&format!("{program}: ")))
@@ -141,7 +142,8 @@ fn piglit_breaks_no_rule_that_it_keeps_natively() {
         timeout: 120,
     };
     assert_no_new_errors("piglit", |driver, variables, _| {
-        // Natively zink would use descriptor buffers, into which the layer does not look; Venus has none.
+        // Natively zink would use descriptor buffers, into which the layer does not look; Venus has
+        // none.
         let mut all = vec![("ZINK_DESCRIPTORS", "lazy")];
         all.extend(variables);
         let run = piglit::run(driver, &selection, "validation", &all);

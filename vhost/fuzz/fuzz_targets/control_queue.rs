@@ -1,4 +1,4 @@
-//! The control and cursor queues under arbitrary command streams, over mock guest memory; see
+//! Fuzzes the control and cursor queues with arbitrary commands, over mock guest memory; see
 //! `hesper_vhost::testing::stream`. `../run SECONDS` builds and runs it.
 #![no_main]
 

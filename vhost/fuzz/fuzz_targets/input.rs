@@ -1,5 +1,5 @@
-//! Input devices under arbitrary reports, buffers, questions and resets, over mock guest memory; see
-//! `hesper_vhost::testing::input`. `../run SECONDS` builds and runs it.
+//! Fuzzes input devices with arbitrary reports, buffers, questions and resets, over mock guest
+//! memory; see `hesper_vhost::testing::input`. `../run SECONDS` builds and runs it.
 #![no_main]
 
 use std::path::Path;

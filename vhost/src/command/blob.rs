@@ -1,7 +1,8 @@
 //! Blob resources: create, map into the host-visible window, unmap.
 //!
-//! A guest blob is guest memory and exists at once. A host blob is made by its context's renderer; its
-//! `RESOURCE_CREATE_BLOB` is answered when [`created`] hears of it, and commands about it wait until then.
+//! A guest blob is guest memory and exists at once. A host blob is made by its context's renderer.
+//! Its `RESOURCE_CREATE_BLOB` is answered when [`created`] is called, and commands about it wait
+//! until then.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -129,8 +130,8 @@ fn create_host(
     Ok(Progress::Held)
 }
 
-/// A renderer answered [`crate::renderer::Context::create_blob`] of a context with this generation. The resource is attached
-/// to the context now.
+/// Takes the answer of a renderer to [`crate::renderer::Context::create_blob`] of the context with
+/// this generation. The resource is attached to the context now.
 pub(super) fn created(
     engine: &Engine,
     epoch: u64,
@@ -176,7 +177,8 @@ pub(super) fn created(
                 if lives {
                     resource.contexts.push(context);
                 }
-                // The guest's kernel has chosen a place already, or has seen that there is none.
+                // By now the guest's kernel has chosen a place in the window, or has found that
+                // there is none.
                 if mappable && let Some(warning) = state.hostmem.no_room_warning(size) {
                     engine.log_limit.warn(format_args!("{warning}"));
                 }
@@ -195,7 +197,7 @@ pub(super) fn created(
     engine.run_deferred();
 }
 
-/// Takes a blob from a renderer only if it holds what the guest was promised.
+/// Accepts a blob of a renderer only if it is as large as the guest asked for.
 fn check_blob(blob: Blob, size: u64) -> Result<Blob, CommandError> {
     if blob.size >= size {
         Ok(blob)
@@ -209,7 +211,7 @@ fn check_blob(blob: Blob, size: u64) -> Result<Blob, CommandError> {
     }
 }
 
-/// The blobs that `generation` of a context will never make now.
+/// Fails the blobs that this `generation` of a context has not made and will never make.
 pub(super) fn abandon(engine: &Engine, epoch: u64, context: ContextId, generation: u64) {
     let pending: Vec<ResourceId> = match engine.at(epoch) {
         Ok(state) => state
@@ -286,7 +288,7 @@ pub(super) fn resource_map_blob(
     }))
 }
 
-/// What to map of a resource; fails unless it may be mapped and is not.
+/// What to map of a resource. Fails unless the resource may be mapped and is not mapped.
 fn mappable(
     resource: &Resource,
     id: ResourceId,
@@ -324,8 +326,8 @@ pub(super) fn resource_unmap_blob(
     Ok(Progress::ok())
 }
 
-/// Before a resource goes away: a driver should have unmapped it. When the VMM refuses, its place in the window
-/// stays taken.
+/// Unmaps a resource that goes away; a driver should have done so. When the VMM refuses, its place
+/// in the window stays taken.
 pub(super) fn unmap_if_mapped(call: &Call<'_>, id: ResourceId) -> Result<(), CommandError> {
     if let Some(mapping) = mapping(call, id)?
         && let Err(error) = take_out(call, id, mapping)

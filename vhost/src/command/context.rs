@@ -1,4 +1,4 @@
-//! Contexts and capability sets: everything that a renderer has a say in, but for blobs.
+//! Contexts and capability sets: `CTX_*`, `SUBMIT_3D`, `GET_CAPSET*`.
 
 use std::sync::{Arc, Mutex, Weak};
 
@@ -85,7 +85,7 @@ pub(super) fn ctx_create(
     let (renderer, info) = engine
         .capsets()
         .find(|(_, info)| match wanted {
-            // A context that names none is one of virgl.
+            // A context that names no capability set is one of virgl.
             0 => matches!(info.id, wire::CAPSET_VIRGL | wire::CAPSET_VIRGL2),
             id => info.id == id,
         })
@@ -100,7 +100,7 @@ pub(super) fn ctx_create(
         generation,
     });
     let context = renderer.create_context(id, info.id, &name, reports)?;
-    // Should the device have been reset meanwhile, the context ends here, outside of the lock.
+    // If the device was reset meanwhile, the context ends here, outside of the lock.
     let slot = ContextSlot {
         handle: Arc::new(Mutex::new(context)),
         generation,
@@ -127,7 +127,8 @@ pub(super) fn ctx_destroy(call: &Call<'_>) -> Result<Progress, CommandError> {
     let generation = slot.generation;
     let alignment = engine.options.blob_alignment;
     if alignment > 4096 && !slot.made_a_blob {
-        // A kernel that knows the alignment refuses other sizes itself: the device never hears of them.
+        // A kernel that knows the alignment refuses other sizes itself, and the device never hears
+        // of them.
         engine.log_limit.warn(format_args!(
             "context {id} ended without a blob: its driver may not know that this host's blobs are aligned to \
              {alignment} bytes; the guest needs Linux 7.2 and Mesa 26.2.4 or newer. If its own pages have that size, start \
@@ -135,7 +136,8 @@ pub(super) fn ctx_destroy(call: &Call<'_>) -> Result<Progress, CommandError> {
         ));
     }
     drop(slot);
-    // What the renderer did not say at its end is said for it, so that no chain is lost.
+    // Fences that the renderer did not retire at its end are retired here, so that no chain is
+    // lost.
     if let Ok(mut state) = call.state() {
         state.timelines.retire_context(id);
     }
@@ -172,8 +174,9 @@ pub(super) fn ctx_attach_resource(
     Ok(Progress::ok())
 }
 
-/// What a context may know of a resource: a host blob as it is; of others their size, and their pixels where the host
-/// has them, or a way to write into them where the guest has them.
+/// A resource as a context sees it. A host blob is shown as it is. Other resources are shown with
+/// their size, and with their pixels when the host has them, or a way to write into them when the
+/// guest has them.
 fn as_blob(call: &Call<'_>, id: ResourceId, resource: &Resource) -> Option<Blob> {
     let plain = |size, pixels, guest| Blob {
         fd: None,
@@ -244,13 +247,13 @@ pub(super) fn submit_3d(call: &mut Call<'_>, commands: Vec<u8>) -> Result<Progre
         context.submit(commands);
     }
     if let Some(ring) = fence {
-        // The serial stands for the guest's fence id, which a guest may use twice.
+        // The serial replaces the guest's fence id, which a guest may use twice.
         context.fence(ring, ticket.serial);
     }
     Ok(Progress::ok())
 }
 
-/// Where one context object reports to.
+/// Where one context object reports what it finished.
 struct ContextCompletions {
     engine: Weak<Engine>,
     epoch: u64,

@@ -19,7 +19,7 @@ use crate::wire;
 /// Bytes of a cursor image.
 const IMAGE_BYTES: usize = (CURSOR_SIZE * CURSOR_SIZE * BYTES_PER_PIXEL) as usize;
 
-/// Where the image is.
+/// Where the pixels of the cursor are.
 enum Source {
     HostMemory(Arc<dyn PixelMemory>),
     GuestMemory(Arc<Backing>),
@@ -68,7 +68,7 @@ pub(super) fn update_cursor(
     }
     let image = CursorImage {
         pixels,
-        // Linux makes cursors in resources of an X format when 3D is on; their fourth byte is alpha all the same.
+        // With 3D, Linux makes cursors in resources of an X format, but their fourth byte is alpha.
         format: format.with_alpha(),
         hot_x,
         hot_y,
@@ -92,7 +92,7 @@ fn place(call: &Call<'_>, x: u32, y: u32) -> CursorPlace {
     }
 }
 
-/// The guest has a new cursor.
+/// Notes that the guest has a new cursor.
 fn note(state: &mut GuestState, scanout: ScanoutId, place: CursorPlace) {
     if let Some(cursor) = state.cursors.get_mut(scanout as usize) {
         *cursor = place;
@@ -118,7 +118,8 @@ fn show(
     drop(screen_lock);
 }
 
-/// Has the renderer of a 3D resource read it; it becomes the cursor then, where the cursor is by then, unless there is another.
+/// Asks the renderer of a 3D resource for the cursor's pixels. When they arrive, they become the
+/// cursor at its position by then, unless the guest has set another one.
 fn read(
     call: &Call<'_>,
     owner: &Arc<dyn Resources3d>,
@@ -169,8 +170,8 @@ fn read(
     owner.read(id, whole, Pixels::new(arrived));
 }
 
-/// The pixels of resource `id`: a 2D resource of exactly the cursor's size, or a blob that holds as much. A blob
-/// has no format; drivers use B8G8R8A8 for cursors.
+/// The pixels of resource `id`: a 2D resource of exactly the cursor's size, or a blob that is large
+/// enough. A blob has no format. Drivers use B8G8R8A8 for cursors.
 fn find_image(call: &Call<'_>, id: u32) -> Result<(Source, PixelFormat), CommandError> {
     let too_small = |size| CommandError::BadValue {
         what: "the size of the cursor's blob",
@@ -223,7 +224,7 @@ fn find_image(call: &Call<'_>, id: u32) -> Result<(Source, PixelFormat), Command
     }
 }
 
-/// Fails unless an image has the one size of cursors.
+/// Fails unless an image has the size of cursors, 64 × 64.
 fn check_size(width: u32, height: u32) -> Result<(), CommandError> {
     match [width, height].iter().find(|side| **side != CURSOR_SIZE) {
         None => Ok(()),

@@ -1,4 +1,4 @@
-//! What monitors there are: `GET_DISPLAY_INFO`, `GET_EDID`.
+//! The monitors: `GET_DISPLAY_INFO`, `GET_EDID`.
 
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -9,7 +9,7 @@ use crate::response::Response;
 use crate::screen::{Monitor, Rect};
 use crate::wire::{self, DisplayOne, EDID_SPACE, EdidSize};
 
-/// The monitors of now: the screen's, if it decides about them.
+/// The current monitors: the screen's, if the screen decides about them.
 fn monitors(call: &Call<'_>) -> Result<Vec<Monitor>, CommandError> {
     match call.engine.screen.monitors() {
         Some(monitors) => Ok(monitors),

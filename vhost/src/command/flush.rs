@@ -1,7 +1,7 @@
-//! `RESOURCE_FLUSH`: pixels have changed, and the screen hears of them.
+//! `RESOURCE_FLUSH`: tells the screen which pixels have changed.
 //!
-//! Pixels in guest memory are copied to their shadow first, where they have one. Those of a 3D resource are read by its renderer,
-//! and the command is held until then.
+//! Pixels in guest memory that have a shadow are copied there first. Those of a 3D resource are
+//! read by its renderer, and the command is held until then.
 
 use std::sync::{Arc, Weak};
 
@@ -39,7 +39,7 @@ impl Part {
 
 type Parts = [Option<Part>; wire::MAX_SCANOUTS as usize];
 
-/// Which scanouts show `id`, and what of `rect` they show.
+/// Finds the scanouts that show `id`, and the part of `rect` that each shows.
 fn plan(state: &mut GuestState, id: ResourceId, rect: Rect) -> Result<Parts, CommandError> {
     let resource = state
         .resources
@@ -111,7 +111,7 @@ pub(super) fn resource_flush(
         .fold(0, |mask, part| mask | 1 << part.scanout);
     let fenced = call.exchange.ticket.timeline != Timeline::Unordered;
     if fenced && shown != 0 {
-        // The screen may say that it is done before the call below returns.
+        // The screen may report that it is done before the call below returns.
         let engine = call.engine;
         let mut state = engine.at(call.exchange.epoch)?;
         call.hold(&mut state, Gate::Flush(shown));
@@ -127,12 +127,12 @@ pub(super) fn resource_flush(
     Ok(Progress::Answer(Response::ok()))
 }
 
-/// What is read back for a flush, and who shows it.
+/// A read of a 3D resource for a flush, and the scanouts that show it.
 struct Reading {
     epoch: u64,
     id: ResourceId,
     serial: u64,
-    /// What is read.
+    /// The part that is read.
     rect: Rect,
     surface: Arc<Surface>,
     stride: u64,
@@ -140,7 +140,7 @@ struct Reading {
     ticket: Ticket,
 }
 
-/// `RESOURCE_FLUSH` of a 3D resource that `parts` show: its pixels are read back, then the screen hears of them.
+/// Flushes a 3D resource that `parts` show. Its pixels are read back, then the screen is told.
 fn flush_3d(
     call: &mut Call<'_>,
     id: ResourceId,
@@ -181,7 +181,7 @@ fn flush_3d(
     Ok(Progress::Held)
 }
 
-/// The smallest rectangle around two, none of which overflows.
+/// The smallest rectangle around two. Neither overflows.
 fn around(one: Rect, other: Rect) -> Rect {
     let (x, y) = (one.x.min(other.x), one.y.min(other.y));
     let right = (one.x + one.width).max(other.x + other.width);
@@ -209,7 +209,7 @@ impl Reading {
             .resource_3d(self.id)
             .is_ok_and(|render| render.serial == self.serial)
         {
-            // It has gone meanwhile, and the scanouts are off.
+            // The resource is gone by now, and its scanouts are off.
             return Ok(());
         }
         let mut live = Vec::new();

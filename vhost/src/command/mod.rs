@@ -1,6 +1,7 @@
 //! The commands of virtio-gpu: one file for each family.
 //!
-//! [`execute`] sends a [`Command`] to its family. A family's function checks everything, then acts, and returns its [`Progress`] or the [`CommandError`] that the guest gets as an error code.
+//! [`execute`] sends a [`Command`] to its family. A family's function checks everything, then acts,
+//! and returns its [`Progress`] or the [`CommandError`] that the guest gets as an error code.
 
 mod blob;
 mod context;

@@ -1,4 +1,5 @@
-//! What all resources have: `RESOURCE_UNREF`, `RESOURCE_ATTACH_BACKING`, `RESOURCE_DETACH_BACKING`, `RESOURCE_ASSIGN_UUID`.
+//! Commands of all resources: `RESOURCE_UNREF`, `RESOURCE_ATTACH_BACKING`,
+//! `RESOURCE_DETACH_BACKING`, `RESOURCE_ASSIGN_UUID`.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -95,7 +96,8 @@ pub(super) fn resource_detach_backing(
         drop((state, screen_lock));
         return resource_3d::detach_memory(call, id, &owner);
     }
-    // Who renders into a guest blob renders into these pages, which the guest has back with our answer.
+    // A context that renders into a guest blob writes into these pages. The guest has them back
+    // with our answer.
     let (contexts, framebuffer) = match &mut resource.body {
         Body::GuestBlob(guest) => (
             std::mem::take(&mut resource.contexts),
@@ -103,7 +105,7 @@ pub(super) fn resource_detach_backing(
         ),
         Body::Resource2d(_) | Body::HostBlob(_) | Body::Resource3d(_) => (Vec::new(), None),
     };
-    // What a screen reads there is no picture any more.
+    // Pages that a screen reads are no picture any more.
     let off = framebuffer
         .as_ref()
         .map_or(0, |_| state.take_off_scanouts(id));
@@ -136,7 +138,8 @@ pub(super) fn resource_assign_uuid(
     }))
 }
 
-/// A version 4 UUID (RFC 9562 §5.4). Two randomly keyed hashes of a number that is never used twice.
+/// A version 4 UUID (RFC 9562 §5.4), made of two randomly keyed hashes of a number that is never
+/// used twice.
 fn random_uuid(serial: u64) -> [u8; 16] {
     let high = RandomState::new().hash_one(serial);
     let low = RandomState::new().hash_one(serial);

@@ -49,7 +49,8 @@ pub(super) fn transfer_to_host_2d(
         let resource = state.resource(id)?;
         let image = match &resource.body {
             Body::Resource2d(image) => image.clone(),
-            // Its pixels are where they are: Linux sends transfers of cursor images that are blobs.
+            // Nothing to copy: the pixels of a blob are in place. Linux sends transfers for cursor
+            // images that are blobs.
             Body::GuestBlob(_) | Body::HostBlob(_) => return Ok(Progress::ok()),
             Body::Resource3d(_) => {
                 return Err(CommandError::WrongResource {

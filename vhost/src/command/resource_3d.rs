@@ -1,9 +1,10 @@
-//! 3D resources: `RESOURCE_CREATE_3D`, `TRANSFER_TO_HOST_3D`, `TRANSFER_FROM_HOST_3D`, and what the commands of all resources do with
-//! them.
+//! 3D resources: `RESOURCE_CREATE_3D`, `TRANSFER_TO_HOST_3D`, `TRANSFER_FROM_HOST_3D`, and the 3D
+//! part of `RESOURCE_UNREF` and of attaching and detaching memory.
 //!
-//! The renderer carries them out in a thread of its own, in order ([`crate::resource3d`]); here is what can be checked without it.
-//! A command is held until the renderer has answered where the guest learns something by the answer: whether the resource
-//! exists, that pixels are copied, that pages are the guest's again.
+//! The renderer carries them out in a thread of its own, in order ([`crate::resource3d`]). This
+//! file checks what can be checked without it. A command is held until the renderer has answered
+//! when the answer tells the guest something: that the resource exists, that pixels are copied, or
+//! that pages belong to the guest again.
 
 use std::sync::{Arc, Weak};
 
@@ -18,12 +19,13 @@ use crate::resource3d::{Box3d, Direction, Done, Shape3d, Transfer};
 use crate::screen::BYTES_PER_PIXEL;
 use crate::wire;
 
-/// Bytes between the first and the last of a transfer, at most.
+/// The most bytes between the first and the last byte of a transfer.
 const FARTHEST: u64 = i32::MAX as u64;
-/// Gallium's target of buffers, whose width is their size.
+/// Gallium's target for buffers. Their width is their size in bytes.
 const BUFFER: u32 = 0;
 
-/// Holds the command, and answers it when the renderer has told; `after` hears of it first.
+/// Holds the command, and answers it with the renderer's result. `after` is called with the result
+/// first.
 fn answer(
     call: &mut Call<'_>,
     after: impl FnOnce(&Engine, &Result<(), RendererError>) + Send + 'static,
@@ -113,7 +115,7 @@ pub(super) fn resource_create_3d(
     Ok(Progress::Held)
 }
 
-/// How many bytes a resource has at four a pixel; more than there are where that overflows.
+/// How many bytes a resource has at four a pixel, or `u64::MAX` when that overflows.
 fn bytes(shape: &Shape3d) -> u64 {
     let factors = match shape.target {
         BUFFER => [shape.width, 1, 1, 1, 1],
@@ -131,7 +133,7 @@ fn bytes(shape: &Shape3d) -> u64 {
     product.unwrap_or(u64::MAX)
 }
 
-/// The renderer did not make the resource.
+/// Forgets a resource that the renderer could not make.
 fn forget(engine: &Engine, epoch: u64, id: ResourceId, serial: u64) {
     let screen_lock = engine.lock_screen();
     let Ok(mut state) = engine.at(epoch) else {
@@ -150,7 +152,7 @@ fn forget(engine: &Engine, epoch: u64, id: ResourceId, serial: u64) {
     }
 }
 
-/// Lends the resource's new backing to the renderer.
+/// Passes the resource's new backing to the renderer.
 pub(super) fn attach_memory(
     call: &Call<'_>,
     id: ResourceId,
@@ -171,7 +173,7 @@ pub(super) fn attach_memory(
     })
 }
 
-/// The backing was taken off; the guest may use its pages when the answer says so.
+/// Tells the renderer that the backing was detached. The guest may use its pages after the answer.
 pub(super) fn detach_memory(
     call: &mut Call<'_>,
     id: ResourceId,
@@ -182,14 +184,14 @@ pub(super) fn detach_memory(
     Ok(Progress::Held)
 }
 
-/// The resource was taken out of the device's books.
+/// Tells the renderer to destroy a resource that the device has forgotten.
 pub(super) fn destroy(
     call: &mut Call<'_>,
     id: ResourceId,
     gone: Resource3d,
 ) -> Result<Progress, CommandError> {
     let owner = Arc::clone(&gone.owner);
-    // It counts as long as the renderer has it.
+    // It counts against the budget for as long as the renderer has it.
     let done = answer(call, move |_, _| drop(gone))?;
     owner.destroy(id, done);
     Ok(Progress::Held)
@@ -223,7 +225,8 @@ pub(super) fn transfer_3d(
     Ok(Progress::Held)
 }
 
-/// How many bytes of the memory the transfer reaches without doubt: of a buffer all of them, of others a first one.
+/// How many bytes of the memory the transfer certainly reaches: all of them for a buffer, the first
+/// one for others.
 fn at_least(transfer: &Transfer, body: &Body) -> u64 {
     let Box3d {
         width,
@@ -237,7 +240,7 @@ fn at_least(transfer: &Transfer, body: &Body) -> u64 {
     }
 }
 
-/// The transfer, if it is inside of the resource.
+/// Checks that the transfer is inside of the resource.
 fn check_transfer(
     transfer: &wire::TransferHost3d,
     shape: &Shape3d,
@@ -269,8 +272,8 @@ fn check_transfer(
             });
         }
     }
-    // A row has a pixel's height, or a block of them: this is more than the transfer reaches in the memory, and no renderer that
-    // counts in 32 bits is led astray.
+    // A row is a pixel high, or a block of pixels, so this is at least what the transfer reaches in
+    // the memory. The limit protects renderers that count in 32 bits.
     let rows = u64::from(transfer.stride.get()) * u64::from(bounds.height.get());
     let slices = u64::from(transfer.layer_stride.get()) * u64::from(bounds.depth.get());
     if rows.saturating_add(slices) > FARTHEST {

@@ -1,8 +1,9 @@
-//! What the scanouts show: `SET_SCANOUT`, `SET_SCANOUT_BLOB`.
+//! The scanouts: `SET_SCANOUT`, `SET_SCANOUT_BLOB`.
 //!
-//! Pixels in host memory (2D resources, host blobs) go to the screen as they are. So do those in guest memory where the screen can
-//! have them ([`GuestFramebuffer`]); else they have a [`Shadow`], filled by each flush with what it says has changed. Those of a 3D resource are read by its renderer at each flush
-//! ([`resource_3d::flush`]).
+//! Pixels in host memory (2D resources, host blobs) go to the screen as they are. Pixels in guest
+//! memory do so too when the screen can map them ([`GuestFramebuffer`]). Otherwise they have a
+//! [`Shadow`], into which each flush copies what has changed. Pixels of a 3D resource are read by
+//! its renderer at each flush ([`super::flush`]).
 
 use std::sync::Arc;
 
@@ -45,7 +46,7 @@ fn picture(
     })
 }
 
-/// Puts a new scanout in place, or turns it off, and tells the screen.
+/// Sets or turns off a scanout, and tells the screen.
 fn show(
     call: &Call<'_>,
     scanout: ScanoutId,
@@ -54,14 +55,14 @@ fn show(
     let (next, picture) = shown.unzip();
     let screen_lock = call.engine.lock_screen();
     let last = replace(call, scanout, next)?;
-    // A reset after this waits for the screen lock, and has the last word.
+    // A reset that comes now waits for the screen lock, and then turns the scanout off.
     call.engine.screen.set_scanout(scanout, picture.as_ref());
     drop(screen_lock);
     drop(last);
     Ok(Progress::ok())
 }
 
-/// Puts a new scanout in place; returns the last one.
+/// Sets a scanout, and returns what it was.
 fn replace(
     call: &Call<'_>,
     scanout: ScanoutId,
@@ -153,9 +154,9 @@ fn render_scanout(
 
 /// Where a blob's pixels are read from.
 enum Source {
-    /// Where they are.
+    /// In place.
     InPlace(Arc<dyn PixelMemory>),
-    /// From a copy, the last one if there is one.
+    /// From a copy; the last copy, if there is one.
     Copied(Option<Arc<Shadow>>),
 }
 
@@ -234,7 +235,7 @@ fn blob_source(call: &Call<'_>, id: ResourceId) -> Result<(Source, u64), Command
             let stale = guest.framebuffer.take();
             let shadow = guest.shadow.clone();
             let backing = resource.backing.clone().filter(|_| !guest.refused);
-            // Neither giving back nor mapping may keep other queues waiting.
+            // Releasing and mapping pages must not delay other queues.
             drop(state);
             drop(stale);
             let pixels = backing.and_then(|backing| map_framebuffer(call, id, &backing));
@@ -258,7 +259,7 @@ fn blob_source(call: &Call<'_>, id: ResourceId) -> Result<(Source, u64), Command
     }
 }
 
-/// Lends the memory of a guest blob to the screen, if it takes it, and notes with the blob whether it did.
+/// Lets the screen map the memory of a guest blob, and notes with the blob whether it did.
 fn map_framebuffer(
     call: &Call<'_>,
     id: ResourceId,
@@ -280,7 +281,7 @@ fn map_framebuffer(
     pixels
 }
 
-/// Makes a shadow and leaves it with the blob, for the next page flip to the same framebuffer.
+/// Makes a shadow and keeps it with the blob, for the next page flip to the same framebuffer.
 fn new_shadow(
     call: &Call<'_>,
     id: ResourceId,

@@ -1,4 +1,4 @@
-//! How answers leave: written into guest memory, in the order of their timelines, each once.
+//! Answers: written into guest memory, in the order of their timelines, each once.
 
 use vm_memory::{GuestAddressSpace, GuestMemoryMmap};
 use zerocopy::IntoBytes;
@@ -32,7 +32,7 @@ impl Engine {
         ));
     }
 
-    /// Answers a command, at once or when its turn comes.
+    /// Answers a command, at once or when the commands before it on its timeline are answered.
     pub(crate) fn finish(
         &self,
         memory: &GuestMemoryMmap,
@@ -42,7 +42,7 @@ impl Engine {
         let ticket = exchange.ticket;
         let mut state = self.state();
         if state.epoch != exchange.epoch {
-            // The reset forgot the chain; the new driver owns its memory.
+            // The reset forgot the chain. The new driver owns its memory.
             return Outcome::Held;
         }
         match exchange.space.take() {
@@ -81,7 +81,7 @@ impl Engine {
         }
     }
 
-    /// Gives the response of a held command that some other thread finished.
+    /// Gives the response of a held command that another thread finished.
     pub(crate) fn respond(&self, ticket: Ticket, response: Response) {
         if let Some(held) = self.state().timelines.find(ticket) {
             held.response = Some(response);
@@ -89,7 +89,7 @@ impl Engine {
         self.deliver(ticket.timeline, None);
     }
 
-    /// Gives the response of a held command by its result, and says in the log why it failed.
+    /// Gives the response of a held command from its result, and logs why it failed.
     pub(crate) fn respond_with(
         &self,
         ticket: Ticket,
@@ -106,8 +106,8 @@ impl Engine {
         self.respond(ticket, response);
     }
 
-    /// Answers what can be answered in a timeline. The command with serial `own` is the caller's: its answer is
-    /// written, and the caller passes it on.
+    /// Answers what can be answered in a timeline. When the command with serial `own` is among it,
+    /// its answer is written and the length returned: the caller passes it on.
     pub(crate) fn deliver(&self, timeline: Timeline, own: Option<u64>) -> Option<u32> {
         self.deliver_from(|timelines| timelines.pop(timeline), own)
     }
@@ -163,7 +163,7 @@ impl Engine {
         }
     }
 
-    /// Writes an answer into guest memory and returns its length; 0 when it did not fit.
+    /// Writes an answer into guest memory and returns its length, or 0 when it did not fit.
     fn write(
         &self,
         memory: &GuestMemoryMmap,
@@ -179,7 +179,7 @@ impl Engine {
             (response.kind, &response.body)
         };
         let header = answer_header(request, kind);
-        // A cursor command needs no answer: drivers give it no room.
+        // A cursor command needs no answer. Drivers leave no room for one.
         let silent = space.room() == 0
             && matches!(
                 request.kind.get(),
@@ -202,7 +202,7 @@ impl Engine {
     }
 }
 
-/// The header of an answer: echoes the fence of the request (virtio-v1.4 §5.7.6.7).
+/// The header of an answer. It echoes the fence of the request (virtio-v1.4 §5.7.6.7).
 fn answer_header(request: &Header, kind: u32) -> Header {
     let fenced = request.flags.get() & wire::FLAG_FENCE != 0;
     let mut header = Header {

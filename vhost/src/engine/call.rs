@@ -11,10 +11,11 @@ use crate::exchange::Exchange;
 use crate::fence::{Gate, Held};
 use crate::response::Response;
 
-/// Bytes of the longest answer of a command that can be held before it is done: a UUID behind a header.
+/// Bytes of the longest answer of a command that can be held before it is done: a header and a
+/// UUID.
 const LATE_ANSWER: u64 = 40;
 
-/// What a command's code works with.
+/// One command being carried out, with what its code needs.
 pub(crate) struct Call<'a> {
     pub(crate) engine: &'a Engine,
     pub(crate) memory: &'a GuestMemoryMmap,
@@ -27,8 +28,8 @@ impl Call<'_> {
         self.engine.at(self.exchange.epoch)
     }
 
-    /// Keeps the chain for a later answer, which waits for `gate` too. Does nothing but set the gate when it is
-    /// kept already.
+    /// Keeps the chain for a later answer, which also waits for `gate`. When the chain is kept
+    /// already, this only sets the gate.
     pub(crate) fn hold(&mut self, state: &mut GuestState, gate: Gate) {
         if let Some(mut space) = self.exchange.space.take() {
             space.shrink_to(LATE_ANSWER);
@@ -52,7 +53,7 @@ impl Call<'_> {
 pub(crate) enum Progress {
     /// It is done.
     Answer(Response),
-    /// It was held ([`Call::hold`]), and someone else gives its response.
+    /// It is held ([`Call::hold`]), and another thread gives its response.
     Held,
 }
 

@@ -1,20 +1,26 @@
-//! The inside of a device: its state, and the way of a command from arrival to answer.
+//! The inside of a device: its state, and how its commands are answered.
 //!
-//! [`Engine::run`] executes a command on the thread of its queue. What it cannot answer at once it holds
-//! ([`Call::hold`], see [`crate::fence`]) or parks (see [`crate::deferred`]); such a command is answered later from
-//! the thread that brings the missing piece, through [`Transport::complete`].
+//! [`crate::dispatch`] carries out a command on the thread of its queue. A command that cannot be
+//! answered at once is held ([`Call::hold`], see [`crate::fence`]) or deferred (see
+//! [`crate::deferred`]). It is answered later through [`Transport::complete`], from the thread that
+//! brings what was missing.
 //!
 //! # Locks
 //!
-//! There is one state lock. It is never held while the device calls out: not to the [`Transport`] (which waits for the
-//! VMM, which may be calling us), not to the screen or a renderer (which may call back), and not while pixels are
-//! copied; only a renderer's short message into guest memory ([`crate::renderer::GuestPages`]) is, so that it cannot
-//! come after the guest has its pages back. Between two critical sections a reset may come in; [`Engine::at`] gives a
-//! command the state only if there was none.
+//! There is one state lock. It is not held while the device calls out: not to the [`Transport`],
+//! which waits for the VMM, which may be calling us; and not to the screen or a renderer, which may
+//! call back. It is not held while pixels are copied either. The one exception is a renderer's
+//! short message into guest memory ([`crate::guest_pages::GuestPages`]), which must not be written
+//! after the guest has its pages back.
 //!
-//! Whoever tells the screen what a scanout or the cursor shows holds the screen lock ([`Engine::lock_screen`]) from its look at the
-//! state to the end of the call: two threads do so, that of the queue and that of a renderer which has read a 3D resource, and
-//! the screen must hear of the newer one last. It is taken before the state lock, and the screen does not wait.
+//! The device may be reset between two critical sections. [`Engine::at`] gives a command the state
+//! only if it was not.
+//!
+//! A second lock ([`Engine::lock_screen`]) orders what the screen is told of scanouts and the
+//! cursor. It is held from the look at the state to the end of the call to the screen. Two threads
+//! make such calls: that of the queue, and that of a renderer which has read a 3D resource. The
+//! screen must hear of the newer one last. This lock is taken before the state lock, and the screen
+//! never waits.
 
 mod answer;
 mod call;
@@ -45,10 +51,11 @@ pub(crate) use call::{Call, Progress};
 pub(crate) use resource_pages::ResourcePages;
 pub(crate) use state::{ContextSlot, CursorPlace, GuestState, Scanout};
 
-/// How long a stop or a reset waits for answers that are on their way to the transport.
+/// How long a stop or a reset waits for answers that are being passed to the transport.
 const RESET_PATIENCE: Duration = Duration::from_millis(100);
 
-/// How long a reset waits for a renderer to let go of the guest's memory, which the next driver will use for other things.
+/// How long a reset waits for a renderer to release the guest's memory, which the next driver uses
+/// for other things.
 const CLEAR_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The inside of a [`crate::device::Device`].
@@ -57,7 +64,7 @@ pub(crate) struct Engine {
     pub(crate) screen: Arc<dyn ScanoutSink>,
     renderers: Vec<Arc<dyn Renderer>>,
     lacks_window: AtomicBool,
-    /// Who has the 3D resources.
+    /// The renderer that has the 3D resources.
     pub(crate) resources_3d: Option<Arc<dyn Resources3d>>,
     pub(crate) pools: Pools,
     pub(crate) log_limit: LogLimit,
@@ -67,7 +74,8 @@ pub(crate) struct Engine {
     state: Mutex<GuestState>,
     screen_lock: Mutex<()>,
     delivered: Condvar,
-    /// [`crate::dispatch::run_deferred`]: the code of commands lies above this, so the device passes it in.
+    /// Runs deferred commands: [`crate::dispatch::run_deferred`]. The device passes it in, since
+    /// commands use the engine, and the engine does not know them.
     run_deferred: fn(&Self),
 }
 
@@ -107,7 +115,7 @@ impl Engine {
 
     pub(crate) fn set_transport(&self, transport: Arc<dyn Transport>) {
         if self.transport.set(transport).is_err() {
-            log::error!("a second transport was plugged into a device; the first one stays");
+            log::error!("a device got a second transport; the first one stays");
         }
     }
 
@@ -119,12 +127,12 @@ impl Engine {
         *self.memory.locked() = Some(memory);
     }
 
-    /// The state of now.
+    /// The current state.
     pub(crate) fn state(&self) -> MutexGuard<'_, GuestState> {
         self.state.locked()
     }
 
-    /// The right to tell the screen what it shows.
+    /// The lock that whoever calls the screen must hold; see the module.
     pub(crate) fn lock_screen(&self) -> MutexGuard<'_, ()> {
         self.screen_lock.locked()
     }
@@ -160,7 +168,7 @@ impl Engine {
         let was_there = !self.lacks_window.swap(!is_there, Ordering::AcqRel);
         if was_there && !is_there && self.renderers.iter().any(|one| one.needs_window()) {
             log::warn!(
-                "the guest gets no Vulkan: its VM monitor has no window for the GPU's memory; QEMU has one from 11.1 on, with \
+                "the guest gets no Vulkan: its VMM has no host-visible window for the GPU's memory; QEMU has one from 11.1 on, with \
                  -device vhost-user-test-device-pci (docs/qemu.md)"
             );
         }
@@ -175,7 +183,7 @@ impl Engine {
             .flat_map(|renderer| renderer.capsets().iter().map(move |info| (renderer, info)))
     }
 
-    /// Starts the exchange of a chain whose header was read.
+    /// Starts the exchange for a chain whose header was read.
     pub(crate) fn begin(
         &self,
         queue: Queue,
@@ -185,7 +193,7 @@ impl Engine {
     ) -> Exchange {
         let timeline = match queue {
             Queue::Control => Timeline::of(&header),
-            // A cursor waits for nothing; drivers put no fences on it.
+            // A cursor command waits for nothing. Drivers put no fences on it.
             Queue::Cursor => Timeline::Unordered,
         };
         let mut state = self.state();
@@ -208,7 +216,8 @@ impl Engine {
         (self.run_deferred)(self);
     }
 
-    /// Tells the screen that these scanouts are off, a bit each. The caller holds the screen lock.
+    /// Tells the screen that these scanouts are off, a bit for each. The caller holds the screen
+    /// lock.
     pub(crate) fn turn_off(&self, off: u16) {
         for scanout in (0..wire::MAX_SCANOUTS).filter(|index| off >> index & 1 != 0) {
             self.screen.set_scanout(scanout, None);
@@ -219,8 +228,9 @@ impl Engine {
         self.memory.locked().clone()
     }
 
-    /// The control queue was started or stopped. While it is stopped, guest memory may belong to somebody else: no held command is answered,
-    /// and those that became ready are when the queue goes on.
+    /// Notes that the control queue was started or stopped. While it is stopped, its memory may
+    /// belong to somebody else, so no held command is answered. Those that become ready are
+    /// answered when the queue goes on.
     pub(crate) fn set_running(&self, running: bool) {
         let mut state = self.state();
         state.stopped = !running;
@@ -232,14 +242,16 @@ impl Engine {
         }
     }
 
-    /// Waits for answers that are past the point of holding back.
+    /// Waits for answers that are already being passed to the transport.
     fn wait_for_deliveries(&self, state: MutexGuard<'_, GuestState>) {
         let (state, timeout) = self
             .delivered
             .waited_while(state, RESET_PATIENCE, |state| state.delivering > 0);
         drop(state);
         if timeout.timed_out() {
-            log::warn!("a stop or reset did not wait any longer for an answer in the transport");
+            log::warn!(
+                "a stop or reset stopped waiting for an answer that the transport still has"
+            );
         }
     }
 
@@ -256,9 +268,11 @@ impl Engine {
         let scanouts = std::mem::replace(&mut state.scanouts, [const { None }; 16]);
         let rendered = std::mem::take(&mut state.rendered);
         state.hostmem.clear();
-        // An answer that is past the point of forgetting must reach the transport before the driver's next life.
+        // An answer that is being passed to the transport must arrive before the next driver
+        // starts.
         self.wait_for_deliveries(state);
-        // Not before: whoever is woken must see that there was a reset. Not later: a context's own thread may be among them.
+        // Not earlier: a thread that is woken must see the reset. Not later: a context's own thread
+        // may be among the waiting ones.
         if let Some(transport) = self.transport.get() {
             transport.cancel();
         }
@@ -269,13 +283,14 @@ impl Engine {
         }
         self.screen.reset();
         drop(screen_lock);
-        // Contexts end here, outside of every lock: ending one may report its fences, which no one waits for now.
+        // Contexts end here, outside of every lock. Ending one may report its fences, for which no
+        // one waits now.
         drop((deferred, timelines, contexts, resources, scanouts));
         if let Some(renderer) = self.resources_3d.as_ref().filter(|_| rendered)
             && !renderer.clear(CLEAR_PATIENCE)
         {
             log::warn!(
-                "a reset did not wait any longer for the renderer of 3D resources, which may still write into the guest's memory"
+                "a reset stopped waiting for the renderer of 3D resources, which may still write into the guest's memory"
             );
         }
     }

@@ -1,7 +1,7 @@
-//! The guest memory of a resource in the hands of a renderer that answers in it.
+//! The guest memory of a resource, for a renderer that writes into it.
 //!
-//! The pages are looked up at each write, under the state lock: a write is over before the guest's driver can hear
-//! that the resource is gone, or it does not happen.
+//! The pages are looked up at each write, under the state lock. A write therefore either ends
+//! before the guest's driver can hear that the resource is gone, or does not happen.
 
 use std::sync::{Arc, Weak};
 
@@ -16,10 +16,11 @@ use crate::resource::Resource;
 /// See [`GuestPages`].
 pub(crate) struct ResourcePages {
     engine: Weak<Engine>,
-    /// The reset count of the resource's life.
+    /// The reset count when the resource was attached.
     epoch: u64,
     resource: ResourceId,
-    /// Tells the memory from another that the resource, or another resource of that id, is given later.
+    /// Tells this memory from memory that the resource, or another resource with its id, gets
+    /// later.
     backing: Weak<Backing>,
     size: u64,
 }
@@ -68,7 +69,7 @@ impl ResourcePages {
             .resources
             .get(&self.resource)
             .and_then(|resource| resource.backing.as_ref())
-            // The weak reference keeps the address from being used again.
+            // While the weak reference exists, the address is not used again.
             .filter(|backing| Arc::as_ptr(backing) == self.backing.as_ptr())?;
         Some(act(backing, &memory.memory()))
     }

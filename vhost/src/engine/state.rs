@@ -1,4 +1,4 @@
-//! What the guest has made: the state that one lock guards.
+//! What the guest has made. One lock guards it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -21,27 +21,29 @@ pub(crate) struct Scanout {
     pub(crate) view: Rect,
     /// The host copy, when the pixels are in guest memory.
     pub(crate) shadow: Option<Arc<Shadow>>,
-    /// The shadow, or what was read of a 3D resource, is older than the pixels outside of the damage.
+    /// Pixels outside of the damage have changed since the shadow was filled, or since a 3D
+    /// resource was read.
     pub(crate) stale: bool,
-    /// Of a 3D resource, what the screen is to show as soon as its pixels have been read.
+    /// For a 3D resource: the picture to show once its pixels have been read.
     pub(crate) unseen: Option<Picture>,
 }
 
 /// Where a cursor is.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct CursorPlace {
-    /// The command that gave it its image.
+    /// The serial of the command that set its image.
     pub(crate) serial: u64,
     pub(crate) x: u32,
     pub(crate) y: u32,
 }
 
-/// A live context. A lock of its own, since calls may come from more than one thread; all of them return at once.
+/// A live context. It has a lock of its own, since more than one thread calls it. All calls return
+/// at once.
 pub(crate) struct ContextSlot {
     pub(crate) handle: Arc<Mutex<Box<dyn Context>>>,
     /// Tells this context object from an earlier one of the same id.
     pub(crate) generation: u64,
-    /// Whether it ever asked for a blob in a way that could be carried out.
+    /// Whether it ever sent a valid request for a blob.
     pub(crate) made_a_blob: bool,
 }
 
@@ -56,16 +58,16 @@ pub(crate) struct GuestState {
     pub(crate) scanouts: [Option<Scanout>; wire::MAX_SCANOUTS as usize],
     pub(crate) cursors: [CursorPlace; wire::MAX_SCANOUTS as usize],
     pub(crate) contexts: HashMap<ContextId, ContextSlot>,
-    /// Whether there was a 3D resource.
+    /// Whether there was a 3D resource since the last reset.
     pub(crate) rendered: bool,
     pub(crate) hostmem: Hostmem,
     pub(crate) timelines: Timelines,
     pub(crate) deferred: DeferredCommands,
-    /// A thread is in [`crate::dispatch::run_deferred`].
+    /// Whether a thread is in [`crate::dispatch::run_deferred`].
     pub(crate) is_running_deferred: bool,
-    /// Answers between [`Timelines::pop`] and the return of [`crate::queue::Transport::complete`].
+    /// How many answers were taken off the timelines and are being passed to the transport.
     pub(super) delivering: usize,
-    /// The control queue is stopped: answers of held commands wait until it goes on.
+    /// The control queue is stopped: answers of held commands wait.
     pub(super) stopped: bool,
 }
 
@@ -140,7 +142,7 @@ impl GuestState {
         }
     }
 
-    /// Takes a resource off the scanouts; which ones, a bit each.
+    /// Takes a resource off the scanouts. Returns them, a bit for each.
     pub(crate) fn take_off_scanouts(&mut self, id: ResourceId) -> u16 {
         let mut off = 0;
         for (index, scanout) in self.scanouts.iter_mut().enumerate() {

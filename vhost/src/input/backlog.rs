@@ -1,20 +1,23 @@
-//! Which events the guest gets next.
+//! The events that wait for the guest.
 //!
-//! [`Backlog::push`] takes whole reports, [`Backlog::front`] and [`Backlog::advance`] give their events one by
-//! one. Beside the events it keeps two states: what the device *is* like (keys held, places of fingers), and what
-//! the guest *was told*. As long as every report finds room they differ only by the reports that wait. When one
-//! finds none, it is left out and so is all that follows, until the guest has taken everything that waits; then
-//! one report tells it the difference. The same makes up for what happened while no driver listened.
+//! [`Backlog::push`] takes whole reports. [`Backlog::front`] and [`Backlog::advance`] return their
+//! events one by one. Beside the events, the backlog keeps two states: what the device *is* like
+//! (keys held, places of fingers), and what the guest *was told*. As long as every report finds
+//! room, the two differ only by the reports that wait.
+//!
+//! When a report finds no room, it is left out, and so is all that follows, until the guest has
+//! taken everything that waits. Then one report tells it the difference. In the same way the guest
+//! learns what happened while no driver listened.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use super::Event;
 use super::codes::*;
 
-/// How many events wait at most: some seconds of typing, a second of a fast mouse.
+/// The most events that wait: some seconds of typing, a second of a fast mouse.
 const ROOM: usize = 512;
 
-/// Something of a device that stays as it is until an event changes it.
+/// A key, axis or finger, whose value stays until an event changes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Control {
     Key(u16),
@@ -24,7 +27,7 @@ enum Control {
 }
 
 impl Control {
-    /// What a driver believes before it was told anything; an axis may be anywhere.
+    /// The value that a driver assumes before it was told one. It assumes none for an axis.
     fn at_rest(self) -> Option<i32> {
         match self {
             Self::Key(_) => Some(0),
@@ -61,7 +64,7 @@ impl Snapshot {
         self.places.get(&place).copied().or(place.at_rest())
     }
 
-    /// The events that make `told` like this.
+    /// The events that turn `told` into this state.
     fn difference(&self, told: &Self) -> Vec<Event> {
         let mut events = Vec::new();
         let mut slot = None;
@@ -93,23 +96,24 @@ impl Snapshot {
     }
 }
 
-/// The events on their way to the guest; see the module.
+/// The events that wait for the guest; see the module.
 #[derive(Default)]
 pub(super) struct Backlog {
-    /// ContextCompletions, each with its `SYN_REPORT`; of the first one perhaps only the rest.
+    /// Reports, each with its `SYN_REPORT`. The first one may be there only in part.
     waiting: VecDeque<Event>,
-    /// Events of the last report that came.
+    /// The number of events in the last report.
     last: usize,
     now: Snapshot,
     told: Snapshot,
     /// A driver listens.
     running: bool,
-    /// ContextCompletions were left out: the guest is to be told the difference.
+    /// Reports were left out. The guest must be told the difference.
     behind: bool,
 }
 
 impl Backlog {
-    /// Takes a report (without `SYN_REPORT`). False when a listening guest will not see it as it is.
+    /// Takes a report without its `SYN_REPORT`. Returns false when a listening guest will not see
+    /// it as it is.
     pub(super) fn push(&mut self, report: &[Event]) -> bool {
         self.catch_up();
         for event in report {
@@ -135,7 +139,7 @@ impl Backlog {
         self.waiting.front().copied()
     }
 
-    /// The guest has got that event.
+    /// Notes that the guest has got that event.
     pub(super) fn advance(&mut self) {
         if let Some(event) = self.waiting.pop_front() {
             self.told.apply(event);
@@ -143,13 +147,14 @@ impl Backlog {
         self.catch_up();
     }
 
-    /// Whether a driver listens. What happens while none does is not told, but what has become of it is.
+    /// Notes whether a driver listens. Events that happen meanwhile are not sent later, but their
+    /// result is.
     pub(super) fn set_running(&mut self, running: bool) {
         self.running = running;
         self.catch_up();
     }
 
-    /// The driver starts anew: it was told nothing.
+    /// Notes that the driver starts anew, and was told nothing.
     pub(super) fn reset(&mut self) {
         self.waiting.clear();
         self.last = 0;
@@ -174,8 +179,8 @@ impl Backlog {
         self.last = report.len() + 1;
     }
 
-    /// Makes one of two movements, if the guest has taken nothing of the last report: a guest that is slow
-    /// sees the pointer where it is and not where it was.
+    /// Merges two movements into one, if the guest has taken nothing of the last report. A slow
+    /// guest then sees where the pointer is and not where it was.
     fn merge(&mut self, report: &[Event]) -> bool {
         let movement = |event: &Event| {
             event.kind == EV_REL || (event.kind == EV_ABS && event.code < ABS_MT_SLOT)

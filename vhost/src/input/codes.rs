@@ -1,5 +1,5 @@
-//! Event types and codes that the devices are described with: those of Linux's evdev, which virtio-v1.4 §5.8
-//! takes over (`input-event-codes.h` has all of them).
+//! Event types and codes that describe the devices. They are those of Linux's evdev, which
+//! virtio-v1.4 §5.8 uses; `input-event-codes.h` has all of them.
 
 pub(crate) const EV_SYN: u16 = 0x00;
 pub(crate) const EV_KEY: u16 = 0x01;
@@ -34,7 +34,7 @@ pub(crate) const LED_NUML: u16 = 0x00;
 pub(crate) const LED_CAPSL: u16 = 0x01;
 pub(crate) const LED_SCROLLL: u16 = 0x02;
 
-/// The device is touched where it shows something.
+/// The device shows something where it is touched.
 pub(crate) const INPUT_PROP_DIRECT: u16 = 0x01;
 /// `BUS_VIRTUAL`.
 pub(crate) const BUS_VIRTUAL: u16 = 0x06;

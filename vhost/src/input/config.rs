@@ -1,5 +1,5 @@
-//! The config space (virtio-v1.4 §5.8.4): the driver writes what it wants to know into `select` and `subsel`
-//! and reads the answer and its size. A question that makes no sense has an answer of no bytes.
+//! The config space (virtio-v1.4 §5.8.4). The driver writes its question into `select` and
+//! `subsel`, and reads the answer and its size. The answer to an unknown question has no bytes.
 
 use super::codes::BUS_VIRTUAL;
 use super::description::Description;
@@ -37,8 +37,8 @@ impl Config {
         }
     }
 
-    /// The driver wrote `bytes` at `offset`. VMMs write the whole space for a byte of it: what is not for
-    /// the driver to write has no effect.
+    /// Takes `bytes` that the driver wrote at `offset`. VMMs write the whole space for one byte of
+    /// it, so bytes that are not the driver's to write have no effect.
     pub(super) fn write(&mut self, offset: u32, bytes: &[u8]) {
         let places = [&mut self.select, &mut self.subsel];
         for (place, at) in places.into_iter().zip(0_u32..) {
@@ -51,7 +51,7 @@ impl Config {
         }
     }
 
-    /// Copies the space from `offset` on; bytes past its end are zero.
+    /// Copies the space from `offset` on. Bytes past its end are zero.
     pub(super) fn read(&self, offset: u32, into: &mut [u8]) {
         let mut space = [0; SIZE];
         let (head, answer) = space.split_at_mut(HEAD);
@@ -66,7 +66,7 @@ impl Config {
         }
     }
 
-    /// Writes the answer to what is selected and returns its size.
+    /// Writes the answer to the selected question and returns its size.
     fn answer(&self, into: &mut [u8]) -> u8 {
         let device = self.description;
         match (self.select, self.subsel) {

@@ -5,11 +5,11 @@ use std::ops::RangeInclusive;
 use super::Event;
 use super::codes::*;
 
-/// Absolute axes go from 0 to this. More than any window has pixels, so that a place between two pixels of a
-/// scaled picture can be told.
+/// Absolute axes go from 0 to this. It is more than any window has pixels, so that a place between
+/// two pixels of a scaled picture can be told.
 pub const AXIS_MAX: i32 = 0xffff;
 
-/// How many fingers a touch screen tells apart.
+/// How many fingers a touch screen can tell apart.
 pub const CONTACTS: i32 = 10;
 
 /// A kind of input device.
@@ -17,15 +17,17 @@ pub const CONTACTS: i32 = 10;
 pub enum Kind {
     /// Keys and LEDs.
     Keyboard,
-    /// A pointer that is told where it is: `ABS_X` and `ABS_Y` from 0 to [`AXIS_MAX`], buttons, wheels.
+    /// A pointer with absolute positions: `ABS_X` and `ABS_Y` from 0 to [`AXIS_MAX`], buttons,
+    /// wheels.
     Tablet,
-    /// A pointer that is told how far it moves: `REL_X` and `REL_Y`, buttons, wheels.
+    /// A pointer with movements: `REL_X` and `REL_Y`, buttons, wheels.
     Mouse,
-    /// A touch screen: [`CONTACTS`] slots of `ABS_MT_*` and, for the first finger, `ABS_X`, `ABS_Y`, `BTN_TOUCH`.
+    /// A touch screen: [`CONTACTS`] slots of `ABS_MT_*` and, for the first finger, `ABS_X`,
+    /// `ABS_Y`, `BTN_TOUCH`.
     Touch,
 }
 
-/// Codes from one to another, both included.
+/// A range of codes, both ends included.
 type Codes = RangeInclusive<u16>;
 
 /// What the driver learns about a device.
@@ -34,7 +36,7 @@ pub(super) struct Description {
     pub(super) serial: &'static str,
     pub(super) product: u16,
     pub(super) properties: &'static [Codes],
-    /// The codes of each event type. An empty list means that the type itself says all.
+    /// The codes of each event type. An empty list means that the type has no codes.
     pub(super) events: &'static [(u16, &'static [Codes])],
     /// The largest value of each absolute axis; the smallest is 0.
     pub(super) axes: &'static [(u16, i32)],
@@ -54,7 +56,7 @@ static KEYBOARD: Description = Description {
     events: &[
         (EV_KEY, &[KEY_FIRST..=KEY_LAST]),
         (EV_LED, &[LED_NUML..=LED_SCROLLL]),
-        // The guest repeats keys that are held: it alone knows how its user wants that.
+        // The guest repeats keys that are held, since it knows its user's settings.
         (EV_REP, &[]),
     ],
     axes: &[],
@@ -166,7 +168,8 @@ impl Description {
         known && in_range
     }
 
-    /// The codes of an event type as the config space has them: a bit each. `None` without that type.
+    /// The codes of an event type as the config space has them, a bit each. `None` when the device
+    /// does not have the type.
     pub(super) fn event_bits(&self, kind: u8) -> Option<Bits> {
         let codes = self.codes(kind.into())?;
         Some(Bits::of(codes))

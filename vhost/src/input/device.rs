@@ -1,4 +1,4 @@
-//! The device: takes reports, fills the driver's buffers with them, listens to its LEDs.
+//! An input device: it writes reports into the driver's buffers, and reads the LEDs.
 
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -15,10 +15,10 @@ use super::{Event, Kind};
 use crate::chain;
 use crate::device::Outcome;
 
-/// How many events of one status buffer are read; drivers put one there.
+/// The most events that are read from one status buffer. Drivers put one there.
 const STATUS_EVENTS: usize = 16;
 
-/// What the guest's keyboard lights up.
+/// The LEDs of the guest's keyboard.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Leds {
     /// Num lock.
@@ -29,13 +29,13 @@ pub struct Leds {
     pub scroll: bool,
 }
 
-/// Makes the transport look whether an event waits.
+/// Makes the transport check whether an event waits.
 pub(crate) type Waker = Arc<dyn Fn() + Send + Sync>;
 
 /// An input device.
 ///
 /// Everything may be called from any thread at any time. Queue 0 carries events to the guest
-/// ([`Self::send_event`]), queue 1 what the guest says to the device ([`Self::take_status`]).
+/// ([`Self::send_event`]), queue 1 those of the guest to the device ([`Self::take_status`]).
 pub struct InputDevice {
     kind: Kind,
     state: Mutex<InputState>,
@@ -51,8 +51,8 @@ struct InputState {
 }
 
 impl InputDevice {
-    /// A device that no driver knows yet. `on_leds` is told of LEDs that the guest turns on and off, on
-    /// whatever thread learns of it; it should return quickly.
+    /// A device that no driver knows yet. `on_leds` is called when the guest turns LEDs on or off,
+    /// from any thread. It should return quickly.
     pub fn new(kind: Kind, on_leds: Box<dyn Fn(Leds) + Send + Sync>) -> Self {
         Self {
             kind,
@@ -81,8 +81,8 @@ impl InputDevice {
         self.state.locked()
     }
 
-    /// Tells the guest what has happened at one moment; `SYN_REPORT` is added here. `ABS_MT_*` events begin
-    /// with their `ABS_MT_SLOT` in every report. Never waits for the guest: see the module.
+    /// Reports what happened at one moment; `SYN_REPORT` is added here. `ABS_MT_*` events begin
+    /// with their `ABS_MT_SLOT` in every report. Never waits for the guest; see the module.
     pub fn report(&self, events: &[Event]) {
         if let Some(wrong) = events.iter().find(|event| !self.has(**event)) {
             log::error!(
@@ -107,20 +107,20 @@ impl InputDevice {
         }
     }
 
-    // For the transport.
-
-    /// Plugs the transport in: `waker` makes it call [`Self::send_event`] while [`Self::has_event`].
+    /// Connects the transport: `waker` makes it call [`Self::send_event`] while
+    /// [`Self::has_event`].
     pub(crate) fn set_waker(&self, waker: Waker) {
         *self.waker.locked() = Some(waker);
     }
 
-    /// A driver has set up the event queue, or the queue was stopped.
+    /// Notes that a driver has set up the event queue, or that the queue was stopped.
     pub fn set_running(&self, running: bool) {
         self.state().backlog.set_running(running);
         self.wake();
     }
 
-    /// The driver starts anew. What waits for the guest is forgotten, also in the middle of a report.
+    /// Notes that the driver starts anew. Events that wait for the guest are forgotten, even in the
+    /// middle of a report.
     pub fn reset(&self) {
         {
             let mut state = self.state();
@@ -130,22 +130,22 @@ impl InputDevice {
         self.set_leds(Leds::default());
     }
 
-    /// Copies the config space from `offset` on; bytes past its end are zero.
+    /// Copies the config space from `offset` on. Bytes past its end are zero.
     pub fn read_config(&self, offset: u32, into: &mut [u8]) {
         self.state().config.read(offset, into);
     }
 
-    /// The driver wrote `bytes` at `offset` of the config space.
+    /// Takes `bytes` that the driver wrote at `offset` of the config space.
     pub fn write_config(&self, offset: u32, bytes: &[u8]) {
         self.state().config.write(offset, bytes);
     }
 
-    /// Whether a buffer of the event queue is of use now.
+    /// Whether an event waits for a buffer of the event queue.
     pub fn has_event(&self) -> bool {
         self.state().backlog.front().is_some()
     }
 
-    /// Puts the next event into a buffer of the event queue. A buffer that does not hold it is given back
+    /// Puts the next event into a buffer of the event queue. A buffer that is too small is returned
     /// empty, and the event goes into the next one.
     pub fn send_event<M>(&self, memory: &GuestMemoryMmap, chain: DescriptorChain<M>) -> Outcome
     where
@@ -180,7 +180,7 @@ impl InputDevice {
         }
     }
 
-    /// Takes a buffer of the status queue: the guest turns LEDs on and off there.
+    /// Takes a buffer of the status queue, in which the guest turns LEDs on and off.
     pub fn take_status<M>(&self, memory: &GuestMemoryMmap, chain: DescriptorChain<M>) -> Outcome
     where
         M: Deref<Target = GuestMemoryMmap> + Clone,
@@ -204,7 +204,7 @@ impl InputDevice {
                 (EV_LED, LED_NUML) => leds.num = event.value != 0,
                 (EV_LED, LED_CAPSL) => leds.caps = event.value != 0,
                 (EV_LED, LED_SCROLLL) => leds.scroll = event.value != 0,
-                // Delay and rate of repeating are told, too; they are the guest's own business.
+                // Delay and rate of key repeat arrive here, too. The guest repeats keys itself.
                 _ => {}
             }
         }

@@ -1,4 +1,4 @@
-//! Input devices (virtio-v1.4 §5.8): what a person types and points reaches the guest here.
+//! Input devices (virtio-v1.4 §5.8): keyboards, pointers and touch screens of the guest.
 //!
 //! ```
 //! use hesper_vhost::input::{Event, InputDevice, Kind};
@@ -9,14 +9,15 @@
 //! keyboard.report(&[Event::key(KEY_A, false)]);
 //! ```
 //!
-//! Each device is served on a socket of its own ([`crate::transport::Server::serve_input`]). Events are those
-//! of Linux's evdev. A *report* is what happened at one moment; its end is `SYN_REPORT`, which the device adds.
+//! Each device is served on a socket of its own ([`crate::transport::Server::serve_input`]). Events
+//! are those of Linux's evdev. A *report* is what happened at one moment; its end is `SYN_REPORT`,
+//! which the device adds.
 //!
-//! The hard thing is a guest that is slower than a person's hand. QEMU gives `vhost-user-input-pci` queues of
-//! four buffers, and a report of two fingers has more events than that. So reports wait in a backlog
-//! (`backlog.rs`), and a report that was begun is finished; when the backlog is full, whole reports are dropped,
-//! and what they would have changed (a key that was let go, the place of the pointer) is made up for when the
-//! guest has caught up. No key sticks.
+//! The hard thing is a guest that is slower than a person's hand. QEMU gives `vhost-user-input-pci`
+//! queues of four buffers, and a report of two fingers has more events than that. So reports wait
+//! in a backlog (`backlog.rs`), and a report that was begun is finished. When the backlog is full,
+//! whole reports are dropped. What they would have changed, such as a released key or the place of
+//! the pointer, is reported when the guest has caught up. So no key sticks.
 //!
 //! | file | what it knows |
 //! |---|---|
@@ -44,7 +45,7 @@ pub struct Event {
     pub kind: u16,
     /// Which key, axis or LED.
     pub code: u16,
-    /// Pressed or not, a place, a distance.
+    /// Pressed or not, a position, or a distance.
     pub value: i32,
 }
 
@@ -56,7 +57,7 @@ impl Event {
         value: 0,
     };
 
-    /// A key or button that was pressed or let go.
+    /// A key or button that was pressed or released.
     #[must_use]
     pub fn key(code: u16, pressed: bool) -> Self {
         Self {

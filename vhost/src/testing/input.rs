@@ -1,4 +1,4 @@
-//! A driver's side of an input device, and a fuzzer's way in.
+//! A driver's side of an input device, and the fuzzer's input for it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -77,7 +77,7 @@ impl InputGuest {
         bytes
     }
 
-    /// Gives the device up to `count` buffers, as long as it wants one, and returns the events.
+    /// Gives the device up to `count` buffers, as long as it wants one. Returns the events.
     pub fn take(&mut self, count: usize) -> Vec<Event> {
         let chain = Chain {
             request: Vec::new(),
@@ -93,7 +93,7 @@ impl InputGuest {
         events
     }
 
-    /// Everything that waits, as reports without their `SYN_REPORT`; panics on half a report.
+    /// Everything that waits, as reports without their `SYN_REPORT`. Panics on half a report.
     pub fn reports(&mut self) -> Vec<Vec<Event>> {
         let events = self.take(usize::MAX);
         assert!(events.last().is_none_or(|last| *last == Event::SYN));
@@ -117,7 +117,7 @@ impl InputGuest {
         self.leds.lock().unwrap().clone()
     }
 
-    /// What the config space answers, asked as QEMU asks: the whole space is written for each byte.
+    /// Asks the config space as QEMU does: it writes the whole space for each byte.
     pub fn ask(&self, select: u8, subsel: u8) -> Vec<u8> {
         let mut space = [0xaa; 136];
         self.device.read_config(0, &mut space);
@@ -135,7 +135,7 @@ impl InputGuest {
     }
 }
 
-/// What a guest's kernel believes of a device.
+/// What a guest's kernel knows of a device.
 #[derive(Default)]
 struct Kernel {
     report: Vec<Event>,
@@ -164,7 +164,8 @@ impl KeysAndAxes {
         }
     }
 
-    /// What must be the same on both sides: fingers that are lifted have no place, keys are up unless they are down.
+    /// What must be equal on both sides. Lifted fingers have no place, and keys are up unless they
+    /// are down.
     fn essence(&self) -> BTreeMap<(i32, u16, u16), i32> {
         let mut places = self.places.clone();
         places.retain(|(slot, kind, _), value| {
@@ -240,7 +241,7 @@ fn event(kind: Kind, input: &mut Bytes<'_>) -> Event {
         (Kind::Touch, 0..3) => absolute(ABS_MT_SLOT, i32::from(value) % CONTACTS),
         (Kind::Touch, 3) => absolute(ABS_MT_TRACKING_ID, i32::from(value) % 9 - 1),
         (Kind::Touch, 4..7) => absolute(0x35 + u16::from(code & 1), place),
-        // Whatever it is.
+        // Any event.
         _ => {
             let bytes = input.bytes(8);
             Event::from_bytes(bytes.try_into().unwrap_or_default())
@@ -248,9 +249,9 @@ fn event(kind: Kind, input: &mut Bytes<'_>) -> Event {
     }
 }
 
-/// Runs one input: reports, buffers, questions, resets in any order. Panics when a guest gets half a report,
-/// or if it believes something else than what was reported once it has caught up. Returns how many events
-/// the guest got.
+/// Runs one input: reports, buffers, questions, resets in any order. Panics when a guest gets half
+/// a report, or when it has caught up and its state is not the reported one. Returns how many
+/// events the guest got.
 pub fn run(input: &[u8]) -> usize {
     let mut input = Bytes(input);
     let kinds = [Kind::Keyboard, Kind::Tablet, Kind::Mouse, Kind::Touch];
@@ -273,7 +274,7 @@ pub fn run(input: &[u8]) -> usize {
                     report.insert(0, first);
                 }
                 let known = |event: &Event| guest.device.has(*event);
-                // The same many times: that is how a queue overruns.
+                // The same report many times, to overrun the queue.
                 for _ in 0..=input.byte() % 64 {
                     guest.device.report(&report);
                 }
@@ -325,12 +326,12 @@ pub fn run(input: &[u8]) -> usize {
     got
 }
 
-/// Inputs that reach far: each is a use of a device as people and drivers make it.
+/// Inputs with high coverage: each uses a device as people and drivers do.
 pub fn seeds() -> Vec<Vec<u8>> {
     vec![
-        // A key is pressed and let go, in a guest that looks at each event.
+        // A key is pressed and released, in a guest that takes each event.
         vec![0, 0, 1, 30, 1, 0, 6, 1, 6, 1, 0, 1, 30, 0, 0, 6, 9],
-        // A tablet that moves and clicks while nobody looks, until it overruns.
+        // A tablet moves and clicks while nobody takes events, until it overruns.
         vec![
             1, 0, 3, 3, 50, 4, 60, 0, 1, 63, 0, 2, 0, 1, 3, 9, 63, 0, 2, 0, 0, 1, 1, 63, 6, 255, 6,
             255,
@@ -338,7 +339,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         vec![
             2, 0, 2, 13, 200, 14, 1, 40, 7, 3, 14, 0, 0, 1, 21, 3, 9, 14, 1,
         ],
-        // Two fingers, a reset between their events.
+        // Two fingers, with a reset between their events.
         vec![
             3, 0, 3, 3, 5, 4, 7, 5, 8, 0, 0, 3, 3, 6, 4, 1, 5, 2, 0, 6, 5, 15, 6, 9, 0, 1, 3, 0, 0,
         ],

@@ -1,9 +1,9 @@
 //! A driver's side of the device, for tests, benchmarks and fuzzers (cargo feature `testing`).
 //!
-//! A [`Guest`] has memory, two virtqueues and a [`Device`] on the other end of them; the chains that it posts go
-//! through the real `virtio-queue` code. [`Request`] builds commands, [`Recorder`] is a screen that remembers,
-//! [`FakeRenderer`] a renderer that does what the test says and when. [`stream`] is the fuzzer's way in; [`input`] has
-//! the same for input devices.
+//! A [`Guest`] has memory, two virtqueues and a [`Device`] on the other end of them. Its chains go
+//! through the real `virtio-queue` code. [`Request`] builds commands. [`Recorder`] is a screen that
+//! records its calls. [`FakeRenderer`] is a renderer that the test controls. [`stream`] runs the
+//! fuzzer's input, and [`input`] does the same for input devices.
 //!
 //! ```
 //! use hesper_vhost::testing::{Guest, Request};
@@ -14,7 +14,7 @@
 //! assert_eq!(reply.kind(), wire::RESP_OK_NODATA);
 //! ```
 //!
-//! It is test code: it panics when the device breaks a promise.
+//! This is test code: it panics when the device breaks a promise.
 
 #![allow(
     clippy::unwrap_used,
@@ -53,10 +53,10 @@ use crate::wire::Header;
 /// Bytes of a guest page.
 pub const PAGE: u64 = 4096;
 
-/// Where the pages of [`Guest::pages`] start; below are queues and command buffers.
+/// Where the pages of [`Guest::pages`] start. Queues and command buffers are below.
 const PAGES_START: u64 = 128 << 20;
 
-/// A transport that keeps what it is told.
+/// A transport that records its calls.
 #[derive(Default)]
 pub struct RecordingTransport {
     completed: Mutex<Vec<(Queue, u16, u32)>>,
@@ -77,12 +77,12 @@ impl RecordingTransport {
         mappings.iter().map(|(at, length)| (*at, *length)).collect()
     }
 
-    /// The VMM was reset: its mappings are gone.
+    /// Forgets the mappings, as a VMM does at a reset.
     pub fn forget_mappings(&self) {
         self.mappings.lock().unwrap().clear();
     }
 
-    /// Whether the VMM fails every map from now on.
+    /// Makes every map fail from now on, or no more.
     pub fn refuse_maps(&self, refuse: bool) {
         self.refuse_maps.store(refuse, Ordering::Relaxed);
     }
@@ -150,7 +150,7 @@ impl Reply {
 pub enum Posted {
     /// The device answered at once.
     Answered(Reply),
-    /// It will; the number is the chain's head.
+    /// It answers later. The number is the chain's head.
     Held(u16),
 }
 
@@ -204,7 +204,7 @@ impl Guest {
         Self::with(options(), Arc::new(crate::screen::NoScreen), Vec::new())
     }
 
-    /// A guest with 256 MiB and what is given.
+    /// A guest with 256 MiB and the given screen and renderers.
     pub fn with(
         options: DeviceOptions,
         screen: Arc<dyn ScanoutSink>,
@@ -233,7 +233,7 @@ impl Guest {
         }
     }
 
-    /// Fresh guest memory, whole pages; the same ones again after 128 MiB.
+    /// Fresh guest memory in whole pages. After 128 MiB the same pages come again.
     pub fn pages(&mut self, bytes: u64) -> u64 {
         let bytes = bytes.next_multiple_of(PAGE);
         if self.next_page + bytes > 256 << 20 {
@@ -367,7 +367,7 @@ impl Guest {
         self.open.len()
     }
 
-    /// Resets the device and forgets the open chains, as a driver does that starts again.
+    /// Resets the device and forgets the open chains, like a driver that starts again.
     pub fn reset(&mut self) {
         self.device.reset();
         self.late();
@@ -378,7 +378,7 @@ impl Guest {
         self.device.set_acked_features(self.device.features());
     }
 
-    /// A 2D resource with a backing in one piece; returns the address of its pixels.
+    /// Makes a 2D resource with a backing in one piece. Returns the address of its pixels.
     pub fn image(&mut self, id: u32, format: u32, width: u32, height: u32) -> u64 {
         self.ok(&Request::create_2d(id, format, width, height));
         let bytes = u64::from(width) * u64::from(height) * 4;

@@ -18,7 +18,7 @@ const FLAG_INDIRECT: u16 = 4;
 pub struct Chain {
     /// What the device reads.
     pub request: Vec<u8>,
-    /// Lengths of the pieces that `request` is cut into; what is left over is one more piece.
+    /// Lengths of the pieces that `request` is cut into. The rest is one more piece.
     pub cuts: Vec<u32>,
     /// Lengths of the pieces of room for the answer.
     pub room: Vec<u32>,
@@ -87,8 +87,8 @@ impl DriverQueue {
         start
     }
 
-    /// Puts a chain on the available ring and takes it off as the device does. Also returns address and length of
-    /// the answer's pieces.
+    /// Puts a chain on the available ring and takes it off as the device does. Also returns the
+    /// address and length of each piece of the answer.
     pub fn post<'m>(
         &mut self,
         memory: &'m GuestMemoryMmap,

@@ -1,4 +1,4 @@
-//! 3D resources that are bytes: four a pixel, one level, one layer.
+//! Fake 3D resources: bytes, at four a pixel, one level, one layer.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -43,8 +43,8 @@ struct Textures {
 type DeferredCommand = Box<dyn FnOnce(&mut Textures) -> Tell + Send>;
 type Tell = Box<dyn FnOnce() + Send>;
 
-/// See the module. Left alone it does everything at once, from inside the calls; with [`Self::be_slow`] it waits for
-/// [`Self::work`].
+/// Fake 3D resources; see the module. By default it does everything at once, from inside the calls.
+/// With [`Self::be_slow`] it waits for [`Self::work`].
 #[derive(Default)]
 pub struct FakeResources3d {
     calls: Mutex<Vec<FakeCall3d>>,
@@ -54,17 +54,17 @@ pub struct FakeResources3d {
 }
 
 impl FakeResources3d {
-    /// Whether calls wait for the test from now on.
+    /// Makes calls wait for the test from now on, or no more.
     pub fn be_slow(&self, slow: bool) {
         self.slow.store(slow, Ordering::Relaxed);
     }
 
-    /// Whether everything fails from now on, for lack of memory.
+    /// Makes everything fail for lack of memory from now on, or no more.
     pub fn refuse(&self, refuse: bool) {
         self.textures.lock().unwrap().refuse = refuse;
     }
 
-    /// Carries out the next call that waits; says whether there was one.
+    /// Carries out the next call that waits. Returns whether there was one.
     pub fn work(&self) -> bool {
         let work = self.queue.lock().unwrap().pop_front();
         work.map(|work| work(&mut self.textures.lock().unwrap()))
@@ -72,7 +72,7 @@ impl FakeResources3d {
             .is_some()
     }
 
-    /// Drops the calls that wait, as a renderer does that dies.
+    /// Drops the calls that wait, like a renderer that dies.
     pub fn die(&self) {
         let queue = std::mem::take(&mut *self.queue.lock().unwrap());
         drop(queue);
@@ -92,7 +92,7 @@ impl FakeResources3d {
             .map(|texture| texture.bytes.clone())
     }
 
-    /// Renders: fills a resource with one pixel.
+    /// Renders: it fills a resource with one pixel.
     pub fn fill(&self, resource: ResourceId, pixel: [u8; 4]) {
         let mut textures = self.textures.lock().unwrap();
         let texture = textures.live.get_mut(&resource).expect("a live resource");

@@ -1,4 +1,4 @@
-//! A renderer that does what the test says, when it says so.
+//! A renderer that the test controls.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -40,7 +40,7 @@ struct Book {
     pages: HashMap<(ContextId, ResourceId), Arc<dyn GuestPages>>,
 }
 
-/// The renderer. Left alone it makes blobs and retires fences at once, from inside the calls; with
+/// The renderer. By default it makes blobs and retires fences at once, from inside the calls. With
 /// [`Self::be_slow`] it waits for [`Self::make_blob`] and [`Self::retire`].
 pub struct FakeRenderer {
     capsets: [CapsetInfo; 1],
@@ -60,7 +60,7 @@ impl FakeRenderer {
         Arc::new(Self::made(id, size, None))
     }
 
-    /// A renderer with the capability set 2, which is virgl's, and 3D resources.
+    /// A renderer with virgl's capability set 2 and 3D resources.
     pub fn with_3d() -> (Arc<Self>, Arc<FakeResources3d>) {
         let resources = Arc::new(FakeResources3d::default());
         let renderer = Self::made(2, 64, Some(Arc::clone(&resources)));
@@ -86,7 +86,7 @@ impl FakeRenderer {
         book.pages.get(&(context, resource)).cloned()
     }
 
-    /// Whether blobs and fences wait for the test from now on.
+    /// Makes blobs and fences wait for the test from now on, or no more.
     pub fn be_slow(&self, slow: bool) {
         self.slow.store(slow, Ordering::Relaxed);
     }
@@ -104,7 +104,7 @@ impl FakeRenderer {
         self.book.lock().unwrap().names.get(&context).cloned()
     }
 
-    /// Where the newest context of this id reports to.
+    /// The completions of the newest context with this id.
     pub fn reports(&self, context: ContextId) -> Arc<dyn Completions> {
         Arc::clone(&self.book.lock().unwrap().reports[&context])
     }
@@ -127,7 +127,7 @@ impl FakeRenderer {
     }
 }
 
-/// A blob whose descriptor a VMM could not really map; the recording host does not try.
+/// A blob whose descriptor a VMM could not map. The recording transport does not try.
 fn fake_blob(size: u64) -> Blob {
     let file = File::open("/dev/zero").expect("every Unix has /dev/zero");
     Blob {

@@ -1,4 +1,4 @@
-//! A screen that remembers.
+//! A screen that records its calls.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,7 +28,7 @@ struct Record {
     tokens: Vec<FlushToken>,
 }
 
-/// A screen that keeps all calls, and the pictures that it should show.
+/// A screen that records all calls, and the pictures that it should show.
 #[derive(Default)]
 pub struct Recorder {
     record: Mutex<Record>,
@@ -36,7 +36,7 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Whether flushes stay pending from now on.
+    /// Makes flushes stay pending from now on, or no more.
     pub fn be_slow(&self, slow: bool) {
         self.slow.store(slow, Ordering::Relaxed);
     }

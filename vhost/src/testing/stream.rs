@@ -1,9 +1,10 @@
-//! Arbitrary bytes as the life of a device: what the fuzzer runs, and what a normal test runs over made-up input.
+//! A device under arbitrary bytes: the fuzzer runs this, and so does a normal test with random
+//! input.
 //!
-//! [`run`] reads its input as a list of steps: commands with small operands that often mean something, chains of raw
-//! bytes, and what the other sides do meanwhile (the screen is done, a fence retires, a blob is made, the driver
-//! resets). Along the way it checks what must hold for every input: no panic, every chain answered at most once, the
-//! budgets kept, all of it gone after a reset.
+//! [`run`] reads its input as a list of steps: commands with small operands that are often valid,
+//! chains of raw bytes, and what the other sides do meanwhile (the screen is done, a fence retires,
+//! a blob is made, the driver resets). Along the way it checks what must hold for every input: no
+//! panic, every chain answered at most once, the budgets kept, and everything gone after a reset.
 
 use std::sync::Arc;
 
@@ -33,7 +34,7 @@ pub fn run(input: &[u8]) -> usize {
     life.end()
 }
 
-/// Inputs that reach far: each is a use of the device as a driver makes it.
+/// Inputs with high coverage: each uses the device as a driver does.
 pub fn seeds() -> Vec<Vec<u8>> {
     let image = [CREATE_2D, 1, 2, 64, 64];
     let attach = [ATTACH, 1, 1, 0, 0, 0, 16];
@@ -169,7 +170,7 @@ impl Bytes<'_> {
         u32::from(self.byte()) % CONTEXTS
     }
 
-    /// A length in pixels: small, or one of the numbers where errors live.
+    /// A length in pixels: small, or a number near a limit.
     fn length(&mut self) -> u32 {
         match self.byte() {
             255 => u32::MAX,
@@ -193,13 +194,13 @@ impl Bytes<'_> {
         [1, 2, 3, 4, 67, 68, 121, 134, 0, 5][usize::from(self.byte() % 10)]
     }
 
-    /// Pieces of guest memory, some of them none.
+    /// Pieces of guest memory. Some lie outside of it.
     fn entries(&mut self) -> Vec<(u64, u32)> {
         let count = self.byte() % 6;
         (0..count)
             .map(|_| {
                 let page = u64::from(self.byte()) << 8 | u64::from(self.byte());
-                // 0x10000 pages of 4 KiB are the whole memory; the last ones lie behind it.
+                // 0x10000 pages of 4 KiB are the whole memory. The last ones lie behind it.
                 let address = page * PAGE + u64::from(self.byte() % 2) * 8;
                 (address + (64 << 20), u32::from(self.byte()) * 1024)
             })
@@ -316,7 +317,7 @@ impl Life {
         }
     }
 
-    /// What the others do.
+    /// What the screen, the renderer and the driver do.
     fn event(&mut self, event: u8, input: &mut Bytes<'_>) {
         match event {
             SCREEN_DONE => {
@@ -448,7 +449,7 @@ fn command(step: u8, input: &mut Bytes<'_>) -> Request {
             Request::set_scanout_frame(scanout, id, format, frame, layout, view)
         }
         CREATE_3D => {
-            // A side is 252 pixels at most, or much too long: the memory is real.
+            // A side is at most 252 pixels, or much too long, since the memory is really allocated.
             let (id, format) = (input.id(), input.format());
             let mut side = || match input.length() {
                 side if side <= 255 => side,

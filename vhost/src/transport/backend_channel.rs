@@ -1,25 +1,30 @@
-//! The channel on which the backend asks the VMM for something (vhost-user.rst, "Back-end message types"):
+//! The channel for requests of the backend to the VMM (vhost-user.rst, "Back-end message types"):
 //! mapping blobs into the guest's host-visible window, and configuration change notifications.
 //!
-//! Requests that are answered go one after the other, each with its answer, under one lock. A configuration
-//! change is not answered, so it needs only the lock for sending and never waits behind a request.
+//! Requests with an answer go one after the other, each with its answer, under one lock. A
+//! configuration change has no answer. It needs only the lock for sending and never waits behind a
+//! request.
 //!
 //! # Stopping
 //!
-//! The VMM may stop the device at any time, and two things go wrong then.
+//! The VMM may stop the device at any time, and then two things can go wrong.
 //!
-//! While its main loop waits for our answer to `GET_VRING_BASE`, it does not serve this channel; a queue thread that waits here for the
-//! VMM, while the connection thread waits for the queue thread, would be a deadlock. So a stop raises the channel's interrupt, and
-//! whoever waits here gets [`AskError::Stopped`] at once; `host` tries again when the device runs.
+//! First, the VMM's main loop does not serve this channel while it waits for our answer to
+//! `GET_VRING_BASE`. A queue thread that waits here for the VMM, while the connection thread waits
+//! for the queue thread, would be a deadlock. So a stop raises the channel's interrupt, and whoever
+//! waits here gets [`AskError::Stopped`] at once. `vmm_link` tries again when the device runs.
 //!
-//! And QEMU 11.1 ends by a segmentation fault when it *reads* a request about its device while that is stopped (its handlers take
-//! the device from a pointer that is null then). What was sent can't be taken back. So a request begins with one byte, and the rest
-//! follows when the VMM has taken that one: it is reading the message then, and does nothing else until it has carried it out. When a
-//! stop comes before, the byte is made the start of a message of no known kind ([`VOID`]), which QEMU logs and drops. Where the system does not tell
-//! whether the byte was taken (macOS), messages are sent whole.
+//! Second, QEMU 11.1 ends by a segmentation fault when it *reads* a request about a device that is
+//! stopped: its handlers take the device from a pointer that is null then. What was sent can't be
+//! taken back. So the first byte of a request is sent alone, and the rest follows when the VMM has
+//! taken that byte. It is reading the message then, and does nothing else until it has carried it
+//! out. When a stop comes earlier, the byte is completed to a message of no known kind ([`VOID`]),
+//! which QEMU logs and drops. Where the system does not tell whether the byte was taken (macOS),
+//! messages are sent whole.
 //!
-//! A request that a stop interrupts later than that is *abandoned*: the VMM works through it in any case, so the channel remembers it,
-//! reads the late answer before the next request, and takes back a mapping that nobody asked for any more.
+//! A request that a stop interrupts later than that is *abandoned*. The VMM works through it in any
+//! case. So the channel remembers it, reads the late answer before the next request, and takes back
+//! a mapping that nobody wants any more.
 
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
@@ -64,12 +69,12 @@ struct MemoryMap {
     flags: u64,
 }
 
-/// The UUID of a shared object that nobody ever made. Not the nil UUID: VMMs built on the `vhost` crate take
-/// that for a broken message and do not answer.
+/// The UUID of a shared object that nobody ever made. It is not the nil UUID: VMMs built on the
+/// `vhost` crate take that for a broken message and do not answer.
 const NOBODY: &[u8; 16] = b"hesper: barrier\0";
 
-/// What makes a header of its first byte that nobody understands: the rest of a code that no request has, the version as
-/// flags (no answer is wanted), and no body.
+/// Completes a first byte to a header that nobody understands: the rest of a code that no request
+/// has, the version as flags (no answer is wanted), and no body.
 const VOID: &[u8] = &{
     let mut rest = [0; HEADER_BYTES - 1];
     let (code, flags) = (*b"oid", VERSION.to_ne_bytes());
@@ -78,12 +83,12 @@ const VOID: &[u8] = &{
     rest
 };
 
-/// How long a VMM may take to begin reading a message. One that has not done so by then gets the rest all the same: perhaps it looks for
-/// whole messages first.
+/// How long a VMM may take to begin reading a message. After that it gets the rest all the same: it
+/// may wait for whole messages.
 const TAKING: Duration = Duration::from_secs(2);
 
-/// The most blobs that are mapped at a time when the VMM keeps its regions one by one. QEMU 11.1 ends itself when a device has more than 512
-/// regions; the others are for guest RAM and other devices.
+/// The most blobs that are mapped at a time when the VMM keeps its regions one by one. QEMU 11.1
+/// ends when a device has more than 512 regions. The others are for guest RAM and other devices.
 const MAX_MAPS: usize = 480;
 
 const REPLY_BYTES: usize = HEADER_BYTES + size_of::<u64>();
@@ -97,19 +102,20 @@ pub(super) struct ChannelOptions {
     pub(super) replies: bool,
     /// `SHMEM` was negotiated.
     pub(super) shmem: bool,
-    /// `SHARED_OBJECT` was negotiated, so that there is a barrier.
+    /// `SHARED_OBJECT` was negotiated, which makes a barrier possible.
     pub(super) barrier: bool,
-    /// `CONFIGURE_MEM_SLOTS` was negotiated, so that the VMM has room for so many regions and no more.
+    /// `CONFIGURE_MEM_SLOTS` was negotiated, so the VMM has room for a limited number of regions.
     pub(super) slots: bool,
 }
 
-/// Why something that was asked of the VMM is not done.
+/// Why a request to the VMM was not carried out.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum AskError {
-    /// The device is being stopped. Nothing has changed, or what did is taken back before the next request.
+    /// The device is being stopped. Nothing has changed, or the change is taken back before the
+    /// next request.
     #[error("the VMM stops the device")]
     Stopped,
-    /// It cannot be done.
+    /// The request failed.
     #[error(transparent)]
     Failed(#[from] io::Error),
 }
@@ -126,7 +132,7 @@ impl From<TransferError> for AskError {
 /// A request whose answer was not read yet.
 struct Unanswered {
     request: u32,
-    /// For `SHMEM_MAP`: where, so that an abandoned mapping can be taken back.
+    /// For `SHMEM_MAP`: what was mapped, so that an abandoned mapping can be taken back.
     mapped: Option<MemoryMap>,
 }
 
@@ -162,17 +168,17 @@ impl BackendChannel {
         })
     }
 
-    /// Ends requests that wait for the VMM, and those that come, until [`Self::resume`].
+    /// Ends requests that wait for the VMM, also later ones, until [`Self::resume`].
     pub(super) fn interrupt(&self) {
         self.interrupt.raise();
     }
 
-    /// Takes one [`Self::interrupt`] back.
+    /// Undoes one [`Self::interrupt`].
     pub(super) fn resume(&self) {
         self.interrupt.lower();
     }
 
-    /// The VMM has dropped all mappings, as it does when a driver resets the device.
+    /// Forgets all mappings: the VMM drops them when a driver resets the device.
     pub(super) fn forget_maps(&self) {
         self.maps().clear();
     }
@@ -186,7 +192,7 @@ impl BackendChannel {
         self.send(request::CONFIG_CHANGE, 0, &[], None)
     }
 
-    /// Maps `len` bytes of `fd` into the window; returns when the guest sees them.
+    /// Maps `len` bytes of `fd` into the window. Returns when the guest sees them.
     pub(super) fn map(
         &self,
         window_offset: u64,
@@ -210,7 +216,7 @@ impl BackendChannel {
             flags: MAP_WRITABLE,
         };
         let mut replies = self.lock_settled()?;
-        // On the list before the VMM offers the region to its devices.
+        // The blob must be on the list before the VMM offers the region to its devices.
         {
             let mut maps = self.maps();
             if self.options.slots && maps.len() >= MAX_MAPS {
@@ -241,12 +247,12 @@ impl BackendChannel {
         }
     }
 
-    /// Takes a mapping out of the window.
+    /// Unmaps a range of the window.
     pub(super) fn unmap(&self, window_offset: u64, len: u64) -> Result<(), AskError> {
         self.check(window_offset, len)?;
         let mut replies = self.lock_settled()?;
         match self.unmap_locked(&mut replies, window_offset, len) {
-            // Abandoned: the VMM will do it, and the next request waits for that.
+            // It is abandoned: the VMM will do it, and the next request waits for that.
             Err(AskError::Stopped) if !replies.unanswered.is_empty() => Ok(()),
             result => result,
         }
@@ -279,11 +285,12 @@ impl BackendChannel {
         }
     }
 
-    /// QEMU acknowledges `SHMEM_MAP` before its memory transaction is committed; a guest that touches the
-    /// mapping in between reads zeros. It handles one message of this channel after the other, so the answer
-    /// to any later request tells that the commit is done. Removing a shared object that does not exist is
-    /// such a request without an effect: it is refused, and the refusal is what is waited for. A stop is as good: the main loop has gone on to it
-    /// after the commit.
+    /// Waits until a map is visible to the guest. QEMU acknowledges `SHMEM_MAP` before its memory
+    /// transaction is committed, and a guest that touches the mapping in between reads zeros. QEMU
+    /// handles the messages of this channel one after the other, so the answer to any later request
+    /// tells that the commit is done. Removing a shared object that does not exist is such a
+    /// request without an effect: it is refused, and the refusal is what we wait for. A stop is as
+    /// good, since the main loop has gone on to it after the commit.
     fn barrier(&self, replies: &mut Replies) -> Result<(), AskError> {
         if self.options.barrier {
             match self.request(replies, request::SHARED_OBJECT_REMOVE, NOBODY, None, None) {
@@ -318,7 +325,7 @@ impl BackendChannel {
         }
     }
 
-    /// Locks the channel for a request and deals with what abandoned requests left behind.
+    /// Locks the channel for a request, after it has dealt with abandoned requests.
     fn lock_settled(&self) -> Result<MutexGuard<'_, Replies>, AskError> {
         let mut replies = self.replies.locked();
         while let Some(front) = replies.unanswered.front() {
@@ -348,11 +355,11 @@ impl BackendChannel {
     ) -> Result<u64, AskError> {
         self.send(request, NEED_REPLY, body, fd)?;
         replies.unanswered.push_back(Unanswered { request, mapped });
-        // Answers come in order, and everything before this request was settled.
+        // Answers come in order, and everything before this request is settled.
         self.read_reply(replies)
     }
 
-    /// Sends a message; see the module for the two parts.
+    /// Sends a message in two parts; see the module.
     fn send(
         &self,
         request: u32,
@@ -363,20 +370,21 @@ impl BackendChannel {
         let header = Header {
             request,
             flags: VERSION | flags,
-            // The bodies are the constant ones above.
+            // All bodies are the constant ones above.
             size: u32::try_from(body.len()).unwrap_or(u32::MAX),
         };
         let head = header.as_bytes();
         let (first, rest) = head.split_at(1);
         let _sending = self.sending.locked();
-        // The barrier is not about the device: QEMU may read it at any time.
+        // The barrier is not about the device, so QEMU may read it at any time.
         if request == request::SHARED_OBJECT_REMOVE || is_all_taken(&self.socket).is_none() {
             send_message(&self.socket, &[head, body], fd, &self.interrupt)?;
             return Ok(());
         }
         send_message(&self.socket, &[first, &[]], fd, &self.interrupt)?;
         let taken = self.wait_until_taken();
-        // The VMM waits for these now, or will: nothing may end this half-way, and the socket has room.
+        // The VMM waits for these bytes now, or will. Nothing may end this half-way, and the socket
+        // has room.
         match taken {
             Ok(()) => try_send_message(&self.socket, &[rest, body], None)?,
             Err(_) => try_send_message(&self.socket, &[VOID, &[]], None)?,
@@ -397,7 +405,8 @@ impl BackendChannel {
             if self.interrupt.wait_raised_until(now + pause)? {
                 return Err(AskError::Stopped);
             }
-            // A VMM that waits for messages takes it at once; one that is busy should not be watched all the time.
+            // A VMM that waits for messages takes it at once. A busy one should not be polled all
+            // the time.
             pause = (pause + Duration::from_micros(10)).min(Duration::from_millis(1));
         }
         Ok(())

@@ -67,7 +67,7 @@ fn map_returns_after_the_answer_to_the_barrier() {
 fn a_bad_range_is_refused_without_asking_the_vmm() {
     let (channel, vmm) = pair();
     vmm.set_nonblocking(true).unwrap();
-    // So that a request that should not be made fails instead of waiting.
+    // Makes a request that should not be sent fail instead of waiting.
     channel.interrupt();
     let file = tempfile::tempfile().unwrap();
     for (offset, fd_offset, len) in [
@@ -109,7 +109,7 @@ fn an_interrupted_map_is_abandoned_and_undone_before_the_next_request() {
     caller.join().unwrap().unwrap_err();
     channel.resume();
 
-    // The VMM comes round to the abandoned request only now.
+    // The VMM reads the abandoned request only now.
     answer(&mut vmm, map_code, 0);
     let caller = std::thread::spawn(move || channel.unmap(0x8000, 0x1000));
     let (code, body) = read(&mut vmm);
@@ -153,7 +153,7 @@ fn a_request_that_the_vmm_has_not_begun_to_read_is_void_after_a_stop() {
                 channel.map(0x3000, file.as_fd(), 0, 0x1000)
             })
         };
-        // Until its first byte is there, and no more.
+        // Wait until its first byte is there, and no more.
         while is_all_taken(&channel.socket) == Some(true) {
             std::thread::yield_now();
         }
@@ -181,7 +181,7 @@ fn no_more_is_mapped_than_the_vmm_has_room_for() {
     let caller = std::thread::spawn(move || {
         let file = tempfile::tempfile().unwrap();
         for map in 0..MAX_MAPS as u64 {
-            // The window of this test has 256 pages; the offsets only have to be different.
+            // The window of this test has 256 pages. The offsets only have to differ.
             channel
                 .maps()
                 .insert(map, MappedBlob::new(file.as_fd(), 0, 0x1000).unwrap());

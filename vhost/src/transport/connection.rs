@@ -1,38 +1,44 @@
-//! One VM's connection: the rules of vhost-user, without its messages.
+//! The connection of one VM: the rules of vhost-user, without its messages.
 //!
-//! A platform reads messages and calls the methods here, all from one thread. The device runs on the queue
-//! threads; nothing here is locked while it does, so that a message can always be answered, also while the
-//! device waits for the VMM (`SHMEM_MAP` makes QEMU send a new memory table before it answers).
+//! `messages` reads messages and calls the methods here, all from one thread. The device runs on
+//! the queue threads, and nothing here is locked while it does. So a message can always be
+//! answered, even while the device waits for the VMM: `SHMEM_MAP` makes QEMU send a new memory
+//! table before it answers.
 //!
 //! # When the device is reset
 //!
-//! QEMU says `GET_VRING_BASE` for each queue, and nothing more, both when the guest resets the device (system
-//! reset, driver unloaded) and when the VM is merely paused. The difference shows when the queues are set
-//! up again: a paused VM goes on at the same rings and indices, a driver starts at index 0. So:
+//! QEMU sends `GET_VRING_BASE` for each queue, and nothing more, both when the guest resets the
+//! device (system reset, driver unloaded) and when the VM is only paused. The difference shows when
+//! the queues are set up again. A paused VM goes on at the same rings and indices, and a driver
+//! starts at index 0. So:
 //!
-//! - A stopped queue is quiet: the worker is out of the device or waits for the VMM there, no held chain is answered, guest
-//!   memory is not touched any more. Answers that become ready are kept.
-//! - If the worker is still in the device after [`PATIENCE`], the device is reset at once, since it could touch memory that
-//!   the guest uses for something else.
-//! - When the control queue starts afresh, the device is reset before its first chain; when it resumes,
-//!   everything is as it was, and what was kept is answered.
+//! - A stopped queue is quiet: the worker is out of the device or waits for the VMM there, no held
+//!   chain is answered, and guest memory is not touched. Answers that become ready are kept.
+//! - If the worker is still in the device after [`PATIENCE`], the device is reset at once.
+//!   Otherwise it could touch memory that the guest uses for something else.
+//! - When the control queue starts afresh, the device is reset before its first chain. When it
+//!   resumes, everything is as it was, and the kept answers are given.
 //! - `RESET_DEVICE` and the end of the connection reset it, too.
 //!
 //! The cursor queue never resets anything: it has no state but the cursor.
 //!
 //! # Which memory is taken
 //!
-//! QEMU offers each vhost-user device all memory of the guest, also the blobs that Hesper itself has mapped into the window ([`mapped_blobs`]).
-//! It keeps what was taken in a list, and two things go wrong with that list in QEMU 11.1 (`vhost_user_add_remove_regions`): with more
-//! than 512 regions it ends itself by an assertion, and when a region of the list has gone while the device was stopped, it ends by a segmentation fault
-//! at the next start. A system reset does the latter: it stops the device and then drops the window's mappings.
+//! QEMU offers each vhost-user device all memory of the guest, including the blobs that Hesper
+//! itself has mapped into the window ([`mapped_blobs`]). QEMU keeps a list of what was taken, and
+//! two things go wrong with that list in QEMU 11.1 (`vhost_user_add_remove_regions`). With more
+//! than 512 regions QEMU ends by an assertion. When a region of the list has gone while the device
+//! was stopped, QEMU ends by a segmentation fault at the next start. A system reset does the
+//! latter: it stops the device and then drops the window's mappings.
 //!
 //! - Guest RAM is always taken.
-//! - A blob is *declined* while queues run. QEMU logs `vhost_set_mem_table failed` and goes on, and the list stays free of it.
-//! - A blob is *accepted* while they do not, though not mapped here: at a start, QEMU gives the device up at the first refusal.
+//! - A blob is *declined* while queues run. QEMU logs `vhost_set_mem_table failed` and goes on, and
+//!   the list stays free of it.
+//! - A blob is *accepted* while no queue runs, though it is not mapped here. At a start, QEMU gives
+//!   the device up at the first refusal.
 //!
-//! So a blob comes on the list only when it is mapped across a pause, and leaves it when the guest unmaps it. Until then, a hard
-//! reset ends QEMU; a line in the log says so.
+//! So a blob is on the list only when it is mapped across a pause, and until the guest unmaps it.
+//! Until then a hard reset ends QEMU. A line in the log says so.
 
 use std::fs::File;
 use std::os::unix::net::UnixStream;
@@ -50,8 +56,8 @@ use super::vmm_link::{ConfigNotifier, VmmLink};
 use super::worker::Worker;
 use crate::system::page_size;
 
-/// How long a stopping queue waits for its worker to leave the device. The VMM's main loop, and so the whole guest, stands still
-/// in this time.
+/// How long a stopping queue waits for its worker to leave the device. The VMM's main loop, and so
+/// the whole guest, stands still in this time.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Number of virtqueues: control and cursor (virtio-v1.4 §5.7.2), or events and status (§5.8.2).
@@ -70,9 +76,9 @@ pub(super) enum RequestError {
     NotMapped(u64),
     #[error("memory table: {0}")]
     Memory(#[from] MemoryError),
-    #[error("the memory of a region cannot be looked at: {0}")]
+    #[error("the file of a memory region cannot be examined: {0}")]
     NoMemory(#[source] std::io::Error),
-    #[error("set up a channel to the VMM: {0}")]
+    #[error("cannot set up a channel to the VMM: {0}")]
     Channel(#[from] std::io::Error),
     #[error("it carries {got} bytes instead of {wanted}")]
     Size { wanted: usize, got: usize },
@@ -82,7 +88,7 @@ pub(super) enum RequestError {
     NotASocket,
     #[error("it belongs to protocol feature {0:#x}, which the VMM did not accept")]
     NotAccepted(u64),
-    #[error("a queue is switched by 0 or 1, not by {0}")]
+    #[error("{0} neither enables (1) nor disables (0) a queue")]
     Switch(u32),
     #[error("it belongs to a feature that was not offered")]
     NotOffered,
@@ -106,9 +112,9 @@ pub(super) struct Connection {
     used: bool,
     /// The VMM has started a queue and stopped none since.
     is_running: bool,
-    /// The VMM has asked for the window's size, to make it.
+    /// The VMM has asked for the window's size, in order to make it.
     is_window_asked: bool,
-    /// The guest has looked at the config space since the queues were stopped.
+    /// The guest has read the config space since the queues were stopped.
     is_seen: bool,
     /// The blobs that were accepted: address in the guest, size, address in the VMM.
     accepted: Vec<(u64, u64, u64)>,
@@ -225,7 +231,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Takes another region. False declines it, see the module.
+    /// Adds a region. Returns false to decline it, see the module.
     pub(super) fn add_memory(&mut self, region: Region) -> Result<bool, RequestError> {
         if mapped_blobs::is_blob(&region) {
             if !self.is_running {
@@ -238,7 +244,7 @@ impl Connection {
         Ok(true)
     }
 
-    /// Gives a region back.
+    /// Removes a region.
     pub(super) fn remove_memory(
         &mut self,
         guest: u64,
@@ -252,7 +258,7 @@ impl Connection {
             self.model.set_memory(self.memory.shared());
         } else if self.accepted.is_empty() {
             log::info!(
-                "what was mapped since before the start of the device is unmapped: the VM can be reset again"
+                "all blobs that were mapped before the device was started are unmapped: the VM can be reset again"
             );
         }
         Ok(())
@@ -315,7 +321,8 @@ impl Connection {
     ) -> Result<(), RequestError> {
         self.lane(index)?.ring.set_kick(kick);
         let start = self.lane(index)?.ring.plan(self.is_seen);
-        // Before the ring runs: a worker that still waited for the VMM takes no chain of the new driver too early.
+        // The reset comes before the ring runs: a worker that still waited for the VMM must not
+        // take a chain of the new driver too early.
         if index == 0 && start == Start::Fresh && self.used {
             self.reset();
         }
@@ -324,9 +331,9 @@ impl Connection {
             log::debug!("queue {index}: {start:?}");
             if index == 0 && !self.accepted.is_empty() {
                 log::warn!(
-                    "{} blobs of the guest's programs are mapped since before this start of the device (a pause of the VM, or a driver that was \
-                     loaded anew); as long as they are, a hard reset (system_reset, a crash of the guest's kernel, kexec) ends QEMU 11.1 by a \
-                     segmentation fault: end the guest's 3D programs first, or shut the guest down (docs/qemu.md)",
+                    "{} blobs of the guest's programs were mapped before the device was started (the VM was paused, or the driver \
+                     was loaded anew); while they are, a hard reset (system_reset, a crash of the guest's kernel, kexec) ends QEMU 11.1 \
+                     by a segmentation fault: end the guest's 3D programs first, or shut the guest down (docs/qemu.md)",
                     self.accepted.len()
                 );
             }
@@ -370,7 +377,7 @@ impl Connection {
         Ok(base)
     }
 
-    /// Runs `work` while nothing in the device waits for the VMM: the VMM waits for us.
+    /// Runs `work` while nothing in the device waits for the VMM, because the VMM waits for us.
     fn interrupted<T>(&self, work: impl FnOnce(&Self) -> T) -> T {
         let channel = self.link.channel();
         if let Some(channel) = &channel {
@@ -427,7 +434,7 @@ impl Connection {
         self.model.write_config(offset, bytes);
     }
 
-    /// The VMM makes the window, of the size returned; 0 = none.
+    /// Returns the size of the window that the VMM makes; 0 = none.
     pub(super) fn make_window(&mut self) -> u64 {
         self.is_window_asked = true;
         self.window()
@@ -468,9 +475,9 @@ impl Connection {
 }
 
 impl Drop for Connection {
-    /// The VM is gone: everything of it goes, too. Nothing of the device waits for the VMM any more, the
-    /// queues stop without regard to what is held, the device frees what the guest made; then the threads
-    /// end as their handles drop.
+    /// The VM is gone, and everything of it goes too. Nothing of the device waits for the VMM any
+    /// more. The queues stop without regard to held chains, and the device frees what the guest
+    /// made. The threads end when their handles are dropped.
     fn drop(&mut self) {
         self.link.set_channel(None);
         self.model.disconnect();

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// Why the transport could not serve.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Somebody listens on the socket path already.
+    /// Another process listens on the socket path already.
     #[error("{0}: another process is listening on this socket; choose another path or end it")]
     InUse(PathBuf),
     /// The path names something that must not be replaced.
@@ -61,13 +61,13 @@ pub enum Error {
 }
 
 impl Error {
-    /// For `map_err` on what makes a listening socket.
+    /// For `map_err` on calls that make a listening socket.
     pub(super) fn listening(path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Listen { path, source }
     }
 
-    /// For `map_err` on calls whose failure needs no further words.
+    /// For `map_err` on other system calls.
     pub(super) fn system(what: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::System { what, source }
     }

@@ -1,10 +1,11 @@
-//! What the transport negotiates: virtio feature bits and vhost-user protocol features.
+//! The features that the transport negotiates: virtio feature bits and vhost-user protocol
+//! features.
 
 use virtio_bindings::virtio_config::{VIRTIO_F_RING_RESET, VIRTIO_F_VERSION_1};
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 
-/// `VHOST_USER_F_PROTOCOL_FEATURES` (vhost-user.rst, "Feature negotiation"): a bit of the virtio feature
-/// word that belongs to the transport and is never shown to the guest.
+/// `VHOST_USER_F_PROTOCOL_FEATURES` (vhost-user.rst, "Feature negotiation"). This bit of the virtio
+/// feature word belongs to the transport and is never shown to the guest.
 pub(super) const PROTOCOL_FEATURES: u64 = 1 << 30;
 
 /// `VIRTIO_RING_F_EVENT_IDX`.
@@ -12,9 +13,10 @@ pub(super) const EVENT_IDX: u64 = 1 << VIRTIO_RING_F_EVENT_IDX;
 
 /// The feature bits of the transport and the rings, offered beside those of the device.
 ///
-/// `VIRTIO_F_RING_RESET` is there because QEMU's classic `vhost-user-gpu-pci` refuses a backend without it.
-/// `VIRTIO_F_ACCESS_PLATFORM` is not: with it a VMM may put an IOMMU before the device, whose addresses the
-/// backend would have to have translated; without it the VMM says at start that it cannot.
+/// `VIRTIO_F_RING_RESET` is there because QEMU's classic `vhost-user-gpu-pci` refuses a backend
+/// without it. `VIRTIO_F_ACCESS_PLATFORM` is not. With it a VMM may put an IOMMU before the device,
+/// and the backend would need its addresses translated. Without it the VMM says at start that it
+/// cannot do so.
 pub(super) const TRANSPORT: u64 = 1 << VIRTIO_F_VERSION_1
     | EVENT_IDX
     | 1 << VIRTIO_RING_F_INDIRECT_DESC
@@ -35,10 +37,11 @@ pub(super) mod protocol {
     pub(in super::super) const BACKEND_SEND_FD: u64 = 1 << 10;
     /// `VHOST_USER_RESET_DEVICE`.
     pub(in super::super) const RESET_DEVICE: u64 = 1 << 13;
-    /// Memory regions one by one (`ADD_MEM_REG`, `REM_MEM_REG`), instead of a table of at most eight. A VM with more blobs mapped than fit in
-    /// the table could not be started again after a pause.
+    /// Memory regions one by one (`ADD_MEM_REG`, `REM_MEM_REG`), instead of a table of at most
+    /// eight. A VM with more mapped blobs than fit in the table could not be started again after a
+    /// pause.
     pub(in super::super) const CONFIGURE_MEM_SLOTS: u64 = 1 << 15;
-    /// Shared objects; Hesper uses their refusal as a barrier, see `backend_channel`.
+    /// Shared objects. Hesper uses their refusal as a barrier, see `backend_channel`.
     pub(in super::super) const SHARED_OBJECT: u64 = 1 << 18;
     /// Shared memory regions, the host-visible window.
     pub(in super::super) const SHMEM: u64 = 1 << 22;

@@ -1,8 +1,8 @@
 //! A wait that another thread can end.
 //!
-//! Every thread of the transport that may wait for a peer waits through an [`Interrupt`], so that stopping
-//! a queue, losing the VM or SIGTERM never has to wait for somebody else. Raising is a level, not an edge:
-//! waits that begin while it is raised end at once, until it is lowered again.
+//! Every thread of the transport that may wait for a peer waits through an [`Interrupt`]. So
+//! stopping a queue, losing the VM or SIGTERM never has to wait for a peer. Raising is a level, not
+//! an edge: waits that begin while it is raised end at once, until it is lowered again.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -19,7 +19,7 @@ use crate::system;
 pub(super) enum Wait {
     /// The descriptor is ready, or its peer hung up: the next call on it does not block.
     Ready,
-    /// Somebody raised the interrupt.
+    /// The interrupt was raised.
     Raised,
     /// The deadline has passed.
     TimedOut,
@@ -27,7 +27,8 @@ pub(super) enum Wait {
 
 /// A level that ends waits; see the module.
 pub(super) struct Interrupt {
-    /// How many raises are not lowered yet. Also orders writes to and reads from the event pair.
+    /// How many raises are not lowered yet. The lock also orders writes to and reads from the event
+    /// pair.
     raised: Mutex<u32>,
     read: OwnedFd,
     write: OwnedFd,
@@ -43,7 +44,7 @@ impl Interrupt {
         })
     }
 
-    /// Ends present and coming waits, until every raise was lowered.
+    /// Ends all waits, also later ones, until every raise was lowered.
     pub(super) fn raise(&self) {
         let mut raised = self.raised.locked();
         *raised = raised.saturating_add(1);
@@ -80,24 +81,25 @@ impl Interrupt {
         self.wait(self.event(), PollFlags::IN, None).map(|_| ())
     }
 
-    /// Waits until the interrupt is raised or `deadline` has passed; true when it is raised.
+    /// Waits until the interrupt is raised or `deadline` has passed. Returns whether it is raised.
     pub(super) fn wait_raised_until(&self, deadline: Instant) -> io::Result<bool> {
         let wait = self.wait(self.event(), PollFlags::IN, Some(deadline))?;
         Ok(wait != Wait::TimedOut)
     }
 
-    /// Ready for reading while it is raised.
+    /// A descriptor that is ready for reading while the interrupt is raised.
     pub(super) fn event(&self) -> BorrowedFd<'_> {
         self.read.as_fd()
     }
 
-    /// Takes the record of the last raise out, if there is one. An empty event is fine here: it only means that nothing was raised.
+    /// Reads the record of the last raise, if there is one. The event may be empty: then nothing
+    /// was raised.
     fn consume(&self) {
         let _ = rustix::io::read(&self.read, &mut [0_u8; 8]);
     }
 
-    /// Waits until `fd` has one of `events`, the interrupt is raised or `deadline` has passed.
-    /// With several true at once, a ready descriptor counts first.
+    /// Waits until `fd` has one of `events`, the interrupt is raised or `deadline` has passed. If
+    /// several are true at once, a ready descriptor counts first.
     pub(super) fn wait(
         &self,
         fd: BorrowedFd<'_>,

@@ -27,7 +27,7 @@ pub fn check_length(path: &Path) -> Result<(), Error> {
     })
 }
 
-/// The file of a listening socket. It is removed when this goes, unless another process has replaced it.
+/// The file of a listening socket. It is removed on drop, unless another process has replaced it.
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
@@ -36,10 +36,10 @@ pub struct SocketFile {
 }
 
 impl SocketFile {
-    /// Takes care of the file that is at `path` now.
+    /// Takes over the file that is at `path` now.
     ///
     /// # Errors
-    /// The system's, when it cannot be looked at.
+    /// The system's error, when the file cannot be examined.
     pub fn new(path: &Path) -> io::Result<Self> {
         Ok(Self {
             path: path.to_owned(),
@@ -66,13 +66,14 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
 /// Who may connect to a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Whom the process's umask and the folder let.
+    /// Everybody whom the process's umask and the folder allow.
     Usual,
-    /// The owner alone.
+    /// Only the owner.
     Private,
 }
 
-/// Listens on `path`. A socket file that nobody listens on any more is replaced. The file goes with what is returned.
+/// Listens on `path`. A socket file that nobody listens on any more is replaced. The file is
+/// removed when the returned [`SocketFile`] is dropped.
 ///
 /// # Errors
 /// [`Error::TooLong`], [`Error::InUse`], [`Error::NotASocket`] or [`Error::Listen`].
@@ -90,14 +91,15 @@ pub fn listen(path: &Path, access: Access) -> Result<(UnixListener, SocketFile),
     Ok((listener, file))
 }
 
-/// Binds `path`, which is there only once one can connect to it: who waits for the file, as scripts do, would else
-/// be refused between `bind` and `listen`. Nor is it there before its mode is right.
+/// Binds `path` so that the file appears only when one can connect and when its mode is right. A
+/// script that waits for the file would otherwise be refused between `bind` and `listen`.
 fn bind_named(path: &Path, access: Access) -> io::Result<UnixListener> {
     let mut early = path.as_os_str().to_owned();
     early.push(format!(".{}", std::process::id()));
     let early = Path::new(&early);
     let listener = match UnixListener::bind(early) {
-        // The other name is too long for a socket, or is taken: the file comes a moment early.
+        // The other name is too long for a socket, or it is taken. The file then appears a moment
+        // early.
         Err(error)
             if matches!(
                 error.kind(),
@@ -111,12 +113,12 @@ fn bind_named(path: &Path, access: Access) -> io::Result<UnixListener> {
         result => result?,
     };
     restrict(early, access)?;
-    // Unlike a renaming, this replaces no file.
+    // Unlike renaming, linking replaces no file.
     let named = match std::fs::hard_link(early, path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             Err(io::ErrorKind::AddrInUse.into())
         }
-        // Not every file system can.
+        // Some file systems have no hard links.
         Err(_) => UnixListener::bind(path).map(Some),
         Ok(()) => Ok(None),
     };

@@ -1,10 +1,11 @@
-//! Which memory of this process is mapped into a VM as a blob.
+//! The blobs of this process that are mapped into a VM.
 //!
-//! QEMU tells every vhost-user device of all memory that the guest can reach, so that it also offers the blobs of Hesper's own window,
-//! to the GPU and to the input devices. Nobody needs them there: a device reads and writes guest RAM. So each connection
-//! asks here whether a region is such a blob; `connection` says what becomes of it.
+//! QEMU offers every vhost-user device all memory that the guest can reach. So it also offers the
+//! blobs of Hesper's own window, to the GPU and to the input devices. No device needs them, since
+//! it reads and writes guest RAM. Each connection therefore asks here whether a region is such a
+//! blob. `connection` says what happens to it then.
 //!
-//! One list for the whole process, since the connections of one VM do not know each other.
+//! There is one list for the whole process, since the connections of one VM do not know each other.
 
 use std::fs::File;
 use std::os::fd::BorrowedFd;
@@ -15,7 +16,7 @@ use hesper_system::sync::Lock;
 use super::memory::Region;
 use crate::system::{Identity, identity};
 
-/// What is mapped: a part of some memory.
+/// A mapped part of some memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Part {
     memory: Identity,
@@ -24,8 +25,8 @@ struct Part {
 }
 
 impl Part {
-    /// Whether `region` shows this part. Where the system has no names for memory, the same size at the same offset is all that
-    /// can be known.
+    /// Whether `region` shows this part. Where the system does not identify memory, only the size
+    /// and the offset can be compared.
     fn is_shown_by(&self, region: &Part) -> bool {
         match (self.memory, region.memory) {
             (Identity::File(..), Identity::File(..)) => self.memory == region.memory,
@@ -41,12 +42,12 @@ fn parts() -> MutexGuard<'static, Vec<Part>> {
     PARTS.locked()
 }
 
-/// A blob on the list, for as long as this lives.
+/// A blob on the list. It is removed on drop.
 #[derive(Debug)]
 pub(super) struct MappedBlob(Part);
 
 impl MappedBlob {
-    /// Puts `len` bytes at `offset` of the memory behind `fd` on the list.
+    /// Adds `len` bytes at `offset` of the memory behind `fd` to the list.
     pub(super) fn new(fd: BorrowedFd<'_>, offset: u64, len: u64) -> std::io::Result<Self> {
         let memory = identity(&File::from(fd.try_clone_to_owned()?).metadata()?);
         let part = Part {

@@ -1,11 +1,13 @@
 //! Guest memory: the regions that the VMM shares, mapped here.
 //!
-//! The VMM sends the whole table again whenever it changes, and QEMU changes it for every blob that it maps. What stays is not
-//! mapped anew: that would cost a page fault for every page of the guest that the device touches later.
+//! The VMM sends the whole table again whenever it changes, and QEMU changes it for every blob that
+//! it maps. Regions that stay are not mapped anew. A new mapping would cost a page fault for every
+//! page of the guest that the device touches later.
 
 use std::fs::{File, Metadata};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
+use hesper_system::sync::unpoisoned;
 use vm_memory::{
     Address, FileOffset, GuestAddress, GuestMemoryAtomic, GuestMemoryMmap, GuestMemoryRegion,
     GuestRegionMmap, MmapRegion,
@@ -13,7 +15,7 @@ use vm_memory::{
 
 use crate::system::{Identity, identity, page_size};
 
-/// A memory table that cannot be used. The former one stays.
+/// A memory table that cannot be used. The previous one stays.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum MemoryError {
     #[error("{0}")]
@@ -32,7 +34,7 @@ pub(super) struct Region {
     pub(super) offset: u64,
     /// The memory.
     pub(super) file: File,
-    /// What the system says of it.
+    /// The metadata of the file.
     pub(super) metadata: Metadata,
 }
 
@@ -43,12 +45,15 @@ struct Span {
     mapping: Arc<GuestRegionMmap>,
 }
 
-/// Which pages a region has. Equal values name the same pages at the same place in the guest.
+/// Identifies the pages of a region. Equal values mean the same pages at the same place in the
+/// guest.
 ///
-/// macOS does not tell one POSIX shared memory object from another, and QEMU sends the whole table again for every blob that it
-/// maps. So there a region counts as the same when it has the same place in the guest and in the VMM, and the table before
-/// had it, too. Guest RAM does not move while it is there. A *blob* may be replaced by another one of the same size at the same place;
-/// its pages are then the wrong ones here, but nothing reads them: a device reads and writes guest RAM, not its own window.
+/// macOS does not tell one POSIX shared memory object from another, and QEMU sends the whole table
+/// again for every blob that it maps. On macOS a region therefore counts as unchanged when it has
+/// the same place in the guest and in the VMM as one of the table before. Guest RAM does not move
+/// while it exists. A *blob* may be replaced by another one of the same size at the same place. Its
+/// pages are then wrong here, but nothing reads them: a device reads and writes guest RAM, not its
+/// own window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Backing {
     file: Identity,
@@ -69,7 +74,7 @@ impl Backing {
         }
     }
 
-    /// Whether equal values name the same pages at all.
+    /// Whether equal values mean the same pages at all.
     fn can_be_known(&self) -> bool {
         self.file != Identity::Unknown
     }
@@ -88,7 +93,7 @@ fn map_region(region: Region) -> Result<Arc<GuestRegionMmap>, MemoryError> {
             region.offset
         )));
     }
-    // The system maps what lies behind the end of a file, too, and kills whoever touches it.
+    // The system also maps what lies behind the end of a file, and kills a process that touches it.
     let needed = region.offset.saturating_add(region.size);
     if region.metadata.is_file() && region.metadata.len() < needed {
         return Err(bad(&format_args!(
@@ -103,7 +108,7 @@ fn map_region(region: Region) -> Result<Arc<GuestRegionMmap>, MemoryError> {
         .ok_or_else(|| bad(&"its guest addresses wrap round"))
 }
 
-/// The memory of a guest, as its last table says.
+/// The memory of a guest, by its last table.
 pub(super) struct GuestMemory {
     shared: GuestMemoryAtomic<GuestMemoryMmap>,
     spans: Vec<Span>,
@@ -119,12 +124,12 @@ impl Default for GuestMemory {
 }
 
 impl GuestMemory {
-    /// The memory for whoever reads and writes it: it follows the table.
+    /// The memory for its readers and writers. It follows the table.
     pub(super) fn shared(&self) -> GuestMemoryAtomic<GuestMemoryMmap> {
         self.shared.clone()
     }
 
-    /// Takes another region, which replaces the one at the same place.
+    /// Adds a region. It replaces the one at the same place.
     pub(super) fn add(&mut self, region: Region) -> Result<(), MemoryError> {
         let backing = Backing::of(&region);
         let mapping = map_region(region)?;
@@ -134,7 +139,8 @@ impl GuestMemory {
         self.replace(others.cloned().chain([span]).collect())
     }
 
-    /// Gives a region back. Without effect when there is none: the VMM may have kept one that it did not tell of.
+    /// Removes a region. Does nothing when there is none: the VMM may have kept one that it did not
+    /// offer.
     pub(super) fn remove(&mut self, guest: u64, size: u64, vmm: u64) -> Result<(), MemoryError> {
         let is_it = |span: &&Span| {
             let backing = &span.backing;
@@ -144,7 +150,7 @@ impl GuestMemory {
         self.replace(others.cloned().collect())
     }
 
-    /// Takes another table.
+    /// Replaces the table.
     pub(super) fn set(&mut self, regions: Vec<Region>) -> Result<(), MemoryError> {
         let mut spans = Vec::with_capacity(regions.len());
         for region in regions {
@@ -167,15 +173,12 @@ impl GuestMemory {
         let mappings = spans.iter().map(|span| span.mapping.clone()).collect();
         let table = GuestMemoryMmap::from_arc_regions(mappings)
             .map_err(|error| MemoryError::Region(error.to_string()))?;
-        self.shared
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .replace(table);
+        unpoisoned(self.shared.lock()).replace(table);
         self.spans = spans;
         Ok(())
     }
 
-    /// Translates an address of the VMM. `None` where no region is.
+    /// Translates an address of the VMM. `None` when it is in no region.
     pub(super) fn guest_address(&self, vmm: u64) -> Option<u64> {
         self.spans.iter().find_map(|span| {
             let offset = vmm.checked_sub(span.backing.vmm)?;
@@ -211,7 +214,7 @@ mod tests {
         file
     }
 
-    /// A region that is longer than its file would kill the process when somebody touches its end.
+    /// A region that is longer than its file would kill the process when its end is touched.
     #[test]
     fn a_region_behind_the_end_of_its_file_is_refused() {
         let mut memory = GuestMemory::default();
@@ -261,7 +264,7 @@ mod tests {
         memory.add(region(0, &ram)).unwrap();
         let there = |memory: &GuestMemory, vmm| memory.guest_address(vmm).is_some();
         assert!(there(&memory, 0x7000_0000) && there(&memory, 0x7010_0000));
-        // Not the same: nothing goes.
+        // No region matches exactly, so none is removed.
         memory.remove(0x10_0000, 0x1000, 0x7010_0000).unwrap();
         memory.remove(0x10_0000, 0x2000, 0x7000_0000).unwrap();
         assert!(there(&memory, 0x7010_0000));

@@ -1,7 +1,7 @@
-//! A device as the transport sees it: two virtqueues, a config space, a reset.
+//! The device model as the transport sees it: two virtqueues, a config space, a reset.
 //!
-//! [`Gpu`] is the virtio-gpu device with what belongs to it, its window and QEMU's console; input devices are
-//! models by themselves.
+//! [`Gpu`] is the virtio-gpu device with its window and QEMU's console. An input device is a model
+//! by itself.
 
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -17,12 +17,13 @@ use super::vmm_link::VmmLink;
 use crate::device::{Device, Outcome};
 use crate::input::{InputDevice, Kind, Waker};
 
-/// A second without a picture after a suspend is short, and two wake-ups a second cost next to nothing.
+/// After a suspend, a second without a picture is short. Two wake-ups a second cost next to
+/// nothing.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A device; see the module. Queues are numbered 0 and 1.
 pub(super) trait Model: Send + Sync {
-    /// What the queues' threads are called.
+    /// The names of the queues' threads.
     fn queue_names(&self) -> [&'static str; 2];
 
     /// The device's own feature bits.
@@ -32,7 +33,8 @@ pub(super) trait Model: Send + Sync {
 
     fn set_acked_features(&self, _features: u64) {}
 
-    /// Plugs the transport in. Each waker makes the thread of its queue look at [`Self::wants_chain`] again.
+    /// Connects the transport. Each waker makes the thread of its queue check [`Self::wants_chain`]
+    /// again.
     fn attach(&self, link: &Arc<VmmLink>, wakers: [Waker; 2]);
 
     fn set_memory(&self, _memory: GuestMemoryAtomic<GuestMemoryMmap>) {}
@@ -41,38 +43,40 @@ pub(super) trait Model: Send + Sync {
 
     fn write_config(&self, offset: u32, bytes: &[u8]);
 
-    /// Whether the config space changes by itself, which the driver is then told.
+    /// Whether the config space changes by itself, so that the driver must be told.
     fn changes_its_config(&self) -> bool {
         false
     }
 
-    /// How often a queue is looked at that is not kicked. Linux' virtio_gpu has no `freeze`: it goes on while the machine falls asleep
-    /// and wakes up (S3), when kicks and interrupts reach nobody. Both sides would wait for ever.
+    /// How often a queue is checked without a kick. Linux's virtio_gpu has no `freeze`. It goes on
+    /// while the machine suspends and resumes (S3), and then kicks and interrupts are lost. Both
+    /// sides would wait forever.
     fn poll_interval(&self) -> Option<Duration> {
         None
     }
 
-    /// Whether a chain of this queue is of use now. Others stay with the guest.
+    /// Whether a chain of this queue is of use now. If not, chains stay in the guest's ring.
     fn wants_chain(&self, _queue: u32) -> bool {
         true
     }
 
     fn handle(&self, queue: u32, memory: &GuestMemoryMmap, chain: Chain) -> Outcome;
 
-    /// A queue was started, after the device was reset if it was to be, or stopped.
+    /// Notes that a queue was started or stopped. A reset comes before the start.
     fn set_running(&self, _queue: u32, _running: bool) {}
 
-    /// The driver is gone, and everything it made with it.
+    /// Resets the device: the driver is gone, and everything it made with it.
     fn reset(&self);
 
-    /// Size in bytes of the window through which the guest sees memory of the host; 0 for none.
+    /// Size in bytes of the host-visible window; 0 for none.
     fn host_visible_size(&self) -> u64 {
         0
     }
 
-    /// Whether the VMM has made the window, which is known before the guest looks at the config space.
+    /// Notes whether the VMM has made the window. It is known before the guest reads the config
+    /// space.
     fn set_window(&self, _is_there: bool) {}
-    /// From now until [`Self::resume`] nothing may wait for the VMM, which waits for us.
+    /// From now until [`Self::resume`] nothing may wait for the VMM, because the VMM waits for us.
     fn pause(&self) {}
 
     fn resume(&self) {}
@@ -93,12 +97,12 @@ pub(super) struct Gpu {
 }
 
 impl Gpu {
-    pub(super) fn new(session: GpuBackend) -> Arc<Self> {
-        let console = session.console.unwrap_or_default();
-        console.set_device(&session.device);
+    pub(super) fn new(backend: GpuBackend) -> Arc<Self> {
+        let console = backend.console.unwrap_or_default();
+        console.set_device(&backend.device);
         Arc::new(Self {
-            device: session.device,
-            window: session.host_visible_size,
+            device: backend.device,
+            window: backend.host_visible_size,
             console,
         })
     }
@@ -183,8 +187,9 @@ impl Model for Gpu {
     }
 }
 
-/// Queue 0 carries events to the guest, queue 1 LEDs back (virtio-v1.4 §5.8.2). No chain is ever held: a buffer
-/// that waits for an event waits in the guest's ring, so that a paused VM finds it there again.
+/// Queue 0 carries events to the guest, queue 1 LEDs back (virtio-v1.4 §5.8.2). No chain is ever
+/// held. A buffer waits for its event in the guest's ring, so that a paused VM finds it there
+/// again.
 impl Model for InputDevice {
     fn queue_names(&self) -> [&'static str; 2] {
         match self.kind() {

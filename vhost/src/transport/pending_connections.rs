@@ -1,7 +1,8 @@
-//! Who has connected to a listening socket and has said nothing yet.
+//! Connections to a listening socket that have sent nothing yet.
 //!
-//! The first that speaks vhost-user is the VM. The others keep nobody out: some only look whether somebody listens, as
-//! [`super::Server::bind`] does, and some have taken this socket for another one.
+//! The first one that speaks vhost-user is the VM. The others keep nobody out. Some only check
+//! whether somebody listens, as [`super::Server::bind`] does. Some have taken this socket for
+//! another one.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -15,21 +16,21 @@ use rustix::net::{RecvFlags, recv};
 use super::Error;
 use super::stop::Stop;
 
-/// How many connections may be silent at a time; the oldest goes beyond that.
+/// How many connections may be silent at a time. Beyond that, the oldest is closed.
 const MOST: usize = 16;
 
 /// Size in bytes of a message's header.
 const HEADER: usize = 12;
 
-/// What a client that writes text is told: `hesper ctl` prints it.
+/// The answer to a client that sends text. `hesper ctl` prints it.
 const NOT_CONTROL: &[u8] =
     b"error this is the socket of a virtual device (--socket-path, --input-socket), for a VM monitor; name the --control socket\n";
 
-/// How long the rest of a header may take, and how often it is looked for.
+/// How long the rest of a header may take, and how often it is checked.
 const PATIENCE: Duration = Duration::from_secs(5);
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// The connections; see the module.
+/// The silent connections; see the module.
 #[derive(Default)]
 pub(super) struct PendingConnections {
     silent: VecDeque<PendingConnection>,
@@ -38,11 +39,11 @@ pub(super) struct PendingConnections {
 /// One of them.
 struct PendingConnection {
     stream: UnixStream,
-    /// Since when it has said a part of a header.
+    /// When the first part of a header came.
     begun: Option<Instant>,
 }
 
-/// What somebody's first bytes are.
+/// What the first bytes of a connection are.
 #[derive(Debug, PartialEq, Eq)]
 enum FirstBytes {
     /// Nothing yet.
@@ -51,17 +52,17 @@ enum FirstBytes {
     Part,
     /// The header of a vhost-user message.
     Message,
-    /// It has gone.
+    /// The connection is closed.
     Gone,
     /// Anything else.
     Other,
 }
 
 impl PendingConnections {
-    /// The next connection that speaks, or `None` at a shutdown.
+    /// Returns the next connection that speaks vhost-user, or `None` at a shutdown.
     ///
     /// # Errors
-    /// [`Error::System`], when the socket can be waited for no more.
+    /// [`Error::System`], when the socket cannot be waited for any more.
     pub(super) fn next(
         &mut self,
         listener: &UnixListener,
@@ -87,16 +88,19 @@ impl PendingConnections {
                     self.silent.push_back(PendingConnection { stream, begun });
                 });
             while self.silent.len() > MOST {
-                log::debug!("the oldest of {MOST} connections that say nothing is closed");
+                log::debug!(
+                    "more than {MOST} connections have sent nothing; the oldest one is closed"
+                );
                 self.silent.pop_front();
             }
         }
     }
 
-    /// Waits until somebody connects, one of these says something or goes, or a shutdown is requested.
+    /// Waits until somebody connects, until a connection sends something or closes, or until a
+    /// shutdown.
     fn wait(&self, listener: &UnixListener, stop: &Stop) -> io::Result<()> {
         let others = [listener.as_fd(), stop.event()];
-        // Those that have begun are always ready.
+        // Connections that sent a part of a header are always ready.
         let quiet = self.silent.iter().filter(|one| one.begun.is_none());
         let streams = quiet.clone().map(|one| one.stream.as_fd());
         let poll_interval = Timespec {
@@ -115,7 +119,8 @@ impl PendingConnections {
         }
     }
 
-    /// Takes the first connection that speaks vhost-user, and drops those that are none of ours.
+    /// Takes the first connection that speaks vhost-user, and closes those that speak something
+    /// else.
     fn take_speaking(&mut self) -> Option<UnixStream> {
         let mut place = 0;
         while let Some(one) = self.silent.get_mut(place) {
@@ -132,7 +137,7 @@ impl PendingConnections {
                 FirstBytes::Gone => drop(self.silent.remove(place)),
                 FirstBytes::Other => {
                     log::warn!(
-                        "somebody who speaks no vhost-user connected to the socket of a device and is turned away; `hesper ctl` needs the --control socket"
+                        "a client that does not speak vhost-user connected to a device's socket and is turned away; `hesper ctl` needs the --control socket"
                     );
                     if let Some(one) = self.silent.remove(place) {
                         turn_away(one.stream);
@@ -144,21 +149,21 @@ impl PendingConnections {
     }
 }
 
-/// Tells somebody where he is. He may be gone by now, and needs no answer then.
+/// Tells a client that this is the wrong socket. It may be gone by now, and then needs no answer.
 fn turn_away(mut stream: UnixStream) {
-    // What nobody read would reset the connection, and the answer with it.
+    // Unread bytes would reset the connection, and the answer would be lost.
     let _ = stream.read(&mut [0; 4096]);
     let _ = stream.write(NOT_CONTROL);
 }
 
-/// Somebody who is about to connect, if there is one.
+/// Accepts a connection, if one is waiting.
 fn accept(listener: &UnixListener) -> io::Result<Option<UnixStream>> {
     match listener.accept() {
         Ok((stream, _)) => {
             stream.set_nonblocking(true)?;
             Ok(Some(stream))
         }
-        // It may have left since.
+        // The client may have left since.
         Err(error)
             if matches!(
                 error.kind(),
@@ -184,9 +189,10 @@ fn first_bytes(stream: &UnixStream) -> FirstBytes {
     }
 }
 
-/// What these first bytes are.
+/// Classifies the first bytes of a connection.
 fn classify(bytes: &[u8]) -> FirstBytes {
-    // The request's number, the flags with the version 1, and the size, little-endian (vhost-user.rst, "Header").
+    // The request's number, the flags with the version 1, and the size, little-endian
+    // (vhost-user.rst, "Header").
     let fits = |(place, byte): (usize, &u8)| match place {
         0 => true,
         4 => byte & 3 == 1,

@@ -1,4 +1,4 @@
-//! The server: where VMs connect, and how serving ends.
+//! The server: it accepts VMs and serves one after the other.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -15,7 +15,7 @@ use super::stop::Stop;
 use super::{Error, GpuBackend, messages};
 use crate::input::InputDevice;
 
-/// A vhost-user server, on a listening socket or on one connection.
+/// A vhost-user server on a listening socket or on one connection.
 pub struct Server {
     source: Source,
     stop: Arc<Stop>,
@@ -34,14 +34,14 @@ struct Listening {
     _file: SocketFile,
 }
 
-/// Ends [`Server::serve`] from any thread, as often as one likes.
+/// Ends [`Server::serve`] from any thread. It may be used more than once.
 #[derive(Clone)]
 pub struct ShutdownHandle {
     stop: Arc<Stop>,
 }
 
 impl ShutdownHandle {
-    /// Stops accepting and closes the connection being served; returns at once. The VM's side sees its
+    /// Stops accepting and closes the connection being served. Returns at once. The VMM sees its
     /// backend go away.
     pub fn shutdown(&self) {
         self.stop.request();
@@ -49,13 +49,14 @@ impl ShutdownHandle {
 }
 
 impl Server {
-    /// Listens on `path` (`--socket-path`). A socket file that nobody listens on any more is replaced.
+    /// Listens on `path` (`--socket-path`). A socket file that nobody listens on any more is
+    /// replaced.
     ///
     /// # Errors
     /// [`Error::TooLong`], [`Error::InUse`], [`Error::NotASocket`] or [`Error::Listen`].
     pub fn bind(path: &Path) -> Result<Self, Error> {
         let (listener, file) = listen(path, Access::Usual)?;
-        // A client may leave between the readiness and the accept.
+        // A client may leave between the poll and the accept.
         listener
             .set_nonblocking(true)
             .map_err(Error::listening(path))?;
@@ -69,7 +70,7 @@ impl Server {
         })
     }
 
-    /// Serves the connected unix stream socket `fd` (`--fd=N`, libvirt's way).
+    /// Serves the connected unix stream socket `fd` (`--fd=N`, as libvirt does).
     ///
     /// # Errors
     /// [`Error::BadDescriptor`] when it is something else.
@@ -104,17 +105,20 @@ impl Server {
         }
     }
 
-    /// Serves one VM after the other, each with a session of its own, until a shutdown is requested; on a
-    /// given connection, until its peer hangs up. A VM that connects while another is served waits; whoever connects and says nothing keeps no VM out. A VMM that breaks the protocol loses its connection and
-    /// is logged, no more; it ends serving only where there is no next connection.
+    /// Serves one VM after the other, each with a backend of its own, until a shutdown is
+    /// requested; on a given connection, until its peer hangs up. A VM that connects while another
+    /// one is served waits. A client that connects and says nothing keeps no VM out. A VMM that
+    /// breaks the protocol loses its connection, with a line in the log. It ends serving only where
+    /// there is no next connection.
     ///
     /// # Errors
-    /// What makes serving impossible at all, and [`Error::Protocol`] on a given connection.
-    pub fn serve(&mut self, session: &mut dyn FnMut() -> GpuBackend) -> Result<(), Error> {
-        self.serve_models(&mut || Gpu::new(session()))
+    /// Errors that make serving impossible, and [`Error::Protocol`] on a given connection.
+    pub fn serve(&mut self, backend: &mut dyn FnMut() -> GpuBackend) -> Result<(), Error> {
+        self.serve_models(&mut || Gpu::new(backend()))
     }
 
-    /// The same for an input device: `device` makes one, in its reset state, for each VM.
+    /// Like [`Self::serve`] for an input device: `device` makes one, in its reset state, for each
+    /// VM.
     ///
     /// # Errors
     /// As [`Self::serve`].
@@ -161,7 +165,7 @@ fn serve_one(
     let result = messages::serve(&stream, model);
     stop.watch(None);
     match result {
-        // A shutdown cuts the connection anywhere.
+        // A shutdown cuts the connection at any point.
         Err(Error::Protocol(_)) if stop.requested() => Ok(()),
         result => result,
     }
@@ -211,7 +215,7 @@ mod tests {
             drop(server);
         }
         assert_eq!(folder.path().read_dir().unwrap().count(), 0);
-        // The longest name that a socket can have has no room for another one beside it.
+        // The longest possible name leaves no room for the temporary one beside it.
         let longest = folder
             .path()
             .join("x".repeat(106 - folder.path().as_os_str().len()));
@@ -247,7 +251,7 @@ mod tests {
             assert!(matches!(Server::bind(&path), Err(Error::InUse(_))));
         }
         let silent = UnixStream::connect(&path).unwrap();
-        // Somebody who took it for the control socket is told, at once.
+        // A client that took it for the control socket is told at once.
         let mut other = UnixStream::connect(&path).unwrap();
         std::io::Write::write_all(&mut other, b"status\n").unwrap();
         let mut answer = String::new();
@@ -309,7 +313,7 @@ mod tests {
         let handle = server.shutdown_handle();
         let thread = std::thread::spawn(move || server.serve(&mut || unreachable!()));
         std::thread::sleep(Duration::from_millis(20));
-        // Otherwise this waits for ever.
+        // Without this the test waits forever.
         handle.shutdown();
         thread.join().unwrap().unwrap();
     }

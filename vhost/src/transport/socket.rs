@@ -1,4 +1,5 @@
-//! Messages over unix stream sockets that can be interrupted, with or without a descriptor attached.
+//! Messages over unix stream sockets, with or without a descriptor attached. Every wait can be
+//! interrupted.
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -43,7 +44,8 @@ impl From<TransferError> for io::Error {
     fn from(error: TransferError) -> Self {
         match error {
             TransferError::Io(error) => error,
-            // Not `ErrorKind::Interrupted`: callers retry that by convention, and this must not be.
+            // Not `ErrorKind::Interrupted`: callers retry that by convention, and must not do so
+            // here.
             other => Self::other(other),
         }
     }
@@ -64,7 +66,7 @@ fn wait(
 
 /// Sends one small message whole, with `fd` attached to its first byte.
 ///
-/// Messages of this size (below a page) are queued whole or not at all; anything else means that the
+/// Messages of this size (below a page) are queued whole or not at all. After anything else the
 /// socket cannot be used any more.
 pub(super) fn send_message(
     socket: &UnixStream,
@@ -132,8 +134,8 @@ pub(super) fn send_all(
     Ok(())
 }
 
-/// Fills the rest of `buffer`, of which `filled` bytes are already there. What arrived before an
-/// interruption stays counted in `filled`, so that the next call goes on at the right byte.
+/// Fills the rest of `buffer`, of which `filled` bytes are there already. Bytes that arrived before
+/// an interruption stay counted in `filled`, so that the next call goes on at the right byte.
 pub(super) fn receive_rest(
     socket: &UnixStream,
     buffer: &mut [u8],

@@ -1,4 +1,4 @@
-//! How serving ends from another thread.
+//! Ends serving from another thread.
 
 use std::net::Shutdown;
 use std::os::fd::BorrowedFd;
@@ -11,7 +11,7 @@ use hesper_system::sync::Lock;
 use super::Error;
 use super::interrupt::Interrupt;
 
-/// Shared by a server, its shutdown handles and the connection being served.
+/// What a server shares with its shutdown handles and the connection being served.
 pub(super) struct Stop {
     requested: AtomicBool,
     interrupt: Interrupt,
@@ -28,7 +28,7 @@ impl Stop {
         }))
     }
 
-    /// Ready for reading once a shutdown is requested.
+    /// A descriptor that is ready for reading once a shutdown is requested.
     pub(super) fn event(&self) -> BorrowedFd<'_> {
         self.interrupt.event()
     }
@@ -42,12 +42,12 @@ impl Stop {
         self.interrupt.raise();
         let connection = self.connection.locked();
         if let Some(connection) = &*connection {
-            // Fails only when the peer has closed it: what is wanted.
+            // This fails only when the peer has closed it, which is what we want.
             let _ = connection.shutdown(Shutdown::Both);
         }
     }
 
-    /// Makes `connection` the one that a shutdown ends, or none.
+    /// Sets the connection that a shutdown ends, or none.
     pub(super) fn watch(&self, connection: Option<UnixStream>) {
         let mut watched = self.connection.locked();
         if let Some(connection) = &connection

@@ -1,7 +1,8 @@
-//! What the device calls back: the transport's [`Transport`].
+//! The way from a device to its rings and to the VMM: the transport's [`Transport`].
 //!
-//! Whoever asks the VMM for something while the device is stopped, or is interrupted by a stop, waits until it runs again and asks anew:
-//! a paused VM loses no mapping. It gets an error when the device was reset meanwhile, or the VM is gone.
+//! A request to the VMM waits while the device is stopped. A request that a stop interrupts is
+//! repeated when the device runs again, so that a paused VM loses no mapping. Requests fail when
+//! the device was reset meanwhile, or when the VM is gone.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -14,8 +15,8 @@ use super::backend_channel::{AskError, BackendChannel};
 use super::ring::Ring;
 use crate::device::{Queue, Transport};
 
-/// Connects a device with its rings and with the VMM. Holds nothing that holds it, so that the device can
-/// keep it as long as it likes.
+/// Connects a device with its rings and with the VMM. It holds nothing that holds it, so the device
+/// can keep it as long as it likes.
 pub(super) struct VmmLink {
     control: Arc<Ring>,
     cursor: Arc<Ring>,
@@ -33,14 +34,14 @@ struct Vmm {
     is_started: bool,
     /// How often the device was reset.
     resets: u64,
-    /// The config space has changed, and the driver was not told.
+    /// The config space has changed, and the driver was not told yet.
     config_has_changed: bool,
     /// The connection has ended.
     is_over: bool,
 }
 
-/// The thread that tells the driver of a changed config space: telling may wait for the VMM, and those who change it must not. Dropping it
-/// ends the thread.
+/// The thread that tells the driver that the config space has changed. The notification may wait
+/// for the VMM, and those who change the config space must not. Dropping it ends the thread.
 pub(super) struct ConfigNotifier {
     link: Arc<VmmLink>,
     thread: Option<JoinHandle<()>>,
@@ -90,7 +91,7 @@ impl VmmLink {
         result
     }
 
-    /// Sets or takes away the channel; a former one ends its waiting requests.
+    /// Sets or removes the channel. Waiting requests of the previous one end.
     pub(super) fn set_channel(&self, channel: Option<Arc<BackendChannel>>) {
         let former = self.change(|vmm| std::mem::replace(&mut vmm.channel, channel));
         if let Some(former) = former {
@@ -98,19 +99,21 @@ impl VmmLink {
         }
     }
 
-    /// The channel, cloned out so that its lock is never held while the VMM is asked.
+    /// The channel, cloned so that its lock is not held while the VMM is asked.
     pub(super) fn channel(&self) -> Option<Arc<BackendChannel>> {
         self.vmm().channel.clone()
     }
 
-    /// The VMM has started the queues for a driver, or stops them. Once it stops them, nothing is asked of it.
+    /// Notes that the VMM has started the queues for a driver, or stops them. Once it stops them,
+    /// nothing is asked of it.
     pub(super) fn set_started(&self, is_started: bool) {
         self.change(|vmm| vmm.is_started = is_started);
     }
 
-    /// Tells the driver of changes of the config space, once it runs, until the connection ends. QEMU 11.1 must not be told before, nor
-    /// while the queues are stopped: its notifier for vhost-user devices then has no device, and QEMU ends by a segmentation fault (seen;
-    /// `virtio_notify_config` of nothing).
+    /// Tells the driver of changes of the config space while it runs, until the connection ends.
+    /// QEMU 11.1 must not be told earlier, nor while the queues are stopped: its notifier for
+    /// vhost-user devices has no device then, and QEMU ends by a segmentation fault (seen:
+    /// `virtio_notify_config` of a null pointer).
     fn notify_config_changes(&self) {
         let mut vmm = self.vmm();
         while !vmm.is_over {
@@ -150,7 +153,7 @@ impl VmmLink {
         }
     }
 
-    /// The channel, once the device runs, unless it is reset before.
+    /// Waits until the device runs and returns the channel. Fails if the device is reset before.
     fn running_channel(&self, resets: u64) -> io::Result<Arc<BackendChannel>> {
         let mut vmm = self.vmm();
         let mut is_out = false;
@@ -164,7 +167,7 @@ impl VmmLink {
             if vmm.resets != resets {
                 return Err(io::Error::other("the device was reset meanwhile"));
             }
-            // Under the lock: a stop comes before or after both.
+            // Both under the lock: a stop comes before or after them.
             if vmm.is_started && (!is_out || self.control.step_in()) {
                 return Ok(channel);
             }
@@ -184,7 +187,7 @@ impl Transport for VmmLink {
     }
 
     fn config_changed(&self) {
-        // QEMU's classic device has no channel and notices changes of its own console by itself.
+        // QEMU's classic device has no channel, and notices changes of its own console by itself.
         self.change(|vmm| vmm.config_has_changed = true);
     }
 

@@ -1,6 +1,7 @@
 //! Layouts and numbers of vhost-user messages (vhost-user.rst, "Message specification").
 //!
-//! Both channels use them: the one on which the VMM asks, and the one on which the backend does.
+//! Both channels use them: the one for requests of the VMM, and the one for requests of the
+//! backend.
 
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
@@ -10,7 +11,7 @@ pub(super) const VERSION: u32 = 1;
 pub(super) const VERSION_MASK: u32 = 3;
 /// Flag: this is an answer.
 pub(super) const REPLY: u32 = 1 << 2;
-/// Flag: the sender wants to know how it went (`VHOST_USER_PROTOCOL_F_REPLY_ACK`).
+/// Flag: the sender wants an acknowledgement (`VHOST_USER_PROTOCOL_F_REPLY_ACK`).
 pub(super) const NEED_REPLY: u32 = 1 << 3;
 
 /// The header of every message.
@@ -30,8 +31,8 @@ pub(super) const HEADER_BYTES: usize = size_of::<Header>();
 
 const _: () = assert!(HEADER_BYTES == 12, "as the specification says");
 
-/// Requests of the VMM ("Front-end message types"): those that Hesper serves, and those that belong to features which
-/// it does not offer, so that a refusal can name them.
+/// Requests of the VMM ("Front-end message types"): those that Hesper serves, and those of features
+/// that it does not offer, so that a refusal can name them.
 #[allow(dead_code, reason = "the codes of what is not offered only have names")]
 pub(super) mod request {
     macro_rules! requests {
@@ -163,8 +164,9 @@ pub(super) struct SingleMemoryRegion {
     pub(super) region: MemoryRegion,
 }
 
-/// Most descriptors that come with a message: a memory table has eight regions
-/// (`VHOST_MEMORY_BASELINE_NREGIONS`). Room for more, so that a wrong message can be told from a right one.
+/// The most descriptors that are received with a message. A memory table has eight regions
+/// (`VHOST_MEMORY_BASELINE_NREGIONS`). There is room for more, so that a wrong message can be told
+/// from a right one.
 pub(super) const MAX_FDS: usize = 32;
 
 /// The start of what `GET_CONFIG` and `SET_CONFIG` carry; bytes of the config space follow.
@@ -201,6 +203,7 @@ impl SharedMemoryConfig {
     }
 }
 
-/// Largest number of bytes after a header that a VMM may send. The largest that are served are a memory table and a write to the
-/// config space, which has 256 bytes at most (`VHOST_USER_MAX_CONFIG_SIZE`).
+/// The most bytes after a header that a VMM may send. The largest that are served are a memory
+/// table and a write to the config space, which has at most 256 bytes
+/// (`VHOST_USER_MAX_CONFIG_SIZE`).
 pub(super) const MAX_BODY: usize = 4096;

@@ -1,4 +1,4 @@
-//! The thread of a queue: waits for kicks, lets the ring hand its chains to the device.
+//! The thread of a queue: it waits for kicks and lets the ring pass its chains to the device.
 
 use std::fs::File;
 use std::io;
@@ -17,7 +17,7 @@ use super::ring::{Chain, Ring};
 use crate::device::Outcome;
 use crate::input::Waker;
 
-/// A queue's thread. Dropping it ends and joins the thread; the ring must be stopped first.
+/// A queue's thread. Dropping it ends and joins the thread. The ring must be stopped first.
 pub(super) struct Worker {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -25,16 +25,16 @@ pub(super) struct Worker {
 
 struct Shared {
     ring: Arc<Ring>,
-    /// How often the ring is looked at without a kick.
+    /// How often the ring is checked without a kick.
     poll_interval: Option<Duration>,
-    /// Raised to make the thread look at the ring, or at `exit`.
+    /// Raised to make the thread check the ring or `exit`.
     wake: Interrupt,
     exit: AtomicBool,
 }
 
 impl Worker {
-    /// Starts the thread `name`, which gives chains to `handle` while they are `wanted`. Without being kicked it looks at a
-    /// running ring every `poll_interval`.
+    /// Starts the thread `name`, which passes chains to `handle` while they are `wanted`. Without a
+    /// kick it checks a running ring every `poll_interval`.
     pub(super) fn spawn(
         name: &str,
         ring: Arc<Ring>,
@@ -60,12 +60,12 @@ impl Worker {
         })
     }
 
-    /// Makes the thread look at the ring: it was started, enabled or got another kick event.
+    /// Makes the thread check the ring, which was started, enabled or got another kick event.
     pub(super) fn wake(&self) {
         self.shared.wake.raise();
     }
 
-    /// [`Self::wake`] for whoever comes to want a chain; without effect once the worker is gone.
+    /// [`Self::wake`] for a device that now wants a chain. Does nothing once the worker is gone.
     pub(super) fn waker(&self) -> Waker {
         let shared = self.shared.clone();
         Arc::new(move || shared.wake.raise())
@@ -120,7 +120,7 @@ impl Shared {
 }
 
 /// Takes all pending kicks: one 8-byte counter of an eventfd, or many 8-byte records of a pipe.
-/// False when no kick can come any more.
+/// Returns false when no kick can come any more.
 fn drain(kick: &File) -> bool {
     let mut records = [0u8; 512];
     match rustix::io::read(kick, &mut records) {

@@ -1,4 +1,4 @@
-//! What no driver should send: each gets the error code of the specification, and the device goes on.
+//! What no driver should send gets the error code of the specification, and the device goes on.
 
 #![allow(
     clippy::unwrap_used,
@@ -266,7 +266,7 @@ fn backing_entries_end_at_the_documented_limit() {
     assert_eq!(guest.device.usage().backing_entries, 2_800_000);
     guest.ok(&Request::detach_backing(1));
     guest.ok(&Request::attach_backing(3, &entries));
-    // Neighbours are joined: the charge is for what is kept.
+    // Neighbours are joined, and only what is kept counts.
     let row: Vec<(u64, u32)> = (0..1000).map(|i| (i * 4096, 4096)).collect();
     guest.ok(&Request::attach_backing(1, &row));
     assert_eq!(guest.device.usage().backing_entries, 2_800_001);

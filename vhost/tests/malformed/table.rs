@@ -17,8 +17,8 @@ pub(crate) fn rect(x: u32, y: u32, width: u32, height: u32) -> Rect {
     }
 }
 
-/// Resource 1: 2D, 64 × 32, backed. 2: 2D, 64 × 32, no backing. 3: guest blob of 8192 bytes. 4: mapped host blob at 0 of
-/// context 1. 5: a host blob that is not mapped.
+/// Resource 1: 2D, 64 × 32, backed. 2: 2D, 64 × 32, no backing. 3: guest blob of 8192 bytes. 4:
+/// mapped host blob at 0 of context 1. 5: a host blob that is not mapped.
 pub(crate) fn guest() -> Guest {
     let mut guest = Guest::with(
         options(),
@@ -67,7 +67,7 @@ pub(crate) fn create_blob(context: u32, change: impl FnOnce(&mut ResourceCreateB
     .context(context)
 }
 
-/// What is sent, and what must come back.
+/// The name, the request, and the error that must come back.
 pub(crate) fn table() -> Vec<(&'static str, Request, u32)> {
     const PARAMETER: u32 = RESP_ERR_INVALID_PARAMETER;
     const RESOURCE: u32 = RESP_ERR_INVALID_RESOURCE_ID;
@@ -119,7 +119,7 @@ pub(crate) fn table() -> Vec<(&'static str, Request, u32)> {
             Request::create_2d(9, FORMAT, 16384, 16385),
             MEMORY,
         ),
-        // Naming what is not there.
+        // Ids that name nothing.
         ("unref of nothing", Request::unref(9), RESOURCE),
         ("unref of 0", Request::unref(0), RESOURCE),
         ("detach of nothing", Request::detach_backing(9), RESOURCE),

@@ -13,7 +13,8 @@ use crate::table::{FORMAT, rect};
 
 const VIRGL: u32 = 1;
 
-/// A context of virgl; 3D resource 1 of 8 × 4 pixels in two pieces of memory, of which the address of the second is returned.
+/// A context of virgl with 3D resource 1 of 8 × 4 pixels in two pieces of memory. Returns the
+/// address of the second.
 fn guest() -> (Guest, u64) {
     let (renderer, _) = FakeRenderer::with_3d();
     let mut guest = Guest::with(options(), Arc::new(NoScreen), vec![renderer]);

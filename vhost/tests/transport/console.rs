@@ -1,4 +1,4 @@
-//! The GPU socket, with a QEMU that looks at every byte.
+//! The GPU socket. QEMU's end checks every byte.
 
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
@@ -48,8 +48,8 @@ impl Qemu {
     }
 }
 
-/// Sends the GPU socket as QEMU does at DRIVER_OK. The frontend cannot, so this goes beside it, while it is
-/// quiet.
+/// Sends the GPU socket as QEMU does at DRIVER_OK. The front end cannot do that, so this writes to
+/// the same socket while the front end is quiet.
 fn give_socket(main: &UnixStream) -> Qemu {
     let (ours, theirs) = UnixStream::pair().unwrap();
     ours.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -215,7 +215,7 @@ fn a_qemu_that_takes_no_pixels_delays_neither_commands_nor_stopping() {
     qemu.handshake(3);
     show(&mut guest, 1, 1024, 768);
     for fence in 0..20 {
-        // The fence lets a flush be answered only when its pixels were read, at once or by the pause.
+        // A fenced flush is answered only when its pixels were read, at once or by the pause.
         let mut flush = flush(1, 0, 0, 1024, 768);
         if fence == 19 {
             flush = flush.fence(fence);
@@ -246,7 +246,7 @@ fn a_dead_or_wrong_socket_ends_only_the_console() {
     wrong.expect(1);
     wrong.reply(99, &[0; 8]);
     assert_eq!(guest.code(&display_info()), wire::RESP_OK_DISPLAY_INFO);
-    // And the next socket works again, and is told what is on the screen.
+    // The next socket works again, and is told what is on the screen.
     show(&mut guest, 2, 32, 16);
     assert_eq!(guest.code(&flush(2, 0, 0, 32, 16)), wire::RESP_OK_NODATA);
     let mut qemu = give_socket(&main);

@@ -141,7 +141,7 @@ fn a_paused_vm_finds_its_buffers_again_and_a_driver_that_starts_anew_a_reset_dev
     guest.start_at(bases);
     expect(&mut guest, &[Event::key(A, false)]);
 
-    // In the middle of that report the driver is loaded anew: it never sees the rest.
+    // The driver is loaded anew in the middle of that report. It never sees the rest.
     guest.stop();
     device.report(&[Event::key(A, true)]);
     guest.start();

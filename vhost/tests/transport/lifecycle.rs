@@ -136,13 +136,13 @@ fn a_shutdown_ends_a_connection_within_100_ms() {
     guest.offer(0, &flush(1, 0, 0, 64, 64).fence(1), 64);
     guest.kick(0);
     eventually("the flush is held", || !screen.0.lock().unwrap().is_empty());
-    // The flush is answered by nobody: otherwise this waits for ever.
+    // Nobody answers the flush; a shutdown that waited for it would hang.
     served.stop.shutdown();
     served.join().unwrap();
     assert!(device.upgrade().is_none());
 }
 
-/// One that knows no memory slots sends tables.
+/// A VMM without memory slots sends tables.
 #[test]
 fn a_vmm_may_tell_of_memory_in_a_table() {
     let served = Served::new(Parts::default());

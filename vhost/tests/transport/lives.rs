@@ -1,8 +1,9 @@
-//! Random lives of VMs against a model: queues start, stop and start anew, memory comes and goes, fences are answered at any time, VMs
-//! vanish.
+//! Random lives of VMs against a model: queues stop and start, memory comes and goes, fences are
+//! answered at any time, VMs disconnect.
 //!
-//! The model is the rules of `connection` in their plainest form: what the guest has made, which commands are held, whether the
-//! queues run. After every step the answers that the guest has are those that the model expects, and no others.
+//! The model has the rules of `connection` in their plainest form: what the guest has made, which
+//! commands are held, whether the queues run. After every step, the guest has exactly the answers
+//! that the model expects.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fs::File;
@@ -26,22 +27,22 @@ use hesper_vhost::wire;
 const SHOWN: u32 = 100;
 const BLOB: u32 = 101;
 const BLOB_SIZE: u64 = 0x2_0000;
-/// Most commands that are held at a time: the mock guest has room for 32.
+/// The most commands that are held at a time.
 const MOST_HELD: usize = 8;
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// A command that is answered at once; while the queues are stopped, when they go on.
+    /// A command that is answered at once, or, while the queues are stopped, when they go on.
     Create(u32),
     Unref(u32),
     /// A command that is held until the screen is done with it.
     Flush,
-    /// The screen is done with one of those.
+    /// The screen is done with a held one.
     Done(usize),
     Map,
     Unmap,
     Stop,
-    /// The VM goes on.
+    /// The VM resumes.
     Resume,
     /// A driver starts anew.
     Fresh,
@@ -50,7 +51,7 @@ enum Step {
     RemoveRam(u8),
     /// QEMU offers the blob's region to the device.
     OfferBlob,
-    /// Another VM.
+    /// The VM disconnects, and another one connects.
     Vanish,
 }
 
@@ -74,14 +75,15 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step, 1..60)
 }
 
-/// A held command: its head, its number among the screen's tokens, and whether the screen is done with it.
+/// A held command: its head, its number among the screen's tokens, and whether the screen is done
+/// with it.
 struct Held {
     head: u16,
     token: usize,
     done: bool,
 }
 
-/// What the guest has, by the rules.
+/// What the guest has, by the model.
 #[derive(Default)]
 struct Model {
     resources: BTreeSet<u32>,
@@ -89,7 +91,7 @@ struct Model {
     /// Commands that were offered while the queues were stopped: head and answer.
     waiting: Vec<(u16, u32)>,
     mapped: bool,
-    /// Where the queues stand, while they are stopped.
+    /// The indices of the queues, while they are stopped.
     stopped: Option<[u16; 2]>,
     /// A driver has to start anew: the VMM has reset the device.
     reset: bool,
@@ -128,7 +130,7 @@ impl World {
         Self::connect(served, screen)
     }
 
-    /// The VM vanishes in the middle of whatever it does, and another one comes.
+    /// The VM disconnects at any point, and another one connects.
     fn vanish(self) -> Self {
         let Self {
             served,

@@ -1,5 +1,5 @@
-//! The transport over real sockets: a small guest and the `vhost` crate's frontend on one side, a real
-//! device on the other, in one process.
+//! The transport over real sockets, in one process: `hesper-mock-frontend` on one side, a real
+//! device on the other.
 #![cfg(target_os = "linux")]
 #![allow(
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! VMMs that break the protocol: they lose their connection, the server lives.
+//! VMMs that break the protocol lose their connection. The server goes on.
 
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
@@ -30,7 +30,8 @@ fn words(words: &[u32]) -> Vec<u8> {
     words.iter().flat_map(|word| word.to_ne_bytes()).collect()
 }
 
-/// Sends `bytes` with copies of a descriptor that is no socket, then waits for the end of the connection.
+/// Sends `bytes` with copies of a descriptor that is no socket, then waits for the end of the
+/// connection.
 fn assert_ends(stream: &UnixStream, bytes: &[u8], descriptors: usize, what: &str) {
     let null = std::fs::File::open("/dev/null").unwrap();
     let fds = vec![null.as_fd(); descriptors];

@@ -1,6 +1,6 @@
-//! A paused VM: what waits goes on afterwards, and which of its memory is taken.
+//! A paused VM: what waits goes on afterwards, and which memory the device accepts.
 //!
-//! QEMU stops the queues at a pause and sets them up again, at the same indices, at a resume.
+//! QEMU stops the queues at a pause, and sets them up again at the same indices when it resumes.
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -46,7 +46,7 @@ fn a_fence_that_is_open_at_a_pause_is_answered_after_it() {
         shortest = shortest.min(start.elapsed());
         guest.start_at(bases);
     }
-    // A stop waits for half a second where something is in the way.
+    // A stop waits for half a second if something blocks it.
     assert!(shortest < Duration::from_millis(400), "{shortest:?}");
     let bases = guest.stop();
     let token = screen.0.lock().unwrap()[0];
@@ -56,7 +56,7 @@ fn a_fence_that_is_open_at_a_pause_is_answered_after_it() {
     guest.start_at(bases);
     let (_, answer) = guest.wait(0).unwrap();
     assert_eq!(answer.kind(), wire::RESP_OK_NODATA);
-    // And one that is open longer than the pause.
+    // One that is open longer than the pause.
     guest.offer(0, &flush(1, 0, 0, 64, 64).fence(2), 64);
     guest.kick(0);
     eventually("another flush is held", || {
@@ -157,7 +157,7 @@ fn a_vm_that_goes_while_a_map_waits_is_forgotten() {
     assert!(device.upgrade().is_none());
 }
 
-/// The region of a file, as QEMU tells of it.
+/// The memory region of a file, as QEMU sends it.
 fn region(guest: u64, file: &File, size: u64) -> VhostUserMemoryRegionInfo {
     VhostUserMemoryRegionInfo {
         guest_phys_addr: guest,
@@ -170,7 +170,7 @@ fn region(guest: u64, file: &File, size: u64) -> VhostUserMemoryRegionInfo {
 
 #[test]
 fn our_own_blobs_are_declined_while_queues_run_and_accepted_at_a_start() {
-    // No other test has a blob of this size: memory without a name is known by that.
+    // No other test has a blob of this size, by which memory without a name is recognised.
     let (_served, mut guest) = with_a_blob(0x8000);
     let vmm = attach(&mut guest);
     assert_eq!(
@@ -198,7 +198,8 @@ fn our_own_blobs_are_declined_while_queues_run_and_accepted_at_a_start() {
     guest.frontend.add_mem_region(&blob_region).unwrap();
     guest.start_at(bases);
     assert_eq!(guest.code(&display_info()), wire::RESP_OK_DISPLAY_INFO);
-    // It is unmapped: the VMM gives the region back, and mapped again it is declined as before.
+    // The guest unmaps it. The VMM removes the region. When it is mapped again, it is declined as
+    // before.
     assert_eq!(guest.code(&Request::unmap_blob(1)), wire::RESP_OK_NODATA);
     guest.frontend.remove_mem_region(&blob_region).unwrap();
     assert_eq!(
@@ -207,7 +208,7 @@ fn our_own_blobs_are_declined_while_queues_run_and_accepted_at_a_start() {
     );
     assert!(guest.frontend.add_mem_region(&blob_region).is_err());
 
-    // Another device of the same VM gets it, too, and it knows nothing of blobs by itself.
+    // Another device of the same VM gets the region, too. By itself it knows nothing of blobs.
     let other = Served::new(Parts::default());
     let mut input = Machine::negotiate(UnixStream::connect(other.path()).unwrap(), 1 << 32);
     input.frontend.add_mem_region(&blob_region).unwrap();
@@ -219,7 +220,7 @@ fn our_own_blobs_are_declined_while_queues_run_and_accepted_at_a_start() {
             .is_err()
     );
 
-    // The VMM drops the window's mappings at a reset; the same memory is no blob any more.
+    // The VMM drops the window's mappings at a reset. Then this memory is no blob any more.
     guest.stop();
     guest.start();
     guest.frontend.add_mem_region(&blob_region).unwrap();

@@ -143,7 +143,7 @@ fn a_held_flush_is_answered_later_and_delays_no_other_command() {
 
 #[test]
 fn a_long_command_does_not_delay_the_cursor() {
-    /// Flushing takes until the other end of the channel is dropped.
+    /// A flush takes until the other end of the channel is dropped.
     struct Slow(Mutex<std::sync::mpsc::Receiver<()>>);
 
     impl ScanoutSink for Slow {
@@ -195,13 +195,14 @@ fn a_round_trip_takes_microseconds() {
         })
         .collect();
     times.sort_unstable();
-    // The best tenth, because other tests and builds may keep the processors busy.
+    // The best tenth, because other tests and builds may use the processors.
     let [best, median, worst] = [10, 50, 99].map(|percent| times[times.len() * percent / 100]);
     println!("kick to answer: best tenth {best:?}, median {median:?}, p99 {worst:?}");
     assert!(best < Duration::from_micros(500), "{best:?}");
 }
 
-/// Linux' driver goes on while the machine falls asleep, when its kicks and the device's interrupts reach nobody.
+/// Linux's driver goes on while the machine falls asleep. Nobody receives its kicks and the
+/// device's interrupts then.
 #[test]
 fn a_kick_and_an_interrupt_that_are_lost_are_made_up_for() {
     let served = Served::new(Parts::default());
@@ -212,7 +213,7 @@ fn a_kick_and_an_interrupt_that_are_lost_are_made_up_for() {
     // Nobody kicks, and nobody looks at the ring.
     guest.offer(0, &display_info(), 512);
     eventually("an interrupt", || guest.was_interrupted(0));
-    // The answer is there, the interrupt was taken by nobody: another one comes.
+    // The answer is there, but nobody took the interrupt: another one comes.
     eventually("another interrupt", || guest.was_interrupted(0));
     assert!(guest.try_next(0).is_some(), "the answer");
 }

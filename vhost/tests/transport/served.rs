@@ -1,4 +1,4 @@
-//! A server on a thread of its own, with devices that the tests can look into.
+//! A server on its own thread, with devices that the tests can inspect.
 
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, channel};
@@ -12,7 +12,7 @@ use hesper_vhost::transport::{Error, GpuBackend, GpuSocketScreen, Server, Shutdo
 
 use hesper_mock_frontend::{PATIENCE, eventually};
 
-/// What every session of a server is made of.
+/// What every session of a server consists of.
 pub(crate) struct Parts {
     pub(crate) screen: Arc<dyn ScanoutSink>,
     pub(crate) renderers: Vec<Arc<dyn Renderer>>,
@@ -82,7 +82,7 @@ impl Served {
         let thread = std::thread::spawn(move || {
             server.serve(&mut || {
                 let session = session(&parts);
-                // A test that does not look has dropped the receiver.
+                // The test may have dropped the receiver.
                 let _ = sender.send(Arc::downgrade(&session.device));
                 session
             })
@@ -116,7 +116,7 @@ impl Served {
 impl Drop for Served {
     fn drop(&mut self) {
         self.stop.shutdown();
-        // A failed test does not wait: what it broke may be the shutdown.
+        // A failed test does not wait: perhaps the shutdown is what it broke.
         if let Some(thread) = self.thread.take()
             && !std::thread::panicking()
         {

@@ -22,7 +22,7 @@ use hesper_mock_frontend::{Machine, eventually};
 use hesper_vhost::testing::Request;
 use hesper_vhost::wire;
 
-/// What a VMM was asked.
+/// What the device asked the VMM for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Asked {
     ConfigChange,
@@ -40,7 +40,7 @@ pub(crate) enum Asked {
     },
 }
 
-/// … and the memory that it mapped last.
+/// A VMM: what it was asked for, and the memory that it mapped last.
 #[derive(Default)]
 pub(crate) struct Vmm(pub(crate) Vec<Asked>, pub(crate) Option<File>);
 
@@ -80,7 +80,7 @@ impl VhostUserFrontendReqHandlerMut for Vmm {
     }
 }
 
-/// Gives the guest a VMM that answers on a thread of its own.
+/// Gives the guest a VMM that answers on its own thread.
 pub(crate) fn attach(guest: &mut Machine) -> Arc<Mutex<Vmm>> {
     let vmm = Arc::new(Mutex::new(Vmm::default()));
     guest.serve(Arc::clone(&vmm));
@@ -105,7 +105,7 @@ fn a_changed_monitor_notifies_the_guest() {
     assert_eq!(answer.word(32), 1001);
 }
 
-/// QEMU ends by a segmentation fault when it is told while no driver runs.
+/// QEMU crashes if it is notified while no driver runs.
 #[test]
 fn a_monitor_that_changes_while_no_driver_runs_is_told_when_one_does() {
     let served = Served::new(Parts::default());
@@ -118,7 +118,7 @@ fn a_monitor_that_changes_while_no_driver_runs_is_told_when_one_does() {
         monitor.width = width;
         device.set_monitor(0, monitor);
     };
-    // Answered after whatever Hesper has sent.
+    // The answer comes after everything that Hesper has sent.
     let told = |guest: &mut Machine| {
         guest.frontend.get_features().unwrap();
         thread::sleep(Duration::from_millis(20));
@@ -144,7 +144,7 @@ fn a_monitor_that_changes_while_no_driver_runs_is_told_when_one_does() {
 /// A renderer whose blobs are files filled with one byte.
 #[derive(Default)]
 pub(crate) struct Files {
-    /// Of no use to a guest without a window.
+    /// It is of no use to a guest without a window.
     pub(crate) needs_window: bool,
 }
 
@@ -237,7 +237,7 @@ fn a_blob_is_mapped_into_the_window_and_taken_out_again() {
     };
     assert_eq!(vmm.lock().unwrap().0.last(), Some(&unmapped));
 
-    // Outside of the window, and not aligned: refused, and the VMM is not bothered.
+    // Outside of the window, or not aligned: refused, without asking the VMM.
     let before = vmm.lock().unwrap().0.len();
     for offset in [1 << 24, (1 << 24) - 0x1000, 0x123] {
         assert_ne!(

@@ -1,6 +1,7 @@
-//! Hears when the application becomes the active one: by a click on its icon in the Dock, or by Cmd-Tab.
+//! Reports when the user activates the application, by a click on its icon in the Dock or with
+//! Cmd-Tab.
 //!
-//! AppKit tells the application's delegate of such a click as well, but winit 0.30 wants that to be its own.
+//! AppKit also tells the application's delegate, but winit 0.30 needs the delegate to be its own.
 
 use objc2::rc::Retained;
 use objc2::{ClassType, DeclaredClass, declare_class, msg_send_id, mutability, sel};
@@ -33,7 +34,7 @@ declare_class!(
     }
 );
 
-/// Sends [`EventLoopRequest::Activated`] as long as it lives.
+/// Sends [`EventLoopRequest::Activated`] for as long as it lives.
 pub(super) struct Watch(Retained<Observer>);
 
 impl Watch {
@@ -41,7 +42,8 @@ impl Watch {
         let observer = main.alloc::<Observer>().set_ivars(proxy);
         // SAFETY: NSObject's `init` takes nothing and returns the object.
         let observer: Retained<Observer> = unsafe { msg_send_id![super(observer), init] };
-        // SAFETY: the method of that name takes the notification alone, and the observer is alive until `drop` takes it out.
+        // SAFETY: the method of that name takes only the notification, and the observer is alive
+        // until `drop` removes it.
         unsafe {
             NSNotificationCenter::defaultCenter().addObserver_selector_name_object(
                 &observer,

@@ -1,8 +1,9 @@
-//! macOS: the Metal layer of a window, the menu bar, and what AppKit says of a key beyond winit.
+//! macOS: the Metal layer of a window, the menu bar, and what AppKit knows about a key beyond
+//! winit.
 //!
-//! `activation.rs` hears when the application is activated.
+//! `activation.rs` reports when the application is activated.
 //!
-//! All but a layer's surface is for the main thread, where winit's event loop runs.
+//! Everything but a layer's surface belongs on the main thread, where winit's event loop runs.
 
 mod activation;
 
@@ -25,20 +26,21 @@ use self::activation::Watch;
 use crate::input::AppleKey;
 use crate::request::EventLoopRequest;
 
-/// The menu bar: winit's menu of the application (About, Services, Hide, Quit), and a menu for the window.
+/// The menu bar: winit's menu of the application (About, Services, Hide, Quit) and a menu for the
+/// window.
 ///
-/// AppKit looks for a key with Cmd in the menus before the window gets it. While the guest has grabbed the pointer, the menus
-/// have no keys, so that Cmd-Q, Cmd-H and Cmd-W are the guest's.
+/// AppKit offers a key with Cmd to the menus before the window. While the guest has grabbed the
+/// pointer, the menus have no keys, so that the guest gets Cmd-Q, Cmd-H and Cmd-W.
 #[derive(Default)]
 pub(crate) struct Menu {
-    /// The items that have keys, with their keys.
+    /// The menu items that have keys, and their keys.
     items: Vec<(Retained<NSMenuItem>, Retained<NSString>)>,
-    /// Lives as long as the menus.
+    /// Kept for as long as the menus.
     _activation: Option<Watch>,
 }
 
 impl Menu {
-    /// Adds the window's menu to those that winit has made. Once the application has been launched.
+    /// Adds the window's menu to those of winit. Call this once the application has been launched.
     pub(crate) fn complete(proxy: &EventLoopProxy<EventLoopRequest>) -> Menu {
         let Some(main) = MainThreadMarker::new() else {
             return Menu::default();
@@ -77,7 +79,7 @@ impl Menu {
         }
     }
 
-    /// Whether the guest gets all keys.
+    /// Says whether the guest gets all keys.
     pub(crate) fn set_grabbed(&mut self, grabbed: bool) {
         for (item, key) in &self.items {
             let key = if grabbed { ns_string!("") } else { key };
@@ -87,7 +89,7 @@ impl Menu {
     }
 }
 
-/// Hides the application, or shows it again. See [`super::set_application_hidden`].
+/// Hides the application or shows it again. See [`super::set_application_hidden`].
 pub(crate) fn set_application_hidden(hidden: bool) {
     if let Some(main) = MainThreadMarker::new() {
         let application = NSApplication::sharedApplication(main);
@@ -100,8 +102,9 @@ pub(crate) fn set_application_hidden(hidden: bool) {
     }
 }
 
-/// Close, Minimize and full screen. The items have no target of their own: AppKit gives what they do to the window that has
-/// the keyboard, and winit tells of it as of the buttons in the window's frame.
+/// The menu with Close, Minimize and full screen. Its items have no target: AppKit sends their
+/// actions to the window that has the keyboard. winit reports them like the buttons in the window's
+/// frame.
 fn window_menu(application: &NSApplication, main: MainThreadMarker) -> Retained<NSMenuItem> {
     let title = ns_string!("Window");
     // SAFETY: on the main thread, with a title that is alive.
@@ -129,7 +132,8 @@ fn window_menu(application: &NSApplication, main: MainThreadMarker) -> Retained<
         ),
     ];
     for (title, action, key, modifiers) in items {
-        // SAFETY: the actions are NSWindow's, with a sender as their only argument, as a menu's actions have.
+        // SAFETY: the actions are NSWindow's, with a sender as their only argument, as a menu's
+        // actions have.
         let item = unsafe {
             NSMenuItem::initWithTitle_action_keyEquivalent(main.alloc(), title, Some(action), key)
         };
@@ -154,7 +158,7 @@ unsafe extern "C" {
 /// `kKeyboardISO`.
 const KEYBOARD_ISO: u32 = u32::from_be_bytes(*b"ISO ");
 
-/// The key of the event that AppKit is handling; `None` if it is no key's.
+/// The key of the event that AppKit is handling; `None` if it has no key.
 pub(crate) fn key() -> Option<AppleKey> {
     let application = NSApplication::sharedApplication(MainThreadMarker::new()?);
     let event = application.currentEvent()?;
@@ -165,7 +169,7 @@ pub(crate) fn key() -> Option<AppleKey> {
         NSEventType::KeyUp,
         NSEventType::FlagsChanged,
     ];
-    // SAFETY: asked of the events alone that have a key; of others AppKit throws.
+    // SAFETY: asked only of events that have a key. For others AppKit throws.
     let code = keys.contains(&kind).then(|| unsafe { event.keyCode() })?;
     Some(AppleKey {
         code,
@@ -180,15 +184,16 @@ pub(crate) fn caps_lock() -> bool {
     flags.contains(NSEventModifierFlags::NSEventModifierFlagCapsLock)
 }
 
-/// The layer in which a window's frames appear. It takes the size and the scale factor of the window's view, also when they change:
-/// the crate `raw-window-metal` sees to that from version 1.0 on (the one that `ash-window` uses sets them once).
+/// The layer that shows a window's frames. It follows the size and the scale factor of the window's
+/// view: `raw-window-metal` does so from version 1.0 on. (`ash-window` uses an older version, which
+/// sets them only once.)
 pub(crate) struct MetalLayer(Layer);
 
 // SAFETY: Core Animation's layers may be used by any thread, and this value is only dropped.
 unsafe impl Send for MetalLayer {}
 
 impl MetalLayer {
-    /// The layer of an AppKit window; `None` for another handle. To be called on the main thread.
+    /// The layer of an AppKit window; `None` for another handle. Call this on the main thread.
     pub(crate) fn of(window: RawWindowHandle) -> Option<MetalLayer> {
         let RawWindowHandle::AppKit(window) = window else {
             return None;
@@ -197,7 +202,7 @@ impl MetalLayer {
         Some(MetalLayer(unsafe { Layer::from_ns_view(window.ns_view) }))
     }
 
-    /// A surface that draws into it.
+    /// A surface that draws into the layer.
     pub(crate) fn surface(
         &self,
         entry: &ash::Entry,
@@ -211,7 +216,7 @@ impl MetalLayer {
 }
 
 impl Drop for MetalLayer {
-    /// The next presenter of the window puts a layer of its own there.
+    /// Removes the layer: the next presenter of the window adds its own.
     fn drop(&mut self) {
         if self.0.pre_existing() {
             return;

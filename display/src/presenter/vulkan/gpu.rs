@@ -1,18 +1,19 @@
 //! The Vulkan device that draws all windows.
 
 use std::ffi::CStr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use ash::{ext, khr, vk};
+use hesper_system::sync::Lock;
 
 use super::instance::{Instance, Surface};
 use crate::presenter::PresenterEnd;
 
-/// A device with one queue that draws and presents.
+/// A device with one queue for drawing and presenting.
 pub(super) struct Gpu {
     pub(super) device: ash::Device,
     pub(super) swapchains: khr::swapchain::Device,
-    /// How to import host memory, where the driver can.
+    /// What is needed to import host memory, where the driver can.
     pub(super) host_import: Option<HostImport>,
     pub(super) physical: vk::PhysicalDevice,
     pub(super) family: u32,
@@ -21,7 +22,7 @@ pub(super) struct Gpu {
     pub(super) max_side: u32,
     /// Tells devices apart in [`PresenterEnd::DeviceLost`].
     pub(super) serial: u32,
-    /// Windows share the queue, whose use must be serialised.
+    /// All windows share this queue. Only one thread may use it at a time.
     queue: Mutex<vk::Queue>,
     memory: vk::PhysicalDeviceMemoryProperties,
     /// Outlives the device.
@@ -31,13 +32,13 @@ pub(super) struct Gpu {
 /// VK_EXT_external_memory_host.
 pub(super) struct HostImport {
     pub(super) functions: ext::external_memory_host::Device,
-    /// What addresses and sizes must be multiples of.
+    /// Addresses and sizes must be multiples of this.
     pub(super) alignment: u64,
 }
 
 impl Gpu {
-    /// The best device that can present to `surface`: the `wanted` one (by UUID) before any other,
-    /// then by type.
+    /// The best device that can present to `surface`: the one with the UUID `wanted`, or else by
+    /// type.
     pub(super) fn new(
         instance: &Arc<Instance>,
         surface: &Surface,
@@ -67,13 +68,15 @@ impl Gpu {
             ..
         } = candidate;
         let mut extensions = vec![khr::swapchain::NAME.as_ptr()];
-        // The spec demands that it be enabled where it is offered. Of its features none is needed to draw a picture.
+        // The specification demands that this extension is enabled where it is offered. Drawing a
+        // picture needs none of its features.
         let is_subset = candidate.offers(khr::portability_subset::NAME);
         let mut subset = vk::PhysicalDevicePortabilitySubsetFeaturesKHR::default();
         if is_subset {
             extensions.push(khr::portability_subset::NAME.as_ptr());
             let mut offered = vk::PhysicalDeviceFeatures2::default().push_next(&mut subset);
-            // SAFETY: core in 1.1, which the device has, with the structure of an extension that it offers.
+            // SAFETY: core in 1.1, which the device has, with the structure of an extension that it
+            // offers.
             unsafe {
                 let raw = &instance.raw;
                 raw.get_physical_device_features2(*physical, &mut offered);
@@ -125,19 +128,19 @@ impl Gpu {
         }))
     }
 
-    /// Calls `work` with the queue, while nobody else uses it.
+    /// Calls `work` with the queue while no one else uses it.
     pub(super) fn with_queue<R>(&self, work: impl FnOnce(vk::Queue) -> R) -> R {
-        work(*self.queue.lock().unwrap_or_else(PoisonError::into_inner))
+        work(*self.queue.locked())
     }
 
-    /// Waits until the queue has nothing left to do.
+    /// Waits until the queue is idle.
     pub(super) fn wait_idle(&self) -> Result<(), PresenterEnd> {
         // SAFETY: the queue is ours while `with_queue` runs.
         self.with_queue(|queue| unsafe { self.device.queue_wait_idle(queue) })
             .map_err(|error| self.end(error))
     }
 
-    /// A memory type out of `allowed` (a bit for each) with all of `flags`.
+    /// A memory type with all of `flags`, of those in `allowed` (one bit each).
     pub(super) fn memory_type(&self, allowed: u32, flags: vk::MemoryPropertyFlags) -> Option<u32> {
         (0..)
             .zip(self.memory.memory_types_as_slice())
@@ -147,7 +150,7 @@ impl Gpu {
             })
     }
 
-    /// What a presenter's failed call means for it.
+    /// The end to which a failed call leads a presenter.
     pub(super) fn end(&self, error: vk::Result) -> PresenterEnd {
         match error {
             vk::Result::ERROR_SURFACE_LOST_KHR => PresenterEnd::SurfaceLost,
@@ -270,7 +273,8 @@ impl Candidate {
                 .raw
                 .get_physical_device_properties2(self.physical, &mut more)
         };
-        // A power of two by the spec; the maximum keeps arithmetic safe from a driver's zero.
+        // The specification says that this is a power of two. The maximum protects against a driver
+        // that says 0.
         host.min_imported_host_pointer_alignment.max(1)
     }
 }

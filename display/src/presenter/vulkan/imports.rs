@@ -1,5 +1,5 @@
-//! Where the GPU finds the guest's pixels: in the guest's own memory where it can be imported, in
-//! a staging buffer otherwise.
+//! Imports the guest's memory into the GPU where possible. Other pictures go through a staging
+//! buffer.
 
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -8,19 +8,19 @@ use super::gpu::Gpu;
 use super::memory::Buffer;
 use crate::picture::Picture;
 
-/// How many pictures of a window stay imported. A guest flips between two or three; importing
-/// costs up to half a millisecond (pages are pinned), so each must not be imported anew.
+/// How many pictures of a window stay imported. A guest flips between two or three. An import takes
+/// up to half a millisecond, because pages are pinned, so it must not be repeated for each flip.
 const KEPT: usize = 4;
 
 /// The imported pictures of one window.
 pub(super) struct Imports {
     gpu: Arc<Gpu>,
-    /// The most recently used last.
+    /// The most recently used one is the last.
     kept: Vec<ImportedPicture>,
 }
 
 struct ImportedPicture {
-    /// Declared first: the import ends before the memory may.
+    /// Declared before the picture: the import must end before its memory.
     import: Option<Import>,
     picture: Picture,
 }
@@ -28,7 +28,7 @@ struct ImportedPicture {
 /// A picture's memory as the GPU sees it.
 pub(super) struct Import {
     pub(super) buffer: Buffer,
-    /// The byte of the memory where the buffer starts.
+    /// The byte of the memory at which the buffer starts.
     pub(super) start: u64,
 }
 
@@ -40,7 +40,7 @@ impl Imports {
         }
     }
 
-    /// The picture's pixels on the GPU; `None` when they must be uploaded.
+    /// The import of the picture's memory; `None` when the picture must be uploaded.
     pub(super) fn import(&mut self, picture: &Picture) -> Option<&Import> {
         match self
             .kept
@@ -54,7 +54,7 @@ impl Imports {
             None => {
                 let import = Import::new(&self.gpu, picture);
                 if import.is_none() {
-                    log::debug!("{picture:?} cannot be imported by the GPU, it is uploaded");
+                    log::debug!("{picture:?} cannot be imported by the GPU, so it is uploaded");
                 }
                 if self.kept.len() == KEPT {
                     self.kept.remove(0);
@@ -68,8 +68,8 @@ impl Imports {
         self.kept.last()?.import.as_ref()
     }
 
-    /// Lets go of pictures whose memory nobody else owns any more, and of all when the screen is
-    /// off. The GPU must not be using them.
+    /// Drops pictures whose memory no one else owns any more, and all of them when the guest shows
+    /// nothing. The GPU must not be using them.
     pub(super) fn sweep(&mut self, current: Option<&Picture>) {
         let Some(current) = current else {
             self.kept.clear();
@@ -93,7 +93,7 @@ impl Import {
     fn new(gpu: &Arc<Gpu>, picture: &Picture) -> Option<Import> {
         let alignment = gpu.host_import.as_ref()?.alignment;
         let layout = picture.layout();
-        // What a copy command demands of buffer offsets and row lengths, in four-byte pixels.
+        // A copy command demands this of buffer offsets and row lengths, for pixels of four bytes.
         if !layout.offset.is_multiple_of(4) || !layout.stride.is_multiple_of(4) {
             return None;
         }

@@ -14,14 +14,15 @@ use crate::platform::macos::MetalLayer;
 
 /// A Vulkan instance that can make surfaces for our windows.
 pub(super) struct Instance {
-    /// The loader; must outlive everything made through it.
+    /// The loader. It must outlive everything that is made through it.
     entry: ash::Entry,
     pub(super) raw: ash::Instance,
     pub(super) surfaces: khr::surface::Instance,
 }
 
 impl Instance {
-    /// An instance for windows of the kind of `window`, of the `vulkan` that is open or, without one, of the system's loader.
+    /// An instance for windows like `window`, from the open library `vulkan` or else from the
+    /// system's loader.
     pub(super) fn new(
         window: &Window,
         vulkan: Option<&VulkanEntry>,
@@ -48,14 +49,14 @@ impl Instance {
         };
         let mut extensions = needed.to_vec();
         let mut flags = vk::InstanceCreateFlags::empty();
-        // Drivers that are not fully conformant (MoltenVK) hide unless asked for.
+        // MoltenVK and other drivers that are not fully conformant are hidden without this.
         if offers(khr::portability_enumeration::NAME) {
             extensions.push(khr::portability_enumeration::NAME.as_ptr());
             flags |= vk::InstanceCreateFlags::ENUMERATE_PORTABILITY_KHR;
         }
         let application = vk::ApplicationInfo::default()
             .application_name(c"Hesper")
-            // 1.1: external memory and device UUIDs, and what every driver of today has.
+            // 1.1 has external memory and device UUIDs, and every current driver offers it.
             .api_version(vk::API_VERSION_1_1);
         let info = vk::InstanceCreateInfo::default()
             .application_info(&application)
@@ -83,7 +84,7 @@ impl Drop for Instance {
 /// A window's surface. Keeps the window open for as long as it lives.
 pub(super) struct Surface {
     pub(super) raw: vk::SurfaceKHR,
-    // Declared before the instance: drivers have a say when a connection is closed.
+    // Declared before the instance: drivers get to know when a connection is closed.
     connection: Connection,
     pub(super) instance: Arc<Instance>,
     #[cfg(target_os = "macos")]
@@ -101,8 +102,7 @@ impl Surface {
         let handle = window.window_handle().map_err(handle_error)?.as_raw();
         let failed = |error: vk::Result| format!("no surface: {error}");
         #[cfg(target_os = "macos")]
-        let layer =
-            MetalLayer::of(handle).ok_or("no Metal layer: the window is none of AppKit's")?;
+        let layer = MetalLayer::of(handle).ok_or("no Metal layer: this is no window of AppKit")?;
         #[cfg(target_os = "macos")]
         let raw = layer
             .surface(&instance.entry, &instance.raw)

@@ -1,7 +1,7 @@
 //! Buffers and images with their memory, freed when dropped.
 //!
-//! Dropping one while the GPU uses it is an error of the caller; presenters wait for each frame's
-//! fence, so that nothing is in use between frames.
+//! The caller must not drop one while the GPU uses it. Presenters wait for the fence of each frame,
+//! so that nothing is in use between frames.
 
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -11,12 +11,12 @@ use ash::vk;
 use super::gpu::Gpu;
 use crate::presenter::PresenterEnd;
 
-/// A buffer in memory that the CPU sees too.
+/// A buffer in memory that the CPU can see, too.
 pub(super) struct Buffer {
     gpu: Arc<Gpu>,
     pub(super) raw: vk::Buffer,
     memory: vk::DeviceMemory,
-    /// `None`: imported.
+    /// `None` for an imported buffer.
     mapped: Option<NonNull<u8>>,
     size: u64,
 }
@@ -35,7 +35,7 @@ impl Buffer {
         // SAFETY: a valid description without external memory.
         let raw = unsafe { gpu.device.create_buffer(&info, None) }.map_err(|e| gpu.end(e))?;
         let memory = vk::DeviceMemory::null();
-        // From here on dropping it frees what there is.
+        // From here on, dropping the buffer frees what there is.
         let mut buffer = Buffer {
             gpu: gpu.clone(),
             raw,
@@ -46,7 +46,7 @@ impl Buffer {
         // SAFETY: the buffer was just made.
         let needs = unsafe { gpu.device.get_buffer_memory_requirements(raw) };
         let flags = vk::MemoryPropertyFlags::HOST_VISIBLE | vk::MemoryPropertyFlags::HOST_COHERENT;
-        // CPU caches matter to reading back and do not harm writing.
+        // CPU caches make reading back fast and do not slow down writing.
         let kind = gpu
             .memory_type(
                 needs.memory_type_bits,
@@ -76,8 +76,8 @@ impl Buffer {
         Ok(buffer)
     }
 
-    /// A buffer whose memory is `size` bytes of the host's at `address`: both multiples of the
-    /// import's alignment. `None` when the driver does not want to.
+    /// A buffer whose memory is `size` bytes of the host at `address`. Both must be multiples of
+    /// the import alignment. `None` when the driver refuses.
     ///
     /// # Safety
     ///
@@ -114,7 +114,7 @@ impl Buffer {
             (gpu.device.get_buffer_memory_requirements(raw), answer)
         };
         answer.result().ok()?;
-        // Coherent: nobody is going to tell us when to invalidate caches.
+        // Coherent, because no one will say when to invalidate caches.
         let flags = vk::MemoryPropertyFlags::HOST_VISIBLE | vk::MemoryPropertyFlags::HOST_COHERENT;
         let index = gpu.memory_type(needs.memory_type_bits & pages.memory_type_bits, flags)?;
         if needs.size > size {
@@ -139,7 +139,7 @@ impl Buffer {
         self.size
     }
 
-    /// The mapped bytes; none for an imported buffer. The GPU must not be using them.
+    /// The mapped bytes; empty for an imported buffer. The GPU must not be using them.
     pub(super) fn bytes(&mut self) -> &mut [u8] {
         match self.mapped {
             // SAFETY: `size` bytes are mapped for as long as the buffer lives, were zeroed or

@@ -1,10 +1,10 @@
 //! The Vulkan presenter.
 //!
-//! A frame is one submission: copy the damage from the guest's memory (imported, see [`imports`])
-//! or from staging into an image ([`texture`]), then draw that image and the cursor into an image
-//! of the [`swapchain`] ([`pipeline`]). The presenter waits for it before it returns, so that one
-//! of everything is enough and the guest knows when its pixels have been read; the next frame
-//! could not be shown earlier anyway.
+//! A frame is one submission. It copies the damage from the guest's memory (see [`imports`]), or
+//! from a staging buffer, into an image ([`texture`]). Then it draws that image and the cursor into
+//! an image of the [`swapchain`] ([`pipeline`]). The presenter waits for the submission before it
+//! returns. So one of everything is enough, and the guest knows when its pixels have been read. The
+//! next frame could not be shown earlier anyway.
 //!
 //! All windows share one device ([`gpu`]); each has its own presenter and thread.
 
@@ -40,13 +40,14 @@ use crate::picture::{BYTES, Channels, Picture, PixelFormat};
 /// What all Vulkan presenters share, on the main thread.
 #[derive(Default)]
 pub(super) struct Vulkan {
-    // Declared first, dropped first.
+    // Declared first, so that it is dropped first.
     gpu: Option<Arc<Gpu>>,
     instance: Option<Arc<Instance>>,
 }
 
 impl Vulkan {
-    /// A presenter for `window`, on the device with this serial number; one with another is lost.
+    /// A presenter for `window` on the device with this serial number. A device with another number
+    /// is lost.
     pub(super) fn presenter(
         &mut self,
         window: &Arc<Window>,
@@ -73,17 +74,17 @@ impl Vulkan {
 
 /// Draws one window with Vulkan.
 pub(super) struct VulkanPresenter {
-    // In the order in which they must be dropped; the swapchain waits for the GPU first.
+    // In the order in which they must be dropped. The swapchain waits for the GPU first.
     swapchain: Swapchain,
     commands: Commands,
     picture: Texture,
     cursor: Sprite,
-    /// What Hesper says in the middle of the window, and in its corner.
+    /// The texts in the middle and in the corner of the window.
     centre: Sprite,
     corner: Sprite,
     imports: Imports,
     staging: Option<Buffer>,
-    /// Copies of this frame. Kept for its capacity.
+    /// The copies of this frame, kept for their capacity.
     regions: Vec<vk::BufferImageCopy>,
     pipeline: Pipeline,
     scaling: Scaling,
@@ -113,7 +114,7 @@ impl VulkanPresenter {
         &self.gpu.name
     }
 
-    /// Records bringing the picture's texture up to date.
+    /// Records commands that update the picture's texture.
     fn copy_picture(&mut self, frame: &Frame, picture: &Picture) -> Result<(), PresenterEnd> {
         let size = (picture.width(), picture.height());
         let mut damage = frame.damage;
@@ -160,7 +161,7 @@ impl VulkanPresenter {
         Ok(())
     }
 
-    /// Brings the textures of cursor and labels up to date.
+    /// Updates the textures of cursor and labels.
     fn copy_sprites(&mut self, frame: &Frame) -> Result<(), PresenterEnd> {
         for (sprite, image) in [
             (&mut self.cursor, &frame.cursor),
@@ -177,7 +178,7 @@ impl VulkanPresenter {
         Ok(())
     }
 
-    /// Records drawing everything into a target, the cursor if it is given.
+    /// Records commands that draw everything into a target, with the cursor if it is given.
     fn record_draw(
         &self,
         frame: &Frame,
@@ -222,7 +223,7 @@ impl VulkanPresenter {
         });
         if let Some((placement, format)) = placement {
             let inside = [vk::Rect2D {
-                // Inside the window, whose sides Vulkan limits to far less than an i32.
+                // This is inside the window, whose sides Vulkan limits to far less than an i32.
                 offset: vk::Offset2D {
                     x: placement.x as i32,
                     y: placement.y as i32,
@@ -276,7 +277,7 @@ impl VulkanPresenter {
     }
 }
 
-/// A staging buffer of at least `size` bytes, the one that is there if it is large enough.
+/// A staging buffer of at least `size` bytes. The present one is used if it is large enough.
 fn staging<'a>(
     gpu: &Arc<Gpu>,
     place: &'a mut Option<Buffer>,
@@ -312,8 +313,8 @@ impl Sprite {
         shown.is_some_and(|shown| Arc::ptr_eq(shown, image))
     }
 
-    /// Changes what it shows, in a submission of its own: that is rare, and the staging buffer may be needed by the
-    /// picture.
+    /// Changes the image in a submission of its own. That is rare, and the picture may need the
+    /// staging buffer.
     fn show(
         &mut self,
         image: &Arc<Cursor>,
@@ -412,7 +413,7 @@ impl Presenter for VulkanPresenter {
         self.commands.wait()?;
         if let Some(readback) = &mut readback {
             for reply in frame.image_replies.drain(..) {
-                // Failing means that nobody waits for it any more.
+                // Failing means that nobody waits for the image any more.
                 let _ = reply.try_send(Ok(readback.shot()));
             }
         }
@@ -434,7 +435,7 @@ struct Commands {
 impl Commands {
     fn new(gpu: &Arc<Gpu>) -> Result<Commands, PresenterEnd> {
         let (pool, raw, done) = Default::default();
-        // Null first: dropping a half-made one frees what there is.
+        // Null at first: dropping a half-made value frees what there is.
         let mut commands = Commands {
             gpu: gpu.clone(),
             pool,
@@ -458,7 +459,7 @@ impl Commands {
         Ok(commands)
     }
 
-    /// Starts recording. What was submitted before must have been waited for.
+    /// Starts to record. The previous submission must have been waited for.
     fn begin(&self) -> Result<(), PresenterEnd> {
         let info = vk::CommandBufferBeginInfo::default()
             .flags(vk::CommandBufferUsageFlags::ONE_TIME_SUBMIT);
@@ -472,8 +473,8 @@ impl Commands {
         .map_err(|error| self.gpu.end(error))
     }
 
-    /// Has the GPU execute what was recorded: for a window, when `acquired` says that its image
-    /// may be drawn to, and then signals `drawn`.
+    /// Submits what was recorded. For a window it waits for `acquired` before it draws to the
+    /// image, and signals `drawn` afterwards.
     fn submit(&self, window: Option<(vk::Semaphore, vk::Semaphore)>) -> Result<(), PresenterEnd> {
         let (acquired, drawn) = window.unwrap_or_default();
         let (buffers, acquired, drawn) = ([self.raw], [acquired], [drawn]);
@@ -500,7 +501,7 @@ impl Commands {
         .map_err(|error| self.gpu.end(error))
     }
 
-    /// Waits until the GPU has executed what was submitted.
+    /// Waits until the GPU has executed the last submission.
     fn wait(&self) -> Result<(), PresenterEnd> {
         // SAFETY: the fence was submitted. Drivers end the wait of a GPU that hangs with
         // DEVICE_LOST.
@@ -515,7 +516,7 @@ impl Commands {
 
 impl Drop for Commands {
     fn drop(&mut self) {
-        // Nothing may be executing when a presenter ends in the middle of a frame.
+        // A presenter can end in the middle of a frame: nothing may be executing then.
         let _ = self.gpu.wait_idle();
         // SAFETY: all are ours (or null, which is allowed) and idle.
         unsafe {

@@ -1,4 +1,4 @@
-//! The one drawing operation: a rectangle filled from an image, opaque or blended.
+//! The one drawing operation: fills a rectangle from an image, opaque or blended.
 
 use std::sync::Arc;
 
@@ -12,13 +12,13 @@ use crate::presenter::PresenterEnd;
 const VERTEX: &[u8] = include_bytes!("shaders/quad.vert.spv");
 const FRAGMENT: &[u8] = include_bytes!("shaders/quad.frag.spv");
 
-/// Push constants of the shaders: an area and a channel order.
+/// Bytes of the shaders' push constants: an area and a channel order.
 const CONSTANTS: usize = 32;
 
-/// How many images can be drawn: the picture, the cursor, two labels.
+/// How many images can be drawn: the picture, the cursor, and two labels.
 const IMAGES: u32 = 4;
 
-/// How a rectangle's pixels meet what is under them.
+/// How a rectangle is combined with the pixels under it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Blending {
     Opaque,
@@ -26,12 +26,12 @@ pub(super) enum Blending {
     Blended,
 }
 
-/// What frames are drawn with; for one target format.
+/// The pipelines and their layout, for one target format.
 pub(super) struct Pipeline {
     gpu: Arc<Gpu>,
-    /// Clears the target, and leaves it ready to be presented.
+    /// Clears the target and leaves it ready to be presented.
     pub(super) to_window: vk::RenderPass,
-    /// Clears the target, and leaves it ready to be copied.
+    /// Clears the target and leaves it ready to be copied.
     pub(super) to_copy: vk::RenderPass,
     set_layout: vk::DescriptorSetLayout,
     layout: vk::PipelineLayout,
@@ -51,7 +51,7 @@ pub(super) struct Samplings {
 
 impl Pipeline {
     pub(super) fn new(gpu: &Arc<Gpu>, format: vk::Format) -> Result<Pipeline, PresenterEnd> {
-        // Everything null first: dropping a half-made pipeline frees what there is.
+        // Everything is null at first: dropping a half-made pipeline frees what there is.
         let mut pipeline = Pipeline {
             gpu: gpu.clone(),
             to_window: vk::RenderPass::null(),
@@ -128,15 +128,15 @@ impl Pipeline {
             .color_attachments(&colors)];
         let stage = vk::PipelineStageFlags::COLOR_ATTACHMENT_OUTPUT;
         let dependencies = [
-            // The target changes its layout only when the semaphore of its acquisition, which
-            // this stage waits for, says that it is ours.
+            // The target changes its layout only after the semaphore of its acquisition has been
+            // signalled. This stage waits for that semaphore.
             vk::SubpassDependency::default()
                 .src_subpass(vk::SUBPASS_EXTERNAL)
                 .dst_subpass(0)
                 .src_stage_mask(stage)
                 .dst_stage_mask(stage)
                 .dst_access_mask(vk::AccessFlags::COLOR_ATTACHMENT_WRITE),
-            // What is drawn is visible to a copy that follows; presenting has its own semaphore.
+            // A copy that follows sees what was drawn. Presenting has its own semaphore.
             vk::SubpassDependency::default()
                 .src_subpass(0)
                 .dst_subpass(vk::SUBPASS_EXTERNAL)
@@ -215,7 +215,7 @@ impl Pipeline {
             .color_blend_state(&blend)
             .dynamic_state(&dynamic)
             .layout(self.layout)
-            // The other pass differs in its final layout only, so that it is compatible.
+            // The other pass differs only in its final layout, so it is compatible.
             .render_pass(self.to_window)];
         let (device, cache) = (&self.gpu.device, vk::PipelineCache::null());
         // SAFETY: a valid description; its parts live through the call.
@@ -226,7 +226,7 @@ impl Pipeline {
             .ok_or(vk::Result::ERROR_INITIALIZATION_FAILED)
     }
 
-    /// Two descriptor sets; at most [`IMAGES`] times.
+    /// Allocates two descriptor sets. Can be called [`IMAGES`] times.
     pub(super) fn samplings(&self) -> Result<Samplings, PresenterEnd> {
         let layouts = [self.set_layout; 2];
         let info = vk::DescriptorSetAllocateInfo::default()
@@ -246,7 +246,7 @@ impl Pipeline {
         }
     }
 
-    /// Has the sets sample `view`. The GPU must not be using them.
+    /// Makes the sets sample `view`. The GPU must not be using them.
     pub(super) fn show(&self, samplings: Samplings, view: vk::ImageView) {
         let image = |sampler| {
             [vk::DescriptorImageInfo {
@@ -270,7 +270,7 @@ impl Pipeline {
         unsafe { self.gpu.device.update_descriptor_sets(&writes, &[]) };
     }
 
-    /// A target for `view`.
+    /// A framebuffer that draws to `view`.
     pub(super) fn framebuffer(
         &self,
         view: vk::ImageView,
@@ -287,8 +287,8 @@ impl Pipeline {
         unsafe { self.gpu.device.create_framebuffer(&info, None) }.map_err(|e| self.gpu.end(e))
     }
 
-    /// Records drawing an image over `area` of a target of `size` pixels. Within a render pass;
-    /// the scissor has been set.
+    /// Records drawing an image over `area` of a target of `size` pixels. A render pass must have
+    /// begun, and the scissor must be set.
     pub(super) fn draw(
         &self,
         commands: vk::CommandBuffer,
@@ -355,7 +355,7 @@ fn constants(area: Area, size: vk::Extent2D, channels: Channels) -> [u8; CONSTAN
     bytes
 }
 
-/// Compiled code, needed only while pipelines are made.
+/// A compiled shader, needed only while pipelines are made.
 struct ShaderModule {
     gpu: Arc<Gpu>,
     raw: vk::ShaderModule,

@@ -1,4 +1,4 @@
-//! Reading a frame back for a screenshot. Not on any hot path: everything is made for the one
+//! Reads a frame back for a screenshot. This is not a hot path: everything is made for one
 //! screenshot and freed after it.
 
 use std::sync::Arc;
@@ -18,7 +18,7 @@ pub(super) struct Readback {
     buffer: Buffer,
     pub(super) framebuffer: vk::Framebuffer,
     pub(super) extent: vk::Extent2D,
-    /// Blue comes first in memory.
+    /// Blue is the first byte in memory.
     bgr: bool,
 }
 
@@ -46,7 +46,7 @@ impl Readback {
         })
     }
 
-    /// Records copying the drawn image to where the CPU can read it.
+    /// Records copying the drawn image to memory that the CPU can read.
     pub(super) fn copy(&self, commands: vk::CommandBuffer) {
         let all = [vk::BufferImageCopy {
             image_subresource: COLOR_LAYER,
@@ -76,7 +76,7 @@ impl Readback {
         }
     }
 
-    /// What was drawn. The GPU must have finished.
+    /// The image of the frame. The GPU must have finished it.
     pub(super) fn shot(&mut self) -> FrameImage {
         let bgr = self.bgr;
         let (pixels, _) = self.buffer.bytes().as_chunks::<4>();
@@ -97,7 +97,7 @@ impl Readback {
 
 impl Drop for Readback {
     fn drop(&mut self) {
-        // A frame that fails half-way drops this while it may still be drawn to.
+        // If a frame fails half-way, the GPU may still be drawing to this.
         let _ = self.gpu.wait_idle();
         // SAFETY: it is ours, and the GPU has finished with it.
         unsafe { self.gpu.device.destroy_framebuffer(self.framebuffer, None) };

@@ -1,4 +1,5 @@
-//! A window's swapchain: the images that can be presented, made anew whenever the window changes.
+//! A window's swapchain: the images that can be presented. It is rebuilt whenever the window
+//! changes.
 
 use std::sync::Arc;
 
@@ -10,11 +11,11 @@ use super::memory::COLOR;
 use super::pipeline::Pipeline;
 use crate::presenter::PresenterEnd;
 
-/// How long to wait for an image. A compositor that shows our window returns one every refresh;
-/// one that does not must not keep the guest waiting.
+/// How long to wait for an image. A compositor that shows our window returns one at every refresh.
+/// One that does not must not keep the guest waiting.
 const PATIENCE_NS: u64 = 100_000_000;
 
-/// The swapchain of a window and everything that comes and goes with it.
+/// The swapchain of a window, and everything that is rebuilt with it.
 pub(super) struct Swapchain {
     gpu: Arc<Gpu>,
     surface: Surface,
@@ -23,12 +24,12 @@ pub(super) struct Swapchain {
     raw: vk::SwapchainKHR,
     extent: vk::Extent2D,
     targets: Vec<Target>,
-    /// The window size it was made for.
+    /// The size of the window when it was built.
     made_for: (u32, u32),
     /// It no longer fits its window.
     stale: bool,
-    /// Signalled when the acquired image may be drawn to. One is enough: a frame ends before the
-    /// next begins.
+    /// Signalled when the acquired image may be drawn to. One is enough, because a frame ends
+    /// before the next begins.
     acquired: vk::Semaphore,
 }
 
@@ -37,8 +38,8 @@ pub(super) struct Swapchain {
 pub(super) struct Target {
     pub(super) index: u32,
     pub(super) framebuffer: vk::Framebuffer,
-    /// Signalled when the image has been drawn. One per image: it is in use until the image comes
-    /// back.
+    /// Signalled when the image has been drawn. Each image has its own: it is in use until the
+    /// image comes back.
     pub(super) drawn: vk::Semaphore,
     view: vk::ImageView,
 }
@@ -47,7 +48,8 @@ impl Swapchain {
     /// A swapchain for `surface`, without images yet.
     pub(super) fn new(gpu: &Arc<Gpu>, surface: Surface, vsync: bool) -> Result<Swapchain, String> {
         let surfaces = &surface.instance.surfaces;
-        // No tearing, no more frames than the screen shows, and supported everywhere.
+        // FIFO does not tear, makes no more frames than the screen shows, and is supported
+        // everywhere.
         let mut mode = vk::PresentModeKHR::FIFO;
         if !vsync {
             // SAFETY: the device can present to this surface.
@@ -55,7 +57,7 @@ impl Swapchain {
                 surfaces.get_physical_device_surface_present_modes(gpu.physical, surface.raw)
             }
             .map_err(|error| format!("no present modes: {error}"))?;
-            // The first shows whole frames all the same.
+            // MAILBOX is preferred: it shows whole frames only.
             let wanted = [vk::PresentModeKHR::MAILBOX, vk::PresentModeKHR::IMMEDIATE];
             let found = wanted.into_iter().find(|wanted| modes.contains(wanted));
             mode = found.unwrap_or(mode);
@@ -65,7 +67,8 @@ impl Swapchain {
         let formats =
             unsafe { surfaces.get_physical_device_surface_formats(gpu.physical, surface.raw) }
                 .map_err(|error| format!("no surface formats: {error}"))?;
-        // The guest's colours are already encoded for the screen: an sRGB format would do it again.
+        // The guest's colours are already encoded for the screen. An sRGB format would encode them
+        // again.
         let wanted = [vk::Format::B8G8R8A8_UNORM, vk::Format::R8G8B8A8_UNORM];
         let format = wanted
             .into_iter()
@@ -108,15 +111,15 @@ impl Swapchain {
         self.acquired
     }
 
-    /// An image to draw to, for a window of `size` pixels; `None` when there is none now: the
-    /// window is minimised, or the compositor does not show it. Every image acquired must be
+    /// Acquires an image to draw to, for a window of `size` pixels. `None` when there is none now:
+    /// the window is minimised, or the compositor does not show it. Every acquired image must be
     /// [presented](Self::present).
     pub(super) fn acquire(
         &mut self,
         size: (u32, u32),
         pipeline: &Pipeline,
     ) -> Result<Option<Target>, PresenterEnd> {
-        // A window can change again while its swapchain is made; not forever.
+        // A window can change again while its swapchain is rebuilt, but not forever.
         for _ in 0..3 {
             if (self.stale || self.made_for != size) && !self.rebuild(size, pipeline)? {
                 return Ok(None);
@@ -140,8 +143,8 @@ impl Swapchain {
         Ok(None)
     }
 
-    /// Presents an image once it has been drawn. `false`: the window has changed meanwhile and
-    /// does not show it.
+    /// Presents an image once it has been drawn. Returns `false` if the window has changed
+    /// meanwhile and does not show it.
     pub(super) fn present(&mut self, target: &Target) -> Result<bool, PresenterEnd> {
         let (drawn, swapchains, images) = ([target.drawn], [self.raw], [target.index]);
         let info = vk::PresentInfoKHR::default()
@@ -166,7 +169,7 @@ impl Swapchain {
         }
     }
 
-    /// Makes the images anew. `false`: the window has no pixels.
+    /// Rebuilds the images. Returns `false` if the window has no pixels.
     fn rebuild(&mut self, size: (u32, u32), pipeline: &Pipeline) -> Result<bool, PresenterEnd> {
         let (surfaces, surface) = (&self.surface.instance.surfaces, self.surface.raw);
         // SAFETY: the device can present to this surface.
@@ -176,7 +179,7 @@ impl Swapchain {
         .map_err(|error| self.gpu.end(error))?;
         let (least, most) = (can.min_image_extent, can.max_image_extent);
         let extent = match can.current_extent {
-            // The window takes whatever size its images have.
+            // This window takes the size of its images.
             vk::Extent2D {
                 width: u32::MAX, ..
             } => vk::Extent2D {
@@ -188,7 +191,8 @@ impl Swapchain {
         if extent.width == 0 || extent.height == 0 || size.0 == 0 || size.1 == 0 {
             return Ok(false);
         }
-        // One to show, one to wait, one to draw; no more, each is a frame of latency.
+        // One image to show, one to wait, one to draw. Each further one would be a frame of
+        // latency.
         let most = if can.max_image_count == 0 {
             u32::MAX
         } else {
@@ -218,7 +222,7 @@ impl Swapchain {
             .old_swapchain(self.raw);
         // SAFETY: a description after the surface's capabilities; the old swapchain is ours.
         let made = unsafe { self.gpu.swapchains.create_swapchain(&info, None) };
-        // Even a failure retires the old one.
+        // Even a failed call retires the old one.
         self.gpu.wait_idle()?;
         self.drop_images();
         self.raw = made.map_err(|error| self.gpu.end(error))?;
@@ -245,7 +249,7 @@ impl Swapchain {
             .format(self.format.format)
             .subresource_range(COLOR);
         let device = &self.gpu.device;
-        // Null first and kept at once: freed with the others whatever fails.
+        // Null at first and stored at once: freed with the others whatever fails.
         let (view, framebuffer, drawn) = Default::default();
         self.targets.push(Target {
             index,

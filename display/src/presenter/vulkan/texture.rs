@@ -1,4 +1,5 @@
-//! The images that frames are drawn from: the picture and the cursor, as last copied.
+//! The images that are drawn into frames: the picture, the cursor and the labels, as they were last
+//! copied.
 
 use std::sync::Arc;
 
@@ -10,11 +11,11 @@ use super::pipeline::{Pipeline, Samplings};
 use crate::picture::Rect;
 use crate::presenter::PresenterEnd;
 
-/// One format for all pictures: the four bytes of a pixel as they lie in memory. The shader puts
-/// them in order. Every Vulkan driver can copy to, sample and smooth it.
+/// The format of all textures: the four bytes of a pixel as they lie in memory. The shader puts
+/// them in order. Every Vulkan driver can copy to, sample and smooth this format.
 const FORMAT: vk::Format = vk::Format::R8G8B8A8_UNORM;
 
-/// An image that can be drawn, and changed in parts.
+/// An image that can be drawn and partly updated.
 pub(super) struct Texture {
     gpu: Arc<Gpu>,
     pub(super) samplings: Samplings,
@@ -34,8 +35,8 @@ impl Texture {
         })
     }
 
-    /// Gives it a size. What it showed is kept only when the size is the same; says whether it is.
-    /// The GPU must not be using it.
+    /// Sets the size. The contents are kept only if the size stays the same; returns whether they
+    /// are. The GPU must not be using the texture.
     pub(super) fn resize(
         &mut self,
         size: (u32, u32),
@@ -44,7 +45,7 @@ impl Texture {
         if self.image.as_ref().is_some_and(|image| image.size == size) {
             return Ok(self.filled);
         }
-        // The old one goes first: both might not fit.
+        // The old image is freed first: there may not be room for both.
         self.image = None;
         self.filled = false;
         let usage = vk::ImageUsageFlags::TRANSFER_DST | vk::ImageUsageFlags::SAMPLED;
@@ -54,7 +55,7 @@ impl Texture {
         Ok(false)
     }
 
-    /// Records copying `regions` of `buffer` into it. The first copy must fill all of it.
+    /// Records copying `regions` of `buffer` into the texture. The first copy must fill all of it.
     pub(super) fn copy(
         &mut self,
         commands: vk::CommandBuffer,
@@ -93,8 +94,8 @@ impl Texture {
         let shading = vk::PipelineStageFlags::FRAGMENT_SHADER;
         let none = vk::DependencyFlags::empty();
         let device = &self.gpu.device;
-        // SAFETY: the command buffer is being recorded, outside a render pass; the regions lie
-        // inside buffer and image (their maker's business, which clips them to the picture).
+        // SAFETY: the command buffer is being recorded, outside a render pass. The regions lie
+        // inside buffer and image: their maker clips them to the picture.
         unsafe {
             device.cmd_pipeline_barrier(commands, shading, transfer, none, &[], &[], &to_copy);
             device.cmd_copy_buffer_to_image(commands, buffer, image.raw, written, regions);
@@ -104,12 +105,12 @@ impl Texture {
     }
 }
 
-/// A copy of `rect`, whose pixels start at byte `offset` of the buffer, with rows of `row_pixels`.
+/// A copy of `rect`. Its pixels start at byte `offset` of the buffer, in rows of `row_pixels`.
 pub(super) fn region(rect: Rect, offset: u64, row_pixels: u32) -> vk::BufferImageCopy {
     vk::BufferImageCopy {
         buffer_offset: offset,
         buffer_row_length: row_pixels,
-        // The rectangle's own height.
+        // 0 means the height of the rectangle.
         buffer_image_height: 0,
         image_subresource: COLOR_LAYER,
         // At most MAX_SIZE.

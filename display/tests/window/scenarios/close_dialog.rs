@@ -1,4 +1,4 @@
-//! The dialog that a window shows when it is closed: where it is, and that it is legible.
+//! The dialog that a window shows when it is closed: its position, and that it is legible.
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -35,7 +35,8 @@ pub(super) fn await_no_question(display: &TestDisplay) {
     until("no question", || shown_text(display).is_empty());
 }
 
-/// The area of the question, and where its choices are, for a window of `size` pixels with letters enlarged so often.
+/// The area of the dialog and the positions of its choices, in a window of `size` pixels with
+/// letters enlarged by `scale`.
 pub(super) struct Layout {
     pub(super) across: Range<u32>,
     pub(super) down: Range<u32>,
@@ -50,7 +51,7 @@ impl Layout {
             (longest * 9 + 18) * scale,
             (lines.len() as u32 * 18 + 18) * scale,
         );
-        // One that is still that of a larger window does not fit.
+        // A dialog that was laid out for a larger window does not fit.
         let middle = |window: u32, label: u32| window.saturating_sub(label) / 2;
         let (left, top) = (middle(size.0, width), middle(size.1, height));
         let row = |(index, line): (usize, &&str)| {
@@ -65,19 +66,20 @@ impl Layout {
         }
     }
 
-    /// Where the choice with this key is.
+    /// The position of the choice with this key.
     pub(super) fn choice(&self, key: char) -> (i16, i16) {
         let mut rows = self.rows.iter();
         rows.find(|(first, _)| *first == key).unwrap().1
     }
 }
 
-/// As light as a picture gets that has no colour of letters.
+/// The lightest picture that has no pixel in the colour of letters.
 fn light(_: u32, _: u32) -> Color {
     [253; 3]
 }
 
-/// What is wrong with a question over a picture: its paper must be dark whatever is behind, and the letters white.
+/// Says what is wrong with a dialog over a picture. Its background must be dark whatever is behind
+/// it, and its letters white.
 fn flaw(shot: &Shot, layout: &Layout, behind: impl Fn(u32, u32) -> Color) -> Option<String> {
     let (mut ink, mut paper) = (0, 0);
     for y in 0..shot.height {
@@ -96,14 +98,14 @@ fn flaw(shot: &Shot, layout: &Layout, behind: impl Fn(u32, u32) -> Color) -> Opt
             }
         }
     }
-    // Of the highlighted line the letters are dark and the paper is white.
+    // In the highlighted line the letters are dark and the background is white.
     let fair = ink > paper / 10 && paper > ink / 10;
     let framed = shot.at(layout.across.start, layout.down.start) == [255; 3];
     (!fair || !framed).then(|| format!("{ink} of ink, {paper} of paper, frame: {framed}"))
 }
 
-/// Waits until the question is legible in a window of `size` pixels with letters enlarged so often: the window may have just
-/// changed.
+/// Waits until the dialog is legible in a window of `size` pixels with letters enlarged by `scale`.
+/// The window may have changed just now.
 #[track_caller]
 fn await_legible(
     display: &TestDisplay,
@@ -125,7 +127,7 @@ fn await_legible(
     }
 }
 
-/// Where to keep pictures of the questions, for a person to look at.
+/// Keeps a picture of the dialog for a person to look at, if a folder is named for it.
 fn keep(display: &TestDisplay, name: &str) {
     if let Some(folder) = std::env::var_os("HESPER_WINDOW_PICTURES") {
         let file = PathBuf::from(folder).join(format!("{name}.png"));
@@ -145,7 +147,7 @@ pub(super) fn legible(renderer: Renderer) {
         let lines = shown_text(display).lines().count();
         await_legible(display, small, 1, light);
         keep(display, &format!("{renderer:?}-small"));
-        // The guest shows something else meanwhile.
+        // Meanwhile the guest shows something else.
         canvas.draw(canvas.whole(), gradient);
         display.flush(0, canvas.whole());
         await_legible(display, small, 1, gradient);
@@ -178,7 +180,7 @@ pub(super) fn legible(renderer: Renderer) {
         await_no_question(display);
         display.screenshot(0).check(0, light);
         server.set_dpi(window, 96);
-        // Tokens are answered as ever.
+        // Tokens are still answered.
         let token = FlushToken(77_777);
         let some = hesper_display::Rect::whole(9, 9);
         display.handle.flush(0, some, Some(token)).unwrap();

@@ -19,7 +19,7 @@ const TITLE: &str = "Hesper — 640×400";
 
 const CLOSED: DisplayEvent = DisplayEvent::CloseRequested { scanout: 0 };
 
-/// Devices that note what they are told.
+/// Devices that note what they are sent.
 #[derive(Default)]
 struct Devices(Mutex<Vec<(InputKind, InputEvent)>>);
 
@@ -28,7 +28,7 @@ impl Devices {
         std::mem::take(&mut self.0.lock().unwrap())
     }
 
-    /// Key and button events: code, and whether it goes down.
+    /// Key and button events: the code, and 1 if it goes down.
     fn keys(&self) -> Vec<(u16, i32)> {
         let events = self.take();
         let keys = events.iter().filter(|(_, event)| event.kind == 1);
@@ -47,7 +47,7 @@ impl InputSink for Devices {
     }
 }
 
-/// Closes the window and waits until it asks.
+/// Closes the window and waits until it shows the dialog.
 fn close(display: &TestDisplay, server: &Server, title: &str) -> u32 {
     let window = server.window(title);
     server.focus(window);
@@ -62,7 +62,7 @@ fn click(server: &Server, window: u32, at: (i16, i16)) {
     server.press_button(false);
 }
 
-/// How a test answers: with keys, or by a click at the choice with this letter.
+/// How a test answers: with keys, or with a click on the choice with this letter.
 #[derive(Clone, Copy)]
 pub(super) enum Way {
     Keys(&'static [&'static str]),
@@ -81,7 +81,8 @@ impl Way {
     }
 }
 
-/// Waits until the hidden window has left nothing behind, looks at the guest meanwhile, and shows it again.
+/// Waits until the hidden window has left nothing behind. Then checks that the guest goes on, and
+/// shows the window again.
 fn hidden_and_back(display: &TestDisplay, server: &Server, window: u32, canvas: &Canvas) {
     display.expect(|event| *event == DisplayEvent::Hidden);
     server.await_gone(window);
@@ -109,7 +110,7 @@ fn hidden_and_back(display: &TestDisplay, server: &Server, window: u32, canvas: 
     until("the new window shows the picture of now", server_has);
 }
 
-/// Both harmless answers, in one display.
+/// Gives both harmless answers in one display.
 pub(super) fn hide_and_cancel(hide: Way, cancel: Way) {
     let devices = Arc::new(Devices::default());
     let input = Arc::clone(&devices) as Arc<dyn InputSink>;
@@ -128,7 +129,7 @@ pub(super) fn hide_and_cancel(hide: Way, cancel: Way) {
             cancel.answer(display, &server, window);
             await_no_question(display);
             display.screenshot(0).check(0, gradient);
-            // A second close while it asks changes nothing.
+            // A second request to close changes nothing.
             assert_eq!(close(display, &server, &title), window);
             server.close(window);
             thread::sleep(Duration::from_millis(300));
@@ -140,7 +141,7 @@ pub(super) fn hide_and_cancel(hide: Way, cancel: Way) {
                 display.handle.show().unwrap();
                 display.expect(|event| *event == DisplayEvent::Shown);
             } else {
-                // A new guest is shown.
+                // A new guest makes the windows visible.
                 display.handle.set_guest_connected(false);
                 display.handle.set_guest_connected(true);
                 display.expect(|event| *event == DisplayEvent::Shown);
@@ -177,14 +178,14 @@ pub(super) fn hiding() {
                 .iter()
                 .any(|event| !matches!(event, DisplayEvent::FlushDone(_)));
             assert!(!told, "the guest's monitor is what it was: {events:?}");
-            // From here, too.
+            // The program can hide the windows, too.
             let window = server.window(TITLE);
             display.handle.hide().unwrap();
             display.handle.hide().unwrap();
             hidden_and_back(display, &server, window, &canvas);
             display.handle.show().unwrap();
         }
-        // Nobody's window is closed for good.
+        // Without a guest, closing ends the display.
         display.handle.set_guest_connected(false);
         server.close(server.window(TITLE));
         display.expect(|event| *event == CLOSED);
@@ -192,7 +193,7 @@ pub(super) fn hiding() {
 }
 
 pub(super) fn ends_the_display() {
-    // Returning at all is the proof that the display has ended: nothing here calls quit first.
+    // That `run` returns proves that the display has ended: nothing here calls `quit` before.
     let (sender, events) = std::sync::mpsc::channel();
     let report = Box::new(move |event| drop(sender.send(event)));
     let (display, handle) =
@@ -204,7 +205,7 @@ pub(super) fn ends_the_display() {
     display.run().unwrap();
     user.join().unwrap();
     assert_eq!(events.try_iter().last(), Some(CLOSED));
-    // The device need not know yet.
+    // The device may not know yet.
     let canvas = Canvas::new((64, 64), PixelFormat::B8G8R8X8, true);
     handle.set_scanout(0, Some(canvas.picture())).unwrap();
     let token = FlushToken(5);
@@ -217,7 +218,7 @@ pub(super) fn ends_the_display() {
     assert!(matches!(late, Err(DisplayError::Closed)), "{late:?}");
 }
 
-/// From the program, on any window system.
+/// The program hides and shows the windows, on any window system.
 pub(super) fn hidden_and_shown() {
     let options = DisplayOptions {
         scanouts: 2,
@@ -285,8 +286,9 @@ pub(super) fn guest_gone() {
     });
 }
 
-/// What is held in the guest is let go when the question comes, and nothing arrives until it is answered.
-pub(super) fn lets_go() {
+/// Everything that is held in the guest is released when the dialog opens. Nothing reaches the
+/// guest until the dialog is answered.
+pub(super) fn releases_all() {
     const KEY_A: u16 = 30;
     const KEY_B: u16 = 48;
     let devices = Arc::new(Devices::default());
@@ -330,7 +332,7 @@ pub(super) fn lets_go() {
             click(&server, window, at);
         }
         xdotool(&["click", "4"]);
-        // All of that has been seen when the next key is.
+        // All of that has been handled when the next key has been.
         press("Escape");
         await_no_question(display);
         assert_eq!(devices.take(), [], "not for the guest");
@@ -355,14 +357,14 @@ pub(super) fn two_windows() {
         display.handle.set_guest_connected(true);
         server.window(other);
         display.settle();
-        // The second is a monitor that is unplugged: nothing is asked.
+        // Closing the second window unplugs its monitor. Nothing is asked.
         let window = server.window(other);
         server.close(window);
         display.expect(|event| *event == DisplayEvent::Unplugged { scanout: 1 });
         assert_eq!(shown_text(display), "");
         display.handle.plug(1).unwrap();
         display.expect(|event| matches!(event, DisplayEvent::MonitorChanged { scanout: 1, .. }));
-        // The first asks for both.
+        // Closing the first window asks about both.
         let windows = [close(display, &server, TITLE), server.window(other)];
         assert!(
             shown_text(display).contains("Hide the windows."),
@@ -379,7 +381,7 @@ pub(super) fn two_windows() {
             display.flush(scanout, canvas.whole());
         }
         display.screenshot(1).check(0, |x, y| gradient(y, x));
-        // Monitors come and go all the same.
+        // Monitors can be plugged and unplugged while the windows are hidden.
         display.handle.unplug(1).unwrap();
         display.expect(|event| *event == DisplayEvent::Unplugged { scanout: 1 });
         display.handle.plug(1).unwrap();

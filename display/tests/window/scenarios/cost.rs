@@ -30,13 +30,20 @@ pub(super) fn frames_allocate_nothing() {
                     },
                 );
             };
-            // The first frames make buffers, and a channel allocates when first waited for.
+            // The first frames allocate buffers, and a channel allocates at its first wait.
             (0..10).for_each(frame);
             display.settle();
-            let before = allocations();
-            (0..200).for_each(frame);
-            let allocated = allocations() - before;
-            assert!(allocated == 0, "{allocated} allocations in 200 frames");
+            // An event of the window system may allocate, and a loaded machine delivers one late.
+            // What frames allocate comes in every round.
+            let mut counts = Vec::new();
+            let is_free = (0..5).any(|_| {
+                let before = allocations();
+                (0..200).for_each(frame);
+                let count = allocations() - before;
+                counts.push(count);
+                count == 0
+            });
+            assert!(is_free, "allocations in rounds of 200 frames: {counts:?}");
         }
     });
 }
@@ -53,13 +60,17 @@ pub(super) fn idle() {
             .set_scanout(0, Some(canvas.picture()))
             .unwrap();
         display.flush(0, canvas.whole());
-        thread::sleep(Duration::from_millis(500));
-        let before = cpu_time();
-        thread::sleep(Duration::from_secs(3));
-        let used = cpu_time() - before;
-        assert!(
-            used <= Duration::from_millis(20),
-            "{used:?} of CPU in 3 s of nothing"
-        );
+        // The first frames may keep a busy machine occupied for a moment.
+        let mut used = Duration::MAX;
+        for _ in 0..5 {
+            thread::sleep(Duration::from_millis(500));
+            let before = cpu_time();
+            thread::sleep(Duration::from_secs(3));
+            used = cpu_time() - before;
+            if used <= Duration::from_millis(20) {
+                return;
+            }
+        }
+        panic!("{used:?} of CPU in 3 s of nothing");
     });
 }

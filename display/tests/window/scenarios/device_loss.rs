@@ -10,7 +10,7 @@ use crate::harness::{Canvas, Color, TestDisplay, with_display};
 
 const SIZE: (u32, u32) = (320, 200);
 
-/// Has Vulkan's loader take the driver that loses what it is told to lose, and that alone.
+/// Makes Vulkan's loader use only the driver that loses what it is told to lose.
 fn with_losing_driver(folder: &Path, variable: &str) -> PathBuf {
     // Cargo builds it beside this program.
     let program = std::env::current_exe().unwrap();
@@ -31,7 +31,7 @@ fn with_losing_driver(folder: &Path, variable: &str) -> PathBuf {
     loss
 }
 
-/// Shows a new picture until the window has it, whoever draws.
+/// Shows a new picture until the window has it, whatever draws it.
 fn shows(display: &TestDisplay, colour: impl Fn(u32, u32) -> Color) {
     let canvas = Canvas::new(SIZE, PixelFormat::B8G8R8X8, true);
     canvas.draw(canvas.whole(), &colour);
@@ -39,7 +39,7 @@ fn shows(display: &TestDisplay, colour: impl Fn(u32, u32) -> Color) {
         .handle
         .set_scanout(0, Some(canvas.picture()))
         .unwrap();
-    // Answered even if this is the frame in which something is lost.
+    // This is answered even if something is lost in this frame.
     display.flush(0, canvas.whole());
     let shot = || {
         let folder = tempfile::tempdir().unwrap();
@@ -47,7 +47,7 @@ fn shows(display: &TestDisplay, colour: impl Fn(u32, u32) -> Color) {
             .handle
             .screenshot(0, &folder.path().join("shot.png"))
     };
-    // A screenshot may be lost with the frame that it was part of.
+    // A screenshot may be lost together with its frame.
     while shot().is_err() {}
     shot_of_size(display, 0, SIZE).check(0, colour);
 }
@@ -68,7 +68,7 @@ pub(super) fn device_lost() {
             std::fs::remove_file(&loss).unwrap();
             shows(display, turned);
         }
-        // The GPU does not come back: the CPU draws.
+        // This time the GPU does not come back: the CPU draws.
         std::fs::write(&loss, "").unwrap();
         shows(display, gradient);
         shows(display, |x, y| gradient(y, x));

@@ -11,7 +11,7 @@ use hesper_display::{
 use super::{gradient, options, shot_of_size};
 use crate::harness::{Canvas, with_display};
 
-/// Memory whose first reading panics.
+/// Memory that panics when it is first read.
 struct Treacherous(AtomicBool);
 
 // SAFETY: no pages are handed out.
@@ -50,7 +50,7 @@ pub(super) fn panicking() {
             .handle
             .set_scanout(0, Some(Picture::new(memory, layout).unwrap()))
             .unwrap();
-        // Answered even if its frame was the one that panicked.
+        // This is answered even if its frame was the one that panicked.
         display.flush(0, Rect::whole(width, height));
         shot_of_size(display, 0, (width, height)).check(0, |_, _| [99; 3]);
     });
@@ -67,7 +67,7 @@ pub(super) fn no_driver() {
         with_display(options(Renderer::Vulkan, (320, 200)), |_| ());
         return;
     }
-    // One event loop a process: what must fail is tried in another.
+    // A process can have only one event loop: the failing display runs in another process.
     let program = std::env::current_exe().unwrap();
     let strict = std::process::Command::new(program)
         .env("HESPER_WINDOW_STRICT", "1")

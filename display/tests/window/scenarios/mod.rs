@@ -1,4 +1,4 @@
-//! What a window must do, one function each.
+//! What a window must do: one function for each scenario.
 
 mod close_dialog;
 mod closing;
@@ -33,7 +33,7 @@ use self::resizing::{fifty_sizes, fixed, full_screen, resize, scale, scale_facto
 use self::visibility::{covered, minimised};
 use crate::harness::{Canvas, Color, EVENT, Scenario, Shot, TestDisplay};
 
-/// All scenarios. Those that are run twice differ in who draws.
+/// All scenarios. Some run twice, with different presenters.
 pub(crate) const ALL: &[Scenario] = &[
     any("vulkan_shows_every_format_pixel_for_pixel", || {
         every_format(Renderer::Vulkan)
@@ -97,7 +97,7 @@ pub(crate) const ALL: &[Scenario] = &[
         screen(Renderer::Vulkan)
     }),
     x11("cpu_screen_equals_screenshot", || screen(Renderer::Cpu)),
-    // On Wayland the client library allocates when asked for the next frame.
+    // On Wayland the client library allocates when it asks for the next frame.
     x11("vulkan_frames_allocate_nothing", frames_allocate_nothing),
     x11("a_resized_window_tells_the_guest_once", resize),
     x11(
@@ -147,7 +147,7 @@ pub(crate) const ALL: &[Scenario] = &[
     ),
     x11(
         "nothing_is_held_in_the_guest_while_the_window_asks",
-        closing::lets_go,
+        closing::releases_all,
     ),
     x11("two_windows_are_hidden_together", closing::two_windows),
     x11("the_question_is_legible_on_vulkan", || {
@@ -207,7 +207,7 @@ fn options(renderer: Renderer, size: (u32, u32)) -> DisplayOptions {
     }
 }
 
-/// A colour for each place; neighbours differ.
+/// A colour for each position. Neighbours differ.
 fn gradient(x: u32, y: u32) -> Color {
     [(x * 7) as u8, (y * 5) as u8, (x * 3 + y * 11) as u8]
 }
@@ -217,7 +217,7 @@ fn dark(x: u32, y: u32) -> Color {
     gradient(x, y).map(|channel| channel / 2)
 }
 
-/// Has a scanout show a picture.
+/// Makes a scanout show a picture.
 fn show(
     display: &TestDisplay,
     scanout: usize,
@@ -232,7 +232,8 @@ fn show(
     canvas
 }
 
-/// The window follows its display server, which may take a moment.
+/// Takes screenshots until the window has this size. The window follows its display server, which
+/// may take a moment.
 fn shot_of_size(display: &TestDisplay, scanout: usize, size: (u32, u32)) -> Shot {
     let deadline = Instant::now() + EVENT;
     loop {

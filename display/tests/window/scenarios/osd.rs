@@ -1,4 +1,4 @@
-//! What Hesper itself shows in a window, and what it counts and records.
+//! The texts that Hesper shows in a window, and the screenshot key.
 
 use std::thread;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::x11::{Server, press};
 const SIZE: (u32, u32) = (480, 300);
 const INK: Color = [255; 3];
 
-/// How many pixels of a part of the window have the colour of text.
+/// How many pixels in a part of the window have the colour of text.
 fn ink(shot: &Shot, across: std::ops::Range<u32>, down: std::ops::Range<u32>) -> usize {
     down.flat_map(|y| across.clone().map(move |x| (x, y)))
         .filter(|(x, y)| shot.at(*x, *y) == INK)
@@ -26,7 +26,7 @@ pub(super) fn messages(renderer: Renderer) {
         assert!(ink(&shot, 150..330, 140..160) > 200, "in the middle");
         assert_eq!(ink(&shot, 0..480, 0..120), 0);
         assert_eq!(shot.at(3, 3), [0; 3]);
-        // A picture takes its place; a notice lies over that.
+        // A picture replaces the message. A notice is shown over the picture.
         let canvas = show(display, 0, SIZE, dark);
         display.screenshot(0).check(0, dark);
         display.handle.notice("Something happened");
@@ -53,7 +53,7 @@ pub(super) fn overlay(renderer: Renderer) {
         press("ctrl+alt+o");
         let corner = || ink(&display.screenshot(0), 10..470, 10..90);
         until("the overlay", || corner() > 500);
-        // Figures come with frames.
+        // New figures appear only with frames.
         let before = corner();
         for _ in 0..60 {
             display.flush(0, canvas.whole());

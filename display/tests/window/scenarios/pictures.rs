@@ -20,7 +20,7 @@ use crate::x11::Server;
 pub(super) fn every_format(renderer: Renderer) {
     let size = (160, 90);
     with_display(options(renderer, size), |display| {
-        // Premultiplied: half transparent orange, with an opaque and a clear corner.
+        // Premultiplied: half transparent orange, with one opaque and one transparent corner.
         let mut pixels = [0, 64, 128, 128].repeat(64 * 64);
         pixels[..4].copy_from_slice(&[10, 20, 30, 255]);
         pixels[4..8].fill(0);
@@ -38,7 +38,7 @@ pub(super) fn every_format(renderer: Renderer) {
                 display.flush(0, canvas.whole());
                 let shot = shot_of_size(display, 0, size);
                 let covered = |x, y| x >= 100 && y >= 60;
-                // Rounding is the driver's business where colours are mixed, and only there.
+                // Drivers may round where colours are mixed, and only there.
                 shot.check(1, |x, y| match (x, y) {
                     (100, 60) => [30, 20, 10],
                     (101, 60) => gradient(x, y),
@@ -86,7 +86,7 @@ pub(super) fn imports() {
     let (width, height) = (160, 100);
     with_display(options(Renderer::Vulkan, (width, height)), |display| {
         let format = PixelFormat::B8G8R8X8;
-        // Starts inside a page and ends with the last one.
+        // The picture starts inside a page and ends with the last one.
         let pages = Pages::new((width * height * 4) as usize, true);
         let offset = pages.size() as u64 - u64::from(width * height * 4);
         let layout = PictureLayout {
@@ -174,7 +174,7 @@ pub(super) fn damage_only(renderer: Renderer) {
 pub(super) fn bars(renderer: Renderer) {
     let size = (400, 200);
     with_display(options(renderer, size), |display| {
-        // Twice as large: nearest pixels, and bars of 100 left and right.
+        // Twice as large: nearest pixels, and bars of 100 pixels on the left and on the right.
         let canvas = Canvas::new((100, 100), PixelFormat::R8G8B8A8, true);
         canvas.draw(canvas.whole(), gradient);
         display
@@ -186,7 +186,7 @@ pub(super) fn bars(renderer: Renderer) {
             100..300 => gradient((x - 100) / 2, y / 2),
             _ => [0; 3],
         });
-        // Smaller: only the bars and plain areas are the same for every way of smoothing.
+        // Smaller: only bars and plain areas are the same for every way of smoothing.
         let canvas = Canvas::new((1000, 1000), PixelFormat::B8G8R8X8, true);
         let halves = |x: u32| if x < 500 { [255, 0, 0] } else { [0, 0, 255] };
         canvas.draw(canvas.whole(), |x, _| halves(x));
@@ -259,7 +259,7 @@ pub(super) fn whole_numbers(renderer: Renderer) {
 pub(super) fn flips() {
     let size = (160, 100);
     with_display(options(Renderer::Vulkan, size), |display| {
-        // More buffers than stay imported.
+        // These are more buffers than stay imported.
         let canvases: Vec<Canvas> = (0..6)
             .map(|_| Canvas::new(size, PixelFormat::B8G8R8X8, true))
             .collect();
@@ -324,7 +324,7 @@ pub(super) fn screen(renderer: Renderer) {
             shot.pixels.iter().collect::<HashSet<_>>().len() > 1000,
             "a picture to compare"
         );
-        // The server shows a presented frame when it gets round to it.
+        // The server may show a presented frame a moment later.
         let deadline = Instant::now() + EVENT;
         while server.screen_at(window) != shot {
             assert!(Instant::now() < deadline, "the screen shows something else");

@@ -1,4 +1,4 @@
-//! Monitors that are unplugged, by closing their window or by the program, and plugged back.
+//! Monitors that are unplugged, by the user or by the program, and plugged in again.
 
 use hesper_display::{DisplayError, DisplayEvent, DisplayOptions, PixelFormat, Renderer};
 
@@ -41,7 +41,7 @@ pub(super) fn unplugged() {
                 matches!(refused, Err(DisplayError::Unplugged(1))),
                 "{refused:?}"
             );
-            // The guest may not know yet, and draws; nobody sees it.
+            // The guest may not know yet, and draws. Nobody sees it.
             second.draw(second.whole(), |x, y| gradient(y, x + round));
             display.flush(1, second.whole());
             shot_of_size(display, 0, size).check(0, gradient);

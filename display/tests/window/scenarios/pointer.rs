@@ -1,5 +1,5 @@
-//! The pointer: the guest's cursor is the window system's while it is over the window, and its place is one on the guest's
-//! desktop, whichever window it is in.
+//! The pointer. The window system shows the guest's cursor while the pointer is over the window.
+//! Its position is one on the guest's desktop, whichever window it is in.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::x11::Server;
 const SIZE: (u32, u32) = (320, 200);
 const SIDE: u32 = 64;
 
-/// A tablet that notes where it was told to be.
+/// A tablet that notes its last position.
 #[derive(Default)]
 struct Tablet(Mutex<Vec<(i32, i32)>>);
 
@@ -35,7 +35,7 @@ impl InputSink for Tablet {
 }
 
 impl Tablet {
-    /// Where on a desktop of this size it was told to be last.
+    /// The last position, as a pixel of a desktop of this size.
     fn pixel(&self, (width, height): (u32, u32)) -> Option<(u32, u32)> {
         let (x, y) = *self.0.lock().unwrap().last()?;
         let pixel = |at: i32, size: u32| {
@@ -59,7 +59,7 @@ fn cursor(seed: u32) -> Cursor {
     Cursor::new((SIDE, SIDE), (5, 9), PixelFormat::A8R8G8B8, &pixels).unwrap()
 }
 
-/// Waits until the pointer has the test's cursor, with its pixels so often repeated.
+/// Waits until the pointer is the test's cursor with its pixels repeated `times` times.
 fn await_pointer(server: &Server, seed: u32, times: u32) {
     let side = SIDE * times;
     let places = (0..side).flat_map(|y| (0..side).map(move |x| (x / times, y / times)));
@@ -90,7 +90,7 @@ pub(super) fn guests_cursor(renderer: Renderer) {
         let window = server.window("Hesper — 320×200");
         display.handle.set_cursor(0, Some(cursor(1))).unwrap();
         display.handle.move_cursor(0, 105, 109).unwrap();
-        // An opaque pixel of it, at 100 + 63, 100 + 1; its corner shows through.
+        // An opaque pixel of the cursor is at 100 + 63, 100 + 1. Its corner is transparent.
         let drawn = || server.screen_at(window).at(163, 101) != gradient(163, 101);
         until(
             "the guest's cursor is drawn while the pointer is elsewhere",
@@ -100,12 +100,12 @@ pub(super) fn guests_cursor(renderer: Renderer) {
         server.point(window, (50, 60));
         await_pointer(&server, 1, 1);
         until("the frame is without it", || !drawn());
-        // A picture of the window has it, where the guest has it.
+        // A screenshot of the window shows the cursor where the guest has it.
         let shot = display.screenshot(0);
         assert_ne!(shot.at(163, 101), gradient(163, 101));
         assert_eq!(shot.at(99, 99), gradient(99, 99));
 
-        // It moves without frames, and changes.
+        // It moves without frames, and can change.
         let frames = || display.handle.frame_statistics(0).unwrap().presented;
         display.settle();
         let before = frames();
@@ -152,7 +152,7 @@ pub(super) fn desktop() {
     with_input(options, tablet.clone(), |display| {
         let server = Server::connect();
         server.point_at_screen((1200, 1000));
-        // One framebuffer: the second monitor is below the first and begins further right.
+        // One framebuffer. The second monitor is below the first and begins further right.
         let canvas = Canvas::new((400, 500), PixelFormat::B8G8R8X8, true);
         let parts = [(0, 0, 320, 200), (100, 200, 300, 300)].map(|(x, y, width, height)| Rect {
             x,
@@ -186,7 +186,7 @@ pub(super) fn desktop() {
         server.point(second, (599, 599));
         told("the last of all", whole, (399, 499));
 
-        // Two framebuffers stand side by side, however their windows do.
+        // Two framebuffers are side by side, wherever their windows are.
         let apart = [(320, 200), (300, 300)];
         for (scanout, size) in apart.into_iter().enumerate() {
             let canvas = Canvas::new(size, PixelFormat::B8G8R8X8, true);
@@ -198,7 +198,7 @@ pub(super) fn desktop() {
         let whole = (620, 300);
         server.point(first, (10, 20));
         told("in the first window again", whole, (10, 20));
-        // A hand that holds a button takes something along from one to the other.
+        // A user who holds a button drags something from one to the other.
         server.press_button(true);
         server.point(second, (20, 40));
         told("in the second, with a button held", whole, (330, 20));

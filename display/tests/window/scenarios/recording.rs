@@ -1,4 +1,4 @@
-//! Recordings: each frame is whole, and the last one is there.
+//! Recordings: every frame is complete, and the last one is there.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -26,9 +26,9 @@ pub(super) fn no_torn_frame(renderer: Renderer, vsync: bool) {
     };
     let mut presented = 0;
     with_display(options, |display| {
-        // Once there is somebody to draw.
+        // Wait until a presenter draws.
         shot_of_size(display, 0, SIZE);
-        // One buffer, the hardest case: the guest draws again as soon as it is told that it may.
+        // One buffer is the hardest case: the guest draws again as soon as it may.
         let canvas = Canvas::new(SIZE, PixelFormat::B8G8R8X8, true);
         canvas.draw(canvas.whole(), moving(1));
         display
@@ -70,9 +70,10 @@ pub(super) fn no_torn_frame(renderer: Renderer, vsync: bool) {
         shot.check(0, moving(step));
     }
     assert_eq!(last, STEPS, "the last frame of {}", files.len());
-    // A busy machine may lose some, but then the writer is to blame and not the window.
+    // A busy machine may lose some frames, but then the writer loses them and not the window.
     let recorded = files.len() as u64;
-    // The window goes on until its end, after the frames were counted: the server may ask for the picture once more.
+    // The window goes on after the frames were counted: the server may ask for the picture once
+    // more.
     assert!(
         recorded <= presented + 3 && recorded >= presented / 2,
         "{recorded} of {presented} frames"

@@ -9,7 +9,7 @@ use super::{gradient, options, shot_of_size, show};
 use crate::harness::{TestDisplay, expect_no_more_than, held, with_display};
 use crate::x11::{Server, press};
 
-/// The size of the guest's monitor that an event tells.
+/// The size of the guest's monitor in an event.
 fn reported(event: &DisplayEvent) -> Option<(u32, u32)> {
     match event {
         DisplayEvent::MonitorChanged { width, height, .. } => Some((*width, *height)),
@@ -17,7 +17,7 @@ fn reported(event: &DisplayEvent) -> Option<(u32, u32)> {
     }
 }
 
-/// What is going to be told, until it is `size`.
+/// Waits until this size is reported.
 fn expect_reported(display: &TestDisplay, size: (u32, u32)) {
     display.expect(|event| reported(event) == Some(size));
 }
@@ -40,7 +40,7 @@ pub(super) fn resize() {
                 scanout: 0,
                 width: 740,
                 height: 420,
-                // Of a monitor with 96 pixels an inch, Xvfb's.
+                // The size of a monitor with 96 pixels per inch, which is what Xvfb has.
                 millimetres: (196, 111),
                 position: Some((0, 0)),
             }]
@@ -79,7 +79,7 @@ pub(super) fn scale() {
         shot_of_size(display, 0, (960, 600)).check(0, |x, y| gradient(x / 3, y / 3));
         let events: Vec<_> = display.events_for(Duration::from_millis(400));
         assert_eq!(events, [], "the guest keeps its mode");
-        // Asked for by a script, the guest's monitor changes, and the window does not.
+        // A script changes the guest's monitor and not the window.
         display.handle.request_resize(0, 480, 300).unwrap();
         expect_reported(display, (480, 300));
         shot_of_size(display, 0, (960, 600));
@@ -118,7 +118,7 @@ pub(super) fn full_screen() {
         show(display, 0, (320, 200), gradient);
         let window = server.window("Hesper — 320×200");
         server.focus(window);
-        // This server has no window manager: the test does what one would.
+        // This server has no window manager, so the test does its work.
         for full in [true, false] {
             press("ctrl+alt+f");
             assert_eq!(server.asked_for_full_screen(window), full);
@@ -144,7 +144,7 @@ pub(super) fn scale_factor() {
         expect_reported(display, (400, 250));
         show(display, 0, (400, 250), gradient);
         let window = server.window("Hesper — 400×250");
-        // As a desktop does when a person chooses twice the size for everything.
+        // As a desktop does when the user chooses twice the size for everything.
         server.set_dpi(window, 192);
         expect_reported(display, (800, 500));
         shot_of_size(display, 0, (800, 500)).check(0, |x, y| gradient(x / 2, y / 2));
@@ -167,10 +167,10 @@ pub(super) fn fifty_sizes(renderer: Renderer) {
         let mut before = (0, 0);
         for step in 0..50 {
             let (width, height) = (side(320, 1200), side(200, 900));
-            // Before the resize: waiting for a flush passes over what else is told.
+            // Flush before the resize: waiting for a flush skips other events.
             display.flush(0, canvas.whole());
             server.resize(window, width, height);
-            // Now and then the hand rests.
+            // Sometimes the user pauses.
             if step % 10 == 0 {
                 expect_reported(display, (width, height));
                 shot_of_size(display, 0, (width, height));

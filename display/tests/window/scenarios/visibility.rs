@@ -1,4 +1,4 @@
-//! What a window costs that nobody can see, and that it catches up when it is seen again.
+//! Windows that nobody can see: they cost little, and catch up when they are seen again.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ pub(super) fn minimised() {
         let canvas = show(display, 0, SIZE, dark);
         let window = server.window(&format!("Hesper — {}×{}", SIZE.0, SIZE.1));
         server.unmap(window);
-        // The first frame after it finds out.
+        // The first frame after that finds out.
         display.flush(0, canvas.whole());
         display.settle();
         let (before, frames) = (cpu_time(), display.handle.frame_statistics(0).unwrap());
@@ -32,7 +32,7 @@ pub(super) fn minimised() {
         let now = display.handle.frame_statistics(0).unwrap();
         assert_eq!(now.presented, frames.presented);
         assert_eq!(now.unseen, frames.unseen + 2000);
-        // Still, it can be looked at.
+        // Screenshots still work.
         display.screenshot(0).check(0, |x, y| dark(y, x));
         assert_eq!(
             display.handle.frame_statistics(0).unwrap().presented,
@@ -59,7 +59,7 @@ pub(super) fn covered() {
         let window = server.window("Hesper — 320×200");
         let cover = server.cover();
         std::thread::sleep(Duration::from_millis(300));
-        // Drawing would take milliseconds each, on this renderer.
+        // With this renderer each frame would take milliseconds.
         let before = cpu_time();
         canvas.draw(canvas.whole(), |x, y| gradient(y, x));
         for _ in 0..2000 {

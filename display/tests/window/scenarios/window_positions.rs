@@ -1,4 +1,4 @@
-//! Windows are where they were the last time.
+//! Windows open at the positions that they had the last time.
 
 use std::path::Path;
 use std::process::Command;
@@ -11,10 +11,10 @@ use crate::x11::{Server, press};
 
 const SIZE: (u32, u32) = (320, 200);
 
-/// Set for a process that only says what its windows are told: the file with their places.
+/// Names the file of positions for a process that only prints what its windows report.
 const ONLY_LOOK: &str = "HESPER_WINDOW_PLACES";
 
-/// Where the two windows of another process are.
+/// The positions of the two windows of another process.
 fn looked(file: &Path) -> String {
     let output = Command::new(std::env::current_exe().unwrap())
         .env(ONLY_LOOK, file)
@@ -38,7 +38,7 @@ fn two_windows(file: &Path) -> DisplayOptions {
     }
 }
 
-/// What the next window to settle is told: `0: 320x200 at 10,20`.
+/// What the window reports next: `0: 320x200 at 10,20`.
 fn reported(display: &TestDisplay, scanout: usize) -> String {
     let event = display.expect(
         |event| matches!(event, DisplayEvent::MonitorChanged { scanout: number, .. } if *number == scanout),
@@ -78,20 +78,20 @@ pub(super) fn restored() {
             .unwrap();
         let window = server.window("Hesper — 320×200");
         server.place(window, 70, 50);
-        // Without a window manager that tells, winit measures a moved window's frame by two questions, between which
-        // its size must not change.
+        // Without a window manager that tells, winit finds the frame of a moved window with two
+        // requests. The window's size must not change between them.
         while reported(display, 0) != "0: 320x200 at 70,50" {}
         server.resize(window, 480, 330);
         let moved = "0: 480x330 at 70,50";
         while reported(display, 0) != moved {}
         display.settle();
         server.focus(window);
-        // A window manager would do what is asked; the file says it all the same.
+        // A window manager would do this. The file says so without one, too.
         press("ctrl+alt+f");
         assert!(server.asked_for_full_screen(window));
     });
     assert_eq!(looked(&file), "0: 480x330 at 70,50, 1: 320x200 at 0,0");
-    // A monitor that was taken away, and a file that somebody else wrote.
+    // A monitor that was taken away, and a file that someone else wrote.
     let text = std::fs::read_to_string(&file).unwrap();
     assert!(text.contains("480x330 at 70,50"), "{text}");
     std::fs::write(&file, text.replace("70,50", "1300,50")).unwrap();

@@ -1,19 +1,21 @@
-//! A Vulkan layer for measurements. `tests/bench-vtest` writes its manifest and turns it on; by hand:
+//! A Vulkan layer for measurements. `tests/bench-vtest` writes its manifest and turns it on; by
+//! hand:
 //!
 //! ```text
-//! VK_ADD_LAYER_PATH=<folder of the manifest> VK_INSTANCE_LAYERS=VK_LAYER_HESPER_measure HESPER_LAYER=memfd,null …
+//! VK_ADD_LAYER_PATH=<folder of the manifest> VK_INSTANCE_LAYERS=VK_LAYER_HESPER_measure \
+//!     HESPER_LAYER=memfd,null …
 //! ```
 //!
 //! `HESPER_LAYER` names what it does:
 //!
-//! - `memfd`: memory that is to be exported becomes a memfd that the driver imports as host memory (`memory.rs`), and
-//!   dma-buf export is advertised. The reference renderer needs that on a host without `/dev/udmabuf`, where
-//!   lavapipe can export opaque descriptors only.
-//! - `null`: commands are dropped, pipelines and descriptor sets are numbers (`null.rs`), so that what remains of a measurement
-//!   is the renderer's and the client's share.
+//! - `memfd`: memory that is to be exported becomes a memfd that the driver imports as host memory
+//!   (`memory.rs`), and dma-buf export is advertised. The reference renderer needs that on a host
+//!   without `/dev/udmabuf`, where lavapipe can export opaque descriptors only.
+//! - `null`: commands are dropped, pipelines and descriptor sets are numbers (`null.rs`), so that
+//!   what remains of a measurement is the renderer's and the client's share.
 //!
-//! Functions that the layer does not answer itself are the next layer's, called without a detour. It is made for Linux,
-//! where the reference runs; elsewhere it is empty.
+//! Functions that the layer does not answer itself are the next layer's, called without a detour.
+//! It is made for Linux, where the reference runs; elsewhere it is empty.
 #![cfg(target_os = "linux")]
 
 mod loader;
@@ -97,7 +99,8 @@ unsafe extern "system" fn instance_function(
     unsafe { next::of_instance(instance)?.function(name) }
 }
 
-/// The layer's `vkGetDeviceProcAddr`: as the device says, a function that the device lacks is not there.
+/// The layer's `vkGetDeviceProcAddr`: as the device says, a function that the device lacks is not
+/// there.
 ///
 /// # Safety
 /// As Vulkan says.

@@ -1,4 +1,5 @@
-//! What the Vulkan loader and its layers tell each other (the loader's layer interface, version 2): ash does not have it.
+//! The interface between the Vulkan loader and its layers (the loader's layer interface, version
+//! 2), which ash lacks.
 
 use std::ffi::{c_char, c_void};
 

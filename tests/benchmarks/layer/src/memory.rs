@@ -1,8 +1,8 @@
 //! Memory that can be exported, from a driver that can only import host memory.
 //!
-//! An allocation that is to be exported becomes a memfd. The driver imports our mapping of it
-//! (`VK_EXT_external_memory_host`), and `vkGetMemoryFdKHR` gives the descriptor away, whether as a dma-buf or as an opaque
-//! one. A memfd is no dma-buf; to a renderer that only maps it the difference does not show.
+//! An allocation for export becomes a memfd. The driver imports our mapping of it
+//! (`VK_EXT_external_memory_host`). `vkGetMemoryFdKHR` returns the descriptor, as a dma-buf or as
+//! an opaque one. A memfd is no dma-buf, but a renderer that only maps it sees no difference.
 
 use std::collections::HashMap;
 use std::ffi::{CStr, c_char, c_void};
@@ -78,7 +78,8 @@ impl Pages {
 
 impl Drop for Pages {
     fn drop(&mut self) {
-        // SAFETY: the mapping is ours, and the driver's import of it is gone. It cannot fail for a whole mapping.
+        // SAFETY: the mapping is ours, and the driver's import of it is gone. It cannot fail for a
+        // whole mapping.
         let _ = unsafe { munmap(self.start.as_ptr(), self.len) };
     }
 }
@@ -332,7 +333,8 @@ unsafe extern "system" fn free(
         let Some(next) = of_device(device) else {
             return;
         };
-        // Taken before the handle can be used again, dropped after the driver has let go of the pages.
+        // Taken out before the handle can be reused, dropped after the driver has released the
+        // pages.
         let pages = next.memories.pages().remove(&memory);
         if let Some(free) = next.typed::<vk::PFN_vkFreeMemory>(c"vkFreeMemory") {
             free(device, memory, allocator);

@@ -1,7 +1,8 @@
 //! Commands that do nothing; pipelines and descriptor sets that are numbers.
 //!
-//! What is left to the driver: everything else, among it `vkCmdFillBuffer` and `vkCmdCopyBuffer`. Mesa's guest driver has
-//! fences and timeline semaphores written into memory by them, and Hesper tests shared memory with the first.
+//! The driver does everything else, including `vkCmdFillBuffer` and `vkCmdCopyBuffer`. Mesa's guest
+//! driver writes fences and timeline semaphores into memory by them, and Hesper tests shared memory
+//! with the first.
 
 use std::ffi::{CStr, c_void};
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,7 +1,8 @@
-//! Reading what callgrind writes: the costs of functions, and of the calls from one library into another.
+//! Reads callgrind's output: the costs of functions, and of the calls from one library into
+//! another.
 //!
-//! The format is described in valgrind's manual ("Callgrind Format Specification"). Of it is read what callgrind
-//! writes with one event and with compressed names and positions.
+//! valgrind's manual describes the format ("Callgrind Format Specification"). This reads what
+//! callgrind writes with one event and with compressed names and positions.
 
 use std::collections::HashMap;
 
@@ -100,7 +101,7 @@ impl Profile {
         self.functions.values().sum()
     }
 
-    /// What functions cost themselves, by name, those of the library whose name holds `other` left out.
+    /// The self cost of functions, by name, without those of the library whose name holds `other`.
     pub(crate) fn functions(&self, other: &str) -> HashMap<&str, u64> {
         let mut found = HashMap::new();
         for ((library, function), cost) in &self.functions {

@@ -1,8 +1,9 @@
 //! The renderer's instructions for one operation, over the null driver.
 //!
-//! `venus/benches/record.rs` submits a case's operations in batches. It runs under callgrind twice, with few and with
-//! many batches; the difference, divided by the operations that make it, is what one costs, without start and end. Only
-//! the threads of the renderer count (the first is the guest's), and calls into the null driver do not.
+//! `venus/benches/record.rs` submits a case's operations in batches. It runs under callgrind twice,
+//! with few and with many batches; the difference, divided by the operations that make it, is what
+//! one costs, without start and end. Only the threads of the renderer count (the first is the
+//! guest's), and calls into the null driver do not.
 
 use std::fmt::Write;
 use std::fs;
@@ -20,7 +21,8 @@ const ROUNDS: [u32; 2] = [10, 60];
 /// Operations in a batch, as the program has it.
 const BATCH: u32 = 1000;
 
-/// A case, what it is, the aim, and what the reference needs where that is known (callgrind, virglrenderer 1.3.0).
+/// A case, what it is, the aim, and what the reference needs where that is known (callgrind,
+/// virglrenderer 1.3.0).
 struct Case {
     name: &'static str,
     label: &'static str,

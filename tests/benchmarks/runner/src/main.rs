@@ -1,11 +1,13 @@
 //! What `tests/bench-vtest` runs after it has built everything:
 //!
 //! ```text
-//! hesper-bench compare [--rounds N] [--driver lavapipe|null] [CASE…]   Hesper, the reference and no renderer, in turns
-//! hesper-bench instructions PROGRAM                                     the renderer's instructions, by callgrind
+//! hesper-bench compare [--rounds N] [--driver lavapipe|null] [CASE…]
+//!     Hesper, the reference renderer and no renderer, in turns.
+//! hesper-bench instructions PROGRAM
+//!     The renderer's instructions per operation, by callgrind.
 //! ```
 //!
-//! The result is Markdown on standard output; what goes on is told on standard error.
+//! The result is Markdown on standard output. Progress goes to standard error.
 
 mod callgrind;
 mod instructions;
@@ -101,7 +103,7 @@ fn plan(arguments: &[&str]) -> Result<Plan, String> {
     Ok(plan)
 }
 
-/// Measures in turns, so that what else the machine does meets all sides alike.
+/// Measures in turns, so that the machine's other load affects all sides alike.
 fn compare(plan: &Plan) -> Result<String, String> {
     let mut rig = Rig::new()?;
     let load_before = load();
@@ -131,7 +133,7 @@ fn compare(plan: &Plan) -> Result<String, String> {
     Ok(report::report(plan, &all, &load))
 }
 
-/// Tells one measurement as it comes.
+/// Prints one measurement when it is done.
 fn note<T: std::fmt::Display>(
     round: usize,
     driver: Driver,

@@ -1,8 +1,9 @@
 //! The servers and the clients of a comparison.
 //!
-//! All run in the environment of the tests (`tests/env`). Each side has a server for each driver, up for all
-//! measurements of time: a server without a client does nothing. Memory is measured first, one server at a time: of pages
-//! that servers share (the driver's code), each would count a part only.
+//! All run in the environment of the tests (`tests/env`). Each side has a server for each driver,
+//! which runs during all measurements of time: a server without a client does nothing. Memory is
+//! measured first, one server at a time: servers share pages (the driver's code), and each would
+//! count only a part of them.
 
 use std::ffi::OsStr;
 use std::fmt::{Display, Formatter};
@@ -45,7 +46,8 @@ impl Side {
 pub(crate) enum Driver {
     /// As it is.
     Lavapipe,
-    /// With commands dropped and pipelines and descriptor sets feigned, by `tests/benchmarks/layer`.
+    /// With commands dropped and pipelines and descriptor sets feigned, by
+    /// `tests/benchmarks/layer`.
     Null,
 }
 
@@ -130,7 +132,7 @@ impl Display for Footprint {
     }
 }
 
-/// A server that is killed with its value.
+/// A server. Dropping the value kills it.
 struct Server {
     driver: Driver,
     side: Side,
@@ -148,7 +150,7 @@ impl Drop for Server {
     }
 }
 
-/// Everything that stands ready for measurements.
+/// Everything that measurements need.
 pub(crate) struct Rig {
     // Before the folder, in which their sockets are.
     servers: Vec<Server>,

@@ -1,11 +1,11 @@
-//! lavapipe, until the file exists that [`VARIABLE`] names: from then on its devices are lost.
+//! lavapipe until the file named by [`VARIABLE`] exists. From then on its devices are lost.
 //!
-//! Vulkan's loader takes it by a manifest that names the library. Everything goes to lavapipe; of the functions that
-//! may say that a device is lost, those do that submit, wait and ask for fences, semaphores and idle queues. A wait that goes on
-//! ends, too, soon after the loss, as on a GPU that was pulled out.
+//! Vulkan's loader finds it by a manifest that names the library. Calls go to lavapipe. Those that
+//! submit, wait, or ask for fences, semaphores and idle queues return the loss. A wait that has
+//! begun ends soon after the loss, as on a GPU that was pulled out.
 //!
-//! What becomes of a window is another matter: [`SURFACE_VARIABLE`] names a file that is taken away by the next image of a
-//! swapchain that is asked for, which fails as the file says.
+//! [`SURFACE_VARIABLE`] names a file about a window. The next acquired swapchain image removes it
+//! and fails as the file says.
 
 use std::ffi::{CStr, c_char, c_void};
 use std::path::Path;
@@ -17,14 +17,14 @@ use ash::vk;
 /// The variable in the environment with the path of the file that means loss.
 pub const VARIABLE: &str = "HESPER_LOSE_WHEN";
 
-/// The variable with the path of the file that one image of a swapchain takes away: with `surface` in it, the surface is
-/// lost, with anything else the swapchain is out of date.
+/// The variable with the path of the file that one acquired swapchain image removes. If it contains
+/// `surface`, the surface is lost, else the swapchain is out of date.
 pub const SURFACE_VARIABLE: &str = "HESPER_LOSE_SURFACE_WHEN";
 
-/// What is wrapped, as the dynamic linker finds it.
+/// The driver below, by the name that the dynamic linker finds.
 const WRAPPED: &CStr = c"libvulkan_lvp.so";
 
-/// A wait asks so often whether the device is lost, in nanoseconds.
+/// How often a wait checks whether the device is lost, in nanoseconds.
 const SLICE: u64 = 10_000_000;
 
 type Function = unsafe extern "system" fn();
@@ -58,13 +58,14 @@ fn wrapped_instance_function(instance: vk::Instance, name: &CStr) -> Option<Func
     unsafe { get?(instance, name.as_ptr()) }
 }
 
-/// What lavapipe has under each name that is replaced.
+/// lavapipe's own functions under the replaced names.
 static ORIGINALS: [AtomicUsize; 14] = [const { AtomicUsize::new(0) }; 14];
 
 /// The original of a replaced function.
 ///
 /// # Safety
-/// `T` must be the type of function number `index`, and somebody must have asked for it by its name.
+/// `T` must be the type of function number `index`, and somebody must have asked for it by its
+/// name.
 unsafe fn original<T: Copy>(index: usize) -> Option<T> {
     let address = ORIGINALS.get(index)?.load(Ordering::Acquire);
     // SAFETY: the caller's promise; function pointers are as large as addresses.
@@ -76,7 +77,8 @@ macro_rules! failing {
     ($($index:literal $name:literal $function:ident($($argument:ident: $ty:ty),*) $call:ident;)*) => {
         $(
             unsafe extern "system" fn $function($($argument: $ty),*) -> vk::Result {
-                // SAFETY: the type is that of the name; it was asked for, else nobody could call this.
+                // SAFETY: the type is that of the name; it was asked for, else nobody could call
+                // this.
                 let original = unsafe { original::<unsafe extern "system" fn($($ty),*) -> vk::Result>($index) };
                 $call(original, |original| {
                     // SAFETY: the caller's promise about the arguments.

@@ -1,4 +1,4 @@
-//! What the GPU cannot do: features, and structs that say so.
+//! Features that the GPU lacks, and the structs that say so.
 
 use std::ffi::c_void;
 

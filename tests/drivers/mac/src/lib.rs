@@ -1,24 +1,29 @@
-//! lavapipe, with the gaps and the manners of a Mac's Vulkan drivers: so that what a Mac will do to Hesper can be seen on Linux.
+//! lavapipe with the gaps and the behaviour of a Mac's Vulkan drivers, so that Linux shows how
+//! Hesper works on a Mac.
 //!
-//! The crates `moltenvk` and `kosmickrisp` beside this one make the libraries of it, with what each driver's library exports.
-//! [`VARIABLE`] in the environment says which driver it plays. What it plays, and from where it is known, is in
-//! docs/macos.md. It differs from lavapipe in this:
+//! The crates `moltenvk` and `kosmickrisp` beside this one are its libraries, with the exports of
+//! each driver. [`VARIABLE`] in the environment selects the driver that is played. docs/macos.md
+//! says what is played and how it is known. It differs from lavapipe in this:
 //!
-//! - **Extensions** (`physical`): no file descriptors, dma-bufs, modifiers or foreign queues, no transform feedback, no mesh
-//!   shaders, no ray tracing. MoltenVK lists `VK_KHR_portability_subset`, whose structs answer, and makes no device without it.
-//! - **Features** (`features`): geometry shaders, logic operations, wide lines, sparse binding, robust buffer access 2 and (MoltenVK)
-//!   null descriptors are off, and a device that asks for them is refused. Events need the subset's feature.
-//! - **Memory** (`memory`): MoltenVK has three types: private, shared and memoryless. Only shared memory can be mapped, and be
-//!   imported by host pointer; pointer and size are multiples of [`ALIGNMENT`]. KosmicKrisp has one type.
-//! - **Images** with optimal tiling that are bound to imported memory lie somewhere else (MoltenVK), or have no texture
-//!   (KosmicKrisp; here binding them fails).
-//! - **Queues** (`queue`): MoltenVK has four families of one queue. A submission waits while 64 command buffers of its queue are
-//!   unfinished; `MVK_CONFIG_MAX_ACTIVE_METAL_COMMAND_BUFFERS_PER_QUEUE` is another number.
+//! - **Extensions** (`physical`): no file descriptors, dma-bufs, modifiers or foreign queues, no
+//!   transform feedback, no mesh shaders, no ray tracing. MoltenVK lists
+//!   `VK_KHR_portability_subset`, whose structs answer, and makes no device without it.
+//! - **Features** (`features`): geometry shaders, logic operations, wide lines, sparse binding,
+//!   robust buffer access 2 and (MoltenVK) null descriptors are off, and a device that asks for
+//!   them is refused. Events need the subset's feature.
+//! - **Memory** (`memory`): MoltenVK has three types: private, shared and memoryless. Only shared
+//!   memory can be mapped, and be imported by host pointer; pointer and size are multiples of
+//!   [`ALIGNMENT`]. KosmicKrisp has one type.
+//! - **Images** with optimal tiling that are bound to imported memory lie somewhere else
+//!   (MoltenVK), or have no texture (KosmicKrisp; here binding them fails).
+//! - **Queues** (`queue`): MoltenVK has four families of one queue. A submission waits while 64
+//!   command buffers of its queue are unfinished;
+//!   `MVK_CONFIG_MAX_ACTIVE_METAL_COMMAND_BUFFERS_PER_QUEUE` is another number.
 //!
-//! What a program does wrong with it is told on standard error, in lines that begin with `mac driver:`.
+//! It prints what a program does wrong on standard error, in lines that begin with `mac driver:`.
 //!
-//! Whether a program asked for portability drivers is not looked at: Vulkan's loader hides such drivers, by their manifests, and
-//! MoltenVK itself ignores the flag.
+//! It ignores whether a program asked for portability drivers: Vulkan's loader hides such drivers
+//! by their manifests, and MoltenVK ignores the flag.
 
 mod chain;
 mod device;
@@ -34,7 +39,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use ash::vk;
 
-/// The variable in the environment that names the mode: `moltenvk`, `moltenvk-1.4.0` or `kosmickrisp`.
+/// The variable in the environment that names the mode: `moltenvk`, `moltenvk-1.4.0` or
+/// `kosmickrisp`.
 pub const VARIABLE: &str = "HESPER_MAC_DRIVER";
 
 /// How the lines on standard error begin.
@@ -51,7 +57,8 @@ pub type Function = unsafe extern "system" fn();
 pub(crate) enum Mode {
     /// MoltenVK 1.4.1 or newer.
     MoltenVk,
-    /// MoltenVK up to 1.4.0: buffers and images cannot be declared for memory that is imported by host pointer.
+    /// MoltenVK up to 1.4.0: buffers and images cannot be declared for memory that is imported by
+    /// host pointer.
     MoltenVk140,
     /// KosmicKrisp.
     KosmicKrisp,
@@ -82,7 +89,7 @@ impl Mode {
     }
 }
 
-/// Tells what a program does wrong.
+/// Prints what a program does wrong.
 pub(crate) fn complain(what: std::fmt::Arguments<'_>) {
     eprintln!("{PREFIX} {what}");
 }
@@ -97,7 +104,8 @@ macro_rules! function {
 }
 pub(crate) use function;
 
-/// The function to use instead of the one that lavapipe has under that name; `None` where that one will do.
+/// The function to use instead of the one that lavapipe has under that name; `None` where that one
+/// will do.
 fn replaced(name: &str) -> Option<Function> {
     match name {
         "vkGetInstanceProcAddr" => {
@@ -126,7 +134,7 @@ pub unsafe extern "system" fn instance_function(
 ) -> Option<Function> {
     // SAFETY: the caller's promise.
     let name = unsafe { CStr::from_ptr(name) };
-    // What lavapipe does not have, nobody has.
+    // What lavapipe lacks, no driver here has.
     let found = next::instance_function(instance, name);
     let ours = name.to_str().ok().and_then(replaced);
     // Vulkan's loader asks for this one with every instance, and drivers need not know themselves.
@@ -150,7 +158,8 @@ unsafe extern "system" fn device_function(
 /// Whether somebody negotiated.
 static NEGOTIATED: AtomicBool = AtomicBool::new(false);
 
-/// Exports the two functions that Vulkan's loader calls, for the crates that are drivers' libraries.
+/// Exports the two functions that Vulkan's loader calls, for the crates that are drivers'
+/// libraries.
 #[macro_export]
 macro_rules! export_to_loader {
     () => {
@@ -206,7 +215,8 @@ pub unsafe fn negotiate(version: *mut u32) -> vk::Result {
     unsafe { next::negotiate(version) }
 }
 
-/// Name of a function of the libraries, `extern "system" fn() -> u64`: how many submissions wait for room.
+/// Name of a function of the libraries, `extern "system" fn() -> u64`: how many submissions wait
+/// for room.
 pub const WAITING: &CStr = c"hesperMacDriverWaiting";
 
 /// See [`WAITING`].

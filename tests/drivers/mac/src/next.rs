@@ -112,7 +112,8 @@ impl Functions {
             let found = device_function(device, name);
             found.map_or(std::ptr::null(), |found| found as *const c_void)
         };
-        // Under the name of an extension, where the program asked for a version of Vulkan that has it not in its core.
+        // Under the name of an extension, where the program asked for a version of Vulkan that has
+        // it not in its core.
         let get = |name: &CStr| {
             let found = named(name);
             let older = [name.to_bytes(), b"KHR"].concat();

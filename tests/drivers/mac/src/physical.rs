@@ -421,7 +421,8 @@ unsafe extern "system" fn image_format2(
         }
         let external = chain::find::<vk::PhysicalDeviceExternalImageFormatInfo>(info.p_next);
         let kind = external.map_or(Default::default(), |external| external.handle_type);
-        // MoltenVK takes every image for one that could lie there, with optimal tiling, too; KosmicKrisp none.
+        // MoltenVK takes every image for one that could lie there, with optimal tiling, too;
+        // KosmicKrisp none.
         let is_host = kind == vk::ExternalMemoryHandleTypeFlags::HOST_ALLOCATION_EXT;
         if !kind.is_empty() && (!is_host || !Mode::get().is_moltenvk()) {
             return vk::Result::ERROR_FORMAT_NOT_SUPPORTED;

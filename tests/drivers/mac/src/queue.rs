@@ -1,7 +1,9 @@
-//! Queues: several families of one queue each, all on lavapipe's only queue, and a bound on what is unfinished.
+//! Queues: several families of one queue each, all on lavapipe's only queue, and a bound on what is
+//! unfinished.
 //!
-//! Work of all queues is done in the order of the submissions, as lavapipe does it. A program that lets one queue wait for what it
-//! submits to another later would wait for ever, which on a Mac it does not.
+//! Work of all queues is done in the order of the submissions, as lavapipe does it. A program that
+//! lets one queue wait for what it submits to another later would wait for ever, which on a Mac it
+//! does not.
 
 use std::collections::VecDeque;
 use std::ffi::c_void;

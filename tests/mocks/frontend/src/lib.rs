@@ -1,7 +1,8 @@
 //! The other end of vhost-user, for tests: a VMM and the driver's side of a guest's two virtqueues.
 //!
-//! A [`Machine`] connects to a back end by the front end of the crate `vhost`. That crate is not ours, so it is a second
-//! opinion on the protocol. Commands are bytes here: this crate knows nothing of virtio-gpu.
+//! A [`Machine`] connects to a back end by the front end of the crate `vhost`. That crate is not
+//! ours, so it is a second opinion on the protocol. Commands are bytes here: this crate knows
+//! nothing of virtio-gpu.
 //!
 //! ```text
 //! let mut machine = Machine::boot(socket);
@@ -27,7 +28,7 @@ pub use machine::{Answer, Machine, PIXELS, PROTOCOL, Ticket, word};
 pub use queue::{CONTROL, CURSOR, EVENT_IDX, INDIRECT, QUEUE_SIZE};
 pub use window::Window;
 
-/// How long anything that must come may take: the machine may be busy, or itself be stopped for a while.
+/// How long to wait for anything that must come. The machine may be busy, or paused.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits until something is so.

@@ -1,4 +1,5 @@
-//! A VM that is a test: guest memory, two virtqueues and, where wanted, a host-visible window.
+//! A VM whose VMM and guest are the test: guest memory, two virtqueues, optionally a host-visible
+//! window.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -24,24 +25,24 @@ use crate::window::Window;
 
 /// Protocol features that QEMU 11.1 takes.
 pub const PROTOCOL: u64 = 0x0044_a629;
-/// `VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS`: memory is told region by region.
+/// `VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS`: the VMM sends memory region by region.
 const MEMORY_SLOTS: u64 = 1 << 15;
 /// `VIRTIO_F_VERSION_1`.
 const VERSION_1: u64 = 1 << 32;
-/// `VHOST_USER_F_PROTOCOL_FEATURES`, and all that a device type can have of its own.
+/// `VHOST_USER_F_PROTOCOL_FEATURES`, and all features that are specific to a device type.
 const ALWAYS: u64 = 1 << 30 | 0xff_ffff;
 
 /// Guest address of the memory, its size, and its address in the "VMM".
 const RAM: u64 = 0x4000_0000;
 const RAM_SIZE: usize = 128 << 20;
 const RAM_IN_VMM: u64 = 0x7000_0000_0000;
-/// Where requests are written, one after the other and around.
+/// Where requests are written, one behind the other; at the end it starts again.
 const REQUESTS: u64 = RAM + (16 << 20);
 const REQUESTS_END: u64 = RAM + (112 << 20);
-/// Guest memory that is free for the tests, up to its end: pixels.
+/// Free guest memory for the tests, up to its end: pixels.
 pub const PIXELS: u64 = REQUESTS_END;
 
-/// A posted command; later ones are greater.
+/// A posted command. Later tickets are greater.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(u64);
 
@@ -50,7 +51,7 @@ pub struct Ticket(u64);
 pub struct Answer(pub Vec<u8>);
 
 impl Answer {
-    /// Its type, a `RESP_*`.
+    /// Its type: a `RESP_*`.
     pub fn kind(&self) -> u32 {
         self.word(0)
     }
@@ -68,17 +69,17 @@ pub fn word(bytes: &[u8], offset: usize) -> u32 {
 
 /// The VM.
 pub struct Machine {
-    /// The connection, for requests that are not made here.
+    /// The connection, for requests that this type does not make.
     pub frontend: Frontend,
     memory: GuestMemoryMmap,
     file: File,
     queues: [DriverQueue; 2],
     features: u64,
-    /// Memory is told region by region, and only what has changed, as QEMU does.
+    /// The VMM sends memory region by region, and only what has changed, as QEMU does.
     slots: bool,
     memory_told: bool,
     window: Arc<Mutex<Window>>,
-    /// The VMM's end of a back-end channel where nobody answers, kept open.
+    /// The VMM's end of a back-end channel without anybody behind it, kept open.
     _channel: UnixStream,
     next_ticket: u64,
     next_request: u64,
@@ -92,20 +93,22 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Connects and sets everything up, as QEMU does when the driver is ready. Nobody answers on the back-end channel.
+    /// Connects and sets everything up, as QEMU does when the driver is ready. Nobody answers on
+    /// the back-end channel.
     pub fn boot(path: &Path) -> Self {
         let stream = UnixStream::connect(path).unwrap();
         Self::boot_with(stream, VERSION_1 | EVENT_IDX | INDIRECT)
     }
 
-    /// … with these features of transport and rings, and all of the device.
+    /// The same, with these features of transport and rings, and all of the device.
     pub fn boot_with(stream: UnixStream, features: u64) -> Self {
         let mut machine = Self::negotiate(stream, features);
         machine.start();
         machine
     }
 
-    /// … with a host-visible window, on a host with pages of so many bytes. The guest's driver aligns blobs to them.
+    /// The same, with a host-visible window, on a host with this page size. The guest's driver
+    /// aligns blobs to it.
     pub fn boot_with_window(path: &Path, page: u64) -> Self {
         let stream = UnixStream::connect(path).unwrap();
         let protocol = PROTOCOL & !MEMORY_SLOTS;
@@ -117,12 +120,12 @@ impl Machine {
         machine
     }
 
-    /// Connects and agrees on everything, but sets up no queue.
+    /// Connects and negotiates, but sets up no queue.
     pub fn negotiate(stream: UnixStream, features: u64) -> Self {
         Self::negotiate_protocol(stream, features, PROTOCOL)
     }
 
-    /// … with these protocol features.
+    /// The same, with these protocol features.
     pub fn negotiate_protocol(stream: UnixStream, features: u64, protocol: u64) -> Self {
         Self::connect(stream, features, protocol, false)
     }
@@ -137,7 +140,7 @@ impl Machine {
         if has_window && agreed.contains(VhostUserProtocolFeatures::SHMEM) {
             frontend.get_shmem_config().unwrap();
         }
-        // From here on every request is acknowledged, so that each failure is seen where it happens.
+        // From here on every request is acknowledged, so that each failure shows where it happens.
         frontend.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
         assert_eq!(frontend.get_queue_num().unwrap(), 2);
         let (channel, theirs) = UnixStream::pair().unwrap();
@@ -183,7 +186,8 @@ impl Machine {
             .unwrap();
         thread::spawn(move || {
             loop {
-                // A refusal, such as the barrier's, is an error of the crate's but not of the channel.
+                // A refusal, such as the barrier's, is an error for the crate, but does not end the
+                // channel.
                 if let Err(vhost::vhost_user::Error::Disconnected) = handler.handle_request() {
                     break;
                 }
@@ -202,7 +206,7 @@ impl Machine {
         }
     }
 
-    /// Tells the guest's memory in a table, in so many regions: a power of two.
+    /// Sends a memory table with this number of regions: a power of two.
     pub fn tell_memory(&mut self, regions: u64) {
         let size = RAM_SIZE as u64 / regions;
         let regions: Vec<_> = (0..regions)
@@ -211,7 +215,7 @@ impl Machine {
         self.frontend.set_mem_table(&regions).unwrap();
     }
 
-    /// Tells memory and features and starts both queues at index 0, as a driver does after a reset.
+    /// Sends memory and features and starts both queues at index 0, as a driver does after a reset.
     pub fn start(&mut self) {
         for queue in &mut self.queues {
             queue.reset(&self.memory);
@@ -224,7 +228,7 @@ impl Machine {
     pub fn start_at(&mut self, bases: [u16; 2]) {
         self.frontend.set_features(self.features).unwrap();
         if self.memory_told {
-            // QEMU tells nothing of what has not changed.
+            // QEMU does not repeat what has not changed.
         } else if self.slots {
             let region = self.region(0, RAM_SIZE as u64);
             self.frontend.add_mem_region(&region).unwrap();
@@ -244,7 +248,7 @@ impl Machine {
         }
     }
 
-    /// Stops both queues, as QEMU does on a reset and on a pause; returns where they stood.
+    /// Stops both queues, as QEMU does on a reset and on a pause. Returns their indices.
     pub fn stop(&mut self) -> [u16; 2] {
         [0, 1].map(|index| {
             let base = self.frontend.get_vring_base(index).unwrap();
@@ -252,7 +256,8 @@ impl Machine {
         })
     }
 
-    /// Resets the machine as QEMU does: both queues stop, the mappings are dropped, then the driver starts anew.
+    /// Resets the machine as QEMU does: both queues stop, the mappings are dropped, then the driver
+    /// starts anew.
     pub fn reset(&mut self) {
         self.stop();
         let page = self.window().page();
@@ -273,7 +278,7 @@ impl Machine {
         self.next_resource - 1
     }
 
-    /// A fresh place in the window.
+    /// A free offset in the window.
     pub fn offset(&mut self, size: u64) -> u64 {
         let size = self.whole_pages(size);
         self.next_offset += size;
@@ -285,7 +290,7 @@ impl Machine {
         size.next_multiple_of(self.window().page())
     }
 
-    /// What the guest's driver reads of the device's config space.
+    /// Reads the device's config space as the guest's driver does.
     pub fn config(&mut self, offset: u32, length: usize) -> Vec<u8> {
         let flags = VhostUserConfigFlags::empty();
         let answer = self
@@ -355,12 +360,12 @@ impl Machine {
         Some((head, Answer(answer)))
     }
 
-    /// Waits for the next answered chain, if need be on the call event.
+    /// Waits for the next answered chain, by its interrupt.
     pub fn wait(&mut self, queue: usize) -> Option<(u16, Answer)> {
         self.wait_for(&[queue], |machine| machine.try_next(queue))
     }
 
-    /// Waits until something is found that can only come with an answer on one of the queues.
+    /// Waits until `find` finds something, which can only come with an answer on these queues.
     fn wait_for<T>(
         &mut self,
         queues: &[usize],
@@ -371,7 +376,7 @@ impl Machine {
             if let Some(found) = find(self) {
                 return Some(found);
             }
-            // Asks to be told of the next answer, and looks again, as drivers do.
+            // Asks for an interrupt and looks again, as drivers do.
             for queue in queues {
                 self.queues[*queue].ask_for_interrupt(&self.memory);
             }
@@ -408,7 +413,7 @@ impl Machine {
         ticket
     }
 
-    /// Takes in what the device has answered.
+    /// Takes the answered chains off the queues.
     fn take_answers(&mut self) {
         for (index, queue) in self.queues.iter_mut().enumerate() {
             while let Some((head, answer)) = queue.take(&self.memory) {
@@ -436,7 +441,7 @@ impl Machine {
         answer.unwrap_or_else(|| panic!("{ticket:?} is not answered"))
     }
 
-    /// What was answered since the last call, in order.
+    /// The tickets that were answered since the last call, in order.
     pub fn answered(&mut self) -> Vec<Ticket> {
         self.take_answers();
         std::mem::take(&mut self.order)

@@ -26,15 +26,15 @@ const FLAG_INDIRECT: u16 = 4;
 
 /// Bytes of guest memory that a queue takes.
 pub(crate) const QUEUE_MEMORY: u64 = 0x40_0000;
-// Distances from the start of that memory.
+// Offsets from the start of that memory.
 const TABLE: u64 = 0;
 const AVAIL: u64 = 0x2000;
 const USED: u64 = 0x3000;
-/// A page for the indirect table of each head.
+/// A page for each head's indirect table.
 const TABLES: u64 = 0x1_0000;
-/// Room for the answer to each head.
+/// Room for each head's answer.
 const ANSWERS: u64 = 0x20_0000;
-/// Bytes of it.
+/// Bytes of that room.
 pub(crate) const ANSWER_ROOM: usize = 2048;
 
 /// One virtqueue.
@@ -45,7 +45,7 @@ pub(crate) struct DriverQueue {
     posted: u16,
     seen: u16,
     free: Vec<u16>,
-    /// Bytes of room for the answer, by head, of the chains that the device has.
+    /// Bytes of room for the answer, by head, of the chains that the device holds.
     rooms: Vec<Option<usize>>,
     pub(crate) kick: EventFd,
     pub(crate) call: EventFd,
@@ -68,7 +68,7 @@ impl DriverQueue {
         queue
     }
 
-    /// Starts from nothing, as a driver does after a reset.
+    /// Starts empty, as a driver does after a reset.
     pub(crate) fn reset(&mut self, memory: &GuestMemoryMmap) {
         self.forget();
         for address in [AVAIL, USED] {
@@ -84,7 +84,8 @@ impl DriverQueue {
         self.rooms = vec![None; QUEUE_SIZE.into()];
     }
 
-    /// Where the rings are, with guest memory at `memory_in_vmm` in the VMM, which starts at `memory`.
+    /// The addresses of the rings in the VMM, which has the guest memory that starts at `memory` at
+    /// `memory_in_vmm`.
     pub(crate) fn addresses(&self, memory: u64, memory_in_vmm: u64) -> VringConfigData {
         let place = |address| self.base - memory + memory_in_vmm + address;
         VringConfigData {
@@ -107,18 +108,18 @@ impl DriverQueue {
         memory.write_obj(value, address).unwrap();
     }
 
-    /// Chains that can be offered before one must be answered.
+    /// How many chains can be offered before one must be answered.
     pub(crate) fn room(&self) -> usize {
         self.free.len()
     }
 
-    /// Chains that the device has.
+    /// How many chains the device holds.
     pub(crate) fn open(&self) -> usize {
         self.rooms.iter().flatten().count()
     }
 
-    /// Makes a chain available, without a kick: pieces (address, length) for the device to read, and `room` bytes for its
-    /// answer. Returns its head.
+    /// Makes a chain available without a kick. Its pieces (address, length) are for the device to
+    /// read; it has `room` bytes for the answer. Returns its head.
     pub(crate) fn offer(
         &mut self,
         memory: &GuestMemoryMmap,

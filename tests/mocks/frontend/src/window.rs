@@ -1,7 +1,8 @@
-//! The host-visible window, as a VMM keeps it: every mapping that Hesper asks for is made, and can be read and written.
+//! The host-visible window of a VMM. It makes every mapping that Hesper asks for, and the tests
+//! read and write there.
 //!
-//! A VMM on a Mac maps whole pages of 16 KiB. QEMU there takes any length that is not for a range to unmap, and does not
-//! survive the rest ([`Window::with_pages`]).
+//! A VMM on a Mac maps whole pages of 16 KiB. There, QEMU accepts any length except for a range to
+//! unmap, and crashes on other requests ([`Window::with_pages`]).
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -12,7 +13,7 @@ use vhost::vhost_user::message::{VhostUserMMap, VhostUserSharedMsg};
 use vhost::vhost_user::{HandlerResult, VhostUserFrontendReqHandlerMut};
 use vm_memory::{Bytes, FileOffset, MmapRegion, VolatileMemory};
 
-/// What is mapped where.
+/// The window and its mappings.
 pub struct Window {
     /// Bytes in a page.
     page: u64,
@@ -23,7 +24,7 @@ pub struct Window {
 }
 
 impl Window {
-    /// An empty window whose VMM maps pages of so many bytes.
+    /// An empty window whose VMM maps pages of this size.
     pub fn with_pages(page: u64) -> Self {
         Self {
             page,
@@ -43,7 +44,7 @@ impl Window {
         &self.refused
     }
 
-    /// What the VMM does not survive: an assertion fails, as in QEMU.
+    /// Panics on what would crash the VMM, as an assertion in QEMU does.
     fn survives(&self, what: &str, request: &VhostUserMMap) {
         for (name, value) in [
             ("window offset", request.shm_offset),
@@ -61,12 +62,12 @@ impl Window {
         self.mappings.len()
     }
 
-    /// How often Hesper made sure that its mappings are in place.
+    /// How often Hesper waited until its mappings were in place.
     pub fn barriers(&self) -> u64 {
         self.barriers
     }
 
-    /// The mapping that has `offset`, and the place inside it.
+    /// The mapping at `offset`, and the offset inside it.
     fn find(&self, offset: u64) -> (&MmapRegion<()>, usize) {
         let (start, region) = self.mappings.range(..=offset).next_back().unwrap();
         let inside = (offset - start) as usize;
@@ -114,20 +115,20 @@ impl VhostUserFrontendReqHandlerMut for Window {
     }
 
     fn shared_object_remove(&mut self, _: &VhostUserSharedMsg) -> HandlerResult<u64> {
-        // As QEMU does, which has no such object.
+        // As QEMU does, because it has no such object.
         self.barriers += 1;
         Ok(1)
     }
 
     fn shmem_map(&mut self, request: &VhostUserMMap, fd: &dyn AsRawFd) -> HandlerResult<u64> {
         self.survives("map", request);
-        // A descriptor of one's own: the crate closes this one afterwards.
+        // A descriptor of our own: the crate closes this one afterwards.
         let file = File::options()
             .read(true)
             .write(true)
             .open(format!("/proc/self/fd/{}", fd.as_raw_fd()))?;
         let length = file.metadata()?.len();
-        // As QEMU does, which maps no part of a page.
+        // As QEMU does, because it maps no part of a page.
         let is_inside = request.fd_offset + request.len <= length;
         if !is_inside || request.len == 0 || !request.len.is_multiple_of(self.page) {
             self.refused

@@ -169,7 +169,8 @@ pub trait VenusGuest {
         device
     }
 
-    /// What making a device with these queues (family, count) results in. It is destroyed at once if it was made.
+    /// The result of making a device with these queues (family, count). A device that was made is
+    /// destroyed at once.
     fn try_queues(&self, physical: u64, families: &[(u32, u32)]) -> vk::Result {
         let device = self.id();
         let result = self.create_with_queues(physical, device, families);
@@ -181,7 +182,7 @@ pub trait VenusGuest {
         result
     }
 
-    /// What making `device` with these queues (family, count) results in.
+    /// The result of making `device` with these queues (family, count).
     fn create_with_queues(
         &self,
         physical: u64,
@@ -247,7 +248,7 @@ pub trait VenusGuest {
         index.expect("a memory type that the guest can map") as u32
     }
 
-    /// A buffer bound to memory that the guest can map: ids of both.
+    /// A buffer bound to memory that the guest can map; returns the ids of both.
     fn buffer(&self, gpu: &Gpu, size: u64) -> (u64, u64) {
         let (buffer, memory) = (self.id(), self.id());
         let mut info = vk::BufferCreateInfo {
@@ -359,7 +360,7 @@ pub trait VenusGuest {
         semaphore
     }
 
-    /// Lets the queue wait for a value of a timeline semaphore.
+    /// Submits a wait for a value of a timeline semaphore.
     fn submit_wait(&self, gpu: &Gpu, semaphore: u64, value: u64) {
         let semaphore = vk::Semaphore(semaphore);
         let stage = vk::PipelineStageFlags::ALL_COMMANDS;
@@ -417,7 +418,7 @@ pub fn read_reply<'a, C: Command<'a>>(command: &mut C, reply: &[u8]) -> u64 {
     value
 }
 
-/// The bytes that say where replies go.
+/// The bytes of the command that sets where replies go.
 pub fn reply_stream(resource: u32, offset: usize, size: usize) -> Vec<u8> {
     bytes(&command::SetReplyCommandStreamMESA {
         p_stream: &mut vk::CommandStreamDescriptionMESA {

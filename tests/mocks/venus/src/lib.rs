@@ -1,8 +1,8 @@
 //! A guest's Venus driver, for tests: it speaks to a renderer with the protocol crate's encoders.
 //!
-//! A [`VenusGuest`] is a context, however its streams reach the renderer: by calls (`venus/tests/guest`) or through a whole
-//! device (`tests/mock_guest`). All that a driver does with it is here: commands and their replies, an instance, a device and
-//! a few objects ([`Gpu`]), and [`Ring`]s.
+//! A [`VenusGuest`] is a context. Its streams reach the renderer by calls (`venus/tests/guest`) or
+//! through a whole device (`tests/mock_guest`). This crate has what a driver does with it: commands
+//! and replies, an instance, a device and a few objects ([`Gpu`]), and [`Ring`]s.
 //!
 //! It is test code: it panics when the renderer breaks a promise.
 #![allow(

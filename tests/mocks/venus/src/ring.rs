@@ -4,14 +4,14 @@ use hesper_venus_protocol::{command, vk};
 
 use crate::{Memory, Shared, VenusGuest, until};
 
-/// Bits of a ring's status: the renderer sleeps and wants to be notified.
+/// Status bit: the renderer sleeps and wants to be notified.
 pub const IDLE: u32 = 1;
-/// The renderer has given the ring up.
+/// Status bit: the renderer has given the ring up.
 pub const FATAL: u32 = 2;
-/// The renderer has been there since the guest cleared this.
+/// Status bit: the renderer has been alive since the guest cleared this.
 pub const ALIVE: u32 = 4;
 
-// Where things lie in the ring's resource.
+// Offsets in the ring's resource.
 const HEAD: usize = 0;
 const TAIL: usize = 64;
 const STATUS: usize = 128;
@@ -55,7 +55,7 @@ impl<'g, G: VenusGuest> Ring<'g, G> {
         Self::with(guest, id, RingOptions::default())
     }
 
-    /// A ring as the options say. It is there when this returns.
+    /// A ring with these options. It exists when this returns.
     pub fn with(guest: &'g G, id: u64, options: RingOptions) -> Self {
         let size = BUFFER + options.buffer;
         let shared = guest.share(size + options.behind);

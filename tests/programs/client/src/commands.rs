@@ -50,7 +50,8 @@ impl Gpu<'_> {
         Ok(unsafe { self.end_command_buffer(commands) }?)
     }
 
-    /// A new command buffer of the main family with what `body` records, to be submitted any number of times.
+    /// A new command buffer of the main family with what `body` records, to be submitted any number
+    /// of times.
     pub(crate) fn record(
         &self,
         body: impl FnOnce(vk::CommandBuffer),

@@ -213,11 +213,13 @@ impl Gpu<'_> {
             .iter()
             .flat_map(|value| value.to_ne_bytes())
             .collect();
-        // SAFETY: the command buffer is recording, and every layout of this crate has PUSH_SIZE bytes for all.
+        // SAFETY: the command buffer is recording, and every layout of this crate has PUSH_SIZE
+        // bytes for all.
         unsafe { self.cmd_push_constants(commands, layout, vk::ShaderStageFlags::ALL, 0, &bytes) };
     }
 
-    /// Records `program` over `set` with push constants, in `groups` workgroups, and a barrier behind it.
+    /// Records `program` over `set` with push constants, in `groups` workgroups, and a barrier
+    /// behind it.
     pub(crate) fn dispatch(
         &self,
         commands: vk::CommandBuffer,
@@ -237,7 +239,8 @@ impl Gpu<'_> {
         self.barrier(commands);
     }
 
-    /// Scrambles `buffer` once, by the GPU: what "some work that can be checked" means in the cases.
+    /// Scrambles `buffer` once, by the GPU: what "some work that can be checked" means in the
+    /// cases.
     pub(crate) fn scramble_once(&self, buffer: &Buffer<'_>, seed: u32) -> Result<(), Stop> {
         let program = self.scrambler([64, 4])?;
         let set = self.storage_set(&program, &[buffer.handle])?;

@@ -10,7 +10,8 @@ use crate::shaders::{QUAD, SHADE, TEXTURE, TRIANGLE};
 /// Format of every depth buffer of the cases; all drivers must have it.
 pub(crate) const DEPTH: vk::Format = vk::Format::D16_UNORM;
 
-/// A picture to draw to, cleared to dark blue when drawing begins and left for copying from when it ends.
+/// A picture to draw to, cleared to dark blue when drawing begins and left for copying from when it
+/// ends.
 pub(crate) struct Canvas {
     /// The picture, of one sample.
     pub(crate) colour: Image,
@@ -210,7 +211,8 @@ impl Gpu<'_> {
         Ok(self.own(pass, ash::Device::destroy_render_pass))
     }
 
-    /// A pipeline that draws to `canvas`: in its render pass, or with `dynamic` in dynamic rendering.
+    /// A pipeline that draws to `canvas`: in its render pass, or with `dynamic` in dynamic
+    /// rendering.
     pub(crate) fn painter(
         &self,
         style: Style,
@@ -341,7 +343,8 @@ impl Gpu<'_> {
         canvas: &Canvas,
         contents: vk::SubpassContents,
     ) {
-        // Without a depth buffer, the second clear value is the picture's to resolve into: not cleared.
+        // Without a depth buffer, the second clear value is the picture's to resolve into: not
+        // cleared.
         let info = vk::RenderPassBeginInfo::default()
             .render_pass(canvas.pass)
             .framebuffer(canvas.framebuffer)
@@ -404,7 +407,8 @@ impl Gpu<'_> {
     }
 }
 
-/// The three triangles of the cases that draw the same picture in different ways: where and which colour.
+/// The three triangles of the cases that draw the same picture in different ways: where and which
+/// colour.
 pub(crate) const SCENE: [([f32; 4], [f32; 4]); 3] = [
     ([0.0, 0.0, 0.9, 0.75], [1.0, 0.5, 0.25, 1.0]),
     ([0.2, -0.1, 0.6, 0.5], [0.25, 1.0, 0.5, 0.5]),

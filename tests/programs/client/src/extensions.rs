@@ -1,7 +1,9 @@
-//! Instances and devices with the extensions that the driver lists: each alone, each with all that it needs, and all at once.
+//! Instances and devices with the extensions that the driver lists: each alone, each with all that
+//! it needs, and all at once.
 //!
-//! Programs of all three kinds exist: most enable a few, test suites and engines enable whatever is there. Vulkan demands that
-//! what an extension needs is enabled, too; no driver fails without it, and programs forget it.
+//! Programs of all three kinds exist: most enable a few, test suites and engines enable whatever is
+//! there. Vulkan demands that what an extension needs is enabled, too; no driver fails without it,
+//! and programs forget it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CString;
@@ -47,7 +49,8 @@ pub(crate) fn try_all(index: usize) -> ExitCode {
             continue;
         };
         match needed.iter().find(|needed| !listed.contains(**needed)) {
-            // A driver that lists the one without the other; that it does is not for this program to judge.
+            // A driver that lists the one without the other; that it does is not for this program
+            // to judge.
             Some(missing) => say(&format!("skip {name} needs {missing}, which is not listed")),
             None => {
                 let names = needed.iter().copied().chain([*name]);
@@ -95,7 +98,8 @@ fn device<'n>(host: &Host, names: impl IntoIterator<Item = &'n str>) -> Result<(
     let info = vk::DeviceCreateInfo::default()
         .queue_create_infos(&queues)
         .enabled_extension_names(&pointers);
-    // SAFETY: everything that `info` points to lives until the call has returned; nothing is made from the device.
+    // SAFETY: everything that `info` points to lives until the call has returned; nothing is made
+    // from the device.
     unsafe {
         let device = host.instance.create_device(host.physical, &info, None)?;
         device.destroy_device(None);

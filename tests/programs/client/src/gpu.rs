@@ -1,9 +1,9 @@
-//! The driver under test: [`Host`] is a Vulkan instance with one chosen physical device, [`Gpu`] a logical
-//! device on it with every feature the cases know of turned on where the driver has it.
+//! The driver under test: [`Host`] is a Vulkan instance with one chosen physical device, [`Gpu`] a
+//! logical device on it with every feature the cases know of turned on where the driver has it.
 //!
-//! What a case makes, it gives to [`Gpu::own`] and then uses as a plain handle; all of it is destroyed in
-//! reverse order, after the device is idle, when the [`Gpu`] goes. That makes a case that stops half-way as
-//! tidy as one that ends well.
+//! What a case makes, it gives to [`Gpu::own`] and then uses as a plain handle; all of it is
+//! destroyed in reverse order, after the device is idle, when the [`Gpu`] goes. That makes a case
+//! that stops half-way as tidy as one that ends well.
 
 use std::collections::BTreeSet;
 use std::ffi::{CStr, CString, c_char};
@@ -43,7 +43,8 @@ pub(crate) struct Host {
 impl Host {
     /// Loads Vulkan and takes physical device number `index`.
     pub(crate) fn new(index: usize) -> Result<Self, String> {
-        // SAFETY: the loader library is trusted to be a Vulkan loader, and stays loaded as long as `entry`.
+        // SAFETY: the loader library is trusted to be a Vulkan loader, and stays loaded as long as
+        // `entry`.
         let entry = unsafe { ash::Entry::load() }
             .map_err(|error| format!("no Vulkan loader: {error}; install libvulkan1"))?;
         Self::with_entry(entry, index, vk::API_VERSION_1_3).map_err(|error| match error {
@@ -135,7 +136,8 @@ impl Host {
         let info = vk::InstanceCreateInfo::default()
             .application_info(&application)
             .enabled_extension_names(&pointers);
-        // SAFETY: everything `info` points to lives until the call has returned; nothing else is made from the instance.
+        // SAFETY: everything `info` points to lives until the call has returned; nothing else is
+        // made from the instance.
         unsafe {
             let instance = self.entry.create_instance(&info, None)?;
             let devices = instance.enumerate_physical_devices();
@@ -234,8 +236,8 @@ impl Deref for Gpu<'_> {
     }
 }
 
-/// The most queues of a family that a device here is made with. A Venus guest has 63 timelines for all queues of all
-/// its devices, and a big card alone can have 34 queues.
+/// The most queues of a family that a device here is made with. A Venus guest has 63 timelines for
+/// all queues of all its devices, and a big card alone can have 34 queues.
 const QUEUES_PER_FAMILY: u32 = 4;
 
 /// How many queues of this family a device here has.
@@ -308,7 +310,8 @@ impl<'h> Gpu<'h> {
     /// Destroys `handle` when this device goes. Returns it.
     pub(crate) fn own<T: Copy + Send + 'static>(&self, handle: T, destroy: DestroyFn<T>) -> T {
         let mut owned = self.owned.lock().unwrap_or_else(PoisonError::into_inner);
-        // SAFETY: called once, after the device is idle and after everything made from `handle` is destroyed.
+        // SAFETY: called once, after the device is idle and after everything made from `handle` is
+        // destroyed.
         owned.push(Box::new(move |device| unsafe {
             destroy(device, handle, None)
         }));
@@ -324,8 +327,8 @@ impl<'h> Gpu<'h> {
 impl Drop for Gpu<'_> {
     fn drop(&mut self) {
         let owned = std::mem::take(&mut *self.owned.lock().unwrap_or_else(PoisonError::into_inner));
-        // SAFETY: no other thread uses the device any more: the case has ended and joined its threads. Being
-        // idle fails only on a lost device, which may be destroyed too.
+        // SAFETY: no other thread uses the device any more: the case has ended and joined its
+        // threads. Being idle fails only on a lost device, which may be destroyed too.
         unsafe {
             let _ = self.device.device_wait_idle();
             for destroy in owned.into_iter().rev() {

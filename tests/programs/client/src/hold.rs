@@ -1,8 +1,10 @@
-//! `hold MAPS SECONDS FILE`: holds memory and waits for fences while somebody else does something to the machine.
+//! `hold MAPS SECONDS FILE`: holds memory and waits for fences while somebody else does something
+//! to the machine.
 //!
-//! It maps so much memory one by one, has the GPU work on all of it behind a semaphore of the host's, and has it busy for some seconds with a
-//! fence that the kernel waits for, where it can. It says `holding`, and from then on writes and reads its memory until
-//! the file is there. Then it lets the GPU go on, waits for it, and looks at every word.
+//! It maps so much memory one by one, has the GPU work on all of it behind a semaphore of the
+//! host's, and has it busy for some seconds with a fence that the kernel waits for, where it can.
+//! It says `holding`, and from then on writes and reads its memory until the file is there. Then it
+//! lets the GPU go on, waits for it, and looks at every word.
 
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::path::Path;

@@ -1,4 +1,5 @@
-//! Copies between images and the program's memory, as the cases make them (`VK_EXT_host_image_copy`).
+//! Copies between images and the program's memory, as the cases make them
+//! (`VK_EXT_host_image_copy`).
 
 use ash::vk;
 
@@ -187,7 +188,8 @@ impl<'h> Copier<'h> {
             .dst_image(image)
             .dst_image_layout(GENERAL)
             .regions(&regions);
-        // SAFETY: the image is of this device and in this layout; the callers give as many bytes as the pieces have.
+        // SAFETY: the image is of this device and in this layout; the callers give as many bytes as
+        // the pieces have.
         Ok(unsafe { self.copy.copy_memory_to_image(&info) }?)
     }
 

@@ -1,22 +1,29 @@
 //! The Vulkan program that Hesper's tests run natively, over vtest and in guests:
 //!
 //! ```text
-//! hesper-test-client list                       names of all cases and benchmarks
-//! hesper-test-client [--gpu N] run NAME…|all    one line a case: ok NAME DETAILS | FAIL NAME REASON | skip NAME REASON
-//! hesper-test-client [--gpu N] [--server PID] bench NAME…|all  one line a benchmark: bench NAME µs cpu µs server µs
-//! hesper-test-client [--gpu N] [--server PID] footprint         KiB that a device costs this process, and what the server has
-//! hesper-test-client [--gpu N] extensions        instances and devices with each listed extension and with all of them
-//! hesper-test-client [--gpu N] spin SECONDS     keeps the GPU busy with one long submission: spinning, then done
-//! hesper-test-client [--gpu N] hold MAPS SECONDS FILE  keeps memory mapped and fences open until FILE is there: holding, then done
+//! hesper-test-client list
+//!     The names of all cases and benchmarks.
+//! hesper-test-client [--gpu N] run NAME…|all
+//!     One line per case: ok NAME DETAILS | FAIL NAME REASON | skip NAME REASON
+//! hesper-test-client [--gpu N] [--server PID] bench NAME…|all
+//!     One line per benchmark: bench NAME µs cpu µs server µs
+//! hesper-test-client [--gpu N] [--server PID] footprint
+//!     The KiB that a device costs this process, and what the server has.
+//! hesper-test-client [--gpu N] extensions
+//!     Makes instances and devices with each listed extension, and with all of them.
+//! hesper-test-client [--gpu N] spin SECONDS
+//!     Keeps the GPU busy with one long submission. Prints spinning, then done.
+//! hesper-test-client [--gpu N] hold MAPS SECONDS FILE
+//!     Keeps memory mapped and fences open until FILE exists. Prints holding, then done.
 //! ```
 //!
-//! The lines of `run` hold nothing that depends on time, place or machine: over the same driver they must be
-//! equal natively and through Hesper, and `diff` of both outputs is the comparison. A benchmark's numbers
-//! are microseconds an operation: elapsed, of CPU time in this process, and of CPU time in process PID and all that
-//! descend from it.
+//! The lines of `run` hold nothing that depends on time, place or machine: over the same driver
+//! they must be equal natively and through Hesper, and `diff` of both outputs is the comparison. A
+//! benchmark's numbers are microseconds an operation: elapsed, of CPU time in this process, and of
+//! CPU time in process PID and all that descend from it.
 //!
-//! Exit status: 0, or 1 when a case failed, or 2 for a wrong command line. A case that does not end is given
-//! up after a time; then the program ends at once with status 1.
+//! Exit status: 0, or 1 when a case failed, or 2 for a wrong command line. A case that does not end
+//! is given up after a time; then the program ends at once with status 1.
 #![allow(
     clippy::indexing_slicing,
     reason = "an index out of range ends a test program, as it should"
@@ -141,7 +148,8 @@ fn chosen<T: Copy>(
     }
 }
 
-/// Ends the program unless `body` ends in time: a case that hangs in the driver cannot be stopped otherwise.
+/// Ends the program unless `body` ends in time: a case that hangs in the driver cannot be stopped
+/// otherwise.
 fn limited<T>(name: &str, body: impl FnOnce() -> T) -> T {
     let (done, ended) = mpsc::channel::<()>();
     thread::scope(|scope| {
@@ -167,8 +175,8 @@ fn say(line: &str) {
     let _ = out.flush();
 }
 
-/// Runs `body` on a new device. A device on which something failed is left as it is: work that never ends may
-/// have been left on it, and destroying it would wait for that.
+/// Runs `body` on a new device. A device on which something failed is left as it is: work that
+/// never ends may have been left on it, and destroying it would wait for that.
 fn on_device<T>(host: &Host, body: impl FnOnce(&Gpu<'_>) -> Result<T, Stop>) -> Result<T, Stop> {
     let gpu = Gpu::new(host)?;
     let result = body(&gpu);

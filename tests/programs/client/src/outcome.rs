@@ -1,7 +1,7 @@
 //! How a case ends: [`Outcome`], and the checks that make one.
 //!
-//! A case returns `Ok(details)`, or stops with `?` at the first thing that is wrong; a Vulkan error says by
-//! itself at which line it happened.
+//! A case returns `Ok(details)`, or stops with `?` at the first thing that is wrong; a Vulkan error
+//! says by itself at which line it happened.
 
 use std::panic::Location;
 
@@ -12,8 +12,8 @@ use ash::vk;
 pub(crate) enum Stop {
     /// Something is wrong.
     Fail(String),
-    /// The driver does not offer what the case is about. The same driver must give the same skips natively
-    /// and through Hesper.
+    /// The driver does not offer what the case is about. The same driver must give the same skips
+    /// natively and through Hesper.
     Skip(String),
 }
 

@@ -199,9 +199,9 @@ impl Gpu<'_> {
 
     /// Maps the first `size` bytes of `memory`, which is host-visible and not mapped.
     pub(crate) fn map(&self, memory: vk::DeviceMemory, size: u64) -> Result<&[AtomicU32], Stop> {
-        // SAFETY: the memory is of this device and not mapped. The words stay mapped as long as the memory
-        // lives, which is as long as `self`; shared changes are what atomics are for, and a mapping is
-        // aligned to 64 bytes at least (minMemoryMapAlignment).
+        // SAFETY: the memory is of this device and not mapped. The words stay mapped as long as the
+        // memory lives, which is as long as `self`; shared changes are what atomics are for, and a
+        // mapping is aligned to 64 bytes at least (minMemoryMapAlignment).
         unsafe {
             let at = self.map_memory(memory, 0, size, vk::MemoryMapFlags::empty())?;
             let count = usize::try_from(size / 4).map_err(|_| fail("a mapping too large"))?;
@@ -258,7 +258,8 @@ impl Gpu<'_> {
         Ok(Image { handle, view, kind })
     }
 
-    /// Copies level `level` of `image`, in TRANSFER_SRC_OPTIMAL with 4 bytes a texel, to a new mapped buffer.
+    /// Copies level `level` of `image`, in TRANSFER_SRC_OPTIMAL with 4 bytes a texel, to a new
+    /// mapped buffer.
     pub(crate) fn read_back(&self, image: &Image, level: u32) -> Result<Buffer<'_>, Stop> {
         let [width, height] = image.kind.size.map(|edge| (edge >> level).max(1));
         let buffer = self.buffer((width * height * image.kind.layers) as usize)?;
@@ -271,7 +272,8 @@ impl Gpu<'_> {
             });
         let layout = vk::ImageLayout::TRANSFER_SRC_OPTIMAL;
         self.run(|commands| {
-            // SAFETY: `run` records, the handles are of this device, and the buffer holds the whole level.
+            // SAFETY: `run` records, the handles are of this device, and the buffer holds the whole
+            // level.
             unsafe {
                 self.cmd_copy_image_to_buffer(
                     commands,

@@ -1,4 +1,5 @@
-//! `spin SECONDS`: keeps the GPU busy with one submission that takes about that long, and waits for it.
+//! `spin SECONDS`: keeps the GPU busy with one submission that takes about that long, and waits for
+//! it.
 
 use std::time::{Duration, Instant};
 

@@ -56,8 +56,8 @@ impl Inputs {
         Ok(name)
     }
 
-    /// The events of a device as `type:code:value`, a report's apart from the next's by a `/`: waits for the first, then
-    /// until none has come for `quiet`.
+    /// The events of a device as `type:code:value`, a report's apart from the next's by a `/`:
+    /// waits for the first, then until none has come for `quiet`.
     pub(crate) fn take(&mut self, part: &str, quiet: Duration) -> io::Result<String> {
         self.take_within(part, PATIENCE, quiet)
     }

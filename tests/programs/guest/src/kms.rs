@@ -68,7 +68,8 @@ impl Card {
         Ok(connector.modes().iter().map(Mode::size).collect())
     }
 
-    /// Shows the test picture on output `index`, in its preferred mode or in a listed one of `size`.
+    /// Shows the test picture on output `index`, in its preferred mode or in a listed one of
+    /// `size`.
     pub(crate) fn show(
         &mut self,
         index: usize,
@@ -102,7 +103,8 @@ impl Card {
         Ok((width, height))
     }
 
-    /// Draws the picture of another seed into `area` of what output `index` shows, and flushes only that.
+    /// Draws the picture of another seed into `area` of what output `index` shows, and flushes only
+    /// that.
     pub(crate) fn update(&mut self, index: usize, seed: u32, area: Area) -> io::Result<()> {
         let at = self
             .outputs
@@ -120,8 +122,8 @@ impl Card {
         self.dirty_framebuffer(framebuffer, &[clip])
     }
 
-    /// Shows one framebuffer with the test picture on outputs 0 and 1, each in its preferred mode: output 1 shows what is
-    /// at `at`.
+    /// Shows one framebuffer with the test picture on outputs 0 and 1, each in its preferred mode:
+    /// output 1 shows what is at `at`.
     pub(crate) fn span(&mut self, seed: u32, at: (u32, u32)) -> io::Result<(u32, u32)> {
         let mut parts = Vec::new();
         for (index, at) in [(0, (0, 0)), (1, at)] {
@@ -162,8 +164,8 @@ impl Card {
         Ok((width, height))
     }
 
-    /// Flips output `index` through [`STEPS`] pictures of [`step`], `rate` times a second, `frames` in all. Returns how many
-    /// microseconds that took.
+    /// Flips output `index` through [`STEPS`] pictures of [`step`], `rate` times a second, `frames`
+    /// in all. Returns how many microseconds that took.
     pub(crate) fn animate(&mut self, index: usize, frames: u32, rate: u32) -> io::Result<u128> {
         let (connector, crtc) = self.output(index)?;
         let mode = connector.modes().first().copied();

@@ -1,4 +1,5 @@
-//! The virtio-gpu driver's own interface, as far as a cross-domain program needs it (the kernel's `virtgpu_drm.h`).
+//! The virtio-gpu driver's own interface, as far as a cross-domain program needs it (the kernel's
+//! `virtgpu_drm.h`).
 
 use std::fs::File;
 use std::io::{self, Read};

@@ -20,8 +20,8 @@ use super::wire::{
 };
 use crate::screen::{BYTES_PER_PIXEL, FlushToken, Picture, Rect, ScanoutId};
 
-/// Most bytes of pixels in one message. QEMU reads a message whole in its main loop, where the guest's devices
-/// wait for it; it also allocates that much.
+/// The most bytes of pixels in one message. QEMU reads a message whole in its main loop, on which
+/// the guest's devices depend, and allocates that much.
 const MAX_PIXEL_BYTES: usize = 256 << 10;
 
 const HEADER_BYTES: usize = size_of::<Header>();
@@ -32,7 +32,7 @@ const MAX_START_BYTES: usize = HEADER_BYTES + 64;
 /// The socket and what its thread needs.
 pub(super) struct Link {
     socket: UnixStream,
-    /// Raised once: the thread ends, whatever it waits for.
+    /// Raised once, to end the thread whatever it waits for.
     stop: Arc<Interrupt>,
     /// Raised when there is something to do.
     wake: Arc<Interrupt>,
@@ -66,7 +66,7 @@ impl Link {
             Ok(()) | Err(TransferError::Interrupted) => {}
             Err(TransferError::Closed) => log::info!("QEMU closed the GPU socket"),
             Err(error) => {
-                log::error!("GPU socket: {error}; QEMU's console shows no more of this guest");
+                log::error!("GPU socket: {error}; QEMU's console no longer shows this guest");
             }
         }
         {
@@ -114,7 +114,8 @@ impl Link {
         }
     }
 
-    /// Waits for something to do. QEMU says nothing on its own here, so what there is to read is the end.
+    /// Waits for something to do. QEMU sends nothing on its own here, so a readable socket means
+    /// the end.
     fn sleep(&self) -> Result<(), TransferError> {
         let wait = self.wake.wait(self.socket.as_fd(), PollFlags::IN, None)?;
         self.wake.clear();
@@ -171,7 +172,8 @@ impl Link {
         self.send(code, position.as_bytes(), &[])
     }
 
-    /// Copies the damage, lets the guest draw on, then sends the copy in bands of rows.
+    /// Copies the damage, releases the flush so that the guest draws on, then sends the copy in
+    /// bands of rows.
     fn send_pixels(
         &mut self,
         scanout: ScanoutId,
@@ -207,7 +209,7 @@ impl Link {
             flags: 0,
             size,
         };
-        // The small parts in one piece, so that QEMU wakes up once for a small message.
+        // The small parts are sent in one piece, so that QEMU wakes up once for a small message.
         let mut start = [0u8; MAX_START_BYTES];
         let length = HEADER_BYTES + body.len();
         let small = start

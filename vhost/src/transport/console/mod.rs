@@ -1,20 +1,22 @@
-//! A screen drawn by QEMU: the GPU socket of the classic devices `vhost-user-gpu-pci` and `vhost-user-vga`
-//! (QEMU, docs/interop/vhost-user-gpu.rst).
+//! A screen drawn by QEMU: the GPU socket of the classic devices `vhost-user-gpu-pci` and
+//! `vhost-user-vga` (QEMU, docs/interop/vhost-user-gpu.rst).
 //!
-//! A program makes a [`GpuSocketScreen`], gives it to the device as its screen and to the transport as the
-//! session's console. The transport connects it when QEMU sends the socket (`GPU_SET_SOCKET`), also again and
-//! again; unconnected it is a screen that shows nothing.
+//! A program makes a [`GpuSocketScreen`] and gives it to the device as its screen and to the
+//! transport as the backend's console. The transport connects it when QEMU sends the socket
+//! (`GPU_SET_SOCKET`), and may do so again. Unconnected it is a screen that shows nothing.
 //!
 //! # Who waits for whom
 //!
-//! One thread owns the socket; what the device calls only notes what changed (`state`) and wakes it. So no
-//! queue thread waits for QEMU to take pixels, however long its main loop is busy elsewhere.
+//! One thread owns the socket. The device's calls only note what changed (`state`) and wake this
+//! thread. So no queue thread waits for QEMU to take pixels, however long its main loop is busy
+//! elsewhere.
 //!
-//! Two things do wait. A guest's flush with a token is answered when its pixels were copied, and the thread
-//! may be stuck before that, in sending an earlier frame. And [`GpuSocketScreen::monitors`] and
-//! [`GpuSocketScreen::edid`] need QEMU's answer. Both would be deadlocks while QEMU waits for us to stop a
-//! queue: so the transport then calls `pause`, which answers all flushes and sends waiting questions away
-//! empty-handed. Questions also have a deadline.
+//! Two things do wait. A guest's flush with a token is answered when its pixels were copied, and
+//! before that the thread may be stuck in sending an earlier frame. And
+//! [`GpuSocketScreen::monitors`] and [`GpuSocketScreen::edid`] need QEMU's answer. Both would be
+//! deadlocks while QEMU waits for us to stop a queue. So the transport then calls `pause`, which
+//! answers all flushes and ends waiting questions without an answer. Questions also have a
+//! deadline.
 
 mod link;
 mod pixels;
@@ -41,7 +43,7 @@ use shared::{Answer, Question, Shared};
 /// How long a question to QEMU may take.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// QEMU does not tell a refresh rate on this socket (its EDID does).
+/// QEMU reports no refresh rate on this socket; its EDID does.
 const REFRESH_MHZ: u32 = 60_000;
 
 /// A screen that QEMU's own console shows; see the module.
@@ -49,7 +51,7 @@ const REFRESH_MHZ: u32 = 60_000;
 pub struct GpuSocketScreen {
     shared: Arc<Shared>,
     thread: Mutex<Option<Thread>>,
-    /// Held by the one queue thread that asks QEMU something.
+    /// Held by the queue thread that asks QEMU something.
     asking: Mutex<()>,
 }
 
@@ -64,17 +66,17 @@ impl GpuSocketScreen {
         Self::default()
     }
 
-    /// Whether QEMU has given its socket: this screen is its console.
+    /// Whether QEMU has sent its socket, so that this screen is its console.
     pub fn is_used(&self) -> bool {
         self.shared.lock().used
     }
 
-    /// Says whose flushes these are.
+    /// Sets the device whose flushes these are.
     pub(super) fn set_device(&self, device: &Arc<Device>) {
         *self.shared.device.locked() = Arc::downgrade(device);
     }
 
-    /// Shows everything over `socket` from now on, and forgets a former one.
+    /// Shows everything over `socket` from now on. A previous one is closed.
     pub(super) fn connect(&self, socket: UnixStream) -> io::Result<()> {
         self.disconnect();
         let stop = Arc::new(Interrupt::new()?);
@@ -124,7 +126,7 @@ impl GpuSocketScreen {
         self.shared.release_all();
     }
 
-    /// Takes [`Self::pause`] back.
+    /// Undoes [`Self::pause`].
     pub(super) fn resume(&self) {
         self.shared.lock().paused = false;
     }
@@ -147,7 +149,8 @@ impl GpuSocketScreen {
                 log::warn!("QEMU did not answer on the GPU socket within {QUESTION_TIMEOUT:?}");
             }
             if state.link.is_none() || state.paused || left.is_zero() {
-                // The thread may not have taken it yet; nobody waits for its answer any more.
+                // The thread may not have taken the question yet. Nobody waits for its answer any
+                // more.
                 state.question = None;
                 return Answer::Nothing;
             }
@@ -171,7 +174,7 @@ impl ScanoutSink for GpuSocketScreen {
 
     fn flush(&self, scanout: ScanoutId, damage: Rect, done: Option<FlushToken>) -> FlushState {
         let mut state = self.shared.lock();
-        // Unconnected, what is on a scanout is sent whole as soon as there is a connection.
+        // What is on a scanout is sent whole as soon as there is a connection.
         if state.link.is_none() {
             return FlushState::Done;
         }

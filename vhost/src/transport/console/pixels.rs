@@ -1,9 +1,9 @@
-//! Pixels as QEMU takes them: 32-bit numbers of alpha, red, green and blue, which are the bytes B, G, R, A in
-//! memory on little-endian hosts.
+//! Pixels as QEMU takes them: 32-bit numbers of alpha, red, green and blue. On little-endian hosts
+//! these are the bytes B, G, R, A in memory.
 
 use crate::screen::PixelFormat;
 
-/// Where blue, green, red and alpha (or nothing) stand among the four bytes of a pixel.
+/// The positions of blue, green, red and alpha (or nothing) among the four bytes of a pixel.
 const fn order(format: PixelFormat) -> [usize; 4] {
     match format {
         PixelFormat::B8G8R8A8 | PixelFormat::B8G8R8X8 => [0, 1, 2, 3],

@@ -1,4 +1,4 @@
-//! What the thread of the GPU socket shares with those that call the screen.
+//! What the thread of the GPU socket shares with the callers of the screen.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
 
@@ -10,7 +10,7 @@ use crate::device::Device;
 use crate::screen::{FlushToken, ScanoutId};
 use crate::transport::interrupt::Interrupt;
 
-/// What the thread of the socket and everyone else share.
+/// The state, and how to wait for answers.
 #[derive(Default)]
 pub(super) struct Shared {
     pub(super) state: Mutex<ConsoleState>,
@@ -36,7 +36,7 @@ pub(super) struct ConsoleState {
 }
 
 impl ConsoleState {
-    /// Something changed: wakes the thread, if it sleeps.
+    /// Wakes the thread, if it sleeps, because something changed.
     pub(super) fn wake(&mut self) {
         if let (true, Some(link)) = (std::mem::take(&mut self.asleep), &self.link) {
             link.raise();
@@ -55,7 +55,7 @@ pub(super) enum Question {
 pub(super) enum Answer {
     Displays(Box<DisplayInfo>),
     Edid(Box<Edid>),
-    /// It cannot tell.
+    /// It did not answer.
     Nothing,
 }
 

@@ -1,5 +1,5 @@
-//! What QEMU's console should show and what it was told already. Changes that come faster than QEMU takes
-//! them melt together here: the last size, the last cursor, the union of the damage.
+//! What QEMU's console should show and what QEMU was told already. Changes that come faster than
+//! QEMU takes them are merged here: the last size, the last cursor, the union of the damage.
 
 use super::pixels::to_bgra;
 use super::wire::{CursorPosition, CursorUpdate, MAX_SCANOUTS};
@@ -50,7 +50,7 @@ struct Scanout {
 #[derive(Default)]
 pub(super) struct Scanouts {
     scanouts: [Scanout; MAX_SCANOUTS],
-    /// Whose pixels come first next time, so that a busy scanout does not starve another.
+    /// The scanout whose pixels were sent last, so that a busy one does not starve another.
     turn: usize,
 }
 
@@ -62,12 +62,12 @@ impl Scanouts {
     pub(super) fn set_picture(&mut self, scanout: ScanoutId, picture: Option<&Picture>) {
         if let Some(scanout) = self.get(scanout) {
             scanout.picture = picture.cloned();
-            // What was damaged belongs to the former picture; the new one comes with a flush.
+            // The damage belongs to the previous picture. The new one comes with a flush.
             scanout.damage = None;
         }
     }
 
-    /// False when there is nothing to send, so nothing to wait for.
+    /// Returns false when there is nothing to send, so nothing to wait for.
     pub(super) fn add_damage(
         &mut self,
         scanout: ScanoutId,
@@ -107,7 +107,7 @@ impl Scanouts {
         scanout.cursor_change = match (&mut scanout.cursor, cursor) {
             (_, None) => CursorChange::Position,
             (Some(own), Some(new)) => {
-                // Into the buffer that is there: pointers change shape often.
+                // The existing buffer is used: pointers change shape often.
                 *own.pixels = *new.pixels;
                 (own.format, own.hot_x, own.hot_y) = (new.format, new.hot_x, new.hot_y);
                 CursorChange::Image
@@ -126,7 +126,7 @@ impl Scanouts {
         }
     }
 
-    /// QEMU knows nothing (any more): everything is to be told.
+    /// Notes that QEMU must be told everything again.
     pub(super) fn forget_told(&mut self) {
         for scanout in &mut self.scanouts {
             scanout.told = (0, 0);
@@ -152,8 +152,8 @@ impl Scanouts {
         }
     }
 
-    /// The next thing to tell QEMU, sizes before cursors before pixels. Cursor pixels go to `staging`, tokens
-    /// of the flushes that the job fulfils to `tokens`.
+    /// The next thing to tell QEMU: sizes before cursors before pixels. Cursor pixels go to
+    /// `staging`, and the tokens of the flushes that the job completes go to `tokens`.
     pub(super) fn next_job(
         &mut self,
         staging: &mut Vec<u8>,
@@ -218,7 +218,7 @@ impl Scanouts {
     }
 }
 
-/// Reads `damage` of a picture into `staging`, converted, rows without padding.
+/// Reads `damage` of a picture into `staging`, converted, in rows without padding.
 pub(super) fn copy_pixels(picture: &Picture, damage: Rect, staging: &mut Vec<u8>) {
     let row = damage.width as usize * BYTES_PER_PIXEL as usize;
     staging.resize(row * damage.height as usize, 0);
@@ -248,7 +248,8 @@ fn clip(rect: Rect, picture: &Picture) -> Option<Rect> {
     (clipped.width > 0 && clipped.height > 0).then_some(clipped)
 }
 
-/// The smallest rectangle around both. Both are clipped to a picture, so their sums cannot overflow.
+/// The smallest rectangle around both. Both are clipped to a picture, so their sums cannot
+/// overflow.
 fn union(a: Rect, b: Rect) -> Rect {
     let x = a.x.min(b.x);
     let y = a.y.min(b.y);

@@ -1,4 +1,5 @@
-//! The messages of the GPU socket (QEMU, docs/interop/vhost-user-gpu.rst). Numbers are in native byte order.
+//! The messages of the GPU socket (QEMU, docs/interop/vhost-user-gpu.rst). Numbers are in native
+//! byte order.
 
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 

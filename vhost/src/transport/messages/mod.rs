@@ -1,9 +1,10 @@
-//! The messages of the VMM, one after the other: received, understood, answered.
+//! The messages of the VMM: each is received, understood and answered.
 //!
-//! [`serve`] is the loop. It needs nothing but a unix stream socket, `recvmsg` and `send`, so that one loop serves Linux and
-//! macOS alike. The crates `vhost` and `vhost-user-backend` are not used here: neither compiles for macOS, the first hides the
-//! descriptors of the two channels, and the second's daemon stops a queue without waiting for it. The crate's front end is the
-//! second opinion in this crate's tests.
+//! [`serve`] is the loop. It needs only a unix stream socket, `recvmsg` and `send`, so that one
+//! loop serves Linux and macOS. The crates `vhost` and `vhost-user-backend` are not used here.
+//! Neither compiles for macOS, the first hides the descriptors of the two channels, and the
+//! second's daemon stops a queue without waiting for it. The `vhost` crate's front end checks this
+//! one in this crate's tests.
 //!
 //! | file | what it knows |
 //! |---|---|
@@ -26,11 +27,11 @@ use requests::{Requests, ServeError};
 
 /// Serves a device on a connected socket until the VM hangs up.
 ///
-/// The device is made when the first message is there. Whoever only looks whether somebody is listening (as
-/// [`super::Server::bind`] does) costs no device and no window.
+/// The device is made when the first message is there. A client that only checks whether somebody
+/// listens (as [`super::Server::bind`] does) costs no device and no window.
 ///
 /// # Errors
-/// [`Error::Protocol`] for a VMM that breaks the protocol, and what keeps a connection from being set up.
+/// [`Error::Protocol`] for a VMM that breaks the protocol, and errors of setting up a connection.
 pub(super) fn serve(
     stream: &UnixStream,
     model: &mut dyn FnMut() -> Arc<dyn Model>,

@@ -1,7 +1,8 @@
-//! Receiving whole messages, with the descriptors that come with them.
+//! Receives whole messages, with the descriptors that come with them.
 //!
-//! A message's descriptors are attached to its first byte. So the header is read with `recvmsg`, and what follows it with
-//! `recv`. Nothing is peeked at: a BSD system hands no descriptors over then.
+//! A message's descriptors are attached to its first byte. So the header is read with `recvmsg`,
+//! and the rest with `recv`. Nothing is peeked at, because BSD systems pass no descriptors to a
+//! peek.
 
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, OwnedFd};
@@ -101,7 +102,7 @@ impl Message {
     }
 }
 
-/// Reads the header and the descriptors. True when some of these were lost.
+/// Reads the header and the descriptors. Returns true when some of these were lost.
 fn read_start(
     stream: &UnixStream,
     header: &mut [u8],
@@ -129,7 +130,7 @@ fn read_start(
     if received.bytes == 0 {
         return Err(ReceiveError::Closed);
     }
-    // VMMs send a header whole, but nothing says that it must arrive so.
+    // VMMs send a header whole, but nothing guarantees that it arrives so.
     read_rest(stream, header.get_mut(received.bytes..).unwrap_or_default())?;
     Ok(received.flags.contains(ReturnFlags::CTRUNC) || fds.len() > MAX_FDS)
 }
@@ -146,7 +147,7 @@ fn read_rest(stream: &UnixStream, mut rest: &mut [u8]) -> Result<(), ReceiveErro
     Ok(())
 }
 
-/// Where the system can do it, descriptors are closed at an execution from the first moment on.
+/// Where the system allows it, descriptors are close-on-exec from the first moment on.
 fn receive_flags() -> RecvFlags {
     #[cfg(not(target_vendor = "apple"))]
     if !crate::system::is_macos() {

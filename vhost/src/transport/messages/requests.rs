@@ -1,4 +1,4 @@
-//! What each request carries, what it asks of the [`Connection`], and how it is answered.
+//! The requests: what each carries, what it asks of the [`Connection`], and how it is answered.
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -19,10 +19,11 @@ use super::super::wire::{
 };
 use super::receive::Message;
 
-/// The host-visible window is shared memory region 1 (`VIRTIO_GPU_SHM_ID_HOST_VISIBLE`, virtio-v1.4 §5.7.6).
+/// The host-visible window is shared memory region 1 (`VIRTIO_GPU_SHM_ID_HOST_VISIBLE`, virtio-v1.4
+/// §5.7.6).
 const WINDOW_ID: usize = 1;
 
-/// How many memory regions may be there at a time. QEMU 11.1 has room for 512 and takes the smaller number.
+/// The most memory regions at a time. QEMU 11.1 has room for 512 and takes the smaller number.
 const MEMORY_SLOTS: u64 = 512;
 
 /// Why the connection ends.
@@ -43,11 +44,11 @@ pub(super) enum ServeError {
     },
 }
 
-/// How a request is answered, when it went well.
+/// How a request that went well is answered.
 enum Answer {
     /// By an acknowledgement, if the VMM asked for one.
     Done,
-    /// By a refusal, if the VMM asked. Nothing is wrong, and the connection goes on.
+    /// By a refusal, if the VMM asked for one. Nothing is wrong, and the connection goes on.
     Declined,
     /// By these bytes.
     Bytes(Vec<u8>),
@@ -84,7 +85,7 @@ impl<'s> Requests<'s> {
             Ok(Answer::Done) if acknowledged => self.answer(&header, 0_u64.as_bytes())?,
             Ok(Answer::Declined) if acknowledged => self.answer(&header, 1_u64.as_bytes())?,
             Ok(Answer::Done | Answer::Declined) => {}
-            // Told, so that the VMM can say what failed before it sees the socket close.
+            // The VMM is told, so that it can say what failed before it sees the socket close.
             Err(_) if acknowledged => self.answer(&header, 1_u64.as_bytes())?,
             Err(_) => {}
         }
@@ -150,7 +151,7 @@ impl<'s> Requests<'s> {
                 let MemoryRegion {
                     guest, size, vmm, ..
                 } = exactly::<SingleMemoryRegion>(body)?.region;
-                // A descriptor may come along (vhost-user.rst); it is of no use.
+                // A descriptor may come along (vhost-user.rst). It is not used.
                 fds.0.truncate(0);
                 self.connection.remove_memory(guest, size, vmm)?;
                 Answer::Done
@@ -325,7 +326,8 @@ impl Descriptors {
         }
     }
 
-    /// A message with more descriptors than its request takes is not understood.
+    /// Fails when descriptors are left: a message with more descriptors than its request takes is
+    /// wrong.
     fn none_left(&self) -> Result<(), RequestError> {
         match self.0.len() {
             0 => Ok(()),
@@ -387,7 +389,7 @@ fn wrong_size(body: &[u8], wanted: usize) -> RequestError {
     }
 }
 
-/// A part of the config space, and the bytes that came with it: as many as it says.
+/// A part of the config space, and as many bytes as it says.
 fn config_range(body: &[u8]) -> Result<(ConfigRange, &[u8]), RequestError> {
     let (range, bytes) = ConfigRange::read_from_prefix(body)
         .map_err(|_| wrong_size(body, size_of::<ConfigRange>()))?;

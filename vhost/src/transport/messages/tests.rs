@@ -1,4 +1,4 @@
-//! Messages as sockets bring them: in pieces, with descriptors, wrong.
+//! Messages as they arrive on sockets: in pieces, with descriptors, wrong.
 
 use std::io::{IoSlice, Write};
 use std::os::fd::AsFd;
@@ -19,7 +19,7 @@ fn header(request: u32, flags: u32, size: u32) -> Header {
     }
 }
 
-/// Sends bytes, with so many descriptors attached to the first of them.
+/// Sends bytes, with `descriptors` descriptors attached to the first of them.
 fn send(stream: &UnixStream, bytes: &[u8], descriptors: usize) {
     let null = std::fs::File::open("/dev/null").unwrap();
     let fds = vec![null.as_fd(); descriptors];
@@ -139,7 +139,8 @@ fn what_is_no_request_is_refused_by_name() {
     }
 }
 
-/// A stream of messages of any kind: each is answered or ends the connection, and the next VM is served.
+/// A stream of messages of any kind: each is answered or ends the connection, and the next VM is
+/// served.
 mod any_stream {
     use std::fs::File;
     use std::io::Read;
@@ -177,7 +178,7 @@ mod any_stream {
     }
 
     fn sent() -> impl Strategy<Value = Sent> {
-        // Small numbers are queues, switches, sizes and offsets that mean something.
+        // Small numbers are valid queues, switches, sizes and offsets.
         let word = prop_oneof![4 => 0..4_u32, 2 => Just(64), 1 => Just(4096), 1 => any::<u32>()];
         let words = prop_oneof![
             1 => prop::collection::vec(word.clone(), 0..=20),
@@ -209,7 +210,7 @@ mod any_stream {
             assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
         }
         let slices = [IoSlice::new(&bytes)];
-        // Fails once the other side has had enough.
+        // This fails once the other side has closed the connection.
         let _ = sendmsg(stream, &slices, &mut control, SendFlags::empty());
     }
 
@@ -229,7 +230,7 @@ mod any_stream {
             });
             let server = std::thread::spawn(move || serve(&near, &mut || model()));
             if agreed {
-                // Else most of what follows belongs to features that nobody accepted.
+                // Otherwise most of what follows belongs to features that were not accepted.
                 let features = crate::transport::features::protocol::OFFERED;
                 for (code, value) in [(request::SET_FEATURES, 1_u64 << 30), (request::SET_PROTOCOL_FEATURES, features)] {
                     let words = [value as u32, (value >> 32) as u32].to_vec();

@@ -1,4 +1,5 @@
-//! The device's side of a ring: puts answers on the used ring and tells the guest, from any thread.
+//! The device's side of a ring: it puts answers on the used ring and notifies the guest, from any
+//! thread.
 
 use std::sync::atomic::Ordering;
 
@@ -10,8 +11,9 @@ use super::events::write_event;
 use super::state::{Phase, RingState};
 
 impl Ring {
-    /// Answers a held chain and tells the guest, if it wants to be told; when the ring is stopped, as soon as it goes on. Without
-    /// effect when the ring was reset since the chain was taken.
+    /// Answers a held chain and notifies the guest, if it wants that. While the ring is stopped,
+    /// the answer waits until it goes on. Does nothing when the ring was reset since the chain was
+    /// taken.
     pub(in crate::transport) fn complete(&self, head: u16, written: u32) {
         let answered = {
             let mut state = self.lock();
@@ -37,7 +39,8 @@ impl Ring {
         match state.phase {
             Phase::Running | Phase::Stopping => {}
             Phase::Stopped => {
-                // Still the device's until it is on the used ring. No more than there are descriptors.
+                // The chain belongs to the device until it is on the used ring. There are no more
+                // than descriptors.
                 state.in_device.insert(head);
                 if !state.late.iter().any(|(late, _)| *late == head) {
                     state.late.push((head, written));
@@ -56,7 +59,7 @@ impl Ring {
         }
     }
 
-    /// Notifies the guest of used chains, unless it asked not to be told of these (EVENT_IDX).
+    /// Notifies the guest of used chains, unless it asked not to be notified of these (EVENT_IDX).
     pub(super) fn signal(&self) {
         let call = {
             let mut state = self.lock();
@@ -93,8 +96,9 @@ impl Ring {
         }
     }
 
-    /// Notifies the guest once more if it has not seen all used chains since the last call of this: the notification may have been
-    /// lost. One too many does no harm, the driver looks at the ring and finds nothing.
+    /// Notifies the guest once more if it has not seen all used chains since the last call, because
+    /// the notification may have been lost. A superfluous one does no harm: the driver finds
+    /// nothing on the ring.
     pub(in crate::transport) fn repeat_lost_interrupt(&self) {
         let call = {
             let mut state = self.lock();
@@ -109,8 +113,9 @@ impl Ring {
         }
     }
 
-    /// Whether there are used chains that the driver has not seen: with EVENT_IDX it writes behind the available ring up to where it
-    /// has (virtio-v1.4, 2.7.7). Without, nobody knows.
+    /// Whether there are used chains that the driver has not seen. With EVENT_IDX the driver writes
+    /// how far it has read behind the available ring (virtio-v1.4, 2.7.7). Without EVENT_IDX nobody
+    /// knows.
     fn has_unseen(&self, state: &RingState) -> bool {
         if !state.queue.event_idx_enabled() {
             return false;
@@ -118,7 +123,7 @@ impl Ring {
         let entries = 4 + 2 * u64::from(state.queue.size());
         let place = GuestAddress(state.queue.avail_ring().saturating_add(entries));
         let seen = self.memory.memory().load::<u16>(place, Ordering::Acquire);
-        // What cannot be read breaks the ring when it is used.
+        // Unreadable memory breaks the ring when it is used.
         seen.is_ok_and(|seen| u16::from_le(seen) != state.queue.next_used())
     }
 }

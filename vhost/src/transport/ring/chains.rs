@@ -1,4 +1,4 @@
-//! The worker's side of a ring: takes chains from the guest and hands them to the device.
+//! The worker's side of a ring: it takes chains from the guest and passes them to the device.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -11,17 +11,17 @@ use super::state::Phase;
 use super::{Chain, Ring};
 use crate::queue::Outcome;
 
-/// After this many answers the guest is told, even if more chains wait.
+/// After this many answers the guest is notified, even if more chains wait.
 const SIGNAL_AFTER: u32 = 64;
 
 impl Ring {
-    /// The event that the guest kicks, when there is anything to be kicked for.
+    /// The event that the guest kicks, while the ring runs.
     pub(in crate::transport) fn kick(&self) -> Option<Arc<File>> {
         let state = self.lock();
         state.runs().then(|| state.kick.clone()).flatten()
     }
 
-    /// The kick event is of no more use (its other end is closed): stops polling it.
+    /// Stops polling a kick event whose other end is closed.
     pub(in crate::transport) fn drop_kick(&self, seen: &Arc<File>) {
         let mut state = self.lock();
         if state
@@ -33,9 +33,9 @@ impl Ring {
         }
     }
 
-    /// Hands available chains to `handle` while they are `wanted`, puts answers on the used ring, and tells the
-    /// guest once per batch, if it wants to be told. Returns when the ring is empty or stopped, or nothing is
-    /// wanted.
+    /// Passes available chains to `handle` while they are `wanted`, and puts answers on the used
+    /// ring. Notifies the guest once per batch, if it wants that. Returns when the ring is empty or
+    /// stopped, or when nothing is wanted.
     pub(in crate::transport) fn process(
         &self,
         mut wanted: impl FnMut() -> bool,
@@ -61,11 +61,12 @@ impl Ring {
                 self.signal();
             }
             if !wanted() {
-                // Who comes to want one wakes the worker; until then the guest need not kick.
+                // The device wakes the worker when it wants a chain. Until then the guest need not
+                // kick.
                 return;
             }
-            // Asking for kicks again and looking once more is one step: a chain that came in between
-            // would otherwise wait for a kick that was never sent.
+            // Asking for kicks again and checking the ring once more is one step. Otherwise a chain
+            // that came in between would wait for a kick that was never sent.
             let more = self.with_queue(|queue, memory| queue.enable_notification(memory));
             if more != Some(true) {
                 return;
@@ -138,13 +139,13 @@ impl Ring {
         Some(chain)
     }
 
-    /// The device is done with a chain, for now or for good. Returns how many answers were added.
+    /// Takes a chain back from the device, answered or held. Returns how many answers were added.
     fn give_back(&self, head: u16, outcome: Outcome) -> u32 {
         let mut state = self.lock();
         state.busy = false;
         state.outside = false;
         let added = match outcome {
-            // It may even be answered already, by a faster thread.
+            // Another thread may even have answered it already.
             Outcome::Held => 0,
             Outcome::Done { written } => u32::from(self.answer(&mut state, head, written)),
         };

@@ -1,19 +1,19 @@
-//! The events between VMM and ring: how they are signalled, and what is done about one that is lost.
+//! The events between VMM and ring.
 
 use std::fs::File;
 use std::sync::Arc;
 
 use crate::system::never_wait;
 
-/// An event of the VMM's that is going to be signalled.
+/// Prepares an event of the VMM for being signalled.
 pub(super) fn signalled(event: File) -> Arc<File> {
     if let Err(error) = never_wait(&event) {
-        log::warn!("an event of the VMM's may make a queue wait: {error}");
+        log::warn!("an event of the VMM may block a queue: {error}");
     }
     Arc::new(event)
 }
 
-/// Writes to an event descriptor: an eventfd, or a pipe where there are none.
+/// Signals an event: an eventfd, or a pipe where there are none.
 pub(super) fn write_event(event: &File) {
     match rustix::io::write(event, &1u64.to_ne_bytes()) {
         // A full event is as good as a written one.

@@ -1,4 +1,4 @@
-//! Which descriptors of a ring are in the device.
+//! The descriptors of a ring that are in the device.
 
 /// Largest queue size on offer. QEMU's classic device uses 256; `vq_size` goes up to 1024.
 pub(super) const MAX_SIZE: u16 = 1024;
@@ -8,7 +8,7 @@ pub(super) const MAX_SIZE: u16 = 1024;
 pub(super) struct InFlight([u64; MAX_SIZE as usize / 64]);
 
 impl InFlight {
-    /// False when `head` was in the set already, or is none.
+    /// Adds `head`. Returns false when it was in the set already, or is out of range.
     pub(super) fn insert(&mut self, head: u16) -> bool {
         let bit = 1 << (head % 64);
         match self.0.get_mut(usize::from(head / 64)) {
@@ -20,7 +20,7 @@ impl InFlight {
         }
     }
 
-    /// False when `head` was not in the set.
+    /// Removes `head`. Returns false when it was not in the set.
     pub(super) fn remove(&mut self, head: u16) -> bool {
         let bit = 1 << (head % 64);
         match self.0.get_mut(usize::from(head / 64)) {

@@ -1,16 +1,16 @@
-//! One virtqueue: takes chains from the guest, gives answers back, stops cleanly.
+//! One virtqueue: it takes chains from the guest, returns answers, and stops cleanly.
 //!
-//! Three kinds of threads meet here. The queue's *worker* takes chains and hands them to the device; any
-//! thread of the device completes held chains ([`Ring::complete`]); the *connection* thread configures,
-//! starts and stops the ring. They share one short lock that is **never** held across a call into the device
-//! or the VMM.
+//! Three kinds of threads use a ring. The queue's *worker* takes chains and passes them to the
+//! device (`chains.rs`). Any thread of the device completes held chains ([`Ring::complete`],
+//! `answers.rs`). The *connection* thread configures, starts and stops the ring (this file). They
+//! share one short lock that is **never** held across a call into the device or the VMM.
 //!
-//! Stopping: [`Ring::stop`] waits until the worker is out of the device, or waits for the VMM in there ([`Ring::step_out`]). After it
-//! neither touches guest memory. Answers that come later are kept until the ring goes on, or dropped when a driver sets it up
-//! anew.
+//! [`Ring::stop`] waits until the worker is out of the device, or waits for the VMM in there
+//! ([`Ring::step_out`]). After that neither touches guest memory. Answers that come later are kept
+//! until the ring goes on, or dropped when a driver sets it up anew.
 //!
-//! The guest writes the rings. What it can get wrong breaks this ring alone: it is logged once, the VMM gets
-//! the ring's error event, and nothing is taken from it until it is set up anew.
+//! The guest writes the rings. Its mistakes break this ring alone: each is logged once, the VMM
+//! gets the ring's error event, and nothing is taken from the ring until it is set up anew.
 
 mod answers;
 mod chains;
@@ -34,12 +34,12 @@ use self::state::{Phase, RingState};
 /// A chain as the device gets it.
 pub(super) type Chain = DescriptorChain<GuestMemoryLoadGuard<GuestMemoryMmap>>;
 
-/// How a ring comes to run; see [`Ring::plan`].
+/// How a ring starts; see [`Ring::plan`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Start {
     /// It ran already.
     Running,
-    /// It goes on where it was stopped: the VM was paused in between.
+    /// It goes on where it was stopped, because the VM was only paused.
     Resumed,
     /// The driver set it up anew.
     Fresh,
@@ -110,8 +110,9 @@ impl Ring {
             .ok_or(RingError::Size(size))
     }
 
-    /// Sets the guest addresses of descriptor table, available and used ring, and takes the used index
-    /// from the guest. A running ring may get them again (QEMU does so to log dirty pages).
+    /// Sets the guest addresses of descriptor table, available and used ring, and reads the used
+    /// index from the guest. A running ring may get the same addresses again; QEMU does so to log
+    /// dirty pages.
     pub(super) fn set_addresses(&self, addresses: [u64; 3]) -> Result<(), RingError> {
         let mut state = self.lock();
         if state.phase == Phase::Running {
@@ -160,7 +161,7 @@ impl Ring {
         self.lock().kick = kick.map(Arc::new);
     }
 
-    /// Sets the event that tells the guest of answers, and makes up for what it was not told.
+    /// Sets the event that notifies the guest of answers. Sends a notification that was missed.
     pub(super) fn set_call(&self, call: Option<File>) {
         let call = call.map(signalled);
         let mut state = self.lock();
@@ -177,16 +178,16 @@ impl Ring {
         self.lock().error = error.map(signalled);
     }
 
-    /// How the ring would come to run. `is_seen` says whether the guest has looked at the config space since the ring was stopped, as a
-    /// driver does before it sets up rings.
+    /// How the ring would start. `is_seen` says whether the guest has read the config space since
+    /// the ring was stopped, as a driver does before it sets up rings.
     pub(super) fn plan(&self, is_seen: bool) -> Start {
         let state = self.lock();
         if matches!(state.phase, Phase::Running | Phase::Broken) {
             return Start::Running;
         }
         let now = state.position();
-        // After a reset a driver begins at index 0; a paused VM goes on where it was. A paused VM may be at index 0, too, after a
-        // multiple of 65536 chains.
+        // After a reset a driver begins at index 0. A paused VM goes on where it was, which may be
+        // index 0, too, after a multiple of 65536 chains.
         if state.stopped_at == Some(now) && (now.next_avail != 0 || !is_seen) {
             Start::Resumed
         } else {
@@ -196,7 +197,8 @@ impl Ring {
 
     /// Starts the ring as planned. The caller wakes the worker afterwards.
     ///
-    /// Of a driver that starts anew the ring knows nothing that is held: the caller has reset the device in between.
+    /// When a driver starts anew, the ring forgets what is held. The caller has reset the device in
+    /// between.
     pub(super) fn start(&self, plan: Start) {
         let mut state = self.lock();
         match plan {
@@ -225,8 +227,8 @@ impl Ring {
         }
     }
 
-    /// Stops the ring: waits until the worker has left the device or waits for the VMM there, for a bounded time. Returns the
-    /// next available index, and whether the worker is out.
+    /// Stops the ring. Waits for at most `patience` until the worker has left the device, or waits
+    /// for the VMM there. Returns the next available index, and whether the worker is out.
     ///
     /// The caller must have interrupted everything in the device that waits for the VMM.
     pub(super) fn stop(&self, patience: Duration) -> (u16, bool) {
@@ -252,14 +254,15 @@ impl Ring {
         state.stopped_at = Some(state.position());
         let base = state.queue.next_avail();
         drop(state);
-        // The worker may not have told the guest of its last answers yet, and cannot any more.
+        // The worker may not have notified the guest of its last answers yet, and no longer can.
         if let Some(call) = call {
             write_event(&call);
         }
         (base, is_out)
     }
 
-    /// The calling thread waits for the VMM from now on. When it is this ring's worker, a stop need not wait for it.
+    /// Notes that the calling thread waits for the VMM from now on. When it is this ring's worker,
+    /// a stop does not wait for it.
     pub(super) fn step_out(&self) {
         let mut state = self.lock();
         if state.worker == Some(std::thread::current().id()) && state.busy {
@@ -268,7 +271,8 @@ impl Ring {
         }
     }
 
-    /// Takes [`Self::step_out`] back. False while the ring is stopped: then the caller has to wait again.
+    /// Undoes [`Self::step_out`]. Returns false while the ring is stopped: then the caller has to
+    /// wait again.
     pub(super) fn step_in(&self) -> bool {
         let mut state = self.lock();
         if state.worker != Some(std::thread::current().id()) || !state.outside {
@@ -278,7 +282,7 @@ impl Ring {
         !state.outside
     }
 
-    /// Forgets every chain in the device: after a device reset none of them is answered.
+    /// Forgets every chain in the device. After a device reset none of them is answered.
     pub(super) fn forget_held(&self) {
         self.lock().forget_held();
         self.progress.notify_all();

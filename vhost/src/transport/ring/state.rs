@@ -1,4 +1,4 @@
-//! What the lock of a ring guards.
+//! The state of a ring, guarded by its lock.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use virtio_queue::QueueT;
 
 use super::in_flight::InFlight;
 
-/// Life of a ring.
+/// The phase of a ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     /// Not set up, or stopped: guest memory is not touched.
@@ -21,7 +21,8 @@ pub(super) enum Phase {
     Broken,
 }
 
-/// Where a ring stood when it was stopped; tells a resumed VM from a driver that starts anew.
+/// The position of a ring when it was stopped. It tells a resumed VM from a driver that starts
+/// anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Position {
     pub(super) addresses: [u64; 3],
@@ -46,9 +47,10 @@ pub(super) struct RingState {
     pub(super) stopped_at: Option<Position>,
     pub(super) kick: Option<Arc<File>>,
     pub(super) call: Option<Arc<File>>,
-    /// The guest should have been told of answers while there was no call event.
+    /// The guest should have been notified while there was no call event.
     pub(super) call_missed: bool,
-    /// How far the used ring was when [`Ring::repeat_lost_interrupt`] found that the driver had not seen all of it.
+    /// The used index when [`super::Ring::repeat_lost_interrupt`] found that the driver had not
+    /// seen all of it.
     pub(super) unseen: Option<u16>,
     pub(super) error: Option<Arc<File>>,
 }

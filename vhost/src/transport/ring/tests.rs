@@ -105,7 +105,7 @@ impl Bench {
     }
 }
 
-/// How often an event was written since the last look.
+/// How often an event was written since the last call.
 fn events(fd: &OwnedFd) -> u64 {
     let mut count = [0; 8];
     match rustix::io::read(fd.as_fd(), &mut count) {
@@ -139,7 +139,7 @@ fn with_event_idx_the_driver_is_told_only_at_the_index_it_asked_for() {
     bench.offer(3, 1);
     bench.ring.process(always, done);
     assert_eq!(bench.signalled(), 1);
-    // And it asked to be kicked for the next chain.
+    // The ring has asked to be kicked for the next chain.
     assert_eq!(bench.read(USED + 4 + 8 * u64::from(SIZE)), 4);
 }
 
@@ -289,7 +289,7 @@ fn what_was_answered_while_stopped_is_forgotten_by_a_driver_that_starts_anew() {
     assert!(bench.used().is_empty());
     bench.ring.complete(1, 4);
     assert!(bench.used().is_empty());
-    // The same heads in the next life of the ring have nothing to do with it.
+    // The same heads after a reset of the ring are other chains.
     bench.offer(0, 1);
     bench.ring.process(always, done);
     assert_eq!(bench.used(), [0]);
@@ -337,7 +337,7 @@ fn a_disabled_ring_is_left_alone_until_enabled() {
     assert_eq!(bench.used(), [0]);
 }
 
-/// Runs a ring that the guest spoilt; it must end, take nothing more, and tell the VMM once.
+/// Runs a ring that the guest broke. It must end, take nothing more, and tell the VMM once.
 fn assert_broken(bench: &Bench) {
     let mut taken = 0;
     bench.ring.process(always, |_, _| {
@@ -389,7 +389,7 @@ fn a_chain_offered_twice_breaks_only_the_ring() {
 fn rings_that_leave_guest_memory_break_only_the_ring() {
     let bench = Bench::new(false);
     bench.offer(0, 1);
-    // The VMM takes the memory away under the ring.
+    // The VMM removes the memory under the ring.
     let whole = bench.memory.memory().clone();
     let small = GuestMemoryMmap::from_ranges(&[(GuestAddress(0x80_0000), 0x1000)]).unwrap();
     bench.memory.lock().unwrap().replace(small);
@@ -456,7 +456,7 @@ fn what_is_not_wanted_stays_with_the_guest_until_it_is() {
     assert!(bench.used().is_empty());
     take(2);
     assert_eq!(bench.used(), [0, 1]);
-    // VRING_USED_F_NO_NOTIFY: nothing waits for a buffer, so none need be kicked.
+    // VRING_USED_F_NO_NOTIFY: nothing waits for a buffer, so the guest need not kick.
     assert_eq!(bench.read(USED), 1);
     take(2);
     assert_eq!(bench.used(), [0, 1, 2]);

@@ -1,5 +1,6 @@
-//! The driver of `hesper_mac_driver` as MoltenVK's library has it: with `vkGetInstanceProcAddr`, by which programs load it
-//! without Vulkan's loader. The functions that the loader calls are there, too.
+//! The driver of `hesper_mac_driver` as MoltenVK's library has it: with `vkGetInstanceProcAddr`, by
+//! which programs load it without Vulkan's loader. The functions that the loader calls are there,
+//! too.
 
 use std::ffi::c_char;
 

@@ -1,8 +1,8 @@
 //! The benchmarks: what one operation costs a client, in microseconds of time and of its own CPU.
 //!
-//! They are meant for interleaved comparisons (native, Hesper, another renderer; then again): one run's
-//! numbers depend on the machine and what else it does. Each is the median of several rounds. `tests/bench-vtest`
-//! is that comparison.
+//! They are meant for interleaved comparisons (native, Hesper, another renderer; then again): one
+//! run's numbers depend on the machine and what else it does. Each is the median of several rounds.
+//! `tests/bench-vtest` is that comparison.
 
 use std::process::{Command, ExitCode};
 use std::time::Instant;
@@ -33,7 +33,8 @@ pub(crate) struct Took {
     pub(crate) elapsed: f64,
     /// Of CPU time in this process.
     pub(crate) cpu: f64,
-    /// Of CPU time in the server, with pauses that are not counted as elapsed; 0 where no server was named.
+    /// Of CPU time in the server, with pauses that are not counted as elapsed; 0 where no server
+    /// was named.
     pub(crate) server: f64,
 }
 
@@ -115,7 +116,8 @@ impl Watch {
     }
 }
 
-/// Runs `round`, of `operations` operations, once to warm up and then seven times; the median by time.
+/// Runs `round`, of `operations` operations, once to warm up and then seven times; the median by
+/// time.
 fn rounds(
     operations: u32,
     mut round: impl FnMut(&mut Watch) -> Result<(), Stop>,
@@ -141,8 +143,8 @@ fn rounds(
     Ok(all[all.len() / 2].each(operations))
 }
 
-/// As [`rounds`]; `operation` is one operation, and all of it counts, until the driver has carried the last one
-/// out: a guest's driver returns from most calls before that.
+/// As [`rounds`]; `operation` is one operation, and all of it counts, until the driver has carried
+/// the last one out: a guest's driver returns from most calls before that.
 fn operations(
     gpu: &Gpu<'_>,
     count: u32,

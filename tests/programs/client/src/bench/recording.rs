@@ -101,7 +101,8 @@ fn simple(gpu: &Gpu<'_>, scene: &Scene<'_>, commands: vk::CommandBuffer) -> Resu
     })
 }
 
-/// Eight commands a draw: pipeline, viewport, scissor, set, vertex and index buffers, push constants, draw.
+/// Eight commands a draw: pipeline, viewport, scissor, set, vertex and index buffers, push
+/// constants, draw.
 fn mixed(gpu: &Gpu<'_>, scene: &Scene<'_>, commands: vk::CommandBuffer) -> Result<(), Stop> {
     let buffers = [scene.vertices.handle; 2];
     pass(gpu, scene, commands, |index| {
@@ -150,7 +151,8 @@ pub(super) fn draw_mixed(gpu: &Gpu<'_>) -> Result<Took, Stop> {
     drawn(gpu, mixed)
 }
 
-/// The draws of [`draw`], recorded by `count` threads at once and then submitted together; a draw's time.
+/// The draws of [`draw`], recorded by `count` threads at once and then submitted together; a draw's
+/// time.
 pub(super) fn threads(gpu: &Gpu<'_>, count: u32) -> Result<Took, Stop> {
     let scene = &scene(gpu)?;
     let mut all = Vec::new();

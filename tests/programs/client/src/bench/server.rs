@@ -1,7 +1,7 @@
 //! The server that renders, seen from outside: its processes, their CPU time and memory.
 //!
-//! [`set`] names it (`--server PID`); its processes are that one and all that descend from it, for a renderer
-//! may have several a client.
+//! [`set`] names it (`--server PID`); its processes are that one and all that descend from it, for
+//! a renderer may have several a client.
 
 use std::fs;
 use std::process::ExitCode;
@@ -103,8 +103,8 @@ fn memory(processes: &[u32]) -> Memory {
     sum
 }
 
-/// The command that prints, for a client that has a device and has used it: by how much its own memory has
-/// grown since its start, and what the server has.
+/// The command that prints, for a client that has a device and has used it: by how much its own
+/// memory has grown since its start, and what the server has.
 pub(crate) fn footprint(index: usize) -> ExitCode {
     let own = [std::process::id()];
     let begin = memory(&own);

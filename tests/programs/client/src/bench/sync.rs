@@ -106,7 +106,8 @@ pub(super) fn submit_fence_last(gpu: &Gpu<'_>) -> Result<Took, Stop> {
     submit(gpu, false)
 }
 
-/// Something that only the driver knows, so that a guest's has to ask each time: the layout of a linear image.
+/// Something that only the driver knows, so that a guest's has to ask each time: the layout of a
+/// linear image.
 fn question(gpu: &Gpu<'_>) -> Result<impl Fn() -> Result<(), Stop>, Stop> {
     let kind = ImageKind::picture(64, 64);
     let info = vk::ImageCreateInfo::default()

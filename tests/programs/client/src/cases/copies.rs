@@ -330,8 +330,8 @@ fn linear_image(gpu: &Gpu<'_>) -> Outcome {
         .usage(vk::ImageUsageFlags::TRANSFER_SRC)
         .initial_layout(vk::ImageLayout::PREINITIALIZED);
     let read = gpu.buffer(37 * 11)?;
-    // SAFETY: `run` records; image and memory are of this device and fit each other; every write is inside
-    // the rows, which are inside the memory.
+    // SAFETY: `run` records; image and memory are of this device and fit each other; every write is
+    // inside the rows, which are inside the memory.
     unsafe {
         let handle = gpu.own(gpu.create_image(&info, None)?, ash::Device::destroy_image);
         let needs = gpu.get_image_memory_requirements(handle);

@@ -1,4 +1,5 @@
-//! Commands that are part of Vulkan 1.4, by their core names: what a program calls that finds 1.4 and asks for no extension.
+//! Commands that are part of Vulkan 1.4, by their core names: what a program calls that finds 1.4
+//! and asks for no extension.
 
 use ash::vk;
 
@@ -14,13 +15,17 @@ const VERSION: u32 = vk::make_api_version(0, 1, 4, 0);
 const STORAGE: vk::DescriptorType = vk::DescriptorType::STORAGE_BUFFER;
 const COMPUTE: vk::PipelineBindPoint = vk::PipelineBindPoint::COMPUTE;
 
-/// The device's function of this core name, whose type is that of the extension it was promoted from.
+/// The device's function of this core name, whose type is that of the extension it was promoted
+/// from.
 macro_rules! core {
     ($gpu:expr, $name:literal, $type:ty) => {{
-        // SAFETY: the instance and the device are alive; the type is that of the function of this name.
+        // SAFETY: the instance and the device are alive; the type is that of the function of this
+        // name.
         let found: Option<$type> = unsafe {
             std::mem::transmute(
-                $gpu.host.instance.get_device_proc_addr($gpu.handle(), $name.as_ptr()),
+                $gpu.host
+                    .instance
+                    .get_device_proc_addr($gpu.handle(), $name.as_ptr()),
             )
         };
         found.ok_or_else(|| fail(&format!("{:?} is not there", $name)))?

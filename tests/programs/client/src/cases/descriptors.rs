@@ -94,7 +94,8 @@ fn indexing(gpu: &Gpu<'_>) -> Outcome {
             gpu.cmd_dispatch(commands, 10, 1, 1);
             gpu.barrier(commands);
         })?;
-        // After the set was bound: allowed by UPDATE_AFTER_BIND. Two of three elements stay without.
+        // After the set was bound: allowed by UPDATE_AFTER_BIND. Two of three elements stay
+        // without.
         for (index, source) in (0..).zip(&sources) {
             source.write(index, 1000 + index as u32);
             let info = [whole(source.handle)];
@@ -191,8 +192,8 @@ fn dynamic_offsets(gpu: &Gpu<'_>) -> Outcome {
         .dst_set(set)
         .descriptor_type(kind)
         .buffer_info(&part);
-    // SAFETY: `run` records; all handles are of this device, and 1024 bytes are an allowed alignment
-    // everywhere (minStorageBufferOffsetAlignment is 256 at most).
+    // SAFETY: `run` records; all handles are of this device, and 1024 bytes are an allowed
+    // alignment everywhere (minStorageBufferOffsetAlignment is 256 at most).
     unsafe {
         gpu.update_descriptor_sets(&[write], &[]);
         gpu.run(|commands| {
@@ -258,7 +259,8 @@ fn pool_reuse(gpu: &Gpu<'_>) -> Outcome {
     Ok(String::new())
 }
 
-/// As many as OpenGL on Vulkan holds: a program alone has no trouble with them, but lavapipe maps memory for each.
+/// As many as OpenGL on Vulkan holds: a program alone has no trouble with them, but lavapipe maps
+/// memory for each.
 fn many_sets(gpu: &Gpu<'_>) -> Outcome {
     const POOLS: u32 = 20;
     const SETS: u32 = 500;

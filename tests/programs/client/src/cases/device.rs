@@ -136,7 +136,8 @@ fn private_data_twice(gpu: &Gpu<'_>) -> Outcome {
         .queue_create_infos(&queues)
         .push_next(&mut first)
         .push_next(&mut second);
-    // SAFETY: everything that `info` points to lives until the call has returned; nothing is made from the device.
+    // SAFETY: everything that `info` points to lives until the call has returned; nothing is made
+    // from the device.
     unsafe {
         let device = host.instance.create_device(host.physical, &info, None)?;
         device.destroy_device(None);
@@ -145,7 +146,8 @@ fn private_data_twice(gpu: &Gpu<'_>) -> Outcome {
 }
 
 fn external_semaphores(gpu: &Gpu<'_>) -> Outcome {
-    // Only that the question is answered: what may be exported differs between a host and its guests.
+    // Only that the question is answered: what may be exported differs between a host and its
+    // guests.
     let host = gpu.host;
     let info = vk::PhysicalDeviceExternalSemaphoreInfo::default()
         .handle_type(vk::ExternalSemaphoreHandleTypeFlags::OPAQUE_FD);

@@ -57,8 +57,8 @@ fn many_in_flight(gpu: &Gpu<'_>) -> Outcome {
     let buffer = gpu.buffer(COUNT as usize)?;
     let mut fences = Vec::new();
     for index in 0..COUNT {
-        // Each adds to what the one before left: copies word index-1 to word index, then overwrites the old.
-        // SAFETY: recording; the buffer is of this device.
+        // Each adds to what the one before left: copies word index-1 to word index, then overwrites
+        // the old. SAFETY: recording; the buffer is of this device.
         let commands = gpu.record(|commands| unsafe {
             let at = u64::from(index) * 4;
             if index > 0 {

@@ -272,7 +272,8 @@ fn planes(gpu: &Gpu<'_>) -> Outcome {
     ];
     let mut seen = Vec::new();
     for (format, sizes, divisors) in [
-        // Only those with planes of single bytes: of others Mesa's Venus names too few bytes, and Hesper hides them.
+        // Only those with planes of single bytes: of others Mesa's Venus names too few bytes, and
+        // Hesper hides them.
         (vk::Format::G8_B8_R8_3PLANE_420_UNORM, [1, 1, 1], [2, 2]),
         (vk::Format::G8_B8_R8_3PLANE_422_UNORM, [1, 1, 1], [2, 1]),
         (vk::Format::G8_B8_R8_3PLANE_444_UNORM, [1, 1, 1], [1, 1]),

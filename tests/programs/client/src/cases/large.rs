@@ -49,7 +49,8 @@ fn pipeline_cache(gpu: &Gpu<'_>) -> Outcome {
     const SIZE: usize = 100 << 20;
     let make = |data: &[u8]| {
         let info = vk::PipelineCacheCreateInfo::default().initial_data(data);
-        // SAFETY: the data is what this driver gave, or begins with its header, and such as it must check itself.
+        // SAFETY: the data is what this driver gave, or begins with its header, and such as it must
+        // check itself.
         let cache = unsafe { gpu.create_pipeline_cache(&info, None) };
         cache.map(|cache| gpu.own(cache, ash::Device::destroy_pipeline_cache))
     };

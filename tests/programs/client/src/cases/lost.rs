@@ -1,7 +1,7 @@
-//! A device that is lost: calls say so, waits end.
+//! A lost device: calls return the loss, and waits end.
 //!
-//! Only where the driver under test is the one of `tests/drivers/losing`, which loses its device when a file
-//! appears that [`VARIABLE`] names.
+//! Only with the driver of `tests/drivers/losing`, which loses its device when the file named by
+//! [`VARIABLE`] appears.
 
 use std::fs::File;
 use std::thread;
@@ -16,11 +16,11 @@ use crate::outcome::{Outcome, ensure, equal, fail, need, skip};
 
 pub(super) const CASES: &[Case] = &[case("lost-device", device)];
 
-/// Path of the file whose appearance is the loss.
+/// The path of the file whose appearance is the loss.
 const VARIABLE: &str = "HESPER_LOSE_WHEN";
 
-/// Whether a wait ended as it may: with the loss, or as if the work were done. Venus since Mesa 26.2 waits for what the kernel
-/// signals, which has no other way to end.
+/// Whether a wait ended rightly: with the loss, or as if the work were done. Venus since Mesa 26.2
+/// waits for the kernel's signal, which can end only that way.
 fn ended(result: Result<(), vk::Result>) -> bool {
     matches!(result, Ok(()) | Err(vk::Result::ERROR_DEVICE_LOST))
 }
@@ -57,7 +57,8 @@ fn device(gpu: &Gpu<'_>) -> Outcome {
         ensure("a wait for idleness ends", ended(gpu.device_wait_idle()))?;
         let status = gpu.get_fence_status(fence).map(|_| ());
         ensure("the status of the fence is known", ended(status))?;
-        // Else the work that waits would keep the driver's own thread, which takes part in destroying the device.
+        // Else the work that waits would keep the driver's own thread, which takes part in
+        // destroying the device.
         gpu.signal_semaphore(&vk::SemaphoreSignalInfo::default().semaphore(gate).value(1))?;
     }
     Ok(String::new())

@@ -68,7 +68,8 @@ fn cpu_writes(gpu: &Gpu<'_>) -> Outcome {
 }
 
 fn seen_while_running(gpu: &Gpu<'_>) -> Outcome {
-    // The queue fills a word, then waits for the CPU, which waits for the word: only shared pages make this end.
+    // The queue fills a word, then waits for the CPU, which waits for the word: only shared pages
+    // make this end.
     need(
         "timelineSemaphore",
         gpu.features.v12.timeline_semaphore != 0,
@@ -156,7 +157,8 @@ fn map_again(gpu: &Gpu<'_>) -> Outcome {
         gpu.memory_type(needs.memory_type_bits, COHERENT)?,
     )?;
     let flags = vk::MemoryMapFlags::empty();
-    // SAFETY: all handles are of this device; every access is inside the range that is mapped at that time.
+    // SAFETY: all handles are of this device; every access is inside the range that is mapped at
+    // that time.
     unsafe {
         gpu.bind_buffer_memory(buffer, memory, 0)?;
         let at = gpu
@@ -352,8 +354,8 @@ fn budget(gpu: &Gpu<'_>) -> Outcome {
     Ok(format!("{} heaps", budgets.len()))
 }
 
-/// More memory than the window of a VM has room for: the heap says so, what does not fit fails, and what is given back can be
-/// mapped by others.
+/// More memory than the window of a VM has room for: the heap says so, what does not fit fails, and
+/// what is given back can be mapped by others.
 fn small_window(gpu: &Gpu<'_>) -> Outcome {
     const PIECE: u64 = 64 << 20;
     let (_, needs) = gpu.bare_buffer(PIECE, ANY_USE)?;
@@ -447,7 +449,8 @@ fn too_much(gpu: &Gpu<'_>) -> Outcome {
         match unsafe { gpu.allocate_memory(&info, None) } {
             Err(vk::Result::ERROR_OUT_OF_DEVICE_MEMORY | vk::Result::ERROR_OUT_OF_HOST_MEMORY) => {}
             Err(other) => return Err(other.into()),
-            // Mesa's Venus does not wait for the answer, and lavapipe has room for everything that nobody touches.
+            // Mesa's Venus does not wait for the answer, and lavapipe has room for everything that
+            // nobody touches.
             Ok(memory) => {
                 let visible = vk::MemoryPropertyFlags::HOST_VISIBLE;
                 let kinds = gpu.host.memory.memory_types_as_slice();

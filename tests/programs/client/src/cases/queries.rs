@@ -182,7 +182,8 @@ fn copy(gpu: &Gpu<'_>) -> Outcome {
     let flags = vk::QueryResultFlags::TYPE_64
         | vk::QueryResultFlags::WITH_AVAILABILITY
         | vk::QueryResultFlags::WAIT;
-    // SAFETY: `run` records; pool and buffer are of this device, and the buffer holds 2 results of 16 bytes.
+    // SAFETY: `run` records; pool and buffer are of this device, and the buffer holds 2 results of
+    // 16 bytes.
     gpu.run(|commands| unsafe {
         gpu.cmd_copy_query_pool_results(commands, pool, 0, 2, buffer.handle, 0, 16, flags);
         gpu.barrier(commands);

@@ -119,8 +119,9 @@ fn device_wait_idle(gpu: &Gpu<'_>) -> Outcome {
 }
 
 fn between_queues(gpu: &Gpu<'_>) -> Outcome {
-    // A chain over all queues, twice around, by binary semaphores: the last fill wins. Host-visible buffers
-    // are EXCLUSIVE, but filling the whole of one needs nothing of what another family left there.
+    // A chain over all queues, twice around, by binary semaphores: the last fill wins. Host-visible
+    // buffers are EXCLUSIVE, but filling the whole of one needs nothing of what another family left
+    // there.
     let queues = filling(gpu);
     let buffer = gpu.buffer(16)?;
     let rounds = 2 * queues.len();

@@ -92,7 +92,8 @@ impl<'h> Tracer<'h> {
         })
     }
 
-    /// Makes a pipeline with a ray generation group for each of `numbers`, and what is in `libraries`.
+    /// Makes a pipeline with a ray generation group for each of `numbers`, and what is in
+    /// `libraries`.
     fn make(&self, wanted: &Wanted<'_>) -> Result<(vk::Pipeline, vk::Result), Stop> {
         let gpu = &self.gpu;
         let module = gpu.shader(LAUNCH)?;
@@ -148,7 +149,8 @@ impl<'h> Tracer<'h> {
             info = info.library_info(&libraries);
         }
         let mut pipeline = vk::Pipeline::null();
-        // SAFETY: all handles are of this device, all pointers on this stack frame; what is deferred is joined before it goes.
+        // SAFETY: all handles are of this device, all pointers on this stack frame; what is
+        // deferred is joined before it goes.
         let result = unsafe {
             let create = self.trace.fp().create_ray_tracing_pipelines_khr;
             let cache = vk::PipelineCache::null();
@@ -229,7 +231,8 @@ impl<'h> Tracer<'h> {
             .size(stride);
         let none = vk::StridedDeviceAddressRegionKHR::default();
         let point = vk::PipelineBindPoint::RAY_TRACING_KHR;
-        // SAFETY: `run` records; all handles are of this device, and the table holds the group's handle.
+        // SAFETY: `run` records; all handles are of this device, and the table holds the group's
+        // handle.
         gpu.run(|commands| unsafe {
             gpu.cmd_bind_pipeline(commands, point, pipeline);
             gpu.cmd_bind_descriptor_sets(commands, point, self.layout, 0, &[set], &[]);

@@ -50,7 +50,8 @@ fn value(gpu: &Gpu<'_>, semaphore: vk::Semaphore) -> Result<u64, Stop> {
     Ok(unsafe { gpu.get_semaphore_counter_value(semaphore) }?)
 }
 
-/// Submits `commands` between a wait and a signal, each a semaphore and its value (0 for a binary one).
+/// Submits `commands` between a wait and a signal, each a semaphore and its value (0 for a binary
+/// one).
 fn submit(
     gpu: &Gpu<'_>,
     before: Option<(vk::Semaphore, u64)>,
@@ -151,8 +152,8 @@ fn wait_before_signal(gpu: &Gpu<'_>) -> Outcome {
 fn queue_waits_for_host(gpu: &Gpu<'_>) -> Outcome {
     need_timelines(gpu)?;
     let buffer = gpu.buffer(1)?;
-    // Two semaphores: Mesa 25.0's Venus notes a host signal only after it has sent it, and so may overwrite what
-    // the device signals next on the same one.
+    // Two semaphores: Mesa 25.0's Venus notes a host signal only after it has sent it, and so may
+    // overwrite what the device signals next on the same one.
     let (gate, done) = (gpu.timeline(0)?, gpu.timeline(0)?);
     // SAFETY: recording; the buffer is of this device.
     let commands = gpu.record(|commands| unsafe {

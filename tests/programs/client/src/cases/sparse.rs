@@ -28,7 +28,8 @@ fn buffer(gpu: &Gpu<'_>) -> Outcome {
         .usage(ANY_USE);
     let read = gpu.buffer(2)?;
     let (bound, fence) = (gpu.semaphore()?, gpu.fence(false)?);
-    // SAFETY: all handles are of this device; the ranges bound are those of the buffer, two halves swapped.
+    // SAFETY: all handles are of this device; the ranges bound are those of the buffer, two halves
+    // swapped.
     unsafe {
         let queue = gpu.get_device_queue(family, 0);
         let buffer = gpu.own(gpu.create_buffer(&info, None)?, ash::Device::destroy_buffer);

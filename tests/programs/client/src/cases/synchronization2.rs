@@ -38,7 +38,8 @@ fn submit(gpu: &Gpu<'_>) -> Outcome {
             .value(value)
             .stage_mask(all)]
     };
-    // The gate stands before the second: a binary semaphore must not depend on a signal still to come.
+    // The gate stands before the second: a binary semaphore must not depend on a signal still to
+    // come.
     let (link, done) = (at(binary, 0), at(timeline, 2));
     let both = [at(binary, 0), at(gate, 1)].concat();
     let first = [vk::CommandBufferSubmitInfo::default().command_buffer(fill(1)?)];

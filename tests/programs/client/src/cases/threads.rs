@@ -110,8 +110,8 @@ fn make_and_destroy(gpu: &Gpu<'_>) -> Outcome {
     })
 }
 
-/// Each thread makes pipelines and uses them, all at the same time. Mesa's Venus has a ring of its own for each thread
-/// that makes pipelines, and keeps it until the thread ends.
+/// Each thread makes pipelines and uses them, all at the same time. Mesa's Venus has a ring of its
+/// own for each thread that makes pipelines, and keeps it until the thread ends.
 fn make_pipelines(gpu: &Gpu<'_>) -> Outcome {
     let queue = Mutex::new(gpu.queue);
     let together = Barrier::new(THREADS as usize);
@@ -134,7 +134,8 @@ fn make_pipelines(gpu: &Gpu<'_>) -> Outcome {
                     let submit = vk::SubmitInfo::default().command_buffers(&commands);
                     {
                         let queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
-                        // SAFETY: all handles are of this device; the lock serialises use of the queue.
+                        // SAFETY: all handles are of this device; the lock serialises use of the
+                        // queue.
                         unsafe { gpu.queue_submit(*queue, &[submit], fence) }?;
                     }
                     gpu.wait(fence)?;

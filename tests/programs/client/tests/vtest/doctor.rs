@@ -1,4 +1,4 @@
-//! `hesper doctor` on lavapipe, and on a Mac's drivers as they are played.
+//! `hesper doctor` on lavapipe and on the drivers that play a Mac's.
 
 use hesper_mac_driver::VARIABLE;
 
@@ -77,7 +77,7 @@ fn a_report_of_a_mac_tells_its_driver_and_which_memory_guests_can_map() {
     }
 }
 
-/// What a subcommand prints with these options; it must succeed.
+/// The output of a subcommand with these options. It must succeed.
 #[track_caller]
 fn on_lavapipe(subcommand: &str, options: &[&str]) -> String {
     let (variable, value) = LAVAPIPE;

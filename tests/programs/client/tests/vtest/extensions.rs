@@ -1,8 +1,9 @@
-//! Programs enable extensions in many ways, and find Vulkan through loaders of many ages.
+//! Programs enable extensions in many ways, and use Vulkan loaders of many ages.
 
 use crate::server::{CLIENT, OWN_SUITE, Server, cache, lines, suites};
 
-/// Devices with each listed extension alone, with what it needs, and with all of them; the same of instances.
+/// Devices with each listed extension alone, with what it needs, and with all of them; the same of
+/// instances.
 fn every_listed_extension(wsi: &str) {
     let server = Server::with(&[wsi], &[]);
     for suite in suites() {

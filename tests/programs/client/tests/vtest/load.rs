@@ -1,4 +1,4 @@
-//! Many clients, many threads, clients that die: nothing stays, nobody else notices.
+//! Many clients, many threads, killed clients: nothing stays, and nobody else notices.
 
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use crate::server::{Killed, Server, TOO_MUCH, await_that, rounds};
 
-/// How much memory more than before may be the server's own when all clients are gone.
+/// How much more memory than before may stay with the server when all clients are gone.
 const SLACK_KIB: u64 = 1024;
 
-/// Memory of the server that is nobody else's and no file's, in KiB. Pages of libraries and what the kernel caches come
-/// and go by themselves; pages shared with clients are counted by the server itself.
+/// The server's private memory in KiB, without files. Pages of libraries and of the kernel's caches
+/// come and go by themselves, and the server itself counts pages that it shares with clients.
 fn own_memory(server: &Server) -> u64 {
     let path = format!("/proc/{}/smaps_rollup", server.process.0.id());
     let text = fs::read_to_string(path).unwrap();
@@ -20,11 +20,11 @@ fn own_memory(server: &Server) -> u64 {
     number.parse().unwrap()
 }
 
-/// How often clients may run until the server has no more after them than before: its allocator may keep something once for a
-/// crowd that it had not seen yet, but what each client leaves comes again with every round.
+/// How many rounds of clients may run until the server has no more than before. Its allocator may
+/// keep something once for a larger crowd, but a leak grows with every round.
 const ROUNDS: usize = 3;
 
-/// Runs `clients` on a server that has had some; fails unless it then has what it had.
+/// Runs `clients` on a server that has had some. Fails unless the server then has what it had.
 fn leaves_nothing(server: &Server, threads: usize, clients: impl Fn()) {
     let descriptors = server.rest(threads);
     let mut memory = vec![own_memory(server)];
@@ -77,7 +77,8 @@ fn clients_killed_at_any_moment_leave_nothing_and_others_see_nothing() {
                 scope.spawn(move || {
                     for round in 0..rounds {
                         let victim = Killed(server.client(&["all"]).spawn().unwrap());
-                        // Spread over what a client does in its first seconds, differently in each round.
+                        // Spread over what a client does in its first seconds, differently in each
+                        // round.
                         sleep(Duration::from_millis(
                             40 + (round * AT_ONCE + lane) * 367 % 1500,
                         ));
@@ -130,8 +131,8 @@ fn eight_threads_have_a_ring_each() {
 
 #[test]
 fn clients_have_more_descriptor_sets_together_than_a_process_has_mappings() {
-    // lavapipe maps a page for each of a client's 10,000 sets, and the kernel allows 65,530 mappings unless told
-    // otherwise; a client waits with its sets until all have theirs.
+    // lavapipe maps a page for each of a client's 10,000 sets, and the kernel allows 65,530
+    // mappings unless told otherwise; a client waits with its sets until all have theirs.
     const CLIENTS: usize = 10;
     let server = Server::start();
     let folder = tempfile::tempdir().unwrap();

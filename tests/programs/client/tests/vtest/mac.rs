@@ -1,5 +1,5 @@
-//! A Mac's drivers, played by `hesper_mac_driver`: what real Mesa does over Hesper on MoltenVK, on MoltenVK up to 1.4.0 and on
-//! KosmicKrisp.
+//! A Mac's drivers, played by `hesper_mac_driver`: real Mesa over Hesper on MoltenVK, on MoltenVK
+//! up to 1.4.0 and on KosmicKrisp.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -14,7 +14,8 @@ use crate::server::{
 /// The drivers that are played.
 const MODES: [&str; 3] = ["moltenvk", "moltenvk-1.4.0", "kosmickrisp"];
 
-/// The library of a mode: MoltenVK's has `vkGetInstanceProcAddr`, KosmicKrisp's only what Vulkan's loader calls.
+/// The library of a mode: MoltenVK's has `vkGetInstanceProcAddr`, KosmicKrisp's only what Vulkan's
+/// loader calls.
 pub(crate) fn library(mode: &str) -> PathBuf {
     match mode {
         "kosmickrisp" => built("hesper_mac_driver_kosmickrisp"),
@@ -29,7 +30,7 @@ fn server(mode: &str) -> Server {
     Server::with(&arguments, &[(VARIABLE, mode)])
 }
 
-/// What the driver found wrong with how it was used.
+/// The driver's complaints about how it was used.
 fn complaints(server: &Server) -> Vec<String> {
     let log = server.log();
     let all = log.lines().filter(|line| line.contains(PREFIX));
@@ -43,8 +44,9 @@ fn assert_content(server: &Server, expected: &[&str]) {
     assert_eq!(server.counters()["lost"], 0);
 }
 
-/// Cases whose outcome differs from that on lavapipe, and why: these drivers have no sparse binding and no ray tracing, other queues
-/// and other memory types; Mesa's guest driver decides about `memory-budget` by itself.
+/// Cases whose outcome differs from that on lavapipe, and why: these drivers have no sparse binding
+/// and no ray tracing, other queues and other memory types; Mesa's guest driver decides about
+/// `memory-budget` by itself.
 fn is_different(line: &str) -> bool {
     let names = [
         " sparse-",
@@ -55,7 +57,7 @@ fn is_different(line: &str) -> bool {
     line.contains("memory-budget") || names.iter().any(|name| line.contains(name))
 }
 
-/// What the client says of all cases with a suite's Mesa over a server; all of them must be well.
+/// The client's outcome of all cases with a suite's Mesa over a server. No case may fail.
 fn all_cases(server: &Server, suite: &str) -> Vec<String> {
     let output = server
         .with_venus_of(suite, CLIENT)
@@ -205,7 +207,8 @@ fn the_doctor_says_what_a_macs_drivers_lack_and_guests_cannot_be_told() {
     }
 }
 
-/// The client enables no feature of the portability subset: that its events work above is Hesper's doing.
+/// The client enables no feature of the portability subset: that its events work above is Hesper's
+/// doing.
 #[test]
 fn a_mac_makes_no_events_for_a_program_that_does_not_enable_them() {
     let (_folder, manifest) = portability_manifest("moltenvk");

@@ -4,8 +4,8 @@ use std::process::{Command, Stdio};
 
 use crate::server::{Killed, Server, Weston, XServer, await_that, succeed, suites};
 
-/// The policy under which a suite's Mesa has swapchains by copies of the CPU, and what it must be told: before 25.2 it wants
-/// dma-bufs all the same.
+/// The policy under which a suite's Mesa has swapchains by copies of the CPU, and what it must be
+/// told: before 25.2 it wants dma-bufs all the same.
 fn software(suite: &str) -> (&'static str, &'static str) {
     match suite {
         "trixie" => ("--wsi=dmabuf", "sw"),
@@ -19,7 +19,8 @@ fn differ(one: &[u8], other: &[u8]) -> bool {
     changed.count() > 1000
 }
 
-/// Starts vkcube, and fails the test unless its picture appears, goes on changing, and it ends well.
+/// Starts vkcube, and fails the test unless its picture appears, goes on changing, and it ends
+/// well.
 pub(crate) fn assert_turns(server: &Server, cube: &mut Command, picture: impl Fn() -> Vec<u8>) {
     let empty = picture();
     let mut cube = cube.stderr(Stdio::null()).spawn().map(Killed).unwrap();

@@ -36,13 +36,15 @@ pub(crate) const LAVAPIPE: (&str, &str) =
 /// Mesa's Venus, and nothing else.
 const VENUS: (&str, &str) = ("VK_DRIVER_FILES", "/usr/share/vulkan/icd.d/virtio_icd.json");
 
-/// The suites whose Mesa is tested; `HESPER_SUITES="trixie forky sid"` in the environment asks for more than the one.
+/// The suites whose Mesa is tested; `HESPER_SUITES="trixie forky sid"` in the environment asks for
+/// more than the one.
 pub(crate) fn suites() -> Vec<String> {
     let asked = std::env::var("HESPER_SUITES").unwrap_or_else(|_| OWN_SUITE.to_owned());
     asked.split_whitespace().map(str::to_owned).collect()
 }
 
-/// How often something that costs time is done: `HESPER_ROUNDS` in the environment, in percent of `full`, or `full`.
+/// How often something that costs time is done: `HESPER_ROUNDS` in the environment, in percent of
+/// `full`, or `full`.
 pub(crate) fn rounds(full: usize) -> usize {
     let percent = std::env::var("HESPER_ROUNDS").map(|text| text.parse::<usize>());
     match percent {
@@ -270,7 +272,8 @@ impl Server {
         fs::read_dir(folder).unwrap().count()
     }
 
-    /// Waits until nothing is left of any client and no thread works for one; returns the number of open descriptors.
+    /// Waits until nothing is left of any client and no thread works for one; returns the number of
+    /// open descriptors.
     #[track_caller]
     pub(crate) fn rest(&self, threads: usize) -> usize {
         await_that("the threads of all clients have ended", || {

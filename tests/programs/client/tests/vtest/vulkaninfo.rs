@@ -1,10 +1,13 @@
-//! What vulkaninfo says over Hesper is what it says on the same driver natively, but for the differences listed here.
+//! What vulkaninfo says over Hesper is what it says on the same driver natively, but for the
+//! differences listed here.
 //!
-//! Each has its reason. The tool is the same in all runs (the environment's own), Mesa's Venus is the suite's. The lists
-//! are exact both ways where they name extensions: what is no difference any more must leave them.
+//! Each has its reason. The tool is the same in all runs (the environment's own), Mesa's Venus is
+//! the suite's. The lists are exact both ways where they name extensions: what is no difference any
+//! more must leave them.
 //!
-//! Compared with virglrenderer's test server (1.3.0, same driver and Mesa), what a guest sees differs in nothing but
-//! `VK_EXT_external_memory_dma_buf` and `VK_EXT_queue_family_foreign`, which Hesper hides under `--wsi=software`.
+//! Compared with virglrenderer's test server (1.3.0, same driver and Mesa), what a guest sees
+//! differs in nothing but `VK_EXT_external_memory_dma_buf` and `VK_EXT_queue_family_foreign`, which
+//! Hesper hides under `--wsi=software`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -15,8 +18,9 @@ use serde_json::Value;
 
 use crate::server::{LAVAPIPE, Server, in_environment, succeed, suites};
 
-/// Extensions of the host that a guest does not see because Hesper hides them (see docs/venus.md), or because Mesa gives
-/// descriptors of external objects to applications only in a virtual machine, where there are DRM objects behind them.
+/// Extensions of the host that a guest does not see because Hesper hides them (see docs/venus.md),
+/// or because Mesa gives descriptors of external objects to applications only in a virtual machine,
+/// where there are DRM objects behind them.
 const HIDDEN_SOFTWARE: &[&str] = &[
     "VK_EXT_external_memory_dma_buf",
     "VK_EXT_queue_family_foreign",
@@ -38,7 +42,8 @@ const ADDED: &[&str] = &[
     "VK_KHR_present_wait2",
 ];
 
-/// Presenting is the guest's own; its Mesa decides which of these it has. lavapipe's natively is the environment's.
+/// Presenting is the guest's own; its Mesa decides which of these it has. lavapipe's natively is
+/// the environment's.
 const PRESENTING: &[&str] = &[
     "VK_EXT_hdr_metadata",
     "VK_EXT_swapchain_maintenance1",
@@ -48,7 +53,8 @@ const PRESENTING: &[&str] = &[
     "VK_KHR_swapchain_mutable_format",
 ];
 
-/// Extensions that the protocol carries and this Venus does not use yet. All are offered: newer ones have them.
+/// Extensions that the protocol carries and this Venus does not use yet. All are offered: newer
+/// ones have them.
 fn unknown_to(suite: &str) -> &'static [&'static str] {
     match suite {
         "trixie" => UNKNOWN_TO_TRIXIE,
@@ -116,7 +122,8 @@ const UNKNOWN_TO_TRIXIE: &[&str] = &[
 
 /// Values that may differ: how their path begins or ends, in which suites (empty: all), and why.
 const VALUES: &[(&str, &str, &str)] = &[
-    // The guest's driver says who it is: name, version, and ids made of both its own and the host's.
+    // The guest's driver says who it is: name, version, and ids made of both its own and the
+    // host's.
     (
         "/properties/VkPhysicalDeviceProperties/deviceName",
         "",
@@ -175,14 +182,15 @@ const VALUES: &[(&str, &str, &str)] = &[
         "",
         "of maintenance9",
     ),
-    // Vulkan has no blits of formats that need a Y'CbCr conversion; lavapipe offers them all the same, newer Venus hides them.
+    // Vulkan has no blits of formats that need a Y'CbCr conversion; lavapipe offers them all the
+    // same, newer Venus hides them.
     (
         "/formats/VK_FORMAT_R10X6G10X6B10X6A10X6_UNORM_4PACK16/VkFormatProperties",
         "forky sid",
         "Venus masks",
     ),
-    // lavapipe cannot bind imported memory sparsely, and all that guests map is imported: Hesper's self-test finds wrong contents
-    // and hides it.
+    // lavapipe cannot bind imported memory sparsely, and all that guests map is imported: Hesper's
+    // self-test finds wrong contents and hides it.
     (
         "/features/VkPhysicalDeviceFeatures/sparse",
         "",
@@ -203,7 +211,8 @@ const VALUES: &[(&str, &str, &str)] = &[
         "",
         "lavapipe with imported memory: without VK_QUEUE_SPARSE_BINDING_BIT",
     ),
-    // Venus 25.0 ends at Vulkan 1.3: what 1.4 made core is there by its extensions, as far as it knows them.
+    // Venus 25.0 ends at Vulkan 1.3: what 1.4 made core is there by its extensions, as far as it
+    // knows them.
     (
         "/features/VkPhysicalDeviceVulkan14Features",
         "trixie",
@@ -286,8 +295,8 @@ impl Info {
     }
 }
 
-/// A name without case, separators and digits' separators: what `VkPhysicalDeviceImage2DFeaturesEXT` and
-/// `VK_EXT_image_2d` have in common.
+/// A name without case, separators and digits' separators: what
+/// `VkPhysicalDeviceImage2DFeaturesEXT` and `VK_EXT_image_2d` have in common.
 fn core_of(extension: &str) -> (String, String) {
     let mut parts = extension.splitn(3, '_').skip(1);
     let vendor = parts.next().unwrap_or_default().to_owned();
@@ -347,7 +356,8 @@ fn differences(suite: &str, hidden: &[&str], native: &Info, guest: &Info) -> Vec
     for extension in added.iter().filter(|name| !ADDED.contains(name)) {
         problem(format!("{extension} comes from nowhere"));
     }
-    // Members of structures by their names: an extension that became core has them in another structure.
+    // Members of structures by their names: an extension that became core has them in another
+    // structure.
     let members = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
     let known: BTreeSet<(String, &String)> = native
         .leaves

@@ -1,4 +1,5 @@
-//! What a person sees of the server: the trace of commands, the counters, and why a client was ended.
+//! What a person sees of the server: the trace of commands, the counters, and why a client was
+//! ended.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -58,15 +59,16 @@ fn a_signal_prints_counters_of_what_was_done() {
     // 64 command buffers with three commands or more, each of which names itself and a buffer.
     assert!(commands > 300 && lookups > commands, "{commands} {lookups}");
     assert!(bytes > 20 * commands && batches > 10, "{bytes} {batches}");
-    // A client that waits for seconds: on a busy machine a ring that lets others run comes back to itself late, so that
-    // shorter pauses may find it awake.
+    // A client that waits for seconds: on a busy machine a ring that lets others run comes back to
+    // itself late, so that shorter pauses may find it awake.
     let mut waiting = server.with_venus_of(OWN_SUITE, CLIENT);
     waiting.args(["spin", "2"]);
     assert!(waiting.status().unwrap().success());
     server.rest(threads);
     assert!(count("wakes") > 0, "a ring that slept was woken");
     assert_eq!(count("lost"), 0);
-    // Fences that Mesa asks for are of the queue's timeline; 26.2 waits for those, older ones poll memory.
+    // Fences that Mesa asks for are of the queue's timeline; 26.2 waits for those, older ones poll
+    // memory.
     assert_eq!(server.alive(), Alive::default());
 }
 
