@@ -1,13 +1,13 @@
 //! What commands cost the renderer itself, over the null driver:
 //!
 //! ```text
-//! cargo bench -p hesper-venus --bench record                       # nanoseconds
-//! tests/bench-vtest --instructions                                 # instructions, by function, with callgrind
+//! cargo bench -p hesper-venus --bench record    # nanoseconds
+//! tests/bench-vtest --instructions              # instructions by function, with callgrind
 //! ```
 //!
-//! Each case is a stream that is submitted many times; the time is that of the context's thread from the first
-//! submit to the last, divided by the number of operations. A draw is what an application does for one: push constants, bind a
-//! descriptor set, draw.
+//! Each case is a stream that is submitted many times. The time is that of the context's thread
+//! from the first submit to the last, divided by the number of operations. A draw is three
+//! commands: push constants, bind a descriptor set, draw.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -29,10 +29,10 @@ use hesper_venus_protocol::{command, vk};
 
 /// Operations in one submit.
 const BATCH: usize = 1000;
-/// Submits that are measured, unless `--rounds=N` says otherwise.
+/// Measured submits, unless `--rounds=N` says otherwise.
 const ROUNDS: usize = 200;
 
-/// Makes what a case needs and gives the stream of one operation.
+/// Makes what a case needs, and returns the stream of one operation.
 type Case = fn(&Guest, &Gpu) -> Vec<u8>;
 
 const CASES: [(&str, Case); 3] = [("draw", draw), ("buffer", buffer), ("barrier", barrier)];
@@ -139,7 +139,7 @@ fn barrier(guest: &Guest, gpu: &Gpu) -> Vec<u8> {
     })
 }
 
-/// A command buffer that records.
+/// A command buffer in the recording state.
 fn command_buffer(guest: &Guest, gpu: &Gpu) -> u64 {
     let (pool, commands) = (guest.id(), guest.id());
     let device = Object::guest(gpu.device);

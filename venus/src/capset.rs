@@ -1,8 +1,8 @@
 //! The Venus capability set: what the guest learns before its first command.
 //!
-//! Forty little-endian words (`struct virgl_renderer_capset_venus` of the wire protocol). The guest drops what
-//! the extension mask does not list, so the mask says what the *decoder* knows; what the host's driver has is
-//! told later, by the commands that enumerate extensions.
+//! It is forty little-endian words (`struct virgl_renderer_capset_venus` of the wire protocol). The
+//! guest drops every extension that the mask does not list, so the mask says what the *decoder*
+//! knows. What the host's driver has is told later, by the commands that enumerate extensions.
 
 /// Size in bytes.
 pub(crate) const SIZE: usize = 160;
@@ -29,7 +29,7 @@ impl Capset<'_> {
     /// The bytes as the guest reads them.
     pub(crate) fn to_bytes(&self) -> [u8; SIZE] {
         let mut mask = [0u32; MASK_WORDS];
-        // Bit 0 says that the mask counts at all; no extension has number 0.
+        // Bit 0 says that the mask is valid. No extension has the number 0.
         for number in std::iter::once(0).chain(self.extensions.iter().copied()) {
             if let Some(word) = mask.get_mut((number / 32) as usize) {
                 *word |= 1 << (number % 32);
@@ -43,8 +43,8 @@ impl Capset<'_> {
             1, // supports_blob_id_0: blob id 0 makes shared memory
         ];
         words.extend_from_slice(&mask);
-        // allow_vk_wait_syncs: the rings have threads of their own, so waiting there is fine;
-        // supports_multiple_timelines: fences of a queue's ring index follow that queue;
+        // allow_vk_wait_syncs: rings have threads of their own, so they may wait.
+        // supports_multiple_timelines: a fence of a queue's ring index follows that queue.
         // use_guest_vram: no, device memory is the host's.
         words.extend_from_slice(&[1, 1, 0]);
         let mut bytes = [0; SIZE];

@@ -1,10 +1,10 @@
-//! Streams in shared memory, taken in pieces: [`Stream`] is where bytes come from, [`PrivateCopy`] the private copy of some of
-//! them.
+//! Command streams in shared memory: [`Stream`] is where the bytes come from, [`PrivateCopy`] is a
+//! private copy of some of them.
 //!
-//! The guest can change a stream at any time, so a command is decoded from a private copy only. A stream of many small
-//! commands is never copied whole: `Session::run_pieces` copies a piece, carries out the
-//! commands that are whole in it, and goes on where the first begins that is not. When that one is larger than a piece, it is
-//! copied alone, at its own length.
+//! The guest can change a stream at any time, so commands are decoded from a private copy only. A
+//! stream is copied piece by piece. `Session::run_pieces` copies a piece, carries out the commands
+//! that are whole in it, and continues with the first that is not. A command that is larger than a
+//! piece is copied alone, at its own length.
 
 use std::sync::Arc;
 
@@ -18,10 +18,10 @@ pub(crate) trait Stream {
     /// How many there are.
     fn len(&self) -> usize;
 
-    /// Appends `count` bytes from byte `from` on to `to`; `None` when they are not all inside.
+    /// Appends `count` bytes from byte `from` to `to`. `None` when they are not all inside.
     fn append_to(&self, from: usize, count: usize, to: &mut Vec<u8>) -> Option<()>;
 
-    /// The same into a slice.
+    /// The same, into a slice.
     fn read(&self, from: usize, to: &mut [u8]) -> Option<()>;
 }
 
@@ -33,7 +33,7 @@ pub(crate) struct ResourceStream {
 }
 
 impl ResourceStream {
-    /// `size` bytes at `offset`; `None` when they are not inside.
+    /// Takes `size` bytes at `offset`. `None` when they are not inside the resource.
     pub(crate) fn new(memory: Arc<SharedMemory>, offset: usize, size: usize) -> Option<Self> {
         let end = offset.checked_add(size)?;
         (end <= memory.len()).then_some(Self {
@@ -59,16 +59,16 @@ impl Stream for ResourceStream {
     }
 }
 
-/// What a guest has written into its ring, from position `head` on.
+/// What a guest has written into its ring from position `head` on.
 pub(crate) struct RingStream<'r> {
     layout: &'r Layout,
-    /// Where it begins: a position of the ring, which wraps.
+    /// The first position. Positions wrap.
     pub(crate) head: u32,
     size: usize,
 }
 
 impl<'r> RingStream<'r> {
-    /// Positions `head` to `tail`; `None` when that is more than the ring's buffer holds.
+    /// Takes positions `head` to `tail`. `None` when that is more than the ring's buffer holds.
     pub(crate) fn new(layout: &'r Layout, head: u32, tail: u32) -> Option<Self> {
         let size = tail.wrapping_sub(head) as usize;
         (size <= layout.buffer_size()).then_some(Self { layout, head, size })
@@ -97,7 +97,7 @@ impl Stream for RingStream<'_> {
     }
 }
 
-/// A stream to be walked over.
+/// A stream as the source for measuring how long a command is.
 pub(crate) struct Walked<'s, S: Stream>(pub(crate) &'s S);
 
 impl<S: Stream> extent::Source for Walked<'_, S> {
@@ -106,7 +106,7 @@ impl<S: Stream> extent::Source for Walked<'_, S> {
     }
 
     fn read(&self, offset: u64, into: &mut [u8]) {
-        // The walker asks for what there is only; and what it reads decides nothing.
+        // Only bytes of the stream are asked for, and what is read here decides nothing.
         let _ = self.0.read(offset as usize, into);
     }
 }
@@ -119,8 +119,8 @@ pub(crate) struct PrivateCopy {
 }
 
 impl PrivateCopy {
-    /// Copies `count` bytes of the stream from byte `from` on. What is more than a `piece` is charged first; false, and nothing
-    /// is held, when `memory` or the system refuses it.
+    /// Copies `count` bytes of the stream from byte `from`. What is larger than a `piece` is
+    /// charged first. False when `memory` or the system refuses it; nothing is held then.
     #[inline]
     pub(crate) fn fill(
         &mut self,
@@ -133,13 +133,13 @@ impl PrivateCopy {
         if count > self.bytes.capacity() && !self.grow(count, piece, memory) {
             return false;
         }
-        // A stream's bytes are all there: its bounds were checked when it was made.
+        // The stream's bounds were checked when it was made, so all its bytes are there.
         stream.append_to(from, count, &mut self.bytes).is_some()
     }
 
     #[cold]
     fn grow(&mut self, count: usize, piece: usize, memory: &Arc<CommandMemory>) -> bool {
-        // What is here is copied anew, so it need not be there at the same time.
+        // The old content is not needed any more.
         self.release();
         if count <= piece {
             let room = count.next_power_of_two().min(piece).max(count);

@@ -1,10 +1,12 @@
-//! What the renderer counts, for people who watch it and for tests that look for leaks.
+//! Counters of the renderer, for people who watch it and for tests that look for leaks.
 //!
-//! Counting must cost nothing on hot paths: a decoding thread adds up by itself and hands its sums over once a batch.
+//! Counting must cost nothing on hot paths. A decoding thread counts by itself, and adds its sums
+//! to the shared counters once a batch.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Sums since the renderer was made, and what is alive now. [`Counters::to_json`] is for programs.
+/// Sums since the renderer was made, and numbers of what is alive. [`Counters::to_json`] is for
+/// programs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Contexts that live.
@@ -13,15 +15,15 @@ pub struct Counters {
     pub rings: u64,
     /// Vulkan objects that live, of all contexts.
     pub objects: u64,
-    /// Bytes of shared memory that contexts made and somebody still holds.
+    /// Bytes of shared memory that contexts made and that are still in use.
     pub shared_bytes: u64,
     /// Commands carried out.
     pub commands: u64,
-    /// Objects looked up for them by the guest's ids.
+    /// Objects looked up by the guest's ids for these commands.
     pub lookups: u64,
     /// Bytes of commands.
     pub command_bytes: u64,
-    /// Batches in which they came.
+    /// Batches of commands.
     pub batches: u64,
     /// Notifications of sleeping rings.
     pub wakes: u64,

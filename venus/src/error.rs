@@ -1,7 +1,8 @@
-//! What can go wrong outside a guest's command stream; every text says what, the value, and the remedy.
+//! What can go wrong outside a guest's command stream. Each text says what failed, the value, and
+//! the remedy.
 //!
-//! Violations by the guest are [`crate::fatal::Fatal`]: they end one context and never reach the caller
-//! except as [`crate::ContextEvents::lost`].
+//! Violations by the guest are [`crate::fatal::Fatal`]. They end one context, and the caller hears
+//! of them by [`crate::ContextEvents::lost`] only.
 
 /// An error of the renderer.
 #[derive(Debug, thiserror::Error)]
@@ -63,9 +64,9 @@ pub enum Error {
     /// A thread could not be started.
     #[error("cannot start a thread: {0}; raise the limit on threads")]
     Thread(#[source] std::io::Error),
-    /// The self-test saw something else than what the GPU wrote.
+    /// The self-test read something else than the GPU wrote.
     #[error(
-        "the GPU's writes to memory type {memory_type} do not show in the guest's mapping ({detail}); guests would hang: choose another GPU"
+        "a guest would not see the GPU's writes to memory type {memory_type} ({detail}) and would hang: choose another GPU"
     )]
     SelfTest {
         /// Index of the memory type.
@@ -73,11 +74,13 @@ pub enum Error {
         /// What was read.
         detail: String,
     },
-    /// The self-test of sparse binding saw something else than what the GPU wrote.
-    #[error("memory that is bound sparsely is wrong: {0}; sparse binding is hidden from guests")]
+    /// The self-test of sparse binding read something else than the GPU wrote.
+    #[error(
+        "memory that is bound sparsely has wrong content: {0}; sparse binding is hidden from guests"
+    )]
     SparseTest(String),
-    /// The self-test of images in imported memory saw something else than what the GPU wrote.
-    #[error("images in imported memory are wrong: {0}; guests' images are kept out of it")]
+    /// The self-test of images in imported memory read something else than the GPU wrote.
+    #[error("images in imported memory have wrong content: {0}; guests' images are kept out of it")]
     ImageTest(String),
 }
 

@@ -1,10 +1,10 @@
-//! From bytes to handlers: [`Executor`] decodes a stream command by command and calls each one's handler.
+//! [`Executor`]: decodes a stream command by command and calls each command's handler.
 //!
-//! Every decoding thread (the context's own, and each ring's) has an executor. What a handler needs of its thread is its
-//! [`Session`].
+//! Every decoding thread has an executor: the context's own thread, and each ring's. What a handler
+//! needs of its thread is its [`Session`].
 //!
-//! Nothing is allocated per command: arguments live in an arena that is reset before the next one, handles
-//! are found without a lock, and the device is looked up once per batch.
+//! Nothing is allocated per command. Arguments live in an arena that is reset before the next
+//! command, handles are found without a lock, and the device is looked up once per batch.
 
 use std::sync::Arc;
 
@@ -43,7 +43,7 @@ impl<'s> Executor<'s> {
     /// Carries out a batch of commands in private memory.
     pub(crate) fn execute(&mut self, commands: &mut [u8]) -> Result<(), Fatal> {
         if let Some(saved) = &mut self.saved {
-            // Before arguments are changed in place.
+            // Decoding changes arguments in place, so save them before.
             saved.add(commands);
         }
         let ended = self.session.run_batch(commands, &mut self.buffers);
@@ -54,7 +54,7 @@ impl<'s> Executor<'s> {
     #[inline]
     fn end_batch(&mut self, bytes: usize) {
         self.buffers.settle();
-        // Between batches nothing may keep a device alive that the guest destroyed.
+        // Between batches, nothing may keep a device alive that the guest destroyed.
         self.session.forget_domain();
         self.session.count(bytes);
     }

@@ -1,4 +1,4 @@
-//! [`Fatal`]: why a context ends. The guest did something that no correct driver does, or a limit is reached.
+//! [`Fatal`]: why a context ends. The guest did what no correct driver does, or reached a limit.
 
 use hesper_venus_protocol::PROVIDERS;
 use hesper_venus_protocol::runtime::{self, EncodeError};
@@ -6,19 +6,19 @@ use hesper_venus_protocol::runtime::{self, EncodeError};
 /// The reason; its text goes to the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Fatal {
-    /// The stream is malformed, or names what is not there.
+    /// The stream is malformed, or names an object that does not exist.
     #[error("{0}")]
     Stream(#[from] runtime::Fatal),
-    /// A command that exists but that this renderer does not take.
-    #[error("{0} is not for the renderer to carry out")]
+    /// A command that this renderer does not serve.
+    #[error("{0} is not served by the renderer")]
     NotHandled(&'static str),
     /// The host's driver lacks the function, or the guest did not enable its extension.
     #[error(
-        "{0} was called, but its device was made without what brings it ({by}), or the host has no such function",
+        "{0} was called, but its device was created without {by}, or the host's driver lacks the function",
         by = providers(.0)
     )]
     NotEnabled(&'static str),
-    /// A command with arguments that the API forbids and the driver may not survive.
+    /// Arguments that Vulkan forbids and that the driver may not survive.
     #[error("{command}: {reason}")]
     Invalid {
         /// The command.
@@ -26,8 +26,8 @@ pub(crate) enum Fatal {
         /// What is wrong.
         reason: &'static str,
     },
-    /// The wrong place for a command.
-    #[error("{0} came over the wrong way: ring instead of virtqueue, or the other way round")]
+    /// A command that must come by a ring came by the virtqueue, or the other way round.
+    #[error("{0} came by a ring instead of the virtqueue, or the other way round")]
     WrongPlace(&'static str),
     /// A reply was asked for before `vkSetReplyCommandStreamMESA`.
     #[error("{0} asks for a reply, but there is no reply stream")]
@@ -43,7 +43,7 @@ pub(crate) enum Fatal {
     /// A resource that is not attached.
     #[error("resource {0} is not attached to the context")]
     NoResource(u32),
-    /// A range outside of a resource.
+    /// A range that is not inside its resource.
     #[error("{size} bytes at offset {offset} are not inside resource {resource}")]
     Range {
         /// The resource.
@@ -58,7 +58,7 @@ pub(crate) enum Fatal {
     IdTaken(u64),
     /// [`crate::Budget::objects`].
     #[error(
-        "more Vulkan objects at one time than a program may have (Budget::objects, 4194304 unless changed)"
+        "more Vulkan objects at one time than a program may have (Budget::objects, 4194304 by default)"
     )]
     TooManyObjects,
     /// A ring that does not exist.
@@ -74,22 +74,22 @@ pub(crate) enum Fatal {
     TooManyRings(usize),
     /// The system has no more threads.
     #[error(
-        "no thread for a ring beside {rings} others: {kind}; the system's limits on processes allow no more (ulimit -u, \
+        "the context has {rings} rings, and the system has no thread for another: {kind}; the system's limits on processes allow no more (ulimit -u, \
          pids.max of the control group, kernel.threads-max)"
     )]
     NoThread {
         /// Rings that the context has.
         rings: usize,
-        /// What the system said.
+        /// The system's error.
         kind: std::io::ErrorKind,
     },
-    /// `vkCreateRingMESA` with a layout that cannot be.
-    #[error("a ring cannot be where the guest wants it: {0}")]
+    /// `vkCreateRingMESA` with an impossible layout.
+    #[error("the ring's layout is impossible: {0}")]
     RingLayout(&'static str),
-    /// `vkWriteRingExtraMESA` outside of the extra region.
+    /// `vkWriteRingExtraMESA` outside the extra region.
     #[error("offset {0} is not in the ring's extra region")]
     RingExtra(usize),
-    /// The guest's position is impossible.
+    /// The guest's tail is impossible.
     #[error("the ring's tail {tail} is further from its head {head} than its buffer is large")]
     RingTail {
         /// The renderer's position.
@@ -103,19 +103,19 @@ pub(crate) enum Fatal {
     /// `vkExecuteCommandStreamsMESA` inside of a stream.
     #[error("a command stream executes command streams")]
     Nested,
-    /// The GPU is lost, and the guest does not ask.
+    /// The GPU is lost, and the guest did not ask for the result.
     #[error("{0} lost the device, and the guest did not ask for the result")]
     DeviceLost(&'static str),
-    /// Memory that the host did not have is to be used, see [`crate::command::bind_memory`].
+    /// The guest uses memory for which the host had no room, see `command::bind_memory`.
     #[error(
-        "the host had no memory for an allocation of {0} bytes, whose result the guest's driver did not wait for \
-         (VN_PERF=no_async_mem_alloc in the guest makes it wait), and now binds it"
+        "the host had no memory for an allocation of {0} bytes. The guest's driver did not wait for the result \
+         (VN_PERF=no_async_mem_alloc in the guest makes it wait), and now it binds the memory"
     )]
     NoMemory(u64),
     /// [`crate::Budget::queued`] or [`crate::Budget::queued_bytes`].
-    #[error("more calls, or bytes of commands, wait for the context than its budget allows")]
+    #[error("more calls or bytes of commands wait for the context than its budget allows")]
     MailboxFull,
-    /// [`crate::Budget::command_bytes`], for a command that cannot say so by its result.
+    /// [`crate::Budget::command_bytes`], for a command that has no result to report it by.
     #[error(
         "{command} needs {wanted} bytes, which is more than is left of the {budget} that large commands may hold, or than the \
          system has; --command-memory allows more"
@@ -128,12 +128,12 @@ pub(crate) enum Fatal {
         /// The budget.
         budget: u64,
     },
-    /// A bug of this renderer, caught before it did harm.
+    /// A bug of this renderer, caught before it did damage.
     #[error("the renderer failed: a thread panicked")]
     Panic,
 }
 
-/// What brings a command.
+/// The extensions or versions that bring a command.
 fn providers(command: &str) -> &'static str {
     let place = PROVIDERS.binary_search_by_key(&command, |(name, _)| name);
     let found = place.ok().and_then(|place| PROVIDERS.get(place));
@@ -141,7 +141,7 @@ fn providers(command: &str) -> &'static str {
 }
 
 impl Fatal {
-    /// The same, in a stream that began `offset` bytes earlier.
+    /// The same error, in a stream that began `offset` bytes earlier.
     pub(crate) fn moved(self, offset: usize) -> Self {
         match self {
             Self::Stream(fatal) => Self::Stream(runtime::Fatal {

@@ -1,8 +1,9 @@
 //! Hesper's Venus renderer: Vulkan commands in, host Vulkan calls out.
 //!
-//! A Venus guest driver (Mesa's `virtio` Vulkan driver) serialises Vulkan calls. This crate decodes them and
-//! calls the host's driver. It knows no virtio, no socket and no window: it takes bytes, shared memory and
-//! fences, so that a virtio-gpu device, a vtest socket and a test drive it alike.
+//! A Venus guest driver (Mesa's `virtio` Vulkan driver) serialises Vulkan calls. This crate decodes
+//! them and calls the host's driver. It knows no virtio, no socket and no window. It takes bytes,
+//! shared memory and fences. A virtio-gpu device, a vtest socket and a test drive it in the same
+//! way.
 //!
 //! # Use
 //! ```no_run
@@ -11,34 +12,44 @@
 //! struct Events;
 //! impl ContextEvents for Events {
 //!     fn fence_retired(&self, ring: u8, fence: u64) { println!("fence {fence} of ring {ring}"); }
-//!     fn blob_created(&self, resource: u32, blob: Result<Blob, BlobError>) { println!("{resource}: {:?}", blob.is_ok()); }
+//!     fn blob_created(&self, resource: u32, blob: Result<Blob, BlobError>) {
+//!         println!("{resource}: {:?}", blob.is_ok());
+//!     }
 //!     fn lost(&self, reason: &str) { println!("lost: {reason}"); }
 //! }
 //! # fn main() -> hesper_venus::Result<()> {
 //! let renderer = Renderer::new(RendererOptions::default())?;
 //! let capset: [u8; 160] = renderer.capset();            // tell the guest
 //! let context = renderer.create_context(1, "vkcube", Arc::new(Events))?;
-//! context.create_blob(7, BlobRequest { blob_id: 0, size: 4096, mappable: true, shareable: false, cross_device: false });
-//! // … blob_created(7, Ok(blob)) arrives; the guest maps blob.memory and may name the resource. For another context:
-//! // other.attach_resource(7, &blob);
+//! let request = BlobRequest {
+//!     blob_id: 0,
+//!     size: 4096,
+//!     mappable: true,
+//!     shareable: false,
+//!     cross_device: false,
+//! };
+//! context.create_blob(7, request);
+//! // blob_created(7, Ok(blob)) arrives. The guest maps blob.memory and may use the resource.
+//! // For another context: other.attach_resource(7, &blob);
 //! context.submit(vec![]);                               // commands, consumed in order
 //! context.fence(0, 1);                                  // retires when they are consumed
 //! # Ok(()) }
 //! ```
 //!
 //! # How a command travels
-//! [`Context`] hands every call to a thread of its own, so that no call of the device waits. Most commands do
-//! not come that way: the guest makes *rings* in shared memory (`ring`), each polled by a thread of ours.
-//! Both ends decode commands (`executor`, `session`) and call their handlers (`command`), which look the guest's ids up in the object table
-//! (`object::table`) without a lock, and call the host's driver through function tables that hold only what
-//! the guest enabled. What the guest expects and the host lacks is emulated in `emulate`, nowhere else.
+//! [`Context`] hands every call to a thread of its own, so the device never waits. Most commands
+//! come another way: the guest makes *rings* in shared memory (`ring`), and a thread polls each of
+//! them. Both kinds of threads decode commands (`executor`, `session`) and call their handlers
+//! (`command`). A handler finds objects by the guest's ids, without a lock, in the object table
+//! (`object::table`). It calls the host's driver through function tables that hold only what the
+//! guest enabled. What the guest expects and the host lacks is emulated in `emulate`, nowhere else.
 //!
 //! # Rules
 //! - What a guest can rewrite is copied before it is checked.
-//! - A guest's mistake makes its context fatal ([`ContextEvents::lost`]), nothing else.
-//! - Device memory that a guest can map is shared memory imported into the host's driver: guest, host and GPU
-//!   see the same pages. A self-test at start proves it.
-//! - Dropping a [`Context`] frees every host object, mapping and descriptor of it.
+//! - A guest's mistake ends its context ([`ContextEvents::lost`]), nothing else.
+//! - Device memory that a guest can map is shared memory that the host's driver imports. Guest,
+//!   host and GPU see the same pages. A self-test at start proves it.
+//! - Dropping a [`Context`] frees all its host objects, mappings and descriptors.
 
 mod blob;
 mod capset;

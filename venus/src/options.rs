@@ -1,11 +1,12 @@
-//! What a [`crate::Renderer`] is made from: which driver, which GPUs, how windows are presented, how much a
-//! context may take.
+//! What a [`crate::Renderer`] is made from: driver, GPUs, window system policy, and limits per
+//! context.
 
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// Settings of a renderer. `Default` is: the system's Vulkan loader, every GPU, WSI as the host allows.
+/// Settings of a renderer. `Default` uses the system's Vulkan loader, every GPU, and the window
+/// system policy that the host allows.
 #[derive(Clone, Debug, Default)]
 pub struct RendererOptions {
     /// Where Vulkan comes from.
@@ -16,20 +17,22 @@ pub struct RendererOptions {
     pub wsi: WsiPolicy,
     /// What one context may take.
     pub budget: Budget,
-    /// How many queues of a GPU all contexts together may have; beyond it `vkCreateDevice` says
-    /// `VK_ERROR_TOO_MANY_OBJECTS`. `None` is what is known of the driver: 128 for NVIDIA's, which crashes at more, 4096 for
-    /// others.
+    /// How many queues of a GPU all contexts together may have. Beyond it, `vkCreateDevice` fails
+    /// with `VK_ERROR_TOO_MANY_OBJECTS`. `None` takes what is known of the driver: 128 for
+    /// NVIDIA's, which crashes at more, 4096 for others.
     pub queues: Option<u32>,
     /// How many mappings this process may have; `None` asks the system (`vm.max_map_count`).
     pub mappings: Option<usize>,
-    /// Memory that guests can map is made in multiples of this many bytes, a power of two, and of the host's pages. A
-    /// front end that makes guests align their blobs says here to what; 0 is enough elsewhere.
+    /// Memory that guests can map is made in multiples of this many bytes, a power of two, and of
+    /// the host's page. A front end that makes guests align their blobs names that alignment; 0 is
+    /// enough elsewhere.
     pub blob_alignment: u64,
-    /// Size in bytes of the window through which all guests together map memory, such as a VM's; memory heaps that guests can
-    /// map are shown no larger than it has room for. `None` where nothing limits it.
+    /// Size in bytes of the window through which all guests together map memory, such as a VM's.
+    /// Memory heaps that guests can map are shown no larger than this window allows. `None` when
+    /// nothing limits it.
     pub window: Option<u64>,
-    /// Where to save what guests send, for reports and as food for fuzzers: a file for each context and each ring, with its
-    /// commands one after the other. A folder that exists.
+    /// An existing folder to save the guests' commands in, for bug reports and for fuzzers. There
+    /// is one file for each context and one for each ring, with whole commands one after the other.
     pub save_streams: Option<PathBuf>,
 }
 
@@ -68,7 +71,7 @@ pub enum GpuSelection {
     All,
     /// The one at this place of [`crate::host::gpus`].
     Index(usize),
-    /// The first whose name contains this text, upper and lower case alike.
+    /// The first whose name contains this text, in upper or lower case.
     Name(String),
     /// The one with this `deviceUUID`.
     Uuid([u8; 16]),
@@ -76,20 +79,23 @@ pub enum GpuSelection {
     RenderNode(RenderNode),
 }
 
-/// How a guest's swapchains work. What the guest's driver demands differs by its version; the host need not have
-/// any of it, since the renderer emulates it.
+/// How a guest's swapchains work. The guest's driver demands different extensions in each version.
+/// The host need not have any of them, since the renderer emulates them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WsiPolicy {
-    /// [`WsiPolicy::Software`], which works with every display server. A guest does not tell its driver's version,
-    /// and one that is offered dma-bufs gives up the copy by CPU even where its display server takes none.
+    /// [`WsiPolicy::Software`], which works with every display server. A guest does not tell the
+    /// version of its driver. A guest that is offered dma-bufs stops copying by CPU even where its
+    /// display server takes none.
     #[default]
     Auto,
-    /// dma-buf, modifiers and foreign queues are hidden; semaphores can be imported from sync files. The guest
-    /// copies pictures to its display server by CPU. Guests with Mesa 25.2 or newer.
+    /// dma-buf, modifiers and foreign queues are hidden; semaphores can be imported from sync
+    /// files. The guest copies pictures to its display server by CPU. Guests with Mesa 25.2 or
+    /// newer.
     Software,
-    /// dma-buf, modifiers (linear only) and foreign queues are emulated on shared memory. The guest shares pictures with
-    /// its display server without a copy, if that takes dma-bufs (DRI3, linux-dmabuf); if not,
-    /// `MESA_VK_WSI_DEBUG=sw` makes the guest copy. Mesa before 25.2 has swapchains with this policy only.
+    /// dma-buf, modifiers (linear only) and foreign queues are emulated on shared memory. The guest
+    /// shares pictures with its display server without a copy, if the server takes dma-bufs (DRI3,
+    /// linux-dmabuf). If it does not, `MESA_VK_WSI_DEBUG=sw` makes the guest copy. Mesa before 25.2
+    /// has swapchains with this policy only.
     Dmabuf,
 }
 
@@ -120,10 +126,11 @@ impl FromStr for WsiPolicy {
 pub struct Budget {
     /// Live Vulkan objects.
     pub objects: usize,
-    /// Rings, that is threads: Mesa makes one for each thread of a program that makes pipelines.
+    /// Rings, which are threads. Mesa makes one for each thread of a program that makes pipelines.
     pub rings: usize,
-    /// Bytes that large commands may hold at one time: their private copies and what they decode to. A command's share is at
-    /// most about twice its size. What a thread holds for usual commands, three pieces, is not counted.
+    /// Bytes that large commands may hold at one time: their private copies and what they decode
+    /// to. A command takes at most about twice its size. What a thread holds for usual commands,
+    /// three pieces, is not counted.
     pub command_bytes: u64,
     /// Bytes of a stream that are copied at a time. A command that is larger is copied alone.
     pub piece_bytes: usize,
@@ -131,7 +138,7 @@ pub struct Budget {
     pub shared_bytes: u64,
     /// Commands and fences that wait for the context's thread.
     pub queued: usize,
-    /// Bytes of commands that wait for the context's thread, but for a single batch of any size.
+    /// Bytes of commands that wait for the context's thread. A single batch may be larger.
     pub queued_bytes: usize,
 }
 
@@ -140,7 +147,7 @@ impl Default for Budget {
         Self {
             objects: 4 << 20,
             rings: 1024,
-            // A command of 1 GiB, copied and decoded, and as much again.
+            // A command of 1 GiB, copied and decoded, and the same again.
             command_bytes: 4 << 30,
             piece_bytes: 1 << 20,
             shared_bytes: 64 << 30,

@@ -1,4 +1,4 @@
-//! [`Renderer`]: the host's Vulkan, opened once, from which contexts are made.
+//! [`Renderer`]: the host's Vulkan, opened once, and the maker of contexts.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,21 +19,22 @@ use crate::memory::{HostMappings, Mappings};
 use crate::options::RendererOptions;
 use crate::platform;
 
-/// Pieces of guest memory that contexts may name. A quarter of the mappings that Linux gives a process unless told
-/// otherwise, which the memory of blobs needs, too.
+/// Pieces of guest memory that contexts may name. This is a quarter of the mappings that Linux
+/// allows a process by default. Blobs need mappings, too.
 const GUEST_MAPPINGS: usize = 16_384;
 
-/// The renderer. Contexts made from it work on their own; dropping it does not end them ([`Renderer::settle`] waits for
-/// those that were dropped).
+/// The renderer. Its contexts work on their own, and dropping it does not end them.
+/// [`Renderer::settle`] waits for contexts that were dropped.
 pub struct Renderer {
     shared: Shared,
 }
 
 impl Renderer {
-    /// Opens the host's Vulkan, picks the GPUs that guests will see and tests that guests can share memory with them.
+    /// Opens the host's Vulkan, picks the GPUs that guests will see, and tests that guests can
+    /// share memory with them.
     ///
     /// # Errors
-    /// [`Error::Load`], [`Error::TooOld`] and [`Error::NoGpu`] when this host cannot serve;
+    /// [`Error::Load`], [`Error::TooOld`] and [`Error::NoGpu`] when this host cannot serve.
     /// [`Error::Vulkan`] when its driver fails.
     pub fn new(options: RendererOptions) -> Result<Self> {
         let host = Host::load(&options.driver)?;
@@ -59,9 +60,9 @@ impl Renderer {
         Ok(Self { shared })
     }
 
-    /// Waits until every context, all of them dropped, has ended with its threads: they end in the background, and a
-    /// driver that is still called while the process exits under it may crash. False when that took longer than
-    /// `grace`.
+    /// Waits until all contexts have ended with their threads. All must have been dropped. They end
+    /// in the background, and a driver may crash if it is called while the process exits. False
+    /// when it took longer than `grace`.
     pub fn settle(&self, grace: Duration) -> bool {
         let until = Instant::now() + grace;
         while Arc::strong_count(&self.shared.presence) > 1 {
@@ -78,7 +79,7 @@ impl Renderer {
         self.shared.gpus.iter().map(|facts| &facts.gpu)
     }
 
-    /// What of the memory of these GPUs guests can map, in the same order.
+    /// Which memory of these GPUs guests can map, in the same order.
     pub fn importable(&self) -> impl Iterator<Item = Importable> {
         self.shared.gpus.iter().map(|facts| Importable {
             types: facts.importable_types,
@@ -115,7 +116,8 @@ impl Renderer {
         .to_bytes()
     }
 
-    /// Makes a context. `id` and `name` (the guest's, untrusted) are for logs; `events` hears what it finished.
+    /// Makes a context. `id` and `name` are for logs; the name is the guest's and untrusted.
+    /// `events` hears what the context has finished.
     ///
     /// # Errors
     /// [`Error::Thread`] when the system has no thread left.
@@ -139,8 +141,8 @@ impl Renderer {
     }
 }
 
-/// The version of the protocol that guests may use: from 4 on they would write descriptors into heaps on the
-/// host's side, which is not carried out.
+/// The version of the protocol that guests may use. From 4 on, they would write descriptors into
+/// heaps on the host's side, which is not implemented.
 const PROTOCOL: u32 = 3;
 /// The version of the registry that the protocol's tables were made for.
 const REGISTRY: u32 = ash::vk::make_api_version(0, 1, 4, 343);

@@ -15,7 +15,7 @@ pub(crate) struct ReplyStream {
 }
 
 impl ReplyStream {
-    /// The stream in `size` bytes at `offset` of `memory`; `None` when they are not inside.
+    /// Makes a stream of `size` bytes at `offset` of `memory`. `None` when they are not inside.
     pub(crate) fn new(memory: Arc<SharedMemory>, offset: usize, size: usize) -> Option<Self> {
         let end = offset.checked_add(size)?;
         (end <= memory.len()).then_some(Self {
@@ -26,7 +26,8 @@ impl ReplyStream {
         })
     }
 
-    /// Another piece of the same memory; `None`, and nothing changes, when it is not inside.
+    /// Moves to another piece of the same memory. `None`, and nothing changes, when it is not
+    /// inside.
     pub(crate) fn move_to(&mut self, offset: usize, size: usize) -> Option<()> {
         let end = offset.checked_add(size)?;
         if end > self.memory.len() {
@@ -36,7 +37,7 @@ impl ReplyStream {
         Some(())
     }
 
-    /// Continues at `position` (`vkSeekReplyCommandStreamMESA`); `None` when that is outside.
+    /// Continues at `position` (`vkSeekReplyCommandStreamMESA`). `None` when that is outside.
     pub(crate) fn seek(&mut self, position: usize) -> Option<()> {
         if position > self.size {
             return None;
@@ -55,8 +56,8 @@ impl ReplyStream {
             .memory
             .as_ptr()
             .wrapping_add(self.offset + self.position);
-        // SAFETY: `new` checked that the stream is inside the mapping, and `position` never exceeds its size; the
-        // mapping lives as long as `self.memory`.
+        // SAFETY: `new` checked that the stream is inside the mapping, and `position` never exceeds
+        // its size; the mapping lives as long as `self.memory`.
         let mut encoder = unsafe { Encoder::shared(start, self.size - self.position) };
         write(&mut encoder)?;
         self.position += encoder.position();

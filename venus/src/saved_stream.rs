@@ -12,7 +12,8 @@ pub(crate) struct SavedStream {
 }
 
 impl SavedStream {
-    /// A new file for a thread of the context; `None`, and a line in the log, when it cannot be made.
+    /// Makes a new file for a thread of the context. `None`, and a line in the log, when that
+    /// fails.
     pub(crate) fn create(folder: &Path, context: u32) -> Option<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);

@@ -1,5 +1,6 @@
-//! The memory of other people's cards, played by the null driver, and programs that choose from it in the usual ways: what they
-//! choose can be allocated, bound and mapped, and the sizes that they are told hold.
+//! The memory of many kinds of GPUs, played by the null driver, and programs that choose from it in
+//! the usual ways. What they choose can be allocated, bound and mapped, and the sizes that they are
+//! told are true.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -78,7 +79,7 @@ impl Seat {
         }
     }
 
-    /// As Mesa does: without waiting for the result.
+    /// Allocates as Mesa does, without waiting for the result.
     fn allocate_unheard(&self, index: u32, size: u64) -> u64 {
         let memory = self.guest.id();
         let mut info = vk::MemoryAllocateInfo {
@@ -216,7 +217,7 @@ impl Seat {
         assert_eq!(result, 0);
     }
 
-    /// A mapped buffer that the GPU fills, looked at through the mapping.
+    /// A mapped buffer that the GPU fills, read through the mapping.
     fn stage(&self, index: u32, size: u64) {
         let (buffer, needs) = self.create_buffer(size);
         assert_ne!(needs.memory_type_bits >> index & 1, 0);
@@ -233,7 +234,7 @@ impl Seat {
         self.free(memory);
     }
 
-    /// Budgets and use of the heaps.
+    /// Budgets and usage of the heaps.
     fn budgets(&self) -> (Vec<u64>, Vec<u64>) {
         let mut budget = vk::PhysicalDeviceMemoryBudgetPropertiesEXT::default();
         let mut properties = vk::PhysicalDeviceMemoryProperties2 {
@@ -269,7 +270,7 @@ fn cards() -> [(&'static str, Card); 6] {
     ]
 }
 
-/// What a program demands of any card.
+/// What a program demands of any GPU.
 fn serves(name: &str, window: Option<u64>, seat: &Seat) {
     let memory = &seat.memory;
     let case = format!("{name}, window {window:?}");
@@ -292,7 +293,7 @@ fn serves(name: &str, window: Option<u64>, seat: &Seat) {
     assert!(first(memory, bits, STAGING, 0).is_some(), "{case}");
     assert!(first(memory, picture, LOCAL, 0).is_some(), "{case}");
 
-    // Each in its own way: device memory for a buffer and for an image, and memory that is mapped.
+    // Each in its own way: device memory for a buffer and for an image, and mapped memory.
     let size = needs.size;
     let ways = [
         (
@@ -330,10 +331,11 @@ fn serves(name: &str, window: Option<u64>, seat: &Seat) {
             seat.bind_image(image, own_image);
         }
         seat.stage(staging.expect(&case), 64 << 10);
-        // A program that takes a block of an eighth of the heap, and four fifths in all.
+        // A program that takes blocks of an eighth of the heap, and four fifths in all.
         let heap = heap_of(memory, of_buffer);
         let flags = memory.memory_types[of_buffer as usize].property_flags;
-        // A window of 256 MiB has 224 for memory; what is not mapped is the GPU's main memory.
+        // A window of 256 MiB leaves 224 for memory. Memory that is not mapped is the GPU's main
+        // memory.
         let least = if flags.contains(STAGING) {
             224 * MIB
         } else {
@@ -350,7 +352,7 @@ fn serves(name: &str, window: Option<u64>, seat: &Seat) {
             seat.free(own);
         }
     }
-    // More than a heap has is refused, whatever the type, and nothing is lost by it.
+    // More than a heap has is refused for every type, and nothing is lost by it.
     for (index, _) in types(memory) {
         let most = heap_of(memory, index).max(64 * GIB);
         assert_eq!(
@@ -402,7 +404,7 @@ fn a_program_that_takes_the_first_heap_for_the_gpus_memory_is_right() {
                 _ => 24 * GIB,
             };
             assert_eq!(first, expected, "{name}");
-            // No other heap of the GPU's is there but what can be mapped of it.
+            // The GPU has no other heap except its mappable memory.
             let others = heaps(memory).iter().filter(|heap| is_local(heap)).skip(1);
             for other in others {
                 assert!(matches!(name, "Intel UMA" | "MoltenVK"), "{name}");
@@ -435,7 +437,7 @@ fn a_small_bar_is_no_memory_of_its_own_but_can_be_allocated() {
                 .collect();
             assert_eq!(named.len(), 1, "the GPU's memory is named once");
         }
-        // Whoever takes it all the same gets it, as long as it lasts: 246 or 256 MiB.
+        // A program that takes it nevertheless gets it, as long as it lasts: 246 or 256 MiB.
         let blocks: Vec<_> = (0..4).map(|_| seat.allocate(bar, 64 * MIB)).collect();
         let made = blocks.iter().filter(|block| block.is_ok()).count();
         assert!((3..=4).contains(&made), "{blocks:?}");
@@ -454,7 +456,7 @@ fn budgets_are_those_of_the_heaps_that_are_shown() {
     let (budget, usage) = seat.budgets();
     assert_eq!(usage, [0, 0]);
     assert_eq!(budget[0], 24 * GIB);
-    // Replies take of the window.
+    // Replies take a part of the window.
     assert!((limit - 2 * MIB..limit).contains(&budget[1]), "{budget:?}");
 
     let own = seat.allocate(0, GIB).unwrap();
@@ -479,7 +481,7 @@ fn budgets_are_those_of_the_heaps_that_are_shown() {
 fn memory_that_is_not_there_can_be_freed_and_not_mapped_and_only_using_it_is_fatal() {
     let seat = Seat::new(&Card::nvidia(), None);
     let device = Object::guest(seat.gpu.device);
-    // The GPU's own, and more than a context may have.
+    // The GPU's own memory, and more than a context may have.
     for (index, size) in [(1, 100 * GIB), (3, 100 * GIB), (3, u64::MAX)] {
         let memory = seat.allocate_unheard(index, size);
         assert!(seat.guest.blob(memory, 4096).is_err(), "{index}");
@@ -506,7 +508,7 @@ fn memory_that_is_not_there_can_be_freed_and_not_mapped_and_only_using_it_is_fat
         assert_eq!(seat.budgets().1, [0, 0]);
     }
     assert_eq!(seat.renderer.counters().lost, 0);
-    // Others are bound as ever, and what is left goes with the device.
+    // Other memory is bound as usual, and what is left is freed with the device.
     seat.allocate_unheard(1, 100 * GIB);
     seat.stage(3, 64 << 10);
 

@@ -1,5 +1,5 @@
-//! Streams and commands of any size over the null driver: what they take of memory, what a budget refuses, and that it does
-//! not matter in which pieces they are taken.
+//! Streams and commands of any size, over the null driver: how much memory they take, what a budget
+//! refuses, and that the size of the pieces does not matter.
 #![allow(
     clippy::duplicate_mod,
     clippy::unwrap_used,
@@ -24,7 +24,8 @@ use hostile::recorded::recorded;
 use hostile::session::Session;
 use hostile::{Outcome, REPLIES, null_driver};
 
-/// Counts what this process holds of the heap. Shared memory, which stands for the guest's own, is not in it.
+/// Counts the heap memory of this process. Shared memory, which stands for the guest's own, is not
+/// counted.
 struct Counting;
 
 static HELD: AtomicUsize = AtomicUsize::new(0);
@@ -57,7 +58,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// The most that `body` holds beyond what is held before.
+/// The most memory that `body` holds in addition to what is held before.
 fn most_held(body: impl FnOnce()) -> usize {
     let before = HELD.load(Ordering::Relaxed);
     MOST.store(before, Ordering::Relaxed);
@@ -94,7 +95,7 @@ fn reply_stream() -> Vec<u8> {
     guest::reply_stream(REPLY.resource_id, REPLY.offset, REPLY.size)
 }
 
-/// The bytes of `vkCreatePipelineCache` with so much initial data.
+/// The bytes of `vkCreatePipelineCache` with this much initial data.
 fn cache_of(gpu: &Gpu, id: u64, size: usize, reply: bool) -> Vec<u8> {
     let data = vec![0xa5_u8; size];
     let mut info = vk::PipelineCacheCreateInfo {
@@ -114,7 +115,7 @@ fn cache_of(gpu: &Gpu, id: u64, size: usize, reply: bool) -> Vec<u8> {
     }
 }
 
-/// The bytes of a query of a cache's data, with so much room.
+/// The bytes of a query of a cache's data, with this much room.
 fn data_of(gpu: &Gpu, cache: u64, room: usize) -> Vec<u8> {
     let mut size = room;
     let query = command::GetPipelineCacheData {
@@ -124,7 +125,7 @@ fn data_of(gpu: &Gpu, cache: u64, room: usize) -> Vec<u8> {
         p_data: Array::NULL,
     };
     let mut stream = guest::query(&query);
-    // The count of the array, which is the last of the command.
+    // The count of the array, which is the command's last.
     let end = stream.len();
     stream[end - 8..].copy_from_slice(&(room as u64).to_le_bytes());
     stream
@@ -148,7 +149,7 @@ fn execution(resource_id: u32, offset: usize, size: usize) -> Vec<u8> {
     })
 }
 
-/// Lets the guest execute a stream that lies in a resource at `offset`, and waits for it.
+/// Lets the guest execute a stream at `offset` of a resource, and waits for it.
 fn execute(guest: &Guest, stream: &[u8], offset: usize) -> usize {
     let (resource, blob) = guest.blob(0, (offset + stream.len()) as u64).unwrap();
     blob.memory.write(offset, stream).unwrap();
@@ -162,7 +163,7 @@ fn execute(guest: &Guest, stream: &[u8], offset: usize) -> usize {
     most
 }
 
-/// Number and result of the replies from the beginning on, each as long as said.
+/// Number and result of the replies, each of the given length.
 fn replies(guest: &Guest, lengths: &[usize]) -> Vec<(u32, i32)> {
     let mut at = 0;
     let mut found = Vec::new();
@@ -191,7 +192,7 @@ fn a_command_of_256_mib_is_carried_out_within_twice_its_size() {
     let guest = Guest::new(&renderer, "large");
     let gpu = guest.gpu();
     let size = 256 * MIB;
-    // Arguments are aligned in the stream, and not.
+    // Arguments that are aligned in the stream, and arguments that are not.
     for (id, padding) in [(100, 0), (101, 1)] {
         let mut stream = reply_stream();
         for _ in 0..padding {
@@ -261,7 +262,7 @@ fn what_the_budget_refuses_is_out_of_memory_and_the_next_command_works() {
     let most = execute(&guest, &stream, 0);
     assert_eq!(replies(&guest, &lengths), expected);
     assert!(most < (24 << 20) + SLACK, "{} MiB", most / MIB);
-    // The same over the virtqueue, where the copy is there already; and what was charged was given back.
+    // The same over the virtqueue, where the copy exists already. What was charged is given back.
     let mut stream = reply_stream();
     stream.extend(data_of(&gpu, 101, 1 << 40));
     stream.extend(data_of(&gpu, 101, 64));
@@ -305,7 +306,7 @@ fn a_command_that_only_claims_to_be_huge_is_truncated_and_takes_nothing() {
     }
 }
 
-/// What a session over a ring answers.
+/// The answers to a session over a ring.
 fn answers(renderer: &hesper_venus::Renderer, stream: &[u8]) -> Vec<u8> {
     let guest = hostile::Guest::new(renderer, "pieces");
     guest.ring(stream);
@@ -323,7 +324,8 @@ fn answers(renderer: &hesper_venus::Renderer, stream: &[u8]) -> Vec<u8> {
 #[test]
 fn a_stream_that_ends_early_is_not_executed_twice() {
     let _alone = alone();
-    // The outer stream is longer than a piece, so its end is not there when the inner one ends too early.
+    // The outer stream is longer than a piece, so its end has not been read when the inner stream
+    // ends too early.
     let renderer = renderer_with(options(Budget {
         piece_bytes: 256,
         ..Default::default()
@@ -397,7 +399,7 @@ fn a_broken_session_breaks_at_the_same_byte_in_pieces_of_any_size() {
         }));
         let guest = hostile::Guest::new(&renderer, "broken");
         guest.ring(stream);
-        // The ring's thread needs its time, and the fence is not behind it.
+        // The ring's thread needs time, and the fence is not behind it.
         let end = Instant::now() + Duration::from_secs(60);
         loop {
             match guest.settle(0, Duration::from_secs(60)) {

@@ -1,7 +1,8 @@
 //! The renderer on a real driver, with a guest that is this test:
 //!
 //! ```text
-//! CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER=tests/env/run cargo test -p hesper-venus --test lavapipe
+//! export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER=tests/env/run
+//! cargo test -p hesper-venus --test lavapipe
 //! ```
 #![allow(
     clippy::unwrap_used,
@@ -51,7 +52,7 @@ fn what_the_gpu_writes_shows_in_the_blob_of_the_memory_once_the_fence_retires() 
         let expected = u32::to_le_bytes(pattern);
         assert!(seen.chunks(4).all(|word| word == expected), "{pattern:#x}");
     }
-    // And the other way: what the guest writes is what the next mapping of the same memory has.
+    // The other way: what the guest writes is in the next mapping of the same memory.
     blob.memory.write(0, &[7; 16]).unwrap();
     let (_, again) = guest.blob(memory, SIZE).unwrap();
     let mut seen = [0; 16];
@@ -59,7 +60,7 @@ fn what_the_gpu_writes_shows_in_the_blob_of_the_memory_once_the_fence_retires() 
     assert_eq!(seen, [7; 16]);
 }
 
-/// A guest's kernel makes blobs of whole pages of its own, which may be larger than the host's.
+/// A guest's kernel makes blobs of its own whole pages, which may be larger than the host's.
 #[test]
 fn a_blob_of_a_small_allocation_is_as_large_as_the_largest_page_of_a_guest() {
     const PAGE: u64 = 64 << 10;
@@ -72,7 +73,7 @@ fn a_blob_of_a_small_allocation_is_as_large_as_the_largest_page_of_a_guest() {
     let (commands, _) = guest.fill(&gpu, buffer, 0x1234_5678);
     guest.submit(&gpu, &[commands]);
     guest.wait_fence(RING);
-    // All of it is there for whoever maps it, by the descriptor, too.
+    // Whoever maps it finds all of it, by the descriptor, too.
     let file = blob.memory.shared_fd().unwrap();
     let mapped = SharedMemory::from_fd(file, blob.memory.fd_offset(), PAGE).unwrap();
     let mut seen = vec![0; PAGE as usize];
@@ -93,7 +94,7 @@ fn fences_of_a_queue_wait_for_its_work_in_order_and_others_do_not_wait_for_them(
     for fence in 100..110 {
         guest.context.fence(RING, fence);
     }
-    // The queue is blocked; the context's own timeline is not.
+    // The queue is blocked, but the context's own timeline is not.
     guest.wait_fence(0);
     assert!(
         guest
@@ -101,7 +102,7 @@ fn fences_of_a_queue_wait_for_its_work_in_order_and_others_do_not_wait_for_them(
             .recv_timeout(Duration::from_millis(50))
             .is_err()
     );
-    // Over the wire the answer to the signal and the fences may come in any order.
+    // The answer to the signal and the fences may come in any order.
     let mut info = vk::SemaphoreSignalInfo {
         semaphore: vk::Semaphore(semaphore),
         value: 5,
@@ -120,7 +121,7 @@ fn fences_of_a_queue_wait_for_its_work_in_order_and_others_do_not_wait_for_them(
 
 #[test]
 fn a_physical_devices_command_of_an_extension_that_the_host_lacks_never_reaches_the_loader() {
-    // Vulkan's loader has a function for it and jumps to address 0 where the driver has none.
+    // Vulkan's loader has a function for it, which jumps to address 0 if the driver has none.
     let renderer = renderer();
     let guest = Guest::new(&renderer, "shading rates");
     let gpu = guest.gpu();
@@ -133,7 +134,7 @@ fn a_physical_devices_command_of_an_extension_that_the_host_lacks_never_reaches_
         reason.contains("vkGetPhysicalDeviceFragmentShadingRatesKHR"),
         "{reason}"
     );
-    // One that lavapipe has is answered.
+    // A query that lavapipe has is answered.
     let guest = Guest::new(&renderer, "time domains");
     let gpu = guest.gpu();
     let mut count = 0;
@@ -172,7 +173,7 @@ fn a_blocked_context_delays_no_other() {
     other.wait_fence(RING);
     let early = blocked.events.try_recv();
     assert!(early.is_err(), "{early:?}: it should still wait");
-    // Its end does not wait for what never comes.
+    // The end does not wait for what never comes.
     let last = blocked.end().recv_timeout(PATIENCE);
     assert!(matches!(last, Ok(Event::Fence(0, 1))));
     drop(other);
@@ -236,7 +237,7 @@ fn queues_that_the_gpu_does_not_have_never_reach_the_driver_and_all_contexts_sha
     let others = other.gpu();
     let full = other.try_queues(others.physical, &[(0, 1)]);
     assert_eq!(full, vk::Result::ERROR_TOO_MANY_OBJECTS);
-    // A device that goes, and a context, make room.
+    // When a device or a context ends, there is room again.
     guest.call(command::DestroyDevice {
         device: Object::guest(second),
     });
@@ -291,11 +292,11 @@ fn a_lost_context_answers_everything_and_others_go_on() {
     assert_eq!(renderer.counters().lost, 1);
 }
 
-/// Mesa does not wait for the answers to these: a program that destroys what it believes to have goes on.
+/// Mesa does not wait for these answers. A program destroys what it believes to have and continues.
 #[test]
 fn what_was_never_made_can_be_destroyed_and_its_use_names_the_cause() {
     let renderer = renderer();
-    // More than lavapipe lets a buffer have.
+    // More than lavapipe allows for a buffer.
     let huge = |guest: &Guest, device: u64| {
         let buffer = guest.id();
         guest.send(&command::CreateBuffer {
@@ -330,7 +331,7 @@ fn what_was_never_made_can_be_destroyed_and_its_use_names_the_cause() {
     }));
     assert!(reason.contains("failed to make it"), "{reason}");
 
-    // What nobody ever wanted to make is still no object.
+    // An id for which nothing was ever made is still no object.
     let guest = Guest::new(&renderer, "invents");
     let gpu = guest.gpu();
     let reason = guest.dies_of(bytes(&command::DestroyBuffer {
@@ -379,7 +380,7 @@ fn objects_are_checked_for_existence_type_and_device() {
                 buffer: Object::guest(buffer),
             })
         }),
-        // The decoder knows the command buffer of the last command, until something is removed.
+        // The decoder remembers the command buffer of the last command, until something is removed.
         ("VkCommandBuffer", |guest| {
             let gpu = guest.gpu();
             let (buffer, _) = guest.buffer(&gpu, SIZE);
@@ -397,7 +398,7 @@ fn objects_are_checked_for_existence_type_and_device() {
             });
             [begin, free, end].concat()
         }),
-        // And its device only as long as no other was named.
+        // It also remembers the device, until another is named.
         ("VkBuffer", |guest| {
             let gpu = guest.gpu();
             let (buffer, _) = guest.buffer(&gpu, SIZE);

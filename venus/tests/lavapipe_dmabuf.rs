@@ -1,8 +1,9 @@
-//! The WSI policy "dmabuf" on a real driver, with guests that are this test: memory that one context exports and
-//! another imports, and images with the modifier `LINEAR`.
+//! The WSI policy "dmabuf" on a real driver, with guests that are this test: memory that one
+//! context exports and another imports, and images with the modifier `LINEAR`.
 //!
 //! ```text
-//! CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER=tests/env/run cargo test -p hesper-venus --test lavapipe_dmabuf
+//! export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER=tests/env/run
+//! cargo test -p hesper-venus --test lavapipe_dmabuf
 //! ```
 #![allow(
     clippy::unwrap_used,
@@ -38,7 +39,7 @@ fn bits(result: vk::Result) -> u64 {
     i64::from(result.0) as u64 & 0xffff_ffff
 }
 
-/// A buffer that is declared as one for a dma-buf, and the memory types it can have.
+/// A buffer that is declared for a dma-buf, and the memory types that it can have.
 fn external_buffer(guest: &Guest, gpu: &Gpu) -> (u64, u32) {
     let buffer = guest.id();
     let external = vk::ExternalMemoryBufferCreateInfo {
@@ -159,7 +160,7 @@ fn importing_what_cannot_be_named_fails_and_ends_nobody() {
     assert_eq!(result, SUCCESS);
 }
 
-/// Creates an image with a modifier; the id and the result.
+/// Creates an image with a modifier. Returns the id and the result.
 fn image(guest: &Guest, gpu: &Gpu, modifier: *const std::ffi::c_void) -> (u64, u64) {
     let id = guest.id();
     let external = vk::ExternalMemoryImageCreateInfo {
@@ -248,7 +249,8 @@ fn an_image_is_made_with_the_linear_modifier_and_again_from_its_layout() {
     assert_eq!(result, bits(refused));
 }
 
-/// What is said of sharing images of a format and tiling: the result, and what can be done with external memory.
+/// What can be shared of images of a format and tiling: the result, and what can be done with
+/// external memory.
 fn image_properties(renderer: &Renderer, tiling: vk::ImageTiling) -> (u64, u32) {
     let guest = Guest::new(renderer, "formats");
     let gpu = guest.gpu();

@@ -1,7 +1,8 @@
-//! Every command that lists things in two calls: with more room than things, exactly as much, less, and none.
+//! Every command that lists things in two calls: with more room than things, exactly enough, less,
+//! and none.
 //!
-//! With room for fewer, as many as fit are written, the count says so, and a command with a result says `VK_INCOMPLETE`. With
-//! more, what is behind them stays as it was.
+//! With less room, as many as fit are written, the count says so, and a command with a result
+//! returns `VK_INCOMPLETE`. With more room, the rest of it stays unchanged.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -17,8 +18,9 @@ use hesper_venus_protocol::{command, vk};
 
 const INCOMPLETE: u64 = vk::Result::INCOMPLETE.0 as u64;
 
-/// Asks for the number of things, then with each kind of room. `ask` gets the count and the room, and gives back the command's
-/// result; `has_result` says whether it has one. `text` tells things apart. Gives back the number.
+/// Asks for the number of things, then with each kind of room. `ask` gets the count and the room,
+/// and returns the command's result. `has_result` says whether it has one. `text` tells things
+/// apart. Returns the number.
 fn look<T: Clone + Default>(
     what: &str,
     has_result: bool,
@@ -178,7 +180,7 @@ fn lists_of_handles_fit_every_room() {
     let renderer = renderer();
     let guest = Guest::new(&renderer, "handles");
     let gpu = guest.gpu();
-    // The room holds the guest's ids; those of devices that are not there mean nothing.
+    // The array holds the guest's ids. Ids of devices that do not exist mean nothing.
     for room in 1..4_usize {
         let mut ids: Vec<_> = (0..room).map(|_| vk::PhysicalDevice(guest.id())).collect();
         ids[0] = vk::PhysicalDevice(gpu.physical);
@@ -220,7 +222,7 @@ fn lists_of_handles_fit_every_room() {
     }
 }
 
-/// A pipeline cache with a header, and what its data is.
+/// A pipeline cache with a header, and its data.
 fn cache(guest: &Guest, gpu: &Gpu) -> (u64, Vec<u8>) {
     let cache = guest.id();
     let mut info = vk::PipelineCacheCreateInfo::default();

@@ -1,4 +1,5 @@
-//! The renderer on a driver that behaves like MoltenVK on a Mac (`hesper_mac_driver`), loaded without Vulkan's loader.
+//! The renderer on a driver that behaves like MoltenVK on a Mac (`hesper_mac_driver`), loaded
+//! without Vulkan's loader.
 #![allow(
     clippy::duplicate_mod,
     clippy::unwrap_used,
@@ -41,13 +42,13 @@ fn waiting() -> u64 {
     }
 }
 
-/// What a Mac's driver does not forgive; else the tests here would prove nothing.
+/// A Mac's driver does not forgive these. Otherwise the tests here would prove nothing.
 #[test]
 fn the_driver_is_as_strict_as_one_on_a_mac() {
     use ash::vk;
     let driver = Driver::Library(null::built("hesper_mac_driver_moltenvk"));
     let vulkan = Vulkan::open(&driver).unwrap();
-    // SAFETY: every struct lives through its call, and what is made is destroyed in the end.
+    // SAFETY: every struct lives through its call, and what is made is destroyed at the end.
     unsafe {
         let application = vk::ApplicationInfo::default().api_version(vk::API_VERSION_1_3);
         let info = vk::InstanceCreateInfo::default().application_info(&application);
@@ -317,14 +318,14 @@ fn guests_see_the_hosts_queues_and_no_portability_subset_whose_features_they_hav
         one.extension_name.starts_with(b"VK_KHR_portability_subset")
     };
     assert!(!listed.iter().any(is_subset));
-    // The driver makes events only where the subset's feature is enabled.
+    // The driver makes events only if the subset's feature is enabled.
     let result = guest.call(command::CreateEvent {
         device: Object::guest(gpu.device),
         p_create_info: &mut vk::EventCreateInfo::default(),
         p_event: &mut vk::Event(guest.id()),
     });
     assert_eq!(result, SUCCESS);
-    // What is not there of the subset is said as far as guests can be told.
+    // What is missing of the subset is told, as far as guests can be told.
     let mut properties = vk::PhysicalDeviceProperties::default();
     guest.call(command::GetPhysicalDeviceProperties {
         physical_device: Object::guest(gpu.physical),
@@ -375,7 +376,7 @@ fn a_submission_that_waits_for_room_in_the_driver_delays_no_other_queue_and_no_o
     };
     let second = queue(&guest, device, 1, u32::from(OTHER));
     let semaphore = guest.timeline(&gpu);
-    // 64 submissions fit; nothing of them ends before the semaphore is signalled.
+    // 64 submissions fit. None of them ends before the semaphore is signalled.
     let id = vk::Semaphore(semaphore);
     let (value, stage) = (1, vk::PipelineStageFlags::ALL_COMMANDS);
     let values = vk::TimelineSemaphoreSubmitInfo {
@@ -406,14 +407,14 @@ fn a_submission_that_waits_for_room_in_the_driver_delays_no_other_queue_and_no_o
     }
     until("64 submissions are taken", || ring.is_done());
     assert_eq!(waiting(), 0);
-    // A fence behind all of them, which the context's thread asks for: it is an empty submission.
+    // A fence behind all of them, which the context's thread asks for by an empty submission.
     guest.context.fence(10, 499);
     until("it waits for room", || waiting() == 1);
     guest.wait_fence(0);
     // One more submission, and a fence behind that.
     ring.write(&stream);
     guest.context.fence(10, 500);
-    // That thread goes on, and other queues and contexts do.
+    // That thread continues, and other queues and contexts do, too.
     guest.blob(0, 4096).unwrap();
     guest.wait_fence(0);
     guest.submit(&other, &[]);
@@ -424,7 +425,7 @@ fn a_submission_that_waits_for_room_in_the_driver_delays_no_other_queue_and_no_o
     neighbour.submit(&gpu_of_neighbour, &[]);
     neighbour.wait_fence(RING);
     assert!(waiting() == 1 && !ring.is_done());
-    // The host signals: all ends, in order.
+    // The host signals, and all ends in order.
     let mut info = vk::SemaphoreSignalInfo {
         semaphore: id,
         value,
@@ -447,7 +448,7 @@ fn a_submission_that_waits_for_room_in_the_driver_delays_no_other_queue_and_no_o
     assert_eq!(retired, [499, 500, 501]);
     until("the last submission is taken", || ring.is_done());
     assert_eq!((waiting(), renderer.counters().lost), (0, 0));
-    // A queue without work: what is not bound to a submission retires, too.
+    // A queue without work: a fence without a submission retires, too.
     let idle = Gpu {
         queue: second,
         ..gpu

@@ -1,11 +1,13 @@
 //! Malformed streams over a real driver:
 //!
 //! ```text
-//! CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER=tests/env/run cargo test -p hesper-venus --test lavapipe_malformed
+//! export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER=tests/env/run
+//! cargo test -p hesper-venus --test lavapipe_malformed
 //! ```
 //!
-//! What a driver has no part in (wrong ids, streams cut at any byte) and what only the API forbids (sizes above limits, broken
-//! shaders) is left to `malformed.rs`: a real driver need not survive the latter.
+//! `malformed.rs` tests what does not depend on the driver (wrong ids, streams cut at any byte). It
+//! also tests what only the API forbids (sizes above limits, broken shaders): a real driver need
+//! not survive that.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -45,7 +47,7 @@ fn sessions_of_real_guests_are_carried_out_over_both_ways_and_may_end_anywhere()
             assert_eq!(outcome, Outcome::Fine, "{name}, {way:?}");
         }
     }
-    // Samples: each length takes an instance and a device of its own.
+    // Samples: each length takes its own instance and device.
     for (name, session) in &sessions {
         for length in (0..session.stream.len()).step_by(397) {
             let outcome = bench.run(&session.stream[..length], Way::Virtqueue);
@@ -66,7 +68,7 @@ fn a_lost_context_with_work_on_the_gpu_leaves_nothing_and_others_go_on() {
     for _ in 0..5 {
         let guest = bench.guest();
         let mut session = Session::whole();
-        // The queue waits for a value that never comes; then the guest breaks the rules.
+        // The queue waits for a value that never comes. Then the guest breaks the rules.
         let semaphore = vk::Semaphore(Id::Semaphore as u64);
         let stage = vk::PipelineStageFlags::ALL_COMMANDS;
         let value = 9;

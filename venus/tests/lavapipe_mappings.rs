@@ -1,4 +1,5 @@
-//! Mappings of this process run out before a driver's do: lavapipe makes one for each descriptor set, and crashes without.
+//! Mappings of this process run out before the driver's do: lavapipe makes one for each descriptor
+//! set, and crashes when it gets none.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -81,7 +82,7 @@ fn descriptor_sets_end_before_the_mappings_of_the_process() {
             .lines()
             .count()
     };
-    // An eighth of them is left alone.
+    // An eighth of them is kept back.
     let renderer = renderer_with(RendererOptions {
         mappings: Some((now() + 2000) * 8 / 7),
         ..Default::default()
@@ -95,13 +96,13 @@ fn descriptor_sets_end_before_the_mappings_of_the_process() {
         allocate(&one, gpu.device, layout, first_pool),
         vk::Result::SUCCESS
     );
-    // This process maps downwards, as it is usual: the kernel makes nothing one of them.
+    // This process maps downwards, as is usual, so the kernel merges nothing.
     assert!(
         now() >= before + SETS as usize,
         "{before} mappings, then {}",
         now()
     );
-    // All contexts are of one process.
+    // All contexts share one process.
     let mut pools = Vec::new();
     let refused = loop {
         let (layout, pool) = pool(&other, second.device);
@@ -112,7 +113,7 @@ fn descriptor_sets_end_before_the_mappings_of_the_process() {
         }
     };
     assert_eq!(refused, vk::Result::ERROR_OUT_OF_POOL_MEMORY);
-    // What one pool gives back another can have.
+    // What one pool returns, another can have.
     let reset = one.call(command::ResetDescriptorPool {
         device: Object::guest(gpu.device),
         descriptor_pool: Object::guest(first_pool),

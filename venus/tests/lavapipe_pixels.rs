@@ -1,6 +1,7 @@
-//! Host image copies, sparse binding and ray tracing pipelines on lavapipe: what a guest gets that asks for odd things.
+//! Host image copies, sparse binding and ray tracing pipelines on lavapipe: unusual requests of a
+//! guest.
 //!
-//! What programs see of these, natively and through real Mesa, is compared by the test client's cases.
+//! The test client's cases compare what programs see of these, natively and through real Mesa.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -167,7 +168,7 @@ fn remaining_layers_of_a_host_copy_are_those_of_the_image() {
     assert!(result == 0 && seen == texels);
     let (result, seen) = copier.read(copier.info([1, REMAINING]), 2 * LAYER);
     assert!(result == 0 && seen == texels[LAYER..]);
-    // What lies between rows was never written by anybody: no byte of this process.
+    // Bytes between rows were never written, so they hold no byte of this process.
     let spread = vk::CopyImageToMemoryInfoMESA {
         memory_row_length: EDGE + 4,
         ..copier.info([0, 1])
@@ -222,7 +223,9 @@ fn a_host_copy_out_of_the_image_ends_the_context() {
         ("mip level", usage, |info| {
             info.image_subresource.mip_level = 1
         }),
-        ("out of the image", usage, |info| info.image_offset.x = -1),
+        ("not inside the image", usage, |info| {
+            info.image_offset.x = -1
+        }),
         ("aspect", usage, |info| {
             info.image_subresource.aspect_mask = vk::ImageAspectFlags::DEPTH;
         }),
@@ -247,7 +250,7 @@ fn a_host_copy_out_of_the_image_ends_the_context() {
     }
 }
 
-/// Whether the renderer hides sparse binding; on lavapipe 26.1 it must.
+/// Whether the renderer hides sparse binding. On lavapipe 26.1 it must.
 fn hides_sparse(renderer: &hesper_venus::Renderer) -> bool {
     renderer.gpus().any(|gpu| gpu.hidden_sparse.is_some())
 }
@@ -390,7 +393,7 @@ fn replayed_group_handles_fail_with_a_result_and_their_features_are_hidden() {
     assert_eq!(result, vk::Result::ERROR_FEATURE_NOT_PRESENT.0 as u32);
 
     let device = guest.device_with(gpu.physical, RAY_TRACING);
-    // Only that there is a handle goes over the wire.
+    // The protocol only tells that there is a handle.
     let handle = [0_u8; 32];
     let group = vk::RayTracingShaderGroupCreateInfoKHR {
         general_shader: 0,

@@ -1,7 +1,8 @@
 //! Rings, streams and positions, with a guest that is this test. Needs the driver only to start:
 //!
 //! ```text
-//! CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER=tests/env/run cargo test -p hesper-venus --test lavapipe_transport
+//! export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER=tests/env/run
+//! cargo test -p hesper-venus --test lavapipe_transport
 //! ```
 #![allow(
     clippy::unwrap_used,
@@ -213,10 +214,10 @@ fn what_does_not_belong_there_ends_the_context() {
     let renderer = renderer();
     type Crime = fn(&mut Ring<'_>) -> Vec<u8>;
     let crimes: [(&str, Crime); 6] = [
-        ("wrong way", |_| {
+        ("instead of the virtqueue", |_| {
             bytes(&command::WaitRingSeqnoMESA { ring: 7, seqno: 0 })
         }),
-        ("wrong way", |_| {
+        ("instead of the virtqueue", |_| {
             bytes(&command::SubmitVirtqueueSeqnoMESA { ring: 7, seqno: 0 })
         }),
         ("there is no ring", |_| {
@@ -265,7 +266,7 @@ fn a_resource_can_be_named_as_soon_as_it_is_made_or_attached_and_until_what_came
     let query = bytes(&command::EnumerateInstanceVersion {
         p_api_version: &mut 0,
     });
-    // The context's thread is busy with a wait; attaching must not need it.
+    // The context's thread is busy with a wait. Attaching must not need it.
     guest.send(&command::WaitRingSeqnoMESA {
         ring: 7,
         seqno: query.len() as u64,

@@ -1,5 +1,5 @@
-//! Malformed streams over the null driver, which ends the process if it is ever called with what must not reach a
-//! driver. What [`Bench::run`] demands of every stream stands there.
+//! Malformed streams over the null driver. The null driver ends the process if it is called with
+//! what must not reach a driver. [`Bench::run`] says what is demanded of every stream.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -110,7 +110,7 @@ fn ids_that_name_nothing_something_else_or_what_is_gone_never_reach_the_driver()
     let mut lost = 0;
     let sites = places(&session.stream, is_id);
     for (at, id) in &sites {
-        // Unknown; null; of another type; gone, but of the right type only for fences.
+        // Unknown; null; of another type; destroyed, but of the right type only for fences.
         let other = if *id == Id::Buffer as u64 {
             Id::Image as u64
         } else {
@@ -160,7 +160,7 @@ fn another_contexts_objects_do_not_exist() {
 fn a_chain_of_400_000_structs_is_refused_without_recursion() {
     let bench = bench();
     let mut stream = Session::device().stream;
-    // vkCreateBuffer: no flags, device, the info is there, its type; then the chain.
+    // vkCreateBuffer: no flags, device, the info is present, its type; then the chain.
     stream.extend_from_slice(&[50, 0, 0, 0, 0, 0, 0, 0]);
     stream.extend_from_slice(&(Id::Device as u64).to_le_bytes());
     stream.extend_from_slice(&1u64.to_le_bytes());
@@ -216,7 +216,7 @@ fn replies_stay_inside_their_resource() {
             "{resource} {offset} {size}"
         );
     }
-    // A reply without a stream, and one behind the end.
+    // A reply without a stream, and one beyond the end.
     let whole = Session::whole();
     let outcome = bench.run(&whole.stream[whole.starts[1]..], Way::Virtqueue);
     assert!(outcome.reason().contains("no reply stream"), "{outcome:?}");
@@ -236,7 +236,7 @@ fn replies_stay_inside_their_resource() {
 #[test]
 fn a_command_of_an_extension_that_was_not_enabled_calls_no_function() {
     let bench = bench();
-    // Up to vkEndCommandBuffer, so that the command buffer records.
+    // Up to vkEndCommandBuffer, so that the command buffer is recording.
     let mut session = Session::whole();
     let end = session.starts.iter().find(|at| {
         session.stream[**at..].starts_with(&CommandId::EndCommandBuffer.number().to_le_bytes())

@@ -1,4 +1,5 @@
-//! Many rings over the null driver: Mesa makes one for each thread of a program that makes pipelines.
+//! Many rings over the null driver: Mesa makes one for each thread of a program that makes
+//! pipelines.
 #![allow(
     clippy::duplicate_mod,
     clippy::unwrap_used,
@@ -94,7 +95,7 @@ impl<'g> Rings<'g> {
     }
 }
 
-/// Any command that a ring may bring.
+/// Any command for a ring.
 fn something() -> Vec<u8> {
     guest::reply_stream(1, 0, 4096)
 }
@@ -140,7 +141,7 @@ fn rings_of_2000_short_lived_threads_come_and_go() {
             destroy(&guest, id - AT_ONCE as u64);
         }
         rings.create(index, id);
-        // The ring's memory is cleared above: it must be made before it is written.
+        // The ring's memory is cleared above, so the ring must be made before it is written.
         guest.wait_fence(0);
         rings.write(index, id, &something());
     }
@@ -156,7 +157,7 @@ fn a_ring_whose_thread_is_still_busy_does_not_count_when_it_is_destroyed() {
     });
     let guest = Guest::new(&renderer, "busy");
     let rings = Rings::new(&guest, 200);
-    // None of them ends before it has looked at a command that it waits in.
+    // None of them ends before it has seen a command that makes it wait.
     for number in 0..200 {
         let id = 1 + number as u64;
         rings.create(number, id);

@@ -1,4 +1,5 @@
-//! Drivers and loaders of all versions, played by the null driver: a guest sees the version that it gets.
+//! Drivers and loaders of all versions, played by the null driver. A guest can use the version that
+//! it is shown.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -41,13 +42,14 @@ fn renderer(loader: u32, driver: u32, hidden: &[&'static CStr]) -> (Played, Sett
     (played, renderer)
 }
 
-/// What the renderer tells its user: the version that guests see, and the command for which it is lower than the driver's.
+/// What the renderer tells its user: the version that guests see, and the command because of which
+/// it is lower than the driver's.
 fn told(renderer: &Settled) -> (Option<(u32, u32, u32)>, Option<String>) {
     let gpu = renderer.gpus().next().unwrap().clone();
     (gpu.guest_version, gpu.missing_command)
 }
 
-/// The version that a guest sees of its GPU, asked both ways.
+/// The version that a guest sees of its GPU, asked in both ways.
 fn seen(guest: &Guest, gpu: &Gpu) -> u32 {
     let mut properties = vk::PhysicalDeviceProperties::default();
     guest.call(command::GetPhysicalDeviceProperties {
@@ -63,7 +65,7 @@ fn seen(guest: &Guest, gpu: &Gpu) -> u32 {
     properties.api_version
 }
 
-/// Calls a function of devices that came with Vulkan 1.`minor`.
+/// Calls a device function that came with Vulkan 1.`minor`.
 fn call(guest: &Guest, gpu: &Gpu, minor: u32) {
     let device = Object::guest(gpu.device);
     match minor {
@@ -97,7 +99,7 @@ fn call(guest: &Guest, gpu: &Gpu, minor: u32) {
     }
 }
 
-/// Records the push of no descriptors, and waits until the command was carried out.
+/// Records a push of no descriptors, and waits until the command was carried out.
 fn push_nothing(guest: &Guest, gpu: &Gpu) {
     let layout = guest.id();
     guest.call(command::CreatePipelineLayout {

@@ -1,4 +1,5 @@
-//! The decoder alone: any bytes, see `venus/tests/hostile/decode.rs`. `../run SECONDS` builds and runs it.
+//! The decoder alone: any bytes, see `venus/tests/hostile/decode.rs`. `../run SECONDS` builds and
+//! runs it.
 #![no_main]
 
 #[path = "../../tests/hostile/decode.rs"]
@@ -10,7 +11,8 @@ use std::path::Path;
 use hesper_venus_protocol::runtime::Arena;
 use libfuzzer_sys::fuzz_target;
 
-/// Writes a request of every command into the directory that the run script names, before the fuzzer reads it.
+/// Writes a request of every command into the directory that the run script names, before the
+/// fuzzer reads it.
 fn write_seeds() {
     let Ok(directory) = std::env::var("HESPER_FUZZ_SEEDS") else {
         return;

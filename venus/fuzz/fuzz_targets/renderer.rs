@@ -1,6 +1,6 @@
-//! The whole renderer: the first byte says by which way the rest of the input comes, see `Bench` in
-//! `venus/tests/hostile`. The driver is the library that `HESPER_FUZZ_DRIVER` names, such as the project's null driver;
-//! without it, that of the machine. `../run SECONDS` builds and runs it.
+//! The whole renderer. The first byte says by which way the rest of the input comes, see `Bench` in
+//! `venus/tests/hostile`. `HESPER_FUZZ_DRIVER` names the driver's library, such as the project's
+//! null driver. Without it, the machine's driver is used. `../run SECONDS` builds and runs it.
 #![no_main]
 
 #[path = "../../tests/hostile/mod.rs"]

@@ -25,7 +25,7 @@ pub(super) const HANDLERS: Family = &[
     ),
 ];
 
-/// Whether bytes for `count` elements of `size` each fit into `room`.
+/// Whether `count` elements of `size` bytes each fit into `room` bytes.
 fn fits(count: u32, size: u64, room: usize) -> bool {
     u64::from(count)
         .checked_mul(size)

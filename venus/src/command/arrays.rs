@@ -1,4 +1,4 @@
-//! Arrays of commands: strings that come in, and lists that go out.
+//! Arrays of commands: strings in, lists out.
 
 use std::ffi::{CStr, c_char};
 
@@ -20,7 +20,7 @@ pub(super) unsafe fn strings<'a>(names: *const *const c_char, count: u32) -> Vec
     }
 }
 
-/// Answers the two calls by which Vulkan lists things: how many there are, then as many as there is room for.
+/// Answers Vulkan's two calls for a list: how many there are, then as many as there is room for.
 pub(super) fn fill<T: Copy>(all: &[T], count: &mut u32, room: &mut Array<'_, T>) -> vk::Result {
     let total = u32::try_from(all.len()).unwrap_or(u32::MAX);
     if room.is_null() {

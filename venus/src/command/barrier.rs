@@ -52,7 +52,8 @@ fn wait_events2(session: &mut Session<'_>, c: &mut CmdWaitEvents2<'_>) -> Result
     call(session, c)
 }
 
-/// `vkCmdSetEvent2`: its barriers must equal those of the wait, so they change alike.
+/// `vkCmdSetEvent2`: its barriers must equal those of the wait, so they are rewritten in the same
+/// way.
 fn set_event2(session: &mut Session<'_>, c: &mut CmdSetEvent2<'_>) -> Result<(), Fatal> {
     foreign::localize_dependency(c.p_dependency_info);
     call(session, c)

@@ -1,10 +1,11 @@
-//! Memory that the host did not have, and that the guest's driver takes for granted.
+//! Binding memory to buffers and images, and what happens if the host had no room for the memory.
 //!
-//! Mesa does not wait for the answer to `vkAllocateMemory`: its program is told success, and learns of a failure when it maps.
-//! So a failed allocation whose result nobody asked for leaves a *stand-in*: a page of the same type under the guest's id. It can be
-//! freed like any memory, and it cannot be mapped, which programs cope with. Only a buffer or an image that is bound to
-//! it cannot work. A guest that asks for the result of that is told; for others the context ends, with a reason that names the
-//! memory.
+//! Mesa does not wait for the answer to `vkAllocateMemory`. It tells its program success, and the
+//! program learns of a failure when it maps. So a failed allocation whose result nobody asked for
+//! leaves a *stand-in*: a page of the same type under the guest's id. It can be freed like any
+//! memory. It cannot be mapped, which programs can cope with. Only a buffer or an image that is
+//! bound to it cannot work. A guest that asks for the result of the binding gets an error.
+//! Otherwise the context ends, with a reason that names the memory.
 
 use std::sync::atomic::Ordering;
 
@@ -31,7 +32,8 @@ pub(super) const HANDLERS: Family = &[special!(
     BindImageMemory2 => bind_images,
 )];
 
-/// After an allocation of `bytes` that failed: gives its id to a stand-in. When there is not even that, nothing has the id.
+/// Gives the id of a failed allocation of `bytes` bytes to a stand-in. If the host has no memory
+/// for that either, nothing has the id.
 pub(crate) fn stand_in(
     session: &mut Session<'_>,
     device: &Device,
@@ -54,7 +56,7 @@ pub(crate) fn stand_in(
     Ok(())
 }
 
-/// Lets `session` bind `memories` by the command `c`, unless one of them is a stand-in.
+/// Binds `memories` by the command `c`, unless one of them is a stand-in.
 fn bind<'m, C>(
     session: &mut Session<'_>,
     memories: impl Fn(&C) -> Vec<vk::DeviceMemory>,
@@ -63,7 +65,7 @@ fn bind<'m, C>(
 where
     C: Call<'m, Return = vk::Result, Table = DeviceTable>,
 {
-    // Nearly always there is none, and nothing has to be collected.
+    // Nearly always there is no stand-in, and nothing has to be collected.
     if session.device(C::ID)?.stand_ins.load(Ordering::Acquire) != 0 {
         let memories = memories(c);
         if let Some(bytes) = found(session.device(C::ID)?, &memories) {
@@ -73,7 +75,7 @@ where
     call(session, c)
 }
 
-/// How many bytes the first stand-in among `memories` was to have.
+/// The size in bytes that the first stand-in among `memories` should have had.
 fn found(device: &Device, memories: &[vk::DeviceMemory]) -> Option<u64> {
     let known = device.memories.locked();
     memories
@@ -115,7 +117,7 @@ fn bind_images(
     )
 }
 
-/// For `vkQueueBindSparse`: how many bytes a stand-in that is bound was to have.
+/// For `vkQueueBindSparse`: the size in bytes that a stand-in should have had, if one is bound.
 pub(crate) fn bound_sparsely(device: &Device, infos: &[vk::BindSparseInfo]) -> Option<u64> {
     /// The elements of a decoded array.
     ///

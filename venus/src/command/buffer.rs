@@ -27,7 +27,8 @@ pub(super) const HANDLERS: Family = &[
     forward!(GetBufferDeviceAddress, GetBufferOpaqueCaptureAddress),
 ];
 
-/// `vkGetPhysicalDeviceExternalBufferProperties`: only dma-bufs work, and only where they are offered.
+/// `vkGetPhysicalDeviceExternalBufferProperties`: only dma-bufs can be shared, and only if they are
+/// offered.
 fn external_properties(
     session: &mut Session<'_>,
     c: &mut GetPhysicalDeviceExternalBufferProperties<'_>,
@@ -63,7 +64,7 @@ fn destroy(session: &mut Session<'_>, c: &mut DestroyBuffer) -> Result<(), Fatal
         return Ok(());
     }
     take_object(session, c.buffer, CommandId::DestroyBuffer)?;
-    // The driver cannot give the handle out again before it was called.
+    // The driver cannot use the handle again before it is called.
     let device = session.device(CommandId::DestroyBuffer)?;
     device.shared_objects.buffers.remove(c.buffer.handle.0);
     call(session, c)

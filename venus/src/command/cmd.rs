@@ -1,5 +1,5 @@
-//! `vkCmd…`: what is recorded into command buffers. Barriers are in [`super::barrier`], pushed descriptors in
-//! [`super::descriptor_set`].
+//! `vkCmd…`: what is recorded into command buffers. Barriers are in [`super::barrier`], pushed
+//! descriptors in [`super::descriptor_set`].
 
 use hesper_venus_protocol::command::{CmdDrawMultiEXT, CmdDrawMultiIndexedEXT};
 use hesper_venus_protocol::vk;
@@ -156,7 +156,7 @@ pub(super) const HANDLERS: Family = &[
 
 /// `vkCmdDrawMultiEXT`
 fn draw_multi(session: &mut Session<'_>, c: &mut CmdDrawMultiEXT<'_>) -> Result<(), Fatal> {
-    // The protocol repacks the draws, one behind the other.
+    // The protocol packs the draws without gaps.
     c.stride = size_of::<vk::MultiDrawInfoEXT>() as u32;
     call(session, c)
 }

@@ -1,4 +1,4 @@
-//! `VkCommandBuffer` and `VkCommandPool`: buffers live and die with their pool.
+//! `VkCommandBuffer` and `VkCommandPool`: command buffers are freed with their pool.
 
 use hesper_venus_protocol::command::{
     AllocateCommandBuffers, DestroyCommandPool, FreeCommandBuffers,

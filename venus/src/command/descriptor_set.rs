@@ -1,4 +1,4 @@
-//! `VkDescriptorSet` and `VkDescriptorPool`: sets live and die with their pool.
+//! `VkDescriptorSet` and `VkDescriptorPool`: sets are freed with their pool.
 
 use hesper_venus_protocol::command::{
     AllocateDescriptorSets, CmdPushDescriptorSet, CmdPushDescriptorSet2, DestroyDescriptorPool,
@@ -44,7 +44,7 @@ fn allocate(
 ) -> Result<vk::Result, Fatal> {
     let ids: Vec<u64> = c.p_descriptor_sets.iter().map(|id| id.raw()).collect();
     let pool = c.p_allocate_info.descriptor_pool;
-    // A driver in software has them in memory of this process, each in pages of its own.
+    // A software driver keeps each set in pages of its own in this process.
     let device = session.device(CommandId::AllocateDescriptorSets)?;
     if device.physical.facts.gpu.kind == GpuKind::Cpu
         && !session.state.host_mappings.make(ids.len())
@@ -101,7 +101,7 @@ fn destroy_pool(session: &mut Session<'_>, c: &mut DestroyDescriptorPool) -> Res
 
 /// `vkUpdateDescriptorSets`
 fn update(session: &mut Session<'_>, c: &mut UpdateDescriptorSets<'_>) -> Result<(), Fatal> {
-    // The decoder lets the set be null, since pushed descriptors have none; here drivers look into it.
+    // The decoder allows a null set, since pushed descriptors have none. Here drivers read it.
     let is_whole = |write: &vk::WriteDescriptorSet| write.dst_set.raw() != 0 && has_contents(write);
     if !c.p_descriptor_writes.iter().all(is_whole) {
         return Err(incomplete("vkUpdateDescriptorSets"));
@@ -144,8 +144,8 @@ fn incomplete(command: &'static str) -> Fatal {
     }
 }
 
-/// Whether a write has what its type needs. Which of its arrays that is only the type tells, so the decoder lets each of
-/// them be null; drivers follow the one that they need.
+/// Whether a write has what its type needs. The type alone decides which of its arrays are used, so
+/// the decoder allows each of them to be null. Drivers read the one that they need.
 fn has_contents(write: &vk::WriteDescriptorSet) -> bool {
     use vk::DescriptorType as Type;
     let count = write.descriptor_count;
@@ -166,7 +166,7 @@ fn has_contents(write: &vk::WriteDescriptorSet) -> bool {
         Type::INLINE_UNIFORM_BLOCK => {
             // SAFETY: the chain was decoded, and nobody else uses it.
             let block = unsafe { find::<vk::WriteDescriptorSetInlineUniformBlock>(write.p_next) };
-            // The count is one of bytes.
+            // The count is in bytes.
             block.is_some_and(|block| block.data_size >= count && !block.p_data.is_null())
         }
         Type::ACCELERATION_STRUCTURE_KHR => {

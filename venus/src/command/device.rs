@@ -52,8 +52,8 @@ fn create(session: &mut Session<'_>, c: &mut CreateDevice<'_>) -> Result<vk::Res
         Ok(names) => names,
         Err(unseen) => {
             session.state.complain(format_args!(
-                "vkCreateDevice fails: extension {} is not offered to guests on this GPU; a program that looks for it before it enables \
-                 it would not ask",
+                "vkCreateDevice fails: extension {} is not offered to guests on this GPU; programs must look for an \
+                 extension before they enable it",
                 unseen.to_string_lossy()
             ));
             return Ok(vk::Result::ERROR_EXTENSION_NOT_PRESENT);
@@ -72,7 +72,7 @@ fn create(session: &mut Session<'_>, c: &mut CreateDevice<'_>) -> Result<vk::Res
         Ok(share) => share,
         Err(result) => return Ok(result),
     };
-    // What the driver has of the portability subset; guests know no other Vulkan than a whole one.
+    // The driver's part of the portability subset. Guests know complete Vulkan only.
     let mut subset = physical.facts.subset.map(|subset| subset.enabled());
     if let Some(subset) = &mut subset {
         subset.p_next = info.p_next.cast_mut();
@@ -92,7 +92,7 @@ fn create(session: &mut Session<'_>, c: &mut CreateDevice<'_>) -> Result<vk::Res
         .iter()
         .any(|name| name.as_c_str() == ash::ext::external_memory_host::NAME)
         .then(|| {
-            // The guest rounds a blob up to its alignment: the pages must be there.
+            // The guest rounds a blob up to its alignment, and those pages must exist.
             let unit = session.state.blob_alignment;
             let get = |name: &CStr| instance.host().instance_function(instance.handle(), name);
             HostImport::load(get, handle, physical.facts.alignment, unit)
@@ -130,23 +130,25 @@ fn complain(
             physical_device,
             p_features: features,
         };
-        // SAFETY: the physical device is alive, the chain is of valid structs. Without the function nothing is filled in.
+        // SAFETY: the physical device is alive, and the chain is of valid structs. Without the
+        // function, nothing is filled in.
         unsafe { command.call(instance.functions()) };
     };
     // SAFETY: the info was decoded; the driver fills in features only.
     let missing = unsafe { features::missing(c.p_create_info, ask) };
     session.state.complain(format_args!(
-        "vkCreateDevice fails: this GPU lacks {missing:?}; a program that looks for features before it enables them would not ask"
+        "vkCreateDevice fails: this GPU lacks {missing:?}; programs must query features before they enable them"
     ));
 }
 
-/// What to enable on the host, or what the guest wants although it was not offered it.
+/// The extensions to enable on the host, or the first one that the guest wants and was not offered.
 fn enabled_extensions<'i>(
     info: &'i vk::DeviceCreateInfo,
     physical: &PhysicalDevice,
     session: &Session<'_>,
 ) -> Result<Vec<CString>, &'i CStr> {
-    // SAFETY: the decoder made an array of as many pointers to NUL-terminated strings as the count says, or a null pointer.
+    // SAFETY: the decoder made an array of as many pointers to NUL-terminated strings as the count
+    // says, or a null pointer.
     let wanted = unsafe {
         strings(
             info.pp_enabled_extension_names,

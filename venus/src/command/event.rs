@@ -1,4 +1,4 @@
-//! Commands of `VkEvent`: all of them are the driver's own.
+//! Commands of `VkEvent`: the driver carries out all of them as they are.
 
 use super::shape::{Family, create, destroy, forward};
 

@@ -39,7 +39,7 @@ fn external_properties(
 
 /// `vkCreateFence`
 fn create(session: &mut Session<'_>, c: &mut CreateFence<'_>) -> Result<vk::Result, Fatal> {
-    // Sync files are emulated, the host knows nothing of them.
+    // The renderer emulates sync files; the host knows nothing of them.
     // SAFETY: the chain was decoded, and nobody else uses it.
     unsafe { unlink(&mut *c.p_create_info, vk::ExportFenceCreateInfo::STYPE) };
     create_object(session, c, |c| &mut *c.p_fence).map(|(result, _)| result)
@@ -48,7 +48,7 @@ fn create(session: &mut Session<'_>, c: &mut CreateFence<'_>) -> Result<vk::Resu
 /// `vkWaitForFences`
 fn wait(session: &mut Session<'_>, c: &mut WaitForFences<'_>) -> Result<vk::Result, Fatal> {
     let timeout = std::mem::replace(&mut c.timeout, 0);
-    // Most waits are for what is done already: guests look at a fence before they ask.
+    // Most fences are signalled already: guests look at a fence before they wait.
     let result = call(session, c)?;
     if result != vk::Result::TIMEOUT || timeout == 0 {
         return Ok(result);
@@ -63,8 +63,8 @@ fn wait(session: &mut Session<'_>, c: &mut WaitForFences<'_>) -> Result<vk::Resu
     }))
 }
 
-/// `vkResetFenceResourceMESA`: the payload went into a sync file of the guest's. The old fence may still be in
-/// use, so the handle gets a new one.
+/// `vkResetFenceResourceMESA`: the payload went into a sync file in the guest. The old fence may
+/// still be in use, so the id gets a new one.
 fn reset_resource(session: &mut Session<'_>, c: &mut ResetFenceResourceMESA) -> Result<(), Fatal> {
     let device = session.device(CommandId::ResetFenceResourceMESA)?;
     let (owner, raw) = (device.owner, std::sync::Arc::clone(device));
@@ -75,7 +75,7 @@ fn reset_resource(session: &mut Session<'_>, c: &mut ResetFenceResourceMESA) -> 
         raw.raw().destroy_fence(fresh);
         return Err(Fatal::Invalid {
             command: name(CommandId::ResetFenceResourceMESA),
-            reason: "the fence is being destroyed, or thousands were reset that nothing signals",
+            reason: "the fence is being destroyed, or thousands of fences were reset that nothing signals",
         });
     }
     raw.raw().abandon_fence(c.fence.handle);

@@ -92,7 +92,8 @@ fn properties2(
     Ok(())
 }
 
-/// `vkGetPhysicalDeviceImageFormatProperties2`: only linear images can be shared, and only where sharing is offered.
+/// `vkGetPhysicalDeviceImageFormatProperties2`: only linear images can be shared, and only if
+/// sharing is offered.
 fn image_properties2(
     session: &mut Session<'_>,
     c: &mut GetPhysicalDeviceImageFormatProperties2<'_>,

@@ -1,7 +1,7 @@
-//! Copies between images and host memory (`VK_EXT_host_image_copy`), with the protocol's own commands.
+//! Copies between images and host memory (`VK_EXT_host_image_copy`), by commands of the protocol.
 //!
-//! The driver reads and writes the command's own bytes, in place, and a copy that would need more of them than there are is
-//! refused ([`crate::object::host_copy`]).
+//! The driver reads and writes the command's own bytes in place. A copy that needs more bytes than
+//! the command has is refused ([`crate::object::host_copy`]).
 
 use std::sync::{Arc, Once};
 
@@ -39,7 +39,8 @@ fn image(
     })
 }
 
-/// Whether `room` bytes are enough for what the driver will touch; if not, the copy is refused. Resolves the region.
+/// Whether `room` bytes are enough for what the driver will read or write. If not, the copy is
+/// refused. Resolves the region.
 fn is_enough(
     session: &mut Session<'_>,
     ids: (CommandId, Object<vk::Device>, vk::Image),
@@ -59,11 +60,11 @@ fn is_enough(
     }
     let is_enough = bytes <= room as u64;
     if !is_enough {
-        // A guest can bring this about as often as it likes.
-        static SAID: Once = Once::new();
-        SAID.call_once(|| {
+        // A guest can cause this as often as it likes.
+        static LOGGED: Once = Once::new();
+        LOGGED.call_once(|| {
             log::warn!(
-                "{} is refused: it touches {bytes} bytes of memory, and the guest's driver named {room}; said once",
+                "{} is refused: it needs {bytes} bytes of memory, and the guest's driver names {room}; logged once",
                 name(command)
             );
         });
@@ -71,7 +72,8 @@ fn is_enough(
     Ok(is_enough)
 }
 
-/// With `MEMCPY` the driver copies whole subresources in an order of its own and tells how large they are.
+/// With `MEMCPY`, the driver copies whole subresources in an order of its own and says how large
+/// they are.
 fn memcpy_size(
     session: &mut Session<'_>,
     device: Object<vk::Device>,
@@ -104,7 +106,7 @@ fn memcpy_size(
     Ok(total)
 }
 
-/// `vkCopyImageToMemoryMESA`: the driver writes what will be the reply.
+/// `vkCopyImageToMemoryMESA`: the driver writes into the reply.
 fn image_to_memory(
     session: &mut Session<'_>,
     c: &mut CopyImageToMemoryMESA<'_>,
@@ -148,12 +150,13 @@ fn image_to_memory(
         .src_image(host::Handle::from_raw(info.src_image.0))
         .src_image_layout(host::ImageLayout::from_raw(info.src_image_layout.0))
         .regions(&copies);
-    // SAFETY: the decoder found the image of this device; the memory is as large as the driver needs.
+    // SAFETY: the decoder found the image of this device; the memory is as large as the driver
+    // needs.
     let result = unsafe { function(host::Handle::from_raw(device.handle().0), &raw mut whole) };
     Ok(vk::Result(result.as_raw()))
 }
 
-/// `vkCopyMemoryToImageMESA`: the driver reads what the guest sent, where it was decoded.
+/// `vkCopyMemoryToImageMESA`: the driver reads the guest's bytes where they were decoded.
 fn memory_to_image(
     session: &mut Session<'_>,
     c: &mut CopyMemoryToImageMESA<'_>,
@@ -176,7 +179,7 @@ fn memory_to_image(
             offset: from.image_offset,
             extent: from.image_extent,
         };
-        // The decoder made as many bytes there, or a null pointer.
+        // The decoder made that many bytes there, or a null pointer.
         let room = match from.p_data.is_null() {
             true => 0,
             false => from.data_size,
@@ -202,7 +205,8 @@ fn memory_to_image(
         .dst_image(host::Handle::from_raw(info.dst_image.0))
         .dst_image_layout(host::ImageLayout::from_raw(info.dst_image_layout.0))
         .regions(&copies);
-    // SAFETY: the decoder found the image of this device; each region's memory is as large as the driver needs.
+    // SAFETY: the decoder found the image of this device; each region's memory is as large as the
+    // driver needs.
     let result = unsafe { function(host::Handle::from_raw(device.handle().0), &raw mut whole) };
     Ok(vk::Result(result.as_raw()))
 }

@@ -67,7 +67,7 @@ fn create(session: &mut Session<'_>, c: &mut CreateImage<'_>) -> Result<vk::Resu
     Ok(result)
 }
 
-/// How the driver lays an image out. It is asked with one that no guest can name.
+/// Asks how the driver lays an image out. It makes one for that, which no guest can name.
 fn layout(
     session: &mut Session<'_>,
     c: &mut CreateImage<'_>,
@@ -181,7 +181,7 @@ fn destroy(session: &mut Session<'_>, c: &mut DestroyImage) -> Result<(), Fatal>
         return Ok(());
     }
     take_object(session, c.image, CommandId::DestroyImage)?;
-    // The driver cannot give the handle out again before it was called.
+    // The driver cannot use the handle again before it is called.
     let device = session.device(CommandId::DestroyImage)?;
     device.shared_objects.images.remove(c.image.handle.0);
     device.shared_objects.linear.remove(c.image.handle.0);

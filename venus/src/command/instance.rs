@@ -1,4 +1,4 @@
-//! Commands of `VkInstance`: instances are made on the host without anything that only the guest's side has.
+//! Commands of `VkInstance`: instances are made on the host without what exists in the guest only.
 
 use std::ffi::CStr;
 use std::sync::Arc;
@@ -30,11 +30,13 @@ pub(super) const HANDLERS: Family = &[special!(
 /// `vkCreateInstance`
 fn create(session: &mut Session<'_>, c: &mut CreateInstance<'_>) -> Result<vk::Result, Fatal> {
     let info = &mut *c.p_create_info;
-    // All that can be enabled lives in the guest's driver; its own list is what it may show to applications.
+    // All that can be enabled is implemented in the guest's driver. Programs see that driver's own
+    // list.
     if info.enabled_layer_count > 0 {
         return Ok(vk::Result::ERROR_LAYER_NOT_PRESENT);
     }
-    // SAFETY: the decoder made an array of as many pointers to NUL-terminated strings as the count says, or a null pointer.
+    // SAFETY: the decoder made an array of as many pointers to NUL-terminated strings as the count
+    // says, or a null pointer.
     let wanted = unsafe {
         strings(
             info.pp_enabled_extension_names,
@@ -43,7 +45,7 @@ fn create(session: &mut Session<'_>, c: &mut CreateInstance<'_>) -> Result<vk::R
     };
     if let Some(unknown) = wanted.iter().find(|name| !extensions::is_of_instance(name)) {
         session.state.complain(format_args!(
-            "vkCreateInstance fails: extension {} is none that a guest can have",
+            "vkCreateInstance fails: guests cannot have the extension {}",
             unknown.to_string_lossy()
         ));
         return Ok(vk::Result::ERROR_EXTENSION_NOT_PRESENT);
@@ -54,7 +56,8 @@ fn create(session: &mut Session<'_>, c: &mut CreateInstance<'_>) -> Result<vk::R
     let default = vk::ApplicationInfo::default();
     // SAFETY: decoded as null or a valid struct.
     let application = unsafe { info.p_application_info.as_ref() }.unwrap_or(&default);
-    // The guest's driver keeps its program to the version that the program asked for. Its own commands need not be of that.
+    // The guest's driver keeps its program to the version that it asked for. Its own commands may
+    // be newer.
     let application = vk::ApplicationInfo {
         api_version: version::HIGHEST,
         ..*application
@@ -108,7 +111,7 @@ fn enumerate_version(
     Ok(vk::Result::SUCCESS)
 }
 
-/// `vkEnumerateInstanceExtensionProperties`: the protocol's own two, which tell the guest what it speaks with.
+/// `vkEnumerateInstanceExtensionProperties`: the two extensions of the protocol itself.
 fn extensions(
     _session: &mut Session<'_>,
     c: &mut EnumerateInstanceExtensionProperties<'_>,

@@ -1,7 +1,7 @@
-//! Objects come and go: what commands that create and destroy objects have in common.
+//! What commands that create and destroy objects have in common.
 //!
-//! An object of the host's is *entered* into the object table under the id that the guest chose, and *taken out* before it is
-//! destroyed. Who takes it out destroys it.
+//! An object of the host is *entered* into the object table under the id that the guest chose, and
+//! *taken out* before it is destroyed. Only the caller that takes it out destroys it.
 
 use std::sync::Arc;
 
@@ -15,8 +15,8 @@ use crate::object::table::Entry;
 use crate::object::teardown;
 use crate::session::{Session, call, name};
 
-/// Creates an object of a device: calls the driver, enters what it made, and puts the guest's id back for the reply. The
-/// driver's handle comes back, too, if there is one.
+/// Creates an object of a device: calls the driver, enters the new object, and puts the guest's id
+/// back for the reply. Returns the driver's handle, too, if there is one.
 #[inline]
 pub(crate) fn create_object<'m, C, H>(
     session: &mut Session<'_>,
@@ -37,7 +37,7 @@ where
     let device = session.device(C::ID)?;
     let owner = device.owner;
     if let Err(fatal) = session.state.objects.insert(owner, id.raw(), host) {
-        // Nobody can name it, so nobody else would destroy it.
+        // No guest can name it, so nothing else would destroy it.
         let entry = Entry {
             host: host.raw(),
             kind: H::TYPE as u32,
@@ -67,8 +67,8 @@ where
     call(session, c)
 }
 
-/// Takes an object out that is about to be destroyed. Who takes it out destroys it: another ring may have been faster, and
-/// may even have made another object under its id.
+/// Takes out an object that is about to be destroyed. Only the caller that takes it out destroys
+/// it: another ring may have won the race, and may even have made another object under its id.
 #[inline]
 pub(crate) fn take_object<H: Handle>(
     session: &Session<'_>,
@@ -85,8 +85,8 @@ pub(crate) fn take_object<H: Handle>(
     })
 }
 
-/// Enters what was allocated from a pool, and puts the guest's ids back for the reply: all of them, or none
-/// when the allocation failed.
+/// Enters what was allocated from a pool, and puts the guest's ids back for the reply. Enters all
+/// of them, or none if the allocation failed.
 pub(crate) fn enter_children<H: Handle>(
     session: &mut Session<'_>,
     command: CommandId,
@@ -101,7 +101,7 @@ pub(crate) fn enter_children<H: Handle>(
         let mut pools = device.pools.locked();
         let children = pools.entry(pool).or_default();
         for (id, host) in ids.iter().zip(&*room) {
-            // A refused child is freed with its pool.
+            // A child that is refused is freed with its pool.
             refused = refused.and(session.state.objects.insert(device.owner, *id, *host));
             children.insert(*id);
         }
@@ -112,7 +112,7 @@ pub(crate) fn enter_children<H: Handle>(
     refused
 }
 
-/// Takes out what is about to be given back to its pool. Null ids are allowed and left alone.
+/// Takes out what is about to be returned to its pool. Null ids are allowed and skipped.
 pub(crate) fn take_children<H: Handle>(
     session: &mut Session<'_>,
     command: CommandId,
@@ -127,7 +127,7 @@ pub(crate) fn take_children<H: Handle>(
             .as_mut()
             .is_some_and(|children| children.remove(id));
         if !is_child || session.state.objects.remove::<H>(*id).is_none() {
-            let reason = "an object that was not allocated from this pool, or twice the same";
+            let reason = "an object was not allocated from this pool, or is named twice";
             return Err(Fatal::Invalid {
                 command: name(command),
                 reason,

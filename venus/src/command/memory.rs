@@ -1,6 +1,6 @@
-//! `VkDeviceMemory`: what the guest can map is shared memory, the rest is the driver's.
+//! `VkDeviceMemory`: shared memory where the guest can map it, the driver's own memory elsewhere.
 //!
-//! Which it is has to be decided when the memory is allocated: the guest asks for a mapping later, by a blob
+//! This is decided when the memory is allocated. The guest asks for a mapping later, by a blob
 //! whose id is that of the memory object.
 
 use std::sync::Arc;
@@ -63,7 +63,8 @@ fn try_to_allocate(
     // SAFETY: the chain was decoded, and nobody else uses it.
     let resource = unsafe { find::<vk::ImportMemoryResourceInfoMESA>(info.p_next) }
         .map(|import| import.resource_id);
-    // Structs that only the protocol has, or that speak of file descriptors, are not for the driver.
+    // Structs that only the protocol has, or that are about file descriptors, are not for the
+    // driver.
     for stype in [
         vk::ImportMemoryResourceInfoMESA::STYPE,
         vk::ExportMemoryAllocateInfo::STYPE,
@@ -78,9 +79,11 @@ fn try_to_allocate(
                 .resources
                 .get(resource)
                 .map(|blob| blob.memory);
-            // A guest may try what its kernel knows and we do not: a 2D resource, for example.
+            // A guest may try to import what its kernel knows and Hesper does not, such as a 2D
+            // resource.
             let memory = memory.ok().filter(|memory| {
-                // A GPU that has taken pages keeps them, even when the guest has them back. A processor looks them up.
+                // A GPU keeps pages that it has imported, even after the guest has taken them back.
+                // A software driver looks them up.
                 if memory.is_of_guest() && device.physical.facts.gpu.kind != GpuKind::Cpu {
                     return false;
                 }
@@ -93,7 +96,8 @@ fn try_to_allocate(
             }
         }
         None if view.is_visible(memory_type) => {
-            // Without anybody to hear of it, refusing would do harm: memory that is too large to be mapped is good for the GPU.
+            // If nobody asks for the result, refusing would do harm: memory that is too large to be
+            // mapped still works for the GPU.
             if session.is_asked() && !view.is_mappable(memory_type, size) {
                 return Ok(vk::Result::ERROR_OUT_OF_DEVICE_MEMORY);
             }
@@ -115,7 +119,7 @@ fn try_to_allocate(
             Some(size) => info.allocation_size = size,
             None => return Ok(vk::Result::ERROR_INVALID_EXTERNAL_HANDLE),
         }
-        // An import is of no single buffer or image.
+        // An import belongs to no single buffer or image.
         // SAFETY: as above.
         unsafe { unlink(&mut *info, vk::MemoryDedicatedAllocateInfo::STYPE) };
         import = import_info(memory, info.p_next);
@@ -161,7 +165,7 @@ fn free(session: &mut Session<'_>, c: &mut FreeMemory) -> Result<(), Fatal> {
         return Ok(());
     }
     take_object(session, memory, CommandId::FreeMemory)?;
-    // By the driver's handle, which cannot be given out again before the driver was called.
+    // Looked up by the driver's handle, which cannot be used again before the driver is called.
     let device = session.device(CommandId::FreeMemory)?;
     let kept = device.memories.locked().remove(&memory.handle.raw());
     if kept
@@ -171,7 +175,7 @@ fn free(session: &mut Session<'_>, c: &mut FreeMemory) -> Result<(), Fatal> {
         device.stand_ins.fetch_sub(1, Ordering::Release);
     }
     call(session, c)?;
-    // The pages go after the driver has let go of them.
+    // The pages are freed after the driver has released them.
     drop(kept);
     Ok(())
 }

@@ -131,7 +131,7 @@ fn device_image(
     )
 }
 
-/// Names memory types as the guest does, but for those where the object cannot lie.
+/// Translates memory types to the guest's, without those that the object cannot be bound to.
 fn translate(
     session: &mut Session<'_>,
     command: CommandId,
@@ -144,7 +144,7 @@ fn translate(
     Ok(())
 }
 
-/// A command whose create info is null.
+/// The error for a command whose create info is null.
 pub(super) fn no_create_info(command: CommandId) -> Fatal {
     Fatal::Invalid {
         command: name(command),

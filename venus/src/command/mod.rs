@@ -1,8 +1,9 @@
-//! Commands: who carries out which.
+//! The commands of the protocol and their handlers.
 //!
-//! Each family of commands has a file. It lists its commands with their handlers ([`shape`] has the lists for the usual shapes),
-//! and holds the functions of those that are not of a usual shape. [`HANDLERS`] puts the lists together. The compiler checks it:
-//! each command of the protocol has exactly one handler, or is [`UNSERVED`] for a reason.
+//! Each family of commands has a file. It lists its commands with their handlers in `HANDLERS`;
+//! [`shape`] has a macro for each usual kind of handler. It also holds the functions of the
+//! commands that need their own. [`HANDLERS`] puts the lists together, and the compiler checks that
+//! each command of the protocol has exactly one handler or is [`UNSERVED`] for a reason.
 //!
 //! A command without a handler ends the context of the guest that sends it.
 
@@ -69,7 +70,7 @@ const FAMILIES: &[Family] = &[
     cmd::HANDLERS,
 ];
 
-/// Commands that are not served, by the reason. A guest that sends one is lost.
+/// Commands that are not served, by the reason. A guest that sends one loses its context.
 const UNSERVED: &[(&str, &[CommandId])] = {
     use CommandId::*;
     &[
@@ -155,7 +156,7 @@ const UNSERVED: &[(&str, &[CommandId])] = {
 /// The handlers, by command number.
 pub(crate) static HANDLERS: Handlers = table();
 
-/// Puts the lists together. What is wrong with them does not compile.
+/// Puts the lists together. An error in them stops the compiler.
 #[expect(
     clippy::indexing_slicing,
     reason = "evaluated by the compiler, which checks every index"
@@ -218,7 +219,7 @@ const fn table() -> Handlers {
     handlers
 }
 
-/// Ends the compilation with what is wrong with a command.
+/// Stops the compiler with a message about a command.
 #[expect(
     clippy::indexing_slicing,
     clippy::panic,

@@ -1,7 +1,7 @@
 //! Commands of `VkPhysicalDevice`: what the guest is told of the host's GPU.
 //!
-//! Nearly everything is the driver's own answer. What differs: extensions (see [`crate::emulate`]), versions
-//! (the protocol ends at 1.4), and memory types and heaps (see [`MemoryView`]).
+//! Nearly all answers are the driver's own. Different are extensions (see [`crate::emulate`]),
+//! versions (the protocol ends at 1.4), and memory types and heaps (see [`MemoryView`]).
 
 use std::ffi::CStr;
 use std::sync::Arc;
@@ -62,7 +62,7 @@ fn enumerate(
         Err(result) => return Ok(result),
     };
     let owner = session.instance(CommandId::EnumeratePhysicalDevices)?.owner;
-    // The room holds the ids that the guest has chosen; they come back as they are.
+    // The array holds the ids that the guest has chosen. They are returned unchanged.
     let mut named = 0;
     for (id, device) in c.p_physical_devices.iter().zip(&devices) {
         let is_known = session
@@ -97,7 +97,7 @@ fn devices(
         let mut found = Vec::new();
         for handle in host_devices(&instance)? {
             let uuid = uuid(instance.functions(), handle);
-            // The same GPU as at start, by its UUID; others are not for this guest.
+            // Only GPUs that were found at start, by their UUID. Others are not for this guest.
             if let Some(facts) = state.gpus.iter().find(|facts| Some(facts.gpu.uuid) == uuid) {
                 let facts = Arc::clone(facts);
                 let device = describe(&instance, handle, facts, state.window)?;
@@ -204,7 +204,7 @@ fn describe(
     Ok(PhysicalDevice::new(handle, facts, extensions, memory))
 }
 
-/// `vkGetPhysicalDeviceCalibrateableTimeDomainsKHR`, which also stands for that of the older extension.
+/// `vkGetPhysicalDeviceCalibrateableTimeDomainsKHR`, also for the older extension's command.
 fn time_domains(
     session: &mut Session<'_>,
     c: &mut GetPhysicalDeviceCalibrateableTimeDomainsKHR<'_>,
@@ -218,7 +218,7 @@ fn time_domains(
     if !device.has(c"VK_EXT_calibrated_timestamps") {
         return Err(missing);
     }
-    // The loader has the newer name, too, with nothing behind it.
+    // The loader also has the newer name, with nothing behind it.
     let instance = session.instance(id)?;
     let mut older = |name: &CStr| match name.to_bytes().ends_with(b"KHR") {
         true => None,
@@ -226,12 +226,13 @@ fn time_domains(
     };
     // SAFETY: the loader answers by name.
     let functions = unsafe { InstanceTable::load(&mut older) };
-    // SAFETY: the physical device was looked up a moment ago, and the decoder has checked count and room.
+    // SAFETY: the physical device was looked up a moment ago, and the decoder has checked count and
+    // room.
     unsafe { c.call(&functions) }.ok_or(missing)
 }
 
-/// `vkEnumeratePhysicalDeviceGroups`: the host's groups, as far as the guest may see their devices, with the ids that it gave
-/// those.
+/// `vkEnumeratePhysicalDeviceGroups`: the host's groups with the devices that the guest may see,
+/// under the guest's ids.
 fn groups(
     session: &mut Session<'_>,
     c: &mut EnumeratePhysicalDeviceGroups<'_>,
@@ -261,14 +262,14 @@ fn groups(
     let mut written = 0;
     let room = c.p_physical_device_group_properties.iter_mut();
     for (group, (members, subset_allocation)) in room.zip(seen) {
-        // The room holds ids that the guest offers.
+        // The array holds ids that the guest offers.
         let offered = group.physical_devices;
         group.physical_devices = Default::default();
         group.physical_device_count = u32::try_from(members.len()).unwrap_or(0);
         group.subset_allocation = subset_allocation;
         let places = group.physical_devices.iter_mut().zip(offered);
         for ((place, offered), handle) in places.zip(members) {
-            // From an earlier enumeration, else the one that is offered here.
+            // The id of an earlier enumeration, else the one that is offered here.
             place.0 = match session.state.objects.id_of(owner, handle) {
                 Some(known) => known,
                 None => {

@@ -50,7 +50,8 @@ fn compute(
     session: &mut Session<'_>,
     c: &mut CreateComputePipelines<'_>,
 ) -> Result<vk::Result, Fatal> {
-    // The registry lets the layout be null, for descriptor heaps, which no guest sees; drivers look into it.
+    // The registry allows a null layout, for descriptor heaps, which no guest sees. Drivers read
+    // the layout.
     if c.p_create_infos.iter().any(|info| info.layout.raw() == 0) {
         return Err(Fatal::Invalid {
             command: "vkCreateComputePipelines",
@@ -60,7 +61,8 @@ fn compute(
     several(session, c, |c| &mut c.p_pipelines, |_, _| {})
 }
 
-/// Creates pipelines: those that the driver made get the guest's ids, those that failed go back as null.
+/// Creates pipelines. Those that the driver made get the guest's ids; those that failed are
+/// returned as null.
 pub(super) fn several<'m, C>(
     session: &mut Session<'_>,
     c: &mut C,
@@ -72,7 +74,7 @@ where
     C::Table: Reach,
 {
     let ids: Vec<u64> = pipelines(c).iter().map(|id| id.raw()).collect();
-    // A driver that fails altogether may leave its outputs alone.
+    // A driver that fails completely may not write its outputs.
     pipelines(c).fill(vk::Pipeline::default());
     let result = call(session, c)?;
     let device = Arc::clone(session.device(C::ID)?);
@@ -81,7 +83,7 @@ where
         if slot.raw() != 0 {
             let refused = session.state.objects.insert(device.owner, id, *slot);
             if refused.is_err() {
-                // Nobody can name it, so nobody else would destroy it.
+                // No guest can name it, so nothing else would destroy it.
                 let entry = Entry {
                     host: slot.raw(),
                     kind: vk::Pipeline::TYPE as u32,
@@ -99,7 +101,8 @@ where
     entered.map(|()| result)
 }
 
-/// `vkGetPipelineCacheData`: lavapipe does not say how many bytes it wrote where there is room for more.
+/// `vkGetPipelineCacheData`: lavapipe does not say how many bytes it wrote if there was room for
+/// more.
 fn cache_data(
     session: &mut Session<'_>,
     c: &mut GetPipelineCacheData<'_>,

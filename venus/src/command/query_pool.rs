@@ -1,4 +1,4 @@
-//! `VkQueryPool`: results go into memory whose size the guest names, so it is checked here.
+//! `VkQueryPool`: results go into memory whose size the guest chooses, so the size is checked here.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,7 +33,7 @@ fn create(session: &mut Session<'_>, c: &mut CreateQueryPool<'_>) -> Result<vk::
     Ok(result)
 }
 
-/// How many numbers one query of a pool gives, without its availability.
+/// How many values one query of a pool has, without its availability.
 fn values_per_query(info: &vk::QueryPoolCreateInfo) -> u32 {
     match info.query_type {
         vk::QueryType::PIPELINE_STATISTICS => info.pipeline_statistics.0.count_ones(),
@@ -52,7 +52,7 @@ fn destroy(session: &mut Session<'_>, c: &mut DestroyQueryPool) -> Result<(), Fa
     destroy_object(session, c, pool)
 }
 
-/// Bytes that `queries` queries take, or `None` when that is no number.
+/// Bytes that `queries` queries take. `None` when that overflows.
 fn bytes(queries: u32, values: u32, stride: u64, flags: vk::QueryResultFlags) -> Option<u64> {
     use vk::QueryResultFlags as Flags;
     let Some(before_last) = queries.checked_sub(1) else {
@@ -87,7 +87,7 @@ fn results(
     if !c.flags.contains(vk::QueryResultFlags::WAIT) {
         return call(session, c);
     }
-    // The driver's own wait could not be ended when the context ends; asking now and then can.
+    // The driver's own wait would not stop when the context ends, so ask it now and then.
     c.flags = c.flags & !(vk::QueryResultFlags::WAIT | vk::QueryResultFlags::PARTIAL);
     session.publish();
     let mut pause = FIRST_PAUSE;
@@ -101,7 +101,7 @@ fn results(
     }
 }
 
-/// Pauses between two looks at queries that are waited for.
+/// Pauses between two looks at a query.
 const FIRST_PAUSE: Duration = Duration::from_micros(20);
 
 const LONGEST_PAUSE: Duration = Duration::from_millis(1);

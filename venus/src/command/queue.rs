@@ -1,4 +1,5 @@
-//! Commands of `VkQueue`: queues get their ids and ring indices; submissions come one at a time.
+//! Commands of `VkQueue`: queues get their ids and ring indices, and submissions are made one at a
+//! time.
 
 use std::sync::Arc;
 
@@ -41,7 +42,7 @@ fn get2(session: &mut Session<'_>, c: &mut GetDeviceQueue2<'_>) -> Result<(), Fa
     // SAFETY: the chain was decoded, and nobody else uses it.
     let timeline = unsafe { find::<vk::DeviceQueueTimelineInfoMESA>(c.p_queue_info.p_next) };
     let ring = timeline.map(|timeline| timeline.ring_idx);
-    // The driver must not see what only the protocol has.
+    // This struct exists in the protocol only; the driver must not see it.
     // SAFETY: as above.
     unsafe { unlink(&mut *c.p_queue_info, vk::DeviceQueueTimelineInfoMESA::STYPE) };
     let info = *c.p_queue_info;
@@ -54,7 +55,7 @@ fn get2(session: &mut Session<'_>, c: &mut GetDeviceQueue2<'_>) -> Result<(), Fa
     )
 }
 
-/// Gives a queue an id and, if asked for, a timeline.
+/// Gives a queue an id and, if the guest asks for it, a timeline.
 fn bind(
     session: &mut Session<'_>,
     command: CommandId,
@@ -93,7 +94,7 @@ fn named(
     found.ok_or(Fatal::NotHandled(name(command)))
 }
 
-/// A command that Vulkan wants to have the queue to itself.
+/// Carries out a command for which Vulkan demands that nobody else uses the queue.
 fn alone<'m, C>(session: &mut Session<'_>, queue: vk::Queue, c: &mut C) -> Result<C::Return, Fatal>
 where
     C: Call<'m, Table = DeviceTable>,
@@ -120,7 +121,8 @@ fn bind_sparse(
     c: &mut QueueBindSparse<'_>,
 ) -> Result<vk::Result, Fatal> {
     let device = session.device(CommandId::QueueBindSparse)?;
-    // A driver that cannot bind what is imported may take it for something else: lavapipe would map any file.
+    // A driver that cannot bind imported memory sparsely may mistake it for other memory: lavapipe
+    // would map any file.
     if sparse::is_hidden(&device.physical) {
         return Err(Fatal::NotEnabled("vkQueueBindSparse"));
     }

@@ -1,8 +1,9 @@
 //! Pipelines of `VK_KHR_ray_tracing_pipeline`, and the handles of their shader groups.
 //!
-//! The driver believes what it is told of groups, so their number is kept for each pipeline, and the size of a handle is asked
-//! of the GPU. Deferred operations live in the guest's driver alone: it sends none, and what it defers is done here at once.
-//! Capture and replay of handles cannot be carried, see [`crate::emulate::capture_replay`].
+//! The driver does not check the numbers of groups. So the number is kept for each pipeline, and
+//! the GPU is asked for the size of a handle. Deferred operations exist in the guest's driver only:
+//! it sends none, and what it defers is done here at once. Capture and replay of handles is not
+//! possible, see [`crate::emulate::capture_replay`].
 
 use std::sync::Arc;
 
@@ -34,7 +35,8 @@ fn create(
     session: &mut Session<'_>,
     c: &mut CreateRayTracingPipelinesKHR<'_>,
 ) -> Result<vk::Result, Fatal> {
-    // No command makes one, so this is null already; the driver must not defer what the reply tells of.
+    // No command makes one, so this is null already. The driver must not defer what the reply
+    // reports.
     c.deferred_operation = Object::guest(0);
     let mut all_groups = c.p_create_infos.iter().flat_map(groups);
     if all_groups.any(|group| !group.p_shader_group_capture_replay_handle.is_null()) {
@@ -133,7 +135,7 @@ fn check_groups(
     }
 }
 
-/// Drivers write as many handles as there are groups, and believe that there is room for them.
+/// Drivers write as many handles as there are groups, and do not check that there is room.
 fn check_room(command: CommandId, groups: u32, size: u32, room: usize) -> Result<(), Fatal> {
     if u64::from(groups) * u64::from(size) > room as u64 {
         return Err(Fatal::Invalid {

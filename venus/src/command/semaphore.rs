@@ -1,4 +1,4 @@
-//! `VkSemaphore`: which are timelines, and waits that end when the context does.
+//! `VkSemaphore`: knows which are timelines; waits end when the context ends.
 
 use std::sync::Arc;
 
@@ -55,10 +55,10 @@ fn create(session: &mut Session<'_>, c: &mut CreateSemaphore<'_>) -> Result<vk::
         .signal_semaphore
         .is_some();
     if is_timeline && !can_signal {
-        // Without the function a queue that waits could not be released when the context ends.
+        // Without this function, a waiting queue could not be released when the context ends.
         return Err(Fatal::NotEnabled("vkSignalSemaphore"));
     }
-    // Sync files are emulated, the host knows nothing of them.
+    // The renderer emulates sync files; the host knows nothing of them.
     // SAFETY: as above.
     unsafe { unlink(&mut *c.p_create_info, vk::ExportSemaphoreCreateInfo::STYPE) };
     let (result, host) = create_object(session, c, |c| &mut *c.p_semaphore)?;
@@ -108,7 +108,7 @@ fn import_resource(
     if info.resource_id != 0 {
         return Err(Fatal::Invalid {
             command: "vkImportSemaphoreResourceMESA",
-            reason: "a resource other than 0, which stands for a signalled semaphore",
+            reason: "the resource is not 0, which stands for a signalled semaphore",
         });
     }
     let device = session.device(CommandId::ImportSemaphoreResourceMESA)?;

@@ -1,12 +1,12 @@
-//! The usual shapes of commands, as macros that make the lists of a [`Family`].
+//! The usual kinds of handlers, as macros that make the lists of a [`Family`].
 //!
 //! | macro | for | what happens |
 //! |---|---|---|
 //! | `forward!` | most commands | decode, call the driver, reply |
-//! | `create!` | `vkCreate…` of one object of a device | the new handle is entered under the guest's id |
-//! | `destroy!` | `vkDestroy…` of such an object | the id is taken out, then the driver is called |
-//! | `of_extension!` | queries of a physical device that an extension brings | the context ends unless the driver has the extension; else as `forward!` |
-//! | `special!` | everything else | decode, call the function that is named, reply |
+//! | `create!` | `vkCreate…` of one object of a device | enters the new handle |
+//! | `destroy!` | `vkDestroy…` of such an object | takes the id out, then calls the driver |
+//! | `of_extension!` | an extension's physical device queries | fails unless the driver has it |
+//! | `special!` | everything else | decode, call the named function, reply |
 
 use std::ffi::CStr;
 
@@ -17,7 +17,7 @@ use hesper_venus_protocol::{CommandId, vk};
 use crate::fatal::Fatal;
 use crate::session::{Handler, Outcome, Reach, Session, call, handle, name};
 
-/// Commands of a file with their handlers: a list of lists, one for each macro.
+/// The commands of a file with their handlers: one list for each macro.
 pub(super) type Family = &'static [&'static [(CommandId, Handler)]];
 
 /// Gives a closure the type of a handler.
@@ -38,10 +38,10 @@ where
     handle::<C>(session, decoder, |session, c| call(session, c))
 }
 
-/// Fails unless the physical device has the extension that the current command is of.
+/// Fails unless the physical device has the extension of the current command.
 ///
-/// Vulkan's loader has a function for every command of a physical device that it knows, whether the driver has one or not, and
-/// jumps to nothing when it does not.
+/// Vulkan's loader has a function for every physical device command that it knows, even if the
+/// driver has none. Such a function jumps to nothing.
 pub(super) fn require(
     session: &mut Session<'_>,
     command: CommandId,
@@ -66,7 +66,7 @@ macro_rules! forward {
     };
 }
 
-/// Commands that create one object of a device: the parameter with its id.
+/// Commands that create one object of a device. The name is the parameter with its id.
 macro_rules! create {
     ($($command:ident => $parameter:ident),* $(,)?) => {
         &[$((
@@ -81,7 +81,7 @@ macro_rules! create {
     };
 }
 
-/// Commands that destroy one object of a device: the parameter with the object.
+/// Commands that destroy one object of a device. The name is the parameter with the object.
 macro_rules! destroy {
     ($($command:ident => $parameter:ident),* $(,)?) => {
         &[$((
@@ -96,7 +96,7 @@ macro_rules! destroy {
     };
 }
 
-/// Queries of a physical device: the extension that brings them.
+/// Queries of a physical device, each with the extension that brings it.
 macro_rules! of_extension {
     ($($command:ident => $extension:literal),* $(,)?) => {
         &[$((

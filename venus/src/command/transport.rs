@@ -43,7 +43,8 @@ fn set_reply(
         size,
         ..
     } = *c.p_stream;
-    // Before looking: what is detached in the meantime is looked for again the next time.
+    // Read before the look-up: a resource that is detached in the meantime is looked up again the
+    // next time.
     let state = (resource, session.state.resources.serial());
     let outside = Fatal::Range {
         resource,
@@ -78,7 +79,8 @@ fn seek(session: &mut Session<'_>, position: usize, command: &'static str) -> Re
     })
 }
 
-/// `vkExecuteCommandStreamsMESA`: streams are copied before they are read, since the guest can change them.
+/// `vkExecuteCommandStreamsMESA`: streams are copied before they are read, since the guest can
+/// change them.
 fn execute(session: &mut Session<'_>, c: &mut ExecuteCommandStreamsMESA<'_>) -> Result<(), Fatal> {
     let command = "vkExecuteCommandStreamsMESA";
     if c.dependency_count > 0 {
@@ -189,16 +191,18 @@ fn wait_ring_seqno(session: &mut Session<'_>, c: &mut WaitRingSeqnoMESA) -> Resu
     if session.ring().is_some() {
         return Err(Fatal::WrongPlace("vkWaitRingSeqnoMESA"));
     }
-    // A ring's positions are 32 bits wide and wrap; the command has room for more.
+    // Positions of a ring are 32 bits wide and wrap; the command has 64 bits.
     session.state.rings.get(c.ring)?.wait_seqno(c.seqno as u32);
     Ok(())
 }
 
-/// Stack of a ring's thread. The driver's compilers run on it, which natively have that of a program's thread: 8 MiB by default
-/// on Linux. Only what was touched costs memory, and a ring that sleeps gives that back.
+/// Stack of a ring's thread. The driver's compilers run on it. Natively they have the stack of a
+/// program's thread, 8 MiB by default on Linux. Only touched pages cost memory, and a ring that
+/// sleeps gives them back.
 const RING_STACK: usize = 8 << 20;
 
-/// Makes a ring known and starts its thread, and the thread that watches over rings if it is wanted.
+/// Makes a ring known and starts its thread. Also starts the thread that watches rings, if a ring
+/// asks for it.
 fn start_ring(session: &Session<'_>, id: u64, ring: Arc<Ring>) -> Result<(), Fatal> {
     let (state, run_ring) = (session.state, session.run_ring);
     let start = || {

@@ -1,18 +1,18 @@
-//! Submits that need no thread of their own: notifications, and waits that are over.
+//! Submits that need no thread: notifications, and waits that are over.
 //!
-//! Guests send these alone in a submit and often, and somebody waits for each. They are recognised by their bytes,
-//! before anything is decoded; what is not exactly of their form goes the ordinary way, where it is
-//! decoded, traced and refused if it is wrong.
+//! Guests send each of these alone in a submit, and often, and wait for the result. They are
+//! recognised by their bytes, before anything is decoded. What does not match exactly is decoded as
+//! usual, which also traces it and refuses it if it is wrong.
 
 /// Such a submit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Immediate {
-    /// `vkNotifyRingMESA`: "look at this ring". True at any time, so it may overtake other submits; it has to
-    /// when the context's thread waits for the very ring.
+    /// `vkNotifyRingMESA`: wakes this ring. It may overtake other submits, and must do so when the
+    /// context's thread waits for this ring.
     Notify(u64),
     /// `vkWaitRingSeqnoMESA`: ring and position.
     Wait(u64, u64),
-    /// `vkSubmitVirtqueueSeqnoMESA`: ring and number. True once everything before it is done.
+    /// `vkSubmitVirtqueueSeqnoMESA`: ring and number. Valid when everything before it is done.
     Submitted(u64, u64),
 }
 

@@ -1,4 +1,4 @@
-//! The calls that wait for a context's thread: a bounded queue in order.
+//! The calls that wait for a context's thread: a bounded first-in-first-out queue.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex};
@@ -61,7 +61,8 @@ pub(crate) struct Mailbox {
 }
 
 impl Mailbox {
-    /// An empty queue that takes `limit` messages, with `limit_bytes` of commands in all or a single batch of them.
+    /// An empty queue for `limit` messages, with `limit_bytes` of commands in all. A single batch
+    /// of commands may be larger.
     pub(crate) fn new(limit: usize, limit_bytes: usize) -> Self {
         Self {
             queue: Mutex::default(),
@@ -95,13 +96,14 @@ impl Mailbox {
         self.filled.notify_one();
     }
 
-    /// Whether every message was taken and carried out: what comes now is the next, whoever does it.
+    /// Whether every message was taken and carried out. The next call may then be carried out by
+    /// any thread.
     pub(crate) fn is_idle(&self) -> bool {
         let queue = self.queue.locked();
         queue.is_waiting && queue.messages.is_empty()
     }
 
-    /// Takes the oldest message, waiting for one. Whoever calls this has carried out the one before.
+    /// Takes the oldest message, or waits for one. The caller has carried out the one before.
     pub(crate) fn receive(&self) -> Message {
         let mut queue = self.queue.locked();
         loop {

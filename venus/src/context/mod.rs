@@ -1,9 +1,9 @@
 //! [`Context`]: one guest context as its front end holds it.
 //!
-//! Every call is put into the context's mailbox and returns at once. One thread per context takes the calls
-//! out in order, so that a fence covers what was submitted before it and a blob finds the memory object that
-//! an earlier submit made. When the guest breaks the rules, the context is *lost*: from then on fences
-//! retire at once and blobs are refused, until the front end drops it.
+//! Every call goes into the context's mailbox and returns at once. One thread per context takes the
+//! calls out in order. So a fence covers what was submitted before it, and a blob finds the memory
+//! object that an earlier submit made. When the guest breaks the rules, the context is *lost*: from
+//! then on fences retire at once and blobs are refused, until the front end drops the context.
 
 pub(crate) mod events;
 mod immediate;
@@ -21,8 +21,8 @@ use immediate::Immediate;
 use mailbox::{Mailbox, Message};
 use state::ContextState;
 
-/// One guest context. Dropping it ends it: its threads stop, its open fences retire, and everything it made
-/// is destroyed, all in the background.
+/// One guest context. Dropping it ends it in the background: its threads stop, its open fences
+/// retire, and everything it made is destroyed.
 pub struct Context {
     state: Arc<ContextState>,
     mailbox: Arc<Mailbox>,
@@ -41,7 +41,7 @@ impl Context {
 
     /// Consumes a command stream.
     pub fn submit(&self, commands: Vec<u8>) {
-        // One thread less on the way to the guest's answer, where the context's thread is not needed.
+        // Without the context's thread, the guest has its answer sooner.
         let is_done = match Immediate::of(&commands) {
             Some(Immediate::Notify(ring)) => self.state.notify_by_id(ring),
             Some(Immediate::Wait(ring, seqno)) => {
@@ -57,19 +57,21 @@ impl Context {
         }
     }
 
-    /// Makes a fence on timeline `ring`: 0 retires once everything before it is consumed, the others once the
-    /// work submitted to the queue bound to that index is done.
+    /// Makes a fence on timeline `ring`. A fence of timeline 0 retires when everything before it is
+    /// consumed. A fence of another retires when the work that was submitted to the queue of that
+    /// index is done.
     pub fn fence(&self, ring: u8, fence: u64) {
         self.send(Message::Fence { ring, fence });
     }
 
-    /// Makes the memory of a blob resource; answered by [`crate::ContextEvents::blob_created`].
+    /// Makes the memory of a blob resource. [`crate::ContextEvents::blob_created`] answers.
     ///
-    /// The context may name the resource from then on, until [`Context::detach_resource`]. Mesa does so as soon as it has
-    /// mapped the blob, and Linux' driver queues `CTX_ATTACH_RESOURCE` only behind the commands that make and map it: a
-    /// ring can be faster than the device.
+    /// The context may use the resource from then on, until [`Context::detach_resource`]. Mesa uses
+    /// it as soon as it has mapped the blob. Linux' driver queues `CTX_ATTACH_RESOURCE` only behind
+    /// the commands that make and map the blob, so a ring can be faster than the device.
     pub fn create_blob(&self, resource: u32, request: BlobRequest) {
-        // Nothing before it is left to do, and it waits for nothing: no need to wake the context's thread.
+        // Nothing is left to do before it, and it waits for nothing: no need to wake the context's
+        // thread.
         if self.mailbox.is_idle() {
             self.state.create_blob(resource, request);
         } else {
@@ -77,30 +79,33 @@ impl Context {
         }
     }
 
-    /// The context may name `resource`, which another context made, in its commands when this returns: a ring may do so
-    /// before the context's thread takes the next call. A resource that is attached again is replaced.
+    /// Lets the context use `resource`, which another context made, from now on. It works when this
+    /// returns, since a ring may use the resource before the context's thread takes the next call.
+    /// A resource that is attached again is replaced.
     pub fn attach_resource(&self, resource: u32, blob: &Blob) {
         self.state.resources.attach(resource, blob.clone());
     }
 
-    /// As [`Context::attach_resource`], for a blob whose memory is the guest's own: `pages` are mapped a second time, in
-    /// their order.
+    /// As [`Context::attach_resource`], for a blob whose memory is the guest's own. The `pages` are
+    /// mapped a second time, in their order.
     ///
     /// # Errors
-    /// [`Error::SharedMemory`] when they are not whole pages of their files, when the system has no more mappings, or when
-    /// guests have named memory in too many pieces already (16,384 for all contexts of a renderer).
+    /// [`Error::SharedMemory`] when they are not whole pages of their files, when the system has no
+    /// more mappings, or when guests have named too many pieces of memory (16,384 for all contexts
+    /// of a renderer).
     pub fn attach_guest_memory(&self, resource: u32, pages: &[GuestPages]) -> Result<(), Error> {
         self.state.attach_guest(resource, pages)
     }
 
-    /// The context may not name `resource` any more, once everything before this call is done. Rings and replies
-    /// that lie in it go on.
+    /// Detaches `resource`, once everything before this call is done. Rings and replies that lie in
+    /// it continue to work.
     ///
-    /// Memory of the guest's own is let go of when this returns, whatever still uses it: the guest has its pages back.
+    /// If the memory is the guest's own, it is released before this returns, even if it is still in
+    /// use: the guest has its pages back then.
     pub fn detach_resource(&self, resource: u32) {
         self.state.resources.give_back(|named| named == resource);
         if let Some(attachment) = self.state.resources.attachment(resource) {
-            // What was called before may still name it.
+            // An earlier call may still use it.
             if self.mailbox.is_idle() {
                 self.state.resources.detach(attachment);
             } else {
@@ -112,7 +117,7 @@ impl Context {
     fn send(&self, message: Message) {
         if let Err(refused) = self.mailbox.send(message) {
             self.state.fail(crate::fatal::Fatal::MailboxFull);
-            // The queue is beyond its limit, but nobody may wait for this one forever.
+            // The queue is over its limit, but nobody may wait for this answer forever.
             self.mailbox.force(refused);
         }
     }
@@ -120,7 +125,7 @@ impl Context {
 
 impl Drop for Context {
     fn drop(&mut self) {
-        // The end takes its time, and the guest may have a use for its memory by then.
+        // Ending the context takes time, and the guest may need its memory before.
         self.state.resources.give_back(|_| true);
         self.state.stop();
         self.mailbox.force(Message::Stop);

@@ -10,7 +10,7 @@ use hesper_system::sync::SharedLock;
 use crate::blob::Blob;
 use crate::fatal::Fatal;
 
-/// A resource as it was attached; attaching it again makes another of these.
+/// A resource as it was attached. Attaching it again makes another of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Attachment {
     resource: u32,
@@ -26,14 +26,14 @@ pub(crate) struct Resources {
 }
 
 impl Resources {
-    /// Makes a resource known.
+    /// Attaches a resource.
     pub(crate) fn attach(&self, resource: u32, blob: Blob) {
         let mut resources = self.known.writing();
         let serial = self.serial.fetch_add(1, Ordering::Release);
         resources.insert(resource, (serial, blob));
     }
 
-    /// Lets go of the guest memory behind these resources.
+    /// Releases the guest's own memory behind these resources.
     pub(crate) fn give_back(&self, is_meant: impl Fn(u32) -> bool) {
         let resources = self.known.reading();
         for (_, (_, blob)) in resources
@@ -44,7 +44,7 @@ impl Resources {
         }
     }
 
-    /// Changes whenever a resource is attached or detached.
+    /// A number that changes when a resource is attached or detached.
     pub(crate) fn serial(&self) -> u64 {
         self.serial.load(Ordering::Acquire)
     }
@@ -58,7 +58,7 @@ impl Resources {
         })
     }
 
-    /// Forgets a resource, unless it was attached anew since.
+    /// Detaches a resource, unless it was attached again since.
     pub(crate) fn detach(&self, attachment: Attachment) {
         let mut resources = self.known.writing();
         if let Entry::Occupied(entry) = resources.entry(attachment.resource)

@@ -24,10 +24,10 @@ use crate::object::queue::{BoundQueues, FenceListener};
 use crate::options::Budget;
 use crate::ring::{Ring, Rings};
 
-/// Limits the lines about lost contexts, of all contexts of the process: they share its log.
+/// Limits the log lines about lost contexts. All contexts of the process share it.
 static LOST_CONTEXTS: LogLimit = LogLimit::new("hesper_venus");
 
-/// Limits the lines about calls that fail for a reason which their result does not tell.
+/// Limits the log lines about calls that fail for a reason that their result does not tell.
 static REFUSALS: LogLimit = LogLimit::new("hesper_venus");
 
 /// What all contexts of a renderer have in common.
@@ -51,13 +51,14 @@ pub(crate) struct Shared {
     pub(crate) tally: Arc<Tally>,
     /// For guest memory that contexts name.
     pub(crate) mappings: Arc<Mappings>,
-    /// All mappings that contexts make, by themselves or through the driver.
+    /// Counts all mappings that contexts make, by themselves or through the driver.
     pub(crate) host_mappings: Arc<HostMappings>,
-    /// Held by every context with its threads. The last field: what it counts has let go of the driver when it goes.
+    /// Held by every context and its threads. Must be the last field: it is dropped after
+    /// everything that uses the driver.
     pub(crate) presence: Arc<()>,
 }
 
-/// Shared by the context's thread, its rings and its front end.
+/// What the context's thread, its rings and its front end share.
 pub(crate) struct ContextState {
     /// The front end's id.
     pub(crate) id: u32,
@@ -96,7 +97,7 @@ impl ContextState {
         add(&tally.contexts, 1);
         Self {
             id,
-            // Control characters of the guest's would garble the log.
+            // Control characters from the guest would garble the log.
             name: name.chars().filter(|c| !c.is_control()).take(64).collect(),
             events,
             shared,
@@ -112,17 +113,17 @@ impl ContextState {
         }
     }
 
-    /// Ends the context for a violation: one log line, one event, and everything after it is refused.
+    /// Ends the context for a violation: one log line, one event. Everything after it is refused.
     pub(crate) fn fail(&self, fatal: Fatal) {
         self.lose(|| fatal.to_string());
     }
 
-    /// As [`Self::fail`], for the command that begins at that byte of its batch.
+    /// As [`Self::fail`], for the command at byte `begin` of its batch.
     pub(crate) fn fail_at(&self, fatal: Fatal, begin: usize) {
         self.lose(|| format!("{fatal} (the command at byte {begin})"));
     }
 
-    /// Says why a call failed, for a guest's user who asks: the result that the guest gets does not tell.
+    /// Logs why a call failed, for the guest's user: the result that the guest gets does not tell.
     pub(crate) fn complain(&self, what: std::fmt::Arguments<'_>) {
         let (id, name) = (self.id, &self.name);
         REFUSALS.log(
@@ -131,11 +132,11 @@ impl ContextState {
         );
     }
 
-    /// Says once that memory is refused: a guest that is out of it asks again and again.
+    /// Logs once that memory is refused. A guest that is out of memory asks again and again.
     pub(crate) fn warn_of_memory(&self, error: &dyn std::fmt::Display) {
         if !self.warned_of_memory.swap(true, Ordering::Relaxed) {
             log::warn!(
-                "context {} \"{}\" gets no memory: {error}; said once",
+                "context {} \"{}\" gets no memory: {error}; logged once",
                 self.id,
                 self.name
             );
@@ -154,7 +155,7 @@ impl ContextState {
                 log::Level::Error,
                 format_args!("context {id} \"{name}\" is lost: {reason}"),
             );
-            // The guest must see it in its rings before anybody can answer it.
+            // The guest must see it in its rings before any answer reaches it.
             self.rings.fail();
             add(&self.tally.lost, 1);
             self.events.lost(reason);
@@ -177,7 +178,7 @@ impl ContextState {
         self.stopping.load(Ordering::Acquire)
     }
 
-    /// Set when the context ends; waits look at it.
+    /// Set when the context ends. Waits look at it.
     pub(crate) fn stop_flag(&self) -> &AtomicBool {
         &self.stopping
     }
@@ -195,15 +196,16 @@ impl ContextState {
         found.map(|ring| self.notify(&ring)).is_ok()
     }
 
-    /// Whether a ring has consumed everything up to `seqno`; false when there is no such ring.
+    /// Whether a ring has consumed everything up to `seqno`. False when there is no such ring.
     pub(crate) fn has_reached(&self, ring: u64, seqno: u64) -> bool {
-        // A ring's positions are 32 bits wide and wrap; the command has room for more.
+        // Positions of a ring are 32 bits wide and wrap; the command has 64 bits.
         self.rings
             .get(ring)
             .is_ok_and(|ring| ring.has_reached(seqno as u32))
     }
 
-    /// Lets a ring pass its waits for the virtqueue up to `seqno`; false when there is no such ring.
+    /// Lets a ring pass its waits for the virtqueue up to `seqno`. False when there is no such
+    /// ring.
     pub(crate) fn submit_virtqueue(&self, ring: u64, seqno: u64) -> bool {
         let found = self.rings.get(ring);
         found.map(|ring| ring.submit_virtqueue(seqno)).is_ok()
@@ -215,7 +217,7 @@ impl ContextState {
         ring.notify();
     }
 
-    /// Lets the guest name memory of its own.
+    /// Attaches memory of the guest's own.
     pub(crate) fn attach_guest(&self, resource: u32, pages: &[GuestPages]) -> Result<(), Error> {
         if !self.host_mappings.make(pages.len()) {
             return Err(too_many_mappings(0));
@@ -233,7 +235,7 @@ impl ContextState {
     pub(crate) fn fence(self: &Arc<Self>, ring: u8, fence: u64) {
         match self.queues.get(ring).filter(|_| self.lost().is_none()) {
             Some(queue) => queue.fence(self, ring, fence),
-            // Ring index 0, or one that no queue stands behind (any more).
+            // Ring index 0, or one without a queue.
             None => self.retire(ring, fence),
         }
     }
@@ -255,7 +257,7 @@ impl ContextState {
     pub(crate) fn create_blob(&self, resource: u32, request: BlobRequest) {
         let result = match self.lost() {
             Some(reason) => Err(BlobError::Lost(reason.to_owned())),
-            // Whoever asked has been told that the context is gone.
+            // The front end has been told that the context is gone.
             None if self.stopping.load(Ordering::Acquire) => {
                 Err(BlobError::Lost("it ends".to_owned()))
             }
@@ -263,9 +265,9 @@ impl ContextState {
             None => self.memory_blob(&request),
         };
         match &result {
-            // Before anyone hears of it: the guest may name it in a ring at once.
+            // Attach it before anybody hears of it: the guest may use it in a ring at once.
             Ok(blob) => self.resources.attach(resource, blob.clone()),
-            // The front end warns, and limits how often a guest can make it do so.
+            // The front end warns, and limits how often a guest can cause that.
             Err(error) => log::debug!("context {}, resource {resource}: {error}", self.id),
         }
         self.events.blob_created(resource, result);
@@ -312,10 +314,10 @@ impl ContextState {
     }
 }
 
-/// This process has as many mappings as it may.
+/// The error for a process that has all the mappings it may have.
 fn too_many_mappings(size: u64) -> Error {
     Error::SharedMemory {
-        action: "mapping, beyond the mappings of this process (sysctl vm.max_map_count allows more),",
+        action: "mapping (this process has all mappings it may have: raise sysctl vm.max_map_count)",
         size,
         source: std::io::ErrorKind::OutOfMemory.into(),
     }

@@ -1,4 +1,4 @@
-//! The thread of a context: takes calls out of the mailbox and carries them out, one after the other.
+//! The thread of a context: takes calls out of the mailbox and carries them out in order.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -41,7 +41,7 @@ fn submit(state: &ContextState, executor: &mut Executor<'_>, commands: &mut [u8]
     if state.lost().is_some() || state.is_stopping() {
         return;
     }
-    // A bug that panics costs this context, not the process.
+    // A panic costs this context, not the process.
     let result =
         catch_unwind(AssertUnwindSafe(|| executor.execute(commands))).unwrap_or(Err(Fatal::Panic));
     if let Err(fatal) = result {

@@ -1,14 +1,15 @@
 //! Capture and replay of ray tracing shader group handles is hidden.
 //!
-//! It cannot be carried: of `pShaderGroupCaptureReplayHandle` guests send that it is there, and none of its bytes. Its features
-//! are hidden, and a pipeline that asks for handles all the same fails as Vulkan has it for handles that cannot be had again.
+//! The protocol cannot carry it: guests send that `pShaderGroupCaptureReplayHandle` is there, and
+//! none of its bytes. The features are hidden. A pipeline that asks for handles nevertheless fails
+//! with Vulkan's error for handles that cannot be replayed.
 
 use std::ffi::c_void;
 
 use hesper_venus_protocol::runtime::{find, find_mut};
 use hesper_venus_protocol::vk;
 
-/// Hides that group handles can be captured and replayed, in the chain of features that `p_next` begins.
+/// Hides the features of capture and replay in the chain that begins with `p_next`.
 ///
 /// # Safety
 /// The chain must be valid, and nobody else may use it.
@@ -21,7 +22,7 @@ pub(crate) unsafe fn hide(p_next: *mut c_void) {
     }
 }
 
-/// Whether a device is asked for with what [`hide`] hides.
+/// Whether a device is created with the features that [`hide`] hides.
 ///
 /// # Safety
 /// The chain must be valid.

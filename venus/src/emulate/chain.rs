@@ -1,6 +1,8 @@
-//! Structs that the driver must not see but the reply must hold: taken out of a chain for the call, put back behind it.
+//! Structs that the driver must not see but the reply must hold. They are taken out of a chain
+//! before the call, and put back after it.
 //!
-//! A guest reads the structs of a reply in the order of its own chain, so they go back to the place they came from.
+//! A guest reads the structs of a reply in the order of its own chain, so they go back to their old
+//! places.
 
 use std::marker::PhantomData;
 
@@ -9,7 +11,7 @@ use hesper_venus_protocol::runtime::Chained;
 
 /// A struct that was taken out of a chain.
 pub(super) struct Detached<T> {
-    /// How many structs of the chain come before it, the head included.
+    /// How many structs come before it in the chain, the head included.
     place: usize,
     link: *mut BaseOutStructure<'static>,
     kind: PhantomData<T>,
@@ -19,7 +21,8 @@ impl<T: Chained> Detached<T> {
     /// Takes the first `T` out of the chain of `head`.
     ///
     /// # Safety
-    /// `head` and its chain must be valid structs that nobody else uses, and live as long as the result.
+    /// `head` and its chain must be valid structs that nobody else uses, and live as long as the
+    /// result.
     pub(super) unsafe fn take<H: Chained>(head: &mut H) -> Option<Self> {
         let mut before = std::ptr::from_mut(head).cast::<BaseOutStructure<'static>>();
         let mut place = 1;
@@ -45,10 +48,10 @@ impl<T: Chained> Detached<T> {
         }
     }
 
-    /// Puts it back. Several are put back in the opposite order of taking them.
+    /// Puts it back. Several structs are put back in the opposite order of taking them.
     ///
     /// # Safety
-    /// `head` must be the one it was taken from, whose chain holds the same structs as then.
+    /// `head` must be the one it was taken from, and its chain must hold the same structs as then.
     pub(super) unsafe fn put_back<H: Chained>(self, head: &mut H) -> &mut T {
         let mut before = std::ptr::from_mut(head).cast::<BaseOutStructure<'static>>();
         for _ in 1..self.place {
@@ -99,7 +102,8 @@ mod tests {
         };
         let before = order(&head);
         assert_eq!(before.len(), 3);
-        // SAFETY: every struct of the chain lives until the end of the test, and nothing else uses it meanwhile.
+        // SAFETY: every struct of the chain lives until the end of the test, and nothing else uses
+        // it meanwhile.
         let one = unsafe { Detached::<vk::DrmFormatModifierPropertiesListEXT>::take(&mut head) };
         // SAFETY: as above.
         let two = unsafe { Detached::<vk::DrmFormatModifierPropertiesList2EXT>::take(&mut head) };

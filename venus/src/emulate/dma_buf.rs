@@ -1,10 +1,11 @@
 //! dma-bufs without a host that has them (`VK_EXT_external_memory_dma_buf`).
 //!
-//! What a guest exports as a dma-buf is shared memory, like all memory that it can map: its kernel makes the dma-buf
-//! from the blob's pages, and an import names the blob (`VkImportMemoryResourceInfoMESA`, see
-//! [`crate::command::memory`]). For the driver that is memory imported by host pointer. So buffers and images that
-//! the guest declares as external are created for such memory, and their requirements are cut down to the
-//! types that shared memory can be imported as.
+//! What a guest exports as a dma-buf is shared memory, like all memory that it can map. Its kernel
+//! makes the dma-buf from the blob's pages, and an import names the blob
+//! (`VkImportMemoryResourceInfoMESA`, see `command::memory`). For the driver, that is memory
+//! imported by host pointer. So buffers and images that the guest declares as external are created
+//! for such memory. Their requirements are limited to the types that shared memory can be imported
+//! as.
 
 use hesper_venus_protocol::runtime::{Chained, find_mut, unlink};
 use hesper_venus_protocol::vk;
@@ -13,7 +14,7 @@ use super::host_allocation::HOST_ALLOCATION;
 use crate::memory::{Declares, MemoryView};
 use crate::object::device::Device;
 
-/// What a guest can do with a dma-buf of any image or buffer that can have one.
+/// What a guest can do with a dma-buf of an image or buffer that can have one.
 pub(crate) const PROPERTIES: vk::ExternalMemoryProperties = vk::ExternalMemoryProperties {
     external_memory_features: vk::ExternalMemoryFeatureFlags(
         vk::ExternalMemoryFeatureFlags::EXPORTABLE.0 | vk::ExternalMemoryFeatureFlags::IMPORTABLE.0,
@@ -22,13 +23,13 @@ pub(crate) const PROPERTIES: vk::ExternalMemoryProperties = vk::ExternalMemoryPr
     compatible_handle_types: vk::ExternalMemoryHandleTypeFlags::DMA_BUF_EXT,
 };
 
-/// Sparse buffers have no memory of their own that could be shared.
+/// Sparse buffers have no memory of their own that they could share.
 pub(crate) fn is_sparse(flags: vk::BufferCreateFlags) -> bool {
     flags.contains(vk::BufferCreateFlags::SPARSE_BINDING)
 }
 
-/// Declares a buffer to the driver as one for imported host memory, if `declares` says that the driver takes that; whether the
-/// guest shares it.
+/// Declares a buffer to the driver as one for imported host memory, if `declares` says that the
+/// driver accepts that. Returns whether the guest shares the buffer.
 pub(crate) fn rewrite_buffer(info: &mut vk::BufferCreateInfo, declares: Declares) -> bool {
     // SAFETY: the chain was decoded, and nobody else uses it.
     let external =
@@ -57,7 +58,8 @@ pub(crate) enum Placement {
 }
 
 impl Placement {
-    /// Of the driver's memory types, as bits, those that the object can be bound to, as the guest names them.
+    /// The memory types that the object can be bound to, as the guest's bits. `types` are the
+    /// driver's, as bits.
     pub(crate) fn types(self, view: &MemoryView, types: u32) -> u32 {
         match self {
             Self::Any => view.guest_bits(types),
@@ -111,7 +113,8 @@ mod tests {
             &mut vk::BufferCreateInfo::default(),
             Declares::default()
         ));
-        // A driver that does not take it is not told, and the guest shares the buffer all the same.
+        // A driver that does not accept it is not told, and the guest shares the buffer
+        // nevertheless.
         let declares = Declares {
             buffers: false,
             ..Default::default()

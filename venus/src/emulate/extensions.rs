@@ -1,6 +1,7 @@
-//! Which extensions a guest sees, and which of those it enables the host is asked for.
+//! Which extensions a guest sees, and which of those that it enables are enabled on the host.
 //!
-//! What a guest may enable is of three kinds, see [`Kind`]. Anything else gets `VK_ERROR_EXTENSION_NOT_PRESENT`.
+//! [`Kind`] says what happens with an extension that a guest enables. Anything else gets
+//! `VK_ERROR_EXTENSION_NOT_PRESENT`.
 
 use std::ffi::{CStr, CString};
 
@@ -9,14 +10,15 @@ use hesper_venus_protocol::{EXTENSIONS, vk};
 
 use super::Policy;
 
-/// What shares pictures with display servers. Provided under [`Policy::DmaBuf`], hidden under [`Policy::Software`].
+/// Extensions that share pictures with display servers. Provided under [`Policy::DmaBuf`], hidden
+/// under [`Policy::Software`].
 const SHARING: &[&CStr] = &[
     c"VK_EXT_external_memory_dma_buf",
     c"VK_EXT_image_drm_format_modifier",
     c"VK_EXT_queue_family_foreign",
 ];
 
-/// What a guest never sees.
+/// Extensions that a guest never sees.
 const HIDDEN: &[&CStr] = &[
     // Presenting needs no sync files of fences.
     c"VK_KHR_external_fence_fd",
@@ -24,19 +26,22 @@ const HIDDEN: &[&CStr] = &[
     c"VK_EXT_descriptor_heap",
 ];
 
-/// What a guest sees whether the host has it or not, because this crate provides it.
+/// Extensions that a guest sees even if the host lacks them, because this crate provides them.
 ///
-/// `VK_KHR_external_memory_fd` must be listed or guest drivers do not start; they never use it.
+/// Guest drivers do not start without `VK_KHR_external_memory_fd`; they never use it.
 const PROVIDED: &[&CStr] = &[
     c"VK_KHR_external_memory_fd",
     c"VK_KHR_external_semaphore_fd",
 ];
 
-/// What the guest's driver carries out by itself, lists without asking, and passes on all the same when a program enables it.
+/// Extensions that the guest's driver implements itself, lists without asking, and still passes on
+/// when a program enables them.
 ///
-/// Found by trying every extension that Mesa 25.0, 26.1 and 26.2 list (`hesper-test-client extensions`). Mesa leaves the
-/// presenting ones out when a program enables `VK_KHR_swapchain`, too. Those that neither of these lists yet are of the same
-/// kind: they are about swapchains, host pointers or file descriptors, which exist on the guest's side only.
+/// Found by trying every extension that Mesa 25.0, 26.1 and 26.2 list
+/// (`hesper-test-client extensions`). Mesa does not pass on those for presenting when a program
+/// enables `VK_KHR_swapchain`, too. The list also has extensions that these versions do not have
+/// yet. They are of the same kind: they are about swapchains, host pointers or file descriptors,
+/// which exist on the guest's side only.
 const OF_GUEST: &[&CStr] = &[
     c"VK_ANDROID_external_memory_android_hardware_buffer",
     c"VK_ANDROID_native_buffer",
@@ -64,11 +69,12 @@ const OF_GUEST: &[&CStr] = &[
     c"VK_KHR_swapchain_mutable_format",
 ];
 
-/// What the guest's driver carries out by itself, too, but what others that the host is asked for demand:
-/// `VK_KHR_acceleration_structure` does not go without deferred operations.
+/// Extensions that the guest's driver implements itself, but that others need on the host:
+/// `VK_KHR_acceleration_structure` needs deferred operations.
 const OF_BOTH: &[&CStr] = &[c"VK_KHR_deferred_host_operations"];
 
-/// The same of instances. Mesa keeps them to itself so far.
+/// Instance extensions that the guest's driver implements itself. Mesa does not pass them on so
+/// far.
 const OF_GUEST_INSTANCE: &[&CStr] = &[
     c"VK_EXT_acquire_drm_display",
     c"VK_EXT_acquire_xlib_display",
@@ -91,19 +97,19 @@ const OF_GUEST_INSTANCE: &[&CStr] = &[
     c"VK_KHR_xlib_surface",
 ];
 
-/// What the renderer itself needs of the host.
+/// Extensions that the renderer itself needs on the host.
 const NEEDED: &[&CStr] = &[
     c"VK_EXT_external_memory_host",
     // A driver that lists it demands that it is enabled.
     c"VK_KHR_portability_subset",
 ];
 
-/// What is to be done when a guest enables an extension.
+/// What to do when a guest enables an extension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// The host has it and the guest sees it: the host is asked for it.
+    /// The host has it and the guest sees it: it is enabled on the host.
     OfHost,
-    /// This crate or the guest's driver carries it out: the host is not asked.
+    /// This crate or the guest's driver implements it: it is not enabled on the host.
     Dropped,
     /// The guest did not see it.
     Unknown,
@@ -139,7 +145,8 @@ pub(crate) fn has(properties: &[vk::ExtensionProperties], extension: &CStr) -> b
         .any(|property| name(property) == Some(extension))
 }
 
-/// The extensions that a guest does not see as the host has them, and what is different: words for people.
+/// The extensions that guests see differently than the host has them, each list with the reason as
+/// text for users.
 pub(crate) fn different(policy: Policy) -> [(&'static [&'static CStr], &'static str); 3] {
     let sharing = match policy {
         Policy::Software => {
@@ -160,7 +167,7 @@ pub(crate) fn different(policy: Policy) -> [(&'static [&'static CStr], &'static 
     ]
 }
 
-/// Whether this crate provides the extension, so that the host is not asked for it.
+/// Whether this crate provides the extension, so that it is not enabled on the host.
 fn is_provided(name: &CStr, policy: Policy) -> bool {
     PROVIDED.contains(&name) || policy == Policy::DmaBuf && SHARING.contains(&name)
 }
@@ -194,10 +201,10 @@ pub(crate) fn listed(
     seen.collect()
 }
 
-/// What to ask the host for when a guest enables `wanted`.
+/// The extensions to enable on the host when a guest enables `wanted`.
 ///
 /// # Errors
-/// The first of them that the guest does not see and that its driver does not carry out by itself.
+/// The first that the guest does not see and that its driver does not implement itself.
 pub(crate) fn enabled<'a>(
     wanted: impl Iterator<Item = &'a CStr>,
     host: &[vk::ExtensionProperties],
@@ -220,8 +227,9 @@ pub(crate) fn enabled<'a>(
     Ok(names)
 }
 
-/// Whether an instance may enable the extension. The host is never asked: all that instances can enable lives in the guest's
-/// driver (surfaces, debugging), is part of Vulkan 1.1, or is the protocol's own.
+/// Whether an instance may enable the extension. It is never enabled on the host: instance
+/// extensions are implemented by the guest's driver (surfaces, debugging), are part of Vulkan 1.1,
+/// or belong to the protocol.
 pub(crate) fn is_of_instance(name: &CStr) -> bool {
     let mut carried = EXTENSIONS
         .iter()

@@ -1,8 +1,8 @@
 //! Barriers to and from foreign queue families (`VK_EXT_queue_family_foreign`).
 //!
-//! A foreign queue family stands for users of an image or buffer outside of Vulkan, such as a display server. Shared
-//! pages need no change of owner for them, so such a barrier becomes one within the queue's own family: layout
-//! transition and memory dependency stay.
+//! A foreign queue family stands for users of an image or buffer outside Vulkan, such as a display
+//! server. Shared pages need no change of owner for them. So such a barrier becomes one within the
+//! queue's own family, and keeps its layout transition and memory dependency.
 
 use hesper_venus_protocol::runtime::{Chained, unlink};
 use hesper_venus_protocol::vk;
@@ -11,9 +11,9 @@ const FOREIGN: u32 = ash::vk::QUEUE_FAMILY_FOREIGN_EXT;
 
 const IGNORED: u32 = ash::vk::QUEUE_FAMILY_IGNORED;
 
-/// A barrier that can change the owner of what it is about.
+/// A barrier that can transfer ownership between queue families.
 pub(crate) trait Barrier: Chained {
-    /// Families it is taken from and given to.
+    /// The families it transfers from and to.
     fn families(&mut self) -> [&mut u32; 2];
 }
 
@@ -29,13 +29,13 @@ macro_rules! barrier {
 
 barrier!(BufferMemoryBarrier ImageMemoryBarrier BufferMemoryBarrier2 ImageMemoryBarrier2);
 
-/// Keeps barriers within their family that name a foreign one.
+/// Makes barriers from or to a foreign family stay within their own family.
 pub(crate) fn localize<B: Barrier>(barriers: &mut [B]) {
     for barrier in barriers {
         let mut families = barrier.families();
         if families.iter().any(|family| **family == FOREIGN) {
             families.iter_mut().for_each(|family| **family = IGNORED);
-            // Makes sense for an acquisition only, which this is no more.
+            // It is for an acquisition only, which this no longer is.
             // SAFETY: the chain was decoded, and nobody else uses it.
             unsafe { unlink(barrier, vk::ExternalMemoryAcquireUnmodifiedEXT::STYPE) };
         }

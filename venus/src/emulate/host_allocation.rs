@@ -1,17 +1,18 @@
-//! Buffers and images that may come to lie in imported memory say so when they are made.
+//! Buffers and images that may be bound to imported memory declare that when they are made.
 //!
-//! All memory that a guest can map is imported by host pointer ([`crate::command::memory`]), which the guest does not know.
-//! Vulkan wants the kind of import declared when a buffer or an image is made
-//! (`VUID-VkBindBufferMemoryInfo-memory-02985`, `VUID-VkBindImageMemoryInfo-memory-02989`). So that is added where the
-//! driver says that it can import such memory for them, and where nothing else changes by it:
+//! All memory that a guest can map is imported by host pointer (`command::memory`), which the guest
+//! does not know. Vulkan wants the kind of import declared when a buffer or an image is made
+//! (`VUID-VkBindBufferMemoryInfo-memory-02985`, `VUID-VkBindImageMemoryInfo-memory-02989`). So it
+//! is declared here, if the driver says that it can import such memory for the object, and if
+//! nothing else changes by it:
 //!
-//! - buffers, if their memory requirements stay what they are;
-//! - images with linear tiling; others only on a GPU all of whose memory can be imported (a processor, one that shares the
-//!   processor's memory). A card of its own keeps its images as it likes them best: it rarely puts them into such memory, and
-//!   drivers do not compress what is shared.
+//! - for buffers, if their memory requirements stay the same;
+//! - for images with linear tiling; for other images only on a GPU that can import all of its
+//!   memory, such as a software driver or a GPU that shares the processor's memory. A discrete GPU
+//!   rarely puts images into such memory, and drivers do not compress shared images.
 //!
-//! Images with an initial layout cannot be declared. A driver that refuses what is declared is not told
-//! ([`crate::memory::Declares`]).
+//! Images with an initial layout cannot be declared. Drivers that refuse the declaration are not
+//! given it ([`crate::memory::Declares`]).
 
 use ash::vk::ExternalMemoryHandleTypeFlags as HostTypes;
 use hesper_venus_protocol::runtime::find;
@@ -20,15 +21,15 @@ use hesper_venus_protocol::vk;
 use crate::object::declarable::Recent;
 use crate::object::device::Device;
 
-/// What the driver is told instead of a dma-buf.
+/// The handle type that the driver gets in place of a dma-buf.
 pub(crate) const HOST_ALLOCATION: vk::ExternalMemoryHandleTypeFlags =
     vk::ExternalMemoryHandleTypeFlags(HostTypes::HOST_ALLOCATION_EXT.as_raw());
 
 /// The size of the buffer that the driver is asked about.
 const SAMPLE: u64 = 0x1_0000;
 
-/// Declares a buffer for imported memory, if it is not yet and can be. `external` becomes part of the chain, and must outlive
-/// the call of the driver.
+/// Declares a buffer for imported memory, if that is possible and not done yet. `external` becomes
+/// part of the chain, and must live until the driver has been called.
 pub(crate) fn declare_buffer(
     device: &Device,
     info: &mut vk::BufferCreateInfo,
@@ -103,13 +104,14 @@ fn asks_nothing_else(
         ..Default::default()
     };
     let mut answer = vk::ExternalBufferProperties::default();
-    // SAFETY: the physical device is alive as long as the instance; both structs are valid, and so is the chain.
+    // SAFETY: the physical device is alive as long as the instance; both structs are valid, and so
+    // is the chain.
     unsafe { properties_of(device.physical.handle, &raw mut asked, &raw mut answer) };
     if !is_importable(&answer.external_memory_properties) {
         return false;
     }
     let Some(requirements_of) = device.functions().get_device_buffer_memory_requirements else {
-        // Cannot be compared. Where there is but one kind of memory, nothing can change.
+        // The requirements cannot be compared. With only one kind of memory, nothing can change.
         return is_all_importable(device);
     };
     let external = vk::ExternalMemoryBufferCreateInfo {
@@ -162,13 +164,13 @@ fn is_all_importable(device: &Device) -> bool {
     })
 }
 
-/// Whether images with optimal tiling may come to lie in imported memory.
+/// Whether images with optimal tiling may be bound to imported memory.
 fn may_be_imported(device: &Device) -> bool {
     !device.physical.keeps_images_apart() && is_all_importable(device)
 }
 
-/// Declares an image for imported memory, if it is not yet and can be. `external` becomes part of the chain, and must outlive
-/// the call of the driver.
+/// Declares an image for imported memory, if that is possible and not done yet. `external` becomes
+/// part of the chain, and must live until the driver has been called.
 pub(crate) fn declare_image(
     device: &Device,
     info: &mut vk::ImageCreateInfo,
@@ -234,7 +236,8 @@ fn is_image_importable(device: &Device, info: &vk::ImageCreateInfo) -> bool {
         p_next: std::ptr::from_mut(&mut external).cast(),
         ..Default::default()
     };
-    // SAFETY: the physical device is alive as long as the instance; the structs are valid, and so are their chains.
+    // SAFETY: the physical device is alive as long as the instance; the structs are valid, and so
+    // are their chains.
     let result = unsafe { properties_of(device.physical.handle, &raw mut asked, &raw mut answer) };
     let limits = answer.image_format_properties;
     result == vk::Result::SUCCESS

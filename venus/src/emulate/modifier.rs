@@ -1,9 +1,9 @@
 //! DRM format modifiers without a host that has them (`VK_EXT_image_drm_format_modifier`).
 //!
-//! A modifier says how a picture lies in memory that is shared. The only one offered is `LINEAR`: rows one
-//! behind the other, which every driver has as `VK_IMAGE_TILING_LINEAR`. So each question about a modifier becomes one
-//! about linear tiling, and images of one plane whose texels are colours can be shared as far as the driver can use
-//! linear ones.
+//! A modifier describes the layout of a picture in shared memory. The only one offered is `LINEAR`:
+//! row after row, which every driver has as `VK_IMAGE_TILING_LINEAR`. So each question about a
+//! modifier becomes a question about linear tiling. Images can be shared if they have one plane of
+//! colours and the driver can use them with linear tiling.
 
 use ash::vk as host;
 use hesper_venus_protocol::runtime::{Chained, find, find_mut, unlink};
@@ -16,9 +16,9 @@ use crate::memory::Declares;
 /// `DRM_FORMAT_MOD_LINEAR`
 pub(crate) const LINEAR: u64 = 0;
 
-/// Whether images of this format can be shared: one plane, and colours in it.
+/// Whether images of this format can be shared: they must have one plane, and colours in it.
 ///
-/// The formats of the YCbCr extensions are left out as a whole, though a few of them have one plane.
+/// All formats of the YCbCr extensions are left out, though a few of them have one plane.
 pub(crate) fn is_shareable(format: vk::Format) -> bool {
     let depth = host::Format::D16_UNORM.as_raw()..=host::Format::D32_SFLOAT_S8_UINT.as_raw();
     let ycbcr = host::Format::G8B8G8R8_422_UNORM.as_raw()
@@ -30,7 +30,7 @@ pub(crate) fn is_shareable(format: vk::Format) -> bool {
         .any(|formats| formats.contains(&format.0))
 }
 
-/// The lists of modifiers that a guest asks for about a format, while the driver is asked for the rest.
+/// The lists of modifiers that a guest asks for. They are not for the driver.
 pub(crate) struct ModifierLists {
     list: Option<Detached<vk::DrmFormatModifierPropertiesListEXT>>,
     list2: Option<Detached<vk::DrmFormatModifierPropertiesList2EXT>>,
@@ -40,7 +40,8 @@ impl ModifierLists {
     /// Takes the lists out of the chain.
     ///
     /// # Safety
-    /// `properties` and its chain must be valid structs that nobody else uses, and live as long as the result.
+    /// `properties` and its chain must be valid structs that nobody else uses, and live as long as
+    /// the result.
     pub(crate) unsafe fn take(properties: &mut vk::FormatProperties2) -> Self {
         // SAFETY: as the caller promises.
         let list = unsafe { Detached::take(properties) };
@@ -52,7 +53,8 @@ impl ModifierLists {
     /// Puts the lists back, filled in.
     ///
     /// # Safety
-    /// `properties` must be those that they were taken from, whose chain holds the same structs as then.
+    /// `properties` must be those that the lists were taken from, and their chain must hold the
+    /// same structs as then.
     pub(crate) unsafe fn answer(self, format: vk::Format, properties: &mut vk::FormatProperties2) {
         let features = properties.format_properties.linear_tiling_features;
         let features = Some(features).filter(|f| !f.is_empty() && is_shareable(format));
@@ -93,7 +95,7 @@ impl ModifierLists {
     }
 }
 
-/// Answers a list of at most one entry: its length where there is no room, else as much as fits.
+/// Answers a list of at most one entry: its length if there is no room, else as much as fits.
 fn fill<T>(entry: Option<T>, count: &mut u32, room: *mut T) {
     let available = u32::from(entry.is_some());
     if room.is_null() {
@@ -123,15 +125,15 @@ pub(crate) unsafe fn take<T: Chained, H: Chained>(head: &mut H) -> Option<T> {
 pub(crate) struct HostImage {
     /// The guest shares its memory.
     pub(crate) is_shared: bool,
-    /// The guest says how it lies in memory.
+    /// The layout in memory that the guest demands.
     pub(crate) layout: Option<vk::SubresourceLayout>,
 }
 
-/// Makes an image with a modifier a linear one, and one of external memory one of imported host memory, if `declares` says that the
-/// driver takes that.
+/// Makes an image with a modifier a linear image. Declares an image of external memory for imported
+/// host memory, if `declares` says that the driver accepts that.
 ///
 /// # Errors
-/// What `vkCreateImage` says of a modifier that is not offered.
+/// The result of `vkCreateImage` for a modifier that is not offered.
 pub(crate) fn rewrite_image(
     info: &mut vk::ImageCreateInfo,
     declares: Declares,
@@ -162,7 +164,8 @@ pub(crate) fn rewrite_image(
     let is_shared = external.is_some();
     match external.filter(|_| info.tiling == vk::ImageTiling::LINEAR && declares.images) {
         Some(external) => external.handle_types = HOST_ALLOCATION,
-        // Not offered, or not taken; the driver is spared handle types that it may not know.
+        // Not offered or not accepted. The driver may not know the handle types, so they are
+        // removed.
         // SAFETY: as above.
         None => drop(unsafe { unlink(info, vk::ExternalMemoryImageCreateInfo::STYPE) }),
     }
@@ -181,7 +184,7 @@ fn modifiers(list: &vk::ImageDrmFormatModifierListCreateInfoEXT) -> &[u64] {
     }
 }
 
-/// The layout of the only plane; `None` when there are none or more.
+/// The layout of the only plane. `None` when there is none or more than one.
 fn only_plane(
     explicit: &vk::ImageDrmFormatModifierExplicitCreateInfoEXT,
 ) -> Option<vk::SubresourceLayout> {
@@ -192,7 +195,8 @@ fn only_plane(
     unsafe { explicit.p_plane_layouts.as_ref() }.copied()
 }
 
-/// Whether an image lies in memory as the guest says. Pitches of what there is only one of do not matter.
+/// Whether the image has the layout that the guest demands. A pitch does not matter if there is
+/// only one of its items.
 pub(crate) fn is_same(
     info: &vk::ImageCreateInfo,
     wanted: &vk::SubresourceLayout,
@@ -204,7 +208,8 @@ pub(crate) fn is_same(
         && (info.extent.depth <= 1 || wanted.depth_pitch == real.depth_pitch)
 }
 
-/// The aspect to ask the driver for: memory planes are those of a modifier, and the only one holds the colours.
+/// The aspect to ask the driver for. Memory planes are those of a modifier, and the only one holds
+/// the colours. `None` for other memory planes.
 pub(crate) fn host_aspect(aspect: vk::ImageAspectFlags) -> Option<vk::ImageAspectFlags> {
     use vk::ImageAspectFlags as Aspects;
     const OTHERS: u32 = Aspects::MEMORY_PLANE_1_EXT.0

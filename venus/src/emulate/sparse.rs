@@ -1,8 +1,9 @@
 //! Sparse binding that a host gets wrong is hidden.
 //!
-//! What is imported cannot be bound sparsely on every host, and all that a guest can map is imported. The self-test of the start
-//! says so ([`crate::memory::Sparse`]); guests then see neither features nor queue flags nor formats of it, and a device that
-//! wants them is refused as Vulkan wants it: `VK_ERROR_FEATURE_NOT_PRESENT`.
+//! All memory that a guest can map is imported, and not every host can bind imported memory
+//! sparsely. The self-test at start finds out ([`crate::memory::Sparse`]). If the host cannot,
+//! guests see no features, no queue flags and no formats of sparse binding. A device that wants
+//! them nevertheless is refused with `VK_ERROR_FEATURE_NOT_PRESENT`.
 
 use hesper_venus_protocol::runtime::find;
 use hesper_venus_protocol::vk;
@@ -28,7 +29,7 @@ pub(crate) fn is_hidden(device: &PhysicalDevice) -> bool {
     matches!(device.facts.sparse, Sparse::Broken(_))
 }
 
-/// Whether a device is asked for with features that are hidden.
+/// Whether a device is created with features that are hidden.
 pub(crate) fn wants_hidden(info: &vk::DeviceCreateInfo, device: &PhysicalDevice) -> bool {
     if !is_hidden(device) {
         return false;
@@ -45,7 +46,7 @@ pub(crate) fn wants_hidden(info: &vk::DeviceCreateInfo, device: &PhysicalDevice)
     })
 }
 
-/// Hides what is said about sparse binding in properties.
+/// Hides the properties of sparse binding.
 pub(crate) fn hide_properties(
     device: &PhysicalDevice,
     properties: &mut vk::PhysicalDeviceProperties,
@@ -56,7 +57,7 @@ pub(crate) fn hide_properties(
     }
 }
 
-/// Whether an image of these flags could only be made with what is hidden.
+/// Whether an image with these flags needs what is hidden.
 pub(crate) fn is_image_hidden(device: &PhysicalDevice, flags: vk::ImageCreateFlags) -> bool {
     use vk::ImageCreateFlags as Flags;
     is_hidden(device)

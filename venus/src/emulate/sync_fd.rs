@@ -1,14 +1,16 @@
 //! Sync files without a host that has them.
 //!
-//! A guest imports a sync file into a semaphore when its display server has released a picture: by then it is
-//! signalled, so `vkImportSemaphoreResourceMESA` becomes an empty submit that signals the semaphore. It exports one by
-//! consuming the signal that is pending on a semaphore (`vkWaitSemaphoreResourceMESA`): an empty submit that
-//! waits for it. The file itself is made by the guest's kernel from a fence on the queue's ring index.
+//! A guest imports a sync file into a semaphore when its display server has released a picture. The
+//! sync file is signalled by then, so `vkImportSemaphoreResourceMESA` becomes an empty submit that
+//! signals the semaphore. A guest exports a sync file by consuming the pending signal of a
+//! semaphore (`vkWaitSemaphoreResourceMESA`): an empty submit that waits for it. The guest's kernel
+//! makes the file itself, from a fence on the queue's ring index.
 
 use hesper_venus_protocol::runtime::find;
 use hesper_venus_protocol::vk;
 
-/// Answers what can be done with handles of a semaphore: sync files of binary ones can be imported and exported.
+/// Answers what can be done with a semaphore's handles: sync files of binary semaphores can be
+/// imported and exported.
 pub(crate) fn semaphore_properties(
     info: &vk::PhysicalDeviceExternalSemaphoreInfo,
     properties: &mut vk::ExternalSemaphoreProperties,
@@ -31,7 +33,7 @@ pub(crate) fn semaphore_properties(
     }
 }
 
-/// Answers what can be done with handles of a fence: no handle type works.
+/// Answers what can be done with a fence's handles: nothing.
 pub(crate) fn fence_properties(properties: &mut vk::ExternalFenceProperties) {
     *properties = vk::ExternalFenceProperties {
         p_next: properties.p_next,

@@ -1,4 +1,4 @@
-//! What a renderer must know of a GPU before a guest sees it.
+//! [`GpuFacts`]: what a renderer must know of a GPU before a guest sees it.
 
 use std::ffi::CStr;
 use std::sync::Arc;
@@ -30,15 +30,15 @@ pub(crate) struct GpuFacts {
     pub(crate) optimal: Optimal,
     /// What can be declared for imported memory.
     pub(crate) declares: Declares,
-    /// What the driver has of the portability subset; `None` of one that has all.
+    /// The driver's part of the portability subset. `None` for a driver that has all of Vulkan.
     pub(crate) subset: Option<Subset>,
-    /// Its queues, of which all contexts together have so many.
+    /// Its queues, and how many of them all contexts together may have.
     pub(crate) queues: Arc<Queues>,
 }
 
 impl GpuFacts {
-    /// The GPUs of a selection that can serve guests, each with `queues` for them. Each one is tested; those that fail are
-    /// logged and left out.
+    /// The GPUs of a selection that can serve guests, each with `queues` for them. Each GPU is
+    /// tested. Those that fail are logged and left out.
     pub(crate) fn gather(
         host: &Host,
         selection: &GpuSelection,

@@ -21,30 +21,31 @@ pub struct Gpu {
     pub kind: GpuKind,
     /// Vulkan version of the driver: major, minor, patch.
     pub api_version: (u32, u32, u32),
-    /// Vulkan version that guests see: that of the driver, at most 1.4, or less where the driver lacks core commands. Known of
-    /// GPUs that a renderer was made with.
+    /// Vulkan version that guests see: the driver's, at most 1.4, or less if the driver lacks core
+    /// commands. Known after a renderer was made with the GPU.
     pub guest_version: Option<(u32, u32, u32)>,
-    /// The core command that the driver lacks and for which guests see a lower version.
+    /// The core command that the driver lacks, which is why guests see a lower version.
     pub missing_command: Option<String>,
-    /// `driverName` and `driverInfo`, as the driver tells them.
+    /// `driverName` and `driverInfo` of the driver.
     pub driver: String,
-    /// `driverID`; 0 where the driver does not tell.
+    /// `driverID`; 0 if the driver does not tell it.
     pub(crate) driver_id: vk::DriverId,
     /// `deviceUUID`.
     pub uuid: [u8; 16],
-    /// Its DRM render node, where the driver tells one (`VK_EXT_physical_device_drm`).
+    /// Its DRM render node, if the driver tells it (`VK_EXT_physical_device_drm`).
     pub render_node: Option<RenderNode>,
-    /// Whether `VK_EXT_external_memory_host` is there: guests can map device memory.
+    /// Whether the driver has `VK_EXT_external_memory_host`, so that guests can map device memory.
     pub host_memory_import: bool,
     /// Device extensions that guests could use and this driver does not have.
     pub missing_extensions: Vec<String>,
-    /// Why guests do not see the sparse binding that the driver has, where the renderer's self-test found it wrong. Known
-    /// once a [`crate::Renderer`] has started.
+    /// Why guests do not see the driver's sparse binding, if the renderer's self-test found it
+    /// wrong. Known once a [`crate::Renderer`] has started.
     pub hidden_sparse: Option<String>,
-    /// Why guests' images with optimal tiling are kept out of memory that guests can map. Known once a renderer has started.
+    /// Why guests' images with optimal tiling are kept out of memory that guests can map. Known
+    /// once a renderer has started.
     pub separate_images: Option<String>,
-    /// Parts of Vulkan that the driver lacks (`VK_KHR_portability_subset`) and that guests take for granted, since the protocol
-    /// cannot tell them. Known once a renderer has started.
+    /// Parts of Vulkan that the driver lacks (`VK_KHR_portability_subset`) and that guests expect,
+    /// since the protocol cannot tell them. Known once a renderer has started.
     pub missing_features: Vec<String>,
 }
 
@@ -104,7 +105,7 @@ impl Gpu {
         self.driver_id == vk::DriverId::MOLTENVK
     }
 
-    /// Notes what guests see of the version, and returns that.
+    /// Keeps what guests see of the version, and returns it.
     pub(crate) fn show(&mut self, core: &CoreFunctions) -> u32 {
         let (major, minor, patch) = self.api_version;
         let shown = core.shown(vk::make_api_version(0, major, minor, patch));
@@ -122,7 +123,7 @@ impl Gpu {
 }
 
 impl GpuSelection {
-    /// Whether the GPU at `index` of the host's list is one that guests see.
+    /// Whether guests see the GPU at `index` of the host's list.
     #[must_use]
     pub fn matches(&self, index: usize, gpu: &Gpu) -> bool {
         match self {
@@ -153,7 +154,8 @@ impl fmt::Display for GpuSelection {
 /// The host's GPUs with Vulkan 1.1 or newer, in the driver's order.
 ///
 /// # Errors
-/// [`crate::Error::Load`] without a Vulkan library, [`crate::Error::TooOld`], [`crate::Error::Vulkan`].
+/// [`crate::Error::Load`] without a Vulkan library, [`crate::Error::TooOld`],
+/// [`crate::Error::Vulkan`].
 pub fn gpus(driver: &Driver) -> Result<Vec<Gpu>> {
     let host = Host::load(driver)?;
     let instance = host.probe_instance()?;
@@ -199,7 +201,8 @@ impl ProbeInstance<'_> {
         if has(ash::khr::driver_properties::NAME) {
             properties = properties.push_next(&mut driver);
         }
-        // SAFETY: the device belongs to the instance, and the chain holds structs that the device knows.
+        // SAFETY: the device belongs to the instance, and the chain holds structs that the device
+        // knows.
         unsafe {
             self.raw()
                 .get_physical_device_properties2(device, &mut properties)
@@ -244,7 +247,7 @@ impl ProbeInstance<'_> {
     fn device_extensions(&self, device: vk::PhysicalDevice) -> Vec<[c_char; 256]> {
         // SAFETY: the device belongs to the instance.
         let listed = unsafe { self.raw().enumerate_device_extension_properties(device) };
-        // A driver that cannot even list its extensions has none that could be used.
+        // A driver that cannot list its extensions has none that could be used.
         let listed = listed.unwrap_or_default();
         listed
             .into_iter()
@@ -263,7 +266,7 @@ fn render_node(drm: &vk::PhysicalDeviceDrmPropertiesEXT<'_>) -> Option<RenderNod
     })
 }
 
-/// A fixed-size name of the driver's, up to its NUL.
+/// A fixed-size name from the driver, up to its NUL.
 fn text(name: &[c_char]) -> String {
     let bytes: Vec<u8> = name
         .iter()

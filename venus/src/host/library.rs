@@ -1,7 +1,9 @@
-//! Opening the Vulkan library, and short-lived instances for looking around.
+//! Opens the Vulkan library, and makes short-lived instances for queries.
 //!
-//! A library is Vulkan's loader or a driver. Without a loader, a driver is asked by `vkGetInstanceProcAddr` if its library has that
-//! (MoltenVK), else as the loader asks it: `vk_icdNegotiateLoaderICDInterfaceVersion`, then `vk_icdGetInstanceProcAddr`.
+//! The library is Vulkan's loader or a driver. A driver without a loader is opened by
+//! `vkGetInstanceProcAddr` if its library has that (MoltenVK). Otherwise Hesper does what the
+//! loader does: it calls `vk_icdNegotiateLoaderICDInterfaceVersion`, then
+//! `vk_icdGetInstanceProcAddr`.
 
 use std::ffi::CStr;
 use std::path::{Path, PathBuf};
@@ -13,7 +15,8 @@ use super::version;
 use crate::error::{Error, Result};
 use crate::options::Driver;
 
-/// An open Vulkan library: the system's loader, or a driver by itself. Stays open for as long as the process lives.
+/// An open Vulkan library: the system's loader, or a driver alone. It stays open as long as the
+/// process lives.
 #[derive(Clone)]
 pub struct Vulkan {
     entry: ash::Entry,
@@ -36,7 +39,8 @@ impl Vulkan {
         };
         match driver {
             Driver::System => {
-                // SAFETY: running the initialisers of the Vulkan library is what the user asked for.
+                // SAFETY: running the initialisers of the Vulkan library is what the user asked
+                // for.
                 let loaded = unsafe { ash::Entry::load() };
                 let loaded = loaded.map_err(|error| {
                     let system = PathBuf::from("the system's Vulkan loader");
@@ -54,7 +58,7 @@ impl Vulkan {
                 let mut tried = Vec::new();
                 for library in libraries {
                     match Self::of(library) {
-                        // The last is taken as it is: whoever uses it says what is wrong with it.
+                        // The last one is taken anyway: its user reports what is wrong with it.
                         Ok(vulkan) if tried.len() + 1 == libraries.len() => return Ok(vulkan),
                         Ok(vulkan) => match vulkan.count_gpus() {
                             Ok(1..) => return Ok(vulkan),
@@ -100,7 +104,7 @@ fn entry(library: &Path) -> std::result::Result<ash::Entry, String> {
     // SAFETY: running the initialisers of the Vulkan library is what the user asked for.
     match unsafe { ash::Entry::load_from(library) } {
         Ok(entry) => Ok(entry),
-        // A driver that has only what the loader asks for, as KosmicKrisp's.
+        // A driver that has only the loader's interface, such as KosmicKrisp.
         Err(ash::LoadingError::MissingEntryPoint(_)) => driver_entry(library),
         Err(ash::LoadingError::LibraryLoadFailure(error)) => {
             Err(without_name(library, &error.to_string()).to_owned())
@@ -108,7 +112,8 @@ fn entry(library: &Path) -> std::result::Result<ash::Entry, String> {
     }
 }
 
-/// What the dynamic linker says, without the library's name, with which it begins: the name is told anyway.
+/// The dynamic linker's message without the library's name at its beginning: the name is reported
+/// anyway.
 fn without_name<'a>(library: &Path, message: &'a str) -> &'a str {
     let name = library.display();
     // glibc and musl, then macOS: `dlopen(NAME, 0x0005): tried: …`.
@@ -119,18 +124,19 @@ fn without_name<'a>(library: &Path, message: &'a str) -> &'a str {
     rest.unwrap_or(message)
 }
 
-/// The version of the interface between loader and driver that is asked for: the first that leaves it to programs which version of
-/// Vulkan they ask for.
+/// The version of the interface between loader and driver that is asked for. It is the first that
+/// lets programs ask for any version of Vulkan.
 const INTERFACE: u32 = 5;
 
 type Negotiate = unsafe extern "system" fn(*mut u32) -> vk::Result;
 
-/// The entry of a driver that is made for Vulkan's loader, whose part is played here.
+/// Opens a driver that is made for Vulkan's loader, in the loader's place.
 fn driver_entry(library: &Path) -> std::result::Result<ash::Entry, String> {
     // SAFETY: as in `entry`, which opened it a moment ago.
     let opened = unsafe { libloading::Library::new(library) };
     let opened = opened.map_err(|error| without_name(library, &error.to_string()).to_owned())?;
-    // SAFETY: the loader's interface gives functions of these names these types; the library stays open, see below.
+    // SAFETY: the loader's interface gives functions of these names these types; the library stays
+    // open, see below.
     let (negotiate, get) = unsafe {
         let negotiate = opened.get::<Negotiate>(b"vk_icdNegotiateLoaderICDInterfaceVersion\0");
         let get = opened.get::<vk::PFN_vkGetInstanceProcAddr>(b"vk_icdGetInstanceProcAddr\0");
@@ -140,10 +146,10 @@ fn driver_entry(library: &Path) -> std::result::Result<ash::Entry, String> {
         )
     };
     let get = get.map_err(|_| {
-        "it is no Vulkan library: it has neither vkGetInstanceProcAddr nor vk_icdGetInstanceProcAddr"
+        "it is not a Vulkan library: it has neither vkGetInstanceProcAddr nor vk_icdGetInstanceProcAddr"
             .to_owned()
     })?;
-    // A driver without it is of the interface's first version, which is enough.
+    // A driver without it has the interface's first version, which is enough.
     if let Some(negotiate) = negotiate {
         let mut version = INTERFACE;
         // SAFETY: the version can be written.
@@ -154,12 +160,13 @@ fn driver_entry(library: &Path) -> std::result::Result<ash::Entry, String> {
             ));
         }
     }
-    // The driver's functions may be called for as long as the process lives.
+    // The driver's functions may be called as long as the process lives.
     std::mem::forget(opened);
     let functions = ash::StaticFn {
         get_instance_proc_addr: get,
     };
-    // SAFETY: the function is what Vulkan says of `vkGetInstanceProcAddr`, and the library stays open.
+    // SAFETY: the function is what Vulkan says of `vkGetInstanceProcAddr`, and the library stays
+    // open.
     Ok(unsafe { ash::Entry::from_static_fn(functions) })
 }
 
@@ -207,7 +214,7 @@ impl Host {
         &self.entry
     }
 
-    /// Whether the library wants `VK_KHR_portability_enumeration` to show drivers such as MoltenVK.
+    /// Whether the library needs `VK_KHR_portability_enumeration` to show drivers such as MoltenVK.
     pub(crate) fn needs_portability(&self) -> bool {
         // SAFETY: a plain query of the library.
         let listed = unsafe { self.entry.enumerate_instance_extension_properties(None) };
@@ -217,7 +224,7 @@ impl Host {
         })
     }
 
-    /// An instance for queries, without extensions a guest asked for.
+    /// An instance for queries, without extensions that a guest asked for.
     pub(crate) fn probe_instance(&self) -> Result<ProbeInstance<'_>> {
         let application = vk::ApplicationInfo::default()
             .application_name(c"hesper")
@@ -232,7 +239,8 @@ impl Host {
             .application_info(&application)
             .enabled_extension_names(&names)
             .flags(flags);
-        // SAFETY: the info points to live data; the guard below destroys the instance before `self` goes.
+        // SAFETY: the info points to live data; the guard below destroys the instance before `self`
+        // goes.
         let instance =
             unsafe { self.entry.create_instance(&info, None) }.map_err(|result| Error::Vulkan {
                 call: "vkCreateInstance",
@@ -266,10 +274,11 @@ impl ProbeInstance<'_> {
         &self.instance
     }
 
-    /// Leaves it alive as long as the library is open.
+    /// Keeps it alive as long as the library is open.
     ///
-    /// Vulkan's loader unloads a driver with the last of its instances, and loads it again for the next. That takes tens of
-    /// milliseconds of a guest's start, and large drivers never free all that they had: lavapipe leaves 10 KiB each time.
+    /// Vulkan's loader unloads a driver with the last of its instances, and loads it again for the
+    /// next one. That costs tens of milliseconds when a guest starts. Large drivers also never free
+    /// all their memory: lavapipe leaves 10 KiB each time.
     pub(crate) fn keep(self) {
         let ours = self.instance.clone();
         if self.host.kept.set(ours).is_ok() {
@@ -302,7 +311,7 @@ mod tests {
     #[test]
     fn what_the_dynamic_linker_says_names_no_library_twice() {
         let library = Path::new("/no/libvulkan.so.1");
-        for (said, expected) in [
+        for (message, expected) in [
             (
                 "/no/libvulkan.so.1: cannot open shared object file",
                 "cannot open shared object file",
@@ -317,7 +326,7 @@ mod tests {
                 "libX11.so.6: cannot open shared object file",
             ),
         ] {
-            assert_eq!(without_name(library, said), expected);
+            assert_eq!(without_name(library, message), expected);
         }
         let Err(error) = Host::load(&Driver::Library(library.to_owned())) else {
             panic!("loaded a library that does not exist")
@@ -330,7 +339,7 @@ mod tests {
 
     #[test]
     fn all_that_was_tried_is_named_with_what_was_wrong_with_it() {
-        // A library that is there, but has nothing of Vulkan.
+        // A library that exists, but has nothing of Vulkan.
         let other = "libm.so.6";
         let libraries = ["/no/such/loader.so", other, "/no/such/driver.so"];
         let driver = Driver::FirstOf(libraries.map(PathBuf::from).to_vec());

@@ -1,7 +1,7 @@
-//! The host's Vulkan: the library, and which GPUs it has.
+//! The host's Vulkan: the library, and its GPUs.
 //!
-//! [`gpus`] lists them for the user, [`survey()`] tells more of them for bug reports; `Host` is what a renderer keeps: the
-//! loaded library and the answer to "does the guest see this GPU".
+//! [`gpus`] lists them for the user, and [`survey()`] tells more for bug reports. `Host` and
+//! `GpuFacts` are what a renderer keeps of the library and of each GPU.
 
 mod facts;
 mod functions;

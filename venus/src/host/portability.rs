@@ -1,8 +1,9 @@
 //! `VK_KHR_portability_subset`: what a driver on top of another API lacks of Vulkan.
 //!
-//! A driver that lists it must be asked for it with every device, and what is there of the subset must be enabled like any feature.
-//! The protocol does not have the extension, so guests take all of Vulkan for granted. What can be said to them in another way
-//! is: a limit of 0, a format that is not there. The rest is told to the user ([`Subset::untold`]).
+//! If a driver lists the extension, every device must enable it, and each feature of it that is
+//! used. The protocol does not have the extension, so guests expect all of Vulkan. Some of what is
+//! missing can be told to them in another way: by a limit of 0, or a missing format. The rest is
+//! told to the user ([`Subset::untold`]).
 
 use std::ffi::CStr;
 
@@ -67,7 +68,7 @@ fn fields<'f>(
 }
 
 impl Subset {
-    /// What `gpu` has; `None` where the driver does not list the extension, and has all.
+    /// What `gpu` has. `None` when the driver does not list the extension, and has all of Vulkan.
     pub(crate) fn of(instance: &Instance, gpu: vk::PhysicalDevice) -> Option<Self> {
         // SAFETY: the device belongs to the instance.
         let listed = unsafe { instance.enumerate_device_extension_properties(gpu) };
@@ -91,7 +92,8 @@ impl Subset {
         })
     }
 
-    /// The struct that enables all that is there, for the chain of `VkDeviceCreateInfo`.
+    /// The struct that enables all features that the driver has, for the chain of
+    /// `VkDeviceCreateInfo`.
     pub(crate) fn enabled(&self) -> vk::PhysicalDevicePortabilitySubsetFeaturesKHR<'static> {
         let mut enabled = vk::PhysicalDevicePortabilitySubsetFeaturesKHR::default();
         for (to, from) in fields(&mut enabled).into_iter().zip(self.features) {
@@ -100,7 +102,7 @@ impl Subset {
         enabled
     }
 
-    /// Whether views of two dimensions can be made of images of three.
+    /// Whether two-dimensional views can be made of three-dimensional images.
     pub(crate) fn has_2d_views_of_3d(&self) -> bool {
         self.features.get(VIEWS_2D_OF_3D) == Some(&true)
     }
@@ -110,7 +112,7 @@ impl Subset {
         self.features.get(LOD_BIAS) == Some(&true)
     }
 
-    /// What is not there and cannot be said to guests.
+    /// What is missing and cannot be told to guests.
     pub(crate) fn untold(&self) -> Vec<String> {
         let told = [VIEWS_2D_OF_3D, LOD_BIAS];
         let all = NAMES.iter().zip(self.features).enumerate();

@@ -1,17 +1,19 @@
-//! How many queues of a GPU guests get: what its families have, and what its driver bears in one process.
+//! How many queues of a GPU guests get: what its families have, and what its driver survives in one
+//! process.
 //!
-//! All contexts share one process and so one driver. NVIDIA's (580.159.04 on an H100, measured without Hesper) serves some 155
-//! to 180 queues in one process; of devices with 34 queues the fifth ends in a segmentation fault inside `vkCreateDevice`, which
-//! would end every guest program at once.
+//! All contexts share one process, and so one driver. NVIDIA's (580.159.04 on an H100, measured
+//! without Hesper) serves some 155 to 180 queues in one process. With devices of 34 queues, the
+//! fifth ends in a segmentation fault inside `vkCreateDevice`. That would end every guest program
+//! at once.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Once};
 
 use hesper_venus_protocol::vk;
 
-/// What NVIDIA's driver bears, with room for this process's own devices.
+/// What NVIDIA's driver survives, with room for this process's own devices.
 const NVIDIA: u32 = 128;
-/// What no set of guest programs needs, where nothing is known of the driver.
+/// The limit for drivers of which nothing is known. No guest programs need more.
 const OTHERS: u32 = 4096;
 
 /// Queues in one element of `VkDeviceCreateInfo::pQueueCreateInfos`.
@@ -32,8 +34,8 @@ pub(crate) struct Queues {
     families: Vec<u32>,
     limit: u32,
     used: AtomicU32,
-    said_wrong: Once,
-    said_full: Once,
+    logged_wrong: Once,
+    logged_full: Once,
 }
 
 /// Queues that a device has; given back on drop.
@@ -44,7 +46,8 @@ pub(crate) struct QueueShare {
 }
 
 impl Queues {
-    /// Those of a GPU with these families, of which all contexts together may have `limit`; `None` is what its driver bears.
+    /// The queues of a GPU with these families. All contexts together may have `limit` of them;
+    /// `None` takes what the driver survives.
     pub(crate) fn new(families: Vec<u32>, limit: Option<u32>, driver: ash::vk::DriverId) -> Self {
         let known = match driver {
             ash::vk::DriverId::NVIDIA_PROPRIETARY => NVIDIA,
@@ -54,28 +57,28 @@ impl Queues {
             families,
             limit: limit.unwrap_or(known),
             used: AtomicU32::new(0),
-            said_wrong: Once::new(),
-            said_full: Once::new(),
+            logged_wrong: Once::new(),
+            logged_full: Once::new(),
         }
     }
 
-    /// Takes a device's queues, or says with which result `vkCreateDevice` fails.
+    /// Takes a device's queues. The error is the result of `vkCreateDevice`.
     pub(crate) fn take(
         self: &Arc<Self>,
         requests: &[QueueRequest],
     ) -> Result<QueueShare, vk::Result> {
         if !self.are_there(requests) {
-            // Vulkan leaves open what a driver does with such a request; some crash.
-            self.said_wrong.call_once(|| {
+            // Vulkan does not define what a driver does with such a request. Some crash.
+            self.logged_wrong.call_once(|| {
                 log::warn!(
-                    "a guest's vkCreateDevice asks for queues that are not there and fails: {:?} of families with {:?}; said once",
+                    "a guest's vkCreateDevice fails: it asks for queues that do not exist: {:?} of families with {:?}; logged once",
                     requests.iter().take(4).collect::<Vec<_>>(),
                     self.families
                 );
             });
             return Err(vk::Result::ERROR_INITIALIZATION_FAILED);
         }
-        // A device takes something of the driver even without queues.
+        // A device needs something of the driver even without queues.
         let count = requests
             .iter()
             .map(|request| request.count)
@@ -92,10 +95,10 @@ impl Queues {
                 count,
             }),
             Err(used) => {
-                self.said_full.call_once(|| {
+                self.logged_full.call_once(|| {
                     log::warn!(
-                        "a guest's vkCreateDevice fails: {used} queues are in use, {count} more are wanted, and the driver bears {} in \
-                         one process; end other Vulkan programs of the guest, or give its programs fewer queues; said once",
+                        "a guest's vkCreateDevice fails: {used} queues are in use, {count} more are wanted, and the driver survives {} \
+                         in one process; end other Vulkan programs of the guest, or make them use fewer queues; logged once",
                         self.limit
                     );
                 });
@@ -106,7 +109,7 @@ impl Queues {
 
     /// Whether the families have the queues.
     fn are_there(&self, requests: &[QueueRequest]) -> bool {
-        // A family comes at most twice: with protected queues and without.
+        // A family is listed at most twice: with protected queues and without.
         if requests.len() > 2 * self.families.len() {
             return false;
         }

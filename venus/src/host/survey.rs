@@ -1,5 +1,5 @@
-//! What a bug report tells of the host's Vulkan beyond what a user sees of a GPU: the library's version, memory, and which
-//! extensions are not as the driver has them.
+//! What a bug report says about the host's Vulkan: the library's version, memory, and which
+//! extensions guests see differently than the driver has them.
 
 use ash::vk;
 use vk::{MemoryHeapFlags, MemoryPropertyFlags};
@@ -10,7 +10,7 @@ use crate::emulate::{Policy, extensions};
 use crate::error::Result;
 use crate::options::{Driver, WsiPolicy};
 
-/// The host's Vulkan, as far as it can be asked without making a device.
+/// The host's Vulkan, as far as it can be queried without making a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Survey {
     /// The library that was opened: a loader or a driver.
@@ -48,16 +48,16 @@ pub struct MemoryType {
     pub flags: String,
 }
 
-/// What of a GPU's memory guests can map, as a [`crate::Renderer`] found it.
+/// Which of a GPU's memory guests can map, as a [`crate::Renderer`] found it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Importable {
     /// The host's memory types that shared memory can be imported as, as bits.
     pub types: u32,
-    /// To what imported memory is aligned, in bytes.
+    /// The alignment of imported memory, in bytes.
     pub alignment: u64,
 }
 
-/// Extensions that guests do not see as the driver has them.
+/// Extensions that guests see differently than the driver has them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
     /// The extensions' names.
@@ -66,7 +66,7 @@ pub struct Difference {
     pub what: &'static str,
 }
 
-/// Asks the host's Vulkan.
+/// Queries the host's Vulkan.
 ///
 /// # Errors
 /// Those of [`super::gpus`].
@@ -134,7 +134,7 @@ impl From<&vk::PhysicalDeviceMemoryProperties> for GpuMemory {
     }
 }
 
-/// The names of a heap's flags, as in the specification without what all begin and end with.
+/// The names of a heap's flags as in the specification, without their common prefix and suffix.
 fn heap_flags(flags: MemoryHeapFlags) -> String {
     names(
         flags.as_raw(),
@@ -145,7 +145,7 @@ fn heap_flags(flags: MemoryHeapFlags) -> String {
     )
 }
 
-/// The same of a memory type's.
+/// The same for a memory type.
 fn type_flags(flags: MemoryPropertyFlags) -> String {
     names(
         flags.as_raw(),
@@ -163,7 +163,7 @@ fn type_flags(flags: MemoryPropertyFlags) -> String {
     )
 }
 
-/// The names of the bits that are set; those without a name as a number; "none" without any.
+/// The names of the bits that are set. A bit without a name is a number. "none" when no bit is set.
 fn names(flags: u32, known: &[(u32, &str)]) -> String {
     let set = known.iter().filter(|(bit, _)| flags & bit != 0);
     let mut names: Vec<String> = set.map(|(_, name)| (*name).to_owned()).collect();

@@ -1,11 +1,12 @@
 //! Which Vulkan version a guest sees of a GPU.
 //!
-//! Version 1.4 is the highest that the protocol carries and the one that every instance of the host's is made with: a library
-//! of version 1.1 or newer must take any, and a driver gives a device no function above the instance's version. So an old
-//! loader takes nothing from a newer driver.
+//! Version 1.4 is the highest that the protocol carries. Every instance on the host is made with
+//! it: a library of version 1.1 or newer must accept any, and a driver gives a device no function
+//! above the instance's version. So an old loader takes nothing from a newer driver.
 //!
-//! What a driver says of its version is checked: for each core command of a device there must be a function, under its own name
-//! or under one that it was promoted from ([`CORE_COMMANDS`]). If one is missing, guests see the version before it.
+//! The driver's version is checked. For each core command of a device there must be a function,
+//! under its own name or under one that it was promoted from ([`CORE_COMMANDS`]). If one is
+//! missing, guests see the version before it.
 
 use std::ffi::CStr;
 
@@ -15,10 +16,10 @@ use hesper_venus_protocol::table::CoreCommand;
 
 /// The highest version that the protocol carries.
 pub(crate) const HIGHEST: u32 = vk::make_api_version(0, 1, 4, 0);
-/// The lowest that the renderer builds on.
+/// The lowest version that the renderer works with.
 pub(crate) const LOWEST: u32 = vk::API_VERSION_1_1;
 
-/// A version without what is above [`HIGHEST`] of it. Patch numbers stay.
+/// A version limited to [`HIGHEST`]. Patch numbers stay.
 pub(crate) fn capped(version: u32) -> u32 {
     let is_newer = version >= vk::make_api_version(0, 1, 5, 0);
     if is_newer { HIGHEST } else { version }
@@ -27,19 +28,21 @@ pub(crate) fn capped(version: u32) -> u32 {
 /// What a driver has of a version.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct CoreFunctions {
-    /// Extensions that must be enabled for core commands which the driver has under their older names alone.
+    /// Extensions that must be enabled, since the driver has core commands under their older names
+    /// only.
     pub(crate) extensions: Vec<&'static CStr>,
     /// The first command that it has under no name, and the minor number of its version.
     pub(crate) missing: Option<(&'static CStr, u32)>,
 }
 
 impl CoreFunctions {
-    /// Looks for the core commands up to `version`. `has` says whether a device has the function of this name; with an
-    /// extension, whether one with that extension has it, which is false where the driver lacks the extension.
+    /// Looks for the core commands up to `version`. `has` says whether a device has the function of
+    /// this name. With an extension, it says whether a device with that extension has it, which is
+    /// false if the driver lacks the extension.
     pub(crate) fn of(version: u32, mut has: impl FnMut(&CStr, Option<&CStr>) -> bool) -> Self {
         let minor = vk::api_version_minor(capped(version));
         let mut found = Self::default();
-        // In the order of versions: the first that is missing is of the lowest one.
+        // They are in the order of versions: the first that is missing has the lowest one.
         for command in CORE_COMMANDS
             .iter()
             .filter(|command| command.minor <= minor)
@@ -68,7 +71,7 @@ impl CoreFunctions {
     }
 }
 
-/// The extension under whose name for it the driver has the command.
+/// The extension whose name for the command the driver has.
 fn older(
     command: &CoreCommand,
     has: &mut impl FnMut(&CStr, Option<&CStr>) -> bool,
@@ -108,7 +111,7 @@ mod tests {
         });
         assert_eq!(found.missing.map(|(_, minor)| minor), Some(4));
         assert_eq!(found.shown(HIGHEST), vk::API_VERSION_1_3);
-        // What is above the driver's version anyway is not looked for.
+        // Commands above the driver's version are not looked for.
         let found = CoreFunctions::of(vk::API_VERSION_1_2, |name, _| {
             name != c"vkCmdBeginRendering"
         });

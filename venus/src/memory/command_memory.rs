@@ -1,15 +1,16 @@
-//! [`CommandMemory`]: what the large commands of a context may hold of the host's memory at one time.
+//! [`CommandMemory`]: how much of the host's memory the large commands of a context may hold at one
+//! time.
 //!
-//! Threads of a context hold a little each for nothing: a piece of a stream, and an arena of a usual size. What a command
-//! needs beyond that, its private copy and what it decodes to, is charged before it is taken and given back when the command is
-//! done.
+//! Each thread of a context may hold a little without a charge: a piece of a stream, and an arena
+//! of the usual size. What a command needs beyond that is its private copy and what it decodes to.
+//! It is charged before it is taken, and given back when the command is done.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use hesper_venus_protocol::runtime::Meter;
 
-/// A limit in bytes and what is taken of it.
+/// A limit in bytes, and what is used of it.
 #[derive(Debug)]
 pub(crate) struct CommandMemory {
     limit: u64,
@@ -24,7 +25,7 @@ pub(crate) struct CommandCharge {
 }
 
 impl CommandMemory {
-    /// A limit of which nothing is taken.
+    /// A limit of which nothing is used.
     pub(crate) fn new(limit: u64) -> Self {
         Self {
             limit,
@@ -32,7 +33,7 @@ impl CommandMemory {
         }
     }
 
-    /// Takes `bytes`, or `None` when less is left.
+    /// Takes `bytes`. `None` when less is left.
     pub(crate) fn charge(self: &Arc<Self>, bytes: u64) -> Option<CommandCharge> {
         self.take(bytes).then(|| CommandCharge {
             memory: Arc::clone(self),

@@ -1,7 +1,8 @@
-//! Guest memory as one run of bytes: its scattered pages, mapped a second time side by side.
+//! Guest memory as one range: its scattered pages, mapped a second time side by side.
 //!
-//! A driver imports memory by one address, and a ring is read by one. The pages of a guest's blob lie anywhere in the files
-//! that hold the guest's memory, so each run of them is mapped where the one before it ends. Nothing is copied.
+//! A driver imports memory by one address, and a ring is read by one. The pages of a guest's blob
+//! lie anywhere in the files that hold the guest's memory. So each run of pages is mapped where the
+//! one before it ends. Nothing is copied.
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -19,13 +20,13 @@ use crate::platform::page_size;
 pub struct GuestPages {
     /// The file that holds the guest's memory.
     pub file: Arc<File>,
-    /// Where they begin in it, in bytes, a multiple of the page size.
+    /// Where they begin in the file, in bytes. A multiple of the page size.
     pub offset: u64,
-    /// Their size in bytes, a multiple of the page size.
+    /// Their size in bytes. A multiple of the page size.
     pub size: u64,
 }
 
-/// How many mappings may be made of guest memory; a process has 65,530 on Linux unless its administrator says otherwise.
+/// How many mappings may be made of guest memory. A process on Linux has 65,530 by default.
 #[derive(Debug)]
 pub struct Mappings {
     left: AtomicUsize,
@@ -47,7 +48,7 @@ impl Mappings {
         }
     }
 
-    /// Takes `count`, or `None` when less is left.
+    /// Takes `count`. `None` when less is left.
     pub(super) fn take(self: &Arc<Self>, count: usize) -> Option<Taken> {
         let less = |left: usize| left.checked_sub(count);
         self.left
@@ -66,18 +67,19 @@ impl Drop for Taken {
     }
 }
 
-/// Puts memory of our own in the place of a guest's pages, which the guest has back from then on. What still reads or
-/// writes there finds zeros and harms nobody.
+/// Puts Hesper's own memory in the place of a guest's pages, so that the guest has them back. What
+/// still reads or writes there finds zeros and does no harm.
 pub(super) fn replace(base: NonNull<u8>, total: usize) -> Result<(), Errno> {
     let both = ProtFlags::READ | ProtFlags::WRITE;
     let place = base.as_ptr().cast();
-    // SAFETY: replaces the pages of a mapping that `map` made, at once for all threads; it keeps its place and size, and
-    // nobody has references into it.
+    // SAFETY: replaces the pages of a mapping that `map` made, at once for all threads. The mapping
+    // keeps its place and size, and nobody has references into it.
     unsafe { mmap_anonymous(place, total, both, MapFlags::PRIVATE | MapFlags::FIXED) }?;
     Ok(())
 }
 
-/// Bytes in all pages. Fails on none, on sizes and places that are not whole pages, and on what the files do not have.
+/// Bytes in all pages. Fails if there are none, if offsets or sizes are not whole pages, and if a
+/// file is too small.
 pub(super) fn total(pages: &[GuestPages]) -> Result<usize, Errno> {
     let mut total = 0_usize;
     for run in pages {
@@ -98,7 +100,7 @@ pub(super) fn total(pages: &[GuestPages]) -> Result<usize, Errno> {
     Ok(total)
 }
 
-/// Maps all pages side by side; `total` is theirs. Whoever calls this unmaps as many bytes.
+/// Maps all pages side by side. `total` is their size. The caller must unmap as many bytes.
 pub(super) fn map(pages: &[GuestPages], total: usize) -> Result<NonNull<u8>, Errno> {
     let anywhere = std::ptr::null_mut();
     // SAFETY: a new mapping at an address of the kernel's choice disturbs no other memory.
@@ -107,7 +109,7 @@ pub(super) fn map(pages: &[GuestPages], total: usize) -> Result<NonNull<u8>, Err
     let both = ProtFlags::READ | ProtFlags::WRITE;
     let mut at = 0;
     for run in pages {
-        // It was found to fit when the total was made.
+        // The sum of all sizes fits, so this one does.
         let size = run.size as usize;
         // SAFETY: at most the sum of all sizes, so inside the mapping made above.
         let place = unsafe { base.add(at) }.as_ptr();

@@ -1,7 +1,7 @@
 //! Shared memory as device memory: `VK_EXT_external_memory_host`.
 //!
-//! The driver takes pages of this process, which are those that the guest maps. So guest, host and GPU see the same bytes
-//! without copies and without flushes.
+//! The driver takes pages of this process, which are the pages that the guest maps. So guest, host
+//! and GPU see the same bytes without copies and without flushes.
 
 use std::ffi::{CStr, c_void};
 
@@ -11,8 +11,8 @@ use hesper_venus_protocol::vk;
 
 use super::{SharedMemory, page_size};
 
-/// The largest page of the guests that there are, in bytes: kernels of arm64 have pages of 4, 16 or 64 KiB. A guest makes a blob
-/// of an allocation in whole pages of its own, which may be larger than the host's.
+/// The largest page of any guest, in bytes: kernels of arm64 have pages of 4, 16 or 64 KiB. A guest
+/// makes a blob of an allocation in whole pages of its own, which may be larger than the host's.
 const GUEST_PAGE: u64 = 64 << 10;
 
 /// How a device imports host memory.
@@ -26,8 +26,9 @@ pub(crate) struct HostImport {
 }
 
 impl HostImport {
-    /// Asks the loader by `get` for the function of `device`, which was created with the extension; `alignment` is
-    /// `minImportedHostPointerAlignment` or a multiple of it, and sizes are multiples of it and of `unit`.
+    /// Loads the function of `device` by `get`; the device was created with the extension.
+    /// `alignment` is `minImportedHostPointerAlignment` or a multiple of it. Sizes are multiples of
+    /// it and of `unit`.
     pub(crate) fn load(
         get: impl FnOnce(&CStr) -> Option<Function>,
         device: vk::Device,
@@ -48,18 +49,18 @@ impl HostImport {
         })
     }
 
-    /// What the addresses of what is imported must be multiples of.
+    /// The alignment of addresses that are imported.
     pub(crate) fn alignment(&self) -> u64 {
         self.alignment
     }
 
-    /// Bytes that the driver imports for an allocation of `size`; `None` when that is no number.
+    /// Bytes that the driver imports for an allocation of `size`. `None` when that overflows.
     pub(crate) fn rounded(&self, size: u64) -> Option<u64> {
         size.max(1).checked_next_multiple_of(self.unit)
     }
 
-    /// Bytes of shared memory for an allocation of `size`: what the driver imports, and behind it what the guest's last page has
-    /// more. Pages that nobody touches take no memory.
+    /// Bytes of shared memory for an allocation of `size`: what the driver imports, rounded up to
+    /// the guest's last page. Untouched pages take no memory.
     pub(crate) fn shared(&self, size: u64) -> Option<u64> {
         self.rounded(size)?.checked_next_multiple_of(GUEST_PAGE)
     }
@@ -84,7 +85,7 @@ impl HostImport {
     }
 }
 
-/// The struct that turns an allocation into an import of `memory`, to be put into its chain.
+/// The struct that makes an allocation an import of `memory`, for the chain of the allocation.
 pub(crate) fn import_info(
     memory: &SharedMemory,
     next: *const c_void,

@@ -1,10 +1,11 @@
-//! Whether this process may make more mappings, asked before they are made.
+//! [`HostMappings`]: whether this process may make more mappings, asked before they are made.
 //!
-//! Linux gives a process 65,530 unless its administrator says otherwise (`sysctl vm.max_map_count`). A driver that gets none may
-//! not look: lavapipe 26.1 maps a page for each descriptor set and crashes when it cannot, which would end every context at once.
+//! Linux gives a process 65,530 by default (`sysctl vm.max_map_count`). A driver may not check
+//! whether it gets one: lavapipe 26.1 maps a page for each descriptor set, and crashes when it
+//! cannot. That would end every context at once.
 //!
-//! The kernel makes one mapping of several that lie side by side, so what was asked for is only the most that there can be.
-//! It is added up, and the mappings are counted when the sum reaches the limit.
+//! The kernel merges mappings that lie side by side, so the sum of what was asked for is only an
+//! upper bound. When the sum reaches the limit, the mappings are counted.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -14,12 +15,13 @@ use crate::platform;
 #[derive(Debug)]
 pub(crate) struct HostMappings {
     limit: usize,
-    /// No fewer than there are, but for what is made while they are counted.
+    /// At least as many as there are, except for those made while they are counted.
     used: AtomicUsize,
 }
 
 impl HostMappings {
-    /// The process may have `allowed`. An eighth is left to what nobody asks for here: threads, heaps, compiled code.
+    /// A process that may have `allowed` mappings. An eighth is left for what does not ask here:
+    /// threads, heaps, compiled code.
     pub(crate) fn new(allowed: usize) -> Self {
         let limit = allowed - allowed / 8;
         Self {
@@ -29,7 +31,7 @@ impl HostMappings {
         }
     }
 
-    /// Whether `count` more may be made; they count from then on.
+    /// Whether `count` more may be made. If so, they count from then on.
     pub(crate) fn make(&self, count: usize) -> bool {
         let fits = |used: usize| used.checked_add(count).filter(|sum| *sum <= self.limit);
         let order = Ordering::Relaxed;

@@ -1,22 +1,23 @@
-//! Can images lie in imported memory? Found out at start by trying, as sparse binding is.
+//! Can images lie in imported memory? The renderer tries it at start.
 //!
-//! A driver on top of Metal makes a texture of its own for an image with optimal tiling that is bound to imported memory
-//! (MoltenVK), or none at all (KosmicKrisp). The first costs the memory twice; the second is an image that cannot be used. On such
-//! a GPU these images are kept in memory that is not imported ([`super::MemoryView`]).
+//! A driver on top of Metal may make a texture of its own for an image with optimal tiling that is
+//! bound to imported memory (MoltenVK), or none at all (KosmicKrisp). The first takes the memory
+//! twice. The second is an image that cannot be used. On such a GPU, these images are kept in
+//! memory that is not imported ([`super::MemoryView`]).
 //!
-//! A driver that says by itself that it does not import memory for such images is believed and not tried: what it does then may
-//! be a crash.
+//! A driver that says that it does not import memory for such images is believed and not tried: it
+//! might crash.
 
 use ash::{Instance, vk};
 
 use super::self_test::{Test, failed};
 use crate::error::{Error, Result};
 
-/// Width and height of the image that is tried.
+/// Width and height of the test image.
 const SIDE: u32 = 16;
 /// Its texels, as the GPU writes them.
 const TEXEL: [u8; 4] = [0x12, 0x34, 0x56, 0x78];
-/// What is in the memory before.
+/// The content of the memory before the test.
 const BEFORE: u32 = 0xa5a5_a5a5;
 
 /// Where images with optimal tiling may lie.
@@ -29,12 +30,13 @@ pub(crate) enum Optimal {
     Elsewhere {
         /// Why.
         reason: String,
-        /// The memory types of the driver's, as bits, that such an image can be bound to.
+        /// The driver's memory types, as bits, that such an image can be bound to.
         types: u32,
     },
 }
 
-/// Looks where images with optimal tiling lie that are bound to memory which is imported as one of `types`.
+/// Finds out where images with optimal tiling may lie, by memory that is imported as one of
+/// `types`.
 pub(super) fn examine(
     test: &Test,
     instance: &Instance,
@@ -147,7 +149,8 @@ impl<'t> Image<'t> {
         }
     }
 
-    /// Binds imported memory of type `index`, and lets the GPU write the image and read it. Whether the texels lie in the memory.
+    /// Binds imported memory of type `index`, and lets the GPU write the image and read it. Returns
+    /// whether the texels are in the memory.
     fn look(&self, index: u32) -> Result<bool> {
         let size = self.needs.size;
         self.test

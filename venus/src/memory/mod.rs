@@ -1,7 +1,8 @@
-//! Memory that guest, host and GPU see alike.
+//! Memory that guest, host and GPU share.
 //!
-//! [`SharedMemory`] is a descriptor, a size and this process's mapping of it. Rings, replies and every
-//! `HOST_VISIBLE` allocation live in it, and guest blobs that a guest names ([`GuestPages`]).
+//! [`SharedMemory`] is a descriptor, a size, and this process's mapping of it. It holds rings,
+//! replies, every `HOST_VISIBLE` allocation, and the guest's own blobs that a guest uses
+//! ([`GuestPages`]).
 
 mod command_memory;
 mod guest_pages;

@@ -1,11 +1,11 @@
-//! How much shared memory a context may make, counted by guards.
+//! [`Quota`]: how much shared memory a context may make.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::counters::{Tally, add, sub};
 
-/// A limit in bytes and what is taken of it.
+/// A limit in bytes, and what is used of it.
 #[derive(Debug)]
 pub(crate) struct Quota {
     limit: u64,
@@ -21,7 +21,7 @@ pub(crate) struct Charge {
 }
 
 impl Quota {
-    /// A quota of which nothing is taken; what is taken shows in `tally`, too.
+    /// A quota of which nothing is used. `tally` counts what is used, too.
     pub(crate) fn new(limit: u64, tally: Arc<Tally>) -> Self {
         Self {
             limit,
@@ -30,7 +30,7 @@ impl Quota {
         }
     }
 
-    /// Takes `bytes`, or `None` when less is left.
+    /// Takes `bytes`. `None` when less is left.
     pub(crate) fn charge(self: &Arc<Self>, bytes: u64) -> Option<Charge> {
         self.used
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {

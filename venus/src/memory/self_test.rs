@@ -1,8 +1,9 @@
-//! Do the GPU's writes show in a guest's mapping? Found out at start, for every memory type, by trying.
+//! Do the GPU's writes show in a guest's mapping? The renderer tries it at start, for every memory
+//! type.
 //!
-//! Shared memory is imported as device memory, filled by the GPU, and read through a *second* mapping, as a guest
-//! would. A driver that copies, or that only claims to import, fails here with a message, and not later as a
-//! guest that waits forever for a fence.
+//! Shared memory is imported as device memory, filled by the GPU, and read through a *second*
+//! mapping, as a guest would do. A driver that copies, or that only claims to import, fails here
+//! with a message. Without this test, the guest would wait forever for a fence.
 
 use std::ffi::{CStr, c_char};
 
@@ -27,20 +28,21 @@ pub(crate) struct Importable {
     pub(crate) types: u32,
     /// `minImportedHostPointerAlignment` in bytes.
     pub(crate) alignment: u64,
-    /// What the device that was made for the test has of the GPU's version.
+    /// Which core functions the test device has.
     pub(crate) core: CoreFunctions,
-    /// Whether what was imported can be bound sparsely.
+    /// Whether imported memory can be bound sparsely.
     pub(crate) sparse: Sparse,
     /// Where images with optimal tiling may lie.
     pub(crate) optimal: Optimal,
     /// What can be declared for imported memory.
     pub(crate) declares: Declares,
-    /// What the driver has of the portability subset; `None` of one that has all.
+    /// The driver's part of the portability subset. `None` for a driver that has all of Vulkan.
     pub(crate) subset: Option<Subset>,
 }
 
-/// What the driver takes as declared for memory that is imported by host pointer. MoltenVK up to 1.4.0 says that it imports such
-/// memory, does so, and refuses what is declared for it (`VK_ERROR_FEATURE_NOT_PRESENT`).
+/// What the driver accepts as declared for memory that is imported by host pointer. MoltenVK up to
+/// 1.4.0 says that it imports such memory, and does so, but refuses the declaration
+/// (`VK_ERROR_FEATURE_NOT_PRESENT`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Declares {
     /// Buffers.
@@ -58,10 +60,11 @@ impl Default for Declares {
     }
 }
 
-/// Tries every host-visible, coherent memory type of `gpu`, and looks which core functions a device of it has.
+/// Tries every host-visible, coherent memory type of `gpu`, and looks which core functions a device
+/// of it has.
 ///
 /// # Errors
-/// [`Error::Vulkan`] when the driver fails; a type that does not pass is only logged and left out.
+/// [`Error::Vulkan`] when the driver fails. A type that does not pass is only logged and left out.
 pub(crate) fn importable(instance: &Instance, gpu: vk::PhysicalDevice) -> Result<Importable> {
     let mut host = vk::PhysicalDeviceExternalMemoryHostPropertiesEXT::default();
     let mut properties = vk::PhysicalDeviceProperties2::default().push_next(&mut host);
@@ -100,7 +103,8 @@ pub(crate) fn importable(instance: &Instance, gpu: vk::PhysicalDevice) -> Result
     })
 }
 
-/// Whether the test's device has a function; with an extension, whether another device that has it enabled does.
+/// Whether the test device has a function. With an extension, whether another device that enables
+/// it has the function.
 fn has_function(
     instance: &Instance,
     gpu: vk::PhysicalDevice,
@@ -137,7 +141,7 @@ fn has_function(
     has
 }
 
-/// The extensions of every device that is made for a test.
+/// The extensions of every test device.
 fn extensions(subset: Option<Subset>) -> Vec<*const c_char> {
     let mut names = vec![ash::ext::external_memory_host::NAME.as_ptr()];
     names.extend(subset.map(|_| portability::NAME.as_ptr()));
@@ -148,7 +152,7 @@ pub(super) fn failed(call: &'static str) -> impl Fn(vk::Result) -> Error {
     move |result| Error::Vulkan { call, result }
 }
 
-/// A device and what one fill needs, all destroyed on drop.
+/// A device and what one fill needs. All is destroyed on drop.
 pub(super) struct Test {
     pub(super) device: Device,
     host: ash::ext::external_memory_host::Device,
@@ -158,7 +162,8 @@ pub(super) struct Test {
     alignment: u64,
     pub(super) declares: Declares,
     subset: Option<Subset>,
-    /// The queue that binds sparse memory and what the driver can do with it, if it can.
+    /// The queue for sparse binding, and what the driver can do with it. `None` without sparse
+    /// binding.
     pub(super) sparse: Option<(vk::Queue, sparse_test::Abilities)>,
 }
 
@@ -210,7 +215,8 @@ impl Test {
         if let Some(portable) = &mut portable {
             info = info.push_next(portable);
         }
-        // SAFETY: the info points to live data; the guard destroys the device before the instance goes.
+        // SAFETY: the info points to live data; the guard destroys the device before the instance
+        // goes.
         let device = unsafe { instance.create_device(gpu, &info, None) }
             .map_err(failed("vkCreateDevice"))?;
         let host = ash::ext::external_memory_host::Device::new(instance, &device);
@@ -241,7 +247,7 @@ impl Test {
         Ok(test)
     }
 
-    /// Whether the driver makes a buffer that is declared for imported memory.
+    /// Whether the driver makes buffers that are declared for imported memory.
     fn can_declare_buffers(&self) -> bool {
         match self.create_buffer(self.alignment, true) {
             // SAFETY: made a moment ago.
@@ -286,7 +292,7 @@ impl Test {
                 &mut properties,
             )
         };
-        // A driver that takes no memory of this kind says so by an error.
+        // A driver that accepts no such memory returns an error.
         if result == vk::Result::SUCCESS {
             properties.memory_type_bits
         } else {
@@ -294,7 +300,8 @@ impl Test {
         }
     }
 
-    /// Imports the memory as type `index`, lets the GPU fill it and reads it through another mapping.
+    /// Imports the memory as type `index`, lets the GPU fill it and reads it through another
+    /// mapping.
     fn fill(&self, index: u32) -> Result<()> {
         let second = self.shared.map_again()?;
         let pattern = PATTERN ^ index;
@@ -373,9 +380,9 @@ impl Test {
         }
     }
 
-    /// Lets `look` try fresh memory of `size` bytes that is imported as memory of type `index` and full of `word`. It must wait for
-    /// what it submits, and must not use afterwards what it has bound to the memory. `error` says that the memory cannot be
-    /// written.
+    /// Lets `look` try fresh memory of `size` bytes, which is imported as memory of type `index`
+    /// and full of `word`. `look` must wait for what it submits, and must not use what it has bound
+    /// to the memory afterwards. `error` makes the error for memory that cannot be written.
     pub(super) fn with_imported<T>(
         &self,
         size: u64,
@@ -401,7 +408,8 @@ impl Test {
                     results,
                 })
             });
-        // SAFETY: of this device or null, and every submission was waited for. What is bound to the memory is not used any more.
+        // SAFETY: of this device or null, and every submission was waited for. What is bound to the
+        // memory is not used any more.
         unsafe {
             self.device.destroy_buffer(results, None);
             self.device.free_memory(behind, None);
@@ -410,7 +418,8 @@ impl Test {
         seen
     }
 
-    /// Lets the GPU do what `record` records, and waits for it. Its writes then show to the host.
+    /// Lets the GPU do what `record` records, and waits for it. The host then sees the GPU's
+    /// writes.
     pub(super) fn run(&self, record: impl Fn(vk::CommandBuffer)) -> Result<()> {
         let device = &self.device;
         let info = vk::CommandBufferAllocateInfo::default()
@@ -470,7 +479,7 @@ impl Test {
                     .wait_for_fences(&[fence], true, TIMEOUT)
                     .map_err(failed("vkWaitForFences"))
             });
-            // After a timeout, too, nothing may be in use any more.
+            // After a timeout, nothing may be in use either.
             let idle = device
                 .device_wait_idle()
                 .map_err(failed("vkDeviceWaitIdle"));

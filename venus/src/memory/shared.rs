@@ -1,7 +1,8 @@
-//! [`SharedMemory`]: descriptor + size + mapping, and checked access to bytes that others rewrite.
+//! [`SharedMemory`]: descriptor, size and mapping, with checked access to bytes that others
+//! rewrite.
 //!
-//! The guest may change any byte at any time. So nothing here hands out `&[u8]`: bytes are copied out before
-//! they are looked at, and words that both sides use as signals are accessed as atomics.
+//! The guest may change any byte at any time. So nothing here returns `&[u8]`. Bytes are copied out
+//! before they are looked at, and words that both sides use as signals are accessed as atomics.
 
 use std::ffi::c_void;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -25,20 +26,21 @@ pub fn page_size() -> u64 {
 /// Shared memory with this process's mapping; unmapped and closed on drop.
 #[derive(Debug)]
 pub struct SharedMemory {
-    /// None where the pages are of several places.
+    /// `None` when the pages come from several places.
     fd: Option<Arc<OwnedFd>>,
     fd_offset: u64,
     base: NonNull<u8>,
     len: usize,
-    /// Gives back to the budget what was taken from it.
+    /// Returns the memory to its budget on drop.
     held: Held,
 }
 
-/// Reserves addresses for a mapping of `len` bytes that begins at a multiple of `alignment`, a power of two above the system's page size.
+/// Reserves addresses for a mapping of `len` bytes that begins at a multiple of `alignment`, a
+/// power of two above the system's page size.
 fn reserve(len: usize, alignment: u64) -> rustix::io::Result<*mut c_void> {
     let overflow = rustix::io::Errno::OVERFLOW;
     let alignment = usize::try_from(alignment).map_err(|_| overflow)?;
-    // Pages are whole: whoever maps less than a page gets a whole one.
+    // Pages are whole: a mapping of less than a page takes a whole one.
     let page = rustix::param::page_size();
     let len = len.checked_next_multiple_of(page).ok_or(overflow)?;
     let total = len.checked_add(alignment).ok_or(overflow)?;
@@ -56,7 +58,8 @@ fn reserve(len: usize, alignment: u64) -> rustix::io::Result<*mut c_void> {
     let (end, after) = (base.wrapping_byte_add(len), alignment - before);
     for (place, bytes) in [(start, before), (end, after)] {
         if bytes > 0 {
-            // SAFETY: a part of the mapping made above, which nobody else knows of. If it stays, addresses are lost, no memory.
+            // SAFETY: a part of the mapping made above, which nobody else knows. If it stays, only
+            // addresses are lost, no memory.
             let _ = unsafe { munmap(place, bytes) };
         }
     }
@@ -71,8 +74,8 @@ enum Held {
     Mappings { _taken: Taken },
 }
 
-// SAFETY: the mapping belongs to this value alone, and all access goes through raw copies and atomics that
-// allow other threads (and the guest) to write at the same time.
+// SAFETY: the mapping belongs to this value alone, and all access goes through raw copies and
+// atomics that allow other threads (and the guest) to write at the same time.
 unsafe impl Send for SharedMemory {}
 // SAFETY: as above.
 unsafe impl Sync for SharedMemory {}
@@ -86,7 +89,8 @@ impl SharedMemory {
         Self::create_aligned(size, page_size())
     }
 
-    /// The same at an address that is a multiple of `alignment`, a power of two: drivers import no other.
+    /// The same at an address that is a multiple of `alignment`, a power of two. Drivers import no
+    /// other.
     pub(crate) fn create_aligned(size: u64, alignment: u64) -> Result<Self> {
         let failed = |source: rustix::io::Errno| Error::SharedMemory {
             action: "creation",
@@ -101,17 +105,17 @@ impl SharedMemory {
         Self::map(Arc::new(fd), 0, size, alignment)
     }
 
-    /// As [`SharedMemory::create_aligned`], keeping `charge` as long as the memory lives.
+    /// As [`SharedMemory::create_aligned`]. Keeps `charge` as long as the memory lives.
     pub(crate) fn create_charged(size: u64, alignment: u64, charge: Charge) -> Result<Self> {
         let mut memory = Self::create_aligned(size, alignment)?;
         memory.held = Held::Bytes { _charge: charge };
         Ok(memory)
     }
 
-    /// Maps `size` bytes of `fd` from `fd_offset` on, which must be a multiple of the page size.
+    /// Maps `size` bytes of `fd` from `fd_offset`, which must be a multiple of the page size.
     ///
     /// # Errors
-    /// [`Error::SharedMemory`] when the file is smaller than that or cannot be mapped.
+    /// [`Error::SharedMemory`] when the file is too small or cannot be mapped.
     pub fn from_fd(fd: Arc<OwnedFd>, fd_offset: u64, size: u64) -> Result<Self> {
         let failed = |source: rustix::io::Errno| Error::SharedMemory {
             action: "mapping",
@@ -122,14 +126,15 @@ impl SharedMemory {
             .checked_add(size)
             .ok_or_else(|| failed(rustix::io::Errno::OVERFLOW))?;
         let file_size = rustix::fs::fstat(&fd).map_err(failed)?.st_size;
-        // Touching pages behind the end of the file raises SIGBUS. A dma-buf reports 0 and checks itself.
+        // Touching pages behind the end of the file raises SIGBUS. A dma-buf reports 0 and checks
+        // itself.
         if file_size != 0 && u64::try_from(file_size).unwrap_or(0) < end {
             return Err(failed(rustix::io::Errno::INVAL));
         }
         Self::map(fd, fd_offset, size, page_size())
     }
 
-    /// Maps a part of a file that is there, at a multiple of `alignment`.
+    /// Maps a part of a file at a multiple of `alignment`.
     fn map(fd: Arc<OwnedFd>, fd_offset: u64, size: u64, alignment: u64) -> Result<Self> {
         let failed = |source: rustix::io::Errno| Error::SharedMemory {
             action: "mapping",
@@ -137,13 +142,13 @@ impl SharedMemory {
             source: source.into(),
         };
         let len = usize::try_from(size).map_err(|_| failed(rustix::io::Errno::OVERFLOW))?;
-        // The system's own pages: that is how it aligns mappings by itself.
+        // The system aligns mappings to its own pages by itself.
         let (at, fixed) = match alignment > rustix::param::page_size() as u64 {
             true => (reserve(len, alignment).map_err(failed)?, MapFlags::FIXED),
             false => (std::ptr::null_mut(), MapFlags::empty()),
         };
-        // SAFETY: a new mapping at an address of the kernel's choice, or in the place of one that was reserved for it, disturbs
-        // no other memory.
+        // SAFETY: a new mapping at an address of the kernel's choice, or in the place of one that
+        // was reserved for it, disturbs no other memory.
         let mapped = unsafe {
             mmap(
                 at,
@@ -156,7 +161,7 @@ impl SharedMemory {
         };
         let base = mapped.map_err(|error| {
             if !at.is_null() {
-                // SAFETY: reserved above, and nobody else knows of it.
+                // SAFETY: reserved above, and nobody else knows it.
                 let _ = unsafe { munmap(at, len) };
             }
             failed(error)
@@ -174,7 +179,8 @@ impl SharedMemory {
     /// Maps the same memory at another address.
     ///
     /// # Errors
-    /// [`Error::SharedMemory`] when the system has no more mappings, or for guest memory, which has no descriptor.
+    /// [`Error::SharedMemory`] when the system has no more mappings, or for guest memory, which has
+    /// no descriptor.
     pub(crate) fn map_again(&self) -> Result<Self> {
         let fd = self.shared_fd().ok_or_else(|| Error::SharedMemory {
             action: "second mapping",
@@ -184,11 +190,12 @@ impl SharedMemory {
         Self::from_fd(fd, self.fd_offset, self.len as u64)
     }
 
-    /// Guest memory: maps all `pages` side by side, in their order, for as long as the value lives. Each run takes one of
-    /// `mappings`.
+    /// Maps guest memory: all `pages` side by side, in their order, as long as the value lives.
+    /// Each run of pages takes one of `mappings`.
     ///
     /// # Errors
-    /// [`Error::SharedMemory`] when they are not whole pages of their files, or too few mappings are left.
+    /// [`Error::SharedMemory`] when they are not whole pages of their files, or too few mappings
+    /// are left.
     pub fn gather(pages: &[GuestPages], mappings: &Arc<Mappings>) -> Result<Self> {
         let error = |action, source| Error::SharedMemory {
             action,
@@ -221,14 +228,15 @@ impl SharedMemory {
         self.fd.is_none()
     }
 
-    /// Lets go of guest memory, for everybody who has this value; other memory stays as it is.
+    /// Releases guest memory, for everybody who has this value. Other memory stays as it is.
     pub fn give_back(&self) {
         if self.is_of_guest()
             && let Err(error) = guest_pages::replace(self.base, self.len)
         {
-            // The guest uses these pages for something else, and its GPU may still write to them.
+            // The guest uses these pages for something else now, and its GPU may still write to
+            // them.
             log::error!(
-                "{} bytes of guest memory cannot be let go of: {error}",
+                "{} bytes of guest memory cannot be released: {error}",
                 self.len
             );
         }
@@ -246,7 +254,8 @@ impl SharedMemory {
         self.len == 0
     }
 
-    /// The descriptor, to be mapped by others; none of guest memory, whose pages are of several places.
+    /// The descriptor, to be mapped by others. Guest memory has none, since its pages come from
+    /// several places.
     #[must_use]
     pub fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.fd.as_ref().map(|fd| fd.as_fd())
@@ -278,27 +287,31 @@ impl SharedMemory {
         if end > self.len {
             return None;
         }
-        // SAFETY: offset <= end <= self.len, so the pointer stays in the mapping or one past its end.
+        // SAFETY: offset <= end <= self.len, so the pointer stays in the mapping or one past its
+        // end.
         Some(unsafe { self.base.add(offset) })
     }
 
-    /// Copies bytes at `offset` into `to`; `None` and nothing copied when they are not all inside.
+    /// Copies bytes at `offset` into `to`. `None`, and nothing is copied, when they are not all
+    /// inside.
     #[must_use]
     pub fn read(&self, offset: usize, to: &mut [u8]) -> Option<()> {
         let from = self.range(offset, to.len())?;
-        // SAFETY: `range` checked the source; the target is an exclusive slice that cannot be in the mapping,
-        // since no reference into it exists. A concurrent write by the guest gives bytes of either value.
+        // SAFETY: `range` checked the source; the target is an exclusive slice that cannot be in
+        // the mapping, since no reference into it exists. A concurrent write by the guest gives
+        // bytes of either value.
         unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to.as_mut_ptr(), to.len()) };
         Some(())
     }
 
-    /// Appends `len` bytes at `offset` to `to`; `None` and nothing appended when they are not all inside.
+    /// Appends `len` bytes at `offset` to `to`. `None`, and nothing is appended, when they are not
+    /// all inside.
     #[must_use]
     pub fn append_to(&self, offset: usize, len: usize, to: &mut Vec<u8>) -> Option<()> {
         let from = self.range(offset, len)?;
         to.reserve(len);
-        // SAFETY: `range` checked the source, `reserve` made room for `len` bytes behind the vector's length,
-        // and they are initialised by the copy before the length covers them.
+        // SAFETY: `range` checked the source, `reserve` made room for `len` bytes behind the
+        // vector's length, and they are initialised by the copy before the length covers them.
         unsafe {
             std::ptr::copy_nonoverlapping(from.as_ptr(), to.as_mut_ptr().add(to.len()), len);
             to.set_len(to.len() + len);
@@ -306,23 +319,25 @@ impl SharedMemory {
         Some(())
     }
 
-    /// Copies `bytes` to `offset`; `None` and nothing written when they do not fit.
+    /// Copies `bytes` to `offset`. `None`, and nothing is written, when they do not fit.
     #[must_use]
     pub fn write(&self, offset: usize, bytes: &[u8]) -> Option<()> {
         let to = self.range(offset, bytes.len())?;
-        // SAFETY: `range` checked the target; a shared slice cannot be in the mapping, as for `read`.
+        // SAFETY: `range` checked the target; a shared slice cannot be in the mapping, as for
+        // `read`.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to.as_ptr(), bytes.len()) };
         Some(())
     }
 
-    /// The 32-bit word at `offset` as an atomic; `None` when it is outside or not aligned to 4.
+    /// The 32-bit word at `offset` as an atomic. `None` when it is outside or not aligned to 4.
     #[must_use]
     pub fn word(&self, offset: usize) -> Option<&AtomicU32> {
         let word = self.range(offset, 4)?;
         if !offset.is_multiple_of(4) {
             return None;
         }
-        // SAFETY: inside the mapping, which lives as long as `self`; aligned, since a mapping starts at a page.
+        // SAFETY: inside the mapping, which lives as long as `self`; aligned, since a mapping
+        // starts at a page.
         Some(unsafe { AtomicU32::from_ptr(word.as_ptr().cast()) })
     }
 }

@@ -1,9 +1,10 @@
-//! Can imported memory be bound sparsely? Found out at start by trying: what was imported is bound to a sparse buffer,
-//! page by page, and the GPU writes and reads it there.
+//! Can imported memory be bound sparsely? The renderer tries it at start: it binds imported memory
+//! to a sparse buffer, page by page, and the GPU writes and reads it there.
 //!
-//! Everything that a guest can map is imported. lavapipe, for one, maps an allocation of its own into a sparse resource by
-//! its descriptor; what is imported has none, the binding fails without a word, and the pixels are wrong. Such a host's
-//! sparse features are hidden ([`crate::emulate::sparse`]).
+//! Everything that a guest can map is imported. lavapipe, for example, maps its own allocations
+//! into a sparse resource by their descriptors. Imported memory has none, so the binding fails
+//! silently and the pixels are wrong. Such a host's sparse features are hidden
+//! ([`crate::emulate::sparse`]).
 
 use std::ptr::null_mut;
 
@@ -14,12 +15,12 @@ use super::SharedMemory;
 use super::self_test::{Test, failed};
 use crate::error::{Error, Result};
 
-/// Pages larger than this are not tried: the test would take long.
+/// Larger pages are not tried: the test would take long.
 const LARGEST_PAGE: u64 = 4 << 20;
 /// What the GPU writes to the first page, and to the second.
 const FIRST: u32 = 0x5350_0001;
 const SECOND: u32 = 0x5350_0002;
-/// What is there before.
+/// The content of the memory before the test.
 const BEFORE: u32 = 0xffff_ffff;
 
 /// Whether guests can use sparse binding.
@@ -43,7 +44,7 @@ pub(super) struct Abilities {
     aliased: bool,
     /// Unbound pages read as zero.
     is_strict: bool,
-    /// Its buffers can be declared for imported memory, which guests' are then, too.
+    /// Its buffers can be declared for imported memory. Guests' buffers are then declared, too.
     is_importable: bool,
 }
 
@@ -104,12 +105,13 @@ impl Abilities {
     }
 }
 
-/// Tries every memory type of `types` that the driver lets a sparse buffer have.
+/// Tries every memory type of `types` that the driver allows for a sparse buffer.
 pub(super) fn examine(test: &Test, types: u32) -> Sparse {
     let Some((queue, abilities)) = test.sparse else {
         return Sparse::Absent;
     };
-    // lavapipe 26.1 takes what is imported for memory with the descriptor 0, and maps that: a file there would be written to.
+    // lavapipe 26.1 mistakes imported memory for memory with the descriptor 0, and maps that. If it
+    // is a file, it would be overwritten.
     if abilities.is_software && can_map_input() {
         return Sparse::Broken("not tried, as a software driver might map standard input".into());
     }
@@ -133,7 +135,7 @@ fn can_map_input() -> bool {
     let mapped = unsafe { mmap(null_mut(), bytes, both, MapFlags::SHARED, input, 0) };
     match mapped {
         Ok(start) => {
-            // SAFETY: mapped a moment ago. It can stay if the system will not take it.
+            // SAFETY: mapped a moment ago. It can stay if the system does not unmap it.
             let _ = unsafe { munmap(start, bytes) };
             true
         }
@@ -146,7 +148,7 @@ struct Buffer<'t> {
     test: &'t Test,
     abilities: Abilities,
     handle: vk::Buffer,
-    /// Bytes of a page, as the driver has them.
+    /// The driver's page size in bytes.
     page: u64,
     /// Memory types, as bits, that it can be bound to.
     types: u32,
@@ -161,7 +163,7 @@ impl<'t> Buffer<'t> {
             page: 1,
             types: 0,
         };
-        // A small one tells how large pages are.
+        // A small buffer tells how large pages are.
         for _ in 0..2 {
             let needs = buffer.create(buffer.page * buffer.pages())?;
             buffer.page = needs.alignment.max(super::page_size());
@@ -216,7 +218,8 @@ impl<'t> Buffer<'t> {
     /// Binds memory of type `index`, lets the GPU write and read it, and looks.
     fn look(&self, queue: vk::Queue, index: u32) -> Result<()> {
         let size = 2 * self.page;
-        // Also, a driver that takes what is imported for a structure of its own finds nothing there that it could use.
+        // A driver may mistake imported memory for a structure of its own. It finds nothing there
+        // that it could use.
         self.test
             .with_imported(size, index, BEFORE, Error::SparseTest, |imported| {
                 self.bind_and_read(queue, imported.memory, imported.results, imported.pages)
@@ -232,7 +235,7 @@ impl<'t> Buffer<'t> {
     ) -> Result<()> {
         let (page, device) = (self.page, &self.test.device);
         let last_word = page - 4;
-        // The two pages change places, so that no offset is right by chance.
+        // The two pages swap places, so that no offset is right by chance.
         let mut binds = vec![(0, Some(page)), (1, Some(0))];
         binds.extend(self.alias().map(|alias| (alias, Some(page))));
         self.bind(queue, memory, &binds)?;
@@ -306,7 +309,7 @@ impl<'t> Buffer<'t> {
         })
     }
 
-    /// Lets the GPU read the last word of pages, and compares each.
+    /// Lets the GPU read the last word of each page, and compares it.
     fn read(&self, to: vk::Buffer, pages: &[(&str, u64, u32)]) -> Result<()> {
         let device = &self.test.device;
         self.test.run(|commands| {

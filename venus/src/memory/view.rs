@@ -1,21 +1,27 @@
 //! [`MemoryView`]: a GPU's memory types and heaps as guests see them.
 //!
-//! Programs decide by these numbers where they put what, so the numbers must hold in a guest. Four things differ from the host:
+//! Programs decide by these numbers where to put what, so the numbers must be true in a guest. Four
+//! things differ from the host:
 //!
-//! - **Visibility.** A type is `HOST_VISIBLE` only if shared memory can be imported as it: nothing else can be mapped.
-//! - **Size.** A VM maps memory through a window of its address space. A heap with visible types is shown no larger than the
-//!   window has room for. If a `DEVICE_LOCAL` heap has other types, too (an integrated GPU's), these are shown on a heap of
-//!   their own that keeps the host's size: the window does not limit what nobody maps.
-//! - **Small heaps that the CPU reaches natively**, such as the 256 MiB BAR of a discrete GPU. Once its type is not visible,
-//!   it looks like general memory of the GPU, and its heap like a second, tiny GPU memory. It is shown as a second type of the
-//!   large heap, its own heap is not shown, and no buffer or image names it as long as the large heap's type is possible. An
-//!   allocation from it works as natively.
-//! - **Memory for images**, on a GPU that cannot have images with optimal tiling in imported memory and has no other (KosmicKrisp:
-//!   one type). Its type is shown twice: once as it is, and once more as one that cannot be mapped, so that it is not imported.
+//! - **Visibility.** A type is `HOST_VISIBLE` only if shared memory can be imported as it. Nothing
+//!   else can be mapped.
+//! - **Size.** A VM maps memory through a window of its address space. A heap with visible types is
+//!   shown no larger than the window allows. If a `DEVICE_LOCAL` heap has other types, too (on an
+//!   integrated GPU), these are shown on a heap of their own that keeps the host's size: the window
+//!   does not limit memory that nobody maps.
+//! - **Small heaps that the CPU reaches natively**, such as the 256 MiB BAR of a discrete GPU. When
+//!   its type is not visible, it would look like general memory of the GPU, and its heap like a
+//!   second, tiny GPU memory. So it is shown as a second type of the large heap, and its own heap
+//!   is not shown. No buffer or image names the type if the large heap's type is possible. An
+//!   allocation from it works as it does natively.
+//! - **Memory for images**, on a GPU that cannot have images with optimal tiling in imported memory
+//!   and has no other memory (KosmicKrisp: one type). Its type is shown twice: as it is, and once
+//!   more as one that cannot be mapped and so is not imported.
 //!
-//! Vulkan wants a type before every other that has the same flags and more. A type that lost flags may have to move for that, so
-//! types have two numbers, and what goes to the driver or comes from it is translated: [`MemoryView::host_type`],
-//! [`MemoryView::guest_bits`]. Where nothing is lost, types and their numbers are the host's.
+//! Vulkan wants a type before every other that has the same flags and more. A type that lost flags
+//! may have to move for that. So types have two numbers, and numbers to and from the driver are
+//! translated: [`MemoryView::host_type`], [`MemoryView::guest_bits`]. If nothing is lost, types and
+//! their numbers are the host's.
 
 use hesper_venus_protocol::vk;
 use vk::MemoryPropertyFlags as Flags;
@@ -27,26 +33,27 @@ const TYPES: usize = 32;
 /// `VK_MAX_MEMORY_HEAPS`
 pub(crate) const HEAPS: usize = 16;
 
-/// Flags that mean that the host can map the memory.
+/// The flags of memory that the host can map.
 const MAPPABLE: Flags =
     Flags(Flags::HOST_VISIBLE.0 | Flags::HOST_COHERENT.0 | Flags::HOST_CACHED.0);
 
-/// What of the window is not for device memory: an eighth, at most 256 MiB. Each Vulkan program also maps rings, command
-/// streams and replies, about 10 MiB with Mesa. So a desktop of 25 programs finds room beside the memory that they allocate,
-/// and a tiny window is still mostly for memory.
+/// The part of the window that is not for device memory: an eighth, at most 256 MiB. Each Vulkan
+/// program also maps rings, command streams and replies, about 10 MiB with Mesa. So a desktop of 25
+/// programs finds room beside its device memory, and a tiny window is still mostly for memory.
 fn reserve(window: u64) -> u64 {
     (window / 8).min(256 << 20)
 }
 
-/// A memory type of the guest's.
+/// A memory type of the guest.
 #[derive(Clone, Copy, Debug)]
 struct Type {
     /// Its number on the host.
     host: u32,
     flags: Flags,
-    /// Its heap: the host's number first, the guest's in the end.
+    /// Its heap: the host's number at first, the guest's in the end.
     heap: u32,
-    /// Types that do the same from a larger heap, as bits: the host's numbers first, the guest's in the end.
+    /// Types that do the same from a larger heap, as bits: the host's numbers at first, the guest's
+    /// in the end.
     replaced_by: u32,
 }
 
@@ -56,18 +63,18 @@ impl Type {
     }
 }
 
-/// A heap of the guest's.
+/// A heap of the guest.
 #[derive(Clone, Copy, Debug)]
 struct Heap {
     /// Its number on the host.
     host: u32,
     size: u64,
     flags: vk::MemoryHeapFlags,
-    /// Whether visible types are of it.
+    /// Whether it has visible types.
     is_visible: bool,
 }
 
-/// What a driver says of the budgets and the use of its heaps.
+/// What a driver says about the budgets and usage of its heaps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct HeapBudgets {
     /// `heapBudget`
@@ -87,19 +94,20 @@ pub(crate) struct MemoryView {
     visible: u32,
     /// Whether the types have the host's numbers.
     is_in_place: bool,
-    /// How many bytes guests can map as device memory; `None` without a limit.
+    /// How many bytes guests can map as device memory. `None` without a limit.
     limit: Option<u64>,
 }
 
-/// The bit of a memory type; none beyond the 32nd.
+/// The bit of a memory type. 0 beyond the 32nd.
 fn bit(index: u32) -> u32 {
     1_u32.checked_shl(index).unwrap_or(0)
 }
 
 impl MemoryView {
-    /// The view of a GPU that has these types and heaps. Shared memory can be imported as the types whose bits are set in
-    /// `importable`; all guests together map through a `window` of so many bytes, `None` where nothing limits them. Images with
-    /// optimal tiling may lie where `optimal` says.
+    /// The view of a GPU with these types and heaps. Shared memory can be imported as the types
+    /// whose bits are set in `importable`. All guests together map through a `window` of this size
+    /// in bytes; `None` when nothing limits them. `optimal` says where images with optimal tiling
+    /// may lie.
     pub(crate) fn new(
         host: &vk::PhysicalDeviceMemoryProperties,
         importable: u32,
@@ -157,7 +165,7 @@ impl MemoryView {
         self.types.get(index as usize)
     }
 
-    /// The host's number of a guest's memory type; `None` if there is no such type.
+    /// The host's number of a guest's memory type. `None` if there is no such type.
     pub(crate) fn host_type(&self, index: u32) -> Option<u32> {
         self.get(index).map(|one| one.host)
     }
@@ -172,15 +180,17 @@ impl MemoryView {
         self.get(index).map_or(0, |one| one.heap as usize)
     }
 
-    /// Whether an allocation of so many bytes of a visible type can succeed at all: heaps are no larger than what the guest can
-    /// map. The sum of allocations is not limited, since not all memory of a visible type is mapped: with a single type, as
-    /// lavapipe has it, most is not. A map that finds the window full fails by itself.
+    /// Whether an allocation of `size` bytes of a visible type can succeed at all: heaps are no
+    /// larger than what the guest can map. The sum of allocations is not limited, since not all
+    /// memory of a visible type is mapped. With a single type, as on lavapipe, most is not. A map
+    /// that finds the window full fails by itself.
     pub(crate) fn is_mappable(&self, index: u32, size: u64) -> bool {
         let heap = self.heaps.get(self.heap(index));
         heap.is_some_and(|heap| size <= heap.size)
     }
 
-    /// Memory types that the driver names, in the guest's numbers. Types that another of them replaces are left out.
+    /// The guest's bits of the driver's memory types. Types that another of them replaces are left
+    /// out.
     pub(crate) fn guest_bits(&self, host: u32) -> u32 {
         let mut bits = match self.is_in_place {
             true => host,
@@ -188,7 +198,7 @@ impl MemoryView {
         };
         if bits & self.replaceable != 0 {
             for (index, one) in (0..).zip(&self.types) {
-                // What replaces others is never replaced itself.
+                // A type that replaces others is never replaced itself.
                 if bits & one.replaced_by != 0 {
                     bits &= !bit(index);
                 }
@@ -197,12 +207,13 @@ impl MemoryView {
         bits
     }
 
-    /// The same without types that cannot be mapped, for what the guest shares.
+    /// The same without types that cannot be mapped, for memory that the guest shares.
     pub(crate) fn mappable_bits(&self, host: u32) -> u32 {
         self.guest_bits(host) & self.visible
     }
 
-    /// The same without types that can be mapped, for what does not go into imported memory; where there are no others, all.
+    /// The same without types that can be mapped, for what must not lie in imported memory. All
+    /// types if there are no others.
     pub(crate) fn unmapped_bits(&self, host: u32) -> u32 {
         let all = self.guest_bits(host);
         match all & !self.visible {
@@ -211,8 +222,9 @@ impl MemoryView {
         }
     }
 
-    /// Budgets and use of the guest's heaps, for a program that has `used` so much of each. The driver counts everything that
-    /// all guests have, so only what is left comes from it. Of the window, `shared` bytes are taken or will be.
+    /// Budgets and usage of the guest's heaps, for a program that has `used` so many bytes of each.
+    /// The driver counts what all guests have, so only what is left comes from it. `shared` bytes
+    /// of the window are taken or will be.
     pub(crate) fn budgets(
         &self,
         host: &HeapBudgets,
@@ -228,7 +240,7 @@ impl MemoryView {
             if let Some(limit) = self.limit.filter(|_| heap.is_visible) {
                 left = left.min(limit.saturating_sub(shared));
             }
-            // Vulkan allows neither 0 nor more than the heap has.
+            // Vulkan allows neither 0 nor more than the heap's size.
             *budget = used.saturating_add(left).clamp(1, heap.size.max(1));
             *usage = used;
         }
@@ -236,7 +248,8 @@ impl MemoryView {
     }
 }
 
-/// The host's types with the flags that they have in the guest, each on the host's heap that it is shown on.
+/// The host's types with the flags that they have in the guest, each with the host's heap that it
+/// is shown on.
 fn shown(host: &vk::PhysicalDeviceMemoryProperties, importable: u32) -> Vec<Type> {
     let count = (host.memory_type_count as usize).min(TYPES);
     let size = |heap: u32| {
@@ -281,7 +294,8 @@ fn shown(host: &vk::PhysicalDeviceMemoryProperties, importable: u32) -> Vec<Type
     plain.iter().map(replaced).collect()
 }
 
-/// The type that is shown once more without being mapped, where images with optimal tiling would have no other.
+/// The type that is shown once more without being mappable, if images with optimal tiling would
+/// have no other.
 fn for_images(shown: &[Type], importable: u32, optimal: &Optimal) -> Option<Type> {
     let Optimal::Elsewhere { types, .. } = optimal else {
         return None;
@@ -297,7 +311,7 @@ fn for_images(shown: &[Type], importable: u32, optimal: &Optimal) -> Option<Type
     })
 }
 
-/// The types in an order that Vulkan allows, and otherwise as they came.
+/// The types in an order that Vulkan allows, otherwise as they came.
 fn in_order(mut types: Vec<Type>) -> Vec<Type> {
     let is_less = |one: Flags, other: Flags| one != other && other.contains(one);
     let mut ordered = Vec::with_capacity(types.len());
@@ -305,13 +319,13 @@ fn in_order(mut types: Vec<Type>) -> Vec<Type> {
         let first = types
             .iter()
             .position(|one| !types.iter().any(|other| is_less(other.flags, one.flags)));
-        // There is always one that has no less than itself.
+        // There is always one that has no fewer flags than itself.
         ordered.push(types.remove(first.unwrap_or(0)));
     }
     ordered
 }
 
-/// The guest's heaps, as far as types are of them; the types are told their numbers.
+/// The guest's heaps that have types. Sets the types' heap numbers.
 fn placed(
     host: &vk::PhysicalDeviceMemoryProperties,
     types: &mut [Type],
@@ -331,7 +345,8 @@ fn placed(
             .collect();
         let has = |visible| of_this.iter().any(|(_, is)| *is == visible);
         let is_cut = has(true) && limit.is_some_and(|limit| limit < from.size);
-        // A heap for the CPU stays one: nobody looks for much there that neither the CPU can map nor the GPU is near to.
+        // A heap for the CPU stays whole: nobody looks there for much memory that the CPU cannot
+        // map and the GPU is not near to.
         let is_split = is_cut
             && has(false)
             && from.flags.contains(vk::MemoryHeapFlags::DEVICE_LOCAL)
@@ -351,7 +366,7 @@ fn placed(
         };
         let visible_size = limit.unwrap_or(u64::MAX).min(from.size);
         if is_split {
-            // The large one first: programs take the first one of the GPU for its memory.
+            // The large one first: programs take the GPU's first heap for its memory.
             add(false, from.size, &|visible| !visible);
             add(true, visible_size, &|visible| visible);
         } else if has(true) {
@@ -366,7 +381,7 @@ fn placed(
     heaps
 }
 
-/// The bits of the `host`'s types as the guest's: `hosts` are the host's numbers in the guest's order.
+/// The guest's bits of the `host`'s types. `hosts` are the host's numbers in the guest's order.
 fn translated(hosts: impl Iterator<Item = u32>, host: u32) -> u32 {
     (0..)
         .zip(hosts)

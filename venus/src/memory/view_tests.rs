@@ -8,7 +8,7 @@ const LAZY: u32 = LOCAL | Flags::LAZILY_ALLOCATED.0;
 const AMD: u32 = 0xc0;
 const GIB: u64 = 1 << 30;
 const MIB: u64 = 1 << 20;
-/// What a window of 256 MiB has for memory.
+/// What a window of 256 MiB leaves for memory.
 const SMALL: u64 = 224 * MIB;
 
 /// Heaps (size, whether it is the GPU's) and types (flags, heap).
@@ -87,7 +87,7 @@ fn types_that_nobody_maps_keep_the_size_of_a_shared_heap() {
     let view = MemoryView::new(&host, 0b010, &Optimal::Anywhere, Some(256 * MIB));
     let expected = vec![(LOCAL, 0), (LOCAL | CACHED, 1), (LAZY, 0)];
     assert_eq!(seen(&view), (vec![24 * GIB, SMALL], expected));
-    // A window for all of it changes nothing.
+    // A window that is large enough changes nothing.
     let view = MemoryView::new(&host, 0b010, &Optimal::Anywhere, Some(64 * GIB));
     assert_eq!(seen(&view), (vec![24 * GIB], types.to_vec()));
 }
@@ -128,7 +128,7 @@ fn a_small_heap_that_cannot_be_imported_is_a_part_of_the_large_one() {
     let (heaps, types) = seen(&view);
     assert_eq!(heaps, [8 * GIB, 16 * GIB]);
     assert_eq!(types.len(), expected.len());
-    // Vulkan's order, whatever else it is.
+    // Vulkan's order, whatever the types are.
     for (at, (one, _)) in types.iter().enumerate() {
         for (later, _) in &types[at..] {
             assert!(one == later || one & later != *later, "{types:x?}");
@@ -139,7 +139,7 @@ fn a_small_heap_that_cannot_be_imported_is_a_part_of_the_large_one() {
         let at = [1, 0, 2, 3, 5, 4, 6, 7].iter().position(|one| *one == host);
         assert_eq!(*flags, expected[at.unwrap()], "{host}");
     }
-    // The BAR's types are named only where nothing else is.
+    // The BAR's types are named only if nothing else is possible.
     let guest = |host: u32| {
         (0..8)
             .find(|one| view.host_type(*one) == Some(host))
@@ -188,7 +188,7 @@ fn more_heaps_than_vulkan_has_are_not_made() {
     );
     let told = view.properties();
     assert_eq!((told.memory_heap_count, told.memory_type_count), (16, 32));
-    // Nor does a driver without sense make a panic.
+    // A driver with wrong numbers does not cause a panic.
     let mut broken = host(&[(GIB, true)], &[(LOCAL | CACHED, 9)]);
     broken.memory_type_count = 40;
     broken.memory_heap_count = 20;
@@ -233,7 +233,7 @@ fn images_that_cannot_lie_in_imported_memory_get_the_only_type_once_more() {
     let host = host(&[(16 * GIB, true)], &[(LOCAL | CACHED, 0)]);
     let view = MemoryView::new(&host, 1, &elsewhere(1), Some(8 * GIB));
     let seen = seen(&view);
-    // The heap of what nobody maps keeps its size.
+    // The heap of memory that nobody maps keeps its size.
     assert_eq!(seen.0, [16 * GIB, 8 * GIB - 256 * MIB]);
     assert_eq!(seen.1, [(LOCAL, 0), (LOCAL | CACHED, 1)]);
     assert!(!view.is_visible(0) && view.is_visible(1));
@@ -248,7 +248,7 @@ fn images_that_cannot_lie_in_imported_memory_have_the_types_that_are_not_importe
     let types = [(LOCAL, 0), (LOCAL | CACHED, 0), (LAZY, 0)];
     let host = host(&[(16 * GIB, true)], &types);
     let view = MemoryView::new(&host, 0b010, &elsewhere(0b011), None);
-    // Nothing is added, and numbers are the host's but for the order that Vulkan wants.
+    // Nothing is added, and numbers are the host's except for the order that Vulkan wants.
     assert_eq!(seen(&view).1.len(), 3);
     let private = (0..3)
         .find(|index| view.host_type(*index) == Some(0))

@@ -1,4 +1,4 @@
-//! [`Declarable`]: what a driver said about declaring buffers and images for imported memory (see
+//! [`Declarable`]: the driver's answers about declaring buffers and images for imported memory (see
 //! [`crate::emulate::host_allocation`]).
 
 use std::collections::HashMap;
@@ -7,13 +7,14 @@ use std::sync::{Mutex, OnceLock};
 
 use hesper_system::sync::Lock;
 
-/// So many kinds of buffers are remembered; no program has more, and a guest that goes through all of them gets slower.
+/// How many kinds of buffers are remembered. No program has more. A guest that goes through all of
+/// them becomes slower.
 const MOST_KINDS: usize = 1024;
 
 /// Places of [`Recent`], a power of two.
 const RECENT: usize = 16;
 
-/// What the driver said about declaring; one for each device.
+/// The driver's answers about declaring, for one device.
 #[derive(Default)]
 pub(crate) struct Declarable {
     /// Kinds of buffers by their flags and usage.
@@ -24,8 +25,9 @@ pub(crate) struct Declarable {
     pub(crate) is_all_importable: OnceLock<bool>,
 }
 
-/// Answers about a few kinds of buffers, without a lock: programs make many buffers of few kinds. Each place is one word, so
-/// that it is always whole: the kind, and the answer in the two highest bits.
+/// Answers about a few kinds of buffers, without a lock: programs make many buffers of few kinds.
+/// Each entry is one word, so it is always consistent: the kind, and the answer in the two highest
+/// bits.
 #[derive(Default)]
 pub(crate) struct Recent([AtomicU64; RECENT]);
 
@@ -33,26 +35,27 @@ impl Recent {
     const KNOWN: u64 = 1 << 63;
     const DECLARABLE: u64 = 1 << 62;
 
-    /// Flags and usage in one word; `None` where they do not fit, which no flags of today are.
+    /// Flags and usage in one word. `None` when they do not fit, which today's flags always do.
     pub(crate) fn key(flags: u32, usage: u64) -> Option<u64> {
         let fits = flags < 1 << 14 && usage < 1 << 48;
         fits.then_some(u64::from(flags) << 48 | usage)
     }
 
     fn place(&self, key: u64) -> Option<&AtomicU64> {
-        // The golden ratio spreads neighbours; the highest bits of the product depend on all of the key.
+        // The golden ratio spreads neighbours. The highest bits of the product depend on the whole
+        // key.
         let spread = key.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         self.0.get((spread >> (64 - RECENT.ilog2())) as usize)
     }
 
-    /// What was said of the kind, if it was kept.
+    /// The answer for the kind, if it is known.
     pub(crate) fn find(&self, key: u64) -> Option<bool> {
         let word = self.place(key)?.load(Ordering::Relaxed);
         let is_it = word & !Self::DECLARABLE == Self::KNOWN | key;
         is_it.then_some(word & Self::DECLARABLE != 0)
     }
 
-    /// Keeps what was said of a kind.
+    /// Keeps the answer for a kind.
     pub(crate) fn keep(&self, key: u64, is_declarable: bool) {
         if let Some(place) = self.place(key) {
             let answer = if is_declarable { Self::DECLARABLE } else { 0 };
@@ -62,7 +65,8 @@ impl Recent {
 }
 
 impl Declarable {
-    /// Whether buffers with these flags and usage can be declared: what is known of them, else what `ask` says.
+    /// Whether buffers with these flags and usage can be declared: the known answer, else what
+    /// `ask` says.
     pub(crate) fn buffer(&self, kind: (u32, u64), ask: impl FnOnce() -> bool) -> bool {
         let known = self.buffers.locked().get(&kind).copied();
         known.unwrap_or_else(|| {

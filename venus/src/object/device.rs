@@ -1,11 +1,12 @@
 //! `VkDevice`: its functions, its queues, and what its objects have besides their handles.
 //!
-//! [`RawDevice`] is the driver's device and nothing else; queue threads hold it. [`Device`] is the guest's: when the
-//! guest destroys it, or its context ends, it waits for the GPU and destroys what the guest left behind.
+//! [`RawDevice`] is the driver's device and nothing else; queue threads hold it. [`Device`] is the
+//! guest's device. When the guest destroys it, or its context ends, it waits for the GPU and
+//! destroys what the guest left behind.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize};
-use std::sync::{Arc, Mutex, Once, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, Once, RwLock};
 
 use hesper_system::sync::{Lock, SharedLock};
 use hesper_venus_protocol::call::DeviceTable;
@@ -28,27 +29,27 @@ use crate::memory::{HostImport, SharedMemory};
 pub(crate) struct Memory {
     /// The pages, if the guest can map it.
     pub(crate) shared: Option<Arc<SharedMemory>>,
-    /// That it stands in for an allocation of so many bytes, which failed.
+    /// The size in bytes of the failed allocation that it stands in for.
     pub(crate) stands_in_for: Option<u64>,
-    /// What it takes of its heap; nothing if the memory is a resource's, which counts where it was allocated.
+    /// Its bytes of its heap. `None` for memory of a resource, which counts where it was allocated.
     pub(crate) _allocated: Option<Allocated>,
 }
 
-/// A device of the guest's.
+/// A device of the guest.
 pub(crate) struct Device {
     /// Its ordinal as an owner of objects.
     pub(crate) owner: u32,
     /// The physical device it was made from.
     pub(crate) physical: Arc<PhysicalDevice>,
-    /// How host memory is imported; `None` where the driver cannot.
+    /// How host memory is imported. `None` when the driver cannot.
     pub(crate) import: Option<HostImport>,
     /// Memory objects by the driver's handles.
     pub(crate) memories: Mutex<HashMap<u64, Memory>>,
-    /// How many of them stand in for memory that the host did not have, to be looked at without the lock.
+    /// How many of them are stand-ins, readable without the lock.
     pub(crate) stand_ins: AtomicUsize,
     /// Buffers and images whose memory the guest shares.
     pub(crate) shared_objects: SharedObjects,
-    /// What the driver said about declaring buffers and images for imported memory.
+    /// The driver's answers about declaring buffers and images for imported memory.
     pub(crate) declarable: Declarable,
     /// What was allocated from descriptor and command pools, by the guest's ids of pool and child.
     pub(crate) pools: Mutex<HashMap<u64, HashSet<u64>>>,
@@ -132,7 +133,7 @@ impl Device {
         }
         let mut handle = vk::Queue::default();
         let (device, functions) = (self.handle(), self.functions());
-        // `vkGetDeviceQueue2` cannot be had from every driver below Vulkan 1.1's own queues.
+        // Drivers of Vulkan 1.0 lack `vkGetDeviceQueue2`.
         match (
             info.flags.is_empty(),
             functions.get_device_queue,
@@ -175,7 +176,7 @@ impl Device {
         queues.iter().find(|queue| queue.handle == handle).cloned()
     }
 
-    /// Signals a binary semaphore, which nothing else is about to signal.
+    /// Signals a binary semaphore that nothing else is about to signal.
     pub(crate) fn signal_now(&self, semaphore: vk::Semaphore) {
         let submit = vk::SubmitInfo {
             signal_semaphore_count: 1,
@@ -202,11 +203,11 @@ impl Device {
         let first = self.queues.reading().first().cloned();
         let result = first.map(|queue| queue.submit_empty(Some(submit), vk::Fence::default()));
         if result != Some(vk::Result::SUCCESS) {
-            // A guest can bring this about as often as it likes.
-            static SAID: Once = Once::new();
-            SAID.call_once(|| {
+            // A guest can cause this as often as it likes.
+            static LOGGED: Once = Once::new();
+            LOGGED.call_once(|| {
                 log::warn!(
-                    "a semaphore without a queue or on a lost device stays as it is: {result:?}; said once"
+                    "a semaphore stays as it is, because its device has no queue or is lost ({result:?}); logged once"
                 );
             });
         }
@@ -221,7 +222,7 @@ impl Device {
         })
     }
 
-    /// Takes over the objects that the guest has not destroyed, to be destroyed with the device.
+    /// Takes over the objects that the guest has not destroyed. They are destroyed with the device.
     pub(crate) fn retire(&self, objects: Vec<(u64, Entry)>) {
         for queue in self.queues.reading().iter() {
             queue.close();
@@ -232,15 +233,12 @@ impl Device {
 
 impl Drop for Device {
     fn drop(&mut self) {
-        let objects = std::mem::take(
-            self.leftover
-                .get_mut()
-                .unwrap_or_else(PoisonError::into_inner),
-        );
+        let objects = std::mem::take(&mut *self.leftover.locked());
         // What the GPU waits for would never come now.
         teardown::end_waits(&self.raw, &objects, &self.timeline_semaphores.locked());
         if let Some(function) = self.functions().device_wait_idle {
-            // SAFETY: this was the last user of the device but for threads that only wait for fences.
+            // SAFETY: this was the last user of the device but for threads that only wait for
+            // fences.
             unsafe { function(self.raw.handle) };
         }
         teardown::destroy_all(&self.raw, &objects);

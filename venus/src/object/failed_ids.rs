@@ -1,15 +1,15 @@
-//! Objects that the host's driver did not make, and whose program was not told.
+//! Ids of objects that the host's driver did not make, without the guest's program knowing.
 //!
-//! Mesa does not wait for the answer to most `vkCreate…`: the program is told success at once, and destroys the object like any
-//! other. So the ids of failed ones are remembered, and their destruction does nothing. Any other use ends the context with a
-//! reason that says what happened.
+//! Mesa does not wait for the answer to most `vkCreate…`. The program is told success at once, and
+//! destroys the object like any other. So the ids of failed objects are remembered, and destroying
+//! them does nothing. Any other use ends the context, with a reason that says what happened.
 
 use std::collections::HashSet;
 use std::sync::Mutex;
 
 use hesper_system::sync::Lock;
 
-/// So many ids are remembered. A guest whose host has nothing left does not go on for long.
+/// How many ids are remembered. A guest whose host has no memory left does not run for long.
 const MOST: usize = 1 << 16;
 
 /// The ids, each with the type of the object.
@@ -19,7 +19,8 @@ pub(crate) struct FailedIds {
 }
 
 impl FailedIds {
-    /// Remembers that there is no object `id` of this type, unless too many are remembered already.
+    /// Remembers that object `id` of this type was not made, unless too many are remembered
+    /// already.
     #[cold]
     pub(crate) fn add(&self, kind: u32, id: u64) {
         let mut ids = self.ids.locked();

@@ -1,7 +1,9 @@
-//! What copies between images and host memory need of a device and its images (`VK_EXT_host_image_copy`).
+//! What copies between images and host memory need of a device and its images
+//! (`VK_EXT_host_image_copy`).
 //!
-//! The guest says how many bytes it sends or wants, and the driver derives its own number from extent, strides and format. So
-//! this is computed here, too, from what is kept of each image that allows such copies.
+//! The guest says how many bytes it sends or wants. The driver computes its own number from extent,
+//! strides and format. So the number is computed here, too, from what is kept of each image that
+//! allows such copies.
 
 use std::collections::HashMap;
 use std::ffi::CStr;
@@ -14,13 +16,14 @@ use hesper_venus_protocol::format::Format;
 use hesper_venus_protocol::runtime::find;
 use hesper_venus_protocol::vk;
 
-/// The driver's functions, where it has them and they are enabled, and the images that they are for.
+/// The driver's functions, if it has them and they are enabled, and the images that allow such
+/// copies.
 pub(crate) struct HostCopy {
     /// `vkCopyImageToMemory`
     pub(crate) to_memory: Option<host::PFN_vkCopyImageToMemoryEXT>,
     /// `vkCopyMemoryToImage`
     pub(crate) to_image: Option<host::PFN_vkCopyMemoryToImageEXT>,
-    /// By the driver's handles. Empty on devices whose guest makes no such images.
+    /// Images by the driver's handles. Empty on devices whose guest makes no such images.
     images: Mutex<HashMap<u64, CopiedImage>>,
 }
 
@@ -43,7 +46,7 @@ impl HostCopy {
         }
     }
 
-    /// Keeps what copies need of an image that was made.
+    /// Keeps what copies need of a new image.
     pub(crate) fn insert(&self, image: vk::Image, kept: CopiedImage) {
         self.images.locked().insert(image.0, kept);
     }
@@ -75,7 +78,7 @@ pub(crate) struct CopiedImage {
 }
 
 impl CopiedImage {
-    /// What is kept of an image; `None` when it allows no copies from and to host memory.
+    /// What is kept of an image. `None` when it allows no copies from and to host memory.
     pub(crate) fn of(info: &vk::ImageCreateInfo) -> Option<Self> {
         const HOST_TRANSFER: vk::ImageUsageFlags = vk::ImageUsageFlags::HOST_TRANSFER;
         // SAFETY: the chain was decoded, and nobody else uses it.
@@ -93,12 +96,12 @@ impl CopiedImage {
     }
 }
 
-/// A piece of an image and how it lies in memory.
+/// A region of an image, and its layout in memory.
 #[derive(Clone, Copy)]
 pub(crate) struct Region {
-    /// Texels from row to row; 0 is the extent's.
+    /// Texels from row to row. 0 stands for the width.
     pub(crate) row_length: u32,
-    /// Rows from slice to slice; 0 is the extent's.
+    /// Rows from slice to slice. 0 stands for the height.
     pub(crate) image_height: u32,
     /// Aspect, mip level and array layers.
     pub(crate) subresource: vk::ImageSubresourceLayers,
@@ -109,8 +112,8 @@ pub(crate) struct Region {
 }
 
 impl Region {
-    /// Replaces `VK_REMAINING_ARRAY_LAYERS` by their number, and looks whether the piece is inside of `image`. Gives back the
-    /// bytes of memory that the driver reads or writes, or what is wrong.
+    /// Replaces `VK_REMAINING_ARRAY_LAYERS` by their number, and checks that the region is inside
+    /// `image`. Returns the bytes of memory that the driver reads or writes, or what is wrong.
     pub(crate) fn resolve(&mut self, image: &CopiedImage) -> Result<u64, &'static str> {
         let part = &mut self.subresource;
         let left = image.layers.checked_sub(part.base_array_layer);
@@ -137,14 +140,15 @@ impl Region {
             let level = u64::from(level).next_multiple_of(block.into());
             let end = u64::try_from(offset).map(|offset| offset + u64::from(texels));
             if end.is_err() || end.is_ok_and(|end| end > level) {
-                return Err("a piece that reaches out of the image");
+                return Err("a region that is not inside the image");
             }
         }
-        // More than can be counted is more than there is.
+        // A number that overflows is more than there is.
         Ok(self.bytes(block.size, block.extent).unwrap_or(u64::MAX))
     }
 
-    /// From the first byte to the last: rows, slices and layers at their distances, the last one of each as long as its texels.
+    /// Bytes from the first to the last: rows, slices and layers at their distances. The last one
+    /// of each is as long as its texels.
     fn bytes(&self, block_size: u32, block: [u32; 3]) -> Option<u64> {
         let [wide, high, _] = block;
         let vk::Extent3D {
@@ -170,7 +174,7 @@ impl Region {
         before_last.checked_add(rows)?.checked_add(last_row)
     }
 
-    /// The part for the driver.
+    /// The subresource for the driver.
     pub(crate) fn subresource(&self) -> host::ImageSubresourceLayers {
         host::ImageSubresourceLayers {
             aspect_mask: host::ImageAspectFlags::from_raw(self.subresource.aspect_mask.0),
@@ -199,7 +203,8 @@ impl Region {
     }
 }
 
-/// Whether guests name all the bytes of a copy of such a format. Mesa 26.1 counts one byte for a texel of any plane.
+/// Whether guests send all bytes of a copy of this format. Mesa 26.1 counts one byte for a texel of
+/// any plane.
 pub(crate) fn is_carried(format: vk::Format) -> bool {
     let planes = Format::of(format).map_or(&[][..], |format| format.planes);
     planes.iter().all(|plane| plane.block_size == 1)

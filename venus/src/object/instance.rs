@@ -1,4 +1,4 @@
-//! `VkInstance`: the host's, and the physical devices that the guest has seen of it.
+//! `VkInstance`: the host's instance, and its physical devices that the guest has seen.
 
 use std::sync::{Arc, Mutex};
 
@@ -11,7 +11,7 @@ use hesper_venus_protocol::vk;
 use super::physical_device::PhysicalDevice;
 use crate::host::Host;
 
-/// An instance of the host's; destroyed when the last of its devices is gone.
+/// An instance of the host, destroyed after the last of its devices.
 pub(crate) struct Instance {
     /// Its ordinal as an owner of objects.
     pub(crate) owner: u32,
@@ -54,7 +54,7 @@ impl Instance {
         &self.host
     }
 
-    /// The physical devices that the guest may see, in the driver's order; looked up once.
+    /// The physical devices that the guest may see, in the driver's order. They are looked up once.
     pub(crate) fn physical_devices(
         &self,
         look: impl FnOnce() -> Result<Vec<Arc<PhysicalDevice>>, vk::Result>,

@@ -1,8 +1,9 @@
-//! The guest's objects: the table that finds them, and one file for each kind that needs more than its handle.
+//! The guest's objects: the table that finds them, and a file for each kind that needs more than
+//! its handle.
 //!
-//! Every object belongs to an owner: an instance (its physical devices) or a device (everything else). The
-//! table holds each object's handle and owner; what else is known lies in [`instance::Instance`] and
-//! [`device::Device`], which destroy what is left when they go.
+//! Every object belongs to an owner: physical devices to an instance, everything else to a device.
+//! The table holds each object's handle and owner. What else is known is in [`instance::Instance`]
+//! and [`device::Device`], which destroy what is left when they are destroyed.
 
 pub(crate) mod declarable;
 pub(crate) mod device;
@@ -52,7 +53,7 @@ pub(crate) struct Objects {
 }
 
 impl Objects {
-    /// No objects; `limit` of them at most. What lives shows in `tally`.
+    /// An empty set for at most `limit` objects. `tally` counts those that live.
     pub(crate) fn new(limit: usize, tally: Arc<Tally>) -> Self {
         Self {
             table: Table::new(limit),
@@ -63,7 +64,8 @@ impl Objects {
         }
     }
 
-    /// A fresh ordinal for a [`Domain`]: as many as the table has room for, in the life of a context.
+    /// A new ordinal for a [`Domain`]. In its life, a context can have as many as the table has
+    /// room for.
     pub(crate) fn new_owner(&self) -> Result<u32, Fatal> {
         let next = |last: u32| last.checked_add(1).filter(|owner| *owner < OWNERS);
         let last = self
@@ -80,7 +82,7 @@ impl Objects {
         handle: H,
         domain: Domain,
     ) -> Result<(), Fatal> {
-        // The domain first: who finds the object must find its domain.
+        // Insert the domain first: whoever finds the object must find its domain.
         self.domains.writing().insert(owner, domain);
         let inserted = self.insert(owner, id, handle);
         if inserted.is_err() {
@@ -120,7 +122,7 @@ impl Objects {
         devices.collect()
     }
 
-    /// Forgets a device and everything it owns, and destroys it as soon as no thread uses it any more.
+    /// Removes a device and everything it owns. It is destroyed as soon as no thread uses it.
     pub(crate) fn remove_device(&self, owner: u32) {
         let Some(Domain::Device(device)) = self.domains.writing().remove(&owner) else {
             return;
@@ -128,7 +130,7 @@ impl Objects {
         device.retire(self.remove_owned(owner));
     }
 
-    /// Forgets an instance, its physical devices and devices.
+    /// Removes an instance, its physical devices and devices.
     pub(crate) fn remove_instance(&self, owner: u32) {
         for device in self.devices() {
             if device.instance().owner == owner {
@@ -174,7 +176,7 @@ impl Objects {
         Ok(())
     }
 
-    /// The guest's id of an object of `owner`, the slow way.
+    /// The guest's id of an object of `owner`, by a slow search.
     pub(crate) fn id_of<H: Handle>(&self, owner: u32, handle: H) -> Option<u64> {
         self.table.id_of(Entry {
             host: handle.raw(),
@@ -183,7 +185,8 @@ impl Objects {
         })
     }
 
-    /// Takes exactly this object out; false when another thread was faster. Only who gets true may destroy it.
+    /// Takes exactly this object out. False when another thread was faster. Only the caller that
+    /// gets true may destroy it.
     #[inline]
     pub(crate) fn remove_exactly<H: Handle>(&self, object: Object<H>) -> bool {
         let removed = self
@@ -193,7 +196,7 @@ impl Objects {
         removed
     }
 
-    /// Takes an object out; `None` when another thread was faster.
+    /// Takes an object out. `None` when another thread was faster.
     #[inline]
     pub(crate) fn remove<H: Handle>(&self, id: u64) -> Option<H> {
         let entry = self.table.remove(id, H::TYPE as u32)?;

@@ -1,4 +1,4 @@
-//! `VkPhysicalDevice`: a GPU of the host's as one instance of the guest's sees it.
+//! `VkPhysicalDevice`: a GPU of the host as one of the guest's instances sees it.
 
 use std::ffi::CStr;
 use std::sync::Arc;
@@ -71,7 +71,7 @@ impl PhysicalDevice {
         matches!(self.facts.optimal, Optimal::Elsewhere { .. })
     }
 
-    /// Says by limits what the driver lacks of the portability subset.
+    /// Reduces limits for what the driver lacks of the portability subset.
     pub(crate) fn limit(&self, limits: &mut vk::PhysicalDeviceLimits) {
         let subset = self.facts.subset;
         if subset.is_some_and(|subset| !subset.has_lod_bias()) {
@@ -79,7 +79,7 @@ impl PhysicalDevice {
         }
     }
 
-    /// Whether images of these flags are of a kind that the driver lacks by the portability subset.
+    /// Whether the driver lacks images of these flags, by the portability subset.
     pub(crate) fn lacks_image(&self, flags: vk::ImageCreateFlags) -> bool {
         let subset = self.facts.subset;
         subset.is_some_and(|subset| !subset.has_2d_views_of_3d())

@@ -1,14 +1,17 @@
-//! `VkQueue`: submissions one at a time, and fences of the guest's timelines that follow them.
+//! `VkQueue`: makes submissions one at a time, and retires the guest's fences after them.
 //!
-//! A guest binds a queue to a ring index (`VkDeviceQueueTimelineInfoMESA`); [`BoundQueues`] knows which. [`Queue::fence`] then
-//! means: tell the guest when everything submitted so far is done. That is an empty submit with a `VkFence`; a thread, started with
-//! the first such fence, waits for them in their order and costs nothing while there are none. A driver may let a submission wait until
-//! others are done (MoltenVK does beyond 64 command buffers); who asks for a fence never waits for that. When the device is lost or the context
-//! ends, what is still open retires at once: nobody may wait for a queue that is gone.
+//! A guest binds a queue to a ring index (`VkDeviceQueueTimelineInfoMESA`), which [`BoundQueues`]
+//! keeps. [`Queue::fence`] then means: tell the guest when everything submitted so far is done. The
+//! queue makes an empty submit with a `VkFence`. A thread waits for these fences in their order. It
+//! is started with the first fence, and costs nothing while there are none.
+//!
+//! A driver may let a submission wait until others are done (MoltenVK does beyond 64 command
+//! buffers). The caller of [`Queue::fence`] never waits for that. When the device is lost or the
+//! context ends, all open fences retire at once: nobody may wait for a queue that is gone.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, RwLock};
 use std::time::Duration;
 
 use hesper_system::sync::{Lock, SharedLock, Wait};
@@ -17,22 +20,22 @@ use hesper_venus_protocol::vk;
 
 use super::raw_device::RawDevice;
 
-/// How long the thread leaves a queue to somebody else before it looks again.
+/// How long the thread waits before it tries again to take a queue that somebody else uses.
 const BRIEFLY: Duration = Duration::from_millis(1);
 
-/// Ring indices that a guest may bind; 0 is the context's own timeline.
+/// Ring indices that a guest may bind. 0 is the context's own timeline.
 pub(crate) const RINGS: usize = 64;
 
-/// Hears which fences of the guest's timelines are done.
+/// Is told which fences of the guest's timelines are done.
 pub(crate) trait FenceListener: Send + Sync + 'static {
-    /// The context that it is, for the names of threads.
+    /// The context's id, for the names of threads.
     fn context_id(&self) -> u32;
 
     /// Reports a fence as signalled.
     fn retire(&self, ring: u8, fence: u64);
 }
 
-/// A fence of the guest's, and what the driver signals for it.
+/// A fence of the guest, and what the driver signals for it.
 struct PendingFence {
     ring: u8,
     fence: u64,
@@ -42,13 +45,13 @@ struct PendingFence {
 /// What the driver signals for a fence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum HostFence {
-    /// Nothing yet: who submits to the queue next submits for the fence first.
+    /// Nothing yet. Whoever submits to the queue next submits for this fence first.
     Wanted,
     /// It is being submitted, by whoever has this number.
     Submitting(u64),
     /// This one.
     Fence(vk::Fence),
-    /// Nothing, as the driver could not be asked: done as soon as those before it are.
+    /// Nothing, because the driver could not be asked. It is done as soon as those before it are.
     Nothing,
 }
 
@@ -71,19 +74,19 @@ pub(crate) struct Queue {
     family: u32,
     index: u32,
     flags: vk::DeviceQueueCreateFlags,
-    /// Vulkan wants one user of a queue at a time.
+    /// Vulkan allows one user of a queue at a time.
     submitting: Mutex<()>,
     /// The driver may let a submission wait until earlier ones are done.
     is_bounded: bool,
     timeline: Mutex<Timeline>,
-    /// How many fences are [`HostFence::Wanted`], to be looked at without the lock.
+    /// How many fences are [`HostFence::Wanted`], readable without the lock.
     wanted: AtomicUsize,
     changed: Condvar,
     closing: AtomicBool,
 }
 
 impl Queue {
-    /// A queue of `device`, whose driver may let submissions wait if it `is_bounded`.
+    /// A queue of `device`. If it `is_bounded`, its driver may let submissions wait.
     pub(crate) fn new(
         device: Arc<RawDevice>,
         handle: vk::Queue,
@@ -111,12 +114,12 @@ impl Queue {
             == (info.queue_family_index, info.queue_index, info.flags)
     }
 
-    /// Whether it belongs to this device of the driver's.
+    /// Whether it belongs to this device of the driver.
     pub(crate) fn is_of(&self, device: vk::Device) -> bool {
         self.device.handle == device
     }
 
-    /// Waits for the right to use the queue.
+    /// Takes the queue, for submitting.
     pub(crate) fn lock(&self) -> MutexGuard<'_, ()> {
         self.submitting.locked()
     }
@@ -135,7 +138,7 @@ impl Queue {
         self.submit_locked(&queue, submit, fence)
     }
 
-    /// The same for who has the queue.
+    /// The same, for a caller that has taken the queue.
     fn submit_locked(
         &self,
         _queue: &MutexGuard<'_, ()>,
@@ -146,15 +149,17 @@ impl Queue {
             return vk::Result::ERROR_INITIALIZATION_FAILED;
         };
         let submits = submit.map_or(std::ptr::null(), std::ptr::from_ref);
-        // SAFETY: queue and fence are of this device, the submit is alive, and the lock keeps others away.
+        // SAFETY: queue and fence are of this device, the submit is alive, and the lock keeps
+        // others away.
         unsafe { function(self.handle, u32::from(submit.is_some()), submits, fence) }
     }
 
-    /// Retires `fence` on timeline `ring` when everything submitted so far is done, and not before those
-    /// that were asked for earlier.
+    /// Retires `fence` on timeline `ring` when everything submitted so far is done, and after the
+    /// fences that were asked for before.
     ///
-    /// Never waits for the driver: the caller has other queues to serve, and a submission may wait for what the guest does next.
-    /// Where it could come to that, the fence is left to whoever submits next, or else to the thread.
+    /// Never waits for the driver: the caller has other queues to serve, and a submission may wait
+    /// for what the guest does next. If submitting might wait, the fence is left to whoever submits
+    /// next, or else to the thread.
     pub(crate) fn fence(
         self: &Arc<Self>,
         listener: &Arc<impl FenceListener>,
@@ -215,19 +220,20 @@ impl Queue {
         }
     }
 
-    /// Takes leave of what the driver may still signal.
+    /// Stops using what the driver may still signal.
     fn forget(&self, host: HostFence) {
         match host {
             HostFence::Fence(host) => self.device.abandon_fence(host),
             HostFence::Wanted => {
                 self.wanted.fetch_sub(1, Ordering::AcqRel);
             }
-            // Who submits it finds that nobody waits for it any more.
+            // The thread that submits it will find that nobody waits for it any more.
             HostFence::Submitting(_) | HostFence::Nothing => {}
         }
     }
 
-    /// Submits for the fences that are wanted, in their order. To be called by who has the queue, before it submits itself.
+    /// Submits for the wanted fences, in their order. The caller has taken the queue, and calls
+    /// this before it submits itself.
     pub(crate) fn submit_wanted(&self, queue: &MutexGuard<'_, ()>) {
         while self.wanted.load(Ordering::Acquire) != 0 {
             let mut timeline = self.timeline.locked();
@@ -240,7 +246,7 @@ impl Queue {
             timeline.submitting = number;
             self.wanted.fetch_sub(1, Ordering::AcqRel);
             let spare = timeline.spare.pop();
-            // The driver may take its time, and others ask for fences meanwhile.
+            // The driver may be slow, and others ask for fences meanwhile.
             drop(timeline);
             let host = spare.or_else(|| self.device.create_fence());
             let host =
@@ -274,7 +280,8 @@ impl Queue {
                         timeline = self.timeline.locked();
                         continue;
                     }
-                    // Whoever has the queue may have it for long, and has to be outlived by no fence.
+                    // Another thread uses the queue, maybe for long. The fence must not wait for it
+                    // after the queue is closed, so look again soon.
                     timeline = self.wait_briefly(self.timeline.locked());
                     continue;
                 }
@@ -286,7 +293,7 @@ impl Queue {
                     timeline = self.changed.waited(timeline);
                     continue;
                 }
-                // However the wait ends, the fence retires: done, lost, or told to stop.
+                // The fence retires in any case: done, lost, or told to stop.
                 Some(HostFence::Fence(host)) => {
                     drop(timeline);
                     let ended = self.device.wait_fence(host, &self.closing);
@@ -312,19 +319,20 @@ impl Queue {
         }
     }
 
-    /// Waits until something changes, at most a moment: a queue that somebody else has is given back without a word.
+    /// Waits until something changes, but only briefly: nothing tells when another thread has
+    /// released the queue.
     fn wait_briefly<'t>(&self, timeline: MutexGuard<'t, Timeline>) -> MutexGuard<'t, Timeline> {
         self.changed.waited_for(timeline, BRIEFLY).0
     }
 
-    /// Retires what is open and ends the thread.
+    /// Retires all open fences and ends the thread.
     pub(crate) fn close(&self) {
         self.closing.store(true, Ordering::Release);
         self.timeline.locked().is_closed = true;
         self.changed.notify_all();
     }
 
-    /// Waits until everything submitted so far is done, at most until `stop`.
+    /// Waits until everything submitted so far is done, or until `stop`.
     pub(crate) fn wait_idle(&self, stop: &AtomicBool) -> vk::Result {
         let Some(fence) = self.device.create_fence() else {
             return vk::Result::ERROR_OUT_OF_HOST_MEMORY;
@@ -334,7 +342,7 @@ impl Queue {
             result = self.device.wait_fence(fence, stop);
         }
         if result == vk::Result::TIMEOUT {
-            // Told to stop: the fence is in use until the device goes, which frees it.
+            // Told to stop: the fence is in use until the device is destroyed, which frees it.
             self.device.abandon_fence(fence);
         } else {
             self.device.destroy_fence(fence);
@@ -345,11 +353,7 @@ impl Queue {
 
 impl Drop for Queue {
     fn drop(&mut self) {
-        let timeline = self
-            .timeline
-            .get_mut()
-            .unwrap_or_else(PoisonError::into_inner);
-        for fence in timeline.spare.drain(..) {
+        for fence in self.timeline.locked().spare.drain(..) {
             self.device.destroy_fence(fence);
         }
     }
@@ -361,14 +365,14 @@ pub(crate) struct BoundQueues {
 }
 
 impl BoundQueues {
-    /// No ring index is bound.
+    /// A map in which no ring index is bound.
     pub(crate) fn new() -> Self {
         Self {
             queues: RwLock::new([const { None }; RINGS]),
         }
     }
 
-    /// Binds `ring` to `queue`; false when another queue has it.
+    /// Binds `ring` to `queue`. False when another queue has it.
     pub(crate) fn bind(&self, ring: usize, queue: &Arc<Queue>) -> bool {
         match self.queues.writing().get_mut(ring) {
             Some(slot @ None) => {

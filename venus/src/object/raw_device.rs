@@ -1,7 +1,7 @@
 //! [`RawDevice`]: the driver's device and nothing else. Threads of queues hold it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hesper_system::sync::Lock;
@@ -11,22 +11,22 @@ use hesper_venus_protocol::vk;
 use super::instance::Instance;
 use crate::host::queues::QueueShare;
 
-/// The longest that a wait does not look whether it shall stop.
+/// How often a wait checks whether it must stop.
 const WAIT_SLICE: Duration = Duration::from_millis(50);
 
-/// After so many abandoned fences those that are signalled are destroyed.
+/// Signalled fences are destroyed each time so many have been abandoned.
 const ABANDONED_AT_ONCE: usize = 16;
 
-/// So many abandoned fences that are not signalled no correct guest has.
+/// No correct guest has so many abandoned fences that are not signalled.
 const MOST_ABANDONED: usize = 4096;
 
 /// The driver's device; destroyed on drop.
 pub(crate) struct RawDevice {
     /// The driver's handle.
     pub(crate) handle: vk::Device,
-    /// The driver's functions, as far as they are enabled.
+    /// The driver's functions that are enabled.
     pub(crate) functions: DeviceTable,
-    /// Fences that may still be in use when their queue goes.
+    /// Fences that may still be in use when their queue is destroyed.
     abandoned: Mutex<Vec<vk::Fence>>,
     /// The instance it was made from.
     pub(super) instance: Arc<Instance>,
@@ -69,7 +69,7 @@ impl RawDevice {
         }
     }
 
-    /// Keeps a fence that a queue may use until it is signalled or the device goes.
+    /// Keeps a fence that a queue may use until it is signalled or the device is destroyed.
     pub(crate) fn abandon_fence(&self, fence: vk::Fence) {
         let mut abandoned = self.abandoned.locked();
         abandoned.push(fence);
@@ -84,12 +84,12 @@ impl RawDevice {
         }
     }
 
-    /// Whether more fences were abandoned, and are not signalled, than a correct guest has.
+    /// Whether there are more abandoned fences that are not signalled than a correct guest has.
     pub(crate) fn has_too_many_abandoned(&self) -> bool {
         self.abandoned.locked().len() >= MOST_ABANDONED
     }
 
-    /// Makes a fence unsignalled; false when the driver cannot.
+    /// Resets a fence. False when the driver cannot.
     pub(crate) fn reset_fence(&self, fence: vk::Fence) -> bool {
         let Some(function) = self.functions.reset_fences else {
             return false;
@@ -109,7 +109,7 @@ impl RawDevice {
         status.is_none_or(|status| status != vk::Result::NOT_READY)
     }
 
-    /// Waits for a fence, or until `stop`, which makes it `TIMEOUT`.
+    /// Waits for a fence, or until `stop`, which gives `TIMEOUT`.
     pub(crate) fn wait_fence(&self, fence: vk::Fence, stop: &AtomicBool) -> vk::Result {
         let Some(function) = self.functions.wait_for_fences else {
             return vk::Result::ERROR_INITIALIZATION_FAILED;
@@ -127,11 +127,7 @@ impl Drop for RawDevice {
             // SAFETY: nobody else uses the device any more.
             unsafe { function(self.handle) };
         }
-        let abandoned = std::mem::take(
-            self.abandoned
-                .get_mut()
-                .unwrap_or_else(PoisonError::into_inner),
-        );
+        let abandoned = std::mem::take(&mut *self.abandoned.locked());
         abandoned
             .into_iter()
             .for_each(|fence| self.destroy_fence(fence));
@@ -142,7 +138,8 @@ impl Drop for RawDevice {
     }
 }
 
-/// Waits in slices, so that the end of the context ends the wait: `wait` gets a timeout in nanoseconds.
+/// Waits in slices, so that the end of the context ends the wait. `wait` gets a timeout in
+/// nanoseconds.
 pub(crate) fn wait_sliced(
     timeout: u64,
     stop: &AtomicBool,

@@ -16,7 +16,7 @@ impl ShaderGroups {
         self.0.locked().insert(pipeline.0, count);
     }
 
-    /// How many a pipeline has, if it is one of ray tracing.
+    /// How many a pipeline has. `None` when it is not one of ray tracing.
     pub(crate) fn get(&self, pipeline: vk::Pipeline) -> Option<u32> {
         self.0.locked().get(&pipeline.0).copied()
     }
@@ -29,7 +29,7 @@ impl ShaderGroups {
         }
     }
 
-    /// How many a pipeline has: its own, and those of the libraries in it.
+    /// How many a new pipeline has: its own, and those of its libraries.
     pub(crate) fn count(&self, info: &vk::RayTracingPipelineCreateInfoKHR) -> u32 {
         // SAFETY: decoded as null or a valid struct.
         let library = unsafe { info.p_library_info.as_ref() };

@@ -1,4 +1,4 @@
-//! [`SharedObjects`]: which buffers and images of a device lie in memory that the guest shares.
+//! [`SharedObjects`]: which buffers and images of a device are in memory that the guest shares.
 
 use std::collections::HashSet;
 use std::sync::Mutex;
@@ -13,7 +13,7 @@ pub(crate) struct SharedObjects {
     pub(crate) buffers: HandleSet,
     /// Images.
     pub(crate) images: HandleSet,
-    /// Images with linear tiling, on a GPU whose others must not lie in imported memory.
+    /// Images with linear tiling, on a GPU whose other images must not be in imported memory.
     pub(crate) linear: HandleSet,
 }
 
@@ -21,7 +21,8 @@ pub(crate) struct SharedObjects {
 #[derive(Default)]
 pub(crate) struct HandleSet {
     known: Mutex<HashSet<u64>>,
-    /// How many, to be looked at without the lock: what is asked about was inserted before the guest could ask.
+    /// How many, readable without the lock. A handle was inserted before the guest could ask about
+    /// it.
     count: AtomicUsize,
 }
 

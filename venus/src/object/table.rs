@@ -1,13 +1,16 @@
 //! The object table: from the guest's ids to the host's handles.
 //!
-//! A guest names objects by 64-bit ids of its own choice. [`Table::view`] gives each decoding thread a
-//! [`View`] that finds the handle of an id without a lock, and says what it is and to which device it belongs. Changes ([`Table::insert`], [`Table::remove`]) take a lock and are seen by all views.
+//! A guest names objects by 64-bit ids of its own choice. [`Table::view`] gives each decoding
+//! thread a [`View`]. It finds the handle of an id without a lock, and knows the object's type and
+//! device. Changes ([`Table::insert`], [`Table::remove`]) take a lock and are seen by all views.
 //!
-//! Real guests count ids up by one, so the slots are an array indexed by the id's low bits: live objects
-//! hardly ever meet in one slot. Those that do (a hostile guest can arrange it) go to a map behind the lock.
+//! Real guests count ids up by one. So the slots are an array indexed by the id's low bits, and
+//! live objects hardly ever meet in one slot. If they do (a hostile guest can cause it), they go to
+//! a map behind the lock.
 //!
-//! How a slot is read while another thread writes it is the protocol crate's affair ([`Slot`]). When the array
-//! grows, the old one is emptied but kept, so that stale views find nothing in it and refresh themselves.
+//! The protocol crate knows how a slot is read while another thread writes it ([`Slot`]). When the
+//! array grows, the old one is emptied but kept. Stale views then find nothing in it and refresh
+//! themselves.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -17,7 +20,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock};
 use hesper_system::sync::Lock;
 use hesper_venus_protocol::runtime::{Front, Resolved, Slot};
 
-/// Slots of the first array, as a power of two; each further one doubles it.
+/// Slots of the first array, as a power of two. Each further array is twice as large.
 const FIRST_BITS: u32 = 10;
 /// How often the array may double: 2^22 slots at most.
 const LEVELS: usize = 13;
@@ -51,7 +54,7 @@ impl Entry {
         }
     }
 
-    /// What the decoder wants to know, if it is of that kind.
+    /// The answer for the decoder, if the object is of that type.
     pub(crate) fn resolved(self, kind: u32) -> Resolved {
         if self.kind != kind {
             return Resolved::UNKNOWN;
@@ -120,7 +123,7 @@ impl Table {
     /// Enters an object.
     pub(crate) fn insert(&self, id: u64, entry: Entry) -> Result<(), Refused> {
         let mut writer = self.writer();
-        // A driver that makes null has made nothing that could be named.
+        // A driver that returns null has made nothing that could be named.
         if id == 0 || entry.host == 0 {
             return Err(Refused::IdTaken);
         }
@@ -139,7 +142,7 @@ impl Table {
         }
     }
 
-    /// The case in which other objects are in the way.
+    /// Inserts when another object has the slot.
     #[cold]
     fn insert_slowly(&self, writer: &mut Writer, id: u64, entry: Entry) -> Result<(), Refused> {
         if self.find(writer, id).is_some() {
@@ -153,7 +156,7 @@ impl Table {
         Ok(())
     }
 
-    /// Takes an object of type `kind` out; `None` when there is none.
+    /// Takes an object of type `kind` out. `None` when there is none.
     pub(crate) fn remove(&self, id: u64, kind: u32) -> Option<Entry> {
         let mut writer = self.writer();
         let entry = self.find(&writer, id).filter(|entry| entry.kind == kind)?;
@@ -161,7 +164,7 @@ impl Table {
         Some(entry)
     }
 
-    /// Empties the place of an object that is there.
+    /// Empties the place of an object.
     fn take(&self, writer: &mut Writer, id: u64) {
         self.removals.fetch_add(1, Ordering::Release);
         match slot(self.slots(), id).filter(|slot| slot.id() == id) {
@@ -171,7 +174,7 @@ impl Table {
         writer.live -= 1;
     }
 
-    /// Takes exactly this object out; false when there is none, or another one under its id by now.
+    /// Takes exactly this object out. False when it is gone, or another object has its id by now.
     pub(crate) fn remove_exactly(&self, id: u64, kind: u32, host: u64) -> bool {
         let mut writer = self.writer();
         match slot(self.slots(), id).and_then(|slot| Some((slot, slot.get(id)?))) {
@@ -197,7 +200,8 @@ impl Table {
         true
     }
 
-    /// Takes out all objects of a device (with owner 0: all that belong to none), in no order.
+    /// Takes out all objects of a device, in no order. Owner 0 stands for the objects that belong
+    /// to none.
     pub(crate) fn remove_owned(&self, owner: u32) -> Vec<(u64, Entry)> {
         let mut writer = self.writer();
         self.removals.fetch_add(1, Ordering::Release);
@@ -217,7 +221,7 @@ impl Table {
         removed
     }
 
-    /// The id of an entry, by looking at all of them.
+    /// The id of an entry, by a search through all of them.
     pub(crate) fn id_of(&self, entry: Entry) -> Option<u64> {
         let writer = self.writer();
         let mut slots = self.slots().iter().filter_map(read);
@@ -228,7 +232,7 @@ impl Table {
             .or_else(|| overflowed().map(|(id, _)| *id))
     }
 
-    /// The slow way, which sees every object.
+    /// Finds any object, under the lock.
     fn find(&self, writer: &Writer, id: u64) -> Option<Entry> {
         if id == 0 {
             return None;
@@ -238,7 +242,7 @@ impl Table {
         in_slot.or_else(|| writer.overflow.get(&id).copied())
     }
 
-    /// Moves to an array twice as large, if there may be one.
+    /// Moves to an array twice as large, if it is not the largest.
     fn grow(&self, writer: &mut Writer) {
         let level = self.level.load(Ordering::Relaxed);
         if level + 1 >= LEVELS {
@@ -259,7 +263,7 @@ impl Table {
 
 #[inline]
 fn slot(slots: &[Slot], id: u64) -> Option<&Slot> {
-    // The length is a power of two; an id's low bits are what a dense counter changes.
+    // The length is a power of two. A dense counter changes an id's low bits.
     slots.get(id as usize & slots.len().wrapping_sub(1))
 }
 
@@ -283,20 +287,20 @@ pub(crate) struct View<'a> {
 }
 
 impl View<'_> {
-    /// The object with this id, whatever its type.
+    /// The object with this id, of any type.
     pub(crate) fn get(&self, id: u64) -> Option<Entry> {
         let found = slot(self.slots.get(), id).and_then(|slot| slot.get(id));
         found.map(Entry::of).or_else(|| self.get_slowly(id))
     }
 
-    /// The same under the lock, after which this view is up to date.
+    /// The same under the lock. This view is up to date afterwards.
     pub(crate) fn get_slowly(&self, id: u64) -> Option<Entry> {
         let writer = self.table.writer();
         self.slots.set(self.table.slots());
         self.table.find(&writer, id)
     }
 
-    /// What decoders may read by themselves.
+    /// What decoders may read directly.
     pub(crate) fn front(&self) -> Front<'_> {
         Front::new(self.slots.get(), &self.table.removals)
     }
@@ -374,7 +378,7 @@ mod tests {
         for id in &ids {
             assert_eq!(view.get(*id), Some(entry(*id + 1)));
         }
-        // The one that has the slot goes; the others stay where they are.
+        // The object in the slot is removed; the others stay where they are.
         table.remove(7, KIND).unwrap();
         assert_eq!(view.get(7), None);
         assert_eq!(view.get(ids[1]), Some(entry(ids[1] + 1)));
@@ -430,7 +434,7 @@ mod tests {
                     }
                 }
             });
-            // There is nearly always one of both: the next takes the slot that the last leaves.
+            // Nearly always only one of both lives: the next takes the slot that the last leaves.
             let made = |round: u64| {
                 let id = 1 + ((round & 1) << 30);
                 let (kind, owner) = (1 + (id >> 30) as u32, (id >> 20) as u32);

@@ -1,4 +1,4 @@
-//! Destroying what a guest left behind when its device goes.
+//! Destroying what a guest left behind when its device ends.
 
 use std::collections::HashSet;
 
@@ -8,12 +8,12 @@ use hesper_venus_protocol::vk::HandleType as Kind;
 use super::raw_device::RawDevice;
 use super::table::Entry;
 
-/// How far ahead of its value a timeline semaphore may be signalled on every driver
-/// (`maxTimelineSemaphoreValueDifference` is at least this).
+/// How far ahead of its value a timeline semaphore may be signalled on every driver.
+/// `maxTimelineSemaphoreValueDifference` is at least this.
 const TIMELINE_STEP: u64 = (1 << 31) - 1;
 
-/// Ends what the GPU may be waiting for: sets events, signals timeline semaphores. Without this, a guest that dies
-/// between a wait and its signal would block the device's end forever.
+/// Ends what the GPU may be waiting for: sets events and signals timeline semaphores. Otherwise a
+/// guest that dies between a wait and its signal would block the end of the device forever.
 pub(crate) fn end_waits(device: &RawDevice, objects: &[(u64, Entry)], timelines: &HashSet<u64>) {
     let functions = &device.functions;
     for (_, entry) in objects {
@@ -21,8 +21,9 @@ pub(crate) fn end_waits(device: &RawDevice, objects: &[(u64, Entry)], timelines:
         if entry.kind == Kind::Event as u32
             && let Some(set) = functions.set_event
         {
-            // SAFETY: an event of this device. One that only the device may set is refused by the API, not by
-            // drivers; that nobody records or submits any more makes it harmless.
+            // SAFETY: an event of this device. The API forbids this for an event that only the
+            // device may set, but drivers do not check it. It is harmless, since nobody records or
+            // submits any more.
             unsafe { set(device.handle, vk::Event(entry.host)) };
         }
         if is_timeline
@@ -46,10 +47,10 @@ pub(crate) fn end_waits(device: &RawDevice, objects: &[(u64, Entry)], timelines:
     }
 }
 
-/// Destroys objects of a device that does no work any more.
+/// Destroys the objects of a device that is idle.
 pub(crate) fn destroy_all(device: &RawDevice, objects: &[(u64, Entry)]) {
     let mut order: Vec<&Entry> = objects.iter().map(|(_, entry)| entry).collect();
-    // Views before what they show, memory last.
+    // Destroy views before what they show, and memory last.
     order.sort_by_key(|entry| match entry.kind {
         kind if kind == Kind::DeviceMemory as u32 => 3,
         kind if kind == Kind::Image as u32 || kind == Kind::Buffer as u32 => 2,
@@ -62,8 +63,8 @@ pub(crate) fn destroy_all(device: &RawDevice, objects: &[(u64, Entry)]) {
     }
 }
 
-/// Destroys one object. Descriptor sets and command buffers go with their pools; queues and devices are not
-/// destroyed like this.
+/// Destroys one object. Descriptor sets and command buffers are freed with their pools. Queues and
+/// devices are not destroyed here.
 pub(crate) fn destroy_one(device: &RawDevice, entry: &Entry) {
     let functions = &device.functions;
     macro_rules! destroy {
@@ -71,7 +72,8 @@ pub(crate) fn destroy_one(device: &RawDevice, entry: &Entry) {
             match entry.kind {
                 $(kind if kind == Kind::$kind as u32 => {
                     if let Some(function) = functions.$field {
-                        // SAFETY: an object of this type and device, which its table knows no more.
+                        // SAFETY: an object of this type and device, which is no longer in its
+                        // table.
                         unsafe { function(device.handle, vk::$kind(entry.host), std::ptr::null()) };
                     }
                 })*

@@ -5,8 +5,9 @@ use std::os::fd::OwnedFd;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use rustix::io::Result;
 
-/// Gives memory that the allocator keeps back to the system: a driver frees much of it when its devices go, in pieces that
-/// the allocator would hold for ever. Takes about a millisecond.
+/// Returns memory that the allocator keeps to the system. A driver frees much memory when its
+/// devices are destroyed, in pieces that the allocator would keep forever. Takes about a
+/// millisecond.
 pub(crate) fn return_free_memory() {
     #[cfg(target_env = "gnu")]
     // SAFETY: may be called by any thread at any time.
@@ -25,7 +26,7 @@ pub(crate) fn mappings() -> usize {
         .unwrap_or(DEFAULT)
 }
 
-/// How many mappings this process has; `None` where the system does not tell.
+/// How many mappings this process has. `None` if the system does not tell.
 pub(crate) fn count_mappings() -> Option<usize> {
     use std::io::Read;
     let mut file = std::fs::File::open("/proc/self/maps").ok()?;
@@ -43,8 +44,8 @@ pub(crate) fn count_mappings() -> Option<usize> {
 #[cfg(not(target_env = "gnu"))]
 pub(crate) fn release_stack() {}
 
-/// Gives the unused part of this thread's stack back to the system: a driver's compiler touches much of one, and a thread that
-/// then sleeps would keep it.
+/// Returns the unused part of this thread's stack to the system. A driver's compiler touches much
+/// of the stack, and a sleeping thread would keep it.
 #[cfg(target_env = "gnu")]
 pub(crate) fn release_stack() {
     /// What the calls below need at most.
@@ -59,7 +60,8 @@ pub(crate) fn release_stack() {
             got == 0
         }
     };
-    // Stacks grow down on all of Linux' processors that this runs on: what is in use is above here.
+    // Stacks grow down on all of Linux' processors that Hesper supports: the part in use is above
+    // here.
     let here = (&raw const size).addr();
     let page = rustix::param::page_size();
     let end = here.saturating_sub(MARGIN) / page * page;
@@ -67,13 +69,15 @@ pub(crate) fn release_stack() {
     if !is_known || unused == 0 || unused > size {
         return;
     }
-    // SAFETY: these pages are this thread's stack below everything that is in use: nobody reads them before writing.
+    // SAFETY: these pages are this thread's stack below everything in use. Nobody reads them before
+    // writing.
     unsafe { libc::madvise(start, unused, libc::MADV_DONTNEED) };
 }
 
 /// Fresh zeroed memory of `size` bytes, a multiple of the page size.
 ///
-/// Whoever gets the descriptor cannot shrink it: a shrunken file would kill this process with SIGBUS.
+/// Nobody who gets the descriptor can shrink it: a shrunken file would kill this process with
+/// SIGBUS.
 pub(crate) fn create_shared_memory(size: u64) -> Result<OwnedFd> {
     let fd = memfd_create(
         "hesper-venus",
@@ -88,7 +92,7 @@ pub(crate) fn create_shared_memory(size: u64) -> Result<OwnedFd> {
 mod tests {
     use super::*;
 
-    /// Touches so much of the stack, and gives back where.
+    /// Touches this much of the stack and returns it to the system. Returns the place.
     #[inline(never)]
     fn touch() -> usize {
         let mut much = [0_u8; 1 << 20];
@@ -96,7 +100,7 @@ mod tests {
         much.as_ptr().addr()
     }
 
-    /// How many of the pages there are in memory.
+    /// How many of these pages are in memory.
     fn resident(start: usize, pages: usize) -> usize {
         let page = rustix::param::page_size();
         let start = start.next_multiple_of(page);

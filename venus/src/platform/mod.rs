@@ -1,7 +1,8 @@
-//! What differs between operating systems: anonymous shared memory, what memory and mappings cost.
+//! What differs between operating systems: anonymous shared memory, and the cost of memory and
+//! mappings.
 //!
-//! Linux makes memfds that cannot shrink; other systems make a POSIX shm object and unlink it at once. `hesper-system` says whose
-//! ways are taken.
+//! Linux makes memfds that cannot shrink. Other systems make a POSIX shm object and unlink it at
+//! once. `hesper-system` says which system's way is taken.
 
 #[cfg(target_os = "linux")]
 mod linux;

@@ -14,10 +14,10 @@ use rustix::fs::ftruncate;
 use rustix::io::{Errno, Result};
 use rustix::shm::{self, Mode, OFlags};
 
-/// Gives memory that the allocator keeps back to the system, where there is a way to ask for that.
+/// Returns memory that the allocator keeps to the system, if there is a way to do that.
 pub(crate) fn return_free_memory() {}
 
-/// The unused part of a stack stays: there is no portable way to give it back.
+/// The unused part of a stack stays: there is no portable way to return it.
 pub(crate) fn release_stack() {}
 
 /// How many mappings a process may have: no limit is known here.
@@ -25,7 +25,7 @@ pub(crate) fn mappings() -> usize {
     1 << 24
 }
 
-/// How many mappings this process has: not told here.
+/// How many mappings this process has: not known here.
 pub(crate) fn count_mappings() -> Option<usize> {
     None
 }
@@ -35,7 +35,7 @@ pub(crate) fn count_mappings() -> Option<usize> {
 /// The name must stay below 32 characters, and the size can be set only once, before the unlink.
 pub(crate) fn create_shared_memory(size: u64) -> Result<OwnedFd> {
     static COUNTER: AtomicU32 = AtomicU32::new(0);
-    // A name left behind by a process that died is skipped, not reused.
+    // A name that was left behind by a dead process is skipped, not reused.
     for _ in 0..1024 {
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         let name = format!("/hesper-{:x}-{number:x}", std::process::id());

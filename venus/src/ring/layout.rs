@@ -1,4 +1,4 @@
-//! Where a ring's words and its buffer lie in shared memory, checked once.
+//! [`Layout`]: where a ring's words and its buffer are in shared memory, checked once.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
@@ -29,7 +29,7 @@ pub(crate) struct Request {
     pub(crate) extra_size: usize,
 }
 
-/// A ring's memory, with offsets known to be inside, aligned and apart from each other.
+/// A ring's memory. Its offsets are inside, aligned, and do not overlap.
 #[derive(Clone, Debug)]
 pub(crate) struct Layout {
     memory: Arc<SharedMemory>,
@@ -51,7 +51,7 @@ impl Layout {
             return Err(bad("it is not inside its resource"));
         }
         if !request.buffer_size.is_power_of_two() || request.buffer_size > 1 << 30 {
-            return Err(bad("its buffer size is no power of two below 2^31"));
+            return Err(bad("its buffer size is not a power of two below 2^31"));
         }
         let mut parts = [
             (request.head, 4),
@@ -72,7 +72,7 @@ impl Layout {
                 return Err(bad("a part of it is not aligned to 4 bytes"));
             }
         }
-        // Parts without bytes (no extra region) go to the front, where they can hide no overlap.
+        // Parts without bytes (no extra region) come first, where they cannot hide an overlap.
         parts.sort_unstable_by_key(|(start, size)| (*size > 0, *start));
         let overlaps = |((start, size), (next, _)): (&(usize, usize), &(usize, usize))| {
             *size > 0 && start + size > *next
@@ -93,12 +93,12 @@ impl Layout {
         })
     }
 
-    /// The renderer's position: bytes consumed, free-running.
+    /// The renderer's position: bytes consumed. It never resets, and wraps.
     pub(crate) fn head(&self) -> Option<&AtomicU32> {
         self.memory.word(self.head)
     }
 
-    /// The guest's position: bytes written, free-running.
+    /// The guest's position: bytes written. It never resets, and wraps.
     pub(crate) fn tail(&self) -> Option<&AtomicU32> {
         self.memory.word(self.tail)
     }
@@ -114,8 +114,8 @@ impl Layout {
         (end <= self.extra_size).then(|| self.memory.word(self.extra + offset))?
     }
 
-    /// Appends the bytes from position `from` to position `to` to `out`; `None` when that is more than the
-    /// buffer holds.
+    /// Appends the bytes from position `from` to position `to` to `out`. `None` when that is more
+    /// than the buffer holds.
     pub(crate) fn copy(&self, from: u32, to: u32, out: &mut Vec<u8>) -> Option<()> {
         let len = to.wrapping_sub(from) as usize;
         if len > self.buffer_size {
@@ -128,7 +128,7 @@ impl Layout {
         self.memory.append_to(self.buffer, len - before_wrap, out)
     }
 
-    /// Copies the bytes from position `from` on into `to`; `None` when that is more than the buffer holds.
+    /// Copies bytes from position `from` into `to`. `None` when that is more than the buffer holds.
     pub(crate) fn read(&self, from: u32, to: &mut [u8]) -> Option<()> {
         let start = from as usize & (self.buffer_size - 1);
         if to.len() > self.buffer_size {

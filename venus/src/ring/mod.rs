@@ -1,13 +1,14 @@
-//! Rings: command buffers in shared memory that a guest fills and a thread of ours empties
+//! Rings: command buffers in shared memory that a guest fills and a thread of Hesper empties
 //! (`VK_MESA_venus_protocol`, `vkCreateRingMESA`).
 //!
-//! [`Ring`] is what other threads see of one: they notify it, wait for its position, stop it. [`run`] is its
-//! thread: it copies what is between head and tail, hands it to a [`Consumer`] and publishes the head.
+//! [`Ring`] is what other threads see of a ring: they notify it, wait for its position, stop it.
+//! [`run`] is its thread. It copies what is between head and tail, hands it to a [`Consumer`], and
+//! publishes the head.
 //!
-//! The hard thing is sleeping without missing work. The thread sets IDLE and then looks at the tail once
-//! more; the guest stores the tail and then looks at IDLE. Both are sequentially consistent, so at least one
-//! of them sees the other. Publishing the head has the same shape against a thread that waits for it
-//! ([`Ring::wait_seqno`]).
+//! The hard thing is to sleep without missing work. The thread sets IDLE, and then reads the tail
+//! once more. The guest stores the tail, and then reads IDLE. Both are sequentially consistent, so
+//! at least one of them sees the other. Publishing the head works in the same way with a thread
+//! that waits for it ([`Ring::wait_seqno`]).
 
 mod layout;
 mod pace;
@@ -37,18 +38,19 @@ const ALIVE: u32 = 4;
 
 /// Carries out the commands that a ring brings.
 pub(crate) trait Consumer {
-    /// Carries out all that the stream has. Publishes how far it is wherever the guest may be waiting for it: after a reply,
-    /// and before the consumer itself waits.
+    /// Carries out all commands of the stream. Publishes the head wherever the guest may be waiting
+    /// for it: after a reply, and before the consumer itself waits.
     fn consume(&mut self, stream: &RingStream<'_>) -> Result<(), Fatal>;
 
-    /// Nothing came for [`RELEASE_AFTER`]: what memory is held for the next commands can be had again then.
+    /// Nothing came for [`RELEASE_AFTER`]: memory that is held for the next commands can be
+    /// released.
     fn idle(&mut self);
 }
 
-/// How long after a guest may have taken the memory of a ring the ring must be destroyed.
+/// When a guest has taken a ring's memory, it must destroy the ring within this time.
 const SOON: Duration = Duration::from_millis(200);
 
-/// A ring that has slept so long gives back the memory that it had for its commands.
+/// A ring that has slept so long releases the memory for its commands.
 const RELEASE_AFTER: Duration = Duration::from_secs(1);
 
 /// A ring as other threads see it.
@@ -150,7 +152,8 @@ impl Ring {
         self.unpark();
     }
 
-    /// Called by the ring's own thread: waits for [`Ring::submit_virtqueue`] or the end of the ring.
+    /// Called by the ring's own thread: waits for [`Ring::submit_virtqueue`] or the end of the
+    /// ring.
     pub(crate) fn wait_virtqueue(&self, seqno: u64) {
         while self.virtqueue_seqno.load(Ordering::Acquire) < seqno
             && !self.stopping.load(Ordering::Acquire)
@@ -160,7 +163,7 @@ impl Ring {
     }
 
     fn unpark(&self) {
-        // Before the thread has put itself here it has not looked at anything yet, so nothing is missed.
+        // Before the thread is known here, it has not looked at anything, so nothing is missed.
         if let Some(thread) = self.thread.get() {
             thread.unpark();
         }
@@ -188,7 +191,8 @@ impl Ring {
             .map_or(0, |tail| tail.load(Ordering::Acquire))
     }
 
-    /// Sleeps with IDLE set until there is work, a notification or the end. Calls `release` once when that takes long.
+    /// Sleeps with IDLE set until there is work, a notification, or the end of the ring. Calls
+    /// `release` once if that takes long.
     fn sleep(&self, head: u32, release: impl FnOnce()) {
         let (Some(status), Some(tail)) = (self.layout.status(), self.layout.tail()) else {
             return;
@@ -217,8 +221,8 @@ impl Ring {
         }
     }
 
-    /// Whether the ring is destroyed soon: its guest does that behind other calls, and may use the memory for another ring
-    /// before this thread hears of it.
+    /// Whether the ring is destroyed soon. The guest destroys it behind other calls, and may use
+    /// the memory for another ring before this thread knows.
     #[cold]
     fn ends_soon(&self) -> bool {
         let begin = Instant::now();
@@ -232,9 +236,9 @@ impl Ring {
     }
 }
 
-/// The ring's thread: until [`Ring::stop`], or the consumer fails.
+/// The ring's thread. Runs until [`Ring::stop`], or until the consumer fails.
 pub(crate) fn run(ring: &Ring, consumer: &mut impl Consumer) -> Result<(), Fatal> {
-    // A second thread for one ring would be a bug of the caller's; the first keeps being woken.
+    // A second thread for one ring would be a bug of the caller. The first one is still woken then.
     let _ = ring.thread.set(std::thread::current());
     let mut pace = Pace::new(ring.idle_timeout);
     let mut head = ring

@@ -1,17 +1,17 @@
 //! How a ring's thread waits for its guest: spin, doze, sleep.
 //!
-//! A guest that makes calls with replies comes back within a microsecond or two, so spinning pays. After
-//! that the thread yields the processor for a while, then it may sleep and be woken by a notification. The
-//! guest sends that only once per idle timeout, however: for that long after each notification nobody would wake
-//! a sleeping ring, so until then it dozes and looks by itself.
+//! A guest that makes calls with replies is back within a microsecond or two, so spinning pays.
+//! Then the thread yields the processor for a while. Then it may sleep, and a notification wakes
+//! it. But the guest notifies only once per idle timeout. For that long after each notification,
+//! nobody would wake a sleeping ring, so the thread dozes and looks by itself.
 
 use std::time::{Duration, Instant};
 
-/// Looks at the tail without giving the processor away: about two microseconds.
+/// Looks at the tail without a yield: about two microseconds.
 const SPINS: u32 = 60;
 /// Looks with a yield in between: some 20 µs when nobody else wants the processor.
 const YIELDS: u32 = 40;
-/// The first doze; each further one is twice as long, up to [`LONGEST_DOZE`].
+/// The first doze. Each further one is twice as long, up to [`LONGEST_DOZE`].
 const FIRST_DOZE: Duration = Duration::from_micros(30);
 const LONGEST_DOZE: Duration = Duration::from_micros(250);
 
@@ -60,7 +60,7 @@ impl Pace {
         self.notified = Some(now);
     }
 
-    /// There was no work; `now` is only asked for when it matters.
+    /// There was no work. `now` is called only if the time matters.
     pub(crate) fn next(&mut self, now: impl FnOnce() -> Instant) -> Pause {
         if self.looks < SPINS {
             self.looks += 1;
@@ -86,7 +86,7 @@ impl Pace {
 mod tests {
     use super::*;
 
-    /// The waits of a quiet guest until the first that sleeps; each doze takes as long as it says.
+    /// The waits of a quiet guest up to the first sleep. Each doze takes its full time.
     fn until_sleep(pace: &mut Pace, mut now: Instant) -> (u32, Duration) {
         let (mut looks, mut dozed) = (0, Duration::ZERO);
         loop {

@@ -1,4 +1,4 @@
-//! The rings of a context: finding, stopping and watching over them.
+//! [`Rings`]: the rings of a context. It finds, stops and watches them.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex};
@@ -17,7 +17,7 @@ const SHORTEST_PERIOD: Duration = Duration::from_millis(10);
 struct Inner {
     rings: HashMap<u64, Arc<Ring>>,
     threads: Vec<JoinHandle<()>>,
-    /// Threads that run, those of rings that were destroyed among them.
+    /// Running threads, those of destroyed rings included.
     running: usize,
     has_monitor: bool,
     is_stopped: bool,
@@ -27,9 +27,9 @@ struct Inner {
 #[derive(Default)]
 pub(crate) struct Rings {
     inner: Mutex<Inner>,
-    /// Wakes the monitor when a ring comes or all end.
+    /// Wakes the monitor when a ring is added or all end.
     changed: Condvar,
-    /// Wakes who waits for a thread to end.
+    /// Wakes whoever waits for a thread to end.
     ended: Condvar,
 }
 
@@ -44,10 +44,11 @@ impl Rings {
             .ok_or(Fatal::NoRing(id))
     }
 
-    /// Makes a ring known, and `start`s its thread, which must call [`Rings::thread_ended`] at its end.
+    /// Adds a ring and `start`s its thread, which must call [`Rings::thread_ended`] at its end.
     ///
-    /// Only rings that live count against the limit: a guest's thread may end, and its ring with it, while the ring's thread is
-    /// still in the driver's compiler. There may be as many of those again; who makes more rings then waits for one to end.
+    /// Only rings that live count against the limit. A ring may be destroyed while its thread is
+    /// still in the driver's compiler. There may be as many of such threads again. Beyond that, a
+    /// new ring waits for one to end.
     pub(crate) fn insert(
         &self,
         id: u64,
@@ -93,7 +94,7 @@ impl Rings {
         Ok(())
     }
 
-    /// Called by the thread of a ring as the last thing that it does.
+    /// Called by a ring's thread at its very end.
     pub(crate) fn thread_ended(&self) {
         self.inner.locked().running -= 1;
         self.ended.notify_all();
@@ -135,7 +136,8 @@ impl Rings {
         self.inner.locked().rings.clear();
     }
 
-    /// Whether a ring wants to be watched over and nobody does; the caller must start [`Rings::watch`] then.
+    /// Whether a ring wants to be watched and nobody does. The caller must then start
+    /// [`Rings::watch`].
     pub(crate) fn needs_monitor(&self) -> bool {
         let mut inner = self.inner.locked();
         let is_wanted = inner
@@ -147,8 +149,8 @@ impl Rings {
         is_missing
     }
 
-    /// The monitor's thread: sets ALIVE on the rings that ask for it, until they all end. It is a thread of its own
-    /// so that a ring which waits for the driver is not taken for dead.
+    /// The monitor's thread: sets ALIVE on the rings that ask for it, until they all end. It is a
+    /// separate thread, so that a ring that waits for the driver is not taken for dead.
     pub(crate) fn watch(&self) {
         let mut inner = self.inner.locked();
         while !inner.is_stopped {
@@ -161,7 +163,7 @@ impl Rings {
                 .map(|(_, period)| period)
                 .min();
             inner = match shortest {
-                // Twice within the period, so that no look of the guest's comes too early.
+                // Twice within the period, so that the guest never looks too early.
                 Some(period) => {
                     let pause = (period / 2).max(SHORTEST_PERIOD);
                     self.changed.waited_for(inner, pause).0

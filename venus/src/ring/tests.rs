@@ -62,7 +62,7 @@ impl Guest {
         self.memory.word(0).unwrap().load(Ordering::Acquire)
     }
 
-    /// Writes as Mesa does: buffer, tail, then a look at the status.
+    /// Writes as Mesa does: buffer, tail, then reads the status.
     fn write(&mut self, ring: &Ring, byte: u8, len: usize) {
         for _ in 0..len {
             let at = 192 + (self.tail as usize & (BUFFER - 1));

@@ -1,4 +1,4 @@
-//! [`Buffers`]: memory that a stream is carried out in.
+//! [`Buffers`]: the memory that a stream is carried out in.
 
 use std::sync::Arc;
 
@@ -7,11 +7,11 @@ use hesper_venus_protocol::runtime::{Arena, Meter};
 use crate::command_stream::PrivateCopy;
 use crate::context::state::ContextState;
 
-/// Memory that a stream is carried out in.
+/// The memory that a stream is carried out in.
 pub(crate) struct Buffers {
-    /// The piece that is carried out.
+    /// The piece that is being carried out.
     pub(super) window: PrivateCopy,
-    /// What its commands decode to.
+    /// The decoded commands.
     pub(super) arena: Arena,
 }
 

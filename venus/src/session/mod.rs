@@ -1,8 +1,8 @@
 //! [`Session`]: what a handler has of the thread that it runs on.
 //!
-//! That is the context, the guest's objects, the reply stream, and where the commands come from. A session also runs streams:
-//! it decodes them command by command, and calls for each the handler that it was made with (see
-//! [`crate::executor::Executor`]).
+//! That is the context, the guest's objects, the reply stream, and where the commands come from. A
+//! session also runs streams: it decodes them command by command, and calls the handlers that it
+//! was made with (see [`crate::executor::Executor`]).
 
 mod buffers;
 mod streams;
@@ -30,7 +30,8 @@ use crate::object::table::{Entry, View};
 use crate::reply_stream::ReplyStream;
 use crate::ring::Ring;
 
-/// Commands are published at least this often, in bytes, so that a full ring has room again soon.
+/// The ring's head is published at least once in so many bytes, so that a full ring has room again
+/// soon.
 const PUBLISH_EVERY: usize = 4096;
 
 /// Bytes of commands that share an arena.
@@ -39,14 +40,16 @@ const GROUP: usize = 4096;
 /// Log target of the trace of commands; its level is debug.
 const TRACE: &str = "hesper_venus::commands";
 
-/// Handles one command: decodes the arguments, acts, and replies when the guest wants it. False when the context cannot go
-/// on, for the reason that [`Session::failure`] then has: a result of that size is dear to hand through.
+/// Handles one command: decodes the arguments, acts, and replies if the guest wants it.
+///
+/// False when the context cannot go on; [`Session::failure`] then holds the reason. Returning the
+/// error itself is too expensive on this path.
 pub(crate) type Handler = for<'m> fn(&mut Session<'_>, &mut Decoder<'m>) -> bool;
 
 /// The handlers, by command number.
 pub(crate) type Handlers = [Option<Handler>; COMMAND_COUNT];
 
-/// What the thread of a ring does: carries out what comes in the ring until that is stopped.
+/// What the thread of a ring does: carries out the ring's commands until the ring is stopped.
 pub(crate) type RunRing = fn(&Arc<ContextState>, Arc<Ring>);
 
 /// How the decoder finds objects: by id and type.
@@ -64,7 +67,7 @@ impl<'s> Handles<'s> {
         }
     }
 
-    /// The object with this id, whatever it is.
+    /// The object with this id, of any type.
     pub(crate) fn get(&self, id: u64) -> Option<Entry> {
         self.view.get(id)
     }
@@ -90,11 +93,11 @@ impl HandleMap for Handles<'_> {
 pub(crate) enum Source {
     /// The context's own thread.
     Virtqueue,
-    /// A ring; `head` is the position at which the batch began.
+    /// A ring.
     Ring {
         /// The ring.
         ring: Arc<Ring>,
-        /// Where the batch began.
+        /// The position at which the batch began.
         head: u32,
     },
 }
@@ -106,32 +109,33 @@ pub(crate) struct Session<'s> {
     handles: &'s Handles<'s>,
     /// Where replies go.
     pub(crate) reply_stream: Option<ReplyStream>,
-    /// In which resource that lies, and the state of the context's resources then.
+    /// The resource of the reply stream, and
+    /// [`Resources::serial`](crate::context::resources::Resources::serial) when it was looked up.
     pub(crate) reply_resource: (u32, u64),
     source: Source,
-    /// Who carries commands out, by their numbers.
+    /// The handlers of commands, by number.
     handlers: &'static Handlers,
-    /// What the thread of a ring does.
+    /// What the thread of a new ring does.
     pub(crate) run_ring: RunRing,
-    /// The last device and instance that commands were for.
+    /// The last device and instance that a command was for.
     device: Option<Arc<Device>>,
     instance: Option<Arc<Instance>>,
-    /// Memory for streams inside of streams, kept for the next one.
+    /// Memory for a stream inside a stream, kept for the next one.
     nested: Option<Buffers>,
-    /// What the current command's objects belong to.
+    /// The device or instance of the current command's objects.
     owner: u32,
     /// The guest wants a reply to the current command.
     wants_reply: bool,
-    /// Why a handler gave up.
+    /// Why a handler failed.
     failure: Option<Fatal>,
-    /// The number of the last command that a piece did not hold whole.
+    /// The number of the last command that was not whole in its piece.
     cut: u32,
-    /// Bytes of the batch before the current group, those of the group before the current command, and those that the
-    /// guest was told of.
+    /// Bytes of the batch before the current group, bytes of the group before the current command,
+    /// and bytes that the guest was told of.
     group_start: usize,
     group_done: usize,
     published: usize,
-    /// Bytes of the outer stream that are done while the current commands are those of a stream inside.
+    /// Bytes of the outer stream that are done, while a stream inside it is carried out.
     outer_done: Option<usize>,
     /// Commands, and objects looked up for them, since the last [`Session::count`].
     commands: u64,
@@ -139,8 +143,9 @@ pub(crate) struct Session<'s> {
 }
 
 impl<'s> Session<'s> {
-    /// A session for one thread, which gets its commands from `source`. What it does with them is handed in: `handlers` carry
-    /// out commands, `run_ring` is for the threads of rings that it makes.
+    /// A session for one thread, which takes its commands from `source`. The `handlers` carry them
+    /// out, and `run_ring` is the work of threads for new rings. Both are handed in, so that the
+    /// session does not depend on the commands.
     pub(crate) fn new(
         state: &'s Arc<ContextState>,
         handles: &'s Handles<'s>,
@@ -172,7 +177,7 @@ impl<'s> Session<'s> {
         }
     }
 
-    /// A batch that begins at position `head` of the session's ring comes next.
+    /// Begins a batch at `position` of the session's ring.
     #[inline]
     pub(crate) fn begin_ring_batch(&mut self, position: u32) {
         if let Source::Ring { head, .. } = &mut self.source {
@@ -180,12 +185,12 @@ impl<'s> Session<'s> {
         }
     }
 
-    /// Gives back the memory that is kept for the next commands.
+    /// Gives back memory that is kept for the next commands.
     pub(crate) fn release(&mut self) {
         self.nested = None;
     }
 
-    /// Carries out commands that begin at byte `base` of their stream, which errors then tell.
+    /// Carries out commands that begin at byte `base` of their stream. Errors name that position.
     #[inline]
     fn run(&mut self, commands: &mut [u8], base: usize, arena: &mut Arena) -> Result<(), Fatal> {
         let mut at = 0;
@@ -203,11 +208,11 @@ impl<'s> Session<'s> {
         Ok(())
     }
 
-    /// Carries out commands that share an arena: few enough that it stays small, and none after one with outputs. `length` is
-    /// that of what the decoder reads.
+    /// Carries out commands that share an arena: few enough to keep it small, and none after one
+    /// with outputs. `length` is the length of the decoder's bytes.
     fn group(&mut self, length: usize, decoder: &mut Decoder<'_>) -> Result<(), Fatal> {
         let is_traced = log::log_enabled!(target: TRACE, log::Level::Debug);
-        // Whatever ends a group also tells the guest how far it is.
+        // The end of a group also publishes the ring's head.
         const { assert!(GROUP <= PUBLISH_EVERY) };
         let end = GROUP.min(length);
         self.group_done = 0;
@@ -227,7 +232,7 @@ impl<'s> Session<'s> {
             }
             self.commands += 1;
             self.group_done = decoder.position();
-            // Not both in one, which would cost more.
+            // Two conditions are cheaper than one combined condition here.
             if self.group_done >= end {
                 break;
             }
@@ -249,10 +254,11 @@ impl<'s> Session<'s> {
             .unwrap_or(self.group_start + self.group_done)
     }
 
-    /// Ends the context for what is wrong with the current command, and says in which byte of the stream that begins.
+    /// Ends the context for an error of the current command, and names the byte of the stream at
+    /// which that begins.
     #[cold]
     fn fail_here(&self, fatal: Fatal) -> Fatal {
-        // An error of the decoder says more exactly where.
+        // An error of the decoder names a more exact position.
         if !matches!(fatal, Fatal::Stream(_)) {
             self.state
                 .fail_at(fatal, self.group_start + self.group_done);
@@ -260,7 +266,7 @@ impl<'s> Session<'s> {
         fatal
     }
 
-    /// Says in the log what the next command is.
+    /// Logs the next command.
     #[cold]
     fn trace(&self, commands: &mut [u8]) {
         let from = if self.ring().is_some() {
@@ -268,7 +274,7 @@ impl<'s> Session<'s> {
         } else {
             "virtqueue"
         };
-        // What cannot be read will be an error in a moment.
+        // A command that cannot be read fails in a moment anyway.
         if let Ok((text, _)) = trace::command(commands, &mut Arena::default()) {
             log::debug!(target: TRACE, "context {} {from}: {text}", self.state.id);
         }
@@ -281,7 +287,7 @@ impl<'s> Session<'s> {
         false
     }
 
-    /// Hands over what this thread counted.
+    /// Adds what this thread counted to the shared counters.
     pub(crate) fn count(&mut self, bytes: usize) {
         let tally = &self.state.tally;
         add(&tally.commands, std::mem::take(&mut self.commands));
@@ -290,14 +296,14 @@ impl<'s> Session<'s> {
         add(&tally.batches, 1);
     }
 
-    /// Runs a stream inside of a stream.
+    /// Runs a stream inside a stream.
     pub(crate) fn run_nested(&mut self, stream: &impl Stream) -> Result<(), Fatal> {
         if self.outer_done.is_some() {
             return Err(Fatal::Nested);
         }
         let outer = (self.group_start, self.group_done, self.wants_reply);
         self.outer_done = Some(self.done());
-        // The outer command's arguments are still in use, so this needs memory of its own.
+        // The outer command's arguments are still in use, so this needs its own memory.
         let mut buffers = self
             .nested
             .take()
@@ -307,14 +313,16 @@ impl<'s> Session<'s> {
         self.nested = Some(buffers);
         self.outer_done = None;
         (self.group_start, self.group_done, self.wants_reply) = outer;
-        // Of the outer stream nothing is missing or refused: what it has executed must not be executed again.
+        // For the outer stream, no bytes are missing and nothing is refused: what it has executed
+        // must not run again.
         ended.map_err(|fatal| match fatal {
             Fatal::Stream(inner) => Fatal::Inner(inner),
             other => other,
         })
     }
 
-    /// Tells a guest that waits for the ring how far it is. To be called before anything that may block.
+    /// Publishes how far the session is, for a guest that waits for the ring. Call it before
+    /// anything that may block.
     pub(crate) fn publish(&mut self) {
         let done = self.done();
         if let Source::Ring { ring, head } = &self.source
@@ -334,12 +342,12 @@ impl<'s> Session<'s> {
         }
     }
 
-    /// The object with this id, whatever it is.
+    /// The object with this id, of any type.
     pub(crate) fn find(&self, id: u64) -> Option<Entry> {
         self.handles.get(id)
     }
 
-    /// Lets go of the device or instance that the current command is for.
+    /// Forgets the device and instance of the current command.
     pub(crate) fn forget_domain(&mut self) {
         self.device = None;
         self.instance = None;
@@ -356,7 +364,8 @@ impl<'s> Session<'s> {
         {
             self.look_up_device();
         }
-        // The objects were found a moment ago: if the device is not, another thread has just destroyed it.
+        // The objects were found a moment ago. If the device is gone, another thread has just
+        // destroyed it.
         self.device.as_ref().ok_or_else(|| gone(command))
     }
 
@@ -392,7 +401,8 @@ impl<'s> Session<'s> {
         })
     }
 
-    /// The driver did not make an object for the current command. A guest that does not ask for the result destroys it nevertheless.
+    /// Remembers that the driver did not make an object for the current command. A guest that did
+    /// not ask for the result destroys the object nevertheless.
     #[inline]
     pub(crate) fn remember_failed<H: Handle>(&self, id: H) {
         if !self.wants_reply {
@@ -405,7 +415,7 @@ impl<'s> Session<'s> {
         self.wants_reply
     }
 
-    /// The result of a command that uses memory of so many `bytes` that the host did not have.
+    /// The result of a command that uses memory of `bytes` bytes for which the host had no room.
     pub(crate) fn refuse(&self, bytes: u64) -> Result<vk::Result, Fatal> {
         match self.wants_reply {
             true => Ok(vk::Result::ERROR_OUT_OF_DEVICE_MEMORY),
@@ -413,7 +423,8 @@ impl<'s> Session<'s> {
         }
     }
 
-    /// Replies if the guest wants it; else sees to it that a lost device does not go unnoticed.
+    /// Replies if the guest wants it. Otherwise ends the context if the device is lost, so that
+    /// this does not go unnoticed.
     #[inline]
     pub(crate) fn finish<'m, C: Command<'m>>(
         &mut self,
@@ -424,7 +435,7 @@ impl<'s> Session<'s> {
         C::Return: Outcome,
     {
         if self.wants_reply {
-            // Only a command with outputs must lie in memory until here.
+            // Only a command with outputs must stay in memory until here.
             return match C::HAS_OUTPUTS {
                 true => self.reply(command, result),
                 false => self.reply_without_outputs::<C>(result),
@@ -439,8 +450,8 @@ impl<'s> Session<'s> {
     #[inline(never)]
     fn reply<'m, C: Command<'m>>(&mut self, command: &C, result: C::Return) -> Result<(), Fatal> {
         self.write_reply(C::ID, |encoder| {
-            // SAFETY: outputs are as decoded, but for what the driver wrote there, which is valid for the
-            // lengths it wrote.
+            // SAFETY: outputs are as decoded, or as the driver wrote them, which is valid for the
+            // lengths that it wrote.
             unsafe { command.encode_reply(result, encoder) }
         })
     }
@@ -470,7 +481,7 @@ impl<'s> Session<'s> {
     }
 }
 
-/// What a command returns, as far as everyone must look at it.
+/// What a command returns, as far as every command must look at it.
 pub(crate) trait Outcome: Copy {
     /// Whether it says that the GPU is lost.
     fn is_device_lost(self) -> bool {
@@ -491,7 +502,7 @@ impl Outcome for vk::Result {
     }
 }
 
-/// The function table of a command, wherever it is.
+/// The function table that a command is called through.
 pub(crate) trait Reach {
     /// The table for the current command.
     fn reach<'t>(session: &'t mut Session<'_>, command: CommandId) -> Result<&'t Self, Fatal>;
@@ -522,14 +533,14 @@ where
     C::Table: Reach,
 {
     let table = C::Table::reach(session, C::ID)?;
-    // SAFETY: the decoder has replaced every id by the handle of a live object of this table's driver, and checked
-    // counts and pointers. What remains is the API's own valid usage, which the driver's memory safety
-    // must not depend on more than it does for any other client.
+    // SAFETY: the decoder has replaced every id by the handle of a live object of this table's
+    // driver, and checked counts and pointers. What remains is the API's own valid usage. The
+    // driver's memory safety depends on it no more than with any other client.
     let result = unsafe { command.call(table) };
     result.ok_or(Fatal::NotEnabled(name(C::ID)))
 }
 
-/// Decodes a command, lets `act` carry it out, and replies. For what comes back see [`Handler`].
+/// Decodes a command, lets `act` carry it out, and replies. [`Handler`] says what is returned.
 #[inline(always)]
 pub(crate) fn handle<'m, C: Command<'m>>(
     session: &mut Session<'_>,
@@ -554,12 +565,12 @@ where
     }
 }
 
-/// The owner of a command's objects has gone.
+/// The error for a command whose device or instance has gone.
 #[cold]
 fn gone(command: CommandId) -> Fatal {
     Fatal::Invalid {
         command: name(command),
-        reason: "what its objects belong to is being destroyed, or is not what it is for",
+        reason: "the device or instance of its objects is being destroyed, or has the wrong type",
     }
 }
 

@@ -1,4 +1,5 @@
-//! Whole streams: in pieces where the guest can change them, and with the commands refused for which there is no memory.
+//! Whole streams: copied in pieces where the guest can change them. Commands for which there is no
+//! memory are refused.
 
 use hesper_venus_protocol::runtime::{self, Meter, Reason};
 use hesper_venus_protocol::{CommandId, extent, vk};
@@ -8,7 +9,7 @@ use crate::command_stream::{Stream, Walked};
 use crate::fatal::Fatal;
 
 impl Session<'_> {
-    /// Bytes of a stream that are copied at a time; a command's header fits.
+    /// Bytes of a stream that are copied at a time. A command's header fits.
     pub(crate) fn piece(&self) -> usize {
         self.state.budget.piece_bytes.max(8)
     }
@@ -46,8 +47,9 @@ impl Session<'_> {
 
     /// Carries out a stream that the guest can change, piece by piece.
     ///
-    /// Whether a command is whole shows when it is decoded: a decoder that finds too few bytes has done nothing but change
-    /// the copy. The next piece then begins with that command, copied and decoded anew, whatever it is by now.
+    /// Decoding shows whether a command is whole. A decoder that finds too few bytes has changed
+    /// nothing but the copy. The next piece then begins with that command, which is copied and
+    /// decoded again, even if the guest has changed it.
     #[inline]
     pub(super) fn run_pieces(
         &mut self,
@@ -77,7 +79,7 @@ impl Session<'_> {
         }
     }
 
-    /// Why a window could not be filled: it is that of a single large command.
+    /// The error for a window that could not be filled: it holds a single large command.
     #[cold]
     fn unfilled(&mut self, (from, count): (usize, usize)) -> Fatal {
         (self.group_start, self.group_done) = (from, 0);
@@ -91,7 +93,8 @@ impl Session<'_> {
         })
     }
 
-    /// What is to be copied when decoding has ended with `fatal` in this window; the error itself when it is one.
+    /// What to copy next after decoding ended with `fatal` in this window, or the error if it is a
+    /// real one.
     #[cold]
     fn next_window<S: Stream>(
         &mut self,
@@ -124,8 +127,9 @@ impl Session<'_> {
             // It may still fit into a piece.
             return Ok((begin, piece.min(rest)));
         }
-        // How long it is decides how much is copied and nothing else: should the guest change it meanwhile, it is decoded from
-        // too few bytes again, or is followed by the next. It grows by half at least then, so that this ends soon.
+        // The length decides only how much is copied. If the guest changes it meanwhile, the
+        // command is decoded from too few bytes again, or another command follows it. The length
+        // then grows by half at least, so this ends soon.
         let length = match extent::length(&Walked(stream), begin as u64) {
             Ok(length) if length > had as u64 => length,
             _ => least.max(had as u64 + had as u64 / 2 + 4),
@@ -134,11 +138,12 @@ impl Session<'_> {
         Ok((begin, length.min(rest)))
     }
 
-    /// Refuses the command at byte `begin`, for which there is no memory: it fails with the result that Vulkan has for that, if
-    /// it has one and the guest wants to hear it. Gives back where the next command begins.
+    /// Refuses the command at byte `begin`, for which there is no memory. It fails with Vulkan's
+    /// result for that, if it has a result and the guest asks for it. Returns where the next
+    /// command begins.
     ///
-    /// Other commands end the context. The guest could be told of a recording only by `vkEndCommandBuffer`, for whose result
-    /// Mesa does not ask.
+    /// Other commands end the context. A guest could be told of a failed recording only by
+    /// `vkEndCommandBuffer`, and Mesa does not ask for its result.
     #[cold]
     fn refuse_command(
         &mut self,

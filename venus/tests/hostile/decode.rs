@@ -3,7 +3,7 @@
 use hesper_venus_protocol::runtime::Arena;
 use hesper_venus_protocol::{COMMANDS, sample, trace};
 
-/// A valid request of every command that can be sent, with its name.
+/// A valid request of every command, with its name.
 pub fn requests(seed: u64) -> Vec<(&'static str, Vec<u8>)> {
     let mut arena = Arena::default();
     let all = COMMANDS.iter().flatten();
@@ -12,8 +12,8 @@ pub fn requests(seed: u64) -> Vec<(&'static str, Vec<u8>)> {
         .collect()
 }
 
-/// Decodes commands, with every id a live object, until one is refused, and how many were taken. The trace reads all
-/// of the arguments that the decoder made.
+/// Decodes commands until one is refused, with every id a live object. Returns how many were
+/// decoded. The trace reads all arguments that the decoder made.
 pub fn decode(stream: &[u8], arena: &mut Arena) -> usize {
     let mut stream = stream.to_vec();
     let (mut at, mut taken) = (0, 0);

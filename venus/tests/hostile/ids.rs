@@ -2,10 +2,10 @@
 
 use hesper_venus_protocol::runtime::Object;
 
-/// Ids of the session begin here: a value that stands for nothing else in the stream.
+/// Ids of the session begin here. The value stands for nothing else in the stream.
 pub const FIRST_ID: u64 = 0x5a5a_0000;
 
-/// One object of each kind; the names say what it is.
+/// One object of each kind, by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u64)]
 pub enum Id {

@@ -1,9 +1,10 @@
-//! A bench for hostile streams: each gets a context of its own on a renderer that must survive it.
+//! A test bench for hostile streams: each gets a context of its own on a renderer that must survive
+//! it.
 //!
-//! [`Bench::run`] is the one entry, for tests and fuzzers alike. Whatever the stream is, it demands that
-//! - the context answers, or, if it rightly waits for something, ends as soon as it is dropped;
-//! - a context that is lost says so once, in one line of the log, and not because of a panic of ours;
-//! - another context of the same renderer goes on working;
+//! [`Bench::run`] is the one entry, for tests and fuzzers. It demands of every stream that
+//! - the context answers, or ends when it is dropped if it rightly waits for something;
+//! - a lost context is reported once, in one line of the log, and not because of a panic;
+//! - another context of the same renderer continues to work;
 //! - nothing of the context is left afterwards.
 #![allow(
     dead_code,
@@ -37,7 +38,7 @@ use hesper_venus::{
 use session::Session;
 use settled::Settled;
 
-/// How long anything may take on a machine that is busy with other things.
+/// How long anything may take on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 /// How long a stream may wait for something before its context is dropped.
 const WAITING: Duration = Duration::from_secs(2);
@@ -120,7 +121,7 @@ pub enum Way {
     Virtqueue,
     /// Through a ring.
     Ring,
-    /// Through both at the same time: two threads of the renderer fight over the same objects.
+    /// Through both at the same time: two threads of the renderer use the same objects.
     Both,
 }
 
@@ -136,7 +137,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// Why the context was lost; panics if it was not.
+    /// Why the context was lost. Panics if it was not.
     #[track_caller]
     pub fn reason(&self) -> &str {
         match self {
@@ -209,7 +210,7 @@ impl Guest {
         }
     }
 
-    /// Fills the ring with commands, and makes it: the renderer starts at once.
+    /// Writes commands into the ring and makes it, so the renderer starts at once.
     pub fn ring(&self, stream: &[u8]) {
         use hesper_venus_protocol::{command, vk};
         let stream = &stream[..stream.len().min(RING_SIZE)];
@@ -240,7 +241,7 @@ impl Guest {
         self.context.submit(session.stream);
     }
 
-    /// Waits until the ring has consumed `length` bytes or failed; false when it does neither.
+    /// Waits until the ring has consumed `length` bytes or failed. False when it does neither.
     pub fn ring_settles(&self, length: usize) -> bool {
         let word = |offset| {
             self.ring
@@ -261,7 +262,7 @@ impl Guest {
     }
 }
 
-/// A renderer, and a context on it that must see nothing of what others do.
+/// A renderer, and a witness context on it that must see nothing of what others do.
 pub struct Bench {
     // Dropped before the renderer that waits for it.
     witness: Guest,
@@ -281,7 +282,8 @@ impl Bench {
         let options = RendererOptions {
             driver,
             budget: hesper_venus::Budget {
-                // Mutated sizes ask for much; what is asked for beyond this is refused, which is a case, too.
+                // Mutated sizes ask for much memory. What is beyond this is refused, which is a
+                // case, too.
                 shared_bytes: 256 << 20,
                 ..Default::default()
             },
@@ -300,19 +302,19 @@ impl Bench {
         }
     }
 
-    /// A context of its own; the caller drops it and calls [`Bench::rests`].
+    /// A new context. The caller drops it and calls [`Bench::rests`].
     pub fn guest(&self) -> Guest {
         Guest::new(&self.renderer, "hostile")
     }
 
-    /// Feeds a stream to a fresh context.
+    /// Feeds a stream to a new context.
     pub fn run(&self, stream: &[u8], way: Way) -> Outcome {
         let guest = self.guest();
         if way != Way::Virtqueue {
             guest.ring(stream);
         }
         let is_done = if way == Way::Ring {
-            // The ring's making comes before its end.
+            // The ring is made before the context ends.
             let made = guest.settle(0, PATIENCE);
             if made != Outcome::Fine {
                 return self.ended(guest, made);
@@ -340,7 +342,7 @@ impl Bench {
             ..
         } = guest;
         drop((context, replies, ring));
-        // It may have been lost by another thread since, or by what it still had to do.
+        // Another thread may have lost it meanwhile, or what it still had to do.
         let mut reasons: Vec<String> = match &outcome {
             Outcome::Lost(reason) => vec![reason.clone()],
             _ => Vec::new(),
@@ -383,7 +385,7 @@ impl Bench {
     }
 }
 
-/// The null driver: built with the tests, as it is one of their dependencies.
+/// The null driver, which is built with the tests as one of their dependencies.
 pub fn null_driver() -> Driver {
     Driver::Library(null::library())
 }

@@ -1,4 +1,4 @@
-//! Ways to spoil a stream, the same ones each time.
+//! Ways to damage a stream, the same in each run.
 
 /// A xorshift generator (Marsaglia 2003, "Xorshift RNGs"); good enough to vary input.
 pub struct Random(pub u64);
@@ -16,7 +16,7 @@ impl Random {
     }
 }
 
-/// The places, multiples of four, at which one of `values` stands as a 64-bit number.
+/// The positions, multiples of four, at which one of `values` stands as a 64-bit number.
 pub fn places(stream: &[u8], values: impl Fn(u64) -> bool) -> Vec<(usize, u64)> {
     let ends = (0..stream.len().saturating_sub(7)).step_by(4);
     ends.map(|at| {
@@ -29,7 +29,7 @@ pub fn places(stream: &[u8], values: impl Fn(u64) -> bool) -> Vec<(usize, u64)> 
     .collect()
 }
 
-/// The stream with another 64-bit number in one place.
+/// The stream with another 64-bit number at one position.
 pub fn replaced(stream: &[u8], at: usize, value: u64) -> Vec<u8> {
     let mut spoiled = stream.to_vec();
     spoiled[at..at + 8].copy_from_slice(&value.to_le_bytes());

@@ -1,5 +1,6 @@
-//! What real guests sent: sessions of Mesa 26.1's Venus on lavapipe, saved with `HESPER_SAVE_STREAMS` while it ran a case of
-//! `tests/programs/client`, after which each file is named. `venus/tests/sessions/README.md` says how to make them again.
+//! Recorded sessions of real guests: Mesa 26.1's Venus on lavapipe, saved with
+//! `HESPER_SAVE_STREAMS`. Each file is named after the case of the test client that ran.
+//! `venus/tests/sessions/README.md` says how to make them again.
 
 use std::fs;
 use std::path::PathBuf;
@@ -12,7 +13,7 @@ use super::{REPLIES, REPLY_RESOURCE};
 
 /// A session of a real guest, with its name.
 pub fn recorded() -> Vec<(String, Session)> {
-    // The fuzzers are a crate of their own, beside the tests.
+    // The fuzzers are a separate crate, beside the tests.
     let package = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     let folder = ["tests/sessions", "../tests/sessions"]
         .map(|path| package.join(path))
@@ -35,8 +36,8 @@ pub fn recorded() -> Vec<(String, Session)> {
     sessions
 }
 
-/// The same commands for a guest of the bench: replies go to its resource, and nothing waits for submissions on another way,
-/// which are not there.
+/// The same commands for a guest of the test bench. Replies go to its resource, and nothing waits
+/// for submissions by another way, which do not exist here.
 fn adapted(stream: &[u8]) -> Session {
     let mut arena = Arena::default();
     let mut session = Session::default();

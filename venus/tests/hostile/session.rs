@@ -1,4 +1,4 @@
-//! What an honest guest sends, recorded: the material that hostile streams are made from.
+//! A session of a correct guest: the material that hostile streams are made from.
 
 use std::ptr::from_ref;
 
@@ -13,7 +13,7 @@ const SHADER: &[u8] = include_bytes!("../../../tests/programs/client/shaders/scr
 /// Size of the buffer.
 const SIZE: u64 = 4096;
 
-/// Commands one behind the other, and where each begins.
+/// Commands one after the other, and where each begins.
 #[derive(Clone, Debug, Default)]
 pub struct Session {
     pub stream: Vec<u8>,
@@ -45,7 +45,7 @@ impl Session {
         session
     }
 
-    /// Up to a device and its queue on ring index 1.
+    /// A session up to a device and its queue on ring index 1.
     pub fn device() -> Self {
         let mut s = Self::reply_stream();
         let application = vk::ApplicationInfo {

@@ -11,11 +11,11 @@ use hesper_venus_protocol::vk;
 use vk::MemoryPropertyFlags as Flags;
 
 pub const LOCAL: Flags = Flags::DEVICE_LOCAL;
-/// What memory that is mapped and written must have.
+/// The flags of memory that is mapped and written.
 pub const STAGING: Flags = Flags(Flags::HOST_VISIBLE.0 | Flags::HOST_COHERENT.0);
 pub const NONE: Flags = Flags(0);
 
-/// All that a program knows of a GPU's memory.
+/// All that a program knows about a GPU's memory.
 pub type Memory = vk::PhysicalDeviceMemoryProperties;
 
 pub fn types(memory: &Memory) -> impl Iterator<Item = (u32, &vk::MemoryType)> {
@@ -35,8 +35,8 @@ pub fn is_local(heap: &vk::MemoryHeap) -> bool {
     heap.flags.contains(vk::MemoryHeapFlags::DEVICE_LOCAL)
 }
 
-/// The first of the types in `bits` that has the flags, as Vulkan's specification shows it, and ggml takes it if its heap is large
-/// enough.
+/// The first of the types in `bits` that has the flags. Vulkan's specification shows this way. ggml
+/// uses it if the heap is large enough.
 pub fn first(memory: &Memory, bits: u32, flags: Flags, size: u64) -> Option<u32> {
     types(memory)
         .find(|(index, one)| {
@@ -47,8 +47,8 @@ pub fn first(memory: &Memory, bits: u32, flags: Flags, size: u64) -> Option<u32>
         .map(|(index, _)| index)
 }
 
-/// As the Vulkan Memory Allocator does: the type that has all required flags and costs the least, where each preferred flag that
-/// is missing costs one, and each unwanted one that is there.
+/// The way of the Vulkan Memory Allocator: the type that has all required flags and costs the
+/// least. Each missing preferred flag costs one, and each unwanted flag that is present.
 pub fn cheapest(
     memory: &Memory,
     bits: u32,
@@ -65,7 +65,8 @@ pub fn cheapest(
         .map(|(index, _)| index)
 }
 
-/// As ncnn does: with all that is preferred and nothing unwanted, else without the one wish, else without the other.
+/// The way of ncnn: all preferred flags and nothing unwanted; else without the one wish, else
+/// without the other.
 pub fn by_wishes(
     memory: &Memory,
     bits: u32,

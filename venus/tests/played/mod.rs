@@ -1,5 +1,5 @@
-//! The null driver in a role: each [`Played`] is a copy of the library under a name of its own, with statics of its own, so that
-//! tests of one process have different drivers at the same time.
+//! The null driver in a role. Each [`Played`] is a copy of the library under its own name, with its
+//! own statics. So the tests of one process have different drivers at the same time.
 #![allow(
     dead_code,
     unreachable_pub,
@@ -23,14 +23,14 @@ use hesper_null_driver::card::{Card, PLAY};
 use hesper_null_driver::version::{PLAY_VERSION, Version};
 use hesper_venus::Driver;
 
-/// A driver of its own. The file goes with the value, what was loaded of it stays.
+/// A driver of its own. The file is removed on drop; what was loaded of it stays.
 pub struct Played {
     path: PathBuf,
     entry: ash::Entry,
 }
 
 impl Played {
-    /// A fresh driver, which plays what the null driver plays by itself.
+    /// A new driver with the null driver's default role.
     pub fn new() -> Self {
         static COPIES: AtomicU32 = AtomicU32::new(0);
         let copy = format!(
@@ -77,7 +77,7 @@ impl Played {
         played
     }
 
-    /// One of the functions by which the driver is told what to play.
+    /// One of the functions that tell the driver what to play.
     pub fn function(&self, name: &CStr) -> unsafe extern "system" fn() {
         // SAFETY: the driver answers by name.
         let function = unsafe {
@@ -87,7 +87,7 @@ impl Played {
         function.unwrap_or_else(|| panic!("the null driver has no {name:?}"))
     }
 
-    /// What a renderer is told.
+    /// The driver for a renderer.
     pub fn driver(&self) -> Driver {
         Driver::Library(self.path.clone())
     }
@@ -95,7 +95,7 @@ impl Played {
 
 impl Drop for Played {
     fn drop(&mut self) {
-        // What is left of a file in a temporary folder harms nobody.
+        // A leftover file in a temporary folder does no harm.
         let _ = std::fs::remove_file(&self.path);
     }
 }

@@ -7,7 +7,8 @@ use hesper_venus::{Renderer, RendererOptions};
 /// How long contexts may take to end.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A renderer that outlives its contexts: the process of a test must not exit while the driver is still called.
+/// A renderer that outlives its contexts. The process of a test must not exit while the driver is
+/// still called.
 pub struct Settled(Renderer);
 
 impl Settled {

@@ -1,7 +1,7 @@
-//! The card that the driver plays: its memory, and what of it the host's pages can be imported as.
+//! The card that the driver plays: its memory, and as which types host memory can be imported.
 //!
-//! Every copy of the shared library plays a card of its own, one with a single memory type unless it is told another by
-//! [`PLAY`]. Sizes hold: more than a heap has is not allocated.
+//! Every copy of the shared library plays its own card. It has a single memory type unless [`PLAY`]
+//! chooses another card. Sizes are enforced: no more is allocated than a heap has.
 
 use std::ffi::CStr;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
@@ -10,8 +10,8 @@ use ash::vk::{self, MemoryPropertyFlags as Flags};
 
 use crate::memory::walk;
 
-/// Name of the function, `extern "system" fn(*const Card)`, that says which card is played from then on. It is called before
-/// anything else of the library is.
+/// Name of the function, `extern "system" fn(*const Card)`, that chooses the card. It is called
+/// before anything else of the library.
 pub const PLAY: &CStr = c"hesperNullDriverPlay";
 
 const GIB: u64 = 1 << 30;
@@ -41,8 +41,8 @@ pub struct Card {
 }
 
 impl Card {
-    /// A card with these heaps (size, whether it is the GPU's own memory) and types (flags, heap). Buffers and images can be in
-    /// all types but those that are allocated lazily.
+    /// A card with these heaps (size, whether it is the GPU's own memory) and types (flags, heap).
+    /// Buffers and images can be in all types except lazily allocated ones.
     #[must_use]
     pub fn new(heaps: &[(u64, bool)], types: &[(Flags, u32)], importable: u32) -> Self {
         let mut memory = vk::PhysicalDeviceMemoryProperties {
@@ -71,14 +71,14 @@ impl Card {
         }
     }
 
-    /// One type for everything, as lavapipe has it, of 1 GiB.
+    /// One type for everything, of 1 GiB, as on lavapipe.
     #[must_use]
     pub fn one_type() -> Self {
         Self::new(&[(GIB, true)], &[(LOCAL_VISIBLE, 0)], 1)
     }
 
-    /// AMD's without a resizable BAR, as RADV shows it: 256 MiB of 8 GiB are in reach of the CPU, and host memory is imported
-    /// as the cached type of the GTT alone.
+    /// AMD's without a resizable BAR, as RADV shows it: the CPU reaches 256 MiB of 8 GiB, and host
+    /// memory is imported as the cached type of the GTT only.
     #[must_use]
     pub fn amd_small_bar() -> Self {
         let heaps = [
@@ -101,14 +101,16 @@ impl Card {
         Self::new(&heaps, &types, 0b1000)
     }
 
-    /// Intel's in a processor, as ANV shows newer ones: one heap, and host memory is imported as any type.
+    /// Intel's integrated GPU, as ANV shows newer ones: one heap, and host memory is imported as
+    /// any type.
     #[must_use]
     pub fn intel_uma() -> Self {
         let types = [(LOCAL, 0), (LOCAL_VISIBLE, 0), (LOCAL_CACHED, 0)];
         Self::new(&[(24 * GIB, true)], &types, 0b111)
     }
 
-    /// NVIDIA's with its five types: host memory is imported as those of system memory that the CPU sees.
+    /// NVIDIA's with its five types: host memory is imported as the types of system memory that the
+    /// CPU sees.
     #[must_use]
     pub fn nvidia() -> Self {
         let heaps = [(24 * GIB, true), (64 * GIB, false), (246 * MIB, true)];
@@ -161,7 +163,7 @@ pub(crate) fn table() -> MutexGuard<'static, Table> {
 }
 
 impl Table {
-    /// Takes so many bytes of a type's heap, unless that much is not left.
+    /// Takes `bytes` of a type's heap, unless less is left.
     pub(crate) fn take(&mut self, index: u32, bytes: u64) -> Option<()> {
         let (heap, all) = self.card.heap(index)?;
         let used = self.used.get_mut(heap)?;

@@ -26,20 +26,20 @@ pub(crate) const SHADER_MODULE: i32 = ObjectType::SHADER_MODULE.as_raw();
 const COMMAND_POOL: i32 = ObjectType::COMMAND_POOL.as_raw();
 const DESCRIPTOR_POOL: i32 = ObjectType::DESCRIPTOR_POOL.as_raw();
 
-/// Devices that were created with more than the extension that the renderer needs.
+/// Devices that were created with more than the renderer's own extension.
 static EXTENDED: LazyLock<Mutex<HashSet<u64>>> = LazyLock::new(Mutex::default);
 
 fn extended() -> MutexGuard<'static, HashSet<u64>> {
     EXTENDED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether a device was created with more than the extension that the renderer needs.
+/// Whether a device was created with more than the renderer's own extension.
 pub(crate) fn has_extensions(device: u64) -> bool {
     check(DEVICE, device);
     extended().contains(&device)
 }
 
-/// Functions of objects that are made from a device and nothing else: `vkCreate…` and `vkDestroy…`.
+/// Functions of objects that are simply made from a device: `vkCreate…` and `vkDestroy…`.
 fn find_simple(name: &str) -> Option<Function> {
     let (is_create, object) = match name.strip_prefix("vkCreate") {
         Some(object) => (true, object),
@@ -427,7 +427,8 @@ unsafe extern "system" fn update_sets(
     }
 }
 
-/// Writes what a driver writes at least: one value for each query, `stride` apart, whatever the size says.
+/// Writes what a driver writes at least: one value for each query, at distance `stride`, whatever
+/// the size says.
 unsafe extern "system" fn query_results(
     device: u64,
     pool: u64,

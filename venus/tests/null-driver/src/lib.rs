@@ -1,16 +1,20 @@
-//! A Vulkan driver for tests: it draws nothing, and ends the process when a renderer breaks its promises.
+//! A Vulkan driver for tests: it draws nothing, and ends the process when a renderer breaks its
+//! promises.
 //!
-//! A renderer loads the shared library as it loads any driver (`vkGetInstanceProcAddr`). One GPU is there, with one queue
-//! family and the memory of a [`card`], of which a part imports host memory. What a renderer that serves hostile guests must never let
-//! through ends the process with a message (`violation`):
+//! A renderer loads the shared library like any driver (`vkGetInstanceProcAddr`). It has one GPU
+//! with one queue family and the memory of a [`card`], of which a part imports host memory. A
+//! renderer for hostile guests must never let certain calls through. They end the process with a
+//! message (`violation`):
 //!
-//! - a handle that is null where it must not be, does not exist, was destroyed, or is of another type (`objects`);
-//! - a device, an instance or a pool that goes while something of it is left;
-//! - an array that is shorter than its count, a string without end, a broken chain: they are read to their ends
-//!   (`memory`), which faults where nothing is mapped.
+//! - a handle that is null where it must not be, does not exist, was destroyed, or has another type
+//!   (`objects`);
+//! - a device, an instance or a pool that is destroyed while something of it is left;
+//! - an array that is shorter than its count, a string without end, a broken chain. They are read
+//!   to their ends (`memory`), which faults where nothing is mapped.
 //!
-//! Work is done as soon as it is submitted, and of all commands only these have an effect: `vkCmdFillBuffer`,
-//! `vkCmdClearColorImage` and `vkCmdCopyImageToBuffer`. That is what renderers test shared memory with. The extra function [`LIVE`] tells how many objects are left.
+//! Work is done as soon as it is submitted. Only these commands have an effect: `vkCmdFillBuffer`,
+//! `vkCmdClearColorImage` and `vkCmdCopyImageToBuffer`. Renderers test shared memory with them. The
+//! extra function [`LIVE`] tells how many objects are left.
 
 pub mod card;
 mod device;
@@ -42,7 +46,7 @@ pub(crate) fn violation(what: &str) -> ! {
 macro_rules! function {
     ($function:expr, ($($argument:ty),*) $(-> $result:ty)?) => {{
         let typed: unsafe extern "system" fn($($argument),*) $(-> $result)? = $function;
-        // SAFETY: who asks by name casts it back to the type of that name.
+        // SAFETY: whoever asks by name casts it back to the type of that name.
         unsafe { std::mem::transmute::<unsafe extern "system" fn($($argument),*) $(-> $result)?, crate::Function>(typed) }
     }};
 }
@@ -52,7 +56,7 @@ extern "system" fn live() -> u64 {
     objects::live()
 }
 
-/// Stands for every function without an effect; its arguments are left alone, 0 is `VK_SUCCESS`.
+/// Stands for every function without an effect. It ignores its arguments; 0 is `VK_SUCCESS`.
 extern "system" fn nothing() -> u64 {
     0
 }
@@ -78,7 +82,7 @@ fn find(name: &CStr) -> Option<Function> {
         })
 }
 
-/// The way into the driver.
+/// The entry into the driver.
 ///
 /// # Safety
 /// As Vulkan says: `name` ends with NUL.
@@ -91,14 +95,15 @@ pub unsafe extern "system" fn vkGetInstanceProcAddr(
     find(unsafe { CStr::from_ptr(name) })
 }
 
-/// `vkGetDeviceProcAddr`: functions of extensions are there when the device has more than the renderer itself needs.
+/// `vkGetDeviceProcAddr`: a device has functions of extensions if it enables more than the renderer
+/// itself needs.
 pub(crate) unsafe extern "system" fn get_device_proc_addr(
     device: u64,
     name: *const c_char,
 ) -> Option<Function> {
     // SAFETY: the caller's promise.
     let name = unsafe { CStr::from_ptr(name) };
-    // What the renderer itself needs is enabled for every device.
+    // The renderer's own extension is enabled for every device.
     let is_of_extension = name != c"vkGetMemoryHostPointerPropertiesEXT"
         && name
             .to_bytes()

@@ -1,4 +1,4 @@
-//! Reading what a caller points to, to its end, and the pages of memory objects.
+//! Reads what a caller points to, to its end, and keeps the pages of memory objects.
 
 use std::collections::HashMap;
 use std::ffi::{c_char, c_void};
@@ -8,13 +8,13 @@ use ash::vk;
 
 use crate::violation;
 
-/// More structs than there are types of them cannot be in a chain.
+/// A chain cannot have more structs than there are types of them.
 const LONGEST_CHAIN: usize = 2000;
 
-/// Reads `bytes` bytes, which faults when they are not there.
+/// Reads `bytes` bytes, which faults if they do not exist.
 ///
 /// # Safety
-/// None but that a caller's broken promise ends the process.
+/// None, except that a caller's broken promise ends the process.
 pub(crate) unsafe fn touch<T>(start: *const T, bytes: u64) {
     if bytes == 0 {
         return;
@@ -27,7 +27,7 @@ pub(crate) unsafe fn touch<T>(start: *const T, bytes: u64) {
         violation(&format!("{bytes} bytes cannot be there"))
     };
     for at in (0..bytes).step_by(64).chain([bytes - 1]) {
-        // SAFETY: the caller says so; finding out is the purpose.
+        // SAFETY: the caller says so, and this function is for finding out.
         unsafe { start.wrapping_add(at).read_volatile() };
     }
 }
@@ -91,7 +91,7 @@ pub(crate) unsafe fn touch_text(text: *const c_char) {
     std::hint::black_box(unsafe { std::ffi::CStr::from_ptr(text) });
 }
 
-/// Pages behind memory objects, buffers and images, as far as they were imported.
+/// Imported pages behind memory objects, buffers and images.
 #[derive(Default)]
 pub(crate) struct Pages {
     /// Address and size by memory object.
@@ -100,7 +100,7 @@ pub(crate) struct Pages {
     pub(crate) buffers: HashMap<u64, u64>,
     /// Size by image.
     pub(crate) images: HashMap<u64, u64>,
-    /// Type and size of memory objects that take of a heap.
+    /// Type and size of memory objects that count against a heap.
     pub(crate) taken: HashMap<u64, (u32, u64)>,
     /// Memory object and offset by buffer or image.
     pub(crate) bindings: HashMap<u64, (u64, u64)>,
@@ -142,7 +142,8 @@ impl Pages {
         }
     }
 
-    /// Address and size of the pages behind a buffer or an image, as far as it has pages and they reach.
+    /// Address and size of the pages behind a buffer or an image, as far as it has pages and they
+    /// reach.
     fn behind(&self, object: u64, total: Option<&u64>) -> Option<(usize, usize)> {
         let (memory, offset) = self.bindings.get(&object)?;
         let (address, room) = self.memories.get(memory)?;
@@ -166,7 +167,8 @@ impl Pages {
         let from = self.behind(image, self.images.get(&image));
         let to = self.behind(buffer, self.buffers.get(&buffer));
         if let Some(((from, has), (to, room))) = from.zip(to) {
-            // SAFETY: inside the imported pages of both, which stay until the memory objects are freed.
+            // SAFETY: inside the imported pages of both, which stay until the memory objects are
+            // freed.
             unsafe { std::ptr::copy(from as *const u8, to as *mut u8, has.min(room)) };
         }
     }

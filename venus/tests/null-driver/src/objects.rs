@@ -1,4 +1,5 @@
-//! Every object that lives: its type, what it belongs to, and that it is what a caller says it is.
+//! Every object that lives: its type and its parent. Checks that a handle is what a caller says it
+//! is.
 
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
@@ -33,7 +34,7 @@ pub(crate) fn live() -> u64 {
     objects().live.len() as u64
 }
 
-/// A fresh object. Handles are never used twice, so that one that was destroyed is always known as such.
+/// A new object. Handles are never used twice, so a destroyed one is always recognised.
 pub(crate) fn make(kind: Kind, parent: u64) -> u64 {
     let mut objects = objects();
     objects.made += 1;
@@ -66,7 +67,7 @@ pub(crate) fn check_optional(kind: Kind, handle: u64) {
     }
 }
 
-/// Removes an object. What is left of it must be of a type in `implicit`, which goes along.
+/// Removes an object. Its remaining children must have a type in `implicit`; they are removed, too.
 pub(crate) fn destroy(kind: Kind, handle: u64, implicit: &[vk::ObjectType]) {
     check(kind, handle);
     let mut objects = objects();
@@ -91,7 +92,7 @@ pub(crate) fn destroy_children(parent: u64) {
     objects().live.retain(|_, object| object.parent != parent);
 }
 
-/// The object of this type and parent, made when it is asked for the first time.
+/// The object of this type and parent. It is made when it is asked for the first time.
 pub(crate) fn only(kind: Kind, parent: u64) -> u64 {
     let found = objects()
         .live

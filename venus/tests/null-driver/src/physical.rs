@@ -10,7 +10,7 @@ use crate::{Function, card, function, version};
 
 /// `deviceUUID`.
 const UUID: [u8; 16] = *b"hesper-null-gpu!";
-/// Extensions of the GPU: the one that renderers need, and some of each sort for guests.
+/// Extensions of the GPU: the one that renderers need, and some of each kind for guests.
 const EXTENSIONS: [&CStr; 8] = [
     c"VK_EXT_external_memory_host",
     c"VK_EXT_extended_dynamic_state3",
@@ -65,7 +65,7 @@ pub(crate) fn find(name: &str) -> Option<Function> {
     })
 }
 
-/// Images of every kind can lie in imported memory, as with most drivers; none of any size is there.
+/// Images of every kind can lie in imported memory, as with most drivers. None of any size exists.
 unsafe extern "system" fn image_format(
     _: u64,
     _: *const vk::PhysicalDeviceImageFormatInfo2<'_>,
@@ -127,7 +127,7 @@ unsafe extern "system" fn destroy_instance(instance: u64, _: *const c_void) {
     destroy(INSTANCE, instance, &[ObjectType::PHYSICAL_DEVICE]);
 }
 
-/// Answers the two calls by which Vulkan lists things.
+/// Answers Vulkan's two calls for a list.
 unsafe fn list<T: Copy>(all: &[T], count: *mut u32, room: *mut T) -> vk::Result {
     // SAFETY: the caller's promise: there is room for as many as the count says.
     unsafe {

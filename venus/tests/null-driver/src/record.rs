@@ -1,4 +1,5 @@
-//! Commands that are recorded: the command buffer is checked for all, arguments for those that point to something.
+//! Recorded commands. The command buffer is checked for all of them, and the arguments of those
+//! that point to something.
 
 use std::ffi::c_void;
 

@@ -99,13 +99,13 @@ unsafe extern "system" fn allocate(
         if imported.is_some() && table.card.importable >> index & 1 == 0 {
             violation(&format!("host memory is imported as type {index}"));
         }
-        // Pages of the host's take nothing of a heap.
+        // Imported pages of the host take nothing of a heap.
         if imported.is_none() && table.take(index, size).is_none() {
             return vk::Result::ERROR_OUT_OF_DEVICE_MEMORY;
         }
         *out = make(MEMORY, device);
         if let Some(start) = imported {
-            // Only the ends: the pages in between would all be made.
+            // Read only the ends: otherwise all pages in between would be made.
             touch(start.cast::<u8>(), 1);
             touch(
                 start
@@ -160,7 +160,7 @@ unsafe extern "system" fn create_buffer(
     // SAFETY: the caller's promise.
     unsafe {
         let result = create::<BUFFER>(device, info.cast(), allocator, out);
-        // Else it is ignored, whatever its count.
+        // Otherwise it is ignored, whatever its count.
         if (*info).sharing_mode == vk::SharingMode::CONCURRENT
             && !(*info).p_queue_family_indices.is_null()
         {

@@ -1,6 +1,6 @@
 //! The Vulkan version that the driver plays, and that of the loader above it.
 //!
-//! Unless it is told one by [`PLAY_VERSION`], it is a 1.3 driver under a 1.3 loader that has every function, whoever asks.
+//! Without [`PLAY_VERSION`], it is a 1.3 driver under a 1.3 loader, and it has every function.
 
 use std::ffi::{CStr, c_char};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,15 +8,15 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use ash::vk;
 use hesper_venus_protocol::CORE_COMMANDS;
 
-/// Name of the function, `extern "system" fn(*const Version)`, that says which version is played from then on. It is called
-/// before the driver is used.
+/// Name of the function, `extern "system" fn(*const Version)`, that chooses the version. It is
+/// called before the driver is used.
 pub const PLAY_VERSION: &CStr = c"hesperNullDriverPlayVersion";
 
 /// Names of functions that a driver can be told to lack.
 pub const HIDDEN: usize = 4;
 
-/// A version to play. Core functions of devices are there up to the lower one of the driver's version and the instance's, as
-/// drivers do it.
+/// A version to play. A device has core functions up to the lower of the driver's version and the
+/// instance's, as with real drivers.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Version {
@@ -24,57 +24,59 @@ pub struct Version {
     pub loader: u32,
     /// `VkPhysicalDeviceProperties::apiVersion`.
     pub driver: u32,
-    /// Functions of devices that are not there, or null. Strings that live as long as the driver.
+    /// Functions that devices lack, or null. The strings live as long as the driver.
     pub hidden: [*const c_char; HIDDEN],
 }
 
-struct State {
+/// The version that is played, and what was asked for.
+struct Versions {
     played: Option<Version>,
     /// `VkApplicationInfo::apiVersion` of the last instance.
     asked: u32,
 }
 
 // SAFETY: the strings are never written to.
-unsafe impl Send for State {}
+unsafe impl Send for Versions {}
 
-static STATE: Mutex<State> = Mutex::new(State {
+static VERSIONS: Mutex<Versions> = Mutex::new(Versions {
     played: None,
     asked: 0,
 });
 
-fn state() -> MutexGuard<'static, State> {
-    STATE.lock().unwrap_or_else(PoisonError::into_inner)
+fn versions() -> MutexGuard<'static, Versions> {
+    VERSIONS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// # Safety
-/// The version is one of this version of the crate, with strings that live as long as the driver, or null pointers.
+/// The version is of this version of the crate. Its strings live as long as the driver, or are null
+/// pointers.
 pub(crate) unsafe extern "system" fn play(version: *const Version) {
     // SAFETY: the caller's promise.
-    state().played = Some(unsafe { *version });
+    versions().played = Some(unsafe { *version });
 }
 
 /// `vkEnumerateInstanceVersion`
 pub(crate) fn of_loader() -> u32 {
-    state()
+    versions()
         .played
         .map_or(vk::API_VERSION_1_3, |version| version.loader)
 }
 
 /// `VkPhysicalDeviceProperties::apiVersion`
 pub(crate) fn of_driver() -> u32 {
-    state()
+    versions()
         .played
         .map_or(vk::API_VERSION_1_3, |version| version.driver)
 }
 
 /// An instance is made with this version.
 pub(crate) fn asked(version: u32) {
-    state().asked = version;
+    versions().asked = version;
 }
 
 /// Whether a device has a function with this name, as far as versions say.
 pub(crate) fn has(name: &CStr) -> bool {
-    let State { played, asked } = &*state();
+    let Versions { played, asked } = &*versions();
     let Some(version) = played else {
         return true;
     };
