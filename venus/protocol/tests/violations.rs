@@ -226,7 +226,8 @@ fn chain_of<T: Copy>(mut next: *const std::ffi::c_void) -> Vec<T> {
 #[test]
 fn of_a_struct_that_is_twice_in_a_chain_the_first_counts() {
     let mut stream = create_buffer();
-    // The types of the chain, then its bodies from the innermost outwards, then the rest of the info.
+    // The types of the chain, then its bodies from the innermost outwards, then the rest of the
+    // info.
     stream.extend(wire![1u64, EXTERNAL, 1u64, EXTERNAL, 1u64, EXTERNAL, 0u64]);
     stream.extend(wire![
         3u32, 2u32, 1u32, 0u32, 16u64, 1u32, 0u32, 0u32, 0u64, 0u64, 1u64, 9u64

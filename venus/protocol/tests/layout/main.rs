@@ -25,7 +25,8 @@ impl Check {
     }
 }
 
-/// Makes a function, named as the struct, that compares size, alignment and the offset of every field.
+/// Makes a function, named as the struct, that compares size, alignment and the offset of every
+/// field.
 #[macro_export]
 macro_rules! layout {
     ($name:ident, $their_name:ident: $($field:ident = $their_field:ident,)*) => {
