@@ -2,7 +2,7 @@
 //! its message, in `tests/wrong_inputs.txt`. Whoever changes a message reads it there as a user
 //! does.
 //!
-//! `HESPER_WRITE=1 cargo test --test wrong_inputs` writes the file anew.
+//! `HESPER_WRITE=1 cargo test --locked --workspace --test wrong_inputs` writes the file anew.
 
 #![allow(
     clippy::unwrap_used,
