@@ -1,21 +1,21 @@
-//! A Vulkan layer for measurements. `tests/bench-vtest` writes its manifest and turns it on; by
-//! hand:
+//! A Vulkan layer for measurements. `tests/bench-vtest` writes its manifest and enables it. To
+//! enable it by hand:
 //!
 //! ```text
 //! VK_ADD_LAYER_PATH=<folder of the manifest> VK_INSTANCE_LAYERS=VK_LAYER_HESPER_measure \
 //!     HESPER_LAYER=memfd,null …
 //! ```
 //!
-//! `HESPER_LAYER` names what it does:
+//! `HESPER_LAYER` selects what the layer does:
 //!
-//! - `memfd`: memory that is to be exported becomes a memfd that the driver imports as host memory
-//!   (`memory.rs`), and dma-buf export is advertised. The reference renderer needs that on a host
-//!   without `/dev/udmabuf`, where lavapipe can export opaque descriptors only.
-//! - `null`: commands are dropped, pipelines and descriptor sets are numbers (`null.rs`), so that
-//!   what remains of a measurement is the renderer's and the client's share.
+//! - `memfd`: exportable memory becomes a memfd that the driver imports as host memory
+//!   (`memory.rs`), and the layer advertises dma-buf export. The reference renderer needs this on a
+//!   host without `/dev/udmabuf`, where lavapipe can export opaque descriptors only.
+//! - `null`: the layer drops commands, and fakes pipelines and descriptor sets as plain numbers
+//!   (`null.rs`). What remains of a measurement is the cost of the renderer and the client.
 //!
-//! Functions that the layer does not answer itself are the next layer's, called without a detour.
-//! It is made for Linux, where the reference runs; elsewhere it is empty.
+//! A function that the layer does not replace goes straight to the next layer. The layer is for
+//! Linux, where the reference renderer runs; on other systems the crate is empty.
 #![cfg(target_os = "linux")]
 
 mod loader;
@@ -28,7 +28,7 @@ use std::sync::LazyLock;
 
 use ash::vk;
 
-/// A function of Vulkan before it is cast to its own type.
+/// A Vulkan function pointer before it is cast to its own type.
 type Function = unsafe extern "system" fn();
 
 /// What the layer does.
@@ -46,17 +46,17 @@ static MODE: LazyLock<Mode> = LazyLock::new(|| {
     }
 });
 
-/// A function's address under the type that the tables have.
+/// Casts a function to the type that the function tables use.
 macro_rules! function {
     ($function:expr, $type:ty) => {{
         let typed: $type = $function;
-        // SAFETY: who asks by name casts it back to the type of that name.
+        // SAFETY: a caller that asks by name casts it back to the type of that name.
         unsafe { std::mem::transmute::<$type, crate::Function>(typed) }
     }};
 }
 pub(crate) use function;
 
-/// The functions around instances and devices, which every layer has.
+/// The entry points that every layer must have.
 fn frame(name: &CStr) -> Option<Function> {
     Some(match name.to_bytes() {
         b"vkGetInstanceProcAddr" => function!(
@@ -75,7 +75,7 @@ fn frame(name: &CStr) -> Option<Function> {
     })
 }
 
-/// What the layer answers in place of the driver.
+/// The layer's own function of this name, if it replaces the driver's.
 fn own(name: &CStr) -> Option<Function> {
     let memory = || MODE.memfd.then(|| memory::find(name)).flatten();
     let null = || MODE.null.then(|| null::find(name)).flatten();
@@ -85,7 +85,7 @@ fn own(name: &CStr) -> Option<Function> {
 /// The layer's `vkGetInstanceProcAddr`.
 ///
 /// # Safety
-/// As Vulkan says.
+/// The arguments are valid, as Vulkan requires.
 unsafe extern "system" fn instance_function(
     instance: vk::Instance,
     name: *const c_char,
@@ -99,11 +99,10 @@ unsafe extern "system" fn instance_function(
     unsafe { next::of_instance(instance)?.function(name) }
 }
 
-/// The layer's `vkGetDeviceProcAddr`: as the device says, a function that the device lacks is not
-/// there.
+/// The layer's `vkGetDeviceProcAddr`. It returns nothing for a function that the device lacks.
 ///
 /// # Safety
-/// As Vulkan says.
+/// The arguments are valid, as Vulkan requires.
 unsafe extern "system" fn device_function(
     device: vk::Device,
     name: *const c_char,

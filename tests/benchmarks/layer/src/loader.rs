@@ -1,5 +1,4 @@
-//! The interface between the Vulkan loader and its layers (the loader's layer interface, version
-//! 2), which ash lacks.
+//! The Vulkan loader's layer interface, version 2, which ash lacks.
 
 use std::ffi::{c_char, c_void};
 
@@ -7,13 +6,13 @@ use ash::vk;
 
 use crate::{Function, device_function, instance_function};
 
-/// The version spoken here.
+/// The version of the interface that this layer implements.
 const VERSION: u32 = 2;
 
-/// `vkGetInstanceProcAddr` and `vkGetDeviceProcAddr`, as links of the chain of layers.
+/// The type of `vkGetInstanceProcAddr` and `vkGetDeviceProcAddr` in a link.
 pub(crate) type Find<H> = unsafe extern "system" fn(H, *const c_char) -> Option<Function>;
 
-/// What the loader puts into the chains of the create infos of instances and devices.
+/// The struct that the loader adds to the `pNext` chain of instance and device create infos.
 #[repr(C)]
 pub(crate) struct LayerCreateInfo<L> {
     s_type: vk::StructureType,
@@ -22,7 +21,7 @@ pub(crate) struct LayerCreateInfo<L> {
     link: *mut L,
 }
 
-/// The next layer, of an instance.
+/// A link to the next layer of an instance.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub(crate) struct InstanceLink {
@@ -31,7 +30,7 @@ pub(crate) struct InstanceLink {
     find_physical: Option<Function>,
 }
 
-/// The next layer, of a device.
+/// A link to the next layer of a device.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub(crate) struct DeviceLink {
@@ -42,10 +41,10 @@ pub(crate) struct DeviceLink {
 
 /// A link of either kind.
 pub(crate) trait Link: Copy {
-    /// Type of the struct that holds it.
+    /// The type of the struct that holds the link.
     const TYPE: vk::StructureType;
 
-    /// The one behind it.
+    /// The link behind this one.
     fn rest(&self) -> *mut Self;
 }
 
@@ -65,17 +64,18 @@ impl Link for DeviceLink {
     }
 }
 
-/// Takes the next layer out of a chain, so that it will find the one behind it.
+/// Returns the link to the next layer, and advances the chain so that the next layer finds the link
+/// behind it.
 ///
 /// # Safety
-/// The chain is the one that the loader made, for a link of this kind.
+/// The loader made the chain, for links of this kind.
 pub(crate) unsafe fn take_link<L: Link>(chain: *const c_void) -> Option<L> {
     let mut at = chain.cast::<LayerCreateInfo<L>>().cast_mut();
-    // SAFETY: the caller's promise. The loader shares these structs with layers for writing.
+    // SAFETY: the caller's promise. The loader lets layers write to these structs.
     while let Some(info) = unsafe { at.as_mut() } {
-        // Function 0 is the link, others share the type.
+        // Function 0 is the link. Other functions use the same struct type.
         if info.s_type == L::TYPE && info.function == 0 {
-            // SAFETY: as above; the link is there for each layer.
+            // SAFETY: as above; the loader gives each layer a link.
             let link = unsafe { *info.link };
             info.link = link.rest();
             return Some(link);
@@ -85,7 +85,7 @@ pub(crate) unsafe fn take_link<L: Link>(chain: *const c_void) -> Option<L> {
     None
 }
 
-/// What the loader asks a layer for first.
+/// The argument of the loader's first call into a layer.
 #[repr(C)]
 pub(crate) struct Negotiation {
     s_type: i32,
@@ -96,10 +96,10 @@ pub(crate) struct Negotiation {
     physical: Option<Function>,
 }
 
-/// The way into the layer.
+/// The layer's entry point: negotiates the version of the interface.
 ///
 /// # Safety
-/// `negotiation` is the loader's.
+/// `negotiation` comes from the loader.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "system" fn vkNegotiateLoaderLayerInterfaceVersion(
     negotiation: *mut Negotiation,

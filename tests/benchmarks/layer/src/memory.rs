@@ -1,8 +1,8 @@
-//! Memory that can be exported, from a driver that can only import host memory.
+//! Exportable memory from a driver that can only import host memory.
 //!
-//! An allocation for export becomes a memfd. The driver imports our mapping of it
-//! (`VK_EXT_external_memory_host`). `vkGetMemoryFdKHR` returns the descriptor, as a dma-buf or as
-//! an opaque one. A memfd is no dma-buf, but a renderer that only maps it sees no difference.
+//! An exportable allocation becomes a memfd. The driver imports our mapping of it
+//! (`VK_EXT_external_memory_host`). `vkGetMemoryFdKHR` returns the memfd, as a dma-buf or as an
+//! opaque descriptor. A memfd is no dma-buf, but a renderer that only maps it sees no difference.
 
 use std::collections::HashMap;
 use std::ffi::{CStr, c_char, c_void};
@@ -18,18 +18,18 @@ use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use crate::next::{NextInstance, of_device, of_instance};
 use crate::{Function, function};
 
-/// Importable host memory begins and ends on these (lavapipe's limit, and the page).
+/// The alignment of imported host memory: lavapipe's limit, and the page size.
 const ALIGNMENT: u64 = 4096;
 
-/// Exportable handle types that are answered here.
+/// The exportable handle types that this layer handles.
 const EXPORTABLE: vk::ExternalMemoryHandleTypeFlags = vk::ExternalMemoryHandleTypeFlags::from_raw(
     vk::ExternalMemoryHandleTypeFlags::OPAQUE_FD.as_raw()
         | vk::ExternalMemoryHandleTypeFlags::DMA_BUF_EXT.as_raw(),
 );
 
-/// The extension that is advertised although the driver may lack it.
+/// The extension that the layer advertises even when the driver lacks it.
 const DMA_BUF: &CStr = ash::ext::external_memory_dma_buf::NAME;
-/// The extension that the layer uses.
+/// The driver's extension that the layer uses.
 const HOST_MEMORY: &CStr = ash::ext::external_memory_host::NAME;
 
 pub(crate) fn find(name: &CStr) -> Option<Function> {
@@ -78,21 +78,21 @@ impl Pages {
 
 impl Drop for Pages {
     fn drop(&mut self) {
-        // SAFETY: the mapping is ours, and the driver's import of it is gone. It cannot fail for a
-        // whole mapping.
+        // SAFETY: the mapping is ours, and the driver no longer uses it. Unmapping a whole mapping
+        // cannot fail.
         let _ = unsafe { munmap(self.start.as_ptr(), self.len) };
     }
 }
 
 /// The exported memory of a device.
 pub(crate) struct Memories {
-    /// Memory types that the host can see, as bits.
+    /// Memory types that are host-visible, as bits.
     visible: u32,
     pages: Mutex<HashMap<vk::DeviceMemory, Pages>>,
 }
 
 impl Memories {
-    /// Of a device that was made from `physical`.
+    /// The bookkeeping for a device that is made from `physical`.
     ///
     /// # Safety
     /// The handle is valid.
@@ -137,7 +137,7 @@ unsafe fn driver_extensions(
     physical: vk::PhysicalDevice,
 ) -> Result<Vec<vk::ExtensionProperties>, vk::Result> {
     let name = c"vkEnumerateDeviceExtensionProperties";
-    // SAFETY: the caller's promise; the second call gets room for what the first one counted.
+    // SAFETY: the caller's promise; the second call gets room for as many as the first one counted.
     unsafe {
         let list = next
             .typed::<vk::PFN_vkEnumerateDeviceExtensionProperties>(name)
@@ -155,7 +155,8 @@ fn has(all: &[vk::ExtensionProperties], name: &CStr) -> bool {
         .any(|extension| extension.extension_name_as_c_str() == Ok(name))
 }
 
-/// What to enable on the driver's device: what was asked for, without what only the layer has.
+/// The extensions to enable on the driver's device: those that the program asked for, without those
+/// that only this layer has, and with host memory import.
 ///
 /// # Safety
 /// The handle and what `info` points to are valid.
@@ -177,7 +178,7 @@ pub(crate) unsafe fn device_extensions(
         .iter()
         .copied()
         .filter(|&name| {
-            // SAFETY: the caller's promise: names end with NUL.
+            // SAFETY: the caller's promise; names end with NUL.
             let name = unsafe { CStr::from_ptr(name) };
             name != HOST_MEMORY && (name != DMA_BUF || has(&drivers, DMA_BUF))
         })
@@ -197,7 +198,7 @@ unsafe extern "system" fn list_extensions(
         let Some(next) = of_instance(physical) else {
             return vk::Result::ERROR_INITIALIZATION_FAILED;
         };
-        // A layer's own extensions: this layer calls none its own.
+        // The caller asks for one layer's extensions. This layer has none of its own.
         if !layer.is_null() {
             let name = c"vkEnumerateDeviceExtensionProperties";
             return match next.typed::<vk::PFN_vkEnumerateDeviceExtensionProperties>(name) {
@@ -211,7 +212,7 @@ unsafe extern "system" fn list_extensions(
         };
         if !has(&all, DMA_BUF) {
             let extension = vk::ExtensionProperties::default().spec_version(1);
-            // It is shorter than the array.
+            // The name is shorter than the array.
             all.extend(extension.extension_name(DMA_BUF));
         }
         if out.is_null() {
@@ -256,10 +257,10 @@ unsafe extern "system" fn buffer_properties(
     }
 }
 
-/// The struct of a type in a chain.
+/// Finds the struct of type `kind` in a chain.
 ///
 /// # Safety
-/// The chain is valid, and T is the struct of `kind`.
+/// The chain is valid, and `T` is the struct of type `kind`.
 unsafe fn in_chain<'a, T>(chain: *const c_void, kind: vk::StructureType) -> Option<&'a T> {
     let mut at = chain.cast::<vk::BaseInStructure<'_>>();
     // SAFETY: the caller's promise.
@@ -308,7 +309,7 @@ unsafe extern "system" fn allocate(
             .allocation_size(pages.len as u64)
             .memory_type_index((*info).memory_type_index)
             .push_next(&mut import);
-        // Of the rest of the chain only this matters to imported memory.
+        // Imported memory needs only this struct of the rest of the chain.
         let kind = vk::StructureType::MEMORY_ALLOCATE_FLAGS_INFO;
         if let Some(wanted) = in_chain::<vk::MemoryAllocateFlagsInfo<'_>>(chain, kind) {
             flags.flags = wanted.flags;
@@ -333,8 +334,8 @@ unsafe extern "system" fn free(
         let Some(next) = of_device(device) else {
             return;
         };
-        // Taken out before the handle can be reused, dropped after the driver has released the
-        // pages.
+        // The pages leave the map before the handle can be reused, and are dropped after the driver
+        // has released them.
         let pages = next.memories.pages().remove(&memory);
         if let Some(free) = next.typed::<vk::PFN_vkFreeMemory>(c"vkFreeMemory") {
             free(device, memory, allocator);

@@ -21,7 +21,7 @@ pub(crate) struct NextInstance {
 pub(crate) struct NextDevice {
     handle: vk::Device,
     find: Find<vk::Device>,
-    /// What was exported.
+    /// The device's exported memory.
     pub(crate) memories: Memories,
 }
 
@@ -29,7 +29,8 @@ type Map<T> = LazyLock<RwLock<HashMap<usize, T>>>;
 static INSTANCES: Map<NextInstance> = LazyLock::new(RwLock::default);
 static DEVICES: Map<Arc<NextDevice>> = LazyLock::new(RwLock::default);
 
-/// What all dispatchable handles of one instance, or of one device, begin with.
+/// The loader's dispatch key: the first word of a dispatchable handle. All handles of one instance,
+/// or of one device, have the same.
 ///
 /// # Safety
 /// The handle is valid, and came from the loader.
@@ -81,10 +82,10 @@ impl NextInstance {
         unsafe { (self.find)(self.handle, name) }
     }
 
-    /// The same, as the type that the name has.
+    /// The next layer's function of this name, cast to its own type.
     ///
     /// # Safety
-    /// F is the type of the function `name`.
+    /// `F` is the type of the function `name`.
     pub(crate) unsafe fn typed<F>(&self, name: &CStr) -> Option<F> {
         // SAFETY: the caller's promise; both are function pointers.
         unsafe {
@@ -104,10 +105,10 @@ impl NextDevice {
         unsafe { (self.find)(self.handle, name) }
     }
 
-    /// The same, as the type that the name has.
+    /// The next layer's function of this name, cast to its own type.
     ///
     /// # Safety
-    /// F is the type of the function `name`.
+    /// `F` is the type of the function `name`.
     pub(crate) unsafe fn typed<F>(&self, name: &CStr) -> Option<F> {
         // SAFETY: the caller's promise; both are function pointers.
         unsafe {
@@ -122,7 +123,7 @@ pub(crate) unsafe extern "system" fn create_instance(
     allocator: *const vk::AllocationCallbacks<'_>,
     out: *mut vk::Instance,
 ) -> vk::Result {
-    // SAFETY: the caller is the loader, or a layer before this one; all of Vulkan's rules hold.
+    // SAFETY: the caller is the loader or a layer before this one, and follows Vulkan's rules.
     unsafe {
         let Some(link) = take_link::<InstanceLink>((*info).p_next) else {
             return vk::Result::ERROR_INITIALIZATION_FAILED;
@@ -168,7 +169,7 @@ pub(crate) unsafe extern "system" fn create_device(
     allocator: *const vk::AllocationCallbacks<'_>,
     out: *mut vk::Device,
 ) -> vk::Result {
-    // SAFETY: as for instances; the link is the first thing done, since the loader counts on it.
+    // SAFETY: as for instances. The link is taken first, because the loader relies on that.
     unsafe {
         let link = take_link::<DeviceLink>((*info).p_next);
         let (Some(link), Some(next)) = (link, of_instance(physical)) else {

@@ -1,8 +1,8 @@
-//! Commands that do nothing; pipelines and descriptor sets that are numbers.
+//! Replaces commands by functions that do nothing, and pipelines and descriptor sets by numbers.
 //!
-//! The driver does everything else, including `vkCmdFillBuffer` and `vkCmdCopyBuffer`. Mesa's guest
-//! driver writes fences and timeline semaphores into memory by them, and Hesper tests shared memory
-//! with the first.
+//! The driver does everything else, including `vkCmdFillBuffer` and `vkCmdCopyBuffer`: Mesa's guest
+//! driver writes fences and timeline semaphores into memory with these two, and Hesper tests shared
+//! memory with `vkCmdFillBuffer`.
 
 use std::ffi::{CStr, c_void};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +11,7 @@ use ash::vk::{self, Handle};
 
 use crate::{Function, function};
 
-/// The number of the next object.
+/// The handle of the next object.
 static NUMBER: AtomicU64 = AtomicU64::new(1);
 
 pub(crate) fn find(name: &CStr) -> Option<Function> {
@@ -32,15 +32,15 @@ pub(crate) fn find(name: &CStr) -> Option<Function> {
     })
 }
 
-/// Leaves its arguments alone; 0 is `VK_SUCCESS`.
+/// Ignores its arguments and returns 0, which is `VK_SUCCESS`.
 extern "system" fn nothing() -> u64 {
     0
 }
 
-/// Numbers `count` objects.
+/// Writes `count` new handles to `out`.
 ///
 /// # Safety
-/// There is room for them.
+/// `out` has room for `count` handles.
 unsafe fn number<H: Handle>(count: u32, out: *mut H) {
     for index in 0..count as usize {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -49,7 +49,8 @@ unsafe fn number<H: Handle>(count: u32, out: *mut H) {
     }
 }
 
-/// `vkCreateGraphicsPipelines` and its kin, which differ in the infos alone.
+/// The type of `vkCreateGraphicsPipelines` and the similar functions, which differ only in the type
+/// of the infos.
 type CreatePipelines = unsafe extern "system" fn(
     vk::Device,
     vk::PipelineCache,

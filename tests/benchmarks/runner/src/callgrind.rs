@@ -1,26 +1,26 @@
-//! Reads callgrind's output: the costs of functions, and of the calls from one library into
-//! another.
+//! Reads callgrind's output: the costs of functions, and of calls from one library into another.
 //!
-//! valgrind's manual describes the format ("Callgrind Format Specification"). This reads what
-//! callgrind writes with one event and with compressed names and positions.
+//! valgrind's manual describes the format ("Callgrind Format Specification"). This parser reads
+//! what callgrind writes with one event and with compressed names and positions.
 
 use std::collections::HashMap;
 
-/// Costs of one thread, in instructions.
+/// The costs of one thread, in instructions.
 #[derive(Debug, Default)]
 pub(crate) struct Profile {
-    /// What each function costs itself, by its library and its name.
+    /// The self cost of each function, by library and name.
     functions: HashMap<(String, String), u64>,
-    /// What calls from one library into another cost in all, by caller's and callee's library.
+    /// The inclusive cost of calls from one library into another, by the caller's and the callee's
+    /// library.
     crossings: HashMap<(String, String), u64>,
 }
 
-/// Names that were written once and are numbers afterwards.
+/// The names of a file. callgrind writes a name once, and its number afterwards.
 #[derive(Default)]
 struct Names(HashMap<String, String>);
 
 impl Names {
-    /// The name that `(7) name` gives or `(7)` stands for.
+    /// Returns the name of `(7) name` and remembers it, or the remembered name of `(7)`.
     fn resolve(&mut self, text: &str) -> String {
         let Some((number, name)) = text.strip_prefix('(').and_then(|rest| rest.split_once(')'))
         else {
@@ -37,7 +37,7 @@ impl Names {
 }
 
 impl Profile {
-    /// Reads one file of callgrind.
+    /// Parses one of callgrind's output files.
     pub(crate) fn parse(text: &str) -> Self {
         let mut profile = Self::default();
         let (mut libraries, mut names) = (Names::default(), Names::default());
@@ -59,7 +59,7 @@ impl Profile {
             let Some(cost) = cost(line) else { continue };
             if is_call {
                 is_call = false;
-                // A call that names no library stays in the caller's.
+                // A call that names no library stays in the caller's library.
                 let called = called.take().unwrap_or_else(|| library.clone());
                 if called != library {
                     *profile
@@ -75,7 +75,7 @@ impl Profile {
         profile
     }
 
-    /// Adds another thread.
+    /// Adds the costs of another thread.
     pub(crate) fn add(&mut self, other: Self) {
         for (key, cost) in other.functions {
             *self.functions.entry(key).or_default() += cost;
@@ -85,7 +85,8 @@ impl Profile {
         }
     }
 
-    /// All instructions but those of the library whose name holds `other`, with what it calls.
+    /// All instructions, without those of the library whose name contains `other` and of what that
+    /// library calls.
     pub(crate) fn without(&self, other: &str) -> u64 {
         let inside: u64 = self
             .crossings
@@ -101,7 +102,8 @@ impl Profile {
         self.functions.values().sum()
     }
 
-    /// The self cost of functions, by name, without those of the library whose name holds `other`.
+    /// The self cost of functions by name, without functions of the library whose name contains
+    /// `other`.
     pub(crate) fn functions(&self, other: &str) -> HashMap<&str, u64> {
         let mut found = HashMap::new();
         for ((library, function), cost) in &self.functions {
@@ -113,14 +115,14 @@ impl Profile {
     }
 }
 
-/// The cost in a line of a position and a cost.
+/// Parses the cost from a line of a position and a cost.
 fn cost(line: &str) -> Option<u64> {
     let mut words = line.split_whitespace();
     let position = words.next()?;
     if !position.starts_with(|first: char| first.is_ascii_digit() || "+-*".contains(first)) {
         return None;
     }
-    // A position without a cost is one that cost nothing.
+    // A position without a cost cost nothing.
     words.next().map_or(Some(0), |cost| cost.parse().ok())
 }
 

@@ -1,9 +1,9 @@
-//! The renderer's instructions for one operation, over the null driver.
+//! Counts the renderer's instructions for one operation, over the null driver.
 //!
 //! `venus/benches/record.rs` submits a case's operations in batches. It runs under callgrind twice,
-//! with few and with many batches; the difference, divided by the operations that make it, is what
-//! one costs, without start and end. Only the threads of the renderer count (the first is the
-//! guest's), and calls into the null driver do not.
+//! with few and with many batches. The cost of one operation is the difference of the two, divided
+//! by the number of extra operations, so start-up and shutdown do not count. Only the renderer's
+//! threads count (the first thread is the guest's), without calls into the null driver.
 
 use std::fmt::Write;
 use std::fs;
@@ -13,16 +13,16 @@ use std::process::{Command, Stdio};
 use crate::callgrind::Profile;
 use crate::report::{Value, verdict};
 
-/// The library whose share does not count.
+/// The library whose instructions do not count.
 const DRIVER: &str = "libhesper_null_driver";
 
-/// Batches in the short and in the long run.
+/// The number of batches in the short and in the long run.
 const ROUNDS: [u32; 2] = [10, 60];
-/// Operations in a batch, as the program has it.
+/// The number of operations in a batch. The benchmark program uses the same number.
 const BATCH: u32 = 1000;
 
-/// A case, what it is, the aim, and what the reference needs where that is known (callgrind,
-/// virglrenderer 1.3.0).
+/// A case: its name, its description, its limit, and the reference renderer's cost where it is
+/// known (callgrind, virglrenderer 1.3.0).
 struct Case {
     name: &'static str,
     label: &'static str,
@@ -51,10 +51,10 @@ const CASES: [Case; 3] = [
     },
 ];
 
-/// How many functions are named.
+/// How many functions the report lists.
 const NAMED: usize = 12;
 
-/// Counts all cases of `program`, the built `record` benchmark.
+/// Counts the instructions of all cases of `program`, the built `record` benchmark.
 pub(crate) fn count(program: &Path) -> Result<String, String> {
     let mut aims = String::new();
     let mut details = String::new();
@@ -111,7 +111,7 @@ fn functions(text: &mut String, short: &Profile, long: &Profile, operations: f64
     }
 }
 
-/// Runs the program; the sum of all its threads but the first.
+/// Runs the program and returns the sum of all its threads but the first.
 fn profile(program: &Path, case: &Case, rounds: u32) -> Result<Profile, String> {
     let folder = tempfile::tempdir().map_err(|error| format!("no temporary folder: {error}"))?;
     let mut option = std::ffi::OsString::from("--callgrind-out-file=");

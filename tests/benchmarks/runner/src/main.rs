@@ -1,4 +1,4 @@
-//! What `tests/bench-vtest` runs after it has built everything:
+//! The program that `tests/bench-vtest` runs after it has built everything:
 //!
 //! ```text
 //! hesper-bench compare [--rounds N] [--driver lavapipe|null] [CASE…]
@@ -21,7 +21,7 @@ use rig::{Driver, Rig, Side};
 
 const USAGE: &str = "usage: hesper-bench compare [--rounds N] [--driver lavapipe|null] [CASE…] | hesper-bench instructions PROGRAM";
 
-/// What is measured unless cases are named.
+/// The cases that are measured if the command line names none.
 const CASES: [&str; 16] = [
     "start-up",
     "fence",
@@ -41,7 +41,7 @@ const CASES: [&str; 16] = [
     "record-4-threads",
 ];
 
-/// What a comparison is about.
+/// What a comparison measures.
 struct Plan {
     rounds: usize,
     drivers: Vec<Driver>,
@@ -103,7 +103,7 @@ fn plan(arguments: &[&str]) -> Result<Plan, String> {
     Ok(plan)
 }
 
-/// Measures in turns, so that the machine's other load affects all sides alike.
+/// Measures the sides in turns, so that the machine's other load affects all sides alike.
 fn compare(plan: &Plan) -> Result<String, String> {
     let mut rig = Rig::new()?;
     let load_before = load();

@@ -1,4 +1,4 @@
-//! From samples to tables.
+//! Turns samples into the tables of the report.
 
 use std::fmt::{Display, Formatter, Write};
 
@@ -37,7 +37,7 @@ impl Sample {
     }
 }
 
-/// The median; none of nothing.
+/// The median; `None` if there are no values.
 fn median(mut values: Vec<f64>) -> Option<f64> {
     values.retain(|value| !value.is_nan());
     values.sort_by(f64::total_cmp);
@@ -49,18 +49,18 @@ fn median(mut values: Vec<f64>) -> Option<f64> {
     Some((upper + values.get(middle - 1)?) / 2.0)
 }
 
-/// The least; none of nothing.
+/// The smallest value; `None` if there are no values.
 fn least(mut values: Vec<f64>) -> Option<f64> {
     values.retain(|value| !value.is_nan());
     values.into_iter().reduce(f64::min)
 }
 
-/// What several rounds say of one thing.
+/// The result of several rounds of one measurement.
 #[derive(Clone, Copy)]
 pub(crate) struct Value {
-    /// The median, by which an aim is judged.
+    /// The median. Aims are judged by it.
     pub(crate) median: f64,
-    /// The least: nearer to what an idle machine would give.
+    /// The smallest value. It is nearer to the result of an idle machine.
     pub(crate) least: f64,
 }
 
@@ -71,7 +71,7 @@ impl Value {
         Some(Self { median, least })
     }
 
-    /// Of one measurement that every run repeats.
+    /// The value of a measurement that is the same in every run.
     pub(crate) fn exact(value: f64) -> Self {
         Self {
             median: value,
@@ -90,7 +90,7 @@ impl Display for Value {
     }
 }
 
-/// All samples, asked by what they are about.
+/// All samples, with queries by what they measure.
 struct Samples<'a>(&'a [Sample]);
 
 impl Samples<'_> {
@@ -120,7 +120,8 @@ impl Samples<'_> {
         median(self.0.iter().filter_map(of_footprint).collect())
     }
 
-    /// Memory of a server with one client in MiB, without what the driver costs: `part` of it.
+    /// Memory of a server with one client in MiB, without the driver's cost. `part` selects which
+    /// memory.
     fn over_driver(&self, side: Side, part: fn(&Memory) -> f64) -> Option<f64> {
         let server = self.footprint(side, |all| part(&all.server))?;
         let own = self.footprint(Side::Native, |all| part(&all.client))?;
@@ -137,7 +138,7 @@ impl Samples<'_> {
     }
 }
 
-/// What the benchmark does, in words.
+/// Describes in words what the benchmark does.
 fn label(case: &str) -> String {
     let known = match case {
         "start-up" => "start-up to vkCreateDevice",
@@ -163,7 +164,7 @@ fn label(case: &str) -> String {
     known.to_owned()
 }
 
-/// `64k` as `64 KiB`.
+/// Makes a size readable: `64k` becomes `64 KiB`.
 fn readable(size: &str) -> String {
     match size.split_at_checked(size.len().saturating_sub(1)) {
         Some((number, "k")) => format!("{number} KiB"),
@@ -172,7 +173,7 @@ fn readable(size: &str) -> String {
     }
 }
 
-/// Three digits that matter.
+/// Formats a value with three significant digits.
 fn digits(value: f64) -> String {
     let size = value.abs();
     if size >= 100.0 {
@@ -190,7 +191,7 @@ fn cell(value: Option<impl Display>) -> String {
     value.map_or_else(|| "–".to_owned(), |value| value.to_string())
 }
 
-/// The whole report.
+/// Writes the whole report.
 pub(crate) fn report(plan: &Plan, samples: &[Sample], load: &str) -> String {
     let samples = Samples(samples);
     let mut text = format!(
@@ -247,7 +248,7 @@ fn times(text: &mut String, plan: &Plan, samples: &Samples<'_>, driver: Driver) 
     text.push_str(&failures);
 }
 
-/// Processes and memory of a server with one client, in MiB.
+/// Adds the table of processes and memory of a server with one client, in MiB.
 fn footprints(text: &mut String, samples: &Samples<'_>) {
     let _ = writeln!(
         text,
@@ -275,7 +276,7 @@ fn footprints(text: &mut String, samples: &Samples<'_>) {
     );
 }
 
-/// An aim: at most this much.
+/// An aim: a measurement and its limit.
 struct Aim {
     what: &'static str,
     limit: f64,
@@ -377,7 +378,7 @@ fn aims(text: &mut String, samples: &Samples<'_>) {
     );
 }
 
-/// One line of the table of aims; nothing where it was not measured.
+/// Adds one line to the table of aims, or nothing if the aim was not measured.
 pub(crate) fn verdict(
     text: &mut String,
     what: &str,

@@ -1,9 +1,9 @@
-//! The servers and the clients of a comparison.
+//! The servers and clients of a comparison.
 //!
-//! All run in the environment of the tests (`tests/env`). Each side has a server for each driver,
-//! which runs during all measurements of time: a server without a client does nothing. Memory is
-//! measured first, one server at a time: servers share pages (the driver's code), and each would
-//! count only a part of them.
+//! All run in the environment of the tests (`tests/env`). Each side has one server per driver,
+//! which keeps running while time is measured: a server without a client does nothing. Memory is
+//! measured first, with one server at a time. Servers share pages such as the driver's code, so of
+//! several servers each would count only a part of them.
 
 use std::ffi::OsStr;
 use std::fmt::{Display, Formatter};
@@ -15,13 +15,13 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-/// How long a server may take to listen.
+/// How long to wait until a server listens.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Who renders for the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Side {
-    /// The driver, in the client's own process.
+    /// No renderer: the driver runs in the client's own process.
     Native,
     /// `hesper vtest`.
     Hesper,
@@ -41,12 +41,12 @@ impl Side {
     }
 }
 
-/// The driver below.
+/// The Vulkan driver that renders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Driver {
-    /// As it is.
+    /// lavapipe, unchanged.
     Lavapipe,
-    /// With commands dropped and pipelines and descriptor sets feigned, by
+    /// lavapipe without commands and with fake pipelines and descriptor sets, by
     /// `tests/benchmarks/layer`.
     Null,
 }
@@ -61,7 +61,7 @@ impl Driver {
         }
     }
 
-    /// What the layer does for a process that has the driver; nothing means no layer.
+    /// The layer's mode for the process that loads the driver; an empty mode means no layer.
     fn layer(self, side: Side) -> &'static str {
         match (self, side == Side::Reference) {
             (Self::Lavapipe, false) => "",
@@ -72,14 +72,14 @@ impl Driver {
     }
 }
 
-/// What one operation took, in microseconds.
+/// The cost of one operation, in microseconds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Measured {
-    /// On the clock.
+    /// Elapsed time.
     pub(crate) elapsed: f64,
-    /// Of CPU time in the client.
+    /// CPU time of the client.
     pub(crate) client: f64,
-    /// Of CPU time in all processes of the server; none natively.
+    /// CPU time of all processes of the server; NaN natively.
     pub(crate) server: f64,
 }
 
@@ -100,20 +100,21 @@ impl Display for Measured {
 /// Memory in KiB.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Memory {
-    /// Proportional set size: what processes share is divided by their number.
+    /// Proportional set size: the size of shared pages is divided by the number of processes that
+    /// share them.
     pub(crate) pss: f64,
-    /// The part of it that no file is behind.
+    /// The part of it that no file backs.
     pub(crate) anonymous: f64,
 }
 
 /// Memory while one client has a device.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Footprint {
-    /// By how much the client's own memory has grown: natively, what the driver costs.
+    /// How much the client's own memory has grown. Natively, this is the driver's cost.
     pub(crate) client: Memory,
-    /// What the server has.
+    /// The server's memory.
     pub(crate) server: Memory,
-    /// Processes of the server.
+    /// The number of the server's processes.
     pub(crate) processes: f64,
 }
 
@@ -142,24 +143,26 @@ struct Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended by itself. What it has started for clients ends with their connections.
+        // It may have exited already. Processes that it started for clients end with their
+        // connections.
         let _ = self.process.kill();
         let _ = self.process.wait();
-        // Killed, it leaves its socket, which would look like the next one's.
+        // A killed server leaves its socket, which would look like the next server's.
         let _ = fs::remove_file(&self.socket);
     }
 }
 
 /// Everything that measurements need.
 pub(crate) struct Rig {
-    // Before the folder, in which their sockets are.
+    // Must come before the folder: the servers are dropped first, then the folder with their
+    // sockets.
     servers: Vec<Server>,
     folder: TempDir,
     programs: PathBuf,
 }
 
 impl Rig {
-    /// Makes what servers and clients need.
+    /// Prepares everything that servers and clients need.
     pub(crate) fn new() -> Result<Self, String> {
         let folder =
             tempfile::tempdir().map_err(|error| format!("no temporary folder: {error}"))?;
@@ -203,7 +206,7 @@ impl Rig {
         fs::write(self.folder.path().join("layer.json"), text)
     }
 
-    /// A program in the environment; `layer` says what the layer does in it.
+    /// A command that runs `program` in the environment. `layer` is the layer's mode in it.
     fn in_environment(&self, program: impl AsRef<OsStr>, icd: &str, layer: &str) -> Command {
         let run = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../env/run");
         let mut command = Command::new(run);
@@ -264,7 +267,7 @@ impl Rig {
         Ok(server)
     }
 
-    /// The output of the test client.
+    /// Runs the test client and returns its output.
     fn client(
         &self,
         driver: Driver,
@@ -321,7 +324,7 @@ impl Rig {
         }
     }
 
-    /// Asks a client of a new server about memory, when it has a device.
+    /// Measures memory once a client has a device, with a new server unless `side` is native.
     pub(crate) fn footprint(&self, side: Side) -> Result<Footprint, String> {
         let driver = Driver::Lavapipe;
         let server = match side {
