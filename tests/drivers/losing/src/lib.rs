@@ -1,11 +1,13 @@
-//! lavapipe until the file named by [`VARIABLE`] exists. From then on its devices are lost.
+//! A driver that is lavapipe until the file named by [`VARIABLE`] exists. From then on its devices
+//! are lost.
 //!
-//! Vulkan's loader finds it by a manifest that names the library. Calls go to lavapipe. Those that
-//! submit, wait, or ask for fences, semaphores and idle queues return the loss. A wait that has
-//! begun ends soon after the loss, as on a GPU that was pulled out.
+//! Vulkan's loader finds the driver by a manifest that names the library. Calls go to lavapipe.
+//! After the loss, calls that submit, wait, or query fences, semaphores and idle queues return
+//! `VK_ERROR_DEVICE_LOST`. A wait that has begun ends soon after the loss, as on a GPU that is
+//! pulled out.
 //!
-//! [`SURFACE_VARIABLE`] names a file about a window. The next acquired swapchain image removes it
-//! and fails as the file says.
+//! [`SURFACE_VARIABLE`] names a file that makes a swapchain fail: the next call that acquires an
+//! image removes the file and fails as its text says.
 
 use std::ffi::{CStr, c_char, c_void};
 use std::path::Path;
@@ -14,14 +16,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ash::vk;
 
-/// The variable in the environment with the path of the file that means loss.
+/// The environment variable with the path of the file that means loss.
 pub const VARIABLE: &str = "HESPER_LOSE_WHEN";
 
-/// The variable with the path of the file that one acquired swapchain image removes. If it contains
-/// `surface`, the surface is lost, else the swapchain is out of date.
+/// The environment variable with the path of the file that makes one acquisition of a swapchain
+/// image fail. The call removes the file. If the file's text is `surface`, the surface is lost;
+/// otherwise the swapchain is out of date.
 pub const SURFACE_VARIABLE: &str = "HESPER_LOSE_SURFACE_WHEN";
 
-/// The driver below, by the name that the dynamic linker finds.
+/// The wrapped driver, by the name that the dynamic linker finds.
 const WRAPPED: &CStr = c"libvulkan_lvp.so";
 
 /// How often a wait checks whether the device is lost, in nanoseconds.
@@ -54,31 +57,32 @@ fn wrapped_instance_function(instance: vk::Instance, name: &CStr) -> Option<Func
     let get = exported(c"vk_icdGetInstanceProcAddr");
     // SAFETY: a function of this name has this type; null is `None`.
     let get: Option<GetInstanceFunction> = unsafe { std::mem::transmute(get) };
-    // SAFETY: as the caller says: null or alive.
+    // SAFETY: the caller's promise: the instance is null or alive.
     unsafe { get?(instance, name.as_ptr()) }
 }
 
-/// lavapipe's own functions under the replaced names.
+/// lavapipe's own functions, for those that are replaced.
 static ORIGINALS: [AtomicUsize; 14] = [const { AtomicUsize::new(0) }; 14];
 
-/// The original of a replaced function.
+/// lavapipe's function for a replaced one.
 ///
 /// # Safety
-/// `T` must be the type of function number `index`, and somebody must have asked for it by its
-/// name.
+/// `T` must be the type of function number `index`, and the function must have been looked up by
+/// name before.
 unsafe fn original<T: Copy>(index: usize) -> Option<T> {
     let address = ORIGINALS.get(index)?.load(Ordering::Acquire);
     // SAFETY: the caller's promise; function pointers are as large as addresses.
     (address != 0).then(|| unsafe { std::mem::transmute_copy(&address) })
 }
 
-/// `vk…` functions that return a result and fail on a lost device: index, name, parameters.
+/// Defines replacements for functions that return a result and fail on a lost device: index, name,
+/// parameters.
 macro_rules! failing {
     ($($index:literal $name:literal $function:ident($($argument:ident: $ty:ty),*) $call:ident;)*) => {
         $(
             unsafe extern "system" fn $function($($argument: $ty),*) -> vk::Result {
-                // SAFETY: the type is that of the name; it was asked for, else nobody could call
-                // this.
+                // SAFETY: the type is that of the name. The function was looked up, or nobody could
+                // call this replacement.
                 let original = unsafe { original::<unsafe extern "system" fn($($ty),*) -> vk::Result>($index) };
                 $call(original, |original| {
                     // SAFETY: the caller's promise about the arguments.
@@ -90,7 +94,7 @@ macro_rules! failing {
             $(
                 if name.to_bytes() == $name.as_bytes() {
                     type Typed = unsafe extern "system" fn($($ty),*) -> vk::Result;
-                    // SAFETY: who asks by name casts it back to the type of that name.
+                    // SAFETY: a caller that asks by name casts it back to the type of that name.
                     return Some(($index, unsafe { std::mem::transmute::<Typed, Function>($function) }));
                 }
             )*
@@ -107,7 +111,7 @@ fn once<T>(original: Option<T>, call: impl Fn(T) -> vk::Result) -> vk::Result {
     }
 }
 
-/// Calls the original unless the file of [`SURFACE_VARIABLE`] is there.
+/// Calls the original, unless the file of [`SURFACE_VARIABLE`] exists.
 fn surface<T>(original: Option<T>, call: impl Fn(T) -> vk::Result) -> vk::Result {
     let file = std::env::var_os(SURFACE_VARIABLE);
     let text = file.as_ref().and_then(|file| std::fs::read(file).ok());
@@ -143,7 +147,7 @@ const WAIT_FOR_FENCES: usize = 9;
 const WAIT_SEMAPHORES: usize = 10;
 const WAIT_SEMAPHORES_KHR: usize = 11;
 
-/// Waits as long as the device is not lost.
+/// Waits in short slices, so that the wait ends when the device is lost.
 fn sliced(timeout: u64, wait: impl Fn(u64) -> vk::Result) -> vk::Result {
     let mut left = timeout;
     loop {
@@ -206,10 +210,11 @@ unsafe extern "system" fn device_function(
 
 const DEVICE_FUNCTION: usize = 12;
 
-/// The function to use instead of `found`, which lavapipe has under that name.
+/// The replacement for `found`, which is lavapipe's function of that name; `found` itself if there
+/// is none.
 fn replace(name: &CStr, found: Option<Function>) -> Option<Function> {
     let found = found?;
-    // SAFETY: who asks by name casts it back to the type of that name.
+    // SAFETY: a caller that asks by name casts it back to the type of that name.
     let waits =
         |wait: WaitSemaphores| unsafe { std::mem::transmute::<WaitSemaphores, Function>(wait) };
     let (index, ours) = match name.to_bytes() {
@@ -243,10 +248,10 @@ fn replace(name: &CStr, found: Option<Function>) -> Option<Function> {
     Some(ours)
 }
 
-/// The loader's way into the driver.
+/// The loader's entry point into the driver.
 ///
 /// # Safety
-/// As Vulkan says: `name` ends with NUL.
+/// The arguments are valid, as Vulkan requires: `name` ends with NUL.
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn vk_icdGetInstanceProcAddr(
     instance: vk::Instance,
@@ -257,10 +262,10 @@ pub unsafe extern "system" fn vk_icdGetInstanceProcAddr(
     replace(name, wrapped_instance_function(instance, name))
 }
 
-/// As lavapipe's.
+/// Negotiates the interface version, as lavapipe does.
 ///
 /// # Safety
-/// As the loader says: `version` can be written.
+/// `version` can be written, as the loader guarantees.
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn vk_icdNegotiateLoaderICDInterfaceVersion(
     version: *mut u32,

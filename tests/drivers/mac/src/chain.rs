@@ -1,19 +1,19 @@
-//! Chains of structs.
+//! Helpers for `pNext` chains of structs.
 
 use std::ffi::c_void;
 
 use ash::vk;
 
-/// The first struct of type `T` in the chain.
+/// Finds the first struct of type `T` in the chain.
 ///
 /// # Safety
-/// `chain` is null or a valid chain; nobody else uses what is found.
+/// `chain` is null or a valid chain, and nobody else uses the struct that is found.
 pub(crate) unsafe fn find<'a, T: vk::TaggedStructure>(chain: *const c_void) -> Option<&'a mut T> {
     let mut next = chain.cast::<vk::BaseOutStructure<'_>>().cast_mut();
     // SAFETY: the caller's promise.
     while let Some(one) = unsafe { next.as_mut() } {
         if one.s_type == T::STRUCTURE_TYPE {
-            // SAFETY: its type says what it is.
+            // SAFETY: the struct's type tag says that it is a `T`.
             return unsafe { next.cast::<T>().as_mut() };
         }
         next = one.p_next;
@@ -21,14 +21,14 @@ pub(crate) unsafe fn find<'a, T: vk::TaggedStructure>(chain: *const c_void) -> O
     None
 }
 
-/// A struct that was taken out of a chain; goes back on drop.
+/// A struct that is hidden from a chain. Dropping the value puts it back.
 pub(crate) struct Hidden {
     place: *mut *mut vk::BaseOutStructure<'static>,
     hidden: *mut vk::BaseOutStructure<'static>,
 }
 
 impl Hidden {
-    /// Takes the first struct of type `T` out of the chain that begins at `head`.
+    /// Hides the first struct of type `T` from the chain that begins at `head`.
     ///
     /// # Safety
     /// The chain is valid and nobody else uses it until the result is dropped.
@@ -51,7 +51,7 @@ impl Hidden {
 
 impl Drop for Hidden {
     fn drop(&mut self) {
-        // SAFETY: as `take` says.
+        // SAFETY: as `take` requires, the chain is valid and nobody else uses it.
         unsafe { *self.place = self.hidden };
     }
 }

@@ -1,4 +1,4 @@
-//! Devices: what they are asked for, and what is kept of them.
+//! Creates and destroys devices, and keeps what the driver knows about each.
 
 use std::collections::HashMap;
 use std::ffi::CStr;
@@ -21,17 +21,18 @@ pub(crate) fn find(name: &str) -> Option<Function> {
     }
 }
 
-/// A device of a program's.
+/// A device that a program created.
 pub(crate) struct Device {
     pub(crate) handle: vk::Device,
     pub(crate) next: Functions,
-    /// The families that it was created with.
+    /// The queue families that it was created with.
     pub(crate) families: Vec<u32>,
-    /// Whether the subset's feature of events is enabled, where there is one.
+    /// Whether events work: the portability subset's feature is enabled, or the driver does not
+    /// list the subset.
     has_events: bool,
-    /// lavapipe's only queue, which one caller at a time may use.
+    /// lavapipe's only queue. One caller at a time may use it.
     pub(crate) real_queue: Mutex<vk::Queue>,
-    /// Queues that somebody asked for, by their families. They live as long as the device.
+    /// The queues that the program has asked for, by family. They live as long as the device.
     pub(crate) queues: Mutex<HashMap<u32, Box<Queue>>>,
     pub(crate) kept: Kept,
 }
@@ -100,7 +101,7 @@ unsafe extern "system" fn create(
         };
         let subset = chain::find::<vk::PhysicalDevicePortabilitySubsetFeaturesKHR>(info.p_next);
         let has_events = !lists_subset || subset.is_some_and(|subset| subset.events != vk::FALSE);
-        // lavapipe knows neither the subset nor the families.
+        // lavapipe knows neither the portability subset nor the extra families.
         let hidden =
             Hidden::take::<vk::PhysicalDevicePortabilitySubsetFeaturesKHR>(&mut info.p_next);
         let queues = [vk::DeviceQueueCreateInfo::default().queue_priorities(&[1.0])];
@@ -118,7 +119,7 @@ unsafe extern "system" fn create(
     }
 }
 
-/// The families that queues are asked of; `None` where there are no such queues.
+/// The families that the program asks queues of; `None` if it asks for queues that do not exist.
 ///
 /// # Safety
 /// The info is valid.
@@ -178,7 +179,7 @@ unsafe extern "system" fn destroy(
     let mut queues = device.queues.lock().unwrap_or_else(PoisonError::into_inner);
     // SAFETY: the caller's promise: nobody uses the device any more.
     unsafe {
-        // A device that is lost is idle, too.
+        // Waiting fails only on a lost device, which is idle, too.
         let _ = (device.next.core.device_wait_idle)(handle);
         for (_, queue) in queues.drain() {
             queue.destroy_fences();

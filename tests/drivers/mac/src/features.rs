@@ -1,4 +1,4 @@
-//! Features that the GPU lacks, and the structs that say so.
+//! The features that the played GPU lacks, and the structs that report them.
 
 use std::ffi::c_void;
 
@@ -16,7 +16,7 @@ pub(crate) fn find(name: &str) -> Option<Function> {
     }
 }
 
-/// Calls `act` for each feature that is off.
+/// Calls `act` for each core feature that is off.
 fn each_missing(
     features: &mut vk::PhysicalDeviceFeatures,
     mut act: impl FnMut(&'static str, &mut vk::Bool32),
@@ -63,7 +63,7 @@ fn each_missing(
     );
 }
 
-/// The same of `VK_EXT_robustness2`.
+/// Calls `act` for each feature of `VK_EXT_robustness2` that is off.
 fn each_missing_of_robustness(
     features: &mut vk::PhysicalDeviceRobustness2FeaturesEXT<'_>,
     mut act: impl FnMut(&'static str, &mut vk::Bool32),
@@ -74,7 +74,7 @@ fn each_missing_of_robustness(
     }
 }
 
-/// The same of `VK_KHR_portability_subset`.
+/// Calls `act` for each feature of `VK_KHR_portability_subset` that is off.
 fn each_missing_of_subset(
     features: &mut vk::PhysicalDevicePortabilitySubsetFeaturesKHR<'_>,
     mut act: impl FnMut(&'static str, &mut vk::Bool32),
@@ -132,7 +132,7 @@ unsafe extern "system" fn features2(
     }
 }
 
-/// Every feature of the subset.
+/// The portability subset with every feature on.
 fn all_of_subset() -> vk::PhysicalDevicePortabilitySubsetFeaturesKHR<'static> {
     vk::PhysicalDevicePortabilitySubsetFeaturesKHR::default()
         .constant_alpha_color_blend_factors(true)
@@ -152,7 +152,7 @@ fn all_of_subset() -> vk::PhysicalDevicePortabilitySubsetFeaturesKHR<'static> {
         .vertex_attribute_access_beyond_stride(true)
 }
 
-/// Whether a device is asked for with a feature that is off.
+/// Whether a program asks for a device with a feature that is off.
 ///
 /// # Safety
 /// The info is valid.
@@ -165,7 +165,7 @@ pub(crate) unsafe fn asks_too_much(info: &vk::DeviceCreateInfo<'_>) -> bool {
         }
     };
     let chain: *const c_void = info.p_next;
-    // SAFETY: the caller's promise; what is looked at is not changed.
+    // SAFETY: the caller's promise; the structs are only read.
     unsafe {
         if let Some(mut core) = info.p_enabled_features.as_ref().copied() {
             each_missing(&mut core, &mut look);

@@ -1,29 +1,30 @@
-//! lavapipe with the gaps and the behaviour of a Mac's Vulkan drivers, so that Linux shows how
-//! Hesper works on a Mac.
+//! lavapipe with the gaps and the behaviour of a Mac's Vulkan drivers, so that tests on Linux show
+//! how Hesper works on a Mac.
 //!
-//! The crates `moltenvk` and `kosmickrisp` beside this one are its libraries, with the exports of
-//! each driver. [`VARIABLE`] in the environment selects the driver that is played. docs/macos.md
-//! says what is played and how it is known. It differs from lavapipe in this:
+//! The crates `moltenvk` and `kosmickrisp` beside this one build it into libraries with the exports
+//! of each driver. The environment variable [`VARIABLE`] selects the driver to play. docs/macos.md
+//! says what is played and where each fact comes from. The differences from lavapipe:
 //!
-//! - **Extensions** (`physical`): no file descriptors, dma-bufs, modifiers or foreign queues, no
-//!   transform feedback, no mesh shaders, no ray tracing. MoltenVK lists
-//!   `VK_KHR_portability_subset`, whose structs answer, and makes no device without it.
+//! - **Extensions** (`physical`): there are no file descriptors, dma-bufs, modifiers, foreign
+//!   queues, transform feedback, mesh shaders or ray tracing. MoltenVK lists
+//!   `VK_KHR_portability_subset`, fills in its structs, and creates no device without it.
 //! - **Features** (`features`): geometry shaders, logic operations, wide lines, sparse binding,
-//!   robust buffer access 2 and (MoltenVK) null descriptors are off, and a device that asks for
-//!   them is refused. Events need the subset's feature.
+//!   robust buffer access 2 and (MoltenVK) null descriptors are off. A device that asks for them is
+//!   refused. Events need the portability subset's feature.
 //! - **Memory** (`memory`): MoltenVK has three types: private, shared and memoryless. Only shared
-//!   memory can be mapped, and be imported by host pointer; pointer and size are multiples of
+//!   memory can be mapped or imported by host pointer. Pointer and size are multiples of
 //!   [`ALIGNMENT`]. KosmicKrisp has one type.
 //! - **Images** with optimal tiling that are bound to imported memory lie somewhere else
 //!   (MoltenVK), or have no texture (KosmicKrisp; here binding them fails).
 //! - **Queues** (`queue`): MoltenVK has four families of one queue. A submission waits while 64
-//!   command buffers of its queue are unfinished;
-//!   `MVK_CONFIG_MAX_ACTIVE_METAL_COMMAND_BUFFERS_PER_QUEUE` is another number.
+//!   command buffers of its queue are unfinished.
+//!   `MVK_CONFIG_MAX_ACTIVE_METAL_COMMAND_BUFFERS_PER_QUEUE` sets another number.
 //!
-//! It prints what a program does wrong on standard error, in lines that begin with `mac driver:`.
+//! The driver reports a program's mistakes on standard error, in lines that begin with `mac
+//! driver:`.
 //!
-//! It ignores whether a program asked for portability drivers: Vulkan's loader hides such drivers
-//! by their manifests, and MoltenVK ignores the flag.
+//! The driver does not check that a program asked for portability drivers: Vulkan's loader hides
+//! such drivers by their manifests, and MoltenVK ignores the flag.
 
 mod chain;
 mod device;
@@ -39,25 +40,24 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use ash::vk;
 
-/// The variable in the environment that names the mode: `moltenvk`, `moltenvk-1.4.0` or
-/// `kosmickrisp`.
+/// The environment variable that names the mode: `moltenvk`, `moltenvk-1.4.0` or `kosmickrisp`.
 pub const VARIABLE: &str = "HESPER_MAC_DRIVER";
 
-/// How the lines on standard error begin.
+/// The beginning of the driver's lines on standard error.
 pub const PREFIX: &str = "mac driver:";
 
-/// `minImportedHostPointerAlignment`: the pages of Apple's processors.
+/// `minImportedHostPointerAlignment`: the page size of Apple's processors.
 pub const ALIGNMENT: u64 = 16 << 10;
 
-/// A function of Vulkan before it is cast to its own type.
+/// A Vulkan function pointer before it is cast to its own type.
 pub type Function = unsafe extern "system" fn();
 
-/// Which driver is played.
+/// The driver that is played.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
     /// MoltenVK 1.4.1 or newer.
     MoltenVk,
-    /// MoltenVK up to 1.4.0: buffers and images cannot be declared for memory that is imported by
+    /// MoltenVK up to 1.4.0. Buffers and images cannot be declared for memory that is imported by
     /// host pointer.
     MoltenVk140,
     /// KosmicKrisp.
@@ -89,23 +89,22 @@ impl Mode {
     }
 }
 
-/// Prints what a program does wrong.
+/// Reports a program's mistake on standard error.
 pub(crate) fn complain(what: std::fmt::Arguments<'_>) {
     eprintln!("{PREFIX} {what}");
 }
 
-/// A function's address under the type that the tables have.
+/// Casts a function to the type that the function tables use.
 macro_rules! function {
     ($function:path, $type:ty) => {{
         let typed: $type = $function;
-        // SAFETY: who asks by name casts it back to the type of that name.
+        // SAFETY: a caller that asks by name casts it back to the type of that name.
         Some(unsafe { std::mem::transmute::<$type, crate::Function>(typed) })
     }};
 }
 pub(crate) use function;
 
-/// The function to use instead of the one that lavapipe has under that name; `None` where that one
-/// will do.
+/// The replacement for lavapipe's function of that name; `None` if lavapipe's function is used.
 fn replaced(name: &str) -> Option<Function> {
     match name {
         "vkGetInstanceProcAddr" => {
@@ -124,20 +123,21 @@ fn replaced(name: &str) -> Option<Function> {
     }
 }
 
-/// `vkGetInstanceProcAddr`, once the driver was negotiated with or where that is not needed.
+/// `vkGetInstanceProcAddr`, for callers that have negotiated or need no negotiation.
 ///
 /// # Safety
-/// As Vulkan says: `name` ends with NUL.
+/// The arguments are valid, as Vulkan requires: `name` ends with NUL.
 pub unsafe extern "system" fn instance_function(
     instance: vk::Instance,
     name: *const c_char,
 ) -> Option<Function> {
     // SAFETY: the caller's promise.
     let name = unsafe { CStr::from_ptr(name) };
-    // What lavapipe lacks, no driver here has.
+    // A function that lavapipe lacks is not replaced either.
     let found = next::instance_function(instance, name);
     let ours = name.to_str().ok().and_then(replaced);
-    // Vulkan's loader asks for this one with every instance, and drivers need not know themselves.
+    // Vulkan's loader asks for this one with every instance, but drivers need not return
+    // themselves.
     let is_entry = name == c"vkGetInstanceProcAddr";
     if found.is_none() && !is_entry {
         return None;
@@ -155,18 +155,17 @@ unsafe extern "system" fn device_function(
     Some(name.to_str().ok().and_then(replaced).unwrap_or(found))
 }
 
-/// Whether somebody negotiated.
+/// Whether the loader has negotiated the interface version.
 static NEGOTIATED: AtomicBool = AtomicBool::new(false);
 
-/// Exports the two functions that Vulkan's loader calls, for the crates that are drivers'
-/// libraries.
+/// Exports the two functions that Vulkan's loader calls, from the crates that build the libraries.
 #[macro_export]
 macro_rules! export_to_loader {
     () => {
-        /// The loader's way into the driver.
+        /// The loader's entry point into the driver.
         ///
         /// # Safety
-        /// As Vulkan says: `name` ends with NUL.
+        /// The arguments are valid, as Vulkan requires: `name` ends with NUL.
         #[unsafe(no_mangle)]
         pub unsafe extern "system" fn vk_icdGetInstanceProcAddr(
             instance: ::ash::vk::Instance,
@@ -176,10 +175,10 @@ macro_rules! export_to_loader {
             unsafe { $crate::loaders_function(instance, name) }
         }
 
-        /// What has to be called before that.
+        /// Negotiates the interface version. The loader calls it before the entry point.
         ///
         /// # Safety
-        /// As the loader says: `version` can be written.
+        /// `version` can be written, as the loader guarantees.
         #[unsafe(no_mangle)]
         pub unsafe extern "system" fn vk_icdNegotiateLoaderICDInterfaceVersion(
             version: *mut u32,
@@ -190,10 +189,10 @@ macro_rules! export_to_loader {
     };
 }
 
-/// `vk_icdGetInstanceProcAddr`, the loader's way into the driver.
+/// `vk_icdGetInstanceProcAddr`, the loader's entry point into the driver.
 ///
 /// # Safety
-/// As Vulkan says: `name` ends with NUL.
+/// The arguments are valid, as Vulkan requires: `name` ends with NUL.
 pub unsafe fn loaders_function(instance: vk::Instance, name: *const c_char) -> Option<Function> {
     if !NEGOTIATED.load(Ordering::Relaxed) {
         complain(format_args!(
@@ -205,21 +204,21 @@ pub unsafe fn loaders_function(instance: vk::Instance, name: *const c_char) -> O
     unsafe { instance_function(instance, name) }
 }
 
-/// `vk_icdNegotiateLoaderICDInterfaceVersion`, which is lavapipe's.
+/// `vk_icdNegotiateLoaderICDInterfaceVersion`, which asks lavapipe.
 ///
 /// # Safety
-/// As the loader says: `version` can be written.
+/// `version` can be written, as the loader guarantees.
 pub unsafe fn negotiate(version: *mut u32) -> vk::Result {
     NEGOTIATED.store(true, Ordering::Relaxed);
     // SAFETY: the caller's promise.
     unsafe { next::negotiate(version) }
 }
 
-/// Name of a function of the libraries, `extern "system" fn() -> u64`: how many submissions wait
-/// for room.
+/// The name of a function that the libraries export, `extern "system" fn() -> u64`: how many
+/// submissions wait for room in their queue.
 pub const WAITING: &CStr = c"hesperMacDriverWaiting";
 
-/// See [`WAITING`].
+/// How many submissions wait for room; see [`WAITING`].
 pub fn waiting() -> u64 {
     queue::WAITING.load(Ordering::SeqCst)
 }

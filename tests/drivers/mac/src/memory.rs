@@ -1,4 +1,4 @@
-//! Memory: the types, what can be imported and mapped, and where images lie.
+//! Memory: its types, what can be imported and mapped, and where images lie.
 
 use std::collections::HashMap;
 use std::ffi::c_void;
@@ -9,7 +9,7 @@ use ash::vk::{self, Handle};
 use crate::device::Device;
 use crate::{ALIGNMENT, Function, Mode, chain, complain, function};
 
-/// Types of MoltenVK's on Apple's processors.
+/// MoltenVK's memory types on Apple's processors.
 const PRIVATE: u32 = 0;
 const SHARED: u32 = 1;
 const MEMORYLESS: u32 = 2;
@@ -52,7 +52,7 @@ pub(crate) fn find(name: &str) -> Option<Function> {
     }
 }
 
-/// The type that is mapped and imported.
+/// The type that can be mapped and imported.
 fn shared_type() -> u32 {
     match Mode::get().is_moltenvk() {
         true => SHARED,
@@ -60,7 +60,7 @@ fn shared_type() -> u32 {
     }
 }
 
-/// Says which types there are, instead of lavapipe's only one.
+/// Replaces lavapipe's only memory type by the played driver's types.
 pub(crate) fn change_types(properties: &mut vk::PhysicalDeviceMemoryProperties) {
     use vk::MemoryPropertyFlags as Flags;
     let shared =
@@ -90,14 +90,14 @@ struct Memory {
 
 struct Image {
     is_optimal: bool,
-    /// In planes of their own.
+    /// Whether its planes are bound separately.
     is_disjoint: bool,
     types: u32,
-    /// Memory of its own, where it does not lie in what it was bound to.
+    /// The image's own memory, if it does not lie in the memory it was bound to.
     own: Option<vk::DeviceMemory>,
 }
 
-/// What is kept of a device's memory and images.
+/// What the driver knows about a device's memory and images.
 #[derive(Default)]
 pub(crate) struct Kept {
     memories: Mutex<HashMap<u64, Memory>>,
@@ -113,7 +113,7 @@ impl Kept {
         self.images.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Frees what images have.
+    /// Frees the images' own memory.
     ///
     /// # Safety
     /// Nobody uses the device any more.
@@ -243,7 +243,7 @@ unsafe extern "system" fn host_pointer(
     }
 }
 
-/// What a driver says of a buffer or an image that is declared for memory of this kind.
+/// The driver's answer when a buffer or an image is declared for external memory of this kind.
 fn declared(what: &str, kind: vk::ExternalMemoryHandleTypeFlags) -> vk::Result {
     let is_host = kind == vk::ExternalMemoryHandleTypeFlags::HOST_ALLOCATION_EXT;
     match Mode::get() {
@@ -285,7 +285,7 @@ unsafe extern "system" fn create_buffer(
     }
 }
 
-/// The types that an image can be bound to.
+/// The memory types that an image can be bound to, as bits.
 fn types_of_image(info: &vk::ImageCreateInfo<'_>) -> u32 {
     if !Mode::get().is_moltenvk() {
         return 1;
@@ -293,7 +293,7 @@ fn types_of_image(info: &vk::ImageCreateInfo<'_>) -> u32 {
     let has = |usage| info.usage.intersects(usage);
     let mut types = match info.tiling {
         vk::ImageTiling::LINEAR => 1 << SHARED,
-        // The host reads and writes it.
+        // The host reads and writes such an image.
         _ if has(vk::ImageUsageFlags::HOST_TRANSFER_EXT) => 1 << SHARED,
         _ if has(vk::ImageUsageFlags::DEPTH_STENCIL_ATTACHMENT) => 1 << PRIVATE,
         _ => 1 << PRIVATE | 1 << SHARED,
@@ -340,7 +340,7 @@ unsafe extern "system" fn destroy_image(
 ) {
     let device = Device::get(handle);
     let kept = device.kept.images().remove(&image.as_raw());
-    // SAFETY: the caller's promise; nobody else knows the memory.
+    // SAFETY: the caller's promise; only this image uses its own memory.
     unsafe {
         (device.next.core.destroy_image)(handle, image, allocator);
         if let Some(own) = kept.and_then(|kept| kept.own) {
@@ -349,7 +349,7 @@ unsafe extern "system" fn destroy_image(
     }
 }
 
-/// Where an image lies that is bound to `memory` from `offset` on.
+/// The memory and the offset where an image really lies after it is bound to `memory` at `offset`.
 fn place(
     device: &Device,
     image: vk::Image,
@@ -358,7 +358,7 @@ fn place(
 ) -> Result<(vk::DeviceMemory, vk::DeviceSize), vk::Result> {
     let (kind, is_imported) = match device.kept.memories().get(&memory.as_raw()) {
         Some(memory) => (memory.kind, memory.is_imported),
-        // A swapchain's.
+        // The memory is a swapchain's.
         None => return Ok((memory, offset)),
     };
     let mut images = device.kept.images();
@@ -438,7 +438,7 @@ unsafe extern "system" fn bind_images(
     unsafe { (device.next.core11.bind_image_memory2)(handle, count, infos.as_ptr()) }
 }
 
-/// The types that a buffer can be bound to.
+/// The memory types that a buffer can be bound to, as bits.
 fn types_of_buffer() -> u32 {
     match Mode::get().is_moltenvk() {
         true => 1 << PRIVATE | 1 << SHARED,
@@ -485,7 +485,7 @@ unsafe extern "system" fn of_new_buffer(
     }
 }
 
-/// The types of an image that was made.
+/// The memory types of an image that exists.
 fn types_of(device: &Device, image: vk::Image) -> u32 {
     let kept = device.kept.images();
     kept.get(&image.as_raw())

@@ -1,4 +1,4 @@
-//! lavapipe: its library, and its functions.
+//! Loads lavapipe's library and its functions.
 
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
@@ -7,7 +7,7 @@ use ash::vk;
 
 use crate::{Function, complain};
 
-/// What is wrapped, as the dynamic linker finds it.
+/// The wrapped driver, by the name that the dynamic linker finds.
 const WRAPPED: &CStr = c"libvulkan_lvp.so";
 
 type GetInstanceFunction =
@@ -48,11 +48,11 @@ pub(crate) fn instance_function(instance: vk::Instance, name: &CStr) -> Option<F
     let get = exported(c"vk_icdGetInstanceProcAddr");
     // SAFETY: a function of this name has this type; null is `None`.
     let get: Option<GetInstanceFunction> = unsafe { std::mem::transmute(get) };
-    // SAFETY: as the caller says: null or alive.
+    // SAFETY: the caller's promise: the instance is null or alive.
     unsafe { get?(instance, name.as_ptr()) }
 }
 
-/// lavapipe's functions of instances. They are the same for all.
+/// lavapipe's instance functions. They are the same for all instances.
 pub(crate) struct Instance {
     pub(crate) core: ash::InstanceFnV1_0,
     pub(crate) core11: ash::InstanceFnV1_1,
@@ -61,7 +61,7 @@ pub(crate) struct Instance {
 
 static INSTANCE: RwLock<Option<Arc<Instance>>> = RwLock::new(None);
 
-/// Loads the functions of an instance that was just made.
+/// Loads the functions of a new instance.
 pub(crate) fn remember_instance(instance: vk::Instance) {
     let get = |name: &CStr| {
         let found = instance_function(instance, name);
@@ -75,7 +75,7 @@ pub(crate) fn remember_instance(instance: vk::Instance) {
     *INSTANCE.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(loaded));
 }
 
-/// The functions of the last instance that was made.
+/// The functions of the newest instance.
 pub(crate) fn instance() -> Arc<Instance> {
     let known = INSTANCE.read().unwrap_or_else(PoisonError::into_inner);
     match &*known {
@@ -95,7 +95,7 @@ pub(crate) fn device_function(device: vk::Device, name: &CStr) -> Option<Functio
     unsafe { get(device, name.as_ptr()) }
 }
 
-/// lavapipe's functions of a device.
+/// lavapipe's device functions.
 pub(crate) struct Functions {
     pub(crate) core: ash::DeviceFnV1_0,
     pub(crate) core11: ash::DeviceFnV1_1,
@@ -112,8 +112,8 @@ impl Functions {
             let found = device_function(device, name);
             found.map_or(std::ptr::null(), |found| found as *const c_void)
         };
-        // Under the name of an extension, where the program asked for a version of Vulkan that has
-        // it not in its core.
+        // Falls back to the extension's name, for a program that asked for a Vulkan version without
+        // this function in its core.
         let get = |name: &CStr| {
             let found = named(name);
             let older = [name.to_bytes(), b"KHR"].concat();
@@ -122,7 +122,7 @@ impl Functions {
                 _ => found,
             }
         };
-        // In Vulkan 1.4 it is part of the core.
+        // Falls back to the core name, which the function has since Vulkan 1.4.
         let newer = |name: &CStr| {
             let found = named(name);
             let core = name.to_bytes().strip_suffix(b"KHR").map(CString::new);

@@ -1,4 +1,4 @@
-//! Instances, and what is said about the GPU but its features.
+//! Instances, and the properties of the played GPU apart from its features.
 
 use std::ffi::{CStr, c_char};
 
@@ -6,7 +6,7 @@ use ash::vk;
 
 use crate::{ALIGNMENT, Function, Mode, chain, complain, function, memory, next, queue};
 
-/// Extensions of lavapipe's that a Mac's drivers do not have.
+/// lavapipe's extensions that a Mac's drivers do not have.
 const HIDDEN: &[&CStr] = &[
     c"VK_EXT_external_memory_dma_buf",
     c"VK_EXT_image_drm_format_modifier",
@@ -24,7 +24,7 @@ const HIDDEN: &[&CStr] = &[
     c"VK_KHR_ray_tracing_position_fetch",
 ];
 
-/// The extension that drivers list which lack parts of Vulkan.
+/// The extension of drivers that lack parts of Vulkan.
 pub(crate) const SUBSET: &CStr = ash::khr::portability_subset::NAME;
 const ENUMERATION: &CStr = ash::khr::portability_enumeration::NAME;
 
@@ -118,10 +118,10 @@ unsafe extern "system" fn create_instance(
     }
 }
 
-/// The strings of an array.
+/// The strings of an array of `count` pointers.
 ///
 /// # Safety
-/// There are `count`.
+/// `names` has `count` elements.
 pub(crate) unsafe fn names(names: *const *const c_char, count: u32) -> Vec<*const c_char> {
     match count {
         0 => Vec::new(),
@@ -130,12 +130,13 @@ pub(crate) unsafe fn names(names: *const *const c_char, count: u32) -> Vec<*cons
     }
 }
 
-/// MoltenVK lists the loader's extension, too, and ignores it.
+/// Whether the driver lists `VK_KHR_portability_enumeration`. MoltenVK lists it, although it is the
+/// loader's, and ignores it.
 fn lists_enumeration() -> bool {
     Mode::get().is_moltenvk()
 }
 
-/// An extension's entry in a list.
+/// Makes an extension's entry in a list.
 fn entry(name: &CStr) -> vk::ExtensionProperties {
     let mut entry = vk::ExtensionProperties {
         spec_version: 1,
@@ -147,10 +148,10 @@ fn entry(name: &CStr) -> vk::ExtensionProperties {
     entry
 }
 
-/// Answers a call that lists things.
+/// Answers a call that enumerates `all`.
 ///
 /// # Safety
-/// As Vulkan says: there is room for `count`, or null.
+/// As Vulkan requires, `room` is null or has room for `count` elements.
 unsafe fn fill<T: Copy>(all: &[T], count: *mut u32, room: *mut T) -> vk::Result {
     let total = all.len() as u32;
     // SAFETY: the caller's promise.
@@ -169,7 +170,7 @@ unsafe fn fill<T: Copy>(all: &[T], count: *mut u32, room: *mut T) -> vk::Result 
     }
 }
 
-/// All that `list` lists.
+/// Returns everything that `list` enumerates.
 fn all(
     list: impl Fn(*mut u32, *mut vk::ExtensionProperties) -> vk::Result,
 ) -> Vec<vk::ExtensionProperties> {
@@ -198,7 +199,7 @@ unsafe extern "system" fn instance_extensions(
     let Some(list) = list else {
         return vk::Result::ERROR_INITIALIZATION_FAILED;
     };
-    // SAFETY: the caller's promise about the layer, and room for what is asked for.
+    // SAFETY: the caller's promise about the layer; there is room for what is asked for.
     let mut known = all(|count, room| unsafe { list(layer, count, room) });
     if lists_enumeration() {
         known.push(entry(ENUMERATION));
@@ -207,7 +208,7 @@ unsafe extern "system" fn instance_extensions(
     unsafe { fill(&known, count, room) }
 }
 
-/// Whether programs do not see the extension of lavapipe's.
+/// Whether the driver hides this extension of lavapipe's.
 pub(crate) fn is_hidden(name: &CStr) -> bool {
     HIDDEN.contains(&name)
 }
@@ -342,7 +343,7 @@ unsafe extern "system" fn families(
         list(gpu, &raw mut one, &raw mut family);
         family.queue_flags &= !vk::QueueFlags::SPARSE_BINDING;
         family.queue_count = 1;
-        // There is no result to tell by that there are more.
+        // The call has no result that could tell that there are more families.
         let _ = fill(&vec![family; queue::families() as usize], count, room);
     }
 }
@@ -373,7 +374,7 @@ unsafe extern "system" fn families2(
     }
 }
 
-/// What only sparse images have.
+/// Whether the flags are for sparse images.
 fn is_sparse(flags: vk::ImageCreateFlags) -> bool {
     flags.intersects(
         vk::ImageCreateFlags::SPARSE_BINDING
@@ -401,7 +402,7 @@ unsafe extern "system" fn image_format(
     unsafe { ask(gpu, format, ty, tiling, usage, flags, properties) }
 }
 
-/// What is said of memory that is imported by host pointer.
+/// The properties of memory that is imported by host pointer.
 const IMPORTABLE: vk::ExternalMemoryProperties = vk::ExternalMemoryProperties {
     external_memory_features: vk::ExternalMemoryFeatureFlags::IMPORTABLE,
     export_from_imported_handle_types: vk::ExternalMemoryHandleTypeFlags::empty(),
@@ -421,8 +422,8 @@ unsafe extern "system" fn image_format2(
         }
         let external = chain::find::<vk::PhysicalDeviceExternalImageFormatInfo>(info.p_next);
         let kind = external.map_or(Default::default(), |external| external.handle_type);
-        // MoltenVK takes every image for one that could lie there, with optimal tiling, too;
-        // KosmicKrisp none.
+        // MoltenVK says that every image can lie in such memory, even with optimal tiling.
+        // KosmicKrisp says that none can.
         let is_host = kind == vk::ExternalMemoryHandleTypeFlags::HOST_ALLOCATION_EXT;
         if !kind.is_empty() && (!is_host || !Mode::get().is_moltenvk()) {
             return vk::Result::ERROR_FORMAT_NOT_SUPPORTED;

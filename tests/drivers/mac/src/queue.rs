@@ -1,9 +1,8 @@
-//! Queues: several families of one queue each, all on lavapipe's only queue, and a bound on what is
-//! unfinished.
+//! Queues: several families of one queue each, all on lavapipe's only queue, with a limit on
+//! unfinished command buffers.
 //!
-//! Work of all queues is done in the order of the submissions, as lavapipe does it. A program that
-//! lets one queue wait for what it submits to another later would wait for ever, which on a Mac it
-//! does not.
+//! lavapipe executes the work of all queues in the order of submission. A queue that waits for work
+//! submitted later to another queue therefore waits for ever. On a Mac it does not.
 
 use std::collections::VecDeque;
 use std::ffi::c_void;
@@ -15,7 +14,7 @@ use ash::vk::{self, Handle};
 use crate::device::Device;
 use crate::{Function, Mode, complain, function};
 
-/// How many families there are.
+/// The number of queue families.
 pub(crate) fn families() -> u32 {
     match Mode::get() {
         Mode::MoltenVk | Mode::MoltenVk140 => 4,
@@ -23,10 +22,10 @@ pub(crate) fn families() -> u32 {
     }
 }
 
-/// The variable of MoltenVK's that [`LIMIT`] is read from.
+/// MoltenVK's environment variable for [`LIMIT`].
 const LIMIT_VARIABLE: &str = "MVK_CONFIG_MAX_ACTIVE_METAL_COMMAND_BUFFERS_PER_QUEUE";
 
-/// So many command buffers of a queue may be unfinished.
+/// The largest number of unfinished command buffers of a queue.
 static LIMIT: LazyLock<usize> = LazyLock::new(|| {
     let text = std::env::var(LIMIT_VARIABLE).ok();
     let number = text.and_then(|text| text.parse().ok());
@@ -36,19 +35,19 @@ static LIMIT: LazyLock<usize> = LazyLock::new(|| {
     }
 });
 
-/// Submissions that wait for room.
+/// The number of submissions that wait for room in their queue.
 pub(crate) static WAITING: AtomicU64 = AtomicU64::new(0);
 
-/// What Vulkan's loader looks for where it writes its table.
+/// The value that Vulkan's loader expects in the word where it writes its table.
 const LOADER_MAGIC: usize = 0x01CD_C0DE;
 
-/// A queue as programs see it: a handle is its address.
+/// A queue as programs see it. Its handle is its address.
 #[repr(C)]
 pub(crate) struct Queue {
-    /// The loader's.
+    /// The loader's dispatch table.
     table: usize,
     device: Arc<Device>,
-    /// Fences of submissions that may be unfinished, and how many command buffers each has.
+    /// Fences of submissions that may be unfinished, with the number of command buffers of each.
     unfinished: Mutex<VecDeque<(vk::Fence, usize)>>,
 }
 
@@ -79,16 +78,16 @@ pub(crate) fn find(name: &str) -> Option<Function> {
 }
 
 impl Queue {
-    /// The queue of a handle.
+    /// The queue with this handle.
     ///
     /// # Safety
-    /// The handle is of a device that is alive.
+    /// The handle's device is alive.
     unsafe fn of<'a>(handle: vk::Queue) -> &'a Self {
         // SAFETY: handles are addresses of queues in boxes, which live as long as their device.
         unsafe { &*(handle.as_raw() as *const Self) }
     }
 
-    /// The right to use lavapipe's queue, and that queue.
+    /// Locks lavapipe's queue.
     fn real(&self) -> MutexGuard<'_, vk::Queue> {
         let real = self.device.real_queue.lock();
         real.unwrap_or_else(PoisonError::into_inner)
@@ -99,7 +98,7 @@ impl Queue {
         unfinished.unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Submits `buffers` command buffers by `submit`, once there is room for them.
+    /// Calls `submit`, which submits `buffers` command buffers, once there is room for them.
     fn submit(
         &self,
         buffers: usize,
@@ -120,7 +119,7 @@ impl Queue {
                 if !is_done && count + buffers <= *LIMIT {
                     break;
                 }
-                // A fence of a lost device needs no wait.
+                // The result does not matter: on a lost device there is nothing to wait for.
                 let wait = core.wait_for_fences;
                 WAITING.fetch_add(u64::from(!is_done), Ordering::SeqCst);
                 let _ = wait(device.handle, 1, &raw const oldest, vk::TRUE, u64::MAX);
@@ -152,17 +151,17 @@ impl Queue {
         }
     }
 
-    /// Destroys the fences, none of which is in use.
+    /// Destroys the fences. None of them may be in use.
     pub(crate) fn destroy_fences(&self) {
         for (fence, _) in self.unfinished().drain(..) {
             let destroy = self.device.next.core.destroy_fence;
-            // SAFETY: the caller's promise; the device is alive.
+            // SAFETY: the caller promises that the fence is not in use; the device is alive.
             unsafe { destroy(self.device.handle, fence, std::ptr::null()) };
         }
     }
 }
 
-/// The queue of a family; null where the device was created without it.
+/// The queue of a family; null if the device was created without it.
 fn queue(handle: vk::Device, family: u32, index: u32) -> vk::Queue {
     let device = Device::get(handle);
     if !device.families.contains(&family) || index != 0 {
@@ -179,7 +178,7 @@ fn queue(handle: vk::Device, family: u32, index: u32) -> vk::Queue {
             unfinished: Mutex::default(),
         })
     });
-    // The loader writes to it.
+    // The loader writes its table into the queue, through this pointer.
     vk::Queue::from_raw(std::ptr::from_mut(&mut **queue).expose_provenance() as u64)
 }
 
@@ -278,7 +277,7 @@ unsafe extern "system" fn label(queue: vk::Queue, info: *const vk::DebugUtilsLab
 
 unsafe extern "system" fn end_label(_: vk::Queue) {}
 
-/// lavapipe's number of an object.
+/// lavapipe's handle of an object.
 fn real_object(device: &Device, kind: vk::ObjectType, object: u64) -> u64 {
     match kind {
         vk::ObjectType::QUEUE => {
@@ -318,6 +317,6 @@ unsafe extern "system" fn get_private_data(
     unsafe { (device.next.core13.get_private_data)(handle, kind, object, slot, data) }
 }
 
-/// A struct of the loader's begins where the queue does.
+/// The loader's table pointer must be the queue's first field.
 const _: () = assert!(std::mem::offset_of!(Queue, table) == 0);
 const _: () = assert!(size_of::<usize>() == size_of::<*mut c_void>());

@@ -1,4 +1,4 @@
-//! The driver of `hesper_mac_driver` as KosmicKrisp's library has it: with the functions that
-//! Vulkan's loader calls, and no other.
+//! The driver of `hesper_mac_driver` with the exports of KosmicKrisp's library: only the functions
+//! that Vulkan's loader calls.
 
 hesper_mac_driver::export_to_loader!();

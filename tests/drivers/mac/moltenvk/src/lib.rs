@@ -1,6 +1,6 @@
-//! The driver of `hesper_mac_driver` as MoltenVK's library has it: with `vkGetInstanceProcAddr`, by
-//! which programs load it without Vulkan's loader. The functions that the loader calls are there,
-//! too.
+//! The driver of `hesper_mac_driver` with the exports of MoltenVK's library:
+//! `vkGetInstanceProcAddr`, with which programs load it without Vulkan's loader, and the functions
+//! that the loader calls.
 
 use std::ffi::c_char;
 
@@ -9,10 +9,10 @@ use hesper_mac_driver::Function;
 
 hesper_mac_driver::export_to_loader!();
 
-/// The way into the driver for programs that have no loader. It needs no negotiation.
+/// The entry point for programs without Vulkan's loader. It needs no negotiation.
 ///
 /// # Safety
-/// As Vulkan says: `name` ends with NUL.
+/// The arguments are valid, as Vulkan requires: `name` ends with NUL.
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn vkGetInstanceProcAddr(
     instance: vk::Instance,
