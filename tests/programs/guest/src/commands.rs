@@ -1,4 +1,4 @@
-//! The command lines of the test program.
+//! The commands of the test program.
 
 use std::io::{self, BufRead, Write};
 use std::process::Command;
@@ -16,7 +16,7 @@ const HELP: &str = "driver | modes OUTPUT | wait-mode OUTPUT WIDTH HEIGHT SECOND
 cursor-move OUTPUT X Y | cursor-hide OUTPUT | framebuffer SEED | input-list | input-open NAME | \
 wayland | wayland-window R G B WIDTH HEIGHT | wayland-keymap | wayland-close | input-take NAME QUIET_MS | input-rest NAME QUIET_MS | close | sh COMMAND...";
 
-/// Answers every line of `input` on `output` until `input` ends.
+/// Reads commands from `input` until it ends, and answers each on `output`.
 pub(crate) fn serve(input: impl BufRead, mut output: impl Write) -> io::Result<()> {
     let mut card = None;
     let mut inputs = Inputs::default();
@@ -39,7 +39,7 @@ pub(crate) fn serve(input: impl BufRead, mut output: impl Write) -> io::Result<(
     Ok(())
 }
 
-/// The words of a command line after the command.
+/// The words of a command line after the command's name.
 struct Words<'a>(std::str::SplitWhitespace<'a>);
 
 impl Words<'_> {
@@ -119,7 +119,7 @@ fn answer(card: &mut Option<Card>, inputs: &mut Inputs, line: &str) -> io::Resul
     }
 }
 
-/// The commands of a Wayland program.
+/// Runs a command of the Wayland program; `None` if `line` is another command.
 fn on_wayland(wayland: &mut Option<Wayland>, line: &str) -> io::Result<Option<String>> {
     let (command, rest) = line.split_once(' ').unwrap_or((line, ""));
     let mut words = Words(rest.split_whitespace());
@@ -142,7 +142,7 @@ fn on_wayland(wayland: &mut Option<Wayland>, line: &str) -> io::Result<Option<St
     }
 }
 
-/// The commands that need no DRM device.
+/// Runs a command that needs no DRM device; `None` if `command` is another one.
 fn without_card(inputs: &mut Inputs, command: &str, rest: &str) -> io::Result<Option<String>> {
     let mut words = Words(rest.split_whitespace());
     match command {

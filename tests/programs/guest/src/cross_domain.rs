@@ -1,55 +1,56 @@
-//! The messages of a cross-domain context, and Wayland's in them: what a program in a guest sends.
+//! The messages of a cross-domain context, and the Wayland messages in them, as a program in a
+//! guest sends them.
 
-/// Connect, and name the rings.
+/// Connects, and names the rings.
 pub const INIT: u8 = 1;
-/// Ask how an image must lie in memory.
+/// Asks for the memory layout of an image.
 pub const GET_IMAGE_REQUIREMENTS: u8 = 2;
-/// Wait for the host.
+/// Waits for the host.
 pub const POLL: u8 = 3;
-/// A message to the host.
+/// Sends a message to the host.
 pub const SEND: u8 = 4;
-/// A message of the host.
+/// A message from the host.
 pub const RECEIVE: u8 = 5;
-/// Bytes out of a pipe.
+/// Bytes read from a pipe.
 pub const READ: u8 = 6;
-/// Bytes into a pipe.
+/// Writes bytes into a pipe.
 pub const WRITE: u8 = 7;
 
-/// Descriptors of a message at most.
+/// The largest number of descriptors in a message.
 pub const IDENTIFIERS: usize = 28;
-/// Bytes of a message before its text.
+/// The number of bytes of a message before its text.
 pub const MESSAGE: usize = 16 + 12 * IDENTIFIERS;
 
-/// A descriptor that is a resource.
+/// A descriptor of a resource.
 pub const BLOB: u32 = 1;
-/// A descriptor that is the writing end of a pipe, which the host makes and we read.
+/// A descriptor of the write end of a pipe that the host creates and the guest reads.
 pub const READ_PIPE: u32 = 3;
-/// A descriptor that is the writing end of a pipe for us.
+/// A descriptor of the write end of a pipe that the guest writes.
 pub const WRITE_PIPE: u32 = 4;
 
-/// `XR24`.
+/// The DRM format `XR24`.
 pub const XRGB8888: u32 = 0x3432_5258;
 
-/// Wayland's object that every connection begins with.
+/// The Wayland object that every connection begins with.
 pub const DISPLAY: u32 = 1;
-/// The id that our clients give the registry.
+/// The id that our clients give to the registry.
 pub const REGISTRY: u32 = 2;
 
-/// A command with its header.
+/// Encodes a command with its header.
 #[must_use]
 pub fn command(kind: u8, body: &[u8]) -> Vec<u8> {
-    // What is longer does not fit into a message, and nobody here makes it.
+    // No caller makes a longer body: it would not fit into a message.
     let [low, high] = ((8 + body.len()) as u16).to_le_bytes();
     [&[kind, 0, low, high, 0, 0, 0, 0], body].concat()
 }
 
-/// Numbers as both protocols have them.
+/// Encodes numbers as both protocols do.
 #[must_use]
 pub fn words(words: &[u32]) -> Vec<u8> {
     words.iter().flat_map(|word| word.to_le_bytes()).collect()
 }
 
-/// The number at `offset`; 0 past the end.
+/// Reads the number at `offset`; 0 past the end.
 #[must_use]
 pub fn word(bytes: &[u8], offset: usize) -> u32 {
     let rest = bytes.get(offset..).unwrap_or(&[]);
@@ -57,7 +58,7 @@ pub fn word(bytes: &[u8], offset: usize) -> u32 {
         .map_or(0, |word| u32::from_le_bytes(*word))
 }
 
-/// A string as Wayland has it.
+/// Encodes a string as Wayland does.
 #[must_use]
 pub fn string(text: &str) -> Vec<u8> {
     let mut bytes = words(&[text.len() as u32 + 1]);
@@ -67,7 +68,7 @@ pub fn string(text: &str) -> Vec<u8> {
     bytes
 }
 
-/// SEND of bytes with descriptors, each an identifier and its kind.
+/// Encodes a SEND of bytes with descriptors. Each descriptor is an identifier and its kind.
 #[must_use]
 pub fn send(bytes: &[u8], descriptors: &[(u32, u32)]) -> Vec<u8> {
     let column = |of: fn(&(u32, u32)) -> u32| {
@@ -85,7 +86,7 @@ pub fn send(bytes: &[u8], descriptors: &[(u32, u32)]) -> Vec<u8> {
     command(SEND, &head.concat())
 }
 
-/// A Wayland request to an object.
+/// Encodes a Wayland request to an object.
 #[must_use]
 pub fn request(object: u32, opcode: u16, body: &[u8]) -> Vec<u8> {
     let size = 8 + body.len() as u32;
@@ -94,19 +95,19 @@ pub fn request(object: u32, opcode: u16, body: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// What the compositor says.
+/// A Wayland event from the compositor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// Which object speaks.
+    /// The object that sends the event.
     pub object: u32,
-    /// What it says.
+    /// The event's opcode.
     pub opcode: u16,
-    /// The rest.
+    /// The event's arguments.
     pub body: Vec<u8>,
 }
 
 impl Event {
-    /// Takes the first whole event off `bytes`.
+    /// Removes the first whole event from `bytes` and returns it.
     pub fn take(bytes: &mut Vec<u8>) -> Option<Self> {
         let head = word(bytes, 4);
         let size = (head >> 16) as usize;
@@ -122,13 +123,13 @@ impl Event {
         Some(event)
     }
 
-    /// The argument at `index`, of arguments that are words.
+    /// The argument at `index`, if all arguments are words.
     #[must_use]
     pub fn word(&self, index: usize) -> u32 {
         word(&self.body, 4 * index)
     }
 
-    /// Name, interface and version, when this is the registry's word of a global.
+    /// Name, interface and version, if the event announces a global.
     #[must_use]
     pub fn global(&self) -> Option<(u32, String, u32)> {
         if (self.object, self.opcode) != (REGISTRY, 0) {

@@ -1,4 +1,4 @@
-//! Draws through the framebuffer console's device, `/dev/fb0`.
+//! Draws with the framebuffer console's device, `/dev/fb0`.
 
 use std::fs::{File, read_to_string};
 use std::io::{self, Write};

@@ -1,4 +1,4 @@
-//! Reads the kernel's input devices, as display servers do.
+//! Reads the kernel's input devices, as a display server does.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -9,18 +9,18 @@ use std::time::{Duration, Instant};
 
 /// `O_NONBLOCK` on x86 and ARM.
 const NONBLOCK: i32 = 0o4000;
-/// Bytes of `struct input_event` on 64-bit machines: two times of 8, type, code, value.
+/// The size of `struct input_event` on 64-bit machines: two times of 8 bytes, type, code, value.
 const EVENT: usize = 24;
-/// How long events are read once the first has come: a held key repeats without end.
+/// How long to read events after the first one: a held key repeats without end.
 const ENOUGH: Duration = Duration::from_secs(2);
-/// How long the first event may take.
+/// How long to wait for the first event.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The devices that are open, by a part of their name.
+/// The open devices, by a part of their name.
 #[derive(Default)]
 pub(crate) struct Inputs(BTreeMap<String, File>);
 
-/// Names of the input devices, in order.
+/// The names of the input devices, in order.
 pub(crate) fn list() -> io::Result<String> {
     let names: Vec<String> = devices()?.into_iter().map(|(name, _)| name).collect();
     Ok(names.join(", "))
@@ -41,7 +41,7 @@ fn devices() -> io::Result<Vec<(String, String)>> {
 }
 
 impl Inputs {
-    /// Listens to the device with `part` in its name from now on.
+    /// Opens the device with `part` in its name. Its events count from now on.
     pub(crate) fn open(&mut self, part: &str) -> io::Result<String> {
         let devices = devices()?;
         let (name, node) = devices
@@ -56,13 +56,13 @@ impl Inputs {
         Ok(name)
     }
 
-    /// The events of a device as `type:code:value`, a report's apart from the next's by a `/`:
-    /// waits for the first, then until none has come for `quiet`.
+    /// Waits for the first event of a device, and reads until none has come for `quiet`. Returns
+    /// the events as `type:code:value`, with a `/` after each report.
     pub(crate) fn take(&mut self, part: &str, quiet: Duration) -> io::Result<String> {
         self.take_within(part, PATIENCE, quiet)
     }
 
-    /// The same without waiting for the first: it is not expected to come.
+    /// Does the same, but waits only `quiet` for the first event, which is not expected to come.
     pub(crate) fn rest(&mut self, part: &str, quiet: Duration) -> io::Result<String> {
         self.take_within(part, quiet, quiet)
     }
@@ -104,7 +104,7 @@ fn word(event: &[u8; EVENT]) -> String {
     let (kind, code) = (u16::from_le_bytes([k0, k1]), u16::from_le_bytes([c0, c1]));
     match (kind, code) {
         (0, 0) => "/".to_owned(),
-        // SYN_DROPPED: this program was too slow.
+        // SYN_DROPPED: this program was too slow, and the kernel dropped events.
         (0, 3) => "dropped".to_owned(),
         _ => format!("{kind}:{code}:{}", i32::from_le_bytes([v0, v1, v2, v3])),
     }

@@ -1,4 +1,4 @@
-//! Draws through the DRM driver's mode setting interface, as a display server does.
+//! Draws with the DRM driver's mode setting interface, as a display server does.
 
 use std::fs::File;
 use std::io;
@@ -13,7 +13,7 @@ use drm::control::{
 };
 use hesper_test_guest::{STEPS, cursor_pattern, pattern, step};
 
-/// Edge length of virtio-gpu's cursor.
+/// The edge length of virtio-gpu's cursor.
 const CURSOR_SIZE: u32 = 64;
 
 /// An open DRM device and what it shows.
@@ -56,19 +56,19 @@ impl Card {
         })
     }
 
-    /// Names of the driver and its description.
+    /// The driver's name and description.
     pub(crate) fn driver(&self) -> io::Result<String> {
         let driver = drm::Device::get_driver(self)?;
         Ok(driver.name().to_string_lossy().into_owned())
     }
 
-    /// The modes of connector `index`, preferred first; empty when nothing is plugged in.
+    /// The modes of connector `index`, the preferred one first; empty if nothing is plugged in.
     pub(crate) fn modes(&self, index: usize) -> io::Result<Vec<(u16, u16)>> {
         let (connector, _) = self.output(index)?;
         Ok(connector.modes().iter().map(Mode::size).collect())
     }
 
-    /// Shows the test picture on output `index`, in its preferred mode or in a listed one of
+    /// Shows the test picture on output `index`, in its preferred mode, or in a listed mode of
     /// `size`.
     pub(crate) fn show(
         &mut self,
@@ -103,8 +103,7 @@ impl Card {
         Ok((width, height))
     }
 
-    /// Draws the picture of another seed into `area` of what output `index` shows, and flushes only
-    /// that.
+    /// Draws the picture of another seed into `area` of output `index`, and flushes only that area.
     pub(crate) fn update(&mut self, index: usize, seed: u32, area: Area) -> io::Result<()> {
         let at = self
             .outputs
@@ -122,8 +121,8 @@ impl Card {
         self.dirty_framebuffer(framebuffer, &[clip])
     }
 
-    /// Shows one framebuffer with the test picture on outputs 0 and 1, each in its preferred mode:
-    /// output 1 shows what is at `at`.
+    /// Shows one framebuffer with the test picture on outputs 0 and 1, each in its preferred mode.
+    /// Output 1 shows the part that begins at `at`.
     pub(crate) fn span(&mut self, seed: u32, at: (u32, u32)) -> io::Result<(u32, u32)> {
         let mut parts = Vec::new();
         for (index, at) in [(0, (0, 0)), (1, at)] {
@@ -165,7 +164,7 @@ impl Card {
     }
 
     /// Flips output `index` through [`STEPS`] pictures of [`step`], `rate` times a second, `frames`
-    /// in all. Returns how many microseconds that took.
+    /// times in all. Returns the duration in microseconds.
     pub(crate) fn animate(&mut self, index: usize, frames: u32, rate: u32) -> io::Result<u128> {
         let (connector, crtc) = self.output(index)?;
         let mode = connector.modes().first().copied();
@@ -202,7 +201,7 @@ impl Card {
             let due = start + Duration::from_secs(1) * frame / rate;
             sleep(due.saturating_duration_since(Instant::now()));
             self.page_flip(crtc, *framebuffer, PageFlipFlags::EVENT, None)?;
-            // The flip is over when its event comes.
+            // The flip is done when its event comes.
             self.receive_events()?.for_each(drop);
         }
         let took = start.elapsed().as_micros();
@@ -246,7 +245,7 @@ impl Card {
         Ok(())
     }
 
-    /// Moves the cursor of output `index`: `x`, `y` is where the image's corner goes.
+    /// Moves the cursor of output `index`; the image's corner goes to `x`, `y`.
     #[allow(deprecated, reason = "see `cursor`")]
     pub(crate) fn place_cursor(&self, index: usize, x: i32, y: i32) -> io::Result<()> {
         let (_, crtc) = self.output(index)?;

@@ -1,10 +1,10 @@
-//! What the test program inside the guest and the test outside must agree on: the picture, and a
-//! protocol that both speak.
+//! What the test program in the guest and the test outside share: the test pictures, and a protocol
+//! that both use.
 
 pub mod cross_domain;
 
-/// The test picture: a colour for every pixel that depends on both coordinates and on `seed`, so
-/// that a shifted, stale or cropped picture never looks right.
+/// The test picture. Each pixel's colour depends on both coordinates and on `seed`, so that a
+/// shifted, stale or cropped picture never looks right.
 ///
 /// Returns blue, green and red, each 0 to 255.
 #[must_use]
@@ -17,11 +17,11 @@ pub fn pattern(seed: u32, x: u32, y: u32) -> [u8; 3] {
     [low, high, top]
 }
 
-/// The test cursor: opaque where `x + y` is below 64, half transparent on the diagonal, else
-/// invisible.
+/// The test cursor: opaque where `x + y` is below 64, half transparent on the diagonal, and
+/// invisible elsewhere.
 ///
-/// Returns blue, green, red and alpha of a pixel of the 64 by 64 image; the colours are
-/// premultiplied, as a DRM plane has them.
+/// Returns blue, green, red and alpha of a pixel of the 64 by 64 image. The colours are
+/// premultiplied, as DRM planes expect.
 #[must_use]
 pub fn cursor_pattern(seed: u32, x: u32, y: u32) -> [u8; 4] {
     let [blue, green, red] = pattern(seed, x, y);
@@ -32,11 +32,11 @@ pub fn cursor_pattern(seed: u32, x: u32, y: u32) -> [u8; 4] {
     }
 }
 
-/// Pictures of the moving test picture.
+/// The number of pictures of the moving test picture.
 pub const STEPS: u32 = 8;
 
-/// A pixel of picture `number` of the moving test picture, a grey that is the same in every row: a
-/// ground whose brightness tells the number, and a white bar that moves over it.
+/// A pixel of picture `number` of the moving test picture, as a grey value. The background's
+/// brightness shows the number, and a white bar moves over it. Every row is the same.
 pub fn step(number: u32, x: u32, width: u32) -> u8 {
     let bar = number * width / STEPS;
     if (bar..bar + width / STEPS / 2).contains(&x) && x > 0 {

@@ -1,8 +1,8 @@
 //! The program that Hesper's tests run inside a guest.
 //!
-//! It reads one command a line from standard input and answers each with one line, `ok …` or
-//! `error …`, so that a test steers the guest step by step and looks at the host's side in between.
-//! `help` lists the commands. It ends with its input.
+//! It reads one command per line from standard input, and answers each with one line, `ok …` or
+//! `error …`. A test can so steer the guest step by step, and check the host's side in between.
+//! `help` lists the commands. The program exits when its input ends.
 
 #[cfg(target_os = "linux")]
 mod commands;

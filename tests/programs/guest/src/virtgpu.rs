@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::ioctl::{Updater, ioctl, opcode::read_write};
 use rustix::mm::{MapFlags, ProtFlags};
 
-/// How long the host may take for anything; emulated guests are slow.
+/// How long to wait for the host. Emulated guests are slow.
 const PATIENCE: Timespec = Timespec {
     tv_sec: 60,
     tv_nsec: 0,
@@ -24,7 +24,7 @@ const RING_INDEX: u32 = 4;
 const PARAMETER_CAPSET: u64 = 1;
 const PARAMETER_RINGS: u64 = 2;
 const PARAMETER_POLLED_RINGS: u64 = 3;
-/// The event that a fence on a polled ring is.
+/// The event of a signalled fence on a polled ring.
 const FENCE_SIGNALLED: u32 = 0x9000_0000;
 
 #[repr(C)]
@@ -80,7 +80,7 @@ const EXECUTE: rustix::ioctl::Opcode = read_write::<Execute>(DRM, 0x42);
 const CREATE_BLOB: rustix::ioctl::Opcode = read_write::<CreateBlob>(DRM, 0x4a);
 const CONTEXT_INIT: rustix::ioctl::Opcode = read_write::<ContextInit>(DRM, 0x4b);
 
-/// A context of the driver.
+/// A context of the kernel's driver.
 pub(crate) struct Context {
     file: File,
 }
@@ -93,7 +93,7 @@ pub(crate) struct Blob {
 }
 
 impl Context {
-    /// A context of a capability set with two rings, of which the second is polled.
+    /// Creates a context of a capability set with two rings. The second ring is polled.
     pub(crate) fn open(capset: u64) -> io::Result<Self> {
         let file = File::options()
             .read(true)
@@ -115,12 +115,12 @@ impl Context {
         Ok(Self { file })
     }
 
-    /// A blob in the guest's own memory.
+    /// Creates a blob in the guest's own memory.
     pub(crate) fn guest_blob(&self, size: u64) -> io::Result<Blob> {
         self.blob(GUEST, 0, size)
     }
 
-    /// A blob that the host makes.
+    /// Creates a blob that the host allocates.
     pub(crate) fn host_blob(&self, blob_id: u32, size: u64) -> io::Result<Blob> {
         self.blob(HOST, blob_id.into(), size)
     }
@@ -148,7 +148,7 @@ impl Context {
         unsafe { ioctl(&self.file, Updater::<MAP, _>::new(&mut map)) }?;
         let length = usize::try_from(size).map_err(io::Error::other)?;
         let both = ProtFlags::READ | ProtFlags::WRITE;
-        // SAFETY: a fresh mapping of a blob that has this size.
+        // SAFETY: this makes a new mapping of a blob that has this size.
         let start = unsafe {
             rustix::mm::mmap(
                 std::ptr::null_mut(),
@@ -192,7 +192,7 @@ impl Context {
     /// Submits commands and waits until they are done.
     pub(crate) fn submit_and_wait(&self, commands: &[u8]) -> io::Result<()> {
         let fence = self.execute(commands, RING_INDEX | FENCE_FD_OUT, 0)?;
-        // SAFETY: the kernel has made it for us.
+        // SAFETY: the kernel created the descriptor for us.
         readable(&unsafe { OwnedFd::from_raw_fd(fence) })
     }
 
@@ -223,8 +223,9 @@ fn readable(file: &impl AsFd) -> io::Result<()> {
 
 impl Drop for Blob {
     fn drop(&mut self) {
-        // A mapping would keep the context alive.
-        // SAFETY: the mapping that was made for this value, which nobody uses any more.
+        // Unmap it, because a mapping would keep the context alive.
+        //
+        // SAFETY: the mapping was made for this value, and nobody uses it any more.
         let unmapped = unsafe { rustix::mm::munmap(self.start.as_ptr().cast(), self.length) };
         if let Err(error) = unmapped {
             eprintln!("a blob stays mapped: {error}");
@@ -233,20 +234,20 @@ impl Drop for Blob {
 }
 
 impl Blob {
-    /// A copy of its bytes.
+    /// Copies its bytes.
     pub(crate) fn read(&self) -> Vec<u8> {
         let mut bytes = vec![0; self.length];
-        // SAFETY: the mapping has that many bytes, and lives as long as the value.
+        // SAFETY: the mapping has this many bytes, and lives as long as the value.
         unsafe {
             std::ptr::copy_nonoverlapping(self.start.as_ptr(), bytes.as_mut_ptr(), self.length)
         };
         bytes
     }
 
-    /// Writes the four bytes again and again over all of it.
+    /// Fills the whole blob with the four bytes, again and again.
     pub(crate) fn fill(&self, word: [u8; 4]) {
         for index in 0..self.length / 4 {
-            // SAFETY: inside the mapping, which begins at a page.
+            // SAFETY: the write is inside the mapping, which is page-aligned.
             unsafe { self.start.cast::<[u8; 4]>().add(index).write_volatile(word) };
         }
     }

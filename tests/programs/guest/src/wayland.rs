@@ -1,4 +1,4 @@
-//! A Wayland program whose compositor is the host's, through a cross-domain context.
+//! A Wayland program that uses the host's compositor through a cross-domain context.
 
 use std::io;
 
@@ -22,12 +22,12 @@ pub(crate) struct Wayland {
     bytes: Vec<u8>,
     globals: Vec<(u32, String, u32)>,
     keymap: Option<String>,
-    /// What the window shows.
+    /// The window's pixels.
     pixels: Option<Blob>,
 }
 
 impl Wayland {
-    /// Connects and learns the globals.
+    /// Connects and reads the list of globals.
     pub(crate) fn connect() -> io::Result<Self> {
         let context = Context::open(CAPSET)?;
         let (query, channel) = (context.guest_blob(RING)?, context.guest_blob(RING)?);
@@ -48,7 +48,7 @@ impl Wayland {
         Ok(wayland)
     }
 
-    /// How many globals there are, for the test to see.
+    /// The names of the globals, for the test to check.
     pub(crate) fn globals(&self) -> String {
         let names: Vec<_> = self
             .globals
@@ -58,7 +58,7 @@ impl Wayland {
         names.join(" ")
     }
 
-    /// Opens a window of one colour, which stays as long as the connection does.
+    /// Opens a window of one colour. It stays open as long as the connection.
     pub(crate) fn window(&mut self, colour: [u8; 3], width: u32, height: u32) -> io::Result<()> {
         let compositor = self.bind("wl_compositor", 1)?;
         let memory = self.bind("wl_shm", 1)?;
@@ -67,7 +67,7 @@ impl Wayland {
         self.context
             .submit_and_wait(&command(GET_IMAGE_REQUIREMENTS, &image))?;
         let answer = self.query.read();
-        // The size has 64 bits of which the test's fit into 32.
+        // The size has 64 bits. The sizes of the tests fit into 32.
         let (stride, size, object) = (word(&answer, 0), word(&answer, 40), word(&answer, 48));
         let pixels = self.context.host_blob(object, size.into())?;
         let [red, green, blue] = colour;
@@ -134,7 +134,7 @@ impl Wayland {
         self.until(callback, 0).map(|_| ())
     }
 
-    /// Waits for an event.
+    /// Waits for this event of this object.
     fn until(&mut self, object: u32, opcode: u16) -> io::Result<Event> {
         loop {
             while let Some(event) = Event::take(&mut self.bytes) {
