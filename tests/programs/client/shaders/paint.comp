@@ -1,5 +1,5 @@
 #version 450
-// A storage image, a uniform buffer and a uniform texel buffer in one set.
+// Uses a storage image, a uniform buffer and a uniform texel buffer in one set.
 layout(local_size_x = 8, local_size_y = 8) in;
 layout(set = 0, binding = 0, rgba8) uniform writeonly image2D target;
 layout(set = 0, binding = 1) uniform Colour { uvec4 colour; };

@@ -1,5 +1,5 @@
 #version 450
-// Vertex buffers: positions and texture coordinates a vertex, an offset an instance.
+// Vertex buffers: positions and texture coordinates per vertex, an offset per instance.
 layout(location = 0) in vec2 position;
 layout(location = 1) in vec2 coordinate;
 layout(location = 2) in vec2 offset;

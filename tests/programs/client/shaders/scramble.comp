@@ -1,6 +1,6 @@
 #version 450
-// Integer arithmetic only, so that every correct driver gives the same words. The processor's version is
-// `scramble` in src/shaders.rs.
+// Uses only integer arithmetic, so that every correct driver gives the same words. The CPU's
+// version is `scramble` in src/shaders.rs.
 layout(local_size_x_id = 0, local_size_y = 1, local_size_z = 1) in;
 layout(constant_id = 1) const uint ROUNDS = 4;
 layout(set = 0, binding = 0) buffer Words { uint words[]; };

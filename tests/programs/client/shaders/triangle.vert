@@ -1,5 +1,5 @@
 #version 450
-// A triangle without vertex buffers; the push constants move, scale and colour it.
+// Draws a triangle without vertex buffers. The push constants move, scale and colour it.
 layout(push_constant) uniform Arguments { vec2 offset; float scale; float depth; vec4 colour; };
 layout(location = 0) out vec4 shade;
 

@@ -1,4 +1,4 @@
-//! Recording and submitting: command buffers, barriers, fences and semaphores on a [`Gpu`].
+//! Recording and submitting on a [`Gpu`]: command buffers, barriers, fences and semaphores.
 
 use ash::vk;
 
@@ -6,11 +6,11 @@ use crate::gpu::Gpu;
 use crate::outcome::Stop;
 use crate::resources::Image;
 
-/// How long a wait that must succeed may take, in nanoseconds. Emulated guests are slow.
+/// The timeout of a wait that must succeed, in nanoseconds. Emulated guests are slow.
 pub(crate) const LONG: u64 = 30_000_000_000;
 
 impl Gpu<'_> {
-    /// A command pool for `family`, whose buffers can be reset.
+    /// Creates a command pool for `family`, whose buffers can be reset.
     pub(crate) fn pool(&self, family: u32) -> Result<vk::CommandPool, Stop> {
         let info = vk::CommandPoolCreateInfo::default()
             .queue_family_index(family)
@@ -20,7 +20,7 @@ impl Gpu<'_> {
         Ok(self.own(pool, ash::Device::destroy_command_pool))
     }
 
-    /// Command buffers of `pool`, freed with it.
+    /// Allocates command buffers of `pool`. They are freed with the pool.
     pub(crate) fn command_buffers(
         &self,
         pool: vk::CommandPool,
@@ -50,8 +50,8 @@ impl Gpu<'_> {
         Ok(unsafe { self.end_command_buffer(commands) }?)
     }
 
-    /// A new command buffer of the main family with what `body` records, to be submitted any number
-    /// of times.
+    /// Records `body` into a new command buffer of the main family, which can be submitted any
+    /// number of times.
     pub(crate) fn record(
         &self,
         body: impl FnOnce(vk::CommandBuffer),
@@ -66,7 +66,7 @@ impl Gpu<'_> {
         Ok(commands)
     }
 
-    /// Records, submits to the main queue and waits.
+    /// Records `body`, submits it to the main queue and waits.
     pub(crate) fn run(&self, body: impl FnOnce(vk::CommandBuffer)) -> Result<(), Stop> {
         let commands = self.record(body)?;
         let fence = self.fence(false)?;
@@ -74,7 +74,7 @@ impl Gpu<'_> {
         self.wait(fence)
     }
 
-    /// A fence.
+    /// Creates a fence.
     pub(crate) fn fence(&self, signalled: bool) -> Result<vk::Fence, Stop> {
         let flags = match signalled {
             true => vk::FenceCreateFlags::SIGNALED,
@@ -86,14 +86,14 @@ impl Gpu<'_> {
         Ok(self.own(fence, ash::Device::destroy_fence))
     }
 
-    /// A binary semaphore.
+    /// Creates a binary semaphore.
     pub(crate) fn semaphore(&self) -> Result<vk::Semaphore, Stop> {
         // SAFETY: the device is alive.
         let semaphore = unsafe { self.create_semaphore(&Default::default(), None) }?;
         Ok(self.own(semaphore, ash::Device::destroy_semaphore))
     }
 
-    /// A timeline semaphore at `value`.
+    /// Creates a timeline semaphore at `value`.
     pub(crate) fn timeline(&self, value: u64) -> Result<vk::Semaphore, Stop> {
         let mut kind = vk::SemaphoreTypeCreateInfo::default()
             .semaphore_type(vk::SemaphoreType::TIMELINE)
@@ -104,7 +104,8 @@ impl Gpu<'_> {
         Ok(self.own(semaphore, ash::Device::destroy_semaphore))
     }
 
-    /// Submits work to the main queue that begins when the timeline semaphore `gate` is at 1.
+    /// Submits work to the main queue. The work begins when the timeline semaphore `gate` reaches
+    /// 1.
     pub(crate) fn submit_behind(
         &self,
         gate: vk::Semaphore,
@@ -141,7 +142,8 @@ impl Gpu<'_> {
         Ok(unsafe { self.wait_for_fences(&[fence], true, LONG) }?)
     }
 
-    /// Everything before is done and visible, to the CPU too, before anything after begins.
+    /// Records a full barrier: all earlier work is done and visible, also to the CPU, before later
+    /// work begins.
     pub(crate) fn barrier(&self, commands: vk::CommandBuffer) {
         let barrier = vk::MemoryBarrier::default()
             .src_access_mask(vk::AccessFlags::MEMORY_READ | vk::AccessFlags::MEMORY_WRITE)
@@ -165,7 +167,7 @@ impl Gpu<'_> {
         }
     }
 
-    /// Takes all of an image from one layout to another, with the effect of [`Gpu::barrier`].
+    /// Records a layout transition of a whole image, with the effect of [`Gpu::barrier`].
     pub(crate) fn transition(
         &self,
         commands: vk::CommandBuffer,

@@ -10,9 +10,9 @@ use crate::shaders::{SCRAMBLE, words};
 /// A compute pipeline whose only descriptor set has the bindings 0, 1, … of one descriptor each.
 #[derive(Clone, Copy)]
 pub(crate) struct Program {
-    /// Layout of its descriptor set.
+    /// The layout of its descriptor set.
     pub(crate) set_layout: vk::DescriptorSetLayout,
-    /// Layout with that set and 32 bytes of push constants.
+    /// The pipeline layout: that set and 32 bytes of push constants.
     pub(crate) layout: vk::PipelineLayout,
     /// The pipeline.
     pub(crate) pipeline: vk::Pipeline,
@@ -21,11 +21,11 @@ pub(crate) struct Program {
 /// Size of the push constants that every [`Program`] and drawing pipeline declares, in bytes.
 pub(crate) const PUSH_SIZE: u32 = 32;
 
-/// Specialization constants 0 and 1 of `scramble.comp`: workgroup size and rounds.
+/// The specialization constants 0 and 1 of `scramble.comp`: workgroup size and rounds.
 pub(crate) type Constants = [u32; 2];
 
 impl Gpu<'_> {
-    /// A shader module.
+    /// Creates a shader module.
     pub(crate) fn shader(&self, shader: &[u8]) -> Result<vk::ShaderModule, Stop> {
         let code = words(shader);
         let info = vk::ShaderModuleCreateInfo::default().code(&code);
@@ -34,7 +34,7 @@ impl Gpu<'_> {
         Ok(self.own(module, ash::Device::destroy_shader_module))
     }
 
-    /// A set layout with one descriptor a binding, for all stages.
+    /// Creates a set layout with one descriptor per binding, for all stages.
     pub(crate) fn set_layout(
         &self,
         types: &[vk::DescriptorType],
@@ -58,7 +58,7 @@ impl Gpu<'_> {
         Ok(self.own(layout, ash::Device::destroy_descriptor_set_layout))
     }
 
-    /// A pipeline layout with [`PUSH_SIZE`] bytes of push constants for all stages.
+    /// Creates a pipeline layout with [`PUSH_SIZE`] bytes of push constants for all stages.
     pub(crate) fn pipeline_layout(
         &self,
         sets: &[vk::DescriptorSetLayout],
@@ -76,7 +76,7 @@ impl Gpu<'_> {
         Ok(self.own(layout, ash::Device::destroy_pipeline_layout))
     }
 
-    /// A compute pipeline over a layout made before.
+    /// Creates a compute pipeline with an existing layout.
     pub(crate) fn compute_pipeline(
         &self,
         shader: &[u8],
@@ -108,7 +108,7 @@ impl Gpu<'_> {
         Ok(self.own(pipeline, ash::Device::destroy_pipeline))
     }
 
-    /// A program with its layouts.
+    /// Creates a program with its layouts.
     pub(crate) fn program(
         &self,
         shader: &[u8],
@@ -126,12 +126,12 @@ impl Gpu<'_> {
         })
     }
 
-    /// `scramble.comp` with its one buffer.
+    /// Creates the program of `scramble.comp`, which has one buffer.
     pub(crate) fn scrambler(&self, constants: Constants) -> Result<Program, Stop> {
         self.program(SCRAMBLE, &[vk::DescriptorType::STORAGE_BUFFER], constants)
     }
 
-    /// A pool for `sets` sets with `each` descriptors of every type in `types`.
+    /// Creates a pool for `sets` sets with `each` descriptors of every type in `types`.
     pub(crate) fn descriptor_pool(
         &self,
         sets: u32,
@@ -155,7 +155,7 @@ impl Gpu<'_> {
         Ok(self.own(pool, ash::Device::destroy_descriptor_pool))
     }
 
-    /// A descriptor set in a pool of its own.
+    /// Allocates a descriptor set in a pool of its own.
     pub(crate) fn descriptor_set(
         &self,
         layout: vk::DescriptorSetLayout,
@@ -170,7 +170,7 @@ impl Gpu<'_> {
         Ok(unsafe { self.allocate_descriptor_sets(&info) }?[0])
     }
 
-    /// A descriptor set whose bindings 0, 1, … are `buffers`, as storage buffers.
+    /// Allocates a descriptor set whose bindings 0, 1, … are `buffers`, as storage buffers.
     pub(crate) fn storage_set(
         &self,
         program: &Program,
@@ -184,7 +184,7 @@ impl Gpu<'_> {
         Ok(set)
     }
 
-    /// Writes one descriptor: all of a buffer.
+    /// Writes one descriptor that covers a whole buffer.
     pub(crate) fn write_buffer(
         &self,
         set: vk::DescriptorSet,
@@ -214,12 +214,12 @@ impl Gpu<'_> {
             .flat_map(|value| value.to_ne_bytes())
             .collect();
         // SAFETY: the command buffer is recording, and every layout of this crate has PUSH_SIZE
-        // bytes for all.
+        // bytes for all stages.
         unsafe { self.cmd_push_constants(commands, layout, vk::ShaderStageFlags::ALL, 0, &bytes) };
     }
 
-    /// Records `program` over `set` with push constants, in `groups` workgroups, and a barrier
-    /// behind it.
+    /// Records a dispatch of `program` with `set` and push constants, in `groups` workgroups, and a
+    /// barrier after it.
     pub(crate) fn dispatch(
         &self,
         commands: vk::CommandBuffer,
@@ -239,8 +239,8 @@ impl Gpu<'_> {
         self.barrier(commands);
     }
 
-    /// Scrambles `buffer` once, by the GPU: what "some work that can be checked" means in the
-    /// cases.
+    /// Scrambles `buffer` once on the GPU. The cases use it as some work whose result can be
+    /// checked.
     pub(crate) fn scramble_once(&self, buffer: &Buffer<'_>, seed: u32) -> Result<(), Stop> {
         let program = self.scrambler([64, 4])?;
         let set = self.storage_set(&program, &[buffer.handle])?;
@@ -257,7 +257,7 @@ impl Gpu<'_> {
     }
 }
 
-/// All of a buffer, for a descriptor.
+/// Describes a whole buffer, for a descriptor.
 pub(crate) fn whole(buffer: vk::Buffer) -> vk::DescriptorBufferInfo {
     vk::DescriptorBufferInfo::default()
         .buffer(buffer)

@@ -1,4 +1,4 @@
-//! Graphics pipelines and what they draw to: [`Canvas`], [`Style`] and [`Painter`].
+//! Graphics pipelines and their targets: [`Canvas`], [`Style`] and [`Painter`].
 
 use ash::vk;
 
@@ -7,25 +7,25 @@ use crate::outcome::Stop;
 use crate::resources::{Buffer, Image, ImageKind};
 use crate::shaders::{QUAD, SHADE, TEXTURE, TRIANGLE};
 
-/// Format of every depth buffer of the cases; all drivers must have it.
+/// The format of every depth buffer of the cases. All drivers must support it.
 pub(crate) const DEPTH: vk::Format = vk::Format::D16_UNORM;
 
-/// A picture to draw to, cleared to dark blue when drawing begins and left for copying from when it
-/// ends.
+/// A picture to draw to. It is cleared to dark blue when drawing begins, and is ready to copy from
+/// when drawing ends.
 pub(crate) struct Canvas {
-    /// The picture, of one sample.
+    /// The picture, with one sample per texel.
     pub(crate) colour: Image,
-    /// What is drawn to and resolved into `colour`, if that has several samples.
+    /// The multisampled image that is drawn to and resolved into `colour`, if there is one.
     pub(crate) samples: Option<Image>,
-    /// A depth buffer.
+    /// The depth buffer, if there is one.
     pub(crate) depth: Option<Image>,
-    /// A render pass for these.
+    /// A render pass with these attachments.
     pub(crate) pass: vk::RenderPass,
-    /// A framebuffer of these.
+    /// A framebuffer with these attachments.
     pub(crate) framebuffer: vk::Framebuffer,
 }
 
-/// The clear values of a [`Canvas`]: its attachments in order.
+/// The clear values of a [`Canvas`], in the order of its attachments.
 const CLEAR: [vk::ClearValue; 3] = {
     let depth = vk::ClearDepthStencilValue {
         depth: 1.0,
@@ -45,7 +45,7 @@ const CLEAR: [vk::ClearValue; 3] = {
     ]
 };
 
-/// The whole of a picture.
+/// The whole area of a picture.
 pub(crate) fn area(kind: &ImageKind) -> vk::Rect2D {
     let extent = vk::Extent2D {
         width: kind.size[0],
@@ -58,13 +58,13 @@ pub(crate) fn area(kind: &ImageKind) -> vk::Rect2D {
 }
 
 impl Canvas {
-    /// The picture that pipelines draw to.
+    /// The image that pipelines draw to.
     fn target(&self) -> &Image {
         self.samples.as_ref().unwrap_or(&self.colour)
     }
 }
 
-/// Which shaders and vertices a graphics pipeline has.
+/// The shaders and vertices of a graphics pipeline.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Style {
     /// `triangle.vert` and `shade.frag`: no vertex buffers.
@@ -76,7 +76,7 @@ pub(crate) enum Style {
 /// A graphics pipeline.
 #[derive(Clone, Copy)]
 pub(crate) struct Painter {
-    /// Layout of its set 0: a combined image sampler.
+    /// The layout of its set 0: a combined image sampler.
     pub(crate) set_layout: vk::DescriptorSetLayout,
     /// Its layout.
     pub(crate) layout: vk::PipelineLayout,
@@ -85,7 +85,7 @@ pub(crate) struct Painter {
 }
 
 impl Gpu<'_> {
-    /// A canvas of that size.
+    /// Creates a canvas of this size.
     pub(crate) fn canvas(
         &self,
         size: [u32; 2],
@@ -211,8 +211,8 @@ impl Gpu<'_> {
         Ok(self.own(pass, ash::Device::destroy_render_pass))
     }
 
-    /// A pipeline that draws to `canvas`: in its render pass, or with `dynamic` in dynamic
-    /// rendering.
+    /// Creates a pipeline that draws to `canvas`: in its render pass, or in dynamic rendering if
+    /// `dynamic` is set.
     pub(crate) fn painter(
         &self,
         style: Style,
@@ -231,7 +231,7 @@ impl Gpu<'_> {
         })
     }
 
-    /// The pipeline of [`Gpu::painter`] over a layout made before.
+    /// Creates the pipeline of [`Gpu::painter`] with an existing layout.
     pub(crate) fn drawing_pipeline(
         &self,
         style: Style,
@@ -249,7 +249,8 @@ impl Gpu<'_> {
         Ok(self.own(pipeline, ash::Device::destroy_pipeline))
     }
 
-    /// The pipeline of [`Gpu::drawing_pipeline`] over modules made before; the caller destroys it.
+    /// Creates the pipeline of [`Gpu::drawing_pipeline`] with existing modules. The caller destroys
+    /// it.
     pub(crate) fn bare_pipeline(
         &self,
         style: Style,
@@ -343,8 +344,8 @@ impl Gpu<'_> {
         canvas: &Canvas,
         contents: vk::SubpassContents,
     ) {
-        // Without a depth buffer, the second clear value is the picture's to resolve into: not
-        // cleared.
+        // Without a depth buffer, the second clear value belongs to the resolve attachment, which
+        // is not cleared.
         let info = vk::RenderPassBeginInfo::default()
             .render_pass(canvas.pass)
             .framebuffer(canvas.framebuffer)
@@ -354,7 +355,7 @@ impl Gpu<'_> {
         unsafe { self.cmd_begin_render_pass(commands, &info, contents) };
     }
 
-    /// Binds `painter` with the viewport of the whole canvas.
+    /// Binds `painter` and sets the viewport to the whole canvas.
     pub(crate) fn take_brush(
         &self,
         commands: vk::CommandBuffer,
@@ -407,8 +408,8 @@ impl Gpu<'_> {
     }
 }
 
-/// The three triangles of the cases that draw the same picture in different ways: where and which
-/// colour.
+/// The three triangles (place and colour) of the cases that draw the same picture in different
+/// ways.
 pub(crate) const SCENE: [([f32; 4], [f32; 4]); 3] = [
     ([0.0, 0.0, 0.9, 0.75], [1.0, 0.5, 0.25, 1.0]),
     ([0.2, -0.1, 0.6, 0.5], [0.25, 1.0, 0.5, 0.5]),

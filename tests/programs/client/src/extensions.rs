@@ -1,9 +1,9 @@
-//! Instances and devices with the extensions that the driver lists: each alone, each with all that
-//! it needs, and all at once.
+//! Creates instances and devices with the extensions that the driver lists: each alone, each with
+//! all that it needs, and all at once.
 //!
-//! Programs of all three kinds exist: most enable a few, test suites and engines enable whatever is
-//! there. Vulkan demands that what an extension needs is enabled, too; no driver fails without it,
-//! and programs forget it.
+//! Programs of all three kinds exist. Most enable a few extensions; test suites and engines enable
+//! all that are listed. Vulkan requires that the extensions that an extension needs are enabled,
+//! too. Programs forget it, and no driver fails because of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CString;
@@ -14,10 +14,10 @@ use ash::vk;
 use crate::gpu::Host;
 use crate::say;
 
-/// Which other extensions one needs: its own name first, one line each.
+/// The extensions that an extension needs. Each line begins with the extension's own name.
 const NEEDS: &str = include_str!("extension_needs.txt");
 
-/// Tries all of them; a line for each attempt, `ok` or `FAIL`.
+/// Tries all extensions. Prints a line for each attempt, `ok` or `FAIL`.
 pub(crate) fn try_all(index: usize) -> ExitCode {
     let host = match Host::new(index) {
         Ok(host) => host,
@@ -49,8 +49,8 @@ pub(crate) fn try_all(index: usize) -> ExitCode {
             continue;
         };
         match needed.iter().find(|needed| !listed.contains(**needed)) {
-            // A driver that lists the one without the other; that it does is not for this program
-            // to judge.
+            // The driver lists the extension without what it needs. This program does not judge
+            // that.
             Some(missing) => say(&format!("skip {name} needs {missing}, which is not listed")),
             None => {
                 let names = needed.iter().copied().chain([*name]);
@@ -70,7 +70,7 @@ pub(crate) fn try_all(index: usize) -> ExitCode {
         &format!("all {} instance extensions", of_instance.len()),
         host.try_instance(of_instance.iter().map(String::as_str)),
     );
-    // One that no driver has.
+    // An extension that no driver has.
     let unknown = device(&host, ["VK_HESPER_not_there"]);
     tell(
         "an unknown extension is refused",
@@ -85,7 +85,7 @@ pub(crate) fn try_all(index: usize) -> ExitCode {
     }
 }
 
-/// Makes a device with these extensions and one queue, and destroys it.
+/// Creates a device with these extensions and one queue, and destroys it.
 fn device<'n>(host: &Host, names: impl IntoIterator<Item = &'n str>) -> Result<(), vk::Result> {
     let names: Vec<CString> = names
         .into_iter()
@@ -98,8 +98,8 @@ fn device<'n>(host: &Host, names: impl IntoIterator<Item = &'n str>) -> Result<(
     let info = vk::DeviceCreateInfo::default()
         .queue_create_infos(&queues)
         .enabled_extension_names(&pointers);
-    // SAFETY: everything that `info` points to lives until the call has returned; nothing is made
-    // from the device.
+    // SAFETY: everything that `info` points to lives until the call has returned. Nothing is
+    // created from the device.
     unsafe {
         let device = host.instance.create_device(host.physical, &info, None)?;
         device.destroy_device(None);

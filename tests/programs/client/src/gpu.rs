@@ -1,9 +1,9 @@
-//! The driver under test: [`Host`] is a Vulkan instance with one chosen physical device, [`Gpu`] a
-//! logical device on it with every feature the cases know of turned on where the driver has it.
+//! The driver under test: [`Host`] is a Vulkan instance with one chosen physical device. [`Gpu`] is
+//! a logical device on it with every feature that the cases use and the driver has.
 //!
-//! What a case makes, it gives to [`Gpu::own`] and then uses as a plain handle; all of it is
-//! destroyed in reverse order, after the device is idle, when the [`Gpu`] goes. That makes a case
-//! that stops half-way as tidy as one that ends well.
+//! A case passes each object that it creates to [`Gpu::own`], and then uses it as a plain handle.
+//! When the [`Gpu`] is dropped, it waits until the device is idle and destroys all objects in
+//! reverse order, even if the case stopped half-way.
 
 use std::collections::BTreeSet;
 use std::ffi::{CStr, CString, c_char};
@@ -14,7 +14,7 @@ use ash::vk;
 
 use crate::outcome::{Stop, fail};
 
-/// Device extensions that are turned on where the driver has them.
+/// The device extensions that are enabled where the driver has them.
 const WANTED: [&CStr; 3] = [
     ash::khr::push_descriptor::NAME,
     ash::ext::memory_budget::NAME,
@@ -23,7 +23,7 @@ const WANTED: [&CStr; 3] = [
 
 /// An instance and the physical device that is tested.
 pub(crate) struct Host {
-    /// Keeps the loader's library in place.
+    /// Keeps the loader's library loaded.
     entry: ash::Entry,
     index: usize,
     /// The instance.
@@ -41,7 +41,7 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    /// Loads Vulkan and takes physical device number `index`.
+    /// Loads Vulkan and selects physical device number `index`.
     pub(crate) fn new(index: usize) -> Result<Self, String> {
         // SAFETY: the loader library is trusted to be a Vulkan loader, and stays loaded as long as
         // `entry`.
@@ -52,7 +52,7 @@ impl Host {
         })
     }
 
-    /// The same physical device in an instance of another version.
+    /// Selects the same physical device in an instance of another version.
     pub(crate) fn of_version(&self, version: u32) -> Result<Self, Stop> {
         Self::with_entry(self.entry.clone(), self.index, version)
     }
@@ -79,7 +79,7 @@ impl Host {
             .flags(flags);
         // SAFETY: everything `info` points to lives on this stack frame.
         let instance = unsafe { entry.create_instance(&info, None) }?;
-        // SAFETY: the instance is alive; so it is for the queries below.
+        // SAFETY: the instance is alive, also for the queries below.
         let devices = unsafe { instance.enumerate_physical_devices() }?;
         let Some(&physical) = devices.get(index) else {
             return Err(fail(&format!(
@@ -111,7 +111,7 @@ impl Host {
         }
     }
 
-    /// Names of the extensions that instances can have.
+    /// The names of the extensions that instances can have.
     pub(crate) fn instance_extensions(&self) -> BTreeSet<String> {
         // SAFETY: no preconditions.
         let listed = unsafe { self.entry.enumerate_instance_extension_properties(None) };
@@ -122,7 +122,7 @@ impl Host {
             .collect()
     }
 
-    /// Makes another instance with these extensions, looks at its devices, and destroys it.
+    /// Creates another instance with these extensions, lists its devices, and destroys it.
     pub(crate) fn try_instance<'n>(
         &self,
         names: impl IntoIterator<Item = &'n str>,
@@ -136,8 +136,8 @@ impl Host {
         let info = vk::InstanceCreateInfo::default()
             .application_info(&application)
             .enabled_extension_names(&pointers);
-        // SAFETY: everything `info` points to lives until the call has returned; nothing else is
-        // made from the instance.
+        // SAFETY: everything `info` points to lives until the call has returned. Nothing else is
+        // created from the instance.
         unsafe {
             let instance = self.entry.create_instance(&info, None)?;
             let devices = instance.enumerate_physical_devices();
@@ -156,7 +156,7 @@ impl Host {
             .is_ok_and(|name| self.extensions.contains(name))
     }
 
-    /// The features of the physical device, those above its API version all off.
+    /// The features of the physical device. Those above its API version are off.
     pub(crate) fn features(&self) -> Features {
         let mut features = Features::default();
         let mut all = features.chain(self.properties.api_version);
@@ -172,12 +172,12 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        // SAFETY: every `Gpu` borrows its host, so none is left.
+        // SAFETY: every `Gpu` borrows its host, so none exists any more.
         unsafe { self.instance.destroy_instance(None) };
     }
 }
 
-/// The features the cases ask about.
+/// The features that the cases ask about.
 #[derive(Default)]
 pub(crate) struct Features {
     /// Vulkan 1.0.
@@ -191,9 +191,9 @@ pub(crate) struct Features {
 }
 
 impl Features {
-    /// A chain of the structures that `api_version` knows, with `core` in its head.
+    /// Chains the structures that `api_version` knows behind `core`.
     fn chain(&mut self, api_version: u32) -> vk::PhysicalDeviceFeatures2<'_> {
-        // What an earlier chain left: the structures have moved since.
+        // Clears the pointers of an earlier chain, because the structures have moved since.
         self.v11.p_next = std::ptr::null_mut();
         self.v12.p_next = std::ptr::null_mut();
         self.v13.p_next = std::ptr::null_mut();
@@ -208,15 +208,15 @@ impl Features {
     }
 }
 
-/// A logical device with queues of all families, see [`queues_of`].
+/// A logical device with queues of all families (see [`queues_of`]).
 pub(crate) struct Gpu<'h> {
     /// The host it is on.
     pub(crate) host: &'h Host,
-    /// What is turned on.
+    /// The enabled features.
     pub(crate) features: Features,
-    /// The first queue of the first family that draws and computes.
+    /// The main queue: the first queue of the first family that draws and computes.
     pub(crate) queue: vk::Queue,
-    /// Its family.
+    /// The main queue's family.
     pub(crate) family: u32,
     device: ash::Device,
     owned: Mutex<Vec<Destroy>>,
@@ -225,7 +225,7 @@ pub(crate) struct Gpu<'h> {
 /// Destroys one object.
 type Destroy = Box<dyn FnOnce(&ash::Device) + Send>;
 
-/// `ash`'s signature of the destruction of a `T`.
+/// `ash`'s signature of a function that destroys a `T`.
 type DestroyFn<T> = unsafe fn(&ash::Device, T, Option<&vk::AllocationCallbacks<'_>>);
 
 impl Deref for Gpu<'_> {
@@ -236,22 +236,22 @@ impl Deref for Gpu<'_> {
     }
 }
 
-/// The most queues of a family that a device here is made with. A Venus guest has 63 timelines for
-/// all queues of all its devices, and a big card alone can have 34 queues.
+/// The largest number of queues of a family that a device here has. A Venus guest has 63 timelines
+/// for all queues of all its devices, and a large GPU alone can have 34 queues.
 const QUEUES_PER_FAMILY: u32 = 4;
 
-/// How many queues of this family a device here has.
+/// The number of queues of this family that a device here has.
 pub(crate) fn queues_of(family: &vk::QueueFamilyProperties) -> u32 {
     family.queue_count.min(QUEUES_PER_FAMILY)
 }
 
 impl<'h> Gpu<'h> {
-    /// Makes a device with everything the cases use.
+    /// Creates a device with everything that the cases use.
     pub(crate) fn new(host: &'h Host) -> Result<Self, Stop> {
         Self::with(host, &[], None::<&mut vk::DeviceGroupDeviceCreateInfo<'_>>)
     }
 
-    /// As [`Gpu::new`], with more extensions and structures.
+    /// Creates a device like [`Gpu::new`] with additional extensions and structures.
     pub(crate) fn with<T: vk::ExtendsDeviceCreateInfo>(
         host: &'h Host,
         extensions: &[&CStr],
@@ -279,9 +279,9 @@ impl<'h> Gpu<'h> {
             .map(|name| name.as_ptr())
             .collect();
         let mut features = host.features();
-        // Costs speed on some drivers, and no case reads out of bounds.
+        // Robust buffer access is slow on some drivers, and no case reads out of bounds.
         features.core.robust_buffer_access = vk::FALSE;
-        // Both are for capture tools, and the second needs several physical devices.
+        // Both features are for capture tools, and the second needs several physical devices.
         features.v12.buffer_device_address_capture_replay = vk::FALSE;
         features.v12.buffer_device_address_multi_device = vk::FALSE;
         let mut chain = features.chain(host.properties.api_version);
@@ -295,7 +295,7 @@ impl<'h> Gpu<'h> {
         // SAFETY: everything that `info` points to lives until the call has returned.
         let device = unsafe { host.instance.create_device(host.physical, &info, None) }?;
         let family = u32::try_from(family).unwrap_or(0);
-        // SAFETY: the device was made with this queue.
+        // SAFETY: the device was created with this queue.
         let queue = unsafe { device.get_device_queue(family, 0) };
         Ok(Self {
             host,
@@ -307,18 +307,18 @@ impl<'h> Gpu<'h> {
         })
     }
 
-    /// Destroys `handle` when this device goes. Returns it.
+    /// Takes over `handle`, to destroy it when this device is dropped. Returns the handle.
     pub(crate) fn own<T: Copy + Send + 'static>(&self, handle: T, destroy: DestroyFn<T>) -> T {
         let mut owned = self.owned.lock().unwrap_or_else(PoisonError::into_inner);
-        // SAFETY: called once, after the device is idle and after everything made from `handle` is
-        // destroyed.
+        // SAFETY: this is called once, after the device is idle and everything created from
+        // `handle` is destroyed.
         owned.push(Box::new(move |device| unsafe {
             destroy(device, handle, None)
         }));
         handle
     }
 
-    /// Turns what `ash` calls a loaded extension on.
+    /// Loads the functions of an extension with `ash`.
     pub(crate) fn extension<T>(&self, load: fn(&ash::Instance, &ash::Device) -> T) -> T {
         load(&self.host.instance, &self.device)
     }
@@ -327,8 +327,8 @@ impl<'h> Gpu<'h> {
 impl Drop for Gpu<'_> {
     fn drop(&mut self) {
         let owned = std::mem::take(&mut *self.owned.lock().unwrap_or_else(PoisonError::into_inner));
-        // SAFETY: no other thread uses the device any more: the case has ended and joined its
-        // threads. Being idle fails only on a lost device, which may be destroyed too.
+        // SAFETY: no other thread uses the device any more, because the case has ended and joined
+        // its threads. Waiting for idle fails only on a lost device, which may be destroyed too.
         unsafe {
             let _ = self.device.device_wait_idle();
             for destroy in owned.into_iter().rev() {

@@ -1,10 +1,10 @@
-//! `hold MAPS SECONDS FILE`: holds memory and waits for fences while somebody else does something
-//! to the machine.
+//! `hold MAPS SECONDS FILE`: holds memory and waits for fences while a test does something to the
+//! machine.
 //!
-//! It maps so much memory one by one, has the GPU work on all of it behind a semaphore of the
-//! host's, and has it busy for some seconds with a fence that the kernel waits for, where it can.
-//! It says `holding`, and from then on writes and reads its memory until the file is there. Then it
-//! lets the GPU go on, waits for it, and looks at every word.
+//! It maps MAPS pieces of memory, and submits work on all of them that waits for a semaphore of the
+//! host's. Before that, it keeps the GPU busy for SECONDS with a fence that the kernel waits for,
+//! if the driver supports it. It prints `holding`, and then writes and reads its memory until FILE
+//! exists. Then it signals the semaphore, waits for the GPU, and checks every word.
 
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::path::Path;
@@ -18,14 +18,15 @@ use crate::outcome::{Stop, ensure, equal, need};
 use crate::resources::Buffer;
 use crate::spin::Spin;
 
-/// Words of each piece. Large enough that no driver puts several into one allocation.
+/// The number of words in each piece. It is large enough that no driver puts several pieces into
+/// one allocation.
 const WORDS: usize = 1 << 15;
-/// What the GPU writes into the second half.
+/// The word that the GPU writes into the second half.
 const FILL: u32 = 0x5ee7_ab1e;
-/// The extension whose fences the kernel waits for.
+/// The extension for fences that the kernel waits for.
 pub(crate) const KERNEL_FENCES: &std::ffi::CStr = ash::khr::external_fence_fd::NAME;
 
-/// The word that the processor keeps at `index` of piece `piece` in `round`.
+/// The word that the CPU writes at `index` of piece `piece` in `round`.
 fn word(piece: usize, index: usize, round: u32) -> u32 {
     (piece as u32).wrapping_mul(0x9e37_79b9) ^ (index as u32) ^ round.wrapping_mul(0x85eb_ca6b)
 }
@@ -51,7 +52,7 @@ fn check(pieces: &[Buffer<'_>], round: u32) -> Result<(), Stop> {
     Ok(())
 }
 
-/// See the module.
+/// Runs the command; see the module.
 pub(crate) fn hold(gpu: &Gpu<'_>, maps: usize, seconds: u32, file: &Path) -> Result<(), Stop> {
     need(
         "timelineSemaphore",
@@ -62,7 +63,7 @@ pub(crate) fn hold(gpu: &Gpu<'_>, maps: usize, seconds: u32, file: &Path) -> Res
         .collect::<Result<_, _>>()?;
     write(&pieces, 0);
 
-    // The GPU is busy, and the kernel has a fence of that.
+    // Keep the GPU busy, with a fence that the kernel waits for.
     let kernel_fences = gpu.host.has(KERNEL_FENCES);
     let spin = Spin::new(gpu)?;
     let mut export = vk::ExportFenceCreateInfo::default()
@@ -80,7 +81,7 @@ pub(crate) fn hold(gpu: &Gpu<'_>, maps: usize, seconds: u32, file: &Path) -> Res
         false => None,
     };
 
-    // Behind it, the work that waits for the host.
+    // After it, submit the work that waits for the host.
     let timeline = gpu.timeline(0)?;
     let commands = gpu.record(|commands| {
         for piece in &pieces {
@@ -151,7 +152,7 @@ pub(crate) fn hold(gpu: &Gpu<'_>, maps: usize, seconds: u32, file: &Path) -> Res
     Ok(())
 }
 
-/// The kernel's side of a fence that was submitted; `None` when it is signalled already.
+/// Exports a submitted fence as a sync file; `None` if it is signalled already.
 fn sync_file(gpu: &Gpu<'_>, fence: vk::Fence) -> Result<Option<OwnedFd>, Stop> {
     let functions = gpu.extension(ash::khr::external_fence_fd::Device::new);
     let info = vk::FenceGetFdInfoKHR::default()
@@ -159,6 +160,6 @@ fn sync_file(gpu: &Gpu<'_>, fence: vk::Fence) -> Result<Option<OwnedFd>, Stop> {
         .handle_type(vk::ExternalFenceHandleTypeFlags::SYNC_FD);
     // SAFETY: the fence is of this device, can be exported, and was submitted.
     let fd = unsafe { functions.get_fence_fd(&info) }?;
-    // SAFETY: the driver gives a descriptor that is ours, or -1.
+    // SAFETY: the driver returns a descriptor that we own, or -1.
     Ok((fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd) }))
 }

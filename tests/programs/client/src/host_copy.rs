@@ -1,25 +1,24 @@
-//! Copies between images and the program's memory, as the cases make them
-//! (`VK_EXT_host_image_copy`).
+//! Helpers for the cases that copy between images and host memory (`VK_EXT_host_image_copy`).
 
 use ash::vk;
 
 use crate::gpu::Gpu;
 use crate::outcome::{Stop, ensure, need};
 
-/// The layout of every image here.
+/// The layout of all images here.
 pub(crate) const GENERAL: vk::ImageLayout = vk::ImageLayout::GENERAL;
-/// All layers that are left.
+/// All remaining layers.
 pub(crate) const REST: u32 = vk::REMAINING_ARRAY_LAYERS;
-/// The aspect of colours.
+/// The colour aspect.
 pub(crate) const COLOUR: vk::ImageAspectFlags = vk::ImageAspectFlags::COLOR;
 
-/// A device with the extension.
+/// A device with the extension enabled.
 pub(crate) struct Copier<'h> {
     pub(crate) gpu: Gpu<'h>,
     pub(crate) copy: ash::ext::host_image_copy::Device,
 }
 
-/// What an image is made as.
+/// The parameters of an image.
 #[derive(Clone, Copy)]
 pub(crate) struct Kind {
     pub(crate) format: vk::Format,
@@ -28,7 +27,7 @@ pub(crate) struct Kind {
     pub(crate) layers: u32,
 }
 
-/// A piece of an image and of memory.
+/// A region of an image and its layout in memory.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Piece {
     pub(crate) aspect: vk::ImageAspectFlags,
@@ -41,7 +40,7 @@ pub(crate) struct Piece {
 }
 
 impl Piece {
-    /// All layers of level 0.
+    /// The region of all layers of level 0.
     pub(crate) fn of(kind: &Kind) -> Self {
         Self {
             aspect: COLOUR,
@@ -51,7 +50,7 @@ impl Piece {
         }
     }
 
-    /// As the API has it.
+    /// The region's level and layers as Vulkan's struct.
     pub(crate) fn subresource(&self) -> vk::ImageSubresourceLayers {
         vk::ImageSubresourceLayers {
             aspect_mask: self.aspect,
@@ -61,13 +60,13 @@ impl Piece {
         }
     }
 
-    /// Where it begins in the image.
+    /// The region's offset in the image.
     pub(crate) fn offset(&self) -> vk::Offset3D {
         let [x, y, z] = self.offset;
         vk::Offset3D { x, y, z }
     }
 
-    /// How large it is.
+    /// The region's size.
     pub(crate) fn extent(&self) -> vk::Extent3D {
         let [width, height, depth] = self.extent;
         vk::Extent3D {
@@ -79,11 +78,11 @@ impl Piece {
 }
 
 impl<'h> Copier<'h> {
-    /// A device beside `gpu` that has the extension, or a skip.
+    /// Creates a second device with the extension, or skips the case.
     pub(crate) fn new(gpu: &Gpu<'h>) -> Result<Self, Stop> {
         let name = ash::ext::host_image_copy::NAME;
         need("VK_EXT_host_image_copy", gpu.host.has(name))?;
-        // Promoted with all it needs to 1.3, so the client's version has the rest.
+        // Everything that the extension needs is core in 1.3, which the client's version includes.
         let mut features =
             vk::PhysicalDeviceHostImageCopyFeaturesEXT::default().host_image_copy(true);
         let gpu = Gpu::with(gpu.host, &[name], Some(&mut features))?;
@@ -91,7 +90,7 @@ impl<'h> Copier<'h> {
         Ok(Self { gpu, copy })
     }
 
-    /// Whether images of this format can be copied like this.
+    /// Whether the host can copy images of this format.
     pub(crate) fn can(&self, format: vk::Format) -> bool {
         let mut features = vk::FormatProperties3::default();
         let mut properties = vk::FormatProperties2::default().push_next(&mut features);
@@ -105,7 +104,7 @@ impl<'h> Copier<'h> {
         features.optimal_tiling_features.contains(wanted)
     }
 
-    /// An image in the general layout, with memory of its own.
+    /// Creates an image in the general layout, with memory of its own.
     pub(crate) fn image(&self, kind: &Kind) -> Result<vk::Image, Stop> {
         let [width, height, depth] = kind.extent;
         let info = vk::ImageCreateInfo::default()
@@ -159,12 +158,12 @@ impl<'h> Copier<'h> {
         }
     }
 
-    /// Copies memory to pieces of an image.
+    /// Copies memory to regions of an image.
     pub(crate) fn write(&self, image: vk::Image, pieces: &[(Piece, &[u8])]) -> Result<(), Stop> {
         self.write_with(image, pieces, vk::HostImageCopyFlagsEXT::empty())
     }
 
-    /// The same with flags.
+    /// Does the same with flags.
     pub(crate) fn write_with(
         &self,
         image: vk::Image,
@@ -188,12 +187,12 @@ impl<'h> Copier<'h> {
             .dst_image(image)
             .dst_image_layout(GENERAL)
             .regions(&regions);
-        // SAFETY: the image is of this device and in this layout; the callers give as many bytes as
-        // the pieces have.
+        // SAFETY: the image is of this device and in this layout. The callers give as many bytes as
+        // the regions have.
         Ok(unsafe { self.copy.copy_memory_to_image(&info) }?)
     }
 
-    /// Copies a piece of an image to `size` bytes.
+    /// Copies a region of an image to `size` bytes.
     pub(crate) fn read(
         &self,
         image: vk::Image,
@@ -203,7 +202,7 @@ impl<'h> Copier<'h> {
         self.read_with(image, piece, size, vk::HostImageCopyFlagsEXT::empty())
     }
 
-    /// The same with flags.
+    /// Does the same with flags.
     pub(crate) fn read_with(
         &self,
         image: vk::Image,
@@ -211,7 +210,7 @@ impl<'h> Copier<'h> {
         size: usize,
         flags: vk::HostImageCopyFlagsEXT,
     ) -> Result<Vec<u8>, Stop> {
-        // More than enough, should it be written past the end.
+        // The guard bytes show whether the driver writes past the end.
         let mut bytes = vec![0xa5; size + GUARD];
         let regions = [vk::ImageToMemoryCopyEXT::default()
             .host_pointer(bytes.as_mut_ptr().cast())
@@ -236,10 +235,10 @@ impl<'h> Copier<'h> {
     }
 }
 
-/// Bytes behind a buffer that must stay as they are.
+/// The number of bytes behind a buffer that must not change.
 pub(crate) const GUARD: usize = 4096;
 
-/// Bytes that are all different from their neighbours.
+/// Returns bytes in which neighbours differ.
 pub(crate) fn noise(count: usize, seed: u32) -> Vec<u8> {
     (0..count as u32)
         .map(|i| (i.wrapping_add(seed).wrapping_mul(2_654_435_761) >> 13) as u8)

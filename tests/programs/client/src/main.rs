@@ -1,4 +1,4 @@
-//! The Vulkan program that Hesper's tests run natively, over vtest and in guests:
+//! The Vulkan test program that Hesper's tests run natively, over vtest and in guests:
 //!
 //! ```text
 //! hesper-test-client list
@@ -17,13 +17,13 @@
 //!     Keeps memory mapped and fences open until FILE exists. Prints holding, then done.
 //! ```
 //!
-//! The lines of `run` hold nothing that depends on time, place or machine: over the same driver
-//! they must be equal natively and through Hesper, and `diff` of both outputs is the comparison. A
-//! benchmark's numbers are microseconds an operation: elapsed, of CPU time in this process, and of
-//! CPU time in process PID and all that descend from it.
+//! The lines of `run` do not depend on time, place or machine: over the same driver they must be
+//! equal natively and through Hesper, so that `diff` can compare both outputs. A benchmark's
+//! numbers are microseconds per operation: elapsed time, CPU time of this process, and CPU time of
+//! process PID and all its descendants.
 //!
-//! Exit status: 0, or 1 when a case failed, or 2 for a wrong command line. A case that does not end
-//! is given up after a time; then the program ends at once with status 1.
+//! The exit status is 0, or 1 if a case failed, or 2 for a wrong command line. If a case exceeds
+//! its time limit, the program exits at once with status 1.
 #![allow(
     clippy::indexing_slicing,
     reason = "an index out of range ends a test program, as it should"
@@ -54,7 +54,7 @@ use ash::vk;
 use gpu::{Gpu, Host};
 use outcome::Stop;
 
-/// How long one case or benchmark may take. An emulated guest is slow.
+/// The time limit of one case or benchmark. Emulated guests are slow.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 const USAGE: &str = "usage: hesper-test-client list | [--gpu N] run NAME…|all | [--gpu N] [--server PID] bench NAME…|all | \
@@ -123,7 +123,7 @@ fn usage(problem: &str) -> ExitCode {
     ExitCode::from(2)
 }
 
-/// Calls `then` with what `names` name, in their order.
+/// Calls `then` with the entries that `names` selects, in the order of the names.
 fn chosen<T: Copy>(
     names: &[String],
     all: impl Iterator<Item = T>,
@@ -148,8 +148,8 @@ fn chosen<T: Copy>(
     }
 }
 
-/// Ends the program unless `body` ends in time: a case that hangs in the driver cannot be stopped
-/// otherwise.
+/// Runs `body` with a time limit. If it exceeds the limit, the program exits, because a case that
+/// hangs in the driver cannot be stopped otherwise.
 fn limited<T>(name: &str, body: impl FnOnce() -> T) -> T {
     let (done, ended) = mpsc::channel::<()>();
     thread::scope(|scope| {
@@ -161,22 +161,23 @@ fn limited<T>(name: &str, body: impl FnOnce() -> T) -> T {
         });
         let result = body();
         drop(done);
-        // It cannot panic.
+        // The watchdog cannot panic.
         let _ = watchdog.join();
         result
     })
 }
 
-/// Prints a line at once: what was done must be seen even if the process dies in the next case.
+/// Prints a line and flushes it, so that the results so far are visible even if the process dies in
+/// the next case.
 fn say(line: &str) {
     let mut out = std::io::stdout().lock();
-    // A reader that has gone away ends the program by its own means.
+    // A failed write is ignored: a reader that closes the pipe ends this program itself.
     let _ = writeln!(out, "{}", line.trim_end());
     let _ = out.flush();
 }
 
-/// Runs `body` on a new device. A device on which something failed is left as it is: work that
-/// never ends may have been left on it, and destroying it would wait for that.
+/// Runs `body` on a new device. If `body` fails, the device is not destroyed: it may have work that
+/// never ends, and destroying the device would wait for it.
 fn on_device<T>(host: &Host, body: impl FnOnce(&Gpu<'_>) -> Result<T, Stop>) -> Result<T, Stop> {
     let gpu = Gpu::new(host)?;
     let result = body(&gpu);
@@ -186,7 +187,8 @@ fn on_device<T>(host: &Host, body: impl FnOnce(&Gpu<'_>) -> Result<T, Stop>) -> 
     result
 }
 
-/// Runs `each` on the devices of a host, one line for everything in `all`.
+/// Runs `each` for everything in `all`, each time on a new device of one host, and prints one line
+/// per entry.
 fn report<T>(
     index: usize,
     all: &[&T],
@@ -213,7 +215,7 @@ fn report<T>(
         }
     }
     if failed {
-        // As above: the instance has a device that is not destroyed.
+        // The instance has a device that is not destroyed, as above.
         std::mem::forget(host);
         return ExitCode::FAILURE;
     }
@@ -263,7 +265,7 @@ fn hold(index: usize, maps: usize, seconds: u32, file: &Path) -> ExitCode {
     })
 }
 
-/// Runs a command that is no case: says `done`, or how it failed.
+/// Runs a command that is not a case. Prints `done`, or why it failed.
 fn alone(index: usize, name: &str, run: impl FnOnce(&Host) -> Result<(), Stop>) -> ExitCode {
     let host = match Host::new(index) {
         Ok(host) => host,

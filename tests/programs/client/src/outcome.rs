@@ -1,7 +1,7 @@
-//! How a case ends: [`Outcome`], and the checks that make one.
+//! The outcome of a case: [`Outcome`], and the checks that produce one.
 //!
-//! A case returns `Ok(details)`, or stops with `?` at the first thing that is wrong; a Vulkan error
-//! says by itself at which line it happened.
+//! A case returns `Ok(details)`, or stops with `?` at the first failure. A Vulkan error records the
+//! line where it happened.
 
 use std::panic::Location;
 
@@ -10,14 +10,14 @@ use ash::vk;
 /// Why a case ended early.
 #[derive(Debug)]
 pub(crate) enum Stop {
-    /// Something is wrong.
+    /// A check failed.
     Fail(String),
-    /// The driver does not offer what the case is about. The same driver must give the same skips
-    /// natively and through Hesper.
+    /// The driver lacks what the case tests. The same driver must give the same skips natively and
+    /// through Hesper.
     Skip(String),
 }
 
-/// Details of a success, the same on every run over the same driver; may be empty.
+/// The details of a success. They are the same in every run over the same driver, and may be empty.
 pub(crate) type Outcome = Result<String, Stop>;
 
 impl From<vk::Result> for Stop {
@@ -27,19 +27,19 @@ impl From<vk::Result> for Stop {
     }
 }
 
-/// A failure with the place it was found at.
+/// Makes a failure that names the caller's source line.
 #[track_caller]
 pub(crate) fn fail(reason: &str) -> Stop {
     let at = Location::caller();
     Stop::Fail(format!("{reason} ({}:{})", at.file(), at.line()))
 }
 
-/// A skip.
+/// Makes a skip.
 pub(crate) fn skip(reason: &str) -> Stop {
     Stop::Skip(reason.to_owned())
 }
 
-/// Fails unless both are equal; `what` names the value in question.
+/// Fails unless both values are equal; `what` names the value.
 #[track_caller]
 pub(crate) fn equal<T: PartialEq + std::fmt::Debug>(
     what: &str,
@@ -52,7 +52,7 @@ pub(crate) fn equal<T: PartialEq + std::fmt::Debug>(
     Err(fail(&format!("{what} is {found:?}, expected {expected:?}")))
 }
 
-/// Fails unless `holds`; `what` says what should have been true.
+/// Fails unless `holds`; `what` says what should be true.
 #[track_caller]
 pub(crate) fn ensure(what: &str, holds: bool) -> Result<(), Stop> {
     if holds {
@@ -71,7 +71,7 @@ pub(crate) fn need(what: &str, holds: bool) -> Result<(), Stop> {
     }
 }
 
-/// A number that stands for `bytes` in the details of a case (FNV-1a, 64 bits).
+/// Returns a hash of `bytes` for the details of a case (FNV-1a, 64 bits).
 pub(crate) fn digest(bytes: impl IntoIterator<Item = u8>) -> u64 {
     bytes.into_iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)

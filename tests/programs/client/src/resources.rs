@@ -1,4 +1,5 @@
-//! Buffers, images and their memory: [`Buffer`], [`Image`] and how to make them on a [`Gpu`].
+//! Buffers, images and their memory: [`Buffer`], [`Image`], and the functions of [`Gpu`] that
+//! create them.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -7,7 +8,7 @@ use ash::vk;
 use crate::gpu::Gpu;
 use crate::outcome::{Stop, digest, fail};
 
-/// What a buffer of the cases may be used for, unless it says otherwise.
+/// The default usage of a buffer of the cases.
 pub(crate) const ANY_USE: vk::BufferUsageFlags = vk::BufferUsageFlags::from_raw(
     vk::BufferUsageFlags::TRANSFER_SRC.as_raw()
         | vk::BufferUsageFlags::TRANSFER_DST.as_raw()
@@ -25,12 +26,12 @@ pub(crate) const COHERENT: vk::MemoryPropertyFlags = vk::MemoryPropertyFlags::fr
         | vk::MemoryPropertyFlags::HOST_COHERENT.as_raw(),
 );
 
-/// A buffer with memory of its own that stays mapped and needs no flushes.
+/// A buffer with memory of its own, which stays mapped and needs no flushes.
 #[derive(Clone, Copy)]
 pub(crate) struct Buffer<'g> {
     /// The buffer.
     pub(crate) handle: vk::Buffer,
-    /// Its mapping, as 32-bit words: the device may change them at any time.
+    /// Its mapping, as 32-bit words. The device may change them at any time.
     pub(crate) words: &'g [AtomicU32],
 }
 
@@ -45,14 +46,14 @@ impl Buffer<'_> {
         self.words[index].store(value, Ordering::Release);
     }
 
-    /// Writes all words; `value` is given their indices.
+    /// Writes all words. `value` returns the word for an index.
     pub(crate) fn fill_with(&self, mut value: impl FnMut(u32) -> u32) {
         for (index, word) in (0..).zip(self.words) {
             word.store(value(index), Ordering::Release);
         }
     }
 
-    /// All words.
+    /// Reads all words.
     pub(crate) fn read_all(&self) -> Vec<u32> {
         self.words
             .iter()
@@ -60,26 +61,26 @@ impl Buffer<'_> {
             .collect()
     }
 
-    /// The digest of all bytes.
+    /// The hash of all bytes.
     pub(crate) fn digest(&self) -> u64 {
         digest(self.read_all().into_iter().flat_map(u32::to_le_bytes))
     }
 }
 
-/// What an image is to be.
+/// The parameters of an image.
 #[derive(Clone, Copy)]
 pub(crate) struct ImageKind {
-    /// Format of the texels.
+    /// The format of its texels.
     pub(crate) format: vk::Format,
-    /// Width and height of level 0.
+    /// The width and height of level 0.
     pub(crate) size: [u32; 2],
-    /// Mip levels.
+    /// The number of mip levels.
     pub(crate) levels: u32,
-    /// Array layers.
+    /// The number of array layers.
     pub(crate) layers: u32,
-    /// Samples a texel.
+    /// The number of samples per texel.
     pub(crate) samples: vk::SampleCountFlags,
-    /// What it is used for.
+    /// Its usage.
     pub(crate) usage: vk::ImageUsageFlags,
 }
 
@@ -129,19 +130,19 @@ impl ImageKind {
     }
 }
 
-/// A 2D image with memory of its own and a view of the whole.
+/// A 2D image with memory of its own and a view of the whole image.
 #[derive(Clone, Copy)]
 pub(crate) struct Image {
     /// The image.
     pub(crate) handle: vk::Image,
     /// A view of all levels and layers.
     pub(crate) view: vk::ImageView,
-    /// What it was made as.
+    /// The parameters that it was created with.
     pub(crate) kind: ImageKind,
 }
 
 impl Gpu<'_> {
-    /// A memory type among `bits` that has `wanted`.
+    /// Finds a memory type in `bits` that has the properties `wanted`.
     pub(crate) fn memory_type(
         &self,
         bits: u32,
@@ -154,7 +155,7 @@ impl Gpu<'_> {
             .ok_or_else(|| fail(&format!("no memory type of {bits:#x} has {wanted:?}")))
     }
 
-    /// Memory of that size and type.
+    /// Allocates memory of this size and type.
     pub(crate) fn allocate(&self, size: u64, memory_type: u32) -> Result<vk::DeviceMemory, Stop> {
         let info = vk::MemoryAllocateInfo::default()
             .allocation_size(size)
@@ -164,7 +165,7 @@ impl Gpu<'_> {
         Ok(self.own(memory, ash::Device::free_memory))
     }
 
-    /// A buffer without memory.
+    /// Creates a buffer without memory.
     pub(crate) fn bare_buffer(
         &self,
         size: u64,
@@ -181,7 +182,7 @@ impl Gpu<'_> {
         }
     }
 
-    /// A mapped buffer of `count` words, all 0.
+    /// Creates a mapped buffer of `count` words, all 0.
     pub(crate) fn buffer(&self, count: usize) -> Result<Buffer<'_>, Stop> {
         let size = count as u64 * 4;
         let (handle, needs) = self.bare_buffer(size, ANY_USE)?;
@@ -200,8 +201,8 @@ impl Gpu<'_> {
     /// Maps the first `size` bytes of `memory`, which is host-visible and not mapped.
     pub(crate) fn map(&self, memory: vk::DeviceMemory, size: u64) -> Result<&[AtomicU32], Stop> {
         // SAFETY: the memory is of this device and not mapped. The words stay mapped as long as the
-        // memory lives, which is as long as `self`; shared changes are what atomics are for, and a
-        // mapping is aligned to 64 bytes at least (minMemoryMapAlignment).
+        // memory lives, which is as long as `self`. They are atomics because the device changes
+        // them too. A mapping is aligned to at least 64 bytes (minMemoryMapAlignment).
         unsafe {
             let at = self.map_memory(memory, 0, size, vk::MemoryMapFlags::empty())?;
             let count = usize::try_from(size / 4).map_err(|_| fail("a mapping too large"))?;
@@ -209,7 +210,7 @@ impl Gpu<'_> {
         }
     }
 
-    /// A buffer that the CPU does not see, in device-local memory.
+    /// Creates a buffer in device-local memory, which the CPU does not access.
     pub(crate) fn local_buffer(&self, size: u64) -> Result<vk::Buffer, Stop> {
         let (handle, needs) = self.bare_buffer(size, ANY_USE)?;
         let local = vk::MemoryPropertyFlags::DEVICE_LOCAL;
@@ -220,7 +221,7 @@ impl Gpu<'_> {
         Ok(handle)
     }
 
-    /// An image in device-local memory, in layout UNDEFINED.
+    /// Creates an image in device-local memory, in layout UNDEFINED.
     pub(crate) fn image(&self, kind: ImageKind) -> Result<Image, Stop> {
         let info = vk::ImageCreateInfo::default()
             .image_type(vk::ImageType::TYPE_2D)
@@ -258,8 +259,8 @@ impl Gpu<'_> {
         Ok(Image { handle, view, kind })
     }
 
-    /// Copies level `level` of `image`, in TRANSFER_SRC_OPTIMAL with 4 bytes a texel, to a new
-    /// mapped buffer.
+    /// Copies level `level` of `image` to a new mapped buffer. The image is in layout
+    /// TRANSFER_SRC_OPTIMAL and has 4 bytes per texel.
     pub(crate) fn read_back(&self, image: &Image, level: u32) -> Result<Buffer<'_>, Stop> {
         let [width, height] = image.kind.size.map(|edge| (edge >> level).max(1));
         let buffer = self.buffer((width * height * image.kind.layers) as usize)?;

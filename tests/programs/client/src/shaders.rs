@@ -1,4 +1,4 @@
-//! The compiled shaders of `shaders/`, and what the CPU computes in place of one of them.
+//! The compiled shaders of `shaders/`, and the CPU's version of `scramble.comp`.
 
 /// Compute: integer scrambling.
 pub(crate) const SCRAMBLE: &[u8] = include_bytes!("../shaders/scramble.comp.spv");
@@ -17,10 +17,10 @@ pub(crate) const QUAD: &[u8] = include_bytes!("../shaders/quad.vert.spv");
 /// Fragment: a texture.
 pub(crate) const TEXTURE: &[u8] = include_bytes!("../shaders/texture.frag.spv");
 
-/// Ray generation: the place in the launch, and the number of the group.
+/// Ray generation: the ray's place in the launch, and the number of the group.
 pub(crate) const LAUNCH: &[u8] = include_bytes!("../shaders/launch.rgen.spv");
 
-/// The SPIR-V words in the bytes of a shader.
+/// Converts the bytes of a shader to SPIR-V words.
 pub(crate) fn words(shader: &[u8]) -> Vec<u32> {
     let word = |bytes: &[u8]| {
         bytes
@@ -31,7 +31,7 @@ pub(crate) fn words(shader: &[u8]) -> Vec<u32> {
     shader.chunks_exact(4).map(word).collect()
 }
 
-/// What `scramble.comp` makes of a word.
+/// Computes on the CPU what `scramble.comp` makes of a word.
 pub(crate) fn scramble(word: u32, seed: u32, rounds: u32) -> u32 {
     (0..rounds).fold(word.wrapping_add(seed), |value, _| {
         let value = value.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);

@@ -1,5 +1,4 @@
-//! `spin SECONDS`: keeps the GPU busy with one submission that takes about that long, and waits for
-//! it.
+//! `spin SECONDS`: keeps the GPU busy for about that long with one submission, and waits for it.
 
 use std::time::{Duration, Instant};
 
@@ -9,15 +8,16 @@ use crate::compute::Program;
 use crate::gpu::Gpu;
 use crate::outcome::Stop;
 
-/// Rounds of one dispatch: a fraction of a second on a CPU's Vulkan, far less on a GPU.
+/// The number of rounds of one dispatch. It takes a fraction of a second on a CPU driver, and far
+/// less on a GPU.
 const ROUNDS: u32 = 50_000_000;
 
-/// Work that takes a known time.
+/// Work of known duration.
 pub(crate) struct Spin<'g> {
     gpu: &'g Gpu<'g>,
     program: Program,
     set: vk::DescriptorSet,
-    /// How long one round of it takes.
+    /// The duration of one round.
     once: Duration,
 }
 
@@ -32,7 +32,7 @@ impl<'g> Spin<'g> {
             set,
             once: Duration::ZERO,
         };
-        // The first one compiles, too.
+        // The first round also compiles the shader.
         gpu.run(|commands| spin.round(commands))?;
         let begin = Instant::now();
         gpu.run(|commands| spin.round(commands))?;
@@ -45,7 +45,7 @@ impl<'g> Spin<'g> {
             .dispatch(commands, &self.program, self.set, &[1, 1], [1, 1]);
     }
 
-    /// Submits about so many seconds of work.
+    /// Submits about `seconds` seconds of work.
     pub(crate) fn submit(&self, seconds: u32, fence: vk::Fence) -> Result<(), Stop> {
         let count = f64::from(seconds) / self.once.as_secs_f64();
         let commands = self
@@ -55,7 +55,7 @@ impl<'g> Spin<'g> {
     }
 }
 
-/// Says `spinning` once the work is under way.
+/// Runs the command; prints `spinning` once the work is submitted.
 pub(crate) fn spin(gpu: &Gpu<'_>, seconds: u32) -> Result<(), Stop> {
     let spin = Spin::new(gpu)?;
     let fence = gpu.fence(false)?;

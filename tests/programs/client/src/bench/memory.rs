@@ -10,7 +10,7 @@ use crate::gpu::Gpu;
 use crate::outcome::Stop;
 use crate::resources::{ANY_USE, Buffer, COHERENT, ImageKind};
 
-/// 1 MiB in words.
+/// The number of words in 1 MiB.
 const MEBIBYTE: usize = 1 << 18;
 
 fn write(buffer: &Buffer<'_>, value: u32) {
@@ -57,7 +57,7 @@ pub(super) fn alloc_map_free(gpu: &Gpu<'_>, size: u64) -> Result<Took, Stop> {
     })
 }
 
-/// Writes `staging`, submits `commands`, which copy it, and waits.
+/// Writes `staging`, submits `commands`, which copy from it, and waits.
 fn upload_with(
     gpu: &Gpu<'_>,
     staging: &Buffer<'_>,
@@ -94,7 +94,7 @@ pub(super) fn upload(gpu: &Gpu<'_>, size: usize) -> Result<Took, Stop> {
     upload_with(gpu, &staging, commands, if size > 1 << 20 { 4 } else { 50 })
 }
 
-/// Uploads a picture of 1024×1024 through a staging buffer.
+/// Uploads a 1024×1024 picture through a staging buffer.
 pub(super) fn upload_image(gpu: &Gpu<'_>) -> Result<Took, Stop> {
     let staging = gpu.buffer(4 * MEBIBYTE)?;
     let image = gpu.image(ImageKind::picture(1024, 1024))?;

@@ -1,8 +1,8 @@
-//! The benchmarks: what one operation costs a client, in microseconds of time and of its own CPU.
+//! The benchmarks: the cost of one operation for a client, in microseconds of elapsed and CPU time.
 //!
-//! They are meant for interleaved comparisons (native, Hesper, another renderer; then again): one
-//! run's numbers depend on the machine and what else it does. Each is the median of several rounds.
-//! `tests/bench-vtest` is that comparison.
+//! They are for interleaved comparisons (native, Hesper, another renderer, then again), because one
+//! run's numbers depend on the machine and its other load. Each number is the median of several
+//! rounds. `tests/bench-vtest` makes such a comparison.
 
 use std::process::{Command, ExitCode};
 use std::time::Instant;
@@ -26,20 +26,20 @@ pub(crate) struct Bench {
     pub(crate) run: fn(&Gpu<'_>) -> Result<Took, Stop>,
 }
 
-/// What one operation took, in microseconds.
+/// The cost of one operation, in microseconds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Took {
-    /// On the clock.
+    /// Elapsed time.
     pub(crate) elapsed: f64,
-    /// Of CPU time in this process.
+    /// CPU time of this process.
     pub(crate) cpu: f64,
-    /// Of CPU time in the server, with pauses that are not counted as elapsed; 0 where no server
-    /// was named.
+    /// CPU time of the server, including pauses that do not count as elapsed; 0 if the command line
+    /// names no server.
     pub(crate) server: f64,
 }
 
 impl Took {
-    /// An operation's share, where this is what `count` of them took.
+    /// Divides the cost of `count` operations into the cost of one.
     fn each(self, count: u32) -> Self {
         let count = f64::from(count);
         Self {
@@ -106,7 +106,7 @@ struct Watch {
 }
 
 impl Watch {
-    /// Counts what `body` takes.
+    /// Adds the time and CPU time of `body`.
     fn count<T>(&mut self, body: impl FnOnce() -> T) -> T {
         let (begin, begin_cpu) = (Instant::now(), cpu());
         let result = body();
@@ -116,8 +116,8 @@ impl Watch {
     }
 }
 
-/// Runs `round`, of `operations` operations, once to warm up and then seven times; the median by
-/// time.
+/// Runs `round`, which does `operations` operations, once to warm up and then seven times. Returns
+/// the median by elapsed time.
 fn rounds(
     operations: u32,
     mut round: impl FnMut(&mut Watch) -> Result<(), Stop>,
@@ -143,8 +143,8 @@ fn rounds(
     Ok(all[all.len() / 2].each(operations))
 }
 
-/// As [`rounds`]; `operation` is one operation, and all of it counts, until the driver has carried
-/// the last one out: a guest's driver returns from most calls before that.
+/// Measures rounds of `count` calls of `operation`. Each round counts until the driver has executed
+/// everything, because a guest's driver returns from most calls before that.
 fn operations(
     gpu: &Gpu<'_>,
     count: u32,
@@ -162,7 +162,7 @@ fn operations(
 /// The command that makes this program a child of the start-up benchmark.
 pub(crate) const START_UP_CHILD: &str = "start-up-child";
 
-/// From the program's start to the end of vkCreateDevice, in fresh processes.
+/// Measures the time from a program's start to the end of vkCreateDevice, in fresh processes.
 fn start_up(_: &Gpu<'_>) -> Result<Took, Stop> {
     let this = std::env::current_exe().map_err(|error| fail(&error.to_string()))?;
     let mut all = Vec::new();
@@ -177,7 +177,7 @@ fn start_up(_: &Gpu<'_>) -> Result<Took, Stop> {
         let [elapsed, cpu] = numbers[..] else {
             return Err(fail(&format!("the child said '{}'", text.trim())));
         };
-        // The processes that serve a child come and go with it: only the server itself could tell.
+        // Unknown: the server's processes for a child come and go with it.
         let server = f64::NAN;
         all.push(Took {
             elapsed,
@@ -189,7 +189,7 @@ fn start_up(_: &Gpu<'_>) -> Result<Took, Stop> {
     Ok(all[all.len() / 2])
 }
 
-/// What the child of [`start_up`] does.
+/// Runs in the child process of [`start_up`].
 pub(crate) fn start_up_child(index: usize) -> ExitCode {
     let begin = Instant::now();
     let problem = match Host::new(index) {

@@ -1,4 +1,4 @@
-//! Making and destroying objects.
+//! Benchmarks that create and destroy objects.
 
 use ash::vk;
 
@@ -77,7 +77,7 @@ pub(super) fn sampler(gpu: &Gpu<'_>) -> Result<Took, Stop> {
 
 const STORAGE: vk::DescriptorType = vk::DescriptorType::STORAGE_BUFFER;
 
-/// Allocates a set and writes its descriptor; the pool is reset once in 200.
+/// Allocates a set and writes its descriptor. The pool is reset after every 200 sets.
 pub(super) fn descriptor_alloc_update(gpu: &Gpu<'_>) -> Result<Took, Stop> {
     let layouts = [gpu.set_layout(&[STORAGE], Default::default())?];
     let pool = gpu.descriptor_pool(200, &[STORAGE], 200, Default::default())?;

@@ -1,4 +1,4 @@
-//! Recorded commands, from recording to the end of their execution.
+//! Benchmarks of command buffers, from recording to the end of execution.
 
 use std::thread;
 
@@ -11,12 +11,13 @@ use crate::gpu::Gpu;
 use crate::outcome::{Stop, fail};
 use crate::resources::{Buffer, ImageKind};
 
-/// Draws or dispatches a round.
+/// The number of draws or dispatches in a round.
 const COUNT: u32 = 2000;
 
 const ONCE: vk::CommandBufferUsageFlags = vk::CommandBufferUsageFlags::ONE_TIME_SUBMIT;
 
-/// What the draws use: a canvas of 16×16, so that the driver's share is small.
+/// The objects that the draws use. The canvas has 16×16 pixels, so that the driver's share is
+/// small.
 struct Scene<'g> {
     canvas: Canvas,
     painter: Painter,
@@ -46,7 +47,7 @@ fn scene<'g>(gpu: &'g Gpu<'_>) -> Result<Scene<'g>, Stop> {
         .image_info(&picture);
     // SAFETY: all handles are of this device, and the set is not in use.
     unsafe { gpu.update_descriptor_sets(&[write], &[]) };
-    // All vertices in one place: nothing is rasterised.
+    // All vertices are in one place, so nothing is rasterised.
     let (vertices, indices) = (gpu.buffer(64)?, gpu.buffer(3)?);
     Ok(Scene {
         canvas,
@@ -57,7 +58,7 @@ fn scene<'g>(gpu: &'g Gpu<'_>) -> Result<Scene<'g>, Stop> {
     })
 }
 
-/// Records a pass of [`COUNT`] draws, each as `draw` does it.
+/// Records a render pass of [`COUNT`] draws. `draw` records each of them.
 fn pass(
     gpu: &Gpu<'_>,
     scene: &Scene<'_>,
@@ -76,7 +77,7 @@ fn pass(
     })
 }
 
-/// 16 bytes of push constants that differ from draw to draw.
+/// Records 16 bytes of push constants that differ from draw to draw.
 fn push(gpu: &Gpu<'_>, scene: &Scene<'_>, commands: vk::CommandBuffer, index: u32) {
     let mut bytes = [0; 16];
     bytes[..4].copy_from_slice(&index.to_ne_bytes());
@@ -91,7 +92,7 @@ fn bind(gpu: &Gpu<'_>, scene: &Scene<'_>, commands: vk::CommandBuffer) {
     unsafe { gpu.cmd_bind_descriptor_sets(commands, point, layout, 0, &[scene.set], &[]) };
 }
 
-/// Push constants, one descriptor set, a draw.
+/// Records draws of three commands each: push constants, one descriptor set, a draw.
 fn simple(gpu: &Gpu<'_>, scene: &Scene<'_>, commands: vk::CommandBuffer) -> Result<(), Stop> {
     pass(gpu, scene, commands, |index| {
         push(gpu, scene, commands, index);
@@ -101,8 +102,8 @@ fn simple(gpu: &Gpu<'_>, scene: &Scene<'_>, commands: vk::CommandBuffer) -> Resu
     })
 }
 
-/// Eight commands a draw: pipeline, viewport, scissor, set, vertex and index buffers, push
-/// constants, draw.
+/// Records draws of eight commands each: pipeline, viewport, scissor, set, vertex and index
+/// buffers, push constants, draw.
 fn mixed(gpu: &Gpu<'_>, scene: &Scene<'_>, commands: vk::CommandBuffer) -> Result<(), Stop> {
     let buffers = [scene.vertices.handle; 2];
     pass(gpu, scene, commands, |index| {
@@ -151,8 +152,8 @@ pub(super) fn draw_mixed(gpu: &Gpu<'_>) -> Result<Took, Stop> {
     drawn(gpu, mixed)
 }
 
-/// The draws of [`draw`], recorded by `count` threads at once and then submitted together; a draw's
-/// time.
+/// Measures the draws of [`draw`] when `count` threads record them at once and one submission takes
+/// them all. The result is the cost per draw.
 pub(super) fn threads(gpu: &Gpu<'_>, count: u32) -> Result<Took, Stop> {
     let scene = &scene(gpu)?;
     let mut all = Vec::new();
@@ -178,7 +179,8 @@ pub(super) fn threads(gpu: &Gpu<'_>, count: u32) -> Result<Took, Stop> {
     })
 }
 
-/// A dispatch of one small workgroup with push constants and a barrier, 512 in a command buffer.
+/// Measures a dispatch of one small workgroup with push constants and a barrier, 512 in a command
+/// buffer.
 pub(super) fn dispatch(gpu: &Gpu<'_>) -> Result<Took, Stop> {
     let program = gpu.scrambler([64, 1])?;
     let buffer = gpu.buffer(64)?;

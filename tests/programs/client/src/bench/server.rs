@@ -1,7 +1,7 @@
-//! The server that renders, seen from outside: its processes, their CPU time and memory.
+//! Measures the rendering server from outside: its processes, their CPU time and memory.
 //!
-//! [`set`] names it (`--server PID`); its processes are that one and all that descend from it, for
-//! a renderer may have several a client.
+//! [`set`] names the server (`--server PID`). Its processes are that one and all its descendants,
+//! because a renderer may have several processes per client.
 
 use std::fs;
 use std::process::ExitCode;
@@ -14,11 +14,11 @@ static ROOT: OnceLock<u32> = OnceLock::new();
 
 /// Names the server.
 pub(crate) fn set(root: u32) {
-    // Only the command line does, and once.
+    // Only the command line calls this, and only once.
     let _ = ROOT.set(root);
 }
 
-/// The server's processes of now; none when no server is named.
+/// The server's current processes; empty if the command line names no server.
 pub(crate) fn processes() -> Vec<u32> {
     let Some(&root) = ROOT.get() else {
         return Vec::new();
@@ -43,7 +43,7 @@ pub(crate) fn processes() -> Vec<u32> {
 /// The parent of a process.
 fn parent(id: u32) -> Option<u32> {
     let text = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
-    // The name, in parentheses, can hold anything; behind it come the state and the parent.
+    // The name in parentheses can hold anything. The state and the parent come after it.
     let (_, rest) = text.rsplit_once(')')?;
     rest.split_whitespace().nth(1)?.parse().ok()
 }
@@ -53,7 +53,7 @@ pub(crate) fn cpu(processes: &[u32]) -> f64 {
     processes.iter().filter_map(|&id| clock(id)).sum()
 }
 
-/// A process's clock; none when it is gone. /proc would tell it too, but in ticks of 10 ms.
+/// A process's CPU time; `None` if it has exited. /proc has the same, but only in ticks of 10 ms.
 #[cfg(target_os = "linux")]
 fn clock(process: u32) -> Option<f64> {
     let mut clock = 0;
@@ -61,7 +61,7 @@ fn clock(process: u32) -> Option<f64> {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    // SAFETY: both calls write what they are given to write.
+    // SAFETY: both calls write only to the variables that they get.
     let found = unsafe {
         libc::clock_getcpuclockid(process.cast_signed(), &raw mut clock) == 0
             && libc::clock_gettime(clock, &raw mut time) == 0
@@ -69,7 +69,7 @@ fn clock(process: u32) -> Option<f64> {
     found.then_some(time.tv_sec as f64 * 1e6 + time.tv_nsec as f64 / 1e3)
 }
 
-/// Other systems do not tell it about other processes.
+/// Other systems do not report the CPU time of other processes.
 #[cfg(not(target_os = "linux"))]
 fn clock(_process: u32) -> Option<f64> {
     None
@@ -78,9 +78,10 @@ fn clock(_process: u32) -> Option<f64> {
 /// Memory of processes, in KiB.
 #[derive(Clone, Copy)]
 struct Memory {
-    /// Their proportional set size: what they share is divided by the number of those who share it.
+    /// Proportional set size: the size of shared pages is divided by the number of processes that
+    /// share them.
     pss: u64,
-    /// The part of it that no file is behind.
+    /// The part of it that no file backs.
     anonymous: u64,
 }
 
@@ -103,8 +104,8 @@ fn memory(processes: &[u32]) -> Memory {
     sum
 }
 
-/// The command that prints, for a client that has a device and has used it: by how much its own
-/// memory has grown since its start, and what the server has.
+/// Runs the command `footprint`: creates and uses a device, then prints how much this process's
+/// memory has grown and how much memory the server has.
 pub(crate) fn footprint(index: usize) -> ExitCode {
     let own = [std::process::id()];
     let begin = memory(&own);

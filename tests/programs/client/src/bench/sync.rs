@@ -1,4 +1,4 @@
-//! Round trips: fences, semaphores, submissions, calls with a reply.
+//! Benchmarks of round trips: fences, semaphores, submissions, calls with a reply.
 
 use std::thread::sleep;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::gpu::Gpu;
 use crate::outcome::{Stop, need};
 use crate::resources::ImageKind;
 
-/// An empty submission and the wait for its fence.
+/// Submits nothing with a fence and waits for the fence.
 fn round_trip(gpu: &Gpu<'_>, fence: vk::Fence) -> Result<(), Stop> {
     // SAFETY: the fence is of this device and in no other submission.
     unsafe {
@@ -52,7 +52,7 @@ pub(super) fn timeline(gpu: &Gpu<'_>) -> Result<Took, Stop> {
     })
 }
 
-/// Counts `operation` 25 times, each after 4 ms in which nothing happens.
+/// Measures `operation` 25 times, each time after 4 ms of idleness.
 fn after_idle(mut operation: impl FnMut() -> Result<(), Stop>) -> Result<Took, Stop> {
     rounds(25, |watch: &mut Watch| {
         for _ in 0..25 {
@@ -68,7 +68,8 @@ pub(super) fn fence_after_idle(gpu: &Gpu<'_>) -> Result<Took, Stop> {
     after_idle(|| round_trip(gpu, fence))
 }
 
-/// 64 submissions of one small command buffer each; every one has a fence, or the last one only.
+/// Measures 64 submissions of one small command buffer each. Every one has a fence, or only the
+/// last one.
 fn submit(gpu: &Gpu<'_>, each: bool) -> Result<Took, Stop> {
     let buffer = gpu.buffer(1)?;
     // SAFETY: recording; the buffer is of this device.
@@ -106,8 +107,8 @@ pub(super) fn submit_fence_last(gpu: &Gpu<'_>) -> Result<Took, Stop> {
     submit(gpu, false)
 }
 
-/// Something that only the driver knows, so that a guest's has to ask each time: the layout of a
-/// linear image.
+/// Returns a query that a guest's driver must send to the host every time: the layout of a linear
+/// image.
 fn question(gpu: &Gpu<'_>) -> Result<impl Fn() -> Result<(), Stop>, Stop> {
     let kind = ImageKind::picture(64, 64);
     let info = vk::ImageCreateInfo::default()
