@@ -1,4 +1,4 @@
-//! Compute: results are exact.
+//! Cases of compute shaders, whose results are exact.
 
 use ash::vk;
 

@@ -1,4 +1,5 @@
-//! Transfers: updates, fills, copies, blits, clears, resolves; levels and layers.
+//! Cases of transfer commands: updates, fills, copies, blits, clears, resolves, with levels and
+//! layers.
 
 use ash::vk;
 
@@ -27,7 +28,7 @@ const NEW: vk::ImageLayout = vk::ImageLayout::UNDEFINED;
 fn update_buffer(gpu: &Gpu<'_>) -> Outcome {
     let buffer = gpu.local_buffer(65536 + 16)?;
     let read = gpu.buffer(16388)?;
-    // The largest that vkCmdUpdateBuffer takes: its data travels inside the command.
+    // The largest size that vkCmdUpdateBuffer takes. The data travels inside the command.
     let data: Vec<u8> = (0..16384_u32)
         .flat_map(|word| (word * 5).to_ne_bytes())
         .collect();
@@ -59,7 +60,7 @@ fn update_buffer(gpu: &Gpu<'_>) -> Outcome {
 fn buffer_regions(gpu: &Gpu<'_>) -> Outcome {
     let (from, to) = (gpu.buffer(1000)?, gpu.buffer(1000)?);
     from.fill_with(|index| index);
-    // Reverses the order of the words: as many regions as words.
+    // Reverse the order of the words, with one region per word.
     let copies: Vec<_> = (0..1000_u64)
         .map(|i| vk::BufferCopy {
             src_offset: i * 4,
@@ -76,7 +77,8 @@ fn buffer_regions(gpu: &Gpu<'_>) -> Outcome {
     Ok(String::new())
 }
 
-/// An image in layout `then` whose level 0 holds what `texel` gives for x, y and layer.
+/// Creates an image in layout `then` whose level 0 holds the texels that `texel` returns for x, y
+/// and layer.
 fn painted(
     gpu: &Gpu<'_>,
     kind: ImageKind,
@@ -103,7 +105,7 @@ fn painted(
     Ok(image)
 }
 
-/// A texel of that red and green; more than 8 bits of red reach into the green.
+/// Makes a texel of this red and green. Red values of more than 8 bits reach into the green.
 fn texel_of(red: u32, green: u32) -> u32 {
     red | (green << 8) | 0xff00_0000
 }
@@ -313,7 +315,7 @@ fn blit_linear(gpu: &Gpu<'_>) -> Outcome {
 }
 
 fn linear_image(gpu: &Gpu<'_>) -> Outcome {
-    // An image that the CPU writes row by row, at the pitch that the driver names.
+    // The CPU writes this image row by row, at the driver's row pitch.
     let kind = ImageKind::picture(37, 11);
     let info = vk::ImageCreateInfo::default()
         .image_type(vk::ImageType::TYPE_2D)
@@ -387,7 +389,8 @@ fn linear_image(gpu: &Gpu<'_>) -> Outcome {
 }
 
 fn format_properties(gpu: &Gpu<'_>) -> Outcome {
-    // What the driver says about all formats of Vulkan 1.0, and how large images of them may be.
+    // Query the format properties of all formats of Vulkan 1.0, and the size limits of their
+    // images.
     let host = gpu.host;
     let mut bytes = Vec::new();
     for format in (1..=184).map(vk::Format::from_raw) {

@@ -1,5 +1,5 @@
-//! Commands that are part of Vulkan 1.4, by their core names: what a program calls that finds 1.4
-//! and asks for no extension.
+//! Cases of Vulkan 1.4's commands by their core names, as a program calls them that finds 1.4 and
+//! enables no extension.
 
 use ash::vk;
 
@@ -15,7 +15,7 @@ const VERSION: u32 = vk::make_api_version(0, 1, 4, 0);
 const STORAGE: vk::DescriptorType = vk::DescriptorType::STORAGE_BUFFER;
 const COMPUTE: vk::PipelineBindPoint = vk::PipelineBindPoint::COMPUTE;
 
-/// The device's function of this core name, whose type is that of the extension it was promoted
+/// Finds the device's function of this core name. Its type is that of the extension it was promoted
 /// from.
 macro_rules! core {
     ($gpu:expr, $name:literal, $type:ty) => {{

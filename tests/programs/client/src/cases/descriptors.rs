@@ -1,4 +1,4 @@
-//! Descriptors: every way to bind and update them.
+//! Cases of descriptors: every way to bind and update them.
 
 use std::path::Path;
 use std::thread::sleep;
@@ -24,7 +24,8 @@ pub(super) const CASES: &[Case] = &[
     case("descriptor-image-and-texels", image_and_texels),
 ];
 
-/// Environment variable: `descriptor-many-sets` keeps its sets until this file is there.
+/// An environment variable with the path of a file. `descriptor-many-sets` keeps its sets until the
+/// file exists.
 const HOLD_SETS: &str = "HESPER_HOLD_SETS";
 
 const STORAGE: vk::DescriptorType = vk::DescriptorType::STORAGE_BUFFER;
@@ -94,8 +95,8 @@ fn indexing(gpu: &Gpu<'_>) -> Outcome {
             gpu.cmd_dispatch(commands, 10, 1, 1);
             gpu.barrier(commands);
         })?;
-        // After the set was bound: allowed by UPDATE_AFTER_BIND. Two of three elements stay
-        // without.
+        // Updating a set after it was bound is allowed by UPDATE_AFTER_BIND. Two of three elements
+        // stay unwritten.
         for (index, source) in (0..).zip(&sources) {
             source.write(index, 1000 + index as u32);
             let info = [whole(source.handle)];
@@ -259,8 +260,8 @@ fn pool_reuse(gpu: &Gpu<'_>) -> Outcome {
     Ok(String::new())
 }
 
-/// As many as OpenGL on Vulkan holds: a program alone has no trouble with them, but lavapipe maps
-/// memory for each.
+/// Allocates as many sets as OpenGL on Vulkan does. One program alone can have them, but lavapipe
+/// maps memory for each.
 fn many_sets(gpu: &Gpu<'_>) -> Outcome {
     const POOLS: u32 = 20;
     const SETS: u32 = 500;

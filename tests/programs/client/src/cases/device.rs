@@ -1,4 +1,4 @@
-//! Instance and device: properties, groups, several devices, private data.
+//! Cases of instance and device: properties, groups, several devices, private data.
 
 use ash::vk;
 
@@ -123,7 +123,7 @@ fn private_data(gpu: &Gpu<'_>) -> Outcome {
     Ok(String::new())
 }
 
-/// The registry lets this struct be several times in one chain.
+/// Chains the same struct twice, which Vulkan's registry allows for this one.
 fn private_data_twice(gpu: &Gpu<'_>) -> Outcome {
     need("privateData", gpu.features.v13.private_data != 0)?;
     let host = gpu.host;
@@ -136,8 +136,8 @@ fn private_data_twice(gpu: &Gpu<'_>) -> Outcome {
         .queue_create_infos(&queues)
         .push_next(&mut first)
         .push_next(&mut second);
-    // SAFETY: everything that `info` points to lives until the call has returned; nothing is made
-    // from the device.
+    // SAFETY: everything that `info` points to lives until the call has returned. Nothing is
+    // created from the device.
     unsafe {
         let device = host.instance.create_device(host.physical, &info, None)?;
         device.destroy_device(None);
@@ -146,8 +146,8 @@ fn private_data_twice(gpu: &Gpu<'_>) -> Outcome {
 }
 
 fn external_semaphores(gpu: &Gpu<'_>) -> Outcome {
-    // Only that the question is answered: what may be exported differs between a host and its
-    // guests.
+    // The case checks only that the query is answered. A host and its guests may export different
+    // types.
     let host = gpu.host;
     let info = vk::PhysicalDeviceExternalSemaphoreInfo::default()
         .handle_type(vk::ExternalSemaphoreHandleTypeFlags::OPAQUE_FD);

@@ -1,4 +1,4 @@
-//! Drawing: the same picture in several ways, bit for bit, and what it consists of.
+//! Cases of drawing: the same picture drawn in several ways, equal bit for bit, and its parts.
 
 use ash::vk;
 
@@ -30,7 +30,7 @@ fn scene(gpu: &Gpu<'_>, commands: vk::CommandBuffer, painter: &Painter, canvas: 
     }
 }
 
-/// The scene drawn in the plainest way.
+/// Draws the scene in the plainest way.
 fn plain<'g>(gpu: &'g Gpu<'_>) -> Result<Buffer<'g>, Stop> {
     let canvas = gpu.canvas([128, 96], ONE, false)?;
     let painter = gpu.painter(Style::Triangle, &canvas, false)?;
@@ -93,7 +93,7 @@ fn dynamic_rendering(gpu: &Gpu<'_>) -> Outcome {
     as_plain(gpu, &gpu.read_back(&canvas.colour, 0)?)
 }
 
-/// Secondary command buffers inside the pass of `canvas`, one for each call of `body`.
+/// Records secondary command buffers inside the pass of `canvas`, one for each call of `body`.
 fn secondaries(
     gpu: &Gpu<'_>,
     canvas: &Canvas,

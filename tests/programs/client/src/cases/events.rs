@@ -1,4 +1,4 @@
-//! Events.
+//! Cases of events.
 
 use ash::vk;
 

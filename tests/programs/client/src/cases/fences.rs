@@ -1,4 +1,4 @@
-//! Submissions and fences.
+//! Cases of submissions and fences.
 
 use std::time::{Duration, Instant};
 
@@ -57,8 +57,10 @@ fn many_in_flight(gpu: &Gpu<'_>) -> Outcome {
     let buffer = gpu.buffer(COUNT as usize)?;
     let mut fences = Vec::new();
     for index in 0..COUNT {
-        // Each adds to what the one before left: copies word index-1 to word index, then overwrites
-        // the old. SAFETY: recording; the buffer is of this device.
+        // Each submission continues the work of the one before: it copies word index-1 to word
+        // index, then overwrites the old word.
+        //
+        // SAFETY: recording; the buffer is of this device.
         let commands = gpu.record(|commands| unsafe {
             let at = u64::from(index) * 4;
             if index > 0 {
@@ -79,7 +81,8 @@ fn many_in_flight(gpu: &Gpu<'_>) -> Outcome {
         gpu.submit(&[commands], fence)?;
         fences.push(fence);
     }
-    // The last first: then all others must be signalled too, a queue works in order.
+    // Wait for the last fence first. Then all others must be signalled too, because a queue works
+    // in order.
     gpu.wait(fences[fences.len() - 1])?;
     // SAFETY: the fences are of this device.
     unsafe { gpu.wait_for_fences(&fences, true, LONG) }?;

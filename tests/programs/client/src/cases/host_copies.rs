@@ -1,4 +1,4 @@
-//! Copies between images and the program's memory without a queue (`VK_EXT_host_image_copy`).
+//! Cases of copies between images and host memory without a queue (`VK_EXT_host_image_copy`).
 
 use ash::vk;
 
@@ -36,7 +36,7 @@ fn remaining(gpu: &Gpu<'_>) -> Outcome {
         copier.read(image, &Piece::of(&kind), all.len())?,
         all.clone(),
     )?;
-    // The last three, read and written.
+    // Read and write the last three layers.
     let mut rest = Piece::of(&kind);
     rest.layers = [2, REST];
     equal(
@@ -77,7 +77,8 @@ fn strides(gpu: &Gpu<'_>) -> Outcome {
         layers: 3,
     };
     let image = copier.image(&kind)?;
-    // Rows of 11 texels, layers of 9 rows; the last row of the last layer ends with its texels.
+    // Rows have 11 texels, layers 9 rows. The data ends with the texels of the last layer's last
+    // row.
     let (row, layer) = (11 * 2, 11 * 9 * 2);
     let spread = noise(2 * layer + 4 * row + 7 * 2, 3);
     let mut piece = Piece::of(&kind);
@@ -90,7 +91,7 @@ fn strides(gpu: &Gpu<'_>) -> Outcome {
         expected.extend_from_slice(&spread[start..start + 14]);
     }
     equal("the texels", &tight, &expected)?;
-    // What lies between rows belongs to nobody; the texels are where they were.
+    // The bytes between rows are undefined. The texels are where they were.
     let again = copier.read(image, &piece, spread.len())?;
     for at in 0..15 {
         let start = at / 5 * layer + at % 5 * row;
@@ -100,7 +101,7 @@ fn strides(gpu: &Gpu<'_>) -> Outcome {
             &spread[start..start + 14],
         )?;
     }
-    // A piece out of the middle.
+    // A region in the middle.
     let middle = Piece {
         offset: [2, 1, 0],
         extent: [3, 2, 1],
@@ -115,7 +116,7 @@ fn strides(gpu: &Gpu<'_>) -> Outcome {
     Ok(format!("{:016x}", digest(tight)))
 }
 
-/// Formats, the bytes of their blocks, and the texels of a block.
+/// Formats, with the bytes and the texels of a block.
 const FORMATS: &[(vk::Format, u32, [u32; 2])] = &[
     (vk::Format::R8_UNORM, 1, [1, 1]),
     (vk::Format::R5G6B5_UNORM_PACK16, 2, [1, 1]),
@@ -159,7 +160,7 @@ fn formats(gpu: &Gpu<'_>) -> Outcome {
                 blocks(piece.extent[0], block[0]),
                 blocks(piece.extent[1], block[1]),
             );
-            // Rows and layers a block further apart than need be.
+            // Rows and layers are one block further apart than necessary.
             (piece.row_length, piece.image_height) = ((wide + 1) * block[0], (high + 1) * block[1]);
             let row = (wide + 1) * size;
             let bytes = (high + 1) * row + (high - 1) * row + wide * size;
@@ -227,7 +228,7 @@ fn depth_stencil(gpu: &Gpu<'_>) -> Outcome {
             copier.write(image, &[(stencils, &stencil)])?;
         }
         if depth > 0 {
-            // Floating point numbers below one, so that no driver has to clamp.
+            // Use floating point numbers below one, so that no driver has to clamp.
             let mut values = noise(texels * depth, 8);
             if format == vk::Format::D32_SFLOAT || format == vk::Format::D32_SFLOAT_S8_UINT {
                 values.chunks_exact_mut(4).for_each(|texel| texel[3] = 0x3e);
@@ -272,8 +273,8 @@ fn planes(gpu: &Gpu<'_>) -> Outcome {
     ];
     let mut seen = Vec::new();
     for (format, sizes, divisors) in [
-        // Only those with planes of single bytes: of others Mesa's Venus names too few bytes, and
-        // Hesper hides them.
+        // Only formats with planes of single bytes. For others, Mesa's Venus sends too few bytes,
+        // and Hesper hides them.
         (vk::Format::G8_B8_R8_3PLANE_420_UNORM, [1, 1, 1], [2, 2]),
         (vk::Format::G8_B8_R8_3PLANE_422_UNORM, [1, 1, 1], [2, 1]),
         (vk::Format::G8_B8_R8_3PLANE_444_UNORM, [1, 1, 1], [1, 1]),
@@ -424,7 +425,7 @@ fn images(gpu: &Gpu<'_>) -> Outcome {
 
 fn large(gpu: &Gpu<'_>) -> Outcome {
     let copier = Copier::new(gpu)?;
-    // 64 MiB.
+    // The image has 64 MiB.
     let kind = Kind {
         format: vk::Format::R8G8B8A8_UNORM,
         extent: [4096, 4096, 1],

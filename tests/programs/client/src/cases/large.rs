@@ -1,4 +1,5 @@
-//! Sizes that are rare and allowed: what a driver takes natively, it takes through every layer.
+//! Cases of sizes that are rare but allowed. What a driver takes natively, it takes through every
+//! layer.
 
 use ash::vk;
 
@@ -22,7 +23,7 @@ pub(super) const CASES: &[Case] = &[
 
 const STORAGE: vk::DescriptorType = vk::DescriptorType::STORAGE_BUFFER;
 
-/// Looks that a program scrambles, with as many rounds.
+/// Checks that a program scrambles, with this many rounds.
 fn scrambles(gpu: &Gpu<'_>, program: &Program, rounds: u32) -> Outcome {
     let buffer = gpu.buffer(64)?;
     let set = gpu.storage_set(program, &[buffer.handle])?;
@@ -32,9 +33,9 @@ fn scrambles(gpu: &Gpu<'_>, program: &Program, rounds: u32) -> Outcome {
     Ok(String::new())
 }
 
-/// SPIR-V of 20 MiB, nearly all of it instructions that do nothing.
+/// Uses SPIR-V of 20 MiB. Nearly all of it is instructions that do nothing.
 fn shader(gpu: &Gpu<'_>) -> Outcome {
-    /// `OpNop`
+    /// The instruction `OpNop`.
     const NOTHING: [u8; 4] = 0x0001_0000_u32.to_le_bytes();
     let mut code = SCRAMBLE.to_vec();
     while code.len() < 20 << 20 {
@@ -44,13 +45,13 @@ fn shader(gpu: &Gpu<'_>) -> Outcome {
     scrambles(gpu, &program, 3)
 }
 
-/// 100 MiB into a pipeline cache, and room for as many out of it.
+/// Puts 100 MiB into a pipeline cache, and reads with room for as many.
 fn pipeline_cache(gpu: &Gpu<'_>) -> Outcome {
     const SIZE: usize = 100 << 20;
     let make = |data: &[u8]| {
         let info = vk::PipelineCacheCreateInfo::default().initial_data(data);
-        // SAFETY: the data is what this driver gave, or begins with its header, and such as it must
-        // check itself.
+        // SAFETY: the data came from this driver, or begins with its header. The driver must check
+        // such data itself.
         let cache = unsafe { gpu.create_pipeline_cache(&info, None) };
         cache.map(|cache| gpu.own(cache, ash::Device::destroy_pipeline_cache))
     };
@@ -81,7 +82,7 @@ fn pipeline_cache(gpu: &Gpu<'_>) -> Outcome {
     Ok(String::new())
 }
 
-/// Copies of this many regions at once.
+/// The number of regions of one copy.
 const REGIONS: u32 = 100_000;
 
 fn buffer_copies(gpu: &Gpu<'_>) -> Outcome {
@@ -146,7 +147,7 @@ fn image_copies(gpu: &Gpu<'_>) -> Outcome {
     Ok(format!("{:016x}", out.digest()))
 }
 
-/// 10,000 descriptors in one write; the last one is then used.
+/// Writes 10,000 descriptors at once, and uses the last one.
 fn descriptor_write(gpu: &Gpu<'_>) -> Outcome {
     const COUNT: u32 = 10_000;
     let limits = &gpu.host.properties.limits;
@@ -197,7 +198,7 @@ fn descriptor_write(gpu: &Gpu<'_>) -> Outcome {
     Ok(String::new())
 }
 
-/// The most that `vkCmdUpdateBuffer` takes.
+/// Updates with the largest size that `vkCmdUpdateBuffer` takes.
 fn update(gpu: &Gpu<'_>) -> Outcome {
     let words: Vec<u32> = (0..65_536 / 4).map(|index| index * 11).collect();
     let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
@@ -211,7 +212,7 @@ fn update(gpu: &Gpu<'_>) -> Outcome {
     Ok(format!("{:016x}", buffer.digest()))
 }
 
-/// A command buffer of a million commands, which Venus sends as some 75 MB of streams.
+/// Records a command buffer of a million commands. Venus sends it as about 75 MB of streams.
 fn command_buffer(gpu: &Gpu<'_>) -> Outcome {
     const FILLS: u32 = 1000;
     const PUSHES: u32 = 999;
@@ -229,7 +230,7 @@ fn command_buffer(gpu: &Gpu<'_>) -> Outcome {
                 gpu.push(commands, program.layout, &arguments);
             }
         }
-        // With the last push constants.
+        // The dispatch uses the last push constants.
         let point = vk::PipelineBindPoint::COMPUTE;
         // SAFETY: `run` records, and all handles are of this device.
         unsafe {
@@ -247,7 +248,7 @@ fn command_buffer(gpu: &Gpu<'_>) -> Outcome {
     Ok(String::new())
 }
 
-/// A command buffer of 216 MB of data, of which Venus sends more than 64 MiB in one of its streams.
+/// Records a command buffer with 216 MB of data. Venus sends more than 64 MiB of it in one stream.
 fn command_stream(gpu: &Gpu<'_>) -> Outcome {
     const SIZE: usize = 65_536;
     const ROUNDS: u32 = 3300;

@@ -1,6 +1,6 @@
-//! A lost device: calls return the loss, and waits end.
+//! The case of a lost device: calls return the loss, and waits end.
 //!
-//! Only with the driver of `tests/drivers/losing`, which loses its device when the file named by
+//! It needs the driver of `tests/drivers/losing`, which loses its device when the file named by
 //! [`VARIABLE`] appears.
 
 use std::fs::File;
@@ -16,11 +16,11 @@ use crate::outcome::{Outcome, ensure, equal, fail, need, skip};
 
 pub(super) const CASES: &[Case] = &[case("lost-device", device)];
 
-/// The path of the file whose appearance is the loss.
+/// The environment variable with the path of the file that means loss.
 const VARIABLE: &str = "HESPER_LOSE_WHEN";
 
-/// Whether a wait ended rightly: with the loss, or as if the work were done. Venus since Mesa 26.2
-/// waits for the kernel's signal, which can end only that way.
+/// Whether a wait ended correctly: with the loss, or as if the work were done. Since Mesa 26.2,
+/// Venus waits for the kernel's signal, which can end only the second way.
 fn ended(result: Result<(), vk::Result>) -> bool {
     matches!(result, Ok(()) | Err(vk::Result::ERROR_DEVICE_LOST))
 }
@@ -31,7 +31,7 @@ fn device(gpu: &Gpu<'_>) -> Outcome {
         "timelineSemaphore",
         gpu.features.v12.timeline_semaphore != 0,
     )?;
-    // Work that is not done when the device goes.
+    // Submit work that is unfinished when the device is lost.
     let (gate, fence) = (gpu.timeline(0)?, gpu.fence(false)?);
     gpu.submit_behind(gate, &[], fence)?;
     let lost = Err(vk::Result::ERROR_DEVICE_LOST);
@@ -47,7 +47,7 @@ fn device(gpu: &Gpu<'_>) -> Outcome {
         ensure("the wait that was going on ends", ended(waited))
     })?;
     let late = gpu.fence(false)?;
-    // With work: Mesa 26.2 has the kernel signal the fence of an empty one.
+    // This submission has work, because Mesa 26.2 lets the kernel signal the fence of an empty one.
     let commands = [gpu.record(|_| {})?];
     let work = vk::SubmitInfo::default().command_buffers(&commands);
     // SAFETY: as above.
@@ -57,8 +57,8 @@ fn device(gpu: &Gpu<'_>) -> Outcome {
         ensure("a wait for idleness ends", ended(gpu.device_wait_idle()))?;
         let status = gpu.get_fence_status(fence).map(|_| ());
         ensure("the status of the fence is known", ended(status))?;
-        // Else the work that waits would keep the driver's own thread, which takes part in
-        // destroying the device.
+        // Let the waiting work end. Otherwise it blocks the driver's own thread, which takes part
+        // in destroying the device.
         gpu.signal_semaphore(&vk::SemaphoreSignalInfo::default().semaphore(gate).value(1))?;
     }
     Ok(String::new())

@@ -1,4 +1,5 @@
-//! Device memory: types, mappings that stay coherent while mapped, many and large allocations.
+//! Cases of device memory: types, mappings that stay coherent while mapped, many and large
+//! allocations.
 
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -68,8 +69,8 @@ fn cpu_writes(gpu: &Gpu<'_>) -> Outcome {
 }
 
 fn seen_while_running(gpu: &Gpu<'_>) -> Outcome {
-    // The queue fills a word, then waits for the CPU, which waits for the word: only shared pages
-    // make this end.
+    // The queue fills a word, then waits for the CPU, which waits for the word. This ends only if
+    // both share the pages.
     need(
         "timelineSemaphore",
         gpu.features.v12.timeline_semaphore != 0,
@@ -254,7 +255,7 @@ fn many_small(gpu: &Gpu<'_>) -> Outcome {
 }
 
 fn parts(gpu: &Gpu<'_>) -> Outcome {
-    // 64 buffers at their places in one allocation.
+    // Bind 64 buffers to one allocation, each at its own place.
     let mut buffers = Vec::new();
     let (mut end, mut bits) = (0_u64, u32::MAX);
     for _ in 0..64 {
@@ -354,8 +355,8 @@ fn budget(gpu: &Gpu<'_>) -> Outcome {
     Ok(format!("{} heaps", budgets.len()))
 }
 
-/// More memory than the window of a VM has room for: the heap says so, what does not fit fails, and
-/// what is given back can be mapped by others.
+/// Uses more memory than a VM's window for host memory has room for. The heap's size shows the
+/// window's, memory that does not fit fails, and freed room can be mapped again.
 fn small_window(gpu: &Gpu<'_>) -> Outcome {
     const PIECE: u64 = 64 << 20;
     let (_, needs) = gpu.bare_buffer(PIECE, ANY_USE)?;
@@ -373,8 +374,9 @@ fn small_window(gpu: &Gpu<'_>) -> Outcome {
         .memory_type_index(kind);
     // SAFETY: the type is one of the device's.
     match unsafe { gpu.allocate_memory(&info, None) } {
-        // Mesa does not wait for the answer, unless VN_PERF=no_async_mem_alloc tells it to.
-        // SAFETY: the memory is used by nobody.
+        // Mesa does not wait for the answer, unless VN_PERF=no_async_mem_alloc is set.
+        //
+        // SAFETY: nobody uses the memory.
         Ok(memory) => unsafe { gpu.free_memory(memory, None) },
         Err(error) => equal(
             "the result beyond the heap",
@@ -404,7 +406,7 @@ fn small_window(gpu: &Gpu<'_>) -> Outcome {
         count > 1 && !left.is_empty(),
     )?;
     for (word, (_, at)) in (1..).zip(&mapped) {
-        // SAFETY: the first and the last word of the mapping.
+        // SAFETY: the access is to the first and the last word of the mapping.
         unsafe {
             at.write_volatile(word);
             at.add(PIECE as usize / 4 - 1).write_volatile(word);
@@ -415,10 +417,10 @@ fn small_window(gpu: &Gpu<'_>) -> Outcome {
         let seen = unsafe { at.add(PIECE as usize / 4 - 1).read_volatile() };
         equal("the last word of a mapping", seen, word)?;
     }
-    // What one gives back another one maps, as soon as the kernel has it.
+    // Freed room can be mapped again, as soon as the kernel has it back.
     let last = left.last().copied().unwrap_or_default();
     for (memory, _) in mapped {
-        // SAFETY: the memory is used by nobody.
+        // SAFETY: nobody uses the memory.
         unsafe { gpu.free_memory(memory, None) };
     }
     let until = Instant::now() + Duration::from_secs(20);
@@ -430,16 +432,17 @@ fn small_window(gpu: &Gpu<'_>) -> Outcome {
             Err(_) => thread::sleep(Duration::from_millis(50)),
         }
     };
-    // SAFETY: the first word of the mapping.
+    // SAFETY: the access is to the first word of the mapping.
     equal("a fresh word", unsafe { at.read_volatile() }, 0)?;
     for memory in left {
-        // SAFETY: the memory is used by nobody.
+        // SAFETY: nobody uses the memory.
         unsafe { gpu.free_memory(memory, None) };
     }
     Ok(format!("{count} of 6 mapped, a heap of {} MiB", size >> 20))
 }
 
-/// Allocations that no host has room for, and what programs do next, harm nothing else.
+/// Makes allocations that no host has room for. Neither they nor what programs do next harm
+/// anything else.
 fn too_much(gpu: &Gpu<'_>) -> Outcome {
     for index in 0..gpu.host.memory.memory_type_count {
         let info = vk::MemoryAllocateInfo::default()
@@ -449,7 +452,7 @@ fn too_much(gpu: &Gpu<'_>) -> Outcome {
         match unsafe { gpu.allocate_memory(&info, None) } {
             Err(vk::Result::ERROR_OUT_OF_DEVICE_MEMORY | vk::Result::ERROR_OUT_OF_HOST_MEMORY) => {}
             Err(other) => return Err(other.into()),
-            // Mesa's Venus does not wait for the answer, and lavapipe has room for everything that
+            // Mesa's Venus does not wait for the answer, and lavapipe has room for all memory that
             // nobody touches.
             Ok(memory) => {
                 let visible = vk::MemoryPropertyFlags::HOST_VISIBLE;
@@ -460,7 +463,7 @@ fn too_much(gpu: &Gpu<'_>) -> Outcome {
                     // SAFETY: the memory is of this device, and not mapped.
                     let _ = unsafe { gpu.map_memory(memory, 0, 1 << 50, flags) };
                 }
-                // SAFETY: the memory is used by nobody.
+                // SAFETY: nobody uses the memory.
                 unsafe { gpu.free_memory(memory, None) };
             }
         }

@@ -1,5 +1,5 @@
-//! The cases, one module a subject. Each is a function on a device of its own that ends in an
-//! [`crate::outcome::Outcome`].
+//! The cases, one module per subject. Each case is a function that gets a device of its own and
+//! returns an [`crate::outcome::Outcome`].
 
 use std::ffi::CStr;
 
@@ -67,7 +67,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
     .flatten()
 }
 
-/// The name of an extension, for a skip.
+/// The name of an extension, for the reason of a skip.
 fn named(extension: &CStr) -> &str {
     extension.to_str().unwrap_or("extension")
 }

@@ -1,4 +1,4 @@
-//! Pipelines and their cache.
+//! Cases of pipelines and pipeline caches.
 
 use ash::vk;
 
@@ -30,7 +30,7 @@ fn cache_data(gpu: &Gpu<'_>, cache: vk::PipelineCache) -> Result<Vec<u8>, Stop> 
     Ok(unsafe { gpu.get_pipeline_cache_data(cache) }?)
 }
 
-/// Makes a compute and a drawing pipeline with `cache` and uses the first.
+/// Creates a compute and a drawing pipeline with `cache`, and uses the first one.
 fn fill_cache(gpu: &Gpu<'_>, cache: vk::PipelineCache) -> Result<(), Stop> {
     let set_layout = gpu.set_layout(&[STORAGE], Default::default())?;
     let layout = gpu.pipeline_layout(&[set_layout])?;
@@ -72,7 +72,7 @@ fn cache(gpu: &Gpu<'_>) -> Outcome {
         "the second cache has data",
         cache_data(gpu, second)?.len() >= 32,
     )?;
-    // Foreign data is ignored, not an error.
+    // Damaged data is ignored, and is not an error.
     let mut broken = data;
     broken.iter_mut().skip(16).for_each(|byte| *byte ^= 0x5a);
     fill_cache(gpu, new_cache(gpu, &broken)?)?;
@@ -181,7 +181,7 @@ fn feedback(gpu: &Gpu<'_>) -> Outcome {
 }
 
 fn shaders_gone(gpu: &Gpu<'_>) -> Outcome {
-    // A pipeline outlives its shader module; its layout's set layout may go too.
+    // A pipeline outlives its shader module.
     let set_layout = gpu.set_layout(&[STORAGE], Default::default())?;
     let layout = gpu.pipeline_layout(&[set_layout])?;
     let code = words(SCRAMBLE);

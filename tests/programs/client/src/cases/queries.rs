@@ -1,4 +1,4 @@
-//! Query pools: timestamps, occlusion, pipeline statistics; with and without availability.
+//! Cases of query pools: timestamps, occlusion, pipeline statistics, with and without availability.
 
 use ash::vk;
 
@@ -101,7 +101,8 @@ fn occlusion(gpu: &Gpu<'_>) -> Outcome {
         )?;
         return Ok(String::new());
     }
-    // Half of 64×64 and half of 16×16, but for the diagonal, which belongs to one side.
+    // The triangles cover half of 64×64 and half of 16×16, apart from the diagonal, which belongs
+    // to one side.
     ensure(
         "half of the picture is drawn",
         (2016..=2080).contains(&samples[0]),

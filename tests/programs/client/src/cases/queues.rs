@@ -1,4 +1,4 @@
-//! Every queue of the device (up to four of a family).
+//! Cases that use every queue of the device (up to four of a family).
 
 use ash::vk;
 
@@ -13,7 +13,7 @@ pub(super) const CASES: &[Case] = &[
     case("queue-between-queues", between_queues),
 ];
 
-/// All queues, by vkGetDeviceQueue2, with their families.
+/// Finds all queues with vkGetDeviceQueue2, and their families.
 fn all(gpu: &Gpu<'_>) -> Vec<(u32, vk::Queue)> {
     let mut queues = Vec::new();
     for (family, properties) in (0..).zip(&gpu.host.families) {
@@ -21,7 +21,7 @@ fn all(gpu: &Gpu<'_>) -> Vec<(u32, vk::Queue)> {
             let info = vk::DeviceQueueInfo2::default()
                 .queue_family_index(family)
                 .queue_index(index);
-            // SAFETY: the device was made with these queues of all families, without flags.
+            // SAFETY: the device was created with these queues of all families, without flags.
             queues.push((family, unsafe { gpu.get_device_queue2(&info) }));
         }
     }
@@ -45,7 +45,7 @@ fn fill(
     Ok([commands])
 }
 
-/// Queues whose family can fill a buffer.
+/// Finds the queues whose family can fill a buffer.
 fn filling(gpu: &Gpu<'_>) -> Vec<(u32, vk::Queue)> {
     let can = vk::QueueFlags::GRAPHICS | vk::QueueFlags::COMPUTE | vk::QueueFlags::TRANSFER;
     let mut queues = all(gpu);
@@ -119,9 +119,9 @@ fn device_wait_idle(gpu: &Gpu<'_>) -> Outcome {
 }
 
 fn between_queues(gpu: &Gpu<'_>) -> Outcome {
-    // A chain over all queues, twice around, by binary semaphores: the last fill wins. Host-visible
-    // buffers are EXCLUSIVE, but filling the whole of one needs nothing of what another family left
-    // there.
+    // A chain of binary semaphores goes over all queues, twice around; the last fill wins.
+    // Host-visible buffers are EXCLUSIVE, but filling a whole buffer needs nothing that another
+    // family left there.
     let queues = filling(gpu);
     let buffer = gpu.buffer(16)?;
     let rounds = 2 * queues.len();

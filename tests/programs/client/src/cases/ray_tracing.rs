@@ -1,4 +1,5 @@
-//! Ray tracing pipelines: groups and their handles, libraries, deferred compilation, launches.
+//! Cases of ray tracing pipelines: groups and their handles, libraries, deferred compilation,
+//! launches.
 
 use ash::vk;
 
@@ -16,7 +17,7 @@ pub(super) const CASES: &[Case] = &[
     case("ray-tracing-failure", failure),
 ];
 
-/// Rays of a launch.
+/// The size of a launch, in rays.
 const SIZE: [u32; 2] = [9, 5];
 
 /// A device that traces rays.
@@ -28,7 +29,7 @@ struct Tracer<'h> {
     layout: vk::PipelineLayout,
 }
 
-/// What the physical device says of handles.
+/// The physical device's sizes and alignments of handles.
 #[derive(Clone, Copy)]
 struct Sizes {
     handle: usize,
@@ -92,7 +93,7 @@ impl<'h> Tracer<'h> {
         })
     }
 
-    /// Makes a pipeline with a ray generation group for each of `numbers`, and what is in
+    /// Creates a pipeline with a ray generation group for each of `numbers`, and the groups of
     /// `libraries`.
     fn make(&self, wanted: &Wanted<'_>) -> Result<(vk::Pipeline, vk::Result), Stop> {
         let gpu = &self.gpu;
@@ -149,8 +150,8 @@ impl<'h> Tracer<'h> {
             info = info.library_info(&libraries);
         }
         let mut pipeline = vk::Pipeline::null();
-        // SAFETY: all handles are of this device, all pointers on this stack frame; what is
-        // deferred is joined before it goes.
+        // SAFETY: all handles are of this device. All pointers are into this stack frame, and a
+        // deferred operation is joined before the frame ends.
         let result = unsafe {
             let create = self.trace.fp().create_ray_tracing_pipelines_khr;
             let cache = vk::PipelineCache::null();
@@ -191,7 +192,7 @@ impl<'h> Tracer<'h> {
         Ok(found?)
     }
 
-    /// Launches group `group` of `pipeline` and gives back what it wrote.
+    /// Launches group `group` of `pipeline` and returns what it wrote.
     fn launch(&self, pipeline: vk::Pipeline, group: u32) -> Result<Vec<u32>, Stop> {
         let gpu = &self.gpu;
         let out = gpu.buffer((SIZE[0] * SIZE[1]) as usize)?;
@@ -245,7 +246,7 @@ impl<'h> Tracer<'h> {
     }
 }
 
-/// What a pipeline is to have.
+/// The parameters of a pipeline.
 #[derive(Default)]
 struct Wanted<'w> {
     numbers: &'w [u32],
@@ -254,7 +255,7 @@ struct Wanted<'w> {
     operation: vk::DeferredOperationKHR,
 }
 
-/// What the group of this number writes.
+/// The words that the group of this number writes.
 fn written(number: u32) -> Vec<u32> {
     let [width, height] = SIZE;
     (0..width * height)
@@ -325,7 +326,7 @@ fn library(gpu: &Gpu<'_>) -> Outcome {
         libraries: &libraries,
         ..Default::default()
     })?;
-    // Its own groups first, then those of the libraries in their order.
+    // The pipeline's own groups come first, then those of the libraries in their order.
     for (group, number) in (0..).zip(10..14) {
         equal("a group", tracer.launch(whole, group)?, written(number))?;
     }
@@ -353,7 +354,7 @@ fn deferred(gpu: &Gpu<'_>) -> Outcome {
         return Err(fail(&format!("{started:?}")));
     }
     equal("the group", tracer.launch(pipeline, 0)?, written(21))?;
-    // SAFETY: done with it, as above.
+    // SAFETY: the operation is complete, as above.
     unsafe { operations.destroy_deferred_operation(operation, None) };
     Ok(String::new())
 }
@@ -366,7 +367,8 @@ fn failure(gpu: &Gpu<'_>) -> Outcome {
         flags,
         ..Default::default()
     })?;
-    // A driver may have it all the same; what counts is that the answer is one or the other.
+    // A driver may have compiled the pipeline nevertheless. The result must agree with what it
+    // returns.
     let is_there = pipeline != vk::Pipeline::null();
     equal(
         "whether there is one",

@@ -1,4 +1,4 @@
-//! Timeline and binary semaphores.
+//! Cases of timeline and binary semaphores.
 
 use std::thread;
 use std::time::Duration;
@@ -27,7 +27,7 @@ fn need_timelines(gpu: &Gpu<'_>) -> Result<(), Stop> {
     )
 }
 
-/// Waits until `semaphore` is at `value`.
+/// Waits until `semaphore` reaches `value`.
 fn wait(gpu: &Gpu<'_>, semaphore: vk::Semaphore, value: u64, limit: u64) -> Result<(), vk::Result> {
     let (semaphores, values) = ([semaphore], [value]);
     let info = vk::SemaphoreWaitInfo::default()
@@ -50,8 +50,8 @@ fn value(gpu: &Gpu<'_>, semaphore: vk::Semaphore) -> Result<u64, Stop> {
     Ok(unsafe { gpu.get_semaphore_counter_value(semaphore) }?)
 }
 
-/// Submits `commands` between a wait and a signal, each a semaphore and its value (0 for a binary
-/// one).
+/// Submits `commands` between a wait and a signal. Each is a semaphore and its value (0 for a
+/// binary one).
 fn submit(
     gpu: &Gpu<'_>,
     before: Option<(vk::Semaphore, u64)>,
@@ -85,7 +85,7 @@ fn host_signal(gpu: &Gpu<'_>) -> Outcome {
     let future = wait(gpu, timeline, 6, 5_000_000);
     equal("a wait for the future", future, Err(vk::Result::TIMEOUT))?;
     for step in [6, 7, 1 << 20, (1 << 31) + 5, 1 << 32] {
-        // maxTimelineSemaphoreValueDifference is 2^31-1 at least, and some drivers have no more.
+        // maxTimelineSemaphoreValueDifference is at least 2^31-1, and some drivers support no more.
         if step - value(gpu, timeline)? > 0x7fff_ffff {
             signal(gpu, timeline, step / 2)?;
         }
@@ -152,8 +152,8 @@ fn wait_before_signal(gpu: &Gpu<'_>) -> Outcome {
 fn queue_waits_for_host(gpu: &Gpu<'_>) -> Outcome {
     need_timelines(gpu)?;
     let buffer = gpu.buffer(1)?;
-    // Two semaphores: Mesa 25.0's Venus notes a host signal only after it has sent it, and so may
-    // overwrite what the device signals next on the same one.
+    // Use two semaphores: Mesa 25.0's Venus notes a host signal only after it has sent it, and may
+    // so overwrite the device's next signal on the same semaphore.
     let (gate, done) = (gpu.timeline(0)?, gpu.timeline(0)?);
     // SAFETY: recording; the buffer is of this device.
     let commands = gpu.record(|commands| unsafe {
@@ -238,7 +238,7 @@ fn binary_chain(gpu: &Gpu<'_>) -> Outcome {
 }
 
 fn binary_ring(gpu: &Gpu<'_>) -> Outcome {
-    // 64 submits without a wait on the CPU, three semaphores in turn.
+    // Submit 64 times without a wait on the CPU, with three semaphores in turn.
     let buffer = gpu.buffer(65)?;
     buffer.write(0, 1234);
     let semaphores = [gpu.semaphore()?, gpu.semaphore()?, gpu.semaphore()?];

@@ -1,4 +1,4 @@
-//! Sparse binding, where the driver has it.
+//! Cases of sparse binding, where the driver has it.
 
 use ash::vk;
 
@@ -28,8 +28,8 @@ fn buffer(gpu: &Gpu<'_>) -> Outcome {
         .usage(ANY_USE);
     let read = gpu.buffer(2)?;
     let (bound, fence) = (gpu.semaphore()?, gpu.fence(false)?);
-    // SAFETY: all handles are of this device; the ranges bound are those of the buffer, two halves
-    // swapped.
+    // SAFETY: all handles are of this device. The bound ranges are those of the buffer, with its
+    // two halves swapped.
     unsafe {
         let queue = gpu.get_device_queue(family, 0);
         let buffer = gpu.own(gpu.create_buffer(&info, None)?, ash::Device::destroy_buffer);
@@ -93,14 +93,14 @@ fn binding_queue(gpu: &Gpu<'_>) -> Result<vk::Queue, Stop> {
     let family = families.find(|(_, family)| family.queue_flags.contains(sparse));
     need("queue family that binds sparse memory", family.is_some())?;
     let family = family.map_or(0, |(family, _)| family);
-    // SAFETY: the device was made with a queue of each family.
+    // SAFETY: the device was created with a queue of each family.
     Ok(unsafe { gpu.get_device_queue(family, 0) })
 }
 
 /// Submits bindings and waits for them.
 fn bind(gpu: &Gpu<'_>, queue: vk::Queue, info: &vk::BindSparseInfo<'_>) -> Result<(), Stop> {
     let fence = gpu.fence(false)?;
-    // SAFETY: the queue is of this device; the callers' infos name what is of it, too.
+    // SAFETY: the queue is of this device, and so are the objects in the callers' infos.
     unsafe { gpu.queue_bind_sparse(queue, &[*info], fence) }?;
     gpu.wait(fence)
 }
@@ -118,7 +118,7 @@ fn pages(gpu: &Gpu<'_>) -> Outcome {
         .size(4 << 20)
         .usage(ANY_USE);
     let read = gpu.buffer(4)?;
-    // SAFETY: the features of these flags are on.
+    // SAFETY: the features of these flags are enabled.
     let buffer = unsafe { gpu.create_buffer(&info, None) }?;
     let buffer = gpu.own(buffer, ash::Device::destroy_buffer);
     // SAFETY: the buffer is of this device.
@@ -149,7 +149,7 @@ fn pages(gpu: &Gpu<'_>) -> Outcome {
             &vk::BindSparseInfo::default().buffer_binds(&buffers),
         )
     };
-    // The last word of each of four pages.
+    // Copy the last word of each of four pages.
     let look = || {
         // SAFETY: `run` records; both buffers are of this device and have these ranges.
         gpu.run(|commands| unsafe {
@@ -170,7 +170,7 @@ fn pages(gpu: &Gpu<'_>) -> Outcome {
         .residency_non_resident_strict
         != 0;
     let unbound = |word: u32| if is_strict { word } else { 0 };
-    // Two pages that change places, one that aliases the first, and one without memory.
+    // Swap two pages, let one alias the first, and leave one without memory.
     to(&[(0, Some(1)), (1, Some(0)), (2, Some(1))])?;
     // SAFETY: as above.
     gpu.run(|commands| unsafe {
@@ -181,7 +181,7 @@ fn pages(gpu: &Gpu<'_>) -> Outcome {
     let seen = look()?;
     equal("bound pages", &seen[..3], &[0x11, 0x22, 0x11])?;
     equal("a page without memory", unbound(seen[3]), 0)?;
-    // The other way round, and the alias without memory.
+    // Swap back, and leave the alias without memory.
     to(&[(0, Some(0)), (1, Some(1)), (2, None)])?;
     let seen = look()?;
     equal("pages bound again", &seen[..2], &[0x22, 0x11])?;
@@ -217,7 +217,7 @@ fn image(gpu: &Gpu<'_>) -> Outcome {
     let texels = gpu.buffer(256 * 256)?;
     let read = gpu.buffer(256 * 256)?;
     texels.fill_with(|i| i.wrapping_mul(2_654_435_761));
-    // SAFETY: the features of these flags are on; the image is of this device.
+    // SAFETY: the features of these flags are enabled, and the image is of this device.
     let (image, needs, kinds) = unsafe {
         let image = gpu.own(gpu.create_image(&info, None)?, ash::Device::destroy_image);
         (
@@ -241,7 +241,7 @@ fn image(gpu: &Gpu<'_>) -> Outcome {
     )?;
     let (columns, rows) = (256 / tile.width, 256 / tile.height);
     let last = u64::from(columns * rows - 1);
-    // Tiles from the first to the last, memory from the last to the first.
+    // Bind tiles from first to last to memory from last to first.
     let binds: Vec<_> = (0..columns * rows)
         .map(|tile_index| {
             vk::SparseImageMemoryBind::default()

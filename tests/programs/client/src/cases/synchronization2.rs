@@ -1,4 +1,4 @@
-//! The commands of synchronization2.
+//! Cases of synchronization2's commands.
 
 use ash::vk;
 
@@ -22,7 +22,7 @@ fn need_it(gpu: &Gpu<'_>) -> Result<(), Stop> {
 fn submit(gpu: &Gpu<'_>) -> Outcome {
     need_it(gpu)?;
     let buffer = gpu.buffer(1)?;
-    // Not one timeline for both: see `timeline-queue-waits-for-host`.
+    // Use two timelines; `timeline-queue-waits-for-host` says why.
     let (gate, timeline, binary) = (gpu.timeline(0)?, gpu.timeline(0)?, gpu.semaphore()?);
     let fill = |value| {
         // SAFETY: recording; the buffer is of this device.
@@ -38,8 +38,8 @@ fn submit(gpu: &Gpu<'_>) -> Outcome {
             .value(value)
             .stage_mask(all)]
     };
-    // The gate stands before the second: a binary semaphore must not depend on a signal still to
-    // come.
+    // The second submission waits for the gate, because a binary semaphore must not depend on a
+    // signal that is not submitted yet.
     let (link, done) = (at(binary, 0), at(timeline, 2));
     let both = [at(binary, 0), at(gate, 1)].concat();
     let first = [vk::CommandBufferSubmitInfo::default().command_buffer(fill(1)?)];

@@ -1,4 +1,4 @@
-//! Eight threads at once, and many more.
+//! Cases with eight threads at once, and with many more.
 
 use std::sync::{Barrier, Mutex, PoisonError};
 use std::thread;
@@ -27,12 +27,12 @@ pub(super) const CASES: &[Case] = &[
 
 const THREADS: u32 = 8;
 
-/// Runs `body` on eight threads, each with its number; the first failure is the result.
+/// Runs `body` on eight threads, each with its number. Returns the first failure, if any.
 fn all(body: impl Fn(u32) -> Result<(), Stop> + Sync) -> Outcome {
     on(THREADS, body)
 }
 
-/// The same on that many threads.
+/// Runs `body` on `count` threads in the same way.
 fn on(count: u32, body: impl Fn(u32) -> Result<(), Stop> + Sync) -> Outcome {
     thread::scope(|scope| {
         let body = &body;
@@ -90,7 +90,7 @@ fn make_and_destroy(gpu: &Gpu<'_>) -> Outcome {
         for round in 0..200 {
             let size = u64::from(64 + number * 100 + round);
             let info = vk::BufferCreateInfo::default().size(size).usage(ANY_USE);
-            // SAFETY: everything made here is destroyed here, by the same thread, and never used.
+            // SAFETY: everything is created and destroyed here by the same thread, and never used.
             unsafe {
                 let buffer = gpu.create_buffer(&info, None)?;
                 let needs = gpu.get_buffer_memory_requirements(buffer);
@@ -110,8 +110,8 @@ fn make_and_destroy(gpu: &Gpu<'_>) -> Outcome {
     })
 }
 
-/// Each thread makes pipelines and uses them, all at the same time. Mesa's Venus has a ring of its
-/// own for each thread that makes pipelines, and keeps it until the thread ends.
+/// Creates and uses pipelines in all threads at the same time. Mesa's Venus has a ring for each
+/// thread that creates pipelines, and keeps it until the thread ends.
 fn make_pipelines(gpu: &Gpu<'_>) -> Outcome {
     let queue = Mutex::new(gpu.queue);
     let together = Barrier::new(THREADS as usize);
@@ -120,7 +120,7 @@ fn make_pipelines(gpu: &Gpu<'_>) -> Outcome {
         let mut expected = 0;
         let mut outcome = Ok(());
         for round in 0..8 {
-            // All threads come here as often, also when something went wrong.
+            // All threads wait here in every round, even after a failure.
             together.wait();
             if outcome.is_ok() {
                 outcome = (|| {
@@ -149,14 +149,14 @@ fn make_pipelines(gpu: &Gpu<'_>) -> Outcome {
     })
 }
 
-/// A pipeline of a thread's own, that nothing else has made.
+/// Creates a pipeline that no other thread has created.
 fn own_pipeline(gpu: &Gpu<'_>, layout: vk::PipelineLayout, number: u32) -> Result<(), Stop> {
     let constants = [64, 1 + number];
     gpu.compute_pipeline(SCRAMBLE, layout, constants, vk::PipelineCache::null())
         .map(|_| ())
 }
 
-/// Each thread makes a pipeline while all others are there with theirs.
+/// Creates a pipeline in each thread while all other threads exist with theirs.
 fn pipelines_at_once(gpu: &Gpu<'_>, count: u32) -> Outcome {
     let set_layout = gpu.set_layout(&[vk::DescriptorType::STORAGE_BUFFER], Default::default())?;
     let layout = gpu.pipeline_layout(&[set_layout])?;
@@ -169,7 +169,7 @@ fn pipelines_at_once(gpu: &Gpu<'_>, count: u32) -> Outcome {
     })
 }
 
-/// Threads that make one pipeline and end, sixteen at a time.
+/// Runs threads that create one pipeline and end, sixteen at a time.
 fn short_lived(gpu: &Gpu<'_>) -> Outcome {
     const LANES: u32 = 16;
     const EACH: u32 = 2000 / LANES;
@@ -186,7 +186,7 @@ fn short_lived(gpu: &Gpu<'_>) -> Outcome {
 }
 
 fn wait(gpu: &Gpu<'_>) -> Outcome {
-    // All threads wait for one fence, whose submission waits for one of them.
+    // All threads wait for one fence. Its submission waits for one of the threads.
     need(
         "timelineSemaphore",
         gpu.features.v12.timeline_semaphore != 0,
