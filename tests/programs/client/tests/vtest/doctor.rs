@@ -1,11 +1,11 @@
-//! `hesper doctor` on lavapipe and on the drivers that play a Mac's.
+//! Tests `hesper doctor` on lavapipe and on the drivers that play a Mac's.
 
 use hesper_mac_driver::VARIABLE;
 
 use crate::mac::library;
 use crate::server::{LAVAPIPE, hesper, in_environment, lines};
 
-/// Asserts that each pair is the beginning of a line and a later part of it.
+/// Asserts that for each pair some line begins with the first text and contains the second.
 #[track_caller]
 fn assert_lines(report: &[String], wanted: &[(&str, &str)]) {
     for (beginning, part) in wanted {
@@ -70,14 +70,14 @@ fn a_report_of_a_mac_tells_its_driver_and_which_memory_guests_can_map() {
             ("- GPU 0, alignment of imported memory: ", "16384"),
         ];
         assert_lines(&report, &common);
-        // The driver lacks it, and Hesper emulates it.
+        // The driver lacks this extension, and Hesper emulates it.
         let is_missed =
             |line: &String| line.starts_with("  ") && line.trim() == "VK_KHR_external_memory_fd";
         assert!(!report.iter().any(is_missed), "{mode}: {report:#?}");
     }
 }
 
-/// The output of a subcommand with these options. It must succeed.
+/// Runs a subcommand with these options and returns its output. It must succeed.
 #[track_caller]
 fn on_lavapipe(subcommand: &str, options: &[&str]) -> String {
     let (variable, value) = LAVAPIPE;

@@ -1,9 +1,9 @@
-//! Programs enable extensions in many ways, and use Vulkan loaders of many ages.
+//! Tests programs that enable extensions in many ways, and Vulkan loaders of other versions.
 
 use crate::server::{CLIENT, OWN_SUITE, Server, cache, lines, suites};
 
-/// Devices with each listed extension alone, with what it needs, and with all of them; the same of
-/// instances.
+/// Creates devices with each listed extension alone, with what it needs, and with all extensions at
+/// once; then the same for instances.
 fn every_listed_extension(wsi: &str) {
     let server = Server::with(&[wsi], &[]);
     for suite in suites() {
@@ -16,7 +16,7 @@ fn every_listed_extension(wsi: &str) {
         let lines = lines(&output);
         let failed: Vec<_> = lines
             .iter()
-            // An older Mesa lists some without what they need.
+            // An older Mesa lists some extensions without what they need.
             .filter(|line| !line.starts_with("ok ") && !line.starts_with("skip "))
             .collect();
         assert!(

@@ -1,4 +1,5 @@
-//! Many clients, many threads, killed clients: nothing stays, and nobody else notices.
+//! Tests many clients, many threads and killed clients: the server keeps nothing of them, and other
+//! clients are not disturbed.
 
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,11 +8,12 @@ use std::time::Duration;
 
 use crate::server::{Killed, Server, TOO_MUCH, await_that, rounds};
 
-/// How much more memory than before may stay with the server when all clients are gone.
+/// How much the server's memory may grow after all clients are gone.
 const SLACK_KIB: u64 = 1024;
 
-/// The server's private memory in KiB, without files. Pages of libraries and of the kernel's caches
-/// come and go by themselves, and the server itself counts pages that it shares with clients.
+/// The server's anonymous memory in KiB. Memory with files behind it does not count: pages of
+/// libraries and of the kernel's caches come and go by themselves, and the server itself counts
+/// pages that it shares with clients.
 fn own_memory(server: &Server) -> u64 {
     let path = format!("/proc/{}/smaps_rollup", server.process.0.id());
     let text = fs::read_to_string(path).unwrap();
@@ -20,11 +22,12 @@ fn own_memory(server: &Server) -> u64 {
     number.parse().unwrap()
 }
 
-/// How many rounds of clients may run until the server has no more than before. Its allocator may
-/// keep something once for a larger crowd, but a leak grows with every round.
+/// How many rounds of clients may run until memory stops growing. The server's allocator may keep
+/// something once for a larger crowd, but a leak grows with every round.
 const ROUNDS: usize = 3;
 
-/// Runs `clients` on a server that has had some. Fails unless the server then has what it had.
+/// Runs `clients` on a server that has served some before. Fails unless the server's threads,
+/// descriptors and memory are then as before.
 fn leaves_nothing(server: &Server, threads: usize, clients: impl Fn()) {
     let descriptors = server.rest(threads);
     let mut memory = vec![own_memory(server)];
@@ -53,7 +56,7 @@ fn many_clients_at_once_and_in_a_row_leave_nothing() {
             all.into_iter().all(|one| one.join().unwrap())
         })
     };
-    // The first clients make the driver and the allocator open what they keep.
+    // The first clients make the driver and the allocator open what they keep for good.
     assert!(client() && sixteen(), "{}", server.log());
     leaves_nothing(&server, threads, || {
         assert!(sixteen(), "{}", server.log());
@@ -66,7 +69,7 @@ fn many_clients_at_once_and_in_a_row_leave_nothing() {
 
 #[test]
 fn clients_killed_at_any_moment_leave_nothing_and_others_see_nothing() {
-    // That many at a time: each is killed in the middle of what the others do.
+    // How many clients run at a time. Each is killed while the others work.
     const AT_ONCE: u64 = 4;
     let server = Server::start();
     let threads = server.count("task");
@@ -77,7 +80,7 @@ fn clients_killed_at_any_moment_leave_nothing_and_others_see_nothing() {
                 scope.spawn(move || {
                     for round in 0..rounds {
                         let victim = Killed(server.client(&["all"]).spawn().unwrap());
-                        // Spread over what a client does in its first seconds, differently in each
+                        // The kills are spread over a client's first seconds, differently in each
                         // round.
                         sleep(Duration::from_millis(
                             40 + (round * AT_ONCE + lane) * 367 % 1500,
@@ -123,7 +126,7 @@ fn eight_threads_have_a_ring_each() {
         assert!(ended.success(), "{}", server.log());
         watcher.join().unwrap()
     });
-    // The instance's, and one for each thread.
+    // One ring is the instance's, and each thread has one.
     assert_eq!(most, 9, "{}", server.log());
     server.rest(threads);
     server.assert_calm();
@@ -131,8 +134,8 @@ fn eight_threads_have_a_ring_each() {
 
 #[test]
 fn clients_have_more_descriptor_sets_together_than_a_process_has_mappings() {
-    // lavapipe maps a page for each of a client's 10,000 sets, and the kernel allows 65,530
-    // mappings unless told otherwise; a client waits with its sets until all have theirs.
+    // lavapipe maps a page for each of a client's 10,000 sets, and by default the kernel allows a
+    // process 65,530 mappings. Each client keeps its sets until all clients have theirs.
     const CLIENTS: usize = 10;
     let server = Server::start();
     let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! A lost GPU: the guest is told, its waits end, nothing stays.
+//! Tests a lost GPU: the guest is told, its waits end, and the server keeps nothing.
 
 use std::process::Stdio;
 
@@ -6,8 +6,7 @@ use crate::server::{
     CLIENT, LAVAPIPE, Server, built, driver_manifest, in_environment, lines, suites,
 };
 
-/// Set for server and client alike: the file whose appearance is the loss.
-/// `hesper_losing_driver::VARIABLE`.
+/// The environment variable with the path of the file that means loss, for server and client alike.
 const LOSE_WHEN: &str = hesper_losing_driver::VARIABLE;
 
 #[test]
@@ -36,8 +35,8 @@ fn a_lost_device_is_reported_and_ends_all_waits() {
             .with_venus_of(&suite, CLIENT)
             .args(cases)
             .env(LOSE_WHEN, &loss)
-            // Else Venus asks the renderer for no results of submissions, and looks for those of
-            // fences in memory that a lost GPU does not write.
+            // Without these options Venus does not ask the renderer for the results of submissions,
+            // and reads fences from memory that a lost GPU does not write.
             .env(
                 "VN_PERF",
                 "no_async_queue_submit,no_fence_feedback,no_semaphore_feedback",

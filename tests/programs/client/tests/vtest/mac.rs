@@ -1,5 +1,5 @@
-//! A Mac's drivers, played by `hesper_mac_driver`: real Mesa over Hesper on MoltenVK, on MoltenVK
-//! up to 1.4.0 and on KosmicKrisp.
+//! Tests real Mesa over Hesper on a Mac's drivers, played by `hesper_mac_driver`: MoltenVK,
+//! MoltenVK up to 1.4.0, and KosmicKrisp.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -11,11 +11,11 @@ use crate::server::{
     CLIENT, LAVAPIPE, Server, TOO_MUCH, XServer, built, hesper, in_environment, lines, suites,
 };
 
-/// The drivers that are played.
+/// The modes of the driver.
 const MODES: [&str; 3] = ["moltenvk", "moltenvk-1.4.0", "kosmickrisp"];
 
-/// The library of a mode: MoltenVK's has `vkGetInstanceProcAddr`, KosmicKrisp's only what Vulkan's
-/// loader calls.
+/// The library of a mode. MoltenVK's exports `vkGetInstanceProcAddr`, KosmicKrisp's only what
+/// Vulkan's loader calls.
 pub(crate) fn library(mode: &str) -> PathBuf {
     match mode {
         "kosmickrisp" => built("hesper_mac_driver_kosmickrisp"),
@@ -23,14 +23,14 @@ pub(crate) fn library(mode: &str) -> PathBuf {
     }
 }
 
-/// A server that loads the driver by itself, without Vulkan's loader.
+/// Starts a server that loads the driver by itself, without Vulkan's loader.
 fn server(mode: &str) -> Server {
     let library = library(mode);
     let arguments = ["--driver", library.to_str().unwrap()];
     Server::with(&arguments, &[(VARIABLE, mode)])
 }
 
-/// The driver's complaints about how it was used.
+/// The driver's reports of mistakes in how it was used.
 fn complaints(server: &Server) -> Vec<String> {
     let log = server.log();
     let all = log.lines().filter(|line| line.contains(PREFIX));
@@ -44,9 +44,9 @@ fn assert_content(server: &Server, expected: &[&str]) {
     assert_eq!(server.counters()["lost"], 0);
 }
 
-/// Cases whose outcome differs from that on lavapipe, and why: these drivers have no sparse binding
-/// and no ray tracing, other queues and other memory types; Mesa's guest driver decides about
-/// `memory-budget` by itself.
+/// Whether this case's outcome differs from that on lavapipe. These drivers have no sparse binding,
+/// no ray tracing, other queues and other memory types. Mesa's guest driver decides `memory-budget`
+/// by itself.
 fn is_different(line: &str) -> bool {
     let names = [
         " sparse-",
@@ -57,7 +57,7 @@ fn is_different(line: &str) -> bool {
     line.contains("memory-budget") || names.iter().any(|name| line.contains(name))
 }
 
-/// The client's outcome of all cases with a suite's Mesa over a server. No case may fail.
+/// Runs all cases with a suite's Mesa over a server, and returns their outcomes. No case may fail.
 fn all_cases(server: &Server, suite: &str) -> Vec<String> {
     let output = server
         .with_venus_of(suite, CLIENT)
@@ -87,7 +87,7 @@ fn every_case_passes_on_a_macs_drivers_as_on_lavapipe() {
                 same.cloned().collect()
             };
             assert_eq!(same(&said), same(&expected), "{mode}, {suite}");
-            // What differs is skipped or passes.
+            // The cases that differ are skipped or pass.
             let has = |wanted: &str| said.iter().any(|line| line == wanted);
             assert!(has("skip sparse-buffer no sparseBinding"), "{said:#?}");
             let queues = match *mode {
@@ -135,7 +135,8 @@ fn vkcube_draws_a_turning_cube_on_a_macs_drivers() {
     }
 }
 
-/// A manifest of a driver that is not a whole Vulkan, in a folder that is removed with the value.
+/// Writes the manifest of a portability driver (one that lacks parts of Vulkan), in a folder that
+/// is removed with the value.
 fn portability_manifest(mode: &str) -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let manifest = folder.path().join("mac.json");
@@ -202,13 +203,13 @@ fn the_doctor_says_what_a_macs_drivers_lack_and_guests_cannot_be_told() {
                 "{mode}, {name}: {text}"
             );
         }
-        // Guests are told of these.
+        // Guests are told about such features, so the report does not list them.
         assert!(!text.contains("samplerMipLodBias"), "{text}");
     }
 }
 
-/// The client enables no feature of the portability subset: that its events work above is Hesper's
-/// doing.
+/// The client enables no feature of the portability subset. This shows that events work in the
+/// tests above because of Hesper.
 #[test]
 fn a_mac_makes_no_events_for_a_program_that_does_not_enable_them() {
     let (_folder, manifest) = portability_manifest("moltenvk");

@@ -1,14 +1,14 @@
-//! Real Mesa over `hesper vtest`: what it draws, what it sees, what it leaves behind.
+//! Tests of real Mesa over `hesper vtest`: what it draws, what it sees, what it leaves behind.
 //!
 //! ```text
 //! tests/env/prepare host
 //! cargo build -p hesper && cargo test -p hesper-test-client --test vtest
 //! ```
 //!
-//! Mesa's Venus driver and lavapipe are the environment's. `HESPER_BIN` names another Hesper than
-//! the one built beside this test. `HESPER_SUITES="trixie forky sid"` tests Mesa 25.0, 26.1 and
-//! 26.2 instead of 26.1 alone (`tests/env/prepare mesa:SUITE` makes each). `HESPER_ROUNDS=10` does
-//! a tenth of the slow rounds.
+//! Mesa's Venus driver and lavapipe come from the environment. `HESPER_BIN` names another Hesper
+//! than the one built beside this test. `HESPER_SUITES="trixie forky sid"` tests Mesa 25.0, 26.1
+//! and 26.2 instead of 26.1 alone (`tests/env/prepare mesa:SUITE` prepares each).
+//! `HESPER_ROUNDS=10` runs 10 percent of the slow rounds.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -34,10 +34,10 @@ use rustix::process::Signal;
 
 use server::{CLIENT, Killed, Server, TOO_MUCH, in_environment, lines, suites};
 
-/// Cases whose outcome differs from the native one, and why:
+/// Whether this case's outcome differs from the native one, and why:
 /// - `memory-budget`: Mesa's guest driver decides it by itself.
-/// - `sparse-…`: lavapipe cannot bind imported memory sparsely, and all that guests map is
-///   imported, so Hesper hides sparse binding there (`hesper doctor` says so).
+/// - `sparse-…`: lavapipe cannot bind imported memory sparsely, and all memory that guests map is
+///   imported. So Hesper hides sparse binding there (`hesper doctor` says so).
 fn is_different(line: &str) -> bool {
     line.contains("memory-budget") || line.contains(" sparse-")
 }

@@ -1,11 +1,11 @@
-//! Swapchains: vkcube on an X server and on weston, vkmark without a display server.
+//! Tests swapchains: vkcube on an X server and on weston, vkmark without a display server.
 
 use std::process::{Command, Stdio};
 
 use crate::server::{Killed, Server, Weston, XServer, await_that, succeed, suites};
 
-/// The policy under which a suite's Mesa has swapchains by copies of the CPU, and what it must be
-/// told: before 25.2 it wants dma-bufs all the same.
+/// The `--wsi` policy and the `MESA_VK_WSI_DEBUG` value with which a suite's Mesa copies swapchain
+/// images with the CPU. Before 25.2, Mesa wants dma-bufs nevertheless.
 fn software(suite: &str) -> (&'static str, &'static str) {
     match suite {
         "trixie" => ("--wsi=dmabuf", "sw"),
@@ -13,19 +13,19 @@ fn software(suite: &str) -> (&'static str, &'static str) {
     }
 }
 
-/// Two pictures that differ in a part as large as a turning cube's edge.
+/// Whether two pictures differ in an area as large as a turning cube's edge.
 fn differ(one: &[u8], other: &[u8]) -> bool {
     let changed = one.iter().zip(other).filter(|(one, other)| one != other);
     changed.count() > 1000
 }
 
-/// Starts vkcube, and fails the test unless its picture appears, goes on changing, and it ends
-/// well.
+/// Starts vkcube. Fails the test unless its picture appears and keeps changing, and it exits
+/// successfully.
 pub(crate) fn assert_turns(server: &Server, cube: &mut Command, picture: impl Fn() -> Vec<u8>) {
     let empty = picture();
     let mut cube = cube.stderr(Stdio::null()).spawn().map(Killed).unwrap();
     await_that("something is drawn", || differ(&picture(), &empty));
-    // A window that comes up changes the picture once or twice; a cube that turns goes on.
+    // A new window changes the picture once or twice. A turning cube keeps changing it.
     for _ in 0..3 {
         let before = picture();
         await_that("the cube goes on turning", || differ(&picture(), &before));
@@ -41,7 +41,7 @@ fn vkcube_draws_a_turning_cube_on_an_x_server() {
         let server = Server::with(&[wsi], &[]);
         let screen = XServer::start();
         let mut cube = server.program_of(&suite, "vkcube");
-        // Nothing holds it back: these are two seconds on a fast machine.
+        // Nothing limits the frame rate: these frames take two seconds on a fast machine.
         cube.args(["--c", "1000", "--wsi", "xcb"])
             .env("MESA_VK_WSI_DEBUG", copies)
             .env("DISPLAY", screen.display());
@@ -62,7 +62,7 @@ fn vkcube_draws_a_turning_cube_on_weston() {
     }
 }
 
-/// All of vkmark's scenes, with all options that it runs by itself.
+/// All of vkmark's scenes, with all options that it runs by default.
 const SCENES: [&str; 13] = [
     "vertex:device-local=true",
     "vertex:device-local=false",
@@ -84,7 +84,7 @@ fn vkmark_runs_all_scenes_without_a_display_server() {
     for suite in suites() {
         for wsi in ["--wsi=dmabuf", "--wsi=software"] {
             if (suite.as_str(), wsi) == ("trixie", "--wsi=software") {
-                // No swapchains there.
+                // This suite has no swapchains under this policy.
                 continue;
             }
             let server = Server::with(&[wsi], &[]);

@@ -1,4 +1,4 @@
-//! `hesper vtest` under test, and programs that find Vulkan through it.
+//! Starts `hesper vtest`, and programs that find Vulkan through it.
 
 #[path = "../../../../support/library.rs"]
 mod library;
@@ -20,31 +20,31 @@ pub(crate) use library::built;
 /// The test client.
 pub(crate) const CLIENT: &str = env!("CARGO_BIN_EXE_hesper-test-client");
 
-/// How long anything may take on a busy machine.
+/// The time limit of anything on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What the log says while all cases run: one of them asks for more memory than there is.
+/// A warning in the log while all cases run: one case asks for more memory than there is.
 pub(crate) const TOO_MUCH: &str = "gets no memory";
 
 /// The suite whose Mesa the environment itself has.
 pub(crate) const OWN_SUITE: &str = "forky";
 
-/// lavapipe, and nothing else.
+/// The environment variable that leaves only lavapipe.
 pub(crate) const LAVAPIPE: (&str, &str) =
     ("VK_DRIVER_FILES", "/usr/share/vulkan/icd.d/lvp_icd.json");
 
-/// Mesa's Venus, and nothing else.
+/// The environment variable that leaves only Mesa's Venus.
 const VENUS: (&str, &str) = ("VK_DRIVER_FILES", "/usr/share/vulkan/icd.d/virtio_icd.json");
 
-/// The suites whose Mesa is tested; `HESPER_SUITES="trixie forky sid"` in the environment asks for
-/// more than the one.
+/// The suites whose Mesa is tested. By default it is one; the environment variable
+/// `HESPER_SUITES="trixie forky sid"` asks for more.
 pub(crate) fn suites() -> Vec<String> {
     let asked = std::env::var("HESPER_SUITES").unwrap_or_else(|_| OWN_SUITE.to_owned());
     asked.split_whitespace().map(str::to_owned).collect()
 }
 
-/// How often something that costs time is done: `HESPER_ROUNDS` in the environment, in percent of
-/// `full`, or `full`.
+/// How often to repeat something slow: `full`, or the percentage of it in the environment variable
+/// `HESPER_ROUNDS`.
 pub(crate) fn rounds(full: usize) -> usize {
     let percent = std::env::var("HESPER_ROUNDS").map(|text| text.parse::<usize>());
     match percent {
@@ -59,14 +59,14 @@ fn run_script() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../env/run")
 }
 
-/// A program of the environment's host.
+/// A command that runs `program` in the environment.
 pub(crate) fn in_environment(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(run_script());
     command.arg(program).stdin(Stdio::null());
     command
 }
 
-/// A program of a suite.
+/// A command that runs a suite's own program.
 fn in_suite(suite: &str, program: &str) -> Command {
     if suite == OWN_SUITE {
         return in_environment(program);
@@ -78,7 +78,7 @@ fn in_suite(suite: &str, program: &str) -> Command {
     command
 }
 
-/// The program under test.
+/// The path of the program under test.
 pub(crate) fn hesper() -> PathBuf {
     let beside = || Path::new(CLIENT).with_file_name("hesper");
     let path = std::env::var_os("HESPER_BIN").map_or_else(beside, PathBuf::from);
@@ -90,7 +90,7 @@ pub(crate) fn hesper() -> PathBuf {
     path
 }
 
-/// Waits until something holds; fails the test with what `said` gives when it takes too long.
+/// Waits until `holds` is true. Fails the test if that takes too long.
 #[track_caller]
 pub(crate) fn await_that(what: &str, holds: impl Fn() -> bool) {
     let until = Instant::now() + PATIENCE;
@@ -100,7 +100,7 @@ pub(crate) fn await_that(what: &str, holds: impl Fn() -> bool) {
     }
 }
 
-/// A process that is killed with its value.
+/// A process that is killed when the value is dropped.
 pub(crate) struct Killed(pub(crate) Child);
 
 impl Killed {
@@ -111,13 +111,13 @@ impl Killed {
 
 impl Drop for Killed {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // It may have exited already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// What is alive of all clients, as the server counts it.
+/// What exists for all clients together, by the server's counters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Alive {
     pub(crate) contexts: u64,
@@ -137,7 +137,7 @@ impl Server {
         Self::with(&[], &[])
     }
 
-    /// A server with more arguments and more in its environment.
+    /// Starts a server with more arguments and environment variables.
     pub(crate) fn with(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut command = in_environment(hesper());
@@ -168,7 +168,7 @@ impl Server {
         fs::read_to_string(self.folder.path().join("log")).unwrap()
     }
 
-    /// A program of a suite that finds Vulkan through this server only.
+    /// A command that runs a suite's program, which finds Vulkan only through this server.
     pub(crate) fn program_of(&self, suite: &str, program: &str) -> Command {
         self.connected(in_suite(suite, program))
     }
@@ -182,7 +182,7 @@ impl Server {
         command
     }
 
-    /// A program of the environment's host that uses a suite's Venus through this server.
+    /// A command that runs `program` in the environment with a suite's Venus, through this server.
     pub(crate) fn with_venus_of(&self, suite: &str, program: &str) -> Command {
         let mut command = self.connected(in_environment(program));
         if suite != OWN_SUITE {
@@ -202,7 +202,7 @@ impl Server {
         command
     }
 
-    /// The test client with these cases.
+    /// A command that runs the test client with these cases.
     pub(crate) fn client(&self, cases: &[&str]) -> Command {
         let mut command = self.with_venus_of(OWN_SUITE, CLIENT);
         command.arg("run").args(cases);
@@ -214,7 +214,7 @@ impl Server {
         self.assert_calm_but_for(&[]);
     }
 
-    /// The log has no warning but those with one of these texts.
+    /// Asserts that the log has no warning but those with one of these texts.
     #[track_caller]
     pub(crate) fn assert_calm_but_for(&self, expected: &[&str]) {
         let log = self.log();
@@ -232,7 +232,7 @@ impl Server {
         kill_process(Pid::from_child(&self.process.0), signal).unwrap();
     }
 
-    /// All counters, as SIGUSR1 prints them.
+    /// Reads all counters, as SIGUSR1 prints them.
     #[track_caller]
     pub(crate) fn counters(&self) -> Value {
         let lines = || -> Vec<String> {
@@ -253,7 +253,7 @@ impl Server {
         }
     }
 
-    /// The counters of what is alive.
+    /// Reads the counters of what exists.
     #[track_caller]
     pub(crate) fn alive(&self) -> Alive {
         let counters = self.counters();
@@ -266,14 +266,14 @@ impl Server {
         }
     }
 
-    /// Open descriptors or threads of the server.
+    /// The number of the server's entries in /proc: open descriptors (`fd`) or threads (`task`).
     pub(crate) fn count(&self, what: &str) -> usize {
         let folder = format!("/proc/{}/{what}", self.process.0.id());
         fs::read_dir(folder).unwrap().count()
     }
 
-    /// Waits until nothing is left of any client and no thread works for one; returns the number of
-    /// open descriptors.
+    /// Waits until the server has nothing left of any client, and no thread for one. Returns the
+    /// number of open descriptors.
     #[track_caller]
     pub(crate) fn rest(&self, threads: usize) -> usize {
         await_that("the threads of all clients have ended", || {
@@ -295,7 +295,7 @@ impl Server {
     }
 }
 
-/// A manifest by which Vulkan's loader finds a driver.
+/// Makes a manifest with which Vulkan's loader finds a driver.
 pub(crate) fn driver_manifest(library: &Path) -> String {
     serde_json::json!({
         "file_format_version": "1.0.0",
@@ -304,12 +304,12 @@ pub(crate) fn driver_manifest(library: &Path) -> String {
     .to_string()
 }
 
-/// The root folder with a suite's Mesa.
+/// The root folder of a suite's Mesa.
 fn mesa_root(suite: &str) -> PathBuf {
     cache(&format!("mesa-{suite}/root"))
 }
 
-/// A part of the prepared environment; tests/env/README.md says where it is.
+/// A part of the prepared environment. tests/env/README.md says where it is.
 pub(crate) fn cache(part: &str) -> PathBuf {
     let folder = |name: &str| std::env::var_os(name).map(PathBuf::from);
     let cache = folder("HESPER_CACHE")
@@ -318,13 +318,13 @@ pub(crate) fn cache(part: &str) -> PathBuf {
     cache.expect("HOME is set").join(part)
 }
 
-/// What a program printed, line by line.
+/// The lines that a program printed.
 pub(crate) fn lines(output: &Output) -> Vec<String> {
     let text = String::from_utf8_lossy(&output.stdout);
     text.lines().map(str::to_owned).collect()
 }
 
-/// Runs a program to its end, which must be a good one within a time.
+/// Runs a program, which must succeed within the time limit. Returns its output.
 #[track_caller]
 pub(crate) fn succeed(command: &mut Command) -> String {
     let output = command
@@ -342,7 +342,7 @@ pub(crate) fn succeed(command: &mut Command) -> String {
     text
 }
 
-/// An X server without a monitor, whose picture is a file.
+/// An X server without a monitor. Its picture is a file.
 pub(crate) struct XServer {
     _process: Killed,
     display: String,
@@ -376,19 +376,19 @@ impl XServer {
         &self.display
     }
 
-    /// All that the screen shows, behind a header that does not change.
+    /// The screen's picture, after a header that does not change.
     pub(crate) fn picture(&self) -> Vec<u8> {
         fs::read(self.folder.path().join("Xvfb_screen0")).unwrap()
     }
 }
 
-/// weston without a monitor, drawing with the processor.
+/// weston without a monitor. It draws with the CPU.
 pub(crate) struct Weston {
     _process: Killed,
     folder: TempDir,
 }
 
-/// A desktop of one colour.
+/// weston's configuration: a desktop of one colour.
 const WESTON: &str = "[shell]\npanel-position=none\nbackground-type=tile\nbackground-color=0xff000000\n\
     startup-animation=none\nclose-animation=none\nanimation=none\n";
 
@@ -400,7 +400,7 @@ impl Weston {
         let mut command = in_environment("weston");
         command
             .arg(format!("--config={}", settings.display()))
-            // Debugging lets weston-screenshooter in.
+            // `--debug` permits weston-screenshooter.
             .args(["--backend=headless", "--renderer=pixman", "--debug"])
             .args(["--width=640", "--height=480", "--idle-time=0"])
             .arg("--socket=wayland-test")
@@ -424,7 +424,7 @@ impl Weston {
             .env("WAYLAND_DISPLAY", "wayland-test")
     }
 
-    /// All that the screen shows, as red, green and blue.
+    /// The screen's picture, as red, green and blue.
     pub(crate) fn picture(&self) -> Vec<u8> {
         let shots = tempfile::tempdir().unwrap();
         let mut shoot = in_environment("weston-screenshooter");

@@ -1,13 +1,13 @@
-//! What vulkaninfo says over Hesper is what it says on the same driver natively, but for the
+//! Tests that vulkaninfo says the same over Hesper as natively on the same driver, apart from the
 //! differences listed here.
 //!
-//! Each has its reason. The tool is the same in all runs (the environment's own), Mesa's Venus is
-//! the suite's. The lists are exact both ways where they name extensions: what is no difference any
-//! more must leave them.
+//! Each difference has its reason. The tool is the same in all runs (the environment's own); Mesa's
+//! Venus is the suite's. Lists of extensions are exact in both directions: an entry that is no
+//! difference any more must be removed.
 //!
-//! Compared with virglrenderer's test server (1.3.0, same driver and Mesa), what a guest sees
-//! differs in nothing but `VK_EXT_external_memory_dma_buf` and `VK_EXT_queue_family_foreign`, which
-//! Hesper hides under `--wsi=software`.
+//! virglrenderer's test server (1.3.0, with the same driver and Mesa) shows a guest the same,
+//! except for `VK_EXT_external_memory_dma_buf` and `VK_EXT_queue_family_foreign`, which Hesper
+//! hides under `--wsi=software`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -18,9 +18,9 @@ use serde_json::Value;
 
 use crate::server::{LAVAPIPE, Server, in_environment, succeed, suites};
 
-/// Extensions of the host that a guest does not see because Hesper hides them (see docs/venus.md),
-/// or because Mesa gives descriptors of external objects to applications only in a virtual machine,
-/// where there are DRM objects behind them.
+/// Extensions of the host that a guest does not see. Hesper hides some (see docs/venus.md). For
+/// others, Mesa gives descriptors of external objects to applications only in a virtual machine,
+/// where they are DRM objects.
 const HIDDEN_SOFTWARE: &[&str] = &[
     "VK_EXT_external_memory_dma_buf",
     "VK_EXT_queue_family_foreign",
@@ -42,8 +42,8 @@ const ADDED: &[&str] = &[
     "VK_KHR_present_wait2",
 ];
 
-/// Presenting is the guest's own; its Mesa decides which of these it has. lavapipe's natively is
-/// the environment's.
+/// Extensions for presenting, which is the guest's own: its Mesa decides which it has. Natively,
+/// lavapipe's depend on the environment.
 const PRESENTING: &[&str] = &[
     "VK_EXT_hdr_metadata",
     "VK_EXT_swapchain_maintenance1",
@@ -53,8 +53,8 @@ const PRESENTING: &[&str] = &[
     "VK_KHR_swapchain_mutable_format",
 ];
 
-/// Extensions that the protocol carries and this Venus does not use yet. All are offered: newer
-/// ones have them.
+/// Extensions that the protocol carries and this suite's Venus does not use yet. Hesper offers all
+/// of them, and newer Venus drivers use them.
 fn unknown_to(suite: &str) -> &'static [&'static str] {
     match suite {
         "trixie" => UNKNOWN_TO_TRIXIE,
@@ -74,7 +74,7 @@ const UNKNOWN_TO_TRIXIE: &[&str] = &[
     "VK_EXT_host_image_copy",
     "VK_EXT_image_sliced_view_of_3d",
     "VK_EXT_legacy_vertex_attributes",
-    // Kept to itself, and there is no way yet to ask for it.
+    // This Venus hides it, and has no option yet to show it.
     "VK_EXT_memory_budget",
     "VK_EXT_mesh_shader",
     "VK_EXT_multisampled_render_to_single_sampled",
@@ -122,8 +122,7 @@ const UNKNOWN_TO_TRIXIE: &[&str] = &[
 
 /// Values that may differ: how their path begins or ends, in which suites (empty: all), and why.
 const VALUES: &[(&str, &str, &str)] = &[
-    // The guest's driver says who it is: name, version, and ids made of both its own and the
-    // host's.
+    // The guest's driver reports its own name and version, and ids made of its own and the host's.
     (
         "/properties/VkPhysicalDeviceProperties/deviceName",
         "",
@@ -164,33 +163,33 @@ const VALUES: &[(&str, &str, &str)] = &[
         "",
         "its patch is the protocol's, and trixie's Venus ends at 1.3",
     ),
-    // Venus is a layered implementation, and tells of the driver below it.
+    // Venus is a layered implementation, and reports the driver below it.
     (
         "/properties/VkPhysicalDeviceLayeredApiPropertiesListKHR",
         "",
         "describes the host's driver",
     ),
-    // Of VK_EXT_physical_device_drm, which Venus adds.
+    // These belong to VK_EXT_physical_device_drm, which Venus adds.
     (
         "/properties/VkPhysicalDeviceDrmPropertiesEXT",
         "",
         "the guest's device nodes",
     ),
-    // Of VK_KHR_maintenance9, which the protocol lacks.
+    // These belong to VK_KHR_maintenance9, which the protocol lacks.
     (
         "/queueFamiliesProperties[0]/VkQueueFamilyOwnershipTransferPropertiesKHR",
         "",
         "of maintenance9",
     ),
-    // Vulkan has no blits of formats that need a Y'CbCr conversion; lavapipe offers them all the
-    // same, newer Venus hides them.
+    // Vulkan has no blits of formats that need a Y'CbCr conversion. lavapipe offers them
+    // nevertheless, and newer Venus hides them.
     (
         "/formats/VK_FORMAT_R10X6G10X6B10X6A10X6_UNORM_4PACK16/VkFormatProperties",
         "forky sid",
         "Venus masks",
     ),
-    // lavapipe cannot bind imported memory sparsely, and all that guests map is imported: Hesper's
-    // self-test finds wrong contents and hides it.
+    // lavapipe cannot bind imported memory sparsely, and all memory that guests map is imported.
+    // Hesper's self-test finds wrong contents, so Hesper hides sparse binding.
     (
         "/features/VkPhysicalDeviceFeatures/sparse",
         "",
@@ -211,7 +210,7 @@ const VALUES: &[(&str, &str, &str)] = &[
         "",
         "lavapipe with imported memory: without VK_QUEUE_SPARSE_BINDING_BIT",
     ),
-    // Venus 25.0 ends at Vulkan 1.3: what 1.4 made core is there by its extensions, as far as it
+    // Venus 25.0 supports up to Vulkan 1.3. It has what 1.4 made core as extensions, as far as it
     // knows them.
     (
         "/features/VkPhysicalDeviceVulkan14Features",
@@ -223,7 +222,7 @@ const VALUES: &[(&str, &str, &str)] = &[
         "trixie",
         "1.3",
     ),
-    // Of VK_EXT_multisampled_render_to_single_sampled.
+    // This belongs to VK_EXT_multisampled_render_to_single_sampled.
     (
         "/VkSubpassResolvePerformanceQueryEXT/optimal",
         "trixie",
@@ -231,7 +230,7 @@ const VALUES: &[(&str, &str, &str)] = &[
     ),
 ];
 
-/// The leaves of a JSON tree by their paths; lists of flags are one leaf.
+/// Collects the leaves of a JSON tree by their paths. A list of flags is one leaf.
 fn flatten(path: &str, value: &Value, into: &mut BTreeMap<String, String>) {
     match value {
         Value::Object(members) => {
@@ -250,11 +249,11 @@ fn flatten(path: &str, value: &Value, into: &mut BTreeMap<String, String>) {
     }
 }
 
-/// What vulkaninfo writes as JSON about the first device.
+/// What vulkaninfo says about the first device.
 struct Info {
     leaves: BTreeMap<String, String>,
     extensions: BTreeSet<String>,
-    /// The section about memory of its text, which the JSON lacks.
+    /// The memory section of its text output, which the JSON lacks.
     memory: Vec<String>,
 }
 
@@ -269,7 +268,7 @@ impl Info {
         let extensions = leaves
             .keys()
             .filter_map(|path| path.strip_prefix("/extensions/"));
-        // All that it can print, but for what makes the tool itself crash on lavapipe.
+        // These options print everything, apart from what makes the tool itself crash on lavapipe.
         let text = succeed(vulkaninfo().args([
             "--show-formats",
             "--show-promoted-structs",
@@ -279,7 +278,7 @@ impl Info {
             .lines()
             .skip_while(|line| !line.starts_with("VkPhysicalDeviceMemoryProperties:"))
             .take_while(|line| !line.starts_with("VkPhysicalDeviceFeatures:"))
-            // How much is used changes from one moment to the next.
+            // The used memory changes from one moment to the next.
             .filter(|line| {
                 !["budget", "usage "]
                     .iter()
@@ -295,8 +294,8 @@ impl Info {
     }
 }
 
-/// A name without case, separators and digits' separators: what
-/// `VkPhysicalDeviceImage2DFeaturesEXT` and `VK_EXT_image_2d` have in common.
+/// An extension's vendor and its name without separators: what `VkPhysicalDeviceImage2DFeaturesEXT`
+/// and `VK_EXT_image_2d` have in common.
 fn core_of(extension: &str) -> (String, String) {
     let mut parts = extension.splitn(3, '_').skip(1);
     let vendor = parts.next().unwrap_or_default().to_owned();
@@ -315,7 +314,7 @@ fn belongs(structure: &str, extensions: &BTreeSet<&str>) -> bool {
     })
 }
 
-/// The problems of what a guest sees.
+/// Lists the unexpected differences between the native and the guest's view.
 fn differences(suite: &str, hidden: &[&str], native: &Info, guest: &Info) -> Vec<String> {
     let mut problems = Vec::new();
     let mut problem = |text: String| problems.push(text);
@@ -356,8 +355,8 @@ fn differences(suite: &str, hidden: &[&str], native: &Info, guest: &Info) -> Vec
     for extension in added.iter().filter(|name| !ADDED.contains(name)) {
         problem(format!("{extension} comes from nowhere"));
     }
-    // Members of structures by their names: an extension that became core has them in another
-    // structure.
+    // Compare members of structures by name, because an extension that became core has them in
+    // another structure.
     let members = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
     let known: BTreeSet<(String, &String)> = native
         .leaves
@@ -387,7 +386,7 @@ fn differences(suite: &str, hidden: &[&str], native: &Info, guest: &Info) -> Vec
             ));
         }
     }
-    // Where sparse binding is off, memory is not told apart by it.
+    // Without sparse binding, memory types are not listed separately for it.
     let memory = |info: &Info| -> Vec<String> {
         let lines = info.memory.iter().cloned();
         lines
@@ -419,7 +418,7 @@ fn vulkaninfo_says_the_same_over_hesper_as_natively() {
         for suite in suites() {
             let guest = Info::read(|| {
                 let mut command = server.with_venus_of(&suite, "vulkaninfo");
-                // Venus keeps VK_EXT_memory_budget to itself unless it is asked for it.
+                // Venus hides VK_EXT_memory_budget unless it is asked for.
                 command.env("VN_DEBUG", "vtest,mem_budget");
                 command
             });

@@ -1,5 +1,5 @@
-//! What a person sees of the server: the trace of commands, the counters, and why a client was
-//! ended.
+//! Tests what an operator sees of the server: the trace of commands, the counters, and the reason
+//! why a client was ended.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -19,7 +19,7 @@ fn the_log_shows_commands_with_their_arguments_when_asked_to() {
         let found = log.lines().find(|line| line.contains(command));
         found.unwrap_or_else(|| panic!("no {command} in {log}"))
     };
-    // Numbers, enums, flags, strings, arrays, chains, objects.
+    // The trace shows numbers, enums, flags, strings, arrays, chains and objects.
     assert!(line("vkCmdFillBuffer(").contains("size=18446744073709551615, data=305419896)"));
     assert!(line("vkCmdPipelineBarrier(").contains("srcStageMask=ALL_COMMANDS"));
     assert!(line("vkCreateInstance(").contains("pApplicationName=\"hesper-test-client\""));
@@ -56,23 +56,23 @@ fn a_signal_prints_counters_of_what_was_done() {
     );
     server.rest(threads);
     let [commands, lookups, bytes, batches, _, _] = names.map(count);
-    // 64 command buffers with three commands or more, each of which names itself and a buffer.
+    // The case records 64 command buffers with three commands or more. Each command names its
+    // command buffer and a buffer.
     assert!(commands > 300 && lookups > commands, "{commands} {lookups}");
     assert!(bytes > 20 * commands && batches > 10, "{bytes} {batches}");
-    // A client that waits for seconds: on a busy machine a ring that lets others run comes back to
-    // itself late, so that shorter pauses may find it awake.
+    // This client waits for seconds. On a busy machine, a ring that yields to others runs again
+    // late, so a shorter pause may find it still awake.
     let mut waiting = server.with_venus_of(OWN_SUITE, CLIENT);
     waiting.args(["spin", "2"]);
     assert!(waiting.status().unwrap().success());
     server.rest(threads);
     assert!(count("wakes") > 0, "a ring that slept was woken");
     assert_eq!(count("lost"), 0);
-    // Fences that Mesa asks for are of the queue's timeline; 26.2 waits for those, older ones poll
-    // memory.
+    // Mesa's fences are of the queue's timeline. 26.2 waits for them; older versions poll memory.
     assert_eq!(server.alive(), Alive::default());
 }
 
-/// A client that speaks vtest by itself, up to its context.
+/// Connects a client that speaks vtest itself, up to its context.
 fn client(server: &Server, name: &str) -> UnixStream {
     let mut stream = UnixStream::connect(server.socket()).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -97,10 +97,10 @@ fn submit(stream: &mut UnixStream, commands: &[u8]) {
     send(stream, 24, payload.len() / 4, &payload);
 }
 
-/// Waits until the server has hung up.
+/// Waits until the server closes the connection.
 fn await_end(mut stream: UnixStream) {
     let mut rest = Vec::new();
-    // A reset is an end, too.
+    // A reset ends the connection, too.
     let _ = stream.read_to_end(&mut rest);
     assert!(rest.is_empty(), "{rest:?}");
 }
@@ -113,7 +113,7 @@ fn a_client_that_breaks_the_rules_is_named_with_command_place_and_reason_and_end
         p_api_version: &mut 0,
     });
     assert_eq!(good.len(), 16);
-    // A command that is for rings only, and an object that nobody made.
+    // One command may only be in rings, the other names an object that nobody created.
     let misplaced = bytes(&command::WaitVirtqueueSeqnoMESA { seqno: 1 });
     let unknown = bytes(&command::DeviceWaitIdle {
         device: Object::guest(77),
@@ -147,7 +147,7 @@ fn a_client_that_breaks_the_rules_is_named_with_command_place_and_reason_and_end
     server.rest(threads);
 }
 
-/// What vtest's version 4 has beyond what Venus uses.
+/// Covers the commands of vtest's version 4 that Venus does not use.
 #[test]
 fn an_unknown_command_of_vtest_ends_its_client_with_one_line() {
     let server = Server::start();
