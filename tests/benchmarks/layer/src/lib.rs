@@ -31,7 +31,7 @@ use ash::vk;
 /// A Vulkan function pointer before it is cast to its own type.
 type Function = unsafe extern "system" fn();
 
-/// What the layer does.
+/// What the layer does, as `HESPER_LAYER` says.
 struct Mode {
     memfd: bool,
     null: bool,

@@ -1,4 +1,4 @@
-//! Instances and devices, and the next layer of each.
+//! The layer's instances and devices, and the next layer of each.
 
 use std::collections::HashMap;
 use std::ffi::{CStr, c_char};

@@ -18,7 +18,7 @@ use tempfile::TempDir;
 /// How long to wait until a server listens.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Who renders for the client.
+/// The renderer that the client uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Side {
     /// No renderer: the driver runs in the client's own process.
@@ -133,7 +133,7 @@ impl Display for Footprint {
     }
 }
 
-/// A server. Dropping the value kills it.
+/// A server process. Dropping the value kills it.
 struct Server {
     driver: Driver,
     side: Side,
@@ -152,7 +152,7 @@ impl Drop for Server {
     }
 }
 
-/// Everything that measurements need.
+/// The servers, programs and folders that measurements need.
 pub(crate) struct Rig {
     // Must come before the folder: the servers are dropped first, then the folder with their
     // sockets.

@@ -275,7 +275,7 @@ unsafe extern "system" fn properties2(
     let (id, name, info) = match Mode::get() {
         Mode::MoltenVk => (vk::DriverId::MOLTENVK, "MoltenVK", "1.4.1 (played)"),
         Mode::MoltenVk140 => (vk::DriverId::MOLTENVK, "MoltenVK", "1.4.0 (played)"),
-        // VK_DRIVER_ID_MESA_KOSMICKRISP
+        // 28 is VK_DRIVER_ID_MESA_KOSMICKRISP, which ash lacks.
         Mode::KosmicKrisp => (vk::DriverId::from_raw(28), "KosmicKrisp", "(played)"),
     };
     // SAFETY: the caller's promise.

@@ -105,7 +105,7 @@ impl Queue {
         submit: impl FnOnce(&Device, vk::Queue) -> vk::Result,
     ) -> vk::Result {
         let (device, core) = (&*self.device, &self.device.next.core);
-        // One caller at a time submits to a queue, so nothing is added while this waits.
+        // One caller at a time submits to a queue, so no submission is added during this wait.
         let mut unfinished = self.unfinished();
         // SAFETY: all handles are of this device, and each fence is submitted once.
         unsafe {

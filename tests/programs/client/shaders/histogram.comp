@@ -1,5 +1,5 @@
 #version 450
-// Shared memory, a barrier and atomics: counts the low four bits of every word.
+// Counts the low four bits of every word, with shared memory, a barrier and atomics.
 layout(local_size_x = 64) in;
 layout(set = 0, binding = 0) readonly buffer Words { uint words[]; };
 layout(set = 0, binding = 1) buffer Counts { uint counts[16]; };

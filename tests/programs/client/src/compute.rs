@@ -7,18 +7,17 @@ use crate::outcome::Stop;
 use crate::resources::Buffer;
 use crate::shaders::{SCRAMBLE, words};
 
-/// A compute pipeline whose only descriptor set has the bindings 0, 1, … of one descriptor each.
+/// A compute pipeline with one descriptor set. Its bindings 0, 1, … have one descriptor each.
 #[derive(Clone, Copy)]
 pub(crate) struct Program {
     /// The layout of its descriptor set.
     pub(crate) set_layout: vk::DescriptorSetLayout,
     /// The pipeline layout: that set and 32 bytes of push constants.
     pub(crate) layout: vk::PipelineLayout,
-    /// The pipeline.
     pub(crate) pipeline: vk::Pipeline,
 }
 
-/// Size of the push constants that every [`Program`] and drawing pipeline declares, in bytes.
+/// The size in bytes of the push constants of every [`Program`] and drawing pipeline.
 pub(crate) const PUSH_SIZE: u32 = 32;
 
 /// The specialization constants 0 and 1 of `scramble.comp`: workgroup size and rounds.

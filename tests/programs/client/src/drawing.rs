@@ -78,9 +78,7 @@ pub(crate) enum Style {
 pub(crate) struct Painter {
     /// The layout of its set 0: a combined image sampler.
     pub(crate) set_layout: vk::DescriptorSetLayout,
-    /// Its layout.
     pub(crate) layout: vk::PipelineLayout,
-    /// The pipeline.
     pub(crate) pipeline: vk::Pipeline,
 }
 

@@ -26,11 +26,9 @@ pub(crate) struct Host {
     /// Keeps the loader's library loaded.
     entry: ash::Entry,
     index: usize,
-    /// The instance.
     pub(crate) instance: ash::Instance,
     /// The device under test.
     pub(crate) physical: vk::PhysicalDevice,
-    /// Its properties.
     pub(crate) properties: vk::PhysicalDeviceProperties,
     /// Its memory heaps and types.
     pub(crate) memory: vk::PhysicalDeviceMemoryProperties,

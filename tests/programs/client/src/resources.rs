@@ -29,7 +29,6 @@ pub(crate) const COHERENT: vk::MemoryPropertyFlags = vk::MemoryPropertyFlags::fr
 /// A buffer with memory of its own, which stays mapped and needs no flushes.
 #[derive(Clone, Copy)]
 pub(crate) struct Buffer<'g> {
-    /// The buffer.
     pub(crate) handle: vk::Buffer,
     /// Its mapping, as 32-bit words. The device may change them at any time.
     pub(crate) words: &'g [AtomicU32],
@@ -133,7 +132,6 @@ impl ImageKind {
 /// A 2D image with memory of its own and a view of the whole image.
 #[derive(Clone, Copy)]
 pub(crate) struct Image {
-    /// The image.
     pub(crate) handle: vk::Image,
     /// A view of all levels and layers.
     pub(crate) view: vk::ImageView,

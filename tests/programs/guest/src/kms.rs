@@ -23,7 +23,7 @@ pub(crate) struct Card {
     cursor: Option<DumbBuffer>,
 }
 
-/// What one scanout shows.
+/// The framebuffer and the buffer that one scanout shows.
 struct Output {
     index: usize,
     framebuffer: framebuffer::Handle,

@@ -22,7 +22,7 @@ pub unsafe extern "system" fn vkGetInstanceProcAddr(
     unsafe { hesper_mac_driver::instance_function(instance, name) }
 }
 
-/// See [`hesper_mac_driver::WAITING`].
+/// How many submissions wait for room; see [`hesper_mac_driver::WAITING`].
 #[unsafe(no_mangle)]
 pub extern "system" fn hesperMacDriverWaiting() -> u64 {
     hesper_mac_driver::waiting()

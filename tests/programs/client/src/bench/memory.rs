@@ -1,4 +1,4 @@
-//! Memory: mapped access, allocation, uploads.
+//! Benchmarks of memory: mapped access, allocation, uploads.
 
 use std::sync::atomic::Ordering;
 

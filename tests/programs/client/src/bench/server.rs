@@ -12,7 +12,7 @@ use crate::outcome::Stop;
 
 static ROOT: OnceLock<u32> = OnceLock::new();
 
-/// Names the server.
+/// Sets the server to measure.
 pub(crate) fn set(root: u32) {
     // Only the command line calls this, and only once.
     let _ = ROOT.set(root);

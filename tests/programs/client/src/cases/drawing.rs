@@ -37,7 +37,7 @@ fn plain<'g>(gpu: &'g Gpu<'_>) -> Result<Buffer<'g>, Stop> {
     gpu.draw(&canvas, |commands| scene(gpu, commands, &painter, &canvas))
 }
 
-/// Fails unless `picture` is the one of [`plain`].
+/// Fails unless `picture` equals the picture of [`plain`].
 fn as_plain(gpu: &Gpu<'_>, picture: &Buffer<'_>) -> Outcome {
     ensure(
         "the picture is the plain one",

@@ -88,7 +88,7 @@ const REGIONS: u32 = 100_000;
 fn buffer_copies(gpu: &Gpu<'_>) -> Outcome {
     let (from, to) = (gpu.buffer(REGIONS as usize)?, gpu.buffer(REGIONS as usize)?);
     from.fill_with(|index| index * 3);
-    // Word by word, backwards.
+    // Copy word by word, backwards.
     let regions: Vec<_> = (0..REGIONS)
         .map(|index| vk::BufferCopy {
             src_offset: u64::from(index) * 4,
@@ -112,7 +112,7 @@ fn image_copies(gpu: &Gpu<'_>) -> Outcome {
     let from = gpu.buffer(REGIONS as usize)?;
     from.fill_with(|index| index * 7);
     let image = gpu.image(ImageKind::picture(WIDTH, height))?;
-    // Texel by texel, backwards.
+    // Copy texel by texel, backwards.
     let regions: Vec<_> = (0..REGIONS)
         .map(|index| {
             let at = REGIONS - 1 - index;

@@ -52,7 +52,7 @@ fn cache(gpu: &Gpu<'_>) -> Outcome {
     let first = new_cache(gpu, &[])?;
     fill_cache(gpu, first)?;
     let data = cache_data(gpu, first)?;
-    // VkPipelineCacheHeaderVersionOne: size, version, vendor, device, UUID.
+    // The data begins with VkPipelineCacheHeaderVersionOne: size, version, vendor, device, UUID.
     ensure("the data has a header", data.len() >= 32)?;
     equal("the header's version", &data[4..8], &1_u32.to_le_bytes())?;
     let properties = &gpu.host.properties;

@@ -126,7 +126,7 @@ fn statistics(gpu: &Gpu<'_>) -> Outcome {
     draw_queried(gpu, pool, Default::default())?;
     let mut counts = [[0_u64; 3]; 2];
     let flags = vk::QueryResultFlags::TYPE_64 | vk::QueryResultFlags::WAIT;
-    // SAFETY: the pool is of this device, has 2 queries and 3 counters a query.
+    // SAFETY: the pool is of this device, and has 2 queries and 3 counters per query.
     unsafe { gpu.get_query_pool_results(pool, 0, &mut counts, flags) }?;
     for [vertices, primitives, fragments] in counts {
         equal("vertices and primitives", [vertices, primitives], [3, 1])?;

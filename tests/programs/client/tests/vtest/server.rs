@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 pub(crate) use library::built;
 
-/// The test client.
+/// The path of the test client.
 pub(crate) const CLIENT: &str = env!("CARGO_BIN_EXE_hesper-test-client");
 
 /// The time limit of anything on a busy machine.
@@ -282,7 +282,7 @@ impl Server {
         await_that("nothing is left of any client", || {
             self.alive() == Alive::default()
         });
-        // A connection's descriptors are closed a moment after its context has ended.
+        // A connection's descriptors close a moment after its context has ended.
         let mut descriptors = self.count("fd");
         let mut unchanged = 0;
         while unchanged < 10 {
