@@ -69,7 +69,7 @@ fn clock(process: u32) -> Option<f64> {
     found.then_some(time.tv_sec as f64 * 1e6 + time.tv_nsec as f64 / 1e3)
 }
 
-/// Other systems do not report the CPU time of other processes.
+/// A process's CPU time is unknown on other systems: they do not report it for other processes.
 #[cfg(not(target_os = "linux"))]
 fn clock(_process: u32) -> Option<f64> {
     None

@@ -11,7 +11,7 @@ use crate::gpu::Gpu;
 use crate::outcome::{Stop, need};
 use crate::resources::ImageKind;
 
-/// Submits nothing with a fence and waits for the fence.
+/// Makes an empty submission with a fence, and waits for the fence.
 fn round_trip(gpu: &Gpu<'_>, fence: vk::Fence) -> Result<(), Stop> {
     // SAFETY: the fence is of this device and in no other submission.
     unsafe {

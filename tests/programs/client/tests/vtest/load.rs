@@ -12,8 +12,8 @@ use crate::server::{Killed, Server, TOO_MUCH, await_that, rounds};
 const SLACK_KIB: u64 = 1024;
 
 /// The server's anonymous memory in KiB. Memory with files behind it does not count: pages of
-/// libraries and of the kernel's caches come and go by themselves, and the server itself counts
-/// pages that it shares with clients.
+/// libraries and of the kernel's caches come and go by themselves, and the server has a counter of
+/// its own for pages that it shares with clients.
 fn own_memory(server: &Server) -> u64 {
     let path = format!("/proc/{}/smaps_rollup", server.process.0.id());
     let text = fs::read_to_string(path).unwrap();
