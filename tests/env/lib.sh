@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# What the scripts of this folder share: the cache's place, messages of progress and failure, and
-# how a part of the environment is made once. Other scripts source it; nobody runs it.
+# Functions that the scripts of tests/ source: the path of the cache, messages, tools that are
+# installed when they are missing, and tests/env/prepare in the background.
 
 env_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # Used by the scripts that source this file.
@@ -10,21 +10,21 @@ repo_dir=$(cd "$env_dir/../.." && pwd)
 cache=${HESPER_CACHE:-${XDG_CACHE_HOME:-${HOME:?HOME is not set; set it or HESPER_CACHE}/.cache}/hesper}
 [[ $cache == /* ]] || cache=$PWD/$cache
 
-# The suites a guest can be made of, and the Mesa each brought when this was written: trixie 25.0,
+# The Debian suites that a guest can be made of. When this was written, their Mesa was: trixie 25.0,
 # forky 26.1, sid 26.2.
 suites=(forky trixie sid)
 
-# Guests of arm64, always emulated: with the suite's usual kernel, and with the one whose pages have
-# 16 KiB.
+# arm64 guests, which QEMU always emulates: with the suite's usual kernel, and with the kernel whose
+# pages have 16 KiB.
 arm64_guests=(forky-arm64 forky-arm64-16k sid-arm64 sid-arm64-16k)
 
-# A command that fails where no one handles it is named; die and exit come with their own words.
+# Names each command that fails without being handled. die and exit have their own messages.
 set -E
 trap 'printf "%s: line %s: failed (%s): %s\n" "${0##*/}" "$LINENO" "$?" "$BASH_COMMAND" >&2' ERR
 
 say() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
 
-# die MESSAGE REMEDY: every failure names what is wrong and what to do about it.
+# die MESSAGE REMEDY: says what is wrong and what to do about it, and ends the script.
 die() {
     printf '%s: %s\n    remedy: %s\n' "${0##*/}" "$1" "$2" >&2
     exit 1
@@ -50,13 +50,13 @@ check_guest() {
     exit 2
 }
 
-# architecture_of GUEST: Debian's name of its architecture.
+# architecture_of GUEST: prints Debian's name of its architecture.
 architecture_of() { if [[ $1 == *-arm64* ]]; then echo arm64; else echo amd64; fi; }
 
-# disk_of GUEST: the name of its Mesa disk, which does not depend on the kernel.
+# disk_of GUEST: prints the name of its Mesa disk, which does not depend on the kernel.
 disk_of() { echo "mesa-${1%-16k}"; }
 
-# as_root COMMAND…: as it is for root, through sudo for others.
+# as_root COMMAND…: runs a command as root, with sudo if the user is not root.
 as_root() {
     if ((EUID == 0)); then
         "$@"
@@ -70,9 +70,9 @@ as_root() {
 # How long another program may hold apt's or dpkg's lock before it counts as stuck, in seconds.
 lock_patience=${HESPER_LOCK_PATIENCE:-900}
 
-# apt_get ARGUMENT…: apt-get as root, without questions. A fresh machine often updates itself just
-# then: apt_get waits for the locks that others hold. apt's own option for that
-# (DPkg::Lock::Timeout) knows nothing of the lock on the package lists.
+# apt_get ARGUMENT…: runs apt-get as root, without questions. It waits for locks that other programs
+# hold, because a fresh machine often updates itself at that moment. apt's own option for that
+# (DPkg::Lock::Timeout) does not wait for the lock on the package lists.
 apt_get() {
     local log status line told=-60 begin=$SECONDS
     log=$(mktemp)
@@ -113,7 +113,7 @@ ensure_tools() {
     } || die "apt-get could not install ${missing[*]}" "install them by hand (on Ubuntu the component 'universe' has them)"
 }
 
-# ensure_cargo: dies unless there is a cargo as new as Cargo.toml wants.
+# ensure_cargo: ends the script unless cargo is as new as Cargo.toml wants.
 ensure_cargo() {
     local wanted version remedy="install Rust with rustup (Debian: apt-get install rustup; then: rustup default stable)"
     wanted=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' "$repo_dir/Cargo.toml")
@@ -126,8 +126,8 @@ ensure_cargo() {
     die "cargo is version $version ($(command -v cargo)), and Hesper wants $wanted or newer" "$remedy"
 }
 
-# say_needs WHAT MINUTES DOWNLOAD CACHE BUILD: what a first run of WHAT takes, in GB; says nothing
-# once all is there. Where the numbers come from stands in tests/env/README.md.
+# say_needs WHAT MINUTES DOWNLOAD CACHE BUILD: says what a first run of WHAT needs (sizes in GB),
+# and nothing once all is there. tests/env/README.md says where the numbers come from.
 say_needs() {
     local what=$1 minutes=$2 download=$3 cache_size=$4 build_size=$5 target=${CARGO_TARGET_DIR:-$repo_dir/target}
     local missing=() at wanted free
@@ -145,8 +145,8 @@ say_needs() {
     done
 }
 
-# start_preparation LOG PART…: tests/env/prepare, beside what the caller does meanwhile. Its own
-# lines are shown; all else is in LOG.
+# start_preparation LOG PART…: starts tests/env/prepare in the background. Its own messages are
+# shown; LOG has all that its commands print, too.
 start_preparation() {
     preparation_log=$1
     shift
@@ -155,7 +155,7 @@ start_preparation() {
     preparation=$!
 }
 
-# await_preparation: waits for it, and tells every half minute what it waits for.
+# await_preparation: waits until it has ended, and says every half minute what it is doing.
 await_preparation() {
     [[ ${preparation:-} ]] || return 0
     local result=0 begin=$SECONDS told=$SECONDS
@@ -169,9 +169,9 @@ await_preparation() {
     preparation=
     if ((result != 0)); then
         tail -n 40 "$preparation_log" >&2
-        die "what this runs in could not be made (the last words of $env_dir/prepare stand above)" "mend what they name"
+        die "the environment could not be made (see the last lines of $env_dir/prepare above)" "correct what they name"
     fi
 }
 
-# version_at_least HAVE WANT
+# version_at_least HAVE WANT: succeeds if version HAVE is WANT or newer.
 version_at_least() { [[ $(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n1) == "$2" ]]; }

@@ -1,8 +1,8 @@
-//! Guests of arm64, which a Mac's users have. They run Debian's kernels with pages of 4 and of 16
-//! KiB on QEMU's machine `virt`, with two processors and POSIX shared memory.
+//! arm64 guests, which users of a Mac have. They run Debian's kernels with pages of 4 and of 16 KiB
+//! on QEMU's machine `virt`, with two processors and POSIX shared memory.
 //!
-//! QEMU emulates them. `tests/run-all arm64` makes what these tests need. It runs some tests of
-//! Vulkan with these guests, too.
+//! QEMU emulates them. `tests/run-all arm64` prepares what these tests need. It also runs some
+//! Vulkan tests with these guests.
 
 use crate::support::cube::assert_turning;
 use crate::support::hesper::Hesper;
@@ -47,7 +47,7 @@ fn console_input_and_cubes(suite: &str, page: u32) {
     );
     screen.focus();
 
-    // A reset changes nothing.
+    // Everything works the same after a reset.
     for round in ["after the boot", "after a reset"] {
         console(&screen, &mut guest, folder);
         typed(&screen, &mut guest);
@@ -67,7 +67,7 @@ fn console_input_and_cubes(suite: &str, page: u32) {
     }
 }
 
-/// The window shows what the kernel draws on its console.
+/// Checks that the window shows what the kernel draws on its console.
 fn console(screen: &XServer, guest: &mut VulkanGuest, folder: &std::path::Path) {
     guest.succeed("printf '\\033[2J\\033[H\\033[?25l' >/dev/tty0");
     let dark = comes_true(|| screen.window_picture(folder).lit() < 0.005);
@@ -77,7 +77,7 @@ fn console(screen: &XServer, guest: &mut VulkanGuest, folder: &std::path::Path) 
     assert!(lit, "the console does not scroll");
 }
 
-/// The console reads what is typed in the window.
+/// Checks that the console reads what is typed in the window.
 fn typed(screen: &XServer, guest: &mut VulkanGuest) {
     const TEXT: &str = "Hello arm64, #1 (a+b)";
     guest.succeed(
@@ -92,7 +92,7 @@ fn typed(screen: &XServer, guest: &mut VulkanGuest) {
     assert_eq!(typed, TEXT);
 }
 
-/// The tablet follows the pointer in the window, to the pixel.
+/// Checks that the tablet follows the pointer in the window, to the pixel.
 fn pointed(screen: &XServer, guest: &mut VulkanGuest) {
     const AT: (i64, i64) = (333, 222);
     guest.succeed(

@@ -1,6 +1,6 @@
-//! The GPU beside other devices of the VM: Hesper's own input devices, a shared folder of Debian's
-//! `virtiofsd`, and memory that is plugged in while the guest runs. There are more mapped blobs
-//! than vhost's eight regions, and QEMU offers each of them to all devices.
+//! The GPU together with other devices of the VM: Hesper's own input devices, a shared folder of
+//! Debian's `virtiofsd`, and memory that is plugged in while the guest runs. More blobs are mapped
+//! than vhost has regions (eight), and QEMU offers each of them to all devices.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -113,7 +113,8 @@ fn maps_do_not_disturb_input_a_shared_folder_and_plugged_memory() {
         "device_add",
         json!({"driver": "pc-dimm", "id": "dimm", "memdev": "more"}),
     );
-    // More than there was before, so that the following programs use pages of the new memory.
+    // The file is larger than the free memory was before, so the programs that follow use pages of
+    // the new memory.
     guest.succeed(
         "for i in $(seq 200); do [ $(free -m | awk '/Mem:/ {print $2}') -lt 1500 ] || break; sleep 0.1; done\n\
          mkdir -p /tmp/big; busybox mount -t tmpfs -o size=1500M none /tmp/big && head -c 800M /dev/zero >/tmp/big/zeros",

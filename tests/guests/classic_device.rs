@@ -65,7 +65,7 @@ fn qemus_screendump_is_what_the_guest_drew() {
     await_console(&mut qmp, folder, &Picture::pattern(10, width, height));
 
     guest.kill();
-    // QEMU says how large its console is.
+    // QEMU says which size its console has.
     let sizes = ["vhost-user-gpu.xres=1000", "vhost-user-gpu.yres=600"];
     let options: Vec<&str> = sizes
         .iter()
@@ -88,7 +88,8 @@ fn qemus_screendump_is_what_the_guest_drew() {
 fn the_guest_follows_the_window_of_qemus_viewer() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
-    // No option says where the guest is shown. QEMU's device says it by its console.
+    // Hesper gets no option for where to show the guest. QEMU's device has a console, which Hesper
+    // uses.
     let hesper = Hesper::start(folder, &["--hostmem=0"], None);
     let bus = Bus::start(folder);
     let display = bus.display();
@@ -105,7 +106,7 @@ fn the_guest_follows_the_window_of_qemus_viewer() {
     }
 }
 
-/// Width and height from the test program's answer.
+/// Width and height in an answer of the test program.
 fn shown(answer: &str) -> (u32, u32) {
     let (width, height) = answer.split_once(' ').unwrap();
     (width.parse().unwrap(), height.parse().unwrap())

@@ -21,7 +21,7 @@ fn a_guest_draws_in_the_window_pixel_for_pixel() {
         "the EDID's mode comes first"
     );
 
-    // The console first: text, so light on much black.
+    // The console comes first. It shows text: a few light pixels on black.
     guest.run("close");
     let dark = screen.picture(folder).lit();
     guest.run("sh for i in 1 2 3 4 5 6 7 8 9; do uname -a; cat /proc/cpuinfo; done >/dev/tty0");
@@ -29,7 +29,7 @@ fn a_guest_draws_in_the_window_pixel_for_pixel() {
         (dark + 0.02..0.5).contains(&console.lit())
     });
 
-    // A picture, then a part of it, then a cursor over it.
+    // Then come a picture, a change of a part of it, and a cursor over it.
     guest.run("show 0 7");
     let first = Picture::pattern(7, 1280, 800);
     hesper.await_picture(0, &first, 0);
@@ -50,13 +50,13 @@ fn a_guest_draws_in_the_window_pixel_for_pixel() {
     let x = screen.window_picture(folder);
     x.assert_equals(&second, 0);
 
-    // A person resizes the window: the guest is told, and follows.
+    // A person resizes the window. The guest is notified and follows.
     hesper.control("resize 0 1024x700");
     guest.run("wait-mode 0 1024 700 30");
     guest.run("show 0 11");
     hesper.await_picture(0, &Picture::pattern(11, 1024, 700), 0);
 
-    // fbdev, as the console draws.
+    // The guest draws with fbdev, as its console does.
     guest.run("close");
     guest.run("sh printf '\\033[?25l' >/dev/tty0"); // no blinking cursor
     let size = guest.run("framebuffer 13");

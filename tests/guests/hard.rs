@@ -42,7 +42,7 @@ fn vms_that_are_reset_and_killed_at_any_moment_leave_nothing_and_the_next_one_wo
             show_cube(&mut guest);
         }
         guest.succeed(BUSY);
-        // A different moment for each kill, but the same in each run.
+        // Each kill comes at a different moment, which is the same in each run.
         sleep(Duration::from_millis(
             u64::from(kill).wrapping_mul(0x9e37_79b9) % 2500,
         ));

@@ -38,7 +38,7 @@ fn scaled_bench(width: u32, height: u32, kinds: &[&str], scale: &str) -> Bench {
     start(width, height, kinds, scale, |_| None)
 }
 
-/// The same under a compositor that `compose` starts, if it does.
+/// The same under the compositor that `compose` starts, if it returns one.
 fn start(
     width: u32,
     height: u32,
@@ -113,7 +113,7 @@ fn what_is_typed_and_pointed_in_the_window_arrives_in_the_guest() {
         r#"The quick brown fox, #1: (a+b)*{c} = "d"; ~/x|y & z? 0123456789_-[]\<>.`'!@$%^ END"#;
     assert_eq!(bench.type_on_console(text), text);
 
-    // The pointer, to the pixel, at scales 1, 1.5 and 2: this picture keeps its size.
+    // The pointer is exact to the pixel at scales 1, 1.5 and 2. This picture keeps its size.
     bench.guest.run("show 0 7");
     let window = bench.screen.window();
     for (width, height) in [(640, 400), (960, 600), (1280, 800)] {
@@ -136,7 +136,7 @@ fn what_is_typed_and_pointed_in_the_window_arrives_in_the_guest() {
                     &[&["mousemove", "--window", &window][..], &at].concat(),
                 );
             });
-            // The pixel of the picture below the middle of the window's pixel.
+            // This pixel of the picture is below the middle of the window's pixel.
             let expected = (
                 (2 * x + 1) * 640 / (2 * width),
                 (2 * y + 1) * 400 / (2 * height),
@@ -149,7 +149,7 @@ fn what_is_typed_and_pointed_in_the_window_arrives_in_the_guest() {
         }
     }
 
-    // Buttons and wheels: press and release are two reports.
+    // For buttons, press and release are two reports.
     for (button, code) in [("1", 272), ("2", 274), ("3", 273), ("8", 275), ("9", 276)] {
         let events = bench.read("Tablet", |screen| {
             screen.run("xdotool", &["click", button]);
@@ -177,7 +177,7 @@ fn what_is_typed_and_pointed_in_the_window_arrives_in_the_guest() {
     }
 }
 
-/// What desktops use: udev and libinput recognise each device, and report input.
+/// udev and libinput, which desktops use, recognise each device and report input.
 #[test]
 fn libinput_and_evtest_of_a_distribution_know_the_devices() {
     let folder = tempfile::tempdir().unwrap();
@@ -211,7 +211,7 @@ fn libinput_and_evtest_of_a_distribution_know_the_devices() {
         assert!(capabilities.contains(&device), "{device:?} in:\n{listed}");
     }
 
-    // Each program writes its file at once.
+    // Each program writes its file without buffering.
     guest.succeed(
         "for event in /dev/input/event*; do timeout 60 stdbuf -oL evtest $event >/tmp/evtest-${event##*/} & done\n\
          timeout 60 stdbuf -oL libinput debug-events --show-keycodes >/tmp/libinput &",
@@ -232,7 +232,7 @@ fn libinput_and_evtest_of_a_distribution_know_the_devices() {
 
     let seen = await_words(&mut guest, "POINTER_SCROLL_WHEEL", "/tmp/libinput");
     for words in [
-        // The middle of that pixel, in hundredths of the window.
+        // The middle of that pixel, in percent of the window.
         "50.08/ 25.12",
         "KEY_H (35) pressed",
         "KEY_H (35) released",
@@ -255,12 +255,12 @@ fn libinput_and_evtest_of_a_distribution_know_the_devices() {
     }
 }
 
-/// The pixel of a picture of 640 by 400 that the last place of the pointer lies in.
+/// The pixel of a 640×400 picture in which the pointer's last position is.
 fn pixel(events: &str) -> (u32, u32) {
     pixel_of(events, 640, 400)
 }
 
-/// The same of another picture.
+/// The same for a picture of another size.
 fn pixel_of(events: &str, width: i64, height: i64) -> (u32, u32) {
     let last = |code: u16| {
         let start = format!("3:{code}:");
@@ -423,8 +423,8 @@ fn a_wayland_window_takes_keys_and_pointer_and_is_resized_and_full_screen() {
         shown.pixel(300, 200),
         Picture::pattern(2, columns, rows).pixel(300, 200)
     );
-    // The compositor asks for no more frames, as for a window that nobody sees. The guest goes on,
-    // and its last picture is there when the window is seen again.
+    // A stopped compositor asks for no more frames, as for a window that nobody sees. The guest
+    // goes on, and its last picture is there when the window is visible again.
     let compositor = &bench.compositor.as_ref().unwrap().process;
     compositor.signal(Signal::STOP);
     bench.guest.run("animate 0 30 30");
@@ -469,7 +469,7 @@ fn a_wayland_window_takes_keys_and_pointer_and_is_resized_and_full_screen() {
 fn the_devices_come_back_with_the_next_vm_and_end_with_hesper() {
     let mut bench = bench(640, 400, &["keyboard", "tablet"]);
     assert_eq!(bench.type_on_console("first"), "first");
-    // The driver is loaded anew, with a key held.
+    // The guest's driver is reloaded while a key is held.
     bench.screen.run("xdotool", &["keydown", "x"]);
     bench
         .guest

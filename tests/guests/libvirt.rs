@@ -81,7 +81,7 @@ fn libvirt_starts_the_full_device_by_an_override() {
     assert_eq!(libvirt.virsh(&["list", "--all", "--name"]), "");
 }
 
-/// libvirt knows nothing of this GPU.
+/// The domain has QEMU's options for the GPU, so libvirt does not know that there is one.
 #[test]
 fn a_domain_uses_a_hesper_that_a_person_started() {
     let folder = tempfile::tempdir().unwrap();
@@ -107,7 +107,7 @@ fn a_domain_uses_a_hesper_that_a_person_started() {
     assert!(comes_true(|| !connected()), "{}", hesper.control("status"));
 }
 
-/// Something is written on the guest's screen.
+/// Fails the test unless text appears on the guest's screen.
 fn console_is_shown(screen: impl Fn() -> Picture) {
     assert!(comes_true(|| screen().colours(3) > 1), "an empty screen");
 }
@@ -137,7 +137,7 @@ fn await_console(domain: &Domain<'_>, folder: &Path, seed: u32) {
     }
 }
 
-/// What the screen of a headless Hesper shows; one colour while there is nothing.
+/// What the screen of a headless Hesper shows. It has one colour while it shows nothing.
 fn screen(folder: &Path, control: &Path) -> Picture {
     let file = folder.join("screen.png");
     let mut command = Command::new(env!("CARGO_BIN_EXE_hesper"));

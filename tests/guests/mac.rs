@@ -1,6 +1,6 @@
-//! What a Mac does, shown on Linux. Hesper works as on macOS (`HESPER_SYSTEM`), and loads a driver
-//! that behaves like MoltenVK, without Vulkan's loader. QEMU shares the guest's memory as POSIX
-//! shared memory.
+//! A Mac's way of working, tested on Linux. Hesper works as on macOS (`HESPER_SYSTEM`), and loads a
+//! driver that behaves like MoltenVK, without Vulkan's loader. QEMU shares the guest's memory as
+//! POSIX shared memory.
 //!
 //! Mesa of Debian's forky cannot align blobs to a Mac's pages of 16 KiB, so Hesper uses this
 //! machine's page size there. The guests that `HESPER_SUITES` can name have pages of 16 KiB on the
@@ -14,8 +14,8 @@ use crate::support::programs::moltenvk;
 use crate::support::vulkan_guest::VulkanGuest;
 use crate::support::xserver::XServer;
 
-/// A fence that was submitted with work is signalled, which once failed on Macs. The other cases
-/// are about queues, waiting and shared memory.
+/// Cases about queues, waiting and shared memory. Among them is a fault that Macs once had: the
+/// fence of a submission was never signalled.
 const CASES: &str = "submit-one submit-64-in-flight submit-batches fence-reset-and-reuse fence-wait-any timeline-host \
                      timeline-device timeline-wait-before-signal timeline-queue-waits-for-host timeline-wait-any \
                      map-gpu-writes map-cpu-writes map-write-seen-before-the-fence threads-wait draw-render-pass";
@@ -30,7 +30,7 @@ fn a_guest_computes_and_presents_is_reset_and_comes_back() {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path();
         let screen = XServer::start(1600, 1000);
-        // Pages of 16 KiB, where the guest's Mesa or kernel can use them.
+        // Hesper has pages of 16 KiB if the guest's Mesa or kernel can use them.
         let system = match suite.starts_with("sid") || suite.ends_with("-16k") {
             true => "macos",
             false => "posix",
@@ -38,8 +38,8 @@ fn a_guest_computes_and_presents_is_reset_and_comes_back() {
         let driver = format!("--driver={}", moltenvk().display());
         let mut arguments = vec!["--wsi=software", &driver];
         if suite == "forky-arm64-16k" {
-            // Its blobs are whole pages of a Mac without being asked, and its Mesa fails if it is
-            // asked.
+            // This guest's blobs are whole pages of a Mac anyway, because its own pages have that
+            // size. Its Mesa fails if Hesper asks for an alignment of 16 KiB.
             arguments.push("--blob-alignment=4096");
         }
         let hesper = Hesper::start_in(

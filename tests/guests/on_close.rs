@@ -66,7 +66,7 @@ fn a_closed_window_asks_and_is_hidden_and_the_guest_goes_on() {
         let seed = 2 + 2 * round;
         guest.run(&format!("show 0 {seed}"));
         hesper.await_picture(0, &picture(seed), 0);
-        // Without a window, the guest waits for nobody when it draws.
+        // Without a window, the guest's drawing waits for nothing.
         let took: u64 = guest.run("animate 0 60 60").parse().unwrap();
         assert!(took < 30_000_000, "{took} µs");
         let refused = hesper.try_control("resize 0 700x500");

@@ -11,8 +11,8 @@ use crate::support::hesper::Hesper;
 use crate::support::number;
 use crate::support::vulkan_guest::{VulkanGuest, suites};
 
-/// How long a pause takes: longer than the busy loops and timeouts of Hesper and of the guest's
-/// driver.
+/// The length of a pause. It is longer than the busy loops and timeouts of Hesper and of the
+/// guest's driver.
 const PAUSE: Duration = Duration::from_secs(3);
 
 #[test]
@@ -49,8 +49,8 @@ fn cubes_turn_on_and_fences_and_maps_are_kept() {
     }
 }
 
-/// QEMU 11.1 crashes at a reset if it has mapped blobs in its table of memory. Hesper keeps them
-/// out of it, except for those that are mapped across a pause (docs/qemu.md).
+/// QEMU 11.1 crashes at a reset if mapped blobs are in its memory table. Hesper keeps them out of
+/// it, except for those that are mapped during a pause (docs/qemu.md).
 #[test]
 fn resets_with_live_maps_and_after_pauses_leave_qemu_alive() {
     let folder = tempfile::tempdir().unwrap();
@@ -78,7 +78,7 @@ fn resets_with_live_maps_and_after_pauses_leave_qemu_alive() {
     assert!(!log.contains("is lost"), "{log}");
 }
 
-/// What mapping a blob costs beside others, and beside others that were mapped across a pause.
+/// Measures how long it takes to map a blob while others are mapped, before and after a pause.
 /// Prints `maps paused µs`:
 ///
 /// ```text

@@ -1,6 +1,5 @@
-//! A guest suspends itself to idle and to RAM and is woken up, with programs that use its GPU:
-//! `systemctl suspend` in the guest, a key, QMP's `system_wakeup`. Another one suspends to disk,
-//! and goes on in another QEMU.
+//! A guest suspends itself to idle and to RAM while programs use its GPU, and is woken up by a key
+//! or by QMP's `system_wakeup`. Another guest suspends to disk and goes on in another QEMU.
 //!
 //! Linux's driver cannot suspend. Without the PCIe root port of docs/qemu.md, and after a suspend
 //! to disk, the guest's GPU is dead unless its driver was unloaded before. No backend can change
@@ -86,7 +85,7 @@ fn cubes_turn_on_after_suspend_to_idle_and_to_ram() {
         assert_turning(|| hesper.screenshot(0));
         guest.end_hold();
         guest.start_hold(number("HESPER_MAPS", 40), 1);
-        // From here on, QEMU has these blobs in its table of memory.
+        // After this pause, these blobs are in QEMU's memory table.
         guest.pause(Duration::from_secs(1));
         suspend(&mut guest);
         assert_turning(|| hesper.screenshot(0));
@@ -106,8 +105,8 @@ fn cubes_turn_on_after_suspend_to_idle_and_to_ram() {
     }
 }
 
-/// Linux's driver goes on while the machine falls asleep. A kick that nobody received then must not
-/// be waited for for ever by a guest without programs that kick again.
+/// Linux's driver still sends commands while the machine falls asleep, and such a kick can be lost.
+/// An idle guest sends no other kick. It must go on all the same.
 #[test]
 fn an_idle_guest_goes_on_after_a_suspend() {
     for run in 0..number("HESPER_SUSPENDS", 1) {
@@ -135,7 +134,7 @@ modprobe virtio_gpu
 for i in $(seq 300); do [ ! -c /dev/dri/renderD128 ] || break; sleep 0.1; done
 rm -f $XDG_RUNTIME_DIR/wayland-1*";
 
-/// A suspend to disk ends QEMU; another one goes on with the same memory.
+/// A suspend to disk ends QEMU. Another QEMU resumes the guest.
 #[test]
 fn a_guest_that_unloaded_its_driver_goes_on_after_suspend_to_disk() {
     for (suite, wsi, cube) in suites() {

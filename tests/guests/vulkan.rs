@@ -23,7 +23,7 @@ const WAITS: &str = "submit-one submit-64-in-flight submit-batches fence-reset-a
                      map-gpu-writes map-cpu-writes map-write-seen-before-the-fence threads-wait";
 /// A few cases that show whether a guest has its GPU.
 const SOME: &str = "submit-64-in-flight timeline-device map-gpu-writes draw-render-pass";
-/// What the log says to a guest that cannot align its blobs.
+/// The log's remedy for a guest that cannot align its blobs.
 const ALIGNMENT_REMEDY: &str = "the guest needs Linux 7.2 and Mesa 26.2.4 or newer";
 
 #[test]
@@ -49,7 +49,8 @@ fn an_unmodified_guest_computes_draws_and_presents() {
         let (status, attempts) = guest.run("hesper-test-client extensions");
         assert_eq!(status, 0, "{suite}: an extension fails:\n{attempts}");
 
-        // In one command, because each line must come in time.
+        // All runs are one command. It prints a line after each run, because the test waits a
+        // limited time for each line.
         let runs = format!(
             "for run in $(seq {}); do\n\
              hesper-test-client run {WAITS} >/tmp/waits.log 2>&1 || {{ cat /tmp/waits.log; exit 1; }}\n\
@@ -61,7 +62,7 @@ fn an_unmodified_guest_computes_draws_and_presents() {
 
         guest.start_weston();
         guest.start_cube(cube, 200);
-        // The X server's picture of the window, not only Hesper's own screenshot.
+        // The picture is the X server's, not Hesper's own screenshot.
         assert_turning(|| screen.window_picture(folder));
         guest.await_cube();
     }
@@ -95,8 +96,8 @@ fn a_busy_gpu_and_a_client_that_stands_still_delay_neither_the_console_nor_other
     let folder = folder.path();
     let hesper = Hesper::start(folder, &["--display=headless"], None);
     let mut guest = VulkanGuest::boot(folder, "guest", "forky", &hesper.socket());
-    // One context has shaders that run for minutes. The process of another is stopped wherever it
-    // is.
+    // One context has shaders that run for minutes. The process of another context is stopped at an
+    // arbitrary point.
     guest.succeed(
         "hesper-test-client spin 600 >/tmp/spin.log 2>&1 & spin=$!\n\
          for i in $(seq 600); do grep -q . /tmp/spin.log && break; sleep 0.1; done\n\
@@ -126,7 +127,7 @@ fn a_busy_gpu_and_a_client_that_stands_still_delay_neither_the_console_nor_other
     let (status, _) = guest.run("kill -CONT $stopped; wait $stopped");
     let said = guest.succeed("cat /tmp/stopped.log");
     assert_eq!(status, 0, "the client that stood still fails:\n{said}");
-    // Killing it does not wait for the rest of its work.
+    // Killing the busy program does not wait for the rest of its work.
     guest.succeed("kill -KILL $spin; hesper-test-client run submit-one");
 }
 
@@ -147,9 +148,9 @@ fn a_small_window_is_no_larger_than_it_says_and_names_its_option_once() {
     );
     let log = hesper.process.errors();
     assert_eq!(log.matches(REMEDY).count(), 1, "{log}");
-    // The same if Mesa waits for the result of each allocation.
+    // It works the same if Mesa waits for the result of each allocation.
     guest.succeed("VN_PERF=no_async_mem_alloc hesper-test-client run memory-small-window");
-    // Nothing is left of it.
+    // The memory is free again.
     guest.succeed(&format!("hesper-test-client run {SOME}"));
     assert!(!hesper.process.errors().contains("is lost"));
 }
@@ -196,15 +197,15 @@ fn large_host_pages_suit_new_guests_and_old_ones_are_refused_with_the_remedy() {
         } else {
             assert_ne!(status, 0, "{suite}:\n{said}");
             assert!(log.contains(ALIGNMENT_REMEDY), "{suite}:\n{log}");
-            // A kernel that knows the alignment refuses by itself, even if its own pages have that
-            // size.
+            // trixie's kernel does not know the alignment. A kernel that knows it refuses by
+            // itself, even if its own pages have that size.
             let option = "start Hesper with --blob-alignment=4096";
             assert_eq!(log.contains(option), suite != "trixie", "{suite}:\n{log}");
         }
     }
 }
 
-/// Prints what docs/performance.md says of Vulkan in the VM.
+/// Prints the figures of docs/performance.md about Vulkan in the VM.
 #[test]
 #[ignore = "measures and prints, proves nothing: cargo test --test guests -- --ignored --nocapture vulkan::"]
 fn numbers_for_the_documentation() {

@@ -1,5 +1,5 @@
-//! The window and the guest's monitor, with stock QEMU and a Linux guest: one follows the other as
-//! `--resize` says, and monitors come and go.
+//! The window and the guest's monitor, with stock QEMU and a Linux guest. One follows the other as
+//! `--resize` says, and monitors are plugged in and out.
 
 use std::time::{Duration, Instant};
 
@@ -45,7 +45,7 @@ fn fifty_random_sizes_of_the_window_end_as_the_guests_mode_and_leak_nothing() {
     }
 }
 
-/// QEMU must not get the notification earlier: it would crash.
+/// QEMU must not get the notification before the driver runs, because it would crash.
 #[test]
 fn a_size_from_before_the_guests_driver_runs_is_its_mode_when_it_does() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,8 +1,9 @@
 """Checks a binary for macOS, on any system: check.py BINARY [ARCHITECTURE]
 
-Ends with 0 when macOS 12 could load BINARY: an executable for ARCHITECTURE (arm64 or x86_64; default: arm64),
-position independent, for macOS 12.0 and newer, importing nothing but what `macos-12.txt` lists, and with an ad-hoc signature
-whose hashes are right (Intel's Macs need none). Else says all that is wrong and ends with 1.
+Exits with 0 if macOS 12 could load BINARY. BINARY must be an executable for ARCHITECTURE (arm64 or
+x86_64; default: arm64), position independent and for macOS 12.0 and newer. It may import only what
+`macos-12.txt` lists. Its ad-hoc signature must have the right hashes (Intel Macs need none).
+Otherwise the script prints all that is wrong and exits with 1.
 """
 
 import sys
@@ -11,8 +12,8 @@ import macho
 import symbols
 
 OLDEST = (12, 0)
-# Linux has them and macOS has not. Not needed for the check, since they are on no list: for a
-# better message.
+# Functions that Linux has and macOS does not, with what to use instead. They only make the message
+# better: the check would refuse them anyway, because they are not in the list.
 LINUX = {
     "_accept4": "accept, then fcntl for FD_CLOEXEC and O_NONBLOCK",
     "_dup3": "dup2, then fcntl",
@@ -35,7 +36,7 @@ LINUX = {
 
 
 def faults(binary, architecture="arm64", known=None):
-    """What is wrong with the binary, a line each."""
+    """Yields what is wrong with the binary, a line each."""
     known = {name: set(exports) for name, exports in (known or symbols.read()).items()}
     if binary.file_type != "executable" or binary.entry is None:
         yield f"it is no program: {binary.file_type}, entry point {binary.entry}"
@@ -54,7 +55,7 @@ def faults(binary, architecture="arm64", known=None):
         if library not in known:
             yield f"it needs {library}, which is not in {symbols.LIST.name}"
     if not binary.imports:
-        yield "it imports nothing: no program for macOS can"
+        yield "it imports nothing; every program for macOS imports something"
     for library, symbol in sorted(binary.imports):
         if symbol in known.get(library, ()):
             continue
@@ -68,7 +69,10 @@ def faults(binary, architecture="arm64", known=None):
 
 
 def signature_faults(signature):
-    """An arm64 Mac kills a program without a valid signature; an ad-hoc one suffices."""
+    """Yields what is wrong with the signature.
+
+    An arm64 Mac kills a program without a valid signature. An ad-hoc one suffices.
+    """
     if signature is None:
         yield "it is not signed: arm64 Macs kill it"
     elif not signature.adhoc:
@@ -78,7 +82,7 @@ def signature_faults(signature):
 
 
 def main(path, architecture="arm64"):
-    """Checks one file; the exit status."""
+    """Checks one file and returns the exit status."""
     try:
         binary = macho.MachO(path)
     except macho.Malformed as error:

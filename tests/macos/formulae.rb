@@ -1,9 +1,10 @@
-# Reads the Homebrew formulae of docs/homebrew as far as a machine without Homebrew can: ruby
-# tests/macos/formulae.rb
+# Checks the Homebrew formulae of docs/homebrew without Homebrew:
 #
-# The classes below stand in for Homebrew's. A formula may call only what they have, which is what
-# the formulae here use, so a misspelt word is an error. Its install runs for a Mac of each
-# processor and for Linux, with commands noted instead of run.
+#   ruby tests/macos/formulae.rb
+#
+# The classes below stand in for Homebrew's. They have only the methods that the formulae use, so a
+# misspelt word is an error. Each formula's install runs for a Mac of each processor and for Linux.
+# Its commands are recorded and not run.
 
 # The machine that a formula is read for.
 module OS
@@ -28,10 +29,10 @@ module Utils
   def self.git_short_head = "abc1234"
 end
 
-# ENV as Homebrew has it.
+# Homebrew's addition to ENV.
 def ENV.cc = "clang"
 
-# What a formula is written in.
+# The base class of formulae.
 class Formula
   WORDS = %i[desc homepage url license head keg_only depends_on uses_from_macos].freeze
 
@@ -47,7 +48,7 @@ class Formula
     def test(&block) = facts[:test] << block
   end
 
-  # What install runs: each command with its arguments.
+  # The commands of install, each with its arguments.
   def commands = @commands ||= []
 
   def system(*words) = commands << words.map(&:to_s)
@@ -56,7 +57,7 @@ class Formula
 
   def prefix = "/opt/homebrew/Cellar/it"
 
-  # head? is asked of it.
+  # Formulae call build.head?.
   def build = Struct.new(:head?).new(true)
 end
 

@@ -1,11 +1,12 @@
-"""Reads what the check of the macOS binary needs from a Mach-O file: header, load commands, imports, code signature.
+"""Reads the header, load commands, imports and code signature of a Mach-O file.
 
     binary = MachO(path)
     binary.imports      # {(library, symbol)}: what the dynamic linker binds
 
-The imports are read from the bindings, not from the symbol table: the table also has what only removed code used. A thin (one
-architecture) 64-bit little-endian file is read. Layouts: <mach-o/loader.h> and <kern/cs_blobs.h> of Apple's published xnu
-sources. What cannot be read is a `Malformed`, never a guess.
+The imports come from the bindings, not from the symbol table, because the table also has symbols
+that only removed code used. The file must be thin (one architecture), 64-bit and little-endian.
+The layouts are those of <mach-o/loader.h> and <kern/cs_blobs.h> in Apple's published xnu sources.
+What cannot be read raises `Malformed`. Nothing is guessed.
 """
 
 import hashlib
@@ -21,11 +22,11 @@ FLAG_TWO_LEVEL = 0x80
 LC_CODE_SIGNATURE, LC_BUILD_VERSION, LC_MAIN = 0x1D, 0x32, 0x80000028
 LC_DYLD_INFO, LC_DYLD_INFO_ONLY = 0x22, 0x80000022
 LC_DYLD_CHAINED_FIXUPS = 0x80000034
-# Plain, weak, re-exported, lazy, upward: all are loaded by the dynamic linker.
+# Plain, weak, re-exported, lazy, upward: the dynamic linker loads all of them.
 LIBRARY_COMMANDS = (0xC, 0x80000018, 0x8000001F, 0x20, 0x80000023)
 PLATFORM_MACOS = 1
 
-# Ordinals of libraries that are none.
+# Library ordinals with a special meaning.
 SPECIAL_LIBRARIES = {0: "(itself)", -1: "(main executable)", -2: "(any library)", -3: "(weak, any library)"}
 
 CS_EMBEDDED_SIGNATURE, CS_CODE_DIRECTORY = 0xFADE0CC0, 0xFADE0C02
@@ -39,7 +40,7 @@ class Malformed(Exception):
 
 @dataclass
 class Signature:
-    """What the code directory says, and whether its hashes are those of the file's pages."""
+    """What the code directory says, and the pages of the file whose hash is another one."""
 
     adhoc: bool
     identifier: str
@@ -97,7 +98,7 @@ class MachO:
             elif command == LC_DYLD_CHAINED_FIXUPS:
                 raise Malformed("it has chained fixups, which are not read here: link without them (-no_fixup_chains)")
             offset += size
-        # They name libraries by number: all of them must have been read.
+        # These name libraries by number, so all libraries must have been read before.
         for command, offset in later:
             if command == LC_CODE_SIGNATURE:
                 self._read_signature(*self._unpack("<2I", offset + 8))
@@ -107,7 +108,7 @@ class MachO:
                     self._read_bindings(start, size)
 
     def _number(self, offset):
-        """An unsigned LEB128 number and the offset behind it. (A signed one has the same length.)"""
+        """An unsigned LEB128 number and the offset after it. (A signed one has the same length.)"""
         value = shift = 0
         while True:
             (byte,) = self._unpack("<B", offset)
@@ -117,7 +118,7 @@ class MachO:
                 return value, offset
 
     def _read_bindings(self, start, size):
-        """The program of opcodes that the dynamic linker carries out (dyld's "bind", "weak bind" and "lazy bind")."""
+        """Reads the opcodes of dyld's "bind", "weak bind" or "lazy bind"."""
         offset, end = start, start + size
         library, symbol = 0, None
 
@@ -156,7 +157,7 @@ class MachO:
                 raise Malformed(f"binding opcode {byte:#x} at offset {offset - 1} is not known")
 
     def _read_signature(self, start, _):
-        """The first code directory of the embedded signature. It is big-endian."""
+        """Reads the first code directory of the embedded signature, which is big-endian."""
         magic, _, count = self._unpack(">3I", start)
         if magic != CS_EMBEDDED_SIGNATURE:
             raise Malformed(f"the signature begins with {magic:#x}")

@@ -1,8 +1,9 @@
 """Writes stubs of Apple's libraries for the linker, made of `macos-12.txt`: stubs.py FOLDER
 
-FOLDER becomes what SDKROOT may name: usr/lib/libNAME.tbd and System/Library/Frameworks/NAME.framework/NAME.tbd. A stub (text,
-"tapi-tbd" version 4) says what a library is called and exports; that is all a linker wants of it. libSystem is left out: zig
-brings its own.
+FOLDER can then be used as SDKROOT. It has usr/lib/libNAME.tbd and
+System/Library/Frameworks/NAME.framework/NAME.tbd. A stub (text, "tapi-tbd" version 4) has the
+library's name and exports. The linker needs no more. libSystem is left out, because zig brings its
+own.
 """
 
 import pathlib
@@ -24,7 +25,7 @@ exports:
 
 
 def place(name):
-    """Where the linker looks for the library of this install name, in the SDK: None for libSystem."""
+    """The path in the SDK where the linker looks for this library; None for libSystem."""
     path = pathlib.PurePosixPath(name)
     if path.name.startswith("libSystem."):
         return None
@@ -34,7 +35,7 @@ def place(name):
 
 
 def write(folder):
-    """Writes all stubs. What is there and the same stays, with its time."""
+    """Writes all stubs. A file that would stay the same is not written, so its time stays."""
     for name, exports in symbols.read().items():
         if where := place(name):
             path = pathlib.Path(folder) / where

@@ -1,4 +1,4 @@
-"""Reads `macos-12.txt`: what macOS 12 has of what Hesper may import."""
+"""Reads `macos-12.txt`, the symbols of macOS 12 that Hesper may import."""
 
 import pathlib
 

@@ -1,4 +1,7 @@
-"""What check.py finds wrong, shown with small programs that zig links. Run by tests/run-all macos; HESPER_ZIG is zig."""
+"""Shows with small programs, which zig links, what check.py finds wrong.
+
+tests/run-all macos runs it. HESPER_ZIG is the path of zig.
+"""
 
 import os
 import pathlib
@@ -14,7 +17,7 @@ PROGRAM = "int {calls}(); int main(void) {{ return {calls}(); }}"
 
 
 class Programs(unittest.TestCase):
-    """Each case links one program and looks at what the check says of it."""
+    """Each case links one program and looks at what the check reports."""
 
     def setUp(self):
         folder = tempfile.TemporaryDirectory()
@@ -22,22 +25,25 @@ class Programs(unittest.TestCase):
         self.folder = pathlib.Path(folder.name)
 
     def link(self, calls, target="aarch64-macos.12.0", library=None):
-        """A program that calls one function, which is in libSystem, else in `library`, else somewhere."""
+        """Links a program that calls one function.
+
+        The function is in `library` if that is given. Otherwise it is in libSystem, or missing.
+        """
         source, program, stub = (self.folder / name for name in ("program.c", "program", "stub.tbd"))
         source.write_text(PROGRAM.format(calls=calls))
         more = ["-Wl,-undefined,dynamic_lookup"]
         if library:
             stub.write_text(stubs.STUB.format(name=library, exports="_" + calls))
             more = [stub]
-        # With -nostdlib zig does not build its own run-time library, which takes seconds; -lSystem
-        # is the system's.
+        # -nostdlib keeps zig from building its own run-time library, which takes seconds. -lSystem
+        # is the system's library.
         command = [os.environ["HESPER_ZIG"], "cc", "-w", "-O1", "-target", target, "-nostdlib", "-lSystem"]
         cache = {f"ZIG_{kind}_CACHE_DIR": self.folder / "cache" for kind in ("GLOBAL", "LOCAL")}
         subprocess.run([*command, source, *more, "-o", program], env={**os.environ, **cache}, check=True)
         return program
 
     def faults(self, program, architecture="arm64"):
-        """All that the check says, as one text."""
+        """All that the check reports, as one text."""
         return "\n".join(check.faults(macho.MachO(program), architecture))
 
     def test_a_program_that_macos_12_can_load_passes(self):
@@ -50,7 +56,7 @@ class Programs(unittest.TestCase):
         self.assertEqual(len(found.splitlines()), 1, found)
 
     def test_an_import_that_came_after_macos_12_is_named(self):
-        # macOS 14.4 brought it: zig's libSystem has it, ours has not.
+        # macOS 14.4 brought it. zig's libSystem has it, macos-12.txt does not.
         found = self.faults(self.link("os_sync_wait_on_address"))
         self.assertIn("imports _os_sync_wait_on_address from /usr/lib/libSystem.B.dylib: if macOS 12 has it, add it", found)
 

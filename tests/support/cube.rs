@@ -1,4 +1,4 @@
-//! vkcube, as a screen shows it.
+//! Checks that a screen shows vkcube and that the cube turns.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -13,8 +13,8 @@ const CUBE_WINDOW: u32 = 500;
 /// The cube and its textures have hundreds of colours; a window without them has one.
 const CUBE_COLOURS: usize = 100;
 
-/// Fails the test unless vkcube's window appears in what `shown` returns, holds a cube, and the
-/// cube turns.
+/// Fails the test unless the pictures that `shown` returns have vkcube's window with a turning
+/// cube.
 #[track_caller]
 pub fn assert_turning(shown: impl Fn() -> Picture) {
     assert_turning_thing(|| {
@@ -26,7 +26,7 @@ pub fn assert_turning(shown: impl Fn() -> Picture) {
     });
 }
 
-/// Fails the test unless `seen` returns a picture, and later one that differs much from the first.
+/// Fails the test unless `seen` returns a picture, and later another one that differs much from it.
 #[track_caller]
 pub fn assert_turning_thing(seen: impl Fn() -> Option<Picture>) {
     let until = Instant::now() + PATIENCE;

@@ -34,7 +34,7 @@ impl Guest {
         Self::boot_with(folder, name, route, socket, &[])
     }
 
-    /// The same with more options for `tests/env/guest`.
+    /// The same with these additional options for `tests/env/guest`.
     pub fn boot_with(
         folder: &Path,
         name: &str,
@@ -65,7 +65,7 @@ impl Guest {
         Self::over(command, name, qmp)
     }
 
-    /// The guest whose test program a command talks to.
+    /// The guest whose test program `command` talks to.
     pub fn over(mut command: Command, name: &str, qmp: PathBuf) -> Self {
         let mut child = command
             .stdin(Stdio::piped())
@@ -106,7 +106,7 @@ impl Guest {
         }
     }
 
-    /// Connects to QEMU's machine protocol.
+    /// Connects to QEMU's machine protocol (QMP).
     pub fn qmp(&self) -> Qmp {
         Qmp::connect(&self.qmp)
     }

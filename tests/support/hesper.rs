@@ -1,4 +1,4 @@
-//! Hesper's own process.
+//! Starts Hesper and talks to it.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -26,7 +26,7 @@ impl Hesper {
         Self::start_near(folder, arguments, screen, None)
     }
 
-    /// The same, with a Wayland compositor's socket.
+    /// The same with a Wayland compositor's socket.
     pub fn start_near(
         folder: &Path,
         arguments: &[&str],
@@ -36,7 +36,7 @@ impl Hesper {
         Self::start_in(folder, arguments, screen, compositor, &[])
     }
 
-    /// The same on a screen with this many physical pixels per logical one.
+    /// The same with this many physical pixels per logical one on the X server.
     pub fn start_scaled(
         folder: &Path,
         arguments: &[&str],
@@ -48,7 +48,7 @@ impl Hesper {
         Self::start_in(folder, arguments, screen, compositor, scale.as_slice())
     }
 
-    /// The same with more in its environment.
+    /// The same with these additional environment variables.
     pub fn start_in(
         folder: &Path,
         arguments: &[&str],
@@ -91,9 +91,9 @@ impl Hesper {
         }
     }
 
-    /// What the process holds while it waits for a VM. To be called before the first one.
+    /// What the process holds while it waits for a VM. Call it before the first VM.
     pub fn idle_usage(&self) -> Usage {
-        // The sockets are there before the last threads are.
+        // The sockets are there before the last threads.
         let serves = || {
             self.process
                 .threads()
@@ -113,8 +113,8 @@ impl Hesper {
         }
     }
 
-    /// Waits until the process holds what it held at the first call. A client of the control socket
-    /// ends a moment after its answer.
+    /// Waits until the process holds what it held at the first call, because it closes a control
+    /// connection a moment after its answer.
     #[track_caller]
     pub fn holds_the_same(&self, first: &mut Option<Usage>) {
         let until = Instant::now() + PATIENCE;
@@ -156,7 +156,7 @@ impl Hesper {
         answer.trim().to_owned()
     }
 
-    /// A screenshot of what `scanout`'s window shows.
+    /// Takes a screenshot of the window of `scanout`.
     #[track_caller]
     pub fn screenshot(&self, scanout: u32) -> Picture {
         let number = self.shots.get();
@@ -166,8 +166,8 @@ impl Hesper {
         Picture::read(&file)
     }
 
-    /// Waits until a screenshot of `scanout` equals `expected`. The guest's drawing takes a frame
-    /// or two.
+    /// Waits until a screenshot of `scanout` equals `expected`, because the guest's drawing takes a
+    /// frame or two.
     #[track_caller]
     pub fn await_picture(&self, scanout: u32, expected: &Picture, tolerance: u8) {
         if !comes_true(|| self.screenshot(scanout).is_within(expected, tolerance)) {
@@ -175,7 +175,8 @@ impl Hesper {
         }
     }
 
-    /// Waits until `scanout` shows nothing. The guest's driver does not wait for the command.
+    /// Waits until `scanout` shows nothing, because the guest's driver does not wait for the
+    /// command.
     #[track_caller]
     pub fn await_nothing(&self, scanout: u32) {
         let mut answer = String::new();
@@ -187,7 +188,7 @@ impl Hesper {
     }
 }
 
-/// Gives the child the limit on descriptors that login sessions usually have.
+/// Gives the child the usual limit on descriptors of a login session.
 fn as_in_a_session(command: &mut Command) {
     let limit = || {
         let limit = getrlimit(Resource::Nofile);
@@ -197,7 +198,7 @@ fn as_in_a_session(command: &mut Command) {
         };
         setrlimit(Resource::Nofile, usual).map_err(io::Error::from)
     };
-    // SAFETY: between fork and exec only two system calls are made, which need no memory and no
-    // lock.
+    // SAFETY: between fork and exec, `limit` only makes two system calls, which take no lock and
+    // allocate nothing.
     unsafe { command.pre_exec(limit) };
 }

@@ -1,8 +1,8 @@
-//! Hesper's input devices: its sockets, and QEMU's devices that connect to them.
+//! Hesper's input devices: their sockets, and QEMU's devices that connect to them.
 
 use std::path::Path;
 
-/// The path of the socket of a device of this kind.
+/// The path of the socket for a device of this kind.
 pub fn socket(folder: &Path, kind: &str) -> String {
     folder.join(format!("{kind}.sock")).display().to_string()
 }
@@ -13,7 +13,7 @@ pub fn sockets(folder: &Path, kinds: &[&str]) -> Vec<String> {
     kinds.iter().map(|kind| option(*kind)).collect()
 }
 
-/// The same devices, as options for a guest.
+/// The options for a guest with these devices.
 pub fn devices(folder: &Path, kinds: &[&str]) -> Vec<String> {
     let mut options = Vec::new();
     for kind in kinds {

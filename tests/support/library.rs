@@ -7,8 +7,8 @@
 
 use std::path::PathBuf;
 
-/// The shared library of a crate, beside the program that runs, or in `deps` beside it. Panics
-/// where it is not.
+/// The shared library of a crate, beside the running program or in `deps` beside it. Panics if it
+/// is missing.
 pub fn built(name: &str) -> PathBuf {
     use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
     let name = format!("{DLL_PREFIX}{name}{DLL_SUFFIX}");

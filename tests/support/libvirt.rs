@@ -1,4 +1,4 @@
-//! libvirt's daemon and client, which keep their files in a folder (`tests/env/libvirt`).
+//! Runs libvirt's daemon and client, which keep their files in a folder (`tests/env/libvirt`).
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,8 +11,8 @@ use super::process::{Process, comes_true, environment, in_environment};
 use super::programs::{self, Linked};
 use super::vulkan_guest::VulkanGuest;
 
-/// A program of the guest that turns the machine off when its power button is pressed, as desktops
-/// do.
+/// A program for the guest that turns the machine off when its power button is pressed, as a
+/// desktop does.
 const POWER_BUTTON: &str = r#"#!/bin/sh
 modprobe button
 for at in /sys/class/input/event*; do
@@ -23,7 +23,7 @@ for at in /sys/class/input/event*; do
 done
 "#;
 
-/// A running libvirtd. All that it started ends with it.
+/// A running libvirtd. All its child processes end with it.
 pub struct Libvirt {
     process: Process,
     folder: PathBuf,
@@ -36,7 +36,7 @@ pub struct Domain<'a> {
 }
 
 impl Libvirt {
-    /// Starts the daemon in `folder`, with docs/50-hesper.json, which tells it of Hesper.
+    /// Starts the daemon in `folder`, with docs/50-hesper.json, by which it finds Hesper.
     pub fn start(folder: &Path, hesper: &Path) -> Self {
         let announced = replaced(
             include_str!("../../docs/50-hesper.json"),
@@ -62,7 +62,7 @@ impl Libvirt {
             process,
             folder: folder.to_owned(),
         };
-        // The answer comes when its driver for QEMU is ready.
+        // The answer comes when libvirt's driver for QEMU is ready.
         libvirt.virsh(&["version"]);
         libvirt
     }
@@ -87,13 +87,13 @@ impl Libvirt {
         text.trim().to_owned()
     }
 
-    /// Defines a domain from a file of docs/libvirt, with a guest that has the test program alone.
+    /// Defines a domain from a file of docs/libvirt, with a guest that has only the test program.
     pub fn define(&self, document: &str) -> Domain<'_> {
         let program = programs::for_guest("hesper-test-guest", Linked::Statically, "forky");
         self.define_with(document, &[], &program, "exec hesper-test-guest")
     }
 
-    /// The same with a guest that has Mesa, and a shell.
+    /// The same with a guest that has Mesa and a shell.
     pub fn define_with_mesa(&self, document: &str) -> Domain<'_> {
         let client = programs::for_guest("hesper-test-client", Linked::Dynamically, "forky");
         let options = ["--root", "mesa"];
@@ -129,8 +129,8 @@ impl Libvirt {
         }
     }
 
-    /// The domain of the documentation with the changes of a test: no KVM, another kernel and disk,
-    /// and ways to talk to the guest.
+    /// The documented domain, changed for the test: no KVM, another kernel and disk, and ports to
+    /// talk to the guest.
     fn adapted(&self, document: &str, parts: &Path) -> String {
         let at = |file: &str| parts.join(file).display().to_string();
         let words = fs::read_to_string(parts.join("cmdline")).unwrap();
@@ -183,7 +183,7 @@ impl Libvirt {
         }
     }
 
-    /// The names of the processes that the daemon has started, one or more for each.
+    /// The names of the processes that the daemon has started.
     pub fn processes(&self) -> BTreeSet<String> {
         let own = self.process.id();
         let namespace = fs::read_link(format!("/proc/{own}/ns/pid_for_children")).unwrap();
@@ -198,7 +198,7 @@ impl Libvirt {
             .collect()
     }
 
-    /// All sockets in the daemon's folder, and all files of its /run.
+    /// All sockets in the daemon's folder and all files of its /run.
     pub fn files(&self) -> BTreeSet<PathBuf> {
         let mut found = BTreeSet::new();
         let mut folders = vec![self.folder.clone()];
@@ -215,7 +215,7 @@ impl Libvirt {
         found
     }
 
-    /// Waits until there are no processes but the daemon, and no files but these.
+    /// Waits until the daemon has no child processes and no files but these.
     #[track_caller]
     pub fn await_only(&self, files: &BTreeSet<PathBuf>) {
         let nothing = comes_true(|| self.processes().is_empty() && self.files().is_subset(files));
@@ -224,7 +224,7 @@ impl Libvirt {
         assert!(nothing, "left behind: {processes:?} {left:?}");
     }
 
-    /// What the daemon and the machines said.
+    /// The logs of the daemon and of its VMs.
     fn logs(&self) -> String {
         let machines = fs::read_dir(self.folder.join("log/qemu"));
         let machines = machines.into_iter().flatten().map_while(Result::ok);
@@ -238,7 +238,7 @@ impl Libvirt {
 
 impl Drop for Libvirt {
     fn drop(&mut self) {
-        // All that it started ends with it.
+        // Its child processes end with it.
         self.process.kill();
     }
 }
@@ -251,13 +251,13 @@ impl Domain<'_> {
             .virsh(&[&[command, &self.name], arguments].concat())
     }
 
-    /// Starts the domain, and waits for the test program of its guest.
+    /// Starts the domain and waits for its guest's test program.
     pub fn start(&self) -> Guest {
         self.virsh("start", &[]);
         Guest::over(self.talk(), &self.name, PathBuf::new())
     }
 
-    /// Starts the domain, and waits for the shell of its guest.
+    /// Starts the domain and waits for its guest's shell.
     pub fn start_with_mesa(&self) -> VulkanGuest {
         self.virsh("start", &[]);
         let guest = VulkanGuest::over(self.talk(), &self.name, PathBuf::new());
@@ -272,7 +272,7 @@ impl Domain<'_> {
         assert!(right, "{}, not {state}", self.virsh("domstate", &[]));
     }
 
-    /// A program whose standard input and output are the guest's.
+    /// A command whose standard input and output are connected to the guest's.
     fn talk(&self) -> Command {
         let parts = self.libvirt.folder.join(&self.name);
         let at = |file: &str| format!("unix-connect:{}", parts.join(file).display());
@@ -284,8 +284,8 @@ impl Domain<'_> {
     }
 }
 
-/// A program for `50-hesper.json` that adds options to Hesper's, and writes Hesper's log to a file.
-/// libvirt throws it away.
+/// Makes a program for `50-hesper.json` that starts Hesper with more options, and writes Hesper's
+/// log to a file. libvirt itself discards the log.
 pub fn wrapper(folder: &Path, options: &str) -> PathBuf {
     let script = format!(
         "#!/bin/sh\nexec {} {options} \"$@\" 2>>{}\n",
@@ -298,7 +298,7 @@ pub fn wrapper(folder: &Path, options: &str) -> PathBuf {
     file
 }
 
-/// The text with its only `from` replaced.
+/// Replaces `from`, which the text must have once.
 #[track_caller]
 fn replaced(text: &str, from: &str, to: &str) -> String {
     assert_eq!(text.matches(from).count(), 1, "{from} in\n{text}");

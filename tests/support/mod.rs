@@ -1,5 +1,5 @@
-//! What the tests with real programs share: Hesper's own process, an X server, a guest in QEMU,
-//! pictures.
+//! Modules that the tests with real programs share: Hesper's own process, an X server, a guest in
+//! QEMU, pictures.
 //!
 //! Everything runs in the environment of `tests/env/prepare`. Without it, a test fails and says so.
 //! Each process ends when its value is dropped.

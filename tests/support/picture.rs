@@ -1,4 +1,4 @@
-//! Pictures as tests compare them.
+//! Pictures that tests compare.
 
 use std::fs::File;
 use std::io::BufReader;
@@ -15,7 +15,7 @@ pub struct Picture {
     pixels: Vec<[u8; 3]>,
 }
 
-/// A part of a picture; all four edges belong to it.
+/// A part of a picture. All four edges belong to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rectangle {
     pub left: u32,
@@ -71,7 +71,7 @@ impl Picture {
         self
     }
 
-    /// Blends the test cursor over, with its corner at `x`, `y`.
+    /// Blends the test cursor over the picture, with its upper left corner at `x`, `y`.
     #[must_use]
     pub fn with_cursor(mut self, seed: u32, x: u32, y: u32) -> Self {
         for row in 0..64.min(self.height.saturating_sub(y)) {
@@ -108,7 +108,7 @@ impl Picture {
         }
     }
 
-    /// How many colours there are, counted up to `limit`.
+    /// How many colours the picture has, counted up to `limit`.
     pub fn colours(&self, limit: usize) -> usize {
         let mut seen = std::collections::HashSet::new();
         for pixel in &self.pixels {
@@ -126,8 +126,8 @@ impl Picture {
         lit as f64 / self.pixels.len() as f64
     }
 
-    /// The smallest rectangle that holds every pixel of this colour (blue, green, red), if there is
-    /// one.
+    /// The smallest rectangle that holds all pixels of this colour (blue, green, red), if there are
+    /// any.
     pub fn bounds_of(&self, colour: [u8; 3]) -> Option<Rectangle> {
         let found = (0_u32..)
             .zip(&self.pixels)
@@ -154,12 +154,12 @@ impl Picture {
         })
     }
 
-    /// A pixel: blue, green, red.
+    /// The blue, green and red of a pixel.
     pub fn pixel(&self, x: u32, y: u32) -> [u8; 3] {
         self.pixels[(y * self.width + x) as usize]
     }
 
-    /// The part of the picture in a rectangle.
+    /// The part of the picture inside a rectangle.
     #[must_use]
     pub fn part(&self, part: Rectangle) -> Self {
         let pixels = (part.top..=part.bottom)
@@ -185,8 +185,8 @@ impl Picture {
         pairs.filter(|(a, b)| a != b).count() as f64 / self.pixels.len() as f64
     }
 
-    /// Fails the test, naming the first difference, unless both are equal but for `tolerance` per
-    /// colour.
+    /// Fails the test, and names the first difference, unless the sizes are equal and no colour
+    /// differs by more than `tolerance`.
     #[track_caller]
     pub fn assert_equals(&self, expected: &Self, tolerance: u8) {
         assert_eq!(

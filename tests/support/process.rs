@@ -8,11 +8,11 @@ use std::sync::{Arc, Mutex};
 use std::thread::{sleep, spawn};
 use std::time::{Duration, Instant};
 
-/// How long anything in these tests may take before it counts as hung: emulated guests are slow,
+/// How long anything in these tests may take before it counts as hung. Emulated guests are slow,
 /// and the machine may be busy with other tests.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 
-/// Whether `right` becomes true within [`PATIENCE`]. It is asked ten times a second.
+/// Whether `right` becomes true within [`PATIENCE`]. It is called ten times a second.
 pub fn comes_true(mut right: impl FnMut() -> bool) -> bool {
     let until = Instant::now() + PATIENCE;
     while Instant::now() < until {
@@ -24,7 +24,7 @@ pub fn comes_true(mut right: impl FnMut() -> bool) -> bool {
     false
 }
 
-/// A script of `tests/env`.
+/// The path of a script of `tests/env`.
 pub fn environment(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/env")
@@ -38,7 +38,8 @@ pub fn in_environment(program: impl AsRef<std::ffi::OsStr>) -> Command {
     command
 }
 
-/// The lines of a child's output as they arrive, until the output ends or the receiver is dropped.
+/// The lines of a child's output as they arrive. They end when the output ends or the receiver is
+/// dropped.
 pub fn lines(stream: impl Read + Send + 'static) -> Receiver<String> {
     let lines = BufReader::new(stream).lines();
     let (sender, receiver) = channel();
@@ -50,7 +51,7 @@ pub fn lines(stream: impl Read + Send + 'static) -> Receiver<String> {
     receiver
 }
 
-/// What a process holds of the system.
+/// The threads and descriptors of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Usage {
     pub threads: usize,
@@ -65,7 +66,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Takes charge of `child`, whose standard error is a pipe.
+    /// Takes over `child`, whose standard error must be a pipe.
     pub fn new(name: &str, mut child: Child) -> Self {
         let errors = Arc::new(Mutex::new(String::new()));
         let stream = child.stderr.take().expect("standard error is a pipe");
@@ -77,7 +78,7 @@ impl Process {
         }
     }
 
-    /// Everything printed on standard error up to now.
+    /// All that the process printed on standard error up to now.
     pub fn errors(&self) -> String {
         self.errors.lock().unwrap().clone()
     }
@@ -104,13 +105,13 @@ impl Process {
         }
     }
 
-    /// How many mappings of this file it has.
+    /// How many mappings of this file the process has.
     pub fn mappings(&self, file: &str) -> usize {
         let maps = std::fs::read_to_string(format!("/proc/{}/maps", self.child.id()));
         maps.unwrap().matches(file).count()
     }
 
-    /// The names of its threads.
+    /// The names of the process's threads.
     pub fn threads(&self) -> Vec<String> {
         let folder = format!("/proc/{}/task", self.child.id());
         let tasks = std::fs::read_dir(folder).into_iter().flatten();
@@ -126,7 +127,7 @@ impl Process {
         cpu_of(self.child.id())
     }
 
-    /// The same of its child process whose name starts with this.
+    /// The same for its child process whose name starts with `name`.
     pub fn cpu_of_child(&self, name: &str) -> f64 {
         let processes = std::fs::read_dir("/proc").unwrap().map_while(Result::ok);
         let mut ids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
@@ -146,7 +147,8 @@ impl Process {
         rustix::process::kill_process(id, signal).expect("the process can be signalled");
     }
 
-    /// Waits for the end and returns the exit status; fails the test when it does not come.
+    /// Waits for the end and returns the exit status. Fails the test if the process does not end
+    /// within `limit`.
     pub fn wait(&mut self, limit: Duration) -> std::process::ExitStatus {
         let until = Instant::now() + limit;
         loop {
@@ -163,7 +165,7 @@ impl Process {
         }
     }
 
-    /// Ends the process without a chance to clean up, as a crash does.
+    /// Kills the process. It cannot clean up, as after a crash.
     pub fn kill(&mut self) {
         // It may have ended already.
         let _ = self.child.kill();
@@ -175,7 +177,8 @@ impl Process {
         self.child.try_wait().unwrap().is_none()
     }
 
-    /// Waits until `ready` is true; fails the test when the process ends first or time is up.
+    /// Waits until `ready` is true. Fails the test if the process ends first, or after
+    /// [`PATIENCE`].
     pub fn until(&mut self, what: &str, mut ready: impl FnMut() -> bool) {
         let until = Instant::now() + PATIENCE;
         while !ready() {
@@ -199,7 +202,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It may clean up first. The environment's wrapper passes the signal on.
+        // The process may clean up first. The scripts of tests/env pass the signal on.
         if self.alive() {
             self.signal(rustix::process::Signal::TERM);
             let until = Instant::now() + Duration::from_secs(3);
@@ -214,10 +217,10 @@ impl Drop for Process {
     }
 }
 
-/// Fields of /proc/PID/stat from the program's name on; empty when there is no such process.
+/// The fields of /proc/PID/stat from the program's name on. Empty if there is no such process.
 fn stat(id: u32) -> Vec<String> {
     let text = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
-    // The name stands in parentheses and may hold anything.
+    // The name is in parentheses and may have any character.
     let (Some(begin), Some(end)) = (text.find('('), text.rfind(')')) else {
         return Vec::new();
     };
@@ -230,7 +233,7 @@ fn stat(id: u32) -> Vec<String> {
 
 fn cpu_of(id: u32) -> f64 {
     let stat = stat(id);
-    // utime and stime are the fields 14 and 15 of the file, whose second is the name.
+    // utime and stime are the fields 14 and 15 of the file. The name is field 2.
     let ticks: f64 = stat[12..14]
         .iter()
         .map(|field| field.parse::<f64>().unwrap())

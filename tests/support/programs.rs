@@ -11,36 +11,36 @@ use std::sync::{Mutex, PoisonError};
 /// How a guest's program finds its libraries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Linked {
-    /// It brings them: it runs in any guest.
+    /// It has them linked in, and runs in any guest.
     Statically,
     /// It uses the guest's C library, which must be as new as this machine's. A program that loads
     /// Vulkan's loader must share the C library with it.
     Dynamically,
 }
 
-/// Builds a package of the workspace for a suite's guest (`tests/env/README.md`), and returns its
-/// program. Once per test process.
+/// Builds a package of the workspace for a suite's guest (`tests/env/README.md`), once per test
+/// process, and returns the program's path.
 pub fn for_guest(package: &'static str, linked: Linked, suite: &str) -> PathBuf {
     static BUILT: Mutex<BTreeMap<(&str, &str), PathBuf>> = Mutex::new(BTreeMap::new());
     let architecture = match suite.contains("-arm64") {
         true => "aarch64",
         false => std::env::consts::ARCH,
     };
-    // A build that failed fails for the other tests, too.
+    // If the build failed in another test, it is tried again here.
     let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
     let program = built.entry((package, architecture));
     let program = program.or_insert_with(|| build(package, linked, architecture));
     program.clone()
 }
 
-/// Builds it for a processor, named as Rust does.
+/// Builds a package for an architecture, which has Rust's name.
 fn build(package: &str, linked: Linked, architecture: &str) -> PathBuf {
     let triple = format!("{architecture}-unknown-linux-gnu");
     let variable = |name: &str| {
         let triple = triple.to_uppercase().replace('-', "_");
         format!("CARGO_TARGET_{triple}_{name}")
     };
-    // One folder each, because other compiler flags would rebuild everything each time.
+    // A target folder for each kind, because other compiler flags would rebuild everything.
     let (folder, flags) = match linked {
         Linked::Statically => ("guest", "-C target-feature=+crt-static"),
         Linked::Dynamically => ("guest-dynamic", ""),
@@ -48,7 +48,7 @@ fn build(package: &str, linked: Linked, architecture: &str) -> PathBuf {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join(folder);
     let mut command = Command::new(env!("CARGO"));
     if architecture != std::env::consts::ARCH {
-        // Debian's name of the cross compiler. `tests/env/prepare` installs it.
+        // This is Debian's cross compiler, which `tests/env/prepare` installs.
         command.env(variable("LINKER"), format!("{architecture}-linux-gnu-gcc"));
     }
     let output = command
@@ -69,7 +69,7 @@ fn build(package: &str, linked: Linked, architecture: &str) -> PathBuf {
     target.join(triple).join("release").join(package)
 }
 
-/// The library of a driver that behaves like MoltenVK.
+/// The shared library of a driver that behaves like MoltenVK.
 pub fn moltenvk() -> PathBuf {
     library::built("hesper_mac_driver_moltenvk")
 }

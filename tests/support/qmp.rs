@@ -1,4 +1,4 @@
-//! A client of QEMU's machine protocol.
+//! A client of QEMU's machine protocol (QMP).
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -15,7 +15,7 @@ pub struct Qmp {
 }
 
 impl Qmp {
-    /// Connects to QEMU's `-qmp unix:PATH,server=on,wait=off`.
+    /// Connects to the socket of QEMU's option `-qmp unix:PATH,server=on,wait=off`.
     pub fn connect(path: &Path) -> Self {
         let writer = UnixStream::connect(path).expect("QEMU listens on its QMP socket");
         writer.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -28,7 +28,7 @@ impl Qmp {
         qmp
     }
 
-    /// Runs a command and returns its answer; fails the test on an error.
+    /// Runs a command and returns its answer. An error fails the test.
     pub fn run(&mut self, command: &str, arguments: Value) -> Value {
         let request = json!({"execute": command, "arguments": arguments});
         writeln!(self.writer, "{request}").unwrap();
@@ -42,7 +42,7 @@ impl Qmp {
         }
     }
 
-    /// Waits for an event of this name; says whether it came in time.
+    /// Waits for an event of this name. Returns whether it came in time.
     pub fn await_event(&mut self, name: &str) -> bool {
         let mut line = String::new();
         while self.reader.read_line(&mut line).is_ok() {

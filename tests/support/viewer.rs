@@ -1,5 +1,5 @@
-//! QEMU's D-Bus display, used as a viewer with a resizable window uses it (QEMU's
-//! `ui/dbus-display1.xml`). VNC is no alternative: QEMU does not show the classic device on it.
+//! QEMU's D-Bus display (QEMU's `ui/dbus-display1.xml`), used like a viewer with a resizable
+//! window. VNC is no alternative, because QEMU does not show the classic device on it.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -45,7 +45,7 @@ impl Bus {
             .args(["--print-reply", "--dest=org.qemu"])
             .args(["/org/qemu/Display1/Console_0"])
             .arg("org.qemu.Display1.Console.SetUIInfo")
-            // Its size in millimetres, which QEMU may guess, and its place.
+            // The window's size in millimetres, where 0 lets QEMU guess, and its position.
             .args(["uint16:0", "uint16:0", "int32:0", "int32:0"])
             .args([format!("uint32:{width}"), format!("uint32:{height}")])
             .output()

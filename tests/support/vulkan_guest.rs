@@ -25,8 +25,8 @@ const REBOOT_MAGIC: u32 = 0xfee1_dead;
 const REBOOT_MAGIC_2: u32 = 672_274_793;
 const REBOOT_KEXEC: u32 = 0x4558_4543;
 
-/// A compositor on the guest's screen that draws with the processor: windows on one colour, without
-/// animation, so that a test knows each pixel. The machine need not have a keyboard.
+/// Starts a compositor on the guest's screen, which draws with the processor. The background has
+/// one colour and there is no animation, so a test knows each pixel. The machine needs no keyboard.
 const WESTON: &str = "\
 export LIBSEAT_BACKEND=builtin WAYLAND_DISPLAY=wayland-1
 printf '[core]\\nrequire-input=false\\n[shell]\\npanel-position=none\\nbackground-type=tile\\nbackground-color=0xff000000\\n' >/tmp/weston.ini
@@ -35,16 +35,16 @@ weston --config=/tmp/weston.ini --backend=drm --renderer=pixman --idle-time=0 >/
 for i in $(seq 300); do [ ! -S $XDG_RUNTIME_DIR/wayland-1 ] || break; sleep 0.1; done
 [ -S $XDG_RUNTIME_DIR/wayland-1 ] || { cat /tmp/weston.log; false; }";
 
-/// What QEMU may print (docs/qemu.md): a line for each blob that is declined while the device runs,
-/// and one for a request that met a stop.
+/// What QEMU may print (docs/qemu.md): a line for each blob that is refused while the device runs,
+/// and one for a request that arrives while the VM stops.
 const EXPECTED: [&str; 2] = [
     "vhost_set_mem_table failed: Input/output error",
     "Received unexpected msg type",
 ];
 
-/// The guests of `HESPER_SUITES`, else forky. For each: the `--wsi` that its Mesa needs, and the
-/// environment of vkcube. Mesa before 25.2 has swapchains only on dma-bufs, and copies by CPU if
-/// told to (docs/guests.md).
+/// The guests of `HESPER_SUITES`, or forky. Each has the `--wsi` that its Mesa needs, and vkcube's
+/// environment. Mesa before 25.2 has swapchains only on dma-bufs, and copies with the CPU only if
+/// an option says so (docs/guests.md).
 pub fn suites() -> Vec<(String, &'static str, &'static str)> {
     let suites = std::env::var("HESPER_SUITES").unwrap_or_else(|_| "forky".to_owned());
     let needs = |suite: &str| match suite {
@@ -70,7 +70,7 @@ impl VulkanGuest {
         Self::boot_with(folder, name, suite, socket, &[])
     }
 
-    /// The same with more options for `tests/env/guest`.
+    /// The same with these additional options for `tests/env/guest`.
     pub fn boot_with(
         folder: &Path,
         name: &str,
@@ -84,8 +84,9 @@ impl VulkanGuest {
         guest
     }
 
-    /// Starts a guest with a disk for suspends to disk, which ends when it is switched off. Wait
-    /// for it by [`Self::wait_ready`], or by [`Self::wait_resumed`] if it resumes from the disk.
+    /// Starts a guest with a disk to suspend to. QEMU ends when the guest switches itself off. Wait
+    /// for the guest with [`Self::wait_ready`], or with [`Self::wait_resumed`] if it resumes from
+    /// the disk.
     pub fn start_with_swap(
         folder: &Path,
         name: &str,
@@ -104,7 +105,7 @@ impl VulkanGuest {
         let mut command = Command::new(environment("guest"));
         command
             .args(["--suite", suite, "--root", "mesa"])
-            // The tests notice a guest that hangs by its silence. This ends a guest that was left
+            // The tests themselves notice a guest that hangs. This ends a guest that a test left
             // behind.
             .args(["--timeout", "3600", "--socket"])
             .arg(socket)
@@ -123,8 +124,8 @@ impl VulkanGuest {
         Self::over(command, name, qmp)
     }
 
-    /// The guest whose shell a command talks to: its output begins with `ready`, and again after
-    /// each reset.
+    /// The guest whose shell `command` talks to. The shell prints `ready` at its start, and again
+    /// after each reset.
     pub fn over(mut command: Command, name: &str, qmp: PathBuf) -> Self {
         let mut child = command
             .stdin(Stdio::piped())
@@ -145,7 +146,7 @@ impl VulkanGuest {
         while self.line("the boot", BOOT) != "ready" {}
     }
 
-    /// Runs a command of the shell and returns its exit status and all it printed.
+    /// Runs a command in the shell and returns its exit status and its output.
     pub fn run(&mut self, command: &str) -> (i32, String) {
         writeln!(
             self.input,
@@ -164,7 +165,7 @@ impl VulkanGuest {
         }
     }
 
-    /// The same for a command that must succeed.
+    /// Runs a command that must succeed, and returns its output.
     #[track_caller]
     pub fn succeed(&mut self, command: &str) -> String {
         let (status, text) = self.run(command);
@@ -189,7 +190,7 @@ impl VulkanGuest {
         );
     }
 
-    /// Starts vkcube on Wayland for so many frames, with `NAME=value` pairs in its environment.
+    /// Starts vkcube on Wayland for this many frames, with `NAME=value` pairs in its environment.
     #[track_caller]
     pub fn start_cube(&mut self, variables: &str, frames: u32) {
         self.start_cube_on("wayland", variables, frames);
@@ -203,8 +204,8 @@ impl VulkanGuest {
         ));
     }
 
-    /// Starts a program that presents nothing. It keeps this many blobs mapped and fences open
-    /// during these seconds of work and until [`Self::end_hold`].
+    /// Starts a program that presents nothing. It works for these seconds, and keeps this many
+    /// blobs mapped and fences open until [`Self::end_hold`].
     #[track_caller]
     pub fn start_hold(&mut self, maps: u32, seconds: u32) {
         self.succeed(&format!(
@@ -238,7 +239,7 @@ impl VulkanGuest {
         );
     }
 
-    /// Resets the machine as its reset button does and waits for the shell.
+    /// Resets the machine, as its reset button does, and waits for the shell.
     pub fn reset(&mut self) {
         Qmp::connect(&self.qmp).run("system_reset", serde_json::json!({}));
         self.wait_ready();
@@ -255,7 +256,7 @@ impl VulkanGuest {
     /// kernel for [`Self::crash`].
     #[track_caller]
     pub fn load_kernel(&mut self, as_crash_kernel: bool) {
-        // Without the option that reserves memory for a crash kernel.
+        // The new kernel gets no option crashkernel=, which reserves memory for a crash kernel.
         let flags = i32::from(as_crash_kernel) * KEXEC_FILE_ON_CRASH;
         self.succeed(&format!(
             "perl -e 'open K, \"</boot/vmlinuz\" or die; open I, \"</boot/initrd\" or die; open C, \"</proc/cmdline\" or die;\n\
@@ -264,8 +265,7 @@ impl VulkanGuest {
         ));
     }
 
-    /// Goes from one kernel to the loaded one, without a reset of the machine, and waits for the
-    /// shell.
+    /// Starts the loaded kernel without a reset of the machine, and waits for its shell.
     pub fn kexec(&mut self) {
         writeln!(
             self.input,
@@ -290,8 +290,8 @@ impl VulkanGuest {
         self.process.wait(BOOT);
     }
 
-    /// Waits for the shell of a guest that has been suspended to disk; fails the test if the guest
-    /// has started anew.
+    /// Waits for the shell of a guest that resumes from its disk. Fails the test if the guest has
+    /// booted instead.
     #[track_caller]
     pub fn wait_resumed(&mut self) {
         writeln!(self.input, "echo suspended: $suspended").expect("the guest reads");
@@ -307,12 +307,12 @@ impl VulkanGuest {
         qmp.run("cont", serde_json::json!({}));
     }
 
-    /// Connects to QEMU's machine protocol.
+    /// Connects to QEMU's machine protocol (QMP).
     pub fn qmp(&self) -> Qmp {
         Qmp::connect(&self.qmp)
     }
 
-    /// The lines that QEMU printed so far and should not have printed.
+    /// The lines that QEMU has printed and should not have printed.
     pub fn complaints(&self) -> Vec<String> {
         let said = self.process.errors();
         let lines = said.lines().filter(|line| line.contains("qemu-system"));

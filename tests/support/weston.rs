@@ -1,4 +1,4 @@
-//! A Wayland compositor, without a monitor or in a window.
+//! weston, a Wayland compositor, without a monitor or in a window.
 
 use std::fs;
 use std::path::PathBuf;
@@ -9,28 +9,28 @@ use tempfile::TempDir;
 use super::process::{Process, in_environment};
 use super::xserver::XServer;
 
-/// weston, drawing with the processor.
+/// A running weston, which draws with the processor.
 pub struct Weston {
     pub process: Process,
     folder: TempDir,
 }
 
-/// A black desktop without anything on it.
+/// weston's settings: a black and empty desktop.
 const SETTINGS: &str = "[shell]\npanel-position=none\nbackground-type=tile\nbackground-color=0xff000000\n\
     startup-animation=none\nclose-animation=none\nanimation=none\n";
-/// The name of its socket.
+/// The name of weston's socket.
 const DISPLAY: &str = "wayland-test";
-/// Width and height of its monitor.
+/// Width and height of weston's monitor.
 pub const SIZE: [usize; 2] = [640, 480];
 
 impl Weston {
-    /// A compositor without a monitor.
+    /// Starts a compositor without a monitor.
     pub fn start() -> Self {
         Self::run(None)
     }
 
-    /// A compositor whose monitor is a window, in the upper left corner of an X server, which a
-    /// test can work in.
+    /// Starts a compositor whose monitor is a window in the upper left corner of an X server. A
+    /// test can send input to that window.
     pub fn start_in(screen: &XServer) -> Self {
         Self::run(Some(screen))
     }
@@ -48,7 +48,7 @@ impl Weston {
         };
         command
             .arg(format!("--config={}", settings.display()))
-            // Debugging lets weston-screenshooter in.
+            // Only --debug lets weston-screenshooter connect.
             .args(["--renderer=pixman", "--debug"])
             .args(["--width=640", "--height=480", "--idle-time=0"])
             .arg(format!("--socket={DISPLAY}"))
@@ -62,12 +62,12 @@ impl Weston {
         Self { process, folder }
     }
 
-    /// The path of its socket.
+    /// The path of the Wayland socket.
     pub fn socket(&self) -> PathBuf {
         self.folder.path().join(DISPLAY)
     }
 
-    /// All that its monitor shows: red, green and blue of each pixel.
+    /// What the monitor shows: red, green and blue of each pixel.
     pub fn picture(&self) -> Vec<[u8; 3]> {
         let shots = tempfile::tempdir().unwrap();
         let mut shoot = in_environment("weston-screenshooter");

@@ -1,4 +1,4 @@
-//! An X server without a monitor.
+//! Xvfb, an X server without a monitor.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -47,14 +47,14 @@ impl XServer {
         &self.display
     }
 
-    /// A command in the environment that is a client of this server.
+    /// A command in the environment that connects to this server.
     pub fn client(&self, program: &str) -> Command {
         let mut command = in_environment(program);
         command.env("DISPLAY", &self.display);
         command
     }
 
-    /// Runs a client to its end and returns its output; fails the test when it fails.
+    /// Runs a client to its end and returns its output. Fails the test if the client fails.
     pub fn run(&self, program: &str, arguments: &[&str]) -> String {
         let output = self.client(program).args(arguments).output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -66,18 +66,18 @@ impl XServer {
         text
     }
 
-    /// The id of Hesper's window; waits until it is there.
+    /// The id of Hesper's window. Waits until there is one.
     pub fn window(&self) -> String {
         let search = ["search", "--sync", "--onlyvisible", "--class", "hesper"];
         self.run("xdotool", &search).trim().to_owned()
     }
 
-    /// Closes Hesper's window as a window manager does when a person clicks its cross.
+    /// Closes Hesper's window as a window manager does when a person clicks its close button.
     pub fn close_window(&self) {
         self.close(self.window().parse().unwrap());
     }
 
-    /// The same with the window whose title begins so.
+    /// The same for the window whose title begins with `title`.
     pub fn close_window_titled(&self, title: &str) {
         let title = format!("^{}", title.replace('(', "\\(").replace(')', "\\)"));
         let search = ["search", "--sync", "--onlyvisible", "--name", &title];
@@ -96,7 +96,7 @@ impl XServer {
         sent.unwrap().check().unwrap();
     }
 
-    /// Gives Hesper's window the keyboard.
+    /// Gives Hesper's window the keyboard focus.
     pub fn focus(&self) {
         self.run("xdotool", &["windowfocus", "--sync", &self.window()]);
     }
@@ -117,7 +117,7 @@ impl XServer {
         });
     }
 
-    /// Waits until the title of Hesper's window has `text` in it, or has not.
+    /// Waits until the title of Hesper's window contains `text`, or does not if `there` is false.
     pub fn await_title(&self, text: &str, there: bool) {
         self.until(text, || self.title().contains(text) == there);
     }
@@ -136,7 +136,7 @@ impl XServer {
         self.run("xdotool", &["getwindowname", &self.window()])
     }
 
-    /// What Hesper's window shows, as the X server has it.
+    /// What Hesper's window shows, by the X server.
     pub fn window_picture(&self, folder: &Path) -> Picture {
         self.import(&self.window(), &folder.join("window.png"))
     }
@@ -147,14 +147,14 @@ impl XServer {
         self.import("root", &file)
     }
 
-    /// Waits until what the screen shows is `right`.
+    /// Waits until the screen's picture is `right`.
     pub fn await_picture(&self, folder: &Path, what: &str, right: impl Fn(&Picture) -> bool) {
         let shown = comes_true(|| right(&self.picture(folder)));
         assert!(shown, "the X screen shows no {what}");
     }
 
     fn import(&self, window: &str, file: &Path) -> Picture {
-        // PNG24: colours also where the picture happens to be grey.
+        // png24 writes three colours even if the picture is grey.
         self.run(
             "import",
             &["-window", window, &format!("png24:{}", file.display())],

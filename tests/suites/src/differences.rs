@@ -1,12 +1,12 @@
-//! What differs between two runs, and which differences are expected.
+//! Finds the differences between two runs, and says which are expected.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
 
-/// The result of each case: `pass`, `fail`, `skip`, `crash` …
+/// The result of each case, such as `pass`, `fail`, `skip` or `crash`.
 pub type Results = BTreeMap<String, String>;
 
-/// A result where a case did not run.
+/// The result of a case that did not run.
 pub const ABSENT: &str = "absent";
 
 /// A case with another result over Hesper than natively.
@@ -26,7 +26,7 @@ impl Display for Difference {
     }
 }
 
-/// The cases whose results differ; those that ran only one way, too.
+/// The cases whose results differ, including those that ran only one way.
 #[must_use]
 pub fn differences(native: &Results, hesper: &Results) -> Vec<Difference> {
     let mut cases: Vec<&String> = native.keys().chain(hesper.keys()).collect();
@@ -41,10 +41,10 @@ pub fn differences(native: &Results, hesper: &Results) -> Vec<Difference> {
     all.filter(|one| one.native != one.hesper).collect()
 }
 
-/// The results that a case had in several runs, each kept once.
+/// The distinct results that each case had in several runs.
 pub type Seen = BTreeMap<String, Vec<String>>;
 
-/// Adds a run's results of the cases that differed in the first.
+/// Adds a run's results to the cases that are already in `seen`.
 pub fn see(seen: &mut Seen, results: &Results) {
     for (case, results_of_case) in seen {
         let result = results.get(case).map_or(ABSENT, |result| result);
@@ -54,9 +54,8 @@ pub fn see(seen: &mut Seen, results: &Results) {
     }
 }
 
-/// Sorts differences that were run again into those that stayed and those of cases whose results
-/// change from run to run: a difference stays when no result was ever seen both natively and over
-/// Hesper.
+/// Splits differences that were run again into those that stay and those of flaky cases. A
+/// difference stays if no result was ever seen both natively and over Hesper.
 #[must_use]
 pub fn settle(
     found: Vec<Difference>,
@@ -70,18 +69,18 @@ pub fn settle(
     })
 }
 
-/// Differences that are known, each with its reason: lines `CASE | NATIVE | HESPER | REASON`; `#`
-/// begins a comment.
+/// Known differences, each with its reason: lines `CASE | NATIVE | HESPER | REASON`. `#` begins a
+/// comment.
 ///
-/// A case that ends in `*` stands for all that begin with what is before it; of those that have
-/// this result natively, at least one must differ.
+/// A case that ends in `*` stands for all cases with that prefix. At least one of those that have
+/// this result natively must differ.
 pub struct Expected(Vec<(Difference, String)>);
 
 impl Expected {
     /// Reads such a list.
     ///
     /// # Panics
-    /// When a line has another form.
+    /// If a line has another form.
     #[must_use]
     pub fn parse(text: &str) -> Self {
         let lines = text.lines().map(str::trim);
@@ -116,8 +115,8 @@ impl Expected {
         is_named && entry.native == found.native && entry.hesper == found.hesper
     }
 
-    /// What is wrong: differences that nobody expected, and expected ones of cases that ran and do
-    /// not differ any more. `native` has the results of all cases that ran.
+    /// What is wrong: unexpected differences, and expected ones of cases that ran and no longer
+    /// differ. `native` has the results of all cases that ran.
     #[must_use]
     pub fn judge(
         &self,
@@ -140,7 +139,7 @@ impl Expected {
         wrong
     }
 
-    /// The reason that a difference is expected for.
+    /// Why a difference is expected; `None` if it is not.
     #[must_use]
     pub fn reason(&self, found: &Difference) -> Option<&str> {
         let mut entries = self.0.iter();
@@ -221,7 +220,7 @@ mod tests {
                 "differs no more: a | pass | fail | known"
             ]
         );
-        // What did not run says nothing.
+        // A case that did not run is not missed.
         assert!(expected.judge(&[], &[], &Results::new()).is_empty());
     }
 

@@ -1,7 +1,7 @@
 //! The root folder with the suites (`tests/env/prepare suites`), and `hesper vtest` in it.
 //!
-//! Hesper runs in that folder too: so both ways end in the same lavapipe, and differ in Hesper and
-//! Mesa's Venus alone.
+//! Hesper runs in that folder, too. So both ways use the same lavapipe, and only Hesper and Mesa's
+//! Venus differ.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Where Vulkan's loader finds lavapipe, and nothing else.
 const LAVAPIPE: (&str, &str) = ("VK_DRIVER_FILES", "/usr/share/vulkan/icd.d/lvp_icd.json");
 
-/// Where it finds Mesa's Venus, and nothing else.
+/// Where Vulkan's loader finds Mesa's Venus, and nothing else.
 const VENUS: (&str, &str) = ("VK_DRIVER_FILES", "/usr/share/vulkan/icd.d/virtio_icd.json");
 
 /// Which Vulkan a program of a suite gets.
@@ -28,12 +28,12 @@ const VENUS: (&str, &str) = ("VK_DRIVER_FILES", "/usr/share/vulkan/icd.d/virtio_
 pub enum Driver<'s> {
     /// lavapipe.
     Native,
-    /// Venus over a server, and below that lavapipe.
+    /// Venus over a server, which uses lavapipe.
     Hesper(&'s Server),
 }
 
 impl Driver<'_> {
-    /// The name to tell of it.
+    /// The driver's name in messages and folder names.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -63,7 +63,7 @@ pub fn in_suites(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// A program that was built beside the test that runs: `HESPER_BIN` names another Hesper.
+/// The path of a program that was built beside the running test, or the path in `variable`.
 fn built(name: &str, variable: &str) -> PathBuf {
     let beside = || {
         let test = std::env::current_exe().unwrap();
@@ -82,7 +82,7 @@ pub fn test_client() -> PathBuf {
     built("hesper-test-client", "HESPER_TEST_CLIENT")
 }
 
-/// A process that is killed with its value.
+/// A process that is killed when its value is dropped.
 pub struct Killed(pub Child);
 
 impl Drop for Killed {
@@ -100,7 +100,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server with more in its environment.
+    /// Starts a server with these additional environment variables, and waits until it listens.
     #[must_use]
     pub fn start(variables: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
@@ -131,14 +131,14 @@ impl Server {
         self.folder.path().join("socket")
     }
 
-    /// All that the server wrote, and what its layers wrote.
+    /// All that the server and its layers wrote.
     #[must_use]
     pub fn log(&self) -> String {
         let bytes = fs::read(self.folder.path().join("log")).unwrap();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// How many contexts were lost until now, by the counters that SIGUSR1 prints.
+    /// How many contexts were lost until now, from the counters that the server prints on SIGUSR1.
     #[must_use]
     pub fn lost(&self) -> u64 {
         let counters = || -> Vec<String> {
@@ -161,7 +161,7 @@ impl Server {
         }
     }
 
-    /// Fails the test if a context was lost, with what the server said of it.
+    /// Fails the test if a context was lost, and prints the server's warnings.
     #[track_caller]
     pub fn assert_nothing_lost(&self) {
         let lost = self.lost();
@@ -174,7 +174,7 @@ impl Server {
     }
 }
 
-/// The lines of a server's log that complain.
+/// The warnings and errors of a server's log.
 #[must_use]
 pub fn complaints(log: &str) -> Vec<&str> {
     let complains = |line: &&str| line.contains(" WARN ") || line.contains(" ERROR ");
@@ -187,7 +187,7 @@ pub fn written_at(line: &str) -> Option<f64> {
     let stamp = line.strip_prefix('[')?.get(..24)?;
     let number = |from: usize, to: usize| stamp.get(from..to)?.parse::<f64>().ok();
     let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
-    // Days before this year and month, of years that begin in March.
+    // Days before this year and month. Here a year begins in March, so that a leap day is its last.
     let (years, months) = match month > 2.0 {
         true => (year, month - 3.0),
         false => (year - 1.0, month + 9.0),

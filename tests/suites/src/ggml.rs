@@ -1,4 +1,4 @@
-//! `test-backend-ops` of llama.cpp: each operation of ggml's Vulkan backend against the
+//! `test-backend-ops` of llama.cpp. It compares each operation of ggml's Vulkan backend with the
 //! processor's.
 
 use std::process::Stdio;
@@ -8,12 +8,13 @@ use crate::environment::Driver;
 
 const PROGRAM: &str = "/usr/libexec/x86_64-linux-gnu/llama.cpp-tests/test-backend-ops";
 
-/// Runs the cases of some operations: names with commas between, or nothing for all of them.
+/// Runs the cases of some operations: names separated by commas, or an empty text for all of them.
 ///
-/// A result is `pass`, `unsupported` or `fail`; that of the program itself stands under its name.
+/// A result is `pass`, `unsupported` or `fail`. The program's own exit status is the result of the
+/// case `test-backend-ops`.
 ///
 /// # Panics
-/// When the program does not start.
+/// If the program does not start.
 #[must_use]
 pub fn run(driver: Driver<'_>, operations: &str) -> Results {
     let mut command = driver.command(PROGRAM);
@@ -22,7 +23,7 @@ pub fn run(driver: Driver<'_>, operations: &str) -> Results {
         command.args(["-o", operations]);
     }
     let output = command
-        // Else it takes no processor for a GPU.
+        // Without this, it does not accept a processor as a GPU.
         .env("GGML_VK_VISIBLE_DEVICES", "0")
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -33,7 +34,7 @@ pub fn run(driver: Driver<'_>, operations: &str) -> Results {
     results
 }
 
-/// Reads the table that it prints.
+/// Reads the table that the program prints.
 fn parse(table: &str) -> Results {
     let mut results = Results::new();
     for line in table.lines() {
@@ -54,7 +55,7 @@ fn parse(table: &str) -> Results {
             ("1" | "yes" | "true", "") => "pass".to_owned(),
             ("supported", _) => continue, // the heads of the columns
             ("0" | "no" | "false", _) => "unsupported".to_owned(),
-            // What it says of the error has numbers that change.
+            // The text of the error is left out, because it has numbers that change.
             _ => "fail".to_owned(),
         };
         let case = format!("{operation}({parameters})");
@@ -69,7 +70,7 @@ fn parse(table: &str) -> Results {
     results
 }
 
-/// The fields of a line of comma separated values, each in quotes.
+/// The fields of a line of comma-separated values, each in quotes.
 fn fields(line: &str) -> Vec<String> {
     let mut fields = Vec::new();
     let mut rest = line;

@@ -1,4 +1,4 @@
-//! piglit, OpenGL's suite: on zink, which draws OpenGL by Vulkan, without a display.
+//! piglit, OpenGL's suite. It runs on zink, which draws OpenGL with Vulkan, without a display.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -15,25 +15,26 @@ use crate::environment::{Driver, Server, complaints, in_suites, written_at};
 /// Where Debian's package has its lists of cases.
 const PROFILES: &str = "/usr/lib/x86_64-linux-gnu/piglit/tests";
 
-/// How often differing cases are run again, both ways, before they are believed.
+/// How often cases that differ are run again, both ways, before they are reported.
 const REPEATS: usize = 2;
 
 /// Cases of a profile.
 pub struct Selection {
-    /// `quick_gl`, `quick_shader` …
+    /// The profile, such as `quick_gl` or `quick_shader`.
     pub profile: &'static str,
-    /// Their names.
+    /// The names of the cases.
     pub cases: Vec<String>,
-    /// Whether each case gets a process of its own; else shader tests of a group share one.
+    /// Whether each case gets a process of its own. Otherwise the shader tests of a group share
+    /// one.
     pub isolated: bool,
-    /// How many run at a time.
+    /// How many cases run at a time.
     pub jobs: usize,
     /// Seconds that a case may take.
     pub timeout: u32,
 }
 
 impl Selection {
-    /// The names of all cases of a profile: with the processes shared, those of the groups.
+    /// The names of all cases of a profile. Without `isolated`, shader tests are named by group.
     #[must_use]
     pub fn names(profile: &str, isolated: bool) -> Vec<String> {
         let sharing = if isolated { "" } else { ".no_isolation" };
@@ -55,8 +56,8 @@ impl Selection {
     }
 }
 
-/// The names of the tests in a profile's XML, sorted. piglit takes what is behind `#` in a list for
-/// a comment, so that names with one cannot be chosen.
+/// The names of the tests in a profile's XML, sorted. Names with a `#` are left out, because piglit
+/// takes what follows it in a list for a comment.
 fn names(xml: &str) -> Vec<String> {
     let tests = xml.split("<Test ").skip(1);
     let named = tests.filter_map(|test| {
@@ -73,8 +74,8 @@ fn names(xml: &str) -> Vec<String> {
     all
 }
 
-/// A number of a name that stays the same from run to run and when a package brings more cases
-/// (FNV-1a).
+/// A hash of a name (FNV-1a). It stays the same from run to run, and when a package brings more
+/// cases.
 #[must_use]
 pub fn hash(name: &str) -> u32 {
     name.bytes().fold(0x811c_9dc5, |hash, byte| {
@@ -82,7 +83,7 @@ pub fn hash(name: &str) -> u32 {
     })
 }
 
-/// Cases that take many seconds each, and so are left to the runs of everything.
+/// Parts of the names of cases that take many seconds each. Only `tests/suites/full` runs them.
 const SLOW: [&str; 15] = [
     "max-texture-size",
     "max-varyings",
@@ -107,7 +108,7 @@ pub fn is_slow(case: &str) -> bool {
     SLOW.iter().any(|slow| case.contains(slow))
 }
 
-/// What a run brought.
+/// The results of a run.
 pub struct Run {
     /// Results of the cases, and of their parts as `CASE@PART`.
     pub results: Results,
@@ -115,12 +116,12 @@ pub struct Run {
     pub printed: String,
     /// When each case began and ended, in seconds since 1970.
     times: BTreeMap<String, (f64, f64)>,
-    /// How long all took, in seconds.
+    /// How long the run took, in seconds.
     pub seconds: u64,
 }
 
 impl Run {
-    /// How many cases had each result.
+    /// How many cases had each result, as text.
     #[must_use]
     pub fn totals(&self) -> String {
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
@@ -134,7 +135,7 @@ impl Run {
         text
     }
 
-    /// The cases that ran when a line of the server's log was written.
+    /// The cases that ran at this time, such as that of a line in the server's log.
     fn running_at(&self, time: f64) -> Vec<&str> {
         let at = self.times.iter();
         let at = at.filter(|(_, (begin, end))| *begin <= time && time <= *end + 0.5);
@@ -142,17 +143,18 @@ impl Run {
     }
 }
 
-/// Where results are kept for a person to look at: `target/tmp/suites`.
+/// The folder where results are kept for a person to look at: `target/tmp/suites`.
 fn kept() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     // target/debug/deps/test
     test.ancestors().nth(3).unwrap().join("tmp/suites")
 }
 
-/// Runs cases, with more in their environment; `name` is that of the folder with the results.
+/// Runs cases with these additional environment variables. `name` becomes part of the name of the
+/// folder with the results.
 ///
 /// # Panics
-/// When piglit itself fails.
+/// If piglit itself fails.
 #[must_use]
 pub fn run(
     driver: Driver<'_>,
@@ -180,9 +182,9 @@ pub fn run(
         .env("PIGLIT_COMPRESSION", "none")
         .env("MESA_LOADER_DRIVER_OVERRIDE", "zink")
         .env("GALLIUM_DRIVER", "zink")
-        // zink takes a processor for a GPU only if this allows it.
+        // zink accepts a processor as a GPU only with this.
         .env("LIBGL_ALWAYS_SOFTWARE", "1")
-        // Each case compiles its shaders as a first run would.
+        // Each case compiles its shaders, as in a first run.
         .env("MESA_SHADER_CACHE_DISABLE", "1")
         .envs(variables.iter().copied())
         .stdout(Stdio::piped())
@@ -217,7 +219,7 @@ fn parse(results: &Value) -> Run {
         let result = test["result"].as_str().unwrap().to_owned();
         run.results.insert(case.clone(), result);
         for (part, result) in test["subtests"].as_object().unwrap() {
-            // The one that says what type of value this is.
+            // `__type__` is not a part: it says what type of value this is.
             if part != "__type__" {
                 let result = result.as_str().unwrap().to_owned();
                 run.results.insert(format!("{case}@{part}"), result);
@@ -233,7 +235,7 @@ fn parse(results: &Value) -> Run {
     run
 }
 
-/// The cases that differences are of, without their parts.
+/// The names of the cases that differ. A difference may name a part of a case.
 fn cases_of(found: &[Difference], run: &Run) -> Vec<String> {
     let cases = found.iter().map(|one| {
         let mut case = one.case.as_str();
@@ -248,11 +250,11 @@ fn cases_of(found: &[Difference], run: &Run) -> Vec<String> {
     cases.collect::<BTreeSet<_>>().into_iter().collect()
 }
 
-/// Runs cases both ways and fails the test unless they end alike, but for what is expected, and no
-/// context was lost.
+/// Runs cases natively and over Hesper. Fails the test if a result differs that is not expected to,
+/// or if a context was lost.
 ///
 /// # Panics
-/// As told.
+/// If the test fails.
 pub fn compare(name: &str, selection: &Selection, expected: &Expected) {
     println!(
         "{name}: {} tests of {}",
@@ -261,7 +263,7 @@ pub fn compare(name: &str, selection: &Selection, expected: &Expected) {
     );
     let native = run(Driver::Native, selection, name, &[]);
     println!("{name}: native {}", native.totals());
-    // In a broken environment everything fails alike both ways.
+    // In a broken environment, everything fails natively and over Hesper alike.
     let passed = native.results.values().filter(|result| *result == "pass");
     let passed = passed.count();
     assert!(

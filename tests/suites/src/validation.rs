@@ -4,17 +4,17 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What the layer is told: errors alone, each time, on stdout.
+/// The layer's settings: it reports only errors, each time, on stdout.
 const SETTINGS: &str = "khronos_validation.debug_action = VK_DBG_LAYER_ACTION_LOG_MSG
 khronos_validation.report_flags = error
 khronos_validation.enable_message_limit = false
 khronos_validation.log_filename = stdout
 ";
 
-/// Writes the layer's settings into a folder.
+/// Writes the layer's settings into a folder and returns the path.
 ///
 /// # Panics
-/// When the folder cannot be written.
+/// If the folder cannot be written.
 #[must_use]
 pub fn settings(folder: &Path) -> PathBuf {
     let path = folder.join("vk_layer_settings.txt");
@@ -22,7 +22,7 @@ pub fn settings(folder: &Path) -> PathBuf {
     path
 }
 
-/// What puts the layer below a program, in its environment.
+/// The environment variables that put the layer below a program.
 #[must_use]
 pub fn variables(settings: &Path) -> [(&'static str, &str); 2] {
     [
@@ -31,8 +31,8 @@ pub fn variables(settings: &Path) -> [(&'static str, &str); 2] {
     ]
 }
 
-/// The errors in what a program or a server printed: the rule's name, how often, and the first
-/// message.
+/// The errors in the output of a program or a server: for each rule, how often it is named, and the
+/// first message.
 #[must_use]
 pub fn errors(printed: &str) -> BTreeMap<String, (usize, String)> {
     const BEGIN: &str = "Validation Error: [ ";

@@ -1,4 +1,5 @@
-//! ggml's operations on Vulkan (llama.cpp's `test-backend-ops`): over Hesper each ends as natively.
+//! ggml's operations on Vulkan (llama.cpp's `test-backend-ops`): each has the same result over
+//! Hesper as natively.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -10,8 +11,8 @@ use hesper_suites::differences::{Expected, differences};
 use hesper_suites::environment::{Driver, Server};
 use hesper_suites::ggml;
 
-/// Operations of every kind that take little time: elementwise, rows, reductions, copies, norms, an
-/// optimiser's step.
+/// Operations of every kind that take little time: elementwise, rows, reductions, copies, norms, a
+/// step of an optimiser.
 const SOME: &str = "SQR,ADD,REPEAT,SUM_ROWS,CUMSUM,ARGMAX,GROUP_NORM,OPT_STEP_ADAMW";
 
 fn compare(operations: &str) {

@@ -1,5 +1,5 @@
-//! piglit on zink: each case ends over Hesper as natively, except for the differences that
-//! `expected/piglit.txt` lists with reasons.
+//! piglit on zink: each case has the same result over Hesper as natively, except for the
+//! differences that `expected/piglit.txt` lists with reasons.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -16,7 +16,7 @@ fn expected() -> Expected {
     Expected::parse(include_str!("../expected/piglit.txt"))
 }
 
-/// Cases of a profile that are chosen by name; the same ones in every run.
+/// Cases of a profile, chosen by name. They are the same in every run.
 fn selection(profile: &'static str, isolated: bool, is_chosen: impl Fn(&str) -> bool) -> Selection {
     let mut cases = Selection::names(profile, isolated);
     cases.retain(|case| is_chosen(case));
@@ -30,7 +30,7 @@ fn selection(profile: &'static str, isolated: bool, is_chosen: impl Fn(&str) -> 
     }
 }
 
-/// One case in this many of quick_gl: of nearly every group some.
+/// One case in this many of quick_gl. These are some of nearly every group.
 const GL_ONE_IN: u32 = 16;
 
 #[test]
@@ -67,7 +67,7 @@ fn all_of_quick_gl() {
 #[ignore = "takes long"]
 fn all_of_quick_shader() {
     let mut selection = selection("quick_shader", false, |_| true);
-    // This is the time for a whole group.
+    // Here the time limit is for a whole group.
     selection.timeout = 3600;
     piglit::compare("quick_shader", &selection, &expected());
 }

@@ -20,7 +20,7 @@ use hesper_suites::validation;
 /// One of piglit's cases in this many, without those that take seconds.
 const ONE_IN: u32 = 80;
 
-/// Runs a program, which must end well, and returns what it printed.
+/// Runs a program, which must succeed, and returns what it printed.
 #[track_caller]
 fn succeed(command: &mut Command, server: Option<&Server>) -> String {
     let output = command
@@ -39,8 +39,8 @@ fn succeed(command: &mut Command, server: Option<&Server>) -> String {
     printed(&output.stdout)
 }
 
-/// Runs a program under the layer, natively and over a Hesper that has the layer below it, and
-/// compares what the layer says. `run` returns what the program printed.
+/// Runs a program natively above the layer, and over a Hesper that is above the layer, and compares
+/// what the layer reports. `run` returns what the program printed.
 #[track_caller]
 fn assert_no_new_errors(
     program: &str,
@@ -79,7 +79,7 @@ fn assert_no_new_errors(
         });
     }
     let expected = Expected::parse(include_str!("../expected/validation.txt"));
-    // What is listed for this program must be reported, so each line counts as one that ran.
+    // Each rule that is listed for this program must be reported, so it counts as a case that ran.
     let ran: Results = expected
         .cases()
         .filter(|case| case.starts_with(&format!("{program}: ")))
@@ -142,8 +142,8 @@ fn piglit_breaks_no_rule_that_it_keeps_natively() {
         timeout: 120,
     };
     assert_no_new_errors("piglit", |driver, variables, _| {
-        // Natively zink would use descriptor buffers, into which the layer does not look; Venus has
-        // none.
+        // Natively, zink would use descriptor buffers. The layer does not look into them, and Venus
+        // has none.
         let mut all = vec![("ZINK_DESCRIPTORS", "lazy")];
         all.extend(variables);
         let run = piglit::run(driver, &selection, "validation", &all);
