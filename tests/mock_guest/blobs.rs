@@ -1,13 +1,14 @@
 //! Blobs in the host-visible window: many of them, mapped often, shared between contexts, and what
 //! stays of them.
 
+use hesper_mock_venus::{Gpu, RING, VenusGuest as _};
 use hesper_venus_protocol::runtime::Object;
 use hesper_venus_protocol::{command, vk};
 use hesper_vhost::testing::Request;
 use hesper_vhost::wire;
 
 use crate::Served;
-use crate::guest::{Gpu, Guest, RING, VenusGuest as _};
+use crate::guest::Guest;
 use hesper_mock_frontend::{PIXELS, eventually};
 
 #[test]

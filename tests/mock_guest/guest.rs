@@ -4,8 +4,7 @@ use std::cell::{Cell, RefCell, RefMut};
 use std::rc::Rc;
 
 use hesper_mock_frontend::{Machine, Ticket};
-pub use hesper_mock_venus::{Gpu, RING, Ring, VenusGuest, bytes};
-use hesper_mock_venus::{Memory, Shared};
+use hesper_mock_venus::{Gpu, Memory, RING, Shared, VenusGuest};
 use hesper_vhost::testing::Request;
 use hesper_vhost::wire;
 

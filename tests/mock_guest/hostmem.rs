@@ -1,13 +1,14 @@
 //! A small host-visible window: the guest sees its size. An allocation that does not fit fails for
 //! one program, and a line in the log names the option.
 
+use hesper_mock_venus::{Gpu, VenusGuest as _};
 use hesper_venus_protocol::runtime::Object;
 use hesper_venus_protocol::{command, vk};
 use hesper_vhost::testing::Request;
 use hesper_vhost::wire;
 
 use crate::Served;
-use crate::guest::{Gpu, Guest, VenusGuest as _};
+use crate::guest::Guest;
 
 const MIB: u64 = 1 << 20;
 /// The memory that a window of 256 MiB offers.

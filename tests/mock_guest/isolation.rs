@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use hesper_mock_venus::{RING, Ring, VenusGuest as _, bytes};
 use hesper_venus_protocol::runtime::Object;
 use hesper_venus_protocol::{command, vk};
 use hesper_vhost::screen::Rect;
@@ -9,7 +10,7 @@ use hesper_vhost::testing::Request;
 use hesper_vhost::wire;
 
 use crate::Served;
-use crate::guest::{Guest, RING, Ring, VenusGuest as _, Vm, bytes};
+use crate::guest::{Guest, Vm};
 use hesper_mock_frontend::{CURSOR, PIXELS, Ticket, eventually};
 
 const WIDTH: u32 = 64;

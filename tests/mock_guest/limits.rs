@@ -2,13 +2,14 @@
 
 use std::time::Instant;
 
+use hesper_mock_venus::VenusGuest as _;
 use hesper_venus_protocol::{command, vk};
 use hesper_vhost::budget;
 use hesper_vhost::testing::Request;
 use hesper_vhost::wire;
 
 use crate::Served;
-use crate::guest::{CAPSET_VENUS, Guest, VenusGuest as _, Vm};
+use crate::guest::{CAPSET_VENUS, Guest, Vm};
 use hesper_mock_frontend::{Ticket, eventually};
 
 /// Another context does what contexts do.

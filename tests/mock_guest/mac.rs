@@ -2,12 +2,13 @@
 //! and draws its window; and the VMM maps only whole pages of 16 KiB, so it must not be asked for
 //! anything else.
 
+use hesper_mock_venus::{Gpu, Ring, VenusGuest as _, bytes};
 use hesper_venus_protocol::command;
 use hesper_vhost::testing::Request;
 use hesper_vhost::wire;
 
 use crate::Served;
-use crate::guest::{Gpu, Guest, Ring, VenusGuest as _, Vm, bytes};
+use crate::guest::{Guest, Vm};
 use crate::support::programs::moltenvk;
 use crate::support::xserver::XServer;
 use hesper_mock_frontend::Machine;

@@ -1,13 +1,14 @@
 //! The renderer refuses blobs of what is no memory: each gets its error, and none has an effect.
 //! `vhost/tests/malformed` shows what the device refuses by itself.
 
+use hesper_mock_venus::VenusGuest as _;
 use hesper_vhost::testing::Request;
 use hesper_vhost::wire::{
     RESP_ERR_INVALID_PARAMETER as PARAMETER, RESP_ERR_OUT_OF_MEMORY as MEMORY,
 };
 
 use crate::Served;
-use crate::guest::{Guest, VenusGuest as _};
+use crate::guest::Guest;
 
 #[test]
 fn blobs_of_what_is_no_memory_have_their_error_and_no_effect() {

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use hesper_mock_venus::{Gpu, RING, VenusGuest as _};
 use hesper_venus_protocol::runtime::Object;
 use hesper_venus_protocol::{command, vk};
 use hesper_vhost::testing::Request;
@@ -11,7 +12,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
 use crate::Served;
-use crate::guest::{Gpu, Guest, Mapped, RING, VenusGuest as _, Vm};
+use crate::guest::{Guest, Mapped, Vm};
 use hesper_mock_frontend::Ticket;
 
 const CONTEXTS: usize = 3;

@@ -3,13 +3,14 @@
 
 use std::time::Duration;
 
+use hesper_mock_venus::{Gpu, RING, VenusGuest as _, bytes};
 use hesper_venus_protocol::runtime::Object;
 use hesper_venus_protocol::{command, vk};
 use hesper_vhost::testing::Request;
 use hesper_vhost::wire;
 
 use crate::Served;
-use crate::guest::{Gpu, Guest, RING, VenusGuest as _, bytes};
+use crate::guest::Guest;
 use hesper_mock_frontend::{CONTROL, Ticket};
 
 const SIZE: u64 = 64 << 10;

@@ -1,12 +1,13 @@
 //! Blobs on the screen, of the host and of the guest: every format, any offset and stride, and
 //! flushes that say when the guest may draw again.
 
+use hesper_mock_venus::VenusGuest as _;
 use hesper_vhost::screen::Rect;
 use hesper_vhost::testing::Request;
 use hesper_vhost::wire;
 
 use crate::Served;
-use crate::guest::{Guest, Mapped, VenusGuest as _, Vm};
+use crate::guest::{Guest, Mapped, Vm};
 use crate::support::picture::Picture;
 use crate::support::xserver::XServer;
 use hesper_mock_frontend::{Machine, PIXELS, eventually};

@@ -4,12 +4,13 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use hesper_mock_venus::VenusGuest as _;
 use hesper_vhost::screen::Rect;
 use hesper_vhost::testing::Request;
 use hesper_vhost::wire::{self, *};
 use zerocopy::FromZeros;
 
-use crate::guest::{Guest, VenusGuest as _, Vm};
+use crate::guest::{Guest, Vm};
 use crate::support::hesper::Hesper;
 use crate::support::picture::{Picture, Rectangle};
 use hesper_mock_frontend::{Machine, PATIENCE, PIXELS};

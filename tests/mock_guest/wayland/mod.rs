@@ -8,11 +8,12 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 
 use hesper_mock_frontend::eventually;
+use hesper_mock_venus::VenusGuest as _;
 use hesper_vhost::testing::Request;
 use hesper_vhost::wire;
 
 use crate::Served;
-use crate::guest::{Guest, VenusGuest as _};
+use crate::guest::Guest;
 use crate::support::weston::{self, Weston};
 use client::{CAPSET_CROSS_DOMAIN, Client};
 use hesper_test_guest::cross_domain::*;
