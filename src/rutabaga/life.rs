@@ -110,13 +110,15 @@ impl Life {
             let Some(index) = found else {
                 return Vec::new();
             };
-            let (retired, still_open) = fences
-                .open
-                .iter()
-                .enumerate()
-                .partition::<Vec<_>, _>(|(at, one)| *at <= index && one.0 == ring);
-            let retired = retired.into_iter().map(|(_, one)| *one).collect();
-            fences.open = still_open.into_iter().map(|(_, one)| *one).collect();
+            let mut retired = Vec::new();
+            let mut at = 0..;
+            fences.open.retain(|one| {
+                let stays = at.next() > Some(index) || one.0 != ring;
+                if !stays {
+                    retired.push(*one);
+                }
+                stays
+            });
             retired
         });
     }

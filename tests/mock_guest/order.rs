@@ -178,23 +178,7 @@ fn a_large_submission_in_scattered_pieces_arrives_whole() {
     let gpu = guest.gpu();
     let (buffer, memory) = guest.buffer(&gpu, SIZE);
     let mapped = guest.map(memory, SIZE);
-    let (commands, pool) = (guest.id(), guest.id());
-    let mut info = vk::CommandPoolCreateInfo::default();
-    guest.call(command::CreateCommandPool {
-        device: Object::guest(gpu.device),
-        p_create_info: &mut info,
-        p_command_pool: &mut vk::CommandPool(pool),
-    });
-    let mut info = vk::CommandBufferAllocateInfo {
-        command_pool: vk::CommandPool(pool),
-        command_buffer_count: 1,
-        ..Default::default()
-    };
-    guest.call(command::AllocateCommandBuffers {
-        device: Object::guest(gpu.device),
-        p_allocate_info: &mut info,
-        p_command_buffers: [vk::CommandBuffer(commands)].as_mut_slice().into(),
-    });
+    let (commands, _) = guest.command_buffer(&gpu);
     let mut stream = bytes(&command::BeginCommandBuffer {
         command_buffer: Object::guest(commands),
         p_begin_info: &mut vk::CommandBufferBeginInfo::default(),

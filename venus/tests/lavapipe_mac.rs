@@ -15,6 +15,7 @@ use guest::settled::Settled;
 use guest::{
     Event, Gpu, Guest, RING, Ring, RingOptions, VenusGuest as _, bytes, renderer_with, until,
 };
+use hesper_mock_venus::with_wait;
 use hesper_venus::host::Vulkan;
 use hesper_venus::{Driver, RendererOptions};
 use hesper_venus_protocol::runtime::{Array, Object};
@@ -377,25 +378,13 @@ fn a_submission_that_waits_for_room_in_the_driver_delays_no_other_queue_and_no_o
     let second = queue(&guest, device, 1, u32::from(OTHER));
     let semaphore = guest.timeline(&gpu);
     // 64 submissions fit. None of them ends before the semaphore is signalled.
-    let id = vk::Semaphore(semaphore);
-    let (value, stage) = (1, vk::PipelineStageFlags::ALL_COMMANDS);
-    let values = vk::TimelineSemaphoreSubmitInfo {
-        wait_semaphore_value_count: 1,
-        p_wait_semaphore_values: &raw const value,
-        ..Default::default()
-    };
-    let mut submit = vk::SubmitInfo {
-        p_next: (&raw const values).cast(),
-        wait_semaphore_count: 1,
-        p_wait_semaphores: &raw const id,
-        p_wait_dst_stage_mask: &raw const stage,
-        ..Default::default()
-    };
-    let stream = bytes(&command::QueueSubmit {
-        queue: Object::guest(gpu.queue),
-        submit_count: 1,
-        p_submits: std::slice::from_mut(&mut submit).into(),
-        fence: Object::guest(0),
+    let stream = with_wait(semaphore, 1, |submit| {
+        bytes(&command::QueueSubmit {
+            queue: Object::guest(gpu.queue),
+            submit_count: 1,
+            p_submits: std::slice::from_mut(submit).into(),
+            fence: Object::guest(0),
+        })
     });
     let options = RingOptions {
         buffer: 1 << 16,
@@ -427,8 +416,8 @@ fn a_submission_that_waits_for_room_in_the_driver_delays_no_other_queue_and_no_o
     assert!(waiting() == 1 && !ring.is_done());
     // The host signals, and all ends in order.
     let mut info = vk::SemaphoreSignalInfo {
-        semaphore: id,
-        value,
+        semaphore: vk::Semaphore(semaphore),
+        value: 1,
         ..Default::default()
     };
     guest.send(&command::SignalSemaphore {

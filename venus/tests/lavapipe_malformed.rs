@@ -17,8 +17,9 @@
 
 mod hostile;
 
+use hesper_mock_venus::with_wait;
 use hesper_venus::Driver;
-use hesper_venus_protocol::{command, vk};
+use hesper_venus_protocol::command;
 use hostile::recorded::recorded;
 use hostile::session::{Id, Session, object};
 use hostile::{Bench, Outcome, PATIENCE, Way};
@@ -69,30 +70,17 @@ fn a_lost_context_with_work_on_the_gpu_leaves_nothing_and_others_go_on() {
         let guest = bench.guest();
         let mut session = Session::whole();
         // The queue waits for a value that never comes. Then the guest breaks the rules.
-        let semaphore = vk::Semaphore(Id::Semaphore as u64);
-        let stage = vk::PipelineStageFlags::ALL_COMMANDS;
-        let value = 9;
-        let values = vk::TimelineSemaphoreSubmitInfo {
-            wait_semaphore_value_count: 1,
-            p_wait_semaphore_values: &raw const value,
-            ..Default::default()
-        };
-        let mut submit = vk::SubmitInfo {
-            p_next: (&raw const values).cast(),
-            wait_semaphore_count: 1,
-            p_wait_semaphores: &raw const semaphore,
-            p_wait_dst_stage_mask: &raw const stage,
-            ..Default::default()
-        };
-        session.push(
-            &command::QueueSubmit {
-                queue: object(Id::Queue),
-                submit_count: 1,
-                p_submits: std::slice::from_mut(&mut submit).into(),
-                fence: hesper_venus_protocol::runtime::Object::guest(0),
-            },
-            false,
-        );
+        with_wait(Id::Semaphore as u64, 9, |submit| {
+            session.push(
+                &command::QueueSubmit {
+                    queue: object(Id::Queue),
+                    submit_count: 1,
+                    p_submits: std::slice::from_mut(submit).into(),
+                    fence: hesper_venus_protocol::runtime::Object::guest(0),
+                },
+                false,
+            );
+        });
         session.stream.extend_from_slice(&[0xff; 8]);
         guest.context.submit(session.stream);
         let outcome = guest.settle(1, PATIENCE);

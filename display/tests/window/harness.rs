@@ -166,6 +166,13 @@ impl TestDisplay {
         self.expect(|event| *event == DisplayEvent::FlushDone(token));
     }
 
+    /// Shows a canvas, and waits until its pixels have been read.
+    pub(crate) fn show(&self, scanout: usize, canvas: &Canvas) {
+        let picture = Some(canvas.picture());
+        self.handle.set_scanout(scanout, picture).unwrap();
+        self.flush(scanout, canvas.whole());
+    }
+
     /// Returns the next event that is `wanted`, and skips others.
     pub(crate) fn expect(&self, wanted: impl Fn(&DisplayEvent) -> bool) -> DisplayEvent {
         let deadline = Instant::now() + EVENT;

@@ -55,11 +55,7 @@ pub(super) fn idle() {
     };
     with_display(options, |display| {
         let canvas = Canvas::new((640, 400), PixelFormat::B8G8R8X8, true);
-        display
-            .handle
-            .set_scanout(0, Some(canvas.picture()))
-            .unwrap();
-        display.flush(0, canvas.whole());
+        display.show(0, &canvas);
         // The first frames may keep a busy machine occupied for a moment.
         let mut used = Duration::MAX;
         for _ in 0..5 {

@@ -60,11 +60,7 @@ pub(super) fn device_lost() {
         for turned in [|x, y| gradient(y, x), |x, y| gradient(x + 1, y)] {
             std::fs::write(&loss, "").unwrap();
             let canvas = Canvas::new(SIZE, PixelFormat::B8G8R8X8, true);
-            display
-                .handle
-                .set_scanout(0, Some(canvas.picture()))
-                .unwrap();
-            display.flush(0, canvas.whole());
+            display.show(0, &canvas);
             std::fs::remove_file(&loss).unwrap();
             shows(display, turned);
         }

@@ -83,11 +83,7 @@ pub(super) fn no_driver() {
     with_display(options(Renderer::Auto, (320, 200)), |display| {
         let canvas = Canvas::new((320, 200), PixelFormat::B8G8R8X8, true);
         canvas.draw(canvas.whole(), gradient);
-        display
-            .handle
-            .set_scanout(0, Some(canvas.picture()))
-            .unwrap();
-        display.flush(0, canvas.whole());
+        display.show(0, &canvas);
         shot_of_size(display, 0, (320, 200)).check(0, gradient);
     });
 }

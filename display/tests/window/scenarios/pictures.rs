@@ -31,11 +31,7 @@ pub(super) fn every_format(renderer: Renderer) {
             for importable in [true, false] {
                 let canvas = Canvas::new(size, format, importable);
                 canvas.draw(canvas.whole(), gradient);
-                display
-                    .handle
-                    .set_scanout(0, Some(canvas.picture()))
-                    .unwrap();
-                display.flush(0, canvas.whole());
+                display.show(0, &canvas);
                 let shot = shot_of_size(display, 0, size);
                 let covered = |x, y| x >= 100 && y >= 60;
                 // Drivers may round where colours are mixed, and only there.
@@ -135,11 +131,7 @@ pub(super) fn damage_only(renderer: Renderer) {
         for importable in [true, false] {
             let canvas = Canvas::new(size, PixelFormat::B8G8R8X8, importable);
             canvas.draw(canvas.whole(), gradient);
-            display
-                .handle
-                .set_scanout(0, Some(canvas.picture()))
-                .unwrap();
-            display.flush(0, canvas.whole());
+            display.show(0, &canvas);
             shot_of_size(display, 0, size).check(0, gradient);
             canvas.draw(canvas.whole(), |_, _| [255, 0, 255]);
             let (first, second) = (
@@ -177,11 +169,7 @@ pub(super) fn bars(renderer: Renderer) {
         // Twice as large: nearest pixels, and bars of 100 pixels on the left and on the right.
         let canvas = Canvas::new((100, 100), PixelFormat::R8G8B8A8, true);
         canvas.draw(canvas.whole(), gradient);
-        display
-            .handle
-            .set_scanout(0, Some(canvas.picture()))
-            .unwrap();
-        display.flush(0, canvas.whole());
+        display.show(0, &canvas);
         shot_of_size(display, 0, size).check(0, |x, y| match x {
             100..300 => gradient((x - 100) / 2, y / 2),
             _ => [0; 3],
@@ -190,11 +178,7 @@ pub(super) fn bars(renderer: Renderer) {
         let canvas = Canvas::new((1000, 1000), PixelFormat::B8G8R8X8, true);
         let halves = |x: u32| if x < 500 { [255, 0, 0] } else { [0, 0, 255] };
         canvas.draw(canvas.whole(), |x, _| halves(x));
-        display
-            .handle
-            .set_scanout(0, Some(canvas.picture()))
-            .unwrap();
-        display.flush(0, canvas.whole());
+        display.show(0, &canvas);
         let shot = display.screenshot(0);
         shot.check(0, |x, y| match x {
             0..100 | 300.. => [0; 3],
@@ -223,11 +207,7 @@ pub(super) fn shrink() {
     with_display(options, |display| {
         let canvas = Canvas::new((100, 100), PixelFormat::B8G8R8X8, true);
         canvas.draw(canvas.whole(), gradient);
-        display
-            .handle
-            .set_scanout(0, Some(canvas.picture()))
-            .unwrap();
-        display.flush(0, canvas.whole());
+        display.show(0, &canvas);
         shot_of_size(display, 0, size).check(0, |x, y| match (x, y) {
             (150..250, 50..150) => gradient(x - 150, y - 50),
             _ => [0; 3],
@@ -244,11 +224,7 @@ pub(super) fn whole_numbers(renderer: Renderer) {
     with_display(options, |display| {
         let canvas = Canvas::new((100, 100), PixelFormat::B8G8R8X8, true);
         canvas.draw(canvas.whole(), gradient);
-        display
-            .handle
-            .set_scanout(0, Some(canvas.picture()))
-            .unwrap();
-        display.flush(0, canvas.whole());
+        display.show(0, &canvas);
         shot_of_size(display, 0, size).check(0, |x, y| match (x, y) {
             (65..365, 20..320) => gradient((x - 65) / 3, (y - 20) / 3),
             _ => [0; 3],
@@ -267,11 +243,7 @@ pub(super) fn flips() {
             let canvas = &canvases[step as usize % canvases.len()];
             let color = move |x, y| gradient(x + step, y);
             canvas.draw(canvas.whole(), color);
-            display
-                .handle
-                .set_scanout(0, Some(canvas.picture()))
-                .unwrap();
-            display.flush(0, canvas.whole());
+            display.show(0, &canvas);
             if step % 7 == 0 {
                 shot_of_size(display, 0, size).check(0, color);
             }
@@ -290,11 +262,7 @@ pub(super) fn two_windows() {
         for (scanout, color) in colors.into_iter().enumerate() {
             let canvas = Canvas::new(size, PixelFormat::B8G8R8X8, true);
             canvas.draw(canvas.whole(), color);
-            display
-                .handle
-                .set_scanout(scanout, Some(canvas.picture()))
-                .unwrap();
-            display.flush(scanout, canvas.whole());
+            display.show(scanout, &canvas);
         }
         for (scanout, color) in colors.into_iter().enumerate() {
             shot_of_size(display, scanout, size).check(0, color);

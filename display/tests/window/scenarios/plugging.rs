@@ -17,11 +17,7 @@ pub(super) fn unplugged() {
         show(display, 0, size, gradient);
         let second = Canvas::new(size, PixelFormat::B8G8R8X8, true);
         second.draw(second.whole(), |x, y| gradient(y, x));
-        display
-            .handle
-            .set_scanout(1, Some(second.picture()))
-            .unwrap();
-        display.flush(1, second.whole());
+        display.show(1, &second);
         display.settle();
         let mut before = None;
         for round in 0..5 {
@@ -74,11 +70,7 @@ pub(super) fn plugged_back() {
     with_display(options, |display| {
         let second = Canvas::new(size, PixelFormat::B8G8R8X8, true);
         second.draw(second.whole(), gradient);
-        display
-            .handle
-            .set_scanout(1, Some(second.picture()))
-            .unwrap();
-        display.flush(1, second.whole());
+        display.show(1, &second);
         shot_of_size(display, 1, size).check(0, gradient);
         display.settle();
         for _ in 0..3 {

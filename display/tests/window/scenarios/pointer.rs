@@ -82,11 +82,7 @@ pub(super) fn guests_cursor(renderer: Renderer) {
         server.point_at_screen((1200, 1000));
         let canvas = Canvas::new(SIZE, PixelFormat::B8G8R8X8, true);
         canvas.draw(canvas.whole(), gradient);
-        display
-            .handle
-            .set_scanout(0, Some(canvas.picture()))
-            .unwrap();
-        display.flush(0, canvas.whole());
+        display.show(0, &canvas);
         let window = server.window("Hesper — 320×200");
         display.handle.set_cursor(0, Some(cursor(1))).unwrap();
         display.handle.move_cursor(0, 105, 109).unwrap();

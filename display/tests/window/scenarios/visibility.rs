@@ -51,11 +51,7 @@ pub(super) fn covered() {
         let server = Server::connect();
         let canvas = Canvas::new(size, PixelFormat::B8G8R8X8, true);
         canvas.draw(canvas.whole(), gradient);
-        display
-            .handle
-            .set_scanout(0, Some(canvas.picture()))
-            .unwrap();
-        display.flush(0, canvas.whole());
+        display.show(0, &canvas);
         let window = server.window("Hesper — 320×200");
         let cover = server.cover();
         std::thread::sleep(Duration::from_millis(300));

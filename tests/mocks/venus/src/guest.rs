@@ -41,6 +41,24 @@ pub struct Shared<M> {
     pub memory: M,
 }
 
+/// Calls `act` with a submission that waits for a value of a timeline semaphore.
+pub fn with_wait<R>(semaphore: u64, value: u64, act: impl FnOnce(&mut vk::SubmitInfo) -> R) -> R {
+    let semaphore = vk::Semaphore(semaphore);
+    let stage = vk::PipelineStageFlags::ALL_COMMANDS;
+    let values = vk::TimelineSemaphoreSubmitInfo {
+        wait_semaphore_value_count: 1,
+        p_wait_semaphore_values: &raw const value,
+        ..Default::default()
+    };
+    act(&mut vk::SubmitInfo {
+        p_next: (&raw const values).cast(),
+        wait_semaphore_count: 1,
+        p_wait_semaphores: &raw const semaphore,
+        p_wait_dst_stage_mask: &raw const stage,
+        ..Default::default()
+    })
+}
+
 /// A context, and what a guest's driver knows of it.
 pub trait VenusGuest {
     /// How the guest sees shared memory.
@@ -283,8 +301,8 @@ pub trait VenusGuest {
         (buffer, memory)
     }
 
-    /// A command buffer that fills a buffer, and its pool.
-    fn fill(&self, gpu: &Gpu, buffer: u64, pattern: u32) -> (u64, u64) {
+    /// A command buffer, and its pool.
+    fn command_buffer(&self, gpu: &Gpu) -> (u64, u64) {
         let (pool, commands) = (self.id(), self.id());
         let mut info = vk::CommandPoolCreateInfo::default();
         self.call(command::CreateCommandPool {
@@ -302,6 +320,12 @@ pub trait VenusGuest {
             p_allocate_info: &mut info,
             p_command_buffers: [vk::CommandBuffer(commands)].as_mut_slice().into(),
         });
+        (commands, pool)
+    }
+
+    /// A command buffer that fills a buffer, and its pool.
+    fn fill(&self, gpu: &Gpu, buffer: u64, pattern: u32) -> (u64, u64) {
+        let (commands, pool) = self.command_buffer(gpu);
         self.send(&command::BeginCommandBuffer {
             command_buffer: Object::guest(commands),
             p_begin_info: &mut vk::CommandBufferBeginInfo::default(),
@@ -362,21 +386,7 @@ pub trait VenusGuest {
 
     /// Submits a wait for a value of a timeline semaphore.
     fn submit_wait(&self, gpu: &Gpu, semaphore: u64, value: u64) {
-        let semaphore = vk::Semaphore(semaphore);
-        let stage = vk::PipelineStageFlags::ALL_COMMANDS;
-        let values = vk::TimelineSemaphoreSubmitInfo {
-            wait_semaphore_value_count: 1,
-            p_wait_semaphore_values: &raw const value,
-            ..Default::default()
-        };
-        let mut submit = vk::SubmitInfo {
-            p_next: (&raw const values).cast(),
-            wait_semaphore_count: 1,
-            p_wait_semaphores: &raw const semaphore,
-            p_wait_dst_stage_mask: &raw const stage,
-            ..Default::default()
-        };
-        self.send_submit(gpu, &mut submit);
+        with_wait(semaphore, value, |submit| self.send_submit(gpu, submit));
     }
 
     /// Signals a timeline semaphore from the host's side.

@@ -17,7 +17,9 @@ mod ring;
 
 use std::time::{Duration, Instant};
 
-pub use guest::{Gpu, Memory, RING, Shared, VenusGuest, bytes, query, read_reply, reply_stream};
+pub use guest::{
+    Gpu, Memory, RING, Shared, VenusGuest, bytes, query, read_reply, reply_stream, with_wait,
+};
 pub use ring::{ALIVE, FATAL, IDLE, Ring, RingOptions};
 
 /// How long anything may take on a machine that is busy with other things.
