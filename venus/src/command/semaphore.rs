@@ -81,16 +81,14 @@ fn wait(session: &mut Session<'_>, c: &mut WaitSemaphores<'_>) -> Result<vk::Res
     }
     session.publish();
     let info = &*c.p_wait_info;
-    let semaphores: Vec<u64> = match info.p_semaphores.is_null() {
-        true => Vec::new(),
+    let semaphores: &[vk::Semaphore] = match info.p_semaphores.is_null() {
+        true => &[],
         // SAFETY: the decoder made an array of `semaphore_count` handles, or a null pointer.
-        false => {
-            unsafe { std::slice::from_raw_parts(info.p_semaphores, info.semaphore_count as usize) }
-                .iter()
-                .map(|semaphore| semaphore.0)
-                .collect()
-        }
+        false => unsafe {
+            std::slice::from_raw_parts(info.p_semaphores, info.semaphore_count as usize)
+        },
     };
+    let semaphores: Vec<u64> = semaphores.iter().map(|semaphore| semaphore.0).collect();
     wait_on(session, &semaphores, timeout, c, |c, slice| {
         c.timeout = slice;
     })

@@ -229,6 +229,7 @@ impl Device {
 
     /// Destroys an object that was taken out of the table, and forgets what is kept about it. No
     /// thread uses its handle any more.
+    #[inline(always)]
     pub(crate) fn destroy_now(&self, entry: &Entry) {
         // Before the driver is called: it may give the handle to a new object at once.
         let memory = self.forget(entry);
@@ -237,7 +238,8 @@ impl Device {
         drop(memory);
     }
 
-    /// Forgets what is kept about an object.
+    /// Forgets what is kept about an object. Inlined, since callers usually know the kind.
+    #[inline(always)]
     fn forget(&self, entry: &Entry) -> Option<Memory> {
         let host = entry.host;
         match entry.kind {

@@ -116,6 +116,7 @@ impl Last {
         }
     }
 
+    #[inline(always)]
     fn run(&self, device: &Device) {
         match self {
             Self::Destroy(entry) => device.destroy_now(entry),
