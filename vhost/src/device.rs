@@ -40,6 +40,10 @@ pub struct Usage {
     pub render_bytes: u64,
     /// Guest memory pieces of all backings.
     pub backing_entries: u64,
+    /// Bytes of submitted commands that are not consumed yet.
+    pub queued_bytes: u64,
+    /// Rings of contexts for whose fences something is kept.
+    pub rings: usize,
 }
 
 /// A virtio-gpu device.
@@ -181,6 +185,8 @@ impl Device {
             pixel_bytes: self.engine.pools.pixels.used(),
             render_bytes: self.engine.pools.render.used(),
             backing_entries: self.engine.pools.entries.used(),
+            queued_bytes: self.engine.pools.queued.used(),
+            rings: state.timelines.rings(),
         }
     }
 

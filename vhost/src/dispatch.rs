@@ -9,7 +9,6 @@ use virtio_queue::DescriptorChain;
 use vm_memory::{GuestAddressSpace, GuestMemoryMmap};
 use zerocopy::FromZeros;
 
-use crate::budget::DEFERRED_BYTES;
 use crate::chain;
 use crate::command;
 use crate::deferred::DeferredCommand;
@@ -47,7 +46,7 @@ where
         &header,
         &mut request,
         memory,
-        &engine.pools.entries,
+        &engine.pools,
         engine.resources_3d.is_some(),
     ) {
         Ok(command) => {
@@ -77,32 +76,16 @@ fn run(
             || (command.needs_its_resource()
                 && targets.resource.is_some_and(|id| state.is_pending(id)));
         if waits {
-            match engine.pools.deferred.charge(command.bytes()) {
-                Some(charge) => {
-                    exchange.on_queue = false;
-                    let mut call = Call {
-                        engine,
-                        memory,
-                        exchange: &mut exchange,
-                    };
-                    call.hold(&mut state, Gate::Open);
-                    let work = DeferredCommand {
-                        exchange,
-                        command,
-                        _charge: charge,
-                    };
-                    state.deferred.push(targets, work);
-                    return Outcome::Held;
-                }
-                None => {
-                    drop(state);
-                    let error = CommandError::Limit {
-                        what: "bytes of commands that wait for a blob",
-                        limit: DEFERRED_BYTES,
-                    };
-                    return engine.refuse(memory, exchange, &error);
-                }
-            }
+            exchange.on_queue = false;
+            let mut call = Call {
+                engine,
+                memory,
+                exchange: &mut exchange,
+            };
+            call.hold(&mut state, Gate::Open);
+            let work = DeferredCommand { exchange, command };
+            state.deferred.push(targets, work);
+            return Outcome::Held;
         }
     }
     execute(engine, memory, exchange, command)

@@ -142,7 +142,7 @@ impl Worker {
     fn attempt(&mut self, message: Message) {
         let life = match &message {
             Message::CreateContext(life, _)
-            | Message::Submit(life, _)
+            | Message::Submit(life, ..)
             | Message::Fence(life, _)
             | Message::AttachResource(life, _)
             | Message::DetachResource(life, _) => Some(Arc::clone(life)),
@@ -201,7 +201,7 @@ impl Worker {
         match message {
             Message::CreateContext(life, capset) => self.create_context(life, capset)?,
             Message::DestroyContext(life) => self.destroy_context(&life),
-            Message::Submit(life, mut commands) => {
+            Message::Submit(life, mut commands, _charge) => {
                 let length = commands.len();
                 self.rutabaga
                     .submit_command(life.id, &mut commands, &[])

@@ -43,8 +43,8 @@ impl Call<'_> {
                 gate,
             };
             state.timelines.push(self.exchange.ticket.timeline, held);
-        } else if let Some(held) = state.timelines.find(self.exchange.ticket) {
-            held.gate = gate;
+        } else {
+            state.timelines.set_gate(self.exchange.ticket, gate);
         }
     }
 }

@@ -19,8 +19,12 @@
 //! A second lock ([`Engine::lock_screen`]) orders what the screen is told of scanouts and the
 //! cursor. It is held from the look at the state to the end of the call to the screen. Two threads
 //! make such calls: that of the queue, and that of a renderer which has read a 3D resource. The
-//! screen must hear of the newer one last. This lock is taken before the state lock, and the screen
-//! never waits.
+//! screen must hear of the newer one last. This lock is taken before the state lock. The screen
+//! never waits, and what it may call back ([`crate::device::Device::flush_done`],
+//! [`crate::device::Device::set_monitor`]) never takes this lock.
+//!
+//! Contexts have no lock at all. A context that answers from inside of a call makes that thread run
+//! deferred commands, which may call any context, also this one.
 
 mod answer;
 mod call;
@@ -191,12 +195,12 @@ impl Engine {
         header: Header,
         space: AnswerSpace,
     ) -> Exchange {
+        let mut state = self.state();
         let timeline = match queue {
-            Queue::Control => Timeline::of(&header),
+            Queue::Control => Timeline::of(&header, |id| state.contexts.contains_key(&id)),
             // A cursor command waits for nothing. Drivers put no fences on it.
             Queue::Cursor => Timeline::Unordered,
         };
-        let mut state = self.state();
         Exchange {
             header,
             ticket: Ticket {
