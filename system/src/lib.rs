@@ -6,12 +6,15 @@
 //! | whose ways are taken (`HESPER_SYSTEM`), the size of a page | `platform.rs` |
 //! | locks that ignore poison | [`sync`] |
 //! | limited amounts of bytes | [`budget`] |
+//! | who is at the other end of a socket | `connections.rs` |
 //! | log lines that a guest can cause, limited in their rate | `log_limit.rs` |
 
 pub mod budget;
+mod connections;
 mod log_limit;
 mod platform;
 pub mod sync;
 
+pub use connections::{Peer, is_exhausted};
 pub use log_limit::{LogLimit, RateLimit};
 pub use platform::{Played, UnknownSystem, VARIABLE, check, page_size, played};

@@ -94,6 +94,13 @@ fn map_region(region: Region) -> Result<Arc<GuestRegionMmap>, MemoryError> {
         )));
     }
     // The system also maps what lies behind the end of a file, and kills a process that touches it.
+    let wraps = |start: u64| start.checked_add(region.size).is_none();
+    if wraps(region.offset) || wraps(region.guest) || wraps(region.vmm) {
+        return Err(bad(&format_args!(
+            "its offset {:#x}, its address in the guest or its address {:#x} in the VMM wraps round",
+            region.offset, region.vmm
+        )));
+    }
     let needed = region.offset.saturating_add(region.size);
     if region.metadata.is_file() && region.metadata.len() < needed {
         return Err(bad(&format_args!(
@@ -225,6 +232,16 @@ mod tests {
             error.contains("0x2000") && error.contains("0x3000"),
             "{error}"
         );
+        for wraps in [
+            |region: &mut Region| region.offset = 0x1000_u64.wrapping_neg(),
+            |region: &mut Region| region.vmm = 0x1000_u64.wrapping_neg(),
+            |region: &mut Region| region.guest = 0x1000_u64.wrapping_neg(),
+            |region: &mut Region| region.size = u64::MAX,
+        ] {
+            let mut wrapped = region(0x1000, &file());
+            wraps(&mut wrapped);
+            assert!(memory.add(wrapped).is_err());
+        }
         let mut crooked = region(0, &file());
         (crooked.offset, crooked.size) = (0x100, 0x1000);
         let error = memory.set(vec![crooked]).unwrap_err().to_string();

@@ -38,7 +38,7 @@ fn send(stream: &UnixStream, bytes: &[u8], descriptors: usize) {
 }
 
 fn receive(stream: &UnixStream) -> Result<Message, ReceiveError> {
-    Message::receive(stream)
+    Message::receive(stream, None)
 }
 
 #[test]

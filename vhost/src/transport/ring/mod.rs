@@ -20,14 +20,14 @@ mod state;
 
 use std::fs::File;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use hesper_system::sync::{Lock, Wait};
 use virtio_queue::{DescriptorChain, QueueT};
 use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryLoadGuard, GuestMemoryMmap};
 
-use self::events::{signalled, write_event};
+use self::events::{never_blocks, write_event};
 use self::in_flight::{InFlight, MAX_SIZE};
 use self::state::{Phase, RingState};
 
@@ -158,12 +158,12 @@ impl Ring {
     }
 
     pub(super) fn set_kick(&self, kick: Option<File>) {
-        self.lock().kick = kick.map(Arc::new);
+        self.lock().kick = kick.map(never_blocks);
     }
 
     /// Sets the event that notifies the guest of answers. Sends a notification that was missed.
     pub(super) fn set_call(&self, call: Option<File>) {
-        let call = call.map(signalled);
+        let call = call.map(never_blocks);
         let mut state = self.lock();
         state.call = call;
         if let Some(call) = &state.call
@@ -175,7 +175,7 @@ impl Ring {
     }
 
     pub(super) fn set_error(&self, error: Option<File>) {
-        self.lock().error = error.map(signalled);
+        self.lock().error = error.map(never_blocks);
     }
 
     /// How the ring would start. `is_seen` says whether the guest has read the config space since

@@ -1,5 +1,5 @@
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 
 use rustix::event::{EventfdFlags, eventfd};
