@@ -45,6 +45,8 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hesper_system::guest_memory::Owner;
+
 use super::Error;
 use super::backend_channel::{BackendChannel, ChannelOptions};
 use super::features::{self, protocol};
@@ -122,13 +124,14 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(model: Arc<dyn Model>) -> Result<Self, Error> {
+    /// Serves `model` to the VMM `owner`, whose connection ends when it takes its memory away.
+    pub(super) fn new(model: Arc<dyn Model>, owner: Option<Arc<Owner>>) -> Result<Self, Error> {
         let window = model.host_visible_size();
         let page = page_size();
         if window != 0 && (!window.is_power_of_two() || window < page) {
             return Err(Error::WindowSize(window));
         }
-        let memory = GuestMemory::default();
+        let memory = GuestMemory::new(owner);
         let ring = |name| {
             Ring::new(name, memory.shared())
                 .map(Arc::new)
@@ -503,11 +506,12 @@ mod tests {
             host_visible_size: window,
             blob_alignment: 4096,
         };
-        Connection::new(Gpu::new(GpuBackend {
+        let gpu = Gpu::new(GpuBackend {
             device: Arc::new(Device::new(options, Arc::new(NoScreen), Vec::new())),
             host_visible_size: window,
             console: None,
-        }))
+        });
+        Connection::new(gpu, None)
     }
 
     #[test]

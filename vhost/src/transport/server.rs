@@ -6,6 +6,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
 
+use hesper_system::guest_memory::Owner;
 use hesper_system::{LogLimit, Peer};
 use log::Level;
 use rustix::net::SocketType;
@@ -177,10 +178,15 @@ fn serve_one(
     let watched = stream
         .try_clone()
         .map_err(Error::system("cannot duplicate the connection"))?;
+    let owner = Owner::new(&stream).map_err(Error::system("cannot duplicate the connection"))?;
     stop.watch(Some(watched));
-    let result = messages::serve(&stream, model);
+    let result = messages::serve(&stream, &owner, model);
     stop.watch(None);
     match result {
+        _ if owner.is_broken() => Err(Error::Protocol(
+            "the VMM has shrunk memory that it shares, and Hesper used it; its connection is ended"
+                .to_owned(),
+        )),
         // A shutdown cuts the connection at any point.
         Err(Error::Protocol(_)) if stop.requested() => Ok(()),
         result => result,

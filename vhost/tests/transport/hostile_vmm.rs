@@ -139,3 +139,17 @@ fn a_kick_that_somebody_else_takes_does_not_stop_a_queue() {
     kick.write(1).unwrap();
     eventually("the queue goes on", || machine.is_answered(ticket));
 }
+
+/// The pages that a mapping shows are gone, so touching them raises SIGBUS.
+#[test]
+fn a_vmm_that_shrinks_its_memory_loses_its_own_connection() {
+    let served = Served::new(Parts::default());
+    let mut machine = Machine::boot(&served.path());
+    assert_eq!(machine.code(&display_info()), wire::RESP_OK_DISPLAY_INFO);
+    let device = served.devices.recv_timeout(PATIENCE).unwrap();
+    machine.shrink();
+    machine.kick(0);
+    eventually("the connection ends", || device.upgrade().is_none());
+    assert!(machine.frontend.get_features().is_err());
+    assert_serves(&served);
+}

@@ -20,6 +20,8 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hesper_system::guest_memory::Owner;
+
 use super::Error;
 use super::connection::Connection;
 use super::model::Model;
@@ -33,6 +35,8 @@ const HANDSHAKE: Duration = Duration::from_secs(30);
 
 /// Serves a device on a connected socket until the VM hangs up.
 ///
+/// `owner` is the VMM at the other end, which shares its guest's memory.
+///
 /// The device is made when the first message is there. A client that only checks whether somebody
 /// listens (as [`super::Server::bind`] does) costs no device and no window.
 ///
@@ -40,12 +44,13 @@ const HANDSHAKE: Duration = Duration::from_secs(30);
 /// [`Error::Protocol`] for a VMM that breaks the protocol, and errors of setting up a connection.
 pub(super) fn serve(
     stream: &UnixStream,
+    owner: &Arc<Owner>,
     model: &mut dyn FnMut() -> Arc<dyn Model>,
 ) -> Result<(), Error> {
     let Some(mut message) = receive(stream, None)? else {
         return Ok(());
     };
-    let mut requests = Requests::new(Connection::new(model())?, stream);
+    let mut requests = Requests::new(Connection::new(model(), Some(Arc::clone(owner)))?, stream);
     loop {
         match requests.serve(message) {
             Ok(()) => {}
