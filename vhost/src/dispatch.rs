@@ -16,7 +16,7 @@ use crate::engine::{Call, Engine, Progress};
 use crate::error::CommandError;
 use crate::exchange::Exchange;
 use crate::fence::Gate;
-use crate::queue::{Outcome, Queue};
+use crate::queue::{Outcome, Queue, Taken};
 use crate::request::Command;
 use crate::wire::Header;
 
@@ -26,6 +26,7 @@ pub(crate) fn handle<M>(
     queue: Queue,
     memory: &GuestMemoryMmap,
     chain: DescriptorChain<M>,
+    taken: Taken,
 ) -> Outcome
 where
     M: Deref<Target = GuestMemoryMmap> + Clone,
@@ -37,7 +38,7 @@ where
         Ok(header) => (header, None),
         Err(error) => (Header::new_zeroed(), Some(error)),
     };
-    let exchange = engine.begin(queue, head, header, space);
+    let exchange = engine.begin(queue, (head, taken), header, space);
     if let Some(error) = error {
         return engine.refuse(memory, exchange, &error);
     }
@@ -71,7 +72,10 @@ fn run(
 ) -> Outcome {
     let targets = command.targets(exchange.header.context_id.get());
     {
-        let mut state = engine.state();
+        let Ok(mut state) = engine.at(exchange.epoch) else {
+            // The reset forgot the chain.
+            return Outcome::Held;
+        };
         let waits = state.deferred.must_wait(&targets)
             || (command.needs_its_resource()
                 && targets.resource.is_some_and(|id| state.is_pending(id)));

@@ -15,7 +15,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use crate::chain::AnswerSpace;
-use crate::queue::Queue;
+use crate::queue::{Queue, Taken};
 use crate::renderer::ContextId;
 use crate::response::Response;
 use crate::screen::{FlushToken, ScanoutId};
@@ -83,6 +83,7 @@ pub(crate) struct Held {
     pub(crate) serial: u64,
     pub(crate) queue: Queue,
     pub(crate) head: u16,
+    pub(crate) taken: Taken,
     pub(crate) header: Header,
     pub(crate) space: AnswerSpace,
     pub(crate) response: Option<Response>,
@@ -290,6 +291,7 @@ mod tests {
             serial,
             queue: Queue::Control,
             head: 0,
+            taken: Taken::default(),
             header: Header::new_zeroed(),
             space: crate::chain::no_space(),
             response: Some(Response::ok()),

@@ -10,10 +10,11 @@
 use std::sync::Arc;
 
 use hesper_vhost::budget;
+use hesper_vhost::device::{Outcome, Queue, Taken};
 use hesper_vhost::renderer::{BlobKind, BlobRequest, RendererError};
 use hesper_vhost::screen::{NoScreen, Rect};
 use hesper_vhost::testing::{
-    FakeContext, FakeRenderer, Guest, Recorder, Request, ScreenCall, options,
+    Chain, DriverQueue, FakeContext, FakeRenderer, Guest, Recorder, Request, ScreenCall, options,
 };
 use hesper_vhost::wire::{self, *};
 
@@ -428,6 +429,26 @@ fn bytes_that_no_context_has_consumed_have_one_limit_for_the_guest() {
     renderer.consume();
     assert_eq!(guest.device.usage().queued_bytes, 0);
     guest.ok(&Request::submit(1, &big));
+}
+
+/// A queue's thread took the chain from its ring, and the device was reset before it came here.
+#[test]
+fn a_chain_that_was_taken_before_a_reset_is_forgotten() {
+    let (mut guest, renderer) = guest();
+    let taken = Taken {
+        ring: 0,
+        resets: guest.device.resets(),
+    };
+    let memory = guest.memory.clone();
+    let mut driver = DriverQueue::new(&memory, 0x1000, 1 << 20, 100 << 20);
+    let create = Request::create_2d(1, FORMAT_B8G8R8X8, 32, 32);
+    let (chain, _) = driver.post(&memory, &Chain::of(&create.fence(1)));
+    guest.reset();
+    let outcome = guest.device.handle(Queue::Control, &memory, chain, taken);
+    assert_eq!(outcome, Outcome::Held);
+    assert_eq!(guest.device.usage(), Default::default());
+    assert_eq!(guest.late(), [0_u16; 0]);
+    drop(renderer);
 }
 
 /// A guest can name any context and ring in a fenced flush. Nothing may be kept for those that do

@@ -14,7 +14,7 @@ use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use hesper_vhost::device::{Device, Outcome, Queue, Transport};
+use hesper_vhost::device::{Device, Outcome, Queue, Taken, Transport};
 use hesper_vhost::screen::{NoScreen, Rect};
 use hesper_vhost::testing::{Chain, DriverQueue, FakeRenderer, Guest, Request, options};
 use hesper_vhost::wire::*;
@@ -50,7 +50,7 @@ impl SlowTransport {
 }
 
 impl Transport for SlowTransport {
-    fn complete(&self, _: Queue, _: u16, _: u32) {
+    fn complete(&self, _: Queue, _: u16, _: Taken, _: u32) {
         if self.is_armed.swap(false, Ordering::SeqCst) {
             let mut gate = self.gate.lock().unwrap();
             gate.0 = true;

@@ -37,6 +37,7 @@ impl Call<'_> {
                 serial: self.exchange.ticket.serial,
                 queue: self.exchange.queue,
                 head: self.exchange.head,
+                taken: self.exchange.taken,
                 header: self.exchange.header,
                 space,
                 response: None,

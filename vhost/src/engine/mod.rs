@@ -31,7 +31,7 @@ mod call;
 mod resource_pages;
 mod state;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, Weak};
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ use crate::error::CommandError;
 use crate::exchange::Exchange;
 use crate::fence::{Ticket, Timeline};
 use crate::options::DeviceOptions;
-use crate::queue::{Queue, Transport};
+use crate::queue::{Queue, Taken, Transport};
 use crate::renderer::{CapsetInfo, Renderer};
 use crate::resource3d::Resources3d;
 use crate::screen::ScanoutSink;
@@ -76,6 +76,8 @@ pub(crate) struct Engine {
     transport: OnceLock<Arc<dyn Transport>>,
     memory: Mutex<Option<GuestMemoryAtomic<GuestMemoryMmap>>>,
     state: Mutex<GuestState>,
+    /// The `epoch` of the state, to be read without the lock.
+    resets: AtomicU64,
     screen_lock: Mutex<()>,
     delivered: Condvar,
     /// Runs deferred commands: [`crate::dispatch::run_deferred`]. The device passes it in, since
@@ -111,6 +113,7 @@ impl Engine {
             transport: OnceLock::new(),
             memory: Mutex::new(None),
             state: Mutex::new(state),
+            resets: AtomicU64::new(0),
             screen_lock: Mutex::new(()),
             delivered: Condvar::new(),
             run_deferred,
@@ -129,6 +132,11 @@ impl Engine {
 
     pub(crate) fn set_memory(&self, memory: GuestMemoryAtomic<GuestMemoryMmap>) {
         *self.memory.locked() = Some(memory);
+    }
+
+    /// How often the device was reset.
+    pub(crate) fn resets(&self) -> u64 {
+        self.resets.load(Ordering::Acquire)
     }
 
     /// The current state.
@@ -191,7 +199,7 @@ impl Engine {
     pub(crate) fn begin(
         &self,
         queue: Queue,
-        head: u16,
+        (head, taken): (u16, Taken),
         header: Header,
         space: AnswerSpace,
     ) -> Exchange {
@@ -207,9 +215,11 @@ impl Engine {
                 serial: state.serial(),
                 timeline,
             },
-            epoch: state.epoch,
+            // Not that of the state: the chain may be older.
+            epoch: taken.resets,
             queue,
             head,
+            taken,
             space: Some(space),
             on_queue: true,
         }
@@ -263,6 +273,7 @@ impl Engine {
     pub(crate) fn reset(&self) {
         let mut state = self.state();
         state.epoch += 1;
+        self.resets.store(state.epoch, Ordering::Release);
         state.acked_features = 0;
         state.events_read = 0;
         let resources = std::mem::take(&mut state.resources);

@@ -46,6 +46,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hesper_system::guest_memory::Owner;
+use vm_memory::GuestMemoryMmap;
 
 use super::Error;
 use super::backend_channel::{BackendChannel, ChannelOptions};
@@ -53,9 +54,10 @@ use super::features::{self, protocol};
 use super::mapped_blobs;
 use super::memory::{GuestMemory, MemoryError, Region};
 use super::model::Model;
-use super::ring::{Ring, RingError, Start};
+use super::ring::{Chain, ChainUser, Ring, RingError, Start};
 use super::vmm_link::{ConfigNotifier, VmmLink};
 use super::worker::Worker;
+use crate::device::{Outcome, Taken};
 use crate::system::page_size;
 
 /// How long a stopping queue waits for its worker to leave the device. The VMM's main loop, and so
@@ -94,6 +96,26 @@ pub(super) enum RequestError {
     Switch(u32),
     #[error("it belongs to a feature that was not offered")]
     NotOffered,
+}
+
+/// What a queue's chains are for.
+struct QueueUser {
+    model: Arc<dyn Model>,
+    queue: u32,
+}
+
+impl ChainUser for QueueUser {
+    fn wants_chain(&self) -> bool {
+        self.model.wants_chain(self.queue)
+    }
+
+    fn resets(&self) -> u64 {
+        self.model.resets()
+    }
+
+    fn handle(&self, memory: &GuestMemoryMmap, chain: Chain, taken: Taken) -> Outcome {
+        self.model.handle(self.queue, memory, chain, taken)
+    }
 }
 
 /// A queue with its thread.
@@ -144,16 +166,13 @@ impl Connection {
         let rings = [ring(names[0])?, ring(names[1])?];
         let link = Arc::new(VmmLink::new(rings[0].clone(), rings[1].clone()));
         let lane = |queue: u32, name, ring: Arc<Ring>| {
-            let (wanted, device) = (model.clone(), model.clone());
-            Worker::spawn(
-                name,
-                ring.clone(),
-                model.poll_interval(),
-                move || wanted.wants_chain(queue),
-                move |memory, chain| device.handle(queue, memory, chain),
-            )
-            .map(|worker| Lane { ring, worker })
-            .map_err(Error::system("cannot start a queue thread"))
+            let user = QueueUser {
+                model: model.clone(),
+                queue,
+            };
+            Worker::spawn(name, ring.clone(), model.poll_interval(), user)
+                .map(|worker| Lane { ring, worker })
+                .map_err(Error::system("cannot start a queue thread"))
         };
         let [first, second] = rings;
         let lanes = [lane(0, names[0], first)?, lane(1, names[1], second)?];

@@ -13,7 +13,7 @@ use hesper_system::sync::{Lock, Wait};
 
 use super::backend_channel::{AskError, BackendChannel};
 use super::ring::Ring;
-use crate::device::{Queue, Transport};
+use crate::device::{Queue, Taken, Transport};
 
 /// Connects a device with its rings and with the VMM. It holds nothing that holds it, so the device
 /// can keep it as long as it likes.
@@ -179,10 +179,10 @@ impl VmmLink {
 }
 
 impl Transport for VmmLink {
-    fn complete(&self, queue: Queue, head: u16, written: u32) {
+    fn complete(&self, queue: Queue, head: u16, taken: Taken, written: u32) {
         match queue {
-            Queue::Control => self.control.complete(head, written),
-            Queue::Cursor => self.cursor.complete(head, written),
+            Queue::Control => self.control.complete(head, taken.ring, written),
+            Queue::Cursor => self.cursor.complete(head, taken.ring, written),
         }
     }
 

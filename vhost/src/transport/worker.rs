@@ -10,11 +10,9 @@ use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
 use rustix::io::Errno;
-use vm_memory::GuestMemoryMmap;
 
 use super::interrupt::{Interrupt, Wait};
-use super::ring::{Chain, Ring};
-use crate::device::Outcome;
+use super::ring::{ChainUser, Ring};
 use crate::input::Waker;
 
 /// A queue's thread. Dropping it ends and joins the thread. The ring must be stopped first.
@@ -33,14 +31,13 @@ struct Shared {
 }
 
 impl Worker {
-    /// Starts the thread `name`, which passes chains to `handle` while they are `wanted`. Without a
-    /// kick it checks a running ring every `poll_interval`.
+    /// Starts the thread `name`, which passes chains to `user` while it wants them. Without a kick
+    /// it checks a running ring every `poll_interval`.
     pub(super) fn spawn(
         name: &str,
         ring: Arc<Ring>,
         poll_interval: Option<Duration>,
-        mut wanted: impl FnMut() -> bool + Send + 'static,
-        mut handle: impl FnMut(&GuestMemoryMmap, Chain) -> Outcome + Send + 'static,
+        user: impl ChainUser + Send + 'static,
     ) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             ring,
@@ -52,7 +49,7 @@ impl Worker {
             let shared = shared.clone();
             std::thread::Builder::new()
                 .name(name.to_owned())
-                .spawn(move || shared.run(&mut wanted, &mut handle))?
+                .spawn(move || shared.run(&user))?
         };
         Ok(Self {
             shared,
@@ -85,13 +82,9 @@ impl Drop for Worker {
 }
 
 impl Shared {
-    fn run(
-        &self,
-        wanted: &mut impl FnMut() -> bool,
-        handle: &mut impl FnMut(&GuestMemoryMmap, Chain) -> Outcome,
-    ) {
+    fn run(&self, user: &impl ChainUser) {
         while !self.exit.load(Ordering::Acquire) {
-            self.ring.process(&mut *wanted, &mut *handle);
+            self.ring.pass_chains(user);
             let kick = self.ring.kick();
             let wait = match &kick {
                 Some(kick) => {

@@ -13,11 +13,11 @@ use super::state::{Phase, RingState};
 impl Ring {
     /// Answers a held chain and notifies the guest, if it wants that. While the ring is stopped,
     /// the answer waits until it goes on. Does nothing when the ring was reset since the chain was
-    /// taken.
-    pub(in crate::transport) fn complete(&self, head: u16, written: u32) {
+    /// taken, in `generation`.
+    pub(in crate::transport) fn complete(&self, head: u16, generation: u64, written: u32) {
         let answered = {
             let mut state = self.lock();
-            let answered = self.answer(&mut state, head, written);
+            let answered = self.answer_of(&mut state, head, generation, written);
             if state.phase != Phase::Running {
                 self.progress.notify_all();
             }
@@ -26,6 +26,24 @@ impl Ring {
         if answered {
             self.signal();
         }
+    }
+
+    /// [`Self::answer`] for a chain that was taken in `generation`.
+    pub(super) fn answer_of(
+        &self,
+        state: &mut RingState,
+        head: u16,
+        generation: u64,
+        written: u32,
+    ) -> bool {
+        if generation != state.generation {
+            log::debug!(
+                "{} queue: the answer for descriptor {head} comes after a reset and is dropped",
+                self.name
+            );
+            return false;
+        }
+        self.answer(state, head, written)
     }
 
     pub(super) fn answer(&self, state: &mut RingState, head: u16, written: u32) -> bool {

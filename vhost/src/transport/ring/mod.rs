@@ -30,9 +30,22 @@ use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryLoadGuard, Gues
 use self::events::{never_blocks, write_event};
 use self::in_flight::{InFlight, MAX_SIZE};
 use self::state::{Phase, RingState};
+use crate::queue::{Outcome, Taken};
 
 /// A chain as the device gets it.
 pub(super) type Chain = DescriptorChain<GuestMemoryLoadGuard<GuestMemoryMmap>>;
+
+/// Whom a ring passes its chains to.
+pub(super) trait ChainUser {
+    /// Whether a chain is of use now.
+    fn wants_chain(&self) -> bool;
+
+    /// How often the device was reset. Read under the ring's lock, so it may take none.
+    fn resets(&self) -> u64;
+
+    /// Carries a chain out.
+    fn handle(&self, memory: &GuestMemoryMmap, chain: Chain, taken: Taken) -> Outcome;
+}
 
 /// How a ring starts; see [`Ring::plan`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +96,7 @@ impl Ring {
                 busy: false,
                 outside: false,
                 in_device: InFlight::default(),
+                generation: 0,
                 late: Vec::new(),
                 stopped_at: None,
                 kick: None,
