@@ -4,7 +4,7 @@
 //! command line and reads one answer line, `ok …` or `error …`; then it may write the next.
 //! `hesper ctl PATH COMMAND…` is such a client. [`Request`] lists the commands.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -195,7 +195,8 @@ impl io::Read for Timed<'_> {
             return Err(io::ErrorKind::TimedOut.into());
         }
         self.client.set_read_timeout(Some(left))?;
-        self.client.read(into)
+        let mut client = self.client;
+        client.read(into)
     }
 }
 
@@ -507,7 +508,11 @@ mod tests {
             .map(|_| UnixStream::connect(&path).unwrap())
             .collect();
         let mut one_more = UnixStream::connect(&path).unwrap();
-        assert_eq!(one_more.read(&mut [0]).unwrap(), 0, "it is turned away");
+        assert_eq!(
+            io::Read::read(&mut one_more, &mut [0]).unwrap(),
+            0,
+            "it is turned away"
+        );
         drop(idle);
         let end = Instant::now() + Duration::from_secs(60);
         while ask(&path, &["status".to_owned()]).is_err() {

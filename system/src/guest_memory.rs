@@ -230,7 +230,8 @@ fn replace(slot: &Slot) -> bool {
     true
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(target_os = "linux")]
+#[cfg(test)]
 mod tests {
     use std::fs::File;
     use std::io::Read;

@@ -21,6 +21,9 @@ use rutabaga_gfx::{
 use super::mailbox::{Mailbox, Message};
 use crate::rutabaga::life::Life;
 
+/// Limits the lines that a guest or its VM monitor can cause.
+static LINES: hesper_system::LogLimit = hesper_system::LogLimit::new("hesper");
+
 /// A capability set, and its bytes.
 pub(super) struct Capset {
     /// Its id, version and size.
@@ -159,7 +162,7 @@ impl Worker {
         };
         match life {
             Some(life) => life.lose(&reason),
-            None => log::error!("virgl: {reason}"),
+            None => LINES.log(log::Level::Error, format_args!("virgl: {reason}")),
         }
     }
 

@@ -255,7 +255,10 @@ pub(super) fn resource_map_blob(
         if mapped.is_ok()
             && let Err(error) = transport.unmap(offset, length)
         {
-            log::warn!("a blob mapped during a reset stays mapped: {error}");
+            call.engine.log_limit.log(
+                log::Level::Warn,
+                format_args!("a blob mapped during a reset stays mapped: {error}"),
+            );
         }
         return Err(CommandError::Reset);
     };

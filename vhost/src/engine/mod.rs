@@ -179,9 +179,12 @@ impl Engine {
     pub(crate) fn set_window(&self, is_there: bool) {
         let was_there = !self.lacks_window.swap(!is_there, Ordering::AcqRel);
         if was_there && !is_there && self.renderers.iter().any(|one| one.needs_window()) {
-            log::warn!(
-                "the guest gets no Vulkan: its VMM has no host-visible window for the GPU's memory; QEMU has one from 11.1 on, with \
+            self.log_limit.log(
+                log::Level::Warn,
+                format_args!(
+                    "the guest gets no Vulkan: its VMM has no host-visible window for the GPU's memory; QEMU has one from 11.1 on, with \
                  -device vhost-user-test-device-pci (docs/qemu.md)"
+                ),
             );
         }
     }
@@ -263,8 +266,11 @@ impl Engine {
             .waited_while(state, RESET_PATIENCE, |state| state.delivering > 0);
         drop(state);
         if timeout.timed_out() {
-            log::warn!(
-                "a stop or reset stopped waiting for an answer that the transport still has"
+            self.log_limit.log(
+                log::Level::Warn,
+                format_args!(
+                    "a stop or reset stopped waiting for an answer that the transport still has"
+                ),
             );
         }
     }
@@ -304,8 +310,11 @@ impl Engine {
         if let Some(renderer) = self.resources_3d.as_ref().filter(|_| rendered)
             && !renderer.clear(CLEAR_PATIENCE)
         {
-            log::warn!(
-                "a reset stopped waiting for the renderer of 3D resources, which may still write into the guest's memory"
+            self.log_limit.log(
+                log::Level::Warn,
+                format_args!(
+                    "a reset stopped waiting for the renderer of 3D resources, which may still write into the guest's memory"
+                ),
             );
         }
     }

@@ -60,6 +60,9 @@ use super::worker::Worker;
 use crate::device::{Outcome, Taken};
 use crate::system::page_size;
 
+/// Limits the lines that a guest or its VM monitor can cause.
+static LINES: hesper_system::LogLimit = hesper_system::LogLimit::new("hesper_vhost");
+
 /// How long a stopping queue waits for its worker to leave the device. The VMM's main loop, and so
 /// the whole guest, stands still in this time.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -279,8 +282,11 @@ impl Connection {
             self.memory.remove(guest, size, vmm)?;
             self.model.set_memory(self.memory.shared());
         } else if self.accepted.is_empty() {
-            log::info!(
-                "all blobs that were mapped before the device was started are unmapped: the VM can be reset again"
+            LINES.log(
+                log::Level::Info,
+                format_args!(
+                    "all blobs that were mapped before the device was started are unmapped: the VM can be reset again"
+                ),
             );
         }
         Ok(())
@@ -352,11 +358,14 @@ impl Connection {
         if start != Start::Running {
             log::debug!("queue {index}: {start:?}");
             if index == 0 && !self.accepted.is_empty() {
-                log::warn!(
-                    "{} blobs of the guest's programs were mapped before the device was started (the VM was paused, or the driver \
+                LINES.log(
+                    log::Level::Warn,
+                    format_args!(
+                        "{} blobs of the guest's programs were mapped before the device was started (the VM was paused, or the driver \
                      was loaded anew); while they are, a hard reset (system_reset, a crash of the guest's kernel, kexec) ends QEMU 11.1 \
                      by a segmentation fault: end the guest's 3D programs first, or shut the guest down (docs/qemu.md)",
-                    self.accepted.len()
+                        self.accepted.len()
+                    ),
                 );
             }
             self.used = true;
@@ -387,9 +396,12 @@ impl Connection {
         let (base, is_out) = self.interrupted(|_| ring.stop(PATIENCE));
         if !is_out {
             if index == 0 {
-                log::warn!(
-                    "a command was still being carried out {} ms after the control queue was stopped; the device is reset",
-                    PATIENCE.as_millis()
+                LINES.log(
+                    log::Level::Warn,
+                    format_args!(
+                        "a command was still being carried out {} ms after the control queue was stopped; the device is reset",
+                        PATIENCE.as_millis()
+                    ),
                 );
                 self.reset();
             } else {
@@ -479,8 +491,11 @@ impl Connection {
             slots: accepted(protocol::CONFIGURE_MEM_SLOTS),
         };
         if options.shmem && !options.barrier {
-            log::warn!(
-                "the VMM did not accept SHARED_OBJECT: the guest may see a mapped blob a moment too early"
+            LINES.log(
+                log::Level::Warn,
+                format_args!(
+                    "the VMM did not accept SHARED_OBJECT: the guest may see a mapped blob a moment too early"
+                ),
             );
         }
         let channel = BackendChannel::new(socket, options)?;

@@ -15,6 +15,9 @@ use super::backend_channel::{AskError, BackendChannel};
 use super::ring::Ring;
 use crate::device::{Queue, Taken, Transport};
 
+/// Limits the lines that a guest or its VM monitor can cause.
+static LINES: hesper_system::LogLimit = hesper_system::LogLimit::new("hesper_vhost");
+
 /// Connects a device with its rings and with the VMM. It holds nothing that holds it, so the device
 /// can keep it as long as it likes.
 pub(super) struct VmmLink {
@@ -130,7 +133,10 @@ impl VmmLink {
                 Ok(()) => {}
                 Err(AskError::Stopped) => vmm.config_has_changed = true,
                 Err(AskError::Failed(error)) => {
-                    log::warn!("the guest cannot be told of a configuration change: {error}");
+                    LINES.log(
+                        log::Level::Warn,
+                        format_args!("the guest cannot be told of a configuration change: {error}"),
+                    );
                 }
             }
         }

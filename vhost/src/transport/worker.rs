@@ -15,6 +15,9 @@ use super::interrupt::{Interrupt, Wait};
 use super::ring::{ChainUser, Ring};
 use crate::input::Waker;
 
+/// Limits the lines that a guest or its VM monitor can cause.
+static LINES: hesper_system::LogLimit = hesper_system::LogLimit::new("hesper_vhost");
+
 /// A queue's thread. Dropping it ends and joins the thread. The ring must be stopped first.
 pub(super) struct Worker {
     shared: Arc<Shared>,
@@ -104,7 +107,10 @@ impl Shared {
                 Ok(Wait::Raised) => self.wake.clear(),
                 Ok(Wait::TimedOut) => self.ring.repeat_lost_interrupt(),
                 Err(error) => {
-                    log::error!("a queue thread cannot wait for kicks: {error}");
+                    LINES.log(
+                        log::Level::Error,
+                        format_args!("a queue thread cannot wait for kicks: {error}"),
+                    );
                     return;
                 }
             }
@@ -120,7 +126,10 @@ fn drain(kick: &File) -> bool {
         Ok(0) => false,
         Ok(_) | Err(Errno::AGAIN | Errno::INTR) => true,
         Err(error) => {
-            log::error!("the kick event of a queue cannot be read: {error}");
+            LINES.log(
+                log::Level::Error,
+                format_args!("the kick event of a queue cannot be read: {error}"),
+            );
             false
         }
     }

@@ -10,6 +10,9 @@ use super::Ring;
 use super::events::write_event;
 use super::state::{Phase, RingState};
 
+/// Limits the lines that a guest or its VM monitor can cause.
+static LINES: hesper_system::LogLimit = hesper_system::LogLimit::new("hesper_vhost");
+
 impl Ring {
     /// Answers a held chain and notifies the guest, if it wants that. While the ring is stopped,
     /// the answer waits until it goes on. Does nothing when the ring was reset since the chain was
@@ -103,9 +106,12 @@ impl Ring {
 
     pub(super) fn broken(&self, state: &mut RingState, why: &str) {
         if matches!(state.phase, Phase::Running | Phase::Stopping) {
-            log::error!(
-                "{} queue: {why}; the guest's driver must reset the device before the queue works again",
-                self.name
+            LINES.log(
+                log::Level::Error,
+                format_args!(
+                    "{} queue: {why}; the guest's driver must reset the device before the queue works again",
+                    self.name
+                ),
             );
             state.phase = Phase::Broken;
             if let Some(error) = &state.error {

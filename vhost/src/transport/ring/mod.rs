@@ -32,6 +32,9 @@ use self::in_flight::{InFlight, MAX_SIZE};
 use self::state::{Phase, RingState};
 use crate::queue::{Outcome, Taken};
 
+/// Limits the lines that a guest or its VM monitor can cause.
+static LINES: hesper_system::LogLimit = hesper_system::LogLimit::new("hesper_vhost");
+
 /// A chain as the device gets it.
 pub(super) type Chain = DescriptorChain<GuestMemoryLoadGuard<GuestMemoryMmap>>;
 
@@ -225,9 +228,12 @@ impl Ring {
         state.phase = if state.queue.is_valid(&*self.memory.memory()) {
             Phase::Running
         } else {
-            log::error!(
-                "{} queue: its rings are outside guest memory; it stays off",
-                self.name
+            LINES.log(
+                log::Level::Error,
+                format_args!(
+                    "{} queue: its rings are outside guest memory; it stays off",
+                    self.name
+                ),
             );
             Phase::Broken
         };
