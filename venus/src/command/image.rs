@@ -54,7 +54,7 @@ fn create(session: &mut Session<'_>, c: &mut CreateImage<'_>) -> Result<vk::Resu
             return Ok(vk::Result::ERROR_INVALID_DRM_FORMAT_MODIFIER_PLANE_LAYOUT_EXT);
         }
     }
-    let for_copies = host_copy::CopiedImage::of(c.p_create_info);
+    let for_copies = host_copy::CopiedImage::for_host(c.p_create_info);
     let is_linear = c.p_create_info.tiling == vk::ImageTiling::LINEAR;
     let (result, host) = create_object(session, c, |c| &mut *c.p_image)?;
     if let Some(host) = host {

@@ -146,7 +146,9 @@ pub(crate) fn take_all_children<H: Handle>(
     let device = Arc::clone(session.device(command)?);
     let children = device.pools.locked().remove(&pool);
     for id in children.into_iter().flatten() {
-        session.state.objects.remove::<H>(id);
+        if let Some(child) = session.state.objects.remove::<H>(id) {
+            device.facts.forget(H::TYPE, child.raw());
+        }
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ use hesper_venus_protocol::{CommandId, vk};
 use super::lifetime::{create_object, destroy_object};
 use super::shape::{Family, forward, special};
 use crate::fatal::Fatal;
+use crate::rules::values_per_query;
 use crate::session::{Session, call};
 
 /// The commands of this file.
@@ -31,15 +32,6 @@ fn create(session: &mut Session<'_>, c: &mut CreateQueryPool<'_>) -> Result<vk::
         device.queries.locked().insert(host.0, values);
     }
     Ok(result)
-}
-
-/// How many values one query of a pool has, without its availability.
-fn values_per_query(info: &vk::QueryPoolCreateInfo) -> u32 {
-    match info.query_type {
-        vk::QueryType::PIPELINE_STATISTICS => info.pipeline_statistics.0.count_ones(),
-        vk::QueryType::TRANSFORM_FEEDBACK_STREAM_EXT => 2,
-        _ => 1,
-    }
 }
 
 /// `vkDestroyQueryPool`

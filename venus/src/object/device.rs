@@ -13,6 +13,7 @@ use hesper_venus_protocol::call::DeviceTable;
 use hesper_venus_protocol::vk;
 
 use super::declarable::Declarable;
+use super::facts::{Facts, Limits};
 use super::host_copy::HostCopy;
 use super::instance::Instance;
 use super::physical_device::{Allocated, PhysicalDevice};
@@ -61,6 +62,8 @@ pub(crate) struct Device {
     pub(crate) timeline_semaphores: Mutex<HashSet<u64>>,
     /// Copies between images and host memory.
     pub(crate) host_copy: HostCopy,
+    /// Limits and sizes that the numbers of commands are checked with.
+    pub(crate) facts: Facts,
     raw: Arc<RawDevice>,
     requested: Vec<QueueRequest>,
     queues: RwLock<Vec<Arc<Queue>>>,
@@ -76,6 +79,7 @@ impl Device {
         requested: Vec<QueueRequest>,
         import: Option<HostImport>,
         host_copy: HostCopy,
+        limits: Limits,
     ) -> Self {
         Self {
             owner,
@@ -90,6 +94,7 @@ impl Device {
             shader_groups: ShaderGroups::default(),
             timeline_semaphores: Mutex::default(),
             host_copy,
+            facts: Facts::new(limits),
             raw: Arc::new(raw),
             requested,
             queues: RwLock::default(),

@@ -7,6 +7,7 @@
 
 pub(crate) mod declarable;
 pub(crate) mod device;
+pub(crate) mod facts;
 pub(crate) mod failed_ids;
 pub(crate) mod host_copy;
 pub(crate) mod instance;
