@@ -5,6 +5,7 @@
 //! The table holds each object's handle and owner. What else is known is in [`instance::Instance`]
 //! and [`device::Device`], which destroy what is left when they are destroyed.
 
+pub(crate) mod cache_seal;
 pub(crate) mod declarable;
 pub(crate) mod device;
 pub(crate) mod facts;
