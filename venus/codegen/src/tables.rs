@@ -55,7 +55,7 @@ pub struct PrivateStruct {
 pub struct RuleRow {
     /// `vk…`.
     pub command: String,
-    /// Before the driver is called, after it made an object, or before it destroys one.
+    /// Before the driver is called, or after it made an object.
     pub when: When,
     /// The method of the protocol's `Rules`.
     pub rule: String,
@@ -70,8 +70,6 @@ pub enum When {
     Check,
     /// After the driver made an object.
     Made,
-    /// Before the driver destroys an object.
-    Gone,
 }
 
 /// Everything in `data/`.
@@ -230,7 +228,6 @@ pub fn load() -> Result<Tables> {
             when: match row.get(1)? {
                 "check" => When::Check,
                 "made" => When::Made,
-                "gone" => When::Gone,
                 other => return Err(row.error(format!("`{other}` is not a time of a rule"))),
             },
             rule: row.get(2)?.to_owned(),

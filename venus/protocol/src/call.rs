@@ -32,11 +32,6 @@ pub trait Call<'a>: Command<'a> {
         Ok(())
     }
 
-    /// Forgets what the command destroys. To be called before [`Call::call`], since the driver may
-    /// use a handle again.
-    #[inline]
-    fn forget<R: Rules>(&self, _rules: &R) {}
-
     /// Keeps what the rules need of the objects that the driver has just made. To be called while
     /// the outputs hold the driver's handles.
     #[inline]

@@ -219,8 +219,6 @@ pub trait Rules {
     fn pass2_made(&self, info: &vk::RenderPassCreateInfo2, pass: vk::RenderPass);
     /// Keeps the number of attachments of a new framebuffer.
     fn framebuffer_made(&self, info: &vk::FramebufferCreateInfo, framebuffer: vk::Framebuffer);
-    /// Forgets an object that the driver is about to destroy.
-    fn forget(&self, kind: vk::HandleType, handle: u64);
 }
 
 /// The elements of an array inside a decoded struct.

@@ -197,19 +197,21 @@ impl Facts {
         self.dynamic.store(true, Ordering::Release);
     }
 
-    /// Forgets an object that the driver is about to destroy.
-    pub(crate) fn forget(&self, kind: vk::HandleType, handle: u64) {
+    /// Forgets an object of a type that the driver is about to destroy. Inlined, since callers
+    /// usually know the type.
+    #[inline(always)]
+    pub(crate) fn forget(&self, kind: u32, handle: u64) {
         use vk::HandleType as Kind;
         match kind {
-            Kind::Buffer => self.buffers.remove(handle),
-            Kind::Image => self.images.remove(handle),
-            Kind::DeviceMemory => self.memories.remove(handle),
-            Kind::QueryPool => self.query_pools.remove(handle),
-            Kind::DescriptorSetLayout => self.set_layouts.remove(handle),
-            Kind::DescriptorSet => self.sets.remove(handle),
-            Kind::PipelineLayout => self.pipeline_layouts.remove(handle),
-            Kind::RenderPass => self.passes.remove(handle),
-            Kind::Framebuffer => self.framebuffers.remove(handle),
+            kind if kind == Kind::Buffer as u32 => self.buffers.remove(handle),
+            kind if kind == Kind::Image as u32 => self.images.remove(handle),
+            kind if kind == Kind::DeviceMemory as u32 => self.memories.remove(handle),
+            kind if kind == Kind::QueryPool as u32 => self.query_pools.remove(handle),
+            kind if kind == Kind::DescriptorSetLayout as u32 => self.set_layouts.remove(handle),
+            kind if kind == Kind::DescriptorSet as u32 => self.sets.remove(handle),
+            kind if kind == Kind::PipelineLayout as u32 => self.pipeline_layouts.remove(handle),
+            kind if kind == Kind::RenderPass as u32 => self.passes.remove(handle),
+            kind if kind == Kind::Framebuffer as u32 => self.framebuffers.remove(handle),
             _ => {}
         }
     }
@@ -226,9 +228,9 @@ mod tests {
             facts.buffers.insert(vk::Buffer(handle << 4), handle);
         }
         assert_eq!(facts.buffers.get(vk::Buffer(500 << 4)), Some(500));
-        facts.forget(vk::HandleType::Image, 500 << 4);
+        facts.forget(vk::HandleType::Image as u32, 500 << 4);
         assert_eq!(facts.buffers.get(vk::Buffer(500 << 4)), Some(500));
-        facts.forget(vk::HandleType::Buffer, 500 << 4);
+        facts.forget(vk::HandleType::Buffer as u32, 500 << 4);
         assert_eq!(facts.buffers.get(vk::Buffer(500 << 4)), None);
         assert_eq!(facts.buffers.get(vk::Buffer(501 << 4)), Some(501));
     }

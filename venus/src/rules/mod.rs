@@ -449,10 +449,6 @@ impl Rules for Facts {
     fn framebuffer_made(&self, info: &vk::FramebufferCreateInfo, framebuffer: vk::Framebuffer) {
         self.framebuffers.insert(framebuffer, info.attachment_count);
     }
-
-    fn forget(&self, kind: vk::HandleType, handle: u64) {
-        Facts::forget(self, kind, handle);
-    }
 }
 
 /// How many values one query of a pool has, without its availability.

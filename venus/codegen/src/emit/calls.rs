@@ -31,7 +31,7 @@ pub fn emit(model: &Model, files: &mut Vec<File>) -> Result<()> {
     let rules = Rules { model };
     let mut out = String::from(
         "use std::ffi::{CStr, c_char, c_void}; use std::ptr;\n\
-         use crate::call::{Call, Function}; use crate::command; use crate::rules::{Limit, Rules as Demands, all}; use crate::runtime::Handle; use crate::vk;\n",
+         use crate::call::{Call, Function}; use crate::command; use crate::rules::{Limit, Rules as Demands, all}; use crate::vk;\n",
     );
     rules::are_of_commands(model)?;
     for (table, title) in TABLES {

@@ -46,16 +46,6 @@ pub fn methods(rules: Rules<'_>, command: &Command) -> Result<String> {
              if result == vk::Result::SUCCESS {{ {made} }} }}\n"
         );
     }
-    let mut forgotten = String::new();
-    for row in of(When::Gone) {
-        forgotten.push_str(&gone(rules, command, row)?);
-    }
-    if !forgotten.is_empty() {
-        let _ = write!(
-            out,
-            "#[inline] fn forget<R: Demands>(&self, rules: &R) {{ {forgotten} }}\n"
-        );
-    }
     Ok(out)
 }
 
@@ -84,26 +74,6 @@ fn one(rules: Rules<'_>, command: &Command, row: &RuleRow) -> Result<String> {
     let end = if row.when == When::Check { "?;" } else { ";" };
     let call = format!("rules.{}({}){end}\n", row.rule, arguments.join(","));
     Ok(looped(each, call))
-}
-
-/// The code that forgets an object.
-fn gone(rules: Rules<'_>, command: &Command, row: &RuleRow) -> Result<String> {
-    let mut each = None;
-    let mut out = String::new();
-    for argument in &row.arguments {
-        let handle = value(rules, command, row, argument, &mut each)?;
-        let parameter = argument.trim_end_matches("[]");
-        let found = command.params.iter().find(|p| p.c_name == parameter);
-        let Some(Base::Handle(name)) = found.map(|p| &p.base) else {
-            return Err(wrong(row, argument, "not an object"));
-        };
-        let name = crate::names::plain(name);
-        let _ = write!(
-            out,
-            "let object = {handle}; rules.forget(vk::HandleType::{name}, object.raw());"
-        );
-    }
-    Ok(looped(each, out))
 }
 
 fn looped(each: Option<(String, String)>, body: String) -> String {

@@ -5,7 +5,6 @@
 use crate::call::{Call, Function};
 use crate::command;
 use crate::rules::{Limit, Rules as Demands, all};
-use crate::runtime::Handle;
 use crate::vk;
 use std::ffi::{CStr, c_char, c_void};
 use std::ptr;
@@ -2938,11 +2937,6 @@ impl<'a> Call<'a> for command::FreeMemory {
         // driver may be called with them.
         Some(unsafe { function(self.device.handle, self.memory.handle, ptr::null()) })
     }
-    #[inline]
-    fn forget<R: Demands>(&self, rules: &R) {
-        let object = self.memory.handle;
-        rules.forget(vk::HandleType::DeviceMemory, object.raw());
-    }
 }
 impl<'a> Call<'a> for command::UnmapMemory {
     type Table = DeviceTable;
@@ -3316,11 +3310,6 @@ impl<'a> Call<'a> for command::DestroyQueryPool {
         // driver may be called with them.
         Some(unsafe { function(self.device.handle, self.query_pool.handle, ptr::null()) })
     }
-    #[inline]
-    fn forget<R: Demands>(&self, rules: &R) {
-        let object = self.query_pool.handle;
-        rules.forget(vk::HandleType::QueryPool, object.raw());
-    }
 }
 impl<'a> Call<'a> for command::GetQueryPoolResults<'a> {
     type Table = DeviceTable;
@@ -3388,11 +3377,6 @@ impl<'a> Call<'a> for command::DestroyBuffer {
         // SAFETY: the arguments have the function's types, and the caller ensures that the
         // driver may be called with them.
         Some(unsafe { function(self.device.handle, self.buffer.handle, ptr::null()) })
-    }
-    #[inline]
-    fn forget<R: Demands>(&self, rules: &R) {
-        let object = self.buffer.handle;
-        rules.forget(vk::HandleType::Buffer, object.raw());
     }
 }
 impl<'a> Call<'a> for command::CreateBufferView<'a> {
@@ -3467,11 +3451,6 @@ impl<'a> Call<'a> for command::DestroyImage {
         // SAFETY: the arguments have the function's types, and the caller ensures that the
         // driver may be called with them.
         Some(unsafe { function(self.device.handle, self.image.handle, ptr::null()) })
-    }
-    #[inline]
-    fn forget<R: Demands>(&self, rules: &R) {
-        let object = self.image.handle;
-        rules.forget(vk::HandleType::Image, object.raw());
     }
 }
 impl<'a> Call<'a> for command::GetImageSubresourceLayout<'a> {
@@ -3723,11 +3702,6 @@ impl<'a> Call<'a> for command::DestroyPipelineLayout {
         // driver may be called with them.
         Some(unsafe { function(self.device.handle, self.pipeline_layout.handle, ptr::null()) })
     }
-    #[inline]
-    fn forget<R: Demands>(&self, rules: &R) {
-        let object = self.pipeline_layout.handle;
-        rules.forget(vk::HandleType::PipelineLayout, object.raw());
-    }
 }
 impl<'a> Call<'a> for command::CreateSampler<'a> {
     type Table = DeviceTable;
@@ -3798,11 +3772,6 @@ impl<'a> Call<'a> for command::DestroyDescriptorSetLayout {
                 ptr::null(),
             )
         })
-    }
-    #[inline]
-    fn forget<R: Demands>(&self, rules: &R) {
-        let object = self.descriptor_set_layout.handle;
-        rules.forget(vk::HandleType::DescriptorSetLayout, object.raw());
     }
 }
 impl<'a> Call<'a> for command::CreateDescriptorPool<'a> {
@@ -3885,13 +3854,6 @@ impl<'a> Call<'a> for command::FreeDescriptorSets<'a> {
             )
         })
     }
-    #[inline]
-    fn forget<R: Demands>(&self, rules: &R) {
-        for v in &*self.p_descriptor_sets {
-            let object = *v;
-            rules.forget(vk::HandleType::DescriptorSet, object.raw());
-        }
-    }
 }
 impl<'a> Call<'a> for command::UpdateDescriptorSets<'a> {
     type Table = DeviceTable;
@@ -3958,11 +3920,6 @@ impl<'a> Call<'a> for command::DestroyFramebuffer {
         // driver may be called with them.
         Some(unsafe { function(self.device.handle, self.framebuffer.handle, ptr::null()) })
     }
-    #[inline]
-    fn forget<R: Demands>(&self, rules: &R) {
-        let object = self.framebuffer.handle;
-        rules.forget(vk::HandleType::Framebuffer, object.raw());
-    }
 }
 impl<'a> Call<'a> for command::CreateRenderPass<'a> {
     type Table = DeviceTable;
@@ -4000,11 +3957,6 @@ impl<'a> Call<'a> for command::DestroyRenderPass {
         // SAFETY: the arguments have the function's types, and the caller ensures that the
         // driver may be called with them.
         Some(unsafe { function(self.device.handle, self.render_pass.handle, ptr::null()) })
-    }
-    #[inline]
-    fn forget<R: Demands>(&self, rules: &R) {
-        let object = self.render_pass.handle;
-        rules.forget(vk::HandleType::RenderPass, object.raw());
     }
 }
 impl<'a> Call<'a> for command::GetRenderAreaGranularity<'a> {
