@@ -146,6 +146,14 @@ pub trait Rules {
         image: vk::Image,
         range: &vk::ImageSubresourceRange,
     ) -> Result<(), Self::Broken>;
+    /// An image has this mip level and layer.
+    fn subresource(&self, image: vk::Image, level: u64, layer: u64) -> Result<(), Self::Broken>;
+    /// The same for an image that is not made, which may be made with these numbers.
+    fn device_layout(&self, info: &vk::DeviceImageSubresourceInfo) -> Result<(), Self::Broken>;
+    /// An image whose requirements are asked may be made with these numbers.
+    fn requirements(&self, info: &vk::DeviceImageMemoryRequirements) -> Result<(), Self::Broken>;
+    /// Barriers are about families, mip levels and layers that exist.
+    fn dependency(&self, info: &vk::DependencyInfo) -> Result<(), Self::Broken>;
     /// An image may be made with these numbers.
     fn image(&self, info: &vk::ImageCreateInfo) -> Result<(), Self::Broken>;
     /// Queue families that share a buffer exist.

@@ -1,6 +1,6 @@
 //! Rules for images: their numbers when they are made, and parts of them later.
 
-use hesper_venus_protocol::rules::all;
+use hesper_venus_protocol::rules::{Rules, all};
 use hesper_venus_protocol::vk;
 
 use super::{Checked, broken, buffers, demand};
@@ -98,6 +98,76 @@ pub(super) fn range(facts: &Facts, image: vk::Image, range: &vk::ImageSubresourc
         layer.into(),
         layers.into(),
     )
+}
+
+/// Fails unless the image has a mip level and a layer.
+fn has(known: &CopiedImage, level: u64, layer: u64) -> Checked {
+    let holds = |number: u64, has: &dyn Fn(u32) -> bool| u32::try_from(number).is_ok_and(has);
+    let what = "a mip level that the image does not have";
+    demand(
+        holds(level, &|level| known.has_levels(level, 1)),
+        what,
+        level,
+        0,
+    )?;
+    let what = "a layer that the image does not have";
+    demand(
+        holds(layer, &|layer| known.has_layers(layer, 1)),
+        what,
+        layer,
+        0,
+    )
+}
+
+pub(super) fn subresource(facts: &Facts, image: vk::Image, level: u64, layer: u64) -> Checked {
+    let known = facts.images.get(image);
+    known.map_or(Ok(()), |known| has(&known, level, layer))
+}
+
+pub(super) fn device_layout(facts: &Facts, info: &vk::DeviceImageSubresourceInfo) -> Checked {
+    // SAFETY: decoded as null or valid structs.
+    let (image, part) = unsafe { (info.p_create_info.as_ref(), info.p_subresource.as_ref()) };
+    let Some((image, part)) = image.zip(part) else {
+        return Ok(());
+    };
+    create(facts, image)?;
+    let part = &part.image_subresource;
+    let known = CopiedImage::of(image);
+    known.map_or(Ok(()), |known| {
+        has(&known, part.mip_level.into(), part.array_layer.into())
+    })
+}
+
+pub(super) fn dependency(facts: &Facts, info: &vk::DependencyInfo) -> Checked {
+    // SAFETY: the decoder made arrays of as many elements as their counts say, or null pointers.
+    let (buffers, images) = unsafe {
+        (
+            all(
+                info.p_buffer_memory_barriers,
+                info.buffer_memory_barrier_count,
+            ),
+            all(
+                info.p_image_memory_barriers,
+                info.image_memory_barrier_count,
+            ),
+        )
+    };
+    for barrier in buffers {
+        let (from, to) = (
+            barrier.src_queue_family_index,
+            barrier.dst_queue_family_index,
+        );
+        facts.families(from.into(), to.into())?;
+    }
+    for barrier in images {
+        let (from, to) = (
+            barrier.src_queue_family_index,
+            barrier.dst_queue_family_index,
+        );
+        facts.families(from.into(), to.into())?;
+        range(facts, barrier.image, &barrier.subresource_range)?;
+    }
+    Ok(())
 }
 
 /// The first texel behind a part.

@@ -14,6 +14,8 @@ mod descriptors;
 mod images;
 mod passes;
 mod pipelines;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 
@@ -311,6 +313,26 @@ impl Rules for Facts {
 
     fn range(&self, image: vk::Image, range: &vk::ImageSubresourceRange) -> Checked {
         images::range(self, image, range)
+    }
+
+    fn subresource(&self, image: vk::Image, level: u64, layer: u64) -> Checked {
+        images::subresource(self, image, level, layer)
+    }
+
+    fn device_layout(&self, info: &vk::DeviceImageSubresourceInfo) -> Checked {
+        images::device_layout(self, info)
+    }
+
+    fn requirements(&self, info: &vk::DeviceImageMemoryRequirements) -> Checked {
+        // SAFETY: decoded as null or a valid struct.
+        match unsafe { info.p_create_info.as_ref() } {
+            Some(info) => images::create(self, info),
+            None => Ok(()),
+        }
+    }
+
+    fn dependency(&self, info: &vk::DependencyInfo) -> Checked {
+        images::dependency(self, info)
     }
 
     fn image(&self, info: &vk::ImageCreateInfo) -> Checked {

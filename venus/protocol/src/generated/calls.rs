@@ -3469,6 +3469,15 @@ impl<'a> Call<'a> for command::GetImageSubresourceLayout<'a> {
             )
         })
     }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.subresource(
+            self.image.handle,
+            u64::from(self.p_subresource.mip_level),
+            u64::from(self.p_subresource.array_layer),
+        )?;
+        Ok(())
+    }
 }
 impl<'a> Call<'a> for command::CreateImageView<'a> {
     type Table = DeviceTable;
@@ -6055,6 +6064,11 @@ impl<'a> Call<'a> for command::CmdSetEvent2<'a> {
             )
         })
     }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.dependency(&*self.p_dependency_info)?;
+        Ok(())
+    }
 }
 impl<'a> Call<'a> for command::CmdResetEvent2 {
     type Table = DeviceTable;
@@ -6088,6 +6102,13 @@ impl<'a> Call<'a> for command::CmdWaitEvents2<'a> {
             )
         })
     }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        for v in &*self.p_dependency_infos {
+            rules.dependency(v)?;
+        }
+        Ok(())
+    }
 }
 impl<'a> Call<'a> for command::CmdPipelineBarrier2<'a> {
     type Table = DeviceTable;
@@ -6100,45 +6121,7 @@ impl<'a> Call<'a> for command::CmdPipelineBarrier2<'a> {
     }
     #[inline]
     fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
-        for v in {
-            // SAFETY: the decoder made an array of this many elements, or a null pointer.
-            unsafe {
-                all(
-                    self.p_dependency_info.p_buffer_memory_barriers,
-                    self.p_dependency_info.buffer_memory_barrier_count,
-                )
-            }
-        } {
-            rules.families(
-                u64::from(v.src_queue_family_index),
-                u64::from(v.dst_queue_family_index),
-            )?;
-        }
-        for v in {
-            // SAFETY: the decoder made an array of this many elements, or a null pointer.
-            unsafe {
-                all(
-                    self.p_dependency_info.p_image_memory_barriers,
-                    self.p_dependency_info.image_memory_barrier_count,
-                )
-            }
-        } {
-            rules.families(
-                u64::from(v.src_queue_family_index),
-                u64::from(v.dst_queue_family_index),
-            )?;
-        }
-        for v in {
-            // SAFETY: the decoder made an array of this many elements, or a null pointer.
-            unsafe {
-                all(
-                    self.p_dependency_info.p_image_memory_barriers,
-                    self.p_dependency_info.image_memory_barrier_count,
-                )
-            }
-        } {
-            rules.range(v.image, &v.subresource_range)?;
-        }
+        rules.dependency(&*self.p_dependency_info)?;
         Ok(())
     }
 }
@@ -6687,6 +6670,11 @@ impl<'a> Call<'a> for command::GetDeviceImageMemoryRequirements<'a> {
             )
         })
     }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.requirements(&*self.p_info)?;
+        Ok(())
+    }
 }
 impl<'a> Call<'a> for command::GetDeviceImageSparseMemoryRequirements<'a> {
     type Table = DeviceTable;
@@ -6703,6 +6691,11 @@ impl<'a> Call<'a> for command::GetDeviceImageSparseMemoryRequirements<'a> {
                 self.p_sparse_memory_requirements.as_mut_ptr(),
             )
         })
+    }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.requirements(&*self.p_info)?;
+        Ok(())
     }
 }
 impl<'a> Call<'a> for command::CmdSetPatchControlPointsEXT {
@@ -7324,6 +7317,11 @@ impl<'a> Call<'a> for command::GetDeviceImageSubresourceLayout<'a> {
             )
         })
     }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.device_layout(&*self.p_info)?;
+        Ok(())
+    }
 }
 impl<'a> Call<'a> for command::GetImageSubresourceLayout2<'a> {
     type Table = DeviceTable;
@@ -7340,6 +7338,15 @@ impl<'a> Call<'a> for command::GetImageSubresourceLayout2<'a> {
                 &raw mut *self.p_layout,
             )
         })
+    }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.subresource(
+            self.image.handle,
+            u64::from(self.p_subresource.image_subresource.mip_level),
+            u64::from(self.p_subresource.image_subresource.array_layer),
+        )?;
+        Ok(())
     }
 }
 impl<'a> Call<'a> for command::CmdSetSampleLocationsEXT<'a> {
@@ -7668,6 +7675,15 @@ impl<'a> Call<'a> for command::CreateAccelerationStructureKHR<'a> {
                 &raw mut *self.p_acceleration_structure,
             )
         })
+    }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.part(
+            self.p_create_info.buffer,
+            self.p_create_info.offset,
+            self.p_create_info.size,
+        )?;
+        Ok(())
     }
 }
 impl<'a> Call<'a> for command::DestroyAccelerationStructureKHR {
