@@ -63,9 +63,10 @@ fn with_set(bindings: &[vk::DescriptorSetLayoutBinding], variable: Option<u32>) 
     };
     facts.set_layout(&info).unwrap();
     facts.set_layout_made(&info, LAYOUT);
+    let layouts = [LAYOUT];
     let info = vk::PipelineLayoutCreateInfo {
         set_layout_count: 1,
-        p_set_layouts: &raw const LAYOUT,
+        p_set_layouts: layouts.as_ptr(),
         ..Default::default()
     };
     facts.pipeline_layout(&info).unwrap();
@@ -79,7 +80,7 @@ fn with_set(bindings: &[vk::DescriptorSetLayoutBinding], variable: Option<u32>) 
     let info = vk::DescriptorSetAllocateInfo {
         p_next: (&raw const counts).cast(),
         descriptor_set_count: 1,
-        p_set_layouts: &raw const LAYOUT,
+        p_set_layouts: layouts.as_ptr(),
         ..Default::default()
     };
     facts.allocation(&info).unwrap();
@@ -239,8 +240,24 @@ fn slices_of_a_volume_are_copied_to_layers_and_blocks_to_texels() {
     assert!(copy((flat, flat), eight, beyond, sized(16, 16, 1)).is_err());
     // Three blocks are three texels of the other image.
     let whole = (one, origin);
-    assert!(copy((blocks, flat), whole, (one, at(13, 13, 0)), sized(10, 10, 1)).is_ok());
-    assert!(copy((blocks, flat), whole, (one, at(14, 13, 0)), sized(10, 10, 1)).is_err());
+    assert!(
+        copy(
+            (blocks, flat),
+            whole,
+            (one, at(13, 13, 0)),
+            sized(10, 10, 1)
+        )
+        .is_ok()
+    );
+    assert!(
+        copy(
+            (blocks, flat),
+            whole,
+            (one, at(14, 13, 0)),
+            sized(10, 10, 1)
+        )
+        .is_err()
+    );
     assert!(copy((flat, blocks), whole, whole, sized(3, 3, 1)).is_ok());
     assert!(copy((flat, blocks), whole, whole, sized(4, 3, 1)).is_err());
     // Nothing is known of an image whose format the protocol does not have.
@@ -288,14 +305,47 @@ fn ranges_reach_to_the_last_level_and_layer() {
 #[test]
 fn images_are_made_within_the_limits() {
     let facts = facts();
-    assert!(facts.image(&image(vk::ImageType::TYPE_2D, [4096, 1, 1], 256)).is_ok());
-    assert!(facts.image(&image(vk::ImageType::TYPE_2D, [4097, 1, 1], 1)).is_err());
-    assert!(facts.image(&image(vk::ImageType::TYPE_2D, [16, 16, 1], 257)).is_err());
-    assert!(facts.image(&image(vk::ImageType::TYPE_2D, [2, 2, 1], 1)).is_err(), "3 levels");
-    assert!(facts.image(&image(vk::ImageType::TYPE_3D, [16, 16, 256], 1)).is_ok());
-    assert!(facts.image(&image(vk::ImageType::TYPE_3D, [16, 16, 16], 2)).is_err());
-    assert!(facts.image(&image(vk::ImageType::TYPE_2D, [16, 0, 1], 1)).is_err());
-    assert!(facts.image(&image(vk::ImageType(7), [16, 16, 1], 1)).is_err());
+    assert!(
+        facts
+            .image(&image(vk::ImageType::TYPE_2D, [4096, 1, 1], 256))
+            .is_ok()
+    );
+    assert!(
+        facts
+            .image(&image(vk::ImageType::TYPE_2D, [4097, 1, 1], 1))
+            .is_err()
+    );
+    assert!(
+        facts
+            .image(&image(vk::ImageType::TYPE_2D, [16, 16, 1], 257))
+            .is_err()
+    );
+    assert!(
+        facts
+            .image(&image(vk::ImageType::TYPE_2D, [2, 2, 1], 1))
+            .is_err(),
+        "3 levels"
+    );
+    assert!(
+        facts
+            .image(&image(vk::ImageType::TYPE_3D, [16, 16, 256], 1))
+            .is_ok()
+    );
+    assert!(
+        facts
+            .image(&image(vk::ImageType::TYPE_3D, [16, 16, 16], 2))
+            .is_err()
+    );
+    assert!(
+        facts
+            .image(&image(vk::ImageType::TYPE_2D, [16, 0, 1], 1))
+            .is_err()
+    );
+    assert!(
+        facts
+            .image(&image(vk::ImageType(7), [16, 16, 1], 1))
+            .is_err()
+    );
 }
 
 fn attachment(load_op: vk::AttachmentLoadOp) -> vk::AttachmentDescription {
@@ -382,7 +432,10 @@ fn families_that_do_not_exist_are_fine_only_where_nothing_is_transferred() {
     let facts = facts();
     assert!(facts.families(0, 1).is_ok());
     assert!(facts.families(9, 9).is_ok());
-    assert!(facts.families(0xffff_fffe, 1).is_ok(), "VK_QUEUE_FAMILY_EXTERNAL");
+    assert!(
+        facts.families(0xffff_fffe, 1).is_ok(),
+        "VK_QUEUE_FAMILY_EXTERNAL"
+    );
     assert!(facts.families(0, 2).is_err());
     assert!(facts.families(2, 0).is_err());
 }
