@@ -20,7 +20,7 @@ pub(crate) use self::serve::{DisplayMode, ServeOptions};
 use self::values::within;
 pub(crate) use self::values::{
     BlobAlignment, CmdKeyChoice, CommandMemory, GpuChoice, GrabModChoice, HostMemory, InputSocket,
-    OnCloseChoice, PlacementChoice, RecordPath, ResizeMode, ScalingWay, Size, Switch,
+    OnCloseChoice, PlacementChoice, RecordPath, ResizeMode, ScalingWay, Size, SocketMode, Switch,
 };
 
 /// What `--print-capabilities` prints: the features of this build, as JSON (vhost-user.rst,

@@ -1,14 +1,23 @@
-//! What all crates of Hesper share: emulating another operating system, locks, limits of log lines.
+//! What all crates of Hesper share: emulating another operating system, locks, budgets, limits of log
+//! lines.
 //!
 //! | to find | look in |
 //! |---|---|
 //! | whose ways are taken (`HESPER_SYSTEM`), the size of a page | `platform.rs` |
 //! | locks that ignore poison | [`sync`] |
+//! | limited amounts of bytes | [`budget`] |
+//! | memory that a VM monitor can take away, SIGBUS | [`guest_memory`], `fault.rs` |
+//! | who is at the other end of a socket | `connections.rs` |
 //! | log lines that a guest can cause, limited in their rate | `log_limit.rs` |
 
+pub mod budget;
+mod connections;
+mod fault;
+pub mod guest_memory;
 mod log_limit;
 mod platform;
 pub mod sync;
 
+pub use connections::{Peer, is_exhausted};
 pub use log_limit::{LogLimit, RateLimit};
 pub use platform::{Played, UnknownSystem, VARIABLE, check, page_size, played};

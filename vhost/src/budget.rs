@@ -2,16 +2,17 @@
 //!
 //! A command that would exceed a limit is answered `VIRTIO_GPU_RESP_ERR_OUT_OF_MEMORY`, with one
 //! rate-limited line in the log. Together they bound what the device itself keeps for a guest:
-//! [`PIXEL_BYTES`] + 16 B × [`BACKING_ENTRIES`] + [`DEFERRED_BYTES`] + [`SUBMIT_BYTES`] + about 300
+//! [`PIXEL_BYTES`] + 16 B × [`BACKING_ENTRIES`] + [`QUEUED_BYTES`] + about 300
 //! B × [`RESOURCES`] + about 1.5 KiB for each chain in the queues, which is 1.4 GiB in all. What a
 //! renderer keeps counts against the renderer's own budgets.
 //!
-//! Limits on bytes are `Pool`s. A `Charge` is taken before the memory is allocated, lives beside
-//! it, and gives the amount back when it is dropped. Memory that outlives its resource because the
-//! screen still shows it therefore still counts.
+//! Limits on bytes are [`Pool`]s. A [`Charge`] is taken before the memory is allocated, lives
+//! beside it, and gives the amount back when it is dropped. Memory that outlives its resource
+//! because the screen still shows it therefore still counts.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+
+pub use hesper_system::budget::{Charge, Pool};
 
 /// Live resources of all kinds. Linux allows a process 65530 mappings by default, and each blob
 /// takes one.
@@ -40,69 +41,18 @@ pub const MAPPINGS: usize = 4096;
 /// page, in a chain of 65,535.
 pub const SUBMIT_BYTES: u64 = 256 << 20;
 
-/// Bytes of commands that wait until a blob is made.
-pub const DEFERRED_BYTES: u64 = 64 << 20;
-
-/// A limited amount of something.
-pub(crate) struct Pool {
-    limit: u64,
-    used: AtomicU64,
-}
-
-impl Pool {
-    pub(crate) fn new(limit: u64) -> Arc<Self> {
-        Arc::new(Self {
-            limit,
-            used: AtomicU64::new(0),
-        })
-    }
-
-    /// Takes `amount`, or nothing when that much is not left.
-    pub(crate) fn charge(self: &Arc<Self>, amount: u64) -> Option<Charge> {
-        self.used
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-                used.checked_add(amount).filter(|sum| *sum <= self.limit)
-            })
-            .ok()?;
-        Some(Charge {
-            pool: Arc::clone(self),
-            amount,
-        })
-    }
-
-    /// How much is in use.
-    pub(crate) fn used(&self) -> u64 {
-        self.used.load(Ordering::Relaxed)
-    }
-}
-
-/// A part of a [`Pool`], given back on drop.
-pub(crate) struct Charge {
-    pool: Arc<Pool>,
-    amount: u64,
-}
-
-impl Charge {
-    /// Gives back all but `amount`. Does nothing when less was taken.
-    pub(crate) fn shrink_to(&mut self, amount: u64) {
-        let surplus = self.amount.saturating_sub(amount);
-        self.pool.used.fetch_sub(surplus, Ordering::Relaxed);
-        self.amount -= surplus;
-    }
-}
-
-impl Drop for Charge {
-    fn drop(&mut self) {
-        self.pool.used.fetch_sub(self.amount, Ordering::Relaxed);
-    }
-}
+/// Bytes of all `SUBMIT_3D` commands that were copied out of guest memory and not consumed yet:
+/// those that wait until a blob is made, and those in the mailboxes of all contexts. Commands go
+/// through rings in memory that the guest pays for itself. These are for what does not fit in there.
+pub const QUEUED_BYTES: u64 = 2 * SUBMIT_BYTES;
 
 /// The byte budgets of one device.
 pub(crate) struct Pools {
     pub(crate) pixels: Arc<Pool>,
     pub(crate) render: Arc<Pool>,
     pub(crate) entries: Arc<Pool>,
-    pub(crate) deferred: Arc<Pool>,
+    /// Commands that wait to be consumed.
+    pub(crate) queued: Arc<Pool>,
 }
 
 impl Pools {
@@ -111,25 +61,7 @@ impl Pools {
             pixels: Pool::new(PIXEL_BYTES),
             render: Pool::new(RENDER_BYTES),
             entries: Pool::new(BACKING_ENTRIES),
-            deferred: Pool::new(DEFERRED_BYTES),
+            queued: Pool::new(QUEUED_BYTES),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_pool_gives_out_its_limit_and_takes_it_back() {
-        let pool = Pool::new(10);
-        let mut first = pool.charge(6).unwrap();
-        assert!(pool.charge(5).is_none());
-        assert!(pool.charge(u64::MAX).is_none());
-        let second = pool.charge(4).unwrap();
-        first.shrink_to(1);
-        assert_eq!(pool.used(), 5);
-        drop((first, second));
-        assert_eq!(pool.used(), 0);
     }
 }
