@@ -1,0 +1,196 @@
+//! `--sandbox=log`: says what the sandbox would refuse, and allows it.
+//!
+//! A thread asks the kernel for each call in question, logs it and lets it go on. The places of
+//! files are checked here, because Landlock cannot only log. This is for finding out what a driver
+//! needs; it protects nothing, and it is slow.
+
+use std::collections::HashSet;
+use std::ffi::CStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use libc::{c_int, c_long, c_ulong};
+
+use super::super::super::places::{Place, Purpose};
+use super::calls::{self, Answer, BY_PATH};
+use super::filter::{FilterError, watch_process};
+
+/// The most different lines. A driver that opens a thousand files is known by then.
+const MOST: usize = 200;
+
+/// The longest path.
+const LONGEST: usize = libc::PATH_MAX.cast_unsigned() as usize;
+
+/// Watches all threads from now on.
+///
+/// # Errors
+/// The kernel cannot report calls (Linux 5.7 can), or gives no thread.
+pub(super) fn start(connects: bool, places: Vec<Place>) -> Result<(), FilterError> {
+    // The thread is there before the filter: no call that it makes may wait for itself.
+    let (sender, listener) = std::sync::mpsc::channel::<OwnedFd>();
+    // Not process_vm_readv(2), which would be reported, too.
+    let memory = File::open("/proc/self/mem")?;
+    thread::Builder::new()
+        .name("sandbox log".to_owned())
+        .spawn(move || {
+            if let Ok(listener) = listener.recv() {
+                Watch {
+                    listener,
+                    memory,
+                    places,
+                    seen: HashSet::new(),
+                }
+                .run();
+            }
+        })?;
+    let listener = watch_process(connects)?;
+    // The thread waits for it.
+    let _ = sender.send(listener);
+    Ok(())
+}
+
+struct Watch {
+    listener: OwnedFd,
+    memory: File,
+    places: Vec<Place>,
+    /// What was logged.
+    seen: HashSet<String>,
+}
+
+impl Watch {
+    fn run(mut self) {
+        loop {
+            match self.next() {
+                Ok(notice) => self.report(&notice),
+                // The thread that made the call has ended meanwhile, or a signal came.
+                Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINTR)) => {}
+                Err(error) => {
+                    return log::warn!("the sandbox does not log any more: {error}");
+                }
+            }
+        }
+    }
+
+    /// Waits for the next call.
+    fn next(&self) -> io::Result<libc::seccomp_notif> {
+        // SAFETY: all fields may be zero; the kernel wants them so.
+        let mut notice: libc::seccomp_notif = unsafe { std::mem::zeroed() };
+        self.control(RECEIVE, (&raw mut notice).cast())?;
+        Ok(notice)
+    }
+
+    fn control(&self, request: c_ulong, argument: *mut libc::c_void) -> io::Result<()> {
+        // SAFETY: each request is called with a pointer to its structure, which lives.
+        match unsafe { libc::ioctl(self.listener.as_raw_fd(), request as _, argument) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// Logs a call if the sandbox would refuse it, and lets it go on.
+    fn report(&mut self, notice: &libc::seccomp_notif) {
+        if let Some(text) = self.text(&notice.data)
+            && self.seen.len() < MOST
+            && self.seen.insert(text.clone())
+        {
+            log::warn!("the sandbox would refuse {text}");
+            if self.seen.len() == MOST {
+                log::warn!("the sandbox would refuse more, which is not logged");
+            }
+        }
+        let mut go_on = libc::seccomp_notif_resp {
+            id: notice.id,
+            val: 0,
+            error: 0,
+            flags: CONTINUE,
+        };
+        // An error means that the caller is gone.
+        let _ = self.control(SEND, (&raw mut go_on).cast());
+    }
+
+    /// A line about a call; `None` if the sandbox would allow it.
+    fn text(&self, call: &libc::seccomp_data) -> Option<String> {
+        let number = c_long::from(call.nr);
+        let name = calls::name(number).unwrap_or("a call");
+        let argument = |place: u8| call.args.get(usize::from(place)).copied().unwrap_or(0);
+        let by_path = BY_PATH.iter().find(|((_, known), _)| *known == number);
+        if let Some((_, place)) = by_path {
+            let path = path_at(&self.memory, argument(*place))?;
+            let changes = !name.starts_with("open")
+                || argument(place + 1) & u64::from(WRITES.cast_unsigned()) != 0;
+            if self.allows(&path, changes) {
+                return None;
+            }
+            let what = if changes { "changes" } else { "reads" };
+            return Some(format!("{name}: it {what} {}", path.display()));
+        }
+        let group = calls::group(number)?;
+        let end = match group.answer {
+            Answer::Fatal => ", and end the process",
+            _ => "",
+        };
+        let first = argument(0);
+        Some(format!(
+            "{name} ({number}; first argument {first:#x}){end}; the rule: {}",
+            group.why
+        ))
+    }
+
+    /// Whether the places allow this path.
+    fn allows(&self, path: &Path, changes: bool) -> bool {
+        // What does not exist is refused or not found, and neither is worth a line.
+        let Ok(real) = path.canonicalize() else {
+            let folder = path.parent().and_then(|folder| folder.canonicalize().ok());
+            return folder.is_none_or(|folder| !changes || self.allows(&folder, true));
+        };
+        self.places.iter().any(|place| {
+            let fits = match place.purpose {
+                Purpose::Read => !changes,
+                Purpose::Write | Purpose::Device => true,
+                // Only sockets are removed there, which looks like a change.
+                Purpose::Sockets => changes,
+            };
+            let above = || place.path.canonicalize().unwrap_or_else(|_| place.path.clone());
+            fits && real.starts_with(above())
+        })
+    }
+}
+
+/// Flags of `open` that change a file.
+const WRITES: c_int = libc::O_WRONLY | libc::O_RDWR | libc::O_CREAT | libc::O_TRUNC;
+
+/// Lets a call go on (`SECCOMP_USER_NOTIF_FLAG_CONTINUE`).
+const CONTINUE: u32 = 1;
+
+/// `SECCOMP_IOCTL_NOTIF_RECV` and `SECCOMP_IOCTL_NOTIF_SEND`: both read and write their structure.
+const RECEIVE: c_ulong = request(0, size_of::<libc::seccomp_notif>());
+const SEND: c_ulong = request(1, size_of::<libc::seccomp_notif_resp>());
+
+const fn request(number: c_ulong, size: usize) -> c_ulong {
+    3 << 30 | (size as c_ulong) << 16 | (b'!' as c_ulong) << 8 | number
+}
+
+/// The path at this address of the process's memory; `None` if it cannot be read.
+fn path_at(memory: &File, address: u64) -> Option<PathBuf> {
+    let mut bytes = vec![0_u8; LONGEST];
+    let mut read = 0;
+    // Reading by the file makes a wrong address an error and not a fault. A page at a time, because
+    // the path may end at the end of memory.
+    while read < bytes.len() {
+        let from = address.checked_add(read as u64)?;
+        let to_end = usize::try_from(4096 - from % 4096).ok()?;
+        let end = bytes.len().min(read + to_end);
+        read += memory.read_at(bytes.get_mut(read..end)?, from).ok()?;
+        if let Ok(path) = CStr::from_bytes_until_nul(bytes.get(..read)?) {
+            let path = Path::new(std::ffi::OsStr::from_bytes(path.to_bytes()));
+            // A name relative to an open folder is in a place of that folder.
+            return path.is_absolute().then(|| path.to_owned());
+        }
+    }
+    None
+}
