@@ -148,10 +148,12 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), RunError> {
     }
     let control = open_control(options)?;
     sandbox.seal();
-    let inputs = inputs.serve(&handle, sandbox.is_sealed()).map_err(|source| RunError::System {
-        what: "start the thread of an input device",
-        source,
-    })?;
+    let inputs = inputs
+        .serve(&handle, sandbox.is_sealed())
+        .map_err(|source| RunError::System {
+            what: "start the thread of an input device",
+            source,
+        })?;
     let control = serve_control(control, &state)?;
     log::info!("serving {}, {target}", socket_name(options));
     let serving = serve_on_thread(server, &state, handle, status)?;
@@ -249,7 +251,12 @@ fn needs(options: &ServeOptions, target: ScreenTarget) -> Needs {
     let mut made = Vec::new();
     if windows {
         let positions = placement::file(options);
-        made.extend(positions.as_deref().and_then(Path::parent).map(Path::to_owned));
+        made.extend(
+            positions
+                .as_deref()
+                .and_then(Path::parent)
+                .map(Path::to_owned),
+        );
         made.push(placement::screenshots(options));
         match options.record.as_ref().map(|record| &record.0) {
             // A film has several files when the window's size changes.

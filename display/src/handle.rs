@@ -7,6 +7,7 @@ use winit::event_loop::EventLoopProxy;
 
 use crate::cursor::Cursor;
 use crate::events::FlushToken;
+use crate::frame_image::FrameImage;
 use crate::headless::Headless;
 use crate::input::KeyboardLeds;
 use crate::monitor::Presence;
@@ -15,7 +16,6 @@ use crate::request::EventLoopRequest;
 use crate::scanout::Scanout;
 use crate::shared::Shared;
 use crate::statistics::FrameStatistics;
-use crate::frame_image::FrameImage;
 use crate::{DisplayError, screenshot};
 
 /// How to reach the thread in [`Display::run`](crate::Display::run).

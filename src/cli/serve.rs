@@ -8,8 +8,9 @@ use hesper_venus::WsiPolicy;
 
 use super::values::within;
 use super::{
-    BlobAlignment, BudgetOptions, CmdKeyChoice, ConfinementOptions, DriverOption, GpuChoice, GrabModChoice, HostMemory,
-    InputSocket, OnCloseChoice, PlacementChoice, RecordPath, ResizeMode, ScalingWay, Size, Switch,
+    BlobAlignment, BudgetOptions, CmdKeyChoice, ConfinementOptions, DriverOption, GpuChoice,
+    GrabModChoice, HostMemory, InputSocket, OnCloseChoice, PlacementChoice, RecordPath, ResizeMode,
+    ScalingWay, Size, Switch,
 };
 use crate::cli::capsets::{Capset, CapsetOptions};
 

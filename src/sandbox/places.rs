@@ -117,20 +117,8 @@ const FACTS: &[&str] = &[
 
 /// Beginnings of the names of devices in /dev that drivers use: all GPUs with a Linux driver.
 const DEVICES: &[&str] = &[
-    "dri",
-    "nvidia",
-    "udmabuf",
-    "dma_heap",
-    "kfd",
-    "dxg",
-    "mali",
-    "kgsl",
-    "nvmap",
-    "nvhost",
-    "pvr",
-    "null",
-    "zero",
-    "full",
+    "dri", "nvidia", "udmabuf", "dma_heap", "kfd", "dxg", "mali", "kgsl", "nvmap", "nvhost", "pvr",
+    "null", "zero", "full",
 ];
 
 /// Settings of the user, below the home folder.
@@ -226,7 +214,10 @@ pub(crate) fn places(needs: &Needs, variable: &impl Environment) -> Vec<Place> {
     ];
     all.extend(Purpose::Read, shared.iter().flat_map(is_xdg));
     if needs.windows {
-        all.extend(Purpose::Read, OF_HOME_FOR_WINDOWS.iter().filter_map(of_home));
+        all.extend(
+            Purpose::Read,
+            OF_HOME_FOR_WINDOWS.iter().filter_map(of_home),
+        );
         let shared: [(&[&str], &str); 2] = [
             (&["XDG_CONFIG_HOME"], "xkb"),
             (&["XDG_DATA_HOME", "XDG_DATA_DIRS"], "icons"),
@@ -245,7 +236,14 @@ pub(crate) fn places(needs: &Needs, variable: &impl Environment) -> Vec<Place> {
     }
 
     all.extend(Purpose::Write, caches(variable).map(|(cache, _)| cache));
-    all.extend(Purpose::Write, needs.written.iter().chain(&needs.made).filter_map(|path| absolute_path(path)));
+    all.extend(
+        Purpose::Write,
+        needs
+            .written
+            .iter()
+            .chain(&needs.made)
+            .filter_map(|path| absolute_path(path)),
+    );
     all.extend(Purpose::Write, paths(MORE));
     if hesper_system::played().is_some() {
         // POSIX shared memory, as on macOS.
@@ -260,11 +258,7 @@ pub(crate) fn places(needs: &Needs, variable: &impl Environment) -> Vec<Place> {
 struct Places(Vec<Place>);
 
 impl Places {
-    fn extend(
-        &mut self,
-        purpose: Purpose,
-        paths: impl IntoIterator<Item = impl AsRef<Path>>,
-    ) {
+    fn extend(&mut self, purpose: Purpose, paths: impl IntoIterator<Item = impl AsRef<Path>>) {
         for path in paths {
             let path = path.as_ref().to_owned();
             let place = Place { path, purpose };
@@ -337,7 +331,11 @@ pub(crate) fn caches(variable: &impl Environment) -> impl Iterator<Item = (PathB
     };
     let home = folder("HOME");
     let base = folder("XDG_CACHE_HOME").or_else(|| Some(home.as_ref()?.join(".cache")));
-    let named = ["MESA_SHADER_CACHE_DIR", "MESA_GLSL_CACHE_DIR", "__GL_SHADER_DISK_CACHE_PATH"];
+    let named = [
+        "MESA_SHADER_CACHE_DIR",
+        "MESA_GLSL_CACHE_DIR",
+        "__GL_SHADER_DISK_CACHE_PATH",
+    ];
     let named: Vec<_> = named.into_iter().filter_map(folder).collect();
     let usual = base.into_iter().flat_map(|base| {
         let join = move |(name, made): &(&str, bool)| (base.join(name), *made);
@@ -401,9 +399,18 @@ mod tests {
     fn drivers_find_their_files_and_caches() {
         let all = of(
             &Needs::default(),
-            &[("HOME", "/home/ann"), ("LD_LIBRARY_PATH", "/opt/x/lib:relative")],
+            &[
+                ("HOME", "/home/ann"),
+                ("LD_LIBRARY_PATH", "/opt/x/lib:relative"),
+            ],
         );
-        for path in ["/usr", "/etc/vulkan", "/sys", "/opt/x/lib", "/home/ann/.drirc"] {
+        for path in [
+            "/usr",
+            "/etc/vulkan",
+            "/sys",
+            "/opt/x/lib",
+            "/home/ann/.drirc",
+        ] {
             assert!(has(&all, Purpose::Read, path), "{path}");
         }
         for path in ["/home/ann/.cache/mesa_shader_cache_db", "/home/ann/.nv"] {
@@ -421,7 +428,11 @@ mod tests {
     fn a_manifest_brings_the_folder_of_its_library() {
         let folder = tempfile::tempdir().unwrap();
         let manifest = folder.path().join("driver.json");
-        std::fs::write(&manifest, r#"{"ICD":{"library_path":"/drivers/lib/one.so"}}"#).unwrap();
+        std::fs::write(
+            &manifest,
+            r#"{"ICD":{"library_path":"/drivers/lib/one.so"}}"#,
+        )
+        .unwrap();
         let path = manifest.to_str().unwrap();
         for all in [
             of(&Needs::default(), &[("VK_DRIVER_FILES", path)]),

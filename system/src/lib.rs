@@ -2,7 +2,7 @@
 //!
 //! | to find | look in |
 //! |---|---|
-//! | whose ways are taken (`HESPER_SYSTEM`), the size of a page | `platform.rs` |
+//! | whose ways are taken (`HESPER_SYSTEM`), the size of a page, memory that is not dumped | `platform.rs` |
 //! | locks that ignore poison | [`sync`] |
 //! | log lines that a guest can cause, limited in their rate | `log_limit.rs` |
 
@@ -11,4 +11,6 @@ mod platform;
 pub mod sync;
 
 pub use log_limit::{LogLimit, RateLimit};
-pub use platform::{Played, UnknownSystem, VARIABLE, check, page_size, played};
+pub use platform::{
+    Played, UnknownSystem, VARIABLE, check, keep_out_of_core_dumps, page_size, played,
+};

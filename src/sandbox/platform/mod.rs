@@ -6,9 +6,13 @@ mod linux;
 mod other;
 
 #[cfg(target_os = "linux")]
-pub(crate) use linux::{Confinement, IS_SUPPORTED, harden, is_privileged, seal_input_thread, state};
+pub(crate) use linux::{
+    Confinement, IS_SUPPORTED, harden, is_privileged, seal_input_thread, state,
+};
 #[cfg(not(target_os = "linux"))]
-pub(crate) use other::{Confinement, IS_SUPPORTED, harden, is_privileged, seal_input_thread, state};
+pub(crate) use other::{
+    Confinement, IS_SUPPORTED, harden, is_privileged, seal_input_thread, state,
+};
 
 use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, umask};

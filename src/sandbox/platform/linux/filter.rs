@@ -68,11 +68,7 @@ impl Tables {
                     }
                     Answer::RefuseIf(conditions, error) => {
                         let rule = rule(conditions)?;
-                        tables
-                            .refuse(error)
-                            .entry(number)
-                            .or_default()
-                            .push(rule);
+                        tables.refuse(error).entry(number).or_default().push(rule);
                     }
                     Answer::Unusual | Answer::Fatal => {
                         tables.named.insert(number, Vec::new());

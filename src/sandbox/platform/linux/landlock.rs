@@ -4,8 +4,8 @@
 use std::path::Path;
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, BitFlags, NetPort, PathBeneath, PathFd,
-    Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, Scope,
+    ABI, Access, AccessFs, AccessNet, BitFlags, NetPort, PathBeneath, PathFd, Ruleset, RulesetAttr,
+    RulesetCreatedAttr, RulesetError, Scope,
 };
 
 use crate::sandbox::places::{Place, Purpose};
@@ -43,7 +43,9 @@ pub(super) fn version() -> Result<i32, &'static str> {
         Some(libc::EOPNOTSUPP) => {
             Err("Landlock is turned off (the boot parameter lsm= leaves it out)")
         }
-        _ => Err("the kernel has no Landlock (Linux 5.13 and newer have it), or a container hides it"),
+        _ => Err(
+            "the kernel has no Landlock (Linux 5.13 and newer have it), or a container hides it",
+        ),
     }
 }
 

@@ -121,7 +121,9 @@ fn make_nvidia_nodes() {
     use std::process::{Command, Stdio};
 
     let exists = |path: &&str| Path::new(path).exists();
-    let has_helper = ["/usr/bin/nvidia-modprobe", "/bin/nvidia-modprobe"].iter().any(exists);
+    let has_helper = ["/usr/bin/nvidia-modprobe", "/bin/nvidia-modprobe"]
+        .iter()
+        .any(exists);
     if !has_helper || ["/dev/nvidiactl", "/dev/nvidia-modeset"].iter().all(exists) {
         return;
     }
@@ -143,7 +145,9 @@ pub(crate) fn is_privileged() -> Option<&'static str> {
         return Some("runs as root");
     }
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))?;
     let capabilities = u64::from_str_radix(line.trim(), 16).ok()?;
     (capabilities & CAP_SYS_ADMIN != 0).then_some("has the capability CAP_SYS_ADMIN")
 }

@@ -47,11 +47,7 @@ pub(super) fn handle() -> io::Result<()> {
     }
 }
 
-extern "C" fn on_refusal(
-    _signal: c_int,
-    info: *const SigsysInfo,
-    context: *mut libc::ucontext_t,
-) {
+extern "C" fn on_refusal(_signal: c_int, info: *const SigsysInfo, context: *mut libc::ucontext_t) {
     // SAFETY: the kernel passes a siginfo_t, which is larger than this part of it.
     let (code, number) = unsafe { ((*info).code, (*info).number) };
     if code != SYS_SECCOMP {

@@ -1,8 +1,11 @@
 //! `--sandbox=log`: says what the sandbox would refuse, and allows it.
 //!
-//! A thread asks the kernel for each call in question, logs it and lets it go on. The places of
-//! files are checked here, because Landlock cannot only log. This is for finding out what a driver
-//! needs; it protects nothing, and it is slow.
+//! A thread asks the kernel for each call in question, lets it go on and logs it. The places of files
+//! are checked here, because Landlock cannot only log. This is for finding out what a driver needs;
+//! it protects nothing, and it is slow.
+//!
+//! The difficulty: the caller waits, and may hold the allocator's lock, as `fork` does. So nothing is
+//! allocated or logged before the caller goes on.
 
 use std::collections::HashSet;
 use std::ffi::CStr;
@@ -11,7 +14,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::thread;
 
 use libc::{c_int, c_long, c_ulong};
@@ -64,9 +67,14 @@ struct Watch {
 
 impl Watch {
     fn run(mut self) {
+        let mut path = vec![0_u8; LONGEST];
         loop {
             match self.next() {
-                Ok(notice) => self.report(&notice),
+                Ok(notice) => {
+                    let path = self.path(&notice.data, &mut path);
+                    self.let_go_on(&notice);
+                    self.report(&notice.data, path);
+                }
                 // The thread that made the call has ended meanwhile, or a signal came.
                 Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINTR)) => {}
                 Err(error) => {
@@ -84,25 +92,7 @@ impl Watch {
         Ok(notice)
     }
 
-    fn control(&self, request: c_ulong, argument: *mut libc::c_void) -> io::Result<()> {
-        // SAFETY: each request is called with a pointer to its structure, which lives.
-        match unsafe { libc::ioctl(self.listener.as_raw_fd(), request as _, argument) } {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
-        }
-    }
-
-    /// Logs a call if the sandbox would refuse it, and lets it go on.
-    fn report(&mut self, notice: &libc::seccomp_notif) {
-        if let Some(text) = self.text(&notice.data)
-            && self.seen.len() < MOST
-            && self.seen.insert(text.clone())
-        {
-            log::warn!("the sandbox would refuse {text}");
-            if self.seen.len() == MOST {
-                log::warn!("the sandbox would refuse more, which is not logged");
-            }
-        }
+    fn let_go_on(&self, notice: &libc::seccomp_notif) {
         let mut go_on = libc::seccomp_notif_resp {
             id: notice.id,
             val: 0,
@@ -113,17 +103,42 @@ impl Watch {
         let _ = self.control(SEND, (&raw mut go_on).cast());
     }
 
+    fn control(&self, request: c_ulong, argument: *mut libc::c_void) -> io::Result<()> {
+        // SAFETY: each request is called with a pointer to its structure, which lives.
+        match unsafe { libc::ioctl(self.listener.as_raw_fd(), request as _, argument) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// The path among a call's arguments, if it has one. Allocates nothing.
+    fn path<'p>(&self, call: &libc::seccomp_data, buffer: &'p mut [u8]) -> Option<&'p Path> {
+        let place = path_place(call)?;
+        read_path(&self.memory, argument(call, place), buffer)
+    }
+
+    /// Logs a call if the sandbox would refuse it.
+    fn report(&mut self, call: &libc::seccomp_data, path: Option<&Path>) {
+        if let Some(text) = self.text(call, path)
+            && self.seen.len() < MOST
+            && self.seen.insert(text.clone())
+        {
+            log::warn!("the sandbox would refuse {text}");
+            if self.seen.len() == MOST {
+                log::warn!("the sandbox would refuse more, which is not logged");
+            }
+        }
+    }
+
     /// A line about a call; `None` if the sandbox would allow it.
-    fn text(&self, call: &libc::seccomp_data) -> Option<String> {
+    fn text(&self, call: &libc::seccomp_data, path: Option<&Path>) -> Option<String> {
         let number = c_long::from(call.nr);
         let name = calls::name(number).unwrap_or("a call");
-        let argument = |place: u8| call.args.get(usize::from(place)).copied().unwrap_or(0);
-        let by_path = BY_PATH.iter().find(|((_, known), _)| *known == number);
-        if let Some((_, place)) = by_path {
-            let path = path_at(&self.memory, argument(*place))?;
+        if let Some(place) = path_place(call) {
+            let path = path?;
             let changes = !name.starts_with("open")
-                || argument(place + 1) & u64::from(WRITES.cast_unsigned()) != 0;
-            if self.allows(&path, changes) {
+                || argument(call, place + 1) & u64::from(WRITES.cast_unsigned()) != 0;
+            if self.allows(path, changes) {
                 return None;
             }
             let what = if changes { "changes" } else { "reads" };
@@ -131,14 +146,15 @@ impl Watch {
         }
         let group = calls::group(number)?;
         let end = match group.answer {
-            Answer::Fatal => ", and end the process",
-            _ => "",
+            Answer::Fatal => "; it would end the process".to_owned(),
+            Answer::RefuseIf(conditions, _) => {
+                let arguments = conditions.iter().map(|one| argument(call, one.argument));
+                let arguments: Vec<_> = arguments.map(|value| format!("{value:#x}")).collect();
+                format!(" with {}", arguments.join(", "))
+            }
+            _ => String::new(),
         };
-        let first = argument(0);
-        Some(format!(
-            "{name} ({number}; first argument {first:#x}){end}; the rule: {}",
-            group.why
-        ))
+        Some(format!("{name} ({number}){end}; the rule: {}", group.why))
     }
 
     /// Whether the places allow this path.
@@ -155,7 +171,12 @@ impl Watch {
                 // Only sockets are removed there, which looks like a change.
                 Purpose::Sockets => changes,
             };
-            let above = || place.path.canonicalize().unwrap_or_else(|_| place.path.clone());
+            let above = || {
+                place
+                    .path
+                    .canonicalize()
+                    .unwrap_or_else(|_| place.path.clone())
+            };
             fits && real.starts_with(above())
         })
     }
@@ -175,22 +196,38 @@ const fn request(number: c_ulong, size: usize) -> c_ulong {
     3 << 30 | (size as c_ulong) << 16 | (b'!' as c_ulong) << 8 | number
 }
 
-/// The path at this address of the process's memory; `None` if it cannot be read.
-fn path_at(memory: &File, address: u64) -> Option<PathBuf> {
-    let mut bytes = vec![0_u8; LONGEST];
+/// An argument of a call.
+fn argument(call: &libc::seccomp_data, place: u8) -> u64 {
+    call.args.get(usize::from(place)).copied().unwrap_or(0)
+}
+
+/// The place of the path among a call's arguments, if it has one.
+fn path_place(call: &libc::seccomp_data) -> Option<u8> {
+    let number = c_long::from(call.nr);
+    let mut by_path = BY_PATH.iter();
+    let (_, place) = by_path.find(|((_, known), _)| *known == number)?;
+    Some(*place)
+}
+
+/// The path at this address of the process's memory; `None` if it cannot be read. A name relative to
+/// an open folder is none: it is in a place of that folder.
+fn read_path<'p>(memory: &File, address: u64, buffer: &'p mut [u8]) -> Option<&'p Path> {
     let mut read = 0;
     // Reading by the file makes a wrong address an error and not a fault. A page at a time, because
     // the path may end at the end of memory.
-    while read < bytes.len() {
+    loop {
         let from = address.checked_add(read as u64)?;
         let to_end = usize::try_from(4096 - from % 4096).ok()?;
-        let end = bytes.len().min(read + to_end);
-        read += memory.read_at(bytes.get_mut(read..end)?, from).ok()?;
-        if let Ok(path) = CStr::from_bytes_until_nul(bytes.get(..read)?) {
-            let path = Path::new(std::ffi::OsStr::from_bytes(path.to_bytes()));
-            // A name relative to an open folder is in a place of that folder.
-            return path.is_absolute().then(|| path.to_owned());
+        let end = buffer.len().min(read + to_end);
+        let part = buffer.get_mut(read..end).filter(|part| !part.is_empty())?;
+        let got = memory.read_at(part, from).ok()?;
+        let is_whole = part.get(..got)?.contains(&0);
+        read += got;
+        if is_whole || got == 0 {
+            break;
         }
     }
-    None
+    let path = CStr::from_bytes_until_nul(buffer.get(..read)?).ok()?;
+    let path = Path::new(std::ffi::OsStr::from_bytes(path.to_bytes()));
+    path.is_absolute().then_some(path)
 }
