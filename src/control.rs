@@ -254,7 +254,8 @@ pub(crate) fn ask(path: &Path, words: &[String]) -> Result<String, String> {
     let exchange = || {
         let mut stream = UnixStream::connect(path)?;
         stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
-        writeln!(stream, "{line}")?;
+        // In one piece: the other side may answer and close after the first.
+        stream.write_all(format!("{line}\n").as_bytes())?;
         let mut reader = BufReader::new(stream);
         let mut answer = String::new();
         reader.read_line(&mut answer)?;

@@ -26,6 +26,7 @@ use clap::ValueEnum;
 pub(crate) use places::Needs;
 pub(crate) use platform::state;
 
+use places::Sockets;
 use platform::Confinement;
 
 /// The environment variable for the mode when `--sandbox` is not given.
@@ -57,8 +58,7 @@ pub(crate) fn harden(core_dumps: bool) {
 /// A process that is being confined.
 pub(crate) struct Sandbox {
     mode: SandboxMode,
-    /// Whether the process connects to sockets while it serves guests.
-    connects: bool,
+    sockets: Sockets,
     confinement: Option<Confinement>,
     /// What this system cannot forbid.
     missing: Vec<String>,
@@ -78,7 +78,7 @@ impl Sandbox {
         };
         let mut sandbox = Self {
             mode,
-            connects: needs.windows || needs.cross_domain,
+            sockets: Sockets::of(needs),
             confinement: None,
             missing: Vec::new(),
         };
@@ -111,8 +111,8 @@ impl Sandbox {
         let confinement = Confinement::start(
             mode == SandboxMode::Log,
             places,
-            // Xlib and XCB try the abstract socket of an X server first.
-            needs.windows && !display.is_empty(),
+            // Xlib and XCB try the abstract socket of an X server first; CUDA has one, too.
+            needs.windows && !display.is_empty() || places::has_nvidia(),
             places::remote_port(&display).filter(|_| needs.windows),
         );
         match confinement {
@@ -131,7 +131,7 @@ impl Sandbox {
             return;
         }
         let confinement = self.confinement.get_or_insert_default();
-        if let Err(missing) = confinement.seal(self.connects) {
+        if let Err(missing) = confinement.seal(self.sockets) {
             self.missing.push(missing);
         }
         let what = match self.mode {

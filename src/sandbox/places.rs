@@ -42,6 +42,31 @@ pub(crate) struct Needs {
     pub(crate) cross_domain: bool,
 }
 
+/// Which sockets the process makes while it serves guests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Sockets {
+    /// It connects.
+    pub(crate) connects: bool,
+    /// It listens.
+    pub(crate) serves: bool,
+}
+
+impl Sockets {
+    /// The sockets for these needs. NVIDIA's driver makes some for CUDA, on which its ray tracing
+    /// is built.
+    pub(crate) fn of(needs: &Needs) -> Self {
+        Self {
+            connects: needs.windows || needs.cross_domain || has_nvidia(),
+            serves: has_nvidia(),
+        }
+    }
+}
+
+/// Whether NVIDIA's driver may be used.
+pub(crate) fn has_nvidia() -> bool {
+    Path::new("/dev/nvidiactl").exists()
+}
+
 /// Folders of programs and libraries. Only root writes there.
 const SYSTEM: &[&str] = &[
     "/usr",
@@ -154,6 +179,7 @@ const VARIABLES: &[&str] = &[
     "VK_IMPLICIT_LAYER_PATH",
     "VK_ADD_IMPLICIT_LAYER_PATH",
     "VK_LOADER_SETTINGS_FILE",
+    "VK_LAYER_SETTINGS_PATH",
     "XAUTHORITY",
     "XCOMPOSEFILE",
     "XCURSOR_PATH",
@@ -245,8 +271,8 @@ pub(crate) fn places(needs: &Needs, variable: &impl Environment) -> Vec<Place> {
             .filter_map(|path| absolute_path(path)),
     );
     all.extend(Purpose::Write, paths(MORE));
-    if hesper_system::played().is_some() {
-        // POSIX shared memory, as on macOS.
+    // POSIX shared memory, as on macOS; or NVIDIA's driver, for CUDA.
+    if hesper_system::played().is_some() || has_nvidia() {
         all.extend(Purpose::Write, &["/dev/shm"]);
     }
     let sockets = needs.sockets.iter().filter_map(|path| absolute_path(path));
@@ -338,10 +364,13 @@ pub(crate) fn caches(variable: &impl Environment) -> impl Iterator<Item = (PathB
     ];
     let named: Vec<_> = named.into_iter().filter_map(folder).collect();
     let usual = base.into_iter().flat_map(|base| {
-        let join = move |(name, made): &(&str, bool)| (base.join(name), *made);
+        let join = move |(name, made): &(&str, bool)| {
+            let is_nvidia = *name == "nvidia" && has_nvidia();
+            (base.join(name), *made || is_nvidia)
+        };
         CACHES.iter().map(join)
     });
-    let nvidia = home.map(|home| (home.join(".nv"), false));
+    let nvidia = home.map(|home| (home.join(".nv"), has_nvidia()));
     named
         .into_iter()
         .map(|path| (path, true))

@@ -1,6 +1,6 @@
 //! Systems without Landlock and seccomp.
 
-use super::super::places::Place;
+use super::super::places::{Place, Sockets};
 
 /// Whether `--sandbox` can do anything.
 pub(crate) const IS_SUPPORTED: bool = false;
@@ -21,7 +21,7 @@ impl Confinement {
     }
 
     /// Is not called, because of [`IS_SUPPORTED`].
-    pub(crate) fn seal(&mut self, _connects: bool) -> Result<(), String> {
+    pub(crate) fn seal(&mut self, _sockets: Sockets) -> Result<(), String> {
         Ok(())
     }
 }

@@ -13,16 +13,14 @@ use seccompiler::{
     SeccompRule, TargetArch, apply_filter, apply_filter_all_threads,
 };
 
+use super::super::super::places::Sockets;
 use super::calls::{Answer, BY_PATH, Condition, Group, INPUT, PROCESS, Test};
 
 /// What a filter is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     /// The whole process.
-    Process {
-        /// Whether it connects to the display server or the compositor while it runs.
-        connects: bool,
-    },
+    Process(Sockets),
     /// A thread that serves an input device.
     Input,
 }
@@ -76,10 +74,14 @@ impl Tables {
                 }
             }
         }
-        if kind == (Kind::Process { connects: false }) {
-            let refused = tables.refuse(libc::EACCES);
-            for number in [libc::SYS_connect, libc::SYS_socket] {
-                refused.insert(plain(number), Vec::new());
+        if let Kind::Process(sockets) = kind {
+            let makes = [libc::SYS_connect, libc::SYS_socket];
+            let serves = [libc::SYS_bind, libc::SYS_listen];
+            for (is_needed, calls) in [(sockets.connects, makes), (sockets.serves, serves)] {
+                if !is_needed {
+                    let calls = calls.map(|number| (plain(number), Vec::new()));
+                    tables.refuse(libc::EACCES).extend(calls);
+                }
             }
         }
         Ok(tables)
@@ -132,7 +134,7 @@ fn unsigned(error: i32) -> u32 {
 /// installation of the next.
 fn refusing(kind: Kind) -> Result<Vec<BpfProgram>, FilterError> {
     let (groups, other) = match kind {
-        Kind::Process { .. } => (PROCESS, libc::ENOSYS),
+        Kind::Process(_) => (PROCESS, libc::ENOSYS),
         Kind::Input => (INPUT, libc::EPERM),
     };
     let tables = Tables::of(groups, kind)?;
@@ -157,8 +159,8 @@ fn refusing(kind: Kind) -> Result<Vec<BpfProgram>, FilterError> {
 ///
 /// # Errors
 /// The system has no seccomp, or a thread of a driver has filters of its own.
-pub(super) fn confine_process(connects: bool) -> Result<(), FilterError> {
-    for program in refusing(Kind::Process { connects })? {
+pub(super) fn confine_process(sockets: Sockets) -> Result<(), FilterError> {
+    for program in refusing(Kind::Process(sockets))? {
         apply_filter_all_threads(&program)?;
     }
     Ok(())
@@ -181,8 +183,8 @@ pub(super) fn confine_thread(kind: Kind) -> Result<(), FilterError> {
 ///
 /// # Errors
 /// As [`confine_process`]; Linux before 5.7 cannot do this.
-pub(super) fn watch_process(connects: bool) -> Result<OwnedFd, FilterError> {
-    let tables = Tables::of(PROCESS, Kind::Process { connects })?;
+pub(super) fn watch_process(sockets: Sockets) -> Result<OwnedFd, FilterError> {
+    let tables = Tables::of(PROCESS, Kind::Process(sockets))?;
     let unknown = program(tables.known, SeccompAction::Allow, SeccompAction::Log)?;
     apply_filter_all_threads(&unknown)?;
     let mut seen = tables.named;
@@ -310,8 +312,11 @@ mod tests {
     #[test]
     fn the_filters_compile_and_are_short_enough_for_the_kernel() {
         let kinds = [
-            Kind::Process { connects: true },
-            Kind::Process { connects: false },
+            Kind::Process(Sockets::default()),
+            Kind::Process(Sockets {
+                connects: true,
+                serves: true,
+            }),
             Kind::Input,
         ];
         for kind in kinds {
