@@ -228,8 +228,8 @@ fn answer(client: &UnixStream, controls: &dyn Controls) {
     }
 }
 
-/// Sends one command to the control socket at `path` and returns the text after `ok`. A screenshot is
-/// written here, because this program may write where its user may.
+/// Sends one command to the control socket at `path` and returns the text after `ok`. A screenshot
+/// is written here, because this program may write where its user may.
 ///
 /// # Errors
 /// The error that the running Hesper answered, or why it could not be asked.

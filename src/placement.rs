@@ -1,5 +1,5 @@
-//! Chooses where Hesper writes in the user's state folder: a file for each VM's window positions, and
-//! the screenshots of Ctrl+Alt+S.
+//! Chooses where Hesper writes in the user's state folder: a file for each VM's window positions,
+//! and the screenshots of Ctrl+Alt+S.
 
 use std::env;
 use std::path::PathBuf;

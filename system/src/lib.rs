@@ -2,7 +2,7 @@
 //!
 //! | to find | look in |
 //! |---|---|
-//! | whose ways are taken (`HESPER_SYSTEM`), the size of a page, memory that is not dumped | `platform.rs` |
+//! | whose ways are taken (`HESPER_SYSTEM`), the size of a page, core dumps | `platform.rs` |
 //! | locks that ignore poison | [`sync`] |
 //! | log lines that a guest can cause, limited in their rate | `log_limit.rs` |
 

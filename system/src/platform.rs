@@ -86,7 +86,8 @@ pub fn page_size() -> u64 {
 pub fn keep_out_of_core_dumps(start: *mut c_void, bytes: usize) {
     #[cfg(target_os = "linux")]
     {
-        // SAFETY: this advice changes neither the contents nor the access, whatever is mapped there.
+        // SAFETY: this advice changes neither the contents nor the access, whatever is mapped
+        // there.
         let advised =
             unsafe { rustix::mm::madvise(start, bytes, rustix::mm::Advice::LinuxDontDump) };
         if let Err(error) = advised {

@@ -1,11 +1,11 @@
 //! `--sandbox=log`: says what the sandbox would refuse, and allows it.
 //!
-//! A thread asks the kernel for each call in question, lets it go on and logs it. The places of files
-//! are checked here, because Landlock cannot only log. This is for finding out what a driver needs;
-//! it protects nothing, and it is slow.
+//! A thread asks the kernel for each call in question, lets it go on and logs it. The places of
+//! files are checked here, because Landlock cannot only log. This is for finding out what a driver
+//! needs; it protects nothing, and it is slow.
 //!
-//! The difficulty: the caller waits, and may hold the allocator's lock, as `fork` does. So nothing is
-//! allocated or logged before the caller goes on.
+//! The difficulty: the caller waits, and may hold the allocator's lock, as `fork` does. So nothing
+//! is allocated or logged before the caller goes on.
 
 use std::collections::HashSet;
 use std::ffi::CStr;
@@ -209,8 +209,8 @@ fn path_place(call: &libc::seccomp_data) -> Option<u8> {
     Some(*place)
 }
 
-/// The path at this address of the process's memory; `None` if it cannot be read. A name relative to
-/// an open folder is none: it is in a place of that folder.
+/// The path at this address of the process's memory; `None` if it cannot be read. A name relative
+/// to an open folder is none: it is in a place of that folder.
 fn read_path<'p>(memory: &File, address: u64, buffer: &'p mut [u8]) -> Option<&'p Path> {
     let mut read = 0;
     // Reading by the file makes a wrong address an error and not a fault. A page at a time, because

@@ -1,4 +1,5 @@
-//! A driver that is lavapipe, and that tries what a guest would try that has taken over the process.
+//! A driver that is lavapipe, and that tries what a guest would try that has taken over the
+//! process.
 //!
 //! Vulkan's loader finds it by a manifest that names the library. When the file of [`WHEN`] exists,
 //! the next `vkCreateInstance` makes the attempts of [`ATTEMPTS`] on the thread that calls it: a
