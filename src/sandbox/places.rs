@@ -215,7 +215,7 @@ pub(crate) fn places(needs: &Needs, variable: &impl Environment) -> Vec<Place> {
         all.extend(Purpose::Read, fixed);
     }
     // This process's own: threads write their names there.
-    all.extend(Purpose::Write, &["/proc/self"]);
+    all.extend(Purpose::Write, ["/proc/self"]);
     if is_remote(&variable("DISPLAY").unwrap_or_default()) {
         all.extend(Purpose::Read, NETWORK);
     }
@@ -273,7 +273,7 @@ pub(crate) fn places(needs: &Needs, variable: &impl Environment) -> Vec<Place> {
     all.extend(Purpose::Write, paths(MORE));
     // POSIX shared memory, as on macOS; or NVIDIA's driver, for CUDA.
     if hesper_system::played().is_some() || has_nvidia() {
-        all.extend(Purpose::Write, &["/dev/shm"]);
+        all.extend(Purpose::Write, ["/dev/shm"]);
     }
     let sockets = needs.sockets.iter().filter_map(|path| absolute_path(path));
     let folders = sockets.filter_map(|path| path.parent().map(Path::to_owned));

@@ -7,7 +7,7 @@
 //! The device (`hesper-vhost`) and the renderer (`hesper-venus`) ask here. The program calls
 //! [`check`] first, so that an unknown value is an error.
 
-use std::ffi::{OsStr, OsString, c_void};
+use std::ffi::{OsStr, OsString};
 use std::sync::OnceLock;
 
 /// The environment variable that makes Hesper follow another system, for tests.
@@ -83,19 +83,20 @@ pub fn page_size() -> u64 {
 
 /// Leaves this memory, whole pages of a mapping, out of core dumps: it holds a guest's data. Only
 /// Linux can do this; elsewhere, and on an error, the memory is dumped.
-pub fn keep_out_of_core_dumps(start: *mut c_void, bytes: usize) {
+pub fn keep_out_of_core_dumps(address: usize, bytes: usize) {
     #[cfg(target_os = "linux")]
     {
+        let start = std::ptr::without_provenance_mut(address);
         // SAFETY: this advice changes neither the contents nor the access, whatever is mapped
         // there.
         let advised =
             unsafe { rustix::mm::madvise(start, bytes, rustix::mm::Advice::LinuxDontDump) };
         if let Err(error) = advised {
-            log::debug!("{bytes} bytes at {start:p} stay in core dumps: {error}");
+            log::debug!("{bytes} bytes at {address:#x} stay in core dumps: {error}");
         }
     }
     #[cfg(not(target_os = "linux"))]
-    let _ = (start, bytes);
+    let _ = (address, bytes);
 }
 
 #[cfg(test)]

@@ -103,7 +103,7 @@ fn map_region(region: Region) -> Result<Arc<GuestRegionMmap>, MemoryError> {
     }
     let file = FileOffset::new(region.file, region.offset);
     let mapping = MmapRegion::from_file(file, size).map_err(|error| bad(&error))?;
-    hesper_system::keep_out_of_core_dumps(mapping.as_ptr().cast(), mapping.size());
+    hesper_system::keep_out_of_core_dumps(mapping.as_ptr().addr(), mapping.size());
     GuestRegionMmap::new(mapping, GuestAddress(region.guest))
         .map(Arc::new)
         .ok_or_else(|| bad(&"its guest addresses wrap round"))
