@@ -145,6 +145,7 @@ fn map_region(region: Region, owner: Option<&Arc<Owner>>) -> Result<Span, Memory
     }
     let file = FileOffset::new(region.file, region.offset);
     let mapping = MmapRegion::from_file(file, size).map_err(|error| bad(&error))?;
+    hesper_system::keep_out_of_core_dumps(mapping.as_ptr().addr(), mapping.size());
     let mapping = GuestRegionMmap::new(mapping, GuestAddress(region.guest))
         .map(Arc::new)
         .ok_or_else(|| bad(&"its guest addresses wrap round"))?;
