@@ -153,14 +153,16 @@ impl Rules for Facts {
     #[inline]
     fn push_constants(&self, offset: u64, size: u64) -> Checked {
         let most = u64::from(self.limits.core.max_push_constants_size);
-        within(
-            "push constants beyond maxPushConstantsSize",
-            offset,
-            size,
-            most,
-        )?;
-        let what = "push constants that are not whole words";
-        demand((offset | size).is_multiple_of(4), what, offset | size, most)
+        // One branch, since this is recorded for most draws. Both are 32-bit numbers.
+        match offset.wrapping_add(size) <= most && (offset | size) & 3 == 0 {
+            true => Ok(()),
+            false => Err(broken(
+                "push constants beyond maxPushConstantsSize, or not whole words",
+                offset,
+                size,
+                most,
+            )),
+        }
     }
 
     fn vertex_buffers(&self, buffers: &[vk::Buffer], offsets: &[u64], sizes: &[u64]) -> Checked {
@@ -186,12 +188,12 @@ impl Rules for Facts {
         offsets: &[u32],
     ) -> Checked {
         let most = u64::from(self.limits.core.max_bound_descriptor_sets);
-        within(
-            "sets beyond maxBoundDescriptorSets",
-            first,
-            sets.len() as u64,
-            most,
-        )?;
+        let count = sets.len() as u64;
+        // Both are 32-bit numbers.
+        if first.wrapping_add(count) > most {
+            let what = "sets beyond maxBoundDescriptorSets";
+            return Err(broken(what, first, count, most));
+        }
         match self.has_dynamic() || !offsets.is_empty() {
             true => descriptors::dynamic(self, layout, first as usize, sets, offsets),
             false => Ok(()),
