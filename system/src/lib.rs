@@ -1,11 +1,14 @@
-//! What all crates of Hesper share: emulating another operating system, locks, limits of log lines.
+//! What all crates of Hesper share: emulating another operating system, locks, budgets, limits of log
+//! lines.
 //!
 //! | to find | look in |
 //! |---|---|
 //! | whose ways are taken (`HESPER_SYSTEM`), the size of a page | `platform.rs` |
 //! | locks that ignore poison | [`sync`] |
+//! | limited amounts of bytes | [`budget`] |
 //! | log lines that a guest can cause, limited in their rate | `log_limit.rs` |
 
+pub mod budget;
 mod log_limit;
 mod platform;
 pub mod sync;

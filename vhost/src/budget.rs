@@ -6,12 +6,13 @@
 //! B × [`RESOURCES`] + about 1.5 KiB for each chain in the queues, which is 1.4 GiB in all. What a
 //! renderer keeps counts against the renderer's own budgets.
 //!
-//! Limits on bytes are `Pool`s. A `Charge` is taken before the memory is allocated, lives beside
-//! it, and gives the amount back when it is dropped. Memory that outlives its resource because the
-//! screen still shows it therefore still counts.
+//! Limits on bytes are [`Pool`]s. A [`Charge`] is taken before the memory is allocated, lives
+//! beside it, and gives the amount back when it is dropped. Memory that outlives its resource
+//! because the screen still shows it therefore still counts.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+
+pub use hesper_system::budget::{Charge, Pool};
 
 /// Live resources of all kinds. Linux allows a process 65530 mappings by default, and each blob
 /// takes one.
@@ -43,60 +44,6 @@ pub const SUBMIT_BYTES: u64 = 256 << 20;
 /// Bytes of commands that wait until a blob is made.
 pub const DEFERRED_BYTES: u64 = 64 << 20;
 
-/// A limited amount of something.
-pub(crate) struct Pool {
-    limit: u64,
-    used: AtomicU64,
-}
-
-impl Pool {
-    pub(crate) fn new(limit: u64) -> Arc<Self> {
-        Arc::new(Self {
-            limit,
-            used: AtomicU64::new(0),
-        })
-    }
-
-    /// Takes `amount`, or nothing when that much is not left.
-    pub(crate) fn charge(self: &Arc<Self>, amount: u64) -> Option<Charge> {
-        self.used
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-                used.checked_add(amount).filter(|sum| *sum <= self.limit)
-            })
-            .ok()?;
-        Some(Charge {
-            pool: Arc::clone(self),
-            amount,
-        })
-    }
-
-    /// How much is in use.
-    pub(crate) fn used(&self) -> u64 {
-        self.used.load(Ordering::Relaxed)
-    }
-}
-
-/// A part of a [`Pool`], given back on drop.
-pub(crate) struct Charge {
-    pool: Arc<Pool>,
-    amount: u64,
-}
-
-impl Charge {
-    /// Gives back all but `amount`. Does nothing when less was taken.
-    pub(crate) fn shrink_to(&mut self, amount: u64) {
-        let surplus = self.amount.saturating_sub(amount);
-        self.pool.used.fetch_sub(surplus, Ordering::Relaxed);
-        self.amount -= surplus;
-    }
-}
-
-impl Drop for Charge {
-    fn drop(&mut self) {
-        self.pool.used.fetch_sub(self.amount, Ordering::Relaxed);
-    }
-}
-
 /// The byte budgets of one device.
 pub(crate) struct Pools {
     pub(crate) pixels: Arc<Pool>,
@@ -113,23 +60,5 @@ impl Pools {
             entries: Pool::new(BACKING_ENTRIES),
             deferred: Pool::new(DEFERRED_BYTES),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_pool_gives_out_its_limit_and_takes_it_back() {
-        let pool = Pool::new(10);
-        let mut first = pool.charge(6).unwrap();
-        assert!(pool.charge(5).is_none());
-        assert!(pool.charge(u64::MAX).is_none());
-        let second = pool.charge(4).unwrap();
-        first.shrink_to(1);
-        assert_eq!(pool.used(), 5);
-        drop((first, second));
-        assert_eq!(pool.used(), 0);
     }
 }
