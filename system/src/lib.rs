@@ -5,12 +5,14 @@
 //! |---|---|
 //! | whose ways are taken (`HESPER_SYSTEM`), the size of a page | `platform.rs` |
 //! | locks that ignore poison | [`sync`] |
-//! | limited amounts of bytes | [`budget`] |
+//! | limited amounts of bytes and other things | [`budget`] |
+//! | one user's part of such an amount | [`share`] |
 //! | log lines that a guest can cause, limited in their rate | `log_limit.rs` |
 
 pub mod budget;
 mod log_limit;
 mod platform;
+pub mod share;
 pub mod sync;
 
 pub use log_limit::{LogLimit, RateLimit};
