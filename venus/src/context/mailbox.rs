@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex};
 
+use hesper_system::budget::Charge;
 use hesper_system::sync::{Lock, Wait};
 
 use super::resources::Attachment;
@@ -11,8 +12,8 @@ use crate::blob::BlobRequest;
 /// A call of [`crate::Context`].
 #[derive(Debug)]
 pub(crate) enum Message {
-    /// Consume commands.
-    Submit(Vec<u8>),
+    /// Consume commands, and give back what they are charged with.
+    Submit(Vec<u8>, Charge),
     /// Make a fence.
     Fence {
         /// Timeline.
@@ -29,6 +30,8 @@ pub(crate) enum Message {
     },
     /// Forget a resource, unless it was attached anew since.
     Detach(Attachment),
+    /// The context is lost.
+    Lost,
     /// End the context.
     Stop,
 }
@@ -46,7 +49,7 @@ impl Message {
     /// How many bytes of commands it holds.
     fn bytes(&self) -> usize {
         match self {
-            Self::Submit(commands) => commands.len(),
+            Self::Submit(commands, _) => commands.len(),
             _ => 0,
         }
     }
@@ -125,27 +128,45 @@ mod tests {
     #[test]
     fn messages_come_out_in_order_and_the_limit_holds() {
         let mailbox = Mailbox::new(2, 100);
-        mailbox.send(Message::Submit(vec![1])).unwrap();
-        mailbox.send(Message::Submit(vec![2])).unwrap();
+        mailbox
+            .send(Message::Submit(vec![1], Charge::default()))
+            .unwrap();
+        mailbox
+            .send(Message::Submit(vec![2], Charge::default()))
+            .unwrap();
         assert!(matches!(
-            mailbox.send(Message::Submit(vec![3])),
-            Err(Message::Submit(bytes)) if bytes == [3]
+            mailbox.send(Message::Submit(vec![3], Charge::default())),
+            Err(Message::Submit(bytes, _)) if bytes == [3]
         ));
         mailbox.force(Message::Stop);
-        assert!(matches!(mailbox.receive(), Message::Submit(bytes) if bytes == [1]));
-        assert!(matches!(mailbox.receive(), Message::Submit(bytes) if bytes == [2]));
+        assert!(matches!(mailbox.receive(), Message::Submit(bytes, _) if bytes == [1]));
+        assert!(matches!(mailbox.receive(), Message::Submit(bytes, _) if bytes == [2]));
         assert!(matches!(mailbox.receive(), Message::Stop));
     }
 
     #[test]
     fn bytes_have_a_limit_that_one_large_batch_may_exceed() {
         let mailbox = Mailbox::new(10, 8);
-        mailbox.send(Message::Submit(vec![0; 100])).unwrap();
-        assert!(mailbox.send(Message::Submit(vec![0; 1])).is_err());
+        mailbox
+            .send(Message::Submit(vec![0; 100], Charge::default()))
+            .unwrap();
+        assert!(
+            mailbox
+                .send(Message::Submit(vec![0; 1], Charge::default()))
+                .is_err()
+        );
         mailbox.receive();
-        mailbox.send(Message::Submit(vec![0; 5])).unwrap();
-        assert!(mailbox.send(Message::Submit(vec![0; 4])).is_err());
-        mailbox.send(Message::Submit(vec![0; 3])).unwrap();
+        mailbox
+            .send(Message::Submit(vec![0; 5], Charge::default()))
+            .unwrap();
+        assert!(
+            mailbox
+                .send(Message::Submit(vec![0; 4], Charge::default()))
+                .is_err()
+        );
+        mailbox
+            .send(Message::Submit(vec![0; 3], Charge::default()))
+            .unwrap();
     }
 
     #[test]
@@ -161,7 +182,9 @@ mod tests {
             while !mailbox.is_idle() {
                 std::thread::yield_now();
             }
-            mailbox.send(Message::Submit(vec![])).unwrap();
+            mailbox
+                .send(Message::Submit(vec![], Charge::default()))
+                .unwrap();
             mailbox.send(Message::Stop).unwrap();
         });
     }

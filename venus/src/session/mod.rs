@@ -220,6 +220,10 @@ impl<'s> Session<'s> {
             if is_traced {
                 self.trace(decoder.rest());
             }
+            // A batch may be as long as the guest likes, and its end must come soon.
+            if self.state.is_stopping() {
+                return Err(Fatal::Ended);
+            }
             let (number, reply) = decoder.raw_header()?;
             let Some(Some(handler)) = self.handlers.get(number as usize) else {
                 let command = decoder.known_command()?;
@@ -300,6 +304,10 @@ impl<'s> Session<'s> {
     pub(crate) fn run_nested(&mut self, stream: &impl Stream) -> Result<(), Fatal> {
         if self.outer_done.is_some() {
             return Err(Fatal::Nested);
+        }
+        // Streams may be empty, and there may be many.
+        if self.state.is_stopping() {
+            return Err(Fatal::Ended);
         }
         let outer = (self.group_start, self.group_done, self.wants_reply);
         self.outer_done = Some(self.done());
