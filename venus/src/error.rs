@@ -64,6 +64,9 @@ pub enum Error {
     /// A thread could not be started.
     #[error("cannot start a thread: {0}; raise the limit on threads")]
     Thread(#[source] std::io::Error),
+    /// The process has as many mappings as it may have.
+    #[error("this process has all mappings that it may have: raise sysctl vm.max_map_count")]
+    TooManyMappings,
     /// The descriptors and mappings of this process are shared between contexts.
     #[error(
         "the context has all pieces of shared memory that it may have: raise ulimit -n and sysctl vm.max_map_count"

@@ -16,7 +16,7 @@ use crate::emulate::Policy;
 use crate::error::{Error, Result};
 use crate::guest_pools::GuestPools;
 use crate::host::{Gpu, GpuFacts, Host, Importable};
-use crate::memory::{HostMappings, Mappings};
+use crate::memory::{GuestMemories, HostMappings, Mappings};
 use crate::options::RendererOptions;
 use crate::platform;
 
@@ -47,6 +47,7 @@ impl Renderer {
         let mappings = options.mappings.unwrap_or_else(platform::mappings);
         let descriptors = options.descriptors.unwrap_or_else(platform::descriptors);
         let pieces = pieces(mappings, descriptors);
+        let host_mappings = Arc::new(HostMappings::new(mappings));
         let tally: Arc<Tally> = Arc::default();
         let shared = Shared {
             host: Arc::new(host),
@@ -60,8 +61,11 @@ impl Renderer {
             device_memory: options.guest.device_memory,
             save_streams: options.save_streams.map(Into::into),
             tally,
-            mappings: Arc::new(Mappings::new(GUEST_MAPPINGS)),
-            host_mappings: Arc::new(HostMappings::new(mappings)),
+            guest_memories: GuestMemories::new(
+                Arc::new(Mappings::new(GUEST_MAPPINGS)),
+                Arc::clone(&host_mappings),
+            ),
+            host_mappings,
             presence: Arc::default(),
         };
         Ok(Self { shared })

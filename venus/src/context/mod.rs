@@ -97,12 +97,12 @@ impl Context {
     }
 
     /// As [`Context::attach_resource`], for a blob whose memory is the guest's own. The `pages` are
-    /// mapped a second time, in their order.
+    /// mapped a second time, in their order, once for all contexts that attach them.
     ///
     /// # Errors
-    /// [`Error::SharedMemory`] when they are not whole pages of their files, when the system has no
-    /// more mappings, or when guests have named too many pieces of memory (16,384 for all contexts
-    /// of a renderer).
+    /// [`Error::SharedMemory`] when they are not whole pages of their files, or when guests have
+    /// named too many pieces of memory (16,384 for all contexts of a renderer).
+    /// [`Error::TooManyMappings`] when the system has no more mappings.
     pub fn attach_guest_memory(&self, resource: u32, pages: &[GuestPages]) -> Result<(), Error> {
         self.state.attach_guest(resource, pages)
     }
@@ -111,9 +111,9 @@ impl Context {
     /// it continue to work.
     ///
     /// If the memory is the guest's own, it is released before this returns, even if it is still in
-    /// use: the guest has its pages back then.
+    /// use: the guest has its pages back then, unless another context has attached the resource.
     pub fn detach_resource(&self, resource: u32) {
-        self.state.resources.give_back(|named| named == resource);
+        self.state.resources.give_back(resource);
         if let Some(attachment) = self.state.resources.attachment(resource) {
             // An earlier call may still use it.
             if self.state.mailbox.is_idle() {
@@ -139,7 +139,7 @@ impl Context {
 impl Drop for Context {
     fn drop(&mut self) {
         // Ending the context takes time, and the guest may need its memory before.
-        self.state.resources.give_back(|_| true);
+        self.state.resources.give_all_back();
         self.state.stop();
     }
 }

@@ -21,7 +21,7 @@ use crate::fatal::Fatal;
 use crate::guest_pools::{GuestPools, Shares};
 use crate::host::{GpuFacts, Host};
 use crate::memory::{
-    CommandMemory, GuestPages, HostMappings, Mappings, Quota, SharedMemory, Short, page_size,
+    CommandMemory, GuestMemories, GuestPages, HostMappings, Quota, SharedMemory, Short, page_size,
 };
 use crate::object::Objects;
 use crate::object::queue::{BoundQueues, FenceListener};
@@ -59,8 +59,8 @@ pub(crate) struct Shared {
     pub(crate) save_streams: Option<Arc<Path>>,
     /// What is counted.
     pub(crate) tally: Arc<Tally>,
-    /// For guest memory that contexts name.
-    pub(crate) mappings: Arc<Mappings>,
+    /// Guest memory that contexts name.
+    pub(crate) guest_memories: Arc<GuestMemories>,
     /// Counts all mappings that contexts make, by themselves or through the driver.
     pub(crate) host_mappings: Arc<HostMappings>,
     /// Held by every context and its threads. Must be the last field: it is dropped after
@@ -286,18 +286,10 @@ impl ContextState {
 
     /// Attaches memory of the guest's own.
     pub(crate) fn attach_guest(&self, resource: u32, pages: &[GuestPages]) -> Result<(), Error> {
-        if self.is_stopping() {
-            return Ok(());
+        if !self.is_stopping() {
+            let memory = self.guest_memories.attach(pages)?;
+            self.resources.attach_guest(resource, memory);
         }
-        if !self.host_mappings.make(pages.len()) {
-            return Err(too_many_mappings(0));
-        }
-        let memory = SharedMemory::gather(pages, &self.mappings)?;
-        let blob = Blob {
-            memory: Arc::new(memory),
-            caching: Caching::Cached,
-        };
-        self.resources.attach(resource, blob);
         Ok(())
     }
 
@@ -327,7 +319,7 @@ impl ContextState {
             .and_then(|size| self.quota.charge(size));
         let charge = charge.map_err(short)?;
         if !self.host_mappings.make(1) {
-            return Err(too_many_mappings(size));
+            return Err(Error::TooManyMappings);
         }
         SharedMemory::create_charged(size, alignment, charge)
     }
@@ -390,15 +382,6 @@ impl ContextState {
             memory,
             caching: Caching::Cached,
         })
-    }
-}
-
-/// The error for a process that has all the mappings it may have.
-fn too_many_mappings(size: u64) -> Error {
-    Error::SharedMemory {
-        action: "mapping (this process has all mappings it may have: raise sysctl vm.max_map_count)",
-        size,
-        source: std::io::ErrorKind::OutOfMemory.into(),
     }
 }
 

@@ -5,6 +5,7 @@
 //! ([`GuestPages`]).
 
 mod command_memory;
+mod guest_memories;
 mod guest_pages;
 mod host_import;
 mod host_mappings;
@@ -16,6 +17,7 @@ mod sparse_test;
 mod view;
 
 pub(crate) use command_memory::CommandMemory;
+pub(crate) use guest_memories::{GuestMemories, GuestMemory};
 pub use guest_pages::{GuestPages, Mappings};
 pub(crate) use host_import::{HostImport, import_info};
 pub(crate) use host_mappings::HostMappings;

@@ -195,6 +195,7 @@ impl<'s> Session<'s> {
     fn run(&mut self, commands: &mut [u8], base: usize, arena: &mut Arena) -> Result<(), Fatal> {
         let mut at = 0;
         while let Some(rest) = commands.get_mut(at..).filter(|rest| !rest.is_empty()) {
+            self.go_on()?;
             arena.reset();
             let length = rest.len();
             let mut decoder = Decoder::new(rest, arena, self.handles);
@@ -208,6 +209,17 @@ impl<'s> Session<'s> {
         Ok(())
     }
 
+    /// An error when the context ends. A batch may be as long as the guest likes, and its end must
+    /// come soon: this is asked before each group, and before each call of the driver that may take
+    /// long.
+    #[inline]
+    fn go_on(&self) -> Result<(), Fatal> {
+        match self.state.is_stopping() {
+            true => Err(Fatal::Ended),
+            false => Ok(()),
+        }
+    }
+
     /// Carries out commands that share an arena: few enough to keep it small, and none after one
     /// with outputs. `length` is the length of the decoder's bytes.
     fn group(&mut self, length: usize, decoder: &mut Decoder<'_>) -> Result<(), Fatal> {
@@ -219,10 +231,6 @@ impl<'s> Session<'s> {
         loop {
             if is_traced {
                 self.trace(decoder.rest());
-            }
-            // A batch may be as long as the guest likes, and its end must come soon.
-            if self.state.is_stopping() {
-                return Err(Fatal::Ended);
             }
             let (number, reply) = decoder.raw_header()?;
             let Some(Some(handler)) = self.handlers.get(number as usize) else {
@@ -306,9 +314,7 @@ impl<'s> Session<'s> {
             return Err(Fatal::Nested);
         }
         // Streams may be empty, and there may be many.
-        if self.state.is_stopping() {
-            return Err(Fatal::Ended);
-        }
+        self.go_on()?;
         let outer = (self.group_start, self.group_done, self.wants_reply);
         self.outer_done = Some(self.done());
         // The outer command's arguments are still in use, so this needs its own memory.
@@ -491,6 +497,10 @@ impl<'s> Session<'s> {
 
 /// What a command returns, as far as every command must look at it.
 pub(crate) trait Outcome: Copy {
+    /// Whether a command that returns it may take long. Commands that are only recorded, and
+    /// queries, return nothing or a number.
+    const TAKES_TIME: bool = false;
+
     /// Whether it says that the GPU is lost.
     fn is_device_lost(self) -> bool {
         false
@@ -504,6 +514,8 @@ impl Outcome for u32 {}
 impl Outcome for u64 {}
 
 impl Outcome for vk::Result {
+    const TAKES_TIME: bool = true;
+
     #[inline]
     fn is_device_lost(self) -> bool {
         self == vk::Result::ERROR_DEVICE_LOST
@@ -539,7 +551,11 @@ pub(crate) fn call<'m, C: Call<'m>>(
 ) -> Result<C::Return, Fatal>
 where
     C::Table: Reach,
+    C::Return: Outcome,
 {
+    if C::Return::TAKES_TIME {
+        session.go_on()?;
+    }
     let table = C::Table::reach(session, C::ID)?;
     // SAFETY: the decoder has replaced every id by the handle of a live object of this table's
     // driver, and checked counts and pointers. What remains is the API's own valid usage. The
