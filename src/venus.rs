@@ -27,7 +27,15 @@ const GRACE: Duration = Duration::from_secs(2);
 
 /// Waits until all contexts of `renderer` have ended. They must have been dropped.
 pub(crate) fn settle(renderer: &venus::Renderer) {
-    if !renderer.settle(GRACE) {
+    if renderer.settle(GRACE) {
+        return;
+    }
+    let given_up = renderer.counters().given_up;
+    if given_up > 0 {
+        log::warn!(
+            "{given_up} programs of the guest could not end, because the GPU's driver does not return; Hesper ends without them"
+        );
+    } else {
         log::warn!(
             "the GPU is still busy with the guest's programs after {GRACE:?}; Hesper ends without waiting longer"
         );

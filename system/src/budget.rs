@@ -57,6 +57,11 @@ impl Pool {
         self.used.fetch_update(order, order, sum).is_ok()
     }
 
+    /// Takes `amount` even if that much is not there.
+    pub(crate) fn force(&self, amount: u64) {
+        self.used.fetch_add(amount, Ordering::Relaxed);
+    }
+
     /// Gives back a part of what was taken.
     pub(crate) fn give_back(&self, amount: u64) {
         self.used.fetch_sub(amount, Ordering::Relaxed);

@@ -2,7 +2,8 @@
 //!
 //! A user may hold up to [`FACTOR`] times what is left for others. One greedy user gets seven
 //! eighths of the pool. Two get seven fifteenths each, and so on. There is always something left
-//! for the next.
+//! for the next, but it gets little. So a user may have an amount of its own besides, which nobody
+//! else can take.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,6 +18,8 @@ const FACTOR: u64 = 7;
 pub struct Share {
     pool: Arc<Pool>,
     limit: u64,
+    /// What it may hold without the pool.
+    own: u64,
     used: AtomicU64,
 }
 
@@ -24,11 +27,23 @@ impl Share {
     /// A share of `pool` that holds nothing yet, and never more than `limit`.
     #[must_use]
     pub fn new(pool: &Arc<Pool>, limit: u64) -> Arc<Self> {
+        Self::with_own(pool, limit, 0)
+    }
+
+    /// The same, but the first `own` do not count as the pool's.
+    #[must_use]
+    pub fn with_own(pool: &Arc<Pool>, limit: u64, own: u64) -> Arc<Self> {
         Arc::new(Self {
             pool: Arc::clone(pool),
             limit,
+            own,
             used: AtomicU64::new(0),
         })
+    }
+
+    /// What is the pool's when so much is held.
+    fn of_pool(&self, held: u64) -> u64 {
+        held.saturating_sub(self.own)
     }
 
     /// Takes `amount`. False, and nothing is taken, when that is more than this user may hold now.
@@ -39,19 +54,26 @@ impl Share {
         let Ok(before) = self.used.fetch_update(order, order, within) else {
             return false;
         };
-        let held = before + amount;
+        let held = self.of_pool(before + amount);
+        let more = held - self.of_pool(before);
         let is_fair = |left: u64| held <= left.saturating_mul(FACTOR);
-        let is_taken = self.pool.take_if(amount, is_fair);
-        if !is_taken {
+        let is_taken = more == 0 || self.pool.take_if(more, is_fair);
+        if !is_taken && self.own == 0 {
             self.used.fetch_sub(amount, order);
+        } else if !is_taken {
+            // Others may have given something back meanwhile, so that another part of this amount
+            // would be the pool's now.
+            self.pool.force(more);
+            self.give_back(amount);
         }
         is_taken
     }
 
     /// Gives back a part of what was taken.
     pub fn give_back(&self, amount: u64) {
-        self.used.fetch_sub(amount, Ordering::Relaxed);
-        self.pool.give_back(amount);
+        let before = self.used.fetch_sub(amount, Ordering::Relaxed);
+        let less = self.of_pool(before) - self.of_pool(before - amount);
+        self.pool.give_back(less);
     }
 
     /// Takes `amount` until the value is dropped. `None` when that is more than this user may hold
@@ -76,15 +98,18 @@ impl Share {
     #[must_use]
     pub fn left(&self) -> u64 {
         let (used, free) = (self.used(), self.pool.left());
-        // The largest x with used + x <= FACTOR * (free - x).
-        let fair = free.saturating_mul(FACTOR).saturating_sub(used) / (FACTOR + 1);
+        // The largest x with held + x <= FACTOR * (free - x).
+        let held = self.of_pool(used);
+        let fair = free.saturating_mul(FACTOR).saturating_sub(held) / (FACTOR + 1);
+        let fair = fair.saturating_add(self.own.saturating_sub(used));
         fair.min(self.limit.saturating_sub(used))
     }
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
-        self.pool.give_back(*self.used.get_mut());
+        let used = *self.used.get_mut();
+        self.pool.give_back(self.of_pool(used));
     }
 }
 
@@ -102,6 +127,36 @@ mod tests {
             assert!(share.used() >= most, "{share:?}");
             assert_eq!(share.left(), 0);
         }
+        drop(shares);
+        assert_eq!(pool.used(), 0);
+    }
+
+    #[test]
+    fn what_is_a_users_own_cannot_be_taken_by_others() {
+        let pool = Pool::new(80);
+        let shares: Vec<Arc<Share>> = (0..20)
+            .map(|_| Share::with_own(&pool, u64::MAX, 3))
+            .collect();
+        while shares.iter().take(19).any(|share| share.take(1)) {}
+        let last = &shares[19];
+        assert!(last.take(1) && last.take(2));
+        assert_eq!(last.left(), 0);
+        assert!(!last.take(1), "the pool is empty");
+        assert!(last.used() == 3 && pool.used() <= 80);
+        last.give_back(2);
+        assert!(last.take(2));
+        // Many threads take and give back at the boundary.
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for round in 0..20_000 {
+                        if last.take(1 + round % 4) {
+                            last.give_back(1 + round % 4);
+                        }
+                    }
+                });
+            }
+        });
         drop(shares);
         assert_eq!(pool.used(), 0);
     }

@@ -8,12 +8,20 @@ use hesper_system::share::Share;
 
 use crate::options::{Budget, GuestBudget};
 
+/// Calls that a context may always have waiting, whatever others do. One whose calls find no place is
+/// lost.
+const OWN_CALLS: u64 = 256;
+
+/// Threads that a context may always have: its own, a ring's, and those that watch it and a queue.
+const OWN_THREADS: u64 = 4;
+
 /// The pools of a guest.
 #[derive(Debug)]
 pub(crate) struct GuestPools {
     contexts: Arc<Pool>,
     threads: Arc<Pool>,
     objects: Arc<Pool>,
+    queued: Arc<Pool>,
     command_bytes: Arc<Pool>,
     shared_bytes: Arc<Pool>,
     /// Pieces of shared memory: each takes a descriptor and a mapping of this process.
@@ -26,6 +34,8 @@ pub(crate) struct GuestPools {
 pub(crate) struct Shares {
     /// Places of objects.
     pub(crate) objects: Arc<Share>,
+    /// Calls that wait for the context's thread.
+    pub(crate) queued: Arc<Share>,
     /// Bytes for large commands.
     pub(crate) command_bytes: Arc<Share>,
     /// Bytes of shared memory.
@@ -52,6 +62,7 @@ impl GuestPools {
             contexts: Pool::new(guest.contexts as u64),
             threads: Pool::new(guest.threads as u64),
             objects: Pool::new(guest.objects as u64),
+            queued: Pool::new(guest.queued as u64),
             command_bytes: Pool::new(guest.command_bytes),
             shared_bytes: Pool::new(guest.shared_bytes),
             pieces: Pool::new(pieces as u64),
@@ -74,11 +85,12 @@ impl GuestPools {
         let unlimited = |pool| Share::new(pool, u64::MAX);
         Shares {
             objects: unlimited(&self.objects),
+            queued: Share::with_own(&self.queued, budget.queued as u64, OWN_CALLS),
             command_bytes: Share::new(&self.command_bytes, budget.command_bytes),
             shared_bytes: Share::new(&self.shared_bytes, budget.shared_bytes),
             pieces: unlimited(&self.pieces),
             device_memory: unlimited(&self.device_memory),
-            threads: unlimited(&self.threads),
+            threads: Share::with_own(&self.threads, u64::MAX, OWN_THREADS),
         }
     }
 }

@@ -169,11 +169,14 @@ impl Default for Budget {
 pub struct GuestBudget {
     /// Contexts. One that was dropped counts until its last thread has ended.
     pub contexts: usize,
-    /// Threads of rings, of queues, and of contexts.
+    /// Threads of rings, of queues, and of contexts, beyond four for each context.
     pub threads: usize,
     /// Places in the contexts' tables of objects. A context takes them in powers of two, beyond its
     /// first 1024, and keeps them until it ends.
     pub objects: usize,
+    /// Commands and fences that wait for the contexts' threads, as [`Budget::queued`], beyond 256 for
+    /// each context.
+    pub queued: usize,
     /// Bytes that large commands may hold at one time, as [`Budget::command_bytes`].
     pub command_bytes: u64,
     /// Bytes of shared memory, as [`Budget::shared_bytes`].
@@ -197,6 +200,7 @@ impl GuestBudget {
             contexts: 1024,
             threads: budget.rings.saturating_mul(4).max(4096),
             objects: budget.objects.saturating_mul(4).max(16 << 20),
+            queued: budget.queued.saturating_mul(4),
             command_bytes: budget.command_bytes.saturating_mul(2),
             shared_bytes: budget.shared_bytes.saturating_mul(2),
             device_memory: None,

@@ -123,6 +123,35 @@ fn bytes_that_wait_for_a_context_are_charged_until_they_are_consumed_and_bounded
 }
 
 #[test]
+fn calls_that_wait_are_counted_for_the_guest_and_every_context_has_some() {
+    let renderer = with_guest(GuestBudget {
+        queued: 8000,
+        ..Default::default()
+    });
+    let fences = |guest: &Guest, count: u64| {
+        for fence in 0..count {
+            guest.context.fence(0, fence);
+        }
+    };
+    let blocked: Vec<Guest> = (0..12).map(|_| Guest::new(&renderer, "blocked")).collect();
+    for guest in &blocked {
+        block(guest);
+    }
+    // 256 are its own, and 7000 the guest's.
+    fences(&blocked[0], 7200);
+    assert_eq!(renderer.counters().lost, 0);
+    fences(&blocked[0], 200);
+    assert_eq!(renderer.counters().lost, 1);
+    fences(&blocked[1], 7200);
+    for guest in &blocked[2..11] {
+        fences(guest, 5000);
+    }
+    assert_eq!(renderer.counters().lost, 10);
+    fences(&blocked[11], 200);
+    assert_eq!(renderer.counters().lost, 10);
+}
+
+#[test]
 fn a_guest_has_as_many_contexts_as_it_may_until_their_threads_have_ended() {
     let renderer = with_guest(GuestBudget {
         contexts: 3,
@@ -184,8 +213,8 @@ fn threads_are_counted_for_the_guest_and_one_context_does_not_take_them_all() {
         .split_once("has ")
         .and_then(|(_, rest)| rest.split_once(" rings"))
         .and_then(|(count, _)| count.parse::<u32>().ok());
-    // Of 80, it has its own and 69: seven times what is left.
-    assert_eq!(taken, Some(69), "{reason}");
+    // Four threads are its own, and 70 of the guest's 80: seven times what is left. One is no ring's.
+    assert_eq!(taken, Some(73), "{reason}");
     let modest = Guest::new(&renderer, "modest");
     modest.wait_fence(0);
 }

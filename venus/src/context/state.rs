@@ -132,7 +132,7 @@ impl ContextState {
             // Control characters from the guest would garble the log.
             name: name.chars().filter(|c| !c.is_control()).take(64).collect(),
             events,
-            mailbox: Mailbox::new(budget.queued, budget.queued_bytes),
+            mailbox: Mailbox::new(Arc::clone(&shares.queued), budget.queued_bytes),
             quota: Quota::new(&shares.shared_bytes, &shares.pieces, Arc::clone(&tally)),
             command_memory: Arc::new(CommandMemory::new(&shares.command_bytes)),
             resources: Resources::default(),
