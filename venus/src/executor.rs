@@ -46,17 +46,17 @@ impl<'s> Executor<'s> {
             // Decoding changes arguments in place, so save them before.
             saved.add(commands);
         }
+        self.session.begin_batch(0);
         let ended = self.session.run_batch(commands, &mut self.buffers);
         self.end_batch(commands.len());
         ended
     }
 
+    /// Ends a batch. Called again after a panic.
     #[inline]
-    fn end_batch(&mut self, bytes: usize) {
+    pub(crate) fn end_batch(&mut self, bytes: usize) {
         self.buffers.settle();
-        // Between batches, nothing may keep a device alive that the guest destroyed.
-        self.session.forget_domain();
-        self.session.count(bytes);
+        self.session.end_batch(bytes);
     }
 
     /// Saves a stream, piece by piece.
@@ -79,10 +79,10 @@ impl<'s> Executor<'s> {
 
 impl Consumer for Executor<'_> {
     fn consume(&mut self, stream: &RingStream<'_>) -> Result<(), Fatal> {
-        self.session.begin_ring_batch(stream.head);
         if self.saved.is_some() {
             self.save(stream);
         }
+        self.session.begin_batch(stream.head);
         let ended = self.session.run_stream(stream, &mut self.buffers);
         self.end_batch(stream.len());
         ended

@@ -56,6 +56,9 @@ pub(crate) enum Fatal {
     /// A new object with the id of another, or 0.
     #[error("object id {0:#x} is taken")]
     IdTaken(u64),
+    /// A new object of a device or instance that another thread has destroyed meanwhile.
+    #[error("object id {0:#x} is for an object whose device or instance is being destroyed")]
+    OwnerGone(u64),
     /// [`crate::Budget::objects`].
     #[error(
         "more Vulkan objects at one time than a program may have (Budget::objects, 4194304 by default), or than are left \

@@ -60,6 +60,13 @@ mod counters;
 mod emulate;
 mod error;
 mod executor;
+#[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test ends with a panic"
+)]
+mod executor_tests;
 mod fatal;
 mod guest_pools;
 pub mod host;

@@ -131,6 +131,13 @@ impl Renderer {
         .to_bytes()
     }
 
+    /// What the threads of a context share, without its threads.
+    #[cfg(test)]
+    pub(crate) fn state_for_tests(&self, events: Arc<dyn ContextEvents>) -> Arc<ContextState> {
+        let state = ContextState::new(1, "test", events, self.shared.clone());
+        Arc::new(state.unwrap())
+    }
+
     /// Makes a context. `id` and `name` are for logs; the name is the guest's and untrusted.
     /// `events` hears what the context has finished.
     ///

@@ -17,9 +17,11 @@
 
 mod hostile;
 
+use std::sync::atomic::Ordering;
+
 use hesper_mock_venus::with_wait;
 use hesper_venus::Driver;
-use hesper_venus_protocol::command;
+use hesper_venus_protocol::{command, vk};
 use hostile::recorded::recorded;
 use hostile::session::{Id, Session, object};
 use hostile::{Bench, Outcome, PATIENCE, Way};
@@ -87,4 +89,56 @@ fn a_lost_context_with_work_on_the_gpu_leaves_nothing_and_others_go_on() {
         assert!(outcome.reason().contains("no command"), "{outcome:?}");
         bench.ended(guest, outcome);
     }
+}
+
+#[test]
+fn a_fence_that_is_destroyed_while_a_ring_waits_for_it_ends_the_context_and_no_other() {
+    let bench = bench();
+    let guest = bench.guest();
+    let device = object(Id::Device);
+    let fence = object(Id::Fence);
+    let mut session = Session::device();
+    session.push(
+        &command::CreateFence {
+            device,
+            p_create_info: &mut vk::FenceCreateInfo::default(),
+            p_fence: &mut vk::Fence(Id::Fence as u64),
+        },
+        false,
+    );
+    guest.context.submit(session.stream);
+    assert_eq!(guest.settle(0, PATIENCE), Outcome::Fine);
+    let mut wait = Session::default();
+    wait.push(&command::GetFenceStatus { device, fence }, false);
+    wait.push(
+        &command::WaitForFences {
+            device,
+            fence_count: 1,
+            p_fences: [vk::Fence(Id::Fence as u64)].as_mut_slice().into(),
+            wait_all: 1,
+            timeout: u64::MAX,
+        },
+        false,
+    );
+    guest.ring(&wait.stream);
+    // The ring tells how far it is before it waits.
+    let before_the_wait = wait.starts[1] as u32;
+    let head = guest.ring.memory.word(0).unwrap();
+    while head.load(Ordering::Acquire) != before_the_wait {
+        std::thread::yield_now();
+    }
+    let mut destroy = Session::default();
+    destroy.push(&command::DestroyFence { device, fence }, false);
+    guest.context.submit(destroy.stream);
+    let mut outcome = guest.settle(0, PATIENCE);
+    if outcome == Outcome::Fine {
+        // The waiting thread looks again every few milliseconds.
+        while guest.ring.memory.word(128).unwrap().load(Ordering::Acquire) & 2 == 0 {
+            std::thread::yield_now();
+        }
+        outcome = guest.settle(0, PATIENCE);
+    }
+    let reason = "another thread destroys what this command waits for";
+    assert!(outcome.reason().contains(reason), "{outcome:?}");
+    bench.ended(guest, outcome);
 }

@@ -36,15 +36,13 @@ pub(super) const HANDLERS: Family = &[special!(
 /// for that either, nothing has the id.
 pub(crate) fn stand_in(
     session: &mut Session<'_>,
-    device: &Device,
     c: &mut AllocateMemory<'_>,
     bytes: u64,
 ) -> Result<(), Fatal> {
     let info = &mut *c.p_allocate_info;
     info.p_next = std::ptr::null();
     info.allocation_size = page_size();
-    let (_, host) = create_object(session, c, |c| &mut *c.p_memory)?;
-    if let Some(host) = host {
+    let keep = |device: &Device, host: vk::DeviceMemory| {
         let memory = Memory {
             shared: None,
             stands_in_for: Some(bytes),
@@ -52,8 +50,8 @@ pub(crate) fn stand_in(
         };
         device.memories.locked().insert(host.raw(), memory);
         device.stand_ins.fetch_add(1, Ordering::Release);
-    }
-    Ok(())
+    };
+    create_object(session, c, |c| &mut *c.p_memory, keep).map(|_| ())
 }
 
 /// Binds `memories` by the command `c`, unless one of them is a stand-in.

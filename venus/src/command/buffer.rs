@@ -1,27 +1,25 @@
 //! Commands of `VkBuffer` and `VkBufferView`.
 
-use hesper_venus_protocol::command::{
-    CreateBuffer, DestroyBuffer, GetPhysicalDeviceExternalBufferProperties,
-};
+use hesper_venus_protocol::command::{CreateBuffer, GetPhysicalDeviceExternalBufferProperties};
 use hesper_venus_protocol::{CommandId, vk};
 
-use super::lifetime::{create_object, take_object};
+use super::lifetime::create_object;
 use super::shape::{Family, create, destroy, forward, special};
 use crate::emulate::{Policy, dma_buf, host_allocation};
 use crate::fatal::Fatal;
-use crate::session::{Session, call};
+use crate::session::Session;
 
 /// The commands of this file.
 pub(super) const HANDLERS: Family = &[
     special!(
         GetPhysicalDeviceExternalBufferProperties => external_properties,
         CreateBuffer => create,
-        DestroyBuffer => destroy,
     ),
     create!(
         CreateBufferView => p_view,
     ),
     destroy!(
+        DestroyBuffer => buffer,
         DestroyBufferView => buffer_view,
     ),
     forward!(GetBufferDeviceAddress, GetBufferOpaqueCaptureAddress),
@@ -50,22 +48,14 @@ fn create(session: &mut Session<'_>, c: &mut CreateBuffer<'_>) -> Result<vk::Res
     let is_shared = dma_buf::rewrite_buffer(c.p_create_info, device.physical.facts.declares);
     let mut external = Default::default();
     host_allocation::declare_buffer(device, c.p_create_info, &mut external);
-    let (result, host) = create_object(session, c, |c| &mut *c.p_buffer)?;
-    if let Some(host) = host.filter(|_| is_shared) {
-        let device = session.device(CommandId::CreateBuffer)?;
-        device.shared_objects.buffers.insert(host.0);
-    }
-    Ok(result)
-}
-
-/// `vkDestroyBuffer`
-fn destroy(session: &mut Session<'_>, c: &mut DestroyBuffer) -> Result<(), Fatal> {
-    if c.buffer.is_null() {
-        return Ok(());
-    }
-    take_object(session, c.buffer, CommandId::DestroyBuffer)?;
-    // The driver cannot use the handle again before it is called.
-    let device = session.device(CommandId::DestroyBuffer)?;
-    device.shared_objects.buffers.remove(c.buffer.handle.0);
-    call(session, c)
+    create_object(
+        session,
+        c,
+        |c| &mut *c.p_buffer,
+        |device, buffer| {
+            if is_shared {
+                device.shared_objects.buffers.insert(buffer.0);
+            }
+        },
+    )
 }

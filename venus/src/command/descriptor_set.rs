@@ -7,8 +7,7 @@ use hesper_venus_protocol::command::{
 use hesper_venus_protocol::runtime::{Handle, find};
 use hesper_venus_protocol::{CommandId, vk};
 
-use super::lifetime::destroy_object;
-use super::lifetime::{enter_children, take_all_children, take_children};
+use super::lifetime::{self, allocate_children, free_all_children, free_children};
 use super::shape::{Family, create, destroy, forward, special};
 use crate::fatal::Fatal;
 use crate::host::GpuKind;
@@ -42,61 +41,38 @@ fn allocate(
     session: &mut Session<'_>,
     c: &mut AllocateDescriptorSets<'_>,
 ) -> Result<vk::Result, Fatal> {
-    let ids: Vec<u64> = c.p_descriptor_sets.iter().map(|id| id.raw()).collect();
-    let pool = c.p_allocate_info.descriptor_pool;
+    let (pool, count) = (c.p_allocate_info.descriptor_pool, c.p_descriptor_sets.len());
     // A software driver keeps each set in pages of its own in this process.
     let device = session.device(CommandId::AllocateDescriptorSets)?;
-    if device.physical.facts.gpu.kind == GpuKind::Cpu
-        && !session.state.host_mappings.make(ids.len())
-    {
+    if device.physical.facts.gpu.kind == GpuKind::Cpu && !session.state.host_mappings.make(count) {
         session.state.complain(format_args!(
-            "vkAllocateDescriptorSets fails: {} more descriptor sets could be more mappings than this process may have; allow more \
-             with sysctl vm.max_map_count",
-            ids.len()
+            "vkAllocateDescriptorSets fails: {count} more descriptor sets could be more mappings than this process may have; allow more \
+             with sysctl vm.max_map_count"
         ));
         return Ok(vk::Result::ERROR_OUT_OF_POOL_MEMORY);
     }
-    let result = call(session, c)?;
-    enter_children(
-        session,
-        CommandId::AllocateDescriptorSets,
-        pool.raw(),
-        &ids,
-        &mut c.p_descriptor_sets,
-        result,
-    )?;
-    Ok(result)
+    allocate_children(session, pool.raw(), c, |c| &mut c.p_descriptor_sets)
 }
 
 /// `vkFreeDescriptorSets`
 fn free(session: &mut Session<'_>, c: &mut FreeDescriptorSets<'_>) -> Result<vk::Result, Fatal> {
-    take_children::<vk::DescriptorSet>(
-        session,
-        CommandId::FreeDescriptorSets,
-        c.descriptor_pool.handle.raw(),
-        c.p_descriptor_sets.ids(),
-    )?;
-    call(session, c)
+    let pool = c.descriptor_pool.handle.raw();
+    let ids = c.p_descriptor_sets.ids().to_vec();
+    let freed = free_children::<_, vk::DescriptorSet>(session, pool, &ids, c)?;
+    Ok(freed.unwrap_or(vk::Result::SUCCESS))
 }
 
 /// `vkResetDescriptorPool`
 fn reset_pool(session: &mut Session<'_>, c: &mut ResetDescriptorPool) -> Result<vk::Result, Fatal> {
     let pool = c.descriptor_pool.handle.raw();
-    take_all_children::<vk::DescriptorSet>(session, CommandId::ResetDescriptorPool, pool)?;
-    call(session, c)
+    let reset = free_all_children::<_, vk::DescriptorSet>(session, pool, c)?;
+    Ok(reset.unwrap_or(vk::Result::SUCCESS))
 }
 
 /// `vkDestroyDescriptorPool`
 fn destroy_pool(session: &mut Session<'_>, c: &mut DestroyDescriptorPool) -> Result<(), Fatal> {
-    let pool = c.descriptor_pool;
-    if !pool.is_null() {
-        take_all_children::<vk::DescriptorSet>(
-            session,
-            CommandId::DestroyDescriptorPool,
-            pool.handle.raw(),
-        )?;
-    }
-    destroy_object(session, c, pool)
+    let command = CommandId::DestroyDescriptorPool;
+    lifetime::destroy_pool::<_, vk::DescriptorSet>(session, command, c.descriptor_pool)
 }
 
 /// `vkUpdateDescriptorSets`

@@ -213,7 +213,8 @@ fn destroy(session: &mut Session<'_>, c: &mut DestroyDevice) -> Result<(), Fatal
     let owner = session.device(CommandId::DestroyDevice)?.owner;
     session.forget_domain();
     session.state.queues.release(c.device.handle);
-    session.state.objects.remove_device(owner);
+    // The device waits for the GPU.
+    session.at_rest(|session| session.state.objects.remove_device(owner));
     Ok(())
 }
 
@@ -221,5 +222,5 @@ fn destroy(session: &mut Session<'_>, c: &mut DestroyDevice) -> Result<(), Fatal
 fn wait(session: &mut Session<'_>, _c: &mut DeviceWaitIdle) -> Result<vk::Result, Fatal> {
     let device = Arc::clone(session.device(CommandId::DeviceWaitIdle)?);
     session.publish();
-    Ok(device.wait_idle(session.state.stop_flag()))
+    Ok(session.at_rest(|session| device.wait_idle(session.state.stop_flag())))
 }

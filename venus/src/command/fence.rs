@@ -1,6 +1,8 @@
 //! `VkFence`: waits that end when the context does, and `vkResetFenceResourceMESA`.
 
-use hesper_venus_protocol::call::Call;
+use std::sync::Arc;
+
+use hesper_venus_protocol::call::{Call, DeviceTable};
 use hesper_venus_protocol::command::{
     CreateFence, GetPhysicalDeviceExternalFenceProperties, ResetFenceResourceMESA, WaitForFences,
 };
@@ -12,6 +14,7 @@ use super::shape::{Family, destroy, forward, special};
 use crate::emulate::sync_fd;
 use crate::fatal::Fatal;
 use crate::object::raw_device::wait_sliced;
+use crate::object::reclamation::{Class, Last};
 use crate::session::{Session, call, name};
 
 /// The commands of this file.
@@ -42,7 +45,7 @@ fn create(session: &mut Session<'_>, c: &mut CreateFence<'_>) -> Result<vk::Resu
     // The renderer emulates sync files; the host knows nothing of them.
     // SAFETY: the chain was decoded, and nobody else uses it.
     unsafe { unlink(&mut *c.p_create_info, vk::ExportFenceCreateInfo::STYPE) };
-    create_object(session, c, |c| &mut *c.p_fence).map(|(result, _)| result)
+    create_object(session, c, |c| &mut *c.p_fence, |_, _| {})
 }
 
 /// `vkWaitForFences`
@@ -54,35 +57,68 @@ fn wait(session: &mut Session<'_>, c: &mut WaitForFences<'_>) -> Result<vk::Resu
         return Ok(result);
     }
     session.publish();
-    let device = std::sync::Arc::clone(session.device(CommandId::WaitForFences)?);
-    Ok(wait_sliced(timeout, session.state.stop_flag(), |slice| {
-        c.timeout = slice;
-        // SAFETY: as for every call: the decoder has replaced ids by handles and checked counts.
-        let result = unsafe { c.call(device.functions()) };
-        result.unwrap_or(vk::Result::ERROR_DEVICE_LOST)
-    }))
+    let fences: Vec<u64> = c.p_fences.iter().map(|fence| fence.0).collect();
+    wait_on(session, &fences, timeout, c, |c, slice| c.timeout = slice)
+}
+
+/// Waits for fences or semaphores, by a command that ends after the timeout that `set` sets. Ends
+/// the context if another thread destroys one of these `handles`.
+pub(super) fn wait_on<'m, C>(
+    session: &mut Session<'_>,
+    handles: &[u64],
+    timeout: u64,
+    c: &mut C,
+    set: impl Fn(&mut C, u64),
+) -> Result<vk::Result, Fatal>
+where
+    C: Call<'m, Return = vk::Result, Table = DeviceTable>,
+{
+    let device = Arc::clone(session.device(C::ID)?);
+    let mut is_destroyed = false;
+    let result = session.with_only(Class::Sync, |session| {
+        wait_sliced(timeout, session.state.stop_flag(), |slice| {
+            if !session.may_wait_on(handles) {
+                is_destroyed = true;
+                return vk::Result::ERROR_DEVICE_LOST;
+            }
+            set(c, slice);
+            // SAFETY: the decoder has replaced ids by handles and checked counts. This thread has
+            // said that it uses these handles, so nobody destroys them meanwhile.
+            let result = unsafe { c.call(device.functions()) };
+            result.unwrap_or(vk::Result::ERROR_DEVICE_LOST)
+        })
+    });
+    match is_destroyed {
+        true => Err(Fatal::Invalid {
+            command: name(C::ID),
+            reason: "another thread destroys what this command waits for",
+        }),
+        false => Ok(result),
+    }
 }
 
 /// `vkResetFenceResourceMESA`: the payload went into a sync file in the guest. The old fence may
 /// still be in use, so the id gets a new one.
 fn reset_resource(session: &mut Session<'_>, c: &mut ResetFenceResourceMESA) -> Result<(), Fatal> {
-    let device = session.device(CommandId::ResetFenceResourceMESA)?;
-    let (owner, raw) = (device.owner, std::sync::Arc::clone(device));
-    let lost = Fatal::DeviceLost(name(CommandId::ResetFenceResourceMESA));
-    let fresh = raw.raw().create_fence().ok_or(lost)?;
+    let command = CommandId::ResetFenceResourceMESA;
+    let device = Arc::clone(session.device(command)?);
+    let raw = device.raw();
+    let lost = Fatal::DeviceLost(name(command));
+    let fresh = raw.create_fence().ok_or(lost)?;
     let objects = &session.state.objects;
-    if raw.raw().has_too_many_abandoned() || !objects.remove_exactly(c.fence) {
-        raw.raw().destroy_fence(fresh);
+    if raw.has_too_many_abandoned() || !objects.remove_exactly(c.fence) {
+        raw.destroy_fence(fresh);
         return Err(Fatal::Invalid {
-            command: name(CommandId::ResetFenceResourceMESA),
+            command: name(command),
             reason: "the fence is being destroyed, or thousands of fences were reset that nothing signals",
         });
     }
-    raw.raw().abandon_fence(c.fence.handle);
-    let inserted = objects.insert(owner, c.fence.id, fresh);
+    let inserted = objects.insert(device.owner, c.fence.id, fresh, &device.is_gone);
     if inserted.is_err() {
-        // Another ring has taken the id in between.
-        raw.raw().destroy_fence(fresh);
+        // Another ring has taken the id in between, or has destroyed the device.
+        raw.destroy_fence(fresh);
     }
+    // Another ring may be waiting for the old one.
+    session.retire(command, |_| Last::Abandon(c.fence.handle))?;
     inserted
 }

@@ -1,27 +1,24 @@
 //! Commands of `VkImage` and `VkImageView`.
 
 use hesper_venus_protocol::command::{
-    CreateImage, DestroyImage, GetDeviceImageSubresourceLayout,
-    GetImageDrmFormatModifierPropertiesEXT, GetImageSubresourceLayout, GetImageSubresourceLayout2,
+    CreateImage, GetDeviceImageSubresourceLayout, GetImageDrmFormatModifierPropertiesEXT,
+    GetImageSubresourceLayout, GetImageSubresourceLayout2,
 };
 use hesper_venus_protocol::runtime::Object;
 use hesper_venus_protocol::{CommandId, vk};
 
-use super::lifetime::{create_object, take_object};
+use super::lifetime::{create_object, entry};
 use super::memory_requirements::no_create_info;
 use super::shape::{Family, create, destroy, forward, special};
 use crate::emulate::{host_allocation, modifier};
 use crate::fatal::Fatal;
 use crate::object::host_copy;
-use crate::object::table::Entry;
-use crate::object::teardown;
 use crate::session::{Session, call, name};
 
 /// The commands of this file.
 pub(super) const HANDLERS: Family = &[
     special!(
         CreateImage => create,
-        DestroyImage => destroy,
         GetImageDrmFormatModifierPropertiesEXT => format_modifier,
         GetImageSubresourceLayout => subresource_layout,
         GetImageSubresourceLayout2 => subresource_layout2,
@@ -31,6 +28,7 @@ pub(super) const HANDLERS: Family = &[
         CreateImageView => p_view,
     ),
     destroy!(
+        DestroyImage => image,
         DestroyImageView => image_view,
     ),
     forward!(GetImageOpaqueCaptureDataEXT),
@@ -56,15 +54,23 @@ fn create(session: &mut Session<'_>, c: &mut CreateImage<'_>) -> Result<vk::Resu
     }
     let for_copies = host_copy::CopiedImage::of(c.p_create_info);
     let is_linear = c.p_create_info.tiling == vk::ImageTiling::LINEAR;
-    let (result, host) = create_object(session, c, |c| &mut *c.p_image)?;
-    if let Some(host) = host {
-        remember(session, host, image.is_shared, is_linear)?;
-    }
-    if let Some((host, kept)) = host.zip(for_copies) {
-        let device = session.device(CommandId::CreateImage)?;
-        device.host_copy.insert(host, kept);
-    }
-    Ok(result)
+    let is_shared = image.is_shared;
+    create_object(
+        session,
+        c,
+        |c| &mut *c.p_image,
+        |device, image| {
+            if is_shared {
+                device.shared_objects.images.insert(image.0);
+            }
+            if is_linear && device.physical.keeps_images_apart() {
+                device.shared_objects.linear.insert(image.0);
+            }
+            if let Some(kept) = for_copies {
+                device.host_copy.insert(image, kept);
+            }
+        },
+    )
 }
 
 /// Asks how the driver lays an image out. It makes one for that, which no guest can name.
@@ -96,12 +102,8 @@ fn layout(
         p_layout: &mut layout,
     };
     let asked = call(session, &mut query);
-    let entry = Entry {
-        host: image.0,
-        kind: vk::HandleType::Image as u32,
-        owner: 0,
-    };
-    teardown::destroy_one(session.device(CommandId::CreateImage)?.raw(), &entry);
+    let device = session.device(CommandId::CreateImage)?;
+    device.destroy_now(&entry(device.owner, image));
     asked?;
     Ok(Ok(layout))
 }
@@ -155,37 +157,6 @@ fn device_subresource_layout(
     }
     let aspect = &mut subresource.image_subresource.aspect_mask;
     *aspect = aspect_of(id, *aspect)?;
-    call(session, c)
-}
-
-/// Remembers what an image is, where that matters.
-fn remember(
-    session: &mut Session<'_>,
-    image: vk::Image,
-    is_shared: bool,
-    is_linear: bool,
-) -> Result<(), Fatal> {
-    let device = session.device(CommandId::CreateImage)?;
-    if is_shared {
-        device.shared_objects.images.insert(image.0);
-    }
-    if is_linear && device.physical.keeps_images_apart() {
-        device.shared_objects.linear.insert(image.0);
-    }
-    Ok(())
-}
-
-/// `vkDestroyImage`
-fn destroy(session: &mut Session<'_>, c: &mut DestroyImage) -> Result<(), Fatal> {
-    if c.image.is_null() {
-        return Ok(());
-    }
-    take_object(session, c.image, CommandId::DestroyImage)?;
-    // The driver cannot use the handle again before it is called.
-    let device = session.device(CommandId::DestroyImage)?;
-    device.shared_objects.images.remove(c.image.handle.0);
-    device.shared_objects.linear.remove(c.image.handle.0);
-    device.host_copy.remove(c.image.handle);
     call(session, c)
 }
 

@@ -97,7 +97,7 @@ fn destroy(session: &mut Session<'_>, c: &mut DestroyInstance) -> Result<(), Fat
     let owner = session.instance(CommandId::DestroyInstance)?.owner;
     if !c.instance.is_null() {
         session.forget_domain();
-        session.state.objects.remove_instance(owner);
+        session.at_rest(|session| session.state.objects.remove_instance(owner));
     }
     Ok(())
 }

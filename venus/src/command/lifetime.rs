@@ -1,9 +1,11 @@
 //! What commands that create and destroy objects have in common.
 //!
-//! An object of the host is *entered* into the object table under the id that the guest chose, and
-//! *taken out* before it is destroyed. Only the caller that takes it out destroys it.
+//! An object of the host is *entered* into the object table under the id that the guest chose. This
+//! is the last step: other threads may use it from then on. It is *taken out* before it is
+//! destroyed. Only the caller that takes it out destroys it, and not before other threads have
+//! finished with it ([`crate::object::reclamation`]).
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use hesper_system::sync::Lock;
 use hesper_venus_protocol::call::{Call, DeviceTable};
@@ -11,18 +13,21 @@ use hesper_venus_protocol::runtime::{Handle, Object};
 use hesper_venus_protocol::{CommandId, vk};
 
 use crate::fatal::Fatal;
+use crate::object::device::Device;
+use crate::object::pools::{Pool, PoolState};
+use crate::object::reclamation::{Class, Last};
 use crate::object::table::Entry;
-use crate::object::teardown;
-use crate::session::{Session, call, name};
+use crate::session::{Outcome, Session, call, name};
 
-/// Creates an object of a device: calls the driver, enters the new object, and puts the guest's id
-/// back for the reply. Returns the driver's handle, too, if there is one.
+/// Creates an object of a device: calls the driver, lets `keep` note what must be known about the
+/// new object, enters it, and puts the guest's id back for the reply.
 #[inline]
 pub(crate) fn create_object<'m, C, H>(
     session: &mut Session<'_>,
     c: &mut C,
     place: impl for<'c> Fn(&'c mut C) -> &'c mut H,
-) -> Result<(vk::Result, Option<H>), Fatal>
+    keep: impl FnOnce(&Device, H),
+) -> Result<vk::Result, Fatal>
 where
     C: Call<'m, Return = vk::Result, Table = DeviceTable>,
     H: Handle,
@@ -32,39 +37,41 @@ where
     let host = std::mem::replace(place(c), id);
     if result != vk::Result::SUCCESS {
         session.remember_failed(id);
-        return Ok((result, None));
+        return Ok(result);
     }
+    let state = session.state;
     let device = session.device(C::ID)?;
-    let owner = device.owner;
-    if let Err(fatal) = session.state.objects.insert(owner, id.raw(), host) {
+    keep(device, host);
+    let (owner, is_gone) = (device.owner, &device.is_gone);
+    if let Err(fatal) = state.objects.insert(owner, id.raw(), host, is_gone) {
         // No guest can name it, so nothing else would destroy it.
-        let entry = Entry {
-            host: host.raw(),
-            kind: H::TYPE as u32,
-            owner,
-        };
-        teardown::destroy_one(session.device(C::ID)?.raw(), &entry);
+        device.destroy_now(&entry(owner, host));
         return Err(fatal);
     }
-    Ok((result, Some(host)))
+    Ok(result)
+}
+
+/// An object as the table has it.
+pub(crate) fn entry<H: Handle>(owner: u32, host: H) -> Entry {
+    Entry {
+        host: host.raw(),
+        kind: H::TYPE as u32,
+        owner,
+    }
 }
 
 /// Destroys an object of a device. Null is allowed and does nothing.
 #[inline]
-pub(crate) fn destroy_object<'m, C, H>(
+pub(crate) fn destroy_object<H: Handle>(
     session: &mut Session<'_>,
-    c: &mut C,
+    command: CommandId,
     object: Object<H>,
-) -> Result<(), Fatal>
-where
-    C: Call<'m, Return = (), Table = DeviceTable>,
-    H: Handle,
-{
+) -> Result<(), Fatal> {
     if object.is_null() {
         return Ok(());
     }
-    take_object(session, object, C::ID)?;
-    call(session, c)
+    take_object(session, object, command)?;
+    session.retire(command, |owner| Last::Destroy(entry(owner, object.handle)))
 }
 
 /// Takes out an object that is about to be destroyed. Only the caller that takes it out destroys
@@ -85,68 +92,163 @@ pub(crate) fn take_object<H: Handle>(
     })
 }
 
-/// Enters what was allocated from a pool, and puts the guest's ids back for the reply. Enters all
-/// of them, or none if the allocation failed.
-pub(crate) fn enter_children<H: Handle>(
+/// Fails unless this thread may use a pool that it has locked.
+fn check_pool(pool: &Pool, command: CommandId) -> Result<(), Fatal> {
+    match pool.state {
+        PoolState::Free => Ok(()),
+        PoolState::Busy | PoolState::Destroyed => Err(Fatal::Invalid {
+            command: name(command),
+            reason: "two threads use the pool at the same time",
+        }),
+    }
+}
+
+/// Calls the driver with a pool that nobody else uses meanwhile.
+pub(crate) fn with_pool<'m, C>(
     session: &mut Session<'_>,
-    command: CommandId,
     pool: u64,
-    ids: &[u64],
-    room: &mut [H],
-    result: vk::Result,
-) -> Result<(), Fatal> {
-    let device = Arc::clone(session.device(command)?);
+    c: &mut C,
+) -> Result<C::Return, Fatal>
+where
+    C: Call<'m, Table = DeviceTable>,
+    C::Return: Outcome,
+{
+    let pool = session.device(C::ID)?.pools.get(pool);
+    let pool = pool.locked();
+    check_pool(&pool, C::ID)?;
+    call(session, c)
+}
+
+/// Allocates from a pool: enters all children, or none if the driver fails. Puts the guest's ids
+/// back for the reply.
+pub(crate) fn allocate_children<'m, C, H>(
+    session: &mut Session<'_>,
+    pool: u64,
+    c: &mut C,
+    room: impl for<'c> Fn(&'c mut C) -> &'c mut [H],
+) -> Result<vk::Result, Fatal>
+where
+    C: Call<'m, Return = vk::Result, Table = DeviceTable>,
+    H: Handle,
+{
+    let ids: Vec<H> = room(c).to_vec();
+    let pool = session.device(C::ID)?.pools.get(pool);
+    let mut pool = pool.locked();
+    check_pool(&pool, C::ID)?;
+    let result = call(session, c)?;
+    let state = session.state;
+    let device = session.device(C::ID)?;
     let mut refused = Ok(());
-    if result == vk::Result::SUCCESS {
-        let mut pools = device.pools.locked();
-        let children = pools.entry(pool).or_default();
-        for (id, host) in ids.iter().zip(&*room) {
+    for (id, slot) in ids.iter().zip(room(c)) {
+        let host = std::mem::replace(slot, *id);
+        if result == vk::Result::SUCCESS && refused.is_ok() {
             // A child that is refused is freed with its pool.
-            refused = refused.and(session.state.objects.insert(device.owner, *id, *host));
-            children.insert(*id);
+            refused = state
+                .objects
+                .insert(device.owner, id.raw(), host, &device.is_gone);
+            if refused.is_ok() {
+                pool.children.insert(id.raw());
+            }
         }
     }
-    for (slot, id) in room.iter_mut().zip(ids) {
-        *slot = H::from_raw(*id);
-    }
-    refused
+    refused.map(|()| result)
 }
 
-/// Takes out what is about to be returned to its pool. Null ids are allowed and skipped.
-pub(crate) fn take_children<H: Handle>(
+/// Returns children to their pool. Null ids are allowed and skipped.
+pub(crate) fn free_children<'m, C, H>(
     session: &mut Session<'_>,
-    command: CommandId,
     pool: u64,
     ids: &[u64],
-) -> Result<(), Fatal> {
-    let device = Arc::clone(session.device(command)?);
-    let mut pools = device.pools.locked();
-    let mut children = pools.get_mut(&pool);
-    for id in ids.iter().filter(|id| **id != 0) {
-        let is_child = children
-            .as_mut()
-            .is_some_and(|children| children.remove(id));
-        if !is_child || session.state.objects.remove::<H>(*id).is_none() {
-            let reason = "an object was not allocated from this pool, or is named twice";
-            return Err(Fatal::Invalid {
-                command: name(command),
-                reason,
-            });
+    c: &mut C,
+) -> Result<Option<C::Return>, Fatal>
+where
+    C: Call<'m, Table = DeviceTable>,
+    H: Handle,
+    C::Return: Outcome,
+{
+    let pool = session.device(C::ID)?.pools.get(pool);
+    {
+        let mut pool = pool.locked();
+        check_pool(&pool, C::ID)?;
+        for id in ids.iter().filter(|id| **id != 0) {
+            let is_child = pool.children.remove(id);
+            if !is_child || session.state.objects.remove::<H>(*id).is_none() {
+                let reason = "an object was not allocated from this pool, or is named twice";
+                return Err(Fatal::Invalid {
+                    command: name(C::ID),
+                    reason,
+                });
+            }
         }
+        pool.state = PoolState::Busy;
     }
-    Ok(())
+    call_after_others(session, &pool, c)
 }
 
-/// Takes out everything that came from a pool.
-pub(crate) fn take_all_children<H: Handle>(
+/// Returns everything to a pool.
+pub(crate) fn free_all_children<'m, C, H>(
     session: &mut Session<'_>,
-    command: CommandId,
     pool: u64,
+    c: &mut C,
+) -> Result<Option<C::Return>, Fatal>
+where
+    C: Call<'m, Table = DeviceTable>,
+    H: Handle,
+    C::Return: Outcome,
+{
+    let pool = session.device(C::ID)?.pools.get(pool);
+    take_all_children::<H>(session, C::ID, &pool, PoolState::Busy)?;
+    call_after_others(session, &pool, c)
+}
+
+/// Takes all children of a pool out of the table.
+fn take_all_children<H: Handle>(
+    session: &Session<'_>,
+    command: CommandId,
+    pool: &Mutex<Pool>,
+    state: PoolState,
 ) -> Result<(), Fatal> {
-    let device = Arc::clone(session.device(command)?);
-    let children = device.pools.locked().remove(&pool);
-    for id in children.into_iter().flatten() {
+    let mut pool = pool.locked();
+    check_pool(&pool, command)?;
+    for id in std::mem::take(&mut pool.children) {
         session.state.objects.remove::<H>(id);
     }
+    pool.state = state;
     Ok(())
+}
+
+/// Calls the driver with a pool that is [`PoolState::Busy`], as soon as no other thread uses what
+/// was taken out of the table. `None` when the context ends before.
+fn call_after_others<'m, C>(
+    session: &mut Session<'_>,
+    pool: &Mutex<Pool>,
+    c: &mut C,
+) -> Result<Option<C::Return>, Fatal>
+where
+    C: Call<'m, Table = DeviceTable>,
+    C::Return: Outcome,
+{
+    // Nobody waits for this thread while it waits. The pool is not destroyed meanwhile.
+    if !session.synchronize(Class::Other) {
+        return Ok(None);
+    }
+    let mut pool = pool.locked();
+    let result = call(session, c)?;
+    pool.state = PoolState::Free;
+    Ok(Some(result))
+}
+
+/// Destroys a pool, and with it everything that was allocated from it. Null is allowed and does
+/// nothing.
+pub(crate) fn destroy_pool<P: Handle, H: Handle>(
+    session: &mut Session<'_>,
+    command: CommandId,
+    object: Object<P>,
+) -> Result<(), Fatal> {
+    if object.is_null() {
+        return Ok(());
+    }
+    let pool: Arc<Mutex<Pool>> = session.device(command)?.pools.get(object.handle.raw());
+    take_all_children::<H>(session, command, &pool, PoolState::Destroyed)?;
+    destroy_object(session, command, object)
 }

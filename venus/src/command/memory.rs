@@ -4,30 +4,32 @@
 //! whose id is that of the memory object.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use hesper_system::budget::Charge;
 use hesper_system::sync::Lock;
-use hesper_venus_protocol::command::{AllocateMemory, FreeMemory, GetMemoryResourcePropertiesMESA};
+use hesper_venus_protocol::command::{AllocateMemory, GetMemoryResourcePropertiesMESA};
 use hesper_venus_protocol::runtime::{Chained, Handle, find, find_mut, unlink};
 use hesper_venus_protocol::{CommandId, vk};
 
 use super::bind_memory;
-use super::lifetime::{create_object, take_object};
-use super::shape::{Family, forward, special};
+use super::lifetime::create_object;
+use super::shape::{Family, destroy, forward, special};
 use crate::error::Error;
 use crate::fatal::Fatal;
 use crate::host::GpuKind;
 use crate::memory::{SharedMemory, import_info};
 use crate::object::device::{Device, Memory};
-use crate::session::{Session, call};
+use crate::object::reclamation::Class;
+use crate::session::Session;
 
 /// The commands of this file.
 pub(super) const HANDLERS: Family = &[
     special!(
         AllocateMemory => allocate,
-        FreeMemory => free,
         GetMemoryResourcePropertiesMESA => resource_properties,
+    ),
+    destroy!(
+        FreeMemory => memory,
     ),
     forward!(
         GetDeviceMemoryCommitment,
@@ -46,11 +48,16 @@ struct NoDeviceMemory;
 fn allocate(session: &mut Session<'_>, c: &mut AllocateMemory<'_>) -> Result<vk::Result, Fatal> {
     let device = Arc::clone(session.device(CommandId::AllocateMemory)?);
     let bytes = c.p_allocate_info.allocation_size;
-    let result = try_to_allocate(session, &device, c)?;
-    if result != vk::Result::SUCCESS && !session.is_asked() {
-        bind_memory::stand_in(session, &device, c, bytes)?;
-    }
-    Ok(result)
+    // What the guest has freed must be free before it allocates again.
+    session.synchronize(Class::Other);
+    // The driver may make all pages now. It uses only the buffer or image of a dedicated allocation.
+    session.with_only(Class::Resource, |session| {
+        let result = try_to_allocate(session, &device, c)?;
+        if result != vk::Result::SUCCESS && !session.is_asked() {
+            bind_memory::stand_in(session, c, bytes)?;
+        }
+        Ok(result)
+    })
 }
 
 fn try_to_allocate(
@@ -145,17 +152,20 @@ fn try_to_allocate(
         import = import_info(memory, info.p_next);
         info.p_next = (&raw const import).cast();
     }
-    let (result, host) = create_object(session, c, |c| &mut *c.p_memory)?;
-    if let Some(host) = host {
-        let is_new = resource.is_none();
-        let memory = Memory {
-            shared,
-            stands_in_for: None,
-            _allocated: is_new.then(|| device.physical.count(memory_type, size, charge)),
-        };
-        device.memories.locked().insert(host.raw(), memory);
-    }
-    Ok(result)
+    let is_new = resource.is_none();
+    create_object(
+        session,
+        c,
+        |c| &mut *c.p_memory,
+        |device, host| {
+            let memory = Memory {
+                shared,
+                stands_in_for: None,
+                _allocated: is_new.then(|| device.physical.count(memory_type, size, charge)),
+            };
+            device.memories.locked().insert(host.raw(), memory);
+        },
+    )
 }
 
 /// The host's memory types, as bits, that `memory` can be imported as.
@@ -179,28 +189,6 @@ fn pages(session: &Session<'_>, device: &Device, size: u64) -> Result<SharedMemo
             _ => none,
         }
     })
-}
-
-/// `vkFreeMemory`
-fn free(session: &mut Session<'_>, c: &mut FreeMemory) -> Result<(), Fatal> {
-    let memory = c.memory;
-    if memory.is_null() {
-        return Ok(());
-    }
-    take_object(session, memory, CommandId::FreeMemory)?;
-    // Looked up by the driver's handle, which cannot be used again before the driver is called.
-    let device = session.device(CommandId::FreeMemory)?;
-    let kept = device.memories.locked().remove(&memory.handle.raw());
-    if kept
-        .as_ref()
-        .is_some_and(|kept| kept.stands_in_for.is_some())
-    {
-        device.stand_ins.fetch_sub(1, Ordering::Release);
-    }
-    call(session, c)?;
-    // The pages are freed after the driver has released them.
-    drop(kept);
-    Ok(())
 }
 
 /// `vkGetMemoryResourcePropertiesMESA`: as what a resource can be imported.

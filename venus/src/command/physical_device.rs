@@ -61,7 +61,7 @@ fn enumerate(
         Ok(devices) => devices,
         Err(result) => return Ok(result),
     };
-    let owner = session.instance(CommandId::EnumeratePhysicalDevices)?.owner;
+    let instance = Arc::clone(session.instance(CommandId::EnumeratePhysicalDevices)?);
     // The array holds the ids that the guest has chosen. They are returned unchanged.
     let mut named = 0;
     for (id, device) in c.p_physical_devices.iter().zip(&devices) {
@@ -69,7 +69,8 @@ fn enumerate(
             .find(id.0)
             .is_some_and(|entry| entry.host == device.handle.0);
         if !is_known {
-            session.state.objects.insert(owner, id.0, device.handle)?;
+            let objects = &session.state.objects;
+            objects.insert(instance.owner, id.0, device.handle, &instance.is_gone)?;
         }
         named += 1;
     }
@@ -260,7 +261,8 @@ fn groups(
         *c.p_physical_device_group_count = total;
         return Ok(vk::Result::SUCCESS);
     }
-    let owner = session.instance(id)?.owner;
+    let instance = Arc::clone(session.instance(id)?);
+    let (owner, objects) = (instance.owner, &session.state.objects);
     let mut written = 0;
     let room = c.p_physical_device_group_properties.iter_mut();
     for (group, (members, subset_allocation)) in room.zip(seen) {
@@ -272,10 +274,10 @@ fn groups(
         let places = group.physical_devices.iter_mut().zip(offered);
         for ((place, offered), handle) in places.zip(members) {
             // The id of an earlier enumeration, else the one that is offered here.
-            place.0 = match session.state.objects.id_of(owner, handle) {
+            place.0 = match objects.id_of(owner, handle) {
                 Some(known) => known,
                 None => {
-                    session.state.objects.insert(owner, offered.0, handle)?;
+                    objects.insert(owner, offered.0, handle, &instance.is_gone)?;
                     offered.0
                 }
             };

@@ -4,16 +4,15 @@ use std::sync::Arc;
 
 use hesper_venus_protocol::call::Call;
 use hesper_venus_protocol::command::{
-    CreateComputePipelines, CreateGraphicsPipelines, DestroyPipeline, GetPipelineCacheData,
+    CreateComputePipelines, CreateGraphicsPipelines, GetPipelineCacheData,
 };
 use hesper_venus_protocol::runtime::{Array, Handle};
-use hesper_venus_protocol::{CommandId, vk};
+use hesper_venus_protocol::vk;
 
-use super::lifetime::destroy_object;
+use super::lifetime::entry;
 use super::shape::{Family, create, destroy, forward, special};
 use crate::fatal::Fatal;
-use crate::object::table::Entry;
-use crate::object::teardown;
+use crate::object::reclamation::Class;
 use crate::session::{Reach, Session, call};
 
 /// The commands of this file.
@@ -21,7 +20,6 @@ pub(super) const HANDLERS: Family = &[
     special!(
         CreateGraphicsPipelines => graphics,
         CreateComputePipelines => compute,
-        DestroyPipeline => destroy,
         GetPipelineCacheData => cache_data,
     ),
     create!(
@@ -30,6 +28,7 @@ pub(super) const HANDLERS: Family = &[
         CreatePipelineLayout => p_pipeline_layout,
     ),
     destroy!(
+        DestroyPipeline => pipeline,
         DestroyShaderModule => shader_module,
         DestroyPipelineCache => pipeline_cache,
         DestroyPipelineLayout => pipeline_layout,
@@ -76,23 +75,20 @@ where
     let ids: Vec<u64> = pipelines(c).iter().map(|id| id.raw()).collect();
     // A driver that fails completely may not write its outputs.
     pipelines(c).fill(vk::Pipeline::default());
-    let result = call(session, c)?;
+    // A compiler may take seconds.
+    let result = session.with_only(Class::Pipeline, |session| call(session, c))?;
     let device = Arc::clone(session.device(C::ID)?);
     let mut entered = Ok(());
     for (index, (slot, id)) in pipelines(c).iter_mut().zip(ids).enumerate() {
         if slot.raw() != 0 {
-            let refused = session.state.objects.insert(device.owner, id, *slot);
+            keep(index, *slot);
+            let objects = &session.state.objects;
+            let refused = objects.insert(device.owner, id, *slot, &device.is_gone);
             if refused.is_err() {
                 // No guest can name it, so nothing else would destroy it.
-                let entry = Entry {
-                    host: slot.raw(),
-                    kind: vk::Pipeline::TYPE as u32,
-                    owner: device.owner,
-                };
-                teardown::destroy_one(device.raw(), &entry);
+                device.destroy_now(&entry(device.owner, *slot));
             }
             entered = entered.and(refused);
-            keep(index, *slot);
             *slot = vk::Pipeline(id);
         } else {
             session.remember_failed(vk::Pipeline(id));
@@ -123,14 +119,4 @@ fn cache_data(
         *c.p_data_size = size.min(room);
     }
     Ok(result)
-}
-
-/// `vkDestroyPipeline`
-fn destroy(session: &mut Session<'_>, c: &mut DestroyPipeline) -> Result<(), Fatal> {
-    let pipeline = c.pipeline;
-    if !pipeline.is_null() {
-        let device = session.device(CommandId::DestroyPipeline)?;
-        device.shader_groups.remove(pipeline.handle);
-    }
-    destroy_object(session, c, pipeline)
 }

@@ -4,20 +4,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hesper_system::sync::Lock;
-use hesper_venus_protocol::command::{CreateQueryPool, DestroyQueryPool, GetQueryPoolResults};
+use hesper_venus_protocol::command::{CreateQueryPool, GetQueryPoolResults};
 use hesper_venus_protocol::{CommandId, vk};
 
-use super::lifetime::{create_object, destroy_object};
-use super::shape::{Family, forward, special};
+use super::lifetime::create_object;
+use super::shape::{Family, destroy, forward, special};
 use crate::fatal::Fatal;
+use crate::object::reclamation::Class;
 use crate::session::{Session, call};
 
 /// The commands of this file.
 pub(super) const HANDLERS: Family = &[
     special!(
         CreateQueryPool => create,
-        DestroyQueryPool => destroy,
         GetQueryPoolResults => results,
+    ),
+    destroy!(
+        DestroyQueryPool => query_pool,
     ),
     forward!(ResetQueryPool),
 ];
@@ -25,12 +28,14 @@ pub(super) const HANDLERS: Family = &[
 /// `vkCreateQueryPool`
 fn create(session: &mut Session<'_>, c: &mut CreateQueryPool<'_>) -> Result<vk::Result, Fatal> {
     let values = values_per_query(c.p_create_info);
-    let (result, host) = create_object(session, c, |c| &mut *c.p_query_pool)?;
-    if let Some(host) = host {
-        let device = session.device(CommandId::CreateQueryPool)?;
-        device.queries.locked().insert(host.0, values);
-    }
-    Ok(result)
+    create_object(
+        session,
+        c,
+        |c| &mut *c.p_query_pool,
+        |device, pool| {
+            device.queries.locked().insert(pool.0, values);
+        },
+    )
 }
 
 /// How many values one query of a pool has, without its availability.
@@ -40,16 +45,6 @@ fn values_per_query(info: &vk::QueryPoolCreateInfo) -> u32 {
         vk::QueryType::TRANSFORM_FEEDBACK_STREAM_EXT => 2,
         _ => 1,
     }
-}
-
-/// `vkDestroyQueryPool`
-fn destroy(session: &mut Session<'_>, c: &mut DestroyQueryPool) -> Result<(), Fatal> {
-    let pool = c.query_pool;
-    if !pool.is_null() {
-        let device = session.device(CommandId::DestroyQueryPool)?;
-        device.queries.locked().remove(&pool.handle.0);
-    }
-    destroy_object(session, c, pool)
 }
 
 /// Bytes that `queries` queries take. `None` when that overflows.
@@ -90,15 +85,24 @@ fn results(
     // The driver's own wait would not stop when the context ends, so ask it now and then.
     c.flags = c.flags & !(vk::QueryResultFlags::WAIT | vk::QueryResultFlags::PARTIAL);
     session.publish();
-    let mut pause = FIRST_PAUSE;
-    loop {
-        let result = call(session, c)?;
-        if result != vk::Result::NOT_READY || session.state.is_stopping() {
-            return Ok(result);
+    let pool = [c.query_pool.handle.0];
+    session.with_only(Class::Sync, |session| {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            if !session.may_wait_on(&pool) {
+                return Err(Fatal::Invalid {
+                    command: "vkGetQueryPoolResults",
+                    reason: "another thread destroys the query pool that this command waits for",
+                });
+            }
+            let result = call(session, c)?;
+            if result != vk::Result::NOT_READY || session.state.is_stopping() {
+                return Ok(result);
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
-        std::thread::sleep(pause);
-        pause = (pause * 2).min(LONGEST_PAUSE);
-    }
+    })
 }
 
 /// Pauses between two looks at a query.

@@ -81,7 +81,9 @@ fn bind(
             return Err(invalid("the ring index is bound to another queue"));
         }
     }
-    state.objects.insert(device.owner, id, queue.handle)
+    state
+        .objects
+        .insert(device.owner, id, queue.handle, &device.is_gone)
 }
 
 /// The queue that the current command names.
@@ -137,5 +139,5 @@ fn bind_sparse(
 fn wait_idle(session: &mut Session<'_>, c: &mut QueueWaitIdle) -> Result<vk::Result, Fatal> {
     let queue = named(session, CommandId::QueueWaitIdle, c.queue.handle)?;
     session.publish();
-    Ok(queue.wait_idle(session.state.stop_flag()))
+    Ok(session.at_rest(|session| queue.wait_idle(session.state.stop_flag())))
 }

@@ -1,21 +1,18 @@
 //! `VkSemaphore`: knows which are timelines; waits end when the context ends.
 
-use std::sync::Arc;
-
 use hesper_system::sync::Lock;
-use hesper_venus_protocol::call::Call;
 use hesper_venus_protocol::command::{
-    CreateSemaphore, DestroySemaphore, GetPhysicalDeviceExternalSemaphoreProperties,
-    ImportSemaphoreResourceMESA, WaitSemaphoreResourceMESA, WaitSemaphores,
+    CreateSemaphore, GetPhysicalDeviceExternalSemaphoreProperties, ImportSemaphoreResourceMESA,
+    WaitSemaphoreResourceMESA, WaitSemaphores,
 };
 use hesper_venus_protocol::runtime::{Chained, find, unlink};
 use hesper_venus_protocol::{CommandId, vk};
 
-use super::lifetime::{create_object, destroy_object};
-use super::shape::{Family, forward, special};
+use super::fence::wait_on;
+use super::lifetime::create_object;
+use super::shape::{Family, destroy, forward, special};
 use crate::emulate::sync_fd;
 use crate::fatal::Fatal;
-use crate::object::raw_device::wait_sliced;
 use crate::session::{Session, call};
 
 /// The commands of this file.
@@ -23,10 +20,12 @@ pub(super) const HANDLERS: Family = &[
     special!(
         GetPhysicalDeviceExternalSemaphoreProperties => external_properties,
         CreateSemaphore => create,
-        DestroySemaphore => destroy,
         WaitSemaphores => wait,
         ImportSemaphoreResourceMESA => import_resource,
         WaitSemaphoreResourceMESA => wait_resource,
+    ),
+    destroy!(
+        DestroySemaphore => semaphore,
     ),
     forward!(GetSemaphoreCounterValue, SignalSemaphore),
 ];
@@ -61,25 +60,16 @@ fn create(session: &mut Session<'_>, c: &mut CreateSemaphore<'_>) -> Result<vk::
     // The renderer emulates sync files; the host knows nothing of them.
     // SAFETY: as above.
     unsafe { unlink(&mut *c.p_create_info, vk::ExportSemaphoreCreateInfo::STYPE) };
-    let (result, host) = create_object(session, c, |c| &mut *c.p_semaphore)?;
-    if is_timeline && let Some(host) = host {
-        let device = session.device(CommandId::CreateSemaphore)?;
-        device.timeline_semaphores.locked().insert(host.0);
-    }
-    Ok(result)
-}
-
-/// `vkDestroySemaphore`
-fn destroy(session: &mut Session<'_>, c: &mut DestroySemaphore) -> Result<(), Fatal> {
-    if !c.semaphore.is_null() {
-        let device = session.device(CommandId::DestroySemaphore)?;
-        device
-            .timeline_semaphores
-            .locked()
-            .remove(&c.semaphore.handle.0);
-    }
-    let semaphore = c.semaphore;
-    destroy_object(session, c, semaphore)
+    create_object(
+        session,
+        c,
+        |c| &mut *c.p_semaphore,
+        |device, semaphore| {
+            if is_timeline {
+                device.timeline_semaphores.locked().insert(semaphore.0);
+            }
+        },
+    )
 }
 
 /// `vkWaitSemaphores`
@@ -90,13 +80,18 @@ fn wait(session: &mut Session<'_>, c: &mut WaitSemaphores<'_>) -> Result<vk::Res
         return Ok(result);
     }
     session.publish();
-    let device = Arc::clone(session.device(CommandId::WaitSemaphores)?);
-    Ok(wait_sliced(timeout, session.state.stop_flag(), |slice| {
+    let info = &*c.p_wait_info;
+    let semaphores: &[vk::Semaphore] = match info.p_semaphores.is_null() {
+        true => &[],
+        // SAFETY: the decoder made an array of `semaphore_count` handles, or a null pointer.
+        false => unsafe {
+            std::slice::from_raw_parts(info.p_semaphores, info.semaphore_count as usize)
+        },
+    };
+    let semaphores: Vec<u64> = semaphores.iter().map(|semaphore| semaphore.0).collect();
+    wait_on(session, &semaphores, timeout, c, |c, slice| {
         c.timeout = slice;
-        // SAFETY: as for every call: the decoder has replaced ids by handles and checked counts.
-        let result = unsafe { c.call(device.functions()) };
-        result.unwrap_or(vk::Result::ERROR_DEVICE_LOST)
-    }))
+    })
 }
 
 /// `vkImportSemaphoreResourceMESA`: the semaphore is signalled from now on.

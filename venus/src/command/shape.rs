@@ -73,8 +73,12 @@ macro_rules! create {
             hesper_venus_protocol::CommandId::$command,
             $crate::command::shape::handler(|s, d| {
                 $crate::session::handle::<hesper_venus_protocol::command::$command>(s, d, |s, c| {
-                    $crate::command::lifetime::create_object(s, c, |c| &mut *c.$parameter)
-                        .map(|(result, _)| result)
+                    $crate::command::lifetime::create_object(
+                        s,
+                        c,
+                        |c| &mut *c.$parameter,
+                        |_, _| {},
+                    )
                 })
             }),
         )),*]
@@ -88,8 +92,11 @@ macro_rules! destroy {
             hesper_venus_protocol::CommandId::$command,
             $crate::command::shape::handler(|s, d| {
                 $crate::session::handle::<hesper_venus_protocol::command::$command>(s, d, |s, c| {
-                    let object = c.$parameter;
-                    $crate::command::lifetime::destroy_object(s, c, object)
+                    $crate::command::lifetime::destroy_object(
+                        s,
+                        hesper_venus_protocol::CommandId::$command,
+                        c.$parameter,
+                    )
                 })
             }),
         )),*]

@@ -132,7 +132,8 @@ fn create_ring(session: &mut Session<'_>, c: &mut CreateRingMESA<'_>) -> Result<
         .map(|monitor| Duration::from_micros(monitor.max_reporting_period_microseconds.into()));
     let layout = Layout::new(memory, &request)?;
     let ring = Ring::new(layout, Duration::from_nanos(info.idle_timeout), period);
-    start_ring(session, c.ring, Arc::new(ring))
+    // It may wait until the thread of another ring has ended.
+    session.at_rest(|session| start_ring(session, c.ring, Arc::new(ring)))
 }
 
 /// `vkDestroyRingMESA`
@@ -182,7 +183,8 @@ fn wait_virtqueue_seqno(
     let ring = session
         .ring()
         .ok_or(Fatal::WrongPlace("vkWaitVirtqueueSeqnoMESA"))?;
-    ring.wait_virtqueue(c.seqno);
+    let ring = Arc::clone(ring);
+    session.at_rest(|_| ring.wait_virtqueue(c.seqno));
     Ok(())
 }
 
@@ -192,7 +194,8 @@ fn wait_ring_seqno(session: &mut Session<'_>, c: &mut WaitRingSeqnoMESA) -> Resu
         return Err(Fatal::WrongPlace("vkWaitRingSeqnoMESA"));
     }
     // Positions of a ring are 32 bits wide and wrap; the command has 64 bits.
-    session.state.rings.get(c.ring)?.wait_seqno(c.seqno as u32);
+    let ring = session.state.rings.get(c.ring)?;
+    session.at_rest(|_| ring.wait_seqno(c.seqno as u32));
     Ok(())
 }
 

@@ -236,6 +236,14 @@ impl ContextState {
         self.stopping.load(Ordering::Acquire)
     }
 
+    /// Loses the context, and lets its threads carry out commands nevertheless.
+    #[cfg(test)]
+    pub(crate) fn lose_and_go_on_for_tests(&self) {
+        self.fail(Fatal::Panic);
+        // Only the first loss ends the threads.
+        self.stopping.store(false, Ordering::Release);
+    }
+
     /// Set when the context ends or is lost. Waits look at it.
     pub(crate) fn stop_flag(&self) -> &AtomicBool {
         &self.stopping

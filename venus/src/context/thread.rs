@@ -92,8 +92,11 @@ fn submit(state: &ContextState, executor: &mut Executor<'_>, commands: &mut [u8]
         return;
     }
     // A panic costs this context, not the process.
-    let result =
-        catch_unwind(AssertUnwindSafe(|| executor.execute(commands))).unwrap_or(Err(Fatal::Panic));
+    let result = catch_unwind(AssertUnwindSafe(|| executor.execute(commands)));
+    let result = result.unwrap_or_else(|_| {
+        executor.end_batch(0);
+        Err(Fatal::Panic)
+    });
     if let Err(fatal) = result {
         state.fail(fatal);
     }

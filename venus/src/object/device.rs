@@ -5,17 +5,19 @@
 //! destroys what the guest left behind.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Once, RwLock};
 
 use hesper_system::sync::{Lock, SharedLock};
 use hesper_venus_protocol::call::DeviceTable;
 use hesper_venus_protocol::vk;
+use hesper_venus_protocol::vk::HandleType as Kind;
 
 use super::declarable::Declarable;
 use super::host_copy::HostCopy;
 use super::instance::Instance;
 use super::physical_device::{Allocated, PhysicalDevice};
+use super::pools::Pools;
 use super::queue::{FenceListener, Queue};
 use super::raw_device::RawDevice;
 use super::shader_groups::ShaderGroups;
@@ -39,6 +41,8 @@ pub(crate) struct Memory {
 pub(crate) struct Device {
     /// Its ordinal as an owner of objects.
     pub(crate) owner: u32,
+    /// Set when it is removed. No object is entered after that.
+    pub(crate) is_gone: AtomicBool,
     /// The physical device it was made from.
     pub(crate) physical: Arc<PhysicalDevice>,
     /// How host memory is imported. `None` when the driver cannot.
@@ -51,8 +55,8 @@ pub(crate) struct Device {
     pub(crate) shared_objects: SharedObjects,
     /// The driver's answers about declaring buffers and images for imported memory.
     pub(crate) declarable: Declarable,
-    /// What was allocated from descriptor and command pools, by the guest's ids of pool and child.
-    pub(crate) pools: Mutex<HashMap<u64, HashSet<u64>>>,
+    /// What was allocated from descriptor and command pools.
+    pub(crate) pools: Pools,
     /// How many values each query of a pool has, by the driver's handles.
     pub(crate) queries: Mutex<HashMap<u64, u32>>,
     /// Shader groups of ray tracing pipelines.
@@ -79,13 +83,14 @@ impl Device {
     ) -> Self {
         Self {
             owner,
+            is_gone: AtomicBool::new(false),
             physical,
             import,
             memories: Mutex::default(),
             stand_ins: AtomicUsize::new(0),
             shared_objects: SharedObjects::default(),
             declarable: Declarable::default(),
-            pools: Mutex::default(),
+            pools: Pools::default(),
             queries: Mutex::default(),
             shader_groups: ShaderGroups::default(),
             timeline_semaphores: Mutex::default(),
@@ -226,6 +231,52 @@ impl Device {
     pub(crate) fn close_queues(&self, listener: &impl FenceListener) {
         let queues = self.queues.reading().clone();
         queues.iter().for_each(|queue| queue.retire_all(listener));
+    }
+
+    /// Destroys an object that was taken out of the table, and forgets what is kept about it. No
+    /// thread uses its handle any more.
+    #[inline(always)]
+    pub(crate) fn destroy_now(&self, entry: &Entry) {
+        // Before the driver is called: it may give the handle to a new object at once.
+        let memory = self.forget(entry);
+        teardown::destroy_one(&self.raw, entry);
+        // The pages are freed after the driver has released them.
+        drop(memory);
+    }
+
+    /// Forgets what is kept about an object. Inlined, since callers usually know the kind.
+    #[inline(always)]
+    fn forget(&self, entry: &Entry) -> Option<Memory> {
+        let host = entry.host;
+        match entry.kind {
+            kind if kind == Kind::Buffer as u32 => self.shared_objects.buffers.remove(host),
+            kind if kind == Kind::Image as u32 => {
+                self.shared_objects.images.remove(host);
+                self.shared_objects.linear.remove(host);
+                self.host_copy.remove(vk::Image(host));
+            }
+            kind if kind == Kind::DeviceMemory as u32 => {
+                let memory = self.memories.locked().remove(&host);
+                if memory.as_ref().is_some_and(|m| m.stands_in_for.is_some()) {
+                    self.stand_ins.fetch_sub(1, Ordering::Release);
+                }
+                return memory;
+            }
+            kind if kind == Kind::Semaphore as u32 => {
+                self.timeline_semaphores.locked().remove(&host);
+            }
+            kind if kind == Kind::QueryPool as u32 => {
+                self.queries.locked().remove(&host);
+            }
+            kind if kind == Kind::Pipeline as u32 => {
+                self.shader_groups.remove(vk::Pipeline(host));
+            }
+            kind if kind == Kind::CommandPool as u32 || kind == Kind::DescriptorPool as u32 => {
+                self.pools.remove(host);
+            }
+            _ => {}
+        }
+        None
     }
 
     /// Takes over the objects that the guest has not destroyed. They are destroyed with the device.

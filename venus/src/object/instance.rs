@@ -1,5 +1,6 @@
 //! `VkInstance`: the host's instance, and its physical devices that the guest has seen.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use hesper_system::sync::Lock;
@@ -15,6 +16,8 @@ use crate::host::Host;
 pub(crate) struct Instance {
     /// Its ordinal as an owner of objects.
     pub(crate) owner: u32,
+    /// Set when it is removed. No object is entered after that.
+    pub(crate) is_gone: AtomicBool,
     handle: vk::Instance,
     functions: InstanceTable,
     host: Arc<Host>,
@@ -32,6 +35,7 @@ impl Instance {
     ) -> Self {
         Self {
             owner,
+            is_gone: AtomicBool::new(false),
             handle,
             functions,
             host,

@@ -11,15 +11,17 @@ pub(crate) mod failed_ids;
 pub(crate) mod host_copy;
 pub(crate) mod instance;
 pub(crate) mod physical_device;
+pub(crate) mod pools;
 pub(crate) mod queue;
 pub(crate) mod raw_device;
+pub(crate) mod reclamation;
 pub(crate) mod shader_groups;
 pub(crate) mod shared_objects;
 pub(crate) mod table;
 pub(crate) mod teardown;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, RwLock};
 
 use hesper_system::share::Share;
@@ -31,6 +33,7 @@ use crate::fatal::Fatal;
 use device::Device;
 use failed_ids::FailedIds;
 use instance::Instance;
+use reclamation::Reclamation;
 use table::{Entry, Refused, Table};
 
 /// What objects belong to.
@@ -42,12 +45,24 @@ pub(crate) enum Domain {
     Device(Arc<Device>),
 }
 
+impl Domain {
+    /// Set when it is removed. No object is entered after that.
+    fn is_gone(&self) -> &AtomicBool {
+        match self {
+            Self::Instance(instance) => &instance.is_gone,
+            Self::Device(device) => &device.is_gone,
+        }
+    }
+}
+
 /// All objects of a context.
 pub(crate) struct Objects {
     /// Ids to handles.
     pub(crate) table: Table,
     /// Ids of objects that were never made.
     pub(crate) failed: FailedIds,
+    /// Objects that are taken out and not yet destroyed.
+    pub(crate) reclamation: Reclamation,
     domains: RwLock<HashMap<u32, Domain>>,
     last_owner: AtomicU32,
     tally: Arc<Tally>,
@@ -60,6 +75,7 @@ impl Objects {
         Self {
             table: Table::within(limit, places),
             failed: FailedIds::default(),
+            reclamation: Reclamation::default(),
             tally,
             domains: RwLock::default(),
             last_owner: AtomicU32::new(0),
@@ -85,8 +101,8 @@ impl Objects {
         domain: Domain,
     ) -> Result<(), Fatal> {
         // Insert the domain first: whoever finds the object must find its domain.
-        self.domains.writing().insert(owner, domain);
-        let inserted = self.insert(owner, id, handle);
+        self.domains.writing().insert(owner, domain.clone());
+        let inserted = self.insert(owner, id, handle, domain.is_gone());
         if inserted.is_err() {
             self.domains.writing().remove(&owner);
         }
@@ -129,6 +145,7 @@ impl Objects {
         let Some(Domain::Device(device)) = self.domains.writing().remove(&owner) else {
             return;
         };
+        device.is_gone.store(true, Ordering::Release);
         device.retire(self.remove_owned(owner));
     }
 
@@ -139,7 +156,10 @@ impl Objects {
                 self.remove_device(device.owner);
             }
         }
-        self.domains.writing().remove(&owner);
+        let domain = self.domains.writing().remove(&owner);
+        if let Some(domain) = domain {
+            domain.is_gone().store(true, Ordering::Release);
+        }
         self.remove_owned(owner);
     }
 
@@ -160,19 +180,27 @@ impl Objects {
         removed
     }
 
-    /// Enters an object.
+    /// Enters an object, unless its owner `is_gone`. Other threads may use it before this returns,
+    /// so everything else about it must be known.
     #[inline]
-    pub(crate) fn insert<H: Handle>(&self, owner: u32, id: u64, handle: H) -> Result<(), Fatal> {
+    pub(crate) fn insert<H: Handle>(
+        &self,
+        owner: u32,
+        id: u64,
+        handle: H,
+        is_gone: &AtomicBool,
+    ) -> Result<(), Fatal> {
         let entry = Entry {
             host: handle.raw(),
             kind: H::TYPE as u32,
             owner,
         };
         self.table
-            .insert(id, entry)
+            .insert(id, entry, is_gone)
             .map_err(|refused| match refused {
                 Refused::IdTaken => Fatal::IdTaken(id),
                 Refused::TooMany => Fatal::TooManyObjects,
+                Refused::NoOwner => Fatal::OwnerGone(id),
             })?;
         add(&self.tally.objects, 1);
         Ok(())

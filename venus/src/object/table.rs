@@ -14,12 +14,13 @@
 
 use std::cell::Cell;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use hesper_system::share::Share;
 use hesper_system::sync::Lock;
 use hesper_venus_protocol::runtime::{Front, Resolved, Slot};
+use hesper_venus_protocol::vk::HandleType;
 
 /// Slots of the first array, as a power of two. Each further array is twice as large.
 const FIRST_BITS: u32 = 10;
@@ -44,6 +45,8 @@ pub(crate) enum Refused {
     IdTaken,
     /// The budget of objects is used up: the context's, or the guest's.
     TooMany,
+    /// The device or instance that it belongs to is gone.
+    NoOwner,
 }
 
 impl Entry {
@@ -80,7 +83,7 @@ pub(crate) struct Table {
     levels: [OnceLock<Box<[Slot]>>; LEVELS],
     level: AtomicUsize,
     writer: Mutex<Writer>,
-    /// Objects that were taken out so far.
+    /// Command buffers that were taken out so far. Decoders keep the last one that they found.
     removals: AtomicU64,
     limit: usize,
     /// What larger arrays are charged to. `None` in tests.
@@ -132,9 +135,18 @@ impl Table {
         })
     }
 
-    /// Enters an object.
-    pub(crate) fn insert(&self, id: u64, entry: Entry) -> Result<(), Refused> {
+    /// Enters an object, unless its owner `is_gone`.
+    pub(crate) fn insert(
+        &self,
+        id: u64,
+        entry: Entry,
+        is_gone: &AtomicBool,
+    ) -> Result<(), Refused> {
         let mut writer = self.writer();
+        // Under the lock: who sets the flag calls `remove_owned` after that.
+        if is_gone.load(Ordering::Relaxed) {
+            return Err(Refused::NoOwner);
+        }
         // A driver that returns null has made nothing that could be named.
         if id == 0 || entry.host == 0 {
             return Err(Refused::IdTaken);
@@ -172,18 +184,27 @@ impl Table {
     pub(crate) fn remove(&self, id: u64, kind: u32) -> Option<Entry> {
         let mut writer = self.writer();
         let entry = self.find(&writer, id).filter(|entry| entry.kind == kind)?;
-        self.take(&mut writer, id);
+        self.take(&mut writer, id, kind);
         Some(entry)
     }
 
     /// Empties the place of an object.
-    fn take(&self, writer: &mut Writer, id: u64) {
-        self.removals.fetch_add(1, Ordering::Release);
+    fn take(&self, writer: &mut Writer, id: u64, kind: u32) {
         match slot(self.slots(), id).filter(|slot| slot.id() == id) {
             Some(slot) => slot.clear(),
             None => drop(writer.overflow.remove(&id)),
         }
         writer.live -= 1;
+        self.count_removal(kind);
+    }
+
+    /// Counts a removal, after the object's place is empty: a decoder that sees the new number does
+    /// not find the object any more.
+    #[inline]
+    fn count_removal(&self, kind: u32) {
+        if kind == HandleType::CommandBuffer as u32 {
+            self.removals.fetch_add(1, Ordering::Release);
+        }
     }
 
     /// Takes exactly this object out. False when it is gone, or another object has its id by now.
@@ -191,9 +212,9 @@ impl Table {
         let mut writer = self.writer();
         match slot(self.slots(), id).and_then(|slot| Some((slot, slot.get(id)?))) {
             Some((slot, (found, object))) if found == kind && object.handle == host => {
-                self.removals.fetch_add(1, Ordering::Release);
                 slot.clear();
                 writer.live -= 1;
+                self.count_removal(kind);
                 true
             }
             Some(_) => false,
@@ -208,7 +229,7 @@ impl Table {
         if self.find(writer, id).filter(is_same).is_none() {
             return false;
         }
-        self.take(writer, id);
+        self.take(writer, id, kind);
         true
     }
 
@@ -216,7 +237,6 @@ impl Table {
     /// to none.
     pub(crate) fn remove_owned(&self, owner: u32) -> Vec<(u64, Entry)> {
         let mut writer = self.writer();
-        self.removals.fetch_add(1, Ordering::Release);
         let mut removed: Vec<(u64, Entry)> = writer
             .overflow
             .extract_if(|_, entry| entry.owner == owner)
@@ -230,6 +250,7 @@ impl Table {
             }
         }
         writer.live -= removed.len();
+        self.removals.fetch_add(1, Ordering::Release);
         removed
     }
 
@@ -350,12 +371,16 @@ mod tests {
         }
     }
 
+    fn insert(table: &Table, id: u64, entry: Entry) -> Result<(), Refused> {
+        table.insert(id, entry, &AtomicBool::new(false))
+    }
+
     #[test]
     fn objects_are_found_until_they_are_removed() {
         let table = Table::new(10);
         let view = table.view();
         assert_eq!(view.get(5), None);
-        table.insert(5, entry(50)).unwrap();
+        insert(&table, 5, entry(50)).unwrap();
         assert_eq!(view.get(5), Some(entry(50)));
         assert_eq!(table.remove(5, KIND + 1), None, "another type");
         assert_eq!(table.remove(5, KIND), Some(entry(50)));
@@ -369,7 +394,7 @@ mod tests {
     #[test]
     fn an_object_made_anew_under_the_same_id_is_not_taken_for_the_old_one() {
         let table = Table::new(10);
-        table.insert(5, entry(50)).unwrap();
+        insert(&table, 5, entry(50)).unwrap();
         assert!(!table.remove_exactly(5, KIND, 51));
         assert!(!table.remove_exactly(6, KIND, 50));
         assert!(table.remove_exactly(5, KIND, 50));
@@ -380,13 +405,13 @@ mod tests {
     #[test]
     fn ids_cannot_be_taken_twice_and_the_budget_holds() {
         let table = Table::new(2);
-        assert_eq!(table.insert(0, entry(1)), Err(Refused::IdTaken));
-        table.insert(1, entry(1)).unwrap();
-        assert_eq!(table.insert(1, entry(2)), Err(Refused::IdTaken));
-        table.insert(2, entry(2)).unwrap();
-        assert_eq!(table.insert(3, entry(3)), Err(Refused::TooMany));
+        assert_eq!(insert(&table, 0, entry(1)), Err(Refused::IdTaken));
+        insert(&table, 1, entry(1)).unwrap();
+        assert_eq!(insert(&table, 1, entry(2)), Err(Refused::IdTaken));
+        insert(&table, 2, entry(2)).unwrap();
+        assert_eq!(insert(&table, 3, entry(3)), Err(Refused::TooMany));
         table.remove(1, KIND).unwrap();
-        table.insert(3, entry(3)).unwrap();
+        insert(&table, 3, entry(3)).unwrap();
     }
 
     #[test]
@@ -395,7 +420,7 @@ mod tests {
         let view = table.view();
         let ids: Vec<u64> = (0..50).map(|i| 7 + (i << 40)).collect();
         for id in &ids {
-            table.insert(*id, entry(*id + 1)).unwrap();
+            insert(&table, *id, entry(*id + 1)).unwrap();
         }
         for id in &ids {
             assert_eq!(view.get(*id), Some(entry(*id + 1)));
@@ -413,7 +438,7 @@ mod tests {
         let table = Table::new(1 << 20);
         let old = table.view();
         for id in 1..=5000 {
-            table.insert(id, entry(id)).unwrap();
+            insert(&table, id, entry(id)).unwrap();
         }
         table.remove(3, KIND).unwrap();
         assert_eq!(old.get(3), None);
@@ -427,9 +452,7 @@ mod tests {
         let table = Table::new(100);
         for id in 1..=10 {
             let owner = (id % 2) as u32;
-            table
-                .insert(id << 30, Entry { owner, ..entry(id) })
-                .unwrap();
+            insert(&table, id << 30, Entry { owner, ..entry(id) }).unwrap();
         }
         let mut gone: Vec<u64> = table.remove_owned(1).iter().map(|(_, e)| e.host).collect();
         gone.sort_unstable();
@@ -465,7 +488,7 @@ mod tests {
                     kind,
                     owner,
                 };
-                table.insert(id, entry).unwrap();
+                insert(&table, id, entry).unwrap();
                 (id, kind)
             };
             let mut last = made(0);

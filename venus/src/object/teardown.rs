@@ -85,6 +85,7 @@ pub(crate) fn destroy_all(device: &RawDevice, objects: &[(u64, Entry)]) {
 
 /// Destroys one object. Descriptor sets and command buffers are freed with their pools. Queues and
 /// devices are not destroyed here.
+#[inline(always)]
 pub(crate) fn destroy_one(device: &RawDevice, entry: &Entry) {
     let functions = &device.functions;
     macro_rules! destroy {

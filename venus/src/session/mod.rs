@@ -26,6 +26,7 @@ use crate::object::device::Device;
 use crate::object::failed_ids::FailedIds;
 use crate::object::instance::Instance;
 use crate::object::physical_device::PhysicalDevice;
+use crate::object::reclamation::{Class, Last, Member};
 use crate::object::table::{Entry, View};
 use crate::reply_stream::ReplyStream;
 use crate::ring::Ring;
@@ -107,6 +108,8 @@ pub(crate) struct Session<'s> {
     /// The context.
     pub(crate) state: &'s Arc<ContextState>,
     handles: &'s Handles<'s>,
+    /// Says when this thread uses handles.
+    member: Member<'s>,
     /// Where replies go.
     pub(crate) reply_stream: Option<ReplyStream>,
     /// The resource of the reply stream, and
@@ -156,6 +159,7 @@ impl<'s> Session<'s> {
         Self {
             state,
             handles,
+            member: state.objects.reclamation.join(),
             reply_stream: None,
             reply_resource: (0, 0),
             source,
@@ -177,12 +181,67 @@ impl<'s> Session<'s> {
         }
     }
 
-    /// Begins a batch at `position` of the session's ring.
+    /// Begins a batch, at `position` if it is of a ring.
     #[inline]
-    pub(crate) fn begin_ring_batch(&mut self, position: u32) {
+    pub(crate) fn begin_batch(&mut self, position: u32) {
         if let Source::Ring { head, .. } = &mut self.source {
             *head = position;
         }
+        self.member.begin();
+    }
+
+    /// Ends the batch of `bytes` bytes, also one that failed.
+    #[inline]
+    pub(crate) fn end_batch(&mut self, bytes: usize) {
+        // Between batches, nothing may keep a device alive that the guest destroyed.
+        self.forget_domain();
+        self.member.end();
+        self.count(bytes);
+    }
+
+    /// Waits for something that may take long, without any handle. The caller must not use handles
+    /// of the current command after that.
+    pub(crate) fn at_rest<R>(&mut self, wait: impl FnOnce(&mut Self) -> R) -> R {
+        self.member.end();
+        let result = wait(self);
+        self.member.begin();
+        result
+    }
+
+    /// Does something that may take long with handles of one class only. The caller must not use
+    /// others of the current command after that.
+    pub(crate) fn with_only<R>(&mut self, class: Class, act: impl FnOnce(&mut Self) -> R) -> R {
+        self.member.keep_only(class);
+        let result = act(self);
+        self.member.widen();
+        result
+    }
+
+    /// Called now and then in [`Session::with_only`] of [`Class::Sync`]. False when another thread
+    /// destroys one of these `handles`.
+    pub(crate) fn may_wait_on(&self, handles: &[u64]) -> bool {
+        self.member.look_again(handles)
+    }
+
+    /// Waits until no other thread has the handle of an object of this class that is out of the
+    /// table. False when the context ends. The caller must hold no lock.
+    pub(crate) fn synchronize(&self, class: Class) -> bool {
+        self.member.synchronize(class, || self.state.is_stopping())
+    }
+
+    /// Does the last thing with an object of the current command's device, once no other thread
+    /// uses it.
+    #[inline]
+    pub(crate) fn retire(
+        &mut self,
+        command: CommandId,
+        last: impl FnOnce(u32) -> Last,
+    ) -> Result<(), Fatal> {
+        self.device(command)?;
+        if let Some(device) = &self.device {
+            self.member.retire(device, last(device.owner));
+        }
+        Ok(())
     }
 
     /// Gives back memory that is kept for the next commands.
@@ -197,6 +256,7 @@ impl<'s> Session<'s> {
         while let Some(rest) = commands.get_mut(at..).filter(|rest| !rest.is_empty()) {
             self.go_on()?;
             arena.reset();
+            self.member.boundary(|| self.state.is_stopping());
             let length = rest.len();
             let mut decoder = Decoder::new(rest, arena, self.handles);
             self.group_start = base + at;
@@ -300,7 +360,7 @@ impl<'s> Session<'s> {
     }
 
     /// Adds what this thread counted to the shared counters.
-    pub(crate) fn count(&mut self, bytes: usize) {
+    fn count(&mut self, bytes: usize) {
         let tally = &self.state.tally;
         add(&tally.commands, std::mem::take(&mut self.commands));
         add(&tally.lookups, std::mem::take(&mut self.lookups));
@@ -557,9 +617,10 @@ where
         session.go_on()?;
     }
     let table = C::Table::reach(session, C::ID)?;
-    // SAFETY: the decoder has replaced every id by the handle of a live object of this table's
-    // driver, and checked counts and pointers. What remains is the API's own valid usage. The
-    // driver's memory safety depends on it no more than with any other client.
+    // SAFETY: the decoder has replaced every id by the handle of an object of this table's driver,
+    // and checked counts and pointers. The object lives until this thread passes a boundary, even if
+    // another thread takes it out of the table (`object::reclamation`). What remains is the API's
+    // own valid usage.
     let result = unsafe { command.call(table) };
     result.ok_or(Fatal::NotEnabled(name(C::ID)))
 }

@@ -9,6 +9,7 @@ use ash::vk::{self, Handle as _, ObjectType};
 use crate::memory::{array, touch, touch_info, touch_text, walk};
 use crate::objects::{check, check_optional, destroy, destroy_children, make, only};
 use crate::pipeline::{cache_data, compute_pipelines, create_shader, graphics_pipelines};
+use crate::sync::status;
 use crate::{Function, function, get_device_proc_addr, hang};
 
 const PHYSICAL_DEVICE: i32 = ObjectType::PHYSICAL_DEVICE.as_raw();
@@ -20,7 +21,7 @@ pub(crate) const PIPELINE: i32 = ObjectType::PIPELINE.as_raw();
 pub(crate) const DESCRIPTOR_SET: i32 = ObjectType::DESCRIPTOR_SET.as_raw();
 pub(crate) const PIPELINE_LAYOUT: i32 = ObjectType::PIPELINE_LAYOUT.as_raw();
 const SEMAPHORE: i32 = ObjectType::SEMAPHORE.as_raw();
-const FENCE: i32 = ObjectType::FENCE.as_raw();
+pub(crate) const FENCE: i32 = ObjectType::FENCE.as_raw();
 const QUERY_POOL: i32 = ObjectType::QUERY_POOL.as_raw();
 pub(crate) const SHADER_MODULE: i32 = ObjectType::SHADER_MODULE.as_raw();
 const COMMAND_POOL: i32 = ObjectType::COMMAND_POOL.as_raw();
@@ -104,10 +105,6 @@ pub(crate) fn find(name: &str) -> Option<Function> {
         "vkQueueSubmit2" => {
             function!(submit2, (u64, u32, *const vk::SubmitInfo2<'_>, u64) -> vk::Result)
         }
-        "vkWaitForFences" => {
-            function!(wait_fences, (u64, u32, *const u64, u32, u64) -> vk::Result)
-        }
-        "vkResetFences" => function!(reset_fences, (u64, u32, *const u64) -> vk::Result),
         "vkAllocateCommandBuffers" => {
             function!(allocate_commands, (u64, *const vk::CommandBufferAllocateInfo<'_>, *mut u64) -> vk::Result)
         }
@@ -119,6 +116,12 @@ pub(crate) fn find(name: &str) -> Option<Function> {
         }
         "vkFreeDescriptorSets" => {
             function!(free_children::<DESCRIPTOR_POOL, DESCRIPTOR_SET>, (u64, u64, u32, *const u64) -> vk::Result)
+        }
+        "vkResetCommandPool" => {
+            function!(status::<COMMAND_POOL>, (u64, u64) -> vk::Result)
+        }
+        "vkMergePipelineCaches" => {
+            function!(merge, (u64, u64, u32, *const u64) -> vk::Result)
         }
         "vkResetDescriptorPool" => function!(reset_descriptor_pool, (u64, u64, u32) -> vk::Result),
         "vkUpdateDescriptorSets" => function!(
@@ -299,22 +302,18 @@ unsafe extern "system" fn submit2(
     vk::Result::SUCCESS
 }
 
-unsafe extern "system" fn wait_fences(
+unsafe extern "system" fn merge(
     device: u64,
+    into: u64,
     count: u32,
-    fences: *const u64,
-    _all: u32,
-    _timeout: u64,
+    caches: *const u64,
 ) -> vk::Result {
-    // SAFETY: the caller's promise.
-    unsafe { reset_fences(device, count, fences) }
-}
-
-unsafe extern "system" fn reset_fences(device: u64, count: u32, fences: *const u64) -> vk::Result {
+    const CACHE: i32 = ObjectType::PIPELINE_CACHE.as_raw();
     check(DEVICE, device);
+    check(CACHE, into);
     // SAFETY: the caller's promise.
-    for fence in unsafe { array(fences, count) } {
-        check(FENCE, *fence);
+    for cache in unsafe { array(caches, count) } {
+        check(CACHE, *cache);
     }
     vk::Result::SUCCESS
 }

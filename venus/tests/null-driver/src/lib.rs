@@ -25,6 +25,7 @@ mod physical;
 mod pipeline;
 mod record;
 mod resources;
+mod sync;
 pub mod version;
 
 use std::ffi::{CStr, c_char};
@@ -33,6 +34,11 @@ use ash::vk;
 
 /// Name of the function, `extern "system" fn() -> u64`, that counts live objects of all instances.
 pub const LIVE: &CStr = c"hesperNullDriverLive";
+
+/// Name of the function, `extern "system" fn(u32)`, that makes calls use their objects for longer.
+/// Each call yields that many times for each object, and ends the process if the object was
+/// destroyed meanwhile. Most waits for fences and semaphores time out then.
+pub const LINGER: &CStr = c"hesperNullDriverLinger";
 
 /// A function of Vulkan before it is cast to its own type.
 type Function = unsafe extern "system" fn();
@@ -57,6 +63,10 @@ extern "system" fn live() -> u64 {
     objects::live()
 }
 
+extern "system" fn linger(times: u32) {
+    objects::linger(times);
+}
+
 /// Stands for every function without an effect. It ignores its arguments; 0 is `VK_SUCCESS`.
 extern "system" fn nothing() -> u64 {
     0
@@ -65,6 +75,9 @@ extern "system" fn nothing() -> u64 {
 fn find(name: &CStr) -> Option<Function> {
     if name == LIVE {
         return Some(function!(live, () -> u64));
+    }
+    if name == LINGER {
+        return Some(function!(linger, (u32)));
     }
     if name == version::PLAY_VERSION {
         return Some(function!(version::play, (*const version::Version)));
@@ -81,6 +94,7 @@ fn find(name: &CStr) -> Option<Function> {
     let name = name.to_str().ok()?;
     physical::find(name)
         .or_else(|| resources::find(name))
+        .or_else(|| sync::find(name))
         .or_else(|| device::find(name))
         .or_else(|| record::find(name))
         .or_else(|| {

@@ -2,6 +2,7 @@
 //! is.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use ash::vk;
@@ -44,8 +45,32 @@ pub(crate) fn make(kind: Kind, parent: u64) -> u64 {
     handle
 }
 
+/// How often [`check`] yields while it holds an object.
+static LINGER: AtomicU32 = AtomicU32::new(0);
+
+/// Makes every call use its objects for longer: [`check`] yields `times` times and looks again.
+pub(crate) fn linger(times: u32) {
+    LINGER.store(times, Ordering::Relaxed);
+}
+
+/// Whether calls linger.
+pub(crate) fn lingers() -> bool {
+    LINGER.load(Ordering::Relaxed) != 0
+}
+
 /// Ends the process unless `handle` is a live object of this type; returns its parent.
 pub(crate) fn check(kind: Kind, handle: u64) -> u64 {
+    let parent = look(kind, handle);
+    let times = LINGER.load(Ordering::Relaxed);
+    if times != 0 {
+        (0..times).for_each(|_| std::thread::yield_now());
+        // Ends the process if the object was destroyed while this call used it.
+        look(kind, handle);
+    }
+    parent
+}
+
+fn look(kind: Kind, handle: u64) -> u64 {
     match objects().live.get(&handle) {
         Some(object) if object.kind == kind => object.parent,
         Some(object) => {
