@@ -19,8 +19,8 @@ use self::serve::heading;
 pub(crate) use self::serve::{DisplayMode, ServeOptions};
 use self::values::within;
 pub(crate) use self::values::{
-    BlobAlignment, CmdKeyChoice, CommandMemory, GpuChoice, GrabModChoice, HostMemory, InputSocket,
-    OnCloseChoice, PlacementChoice, RecordPath, ResizeMode, ScalingWay, Size, Switch,
+    BlobAlignment, CmdKeyChoice, CommandMemory, GpuChoice, GpuMemory, GrabModChoice, HostMemory,
+    InputSocket, OnCloseChoice, PlacementChoice, RecordPath, ResizeMode, ScalingWay, Size, Switch,
 };
 
 /// What `--print-capabilities` prints: the features of this build, as JSON (vhost-user.rst,
