@@ -1,6 +1,6 @@
 //! [`Share`]: one user's part of a [`Pool`], so that no user takes everything.
 //!
-//! A user may hold up to [`FACTOR`] times what is left for others. One greedy user gets seven
+//! A user may hold up to seven times what is left for others. One greedy user gets seven
 //! eighths of the pool. Two get seven fifteenths each, and so on. There is always something left
 //! for the next, but it gets little. So a user may have an amount of its own besides, which nobody
 //! else can take.
