@@ -9,8 +9,9 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use hesper_system::{LogLimit, Peer, is_exhausted};
 use hesper_vhost::transport::check_length;
 
 use crate::cli::Size;
@@ -23,6 +24,15 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long a client may take to finish its line before its connection ends.
 const LINE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How many clients may be connected at a time. Each has a thread.
+const MAX_CLIENTS: usize = 32;
+
+/// How long to wait when there are no descriptors left.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// Limits the lines about clients, which may connect as often as they like.
+static CLIENTS: LogLimit = LogLimit::new("hesper");
 
 /// The commands of the control socket, as a running Hesper performs them.
 pub(crate) trait Controls: Send + Sync {
@@ -139,34 +149,75 @@ pub(crate) fn serve(listener: UnixListener, controls: Arc<dyn Controls>) -> io::
     thread::Builder::new()
         .name("control".to_owned())
         .spawn(move || {
+            let clients = Arc::new(());
             for client in listener.incoming() {
                 let controls = Arc::clone(&controls);
+                let place = Arc::clone(&clients);
                 let started = client.and_then(|client| {
+                    // One is the listener's own.
+                    if Arc::strong_count(&place) > MAX_CLIENTS + 1 {
+                        return Err(io::Error::other(format!(
+                            "there are {MAX_CLIENTS} already, and {} is one too many",
+                            Peer::of(&client)
+                        )));
+                    }
                     thread::Builder::new()
                         .name("control client".to_owned())
-                        .spawn(move || answer(&client, &*controls))
+                        .spawn(move || {
+                            answer(&client, &*controls);
+                            drop(place);
+                        })
                 });
                 if let Err(error) = started {
-                    log::warn!("cannot serve a client of the control socket: {error}");
+                    CLIENTS.warn(format_args!(
+                        "cannot serve a client of the control socket: {error}"
+                    ));
+                    if is_exhausted(&error) {
+                        // The client stays in the listener's queue: an immediate retry would spin.
+                        thread::sleep(RETRY);
+                    }
                 }
             }
         })?;
     Ok(())
 }
 
+/// Reads from a client until a deadline. A client that sends its line byte by byte gains no time.
+struct Timed<'c> {
+    client: &'c UnixStream,
+    deadline: Instant,
+}
+
+impl io::Read for Timed<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        self.client.set_read_timeout(Some(left))?;
+        let mut client = self.client;
+        client.read(into)
+    }
+}
+
 fn answer(client: &UnixStream, controls: &dyn Controls) {
     let talk = || {
-        client.set_read_timeout(Some(LINE_TIMEOUT))?;
-        let mut reader = BufReader::new(client);
+        client.set_write_timeout(Some(LINE_TIMEOUT))?;
+        let mut reader = BufReader::new(Timed {
+            client,
+            deadline: Instant::now() + LINE_TIMEOUT,
+        });
         // A vhost-user message starts with a number whose upper bytes are zero; text has no zeros.
         if reader.fill_buf()?.contains(&0) {
-            log::warn!(
-                "a client of the control socket sent no text and was disconnected; a VM monitor needs the path of --socket-path"
-            );
+            CLIENTS.warn(format_args!(
+                "a client of the control socket ({}) sent no text and was disconnected; a VM monitor needs the path of --socket-path",
+                Peer::of(client)
+            ));
             return Ok(());
         }
         loop {
             let mut line = String::new();
+            reader.get_mut().deadline = Instant::now() + LINE_TIMEOUT;
             let size = io::Read::take(&mut reader, MAX_LINE).read_line(&mut line)?;
             if size == 0 || !line.ends_with('\n') {
                 return Ok(());
@@ -281,7 +332,6 @@ fn absolute(words: &[String]) -> io::Result<String> {
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
-    use std::time::Instant;
 
     use super::*;
 
@@ -443,6 +493,31 @@ mod tests {
         let mut rest = Vec::new();
         io::Read::read_to_end(&mut client, &mut rest).unwrap();
         assert_eq!(rest, b"");
+    }
+
+    #[test]
+    fn too_many_clients_are_turned_away_and_the_socket_lives() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("control");
+        serve(
+            UnixListener::bind(&path).unwrap(),
+            Arc::new(Noted::default()),
+        )
+        .unwrap();
+        let idle: Vec<_> = (0..MAX_CLIENTS)
+            .map(|_| UnixStream::connect(&path).unwrap())
+            .collect();
+        let mut one_more = UnixStream::connect(&path).unwrap();
+        assert_eq!(
+            io::Read::read(&mut one_more, &mut [0]).unwrap(),
+            0,
+            "it is turned away"
+        );
+        drop(idle);
+        let end = Instant::now() + Duration::from_secs(60);
+        while ask(&path, &["status".to_owned()]).is_err() {
+            assert!(Instant::now() < end, "nobody is served any more");
+        }
     }
 
     #[test]

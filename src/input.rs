@@ -10,7 +10,7 @@ use std::thread::{self, JoinHandle};
 use hesper_display::{DisplayHandle, InputEvent, InputKind, InputSink, KeyboardLeds};
 use hesper_system::sync::Lock;
 use hesper_vhost::input::{Event, InputDevice, Kind, Leds};
-use hesper_vhost::transport::{self, Server, ShutdownHandle};
+use hesper_vhost::transport::{self, Access, Server, ShutdownHandle};
 
 use crate::cli::InputSocket;
 
@@ -21,13 +21,17 @@ pub(crate) struct Inputs {
 }
 
 impl Inputs {
-    /// Listens on all of `sockets`.
+    /// Listens on all of `sockets`, for whom `access` allows.
     ///
     /// # Errors
     /// The socket that cannot be opened, and why.
-    pub(crate) fn open(sockets: &[InputSocket]) -> Result<Self, (InputSocket, transport::Error)> {
+    pub(crate) fn open(
+        sockets: &[InputSocket],
+        access: Access,
+    ) -> Result<Self, (InputSocket, transport::Error)> {
         let open = |socket: &InputSocket| {
-            let server = Server::bind(&socket.path).map_err(|error| (socket.clone(), error))?;
+            let server =
+                Server::bind_for(&socket.path, access).map_err(|error| (socket.clone(), error))?;
             Ok((socket.kind, server))
         };
         Ok(Self {

@@ -69,9 +69,11 @@ pub(crate) enum RunError {
 pub(crate) fn serve(options: &ServeOptions) -> Result<(), RunError> {
     let server = open(options)?;
     let inputs =
-        Inputs::open(&options.input_sockets).map_err(|(socket, source)| RunError::Input {
-            socket: socket.to_string(),
-            source,
+        Inputs::open(&options.input_sockets, access(options)).map_err(|(socket, source)| {
+            RunError::Input {
+                socket: socket.to_string(),
+                source,
+            }
         })?;
     let mut target = ScreenTarget::choose(options);
     target.check(options)?;
@@ -160,10 +162,15 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), RunError> {
 /// Opens the vhost-user socket that the options name.
 fn open(options: &ServeOptions) -> Result<Server, RunError> {
     match (&options.socket.socket_path, options.socket.fd) {
-        (Some(path), _) => Ok(Server::bind(path)?),
+        (Some(path), _) => Ok(Server::bind_for(path, access(options))?),
         (None, Some(fd)) => Ok(Server::from_fd(inherited(fd)?)?),
         (None, None) => Err(RunError::NoSocket),
     }
+}
+
+/// Who may connect to the VMM's sockets.
+fn access(options: &ServeOptions) -> Access {
+    Access::Mode(options.socket_mode.0)
 }
 
 /// The name of that socket for logs.

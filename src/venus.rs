@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use hesper_venus as venus;
 use hesper_venus::{ContextEvents, SharedMemory};
+use hesper_vhost::budget::Charge;
 use hesper_vhost::renderer::{
     Blob, BlobKind, BlobRequest, CapsetInfo, Completions, Context, ContextId, GuestRun, MapCaching,
     Renderer, RendererError, ResourceId,
@@ -109,7 +110,7 @@ impl Renderer for VenusRenderer {
         _capset: u32,
         name: &str,
         completions: Arc<dyn Completions>,
-    ) -> Result<Box<dyn Context>, RendererError> {
+    ) -> Result<Arc<dyn Context>, RendererError> {
         let events = Arc::new(Events {
             context: id,
             name: name.to_owned(),
@@ -117,7 +118,7 @@ impl Renderer for VenusRenderer {
             completions,
         });
         match self.renderer.create_context(id, name, events) {
-            Ok(context) => Ok(Box::new(VenusContext(context))),
+            Ok(context) => Ok(Arc::new(VenusContext(context))),
             Err(error) => Err(RendererError::OutOfMemory(error.to_string())),
         }
     }
@@ -132,8 +133,8 @@ pub(crate) fn save_streams() -> Option<std::path::PathBuf> {
 struct VenusContext(venus::Context);
 
 impl Context for VenusContext {
-    fn submit(&self, commands: Vec<u8>) {
-        self.0.submit(commands);
+    fn submit(&self, commands: Vec<u8>, charge: Charge) {
+        self.0.submit_charged(commands, charge);
     }
 
     fn fence(&self, ring: u8, fence: u64) {

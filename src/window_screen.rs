@@ -20,6 +20,9 @@ use hesper_vhost::screen::{
 
 use crate::venus;
 
+/// Limits the lines that a guest or its VM monitor can cause.
+static LINES: hesper_system::LogLimit = hesper_system::LogLimit::new("hesper");
+
 /// How many runs of guest memory may be mapped for framebuffers: enough for eight of 1280×800 whose
 /// pages are all scattered. This is an eighth of the mappings that Linux allows a process by
 /// default; contexts may use a quarter.
@@ -333,12 +336,18 @@ fn format(format: PixelFormat) -> display::PixelFormat {
     }
 }
 
+// What the device accepts, the display shows.
+const _: () = assert!(hesper_vhost::screen::MAX_SIDE <= display::MAX_SIZE);
+
 /// Logs an error. The device has checked the guest's values, so an error is a bug or a display that
 /// is closing.
 fn report(result: Result<(), DisplayError>) {
     match result {
         Ok(()) | Err(DisplayError::Closed) => {}
-        Err(error) => log::warn!("cannot show a picture or cursor of the guest: {error}"),
+        Err(error) => LINES.log(
+            log::Level::Warn,
+            format_args!("cannot show a picture or cursor of the guest: {error}"),
+        ),
     }
 }
 

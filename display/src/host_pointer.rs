@@ -13,6 +13,9 @@ use winit::window::{Cursor as HostCursor, CursorIcon, CustomCursor, CustomCursor
 use crate::cursor::Cursor;
 use crate::platform;
 
+/// Limits the lines that a guest or its VM monitor can cause.
+static LINES: hesper_system::LogLimit = hesper_system::LogLimit::new("hesper_display");
+
 /// The longest side of a pointer's image that window systems and their hardware can be expected to
 /// show.
 const MOST: f64 = 256.0;
@@ -61,8 +64,11 @@ impl HostPointer {
                 match source(cursor, *scale, platform::pointer_is_premultiplied(window)) {
                     Ok(source) => HostCursor::Custom(event_loop.create_custom_cursor(source)),
                     Err(error) => {
-                        log::warn!(
-                            "the window system refuses the guest's cursor, so frames show it: {error}"
+                        LINES.log(
+                            log::Level::Warn,
+                            format_args!(
+                                "the window system refuses the guest's cursor, so frames show it: {error}"
+                            ),
                         );
                         window.set_cursor_visible(false);
                         return false;

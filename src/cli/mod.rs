@@ -20,7 +20,8 @@ pub(crate) use self::serve::{DisplayMode, ServeOptions};
 use self::values::within;
 pub(crate) use self::values::{
     BlobAlignment, CmdKeyChoice, CommandMemory, GpuChoice, GpuMemory, GrabModChoice, HostMemory,
-    InputSocket, OnCloseChoice, PlacementChoice, RecordPath, ResizeMode, ScalingWay, Size, Switch,
+    InputSocket, OnCloseChoice, PlacementChoice, RecordPath, ResizeMode, ScalingWay, Size,
+    SocketMode, Switch,
 };
 
 /// What `--print-capabilities` prints: the features of this build, as JSON (vhost-user.rst,

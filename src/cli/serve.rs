@@ -9,7 +9,8 @@ use hesper_venus::WsiPolicy;
 use super::values::within;
 use super::{
     BlobAlignment, BudgetOptions, CmdKeyChoice, DriverOption, GpuChoice, GrabModChoice, HostMemory,
-    InputSocket, OnCloseChoice, PlacementChoice, RecordPath, ResizeMode, ScalingWay, Size, Switch,
+    InputSocket, OnCloseChoice, PlacementChoice, RecordPath, ResizeMode, ScalingWay, Size,
+    SocketMode, Switch,
 };
 use crate::cli::capsets::{Capset, CapsetOptions};
 
@@ -44,6 +45,11 @@ pub(crate) enum DisplayMode {
 pub(crate) struct ServeOptions {
     #[command(flatten)]
     pub(crate) socket: Socket,
+
+    /// Who may connect to the sockets for the VMM (--socket-path, --input-socket), as an octal mode
+    /// with at least 600. libvirt's QEMU runs as another user: give 660, and the file its group.
+    #[arg(long, value_name = "OCTAL", default_value_t, help_heading = CONNECTION)]
+    pub(crate) socket_mode: SocketMode,
 
     /// Unix socket to listen on for `hesper ctl`.
     #[arg(long, value_name = "PATH", help_heading = CONNECTION)]

@@ -46,6 +46,34 @@ impl Display for InputSocket {
     }
 }
 
+/// The permissions of a socket's file, written as an octal number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SocketMode(pub(crate) u32);
+
+impl Default for SocketMode {
+    /// Its owner alone may connect.
+    fn default() -> Self {
+        Self(0o600)
+    }
+}
+
+impl FromStr for SocketMode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match u32::from_str_radix(text, 8) {
+            Ok(mode) if mode & 0o600 == 0o600 && mode <= 0o777 => Ok(Self(mode)),
+            _ => Err("an octal mode from 600 to 777 is allowed, such as 660".to_owned()),
+        }
+    }
+}
+
+impl Display for SocketMode {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "{:o}", self.0)
+    }
+}
+
 /// A size in pixels, written `WIDTHxHEIGHT`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Size {

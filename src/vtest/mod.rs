@@ -92,6 +92,9 @@ pub(crate) fn run(path: &Path, backend: Arc<dyn Backend>) -> Result<(), VtestErr
     serve(&listener, &backend, &stopped)
 }
 
+/// Limits the lines about clients, which may connect as often as they like.
+static CLIENTS: hesper_system::LogLimit = hesper_system::LogLimit::new("hesper");
+
 /// A client and the thread that serves it.
 struct Served {
     client: Arc<Client>,
@@ -149,12 +152,14 @@ fn serve(
                         all.push(served);
                         next_id += 1;
                     }
-                    Err(error) => log::warn!("cannot serve a vtest client: {error}"),
+                    Err(error) => {
+                        CLIENTS.warn(format_args!("cannot serve a vtest client: {error}"));
+                    }
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => {
-                log::warn!("cannot accept a vtest client: {error}");
+                CLIENTS.warn(format_args!("cannot accept a vtest client: {error}"));
                 // Probably out of descriptors. The connection stays in the queue, and an immediate
                 // retry would spin.
                 thread::sleep(Duration::from_millis(50));

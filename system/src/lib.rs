@@ -7,13 +7,19 @@
 //! | locks that ignore poison | [`sync`] |
 //! | limited amounts of bytes and other things | [`budget`] |
 //! | one user's part of such an amount | [`share`] |
+//! | memory that a VM monitor can take away, SIGBUS | [`guest_memory`], `fault.rs` |
+//! | who is at the other end of a socket | `connections.rs` |
 //! | log lines that a guest can cause, limited in their rate | `log_limit.rs` |
 
 pub mod budget;
+mod connections;
+mod fault;
+pub mod guest_memory;
 mod log_limit;
 mod platform;
 pub mod share;
 pub mod sync;
 
+pub use connections::{Peer, is_exhausted};
 pub use log_limit::{LogLimit, RateLimit};
 pub use platform::{Played, UnknownSystem, VARIABLE, check, page_size, played};

@@ -1,4 +1,5 @@
-//! Which operating system's ways Hesper follows, and the size of a page.
+//! Which operating system's ways Hesper follows, the size of a page, and what differs between
+//! systems.
 //!
 //! Linux has memfds with inodes, eventfds, and pages of 4 KiB on most machines. macOS has POSIX
 //! shared memory without inodes, pipes, and pages of 16 KiB. A Hesper on Linux follows macOS when
@@ -8,6 +9,7 @@
 //! [`check`] first, so that an unknown value is an error.
 
 use std::ffi::{OsStr, OsString};
+use std::os::unix::net::UnixStream;
 use std::sync::OnceLock;
 
 /// The environment variable that makes Hesper follow another system, for tests.
@@ -79,6 +81,44 @@ pub fn page_size() -> u64 {
         Some(Played::Macos) => own.max(APPLE_PAGE),
         _ => own,
     }
+}
+
+/// User and process at the other end of a unix socket.
+#[cfg(target_os = "linux")]
+pub(crate) fn peer(stream: &UnixStream) -> Option<(u32, Option<i32>)> {
+    let peer = rustix::net::sockopt::socket_peercred(stream).ok()?;
+    Some((peer.uid.as_raw(), Some(peer.pid.as_raw_nonzero().get())))
+}
+
+/// User and process at the other end of a unix socket.
+#[cfg(target_vendor = "apple")]
+pub(crate) fn peer(stream: &UnixStream) -> Option<(u32, Option<i32>)> {
+    use std::os::fd::AsRawFd;
+    let fd = stream.as_raw_fd();
+    let (mut uid, mut gid) = (0, 0);
+    // SAFETY: the descriptor is open, and both numbers are written by the call.
+    if unsafe { libc::getpeereid(fd, &raw mut uid, &raw mut gid) } != 0 {
+        return None;
+    }
+    let mut pid: libc::pid_t = 0;
+    let mut size = size_of::<libc::pid_t>() as libc::socklen_t;
+    // SAFETY: the call writes one `pid_t`, for which there is room.
+    let asked = unsafe {
+        libc::getsockopt(
+            fd,
+            libc::SOL_LOCAL,
+            libc::LOCAL_PEERPID,
+            (&raw mut pid).cast(),
+            &raw mut size,
+        )
+    };
+    Some((uid, (asked == 0).then_some(pid)))
+}
+
+/// Not known on other systems.
+#[cfg(not(any(target_os = "linux", target_vendor = "apple")))]
+pub(crate) fn peer(_stream: &UnixStream) -> Option<(u32, Option<i32>)> {
+    None
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ mod beside;
 mod classic_device;
 mod full_device;
 mod hard;
+mod hostile;
 mod input;
 mod kexec;
 mod libvirt;

@@ -3,6 +3,8 @@
 use hesper_venus_protocol::PROVIDERS;
 use hesper_venus_protocol::runtime::{self, EncodeError};
 
+use crate::rules::Broken;
+
 /// The reason; its text goes to the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Fatal {
@@ -25,6 +27,14 @@ pub(crate) enum Fatal {
         command: &'static str,
         /// What is wrong.
         reason: &'static str,
+    },
+    /// Numbers beyond a limit of the device, or beyond what an object has.
+    #[error("{command}: {broken}")]
+    OutOfRange {
+        /// The command.
+        command: &'static str,
+        /// What is wrong.
+        broken: Broken,
     },
     /// A command that must come by a ring came by the virtqueue, or the other way round.
     #[error("{0} came by a ring instead of the virtqueue, or the other way round")]

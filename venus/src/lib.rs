@@ -77,6 +77,7 @@ mod platform;
 mod renderer;
 mod reply_stream;
 mod ring;
+mod rules;
 mod saved_stream;
 mod session;
 

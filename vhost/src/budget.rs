@@ -2,7 +2,7 @@
 //!
 //! A command that would exceed a limit is answered `VIRTIO_GPU_RESP_ERR_OUT_OF_MEMORY`, with one
 //! rate-limited line in the log. Together they bound what the device itself keeps for a guest:
-//! [`PIXEL_BYTES`] + 16 B × [`BACKING_ENTRIES`] + [`DEFERRED_BYTES`] + [`SUBMIT_BYTES`] + about 300
+//! [`PIXEL_BYTES`] + 16 B × [`BACKING_ENTRIES`] + [`QUEUED_BYTES`] + about 300
 //! B × [`RESOURCES`] + about 1.5 KiB for each chain in the queues, which is 1.4 GiB in all. What a
 //! renderer keeps counts against the renderer's own budgets.
 //!
@@ -41,15 +41,18 @@ pub const MAPPINGS: usize = 4096;
 /// page, in a chain of 65,535.
 pub const SUBMIT_BYTES: u64 = 256 << 20;
 
-/// Bytes of commands that wait until a blob is made.
-pub const DEFERRED_BYTES: u64 = 64 << 20;
+/// Bytes of all `SUBMIT_3D` commands that were copied out of guest memory and not consumed yet:
+/// those that wait until a blob is made, and those in the mailboxes of all contexts. Commands go
+/// through rings in memory that the guest pays for itself. These are for what does not fit in there.
+pub const QUEUED_BYTES: u64 = 2 * SUBMIT_BYTES;
 
 /// The byte budgets of one device.
 pub(crate) struct Pools {
     pub(crate) pixels: Arc<Pool>,
     pub(crate) render: Arc<Pool>,
     pub(crate) entries: Arc<Pool>,
-    pub(crate) deferred: Arc<Pool>,
+    /// Commands that wait to be consumed.
+    pub(crate) queued: Arc<Pool>,
 }
 
 impl Pools {
@@ -58,7 +61,7 @@ impl Pools {
             pixels: Pool::new(PIXEL_BYTES),
             render: Pool::new(RENDER_BYTES),
             entries: Pool::new(BACKING_ENTRIES),
-            deferred: Pool::new(DEFERRED_BYTES),
+            queued: Pool::new(QUEUED_BYTES),
         }
     }
 }

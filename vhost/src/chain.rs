@@ -148,6 +148,14 @@ impl Reader<'_> {
     }
 }
 
+/// An answer space without room.
+#[cfg(test)]
+pub(crate) fn no_space() -> AnswerSpace {
+    AnswerSpace {
+        segments: Segments::new(),
+    }
+}
+
 /// The device-writable bytes of a chain.
 pub(crate) struct AnswerSpace {
     segments: Segments,

@@ -5,19 +5,17 @@
 //! guest's order, a command also waits behind a deferred one that touches the same resource,
 //! context or scanout. Nothing else waits.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 
-use crate::budget::Charge;
 use crate::exchange::Exchange;
-use crate::renderer::ResourceId;
+use crate::renderer::{ContextId, ResourceId};
 use crate::request::{Command, Targets};
+use crate::screen::ScanoutId;
 
 /// A command that waits, with what is needed to run it.
 pub(crate) struct DeferredCommand {
     pub(crate) exchange: Exchange,
     pub(crate) command: Command,
-    /// Counts the bytes that the command carries.
-    pub(crate) _charge: Charge,
 }
 
 struct Entry {
@@ -25,6 +23,30 @@ struct Entry {
     targets: Targets,
     /// `None` while the command runs; until it ends, it still delays others.
     work: Option<DeferredCommand>,
+}
+
+/// What some commands touch. A guest can have as many deferred commands as its queue holds, so they
+/// are not compared one by one.
+#[derive(Default)]
+struct Touched {
+    resources: HashSet<ResourceId>,
+    contexts: HashSet<ContextId>,
+    scanouts: HashSet<ScanoutId>,
+}
+
+impl Touched {
+    fn touches(&self, targets: &Targets) -> bool {
+        let in_set = |set: &HashSet<u32>, id: Option<u32>| id.is_some_and(|id| set.contains(&id));
+        in_set(&self.resources, targets.resource)
+            || in_set(&self.contexts, targets.context)
+            || in_set(&self.scanouts, targets.scanout)
+    }
+
+    fn add(&mut self, targets: &Targets) {
+        self.resources.extend(targets.resource);
+        self.contexts.extend(targets.context);
+        self.scanouts.extend(targets.scanout);
+    }
 }
 
 /// The deferred commands, in order of arrival.
@@ -55,17 +77,14 @@ impl DeferredCommands {
         &mut self,
         is_pending: impl Fn(ResourceId) -> bool,
     ) -> Option<DeferredCommand> {
-        for index in 0..self.commands.len() {
-            let parked = self.commands.get(index)?;
-            let waits = parked.targets.resource.is_some_and(&is_pending)
-                || self
-                    .commands
-                    .iter()
-                    .take(index)
-                    .any(|earlier| earlier.targets.overlaps(&parked.targets));
-            if !waits && let Some(work) = self.commands.get_mut(index)?.work.take() {
+        let mut earlier = Touched::default();
+        for parked in &mut self.commands {
+            let waits = earlier.touches(&parked.targets)
+                || parked.targets.resource.is_some_and(&is_pending);
+            if !waits && let Some(work) = parked.work.take() {
                 return Some(work);
             }
+            earlier.add(&parked.targets);
         }
         None
     }

@@ -21,7 +21,7 @@ use crate::screen::{FlushToken, Monitor, ScanoutId, ScanoutSink};
 use crate::wire::{self, Config};
 
 pub use crate::options::DeviceOptions;
-pub use crate::queue::{Outcome, Queue, Transport};
+pub use crate::queue::{Outcome, Queue, Taken, Transport};
 
 /// What a device keeps for its guest at the moment. All zero after a reset.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,6 +40,10 @@ pub struct Usage {
     pub render_bytes: u64,
     /// Guest memory pieces of all backings.
     pub backing_entries: u64,
+    /// Bytes of submitted commands that are not consumed yet.
+    pub queued_bytes: u64,
+    /// Rings of contexts for whose fences something is kept.
+    pub rings: usize,
 }
 
 /// A virtio-gpu device.
@@ -130,7 +134,39 @@ impl Device {
     where
         M: Deref<Target = GuestMemoryMmap> + Clone,
     {
-        dispatch::handle(&self.engine, Queue::Control, memory, chain)
+        self.handle(Queue::Control, memory, chain, self.taken_now())
+    }
+
+    fn taken_now(&self) -> Taken {
+        Taken {
+            ring: 0,
+            resets: self.resets(),
+        }
+    }
+
+    /// How often the device was reset. A transport notes it with each chain that it takes from a
+    /// ring, at a moment when the ring runs.
+    pub fn resets(&self) -> u64 {
+        self.engine.resets()
+    }
+
+    /// [`Self::control`] or [`Self::cursor`] for a chain that was `taken` from its ring some time
+    /// ago. When the device was reset since, the chain is forgotten: nothing is carried out for the
+    /// next driver, and no answer is given.
+    pub fn handle<M>(
+        &self,
+        queue: Queue,
+        memory: &GuestMemoryMmap,
+        chain: DescriptorChain<M>,
+        taken: Taken,
+    ) -> Outcome
+    where
+        M: Deref<Target = GuestMemoryMmap> + Clone,
+    {
+        if taken.resets != self.resets() {
+            return Outcome::Held;
+        }
+        dispatch::handle(&self.engine, queue, memory, chain, taken)
     }
 
     /// Handles one chain of the cursor queue.
@@ -138,7 +174,7 @@ impl Device {
     where
         M: Deref<Target = GuestMemoryMmap> + Clone,
     {
-        dispatch::handle(&self.engine, Queue::Cursor, memory, chain)
+        self.handle(Queue::Cursor, memory, chain, self.taken_now())
     }
 
     /// Tells the guest that a monitor changed: the window was resized, plugged or unplugged.
@@ -181,6 +217,8 @@ impl Device {
             pixel_bytes: self.engine.pools.pixels.used(),
             render_bytes: self.engine.pools.render.used(),
             backing_entries: self.engine.pools.entries.used(),
+            queued_bytes: self.engine.pools.queued.used(),
+            rings: state.timelines.rings(),
         }
     }
 

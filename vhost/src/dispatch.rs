@@ -9,7 +9,6 @@ use virtio_queue::DescriptorChain;
 use vm_memory::{GuestAddressSpace, GuestMemoryMmap};
 use zerocopy::FromZeros;
 
-use crate::budget::DEFERRED_BYTES;
 use crate::chain;
 use crate::command;
 use crate::deferred::DeferredCommand;
@@ -17,7 +16,7 @@ use crate::engine::{Call, Engine, Progress};
 use crate::error::CommandError;
 use crate::exchange::Exchange;
 use crate::fence::Gate;
-use crate::queue::{Outcome, Queue};
+use crate::queue::{Outcome, Queue, Taken};
 use crate::request::Command;
 use crate::wire::Header;
 
@@ -27,6 +26,7 @@ pub(crate) fn handle<M>(
     queue: Queue,
     memory: &GuestMemoryMmap,
     chain: DescriptorChain<M>,
+    taken: Taken,
 ) -> Outcome
 where
     M: Deref<Target = GuestMemoryMmap> + Clone,
@@ -38,7 +38,7 @@ where
         Ok(header) => (header, None),
         Err(error) => (Header::new_zeroed(), Some(error)),
     };
-    let exchange = engine.begin(queue, head, header, space);
+    let exchange = engine.begin(queue, (head, taken), header, space);
     if let Some(error) = error {
         return engine.refuse(memory, exchange, &error);
     }
@@ -47,7 +47,7 @@ where
         &header,
         &mut request,
         memory,
-        &engine.pools.entries,
+        &engine.pools,
         engine.resources_3d.is_some(),
     ) {
         Ok(command) => {
@@ -72,37 +72,24 @@ fn run(
 ) -> Outcome {
     let targets = command.targets(exchange.header.context_id.get());
     {
-        let mut state = engine.state();
+        let Ok(mut state) = engine.at(exchange.epoch) else {
+            // The reset forgot the chain.
+            return Outcome::Held;
+        };
         let waits = state.deferred.must_wait(&targets)
             || (command.needs_its_resource()
                 && targets.resource.is_some_and(|id| state.is_pending(id)));
         if waits {
-            match engine.pools.deferred.charge(command.bytes()) {
-                Some(charge) => {
-                    exchange.on_queue = false;
-                    let mut call = Call {
-                        engine,
-                        memory,
-                        exchange: &mut exchange,
-                    };
-                    call.hold(&mut state, Gate::Open);
-                    let work = DeferredCommand {
-                        exchange,
-                        command,
-                        _charge: charge,
-                    };
-                    state.deferred.push(targets, work);
-                    return Outcome::Held;
-                }
-                None => {
-                    drop(state);
-                    let error = CommandError::Limit {
-                        what: "bytes of commands that wait for a blob",
-                        limit: DEFERRED_BYTES,
-                    };
-                    return engine.refuse(memory, exchange, &error);
-                }
-            }
+            exchange.on_queue = false;
+            let mut call = Call {
+                engine,
+                memory,
+                exchange: &mut exchange,
+            };
+            call.hold(&mut state, Gate::Open);
+            let work = DeferredCommand { exchange, command };
+            state.deferred.push(targets, work);
+            return Outcome::Held;
         }
     }
     execute(engine, memory, exchange, command)

@@ -9,12 +9,13 @@
 //! it. Commands without a fence have no order.
 //!
 //! A timeline is a ring of a context (`VIRTIO_GPU_FLAG_INFO_RING_IDX`), or the one global timeline
-//! of all fences without a ring (virtio-v1.4 §5.7.6.7).
+//! of all fences without a ring (virtio-v1.4 §5.7.6.7). A context that does not exist has no rings:
+//! a fence that names one is ordered with those of the global timeline, and nothing is kept for it.
 
 use std::collections::{HashMap, VecDeque};
 
 use crate::chain::AnswerSpace;
-use crate::queue::Queue;
+use crate::queue::{Queue, Taken};
 use crate::renderer::ContextId;
 use crate::response::Response;
 use crate::screen::{FlushToken, ScanoutId};
@@ -32,15 +33,16 @@ pub(crate) enum Timeline {
 }
 
 impl Timeline {
-    /// The timeline of a command.
-    pub(crate) fn of(header: &Header) -> Self {
+    /// The timeline of a command. `is_live` tells whether a context exists.
+    pub(crate) fn of(header: &Header, is_live: impl FnOnce(ContextId) -> bool) -> Self {
         let flags = header.flags.get();
+        let context = header.context_id.get();
         if flags & FLAG_FENCE == 0 {
             Self::Unordered
-        } else if flags & FLAG_INFO_RING_IDX == 0 {
-            Self::Global
+        } else if flags & FLAG_INFO_RING_IDX != 0 && is_live(context) {
+            Self::Ring(context, header.ring_index)
         } else {
-            Self::Ring(header.context_id.get(), header.ring_index)
+            Self::Global
         }
     }
 }
@@ -81,6 +83,7 @@ pub(crate) struct Held {
     pub(crate) serial: u64,
     pub(crate) queue: Queue,
     pub(crate) head: u16,
+    pub(crate) taken: Taken,
     pub(crate) header: Header,
     pub(crate) space: AnswerSpace,
     pub(crate) response: Option<Response>,
@@ -93,12 +96,14 @@ impl Held {
     }
 }
 
-/// All held commands of a device.
+/// All held commands of a device. Those of a queue are in order of their serials.
 #[derive(Default)]
 pub(crate) struct Timelines {
     unordered: Vec<Held>,
     global: VecDeque<Held>,
     rings: HashMap<(ContextId, u8), VecDeque<Held>>,
+    /// The commands that wait for the screen, by their serials.
+    flushes: HashMap<u64, Timeline>,
 }
 
 impl Timelines {
@@ -121,8 +126,33 @@ impl Timelines {
             + self.rings.values().map(VecDeque::len).sum::<usize>()
     }
 
+    /// Number of rings for which something is kept.
+    pub(crate) fn rings(&self) -> usize {
+        self.rings.len()
+    }
+
+    /// Makes a held command wait for `gate`. Returns false when the command is not held.
+    pub(crate) fn set_gate(&mut self, ticket: Ticket, gate: Gate) -> bool {
+        let Some(held) = self.find(ticket) else {
+            return false;
+        };
+        held.gate = gate;
+        self.index_flush(ticket, gate);
+        true
+    }
+
+    fn index_flush(&mut self, ticket: Ticket, gate: Gate) {
+        if matches!(gate, Gate::Flush(_)) {
+            self.flushes.insert(ticket.serial, ticket.timeline);
+        } else {
+            self.flushes.remove(&ticket.serial);
+        }
+    }
+
     /// Holds a command.
     pub(crate) fn push(&mut self, timeline: Timeline, held: Held) {
+        let serial = held.serial;
+        self.index_flush(Ticket { serial, timeline }, held.gate);
         match timeline {
             Timeline::Unordered => self.unordered.push(held),
             Timeline::Global => self.global.push_back(held),
@@ -136,12 +166,14 @@ impl Timelines {
 
     /// The held command of `ticket`.
     pub(crate) fn find(&mut self, ticket: Ticket) -> Option<&mut Held> {
-        let is_it = |held: &&mut Held| held.serial == ticket.serial;
         match ticket.timeline {
-            Timeline::Unordered => self.unordered.iter_mut().find(is_it),
-            Timeline::Global => self.global.iter_mut().find(is_it),
+            Timeline::Unordered => self
+                .unordered
+                .iter_mut()
+                .find(|held| held.serial == ticket.serial),
+            Timeline::Global => find_serial(&mut self.global, ticket.serial),
             Timeline::Ring(context, ring) => {
-                self.rings.get_mut(&(context, ring))?.iter_mut().find(is_it)
+                find_serial(self.rings.get_mut(&(context, ring))?, ticket.serial)
             }
         }
     }
@@ -150,24 +182,13 @@ impl Timelines {
     /// may have moved.
     pub(crate) fn flushed(&mut self, token: FlushToken) -> Option<Timeline> {
         let (serial, scanout) = split_token(token);
-        let timelines = std::iter::once(Timeline::Global).chain(
-            self.rings
-                .keys()
-                .map(|&(context, ring)| Timeline::Ring(context, ring)),
-        );
-        // Nearly all guests fence a flush on the global timeline.
-        let timeline = timelines.into_iter().find(|&timeline| {
-            let has = |queue: &VecDeque<Held>| queue.iter().any(|held| held.serial == serial);
-            match timeline {
-                Timeline::Ring(context, ring) => self.rings.get(&(context, ring)).is_some_and(has),
-                _ => has(&self.global),
-            }
-        })?;
+        let timeline = *self.flushes.get(&serial)?;
         let held = self.find(Ticket { serial, timeline })?;
         if let Gate::Flush(mask) = &mut held.gate {
             *mask &= !(1 << scanout);
             if *mask == 0 {
                 held.gate = Gate::Open;
+                self.flushes.remove(&serial);
             }
         }
         Some(timeline)
@@ -207,9 +228,10 @@ impl Timelines {
             }
             Timeline::Global => pop_front_if_ready(&mut self.global),
             Timeline::Ring(context, ring) => {
+                let kept = self.rings.len();
                 let queue = self.rings.get_mut(&(context, ring))?;
                 let held = pop_front_if_ready(queue);
-                if queue.is_empty() && queue.capacity() > RING_KEEPS {
+                if queue.is_empty() && (queue.capacity() > RING_KEEPS || kept > RINGS_KEPT) {
                     self.rings.remove(&(context, ring));
                 }
                 held
@@ -225,7 +247,9 @@ impl Timelines {
         if let Some(held) = self.pop(Timeline::Global) {
             return Some(held);
         }
-        self.rings.values_mut().find_map(pop_front_if_ready)
+        let ready = |queue: &VecDeque<Held>| queue.front().is_some_and(Held::is_ready);
+        let (&(context, ring), _) = self.rings.iter().find(|(_, queue)| ready(queue))?;
+        self.pop(Timeline::Ring(context, ring))
     }
 
     /// Frees the empty rings of a context that is gone.
@@ -238,10 +262,69 @@ impl Timelines {
 /// An empty ring keeps room for this many held commands, so that a steady ring allocates nothing.
 const RING_KEEPS: usize = 64;
 
+/// So many rings are kept when they are empty. A guest has one or two for each program that uses
+/// the GPU.
+const RINGS_KEPT: usize = 256;
+
+fn find_serial(queue: &mut VecDeque<Held>, serial: u64) -> Option<&mut Held> {
+    let index = queue
+        .binary_search_by_key(&serial, |held| held.serial)
+        .ok()?;
+    queue.get_mut(index)
+}
+
 fn pop_front_if_ready(queue: &mut VecDeque<Held>) -> Option<Held> {
     if queue.front().is_some_and(Held::is_ready) {
         queue.pop_front()
     } else {
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use zerocopy::FromZeros;
+
+    fn held(serial: u64, gate: Gate) -> Held {
+        Held {
+            serial,
+            queue: Queue::Control,
+            head: 0,
+            taken: Taken::default(),
+            header: Header::new_zeroed(),
+            space: crate::chain::no_space(),
+            response: Some(Response::ok()),
+            gate,
+        }
+    }
+
+    #[test]
+    fn empty_rings_beyond_those_that_are_kept_are_forgotten() {
+        let mut timelines = Timelines::default();
+        for serial in 0..2000_u32 {
+            let timeline = Timeline::Ring(serial / 64 + 1, (serial % 64) as u8);
+            timelines.push(timeline, held(u64::from(serial), Gate::Open));
+            assert!(timelines.pop(timeline).is_some());
+        }
+        assert_eq!((timelines.len(), timelines.rings()), (0, RINGS_KEPT));
+        timelines.push(Timeline::Ring(1, 0), held(3000, Gate::Open));
+        assert!(timelines.pop_any().is_some());
+        assert!(timelines.pop_any().is_none());
+    }
+
+    #[test]
+    fn a_flush_is_found_by_its_serial_on_whatever_timeline() {
+        let mut timelines = Timelines::default();
+        for (serial, timeline) in [(1, Timeline::Global), (2, Timeline::Ring(7, 3))] {
+            timelines.push(timeline, held(serial, Gate::Flush(0b11)));
+            let ticket = Ticket { serial, timeline };
+            assert_eq!(timelines.flushed(ticket.flush_token(0)), Some(timeline));
+            assert!(timelines.pop(timeline).is_none());
+            assert_eq!(timelines.flushed(ticket.flush_token(1)), Some(timeline));
+            assert_eq!(timelines.flushed(ticket.flush_token(1)), None);
+            assert!(timelines.pop(timeline).is_some());
+        }
+        assert!(timelines.flushes.is_empty());
     }
 }

@@ -11,6 +11,16 @@ pub enum Queue {
     Cursor,
 }
 
+/// When a chain was taken from its ring. An answer that comes after the ring was set up anew is for
+/// nobody: the driver that offered the chain is gone, and its number may be that of another chain.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// How often the ring had forgotten its chains, counted by the transport.
+    pub ring: u64,
+    /// How often the device had been reset ([`crate::device::Device::resets`]).
+    pub resets: u64,
+}
+
 /// What happened to a chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
@@ -28,8 +38,9 @@ pub enum Outcome {
 /// blobs into the host-visible window. It may be called from any thread, even from inside
 /// [`crate::device::Device::control`]. The device does not hold its state lock while it calls.
 pub trait Transport: Send + Sync {
-    /// Completes a held chain: puts `head` on `queue`'s used ring and notifies the guest.
-    fn complete(&self, queue: Queue, head: u16, written: u32);
+    /// Completes a held chain: puts `head` on `queue`'s used ring and notifies the guest. Does
+    /// nothing when the ring was set up anew since the chain was `taken`.
+    fn complete(&self, queue: Queue, head: u16, taken: Taken, written: u32);
 
     /// Sends a configuration change notification: the config space changed.
     fn config_changed(&self);

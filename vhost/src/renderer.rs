@@ -15,6 +15,7 @@ use std::any::Any;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use crate::budget::Charge;
 use crate::pixels::PixelMemory;
 use crate::resource3d::Resources3d;
 
@@ -149,7 +150,7 @@ pub trait Renderer: Send + Sync {
         capset: u32,
         name: &str,
         completions: Arc<dyn Completions>,
-    ) -> Result<Box<dyn Context>, RendererError>;
+    ) -> Result<Arc<dyn Context>, RendererError>;
 
     /// Its 3D resources (`RESOURCE_CREATE_3D`), if it has any. The first renderer of a device that
     /// has them gets those of the guest.
@@ -158,11 +159,18 @@ pub trait Renderer: Send + Sync {
     }
 }
 
-/// One guest context. All calls enqueue and return at once. Dropping it ends the context: its
-/// objects are destroyed and its open fences retire.
-pub trait Context: Send {
-    /// `VIRTIO_GPU_CMD_SUBMIT_3D`: the bytes are already copied out of guest memory.
-    fn submit(&self, commands: Vec<u8>);
+/// One guest context: a mailbox. All calls enqueue and return at once. Dropping it ends the
+/// context: its objects are destroyed and its open fences retire.
+///
+/// The device holds no lock while it calls a context. A context may therefore report to its
+/// [`Completions`] from inside of a call, and the device may call it again from inside of that
+/// report. Calls may come from several threads at a time. The device orders those that the guest
+/// ordered: a submit, a fence and a blob of one context never overlap.
+pub trait Context: Send + Sync {
+    /// `VIRTIO_GPU_CMD_SUBMIT_3D`: the bytes are already copied out of guest memory. `charge`
+    /// counts them against what the guest may have queued ([`crate::budget::QUEUED_BYTES`]). It
+    /// stays beside the bytes until they are consumed.
+    fn submit(&self, commands: Vec<u8>, charge: Charge);
 
     /// Creates a fence on timeline `ring`. It retires when everything submitted before it is done;
     /// on ring 0, as soon as everything before it was consumed.

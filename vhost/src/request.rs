@@ -8,7 +8,7 @@ use std::sync::Arc;
 use vm_memory::GuestMemoryMmap;
 
 use crate::backing::Backing;
-use crate::budget::{Pool, SUBMIT_BYTES};
+use crate::budget::{Charge, Pool, Pools, QUEUED_BYTES, SUBMIT_BYTES};
 use crate::chain::Reader;
 use crate::error::CommandError;
 use crate::queue::Queue;
@@ -38,12 +38,19 @@ pub(crate) enum Command {
     CtxDestroy,
     CtxAttachResource(wire::ResourceRef),
     CtxDetachResource(wire::ResourceRef),
-    Submit3d(Vec<u8>),
+    Submit3d(Submit),
     ResourceCreate3d(wire::ResourceCreate3d),
     TransferToHost3d(wire::TransferHost3d),
     TransferFromHost3d(wire::TransferHost3d),
     UpdateCursor(wire::UpdateCursor),
     MoveCursor(wire::UpdateCursor),
+}
+
+/// What `SUBMIT_3D` carries.
+pub(crate) struct Submit {
+    pub(crate) commands: Vec<u8>,
+    /// Counts the commands until the context has consumed them.
+    pub(crate) charge: Charge,
 }
 
 /// What a command touches, for the order of deferred commands.
@@ -66,19 +73,19 @@ impl Targets {
 }
 
 impl Command {
-    /// Copies the rest of a request whose header is `header`. Backings count against `pool`.
-    /// Without `has_3d` there are no 3D resources.
+    /// Copies the rest of a request whose header is `header`. Backings and submitted commands
+    /// count against `pools`. Without `has_3d` there are no 3D resources.
     pub(crate) fn parse(
         queue: Queue,
         header: &Header,
         request: &mut Reader<'_>,
         memory: &GuestMemoryMmap,
-        pool: &Arc<Pool>,
+        pools: &Pools,
         has_3d: bool,
     ) -> Result<Self, CommandError> {
         let kind = header.kind.get();
         match queue {
-            Queue::Control => Self::parse_control(kind, request, memory, pool, has_3d),
+            Queue::Control => Self::parse_control(kind, request, memory, pools, has_3d),
             Queue::Cursor => match kind {
                 wire::CMD_UPDATE_CURSOR => Ok(Self::UpdateCursor(request.take()?)),
                 wire::CMD_MOVE_CURSOR => Ok(Self::MoveCursor(request.take()?)),
@@ -91,7 +98,7 @@ impl Command {
         kind: u32,
         request: &mut Reader<'_>,
         memory: &GuestMemoryMmap,
-        pool: &Arc<Pool>,
+        pools: &Pools,
         has_3d: bool,
     ) -> Result<Self, CommandError> {
         Ok(match kind {
@@ -104,7 +111,7 @@ impl Command {
                 let count = attach.nr_entries.get();
                 Self::ResourceAttachBacking(
                     attach,
-                    Backing::read_from(request, memory, count, pool)?,
+                    Backing::read_from(request, memory, count, &pools.entries)?,
                 )
             }
             wire::CMD_RESOURCE_DETACH_BACKING => Self::ResourceDetachBacking(request.take()?),
@@ -116,7 +123,10 @@ impl Command {
             wire::CMD_RESOURCE_CREATE_BLOB => {
                 let create: wire::ResourceCreateBlob = request.take()?;
                 let count = create.nr_entries.get();
-                Self::ResourceCreateBlob(create, Backing::read_from(request, memory, count, pool)?)
+                Self::ResourceCreateBlob(
+                    create,
+                    Backing::read_from(request, memory, count, &pools.entries)?,
+                )
             }
             wire::CMD_RESOURCE_MAP_BLOB => Self::ResourceMapBlob(request.take()?),
             wire::CMD_RESOURCE_UNMAP_BLOB => Self::ResourceUnmapBlob(request.take()?),
@@ -126,7 +136,7 @@ impl Command {
             wire::CMD_CTX_DESTROY => Self::CtxDestroy,
             wire::CMD_CTX_ATTACH_RESOURCE => Self::CtxAttachResource(request.take()?),
             wire::CMD_CTX_DETACH_RESOURCE => Self::CtxDetachResource(request.take()?),
-            wire::CMD_SUBMIT_3D => Self::Submit3d(read_submit(request)?),
+            wire::CMD_SUBMIT_3D => Self::Submit3d(read_submit(request, &pools.queued)?),
             wire::CMD_RESOURCE_CREATE_3D
             | wire::CMD_TRANSFER_TO_HOST_3D
             | wire::CMD_TRANSFER_FROM_HOST_3D
@@ -200,14 +210,6 @@ impl Command {
         !matches!(self, Self::UpdateCursor(_) | Self::MoveCursor(_))
     }
 
-    /// Bytes of heap that the command carries.
-    pub(crate) fn bytes(&self) -> u64 {
-        match self {
-            Self::Submit3d(commands) => commands.len() as u64,
-            _ => 0,
-        }
-    }
-
     /// The least room in bytes that its answer needs.
     pub(crate) fn answer_size(&self) -> u64 {
         let body = match self {
@@ -223,7 +225,11 @@ impl Command {
     }
 }
 
-fn read_submit(request: &mut Reader<'_>) -> Result<Vec<u8>, CommandError> {
+/// Bytes that a queued message costs besides its commands: its place in a mailbox, and what the
+/// allocator adds.
+const MESSAGE_BYTES: u64 = 128;
+
+fn read_submit(request: &mut Reader<'_>, queued: &Arc<Pool>) -> Result<Submit, CommandError> {
     let submit: wire::CmdSubmit = request.take()?;
     let size = u64::from(submit.size.get());
     if size > SUBMIT_BYTES {
@@ -237,7 +243,13 @@ fn read_submit(request: &mut Reader<'_>) -> Result<Vec<u8>, CommandError> {
             missing: size - request.left(),
         });
     }
+    let charge = queued
+        .charge(size + MESSAGE_BYTES)
+        .ok_or(CommandError::Limit {
+            what: "bytes of commands that wait to be consumed",
+            limit: QUEUED_BYTES,
+        })?;
     let mut commands = vec![0; size as usize];
     request.read(&mut commands)?;
-    Ok(commands)
+    Ok(Submit { commands, charge })
 }

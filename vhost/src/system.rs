@@ -6,7 +6,7 @@
 use std::fs::{File, Metadata};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 
 pub(crate) use hesper_system::page_size;
 use hesper_system::played;
@@ -40,13 +40,10 @@ fn do_not_wait(fd: impl AsFd) -> io::Result<()> {
     Ok(fcntl_setfl(fd, flags | OFlags::NONBLOCK)?)
 }
 
-/// Makes an event of the VMM safe to signal: a full pipe must not block a queue. An eventfd is left
-/// as it is, since its count never comes near its limit.
+/// Makes an event of the VMM safe to signal or to read, whatever it is: a full pipe or socket must
+/// not block a queue, nor a kick that somebody else has taken.
 pub(crate) fn never_wait(event: &File) -> io::Result<()> {
-    if event.metadata()?.file_type().is_fifo() {
-        do_not_wait(event)?;
-    }
-    Ok(())
+    do_not_wait(event)
 }
 
 /// Whether the peer of a stream socket has read everything that was sent. `None` when the system

@@ -154,7 +154,14 @@ fn transfers_flushes_and_cursor_moves_take_no_heap() {
 struct Nowhere;
 
 impl hesper_vhost::device::Transport for Nowhere {
-    fn complete(&self, _: hesper_vhost::device::Queue, _: u16, _: u32) {}
+    fn complete(
+        &self,
+        _: hesper_vhost::device::Queue,
+        _: u16,
+        _: hesper_vhost::device::Taken,
+        _: u32,
+    ) {
+    }
     fn config_changed(&self) {}
     fn map(&self, _: u64, _: std::os::fd::BorrowedFd<'_>, _: u64, _: u64) -> std::io::Result<()> {
         Ok(())

@@ -10,10 +10,11 @@
 use std::sync::Arc;
 
 use hesper_vhost::budget;
+use hesper_vhost::device::{Outcome, Queue, Taken};
 use hesper_vhost::renderer::{BlobKind, BlobRequest, RendererError};
 use hesper_vhost::screen::{NoScreen, Rect};
 use hesper_vhost::testing::{
-    FakeContext, FakeRenderer, Guest, Recorder, Request, ScreenCall, options,
+    Chain, DriverQueue, FakeContext, FakeRenderer, Guest, Recorder, Request, ScreenCall, options,
 };
 use hesper_vhost::wire::{self, *};
 
@@ -381,20 +382,123 @@ fn a_map_that_the_vmm_refuses_leaves_the_place_free() {
 #[test]
 fn bytes_that_wait_for_a_blob_have_a_limit() {
     let (mut guest, renderer) = guest();
+    let big = vec![0; 16 << 20];
+    let fit = (budget::QUEUED_BYTES / big.len() as u64) as usize - 1;
+    // Others are with a renderer that has not consumed them.
+    for _ in 4..fit {
+        guest.ok(&Request::submit(1, &big));
+    }
     guest.held(&Request::host_blob(1, 5, 0, 4096));
     guest.held(&Request::attach(2, 5));
-    let big = vec![0; 16 << 20];
-    let fit = (budget::DEFERRED_BYTES / big.len() as u64) as usize;
-    let parked: Vec<u16> = (0..fit)
+    let parked: Vec<u16> = (0..4)
         .map(|_| guest.held(&Request::submit(2, &big)))
         .collect();
     assert_eq!(
-        guest.code(&Request::submit(2, &[0])),
+        guest.code(&Request::submit(2, &big)),
         RESP_ERR_OUT_OF_MEMORY
     );
     renderer.make_blob(1, 5, 4096);
     assert_eq!(guest.late()[2..], parked);
+    renderer.consume();
     guest.ok(&Request::submit(2, &big));
+}
+
+/// The charge travels with the commands until the renderer has consumed them, whichever context
+/// they are for.
+#[test]
+fn bytes_that_no_context_has_consumed_have_one_limit_for_the_guest() {
+    let (mut guest, renderer) = guest();
+    let big = vec![0; 16 << 20];
+    let fit = (budget::QUEUED_BYTES / big.len() as u64) as u32 - 1;
+    for n in 0..fit {
+        guest.ok(&Request::submit(1 + n % 2, &big));
+    }
+    for context in [1, 2] {
+        let refused = Request::submit(context, &big).fence(7);
+        let reply = guest.ask(&refused);
+        assert_eq!(reply.kind(), RESP_ERR_OUT_OF_MEMORY);
+        assert_eq!(reply.header().fence_id.get(), 7);
+        // What fits goes on, and nothing that was taken is lost.
+        guest.ok(&Request::submit(context, &[1]));
+        let calls = renderer.calls(context);
+        let submits = calls
+            .iter()
+            .filter(|call| matches!(call, FakeContext::Submit(_)));
+        assert_eq!(submits.count() as u32, (fit + 2 - context) / 2 + 1);
+    }
+    renderer.consume();
+    assert_eq!(guest.device.usage().queued_bytes, 0);
+    guest.ok(&Request::submit(1, &big));
+}
+
+/// A queue's thread took the chain from its ring, and the device was reset before it came here.
+#[test]
+fn a_chain_that_was_taken_before_a_reset_is_forgotten() {
+    let (mut guest, renderer) = guest();
+    let taken = Taken {
+        ring: 0,
+        resets: guest.device.resets(),
+    };
+    let memory = guest.memory.clone();
+    let mut driver = DriverQueue::new(&memory, 0x1000, 1 << 20, 100 << 20);
+    let create = Request::create_2d(1, FORMAT_B8G8R8X8, 32, 32);
+    let (chain, _) = driver.post(&memory, &Chain::of(&create.fence(1)));
+    guest.reset();
+    let outcome = guest.device.handle(Queue::Control, &memory, chain, taken);
+    assert_eq!(outcome, Outcome::Held);
+    assert_eq!(guest.device.usage(), Default::default());
+    assert_eq!(guest.late(), [0_u16; 0]);
+    drop(renderer);
+}
+
+/// A guest can name any context and ring in a fenced flush. Nothing may be kept for those that do
+/// not exist.
+#[test]
+fn fences_of_contexts_that_do_not_exist_leave_nothing() {
+    let screen = Arc::new(Recorder::default());
+    screen.be_slow(true);
+    let mut guest = Guest::with(options(), Arc::clone(&screen) as _, Vec::new());
+    guest.image(1, FORMAT_B8G8R8X8, 32, 32);
+    let all = Rect {
+        x: 0,
+        y: 0,
+        width: 32,
+        height: 32,
+    };
+    guest.ok(&Request::set_scanout(0, 1, all));
+    for n in 1..20_000_u32 {
+        let flush = Request::flush(1, all).context(n);
+        let head = guest.held(&flush.ring_fence((n % 64) as u8, n.into()));
+        assert_eq!(guest.device.usage().rings, 0);
+        for token in screen.tokens() {
+            guest.device.flush_done(token);
+        }
+        assert_eq!(guest.late(), [head], "the fence waits for the screen");
+        let reply = guest.reply(head);
+        assert_eq!(reply.kind(), RESP_OK_NODATA);
+        assert_eq!(reply.header().fence_id.get(), u64::from(n));
+        assert_eq!(reply.header().context_id.get(), n);
+    }
+    assert_eq!(guest.device.usage().held, 0);
+}
+
+#[test]
+fn rings_of_live_contexts_are_kept_in_small_number() {
+    let (mut guest, renderer) = guest();
+    renderer.be_slow(false);
+    for context in 3..40 {
+        guest.ok(&Request::create_context(context, 4, ""));
+        for ring in 0..=255 {
+            let submit = Request::submit(context, &[1]);
+            guest.ok(&submit.ring_fence(ring, 1));
+        }
+        renderer.calls(context);
+    }
+    assert!(guest.device.usage().rings <= 256);
+    for context in 1..40 {
+        guest.ok(&Request::destroy_context(context));
+    }
+    assert_eq!(guest.device.usage().rings, 0);
 }
 
 #[test]

@@ -10,7 +10,9 @@
 use std::sync::Arc;
 
 use hesper_vhost::screen::{PixelFormat, Rect};
-use hesper_vhost::testing::{Chain, Guest, PAGE, Posted, Recorder, Request, ScreenCall, options};
+use hesper_vhost::testing::{
+    Chain, FakeRenderer, Guest, PAGE, Posted, Recorder, Request, ScreenCall, options,
+};
 use hesper_vhost::wire;
 use vm_memory::{Bytes, GuestAddress};
 
@@ -56,6 +58,36 @@ const FORMATS: [(u32, PixelFormat); 8] = [
     (wire::FORMAT_A8B8G8R8, PixelFormat::A8B8G8R8),
     (wire::FORMAT_R8G8B8X8, PixelFormat::R8G8B8X8),
 ];
+
+/// A screen cannot show more, so accepting it would show nothing.
+#[test]
+fn a_scanout_larger_than_a_screen_can_show_is_refused() {
+    let mut guest = Guest::new();
+    let whole = |width, height| Rect {
+        x: 0,
+        y: 0,
+        width,
+        height,
+    };
+    for (id, width, height) in [(1, 16385, 1), (2, 1, 16385)] {
+        guest.ok(&Request::create_2d(
+            id,
+            wire::FORMAT_B8G8R8X8,
+            width,
+            height,
+        ));
+        let all = Request::set_scanout(0, id, whole(width, height));
+        assert_eq!(guest.code(&all), wire::RESP_ERR_INVALID_PARAMETER);
+        // A part of it is shown: monitors side by side share one framebuffer.
+        let part = whole(width.min(16384), height.min(16384));
+        guest.ok(&Request::set_scanout(0, id, part));
+    }
+    let size = 16385 * 4;
+    let pages = guest.pages(size);
+    guest.ok(&Request::guest_blob(3, size, &[(pages, size as u32)]));
+    let blob = Request::set_scanout_blob(0, 3, wire::FORMAT_B8G8R8X8, 16385, 1);
+    assert_eq!(guest.code(&blob), wire::RESP_ERR_INVALID_PARAMETER);
+}
 
 #[test]
 fn a_frame_in_every_format_reaches_the_screen_pixel_for_pixel() {
@@ -243,7 +275,10 @@ fn a_fenced_flush_is_answered_when_every_screen_has_read_it() {
 
 #[test]
 fn fences_of_one_timeline_are_answered_in_order() {
-    let (mut guest, screen) = guest();
+    let screen = Arc::new(Recorder::default());
+    let renderers = vec![FakeRenderer::new() as _];
+    let mut guest = Guest::with(options(), Arc::clone(&screen) as _, renderers);
+    guest.ok(&Request::create_context(1, 4, ""));
     guest.image(1, wire::FORMAT_B8G8R8X8, 32, 32);
     guest.ok(&Request::set_scanout(0, 1, rect(0, 0, 32, 32)));
     screen.be_slow(true);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread;
 
+use hesper_vhost::budget::Charge;
 use hesper_vhost::renderer::{Blob, BlobRequest, Context, ResourceId};
 
 use super::instance;
@@ -43,9 +44,9 @@ impl CrossDomainContext {
 }
 
 impl Context for CrossDomainContext {
-    fn submit(&self, commands: Vec<u8>) {
+    fn submit(&self, commands: Vec<u8>, charge: Charge) {
         if self.shared.life.is_running() {
-            self.post(Message::Submit(commands));
+            self.post(Message::Submit(commands, charge));
         }
     }
 

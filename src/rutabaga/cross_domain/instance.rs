@@ -151,7 +151,7 @@ impl Instance {
 
     fn take(&mut self, message: Message) -> Result<Step, String> {
         match message {
-            Message::Submit(commands) => self.submit(commands)?,
+            Message::Submit(commands, _charge) => self.submit(commands)?,
             Message::Fence(ring, fence) => self.fence(ring, fence)?,
             Message::CreateBlob(resource, request) => {
                 let result = self.create_blob(resource, request);

@@ -3,6 +3,7 @@
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Weak};
 
+use hesper_vhost::budget::Charge;
 use hesper_vhost::renderer::{BlobRequest, GuestPages, ResourceId};
 
 use super::shared::BlobBytes;
@@ -12,7 +13,8 @@ pub(super) type Mailbox = Sender<Message>;
 
 /// A request to a context's thread.
 pub(super) enum Message {
-    Submit(Vec<u8>),
+    /// With what counts the commands against the guest's budget.
+    Submit(Vec<u8>, Charge),
     Fence(u8, u64),
     CreateBlob(ResourceId, BlobRequest),
     AttachGuest(ResourceId, Arc<dyn GuestPages>),
@@ -26,7 +28,7 @@ impl Message {
     /// About how many bytes the message occupies while it waits.
     pub(super) fn weight(&self) -> usize {
         match self {
-            Self::Submit(commands) => commands.len() + 64,
+            Self::Submit(commands, _) => commands.len() + 64,
             // There are at most as many as there are blobs, and blobs are limited.
             Self::Forget(..) => 0,
             _ => 64,

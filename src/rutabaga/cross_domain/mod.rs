@@ -102,7 +102,7 @@ impl Renderer for CrossDomain {
         _capset: u32,
         name: &str,
         completions: Arc<dyn Completions>,
-    ) -> Result<Box<dyn Context>, RendererError> {
+    ) -> Result<Arc<dyn Context>, RendererError> {
         let slot = Arc::clone(&self.slot);
         // One is the renderer's own and one is the new context's.
         if Arc::strong_count(&slot) > CONTEXTS + 1 {
@@ -112,7 +112,7 @@ impl Renderer for CrossDomain {
         }
         let shared = Shared::new(id, name, completions, slot);
         match CrossDomainContext::start(self.compositor.clone(), shared) {
-            Ok(context) => Ok(Box::new(context)),
+            Ok(context) => Ok(Arc::new(context)),
             Err(error) => Err(RendererError::OutOfMemory(format!(
                 "cannot start the thread of a cross-domain context: {error}"
             ))),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use hesper_vhost::budget::Charge;
 use hesper_vhost::renderer::{Blob, BlobRequest, Context, RendererError, ResourceId};
 
 use super::mailbox::{Mailbox, Message};
@@ -27,8 +28,8 @@ impl VirglContext {
 }
 
 impl Context for VirglContext {
-    fn submit(&self, commands: Vec<u8>) {
-        self.post(|life| Message::Submit(life, commands));
+    fn submit(&self, commands: Vec<u8>, charge: Charge) {
+        self.post(|life| Message::Submit(life, commands, charge));
     }
 
     fn fence(&self, ring: u8, fence: u64) {

@@ -7,6 +7,7 @@ use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex};
 
 use hesper_system::sync::Lock;
+use hesper_vhost::budget::Charge;
 use hesper_vhost::renderer::{ContextId, ResourceId};
 use hesper_vhost::resource3d::{AttachedPages, Direction, Done, Pixels, Shape3d, Transfer};
 use hesper_vhost::screen::Rect;
@@ -19,7 +20,8 @@ pub(super) enum Message {
     /// With the id of its capability set.
     CreateContext(Arc<Life>, u32),
     DestroyContext(Arc<Life>),
-    Submit(Arc<Life>, Vec<u8>),
+    /// With what counts the commands against the guest's budget.
+    Submit(Arc<Life>, Vec<u8>, Charge),
     Fence(Arc<Life>, u64),
     AttachResource(Arc<Life>, ResourceId),
     DetachResource(Arc<Life>, ResourceId),
@@ -39,7 +41,7 @@ impl Message {
     /// backlog.
     pub(super) fn weight(&self) -> Option<(&Arc<Life>, usize)> {
         match self {
-            Self::Submit(life, commands) => Some((life, commands.len() + 64)),
+            Self::Submit(life, commands, _) => Some((life, commands.len() + 64)),
             Self::AttachResource(life, _) | Self::DetachResource(life, _) => Some((life, 64)),
             // There are only as many of the others as there are contexts or unanswered commands.
             _ => None,

@@ -107,7 +107,7 @@ impl Renderer for Virgl {
         capset: u32,
         name: &str,
         completions: Arc<dyn Completions>,
-    ) -> Result<Box<dyn Context>, RendererError> {
+    ) -> Result<Arc<dyn Context>, RendererError> {
         let slot = Arc::clone(&self.slot);
         // One is the renderer's own and one is the new context's.
         if Arc::strong_count(&slot) > CONTEXTS + 1 {
@@ -117,7 +117,7 @@ impl Renderer for Virgl {
         }
         let life = Arc::new(Life::new(&KIND, id, name, completions, slot));
         let mailbox = Arc::clone(&self.mailbox);
-        Ok(Box::new(VirglContext::start(life, capset, mailbox)))
+        Ok(Arc::new(VirglContext::start(life, capset, mailbox)))
     }
 
     fn resources_3d(&self) -> Option<Arc<dyn Resources3d>> {

@@ -21,6 +21,9 @@ use rutabaga_gfx::{
 use super::mailbox::{Mailbox, Message};
 use crate::rutabaga::life::Life;
 
+/// Limits the lines that a guest or its VM monitor can cause.
+static LINES: hesper_system::LogLimit = hesper_system::LogLimit::new("hesper");
+
 /// A capability set, and its bytes.
 pub(super) struct Capset {
     /// Its id, version and size.
@@ -142,7 +145,7 @@ impl Worker {
     fn attempt(&mut self, message: Message) {
         let life = match &message {
             Message::CreateContext(life, _)
-            | Message::Submit(life, _)
+            | Message::Submit(life, ..)
             | Message::Fence(life, _)
             | Message::AttachResource(life, _)
             | Message::DetachResource(life, _) => Some(Arc::clone(life)),
@@ -159,7 +162,7 @@ impl Worker {
         };
         match life {
             Some(life) => life.lose(&reason),
-            None => log::error!("virgl: {reason}"),
+            None => LINES.log(log::Level::Error, format_args!("virgl: {reason}")),
         }
     }
 
@@ -201,7 +204,7 @@ impl Worker {
         match message {
             Message::CreateContext(life, capset) => self.create_context(life, capset)?,
             Message::DestroyContext(life) => self.destroy_context(&life),
-            Message::Submit(life, mut commands) => {
+            Message::Submit(life, mut commands, _charge) => {
                 let length = commands.len();
                 self.rutabaga
                     .submit_command(life.id, &mut commands, &[])

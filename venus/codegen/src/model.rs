@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use crate::reader::FormatDecl;
 use crate::select::Area;
-use crate::tables::{CommandRow, ExtensionRow};
+use crate::tables::{CommandRow, ExtensionRow, RuleRow};
 
 /// A number type of C.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -230,6 +230,8 @@ pub struct Model {
     pub formats: Vec<(i64, FormatDecl)>,
     /// Providers of commands: (the C name there, the core version's minor number or the extension).
     pub providers: Vec<(String, Provider)>,
+    /// What is demanded of numbers.
+    pub rules: Vec<RuleRow>,
 }
 
 /// The provider of a command.

@@ -23,6 +23,7 @@ pub fn build(registry: &Registry, selection: &Selection, tables: &Tables) -> Res
         numbers: tables.commands.clone(),
         extensions: tables.extensions.clone(),
         providers: providers(registry),
+        rules: tables.rules.clone(),
         formats: Vec::new(),
     };
     let (flags_of, stypes) = (BTreeMap::new(), Vec::new());

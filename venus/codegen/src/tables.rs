@@ -50,6 +50,28 @@ pub struct PrivateStruct {
     pub members: Vec<Declaration>,
 }
 
+/// A rule for the numbers of a command.
+#[derive(Debug, Clone)]
+pub struct RuleRow {
+    /// `vk…`.
+    pub command: String,
+    /// Before the driver is called, or after it made an object.
+    pub when: When,
+    /// The method of the protocol's `Rules`.
+    pub rule: String,
+    /// What it gets.
+    pub arguments: Vec<String>,
+}
+
+/// When a rule is followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    /// Before the driver is called.
+    Check,
+    /// After the driver made an object.
+    Made,
+}
+
 /// Everything in `data/`.
 #[derive(Debug)]
 pub struct Tables {
@@ -77,6 +99,8 @@ pub struct Tables {
     pub nullable: Vec<(String, String)>,
     /// The (owner, member) pairs of pointers of which only the presence is sent.
     pub markers: Vec<(String, String)>,
+    /// What is demanded of numbers.
+    pub rules: Vec<RuleRow>,
 }
 
 /// A line of a table.
@@ -157,6 +181,7 @@ pub fn load() -> Result<Tables> {
         inout: Vec::new(),
         nullable: Vec::new(),
         markers: Vec::new(),
+        rules: Vec::new(),
     };
     for row in rows(
         "private-structs.tsv",
@@ -196,6 +221,18 @@ pub fn load() -> Result<Tables> {
         tables
             .markers
             .push((row.get(0)?.to_owned(), row.get(1)?.to_owned()));
+    }
+    for row in rows("rules.tsv", include_str!("../data/rules.tsv")) {
+        tables.rules.push(RuleRow {
+            command: row.get(0)?.to_owned(),
+            when: match row.get(1)? {
+                "check" => When::Check,
+                "made" => When::Made,
+                other => return Err(row.error(format!("`{other}` is not a time of a rule"))),
+            },
+            rule: row.get(2)?.to_owned(),
+            arguments: row.get(3)?.split(' ').map(str::to_owned).collect(),
+        });
     }
     Ok(tables)
 }

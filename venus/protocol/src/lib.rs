@@ -12,6 +12,7 @@
 //! | read arguments | the structs of [`command`], made of [`vk`] types laid out as in C |
 //! | change a chain before the driver sees it | [`runtime::find_mut`], [`runtime::unlink`] |
 //! | call the driver | [`call`] |
+//! | check numbers before that | [`rules`] |
 //! | reply | [`runtime::Encoder`], [`Command::encode_reply`](runtime::Command::encode_reply) |
 //! | look up commands and extensions | [`CommandId`], [`COMMANDS`], [`EXTENSIONS`], [`table`] |
 //! | find a command's length, or refuse it | [`extent`] |
@@ -160,6 +161,7 @@ pub(crate) mod layout;
 mod macros;
 #[cfg(test)]
 mod roundtrip;
+pub mod rules;
 pub mod runtime;
 pub mod sample;
 pub mod table;

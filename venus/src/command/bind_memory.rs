@@ -13,16 +13,17 @@ use hesper_system::sync::Lock;
 use hesper_venus_protocol::call::{Call, DeviceTable};
 use hesper_venus_protocol::command::{
     AllocateMemory, BindBufferMemory, BindBufferMemory2, BindImageMemory, BindImageMemory2,
+    GetImageMemoryRequirements, GetImageMemoryRequirements2,
 };
-use hesper_venus_protocol::runtime::Handle;
-use hesper_venus_protocol::vk;
+use hesper_venus_protocol::runtime::{Handle, Object, find};
+use hesper_venus_protocol::{CommandId, vk};
 
 use super::lifetime::create_object;
 use super::shape::{Family, special};
 use crate::fatal::Fatal;
 use crate::memory::page_size;
 use crate::object::device::{Device, Memory};
-use crate::session::{Session, call};
+use crate::session::{Session, call, name};
 
 /// The commands of this file.
 pub(super) const HANDLERS: Family = &[special!(
@@ -88,6 +89,14 @@ fn bind_buffer(session: &mut Session<'_>, c: &mut BindBufferMemory) -> Result<vk
 
 /// `vkBindImageMemory`
 fn bind_image(session: &mut Session<'_>, c: &mut BindImageMemory) -> Result<vk::Result, Fatal> {
+    let info = vk::BindImageMemoryInfo {
+        image: c.image.handle,
+        memory: c.memory.handle,
+        memory_offset: c.memory_offset,
+        ..Default::default()
+    };
+    let binds = std::slice::from_ref(&info);
+    images_fit(session, CommandId::BindImageMemory, c.device, binds)?;
     bind(session, |c| vec![c.memory.handle], c)
 }
 
@@ -108,11 +117,91 @@ fn bind_images(
     session: &mut Session<'_>,
     c: &mut BindImageMemory2<'_>,
 ) -> Result<vk::Result, Fatal> {
+    images_fit(
+        session,
+        CommandId::BindImageMemory2,
+        c.device,
+        &c.p_bind_infos,
+    )?;
     bind(
         session,
         |c| c.p_bind_infos.iter().map(|info| info.memory).collect(),
         c,
     )
+}
+
+/// Fails unless images are bound inside their memory. Only the driver knows how large they are.
+fn images_fit(
+    session: &mut Session<'_>,
+    command: CommandId,
+    device: Object<vk::Device>,
+    binds: &[vk::BindImageMemoryInfo],
+) -> Result<(), Fatal> {
+    for bind in binds {
+        let memory = session.device(command)?.memories.locked();
+        let stands_in = memory.get(&bind.memory.raw());
+        let stands_in = stands_in.is_some_and(|memory| memory.stands_in_for.is_some());
+        drop(memory);
+        // `bind` refuses a stand-in. Images of a swapchain have no memory.
+        if stands_in || bind.memory.raw() == 0 {
+            continue;
+        }
+        // SAFETY: the chain was decoded, and nobody else uses it.
+        let plane = unsafe { find::<vk::BindImagePlaneMemoryInfo>(bind.p_next) };
+        let size = match plane {
+            Some(plane) => plane_size(session, device, bind.image, plane.plane_aspect)?,
+            None => image_size(session, device, bind.image)?,
+        };
+        let facts = &session.device(command)?.facts;
+        let fits = facts.check_memory(bind.memory, bind.memory_offset, size);
+        fits.map_err(|broken| Fatal::OutOfRange {
+            command: name(command),
+            broken,
+        })?;
+    }
+    Ok(())
+}
+
+/// Bytes of memory that an image needs.
+fn image_size(
+    session: &mut Session<'_>,
+    device: Object<vk::Device>,
+    handle: vk::Image,
+) -> Result<u64, Fatal> {
+    let mut requirements = vk::MemoryRequirements::default();
+    let mut query = GetImageMemoryRequirements {
+        device,
+        image: Object { id: 0, handle },
+        p_memory_requirements: &mut requirements,
+    };
+    call(session, &mut query)?;
+    Ok(requirements.size)
+}
+
+/// Bytes of memory that one plane of a disjoint image needs.
+fn plane_size(
+    session: &mut Session<'_>,
+    device: Object<vk::Device>,
+    image: vk::Image,
+    plane_aspect: vk::ImageAspectFlags,
+) -> Result<u64, Fatal> {
+    let plane = vk::ImagePlaneMemoryRequirementsInfo {
+        plane_aspect,
+        ..Default::default()
+    };
+    let mut info = vk::ImageMemoryRequirementsInfo2 {
+        p_next: (&raw const plane).cast(),
+        image,
+        ..Default::default()
+    };
+    let mut requirements = vk::MemoryRequirements2::default();
+    let mut query = GetImageMemoryRequirements2 {
+        device,
+        p_info: &mut info,
+        p_memory_requirements: &mut requirements,
+    };
+    call(session, &mut query)?;
+    Ok(requirements.memory_requirements.size)
 }
 
 /// For `vkQueueBindSparse`: the size in bytes that a stand-in should have had, if one is bound.

@@ -12,6 +12,7 @@ use hesper_venus_protocol::runtime::{Handle, Object};
 use hesper_venus_protocol::{CommandId, vk};
 
 use super::arrays::strings;
+use super::limits;
 use super::shape::{Family, create, destroy, forward, special};
 use crate::emulate::{capture_replay, extensions, sparse};
 use crate::fatal::Fatal;
@@ -99,7 +100,8 @@ fn create(session: &mut Session<'_>, c: &mut CreateDevice<'_>) -> Result<vk::Res
         })
         .flatten();
     let owner = session.state.objects.new_owner()?;
-    let device = Device::new(owner, physical, raw, requested, import, host_copy);
+    let limits = limits::of(&instance, &physical);
+    let device = Device::new(owner, physical, raw, requested, import, host_copy, limits);
     let domain = Domain::Device(Arc::new(device));
     session
         .state

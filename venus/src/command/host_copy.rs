@@ -56,7 +56,16 @@ fn is_enough(
     };
     let mut bytes = region.resolve(image).map_err(invalid)?;
     if flags.contains(vk::HostImageCopyFlags::MEMCPY) {
-        bytes = memcpy_size(session, device, handle, &region.subresource)?;
+        if region.row_length != 0 || region.image_height != 0 {
+            return Err(invalid(
+                "VK_HOST_IMAGE_COPY_MEMCPY with a row length or an image height",
+            ));
+        }
+        // A driver that ignores the flag copies rows, so both sizes must fit.
+        let of_driver = memcpy_size(session, device, handle, &region.subresource)?;
+        bytes = bytes.max(of_driver.ok_or(invalid(
+            "the driver does not say how large the image is for VK_HOST_IMAGE_COPY_MEMCPY",
+        ))?);
     }
     let is_enough = bytes <= room as u64;
     if !is_enough {
@@ -73,13 +82,13 @@ fn is_enough(
 }
 
 /// With `MEMCPY`, the driver copies whole subresources in an order of its own and says how large
-/// they are.
+/// they are. `None` when it does not say so.
 fn memcpy_size(
     session: &mut Session<'_>,
     device: Object<vk::Device>,
     image: vk::Image,
     layers: &vk::ImageSubresourceLayers,
-) -> Result<u64, Fatal> {
+) -> Result<Option<u64>, Fatal> {
     let mut total: u64 = 0;
     for layer in 0..layers.layer_count {
         let mut size = vk::SubresourceHostMemcpySize::default();
@@ -101,9 +110,12 @@ fn memcpy_size(
             p_layout: &mut layout,
         };
         call(session, &mut query)?;
+        if size.size == 0 {
+            return Ok(None);
+        }
         total = total.saturating_add(size.size);
     }
-    Ok(total)
+    Ok(Some(total))
 }
 
 /// `vkCopyImageToMemoryMESA`: the driver writes into the reply.
@@ -150,8 +162,9 @@ fn image_to_memory(
         .src_image(host::Handle::from_raw(info.src_image.0))
         .src_image_layout(host::ImageLayout::from_raw(info.src_image_layout.0))
         .regions(&copies);
-    // SAFETY: the decoder found the image of this device; the memory is as large as the driver
-    // needs.
+    // SAFETY: the decoder found the image of this device. The memory is as large as the region with
+    // its strides, and with `MEMCPY`, which allows no strides, also as large as the driver says
+    // (`is_enough`).
     let result = unsafe { function(host::Handle::from_raw(device.handle().0), &raw mut whole) };
     Ok(vk::Result(result.as_raw()))
 }
@@ -205,8 +218,8 @@ fn memory_to_image(
         .dst_image(host::Handle::from_raw(info.dst_image.0))
         .dst_image_layout(host::ImageLayout::from_raw(info.dst_image_layout.0))
         .regions(&copies);
-    // SAFETY: the decoder found the image of this device; each region's memory is as large as the
-    // driver needs.
+    // SAFETY: the decoder found the image of this device. Each region's memory is as large as
+    // `is_enough` demands, see above.
     let result = unsafe { function(host::Handle::from_raw(device.handle().0), &raw mut whole) };
     Ok(vk::Result(result.as_raw()))
 }

@@ -52,7 +52,7 @@ fn create(session: &mut Session<'_>, c: &mut CreateImage<'_>) -> Result<vk::Resu
             return Ok(vk::Result::ERROR_INVALID_DRM_FORMAT_MODIFIER_PLANE_LAYOUT_EXT);
         }
     }
-    let for_copies = host_copy::CopiedImage::of(c.p_create_info);
+    let for_copies = host_copy::CopiedImage::for_host(c.p_create_info);
     let is_linear = c.p_create_info.tiling == vk::ImageTiling::LINEAR;
     let is_shared = image.is_shared;
     create_object(

@@ -166,19 +166,22 @@ where
     H: Handle,
     C::Return: Outcome,
 {
-    let pool = session.device(C::ID)?.pools.get(pool);
+    let objects = &session.state.objects;
+    let device = session.device(C::ID)?;
+    let pool = device.pools.get(pool);
     {
         let mut pool = pool.locked();
         check_pool(&pool, C::ID)?;
         for id in ids.iter().filter(|id| **id != 0) {
             let is_child = pool.children.remove(id);
-            if !is_child || session.state.objects.remove::<H>(*id).is_none() {
+            let Some(child) = is_child.then(|| objects.remove::<H>(*id)).flatten() else {
                 let reason = "an object was not allocated from this pool, or is named twice";
                 return Err(Fatal::Invalid {
                     command: name(C::ID),
                     reason,
                 });
-            }
+            };
+            device.facts.forget(H::TYPE as u32, child.raw());
         }
         pool.state = PoolState::Busy;
     }
@@ -203,15 +206,19 @@ where
 
 /// Takes all children of a pool out of the table.
 fn take_all_children<H: Handle>(
-    session: &Session<'_>,
+    session: &mut Session<'_>,
     command: CommandId,
     pool: &Mutex<Pool>,
     state: PoolState,
 ) -> Result<(), Fatal> {
+    let objects = &session.state.objects;
+    let device = session.device(command)?;
     let mut pool = pool.locked();
     check_pool(&pool, command)?;
     for id in std::mem::take(&mut pool.children) {
-        session.state.objects.remove::<H>(id);
+        if let Some(child) = objects.remove::<H>(id) {
+            device.facts.forget(H::TYPE as u32, child.raw());
+        }
     }
     pool.state = state;
     Ok(())

@@ -23,6 +23,7 @@ mod host_copy;
 mod image;
 mod instance;
 mod lifetime;
+mod limits;
 mod memory;
 mod memory_requirements;
 mod physical_device;

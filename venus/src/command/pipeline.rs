@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use hesper_venus_protocol::call::Call;
 use hesper_venus_protocol::command::{
-    CreateComputePipelines, CreateGraphicsPipelines, GetPipelineCacheData,
+    CreateComputePipelines, CreateGraphicsPipelines, CreatePipelineCache, GetPipelineCacheData,
 };
 use hesper_venus_protocol::runtime::{Array, Handle};
 use hesper_venus_protocol::vk;
 
-use super::lifetime::entry;
+use super::lifetime::{create_object, entry};
 use super::shape::{Family, create, destroy, forward, special};
 use crate::fatal::Fatal;
+use crate::object::cache_seal::{CacheSeal, SEAL};
 use crate::object::reclamation::Class;
 use crate::session::{Reach, Session, call};
 
@@ -20,11 +21,11 @@ pub(super) const HANDLERS: Family = &[
     special!(
         CreateGraphicsPipelines => graphics,
         CreateComputePipelines => compute,
+        CreatePipelineCache => create_cache,
         GetPipelineCacheData => cache_data,
     ),
     create!(
         CreateShaderModule => p_shader_module,
-        CreatePipelineCache => p_pipeline_cache,
         CreatePipelineLayout => p_pipeline_layout,
     ),
     destroy!(
@@ -97,26 +98,77 @@ where
     entered.map(|()| result)
 }
 
-/// `vkGetPipelineCacheData`: lavapipe does not say how many bytes it wrote if there was room for
-/// more.
+/// `vkCreatePipelineCache`: initial data goes to the driver only if the driver made it
+/// ([`CacheSeal`]).
+fn create_cache(
+    session: &mut Session<'_>,
+    c: &mut CreatePipelineCache<'_>,
+) -> Result<vk::Result, Fatal> {
+    let info = &mut *c.p_create_info;
+    let sealed: &[u8] = match info.p_initial_data.is_null() {
+        true => &[],
+        // SAFETY: the decoder made an array of this many bytes, or a null pointer.
+        false => unsafe {
+            std::slice::from_raw_parts(info.p_initial_data.cast(), info.initial_data_size)
+        },
+    };
+    let data = CacheSeal::of_user().open(sealed).unwrap_or_default();
+    if data.is_empty() && !sealed.is_empty() {
+        let id = session.state.id;
+        log::debug!("context {id}: pipeline-cache data that this host did not make is ignored");
+    }
+    info.initial_data_size = data.len();
+    info.p_initial_data = match data.is_empty() {
+        true => std::ptr::null(),
+        false => data.as_ptr().cast(),
+    };
+    create_object(session, c, |c| &mut *c.p_pipeline_cache, |_, _| {})
+}
+
+/// `VkPipelineCacheHeaderVersionOne`: what all cache data begins with.
+const CACHE_HEADER: usize = 32;
+
+/// `vkGetPipelineCacheData`: the driver's data, and behind it what shows that it is the driver's.
 fn cache_data(
     session: &mut Session<'_>,
     c: &mut GetPipelineCacheData<'_>,
 ) -> Result<vk::Result, Fatal> {
-    let result = call(session, c)?;
-    let room = c.p_data.len();
-    if result != vk::Result::SUCCESS || room == 0 || *c.p_data_size < room {
+    if c.p_data.is_null() {
+        let result = call(session, c)?;
+        *c.p_data_size = c.p_data_size.saturating_add(SEAL);
         return Ok(result);
     }
-    let mut size = 0;
-    let mut query = GetPipelineCacheData {
-        device: c.device,
-        pipeline_cache: c.pipeline_cache,
-        p_data_size: &mut size,
-        p_data: Array::NULL,
-    };
-    if call(session, &mut query)? == vk::Result::SUCCESS {
-        *c.p_data_size = size.min(room);
+    let room = c.p_data.len().saturating_sub(SEAL);
+    if room < CACHE_HEADER {
+        *c.p_data_size = 0;
+        return Ok(vk::Result::INCOMPLETE);
     }
+    *c.p_data_size = room;
+    let result = call(session, c)?;
+    let is_cut = result == vk::Result::INCOMPLETE;
+    if result != vk::Result::SUCCESS && !is_cut {
+        *c.p_data_size = 0;
+        return Ok(result);
+    }
+    let mut written = (*c.p_data_size).min(room);
+    // Lavapipe does not say how many bytes it wrote if there was room for more.
+    if !is_cut && written == room {
+        let mut size = 0;
+        let mut query = GetPipelineCacheData {
+            device: c.device,
+            pipeline_cache: c.pipeline_cache,
+            p_data_size: &mut size,
+            p_data: Array::NULL,
+        };
+        if call(session, &mut query)? == vk::Result::SUCCESS {
+            written = size.min(room);
+        }
+    }
+    let (data, rest) = c.p_data.split_at_mut(written);
+    let seal = CacheSeal::of_user().seal(data);
+    for (to, from) in rest.iter_mut().zip(seal) {
+        *to = from;
+    }
+    *c.p_data_size = written + SEAL;
     Ok(result)
 }

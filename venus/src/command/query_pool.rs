@@ -11,6 +11,7 @@ use super::lifetime::create_object;
 use super::shape::{Family, destroy, forward, special};
 use crate::fatal::Fatal;
 use crate::object::reclamation::Class;
+use crate::rules::values_per_query;
 use crate::session::{Session, call};
 
 /// The commands of this file.
@@ -36,15 +37,6 @@ fn create(session: &mut Session<'_>, c: &mut CreateQueryPool<'_>) -> Result<vk::
             device.queries.locked().insert(pool.0, values);
         },
     )
-}
-
-/// How many values one query of a pool has, without its availability.
-fn values_per_query(info: &vk::QueryPoolCreateInfo) -> u32 {
-    match info.query_type {
-        vk::QueryType::PIPELINE_STATISTICS => info.pipeline_statistics.0.count_ones(),
-        vk::QueryType::TRANSFORM_FEEDBACK_STREAM_EXT => 2,
-        _ => 1,
-    }
 }
 
 /// Bytes that `queries` queries take. `None` when that overflows.

@@ -62,6 +62,11 @@ impl Queues {
         }
     }
 
+    /// How many families there are.
+    pub(crate) fn families(&self) -> u32 {
+        self.families.len() as u32
+    }
+
     /// Takes a device's queues. The error is the result of `vkCreateDevice`.
     pub(crate) fn take(
         self: &Arc<Self>,

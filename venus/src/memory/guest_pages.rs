@@ -10,6 +10,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use hesper_system::guest_memory::{self, FileId, Registered};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous};
 
@@ -98,6 +99,17 @@ pub(super) fn total(pages: &[GuestPages]) -> Result<usize, Errno> {
         return Err(Errno::INVAL);
     }
     Ok(total)
+}
+
+/// Registers a mapping that [`map`] made, since a VM monitor can shrink the files. The pages of one
+/// guest belong to one monitor, so the first file stands for all.
+pub(super) fn register(
+    pages: &[GuestPages],
+    base: NonNull<u8>,
+    total: usize,
+) -> Option<Registered> {
+    let file = FileId::of(&pages.first()?.file.metadata().ok()?);
+    Some(guest_memory::register(base.as_ptr(), total, file, None))
 }
 
 /// Maps all pages side by side. `total` is their size. The caller must unmap as many bytes.

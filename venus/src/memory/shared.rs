@@ -10,6 +10,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
+use hesper_system::guest_memory::Registered;
 use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 
 use crate::error::{Error, Result};
@@ -70,8 +71,13 @@ fn reserve(len: usize, alignment: u64) -> rustix::io::Result<*mut c_void> {
 #[derive(Debug)]
 enum Held {
     Nothing,
-    Bytes { _charge: Charge },
-    Mappings { _taken: Taken },
+    Bytes {
+        _charge: Charge,
+    },
+    Mappings {
+        _taken: Taken,
+        registered: Option<Registered>,
+    },
 }
 
 // SAFETY: the mapping belongs to this value alone, and all access goes through raw copies and
@@ -213,12 +219,16 @@ impl SharedMemory {
         })?;
         let len = guest_pages::total(pages).map_err(failed)?;
         let base = guest_pages::map(pages, len).map_err(failed)?;
+        let registered = guest_pages::register(pages, base, len);
         Ok(Self {
             fd: None,
             fd_offset: 0,
             base,
             len,
-            held: Held::Mappings { _taken: taken },
+            held: Held::Mappings {
+                _taken: taken,
+                registered,
+            },
         })
     }
 
@@ -344,6 +354,10 @@ impl SharedMemory {
 
 impl Drop for SharedMemory {
     fn drop(&mut self) {
+        // Before the addresses can belong to another mapping.
+        if let Held::Mappings { registered, .. } = &mut self.held {
+            drop(registered.take());
+        }
         // SAFETY: this value made the mapping, and every user of it borrows or owns this value.
         if let Err(error) = unsafe { munmap(self.base.as_ptr().cast(), self.len) } {
             log::error!("cannot unmap {} bytes of shared memory: {error}", self.len);

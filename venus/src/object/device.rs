@@ -14,6 +14,7 @@ use hesper_venus_protocol::vk;
 use hesper_venus_protocol::vk::HandleType as Kind;
 
 use super::declarable::Declarable;
+use super::facts::{Facts, Limits};
 use super::host_copy::HostCopy;
 use super::instance::Instance;
 use super::physical_device::{Allocated, PhysicalDevice};
@@ -65,6 +66,8 @@ pub(crate) struct Device {
     pub(crate) timeline_semaphores: Mutex<HashSet<u64>>,
     /// Copies between images and host memory.
     pub(crate) host_copy: HostCopy,
+    /// Limits and sizes that the numbers of commands are checked with.
+    pub(crate) facts: Facts,
     raw: Arc<RawDevice>,
     requested: Vec<QueueRequest>,
     queues: RwLock<Vec<Arc<Queue>>>,
@@ -80,6 +83,7 @@ impl Device {
         requested: Vec<QueueRequest>,
         import: Option<HostImport>,
         host_copy: HostCopy,
+        limits: Limits,
     ) -> Self {
         Self {
             owner,
@@ -95,6 +99,7 @@ impl Device {
             shader_groups: ShaderGroups::default(),
             timeline_semaphores: Mutex::default(),
             host_copy,
+            facts: Facts::new(limits),
             raw: Arc::new(raw),
             requested,
             queues: RwLock::default(),
@@ -248,6 +253,7 @@ impl Device {
     #[inline(always)]
     fn forget(&self, entry: &Entry) -> Option<Memory> {
         let host = entry.host;
+        self.facts.forget(entry.kind, host);
         match entry.kind {
             kind if kind == Kind::Buffer as u32 => self.shared_objects.buffers.remove(host),
             kind if kind == Kind::Image as u32 => {

@@ -78,8 +78,18 @@ pub(crate) struct CopiedImage {
 }
 
 impl CopiedImage {
-    /// What is kept of an image. `None` when it allows no copies from and to host memory.
+    /// What copies need of an image. `None` for a format that the protocol does not have.
     pub(crate) fn of(info: &vk::ImageCreateInfo) -> Option<Self> {
+        Some(Self {
+            format: Format::of(info.format)?,
+            extent: [info.extent.width, info.extent.height, info.extent.depth],
+            levels: info.mip_levels,
+            layers: info.array_layers,
+        })
+    }
+
+    /// The same for an image that allows copies from and to host memory, `None` for others.
+    pub(crate) fn for_host(info: &vk::ImageCreateInfo) -> Option<Self> {
         const HOST_TRANSFER: vk::ImageUsageFlags = vk::ImageUsageFlags::HOST_TRANSFER;
         // SAFETY: the chain was decoded, and nobody else uses it.
         let stencil = unsafe { find::<vk::ImageStencilUsageCreateInfo>(info.p_next) };
@@ -87,12 +97,61 @@ impl CopiedImage {
         if !info.usage.contains(HOST_TRANSFER) && !is_for_stencil {
             return None;
         }
-        Some(Self {
-            format: Format::of(info.format)?,
-            extent: [info.extent.width, info.extent.height, info.extent.depth],
-            levels: info.mip_levels,
-            layers: info.array_layers,
+        Self::of(info)
+    }
+
+    /// Whether it has `count` mip levels from `first` on, or any at all for `REMAINING`.
+    pub(crate) fn has_levels(&self, first: u32, count: u32) -> bool {
+        has(self.levels, first, count)
+    }
+
+    /// The same for array layers. Slices of a volume may be layers of a view.
+    pub(crate) fn has_layers(&self, first: u32, count: u32) -> bool {
+        let [_, _, depth] = self.extent;
+        has(self.layers.max(depth), first, count)
+    }
+
+    /// Texels of a block.
+    pub(crate) fn block(&self) -> [u32; 3] {
+        self.format.block_extent
+    }
+
+    /// Whether a part lies inside: mip level, layers and texels. `end` is the first texel behind
+    /// it. The slices of a volume may be copied from or to layers, as many as `end` has.
+    pub(crate) fn holds(
+        &self,
+        part: &vk::ImageSubresourceLayers,
+        offset: &vk::Offset3D,
+        end: [i64; 3],
+    ) -> bool {
+        if !self.has_levels(part.mip_level, 1)
+            || !has(self.layers, part.base_array_layer, part.layer_count)
+        {
+            return false;
+        }
+        let [width, height] = self.format.divisors(part.aspect_mask);
+        let [_, _, depth] = self.extent;
+        let start = [offset.x, offset.y, offset.z].map(i64::from);
+        let axes = start.into_iter().zip(end).zip(self.extent);
+        let mut axes = axes.zip(self.block()).zip([width, height, 1]).enumerate();
+        axes.all(|(axis, ((((start, end), size), block), divisor))| {
+            let level = size.unbounded_shr(part.mip_level).max(1).div_ceil(divisor);
+            // The last block may reach over the edge.
+            let mut level = u64::from(level).next_multiple_of(u64::from(block.max(1)));
+            if axis == 2 && depth == 1 {
+                level = u64::from(self.layers.saturating_sub(part.base_array_layer)).max(1);
+            }
+            let is_inside = |at: i64| u64::try_from(at).is_ok_and(|at| at <= level);
+            is_inside(start) && is_inside(end)
         })
+    }
+}
+
+/// Whether there are `count` numbers from `first` on below `all`. `!0` stands for the rest.
+fn has(all: u32, first: u32, count: u32) -> bool {
+    match all.checked_sub(first) {
+        Some(left) if left > 0 => count == REMAINING_LAYERS || count <= left,
+        _ => false,
     }
 }
 

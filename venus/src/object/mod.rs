@@ -5,8 +5,10 @@
 //! The table holds each object's handle and owner. What else is known is in [`instance::Instance`]
 //! and [`device::Device`], which destroy what is left when they are destroyed.
 
+pub(crate) mod cache_seal;
 pub(crate) mod declarable;
 pub(crate) mod device;
+pub(crate) mod facts;
 pub(crate) mod failed_ids;
 pub(crate) mod host_copy;
 pub(crate) mod instance;

@@ -30,6 +30,7 @@ use crate::object::reclamation::{Class, Last, Member};
 use crate::object::table::{Entry, View};
 use crate::reply_stream::ReplyStream;
 use crate::ring::Ring;
+use crate::rules::Broken;
 
 /// The ring's head is published at least once in so many bytes, so that a full ring has room again
 /// soon.
@@ -583,27 +584,58 @@ impl Outcome for vk::Result {
 }
 
 /// The function table that a command is called through.
-pub(crate) trait Reach {
-    /// The table for the current command.
-    fn reach<'t>(session: &'t mut Session<'_>, command: CommandId) -> Result<&'t Self, Fatal>;
+pub(crate) trait Reach: Sized {
+    /// Checks a command's numbers and calls its function in the current command's table.
+    ///
+    /// # Safety
+    /// Handles must be live objects of the driver, and counts and pointers must be valid.
+    unsafe fn call<'m, C: Call<'m, Table = Self>>(
+        session: &mut Session<'_>,
+        command: &mut C,
+    ) -> Result<Option<C::Return>, Fatal>;
 }
 
 impl Reach for DeviceTable {
     #[inline]
-    fn reach<'t>(session: &'t mut Session<'_>, command: CommandId) -> Result<&'t Self, Fatal> {
-        session.device(command).map(|device| device.functions())
+    unsafe fn call<'m, C: Call<'m, Table = Self>>(
+        session: &mut Session<'_>,
+        command: &mut C,
+    ) -> Result<Option<C::Return>, Fatal> {
+        let device = session.device(C::ID)?;
+        if let Err(broken) = command.check(&device.facts) {
+            return Err(out_of_range(C::ID, broken));
+        }
+        // SAFETY: the caller's promise.
+        let result = unsafe { command.call(device.functions()) };
+        if let Some(result) = result {
+            command.keep(result, &device.facts);
+        }
+        Ok(result)
     }
 }
 
 impl Reach for InstanceTable {
-    fn reach<'t>(session: &'t mut Session<'_>, command: CommandId) -> Result<&'t Self, Fatal> {
-        session
-            .instance(command)
-            .map(|instance| instance.functions())
+    unsafe fn call<'m, C: Call<'m, Table = Self>>(
+        session: &mut Session<'_>,
+        command: &mut C,
+    ) -> Result<Option<C::Return>, Fatal> {
+        let instance = session.instance(C::ID)?;
+        // SAFETY: the caller's promise.
+        Ok(unsafe { command.call(instance.functions()) })
     }
 }
 
-/// Calls the host's driver with a command's arguments.
+/// The error for numbers that a driver must not see.
+#[cold]
+fn out_of_range(command: CommandId, broken: Broken) -> Fatal {
+    Fatal::OutOfRange {
+        command: name(command),
+        broken,
+    }
+}
+
+/// Calls the host's driver with a command's arguments, after their numbers were checked
+/// ([`crate::rules`]).
 #[inline]
 pub(crate) fn call<'m, C: Call<'m>>(
     session: &mut Session<'_>,
@@ -616,12 +648,11 @@ where
     if C::Return::TAKES_TIME {
         session.go_on()?;
     }
-    let table = C::Table::reach(session, C::ID)?;
     // SAFETY: the decoder has replaced every id by the handle of an object of this table's driver,
     // and checked counts and pointers. The object lives until this thread passes a boundary, even if
-    // another thread takes it out of the table (`object::reclamation`). What remains is the API's
-    // own valid usage.
-    let result = unsafe { command.call(table) };
+    // another thread takes it out of the table (`object::reclamation`). What remains is the rest of
+    // the API's valid usage.
+    let result = unsafe { C::Table::call(session, command) }?;
     result.ok_or(Fatal::NotEnabled(name(C::ID)))
 }
 

@@ -21,6 +21,7 @@ pub mod ids;
 pub mod mutate;
 #[path = "../null/mod.rs"]
 mod null;
+pub mod numbers;
 pub mod recorded;
 pub mod session;
 #[path = "../settled/mod.rs"]

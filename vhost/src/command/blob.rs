@@ -7,7 +7,6 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use hesper_system::sync::Lock;
 use zerocopy::IntoBytes;
 
 use crate::backing::Backing;
@@ -126,7 +125,7 @@ fn create_host(
         call.hold(&mut state, Gate::Open);
         handle
     };
-    handle.locked().create_blob(id, request);
+    handle.create_blob(id, request);
     Ok(Progress::Held)
 }
 
@@ -139,6 +138,8 @@ pub(super) fn created(
     id: ResourceId,
     result: Result<Blob, RendererError>,
 ) {
+    // Dropped without the lock: dropping a blob calls its renderer.
+    let mut refused = None;
     let (ticket, response) = {
         let Ok(mut state) = engine.at(epoch) else {
             return;
@@ -165,7 +166,7 @@ pub(super) fn created(
         }
         match result
             .map_err(CommandError::from)
-            .and_then(|blob| check_blob(blob, size))
+            .and_then(|blob| check_blob(blob, size, &mut refused))
         {
             Ok(blob) => {
                 *body = HostBlob::Ready {
@@ -193,22 +194,25 @@ pub(super) fn created(
             }
         }
     };
+    drop(refused);
     engine.respond(ticket, response);
     engine.run_deferred();
 }
 
-/// Accepts a blob of a renderer only if it is as large as the guest asked for.
-fn check_blob(blob: Blob, size: u64) -> Result<Blob, CommandError> {
+/// Accepts a blob of a renderer only if it is as large as the guest asked for. Otherwise it goes
+/// to `refused`.
+fn check_blob(blob: Blob, size: u64, refused: &mut Option<Blob>) -> Result<Blob, CommandError> {
     if blob.size >= size {
-        Ok(blob)
-    } else {
-        Err(CommandError::OutOfRange {
-            start: 0,
-            length: size,
-            size: blob.size,
-            of: "the renderer's memory",
-        })
+        return Ok(blob);
     }
+    let error = CommandError::OutOfRange {
+        start: 0,
+        length: size,
+        size: blob.size,
+        of: "the renderer's memory",
+    };
+    *refused = Some(blob);
+    Err(error)
 }
 
 /// Fails the blobs that this `generation` of a context has not made and will never make.
@@ -251,7 +255,10 @@ pub(super) fn resource_map_blob(
         if mapped.is_ok()
             && let Err(error) = transport.unmap(offset, length)
         {
-            log::warn!("a blob mapped during a reset stays mapped: {error}");
+            call.engine.log_limit.log(
+                log::Level::Warn,
+                format_args!("a blob mapped during a reset stays mapped: {error}"),
+            );
         }
         return Err(CommandError::Reset);
     };

@@ -1,8 +1,7 @@
 //! Contexts and capability sets: `CTX_*`, `SUBMIT_3D`, `GET_CAPSET*`.
 
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Weak};
 
-use hesper_system::sync::Lock;
 use zerocopy::IntoBytes;
 
 use super::blob;
@@ -11,6 +10,7 @@ use crate::engine::{Call, ContextSlot, Engine, Progress, ResourcePages};
 use crate::error::CommandError;
 use crate::fence::{Gate, Timeline};
 use crate::renderer::{Blob, Completions, ContextId, MapCaching, RendererError, ResourceId};
+use crate::request::Submit;
 use crate::resource::{Body, HostBlob, Resource};
 use crate::response::Response;
 use crate::screen::PixelMemory;
@@ -102,11 +102,16 @@ pub(super) fn ctx_create(
     let context = renderer.create_context(id, info.id, &name, reports)?;
     // If the device was reset meanwhile, the context ends here, outside of the lock.
     let slot = ContextSlot {
-        handle: Arc::new(Mutex::new(context)),
+        handle: context,
         generation,
         made_a_blob: false,
     };
-    call.state()?.contexts.insert(id, slot);
+    let mut state = call.state()?;
+    if state.contexts.contains_key(&id) {
+        drop(state);
+        return Err(CommandError::BadNewContext(id));
+    }
+    state.contexts.insert(id, slot);
     Ok(Progress::ok())
 }
 
@@ -167,9 +172,9 @@ pub(super) fn ctx_attach_resource(
         (handle, blob, matches!(resource.body, Body::Resource3d(_)))
     };
     if let Some(blob) = blob {
-        handle.locked().attach_resource(id, &blob);
+        handle.attach_resource(id, &blob);
     } else if is_3d {
-        handle.locked().attach_3d(id);
+        handle.attach_3d(id);
     }
     Ok(Progress::ok())
 }
@@ -219,12 +224,15 @@ pub(super) fn ctx_detach_resource(
         (resource.contexts.len() < before).then_some(handle)
     };
     if let Some(handle) = handle {
-        handle.locked().detach_resource(id);
+        handle.detach_resource(id);
     }
     Ok(Progress::ok())
 }
 
-pub(super) fn submit_3d(call: &mut Call<'_>, commands: Vec<u8>) -> Result<Progress, CommandError> {
+pub(super) fn submit_3d(
+    call: &mut Call<'_>,
+    Submit { commands, charge }: Submit,
+) -> Result<Progress, CommandError> {
     let id = call.exchange.header.context_id.get();
     let ticket = call.exchange.ticket;
     let fence = match ticket.timeline {
@@ -242,13 +250,12 @@ pub(super) fn submit_3d(call: &mut Call<'_>, commands: Vec<u8>) -> Result<Progre
         }
         handle
     };
-    let context = handle.locked();
     if !commands.is_empty() {
-        context.submit(commands);
+        handle.submit(commands, charge);
     }
     if let Some(ring) = fence {
         // The serial replaces the guest's fence id, which a guest may use twice.
-        context.fence(ring, ticket.serial);
+        handle.fence(ring, ticket.serial);
     }
     Ok(Progress::ok())
 }

@@ -64,9 +64,12 @@ pub(super) fn get_edid(call: &Call<'_>, get: &wire::GetEdid) -> Result<Progress,
         }
     };
     if edid.len() > EDID_SPACE {
-        log::warn!(
-            "the screen's EDID has {} bytes, virtio-gpu has room for {EDID_SPACE}: the rest is cut",
-            edid.len()
+        call.engine.log_limit.log(
+            log::Level::Warn,
+            format_args!(
+                "the screen's EDID has {} bytes, virtio-gpu has room for {EDID_SPACE}: the rest is cut",
+                edid.len()
+            ),
         );
         edid.truncate(EDID_SPACE);
     }

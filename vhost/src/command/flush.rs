@@ -230,11 +230,8 @@ impl Reading {
             }
         }
         let fenced = self.ticket.timeline != Timeline::Unordered;
-        if fenced
-            && mask != 0
-            && let Some(held) = state.timelines.find(self.ticket)
-        {
-            held.gate = Gate::Flush(mask);
+        if fenced && mask != 0 {
+            state.timelines.set_gate(self.ticket, Gate::Flush(mask));
         }
         drop(state);
         for (part, picture) in live {

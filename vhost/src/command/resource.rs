@@ -4,8 +4,6 @@
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
-use hesper_system::sync::Lock;
-
 use super::{blob, resource_3d};
 use crate::backing::Backing;
 use crate::engine::{Call, Progress};
@@ -40,7 +38,7 @@ pub(super) fn resource_unref(
     engine.turn_off(off);
     drop(screen_lock);
     for context in contexts {
-        context.locked().detach_resource(id);
+        context.detach_resource(id);
     }
     match resource.body {
         Body::Resource3d(gone) => resource_3d::destroy(call, id, gone),
@@ -118,7 +116,7 @@ pub(super) fn resource_detach_backing(
     engine.turn_off(off);
     drop(screen_lock);
     for handle in handles {
-        handle.locked().detach_resource(id);
+        handle.detach_resource(id);
     }
     drop((framebuffer, backing));
     Ok(Progress::ok())

@@ -14,7 +14,9 @@ use crate::guest_framebuffer::GuestFramebuffer;
 use crate::renderer::ResourceId;
 use crate::resource::{Body, FrameLayout, HostBlob, Resource3d, Shadow, byte_of, check_inside};
 use crate::resource3d::Shape3d;
-use crate::screen::{BYTES_PER_PIXEL, Picture, PixelFormat, PixelMemory, Rect, ScanoutId};
+use crate::screen::{
+    BYTES_PER_PIXEL, MAX_SIDE, Picture, PixelFormat, PixelMemory, Rect, ScanoutId,
+};
 use crate::surface::Surface;
 use crate::wire;
 
@@ -32,6 +34,15 @@ fn picture(
     layout: FrameLayout,
     view: Rect,
 ) -> Result<Picture, CommandError> {
+    for side in [view.width, view.height] {
+        if side > MAX_SIDE {
+            return Err(CommandError::BadValue {
+                what: "a side of what a scanout shows",
+                value: u64::from(side),
+                must: "at most 16384 pixels, the most that a screen can show",
+            });
+        }
+    }
     Ok(Picture {
         memory,
         offset: layout.offset + byte_of(view.x, view.y, layout.stride),

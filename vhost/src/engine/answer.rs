@@ -58,6 +58,7 @@ impl Engine {
                     serial: ticket.serial,
                     queue: exchange.queue,
                     head: exchange.head,
+                    taken: exchange.taken,
                     header: exchange.header,
                     space,
                     response: Some(response),
@@ -158,7 +159,7 @@ impl Engine {
             return;
         }
         match self.transport() {
-            Ok(transport) => transport.complete(held.queue, held.head, written),
+            Ok(transport) => transport.complete(held.queue, held.head, held.taken, written),
             Err(error) => self.log_error(&held.header, &error),
         }
     }

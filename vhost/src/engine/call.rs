@@ -37,14 +37,15 @@ impl Call<'_> {
                 serial: self.exchange.ticket.serial,
                 queue: self.exchange.queue,
                 head: self.exchange.head,
+                taken: self.exchange.taken,
                 header: self.exchange.header,
                 space,
                 response: None,
                 gate,
             };
             state.timelines.push(self.exchange.ticket.timeline, held);
-        } else if let Some(held) = state.timelines.find(self.exchange.ticket) {
-            held.gate = gate;
+        } else {
+            state.timelines.set_gate(self.exchange.ticket, gate);
         }
     }
 }

@@ -19,15 +19,19 @@
 //! A second lock ([`Engine::lock_screen`]) orders what the screen is told of scanouts and the
 //! cursor. It is held from the look at the state to the end of the call to the screen. Two threads
 //! make such calls: that of the queue, and that of a renderer which has read a 3D resource. The
-//! screen must hear of the newer one last. This lock is taken before the state lock, and the screen
-//! never waits.
+//! screen must hear of the newer one last. This lock is taken before the state lock. The screen
+//! never waits, and what it may call back ([`crate::device::Device::flush_done`],
+//! [`crate::device::Device::set_monitor`]) never takes this lock.
+//!
+//! Contexts have no lock at all. A context that answers from inside of a call makes that thread run
+//! deferred commands, which may call any context, also this one.
 
 mod answer;
 mod call;
 mod resource_pages;
 mod state;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, Weak};
 use std::time::Duration;
 
@@ -41,7 +45,7 @@ use crate::error::CommandError;
 use crate::exchange::Exchange;
 use crate::fence::{Ticket, Timeline};
 use crate::options::DeviceOptions;
-use crate::queue::{Queue, Transport};
+use crate::queue::{Queue, Taken, Transport};
 use crate::renderer::{CapsetInfo, Renderer};
 use crate::resource3d::Resources3d;
 use crate::screen::ScanoutSink;
@@ -72,6 +76,8 @@ pub(crate) struct Engine {
     transport: OnceLock<Arc<dyn Transport>>,
     memory: Mutex<Option<GuestMemoryAtomic<GuestMemoryMmap>>>,
     state: Mutex<GuestState>,
+    /// The `epoch` of the state, to be read without the lock.
+    resets: AtomicU64,
     screen_lock: Mutex<()>,
     delivered: Condvar,
     /// Runs deferred commands: [`crate::dispatch::run_deferred`]. The device passes it in, since
@@ -107,6 +113,7 @@ impl Engine {
             transport: OnceLock::new(),
             memory: Mutex::new(None),
             state: Mutex::new(state),
+            resets: AtomicU64::new(0),
             screen_lock: Mutex::new(()),
             delivered: Condvar::new(),
             run_deferred,
@@ -125,6 +132,11 @@ impl Engine {
 
     pub(crate) fn set_memory(&self, memory: GuestMemoryAtomic<GuestMemoryMmap>) {
         *self.memory.locked() = Some(memory);
+    }
+
+    /// How often the device was reset.
+    pub(crate) fn resets(&self) -> u64 {
+        self.resets.load(Ordering::Acquire)
     }
 
     /// The current state.
@@ -167,9 +179,12 @@ impl Engine {
     pub(crate) fn set_window(&self, is_there: bool) {
         let was_there = !self.lacks_window.swap(!is_there, Ordering::AcqRel);
         if was_there && !is_there && self.renderers.iter().any(|one| one.needs_window()) {
-            log::warn!(
-                "the guest gets no Vulkan: its VMM has no host-visible window for the GPU's memory; QEMU has one from 11.1 on, with \
+            self.log_limit.log(
+                log::Level::Warn,
+                format_args!(
+                    "the guest gets no Vulkan: its VMM has no host-visible window for the GPU's memory; QEMU has one from 11.1 on, with \
                  -device vhost-user-test-device-pci (docs/qemu.md)"
+                ),
             );
         }
     }
@@ -187,25 +202,27 @@ impl Engine {
     pub(crate) fn begin(
         &self,
         queue: Queue,
-        head: u16,
+        (head, taken): (u16, Taken),
         header: Header,
         space: AnswerSpace,
     ) -> Exchange {
+        let mut state = self.state();
         let timeline = match queue {
-            Queue::Control => Timeline::of(&header),
+            Queue::Control => Timeline::of(&header, |id| state.contexts.contains_key(&id)),
             // A cursor command waits for nothing. Drivers put no fences on it.
             Queue::Cursor => Timeline::Unordered,
         };
-        let mut state = self.state();
         Exchange {
             header,
             ticket: Ticket {
                 serial: state.serial(),
                 timeline,
             },
-            epoch: state.epoch,
+            // Not that of the state: the chain may be older.
+            epoch: taken.resets,
             queue,
             head,
+            taken,
             space: Some(space),
             on_queue: true,
         }
@@ -249,8 +266,11 @@ impl Engine {
             .waited_while(state, RESET_PATIENCE, |state| state.delivering > 0);
         drop(state);
         if timeout.timed_out() {
-            log::warn!(
-                "a stop or reset stopped waiting for an answer that the transport still has"
+            self.log_limit.log(
+                log::Level::Warn,
+                format_args!(
+                    "a stop or reset stopped waiting for an answer that the transport still has"
+                ),
             );
         }
     }
@@ -259,6 +279,7 @@ impl Engine {
     pub(crate) fn reset(&self) {
         let mut state = self.state();
         state.epoch += 1;
+        self.resets.store(state.epoch, Ordering::Release);
         state.acked_features = 0;
         state.events_read = 0;
         let resources = std::mem::take(&mut state.resources);
@@ -289,8 +310,11 @@ impl Engine {
         if let Some(renderer) = self.resources_3d.as_ref().filter(|_| rendered)
             && !renderer.clear(CLEAR_PATIENCE)
         {
-            log::warn!(
-                "a reset stopped waiting for the renderer of 3D resources, which may still write into the guest's memory"
+            self.log_limit.log(
+                log::Level::Warn,
+                format_args!(
+                    "a reset stopped waiting for the renderer of 3D resources, which may still write into the guest's memory"
+                ),
             );
         }
     }

@@ -1,7 +1,7 @@
 //! What the guest has made. One lock guards it.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use crate::budget::RESOURCES;
 use crate::deferred::DeferredCommands;
@@ -37,10 +37,9 @@ pub(crate) struct CursorPlace {
     pub(crate) y: u32,
 }
 
-/// A live context. It has a lock of its own, since more than one thread calls it. All calls return
-/// at once.
+/// A live context. More than one thread calls it, none under a lock. All calls return at once.
 pub(crate) struct ContextSlot {
-    pub(crate) handle: Arc<Mutex<Box<dyn Context>>>,
+    pub(crate) handle: Arc<dyn Context>,
     /// Tells this context object from an earlier one of the same id.
     pub(crate) generation: u64,
     /// Whether it ever sent a valid request for a blob.

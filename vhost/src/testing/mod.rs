@@ -45,7 +45,7 @@ pub use renderer::{FakeContext, FakeRenderer};
 pub use request::Request;
 pub use screen::{Recorder, ScreenCall};
 
-use crate::device::{Device, DeviceOptions, Outcome, Queue, Transport};
+use crate::device::{Device, DeviceOptions, Outcome, Queue, Taken, Transport};
 use crate::renderer::Renderer;
 use crate::screen::{Monitor, ScanoutSink};
 use crate::wire::Header;
@@ -89,7 +89,7 @@ impl RecordingTransport {
 }
 
 impl Transport for RecordingTransport {
-    fn complete(&self, queue: Queue, head: u16, written: u32) {
+    fn complete(&self, queue: Queue, head: u16, _taken: Taken, written: u32) {
         self.completed.lock().unwrap().push((queue, head, written));
     }
 

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::render::{FakeResources3d, Shared3d};
+use crate::budget::Charge;
 use crate::renderer::{
     Blob, BlobRequest, CapsetInfo, Completions, Context, ContextId, GuestPages, MapCaching,
     Renderer, RendererError, ResourceId,
@@ -38,10 +39,11 @@ struct Book {
     reports: HashMap<ContextId, Arc<dyn Completions>>,
     names: HashMap<ContextId, String>,
     pages: HashMap<(ContextId, ResourceId), Arc<dyn GuestPages>>,
+    charges: HashMap<ContextId, Vec<Charge>>,
 }
 
 /// The renderer. By default it makes blobs and retires fences at once, from inside the calls. With
-/// [`Self::be_slow`] it waits for [`Self::make_blob`] and [`Self::retire`].
+/// [`Self::be_slow`] it waits for [`Self::make_blob`], [`Self::retire`] and [`Self::consume`].
 pub struct FakeRenderer {
     capsets: [CapsetInfo; 1],
     book: Arc<Mutex<Book>>,
@@ -109,6 +111,11 @@ impl FakeRenderer {
         Arc::clone(&self.book.lock().unwrap().reports[&context])
     }
 
+    /// Consumes the commands that were submitted while this was slow.
+    pub fn consume(&self) {
+        self.book.lock().unwrap().charges.clear();
+    }
+
     /// Retires a fence.
     pub fn retire(&self, context: ContextId, ring: u8, fence: u64) {
         self.reports(context).fence_retired(context, ring, fence);
@@ -158,11 +165,11 @@ impl Renderer for FakeRenderer {
         _capset: u32,
         name: &str,
         completions: Arc<dyn Completions>,
-    ) -> Result<Box<dyn Context>, RendererError> {
+    ) -> Result<Arc<dyn Context>, RendererError> {
         let mut book = self.book.lock().unwrap();
         book.names.insert(id, name.to_owned());
         book.reports.insert(id, Arc::clone(&completions));
-        Ok(Box::new(Running {
+        Ok(Arc::new(Running {
             id,
             book: Arc::clone(&self.book),
             slow: Arc::clone(&self.slow),
@@ -194,8 +201,12 @@ impl Running {
 }
 
 impl Context for Running {
-    fn submit(&self, commands: Vec<u8>) {
+    fn submit(&self, commands: Vec<u8>, charge: Charge) {
         self.note(FakeContext::Submit(commands));
+        if self.is_slow() {
+            let mut book = self.book.lock().unwrap();
+            book.charges.entry(self.id).or_default().push(charge);
+        }
     }
 
     fn fence(&self, ring: u8, fence: u64) {
@@ -233,5 +244,6 @@ impl Context for Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.note(FakeContext::Ended);
+        self.book.lock().unwrap().charges.remove(&self.id);
     }
 }

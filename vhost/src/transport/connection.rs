@@ -45,16 +45,23 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hesper_system::guest_memory::Owner;
+use vm_memory::GuestMemoryMmap;
+
 use super::Error;
 use super::backend_channel::{BackendChannel, ChannelOptions};
 use super::features::{self, protocol};
 use super::mapped_blobs;
 use super::memory::{GuestMemory, MemoryError, Region};
 use super::model::Model;
-use super::ring::{Ring, RingError, Start};
+use super::ring::{Chain, ChainUser, Ring, RingError, Start};
 use super::vmm_link::{ConfigNotifier, VmmLink};
 use super::worker::Worker;
+use crate::device::{Outcome, Taken};
 use crate::system::page_size;
+
+/// Limits the lines that a guest or its VM monitor can cause.
+static LINES: hesper_system::LogLimit = hesper_system::LogLimit::new("hesper_vhost");
 
 /// How long a stopping queue waits for its worker to leave the device. The VMM's main loop, and so
 /// the whole guest, stands still in this time.
@@ -94,6 +101,26 @@ pub(super) enum RequestError {
     NotOffered,
 }
 
+/// What a queue's chains are for.
+struct QueueUser {
+    model: Arc<dyn Model>,
+    queue: u32,
+}
+
+impl ChainUser for QueueUser {
+    fn wants_chain(&self) -> bool {
+        self.model.wants_chain(self.queue)
+    }
+
+    fn resets(&self) -> u64 {
+        self.model.resets()
+    }
+
+    fn handle(&self, memory: &GuestMemoryMmap, chain: Chain, taken: Taken) -> Outcome {
+        self.model.handle(self.queue, memory, chain, taken)
+    }
+}
+
 /// A queue with its thread.
 struct Lane {
     ring: Arc<Ring>,
@@ -122,13 +149,14 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(model: Arc<dyn Model>) -> Result<Self, Error> {
+    /// Serves `model` to the VMM `owner`, whose connection ends when it takes its memory away.
+    pub(super) fn new(model: Arc<dyn Model>, owner: Option<Arc<Owner>>) -> Result<Self, Error> {
         let window = model.host_visible_size();
         let page = page_size();
         if window != 0 && (!window.is_power_of_two() || window < page) {
             return Err(Error::WindowSize(window));
         }
-        let memory = GuestMemory::default();
+        let memory = GuestMemory::new(owner);
         let ring = |name| {
             Ring::new(name, memory.shared())
                 .map(Arc::new)
@@ -141,16 +169,13 @@ impl Connection {
         let rings = [ring(names[0])?, ring(names[1])?];
         let link = Arc::new(VmmLink::new(rings[0].clone(), rings[1].clone()));
         let lane = |queue: u32, name, ring: Arc<Ring>| {
-            let (wanted, device) = (model.clone(), model.clone());
-            Worker::spawn(
-                name,
-                ring.clone(),
-                model.poll_interval(),
-                move || wanted.wants_chain(queue),
-                move |memory, chain| device.handle(queue, memory, chain),
-            )
-            .map(|worker| Lane { ring, worker })
-            .map_err(Error::system("cannot start a queue thread"))
+            let user = QueueUser {
+                model: model.clone(),
+                queue,
+            };
+            Worker::spawn(name, ring.clone(), model.poll_interval(), user)
+                .map(|worker| Lane { ring, worker })
+                .map_err(Error::system("cannot start a queue thread"))
         };
         let [first, second] = rings;
         let lanes = [lane(0, names[0], first)?, lane(1, names[1], second)?];
@@ -257,8 +282,11 @@ impl Connection {
             self.memory.remove(guest, size, vmm)?;
             self.model.set_memory(self.memory.shared());
         } else if self.accepted.is_empty() {
-            log::info!(
-                "all blobs that were mapped before the device was started are unmapped: the VM can be reset again"
+            LINES.log(
+                log::Level::Info,
+                format_args!(
+                    "all blobs that were mapped before the device was started are unmapped: the VM can be reset again"
+                ),
             );
         }
         Ok(())
@@ -330,11 +358,14 @@ impl Connection {
         if start != Start::Running {
             log::debug!("queue {index}: {start:?}");
             if index == 0 && !self.accepted.is_empty() {
-                log::warn!(
-                    "{} blobs of the guest's programs were mapped before the device was started (the VM was paused, or the driver \
+                LINES.log(
+                    log::Level::Warn,
+                    format_args!(
+                        "{} blobs of the guest's programs were mapped before the device was started (the VM was paused, or the driver \
                      was loaded anew); while they are, a hard reset (system_reset, a crash of the guest's kernel, kexec) ends QEMU 11.1 \
                      by a segmentation fault: end the guest's 3D programs first, or shut the guest down (docs/qemu.md)",
-                    self.accepted.len()
+                        self.accepted.len()
+                    ),
                 );
             }
             self.used = true;
@@ -365,9 +396,12 @@ impl Connection {
         let (base, is_out) = self.interrupted(|_| ring.stop(PATIENCE));
         if !is_out {
             if index == 0 {
-                log::warn!(
-                    "a command was still being carried out {} ms after the control queue was stopped; the device is reset",
-                    PATIENCE.as_millis()
+                LINES.log(
+                    log::Level::Warn,
+                    format_args!(
+                        "a command was still being carried out {} ms after the control queue was stopped; the device is reset",
+                        PATIENCE.as_millis()
+                    ),
                 );
                 self.reset();
             } else {
@@ -457,8 +491,11 @@ impl Connection {
             slots: accepted(protocol::CONFIGURE_MEM_SLOTS),
         };
         if options.shmem && !options.barrier {
-            log::warn!(
-                "the VMM did not accept SHARED_OBJECT: the guest may see a mapped blob a moment too early"
+            LINES.log(
+                log::Level::Warn,
+                format_args!(
+                    "the VMM did not accept SHARED_OBJECT: the guest may see a mapped blob a moment too early"
+                ),
             );
         }
         let channel = BackendChannel::new(socket, options)?;
@@ -503,11 +540,12 @@ mod tests {
             host_visible_size: window,
             blob_alignment: 4096,
         };
-        Connection::new(Gpu::new(GpuBackend {
+        let gpu = Gpu::new(GpuBackend {
             device: Arc::new(Device::new(options, Arc::new(NoScreen), Vec::new())),
             host_visible_size: window,
             console: None,
-        }))
+        });
+        Connection::new(gpu, None)
     }
 
     #[test]

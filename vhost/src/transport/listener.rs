@@ -5,6 +5,11 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use hesper_system::sync::Lock;
+use rustix::fs::Mode;
+use rustix::process::umask;
 
 use super::Error;
 
@@ -63,13 +68,35 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
     Ok((metadata.dev(), metadata.ino()))
 }
 
-/// Who may connect to a socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Who may connect to a socket, whatever the process's umask is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Access {
-    /// Everybody whom the process's umask and the folder allow.
-    Usual,
     /// Only the owner.
+    #[default]
     Private,
+    /// Whom the permissions of the file allow: an octal mode, such as 0o660.
+    Mode(u32),
+}
+
+impl Access {
+    fn mode(self) -> u32 {
+        match self {
+            Self::Private => 0o600,
+            Self::Mode(mode) => mode & 0o777,
+        }
+    }
+}
+
+/// Binds `path` so that nobody but the owner can connect before the file has its mode. Between
+/// `bind` and the change of the mode, only the umask protects the file. The umask belongs to the
+/// whole process. Other threads that make files meanwhile make private ones.
+fn bind_private(path: &Path) -> io::Result<UnixListener> {
+    static UMASK: Mutex<()> = Mutex::new(());
+    let _alone = UMASK.locked();
+    let before = umask(Mode::RWXG | Mode::RWXO | Mode::XUSR);
+    let bound = UnixListener::bind(path);
+    umask(before);
+    bound
 }
 
 /// Listens on `path`. A socket file that nobody listens on any more is replaced. The file is
@@ -97,7 +124,7 @@ fn bind_named(path: &Path, access: Access) -> io::Result<UnixListener> {
     let mut early = path.as_os_str().to_owned();
     early.push(format!(".{}", std::process::id()));
     let early = Path::new(&early);
-    let listener = match UnixListener::bind(early) {
+    let listener = match bind_private(early) {
         // The other name is too long for a socket, or it is taken. The file then appears a moment
         // early.
         Err(error)
@@ -106,7 +133,7 @@ fn bind_named(path: &Path, access: Access) -> io::Result<UnixListener> {
                 io::ErrorKind::InvalidInput | io::ErrorKind::AddrInUse
             ) =>
         {
-            let listener = UnixListener::bind(path)?;
+            let listener = bind_private(path)?;
             restrict(path, access)?;
             return Ok(listener);
         }
@@ -119,7 +146,7 @@ fn bind_named(path: &Path, access: Access) -> io::Result<UnixListener> {
             Err(io::ErrorKind::AddrInUse.into())
         }
         // Some file systems have no hard links.
-        Err(_) => UnixListener::bind(path).map(Some),
+        Err(_) => bind_private(path).map(Some),
         Ok(()) => Ok(None),
     };
     std::fs::remove_file(early)?;
@@ -131,10 +158,7 @@ fn bind_named(path: &Path, access: Access) -> io::Result<UnixListener> {
 }
 
 fn restrict(path: &Path, access: Access) -> io::Result<()> {
-    match access {
-        Access::Usual => Ok(()),
-        Access::Private => std::fs::set_permissions(path, Permissions::from_mode(0o600)),
-    }
+    std::fs::set_permissions(path, Permissions::from_mode(access.mode()))
 }
 
 /// Removes a socket file that nobody listens on.
@@ -169,6 +193,17 @@ mod tests {
             UnixStream::connect(&path).unwrap();
             drop(listening);
             assert!(!path.exists(), "the file stays behind");
+        }
+    }
+
+    #[test]
+    fn a_mode_is_taken_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        for mode in [0o600, 0o660, 0o777] {
+            let path = folder.path().join(format!("{mode:o}"));
+            let _listening = listen(&path, Access::Mode(mode)).unwrap();
+            let is = std::fs::metadata(&path).unwrap().permissions().mode();
+            assert_eq!(is & 0o777, mode);
         }
     }
 

@@ -5,9 +5,10 @@
 //! page of the guest that the device touches later.
 
 use std::fs::{File, Metadata};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-use hesper_system::sync::unpoisoned;
+use hesper_system::guest_memory::{self, FileId, Owner, Registered};
+use hesper_system::sync::{Lock, unpoisoned};
 use vm_memory::{
     Address, FileOffset, GuestAddress, GuestMemoryAtomic, GuestMemoryMmap, GuestMemoryRegion,
     GuestRegionMmap, MmapRegion,
@@ -43,6 +44,32 @@ pub(super) struct Region {
 struct Span {
     backing: Backing,
     mapping: Arc<GuestRegionMmap>,
+    /// Its registration for the case that the VMM takes the memory away.
+    registered: Arc<Registered>,
+}
+
+/// Regions that left their table while somebody still used it. They stay mapped and registered
+/// until nobody does.
+static RETIRED: Mutex<Vec<Span>> = Mutex::new(Vec::new());
+
+/// Unmaps the retired regions that nobody uses any more, after `more` is added to them.
+fn retire(more: impl IntoIterator<Item = Span>) {
+    let mut retired = RETIRED.locked();
+    retired.extend(more);
+    let unused: Vec<Span> = retired
+        .extract_if(.., |span| Arc::strong_count(&span.mapping) == 1)
+        .collect();
+    drop(retired);
+    for Span {
+        mapping,
+        registered,
+        ..
+    } in unused
+    {
+        // In this order: another mapping may get these addresses at once.
+        drop(registered);
+        drop(mapping);
+    }
 }
 
 /// Identifies the pages of a region. Equal values mean the same pages at the same place in the
@@ -80,7 +107,9 @@ impl Backing {
     }
 }
 
-fn map_region(region: Region) -> Result<Arc<GuestRegionMmap>, MemoryError> {
+fn map_region(region: Region, owner: Option<&Arc<Owner>>) -> Result<Span, MemoryError> {
+    let backing = Backing::of(&region);
+    let id = FileId::of(&region.metadata);
     let (bytes, guest) = (region.size, region.guest);
     let bad = |why: &dyn std::fmt::Display| {
         MemoryError::Region(format!("region of {bytes:#x} bytes at {guest:#x}: {why}"))
@@ -94,6 +123,13 @@ fn map_region(region: Region) -> Result<Arc<GuestRegionMmap>, MemoryError> {
         )));
     }
     // The system also maps what lies behind the end of a file, and kills a process that touches it.
+    let wraps = |start: u64| start.checked_add(region.size).is_none();
+    if wraps(region.offset) || wraps(region.guest) || wraps(region.vmm) {
+        return Err(bad(&format_args!(
+            "its offset {:#x}, its address in the guest or its address {:#x} in the VMM wraps round",
+            region.offset, region.vmm
+        )));
+    }
     let needed = region.offset.saturating_add(region.size);
     if region.metadata.is_file() && region.metadata.len() < needed {
         return Err(bad(&format_args!(
@@ -103,27 +139,34 @@ fn map_region(region: Region) -> Result<Arc<GuestRegionMmap>, MemoryError> {
     }
     let file = FileOffset::new(region.file, region.offset);
     let mapping = MmapRegion::from_file(file, size).map_err(|error| bad(&error))?;
-    GuestRegionMmap::new(mapping, GuestAddress(region.guest))
+    let mapping = GuestRegionMmap::new(mapping, GuestAddress(region.guest))
         .map(Arc::new)
-        .ok_or_else(|| bad(&"its guest addresses wrap round"))
+        .ok_or_else(|| bad(&"its guest addresses wrap round"))?;
+    let registered = guest_memory::register(mapping.as_ptr(), size, id, owner);
+    Ok(Span {
+        backing,
+        mapping,
+        registered: Arc::new(registered),
+    })
 }
 
 /// The memory of a guest, by its last table.
 pub(super) struct GuestMemory {
     shared: GuestMemoryAtomic<GuestMemoryMmap>,
     spans: Vec<Span>,
-}
-
-impl Default for GuestMemory {
-    fn default() -> Self {
-        Self {
-            shared: GuestMemoryAtomic::new(GuestMemoryMmap::new()),
-            spans: Vec::new(),
-        }
-    }
+    owner: Option<Arc<Owner>>,
 }
 
 impl GuestMemory {
+    /// No memory yet. `owner` will share it, and its connection ends when it takes it away.
+    pub(super) fn new(owner: Option<Arc<Owner>>) -> Self {
+        Self {
+            shared: GuestMemoryAtomic::new(GuestMemoryMmap::new()),
+            spans: Vec::new(),
+            owner,
+        }
+    }
+
     /// The memory for its readers and writers. It follows the table.
     pub(super) fn shared(&self) -> GuestMemoryAtomic<GuestMemoryMmap> {
         self.shared.clone()
@@ -131,11 +174,10 @@ impl GuestMemory {
 
     /// Adds a region. It replaces the one at the same place.
     pub(super) fn add(&mut self, region: Region) -> Result<(), MemoryError> {
-        let backing = Backing::of(&region);
-        let mapping = map_region(region)?;
-        let span = Span { backing, mapping };
+        let guest = region.guest;
+        let span = map_region(region, self.owner.as_ref())?;
         let others = self.spans.iter();
-        let others = others.filter(|span| span.backing.guest != backing.guest);
+        let others = others.filter(|span| span.backing.guest != guest);
         self.replace(others.cloned().chain([span]).collect())
     }
 
@@ -159,11 +201,10 @@ impl GuestMemory {
                 .spans
                 .iter()
                 .find(|span| backing.can_be_known() && span.backing == backing);
-            let mapping = match known {
-                Some(span) => span.mapping.clone(),
-                None => map_region(region)?,
-            };
-            spans.push(Span { backing, mapping });
+            spans.push(match known {
+                Some(span) => span.clone(),
+                None => map_region(region, self.owner.as_ref())?,
+            });
         }
         self.replace(spans)
     }
@@ -174,7 +215,14 @@ impl GuestMemory {
         let table = GuestMemoryMmap::from_arc_regions(mappings)
             .map_err(|error| MemoryError::Region(error.to_string()))?;
         unpoisoned(self.shared.lock()).replace(table);
+        let is_kept = |span: &Span| {
+            let is_it = |new: &Span| Arc::ptr_eq(&new.mapping, &span.mapping);
+            spans.iter().any(is_it)
+        };
+        let before = std::mem::take(&mut self.spans);
+        let gone: Vec<Span> = before.into_iter().filter(|span| !is_kept(span)).collect();
         self.spans = spans;
+        retire(gone);
         Ok(())
     }
 
@@ -188,6 +236,14 @@ impl GuestMemory {
             let address = span.mapping.start_addr().checked_add(offset)?;
             Some(address.raw_value())
         })
+    }
+}
+
+impl Drop for GuestMemory {
+    /// Who still holds the memory sees an empty table.
+    fn drop(&mut self) {
+        // An empty table has no regions that could overlap.
+        let _ = self.replace(Vec::new());
     }
 }
 
@@ -217,7 +273,7 @@ mod tests {
     /// A region that is longer than its file would kill the process when its end is touched.
     #[test]
     fn a_region_behind_the_end_of_its_file_is_refused() {
-        let mut memory = GuestMemory::default();
+        let mut memory = GuestMemory::new(None);
         let mut long = region(0, &file());
         long.size = 0x3000;
         let error = memory.set(vec![long]).unwrap_err().to_string();
@@ -225,6 +281,16 @@ mod tests {
             error.contains("0x2000") && error.contains("0x3000"),
             "{error}"
         );
+        for wraps in [
+            |region: &mut Region| region.offset = 0x1000_u64.wrapping_neg(),
+            |region: &mut Region| region.vmm = 0x1000_u64.wrapping_neg(),
+            |region: &mut Region| region.guest = 0x1000_u64.wrapping_neg(),
+            |region: &mut Region| region.size = u64::MAX,
+        ] {
+            let mut wrapped = region(0x1000, &file());
+            wraps(&mut wrapped);
+            assert!(memory.add(wrapped).is_err());
+        }
         let mut crooked = region(0, &file());
         (crooked.offset, crooked.size) = (0x100, 0x1000);
         let error = memory.set(vec![crooked]).unwrap_err().to_string();
@@ -233,7 +299,7 @@ mod tests {
 
     #[test]
     fn memory_that_stays_is_not_mapped_anew() {
-        let mut memory = GuestMemory::default();
+        let mut memory = GuestMemory::new(None);
         let (ram, blob, other) = (file(), file(), file());
         let places = |memory: &GuestMemory| {
             let memory = memory.shared().memory();
@@ -258,7 +324,7 @@ mod tests {
 
     #[test]
     fn regions_come_and_go_one_by_one() {
-        let mut memory = GuestMemory::default();
+        let mut memory = GuestMemory::new(None);
         let (ram, dimm) = (file(), file());
         memory.add(region(0x10_0000, &dimm)).unwrap();
         memory.add(region(0, &ram)).unwrap();
@@ -276,7 +342,7 @@ mod tests {
 
     #[test]
     fn overlapping_memory_is_refused_and_the_former_table_stays() {
-        let mut memory = GuestMemory::default();
+        let mut memory = GuestMemory::new(None);
         let ram = file();
         memory.set(vec![region(0, &ram)]).unwrap();
         assert!(

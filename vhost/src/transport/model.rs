@@ -14,7 +14,7 @@ use super::GpuBackend;
 use super::console::GpuSocketScreen;
 use super::ring::Chain;
 use super::vmm_link::VmmLink;
-use crate::device::{Device, Outcome};
+use crate::device::{Device, Outcome, Queue, Taken};
 use crate::input::{InputDevice, Kind, Waker};
 
 /// After a suspend, a second without a picture is short. Two wake-ups a second cost next to
@@ -60,7 +60,12 @@ pub(super) trait Model: Send + Sync {
         true
     }
 
-    fn handle(&self, queue: u32, memory: &GuestMemoryMmap, chain: Chain) -> Outcome;
+    /// How often the device was reset.
+    fn resets(&self) -> u64 {
+        0
+    }
+
+    fn handle(&self, queue: u32, memory: &GuestMemoryMmap, chain: Chain, taken: Taken) -> Outcome;
 
     /// Notes that a queue was started or stopped. A reset comes before the start.
     fn set_running(&self, _queue: u32, _running: bool) {}
@@ -145,11 +150,16 @@ impl Model for Gpu {
         Some(POLL_INTERVAL)
     }
 
-    fn handle(&self, queue: u32, memory: &GuestMemoryMmap, chain: Chain) -> Outcome {
-        match queue {
-            0 => self.device.control(memory, chain),
-            _ => self.device.cursor(memory, chain),
-        }
+    fn resets(&self) -> u64 {
+        self.device.resets()
+    }
+
+    fn handle(&self, queue: u32, memory: &GuestMemoryMmap, chain: Chain, taken: Taken) -> Outcome {
+        let queue = match queue {
+            0 => Queue::Control,
+            _ => Queue::Cursor,
+        };
+        self.device.handle(queue, memory, chain, taken)
     }
 
     fn set_running(&self, queue: u32, running: bool) {
@@ -216,7 +226,7 @@ impl Model for InputDevice {
         queue != 0 || self.has_event()
     }
 
-    fn handle(&self, queue: u32, memory: &GuestMemoryMmap, chain: Chain) -> Outcome {
+    fn handle(&self, queue: u32, memory: &GuestMemoryMmap, chain: Chain, _: Taken) -> Outcome {
         match queue {
             0 => self.send_event(memory, chain),
             _ => self.take_status(memory, chain),

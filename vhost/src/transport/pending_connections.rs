@@ -10,6 +10,7 @@ use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, Instant};
 
+use hesper_system::{LogLimit, Peer, is_exhausted};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, recv};
 
@@ -29,6 +30,13 @@ const NOT_CONTROL: &[u8] =
 /// How long the rest of a header may take, and how often it is checked.
 const PATIENCE: Duration = Duration::from_secs(5);
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
+
+/// How long to wait before a connection is accepted again that could not be accepted.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// Limits the lines about connections that cannot be accepted, or are turned away.
+static NO_ROOM: LogLimit = LogLimit::new("hesper_vhost");
+static TURNED_AWAY: LogLimit = LogLimit::new("hesper_vhost");
 
 /// The silent connections; see the module.
 #[derive(Default)]
@@ -80,13 +88,14 @@ impl PendingConnections {
             }
             self.wait(listener, stop)
                 .map_err(Error::system("cannot wait for a connection"))?;
-            accept(listener)
-                .map_err(Error::system("cannot accept a connection"))?
-                .into_iter()
-                .for_each(|stream| {
-                    let begun = None;
-                    self.silent.push_back(PendingConnection { stream, begun });
-                });
+            match accept(listener) {
+                Ok(stream) => self.silent.extend(stream.map(|stream| PendingConnection {
+                    stream,
+                    begun: None,
+                })),
+                Err(error) if is_exhausted(&error) => self.make_room(&error, stop)?,
+                Err(error) => return Err(Error::system("cannot accept a connection")(error)),
+            }
             while self.silent.len() > MOST {
                 log::debug!(
                     "more than {MOST} connections have sent nothing; the oldest one is closed"
@@ -94,6 +103,18 @@ impl PendingConnections {
                 self.silent.pop_front();
             }
         }
+    }
+
+    /// Closes the oldest silent connection, because the process or the system has no descriptors
+    /// left, and waits a moment. The one that could not be accepted stays in the listener's queue.
+    fn make_room(&mut self, error: &io::Error, stop: &Stop) -> Result<(), Error> {
+        NO_ROOM.warn(format_args!(
+            "a VM cannot be accepted now: {error}; it is tried again (a higher `ulimit -n` gives more room)"
+        ));
+        self.silent.pop_front();
+        let deadline = Instant::now() + RETRY;
+        stop.wait_until(deadline)
+            .map_err(Error::system("cannot wait for a connection"))
     }
 
     /// Waits until somebody connects, until a connection sends something or closes, or until a
@@ -136,10 +157,12 @@ impl PendingConnections {
                 FirstBytes::Message => return self.silent.remove(place).map(|one| one.stream),
                 FirstBytes::Gone => drop(self.silent.remove(place)),
                 FirstBytes::Other => {
-                    log::warn!(
-                        "a client that does not speak vhost-user connected to a device's socket and is turned away; `hesper ctl` needs the --control socket"
-                    );
                     if let Some(one) = self.silent.remove(place) {
+                        TURNED_AWAY.warn(format_args!(
+                            "a client that does not speak vhost-user ({}) connected to a device's socket and is turned away; \
+                             `hesper ctl` needs the --control socket",
+                            Peer::of(&one.stream)
+                        ));
                         turn_away(one.stream);
                     }
                 }

@@ -6,6 +6,9 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
 
+use hesper_system::guest_memory::Owner;
+use hesper_system::{LogLimit, Peer};
+use log::Level;
 use rustix::net::SocketType;
 
 use super::listener::{Access, SocketFile, listen};
@@ -14,6 +17,9 @@ use super::pending_connections::PendingConnections;
 use super::stop::Stop;
 use super::{Error, GpuBackend, messages};
 use crate::input::InputDevice;
+
+/// Limits the lines about connections. A client can connect as often as it likes.
+static CONNECTIONS: LogLimit = LogLimit::new("hesper_vhost");
 
 /// A vhost-user server on a listening socket or on one connection.
 pub struct Server {
@@ -49,13 +55,21 @@ impl ShutdownHandle {
 }
 
 impl Server {
-    /// Listens on `path` (`--socket-path`). A socket file that nobody listens on any more is
-    /// replaced.
+    /// Listens on `path` (`--socket-path`). Only the owner of the file may connect. A socket file
+    /// that nobody listens on any more is replaced.
     ///
     /// # Errors
     /// [`Error::TooLong`], [`Error::InUse`], [`Error::NotASocket`] or [`Error::Listen`].
     pub fn bind(path: &Path) -> Result<Self, Error> {
-        let (listener, file) = listen(path, Access::Usual)?;
+        Self::bind_for(path, Access::Private)
+    }
+
+    /// [`Self::bind`] for whom `access` allows.
+    ///
+    /// # Errors
+    /// As [`Self::bind`].
+    pub fn bind_for(path: &Path, access: Access) -> Result<Self, Error> {
+        let (listener, file) = listen(path, access)?;
         // A client may leave between the poll and the accept.
         listener
             .set_nonblocking(true)
@@ -140,11 +154,14 @@ impl Server {
                 let Some(stream) = next else {
                     return Ok(());
                 };
-                log::info!("a VM connected");
+                CONNECTIONS.log(
+                    Level::Info,
+                    format_args!("a VM connected: {}", Peer::of(&stream)),
+                );
                 match serve_one(&self.stop, stream, model) {
-                    Ok(()) => log::info!("the VM disconnected"),
+                    Ok(()) => CONNECTIONS.log(Level::Info, format_args!("the VM disconnected")),
                     Err(error @ (Error::Protocol(_) | Error::System { .. })) => {
-                        log::error!("{error}");
+                        CONNECTIONS.log(Level::Error, format_args!("{error}"));
                     }
                     Err(error) => return Err(error),
                 }
@@ -161,10 +178,15 @@ fn serve_one(
     let watched = stream
         .try_clone()
         .map_err(Error::system("cannot duplicate the connection"))?;
+    let owner = Owner::new(&stream).map_err(Error::system("cannot duplicate the connection"))?;
     stop.watch(Some(watched));
-    let result = messages::serve(&stream, model);
+    let result = messages::serve(&stream, &owner, model);
     stop.watch(None);
     match result {
+        _ if owner.is_broken() => Err(Error::Protocol(
+            "the VMM has shrunk memory that it shares, and Hesper used it; its connection is ended"
+                .to_owned(),
+        )),
         // A shutdown cuts the connection at any point.
         Err(Error::Protocol(_)) if stop.requested() => Ok(()),
         result => result,

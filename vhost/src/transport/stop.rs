@@ -5,6 +5,7 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use hesper_system::sync::Lock;
 
@@ -31,6 +32,11 @@ impl Stop {
     /// A descriptor that is ready for reading once a shutdown is requested.
     pub(super) fn event(&self) -> BorrowedFd<'_> {
         self.interrupt.event()
+    }
+
+    /// Waits until a shutdown is requested, but no longer than `deadline`.
+    pub(super) fn wait_until(&self, deadline: Instant) -> std::io::Result<()> {
+        self.interrupt.wait_raised_until(deadline).map(|_| ())
     }
 
     pub(super) fn requested(&self) -> bool {

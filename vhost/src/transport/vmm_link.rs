@@ -13,7 +13,10 @@ use hesper_system::sync::{Lock, Wait};
 
 use super::backend_channel::{AskError, BackendChannel};
 use super::ring::Ring;
-use crate::device::{Queue, Transport};
+use crate::device::{Queue, Taken, Transport};
+
+/// Limits the lines that a guest or its VM monitor can cause.
+static LINES: hesper_system::LogLimit = hesper_system::LogLimit::new("hesper_vhost");
 
 /// Connects a device with its rings and with the VMM. It holds nothing that holds it, so the device
 /// can keep it as long as it likes.
@@ -130,7 +133,10 @@ impl VmmLink {
                 Ok(()) => {}
                 Err(AskError::Stopped) => vmm.config_has_changed = true,
                 Err(AskError::Failed(error)) => {
-                    log::warn!("the guest cannot be told of a configuration change: {error}");
+                    LINES.log(
+                        log::Level::Warn,
+                        format_args!("the guest cannot be told of a configuration change: {error}"),
+                    );
                 }
             }
         }
@@ -179,10 +185,10 @@ impl VmmLink {
 }
 
 impl Transport for VmmLink {
-    fn complete(&self, queue: Queue, head: u16, written: u32) {
+    fn complete(&self, queue: Queue, head: u16, taken: Taken, written: u32) {
         match queue {
-            Queue::Control => self.control.complete(head, written),
-            Queue::Cursor => self.cursor.complete(head, written),
+            Queue::Control => self.control.complete(head, taken.ring, written),
+            Queue::Cursor => self.cursor.complete(head, taken.ring, written),
         }
     }
 

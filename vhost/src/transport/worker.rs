@@ -10,12 +10,13 @@ use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
 use rustix::io::Errno;
-use vm_memory::GuestMemoryMmap;
 
 use super::interrupt::{Interrupt, Wait};
-use super::ring::{Chain, Ring};
-use crate::device::Outcome;
+use super::ring::{ChainUser, Ring};
 use crate::input::Waker;
+
+/// Limits the lines that a guest or its VM monitor can cause.
+static LINES: hesper_system::LogLimit = hesper_system::LogLimit::new("hesper_vhost");
 
 /// A queue's thread. Dropping it ends and joins the thread. The ring must be stopped first.
 pub(super) struct Worker {
@@ -33,14 +34,13 @@ struct Shared {
 }
 
 impl Worker {
-    /// Starts the thread `name`, which passes chains to `handle` while they are `wanted`. Without a
-    /// kick it checks a running ring every `poll_interval`.
+    /// Starts the thread `name`, which passes chains to `user` while it wants them. Without a kick
+    /// it checks a running ring every `poll_interval`.
     pub(super) fn spawn(
         name: &str,
         ring: Arc<Ring>,
         poll_interval: Option<Duration>,
-        mut wanted: impl FnMut() -> bool + Send + 'static,
-        mut handle: impl FnMut(&GuestMemoryMmap, Chain) -> Outcome + Send + 'static,
+        user: impl ChainUser + Send + 'static,
     ) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             ring,
@@ -52,7 +52,7 @@ impl Worker {
             let shared = shared.clone();
             std::thread::Builder::new()
                 .name(name.to_owned())
-                .spawn(move || shared.run(&mut wanted, &mut handle))?
+                .spawn(move || shared.run(&user))?
         };
         Ok(Self {
             shared,
@@ -85,13 +85,9 @@ impl Drop for Worker {
 }
 
 impl Shared {
-    fn run(
-        &self,
-        wanted: &mut impl FnMut() -> bool,
-        handle: &mut impl FnMut(&GuestMemoryMmap, Chain) -> Outcome,
-    ) {
+    fn run(&self, user: &impl ChainUser) {
         while !self.exit.load(Ordering::Acquire) {
-            self.ring.process(&mut *wanted, &mut *handle);
+            self.ring.pass_chains(user);
             let kick = self.ring.kick();
             let wait = match &kick {
                 Some(kick) => {
@@ -111,7 +107,10 @@ impl Shared {
                 Ok(Wait::Raised) => self.wake.clear(),
                 Ok(Wait::TimedOut) => self.ring.repeat_lost_interrupt(),
                 Err(error) => {
-                    log::error!("a queue thread cannot wait for kicks: {error}");
+                    LINES.log(
+                        log::Level::Error,
+                        format_args!("a queue thread cannot wait for kicks: {error}"),
+                    );
                     return;
                 }
             }
@@ -127,7 +126,10 @@ fn drain(kick: &File) -> bool {
         Ok(0) => false,
         Ok(_) | Err(Errno::AGAIN | Errno::INTR) => true,
         Err(error) => {
-            log::error!("the kick event of a queue cannot be read: {error}");
+            LINES.log(
+                log::Level::Error,
+                format_args!("the kick event of a queue cannot be read: {error}"),
+            );
             false
         }
     }

@@ -10,6 +10,7 @@
 
 mod commands;
 mod console;
+mod hostile_vmm;
 mod input;
 mod lifecycle;
 mod lives;

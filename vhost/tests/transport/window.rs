@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use hesper_vhost::budget::Charge;
 use hesper_vhost::renderer::{
     Blob, BlobRequest, CapsetInfo, Completions, Context, ContextId, MapCaching, Renderer,
     RendererError, ResourceId,
@@ -171,8 +172,8 @@ impl Renderer for Files {
         _: u32,
         _: &str,
         completions: Arc<dyn Completions>,
-    ) -> Result<Box<dyn Context>, RendererError> {
-        Ok(Box::new(FileContext { id, completions }))
+    ) -> Result<Arc<dyn Context>, RendererError> {
+        Ok(Arc::new(FileContext { id, completions }))
     }
 }
 
@@ -182,7 +183,7 @@ struct FileContext {
 }
 
 impl Context for FileContext {
-    fn submit(&self, _: Vec<u8>) {}
+    fn submit(&self, _: Vec<u8>, _: Charge) {}
 
     fn fence(&self, ring: u8, fence: u64) {
         self.completions.fence_retired(self.id, ring, fence);

@@ -1,7 +1,9 @@
 //! What the test program in the guest and the test outside share: the test pictures, and a protocol
-//! that both use.
+//! that both use. And the kernel's interface, for all programs in guests.
 
 pub mod cross_domain;
+#[cfg(target_os = "linux")]
+pub mod virtgpu;
 
 /// The test picture. Each pixel's colour depends on both coordinates and on `seed`, so that a
 /// shifted, stale or cropped picture never looks right.

@@ -13,8 +13,6 @@ mod input;
 #[cfg(target_os = "linux")]
 mod kms;
 #[cfg(target_os = "linux")]
-mod virtgpu;
-#[cfg(target_os = "linux")]
 mod wayland;
 
 #[cfg(target_os = "linux")]

@@ -1,10 +1,11 @@
-//! The virtio-gpu driver's own interface, as far as a cross-domain program needs it (the kernel's
+//! The virtio-gpu driver's own interface, as far as programs for tests need it (the kernel's
 //! `virtgpu_drm.h`).
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::ptr::NonNull;
+use std::sync::atomic::AtomicU32;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::ioctl::{Updater, ioctl, opcode::read_write};
@@ -81,20 +82,24 @@ const CREATE_BLOB: rustix::ioctl::Opcode = read_write::<CreateBlob>(DRM, 0x4a);
 const CONTEXT_INIT: rustix::ioctl::Opcode = read_write::<ContextInit>(DRM, 0x4b);
 
 /// A context of the kernel's driver.
-pub(crate) struct Context {
+pub struct Context {
     file: File,
 }
 
 /// A mapped blob.
-pub(crate) struct Blob {
-    pub(crate) resource: u32,
+pub struct Blob {
+    /// The id of its resource.
+    pub resource: u32,
     start: NonNull<u8>,
     length: usize,
 }
 
 impl Context {
     /// Creates a context of a capability set with two rings. The second ring is polled.
-    pub(crate) fn open(capset: u64) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// The kernel's error.
+    pub fn open(capset: u64) -> io::Result<Self> {
         let file = File::options()
             .read(true)
             .write(true)
@@ -116,12 +121,18 @@ impl Context {
     }
 
     /// Creates a blob in the guest's own memory.
-    pub(crate) fn guest_blob(&self, size: u64) -> io::Result<Blob> {
+    ///
+    /// # Errors
+    /// The kernel's error.
+    pub fn guest_blob(&self, size: u64) -> io::Result<Blob> {
         self.blob(GUEST, 0, size)
     }
 
     /// Creates a blob that the host allocates.
-    pub(crate) fn host_blob(&self, blob_id: u32, size: u64) -> io::Result<Blob> {
+    ///
+    /// # Errors
+    /// The kernel's error.
+    pub fn host_blob(&self, blob_id: u32, size: u64) -> io::Result<Blob> {
         self.blob(HOST, blob_id.into(), size)
     }
 
@@ -185,19 +196,28 @@ impl Context {
     }
 
     /// Submits commands.
-    pub(crate) fn submit(&self, commands: &[u8]) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// The kernel's error.
+    pub fn submit(&self, commands: &[u8]) -> io::Result<()> {
         self.execute(commands, RING_INDEX, 0).map(|_| ())
     }
 
     /// Submits commands and waits until they are done.
-    pub(crate) fn submit_and_wait(&self, commands: &[u8]) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// The kernel's error, or that the host is silent for a minute.
+    pub fn submit_and_wait(&self, commands: &[u8]) -> io::Result<()> {
         let fence = self.execute(commands, RING_INDEX | FENCE_FD_OUT, 0)?;
         // SAFETY: the kernel created the descriptor for us.
         readable(&unsafe { OwnedFd::from_raw_fd(fence) })
     }
 
     /// Submits commands with a fence on the polled ring, and waits for its event.
-    pub(crate) fn poll(&self, commands: &[u8]) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// The kernel's error, or that the host is silent for a minute.
+    pub fn poll(&self, commands: &[u8]) -> io::Result<()> {
         self.execute(commands, RING_INDEX, 1)?;
         readable(&self.file)?;
         let mut event = [0; 64];
@@ -235,7 +255,8 @@ impl Drop for Blob {
 
 impl Blob {
     /// Copies its bytes.
-    pub(crate) fn read(&self) -> Vec<u8> {
+    #[must_use]
+    pub fn read(&self) -> Vec<u8> {
         let mut bytes = vec![0; self.length];
         // SAFETY: the mapping has this many bytes, and lives as long as the value.
         unsafe {
@@ -244,8 +265,32 @@ impl Blob {
         bytes
     }
 
+    /// Copies bytes to `offset`. False, and nothing is written, if they do not fit.
+    #[must_use]
+    pub fn write(&self, offset: usize, bytes: &[u8]) -> bool {
+        let is_inside = (offset.checked_add(bytes.len())).is_some_and(|end| end <= self.length);
+        if is_inside {
+            // SAFETY: the bytes fit into the mapping, which lives as long as the value.
+            unsafe {
+                let to = self.start.as_ptr().add(offset);
+                std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len());
+            }
+        }
+        is_inside
+    }
+
+    /// The word at `offset`, which both sides use as a signal. `None` if it is not inside, or not
+    /// at a multiple of four.
+    #[must_use]
+    pub fn word(&self, offset: usize) -> Option<&AtomicU32> {
+        let is_inside = offset.checked_add(4).is_some_and(|end| end <= self.length);
+        // SAFETY: inside the mapping, which lives as long as the value and begins at a page.
+        (is_inside && offset.is_multiple_of(4))
+            .then(|| unsafe { AtomicU32::from_ptr(self.start.as_ptr().add(offset).cast()) })
+    }
+
     /// Fills the whole blob with the four bytes, again and again.
-    pub(crate) fn fill(&self, word: [u8; 4]) {
+    pub fn fill(&self, word: [u8; 4]) {
         for index in 0..self.length / 4 {
             // SAFETY: the write is inside the mapping, which is page-aligned.
             unsafe { self.start.cast::<[u8; 4]>().add(index).write_volatile(word) };

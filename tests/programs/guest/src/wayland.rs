@@ -7,7 +7,7 @@ use hesper_test_guest::cross_domain::{
     command, request, send, string, word, words,
 };
 
-use crate::virtgpu::{Blob, Context};
+use hesper_test_guest::virtgpu::{Blob, Context};
 
 /// `VIRTIO_GPU_CAPSET_CROSS_DOMAIN`.
 const CAPSET: u64 = 5;

@@ -7,7 +7,7 @@
 use std::fmt::Write as _;
 
 use crate::emit::file::{File, unknown};
-use crate::emit::rust;
+use crate::emit::{rules, rust};
 use crate::error::Result;
 use crate::model::{Base, Command, Member, Model};
 use crate::names;
@@ -31,8 +31,9 @@ pub fn emit(model: &Model, files: &mut Vec<File>) -> Result<()> {
     let rules = Rules { model };
     let mut out = String::from(
         "use std::ffi::{CStr, c_char, c_void}; use std::ptr;\n\
-         use crate::call::{Call, Function}; use crate::command; use crate::vk;\n",
+         use crate::call::{Call, Function}; use crate::command; use crate::rules::{Limit, Rules as Demands, all}; use crate::vk;\n",
     );
+    rules::are_of_commands(model)?;
     for (table, title) in TABLES {
         let (mut fields, mut loads) = (String::new(), String::new());
         for command in model.commands.iter().filter(|c| table_of(c) == Some(table)) {
@@ -168,6 +169,7 @@ fn call(out: &mut String, rules: Rules<'_>, command: &Command, table: &str) -> R
     let name = &command.name;
     let field = names::snake(name);
     let life = if borrows(rules, command)? { "<'a>" } else { "" };
+    let followed = rules::methods(rules, command)?;
     let _ = write!(
         out,
         "impl<'a> Call<'a> for command::{name}{life} {{ type Table = {table};\n\
@@ -175,7 +177,7 @@ fn call(out: &mut String, rules: Rules<'_>, command: &Command, table: &str) -> R
          let function = table.{field}?;\n\
          // SAFETY: the arguments have the function's types, and the caller ensures that the\n\
          // driver may be called with them.\n\
-         Some(unsafe {{ function({values}) }}) }} }}\n"
+         Some(unsafe {{ function({values}) }}) }} {followed} }}\n"
     );
     Ok(())
 }

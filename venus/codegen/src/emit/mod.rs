@@ -8,6 +8,7 @@ pub mod commands;
 pub mod file;
 pub mod formats;
 pub mod layout_test;
+pub mod rules;
 pub mod rust;
 pub mod schema;
 pub mod structs;

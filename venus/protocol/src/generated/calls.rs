@@ -4,6 +4,7 @@
 
 use crate::call::{Call, Function};
 use crate::command;
+use crate::rules::{Limit, Rules as Demands, all};
 use crate::vk;
 use std::ffi::{CStr, c_char, c_void};
 use std::ptr;
@@ -2920,6 +2921,12 @@ impl<'a> Call<'a> for command::AllocateMemory<'a> {
             )
         })
     }
+    #[inline]
+    fn keep<R: Demands>(&self, result: vk::Result, rules: &R) {
+        if result == vk::Result::SUCCESS {
+            rules.memory_made(&*self.p_allocate_info, *self.p_memory);
+        }
+    }
 }
 impl<'a> Call<'a> for command::FreeMemory {
     type Table = DeviceTable;
@@ -3004,6 +3011,11 @@ impl<'a> Call<'a> for command::BindBufferMemory {
                 self.memory_offset,
             )
         })
+    }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.buffer_memory(self.memory.handle, self.memory_offset, self.buffer.handle)?;
+        Ok(())
     }
 }
 impl<'a> Call<'a> for command::BindImageMemory {
@@ -3108,6 +3120,13 @@ impl<'a> Call<'a> for command::QueueBindSparse<'a> {
                 self.fence.handle,
             )
         })
+    }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        for v in &*self.p_bind_info {
+            rules.sparse(v)?;
+        }
+        Ok(())
     }
 }
 impl<'a> Call<'a> for command::CreateFence<'a> {
@@ -3275,6 +3294,12 @@ impl<'a> Call<'a> for command::CreateQueryPool<'a> {
             )
         })
     }
+    #[inline]
+    fn keep<R: Demands>(&self, result: vk::Result, rules: &R) {
+        if result == vk::Result::SUCCESS {
+            rules.query_pool_made(&*self.p_create_info, *self.p_query_pool);
+        }
+    }
 }
 impl<'a> Call<'a> for command::DestroyQueryPool {
     type Table = DeviceTable;
@@ -3306,6 +3331,15 @@ impl<'a> Call<'a> for command::GetQueryPoolResults<'a> {
             )
         })
     }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.queries(
+            self.query_pool.handle,
+            u64::from(self.first_query),
+            u64::from(self.query_count),
+        )?;
+        Ok(())
+    }
 }
 impl<'a> Call<'a> for command::CreateBuffer<'a> {
     type Table = DeviceTable;
@@ -3322,6 +3356,17 @@ impl<'a> Call<'a> for command::CreateBuffer<'a> {
                 &raw mut *self.p_buffer,
             )
         })
+    }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.buffer(&*self.p_create_info)?;
+        Ok(())
+    }
+    #[inline]
+    fn keep<R: Demands>(&self, result: vk::Result, rules: &R) {
+        if result == vk::Result::SUCCESS {
+            rules.buffer_made(&*self.p_create_info, *self.p_buffer);
+        }
     }
 }
 impl<'a> Call<'a> for command::DestroyBuffer {
@@ -3350,6 +3395,15 @@ impl<'a> Call<'a> for command::CreateBufferView<'a> {
             )
         })
     }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.rest(
+            self.p_create_info.buffer,
+            self.p_create_info.offset,
+            self.p_create_info.range,
+        )?;
+        Ok(())
+    }
 }
 impl<'a> Call<'a> for command::DestroyBufferView {
     type Table = DeviceTable;
@@ -3376,6 +3430,17 @@ impl<'a> Call<'a> for command::CreateImage<'a> {
                 &raw mut *self.p_image,
             )
         })
+    }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.image(&*self.p_create_info)?;
+        Ok(())
+    }
+    #[inline]
+    fn keep<R: Demands>(&self, result: vk::Result, rules: &R) {
+        if result == vk::Result::SUCCESS {
+            rules.image_made(&*self.p_create_info, *self.p_image);
+        }
     }
 }
 impl<'a> Call<'a> for command::DestroyImage {
@@ -3404,6 +3469,15 @@ impl<'a> Call<'a> for command::GetImageSubresourceLayout<'a> {
             )
         })
     }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.subresource(
+            self.image.handle,
+            u64::from(self.p_subresource.mip_level),
+            u64::from(self.p_subresource.array_layer),
+        )?;
+        Ok(())
+    }
 }
 impl<'a> Call<'a> for command::CreateImageView<'a> {
     type Table = DeviceTable;
@@ -3420,6 +3494,11 @@ impl<'a> Call<'a> for command::CreateImageView<'a> {
                 &raw mut *self.p_view,
             )
         })
+    }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.view(&*self.p_create_info)?;
+        Ok(())
     }
 }
 impl<'a> Call<'a> for command::DestroyImageView {
@@ -3447,6 +3526,19 @@ impl<'a> Call<'a> for command::CreateShaderModule<'a> {
                 &raw mut *self.p_shader_module,
             )
         })
+    }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.code((self.p_create_info.code_size) as u64, {
+            // SAFETY: the decoder made an array of this many elements, or a null pointer.
+            unsafe {
+                all(
+                    self.p_create_info.p_code,
+                    (self.p_create_info.code_size / 4) as u32,
+                )
+            }
+        })?;
+        Ok(())
     }
 }
 impl<'a> Call<'a> for command::DestroyShaderModule {
@@ -3538,6 +3630,13 @@ impl<'a> Call<'a> for command::CreateGraphicsPipelines<'a> {
             )
         })
     }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        for v in &*self.p_create_infos {
+            rules.graphics(v)?;
+        }
+        Ok(())
+    }
 }
 impl<'a> Call<'a> for command::CreateComputePipelines<'a> {
     type Table = DeviceTable;
@@ -3556,6 +3655,13 @@ impl<'a> Call<'a> for command::CreateComputePipelines<'a> {
                 self.p_pipelines.as_mut_ptr(),
             )
         })
+    }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        for v in &*self.p_create_infos {
+            rules.stage(&v.stage)?;
+        }
+        Ok(())
     }
 }
 impl<'a> Call<'a> for command::DestroyPipeline {
@@ -3583,6 +3689,17 @@ impl<'a> Call<'a> for command::CreatePipelineLayout<'a> {
                 &raw mut *self.p_pipeline_layout,
             )
         })
+    }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.pipeline_layout(&*self.p_create_info)?;
+        Ok(())
+    }
+    #[inline]
+    fn keep<R: Demands>(&self, result: vk::Result, rules: &R) {
+        if result == vk::Result::SUCCESS {
+            rules.pipeline_layout_made(&*self.p_create_info, *self.p_pipeline_layout);
+        }
     }
 }
 impl<'a> Call<'a> for command::DestroyPipelineLayout {
@@ -3637,6 +3754,17 @@ impl<'a> Call<'a> for command::CreateDescriptorSetLayout<'a> {
                 &raw mut *self.p_set_layout,
             )
         })
+    }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.set_layout(&*self.p_create_info)?;
+        Ok(())
+    }
+    #[inline]
+    fn keep<R: Demands>(&self, result: vk::Result, rules: &R) {
+        if result == vk::Result::SUCCESS {
+            rules.set_layout_made(&*self.p_create_info, *self.p_set_layout);
+        }
     }
 }
 impl<'a> Call<'a> for command::DestroyDescriptorSetLayout {
@@ -3707,6 +3835,17 @@ impl<'a> Call<'a> for command::AllocateDescriptorSets<'a> {
             )
         })
     }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.allocation(&*self.p_allocate_info)?;
+        Ok(())
+    }
+    #[inline]
+    fn keep<R: Demands>(&self, result: vk::Result, rules: &R) {
+        if result == vk::Result::SUCCESS {
+            rules.sets_made(&*self.p_allocate_info, &*self.p_descriptor_sets);
+        }
+    }
 }
 impl<'a> Call<'a> for command::FreeDescriptorSets<'a> {
     type Table = DeviceTable;
@@ -3742,6 +3881,16 @@ impl<'a> Call<'a> for command::UpdateDescriptorSets<'a> {
             )
         })
     }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        for v in &*self.p_descriptor_writes {
+            rules.write(v)?;
+        }
+        for v in &*self.p_descriptor_copies {
+            rules.copy(v)?;
+        }
+        Ok(())
+    }
 }
 impl<'a> Call<'a> for command::CreateFramebuffer<'a> {
     type Table = DeviceTable;
@@ -3758,6 +3907,17 @@ impl<'a> Call<'a> for command::CreateFramebuffer<'a> {
                 &raw mut *self.p_framebuffer,
             )
         })
+    }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.framebuffer(&*self.p_create_info)?;
+        Ok(())
+    }
+    #[inline]
+    fn keep<R: Demands>(&self, result: vk::Result, rules: &R) {
+        if result == vk::Result::SUCCESS {
+            rules.framebuffer_made(&*self.p_create_info, *self.p_framebuffer);
+        }
     }
 }
 impl<'a> Call<'a> for command::DestroyFramebuffer {
@@ -3785,6 +3945,17 @@ impl<'a> Call<'a> for command::CreateRenderPass<'a> {
                 &raw mut *self.p_render_pass,
             )
         })
+    }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.pass(&*self.p_create_info)?;
+        Ok(())
+    }
+    #[inline]
+    fn keep<R: Demands>(&self, result: vk::Result, rules: &R) {
+        if result == vk::Result::SUCCESS {
+            rules.pass_made(&*self.p_create_info, *self.p_render_pass);
+        }
     }
 }
 impl<'a> Call<'a> for command::DestroyRenderPass {
@@ -3828,6 +3999,15 @@ impl<'a> Call<'a> for command::CreateCommandPool<'a> {
                 &raw mut *self.p_command_pool,
             )
         })
+    }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.within(
+            Limit::QueueFamilies,
+            u64::from(self.p_create_info.queue_family_index),
+            1,
+        )?;
+        Ok(())
     }
 }
 impl<'a> Call<'a> for command::DestroyCommandPool {
@@ -3892,6 +4072,11 @@ impl<'a> Call<'a> for command::BeginCommandBuffer<'a> {
         // driver may be called with them.
         Some(unsafe { function(self.command_buffer.handle, &raw mut *self.p_begin_info) })
     }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.inheritance(&*self.p_begin_info)?;
+        Ok(())
+    }
 }
 impl<'a> Call<'a> for command::EndCommandBuffer {
     type Table = DeviceTable;
@@ -3945,6 +4130,15 @@ impl<'a> Call<'a> for command::CmdSetViewport<'a> {
             )
         })
     }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.within(
+            Limit::Viewports,
+            u64::from(self.first_viewport),
+            u64::from(self.viewport_count),
+        )?;
+        Ok(())
+    }
 }
 impl<'a> Call<'a> for command::CmdSetScissor<'a> {
     type Table = DeviceTable;
@@ -3961,6 +4155,15 @@ impl<'a> Call<'a> for command::CmdSetScissor<'a> {
                 self.p_scissors.as_ptr(),
             )
         })
+    }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.within(
+            Limit::Viewports,
+            u64::from(self.first_scissor),
+            u64::from(self.scissor_count),
+        )?;
+        Ok(())
     }
 }
 impl<'a> Call<'a> for command::CmdSetLineWidth {
@@ -4072,6 +4275,16 @@ impl<'a> Call<'a> for command::CmdBindDescriptorSets<'a> {
             )
         })
     }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.sets(
+            self.layout.handle,
+            u64::from(self.first_set),
+            &*self.p_descriptor_sets,
+            &*self.p_dynamic_offsets,
+        )?;
+        Ok(())
+    }
 }
 impl<'a> Call<'a> for command::CmdBindIndexBuffer {
     type Table = DeviceTable;
@@ -4088,6 +4301,11 @@ impl<'a> Call<'a> for command::CmdBindIndexBuffer {
                 self.index_type,
             )
         })
+    }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.rest(self.buffer.handle, self.offset, 18446744073709551615)?;
+        Ok(())
     }
 }
 impl<'a> Call<'a> for command::CmdBindVertexBuffers<'a> {
@@ -4106,6 +4324,16 @@ impl<'a> Call<'a> for command::CmdBindVertexBuffers<'a> {
                 self.p_offsets.as_ptr(),
             )
         })
+    }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.within(
+            Limit::VertexBindings,
+            u64::from(self.first_binding),
+            u64::from(self.binding_count),
+        )?;
+        rules.vertex_buffers(&*self.p_buffers, &*self.p_offsets, &[])?;
+        Ok(())
     }
 }
 impl<'a> Call<'a> for command::CmdDraw {
@@ -4162,6 +4390,17 @@ impl<'a> Call<'a> for command::CmdDrawIndirect {
             )
         })
     }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.indirect(
+            self.buffer.handle,
+            self.offset,
+            u64::from(self.draw_count),
+            u64::from(self.stride),
+            16,
+        )?;
+        Ok(())
+    }
 }
 impl<'a> Call<'a> for command::CmdDrawIndexedIndirect {
     type Table = DeviceTable;
@@ -4179,6 +4418,17 @@ impl<'a> Call<'a> for command::CmdDrawIndexedIndirect {
                 self.stride,
             )
         })
+    }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.indirect(
+            self.buffer.handle,
+            self.offset,
+            u64::from(self.draw_count),
+            u64::from(self.stride),
+            20,
+        )?;
+        Ok(())
     }
 }
 impl<'a> Call<'a> for command::CmdDispatch {
@@ -4207,6 +4457,11 @@ impl<'a> Call<'a> for command::CmdDispatchIndirect {
         // driver may be called with them.
         Some(unsafe { function(self.command_buffer.handle, self.buffer.handle, self.offset) })
     }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.part(self.buffer.handle, self.offset, 12)?;
+        Ok(())
+    }
 }
 impl<'a> Call<'a> for command::CmdCopyBuffer<'a> {
     type Table = DeviceTable;
@@ -4224,6 +4479,16 @@ impl<'a> Call<'a> for command::CmdCopyBuffer<'a> {
                 self.p_regions.as_ptr(),
             )
         })
+    }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        for v in &*self.p_regions {
+            rules.part(self.src_buffer.handle, v.src_offset, v.size)?;
+        }
+        for v in &*self.p_regions {
+            rules.part(self.dst_buffer.handle, v.dst_offset, v.size)?;
+        }
+        Ok(())
     }
 }
 impl<'a> Call<'a> for command::CmdCopyImage<'a> {
@@ -4244,6 +4509,19 @@ impl<'a> Call<'a> for command::CmdCopyImage<'a> {
                 self.p_regions.as_ptr(),
             )
         })
+    }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        for v in &*self.p_regions {
+            rules.copied(
+                self.src_image.handle,
+                self.dst_image.handle,
+                (&v.src_subresource, &v.src_offset),
+                (&v.dst_subresource, &v.dst_offset),
+                &v.extent,
+            )?;
+        }
+        Ok(())
     }
 }
 impl<'a> Call<'a> for command::CmdBlitImage<'a> {
@@ -4266,6 +4544,16 @@ impl<'a> Call<'a> for command::CmdBlitImage<'a> {
             )
         })
     }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        for v in &*self.p_regions {
+            rules.corners(self.src_image.handle, &v.src_subresource, &v.src_offsets)?;
+        }
+        for v in &*self.p_regions {
+            rules.corners(self.dst_image.handle, &v.dst_subresource, &v.dst_offsets)?;
+        }
+        Ok(())
+    }
 }
 impl<'a> Call<'a> for command::CmdCopyBufferToImage<'a> {
     type Table = DeviceTable;
@@ -4284,6 +4572,24 @@ impl<'a> Call<'a> for command::CmdCopyBufferToImage<'a> {
                 self.p_regions.as_ptr(),
             )
         })
+    }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        for v in &*self.p_regions {
+            rules.buffer_image(
+                self.src_buffer.handle,
+                self.dst_image.handle,
+                (
+                    v.buffer_offset,
+                    u64::from(v.buffer_row_length),
+                    u64::from(v.buffer_image_height),
+                ),
+                &v.image_subresource,
+                &v.image_offset,
+                &v.image_extent,
+            )?;
+        }
+        Ok(())
     }
 }
 impl<'a> Call<'a> for command::CmdCopyImageToBuffer<'a> {
@@ -4304,6 +4610,24 @@ impl<'a> Call<'a> for command::CmdCopyImageToBuffer<'a> {
             )
         })
     }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        for v in &*self.p_regions {
+            rules.buffer_image(
+                self.dst_buffer.handle,
+                self.src_image.handle,
+                (
+                    v.buffer_offset,
+                    u64::from(v.buffer_row_length),
+                    u64::from(v.buffer_image_height),
+                ),
+                &v.image_subresource,
+                &v.image_offset,
+                &v.image_extent,
+            )?;
+        }
+        Ok(())
+    }
 }
 impl<'a> Call<'a> for command::CmdUpdateBuffer<'a> {
     type Table = DeviceTable;
@@ -4322,6 +4646,11 @@ impl<'a> Call<'a> for command::CmdUpdateBuffer<'a> {
             )
         })
     }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.update(self.dst_buffer.handle, self.dst_offset, self.data_size)?;
+        Ok(())
+    }
 }
 impl<'a> Call<'a> for command::CmdFillBuffer {
     type Table = DeviceTable;
@@ -4339,6 +4668,11 @@ impl<'a> Call<'a> for command::CmdFillBuffer {
                 self.data,
             )
         })
+    }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.rest(self.dst_buffer.handle, self.dst_offset, self.size)?;
+        Ok(())
     }
 }
 impl<'a> Call<'a> for command::CmdClearColorImage<'a> {
@@ -4361,6 +4695,13 @@ impl<'a> Call<'a> for command::CmdClearColorImage<'a> {
             )
         })
     }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        for v in &*self.p_ranges {
+            rules.range(self.image.handle, v)?;
+        }
+        Ok(())
+    }
 }
 impl<'a> Call<'a> for command::CmdClearDepthStencilImage<'a> {
     type Table = DeviceTable;
@@ -4380,6 +4721,13 @@ impl<'a> Call<'a> for command::CmdClearDepthStencilImage<'a> {
             )
         })
     }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        for v in &*self.p_ranges {
+            rules.range(self.image.handle, v)?;
+        }
+        Ok(())
+    }
 }
 impl<'a> Call<'a> for command::CmdClearAttachments<'a> {
     type Table = DeviceTable;
@@ -4397,6 +4745,13 @@ impl<'a> Call<'a> for command::CmdClearAttachments<'a> {
                 self.p_rects.as_ptr(),
             )
         })
+    }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        for v in &*self.p_attachments {
+            rules.index(Limit::ColorAttachments, u64::from(v.color_attachment))?;
+        }
+        Ok(())
     }
 }
 impl<'a> Call<'a> for command::CmdResolveImage<'a> {
@@ -4417,6 +4772,26 @@ impl<'a> Call<'a> for command::CmdResolveImage<'a> {
                 self.p_regions.as_ptr(),
             )
         })
+    }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        for v in &*self.p_regions {
+            rules.region(
+                self.src_image.handle,
+                &v.src_subresource,
+                &v.src_offset,
+                &v.extent,
+            )?;
+        }
+        for v in &*self.p_regions {
+            rules.region(
+                self.dst_image.handle,
+                &v.dst_subresource,
+                &v.dst_offset,
+                &v.extent,
+            )?;
+        }
+        Ok(())
     }
 }
 impl<'a> Call<'a> for command::CmdSetEvent {
@@ -4474,6 +4849,25 @@ impl<'a> Call<'a> for command::CmdWaitEvents<'a> {
             )
         })
     }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        for v in &*self.p_buffer_memory_barriers {
+            rules.families(
+                u64::from(v.src_queue_family_index),
+                u64::from(v.dst_queue_family_index),
+            )?;
+        }
+        for v in &*self.p_image_memory_barriers {
+            rules.families(
+                u64::from(v.src_queue_family_index),
+                u64::from(v.dst_queue_family_index),
+            )?;
+        }
+        for v in &*self.p_image_memory_barriers {
+            rules.range(v.image, &v.subresource_range)?;
+        }
+        Ok(())
+    }
 }
 impl<'a> Call<'a> for command::CmdPipelineBarrier<'a> {
     type Table = DeviceTable;
@@ -4497,6 +4891,25 @@ impl<'a> Call<'a> for command::CmdPipelineBarrier<'a> {
             )
         })
     }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        for v in &*self.p_buffer_memory_barriers {
+            rules.families(
+                u64::from(v.src_queue_family_index),
+                u64::from(v.dst_queue_family_index),
+            )?;
+        }
+        for v in &*self.p_image_memory_barriers {
+            rules.families(
+                u64::from(v.src_queue_family_index),
+                u64::from(v.dst_queue_family_index),
+            )?;
+        }
+        for v in &*self.p_image_memory_barriers {
+            rules.range(v.image, &v.subresource_range)?;
+        }
+        Ok(())
+    }
 }
 impl<'a> Call<'a> for command::CmdBeginQuery {
     type Table = DeviceTable;
@@ -4514,6 +4927,11 @@ impl<'a> Call<'a> for command::CmdBeginQuery {
             )
         })
     }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.queries(self.query_pool.handle, u64::from(self.query), 1)?;
+        Ok(())
+    }
 }
 impl<'a> Call<'a> for command::CmdEndQuery {
     type Table = DeviceTable;
@@ -4529,6 +4947,11 @@ impl<'a> Call<'a> for command::CmdEndQuery {
                 self.query,
             )
         })
+    }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.queries(self.query_pool.handle, u64::from(self.query), 1)?;
+        Ok(())
     }
 }
 impl<'a> Call<'a> for command::CmdResetQueryPool {
@@ -4547,6 +4970,15 @@ impl<'a> Call<'a> for command::CmdResetQueryPool {
             )
         })
     }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.queries(
+            self.query_pool.handle,
+            u64::from(self.first_query),
+            u64::from(self.query_count),
+        )?;
+        Ok(())
+    }
 }
 impl<'a> Call<'a> for command::CmdWriteTimestamp {
     type Table = DeviceTable;
@@ -4563,6 +4995,11 @@ impl<'a> Call<'a> for command::CmdWriteTimestamp {
                 self.query,
             )
         })
+    }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.queries(self.query_pool.handle, u64::from(self.query), 1)?;
+        Ok(())
     }
 }
 impl<'a> Call<'a> for command::CmdCopyQueryPoolResults {
@@ -4585,6 +5022,23 @@ impl<'a> Call<'a> for command::CmdCopyQueryPoolResults {
             )
         })
     }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.queries(
+            self.query_pool.handle,
+            u64::from(self.first_query),
+            u64::from(self.query_count),
+        )?;
+        rules.results(
+            self.query_pool.handle,
+            u64::from(self.query_count),
+            self.dst_buffer.handle,
+            self.dst_offset,
+            self.stride,
+            self.flags,
+        )?;
+        Ok(())
+    }
 }
 impl<'a> Call<'a> for command::CmdPushConstants<'a> {
     type Table = DeviceTable;
@@ -4604,6 +5058,11 @@ impl<'a> Call<'a> for command::CmdPushConstants<'a> {
             )
         })
     }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.push_constants(u64::from(self.offset), u64::from(self.size))?;
+        Ok(())
+    }
 }
 impl<'a> Call<'a> for command::CmdBeginRenderPass<'a> {
     type Table = DeviceTable;
@@ -4619,6 +5078,11 @@ impl<'a> Call<'a> for command::CmdBeginRenderPass<'a> {
                 self.contents,
             )
         })
+    }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.begin_pass(&*self.p_render_pass_begin)?;
+        Ok(())
     }
 }
 impl<'a> Call<'a> for command::CmdNextSubpass {
@@ -4681,6 +5145,13 @@ impl<'a> Call<'a> for command::BindBufferMemory2<'a> {
                 self.p_bind_infos.as_ptr(),
             )
         })
+    }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        for v in &*self.p_bind_infos {
+            rules.buffer_memory(v.memory, v.memory_offset, v.buffer)?;
+        }
+        Ok(())
     }
 }
 impl<'a> Call<'a> for command::BindImageMemory2<'a> {
@@ -4987,6 +5458,11 @@ impl<'a> Call<'a> for command::CreateDescriptorUpdateTemplate<'a> {
             )
         })
     }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.template(&*self.p_create_info)?;
+        Ok(())
+    }
 }
 impl<'a> Call<'a> for command::DestroyDescriptorUpdateTemplate {
     type Table = DeviceTable;
@@ -5067,6 +5543,11 @@ impl<'a> Call<'a> for command::GetDescriptorSetLayoutSupport<'a> {
             )
         })
     }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.set_layout(&*self.p_create_info)?;
+        Ok(())
+    }
 }
 impl<'a> Call<'a> for command::CmdDrawIndirectCount {
     type Table = DeviceTable;
@@ -5086,6 +5567,18 @@ impl<'a> Call<'a> for command::CmdDrawIndirectCount {
                 self.stride,
             )
         })
+    }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.indirect(
+            self.buffer.handle,
+            self.offset,
+            u64::from(self.max_draw_count),
+            u64::from(self.stride),
+            16,
+        )?;
+        rules.part(self.count_buffer.handle, self.count_buffer_offset, 4)?;
+        Ok(())
     }
 }
 impl<'a> Call<'a> for command::CmdDrawIndexedIndirectCount {
@@ -5107,6 +5600,18 @@ impl<'a> Call<'a> for command::CmdDrawIndexedIndirectCount {
             )
         })
     }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.indirect(
+            self.buffer.handle,
+            self.offset,
+            u64::from(self.max_draw_count),
+            u64::from(self.stride),
+            20,
+        )?;
+        rules.part(self.count_buffer.handle, self.count_buffer_offset, 4)?;
+        Ok(())
+    }
 }
 impl<'a> Call<'a> for command::CreateRenderPass2<'a> {
     type Table = DeviceTable;
@@ -5124,6 +5629,17 @@ impl<'a> Call<'a> for command::CreateRenderPass2<'a> {
             )
         })
     }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.pass2(&*self.p_create_info)?;
+        Ok(())
+    }
+    #[inline]
+    fn keep<R: Demands>(&self, result: vk::Result, rules: &R) {
+        if result == vk::Result::SUCCESS {
+            rules.pass2_made(&*self.p_create_info, *self.p_render_pass);
+        }
+    }
 }
 impl<'a> Call<'a> for command::CmdBeginRenderPass2<'a> {
     type Table = DeviceTable;
@@ -5139,6 +5655,11 @@ impl<'a> Call<'a> for command::CmdBeginRenderPass2<'a> {
                 &raw mut *self.p_subpass_begin_info,
             )
         })
+    }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.begin_pass(&*self.p_render_pass_begin)?;
+        Ok(())
     }
 }
 impl<'a> Call<'a> for command::CmdNextSubpass2<'a> {
@@ -5187,6 +5708,15 @@ impl<'a> Call<'a> for command::ResetQueryPool {
                 self.query_count,
             )
         })
+    }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.queries(
+            self.query_pool.handle,
+            u64::from(self.first_query),
+            u64::from(self.query_count),
+        )?;
+        Ok(())
     }
 }
 impl<'a> Call<'a> for command::GetSemaphoreCounterValue<'a> {
@@ -5273,6 +5803,16 @@ impl<'a> Call<'a> for command::CmdBindTransformFeedbackBuffersEXT<'a> {
             )
         })
     }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.within(
+            Limit::TransformFeedbackBuffers,
+            u64::from(self.first_binding),
+            u64::from(self.binding_count),
+        )?;
+        rules.vertex_buffers(&*self.p_buffers, &*self.p_offsets, &*self.p_sizes)?;
+        Ok(())
+    }
 }
 impl<'a> Call<'a> for command::CmdBeginTransformFeedbackEXT<'a> {
     type Table = DeviceTable;
@@ -5290,6 +5830,20 @@ impl<'a> Call<'a> for command::CmdBeginTransformFeedbackEXT<'a> {
                 self.p_counter_buffer_offsets.as_ptr(),
             )
         })
+    }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.within(
+            Limit::TransformFeedbackBuffers,
+            u64::from(self.first_counter_buffer),
+            u64::from(self.counter_buffer_count),
+        )?;
+        rules.counters(
+            &*self.p_counter_buffers,
+            &*self.p_counter_buffer_offsets,
+            &[],
+        )?;
+        Ok(())
     }
 }
 impl<'a> Call<'a> for command::CmdEndTransformFeedbackEXT<'a> {
@@ -5309,6 +5863,20 @@ impl<'a> Call<'a> for command::CmdEndTransformFeedbackEXT<'a> {
             )
         })
     }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.within(
+            Limit::TransformFeedbackBuffers,
+            u64::from(self.first_counter_buffer),
+            u64::from(self.counter_buffer_count),
+        )?;
+        rules.counters(
+            &*self.p_counter_buffers,
+            &*self.p_counter_buffer_offsets,
+            &[],
+        )?;
+        Ok(())
+    }
 }
 impl<'a> Call<'a> for command::CmdBeginQueryIndexedEXT {
     type Table = DeviceTable;
@@ -5327,6 +5895,11 @@ impl<'a> Call<'a> for command::CmdBeginQueryIndexedEXT {
             )
         })
     }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.queries(self.query_pool.handle, u64::from(self.query), 1)?;
+        Ok(())
+    }
 }
 impl<'a> Call<'a> for command::CmdEndQueryIndexedEXT {
     type Table = DeviceTable;
@@ -5343,6 +5916,11 @@ impl<'a> Call<'a> for command::CmdEndQueryIndexedEXT {
                 self.index,
             )
         })
+    }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.queries(self.query_pool.handle, u64::from(self.query), 1)?;
+        Ok(())
     }
 }
 impl<'a> Call<'a> for command::CmdDrawIndirectByteCountEXT {
@@ -5363,6 +5941,11 @@ impl<'a> Call<'a> for command::CmdDrawIndirectByteCountEXT {
                 self.vertex_stride,
             )
         })
+    }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.part(self.counter_buffer.handle, self.counter_buffer_offset, 4)?;
+        Ok(())
     }
 }
 impl<'a> Call<'a> for command::GetImageDrmFormatModifierPropertiesEXT<'a> {
@@ -5481,6 +6064,11 @@ impl<'a> Call<'a> for command::CmdSetEvent2<'a> {
             )
         })
     }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.dependency(&*self.p_dependency_info)?;
+        Ok(())
+    }
 }
 impl<'a> Call<'a> for command::CmdResetEvent2 {
     type Table = DeviceTable;
@@ -5514,6 +6102,13 @@ impl<'a> Call<'a> for command::CmdWaitEvents2<'a> {
             )
         })
     }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        for v in &*self.p_dependency_infos {
+            rules.dependency(v)?;
+        }
+        Ok(())
+    }
 }
 impl<'a> Call<'a> for command::CmdPipelineBarrier2<'a> {
     type Table = DeviceTable;
@@ -5523,6 +6118,11 @@ impl<'a> Call<'a> for command::CmdPipelineBarrier2<'a> {
         // SAFETY: the arguments have the function's types, and the caller ensures that the
         // driver may be called with them.
         Some(unsafe { function(self.command_buffer.handle, &raw mut *self.p_dependency_info) })
+    }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.dependency(&*self.p_dependency_info)?;
+        Ok(())
     }
 }
 impl<'a> Call<'a> for command::CmdWriteTimestamp2 {
@@ -5540,6 +6140,11 @@ impl<'a> Call<'a> for command::CmdWriteTimestamp2 {
                 self.query,
             )
         })
+    }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.queries(self.query_pool.handle, u64::from(self.query), 1)?;
+        Ok(())
     }
 }
 impl<'a> Call<'a> for command::QueueSubmit2<'a> {
@@ -5573,6 +6178,32 @@ impl<'a> Call<'a> for command::CmdCopyBuffer2<'a> {
             )
         })
     }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        for v in {
+            // SAFETY: the decoder made an array of this many elements, or a null pointer.
+            unsafe {
+                all(
+                    self.p_copy_buffer_info.p_regions,
+                    self.p_copy_buffer_info.region_count,
+                )
+            }
+        } {
+            rules.part(self.p_copy_buffer_info.src_buffer, v.src_offset, v.size)?;
+        }
+        for v in {
+            // SAFETY: the decoder made an array of this many elements, or a null pointer.
+            unsafe {
+                all(
+                    self.p_copy_buffer_info.p_regions,
+                    self.p_copy_buffer_info.region_count,
+                )
+            }
+        } {
+            rules.part(self.p_copy_buffer_info.dst_buffer, v.dst_offset, v.size)?;
+        }
+        Ok(())
+    }
 }
 impl<'a> Call<'a> for command::CmdCopyImage2<'a> {
     type Table = DeviceTable;
@@ -5582,6 +6213,27 @@ impl<'a> Call<'a> for command::CmdCopyImage2<'a> {
         // SAFETY: the arguments have the function's types, and the caller ensures that the
         // driver may be called with them.
         Some(unsafe { function(self.command_buffer.handle, &raw mut *self.p_copy_image_info) })
+    }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        for v in {
+            // SAFETY: the decoder made an array of this many elements, or a null pointer.
+            unsafe {
+                all(
+                    self.p_copy_image_info.p_regions,
+                    self.p_copy_image_info.region_count,
+                )
+            }
+        } {
+            rules.copied(
+                self.p_copy_image_info.src_image,
+                self.p_copy_image_info.dst_image,
+                (&v.src_subresource, &v.src_offset),
+                (&v.dst_subresource, &v.dst_offset),
+                &v.extent,
+            )?;
+        }
+        Ok(())
     }
 }
 impl<'a> Call<'a> for command::CmdCopyBufferToImage2<'a> {
@@ -5598,6 +6250,32 @@ impl<'a> Call<'a> for command::CmdCopyBufferToImage2<'a> {
             )
         })
     }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        for v in {
+            // SAFETY: the decoder made an array of this many elements, or a null pointer.
+            unsafe {
+                all(
+                    self.p_copy_buffer_to_image_info.p_regions,
+                    self.p_copy_buffer_to_image_info.region_count,
+                )
+            }
+        } {
+            rules.buffer_image(
+                self.p_copy_buffer_to_image_info.src_buffer,
+                self.p_copy_buffer_to_image_info.dst_image,
+                (
+                    v.buffer_offset,
+                    u64::from(v.buffer_row_length),
+                    u64::from(v.buffer_image_height),
+                ),
+                &v.image_subresource,
+                &v.image_offset,
+                &v.image_extent,
+            )?;
+        }
+        Ok(())
+    }
 }
 impl<'a> Call<'a> for command::CmdCopyImageToBuffer2<'a> {
     type Table = DeviceTable;
@@ -5613,6 +6291,32 @@ impl<'a> Call<'a> for command::CmdCopyImageToBuffer2<'a> {
             )
         })
     }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        for v in {
+            // SAFETY: the decoder made an array of this many elements, or a null pointer.
+            unsafe {
+                all(
+                    self.p_copy_image_to_buffer_info.p_regions,
+                    self.p_copy_image_to_buffer_info.region_count,
+                )
+            }
+        } {
+            rules.buffer_image(
+                self.p_copy_image_to_buffer_info.dst_buffer,
+                self.p_copy_image_to_buffer_info.src_image,
+                (
+                    v.buffer_offset,
+                    u64::from(v.buffer_row_length),
+                    u64::from(v.buffer_image_height),
+                ),
+                &v.image_subresource,
+                &v.image_offset,
+                &v.image_extent,
+            )?;
+        }
+        Ok(())
+    }
 }
 impl<'a> Call<'a> for command::CmdBlitImage2<'a> {
     type Table = DeviceTable;
@@ -5622,6 +6326,40 @@ impl<'a> Call<'a> for command::CmdBlitImage2<'a> {
         // SAFETY: the arguments have the function's types, and the caller ensures that the
         // driver may be called with them.
         Some(unsafe { function(self.command_buffer.handle, &raw mut *self.p_blit_image_info) })
+    }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        for v in {
+            // SAFETY: the decoder made an array of this many elements, or a null pointer.
+            unsafe {
+                all(
+                    self.p_blit_image_info.p_regions,
+                    self.p_blit_image_info.region_count,
+                )
+            }
+        } {
+            rules.corners(
+                self.p_blit_image_info.src_image,
+                &v.src_subresource,
+                &v.src_offsets,
+            )?;
+        }
+        for v in {
+            // SAFETY: the decoder made an array of this many elements, or a null pointer.
+            unsafe {
+                all(
+                    self.p_blit_image_info.p_regions,
+                    self.p_blit_image_info.region_count,
+                )
+            }
+        } {
+            rules.corners(
+                self.p_blit_image_info.dst_image,
+                &v.dst_subresource,
+                &v.dst_offsets,
+            )?;
+        }
+        Ok(())
     }
 }
 impl<'a> Call<'a> for command::CmdResolveImage2<'a> {
@@ -5638,6 +6376,42 @@ impl<'a> Call<'a> for command::CmdResolveImage2<'a> {
             )
         })
     }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        for v in {
+            // SAFETY: the decoder made an array of this many elements, or a null pointer.
+            unsafe {
+                all(
+                    self.p_resolve_image_info.p_regions,
+                    self.p_resolve_image_info.region_count,
+                )
+            }
+        } {
+            rules.region(
+                self.p_resolve_image_info.src_image,
+                &v.src_subresource,
+                &v.src_offset,
+                &v.extent,
+            )?;
+        }
+        for v in {
+            // SAFETY: the decoder made an array of this many elements, or a null pointer.
+            unsafe {
+                all(
+                    self.p_resolve_image_info.p_regions,
+                    self.p_resolve_image_info.region_count,
+                )
+            }
+        } {
+            rules.region(
+                self.p_resolve_image_info.dst_image,
+                &v.dst_subresource,
+                &v.dst_offset,
+                &v.extent,
+            )?;
+        }
+        Ok(())
+    }
 }
 impl<'a> Call<'a> for command::CmdBeginRendering<'a> {
     type Table = DeviceTable;
@@ -5647,6 +6421,11 @@ impl<'a> Call<'a> for command::CmdBeginRendering<'a> {
         // SAFETY: the arguments have the function's types, and the caller ensures that the
         // driver may be called with them.
         Some(unsafe { function(self.command_buffer.handle, &raw mut *self.p_rendering_info) })
+    }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.rendering(&*self.p_rendering_info)?;
+        Ok(())
     }
 }
 impl<'a> Call<'a> for command::CmdEndRendering {
@@ -5704,6 +6483,11 @@ impl<'a> Call<'a> for command::CmdSetViewportWithCount<'a> {
             )
         })
     }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.within(Limit::Viewports, 0, u64::from(self.viewport_count))?;
+        Ok(())
+    }
 }
 impl<'a> Call<'a> for command::CmdSetScissorWithCount<'a> {
     type Table = DeviceTable;
@@ -5719,6 +6503,11 @@ impl<'a> Call<'a> for command::CmdSetScissorWithCount<'a> {
                 self.p_scissors.as_ptr(),
             )
         })
+    }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.within(Limit::Viewports, 0, u64::from(self.scissor_count))?;
+        Ok(())
     }
 }
 impl<'a> Call<'a> for command::CmdBindVertexBuffers2<'a> {
@@ -5739,6 +6528,16 @@ impl<'a> Call<'a> for command::CmdBindVertexBuffers2<'a> {
                 self.p_strides.as_ptr(),
             )
         })
+    }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.within(
+            Limit::VertexBindings,
+            u64::from(self.first_binding),
+            u64::from(self.binding_count),
+        )?;
+        rules.vertex_buffers(&*self.p_buffers, &*self.p_offsets, &*self.p_sizes)?;
+        Ok(())
     }
 }
 impl<'a> Call<'a> for command::CmdSetDepthTestEnable {
@@ -5871,6 +6670,11 @@ impl<'a> Call<'a> for command::GetDeviceImageMemoryRequirements<'a> {
             )
         })
     }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.requirements(&*self.p_info)?;
+        Ok(())
+    }
 }
 impl<'a> Call<'a> for command::GetDeviceImageSparseMemoryRequirements<'a> {
     type Table = DeviceTable;
@@ -5888,6 +6692,11 @@ impl<'a> Call<'a> for command::GetDeviceImageSparseMemoryRequirements<'a> {
             )
         })
     }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.requirements(&*self.p_info)?;
+        Ok(())
+    }
 }
 impl<'a> Call<'a> for command::CmdSetPatchControlPointsEXT {
     type Table = DeviceTable;
@@ -5897,6 +6706,15 @@ impl<'a> Call<'a> for command::CmdSetPatchControlPointsEXT {
         // SAFETY: the arguments have the function's types, and the caller ensures that the
         // driver may be called with them.
         Some(unsafe { function(self.command_buffer.handle, self.patch_control_points) })
+    }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.within(
+            Limit::PatchControlPoints,
+            0,
+            u64::from(self.patch_control_points),
+        )?;
+        Ok(())
     }
 }
 impl<'a> Call<'a> for command::CmdSetLogicOpEXT {
@@ -5973,6 +6791,15 @@ impl<'a> Call<'a> for command::CmdBeginConditionalRenderingEXT<'a> {
             )
         })
     }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.part(
+            self.p_conditional_rendering_begin.buffer,
+            self.p_conditional_rendering_begin.offset,
+            4,
+        )?;
+        Ok(())
+    }
 }
 impl<'a> Call<'a> for command::CmdEndConditionalRenderingEXT {
     type Table = DeviceTable;
@@ -6043,6 +6870,15 @@ impl<'a> Call<'a> for command::CmdPushDescriptorSet<'a> {
             )
         })
     }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.pushed(
+            self.layout.handle,
+            u64::from(self.set),
+            &*self.p_descriptor_writes,
+        )?;
+        Ok(())
+    }
 }
 impl<'a> Call<'a> for command::CmdSetColorWriteEnableEXT<'a> {
     type Table = DeviceTable;
@@ -6058,6 +6894,11 @@ impl<'a> Call<'a> for command::CmdSetColorWriteEnableEXT<'a> {
                 self.p_color_write_enables.as_ptr(),
             )
         })
+    }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.within(Limit::ColorAttachments, 0, u64::from(self.attachment_count))?;
+        Ok(())
     }
 }
 impl<'a> Call<'a> for command::CmdSetVertexInputEXT<'a> {
@@ -6076,6 +6917,14 @@ impl<'a> Call<'a> for command::CmdSetVertexInputEXT<'a> {
                 self.p_vertex_attribute_descriptions.as_ptr(),
             )
         })
+    }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.vertex_input(
+            &*self.p_vertex_binding_descriptions,
+            &*self.p_vertex_attribute_descriptions,
+        )?;
+        Ok(())
     }
 }
 impl<'a> Call<'a> for command::CmdSetTessellationDomainOriginEXT {
@@ -6133,6 +6982,11 @@ impl<'a> Call<'a> for command::CmdSetSampleMaskEXT<'a> {
             )
         })
     }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.samples(self.samples)?;
+        Ok(())
+    }
 }
 impl<'a> Call<'a> for command::CmdSetAlphaToCoverageEnableEXT {
     type Table = DeviceTable;
@@ -6180,6 +7034,15 @@ impl<'a> Call<'a> for command::CmdSetColorBlendEnableEXT<'a> {
             )
         })
     }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.within(
+            Limit::ColorAttachments,
+            u64::from(self.first_attachment),
+            u64::from(self.attachment_count),
+        )?;
+        Ok(())
+    }
 }
 impl<'a> Call<'a> for command::CmdSetColorBlendEquationEXT<'a> {
     type Table = DeviceTable;
@@ -6196,6 +7059,15 @@ impl<'a> Call<'a> for command::CmdSetColorBlendEquationEXT<'a> {
                 self.p_color_blend_equations.as_ptr(),
             )
         })
+    }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.within(
+            Limit::ColorAttachments,
+            u64::from(self.first_attachment),
+            u64::from(self.attachment_count),
+        )?;
+        Ok(())
     }
 }
 impl<'a> Call<'a> for command::CmdSetColorWriteMaskEXT<'a> {
@@ -6214,6 +7086,15 @@ impl<'a> Call<'a> for command::CmdSetColorWriteMaskEXT<'a> {
             )
         })
     }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.within(
+            Limit::ColorAttachments,
+            u64::from(self.first_attachment),
+            u64::from(self.attachment_count),
+        )?;
+        Ok(())
+    }
 }
 impl<'a> Call<'a> for command::CmdSetRasterizationStreamEXT {
     type Table = DeviceTable;
@@ -6223,6 +7104,15 @@ impl<'a> Call<'a> for command::CmdSetRasterizationStreamEXT {
         // SAFETY: the arguments have the function's types, and the caller ensures that the
         // driver may be called with them.
         Some(unsafe { function(self.command_buffer.handle, self.rasterization_stream) })
+    }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.within(
+            Limit::TransformFeedbackStreams,
+            u64::from(self.rasterization_stream),
+            1,
+        )?;
+        Ok(())
     }
 }
 impl<'a> Call<'a> for command::CmdSetConservativeRasterizationModeEXT {
@@ -6290,6 +7180,15 @@ impl<'a> Call<'a> for command::CmdSetColorBlendAdvancedEXT<'a> {
                 self.p_color_blend_advanced.as_ptr(),
             )
         })
+    }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.within(
+            Limit::ColorAttachments,
+            u64::from(self.first_attachment),
+            u64::from(self.attachment_count),
+        )?;
+        Ok(())
     }
 }
 impl<'a> Call<'a> for command::CmdSetProvokingVertexModeEXT {
@@ -6381,6 +7280,11 @@ impl<'a> Call<'a> for command::CmdBindIndexBuffer2 {
             )
         })
     }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.rest(self.buffer.handle, self.offset, self.size)?;
+        Ok(())
+    }
 }
 impl<'a> Call<'a> for command::GetRenderingAreaGranularity<'a> {
     type Table = DeviceTable;
@@ -6413,6 +7317,11 @@ impl<'a> Call<'a> for command::GetDeviceImageSubresourceLayout<'a> {
             )
         })
     }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.device_layout(&*self.p_info)?;
+        Ok(())
+    }
 }
 impl<'a> Call<'a> for command::GetImageSubresourceLayout2<'a> {
     type Table = DeviceTable;
@@ -6430,6 +7339,15 @@ impl<'a> Call<'a> for command::GetImageSubresourceLayout2<'a> {
             )
         })
     }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.subresource(
+            self.image.handle,
+            u64::from(self.p_subresource.image_subresource.mip_level),
+            u64::from(self.p_subresource.image_subresource.array_layer),
+        )?;
+        Ok(())
+    }
 }
 impl<'a> Call<'a> for command::CmdSetSampleLocationsEXT<'a> {
     type Table = DeviceTable;
@@ -6444,6 +7362,11 @@ impl<'a> Call<'a> for command::CmdSetSampleLocationsEXT<'a> {
                 &raw mut *self.p_sample_locations_info,
             )
         })
+    }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.sample_locations(&*self.p_sample_locations_info)?;
+        Ok(())
     }
 }
 impl<'a> Call<'a> for command::GetPhysicalDeviceMultisamplePropertiesEXT<'a> {
@@ -6481,6 +7404,26 @@ impl<'a> Call<'a> for command::CmdSetRenderingAttachmentLocations<'a> {
         // driver may be called with them.
         Some(unsafe { function(self.command_buffer.handle, &raw mut *self.p_location_info) })
     }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.within(
+            Limit::ColorAttachments,
+            0,
+            u64::from(self.p_location_info.color_attachment_count),
+        )?;
+        for v in {
+            // SAFETY: the decoder made an array of this many elements, or a null pointer.
+            unsafe {
+                all(
+                    self.p_location_info.p_color_attachment_locations,
+                    self.p_location_info.color_attachment_count,
+                )
+            }
+        } {
+            rules.index(Limit::ColorAttachments, u64::from(*v))?;
+        }
+        Ok(())
+    }
 }
 impl<'a> Call<'a> for command::CmdSetRenderingInputAttachmentIndices<'a> {
     type Table = DeviceTable;
@@ -6495,6 +7438,15 @@ impl<'a> Call<'a> for command::CmdSetRenderingInputAttachmentIndices<'a> {
                 &raw mut *self.p_input_attachment_index_info,
             )
         })
+    }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.within(
+            Limit::ColorAttachments,
+            0,
+            u64::from(self.p_input_attachment_index_info.color_attachment_count),
+        )?;
+        Ok(())
     }
 }
 impl<'a> Call<'a> for command::CmdBindDescriptorSets2<'a> {
@@ -6511,6 +7463,32 @@ impl<'a> Call<'a> for command::CmdBindDescriptorSets2<'a> {
             )
         })
     }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.sets(
+            self.p_bind_descriptor_sets_info.layout,
+            u64::from(self.p_bind_descriptor_sets_info.first_set),
+            {
+                // SAFETY: the decoder made an array of this many elements, or a null pointer.
+                unsafe {
+                    all(
+                        self.p_bind_descriptor_sets_info.p_descriptor_sets,
+                        self.p_bind_descriptor_sets_info.descriptor_set_count,
+                    )
+                }
+            },
+            {
+                // SAFETY: the decoder made an array of this many elements, or a null pointer.
+                unsafe {
+                    all(
+                        self.p_bind_descriptor_sets_info.p_dynamic_offsets,
+                        self.p_bind_descriptor_sets_info.dynamic_offset_count,
+                    )
+                }
+            },
+        )?;
+        Ok(())
+    }
 }
 impl<'a> Call<'a> for command::CmdPushConstants2<'a> {
     type Table = DeviceTable;
@@ -6525,6 +7503,14 @@ impl<'a> Call<'a> for command::CmdPushConstants2<'a> {
                 &raw mut *self.p_push_constants_info,
             )
         })
+    }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.push_constants(
+            u64::from(self.p_push_constants_info.offset),
+            u64::from(self.p_push_constants_info.size),
+        )?;
+        Ok(())
     }
 }
 impl<'a> Call<'a> for command::CmdPushDescriptorSet2<'a> {
@@ -6541,6 +7527,23 @@ impl<'a> Call<'a> for command::CmdPushDescriptorSet2<'a> {
             )
         })
     }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.pushed(
+            self.p_push_descriptor_set_info.layout,
+            u64::from(self.p_push_descriptor_set_info.set),
+            {
+                // SAFETY: the decoder made an array of this many elements, or a null pointer.
+                unsafe {
+                    all(
+                        self.p_push_descriptor_set_info.p_descriptor_writes,
+                        self.p_push_descriptor_set_info.descriptor_write_count,
+                    )
+                }
+            },
+        )?;
+        Ok(())
+    }
 }
 impl<'a> Call<'a> for command::CopyImageToImage<'a> {
     type Table = DeviceTable;
@@ -6555,6 +7558,27 @@ impl<'a> Call<'a> for command::CopyImageToImage<'a> {
                 &raw mut *self.p_copy_image_to_image_info,
             )
         })
+    }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        for v in {
+            // SAFETY: the decoder made an array of this many elements, or a null pointer.
+            unsafe {
+                all(
+                    self.p_copy_image_to_image_info.p_regions,
+                    self.p_copy_image_to_image_info.region_count,
+                )
+            }
+        } {
+            rules.copied(
+                self.p_copy_image_to_image_info.src_image,
+                self.p_copy_image_to_image_info.dst_image,
+                (&v.src_subresource, &v.src_offset),
+                (&v.dst_subresource, &v.dst_offset),
+                &v.extent,
+            )?;
+        }
+        Ok(())
     }
 }
 impl<'a> Call<'a> for command::TransitionImageLayout<'a> {
@@ -6571,6 +7595,13 @@ impl<'a> Call<'a> for command::TransitionImageLayout<'a> {
                 self.p_transitions.as_ptr(),
             )
         })
+    }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        for v in &*self.p_transitions {
+            rules.range(v.image, &v.subresource_range)?;
+        }
+        Ok(())
     }
 }
 impl<'a> Call<'a> for command::CreateDeferredOperationKHR<'a> {
@@ -6644,6 +7675,15 @@ impl<'a> Call<'a> for command::CreateAccelerationStructureKHR<'a> {
                 &raw mut *self.p_acceleration_structure,
             )
         })
+    }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.part(
+            self.p_create_info.buffer,
+            self.p_create_info.offset,
+            self.p_create_info.size,
+        )?;
+        Ok(())
     }
 }
 impl<'a> Call<'a> for command::DestroyAccelerationStructureKHR {
@@ -6792,6 +7832,15 @@ impl<'a> Call<'a> for command::CmdWriteAccelerationStructuresPropertiesKHR<'a> {
             )
         })
     }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.queries(
+            self.query_pool.handle,
+            u64::from(self.first_query),
+            u64::from(self.acceleration_structure_count),
+        )?;
+        Ok(())
+    }
 }
 impl<'a> Call<'a> for command::GetDeviceAccelerationStructureCompatibilityKHR<'a> {
     type Table = DeviceTable;
@@ -6866,6 +7915,13 @@ impl<'a> Call<'a> for command::CreateRayTracingPipelinesKHR<'a> {
                 self.p_pipelines.as_mut_ptr(),
             )
         })
+    }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        for v in &*self.p_create_infos {
+            rules.groups(v)?;
+        }
+        Ok(())
     }
 }
 impl<'a> Call<'a> for command::GetRayTracingShaderGroupHandlesKHR<'a> {
@@ -7050,6 +8106,17 @@ impl<'a> Call<'a> for command::CmdDrawMeshTasksIndirectEXT {
             )
         })
     }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.indirect(
+            self.buffer.handle,
+            self.offset,
+            u64::from(self.draw_count),
+            u64::from(self.stride),
+            12,
+        )?;
+        Ok(())
+    }
 }
 impl<'a> Call<'a> for command::CmdDrawMeshTasksIndirectCountEXT {
     type Table = DeviceTable;
@@ -7069,6 +8136,18 @@ impl<'a> Call<'a> for command::CmdDrawMeshTasksIndirectCountEXT {
                 self.stride,
             )
         })
+    }
+    #[inline]
+    fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
+        rules.indirect(
+            self.buffer.handle,
+            self.offset,
+            u64::from(self.max_draw_count),
+            u64::from(self.stride),
+            12,
+        )?;
+        rules.part(self.count_buffer.handle, self.count_buffer_offset, 4)?;
+        Ok(())
     }
 }
 impl<'a> Call<'a> for command::CmdBindSamplerHeapEXT<'a> {

@@ -6,9 +6,12 @@ use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use ash::vk::{self, Handle as _, ObjectType};
 
-use crate::memory::{array, touch, touch_info, touch_text, walk};
+use crate::limits::within;
+use crate::memory::{array, pages, touch, touch_info, touch_text, walk};
 use crate::objects::{check, check_optional, destroy, destroy_children, make, only};
-use crate::pipeline::{cache_data, compute_pipelines, create_shader, graphics_pipelines};
+use crate::pipeline::{
+    cache_data, compute_pipelines, create_cache, create_shader, graphics_pipelines,
+};
 use crate::sync::status;
 use crate::{Function, function, get_device_proc_addr, hang};
 
@@ -124,6 +127,13 @@ pub(crate) fn find(name: &str) -> Option<Function> {
             function!(merge, (u64, u64, u32, *const u64) -> vk::Result)
         }
         "vkResetDescriptorPool" => function!(reset_descriptor_pool, (u64, u64, u32) -> vk::Result),
+        "vkCreateQueryPool" => {
+            function!(create_queries, (u64, *const vk::QueryPoolCreateInfo<'_>, *const c_void, *mut u64) -> vk::Result)
+        }
+        "vkResetQueryPool" => function!(reset_queries, (u64, u64, u32, u32)),
+        "vkCreateDescriptorSetLayout" => {
+            function!(create_layout, (u64, *const vk::DescriptorSetLayoutCreateInfo<'_>, *const c_void, *mut u64) -> vk::Result)
+        }
         "vkUpdateDescriptorSets" => function!(
             update_sets,
             (
@@ -145,6 +155,9 @@ pub(crate) fn find(name: &str) -> Option<Function> {
             graphics_pipelines,
             (u64, u64, u32, *const vk::GraphicsPipelineCreateInfo<'_>, *const c_void, *mut u64) -> vk::Result
         ),
+        "vkCreatePipelineCache" => {
+            function!(create_cache, (u64, *const vk::PipelineCacheCreateInfo<'_>, *const c_void, *mut u64) -> vk::Result)
+        }
         "vkGetPipelineCacheData" => {
             function!(cache_data, (u64, u64, *mut usize, *mut u8) -> vk::Result)
         }
@@ -356,8 +369,13 @@ unsafe extern "system" fn allocate_sets(
         touch_info(info.cast());
         let pool = (*info).descriptor_pool.as_raw();
         check(DESCRIPTOR_POOL, pool);
-        check_all(array((*info).p_set_layouts, (*info).descriptor_set_count));
-        children(DESCRIPTOR_SET, pool, (*info).descriptor_set_count, out)
+        let layouts = array((*info).p_set_layouts, (*info).descriptor_set_count);
+        check_all(layouts);
+        let result = children(DESCRIPTOR_SET, pool, (*info).descriptor_set_count, out);
+        for (index, layout) in layouts.iter().enumerate() {
+            pages().sets.insert(*out.add(index), layout.as_raw());
+        }
+        result
     }
 }
 
@@ -404,6 +422,12 @@ unsafe extern "system" fn update_sets(
             walk(write.p_next, |link| touch(link, 16));
             check(DESCRIPTOR_SET, write.dst_set.as_raw());
             let count = write.descriptor_count;
+            has_descriptors(
+                write.dst_set.as_raw(),
+                write.dst_binding,
+                write.dst_array_element,
+                count,
+            );
             match write.descriptor_type {
                 Type::UNIFORM_TEXEL_BUFFER | Type::STORAGE_TEXEL_BUFFER => {
                     array(write.p_texel_buffer_view, count);
@@ -429,8 +453,61 @@ unsafe extern "system" fn update_sets(
         for copy in array(copy, copies) {
             check(DESCRIPTOR_SET, copy.src_set.as_raw());
             check(DESCRIPTOR_SET, copy.dst_set.as_raw());
+            let count = copy.descriptor_count;
+            let (from, to) = (copy.src_set.as_raw(), copy.dst_set.as_raw());
+            has_descriptors(from, copy.src_binding, copy.src_array_element, count);
+            has_descriptors(to, copy.dst_binding, copy.dst_array_element, count);
         }
     }
+}
+
+unsafe extern "system" fn create_queries(
+    device: u64,
+    info: *const vk::QueryPoolCreateInfo<'_>,
+    allocator: *const c_void,
+    out: *mut u64,
+) -> vk::Result {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let result = create::<QUERY_POOL>(device, info.cast(), allocator, out);
+        pages().queries.insert(*out, (*info).query_count);
+        result
+    }
+}
+
+unsafe extern "system" fn reset_queries(device: u64, pool: u64, first: u32, count: u32) {
+    check(DEVICE, device);
+    check(QUERY_POOL, pool);
+    pages().has_queries(pool, first, count);
+}
+
+unsafe extern "system" fn create_layout(
+    device: u64,
+    info: *const vk::DescriptorSetLayoutCreateInfo<'_>,
+    allocator: *const c_void,
+    out: *mut u64,
+) -> vk::Result {
+    const LAYOUT: i32 = ObjectType::DESCRIPTOR_SET_LAYOUT.as_raw();
+    // SAFETY: the caller's promise.
+    unsafe {
+        let result = create::<LAYOUT>(device, info.cast(), allocator, out);
+        let bindings = array((*info).p_bindings, (*info).binding_count).iter();
+        let bindings = bindings.map(|binding| (binding.binding, binding.descriptor_count));
+        pages().layouts.insert(*out, bindings.collect());
+        result
+    }
+}
+
+/// Ends the process unless a set has these descriptors, in this binding or the next ones.
+fn has_descriptors(set: u64, binding: u32, element: u32, count: u32) {
+    let pages = pages();
+    let layout = pages.sets.get(&set).and_then(|set| pages.layouts.get(set));
+    let Some(layout) = layout.filter(|layout| layout.contains_key(&binding)) else {
+        crate::violation(&format!("binding {binding} of a set does not exist"));
+    };
+    let rest = layout.iter().filter(|(number, _)| **number >= binding);
+    let most = rest.map(|(_, count)| u64::from(*count)).sum();
+    within("descriptors", element.into(), count.into(), most);
 }
 
 /// Writes what a driver writes at least: one value for each query, at distance `stride`, whatever
@@ -438,7 +515,7 @@ unsafe extern "system" fn update_sets(
 unsafe extern "system" fn query_results(
     device: u64,
     pool: u64,
-    _first: u32,
+    first: u32,
     count: u32,
     _size: usize,
     data: *mut u8,
@@ -447,6 +524,7 @@ unsafe extern "system" fn query_results(
 ) -> vk::Result {
     check(DEVICE, device);
     check(QUERY_POOL, pool);
+    pages().has_queries(pool, first, count);
     let flags = vk::QueryResultFlags::from_raw(flags);
     let width = if flags.contains(vk::QueryResultFlags::TYPE_64) {
         8

@@ -9,6 +9,7 @@
 //! - a handle that is null where it must not be, does not exist, was destroyed, or has another type
 //!   (`objects`);
 //! - a device, an instance or a pool that is destroyed while something of it is left;
+//! - numbers beyond a limit of the GPU or beyond what an object has (`limits`);
 //! - an array that is shorter than its count, a string without end, a broken chain. They are read
 //!   to their ends (`memory`), which faults where nothing is mapped.
 //!
@@ -19,6 +20,8 @@
 pub mod card;
 mod device;
 pub mod hang;
+mod host_copy;
+mod limits;
 mod memory;
 mod objects;
 mod physical;
@@ -97,6 +100,7 @@ fn find(name: &CStr) -> Option<Function> {
         .or_else(|| sync::find(name))
         .or_else(|| device::find(name))
         .or_else(|| record::find(name))
+        .or_else(|| host_copy::find(name))
         .or_else(|| {
             name.starts_with("vk")
                 .then(|| function!(nothing, () -> u64))

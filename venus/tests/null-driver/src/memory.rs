@@ -6,6 +6,7 @@ use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use ash::vk;
 
+use crate::limits::within;
 use crate::violation;
 
 /// A chain cannot have more structs than there are types of them.
@@ -98,6 +99,14 @@ pub(crate) struct Pages {
     pub(crate) memories: HashMap<u64, (usize, u64)>,
     /// Size by buffer.
     pub(crate) buffers: HashMap<u64, u64>,
+    /// Number of queries by pool.
+    pub(crate) queries: HashMap<u64, u32>,
+    /// Descriptors by set layout and binding number.
+    pub(crate) layouts: HashMap<u64, HashMap<u32, u32>>,
+    /// Layout by set.
+    pub(crate) sets: HashMap<u64, u64>,
+    /// Size by memory object.
+    pub(crate) sizes: HashMap<u64, u64>,
     /// Size by image.
     pub(crate) images: HashMap<u64, u64>,
     /// Type and size of memory objects that count against a heap.
@@ -114,6 +123,18 @@ pub(crate) fn pages() -> MutexGuard<'static, Pages> {
 }
 
 impl Pages {
+    /// Ends the process unless a buffer has these bytes.
+    pub(crate) fn has_bytes(&self, buffer: u64, offset: u64, size: u64) {
+        let known = self.buffers.get(&buffer).copied().unwrap_or(0);
+        within("bytes of a buffer", offset, size, known);
+    }
+
+    /// Ends the process unless a pool has these queries.
+    pub(crate) fn has_queries(&self, pool: u64, first: u32, count: u32) {
+        let known = self.queries.get(&pool).copied().unwrap_or(0);
+        within("queries", first.into(), count.into(), known.into());
+    }
+
     /// Fills a range of a buffer, as far as it has pages and they reach.
     pub(crate) fn fill(&self, buffer: u64, offset: u64, size: u64, pattern: u32) {
         let (Some((memory, bound)), Some(total)) =

@@ -4,6 +4,7 @@ use std::ffi::{CStr, c_void};
 
 use ash::vk::{self, ObjectType};
 
+use crate::limits::limits;
 use crate::memory::{array, touch_info, touch_text, walk};
 use crate::objects::{check, destroy, make, only};
 use crate::{Function, card, function, version};
@@ -208,6 +209,7 @@ unsafe extern "system" fn properties(device: u64, out: *mut vk::PhysicalDevicePr
     let mut properties = vk::PhysicalDeviceProperties {
         api_version: version::of_driver(),
         device_type: vk::PhysicalDeviceType::OTHER,
+        limits: limits(),
         ..Default::default()
     };
     for (to, from) in properties.device_name.iter_mut().zip(b"null") {

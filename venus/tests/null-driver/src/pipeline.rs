@@ -6,8 +6,10 @@ use ash::vk::{self, Handle as _, ObjectType};
 
 use crate::device::{DEVICE, PIPELINE, PIPELINE_LAYOUT, SHADER_MODULE, children, create};
 use crate::hang;
+use crate::limits::within;
 use crate::memory::{array, touch, touch_text, walk};
 use crate::objects::{check, check_optional};
+use crate::violation;
 
 pub(crate) unsafe extern "system" fn create_shader(
     device: u64,
@@ -19,21 +21,44 @@ pub(crate) unsafe extern "system" fn create_shader(
     // SAFETY: the caller's promise.
     unsafe {
         let result = create::<SHADER_MODULE>(device, info.cast(), allocator, out);
-        touch((*info).p_code, (*info).code_size as u64);
+        code((*info).p_code, (*info).code_size);
         result
+    }
+}
+
+/// Reads shader code, which is whole words of SPIR-V.
+unsafe fn code(words: *const u32, size: usize) {
+    if size == 0 || !size.is_multiple_of(4) {
+        violation(&format!("shader code of {size} bytes"));
+    }
+    // SAFETY: the caller's promise.
+    unsafe {
+        touch(words, size as u64);
+        if *words != 0x0723_0203 {
+            violation("shader code that is not SPIR-V");
+        }
     }
 }
 
 unsafe fn touch_stage(stage: &vk::PipelineShaderStageCreateInfo<'_>) {
     // SAFETY: the caller's promise.
     unsafe {
-        walk(stage.p_next, |link| touch(link, 16));
+        walk(stage.p_next, |link| {
+            touch(link, 16);
+            if (*link).s_type == vk::StructureType::SHADER_MODULE_CREATE_INFO {
+                let module = link.cast::<vk::ShaderModuleCreateInfo<'_>>();
+                code((*module).p_code, (*module).code_size);
+            }
+        });
         check_optional(SHADER_MODULE, stage.module.as_raw());
         if !stage.p_name.is_null() {
             touch_text(stage.p_name);
         }
         if let Some(constants) = stage.p_specialization_info.as_ref() {
-            array(constants.p_map_entries, constants.map_entry_count);
+            for entry in array(constants.p_map_entries, constants.map_entry_count) {
+                let (offset, size) = (entry.offset.into(), entry.size as u64);
+                within("constants", offset, size, constants.data_size as u64);
+            }
             touch(constants.p_data.cast::<u8>(), constants.data_size as u64);
         }
     }
@@ -83,24 +108,56 @@ pub(crate) unsafe extern "system" fn graphics_pipelines(
     }
 }
 
+/// The data of every cache: `VkPipelineCacheHeaderVersionOne` and eight bytes.
+fn cache() -> [u8; 40] {
+    let mut data = [7; 40];
+    for (to, from) in data
+        .iter_mut()
+        .zip([32u32, 1, 0, 0].map(u32::to_le_bytes).concat())
+    {
+        *to = from;
+    }
+    data
+}
+
+/// Data of a cache must be its own, or the beginning of it.
+pub(crate) unsafe extern "system" fn create_cache(
+    device: u64,
+    info: *const vk::PipelineCacheCreateInfo<'_>,
+    allocator: *const c_void,
+    out: *mut u64,
+) -> vk::Result {
+    const CACHE: i32 = ObjectType::PIPELINE_CACHE.as_raw();
+    // SAFETY: the caller's promise.
+    unsafe {
+        let result = create::<CACHE>(device, info.cast(), allocator, out);
+        let size = (*info).initial_data_size;
+        let data = array((*info).p_initial_data.cast::<u8>(), size as u32);
+        if !cache().starts_with(data) {
+            violation("pipeline-cache data that this driver did not make");
+        }
+        result
+    }
+}
+
 pub(crate) unsafe extern "system" fn cache_data(
     device: u64,
-    cache: u64,
+    cache_handle: u64,
     size: *mut usize,
     data: *mut u8,
 ) -> vk::Result {
-    const BYTES: usize = 40;
+    let whole = cache();
     check(DEVICE, device);
-    check(ObjectType::PIPELINE_CACHE.as_raw(), cache);
+    check(ObjectType::PIPELINE_CACHE.as_raw(), cache_handle);
     // SAFETY: the caller's promise: there is room for as many bytes as the size says.
     unsafe {
         if data.is_null() {
-            *size = BYTES;
+            *size = whole.len();
             return vk::Result::SUCCESS;
         }
-        *size = (*size).min(BYTES);
-        data.write_bytes(7, *size);
-        if *size < BYTES {
+        *size = (*size).min(whole.len());
+        data.copy_from_nonoverlapping(whole.as_ptr(), *size);
+        if *size < whole.len() {
             return vk::Result::INCOMPLETE;
         }
     }

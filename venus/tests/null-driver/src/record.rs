@@ -6,6 +6,7 @@ use std::ffi::c_void;
 use ash::vk::{self, Handle as _, ObjectType};
 
 use crate::device::{BUFFER, COMMAND_BUFFER, DESCRIPTOR_SET, PIPELINE, PIPELINE_LAYOUT};
+use crate::limits::{limits, within};
 use crate::memory::{array, pages, touch, touch_info, walk};
 use crate::objects::{check, check_optional};
 use crate::{Function, function};
@@ -35,6 +36,11 @@ pub(crate) fn find(name: &str) -> Option<Function> {
             (u64, u64, i32, u64, u32, *const vk::BufferImageCopy)
         ),
         "vkCmdPushConstants" => function!(push_constants, (u64, u64, u32, u32, u32, *const u8)),
+        "vkCmdResetQueryPool" => function!(reset_queries, (u64, u64, u32, u32)),
+        "vkCmdBeginQuery" => function!(begin_query, (u64, u64, u32, u32)),
+        "vkCmdEndQuery" => function!(end_query, (u64, u64, u32)),
+        "vkCmdWriteTimestamp" => function!(timestamp, (u64, u32, u64, u32)),
+        "vkCmdDrawIndirect" => function!(draw_indirect, (u64, u64, u64, u32, u32)),
         "vkCmdBindPipeline" => function!(bind_pipeline, (u64, i32, u64)),
         "vkCmdBindDescriptorSets" => {
             function!(
@@ -91,18 +97,21 @@ unsafe extern "system" fn begin(commands: u64, info: *const c_void) -> vk::Resul
 unsafe extern "system" fn fill(commands: u64, buffer: u64, offset: u64, size: u64, pattern: u32) {
     check(COMMAND_BUFFER, commands);
     check(BUFFER, buffer);
+    let part = if size == vk::WHOLE_SIZE { 0 } else { size };
+    pages().has_bytes(buffer, offset, part);
     pages().fill(buffer, offset, size, pattern);
 }
 
 unsafe extern "system" fn update(
     commands: u64,
     buffer: u64,
-    _offset: u64,
+    offset: u64,
     size: u64,
     data: *const u8,
 ) {
     check(COMMAND_BUFFER, commands);
     check(BUFFER, buffer);
+    pages().has_bytes(buffer, offset, size);
     // SAFETY: the caller's promise.
     unsafe { touch(data, size) };
 }
@@ -118,7 +127,10 @@ unsafe extern "system" fn copy(
     check(BUFFER, from);
     check(BUFFER, to);
     // SAFETY: the caller's promise.
-    unsafe { array(regions, count) };
+    for region in unsafe { array(regions, count) } {
+        pages().has_bytes(from, region.src_offset, region.size);
+        pages().has_bytes(to, region.dst_offset, region.size);
+    }
 }
 
 unsafe extern "system" fn clear(
@@ -159,12 +171,14 @@ unsafe extern "system" fn push_constants(
     commands: u64,
     layout: u64,
     _stages: u32,
-    _offset: u32,
+    offset: u32,
     size: u32,
     values: *const u8,
 ) {
     check(COMMAND_BUFFER, commands);
     check(PIPELINE_LAYOUT, layout);
+    let most = limits().max_push_constants_size;
+    within("push constants", offset.into(), size.into(), most.into());
     // SAFETY: the caller's promise.
     unsafe { touch(values, size.into()) };
 }
@@ -178,7 +192,7 @@ unsafe extern "system" fn bind_sets(
     commands: u64,
     _point: i32,
     layout: u64,
-    _first: u32,
+    first: u32,
     count: u32,
     sets: *const u64,
     offset_count: u32,
@@ -186,6 +200,8 @@ unsafe extern "system" fn bind_sets(
 ) {
     check(COMMAND_BUFFER, commands);
     check(PIPELINE_LAYOUT, layout);
+    let most = limits().max_bound_descriptor_sets;
+    within("sets", first.into(), count.into(), most.into());
     // SAFETY: the caller's promise.
     unsafe {
         for set in array(sets, count) {
@@ -197,12 +213,14 @@ unsafe extern "system" fn bind_sets(
 
 unsafe extern "system" fn bind_vertex_buffers(
     commands: u64,
-    _first: u32,
+    first: u32,
     count: u32,
     buffers: *const u64,
     offsets: *const u64,
 ) {
     check(COMMAND_BUFFER, commands);
+    let most = limits().max_vertex_input_bindings;
+    within("vertex bindings", first.into(), count.into(), most.into());
     // SAFETY: the caller's promise.
     unsafe {
         for buffer in array(buffers, count) {
@@ -212,8 +230,10 @@ unsafe extern "system" fn bind_vertex_buffers(
     }
 }
 
-unsafe extern "system" fn set_array<T>(commands: u64, _first: u32, count: u32, values: *const T) {
+unsafe extern "system" fn set_array<T>(commands: u64, first: u32, count: u32, values: *const T) {
     check(COMMAND_BUFFER, commands);
+    let most = limits().max_viewports;
+    within("viewports", first.into(), count.into(), most.into());
     // SAFETY: the caller's promise.
     unsafe { array(values, count) };
 }
@@ -291,5 +311,41 @@ unsafe extern "system" fn draw_multi(
                 8,
             );
         }
+    }
+}
+
+unsafe extern "system" fn reset_queries(commands: u64, pool: u64, first: u32, count: u32) {
+    check(COMMAND_BUFFER, commands);
+    check(ObjectType::QUERY_POOL.as_raw(), pool);
+    pages().has_queries(pool, first, count);
+}
+
+unsafe extern "system" fn begin_query(commands: u64, pool: u64, query: u32, _flags: u32) {
+    // SAFETY: the caller's promise.
+    unsafe { reset_queries(commands, pool, query, 1) };
+}
+
+unsafe extern "system" fn end_query(commands: u64, pool: u64, query: u32) {
+    // SAFETY: the caller's promise.
+    unsafe { reset_queries(commands, pool, query, 1) };
+}
+
+unsafe extern "system" fn timestamp(commands: u64, _stage: u32, pool: u64, query: u32) {
+    // SAFETY: the caller's promise.
+    unsafe { reset_queries(commands, pool, query, 1) };
+}
+
+unsafe extern "system" fn draw_indirect(
+    commands: u64,
+    buffer: u64,
+    offset: u64,
+    count: u32,
+    stride: u32,
+) {
+    check(COMMAND_BUFFER, commands);
+    check(BUFFER, buffer);
+    if let Some(before_last) = count.checked_sub(1) {
+        let size = u64::from(before_last) * u64::from(stride) + 16;
+        pages().has_bytes(buffer, offset, size);
     }
 }

@@ -6,6 +6,7 @@ use ash::vk::{self, ObjectType};
 
 use crate::card::table;
 use crate::device::{BUFFER, DEVICE, create, destroy_one};
+use crate::limits::within;
 use crate::memory::{array, pages, touch, touch_info, walk};
 use crate::objects::{check, destroy, make};
 use crate::{Function, function, violation};
@@ -104,6 +105,7 @@ unsafe extern "system" fn allocate(
             return vk::Result::ERROR_OUT_OF_DEVICE_MEMORY;
         }
         *out = make(MEMORY, device);
+        pages().sizes.insert(*out, size);
         if let Some(start) = imported {
             // Read only the ends: otherwise all pages in between would be made.
             touch(start.cast::<u8>(), 1);
@@ -128,6 +130,7 @@ unsafe extern "system" fn free(device: u64, memory: u64, _: *const c_void) {
         let taken = {
             let mut pages = pages();
             pages.memories.remove(&memory);
+            pages.sizes.remove(&memory);
             pages.taken.remove(&memory)
         };
         if let Some((index, bytes)) = taken {
@@ -214,6 +217,13 @@ unsafe extern "system" fn destroy_image(device: u64, image: u64, allocator: *con
     pages.bindings.remove(&image);
 }
 
+/// Ends the process unless memory has room for what is bound to it.
+fn bind(memory: u64, offset: u64, size: Option<u64>) {
+    let known = pages().sizes.get(&memory).copied();
+    let known = known.unwrap_or(0);
+    within("bytes of a memory", offset, size.unwrap_or(0), known);
+}
+
 unsafe extern "system" fn bind_buffer(
     device: u64,
     buffer: u64,
@@ -223,6 +233,8 @@ unsafe extern "system" fn bind_buffer(
     check(DEVICE, device);
     check(BUFFER, buffer);
     check(MEMORY, memory);
+    let size = pages().buffers.get(&buffer).copied();
+    bind(memory, offset, size);
     pages().bindings.insert(buffer, (memory, offset));
     vk::Result::SUCCESS
 }
@@ -236,6 +248,8 @@ unsafe extern "system" fn bind_image(
     check(DEVICE, device);
     check(IMAGE, image);
     check(MEMORY, memory);
+    let size = pages().images.get(&image).copied();
+    bind(memory, offset, size);
     pages().bindings.insert(image, (memory, offset));
     vk::Result::SUCCESS
 }

@@ -20,6 +20,9 @@ use super::wire::{
 };
 use crate::screen::{BYTES_PER_PIXEL, FlushToken, Picture, Rect, ScanoutId};
 
+/// Limits the lines that a guest or its VM monitor can cause.
+static LINES: hesper_system::LogLimit = hesper_system::LogLimit::new("hesper_vhost");
+
 /// The most bytes of pixels in one message. QEMU reads a message whole in its main loop, on which
 /// the guest's devices depend, and allocates that much.
 const MAX_PIXEL_BYTES: usize = 256 << 10;
@@ -64,9 +67,14 @@ impl Link {
     pub(super) fn run(mut self) {
         match self.serve() {
             Ok(()) | Err(TransferError::Interrupted) => {}
-            Err(TransferError::Closed) => log::info!("QEMU closed the GPU socket"),
+            Err(TransferError::Closed) => {
+                LINES.log(log::Level::Info, format_args!("QEMU closed the GPU socket"))
+            }
             Err(error) => {
-                log::error!("GPU socket: {error}; QEMU's console no longer shows this guest");
+                LINES.log(
+                    log::Level::Error,
+                    format_args!("GPU socket: {error}; QEMU's console no longer shows this guest"),
+                );
             }
         }
         {

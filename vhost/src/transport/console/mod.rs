@@ -40,6 +40,9 @@ use crate::screen::{
 use link::Link;
 use shared::{Answer, Question, Shared};
 
+/// Limits the lines that a guest or its VM monitor can cause.
+static LINES: hesper_system::LogLimit = hesper_system::LogLimit::new("hesper_vhost");
+
 /// How long a question to QEMU may take.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -146,7 +149,12 @@ impl GpuSocketScreen {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                log::warn!("QEMU did not answer on the GPU socket within {QUESTION_TIMEOUT:?}");
+                LINES.log(
+                    log::Level::Warn,
+                    format_args!(
+                        "QEMU did not answer on the GPU socket within {QUESTION_TIMEOUT:?}"
+                    ),
+                );
             }
             if state.link.is_none() || state.paused || left.is_zero() {
                 // The thread may not have taken the question yet. Nobody waits for its answer any

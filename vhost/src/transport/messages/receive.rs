@@ -7,7 +7,9 @@
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recv, recvmsg,
@@ -15,6 +17,9 @@ use rustix::net::{
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::super::wire::{Header, MAX_BODY, MAX_FDS, REPLY, VERSION, VERSION_MASK, request};
+
+/// How long the rest of a message may take once its first byte is there. VMMs send it whole.
+const REST: Duration = Duration::from_secs(5);
 
 /// Why there is no next message.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +30,9 @@ pub(super) enum ReceiveError {
     /// The socket failed.
     #[error("the socket cannot be read: {0}")]
     Socket(io::Error),
+    /// A part of a message came, or a part of the handshake, and then nothing.
+    #[error("{0} did not come within {1:?}")]
+    Late(&'static str, Duration),
     /// The header is not that of a request.
     #[error(
         "{name} (code {code}) came with flags {flags:#x}; a request has version {VERSION} and is no answer"
@@ -78,8 +86,17 @@ pub(super) struct Message {
 }
 
 impl Message {
-    /// Waits for the next message on a blocking stream socket.
-    pub(super) fn receive(stream: &UnixStream) -> Result<Self, ReceiveError> {
+    /// Waits for the next message on a blocking stream socket, for at most `patience`. Its rest
+    /// must follow its first byte soon: a peer that stops in the middle would keep all others out.
+    pub(super) fn receive(
+        stream: &UnixStream,
+        patience: Option<Duration>,
+    ) -> Result<Self, ReceiveError> {
+        if let Some(patience) = patience
+            && !is_readable(stream, Instant::now() + patience)?
+        {
+            return Err(ReceiveError::Late("the next message", patience));
+        }
         let mut header = Header::new_zeroed();
         let mut fds = Vec::new();
         let truncated = read_start(stream, header.as_mut_bytes(), &mut fds)?;
@@ -136,15 +153,39 @@ fn read_start(
 }
 
 fn read_rest(stream: &UnixStream, mut rest: &mut [u8]) -> Result<(), ReceiveError> {
+    let mut deadline = None;
     while !rest.is_empty() {
-        match recv(stream, &mut *rest, RecvFlags::empty()) {
+        match recv(stream, &mut *rest, RecvFlags::DONTWAIT) {
             Ok((_, 0)) => return Err(ReceiveError::Closed),
             Ok((_, count)) => rest = rest.get_mut(count..).unwrap_or_default(),
+            Err(Errno::AGAIN) => {
+                let deadline = *deadline.get_or_insert_with(|| Instant::now() + REST);
+                if !is_readable(stream, deadline)? {
+                    return Err(ReceiveError::Late("the rest of a message", REST));
+                }
+            }
             Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
     }
     Ok(())
+}
+
+/// Waits until something can be read or the peer has gone. Returns false at the deadline.
+fn is_readable(stream: &UnixStream, deadline: Instant) -> Result<bool, ReceiveError> {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = Timespec {
+            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: left.subsec_nanos().into(),
+        };
+        match poll(&mut [PollFd::new(stream, PollFlags::IN)], Some(&timeout)) {
+            Ok(0) => return Ok(false),
+            Ok(_) => return Ok(true),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 /// Where the system allows it, descriptors are close-on-exec from the first moment on.

@@ -66,12 +66,22 @@ type RequestResult = Result<Answer, RequestError>;
 pub(super) struct Requests<'s> {
     connection: Connection,
     stream: &'s UnixStream,
+    has_owner: bool,
 }
 
 impl<'s> Requests<'s> {
     /// Answers go to `stream`.
     pub(super) fn new(connection: Connection, stream: &'s UnixStream) -> Self {
-        Self { connection, stream }
+        Self {
+            connection,
+            stream,
+            has_owner: false,
+        }
+    }
+
+    /// Whether the VMM has begun its session by `SET_OWNER`.
+    pub(super) fn has_owner(&self) -> bool {
+        self.has_owner
     }
 
     /// Carries a request out and answers it. An error ends the connection.
@@ -117,7 +127,10 @@ impl<'s> Requests<'s> {
                 self.connection.accept_features(exactly(body)?)?;
                 Answer::Done
             }
-            request::SET_OWNER => Answer::Done,
+            request::SET_OWNER => {
+                self.has_owner = true;
+                Answer::Done
+            }
             request::RESET_OWNER => {
                 // Obsolete; the specification suggests to disable all rings.
                 for index in [0, 1] {

@@ -8,6 +8,8 @@ use rustix::io::{FdFlags, fcntl_getfd};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use zerocopy::IntoBytes;
 
+use hesper_system::guest_memory::Owner;
+
 use super::super::wire::{Header, MAX_BODY, MAX_FDS, NEED_REPLY, REPLY, VERSION, request};
 use super::receive::{Message, ReceiveError};
 
@@ -38,7 +40,7 @@ fn send(stream: &UnixStream, bytes: &[u8], descriptors: usize) {
 }
 
 fn receive(stream: &UnixStream) -> Result<Message, ReceiveError> {
-    Message::receive(stream)
+    Message::receive(stream, None)
 }
 
 #[test]
@@ -228,7 +230,10 @@ mod any_stream {
                 let _ = answers.read_to_end(&mut all);
                 all.len()
             });
-            let server = std::thread::spawn(move || serve(&near, &mut || model()));
+            let server = std::thread::spawn(move || {
+                let owner = Owner::new(&near).unwrap();
+                serve(&near, &owner, &mut || model())
+            });
             if agreed {
                 // Otherwise most of what follows belongs to features that were not accepted.
                 let features = crate::transport::features::protocol::OFFERED;

@@ -10,14 +10,17 @@ use super::Ring;
 use super::events::write_event;
 use super::state::{Phase, RingState};
 
+/// Limits the lines that a guest or its VM monitor can cause.
+static LINES: hesper_system::LogLimit = hesper_system::LogLimit::new("hesper_vhost");
+
 impl Ring {
     /// Answers a held chain and notifies the guest, if it wants that. While the ring is stopped,
     /// the answer waits until it goes on. Does nothing when the ring was reset since the chain was
-    /// taken.
-    pub(in crate::transport) fn complete(&self, head: u16, written: u32) {
+    /// taken, in `generation`.
+    pub(in crate::transport) fn complete(&self, head: u16, generation: u64, written: u32) {
         let answered = {
             let mut state = self.lock();
-            let answered = self.answer(&mut state, head, written);
+            let answered = self.answer_of(&mut state, head, generation, written);
             if state.phase != Phase::Running {
                 self.progress.notify_all();
             }
@@ -26,6 +29,24 @@ impl Ring {
         if answered {
             self.signal();
         }
+    }
+
+    /// [`Self::answer`] for a chain that was taken in `generation`.
+    pub(super) fn answer_of(
+        &self,
+        state: &mut RingState,
+        head: u16,
+        generation: u64,
+        written: u32,
+    ) -> bool {
+        if generation != state.generation {
+            log::debug!(
+                "{} queue: the answer for descriptor {head} comes after a reset and is dropped",
+                self.name
+            );
+            return false;
+        }
+        self.answer(state, head, written)
     }
 
     pub(super) fn answer(&self, state: &mut RingState, head: u16, written: u32) -> bool {
@@ -85,9 +106,12 @@ impl Ring {
 
     pub(super) fn broken(&self, state: &mut RingState, why: &str) {
         if matches!(state.phase, Phase::Running | Phase::Stopping) {
-            log::error!(
-                "{} queue: {why}; the guest's driver must reset the device before the queue works again",
-                self.name
+            LINES.log(
+                log::Level::Error,
+                format_args!(
+                    "{} queue: {why}; the guest's driver must reset the device before the queue works again",
+                    self.name
+                ),
             );
             state.phase = Phase::Broken;
             if let Some(error) = &state.error {

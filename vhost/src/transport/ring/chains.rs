@@ -8,8 +8,8 @@ use virtio_queue::{QueueOwnedT, QueueT};
 use vm_memory::{GuestAddressSpace, GuestMemoryMmap};
 
 use super::state::Phase;
-use super::{Chain, Ring};
-use crate::queue::Outcome;
+use super::{Chain, ChainUser, Ring};
+use crate::queue::{Outcome, Taken};
 
 /// After this many answers the guest is notified, even if more chains wait.
 const SIGNAL_AFTER: u32 = 64;
@@ -33,25 +33,20 @@ impl Ring {
         }
     }
 
-    /// Passes available chains to `handle` while they are `wanted`, and puts answers on the used
-    /// ring. Notifies the guest once per batch, if it wants that. Returns when the ring is empty or
+    /// Passes available chains to `user` while it wants them, and puts answers on the used ring. Notifies the guest once per batch, if it wants that. Returns when the ring is empty or
     /// stopped, or when nothing is wanted.
-    pub(in crate::transport) fn process(
-        &self,
-        mut wanted: impl FnMut() -> bool,
-        mut handle: impl FnMut(&GuestMemoryMmap, Chain) -> Outcome,
-    ) {
+    pub(in crate::transport) fn pass_chains(&self, user: &impl ChainUser) {
         loop {
             let mut answered = 0;
             self.with_queue(|queue, memory| queue.disable_notification(memory));
-            while wanted()
-                && let Some(chain) = self.take()
+            while user.wants_chain()
+                && let Some((chain, taken)) = self.take(user)
             {
                 let head = chain.head_index();
                 let memory = self.memory.memory();
-                let outcome = handle(&memory, chain);
+                let outcome = user.handle(&memory, chain, taken);
                 drop(memory);
-                answered += self.give_back(head, outcome);
+                answered += self.give_back(head, taken, outcome);
                 if answered >= SIGNAL_AFTER {
                     self.signal();
                     answered = 0;
@@ -60,7 +55,7 @@ impl Ring {
             if answered > 0 {
                 self.signal();
             }
-            if !wanted() {
+            if !user.wants_chain() {
                 // The device wakes the worker when it wants a chain. Until then the guest need not
                 // kick.
                 return;
@@ -92,7 +87,7 @@ impl Ring {
         }
     }
 
-    fn take(&self) -> Option<Chain> {
+    fn take(&self, user: &impl ChainUser) -> Option<(Chain, Taken)> {
         let mut state = self.lock();
         if !state.runs() {
             return None;
@@ -136,18 +131,25 @@ impl Ring {
         }
         state.busy = true;
         state.worker = Some(std::thread::current().id());
-        Some(chain)
+        let taken = Taken {
+            ring: state.generation,
+            // The ring runs, and the device is reset only while it does not.
+            resets: user.resets(),
+        };
+        Some((chain, taken))
     }
 
     /// Takes a chain back from the device, answered or held. Returns how many answers were added.
-    fn give_back(&self, head: u16, outcome: Outcome) -> u32 {
+    fn give_back(&self, head: u16, taken: Taken, outcome: Outcome) -> u32 {
         let mut state = self.lock();
         state.busy = false;
         state.outside = false;
         let added = match outcome {
             // Another thread may even have answered it already.
             Outcome::Held => 0,
-            Outcome::Done { written } => u32::from(self.answer(&mut state, head, written)),
+            Outcome::Done { written } => {
+                u32::from(self.answer_of(&mut state, head, taken.ring, written))
+            }
         };
         if state.phase != Phase::Running {
             self.progress.notify_all();

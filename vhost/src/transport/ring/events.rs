@@ -3,12 +3,19 @@
 use std::fs::File;
 use std::sync::Arc;
 
+use hesper_system::LogLimit;
+
 use crate::system::never_wait;
 
-/// Prepares an event of the VMM for being signalled.
-pub(super) fn signalled(event: File) -> Arc<File> {
+/// Limits the lines about the events of a VMM.
+static EVENTS: LogLimit = LogLimit::new("hesper_vhost");
+
+/// Prepares an event of the VMM for being signalled or read.
+pub(super) fn never_blocks(event: File) -> Arc<File> {
     if let Err(error) = never_wait(&event) {
-        log::warn!("an event of the VMM may block a queue: {error}");
+        EVENTS.warn(format_args!(
+            "an event of the VMM may block a queue: {error}"
+        ));
     }
     Arc::new(event)
 }

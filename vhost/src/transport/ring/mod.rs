@@ -20,19 +20,35 @@ mod state;
 
 use std::fs::File;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use hesper_system::sync::{Lock, Wait};
 use virtio_queue::{DescriptorChain, QueueT};
 use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryLoadGuard, GuestMemoryMmap};
 
-use self::events::{signalled, write_event};
+use self::events::{never_blocks, write_event};
 use self::in_flight::{InFlight, MAX_SIZE};
 use self::state::{Phase, RingState};
+use crate::queue::{Outcome, Taken};
+
+/// Limits the lines that a guest or its VM monitor can cause.
+static LINES: hesper_system::LogLimit = hesper_system::LogLimit::new("hesper_vhost");
 
 /// A chain as the device gets it.
 pub(super) type Chain = DescriptorChain<GuestMemoryLoadGuard<GuestMemoryMmap>>;
+
+/// Whom a ring passes its chains to.
+pub(super) trait ChainUser {
+    /// Whether a chain is of use now.
+    fn wants_chain(&self) -> bool;
+
+    /// How often the device was reset. Read under the ring's lock, so it may take none.
+    fn resets(&self) -> u64;
+
+    /// Carries a chain out.
+    fn handle(&self, memory: &GuestMemoryMmap, chain: Chain, taken: Taken) -> Outcome;
+}
 
 /// How a ring starts; see [`Ring::plan`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +99,7 @@ impl Ring {
                 busy: false,
                 outside: false,
                 in_device: InFlight::default(),
+                generation: 0,
                 late: Vec::new(),
                 stopped_at: None,
                 kick: None,
@@ -158,12 +175,12 @@ impl Ring {
     }
 
     pub(super) fn set_kick(&self, kick: Option<File>) {
-        self.lock().kick = kick.map(Arc::new);
+        self.lock().kick = kick.map(never_blocks);
     }
 
     /// Sets the event that notifies the guest of answers. Sends a notification that was missed.
     pub(super) fn set_call(&self, call: Option<File>) {
-        let call = call.map(signalled);
+        let call = call.map(never_blocks);
         let mut state = self.lock();
         state.call = call;
         if let Some(call) = &state.call
@@ -175,7 +192,7 @@ impl Ring {
     }
 
     pub(super) fn set_error(&self, error: Option<File>) {
-        self.lock().error = error.map(signalled);
+        self.lock().error = error.map(never_blocks);
     }
 
     /// How the ring would start. `is_seen` says whether the guest has read the config space since
@@ -211,9 +228,12 @@ impl Ring {
         state.phase = if state.queue.is_valid(&*self.memory.memory()) {
             Phase::Running
         } else {
-            log::error!(
-                "{} queue: its rings are outside guest memory; it stays off",
-                self.name
+            LINES.log(
+                log::Level::Error,
+                format_args!(
+                    "{} queue: its rings are outside guest memory; it stays off",
+                    self.name
+                ),
             );
             Phase::Broken
         };

@@ -40,6 +40,9 @@ pub(super) struct RingState {
     pub(super) busy: bool,
     /// The worker, inside the device, waits for the VMM and does not touch guest memory.
     pub(super) outside: bool,
+    /// How often the chains in the device were forgotten. A chain that was taken before is not one
+    /// of `in_device`, even if its number is.
+    pub(super) generation: u64,
     /// Chains that are in the device or held by it.
     pub(super) in_device: InFlight,
     /// Answers that came while the ring was stopped.
@@ -69,6 +72,7 @@ impl RingState {
     }
 
     pub(super) fn forget_held(&mut self) {
+        self.generation += 1;
         self.in_device = InFlight::default();
         self.late.clear();
         self.stopped_at = None;

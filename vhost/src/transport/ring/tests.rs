@@ -1,5 +1,6 @@
+use std::cell::RefCell;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 
 use rustix::event::{EventfdFlags, eventfd};
@@ -8,7 +9,6 @@ use virtio_queue::desc::split::Descriptor;
 use vm_memory::{Bytes, GuestAddress, GuestMemory};
 
 use super::*;
-use crate::queue::Outcome;
 
 const SIZE: u16 = 16;
 const TABLE: u64 = 0;
@@ -17,6 +17,43 @@ const USED: u64 = 0x2000;
 
 fn always() -> bool {
     true
+}
+
+/// A user of chains, made of two closures.
+struct Closures<W, H>(RefCell<W>, RefCell<H>);
+
+impl<W, H> ChainUser for Closures<W, H>
+where
+    W: FnMut() -> bool,
+    H: FnMut(&GuestMemoryMmap, Chain) -> Outcome,
+{
+    fn wants_chain(&self) -> bool {
+        (self.0.borrow_mut())()
+    }
+
+    fn resets(&self) -> u64 {
+        0
+    }
+
+    fn handle(&self, memory: &GuestMemoryMmap, chain: Chain, _: Taken) -> Outcome {
+        (self.1.borrow_mut())(memory, chain)
+    }
+}
+
+impl Ring {
+    fn process(
+        &self,
+        wanted: impl FnMut() -> bool,
+        handle: impl FnMut(&GuestMemoryMmap, Chain) -> Outcome,
+    ) {
+        self.pass_chains(&Closures(RefCell::new(wanted), RefCell::new(handle)));
+    }
+
+    /// Answers a chain that was taken since the last reset.
+    fn answer_now(&self, head: u16, written: u32) {
+        let generation = self.lock().generation;
+        self.complete(head, generation, written);
+    }
 }
 
 /// A ring over its own guest memory, with the driver's view of it.
@@ -162,13 +199,13 @@ fn held_chains_are_answered_in_any_order() {
     bench.offer(0, 3);
     bench.ring.process(always, |_, _| Outcome::Held);
     assert!(bench.used().is_empty());
-    bench.ring.complete(2, 0);
-    bench.ring.complete(0, 0);
+    bench.ring.answer_now(2, 0);
+    bench.ring.answer_now(0, 0);
     assert_eq!(bench.used(), [2, 0]);
     assert_eq!(bench.signalled(), 2);
-    bench.ring.complete(2, 0);
-    bench.ring.complete(9, 0);
-    bench.ring.complete(u16::MAX, 0);
+    bench.ring.answer_now(2, 0);
+    bench.ring.answer_now(9, 0);
+    bench.ring.answer_now(u16::MAX, 0);
     assert_eq!(bench.used(), [2, 0], "what is not held cannot be answered");
 }
 
@@ -178,7 +215,7 @@ fn an_answer_may_overtake_the_return_of_the_device() {
     bench.offer(0, 1);
     let ring = bench.ring.clone();
     bench.ring.process(always, |_, chain| {
-        ring.complete(chain.head_index(), 8);
+        ring.answer_now(chain.head_index(), 8);
         Outcome::Held
     });
     assert_eq!(bench.used(), [0]);
@@ -259,6 +296,37 @@ fn a_worker_that_does_not_leave_is_not_waited_for_for_ever() {
     });
 }
 
+/// The worker is still in the device when the next driver starts. Its chain has the number of one
+/// of the new driver's.
+#[test]
+fn a_late_answer_of_a_former_driver_is_not_one_for_the_next_driver() {
+    let bench = Bench::new(false);
+    bench.offer(0, 1);
+    let ring = bench.ring.clone();
+    let former = ring.lock().generation;
+    let mut is_first = true;
+    ring.process(always, |_, _| {
+        if !std::mem::take(&mut is_first) {
+            return Outcome::Held;
+        }
+        assert_eq!(bench.ring.stop(Duration::from_millis(10)), (1, false));
+        bench.clear_indices();
+        assert_eq!(bench.set_up(0), Start::Fresh);
+        // Another thread of the device takes it, and it is answered later.
+        assert!(bench.ring.lock().in_device.insert(0));
+        Outcome::Done { written: 4 }
+    });
+    assert!(
+        bench.used().is_empty(),
+        "the new driver's chain was answered"
+    );
+    // The same for one that the device held.
+    bench.ring.complete(0, former, 4);
+    assert!(bench.used().is_empty());
+    bench.ring.answer_now(0, 4);
+    assert_eq!(bench.used(), [0]);
+}
+
 #[test]
 fn what_was_answered_while_stopped_is_delivered_when_the_ring_goes_on() {
     let bench = Bench::new(false);
@@ -266,13 +334,13 @@ fn what_was_answered_while_stopped_is_delivered_when_the_ring_goes_on() {
     bench.ring.process(always, |_, _| Outcome::Held);
     assert_eq!(bench.ring.stop(Duration::from_millis(10)), (2, true));
     bench.signalled();
-    bench.ring.complete(1, 4);
-    bench.ring.complete(1, 4);
+    bench.ring.answer_now(1, 4);
+    bench.ring.answer_now(1, 4);
     assert!(bench.used().is_empty());
     assert_eq!(bench.set_up(2), Start::Resumed);
     assert_eq!(bench.used(), [1], "once");
     assert!(bench.signalled() > 0);
-    bench.ring.complete(0, 4);
+    bench.ring.answer_now(0, 4);
     assert_eq!(bench.used(), [1, 0]);
 }
 
@@ -282,12 +350,12 @@ fn what_was_answered_while_stopped_is_forgotten_by_a_driver_that_starts_anew() {
     bench.offer(0, 2);
     bench.ring.process(always, |_, _| Outcome::Held);
     bench.ring.stop(Duration::from_millis(10));
-    bench.ring.complete(0, 4);
+    bench.ring.answer_now(0, 4);
     bench.clear_indices();
     assert_eq!(bench.set_up(0), Start::Fresh);
     bench.ring.forget_held();
     assert!(bench.used().is_empty());
-    bench.ring.complete(1, 4);
+    bench.ring.answer_now(1, 4);
     assert!(bench.used().is_empty());
     // The same heads after a reset of the ring are other chains.
     bench.offer(0, 1);
