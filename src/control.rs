@@ -1,10 +1,11 @@
 //! The control socket: how a script or a person at a shell talks to a running Hesper.
 //!
 //! `--control=PATH` opens a unix stream socket that only its owner may use. A client writes one
-//! command line and reads one answer line, `ok …` or `error …`; then it may write the next.
+//! command line and reads one answer line, `ok …` or `error …`; then it may write the next. After
+//! the answer to `screenshot … -` come the bytes of a PNG, as many as the line says.
 //! `hesper ctl PATH COMMAND…` is such a client. [`Request`] lists the commands.
 
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,6 +19,9 @@ use crate::cli::Size;
 
 /// Longest command line in bytes; longer ones end the connection.
 const MAX_LINE: u64 = 8192;
+
+/// Instead of a screenshot's file: the client gets the picture.
+const TO_CLIENT: &str = "-";
 
 /// How long `hesper ctl` waits for an answer. The slowest, a screenshot, takes a second.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
@@ -38,6 +42,8 @@ static CLIENTS: LogLimit = LogLimit::new("hesper");
 pub(crate) trait Controls: Send + Sync {
     /// Writes what `scanout` shows to `file`, a PNG.
     fn screenshot(&self, scanout: u32, file: &Path) -> Result<(), String>;
+    /// What `scanout` shows, as a PNG.
+    fn screenshot_bytes(&self, scanout: u32) -> Result<Vec<u8>, String>;
     /// Resizes the window of `scanout`, as a person would. Resizes the guest's monitor instead
     /// where it does not follow the window.
     fn resize(&self, scanout: u32, size: Size) -> Result<(), String>;
@@ -59,8 +65,10 @@ pub(crate) trait Controls: Send + Sync {
 #[derive(Debug, PartialEq, Eq)]
 enum Request {
     /// `screenshot [SCANOUT] FILE.png`: FILE is the rest of the line, an absolute path. Without
-    /// SCANOUT it is the first scanout.
+    /// SCANOUT it is the first scanout. The sandbox may forbid to write there.
     Screenshot(u32, PathBuf),
+    /// `screenshot [SCANOUT] -`: the picture follows the answer, and the client writes it.
+    ScreenshotBytes(u32),
     /// `resize SCANOUT WIDTHxHEIGHT`.
     Resize(u32, Size),
     /// `plug SCANOUT`.
@@ -98,6 +106,9 @@ impl Request {
                 if file.is_empty() {
                     return Err("screenshot: a FILE.png is missing".to_owned());
                 }
+                if file == TO_CLIENT {
+                    return Ok(Self::ScreenshotBytes(scanout));
+                }
                 if !file.to_ascii_lowercase().ends_with(".png") {
                     return Err(format!(
                         "'{file}': screenshots are PNGs; name a file that ends in .png"
@@ -129,18 +140,41 @@ impl Request {
         }
     }
 
-    fn perform(self, controls: &dyn Controls) -> Result<String, String> {
+    fn perform(self, controls: &dyn Controls) -> Result<Answer, String> {
         match self {
             Self::Screenshot(scanout, file) => controls.screenshot(scanout, &file)?,
+            Self::ScreenshotBytes(scanout) => {
+                let picture = controls.screenshot_bytes(scanout)?;
+                return Ok(Answer {
+                    text: picture.len().to_string(),
+                    picture,
+                });
+            }
             Self::Resize(scanout, size) => controls.resize(scanout, size)?,
             Self::Plug(scanout) => controls.plug(scanout)?,
             Self::Unplug(scanout) => controls.unplug(scanout)?,
             Self::Show(shown) => controls.show(shown)?,
-            Self::Status => return Ok(controls.status()),
-            Self::Counters => return Ok(controls.counters()),
+            Self::Status => return Ok(controls.status().into()),
+            Self::Counters => return Ok(controls.counters().into()),
             Self::Quit => controls.quit(),
         }
-        Ok(String::new())
+        Ok(String::new().into())
+    }
+}
+
+/// An answer after `ok`.
+struct Answer {
+    text: String,
+    /// What follows the line.
+    picture: Vec<u8>,
+}
+
+impl From<String> for Answer {
+    fn from(text: String) -> Self {
+        Self {
+            text,
+            picture: Vec::new(),
+        }
     }
 }
 
@@ -218,7 +252,7 @@ fn answer(client: &UnixStream, controls: &dyn Controls) {
         loop {
             let mut line = String::new();
             reader.get_mut().deadline = Instant::now() + LINE_TIMEOUT;
-            let size = io::Read::take(&mut reader, MAX_LINE).read_line(&mut line)?;
+            let size = Read::take(&mut reader, MAX_LINE).read_line(&mut line)?;
             if size == 0 || !line.ends_with('\n') {
                 return Ok(());
             }
@@ -231,7 +265,10 @@ fn answer(client: &UnixStream, controls: &dyn Controls) {
                 return Ok(());
             }
             match request.and_then(|request| request.perform(controls)) {
-                Ok(text) => writeln!(client, "ok {text}")?,
+                Ok(answer) => {
+                    writeln!(client, "ok {}", answer.text)?;
+                    client.write_all(&answer.picture)?;
+                }
                 Err(text) => writeln!(client, "error {text}")?,
             }
         }
@@ -242,7 +279,8 @@ fn answer(client: &UnixStream, controls: &dyn Controls) {
     }
 }
 
-/// Sends one command to the control socket at `path` and returns the text after `ok`.
+/// Sends one command to the control socket at `path` and returns the text after `ok`. A screenshot
+/// is written here, because this program may write where its user may.
 ///
 /// # Errors
 /// The error that the running Hesper answered, or why it could not be asked.
@@ -254,22 +292,47 @@ pub(crate) fn ask(path: &Path, words: &[String]) -> Result<String, String> {
         return Err("a command must be one line".to_owned());
     }
     // A wrong command is an error even when no Hesper is listening.
-    Request::parse(&line)?;
+    let (line, file) = match Request::parse(&line)? {
+        Request::Screenshot(scanout, file) => {
+            (format!("screenshot {scanout} {TO_CLIENT}"), Some(file))
+        }
+        // This would fill a terminal.
+        Request::ScreenshotBytes(_) => {
+            return Err("screenshot: a FILE.png is missing".to_owned());
+        }
+        _ => (line, None),
+    };
     let exchange = || {
         let mut stream = UnixStream::connect(path)?;
         stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
-        writeln!(stream, "{line}")?;
+        // In one piece: the other side may answer and close after the first.
+        stream.write_all(format!("{line}\n").as_bytes())?;
+        let mut reader = BufReader::new(stream);
         let mut answer = String::new();
-        BufReader::new(stream).read_line(&mut answer)?;
-        Ok(answer)
+        reader.read_line(&mut answer)?;
+        Ok((answer, reader))
     };
-    let answer: String =
-        exchange().map_err(|error| format!("{}: {}", path.display(), unanswered(&error)))?;
+    let asked: io::Result<(String, BufReader<UnixStream>)> = exchange();
+    let failed = |error: &io::Error| format!("{}: {}", path.display(), unanswered(error));
+    let (answer, reader) = asked.map_err(|error| failed(&error))?;
     let answer = answer.trim_end();
-    match answer.split_once(' ').unwrap_or((answer, "")) {
-        ("ok", text) => Ok(text.to_owned()),
-        ("error", text) => Err(text.to_owned()),
-        ("", _) => Err(format!(
+    match (answer.split_once(' ').unwrap_or((answer, "")), file) {
+        (("ok", text), Some(file)) => {
+            let size = text
+                .parse()
+                .map_err(|_| format!("'{text}' is not the size of a picture; {NOT_OURS}"))?;
+            let picture = read_picture(reader, size).map_err(|error| failed(&error))?;
+            std::fs::write(&file, picture).map_err(|error| {
+                format!(
+                    "cannot write the screenshot to {}: {error}; check that the folder exists and is writable",
+                    file.display()
+                )
+            })?;
+            Ok(String::new())
+        }
+        (("ok", text), None) => Ok(text.to_owned()),
+        (("error", text), _) => Err(text.to_owned()),
+        (("", _), _) => Err(format!(
             "{}: the other side closed the connection; {NOT_OURS}",
             path.display()
         )),
@@ -277,6 +340,16 @@ pub(crate) fn ask(path: &Path, words: &[String]) -> Result<String, String> {
             "{}: '{answer}' is not an answer of Hesper; {NOT_OURS}",
             path.display()
         )),
+    }
+}
+
+/// Reads the picture that follows an answer.
+fn read_picture(reader: impl Read, size: u64) -> io::Result<Vec<u8>> {
+    let mut picture = Vec::new();
+    reader.take(size).read_to_end(&mut picture)?;
+    match picture.len() as u64 == size {
+        true => Ok(picture),
+        false => Err(io::ErrorKind::UnexpectedEof.into()),
     }
 }
 
@@ -322,7 +395,7 @@ fn absolute(words: &[String]) -> io::Result<String> {
         return Ok(line);
     };
     let (scanout, file) = scanout_and_file(rest);
-    if file.is_empty() {
+    if file.is_empty() || file == TO_CLIENT {
         return Ok(line);
     }
     let file = std::path::absolute(file)?;
@@ -353,6 +426,10 @@ mod tests {
     impl Controls for Noted {
         fn screenshot(&self, scanout: u32, file: &Path) -> Result<(), String> {
             self.note(scanout, format!("screenshot {scanout} {}", file.display()))
+        }
+        fn screenshot_bytes(&self, scanout: u32) -> Result<Vec<u8>, String> {
+            self.note(scanout, format!("screenshot {scanout}"))?;
+            Ok(b"a picture\nof two lines".to_vec())
         }
         fn resize(&self, scanout: u32, size: Size) -> Result<(), String> {
             self.note(scanout, format!("resize {scanout} {size:?}"))
@@ -390,14 +467,20 @@ mod tests {
 
         let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
         assert_eq!(ask(&path, &words("status")), Ok("{}".to_owned()));
-        assert_eq!(
-            ask(&path, &words("screenshot 0 /tmp/my shot.png")),
-            Ok(String::new())
-        );
-        assert_eq!(
-            ask(&path, &words("screenshot /tmp/1 2.PNG")),
-            Ok(String::new())
-        );
+        for name in ["my shot.png", "1 2.PNG"] {
+            let shot = folder.path().join(name);
+            let line = format!("screenshot {}", shot.display());
+            assert_eq!(ask(&path, &words(&line)), Ok(String::new()));
+            assert_eq!(std::fs::read(shot).unwrap(), b"a picture\nof two lines");
+        }
+        let nowhere = ask(&path, &words("screenshot 0 /nowhere/x.png")).unwrap_err();
+        assert!(nowhere.contains("/nowhere/x.png"), "{nowhere}");
+        // The form for programs that let Hesper write.
+        let mut client = UnixStream::connect(&path).unwrap();
+        writeln!(client, "screenshot 0 /tmp/my shot.png").unwrap();
+        let mut answer = String::new();
+        BufReader::new(client).read_line(&mut answer).unwrap();
+        assert_eq!(answer, "ok \n");
         assert_eq!(
             ask(&path, &words("screenshot 4 /x.png")),
             Err("no scanout 4".to_owned())
@@ -421,9 +504,11 @@ mod tests {
         assert_eq!(
             *noted.0.lock().unwrap(),
             [
+                "screenshot 0",
+                "screenshot 0",
+                "screenshot 0",
                 "screenshot 0 /tmp/my shot.png",
-                "screenshot 0 /tmp/1 2.PNG",
-                "screenshot 4 /x.png",
+                "screenshot 4",
                 "resize 0 Size { width: 800, height: 600 }",
                 "unplug 0",
                 "plug 0",
@@ -491,7 +576,7 @@ mod tests {
             .write_all(&[1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0])
             .unwrap();
         let mut rest = Vec::new();
-        io::Read::read_to_end(&mut client, &mut rest).unwrap();
+        Read::read_to_end(&mut client, &mut rest).unwrap();
         assert_eq!(rest, b"");
     }
 

@@ -13,6 +13,7 @@ use hesper_vhost::input::{Event, InputDevice, Kind, Leds};
 use hesper_vhost::transport::{self, Access, Server, ShutdownHandle};
 
 use crate::cli::InputSocket;
+use crate::sandbox;
 
 /// The sockets of the input devices, before they are served.
 pub(crate) struct Inputs {
@@ -45,18 +46,24 @@ impl Inputs {
         (!self.sockets.is_empty()).then(|| Arc::clone(&self.guest) as Arc<dyn InputSink>)
     }
 
-    /// Serves each device on a thread until the value is dropped.
+    /// Serves each device on a thread until the value is dropped. `is_confined`: the thread may do
+    /// only what such a device needs.
     ///
     /// # Errors
     /// The system refused a thread.
-    pub(crate) fn serve(self, display: &DisplayHandle) -> io::Result<Serving> {
+    pub(crate) fn serve(self, display: &DisplayHandle, is_confined: bool) -> io::Result<Serving> {
         let mut serving = Serving(Vec::new());
         for (kind, server) in self.sockets {
             let stop = server.shutdown_handle();
             let (guest, display) = (Arc::clone(&self.guest), display.clone());
             let thread = thread::Builder::new()
                 .name(format!("vhost-user {}", name(kind)))
-                .spawn(move || serve(kind, server, &guest, &display))?;
+                .spawn(move || {
+                    if is_confined {
+                        sandbox::seal_input_thread();
+                    }
+                    serve(kind, server, &guest, &display);
+                })?;
             serving.0.push((stop, thread));
         }
         Ok(serving)

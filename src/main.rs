@@ -19,6 +19,7 @@
 //! | [`counters`] | prints counters of renderer and windows on SIGUSR1 |
 //! | [`placement`] | chooses the file for the windows' positions |
 //! | [`panics`] | reports a panic |
+//! | [`sandbox`] | confines the process |
 //! | [`limits`] | raises the limit on file descriptors |
 //! | [`platform`] | what differs between operating systems |
 
@@ -39,6 +40,7 @@ mod renderers;
 mod run;
 mod running;
 mod rutabaga;
+mod sandbox;
 mod screen_target;
 mod signals;
 mod venus;
@@ -50,6 +52,7 @@ use std::sync::Arc;
 
 use cli::{DoctorOptions, Invocation, VtestOptions};
 use hesper_venus::{GpuSelection, Renderer, RendererOptions};
+use sandbox::{Needs, Sandbox};
 
 /// Exit status of a wrong command line.
 const USAGE: u8 = 2;
@@ -105,6 +108,7 @@ fn main() -> ExitCode {
             log_to_stderr("info");
             platform::limit_heaps();
             limits::raise_descriptor_limit();
+            sandbox::harden(options.confinement.core_dumps);
             serve_vtest(options)
         }
         Invocation::Serve(options) => {
@@ -112,6 +116,7 @@ fn main() -> ExitCode {
             log_to_stderr("info");
             platform::limit_heaps();
             limits::raise_descriptor_limit();
+            sandbox::harden(options.confinement.core_dumps);
             run::serve(&options).map_err(|error| error.to_string())
         }
     };
@@ -138,6 +143,13 @@ fn log_to_stderr(level: &str) {
 }
 
 fn serve_vtest(options: VtestOptions) -> Result<(), String> {
+    let needs = Needs {
+        sockets: vec![options.socket_path.clone()],
+        written: venus::save_streams().into_iter().collect(),
+        driver: options.driver.driver.clone(),
+        ..Needs::default()
+    };
+    let mut sandbox = Sandbox::start(options.confinement.sandbox, &needs)?;
     let gpu = options.gpu.map(GpuSelection::from).unwrap_or_default();
     let driver = driver::choose(options.driver.driver.as_deref())?;
     let renderer = Renderer::new(RendererOptions {
@@ -155,7 +167,8 @@ fn serve_vtest(options: VtestOptions) -> Result<(), String> {
     let counted = Arc::clone(&renderer);
     counters::dump_on_signal(move || counted.counters().to_json());
     let backend = Arc::clone(&renderer);
-    let served = vtest::run(&options.socket_path, backend).map_err(|error| error.to_string());
+    let served = vtest::run(&options.socket_path, backend, || sandbox.seal())
+        .map_err(|error| error.to_string());
     venus::settle(&renderer);
     served
 }

@@ -1,4 +1,5 @@
-//! Chooses the file for the windows' positions: one for each VM, in the user's state folder.
+//! Chooses where Hesper writes in the user's state folder: a file for each VM's window positions,
+//! and the screenshots of Ctrl+Alt+S.
 
 use std::env;
 use std::path::PathBuf;
@@ -25,6 +26,16 @@ pub(crate) fn file(options: &ServeOptions) -> Option<PathBuf> {
     };
     let folder = state_folder(|name| env::var_os(name).map(PathBuf::from))?;
     Some(folder.join("hesper/windows").join(file_name(&name)))
+}
+
+/// The folder for the screenshots of Ctrl+Alt+S.
+pub(crate) fn screenshots(options: &ServeOptions) -> PathBuf {
+    let usual = || {
+        let folder = state_folder(|name| env::var_os(name).map(PathBuf::from));
+        folder.map(|folder| folder.join("hesper/screenshots"))
+    };
+    let asked = options.screenshots.clone().or_else(usual);
+    asked.unwrap_or_else(|| PathBuf::from("."))
 }
 
 /// The user's folder for programs' state.

@@ -5,6 +5,8 @@
 
 use std::io;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
@@ -13,14 +15,18 @@ use hesper_vhost::transport::{self, Access, Server, SocketFile, listen};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::cli::ServeOptions;
+use crate::cli::capsets::Capset;
 use crate::control::{self, Controls};
 use crate::counters;
 use crate::hidden_windows;
 use crate::input::Inputs;
+use crate::placement;
 use crate::renderers::{Renderers, UnmetOption};
 use crate::running::Running;
+use crate::sandbox::{Needs, Sandbox};
 use crate::screen_target::{ScreenTarget, display_options};
 use crate::signals;
+use crate::venus;
 use crate::window_screen::{LostContextNotices, StatusMessages};
 
 /// Why Hesper could not run, or stopped.
@@ -32,6 +38,9 @@ pub(crate) enum RunError {
     /// `--fd` names no open descriptor.
     #[error("--fd={fd}: {source}; pass one end of a connected unix socket pair")]
     NoDescriptor { fd: RawFd, source: io::Error },
+    /// The sandbox's mode is wrong.
+    #[error("{0}")]
+    Sandbox(String),
     /// An option cannot be met.
     #[error(transparent)]
     UnmetOption(#[from] UnmetOption),
@@ -77,6 +86,8 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), RunError> {
         })?;
     let mut target = ScreenTarget::choose(options);
     target.check(options)?;
+    let mut sandbox = Sandbox::start(options.confinement.sandbox, &needs(options, target))
+        .map_err(RunError::Sandbox)?;
     let renderers = match target {
         ScreenTarget::Qemu => {
             log::info!("GPU: none, QEMU's classic device is 2D (--display=qemu)");
@@ -103,7 +114,9 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), RunError> {
     let shower = Arc::clone(&state);
     hidden_windows::show_on_signal(move || shower.show(true));
     if target == ScreenTarget::Qemu {
-        let _control = listen_for_control(options, &state)?;
+        let control = open_control(options)?;
+        sandbox.seal();
+        let _control = serve_control(control, &state)?;
         log::info!("serving {} for QEMU's console", socket_name(options));
         let mut server = server;
         return Ok(server.serve(&mut || state.session_for_qemu())?);
@@ -135,11 +148,15 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), RunError> {
         let losses = LostContextNotices::new(handle.clone());
         renderer.when_lost(move |name, reason| losses.show(name, reason));
     }
-    let inputs = inputs.serve(&handle).map_err(|source| RunError::System {
-        what: "start the thread of an input device",
-        source,
-    })?;
-    let control = listen_for_control(options, &state)?;
+    let control = open_control(options)?;
+    sandbox.seal();
+    let inputs = inputs
+        .serve(&handle, sandbox.is_sealed())
+        .map_err(|source| RunError::System {
+            what: "start the thread of an input device",
+            source,
+        })?;
+    let control = serve_control(control, &state)?;
     log::info!("serving {}, {target}", socket_name(options));
     let serving = serve_on_thread(server, &state, handle, status)?;
 
@@ -208,15 +225,21 @@ fn on_signals(state: &Arc<Running>) -> Result<(), RunError> {
     })
 }
 
-/// Serves the control socket, if there is one, until the process ends. Returns its file.
-fn listen_for_control(
-    options: &ServeOptions,
+/// Opens the control socket, if there is one.
+fn open_control(options: &ServeOptions) -> Result<Option<(UnixListener, SocketFile)>, RunError> {
+    let path = options.control.as_ref();
+    path.map(|path| listen(path, Access::Private).map_err(RunError::Control))
+        .transpose()
+}
+
+/// Serves the control socket until the process ends. Returns its file.
+fn serve_control(
+    control: Option<(UnixListener, SocketFile)>,
     state: &Arc<Running>,
 ) -> Result<Option<SocketFile>, RunError> {
-    let Some(path) = &options.control else {
+    let Some((listener, file)) = control else {
         return Ok(None);
     };
-    let (listener, file) = listen(path, Access::Private).map_err(RunError::Control)?;
     control::serve(listener, Arc::clone(state) as Arc<dyn Controls>).map_err(|source| {
         RunError::System {
             what: "start the thread of the control socket",
@@ -224,6 +247,42 @@ fn listen_for_control(
         }
     })?;
     Ok(Some(file))
+}
+
+/// The files that these options make necessary.
+fn needs(options: &ServeOptions, target: ScreenTarget) -> Needs {
+    let windows = matches!(target, ScreenTarget::Window { .. });
+    let own = options.socket.socket_path.iter().chain(&options.control);
+    let inputs = options.input_sockets.iter().map(|socket| &socket.path);
+    let mut written: Vec<PathBuf> = venus::save_streams().into_iter().collect();
+    let mut made = Vec::new();
+    if windows {
+        let positions = placement::file(options);
+        made.extend(
+            positions
+                .as_deref()
+                .and_then(Path::parent)
+                .map(Path::to_owned),
+        );
+        made.push(placement::screenshots(options));
+        match options.record.as_ref().map(|record| &record.0) {
+            // A film has several files when the window's size changes.
+            Some(film) if film.extension().is_some() => {
+                let film = std::path::absolute(film).unwrap_or_else(|_| film.clone());
+                written.extend(film.parent().map(Path::to_owned));
+            }
+            Some(folder) => made.push(folder.clone()),
+            None => {}
+        }
+    }
+    Needs {
+        sockets: own.chain(inputs).cloned().collect(),
+        written,
+        made,
+        driver: options.driver.driver.clone(),
+        windows,
+        cross_domain: options.capsets.has(Capset::CrossDomain),
+    }
 }
 
 fn serve_on_thread(

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
-use hesper_display::{DisplayEvent, DisplayHandle};
+use hesper_display::{DisplayError, DisplayEvent, DisplayHandle};
 use hesper_system::sync::Lock;
 use hesper_vhost::device::{Device, DeviceOptions};
 use hesper_vhost::renderer::Renderer;
@@ -223,6 +223,17 @@ impl Controls for Running {
     fn screenshot(&self, scanout: u32, file: &Path) -> Result<(), String> {
         self.display()?
             .screenshot(scanout as usize, file)
+            .map_err(|error| match &error {
+                DisplayError::WritePng { .. } => format!(
+                    "{error}; the sandbox allows Hesper only few folders, so let `hesper ctl` write the file, or ask for `screenshot {scanout} -` (docs/sandbox.md)"
+                ),
+                _ => error.to_string(),
+            })
+    }
+
+    fn screenshot_bytes(&self, scanout: u32) -> Result<Vec<u8>, String> {
+        self.display()?
+            .screenshot_bytes(scanout as usize)
             .map_err(|error| error.to_string())
     }
 

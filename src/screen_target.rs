@@ -97,7 +97,7 @@ pub(crate) fn display_options(
         },
         vsync: options.vsync == Switch::On,
         overlay: options.overlay,
-        screenshots: options.screenshots.clone(),
+        screenshots: placement::screenshots(options),
         record: options.record.clone().map(|path| path.0),
         vulkan: vulkan.map(|vulkan| VulkanEntry(vulkan.entry().clone())),
         ..DisplayOptions::default()

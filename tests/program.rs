@@ -272,3 +272,85 @@ fn a_report_is_whole_without_vulkan_and_names_nobody() {
     }
     assert!(!report.contains("somebody"), "{report}");
 }
+
+/// A field of /proc/…/status of each thread, such as `Seccomp`.
+fn of_threads(hesper: &Hesper, field: &str) -> Vec<(String, String)> {
+    let folder = format!("/proc/{}/task", hesper.process.id());
+    let texts = std::fs::read_dir(folder).unwrap().filter_map(|task| {
+        // A thread may have ended.
+        std::fs::read_to_string(task.ok()?.path().join("status")).ok()
+    });
+    let value = |text: &str, field: &str| {
+        let mut lines = text.lines();
+        let value = lines.find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+        value.unwrap().trim().to_owned()
+    };
+    texts
+        .map(|text| (value(&text, "Name"), value(&text, field)))
+        .collect()
+}
+
+#[test]
+fn its_files_are_its_users_alone_and_no_core_is_dumped_unless_asked() {
+    for (arguments, may_dump) in [
+        (&["--display=headless", "--hostmem=0"][..], false),
+        (&["--display=headless", "--hostmem=0", "--core-dumps"], true),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let hesper = Hesper::start(folder.path(), arguments, None);
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", hesper.process.id()));
+        let limits = limits.unwrap();
+        let line = limits
+            .lines()
+            .find(|line| line.starts_with("Max core file size"));
+        let soft = line.unwrap().split_whitespace().nth(4).unwrap();
+        let own = rustix::process::getrlimit(rustix::process::Resource::Core).current;
+        let own = own.map_or("unlimited".to_owned(), |own| own.to_string());
+        match may_dump {
+            true => assert_eq!(soft, own, "{limits}"),
+            // Not even to a program: the kernel takes 1 as "none" and 0 as "no file".
+            false => assert!(
+                ["0", "1"].contains(&soft) && (own == "0" || soft == "1"),
+                "{limits}"
+            ),
+        }
+        for (thread, umask) in of_threads(&hesper, "Umask") {
+            assert_eq!(umask, "0077", "{thread}");
+        }
+    }
+}
+
+#[test]
+fn every_thread_is_confined_when_a_vm_can_connect() {
+    let screen = XServer::start(800, 600);
+    for (mode, filters) in [("on", "2"), ("off", "0")] {
+        let folder = tempfile::tempdir().unwrap();
+        let mode = format!("--sandbox={mode}");
+        let keyboard = format!("keyboard:{}/keyboard.sock", folder.path().display());
+        let arguments = [&*mode, "--hostmem=0", "--input-socket", &keyboard];
+        let hesper = Hesper::start(folder.path(), &arguments, Some(&screen));
+        hesper.control("status");
+        let _vm = UnixStream::connect(hesper.socket()).unwrap();
+        for (thread, value) in of_threads(&hesper, "NoNewPrivs") {
+            assert_eq!(value, "1", "{mode}: {thread}");
+        }
+        let threads = of_threads(&hesper, "Seccomp");
+        assert!(
+            threads.iter().any(|(name, _)| name == "vhost-user"),
+            "{threads:?}"
+        );
+        for (thread, value) in &threads {
+            assert_eq!(value, filters, "{mode}: {thread}");
+        }
+        // A thread that serves an input device has more filters than others.
+        let is_stricter = || {
+            let counts = of_threads(&hesper, "Seccomp_filters");
+            let count = |start: &str| {
+                let found = counts.iter().find(|(name, _)| name.starts_with(start));
+                found.unwrap().1.parse::<u32>().unwrap()
+            };
+            count("vhost-user keyb") > count("control")
+        };
+        assert!(filters == "0" || comes_true(is_stricter));
+    }
+}

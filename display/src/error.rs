@@ -133,6 +133,9 @@ pub enum DisplayError {
         /// The presenter's error.
         reason: String,
     },
+    /// The screenshot could not be encoded.
+    #[error("cannot encode the screenshot: {0}")]
+    EncodePng(#[source] png::EncodingError),
     /// The screenshot's file could not be written.
     #[error("cannot write the screenshot to {}: {source}; check that the folder exists and is writable", path.display())]
     WritePng {

@@ -1,7 +1,7 @@
 //! The pixels of a frame, for screenshots and recordings.
 
 use std::fs::File;
-use std::io::BufWriter;
+use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::sync::mpsc;
 
@@ -28,8 +28,12 @@ impl FrameImage {
     }
 
     pub(crate) fn write(&self, path: &Path) -> Result<(), png::EncodingError> {
-        let file = BufWriter::new(File::create(path)?);
-        let mut encoder = png::Encoder::new(file, self.width, self.height);
+        self.encode(BufWriter::new(File::create(path)?))
+    }
+
+    /// Writes the image as a PNG.
+    pub(crate) fn encode(&self, to: impl Write) -> Result<(), png::EncodingError> {
+        let mut encoder = png::Encoder::new(to, self.width, self.height);
         encoder.set_color(png::ColorType::Rgb);
         encoder.set_depth(png::BitDepth::Eight);
         encoder.set_compression(png::Compression::Fast);

@@ -7,6 +7,7 @@ use winit::event_loop::EventLoopProxy;
 
 use crate::cursor::Cursor;
 use crate::events::FlushToken;
+use crate::frame_image::FrameImage;
 use crate::headless::Headless;
 use crate::input::KeyboardLeds;
 use crate::monitor::Presence;
@@ -278,18 +279,35 @@ impl DisplayHandle {
     /// [`DisplayError::NothingShown`], [`DisplayError::ScreenshotTimeout`],
     /// [`DisplayError::Screenshot`], [`DisplayError::WritePng`], [`DisplayError::Closed`].
     pub fn screenshot(&self, index: usize, path: &Path) -> Result<(), DisplayError> {
+        screenshot::save(&self.image(index)?, path)
+    }
+
+    /// Returns what [`screenshot`](Self::screenshot) would write: the bytes of a PNG file.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`screenshot`](Self::screenshot), and [`DisplayError::EncodePng`] instead of
+    /// [`DisplayError::WritePng`].
+    pub fn screenshot_bytes(&self, index: usize) -> Result<Vec<u8>, DisplayError> {
+        let mut bytes = Vec::new();
+        let encoded = self.image(index)?.encode(&mut bytes);
+        encoded.map_err(DisplayError::EncodePng)?;
+        Ok(bytes)
+    }
+
+    fn image(&self, index: usize) -> Result<FrameImage, DisplayError> {
         let scanout = self.scanout(index)?;
         let windows = matches!(*self.control, Control::Windows(_));
         match scanout.presence() {
             Presence::Unplugged => return Err(DisplayError::Unplugged(index)),
-            Presence::Shown if windows => match screenshot::of_window(index, scanout, path) {
+            Presence::Shown if windows => match screenshot::of_window(index, scanout) {
                 // It was hidden just now.
                 Err(DisplayError::Closed) if scanout.presence() == Presence::Hidden => {}
                 done => return done,
             },
             Presence::Shown | Presence::Hidden => {}
         }
-        screenshot::of_headless(index, scanout, path)
+        screenshot::of_headless(index, scanout)
     }
 
     /// Ends [`Display::run`](crate::Display::run) without a

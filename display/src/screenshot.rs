@@ -1,4 +1,4 @@
-//! Screenshots: takes the image of a frame and writes it to a PNG file.
+//! Screenshots: takes the image of a frame, and makes a PNG of it.
 
 use std::path::Path;
 use std::sync::{Arc, mpsc};
@@ -17,36 +17,29 @@ use crate::shared::Shared;
 /// fraction of a second; a display server that hangs takes forever.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Writes the next frame of the scanout's window to `path`.
-pub(crate) fn of_window(index: usize, scanout: &Scanout, path: &Path) -> Result<(), DisplayError> {
+/// The next frame of the scanout's window.
+pub(crate) fn of_window(index: usize, scanout: &Scanout) -> Result<FrameImage, DisplayError> {
     let (reply, answer) = mpsc::sync_channel(1);
     scanout.request_image(reply);
-    let shot = match answer.recv_timeout(PATIENCE) {
-        Ok(Ok(shot)) => shot,
-        Ok(Err(reason)) => {
-            return Err(DisplayError::Screenshot {
-                scanout: index,
-                reason,
-            });
-        }
+    match answer.recv_timeout(PATIENCE) {
+        Ok(Ok(shot)) => Ok(shot),
+        Ok(Err(reason)) => Err(DisplayError::Screenshot {
+            scanout: index,
+            reason,
+        }),
         Err(mpsc::RecvTimeoutError::Timeout) => {
             let seconds = PATIENCE.as_secs();
-            return Err(DisplayError::ScreenshotTimeout {
+            Err(DisplayError::ScreenshotTimeout {
                 scanout: index,
                 seconds,
-            });
+            })
         }
-        Err(mpsc::RecvTimeoutError::Disconnected) => return Err(DisplayError::Closed),
-    };
-    save(&shot, path)
+        Err(mpsc::RecvTimeoutError::Disconnected) => Err(DisplayError::Closed),
+    }
 }
 
-/// Writes to `path` what a window of the picture's size would show.
-pub(crate) fn of_headless(
-    index: usize,
-    scanout: &Scanout,
-    path: &Path,
-) -> Result<(), DisplayError> {
+/// What a window of the picture's size would show.
+pub(crate) fn of_headless(index: usize, scanout: &Scanout) -> Result<FrameImage, DisplayError> {
     let frame = scanout.snapshot();
     let picture = frame
         .picture
@@ -57,7 +50,7 @@ pub(crate) fn of_headless(
     canvas.update(picture, &Damage::default());
     let mut pixels = vec![0; size.0 as usize * size.1 as usize];
     canvas.compose(&mut pixels, size, Scaling::Fit, frame.cursor());
-    save(&FrameImage::of_frame(&pixels, size), path)
+    Ok(FrameImage::of_frame(&pixels, size))
 }
 
 /// Saves what a window shows in `folder`, under a name with the time. The window shows a notice
@@ -71,7 +64,7 @@ pub(crate) fn save_in(folder: &Path, shared: &Arc<Shared>, index: usize) {
         let Some(scanout) = shared.scanouts.get(index) else {
             return;
         };
-        match of_window(index, scanout, &path) {
+        match of_window(index, scanout).and_then(|shot| save(&shot, &path)) {
             Ok(()) => {
                 log::info!("screenshot: {}", path.display());
                 scanout.notice(&format!("Screenshot: {}", path.display()));
@@ -90,7 +83,8 @@ pub(crate) fn save_in(folder: &Path, shared: &Arc<Shared>, index: usize) {
     }
 }
 
-fn save(shot: &FrameImage, path: &Path) -> Result<(), DisplayError> {
+/// Writes an image to a PNG file.
+pub(crate) fn save(shot: &FrameImage, path: &Path) -> Result<(), DisplayError> {
     shot.write(path).map_err(|source| DisplayError::WritePng {
         path: path.to_owned(),
         source,

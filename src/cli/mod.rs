@@ -15,6 +15,8 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand};
 use hesper_venus::{Budget, GuestBudget, WsiPolicy};
 
+use crate::sandbox::SandboxMode;
+
 use self::serve::heading;
 pub(crate) use self::serve::{DisplayMode, ServeOptions};
 use self::values::within;
@@ -156,6 +158,23 @@ pub(crate) struct VtestOptions {
 
     #[command(flatten)]
     pub(crate) budget: BudgetOptions,
+
+    #[command(flatten)]
+    pub(crate) confinement: ConfinementOptions,
+}
+
+/// How the process is confined.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub(crate) struct ConfinementOptions {
+    /// Confine Hesper to the files and system calls that it and Vulkan drivers need: on, off, log
+    /// (forbid nothing, and log what would be forbidden). Default: on, or what the variable
+    /// HESPER_SANDBOX says. Linux only.
+    #[arg(long, value_name = "MODE", hide_possible_values = true, help_heading = heading::SECURITY)]
+    pub(crate) sandbox: Option<SandboxMode>,
+
+    /// Allow core dumps, which hold the guest's data, as far as the system's limits allow them.
+    #[arg(long, help_heading = heading::SECURITY)]
+    pub(crate) core_dumps: bool,
 }
 
 /// What the guest and its programs may use.

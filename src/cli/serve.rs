@@ -8,9 +8,9 @@ use hesper_venus::WsiPolicy;
 
 use super::values::within;
 use super::{
-    BlobAlignment, BudgetOptions, CmdKeyChoice, DriverOption, GpuChoice, GrabModChoice, HostMemory,
-    InputSocket, OnCloseChoice, PlacementChoice, RecordPath, ResizeMode, ScalingWay, Size,
-    SocketMode, Switch,
+    BlobAlignment, BudgetOptions, CmdKeyChoice, ConfinementOptions, DriverOption, GpuChoice,
+    GrabModChoice, HostMemory, InputSocket, OnCloseChoice, PlacementChoice, RecordPath, ResizeMode,
+    ScalingWay, Size, SocketMode, Switch,
 };
 use crate::cli::capsets::{Capset, CapsetOptions};
 
@@ -18,6 +18,7 @@ use crate::cli::capsets::{Capset, CapsetOptions};
 pub(super) mod heading {
     pub(in super::super) const CONNECTION: &str = "Connection";
     pub(crate) const GPU: &str = "GPU";
+    pub(crate) const SECURITY: &str = "Security";
     pub(in super::super) const WINDOW: &str = "Window";
     pub(in super::super) const INPUT: &str = "Input";
     pub(in super::super) const DIAGNOSTICS: &str = "Diagnostics";
@@ -90,6 +91,9 @@ pub(crate) struct ServeOptions {
     #[command(flatten)]
     pub(crate) budget: BudgetOptions,
 
+    #[command(flatten)]
+    pub(crate) confinement: ConfinementOptions,
+
     /// Where the guest's screens are shown.
     #[arg(long, value_name = "MODE", default_value = "auto", help_heading = WINDOW)]
     pub(crate) display: DisplayMode,
@@ -160,9 +164,10 @@ pub(crate) struct ServeOptions {
     #[arg(long, value_name = "PATH", help_heading = DIAGNOSTICS)]
     pub(crate) record: Option<RecordPath>,
 
-    /// Folder for the screenshots of Ctrl+Alt+S.
-    #[arg(long, value_name = "FOLDER", default_value = ".", help_heading = DIAGNOSTICS)]
-    pub(crate) screenshots: PathBuf,
+    /// Folder for the screenshots of Ctrl+Alt+S; Hesper may write everywhere in it. Default:
+    /// hesper/screenshots in the user's folder for state (~/.local/state).
+    #[arg(long, value_name = "FOLDER", help_heading = DIAGNOSTICS)]
+    pub(crate) screenshots: Option<PathBuf>,
 
     /// Show frame statistics from the start: frames per second, frame times, sizes, and who draws.
     #[arg(long, help_heading = DIAGNOSTICS)]

@@ -10,6 +10,7 @@ use crate::limits;
 use crate::platform;
 use crate::renderers;
 use crate::rutabaga;
+use crate::sandbox;
 
 /// Enough descriptors for many guest programs: every blob of a guest needs one.
 const DESCRIPTORS: u64 = 65_536;
@@ -50,6 +51,7 @@ impl Report {
         self.acceleration();
         self.desktop();
         self.limits();
+        self.sandbox();
         self.ok(format!(
             "guests' swapchain images are {}",
             renderers::policy(WsiPolicy::Auto)
@@ -71,6 +73,19 @@ impl Report {
             Err(missing) => self.missing(
                 format!("no windows of guest programs on this desktop (--capsets=venus,cross-domain): {missing}"),
                 Remedy::everywhere("start Hesper in a Wayland session, if these are wanted"),
+            ),
+        }
+    }
+
+    fn sandbox(&mut self) {
+        match sandbox::state() {
+            Ok(what) => self.ok(what),
+            Err(missing) => self.warning(
+                format!("the sandbox lacks a part of it: {missing}"),
+                Remedy {
+                    macos: "there is no other remedy than to run only guests that you trust",
+                    ..Remedy::everywhere("run a kernel of Linux 6.12 or newer with Landlock and seccomp; in a container, allow the calls landlock_create_ruleset, landlock_add_rule, landlock_restrict_self and seccomp")
+                },
             ),
         }
     }

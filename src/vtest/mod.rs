@@ -76,11 +76,16 @@ pub(crate) enum VtestError {
     },
 }
 
-/// Serves clients on a new socket at `path` until SIGTERM or SIGINT, then removes the socket.
+/// Serves clients on a new socket at `path` until SIGTERM or SIGINT, then removes the socket. Calls
+/// `opened` between making the socket and serving the first client.
 ///
 /// # Errors
 /// The socket cannot be created, or the system cannot wait for connections.
-pub(crate) fn run(path: &Path, backend: Arc<dyn Backend>) -> Result<(), VtestError> {
+pub(crate) fn run(
+    path: &Path,
+    backend: Arc<dyn Backend>,
+    opened: impl FnOnce(),
+) -> Result<(), VtestError> {
     let system = |what| move |source| VtestError::System { what, source };
     let (stopped, stop) = UnixStream::pair().map_err(system("make a socket pair"))?;
     for signal in [SIGTERM, SIGINT] {
@@ -88,6 +93,7 @@ pub(crate) fn run(path: &Path, backend: Arc<dyn Backend>) -> Result<(), VtestErr
         signal_hook::low_level::pipe::register(signal, stop).map_err(system("handle signals"))?;
     }
     let (listener, _file) = listen(path, Access::Private)?;
+    opened();
     log::info!("serving vtest clients on {}", path.display());
     serve(&listener, &backend, &stopped)
 }

@@ -3,7 +3,7 @@
 //!
 //! | to find | look in |
 //! |---|---|
-//! | whose ways are taken (`HESPER_SYSTEM`), the size of a page | `platform.rs` |
+//! | whose ways are taken (`HESPER_SYSTEM`), the size of a page, core dumps | `platform.rs` |
 //! | locks that ignore poison | [`sync`] |
 //! | limited amounts of bytes and other things | [`budget`] |
 //! | one user's part of such an amount | [`share`] |
@@ -22,4 +22,6 @@ pub mod sync;
 
 pub use connections::{Peer, is_exhausted};
 pub use log_limit::{LogLimit, RateLimit};
-pub use platform::{Played, UnknownSystem, VARIABLE, check, page_size, played};
+pub use platform::{
+    Played, UnknownSystem, VARIABLE, check, keep_out_of_core_dumps, page_size, played,
+};

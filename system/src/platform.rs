@@ -121,6 +121,24 @@ pub(crate) fn peer(_stream: &UnixStream) -> Option<(u32, Option<i32>)> {
     None
 }
 
+/// Leaves this memory, whole pages of a mapping, out of core dumps: it holds a guest's data. Only
+/// Linux can do this; elsewhere, and on an error, the memory is dumped.
+pub fn keep_out_of_core_dumps(address: usize, bytes: usize) {
+    #[cfg(target_os = "linux")]
+    {
+        let start = std::ptr::without_provenance_mut(address);
+        // SAFETY: this advice changes neither the contents nor the access, whatever is mapped
+        // there.
+        let advised =
+            unsafe { rustix::mm::madvise(start, bytes, rustix::mm::Advice::LinuxDontDump) };
+        if let Err(error) = advised {
+            log::debug!("{bytes} bytes at {address:#x} stay in core dumps: {error}");
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (address, bytes);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -214,3 +214,27 @@ fn a_fatal_context_answers_its_fences_refuses_blobs_and_delays_nobody() {
     drop((guest, next));
     served.leaves_nothing(vm);
 }
+
+#[test]
+fn the_guests_memory_and_blobs_are_left_out_of_core_dumps() {
+    let served = Served::start();
+    let vm = served.boot();
+    let _guest = Guest::new(&vm, 1);
+    let smaps = format!("/proc/{}/smaps", served.hesper.process.id());
+    let smaps = std::fs::read_to_string(smaps).unwrap();
+    let mut name = "";
+    let mut seen = [0; 2];
+    for line in smaps.lines() {
+        if let Some((_, file)) = line.split_once("/memfd:") {
+            name = file.split(' ').next().unwrap();
+        } else if let Some(flags) = line.strip_prefix("VmFlags:") {
+            let kinds = ["guest", "hesper-venus"];
+            if let Some(kind) = kinds.iter().position(|kind| name == *kind) {
+                seen[kind] += 1;
+                assert!(flags.split(' ').any(|flag| flag == "dd"), "{name}: {flags}");
+            }
+            name = "";
+        }
+    }
+    assert!(seen.iter().all(|count| *count > 0), "{seen:?}: {smaps}");
+}

@@ -1,6 +1,6 @@
 //! Starts Hesper and talks to it.
 
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -149,11 +149,16 @@ impl Hesper {
 
     /// Sends a command to the control socket and returns the whole answer.
     pub fn try_control(&self, command: &str) -> String {
+        let mut answer = String::new();
+        self.ask(command).read_line(&mut answer).unwrap();
+        answer.trim().to_owned()
+    }
+
+    /// Sends a command to the control socket.
+    fn ask(&self, command: &str) -> BufReader<UnixStream> {
         let mut stream = UnixStream::connect(self.folder.join("control.sock")).unwrap();
         writeln!(stream, "{command}").unwrap();
-        let mut answer = String::new();
-        BufReader::new(stream).read_line(&mut answer).unwrap();
-        answer.trim().to_owned()
+        BufReader::new(stream)
     }
 
     /// Takes a screenshot of the window of `scanout`.
@@ -162,7 +167,15 @@ impl Hesper {
         let number = self.shots.get();
         self.shots.set(number + 1);
         let file = self.folder.join(format!("shot-{number}.png"));
-        self.control(&format!("screenshot {scanout} {}", file.display()));
+        let mut reader = self.ask(&format!("screenshot {scanout} -"));
+        let mut answer = String::new();
+        reader.read_line(&mut answer).unwrap();
+        let Some(size) = answer.strip_prefix("ok ") else {
+            panic!("'screenshot': {answer}\n{}", self.process.errors())
+        };
+        let mut bytes = vec![0; size.trim().parse().unwrap()];
+        reader.read_exact(&mut bytes).unwrap();
+        std::fs::write(&file, bytes).unwrap();
         Picture::read(&file)
     }
 

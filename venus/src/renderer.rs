@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::guest_pools::GuestPools;
 use crate::host::{Gpu, GpuFacts, Host, Importable};
 use crate::memory::{GuestMemories, HostMappings, Mappings};
+use crate::object::cache_seal::CacheSeal;
 use crate::options::RendererOptions;
 use crate::platform;
 
@@ -41,6 +42,8 @@ impl Renderer {
         let host = Host::load(&options.driver)?;
         let gpus = GpuFacts::gather(&host, &options.gpu, options.queues)?;
         platform::return_free_memory();
+        // Read its key now, while files may still be read.
+        CacheSeal::of_user();
         for facts in &gpus {
             log::debug!("guests see {}", facts.gpu);
         }

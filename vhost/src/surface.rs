@@ -55,6 +55,7 @@ impl Surface {
             )
         }
         .map_err(|error| CommandError::HostMemory(length as u64, error.into()))?;
+        hesper_system::keep_out_of_core_dumps(mapped.addr(), length);
         let start = NonNull::new(mapped.cast::<u8>()).ok_or_else(|| {
             CommandError::HostMemory(length as u64, std::io::ErrorKind::OutOfMemory.into())
         })?;

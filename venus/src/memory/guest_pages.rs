@@ -143,5 +143,6 @@ pub(super) fn map(pages: &[GuestPages], total: usize) -> Result<NonNull<u8>, Err
         }
         at += size;
     }
+    hesper_system::keep_out_of_core_dumps(base.as_ptr().addr(), total);
     Ok(base)
 }

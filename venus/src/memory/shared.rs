@@ -172,6 +172,7 @@ impl SharedMemory {
             }
             failed(error)
         })?;
+        hesper_system::keep_out_of_core_dumps(base.addr(), len);
         let base = NonNull::new(base.cast()).ok_or_else(|| failed(rustix::io::Errno::FAULT))?;
         Ok(Self {
             fd: Some(fd),

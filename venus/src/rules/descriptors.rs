@@ -109,9 +109,7 @@ pub(super) fn keep_layout(
 }
 
 /// The layouts of sets that are about to be allocated, with their counts of the last binding.
-fn wanted<'i>(
-    info: &'i vk::DescriptorSetAllocateInfo,
-) -> (&'i [vk::DescriptorSetLayout], &'i [u32]) {
+fn wanted(info: &vk::DescriptorSetAllocateInfo) -> (&[vk::DescriptorSetLayout], &[u32]) {
     // SAFETY: the decoder made arrays of as many elements as their counts say, or null pointers.
     // The chain was decoded, and nobody else uses it.
     unsafe {

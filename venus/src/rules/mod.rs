@@ -160,7 +160,7 @@ impl Rules for Facts {
             most,
         )?;
         let what = "push constants that are not whole words";
-        demand((offset | size) % 4 == 0, what, offset | size, most)
+        demand((offset | size).is_multiple_of(4), what, offset | size, most)
     }
 
     fn vertex_buffers(&self, buffers: &[vk::Buffer], offsets: &[u64], sizes: &[u64]) -> Checked {
@@ -242,7 +242,7 @@ impl Rules for Facts {
         const MOST: u64 = 65536;
         within("an update of more than 65536 bytes", 0, size, MOST)?;
         let what = "an update that is not of whole words";
-        demand((offset | size) % 4 == 0, what, offset | size, MOST)?;
+        demand((offset | size).is_multiple_of(4), what, offset | size, MOST)?;
         self.part(buffer, offset, size)
     }
 

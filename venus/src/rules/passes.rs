@@ -144,9 +144,9 @@ fn clears(load: vk::AttachmentLoadOp, stencil: vk::AttachmentLoadOp, format: vk:
 }
 
 /// How many clear values are needed: up to the last attachment that takes one.
-fn needed(clearing: impl DoubleEndedIterator<Item = bool> + ExactSizeIterator) -> u32 {
-    let last = clearing.enumerate().filter(|(_, clears)| *clears).last();
-    last.map_or(0, |(index, _)| index as u32 + 1)
+fn needed(mut clearing: impl DoubleEndedIterator<Item = bool> + ExactSizeIterator) -> u32 {
+    let last = clearing.rposition(|clears| clears);
+    last.map_or(0, |index| index as u32 + 1)
 }
 
 /// What is kept of a render pass.

@@ -20,7 +20,7 @@ const GRAPHICS: Stages = Stages(0xdf);
 const RAY_TRACING: Stages = Stages(0x3f00);
 
 pub(super) fn code(size: u64, code: &[u32]) -> Checked {
-    let is_whole = size > 0 && size % 4 == 0;
+    let is_whole = size > 0 && size.is_multiple_of(4);
     demand(is_whole, "shader code that is not whole words", 0, size)?;
     match code.first() {
         Some(&MAGIC) => Ok(()),

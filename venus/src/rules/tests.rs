@@ -63,9 +63,10 @@ fn with_set(bindings: &[vk::DescriptorSetLayoutBinding], variable: Option<u32>) 
     };
     facts.set_layout(&info).unwrap();
     facts.set_layout_made(&info, LAYOUT);
+    let layouts = [LAYOUT];
     let info = vk::PipelineLayoutCreateInfo {
         set_layout_count: 1,
-        p_set_layouts: &raw const LAYOUT,
+        p_set_layouts: layouts.as_ptr(),
         ..Default::default()
     };
     facts.pipeline_layout(&info).unwrap();
@@ -79,7 +80,7 @@ fn with_set(bindings: &[vk::DescriptorSetLayoutBinding], variable: Option<u32>) 
     let info = vk::DescriptorSetAllocateInfo {
         p_next: (&raw const counts).cast(),
         descriptor_set_count: 1,
-        p_set_layouts: &raw const LAYOUT,
+        p_set_layouts: layouts.as_ptr(),
         ..Default::default()
     };
     facts.allocation(&info).unwrap();

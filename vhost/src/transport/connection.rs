@@ -130,7 +130,6 @@ struct Lane {
 /// One VM's connection; see the module.
 pub(super) struct Connection {
     model: Arc<dyn Model>,
-    memory: GuestMemory,
     link: Arc<VmmLink>,
     lanes: [Lane; 2],
     features: u64,
@@ -146,6 +145,8 @@ pub(super) struct Connection {
     /// The blobs that were accepted: address in the guest, size, address in the VMM.
     accepted: Vec<(u64, u64, u64)>,
     config_notifier: Option<ConfigNotifier>,
+    /// Dropped last: the queues' threads have ended by then.
+    memory: GuestMemory,
 }
 
 impl Connection {

@@ -6,6 +6,7 @@
 
 use std::fs::{File, Metadata};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use hesper_system::guest_memory::{self, FileId, Owner, Registered};
 use hesper_system::sync::{Lock, unpoisoned};
@@ -51,6 +52,11 @@ struct Span {
 /// Regions that left their table while somebody still used it. They stay mapped and registered
 /// until nobody does.
 static RETIRED: Mutex<Vec<Span>> = Mutex::new(Vec::new());
+
+/// How often, and after which pause, regions that are still used at the end of a connection are
+/// tried again. Later ones go with the next change of any table.
+const UNMAP_ATTEMPTS: u32 = 50;
+const UNMAP_PAUSE: Duration = Duration::from_millis(2);
 
 /// Unmaps the retired regions that nobody uses any more, after `more` is added to them.
 fn retire(more: impl IntoIterator<Item = Span>) {
@@ -139,6 +145,7 @@ fn map_region(region: Region, owner: Option<&Arc<Owner>>) -> Result<Span, Memory
     }
     let file = FileOffset::new(region.file, region.offset);
     let mapping = MmapRegion::from_file(file, size).map_err(|error| bad(&error))?;
+    hesper_system::keep_out_of_core_dumps(mapping.as_ptr().addr(), mapping.size());
     let mapping = GuestRegionMmap::new(mapping, GuestAddress(region.guest))
         .map(Arc::new)
         .ok_or_else(|| bad(&"its guest addresses wrap round"))?;
@@ -244,6 +251,14 @@ impl Drop for GuestMemory {
     fn drop(&mut self) {
         // An empty table has no regions that could overlap.
         let _ = self.replace(Vec::new());
+        // A renderer's thread may be writing an answer. That takes no time.
+        for _ in 0..UNMAP_ATTEMPTS {
+            if RETIRED.locked().is_empty() {
+                return;
+            }
+            std::thread::sleep(UNMAP_PAUSE);
+            retire([]);
+        }
     }
 }
 

@@ -30,9 +30,9 @@ pub fn methods(rules: Rules<'_>, command: &Command) -> Result<String> {
         checks.push_str(&one(rules, command, row)?);
     }
     if !checks.is_empty() {
-        let _ = write!(
+        let _ = writeln!(
             out,
-            "#[inline] fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {{ {checks} Ok(()) }}\n"
+            "#[inline] fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {{ {checks} Ok(()) }}"
         );
     }
     let mut made = String::new();
@@ -40,10 +40,10 @@ pub fn methods(rules: Rules<'_>, command: &Command) -> Result<String> {
         made.push_str(&one(rules, command, row)?);
     }
     if !made.is_empty() {
-        let _ = write!(
+        let _ = writeln!(
             out,
             "#[inline] fn keep<R: Demands>(&self, result: vk::Result, rules: &R) {{ \
-             if result == vk::Result::SUCCESS {{ {made} }} }}\n"
+             if result == vk::Result::SUCCESS {{ {made} }} }}"
         );
     }
     Ok(out)
@@ -119,8 +119,11 @@ fn value(
         }
         done.push_str(segment);
         if repeats {
-            let slice = slice(&place, member, &kind, is_parameter)
-                .ok_or_else(|| wrong(row, path, "not an array"))?;
+            let slice = slice(&place, member, &kind, is_parameter);
+            let mut slice = slice.ok_or_else(|| wrong(row, path, "not an array"))?;
+            if is_parameter {
+                slice = format!("{}.iter()", slice.trim_start_matches('&'));
+            }
             match each {
                 Some((known, _)) if *known != done => {
                     return Err(wrong(row, path, "a second array that repeats"));
@@ -164,7 +167,7 @@ fn number(base: &Base, code: &str) -> String {
 fn slice(place: &str, member: &Member, kind: &Kind, is_parameter: bool) -> Option<String> {
     let name = &member.name;
     match (kind, is_parameter) {
-        (Kind::Array(..), true) => Some(format!("&*{place}.{name}")),
+        (Kind::Array(..), true) => Some(format!("&{place}.{name}")),
         (Kind::Array(_, len, _), false) => {
             let count = match len {
                 Len::Member(count) => format!("{place}.{count}"),

@@ -3123,7 +3123,7 @@ impl<'a> Call<'a> for command::QueueBindSparse<'a> {
     }
     #[inline]
     fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
-        for v in &*self.p_bind_info {
+        for v in self.p_bind_info.iter() {
             rules.sparse(v)?;
         }
         Ok(())
@@ -3632,7 +3632,7 @@ impl<'a> Call<'a> for command::CreateGraphicsPipelines<'a> {
     }
     #[inline]
     fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
-        for v in &*self.p_create_infos {
+        for v in self.p_create_infos.iter() {
             rules.graphics(v)?;
         }
         Ok(())
@@ -3658,7 +3658,7 @@ impl<'a> Call<'a> for command::CreateComputePipelines<'a> {
     }
     #[inline]
     fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
-        for v in &*self.p_create_infos {
+        for v in self.p_create_infos.iter() {
             rules.stage(&v.stage)?;
         }
         Ok(())
@@ -3843,7 +3843,7 @@ impl<'a> Call<'a> for command::AllocateDescriptorSets<'a> {
     #[inline]
     fn keep<R: Demands>(&self, result: vk::Result, rules: &R) {
         if result == vk::Result::SUCCESS {
-            rules.sets_made(&*self.p_allocate_info, &*self.p_descriptor_sets);
+            rules.sets_made(&*self.p_allocate_info, &self.p_descriptor_sets);
         }
     }
 }
@@ -3883,10 +3883,10 @@ impl<'a> Call<'a> for command::UpdateDescriptorSets<'a> {
     }
     #[inline]
     fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
-        for v in &*self.p_descriptor_writes {
+        for v in self.p_descriptor_writes.iter() {
             rules.write(v)?;
         }
-        for v in &*self.p_descriptor_copies {
+        for v in self.p_descriptor_copies.iter() {
             rules.copy(v)?;
         }
         Ok(())
@@ -4280,8 +4280,8 @@ impl<'a> Call<'a> for command::CmdBindDescriptorSets<'a> {
         rules.sets(
             self.layout.handle,
             u64::from(self.first_set),
-            &*self.p_descriptor_sets,
-            &*self.p_dynamic_offsets,
+            &self.p_descriptor_sets,
+            &self.p_dynamic_offsets,
         )?;
         Ok(())
     }
@@ -4332,7 +4332,7 @@ impl<'a> Call<'a> for command::CmdBindVertexBuffers<'a> {
             u64::from(self.first_binding),
             u64::from(self.binding_count),
         )?;
-        rules.vertex_buffers(&*self.p_buffers, &*self.p_offsets, &[])?;
+        rules.vertex_buffers(&self.p_buffers, &self.p_offsets, &[])?;
         Ok(())
     }
 }
@@ -4482,10 +4482,10 @@ impl<'a> Call<'a> for command::CmdCopyBuffer<'a> {
     }
     #[inline]
     fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
-        for v in &*self.p_regions {
+        for v in self.p_regions.iter() {
             rules.part(self.src_buffer.handle, v.src_offset, v.size)?;
         }
-        for v in &*self.p_regions {
+        for v in self.p_regions.iter() {
             rules.part(self.dst_buffer.handle, v.dst_offset, v.size)?;
         }
         Ok(())
@@ -4512,7 +4512,7 @@ impl<'a> Call<'a> for command::CmdCopyImage<'a> {
     }
     #[inline]
     fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
-        for v in &*self.p_regions {
+        for v in self.p_regions.iter() {
             rules.copied(
                 self.src_image.handle,
                 self.dst_image.handle,
@@ -4546,10 +4546,10 @@ impl<'a> Call<'a> for command::CmdBlitImage<'a> {
     }
     #[inline]
     fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
-        for v in &*self.p_regions {
+        for v in self.p_regions.iter() {
             rules.corners(self.src_image.handle, &v.src_subresource, &v.src_offsets)?;
         }
-        for v in &*self.p_regions {
+        for v in self.p_regions.iter() {
             rules.corners(self.dst_image.handle, &v.dst_subresource, &v.dst_offsets)?;
         }
         Ok(())
@@ -4575,7 +4575,7 @@ impl<'a> Call<'a> for command::CmdCopyBufferToImage<'a> {
     }
     #[inline]
     fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
-        for v in &*self.p_regions {
+        for v in self.p_regions.iter() {
             rules.buffer_image(
                 self.src_buffer.handle,
                 self.dst_image.handle,
@@ -4612,7 +4612,7 @@ impl<'a> Call<'a> for command::CmdCopyImageToBuffer<'a> {
     }
     #[inline]
     fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
-        for v in &*self.p_regions {
+        for v in self.p_regions.iter() {
             rules.buffer_image(
                 self.dst_buffer.handle,
                 self.src_image.handle,
@@ -4697,7 +4697,7 @@ impl<'a> Call<'a> for command::CmdClearColorImage<'a> {
     }
     #[inline]
     fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
-        for v in &*self.p_ranges {
+        for v in self.p_ranges.iter() {
             rules.range(self.image.handle, v)?;
         }
         Ok(())
@@ -4723,7 +4723,7 @@ impl<'a> Call<'a> for command::CmdClearDepthStencilImage<'a> {
     }
     #[inline]
     fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
-        for v in &*self.p_ranges {
+        for v in self.p_ranges.iter() {
             rules.range(self.image.handle, v)?;
         }
         Ok(())
@@ -4748,7 +4748,7 @@ impl<'a> Call<'a> for command::CmdClearAttachments<'a> {
     }
     #[inline]
     fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
-        for v in &*self.p_attachments {
+        for v in self.p_attachments.iter() {
             rules.index(Limit::ColorAttachments, u64::from(v.color_attachment))?;
         }
         Ok(())
@@ -4775,7 +4775,7 @@ impl<'a> Call<'a> for command::CmdResolveImage<'a> {
     }
     #[inline]
     fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
-        for v in &*self.p_regions {
+        for v in self.p_regions.iter() {
             rules.region(
                 self.src_image.handle,
                 &v.src_subresource,
@@ -4783,7 +4783,7 @@ impl<'a> Call<'a> for command::CmdResolveImage<'a> {
                 &v.extent,
             )?;
         }
-        for v in &*self.p_regions {
+        for v in self.p_regions.iter() {
             rules.region(
                 self.dst_image.handle,
                 &v.dst_subresource,
@@ -4851,19 +4851,19 @@ impl<'a> Call<'a> for command::CmdWaitEvents<'a> {
     }
     #[inline]
     fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
-        for v in &*self.p_buffer_memory_barriers {
+        for v in self.p_buffer_memory_barriers.iter() {
             rules.families(
                 u64::from(v.src_queue_family_index),
                 u64::from(v.dst_queue_family_index),
             )?;
         }
-        for v in &*self.p_image_memory_barriers {
+        for v in self.p_image_memory_barriers.iter() {
             rules.families(
                 u64::from(v.src_queue_family_index),
                 u64::from(v.dst_queue_family_index),
             )?;
         }
-        for v in &*self.p_image_memory_barriers {
+        for v in self.p_image_memory_barriers.iter() {
             rules.range(v.image, &v.subresource_range)?;
         }
         Ok(())
@@ -4893,19 +4893,19 @@ impl<'a> Call<'a> for command::CmdPipelineBarrier<'a> {
     }
     #[inline]
     fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
-        for v in &*self.p_buffer_memory_barriers {
+        for v in self.p_buffer_memory_barriers.iter() {
             rules.families(
                 u64::from(v.src_queue_family_index),
                 u64::from(v.dst_queue_family_index),
             )?;
         }
-        for v in &*self.p_image_memory_barriers {
+        for v in self.p_image_memory_barriers.iter() {
             rules.families(
                 u64::from(v.src_queue_family_index),
                 u64::from(v.dst_queue_family_index),
             )?;
         }
-        for v in &*self.p_image_memory_barriers {
+        for v in self.p_image_memory_barriers.iter() {
             rules.range(v.image, &v.subresource_range)?;
         }
         Ok(())
@@ -5148,7 +5148,7 @@ impl<'a> Call<'a> for command::BindBufferMemory2<'a> {
     }
     #[inline]
     fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
-        for v in &*self.p_bind_infos {
+        for v in self.p_bind_infos.iter() {
             rules.buffer_memory(v.memory, v.memory_offset, v.buffer)?;
         }
         Ok(())
@@ -5810,7 +5810,7 @@ impl<'a> Call<'a> for command::CmdBindTransformFeedbackBuffersEXT<'a> {
             u64::from(self.first_binding),
             u64::from(self.binding_count),
         )?;
-        rules.vertex_buffers(&*self.p_buffers, &*self.p_offsets, &*self.p_sizes)?;
+        rules.vertex_buffers(&self.p_buffers, &self.p_offsets, &self.p_sizes)?;
         Ok(())
     }
 }
@@ -5838,11 +5838,7 @@ impl<'a> Call<'a> for command::CmdBeginTransformFeedbackEXT<'a> {
             u64::from(self.first_counter_buffer),
             u64::from(self.counter_buffer_count),
         )?;
-        rules.counters(
-            &*self.p_counter_buffers,
-            &*self.p_counter_buffer_offsets,
-            &[],
-        )?;
+        rules.counters(&self.p_counter_buffers, &self.p_counter_buffer_offsets, &[])?;
         Ok(())
     }
 }
@@ -5870,11 +5866,7 @@ impl<'a> Call<'a> for command::CmdEndTransformFeedbackEXT<'a> {
             u64::from(self.first_counter_buffer),
             u64::from(self.counter_buffer_count),
         )?;
-        rules.counters(
-            &*self.p_counter_buffers,
-            &*self.p_counter_buffer_offsets,
-            &[],
-        )?;
+        rules.counters(&self.p_counter_buffers, &self.p_counter_buffer_offsets, &[])?;
         Ok(())
     }
 }
@@ -6104,7 +6096,7 @@ impl<'a> Call<'a> for command::CmdWaitEvents2<'a> {
     }
     #[inline]
     fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
-        for v in &*self.p_dependency_infos {
+        for v in self.p_dependency_infos.iter() {
             rules.dependency(v)?;
         }
         Ok(())
@@ -6536,7 +6528,7 @@ impl<'a> Call<'a> for command::CmdBindVertexBuffers2<'a> {
             u64::from(self.first_binding),
             u64::from(self.binding_count),
         )?;
-        rules.vertex_buffers(&*self.p_buffers, &*self.p_offsets, &*self.p_sizes)?;
+        rules.vertex_buffers(&self.p_buffers, &self.p_offsets, &self.p_sizes)?;
         Ok(())
     }
 }
@@ -6875,7 +6867,7 @@ impl<'a> Call<'a> for command::CmdPushDescriptorSet<'a> {
         rules.pushed(
             self.layout.handle,
             u64::from(self.set),
-            &*self.p_descriptor_writes,
+            &self.p_descriptor_writes,
         )?;
         Ok(())
     }
@@ -6921,8 +6913,8 @@ impl<'a> Call<'a> for command::CmdSetVertexInputEXT<'a> {
     #[inline]
     fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
         rules.vertex_input(
-            &*self.p_vertex_binding_descriptions,
-            &*self.p_vertex_attribute_descriptions,
+            &self.p_vertex_binding_descriptions,
+            &self.p_vertex_attribute_descriptions,
         )?;
         Ok(())
     }
@@ -7598,7 +7590,7 @@ impl<'a> Call<'a> for command::TransitionImageLayout<'a> {
     }
     #[inline]
     fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
-        for v in &*self.p_transitions {
+        for v in self.p_transitions.iter() {
             rules.range(v.image, &v.subresource_range)?;
         }
         Ok(())
@@ -7918,7 +7910,7 @@ impl<'a> Call<'a> for command::CreateRayTracingPipelinesKHR<'a> {
     }
     #[inline]
     fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
-        for v in &*self.p_create_infos {
+        for v in self.p_create_infos.iter() {
             rules.groups(v)?;
         }
         Ok(())

@@ -3,6 +3,7 @@
 use std::io::{IoSlice, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use rustix::io::{FdFlags, fcntl_getfd};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
@@ -62,6 +63,21 @@ fn a_message_that_comes_in_pieces_is_whole() {
     assert!(message.fds.is_empty());
     sender.join().unwrap();
     assert!(matches!(receive(&near), Err(ReceiveError::Closed)));
+}
+
+/// The rest of a message, and a message of the handshake, have deadlines.
+#[test]
+fn a_message_that_does_not_come_in_time_is_late() {
+    let (near, far) = UnixStream::pair().unwrap();
+    let soon = Duration::from_millis(10);
+    let late = Message::receive(&near, Some(soon)).unwrap_err();
+    assert!(late.to_string().contains("the next message"), "{late}");
+    // What is there, or a peer that has gone, is no matter of time.
+    send(&far, header(request::SET_OWNER, VERSION, 0).as_bytes(), 0);
+    Message::receive(&near, Some(Duration::ZERO)).unwrap();
+    drop(far);
+    let gone = Message::receive(&near, Some(soon)).unwrap_err();
+    assert!(matches!(gone, ReceiveError::Closed), "{gone}");
 }
 
 #[test]

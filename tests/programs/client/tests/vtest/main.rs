@@ -22,6 +22,7 @@ mod load;
 mod lost;
 mod mac;
 mod present;
+mod sandbox;
 mod server;
 mod vulkaninfo;
 mod watching;
