@@ -157,6 +157,7 @@ fn serve_vtest(options: VtestOptions) -> Result<(), String> {
         gpu,
         wsi: options.wsi,
         budget: options.budget.budget(),
+        guest: options.budget.guest(),
         save_streams: venus::save_streams(),
         ..RendererOptions::default()
     })

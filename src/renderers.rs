@@ -101,6 +101,7 @@ impl Renderers {
             gpu: selection(options)?,
             wsi: options.wsi,
             budget: options.budget.budget(),
+            guest: options.budget.guest(),
             blob_alignment: blob_alignment(options).into(),
             window: Some(options.hostmem.0),
             save_streams: venus::save_streams(),

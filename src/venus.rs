@@ -28,7 +28,15 @@ const GRACE: Duration = Duration::from_secs(2);
 
 /// Waits until all contexts of `renderer` have ended. They must have been dropped.
 pub(crate) fn settle(renderer: &venus::Renderer) {
-    if !renderer.settle(GRACE) {
+    if renderer.settle(GRACE) {
+        return;
+    }
+    let given_up = renderer.counters().given_up;
+    if given_up > 0 {
+        log::warn!(
+            "{given_up} programs of the guest could not end, because the GPU's driver does not return; Hesper ends without them"
+        );
+    } else {
         log::warn!(
             "the GPU is still busy with the guest's programs after {GRACE:?}; Hesper ends without waiting longer"
         );
@@ -126,9 +134,7 @@ struct VenusContext(venus::Context);
 
 impl Context for VenusContext {
     fn submit(&self, commands: Vec<u8>, charge: Charge) {
-        // Replaced by `submit(commands, charge)` once the renderer keeps the charge.
-        self.0.submit(commands);
-        drop(charge);
+        self.0.submit_charged(commands, charge);
     }
 
     fn fence(&self, ring: u8, fence: u64) {

@@ -66,6 +66,7 @@ hesper --socket-path=s --hostmem=8GB
 hesper --socket-path=s --blob-alignment=5000
 hesper --socket-path=s --command-memory=1K
 hesper --socket-path=s --rings=3
+hesper --socket-path=s --gpu-memory=1M
 hesper --socket-path=s --wsi=dri
 hesper --socket-path=s --record=film.mp4
 hesper --socket-path=s --display=headless --record=film.y4m

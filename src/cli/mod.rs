@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand};
-use hesper_venus::{Budget, WsiPolicy};
+use hesper_venus::{Budget, GuestBudget, WsiPolicy};
 
 use crate::sandbox::SandboxMode;
 
@@ -21,8 +21,9 @@ use self::serve::heading;
 pub(crate) use self::serve::{DisplayMode, ServeOptions};
 use self::values::within;
 pub(crate) use self::values::{
-    BlobAlignment, CmdKeyChoice, CommandMemory, GpuChoice, GrabModChoice, HostMemory, InputSocket,
-    OnCloseChoice, PlacementChoice, RecordPath, ResizeMode, ScalingWay, Size, SocketMode, Switch,
+    BlobAlignment, CmdKeyChoice, CommandMemory, GpuChoice, GpuMemory, GrabModChoice, HostMemory,
+    InputSocket, OnCloseChoice, PlacementChoice, RecordPath, ResizeMode, ScalingWay, Size,
+    SocketMode, Switch,
 };
 
 /// What `--print-capabilities` prints: the features of this build, as JSON (vhost-user.rst,
@@ -176,7 +177,7 @@ pub(crate) struct ConfinementOptions {
     pub(crate) core_dumps: bool,
 }
 
-/// What one program of the guest may use.
+/// What the guest and its programs may use.
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct BudgetOptions {
     /// Memory that the large Vulkan commands of one program may use at a time: 1M to 1T. A command
@@ -188,6 +189,12 @@ pub(crate) struct BudgetOptions {
     /// Each one takes a thread of the host.
     #[arg(long, value_name = "N", default_value = "1024", value_parser = within::<u32>(64..=65536), help_heading = heading::GPU)]
     rings: u32,
+
+    /// Memory of the GPU that all programs of the guest may allocate together: 64M to 64T. They see
+    /// it as the size of their heaps. One program gets at most seven eighths. Default: what the GPU
+    /// has.
+    #[arg(long, value_name = "SIZE", help_heading = heading::GPU)]
+    gpu_memory: Option<GpuMemory>,
 }
 
 impl BudgetOptions {
@@ -197,6 +204,14 @@ impl BudgetOptions {
             command_bytes: self.command_memory.0,
             rings: self.rings as usize,
             ..Budget::default()
+        }
+    }
+
+    /// The budget of all contexts together.
+    pub(crate) fn guest(self) -> GuestBudget {
+        GuestBudget {
+            device_memory: self.gpu_memory.map(|GpuMemory(size)| size),
+            ..GuestBudget::for_contexts(&self.budget())
         }
     }
 }

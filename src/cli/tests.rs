@@ -127,6 +127,8 @@ fn a_wrong_value_gives_one_line_with_the_value_and_what_is_allowed() {
         ("--socket-path=s --command-memory=1K", "1K", "1M to 1T"),
         ("--socket-path=s --command-memory=G", "G", "1M to 1T"),
         ("vtest --socket-path=s --rings=3", "3", "64 to 65536"),
+        ("vtest --socket-path=s --gpu-memory=1M", "1M", "64M to 64T"),
+        ("--socket-path=s --gpu-memory=much", "much", "64M to 64T"),
         (
             "--socket-path=s --hostmem=99999999999999999999G",
             "99999",

@@ -298,6 +298,22 @@ impl FromStr for CommandMemory {
     }
 }
 
+/// Memory of the GPU that a guest may have, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct GpuMemory(pub(crate) u64);
+
+impl FromStr for GpuMemory {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        // Less is of no use to any program.
+        bytes(text)
+            .filter(|size| (64 << 20..=64 << 40).contains(size))
+            .map(Self)
+            .ok_or_else(|| "64M to 64T, such as 4G or 4GiB, is allowed".to_owned())
+    }
+}
+
 /// Where frames are recorded: a `.y4m` file or a folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RecordPath(pub(crate) PathBuf);

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use hesper_system::budget::Charge;
 use hesper_venus::{BlobRequest, Context, ContextEvents, Renderer};
 
 /// Size of the Venus capability set in bytes.
@@ -27,8 +28,8 @@ pub(crate) trait Backend: Send + Sync {
 
 /// A context of a [`Backend`]: the calls of [`Context`], with the same meaning.
 pub(crate) trait BackendContext: Send {
-    /// Submits commands; see [`Context::submit`].
-    fn submit(&self, commands: Vec<u8>);
+    /// Submits commands; see [`Context::submit_charged`].
+    fn submit(&self, commands: Vec<u8>, charge: Charge);
     /// Creates a fence; see [`Context::fence`].
     fn fence(&self, ring: u8, fence: u64);
     /// Creates a blob; see [`Context::create_blob`].
@@ -56,8 +57,8 @@ impl Backend for Renderer {
 }
 
 impl BackendContext for Context {
-    fn submit(&self, commands: Vec<u8>) {
-        Context::submit(self, commands);
+    fn submit(&self, commands: Vec<u8>, charge: Charge) {
+        Context::submit_charged(self, commands, charge);
     }
     fn fence(&self, ring: u8, fence: u64) {
         Context::fence(self, ring, fence);

@@ -12,6 +12,8 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use hesper_system::budget::Pool;
+use hesper_system::share::Share;
 use hesper_system::sync::Lock;
 use hesper_venus::{Blob, BlobError, BlobRequest, ContextEvents};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -60,6 +62,8 @@ enum ClientError {
     NoResource(u32),
     #[error("more than {MAX_RESOURCES} resources")]
     TooManyResources,
+    #[error("more bytes of commands wait for the renderer than all clients together may have")]
+    TooManyBytes,
     #[error("no context: {0}")]
     Renderer(String),
     #[error("{0}")]
@@ -159,14 +163,22 @@ pub(crate) struct Client {
     id: u32,
     events: Arc<Events>,
     backend: Arc<dyn Backend>,
+    /// What its commands are charged to until the renderer has consumed them.
+    bytes: Arc<Share>,
 }
 
 impl Client {
-    /// A client for a new connection. `id` is for logs.
+    /// A client for a new connection. `id` is for logs. Commands that wait for the renderer are
+    /// charged to `bytes`, which all clients share.
     ///
     /// # Errors
     /// The system has no descriptors left.
-    pub(crate) fn new(id: u32, stream: UnixStream, backend: Arc<dyn Backend>) -> io::Result<Self> {
+    pub(crate) fn new(
+        id: u32,
+        stream: UnixStream,
+        backend: Arc<dyn Backend>,
+        bytes: &Arc<Pool>,
+    ) -> io::Result<Self> {
         let events = Arc::new(Events {
             stream: Arc::new(stream),
             syncs: Mutex::new(Syncs::new()?),
@@ -177,6 +189,7 @@ impl Client {
             id,
             events,
             backend,
+            bytes: Share::new(bytes, u64::MAX),
         })
     }
 
@@ -193,6 +206,7 @@ impl Client {
             version: VERSION,
             events: &self.events,
             backend: &*self.backend,
+            bytes: &self.bytes,
             context: None,
             resources: HashMap::new(),
             next_resource: 1,
@@ -246,6 +260,7 @@ struct Session<'c> {
     version: u32,
     events: &'c Arc<Events>,
     backend: &'c dyn Backend,
+    bytes: &'c Arc<Share>,
     context: Option<Box<dyn BackendContext>>,
     /// The client's resources. `None` is a resource whose memory could not be created.
     resources: HashMap<u32, Option<Blob>>,
@@ -433,7 +448,9 @@ impl Session<'_> {
         for batch in submission.batches() {
             let batch = batch?;
             if !batch.commands.is_empty() {
-                context.submit(batch.commands.to_vec());
+                let charge = self.bytes.charge(batch.commands.len() as u64);
+                let charge = charge.ok_or(ClientError::TooManyBytes)?;
+                context.submit(batch.commands.to_vec(), charge);
             }
             if batch.points.iter().len() > 0 {
                 // The lock is released before the call, because the fence may retire during it.

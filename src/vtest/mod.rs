@@ -42,6 +42,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use hesper_system::budget::Pool;
 use hesper_vhost::transport::{self, Access, listen};
 use rustix::event::{PollFd, PollFlags, poll};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -51,6 +52,10 @@ use client::Client;
 
 /// The largest number of clients. Each needs several threads and descriptors.
 const MAX_CLIENTS: usize = 256;
+
+/// Bytes of commands that may wait for the renderer, of all clients together. One client gets at most
+/// seven eighths.
+const WAITING_BYTES: u64 = 1 << 30;
 
 /// How long the program waits at its end for clients to end.
 const GRACE: Duration = Duration::from_secs(2);
@@ -124,6 +129,7 @@ fn serve(
             .map_err(system("set a socket up"))?;
     }
     let leaving = Arc::new(leaving);
+    let bytes = Pool::new(WAITING_BYTES);
     let mut all: Vec<Served> = Vec::new();
     let mut next_id = 1;
     loop {
@@ -146,13 +152,17 @@ fn serve(
         }
         reap(&mut all);
         match listener.accept() {
-            Ok((stream, _)) => match start_client(stream, next_id, backend, &leaving, all.len()) {
-                Ok(served) => {
-                    all.push(served);
-                    next_id += 1;
+            Ok((stream, _)) => {
+                match start_client(stream, next_id, backend, &bytes, &leaving, all.len()) {
+                    Ok(served) => {
+                        all.push(served);
+                        next_id += 1;
+                    }
+                    Err(error) => {
+                        CLIENTS.warn(format_args!("cannot serve a vtest client: {error}"));
+                    }
                 }
-                Err(error) => CLIENTS.warn(format_args!("cannot serve a vtest client: {error}")),
-            },
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => {
                 CLIENTS.warn(format_args!("cannot accept a vtest client: {error}"));
@@ -172,6 +182,7 @@ fn start_client(
     stream: UnixStream,
     id: u32,
     backend: &Arc<dyn Backend>,
+    bytes: &Arc<Pool>,
     leaving: &Arc<UnixStream>,
     count: usize,
 ) -> io::Result<Served> {
@@ -182,7 +193,7 @@ fn start_client(
     }
     // On some systems an accepted socket inherits this from the listener.
     stream.set_nonblocking(false)?;
-    let client = Arc::new(Client::new(id, stream, Arc::clone(backend))?);
+    let client = Arc::new(Client::new(id, stream, Arc::clone(backend), bytes)?);
     let serving = Arc::clone(&client);
     let farewell = Farewell {
         is_over: Arc::new(AtomicBool::new(false)),

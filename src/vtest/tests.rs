@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
+use hesper_system::budget::{Charge, Pool};
 use hesper_venus::{Blob, BlobError, BlobRequest, Caching, ContextEvents, SharedMemory};
 use rustix::event::Timespec;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
@@ -68,7 +69,7 @@ impl FalseContext {
 }
 
 impl BackendContext for FalseContext {
-    fn submit(&self, commands: Vec<u8>) {
+    fn submit(&self, commands: Vec<u8>, _charge: Charge) {
         self.note(Call::Submit(commands));
     }
     fn fence(&self, ring: u8, fence: u64) {
@@ -458,7 +459,7 @@ fn a_session_with_wrong_bytes_in_it_ends_and_never_panics() {
         let (mut ours, theirs) = UnixStream::pair().unwrap();
         ours.write_all(&bytes).unwrap();
         ours.shutdown(std::net::Shutdown::Write).unwrap();
-        Client::new(1, theirs, Arc::clone(&backend))
+        Client::new(1, theirs, Arc::clone(&backend), &Pool::new(1 << 20))
             .unwrap()
             .serve();
         let end = calls.try_iter().last();

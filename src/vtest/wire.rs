@@ -71,6 +71,9 @@ pub(crate) enum WireError {
         /// How many words the submission has.
         words: u64,
     },
+    /// Parts that overlap, so that little input would become much memory.
+    #[error("batches of {0} bytes or more name more than was received")]
+    Overlap(usize),
     /// A flag or count that Venus clients leave at 0.
     #[error("{what} of {value:#x} in a submission; Venus clients do not use it")]
     Unused {
@@ -298,9 +301,19 @@ impl<'p> Command<'p> {
 }
 
 impl<'p> Submission<'p> {
-    /// The batches in order. An error in any of them ends the client.
+    /// The batches in order. An error in any of them ends the client. Together they are no larger
+    /// than what was received.
     pub(crate) fn batches(self) -> impl Iterator<Item = Result<Batch<'p>, WireError>> {
-        (0..u64::from(word(self.payload, 0))).map(move |index| self.batch(index))
+        let mut named = 0;
+        (0..u64::from(word(self.payload, 0))).map(move |index| {
+            let batch = self.batch(index)?;
+            // Cannot overflow: each part is inside the payload, and the sum ends above its size.
+            named += batch.commands.len() + batch.points.0.len();
+            match named <= self.payload.len() {
+                true => Ok(batch),
+                false => Err(WireError::Overlap(named)),
+            }
+        })
     }
 
     fn batch(self, index: u64) -> Result<Batch<'p>, WireError> {
@@ -463,6 +476,26 @@ mod tests {
             batches(4, &bytes(&[1, 0, 77, 0, 99, 0, 0, 0, 0])).is_ok(),
             "empty parts"
         );
+    }
+
+    #[test]
+    fn batches_that_overlap_are_no_larger_than_what_was_received() {
+        // Each batch names all words.
+        let mut payload = vec![1000];
+        for _ in 0..1000 {
+            payload.extend([0, 0, 8001, 0, 0, 0, 0, 0]);
+        }
+        let received = bytes(&payload);
+        let found = batches(4, &received);
+        assert_eq!(found, Err(WireError::Overlap(2 * received.len())));
+        let mut payload = vec![0; 8001];
+        payload[0] = 1000;
+        for batch in payload[1..].chunks_mut(8) {
+            // As many points as fit, of the same words.
+            batch[4] = 1;
+        }
+        let received = bytes(&payload);
+        assert_eq!(batches(4, &received).unwrap().len(), 1000);
     }
 
     #[test]

@@ -14,6 +14,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::share::Share;
+
 /// A limited amount of something.
 #[derive(Debug)]
 pub struct Pool {
@@ -39,9 +41,42 @@ impl Pool {
             })
             .ok()?;
         Some(Charge {
-            pool: Some(Arc::clone(self)),
+            of: Some(Of::Pool(Arc::clone(self))),
             amount,
         })
+    }
+
+    /// Takes `amount` if that much is there and `is_fair` agrees with what is left then.
+    pub(crate) fn take_if(&self, amount: u64, is_fair: impl Fn(u64) -> bool) -> bool {
+        let order = Ordering::Relaxed;
+        let sum = |used: u64| {
+            let sum = used.checked_add(amount)?;
+            let left = self.limit.checked_sub(sum)?;
+            is_fair(left).then_some(sum)
+        };
+        self.used.fetch_update(order, order, sum).is_ok()
+    }
+
+    /// Takes `amount` even if that much is not there.
+    pub(crate) fn force(&self, amount: u64) {
+        self.used.fetch_add(amount, Ordering::Relaxed);
+    }
+
+    /// Gives back a part of what was taken.
+    pub(crate) fn give_back(&self, amount: u64) {
+        self.used.fetch_sub(amount, Ordering::Relaxed);
+    }
+
+    /// How much there is in all.
+    #[must_use]
+    pub fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    /// How much is left.
+    #[must_use]
+    pub fn left(&self) -> u64 {
+        self.limit.saturating_sub(self.used())
     }
 
     /// How much is in use.
@@ -51,15 +86,40 @@ impl Pool {
     }
 }
 
-/// A part of a [`Pool`], given back on drop. The default is nothing of no pool.
+/// A part of a [`Pool`] or of a [`Share`] of one, given back on drop. The default is nothing of no
+/// pool.
 #[derive(Debug, Default)]
 #[must_use]
 pub struct Charge {
-    pool: Option<Arc<Pool>>,
+    of: Option<Of>,
     amount: u64,
 }
 
+/// Where a charge is given back.
+#[derive(Debug)]
+enum Of {
+    Pool(Arc<Pool>),
+    Share(Arc<Share>),
+}
+
+impl Of {
+    fn give_back(&self, amount: u64) {
+        match self {
+            Self::Pool(pool) => pool.give_back(amount),
+            Self::Share(share) => share.give_back(amount),
+        }
+    }
+}
+
 impl Charge {
+    /// What was taken of a share.
+    pub(crate) fn of_share(share: &Arc<Share>, amount: u64) -> Self {
+        Self {
+            of: Some(Of::Share(Arc::clone(share))),
+            amount,
+        }
+    }
+
     /// How much it is.
     #[must_use]
     pub fn amount(&self) -> u64 {
@@ -69,8 +129,8 @@ impl Charge {
     /// Gives back all but `amount`. Does nothing when less was taken.
     pub fn shrink_to(&mut self, amount: u64) {
         let surplus = self.amount.saturating_sub(amount);
-        if let Some(pool) = &self.pool {
-            pool.used.fetch_sub(surplus, Ordering::Relaxed);
+        if let Some(of) = &self.of {
+            of.give_back(surplus);
         }
         self.amount -= surplus;
     }
@@ -78,8 +138,8 @@ impl Charge {
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        if let Some(pool) = &self.pool {
-            pool.used.fetch_sub(self.amount, Ordering::Relaxed);
+        if let Some(of) = &self.of {
+            of.give_back(self.amount);
         }
     }
 }

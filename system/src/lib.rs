@@ -5,7 +5,8 @@
 //! |---|---|
 //! | whose ways are taken (`HESPER_SYSTEM`), the size of a page, core dumps | `platform.rs` |
 //! | locks that ignore poison | [`sync`] |
-//! | limited amounts of bytes | [`budget`] |
+//! | limited amounts of bytes and other things | [`budget`] |
+//! | one user's part of such an amount | [`share`] |
 //! | memory that a VM monitor can take away, SIGBUS | [`guest_memory`], `fault.rs` |
 //! | who is at the other end of a socket | `connections.rs` |
 //! | log lines that a guest can cause, limited in their rate | `log_limit.rs` |
@@ -16,6 +17,7 @@ mod fault;
 pub mod guest_memory;
 mod log_limit;
 mod platform;
+pub mod share;
 pub mod sync;
 
 pub use connections::{Peer, is_exhausted};

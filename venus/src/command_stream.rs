@@ -8,9 +8,10 @@
 
 use std::sync::Arc;
 
+use hesper_system::budget::Charge;
 use hesper_venus_protocol::extent;
 
-use crate::memory::{CommandCharge, CommandMemory, SharedMemory};
+use crate::memory::{CommandMemory, SharedMemory};
 use crate::ring::Layout;
 
 /// Bytes that the guest can change.
@@ -115,7 +116,7 @@ impl<S: Stream> extent::Source for Walked<'_, S> {
 #[derive(Default)]
 pub(crate) struct PrivateCopy {
     bytes: Vec<u8>,
-    charge: Option<CommandCharge>,
+    charge: Option<Charge>,
 }
 
 impl PrivateCopy {

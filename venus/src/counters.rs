@@ -31,6 +31,9 @@ pub struct Counters {
     pub fences: u64,
     /// Contexts that were lost.
     pub lost: u64,
+    /// Contexts that cannot end, because the driver does not return. Their threads and memory are
+    /// still there.
+    pub given_up: u64,
 }
 
 impl Counters {
@@ -49,11 +52,12 @@ impl Counters {
             wakes,
             fences,
             lost,
+            given_up,
         } = self;
         format!(
             "{{\"contexts\":{contexts},\"rings\":{rings},\"objects\":{objects},\"shared_bytes\":{shared_bytes},\
              \"commands\":{commands},\"lookups\":{lookups},\"command_bytes\":{command_bytes},\"batches\":{batches},\"wakes\":{wakes},\
-             \"fences\":{fences},\"lost\":{lost}}}"
+             \"fences\":{fences},\"lost\":{lost},\"given_up\":{given_up}}}"
         )
     }
 }
@@ -72,6 +76,7 @@ pub(crate) struct Tally {
     pub(crate) wakes: AtomicU64,
     pub(crate) fences: AtomicU64,
     pub(crate) lost: AtomicU64,
+    pub(crate) given_up: AtomicU64,
 }
 
 /// Adds to a counter.
@@ -100,6 +105,7 @@ impl Tally {
             wakes: read(&self.wakes),
             fences: read(&self.fences),
             lost: read(&self.lost),
+            given_up: read(&self.given_up),
         }
     }
 }
@@ -116,7 +122,7 @@ mod tests {
         sub(&tally.rings, 1);
         let json = tally.read().to_json();
         assert!(
-            json.starts_with("{\"contexts\":0,\"rings\":2,") && json.ends_with("\"lost\":0}"),
+            json.starts_with("{\"contexts\":0,\"rings\":2,") && json.ends_with("\"given_up\":0}"),
             "{json}"
         );
         assert!(json.contains("\"commands\":5"), "{json}");

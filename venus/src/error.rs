@@ -64,6 +64,22 @@ pub enum Error {
     /// A thread could not be started.
     #[error("cannot start a thread: {0}; raise the limit on threads")]
     Thread(#[source] std::io::Error),
+    /// The process has as many mappings as it may have.
+    #[error("this process has all mappings that it may have: raise sysctl vm.max_map_count")]
+    TooManyMappings,
+    /// The descriptors and mappings of this process are shared between contexts.
+    #[error(
+        "the context has all pieces of shared memory that it may have: raise ulimit -n and sysctl vm.max_map_count"
+    )]
+    TooManyPieces,
+    /// [`crate::GuestBudget::contexts`].
+    #[error(
+        "the guest has {0} contexts already, those included that have not ended yet; it may have no more"
+    )]
+    TooManyContexts(usize),
+    /// [`crate::GuestBudget::threads`].
+    #[error("the guest's programs have as many threads as they may together; --rings allows more")]
+    TooManyThreads,
     /// The self-test read something else than the GPU wrote.
     #[error(
         "a guest would not see the GPU's writes to memory type {memory_type} ({detail}) and would hang: choose another GPU"

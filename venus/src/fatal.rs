@@ -71,7 +71,8 @@ pub(crate) enum Fatal {
     OwnerGone(u64),
     /// [`crate::Budget::objects`].
     #[error(
-        "more Vulkan objects at one time than a program may have (Budget::objects, 4194304 by default)"
+        "more Vulkan objects at one time than a program may have (Budget::objects, 4194304 by default), or than are left \
+         of what all programs of the guest may have (GuestBudget::objects)"
     )]
     TooManyObjects,
     /// A ring that does not exist.
@@ -96,6 +97,11 @@ pub(crate) enum Fatal {
         /// The system's error.
         kind: std::io::ErrorKind,
     },
+    /// [`crate::GuestBudget::threads`].
+    #[error(
+        "the context has {0} rings, and all programs of the guest together have as many threads as they may; --rings allows more"
+    )]
+    NoGuestThread(usize),
     /// `vkCreateRingMESA` with an impossible layout.
     #[error("the ring's layout is impossible: {0}")]
     RingLayout(&'static str),
@@ -141,6 +147,9 @@ pub(crate) enum Fatal {
         /// The budget.
         budget: u64,
     },
+    /// Not an error: the context ends, and nothing more is carried out.
+    #[error("the context ends")]
+    Ended,
     /// A bug of this renderer, caught before it did damage.
     #[error("the renderer failed: a thread panicked")]
     Panic,

@@ -68,6 +68,7 @@ mod executor;
 )]
 mod executor_tests;
 mod fatal;
+mod guest_pools;
 pub mod host;
 pub mod memory;
 mod object;
@@ -86,5 +87,7 @@ pub use context::events::ContextEvents;
 pub use counters::Counters;
 pub use error::{Error, Result};
 pub use memory::{GuestPages, Mappings, SharedMemory};
-pub use options::{Budget, Driver, GpuSelection, RenderNode, RendererOptions, WsiPolicy};
+pub use options::{
+    Budget, Driver, GpuSelection, GuestBudget, RenderNode, RendererOptions, WsiPolicy,
+};
 pub use renderer::Renderer;

@@ -17,12 +17,18 @@ pub struct RendererOptions {
     pub wsi: WsiPolicy,
     /// What one context may take.
     pub budget: Budget,
+    /// What all contexts together may take.
+    pub guest: GuestBudget,
     /// How many queues of a GPU all contexts together may have. Beyond it, `vkCreateDevice` fails
     /// with `VK_ERROR_TOO_MANY_OBJECTS`. `None` takes what is known of the driver: 128 for
     /// NVIDIA's, which crashes at more, 4096 for others.
     pub queues: Option<u32>,
     /// How many mappings this process may have; `None` asks the system (`vm.max_map_count`).
     pub mappings: Option<usize>,
+    /// How many descriptors this process may have; `None` asks the system (`RLIMIT_NOFILE`). The
+    /// program should raise its limit before, since each memory object that a guest can map takes
+    /// one.
+    pub descriptors: Option<usize>,
     /// Memory that guests can map is made in multiples of this many bytes, a power of two, and of
     /// the host's page. A front end that makes guests align their blobs names that alignment; 0 is
     /// enough elsewhere.
@@ -152,7 +158,52 @@ impl Default for Budget {
             piece_bytes: 1 << 20,
             shared_bytes: 64 << 30,
             queued: 1 << 16,
-            queued_bytes: 1 << 30,
+            queued_bytes: 64 << 20,
+        }
+    }
+}
+
+/// Upper bounds on what all contexts of a renderer may take of the host together: what one guest
+/// may take. A context may have at most seven times what is left for the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GuestBudget {
+    /// Contexts. One that was dropped counts until its last thread has ended.
+    pub contexts: usize,
+    /// Threads of rings, of queues, and of contexts, beyond four for each context.
+    pub threads: usize,
+    /// Places in the contexts' tables of objects. A context takes them in powers of two, beyond its
+    /// first 1024, and keeps them until it ends.
+    pub objects: usize,
+    /// Commands and fences that wait for the contexts' threads, as [`Budget::queued`], beyond 256 for
+    /// each context.
+    pub queued: usize,
+    /// Bytes that large commands may hold at one time, as [`Budget::command_bytes`].
+    pub command_bytes: u64,
+    /// Bytes of shared memory, as [`Budget::shared_bytes`].
+    pub shared_bytes: u64,
+    /// Bytes of device memory, of all heaps together. Guests see it as the size of their heaps.
+    /// `None` leaves it to the driver.
+    pub device_memory: Option<u64>,
+}
+
+impl Default for GuestBudget {
+    fn default() -> Self {
+        Self::for_contexts(&Budget::default())
+    }
+}
+
+impl GuestBudget {
+    /// The usual budget of a guest whose contexts have this `budget` each.
+    #[must_use]
+    pub fn for_contexts(budget: &Budget) -> Self {
+        Self {
+            contexts: 1024,
+            threads: budget.rings.saturating_mul(4).max(4096),
+            objects: budget.objects.saturating_mul(4).max(16 << 20),
+            queued: budget.queued.saturating_mul(4),
+            command_bytes: budget.command_bytes.saturating_mul(2),
+            shared_bytes: budget.shared_bytes.saturating_mul(2),
+            device_memory: None,
         }
     }
 }

@@ -7,15 +7,16 @@ use hesper_venus_protocol::EXTENSIONS;
 
 use crate::capset::{self, Capset};
 use crate::context::Context;
+use crate::context::endings::Endings;
 use crate::context::events::ContextEvents;
-use crate::context::mailbox::Mailbox;
 use crate::context::state::{ContextState, Shared};
 use crate::context::thread;
-use crate::counters::Counters;
+use crate::counters::{Counters, Tally};
 use crate::emulate::Policy;
 use crate::error::{Error, Result};
+use crate::guest_pools::GuestPools;
 use crate::host::{Gpu, GpuFacts, Host, Importable};
-use crate::memory::{HostMappings, Mappings};
+use crate::memory::{GuestMemories, HostMappings, Mappings};
 use crate::object::cache_seal::CacheSeal;
 use crate::options::RendererOptions;
 use crate::platform;
@@ -47,17 +48,27 @@ impl Renderer {
             log::debug!("guests see {}", facts.gpu);
         }
         let mappings = options.mappings.unwrap_or_else(platform::mappings);
+        let descriptors = options.descriptors.unwrap_or_else(platform::descriptors);
+        let pieces = pieces(mappings, descriptors);
+        let host_mappings = Arc::new(HostMappings::new(mappings));
+        let tally: Arc<Tally> = Arc::default();
         let shared = Shared {
             host: Arc::new(host),
             gpus: gpus.into(),
             policy: Policy::new(options.wsi),
             budget: options.budget,
+            pools: Arc::new(GuestPools::new(&options.guest, pieces)),
+            endings: Endings::new(Arc::clone(&tally)),
             blob_alignment: options.blob_alignment,
             window: options.window,
+            device_memory: options.guest.device_memory,
             save_streams: options.save_streams.map(Into::into),
-            tally: Arc::default(),
-            mappings: Arc::new(Mappings::new(GUEST_MAPPINGS)),
-            host_mappings: Arc::new(HostMappings::new(mappings)),
+            tally,
+            guest_memories: GuestMemories::new(
+                Arc::new(Mappings::new(GUEST_MAPPINGS)),
+                Arc::clone(&host_mappings),
+            ),
+            host_mappings,
             presence: Arc::default(),
         };
         Ok(Self { shared })
@@ -65,16 +76,20 @@ impl Renderer {
 
     /// Waits until all contexts have ended with their threads. All must have been dropped. They end
     /// in the background, and a driver may crash if it is called while the process exits. False
-    /// when it took longer than `grace`.
+    /// when it took longer than `grace`, or when contexts were given up ([`Counters::given_up`]),
+    /// which nobody waits for.
     pub fn settle(&self, grace: Duration) -> bool {
         let until = Instant::now() + grace;
-        while Arc::strong_count(&self.shared.presence) > 1 {
+        loop {
+            let given_up = self.shared.endings.given_up();
+            if Arc::strong_count(&self.shared.presence) <= 1 + given_up {
+                return given_up == 0;
+            }
             if Instant::now() > until {
                 return false;
             }
             std::thread::sleep(Duration::from_millis(1));
         }
-        true
     }
 
     /// The GPUs that guests see.
@@ -122,13 +137,15 @@ impl Renderer {
     /// What the threads of a context share, without its threads.
     #[cfg(test)]
     pub(crate) fn state_for_tests(&self, events: Arc<dyn ContextEvents>) -> Arc<ContextState> {
-        Arc::new(ContextState::new(1, "test", events, self.shared.clone()))
+        let state = ContextState::new(1, "test", events, self.shared.clone());
+        Arc::new(state.unwrap())
     }
 
     /// Makes a context. `id` and `name` are for logs; the name is the guest's and untrusted.
     /// `events` hears what the context has finished.
     ///
     /// # Errors
+    /// [`Error::TooManyContexts`] and [`Error::TooManyThreads`] when the guest may have no more.
     /// [`Error::Thread`] when the system has no thread left.
     pub fn create_context(
         &self,
@@ -136,18 +153,25 @@ impl Renderer {
         name: &str,
         events: Arc<dyn ContextEvents>,
     ) -> Result<Context> {
-        let state = Arc::new(ContextState::new(id, name, events, self.shared.clone()));
-        let mailbox = Arc::new(Mailbox::new(
-            self.shared.budget.queued,
-            self.shared.budget.queued_bytes,
-        ));
-        let (for_thread, inbox) = (Arc::clone(&state), Arc::clone(&mailbox));
+        let state = ContextState::new(id, name, events, self.shared.clone())?;
+        let state = Arc::new(state);
+        let for_thread = Arc::clone(&state);
         std::thread::Builder::new()
             .name(format!("venus-{id}"))
-            .spawn(move || thread::run(&for_thread, &inbox))
+            .spawn(move || thread::run(&for_thread))
             .map_err(Error::Thread)?;
-        Ok(Context::new(state, mailbox))
+        Ok(Context::new(state))
     }
+}
+
+/// How many pieces of shared memory contexts may have: each takes a mapping and a descriptor.
+///
+/// A quarter of the mappings is for the guest's own memory, and what is left by [`HostMappings`]. An
+/// eighth of the descriptors is for sockets, events, and what drivers open.
+fn pieces(mappings: usize, descriptors: usize) -> usize {
+    let mappings = mappings - mappings / 8 - mappings / 4;
+    let descriptors = descriptors - descriptors / 8;
+    mappings.min(descriptors)
 }
 
 /// The version of the protocol that guests may use. From 4 on, they would write descriptors into

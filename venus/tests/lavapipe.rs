@@ -212,6 +212,31 @@ fn a_context_that_goes_leaves_nothing_behind() {
 }
 
 #[test]
+fn waits_for_any_value_of_a_timeline_end_with_their_context() {
+    let renderer = renderer();
+    // Further than 2^31 is beyond what Vulkan promises of all drivers.
+    for values in [
+        &[1 << 40][..],
+        &[u64::MAX],
+        &[1, 1 << 33, u64::MAX - 1, u64::MAX],
+    ] {
+        let guest = Guest::new(&renderer, "far");
+        let gpu = guest.gpu();
+        let semaphore = guest.timeline(&gpu);
+        for value in values {
+            guest.submit_wait(&gpu, semaphore, *value);
+        }
+        guest.context.fence(RING, 77);
+        guest.wait_fence(0);
+        let events = guest.end();
+        let last = events.recv_timeout(PATIENCE);
+        assert!(matches!(last, Ok(Event::Fence(RING, 77))), "{last:?}");
+        let end = until_nothing_is_left(&renderer);
+        assert_eq!((end.given_up, end.lost), (0, 0), "{values:?}");
+    }
+}
+
+#[test]
 fn queues_that_the_gpu_does_not_have_never_reach_the_driver_and_all_contexts_share_what_it_bears() {
     let renderer = renderer_with(RendererOptions {
         queues: Some(3),

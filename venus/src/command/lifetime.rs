@@ -17,7 +17,7 @@ use crate::object::device::Device;
 use crate::object::pools::{Pool, PoolState};
 use crate::object::reclamation::{Class, Last};
 use crate::object::table::Entry;
-use crate::session::{Session, call, name};
+use crate::session::{Outcome, Session, call, name};
 
 /// Creates an object of a device: calls the driver, lets `keep` note what must be known about the
 /// new object, enters it, and puts the guest's id back for the reply.
@@ -111,6 +111,7 @@ pub(crate) fn with_pool<'m, C>(
 ) -> Result<C::Return, Fatal>
 where
     C: Call<'m, Table = DeviceTable>,
+    C::Return: Outcome,
 {
     let pool = session.device(C::ID)?.pools.get(pool);
     let pool = pool.locked();
@@ -163,6 +164,7 @@ pub(crate) fn free_children<'m, C, H>(
 where
     C: Call<'m, Table = DeviceTable>,
     H: Handle,
+    C::Return: Outcome,
 {
     let objects = &session.state.objects;
     let device = session.device(C::ID)?;
@@ -195,6 +197,7 @@ pub(crate) fn free_all_children<'m, C, H>(
 where
     C: Call<'m, Table = DeviceTable>,
     H: Handle,
+    C::Return: Outcome,
 {
     let pool = session.device(C::ID)?.pools.get(pool);
     take_all_children::<H>(session, C::ID, &pool, PoolState::Busy)?;
@@ -230,6 +233,7 @@ fn call_after_others<'m, C>(
 ) -> Result<Option<C::Return>, Fatal>
 where
     C: Call<'m, Table = DeviceTable>,
+    C::Return: Outcome,
 {
     // Nobody waits for this thread while it waits. The pool is not destroyed meanwhile.
     if !session.synchronize(Class::Other) {

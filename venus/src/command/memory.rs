@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use hesper_system::budget::Charge;
 use hesper_system::sync::Lock;
 use hesper_venus_protocol::command::{AllocateMemory, GetMemoryResourcePropertiesMESA};
 use hesper_venus_protocol::runtime::{Chained, Handle, find, find_mut, unlink};
@@ -13,6 +14,7 @@ use hesper_venus_protocol::{CommandId, vk};
 use super::bind_memory;
 use super::lifetime::create_object;
 use super::shape::{Family, destroy, forward, special};
+use crate::error::Error;
 use crate::fatal::Fatal;
 use crate::host::GpuKind;
 use crate::memory::{SharedMemory, import_info};
@@ -34,6 +36,13 @@ pub(super) const HANDLERS: Family = &[
         GetDeviceMemoryOpaqueCaptureAddress,
     ),
 ];
+
+/// [`crate::GuestBudget::device_memory`], for the log.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the guest has as much memory of the GPU as it may have, or this program as much as is fair; --gpu-memory allows more"
+)]
+struct NoDeviceMemory;
 
 /// `vkAllocateMemory`
 fn allocate(session: &mut Session<'_>, c: &mut AllocateMemory<'_>) -> Result<vk::Result, Fatal> {
@@ -79,6 +88,17 @@ fn try_to_allocate(
         // SAFETY: as above.
         unsafe { unlink(&mut *info, stype) };
     }
+    // Memory of a resource is charged where it was allocated.
+    let charge = match resource {
+        Some(_) => Charge::default(),
+        None => match session.state.shares.device_memory.charge(size) {
+            Some(charge) => charge,
+            None => {
+                session.state.warn_of_memory(&NoDeviceMemory);
+                return Ok(vk::Result::ERROR_OUT_OF_DEVICE_MEMORY);
+            }
+        },
+    };
     let shared = match resource {
         Some(resource) => {
             let memory = session
@@ -109,8 +129,8 @@ fn try_to_allocate(
                 return Ok(vk::Result::ERROR_OUT_OF_DEVICE_MEMORY);
             }
             match pages(session, device, size) {
-                Some(memory) => Some(Arc::new(memory)),
-                None => return Ok(vk::Result::ERROR_OUT_OF_HOST_MEMORY),
+                Ok(memory) => Some(Arc::new(memory)),
+                Err(result) => return Ok(result),
             }
         }
         None => None,
@@ -141,7 +161,7 @@ fn try_to_allocate(
             let memory = Memory {
                 shared,
                 stands_in_for: None,
-                _allocated: is_new.then(|| device.physical.count(memory_type, size)),
+                _allocated: is_new.then(|| device.physical.count(memory_type, size, charge)),
             };
             device.memories.locked().insert(host.raw(), memory);
         },
@@ -155,17 +175,20 @@ fn importable_types(device: &Device, memory: &SharedMemory) -> u32 {
     types & device.physical.facts.importable_types
 }
 
-/// Fresh shared memory for an allocation, within the context's budget.
-fn pages(session: &Session<'_>, device: &Device, size: u64) -> Option<SharedMemory> {
-    let import = device.import.as_ref()?;
-    let size = import.shared(size)?;
-    match session.state.shared_memory(size, import.alignment()) {
-        Ok(memory) => Some(memory),
-        Err(error) => {
-            session.state.warn_of_memory(&error);
-            None
+/// Fresh shared memory for an allocation, within the context's budget. The error is the result for
+/// the guest.
+fn pages(session: &Session<'_>, device: &Device, size: u64) -> Result<SharedMemory, vk::Result> {
+    let none = vk::Result::ERROR_OUT_OF_HOST_MEMORY;
+    let import = device.import.as_ref().ok_or(none)?;
+    let size = import.shared(size).ok_or(none)?;
+    let made = session.state.shared_memory(size, import.alignment());
+    made.map_err(|error| {
+        session.state.warn_of_memory(&error);
+        match error {
+            Error::TooManyPieces => vk::Result::ERROR_TOO_MANY_OBJECTS,
+            _ => none,
         }
-    }
+    })
 }
 
 /// `vkGetMemoryResourcePropertiesMESA`: as what a resource can be imported.

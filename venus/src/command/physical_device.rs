@@ -101,7 +101,7 @@ fn devices(
             // Only GPUs that were found at start, by their UUID. Others are not for this guest.
             if let Some(facts) = state.gpus.iter().find(|facts| Some(facts.gpu.uuid) == uuid) {
                 let facts = Arc::clone(facts);
-                let device = describe(&instance, handle, facts, state.window)?;
+                let device = describe(&instance, handle, facts, state.window, state.device_memory)?;
                 found.push(Arc::new(device));
             }
         }
@@ -164,6 +164,7 @@ fn describe(
     handle: vk::PhysicalDevice,
     facts: Arc<GpuFacts>,
     window: Option<u64>,
+    device_memory: Option<u64>,
 ) -> Result<PhysicalDevice, vk::Result> {
     let object = Object { id: 0, handle };
     let mut memory = vk::PhysicalDeviceMemoryProperties::default();
@@ -173,7 +174,8 @@ fn describe(
     };
     // SAFETY: the physical device was just listed.
     unsafe { command.call(instance.functions()) }.ok_or(vk::Result::ERROR_INITIALIZATION_FAILED)?;
-    let memory = MemoryView::new(&memory, facts.importable_types, &facts.optimal, window);
+    let memory = MemoryView::new(&memory, facts.importable_types, &facts.optimal, window)
+        .within(device_memory);
     let mut extensions = Vec::new();
     loop {
         let mut count = u32::try_from(extensions.len()).unwrap_or(u32::MAX);
@@ -391,7 +393,8 @@ fn memory_properties2(
         };
         let used = device.allocated();
         let shared = session.state.tally.shared_bytes.load(Ordering::Relaxed);
-        let told = device.memory.budgets(&host, used, shared);
+        let free = session.state.shares.device_memory.left();
+        let told = device.memory.budgets(&host, used, shared, free);
         budget.heap_budget = told.budget;
         budget.heap_usage = told.usage;
     }

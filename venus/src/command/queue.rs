@@ -15,7 +15,7 @@ use super::shape::{Family, special};
 use crate::emulate::sparse;
 use crate::fatal::Fatal;
 use crate::object::queue::{Queue, RINGS};
-use crate::session::{Session, call, name};
+use crate::session::{Outcome, Session, call, name};
 
 /// The commands of this file.
 pub(super) const HANDLERS: Family = &[special!(
@@ -100,6 +100,7 @@ fn named(
 fn alone<'m, C>(session: &mut Session<'_>, queue: vk::Queue, c: &mut C) -> Result<C::Return, Fatal>
 where
     C: Call<'m, Table = DeviceTable>,
+    C::Return: Outcome,
 {
     let queue = named(session, C::ID, queue)?;
     let lock = queue.lock();

@@ -209,12 +209,15 @@ const RING_STACK: usize = 8 << 20;
 fn start_ring(session: &Session<'_>, id: u64, ring: Arc<Ring>) -> Result<(), Fatal> {
     let (state, run_ring) = (session.state, session.run_ring);
     let start = || {
+        let place = state.shares.thread();
+        let place = place.ok_or(std::io::ErrorKind::QuotaExceeded)?;
         let (state, ring) = (Arc::clone(state), Arc::clone(&ring));
         std::thread::Builder::new()
             .name(format!("venus-{}-ring", state.id))
             .stack_size(RING_STACK)
             .spawn(move || {
                 run_ring(&state, Arc::clone(&ring));
+                drop(place);
                 state.rings.thread_ended();
             })
     };
@@ -224,9 +227,11 @@ fn start_ring(session: &Session<'_>, id: u64, ring: Arc<Ring>) -> Result<(), Fat
     if state.rings.needs_monitor() {
         let name = format!("venus-{}-alive", state.id);
         let watched = Arc::clone(state);
-        let started = std::thread::Builder::new()
-            .name(name)
-            .spawn(move || watched.rings.watch());
+        let place = state.shares.thread().ok_or(Fatal::NoGuestThread(1))?;
+        let started = std::thread::Builder::new().name(name).spawn(move || {
+            watched.rings.watch();
+            drop(place);
+        });
         started.map_err(|error| Fatal::NoThread {
             rings: 1,
             kind: error.kind(),

@@ -1,8 +1,10 @@
 //! The calls that wait for a context's thread: a bounded first-in-first-out queue.
 
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 
+use hesper_system::budget::Charge;
+use hesper_system::share::Share;
 use hesper_system::sync::{Lock, Wait};
 
 use super::resources::Attachment;
@@ -11,8 +13,8 @@ use crate::blob::BlobRequest;
 /// A call of [`crate::Context`].
 #[derive(Debug)]
 pub(crate) enum Message {
-    /// Consume commands.
-    Submit(Vec<u8>),
+    /// Consume commands, and give back what they are charged with.
+    Submit(Vec<u8>, Charge),
     /// Make a fence.
     Fence {
         /// Timeline.
@@ -29,13 +31,16 @@ pub(crate) enum Message {
     },
     /// Forget a resource, unless it was attached anew since.
     Detach(Attachment),
+    /// The context is lost.
+    Lost,
     /// End the context.
     Stop,
 }
 
 #[derive(Default)]
 struct Queue {
-    messages: VecDeque<Message>,
+    /// Each with its place of the guest's.
+    messages: VecDeque<(Message, Charge)>,
     /// The context's thread waits for the next message.
     is_waiting: bool,
     /// Of the commands in `messages`.
@@ -46,7 +51,7 @@ impl Message {
     /// How many bytes of commands it holds.
     fn bytes(&self) -> usize {
         match self {
-            Self::Submit(commands) => commands.len(),
+            Self::Submit(commands, _) => commands.len(),
             _ => 0,
         }
     }
@@ -56,18 +61,18 @@ impl Message {
 pub(crate) struct Mailbox {
     queue: Mutex<Queue>,
     filled: Condvar,
-    limit: usize,
+    places: Arc<Share>,
     limit_bytes: usize,
 }
 
 impl Mailbox {
-    /// An empty queue for `limit` messages, with `limit_bytes` of commands in all. A single batch
-    /// of commands may be larger.
-    pub(crate) fn new(limit: usize, limit_bytes: usize) -> Self {
+    /// An empty queue. Each message takes one of `places`. It takes `limit_bytes` of commands in all;
+    /// a single batch of commands may be larger.
+    pub(crate) fn new(places: Arc<Share>, limit_bytes: usize) -> Self {
         Self {
             queue: Mutex::default(),
             filled: Condvar::new(),
-            limit,
+            places,
             limit_bytes,
         }
     }
@@ -77,11 +82,15 @@ impl Mailbox {
         let mut queue = self.queue.locked();
         let bytes = message.bytes();
         let is_too_much = queue.bytes > 0 && queue.bytes.saturating_add(bytes) > self.limit_bytes;
-        if queue.messages.len() >= self.limit || is_too_much {
+        let place = match is_too_much {
+            true => None,
+            false => self.places.charge(1),
+        };
+        let Some(place) = place else {
             return Err(message);
-        }
+        };
         queue.bytes += bytes;
-        queue.messages.push_back(message);
+        queue.messages.push_back((message, place));
         drop(queue);
         self.filled.notify_one();
         Ok(())
@@ -91,7 +100,7 @@ impl Mailbox {
     pub(crate) fn force(&self, message: Message) {
         let mut queue = self.queue.locked();
         queue.bytes += message.bytes();
-        queue.messages.push_back(message);
+        queue.messages.push_back((message, Charge::default()));
         drop(queue);
         self.filled.notify_one();
     }
@@ -107,7 +116,7 @@ impl Mailbox {
     pub(crate) fn receive(&self) -> Message {
         let mut queue = self.queue.locked();
         loop {
-            if let Some(message) = queue.messages.pop_front() {
+            if let Some((message, _place)) = queue.messages.pop_front() {
                 queue.is_waiting = false;
                 queue.bytes -= message.bytes();
                 return message;
@@ -120,37 +129,63 @@ impl Mailbox {
 
 #[cfg(test)]
 mod tests {
+    use hesper_system::budget::Pool;
+
     use super::*;
+
+    /// A mailbox for so many messages.
+    fn mailbox(limit: u64, limit_bytes: usize) -> Mailbox {
+        Mailbox::new(Share::new(&Pool::new(1000), limit), limit_bytes)
+    }
 
     #[test]
     fn messages_come_out_in_order_and_the_limit_holds() {
-        let mailbox = Mailbox::new(2, 100);
-        mailbox.send(Message::Submit(vec![1])).unwrap();
-        mailbox.send(Message::Submit(vec![2])).unwrap();
+        let mailbox = mailbox(2, 100);
+        mailbox
+            .send(Message::Submit(vec![1], Charge::default()))
+            .unwrap();
+        mailbox
+            .send(Message::Submit(vec![2], Charge::default()))
+            .unwrap();
         assert!(matches!(
-            mailbox.send(Message::Submit(vec![3])),
-            Err(Message::Submit(bytes)) if bytes == [3]
+            mailbox.send(Message::Submit(vec![3], Charge::default())),
+            Err(Message::Submit(bytes, _)) if bytes == [3]
         ));
         mailbox.force(Message::Stop);
-        assert!(matches!(mailbox.receive(), Message::Submit(bytes) if bytes == [1]));
-        assert!(matches!(mailbox.receive(), Message::Submit(bytes) if bytes == [2]));
+        assert_eq!(mailbox.places.used(), 2);
+        assert!(matches!(mailbox.receive(), Message::Submit(bytes, _) if bytes == [1]));
+        assert!(matches!(mailbox.receive(), Message::Submit(bytes, _) if bytes == [2]));
         assert!(matches!(mailbox.receive(), Message::Stop));
     }
 
     #[test]
     fn bytes_have_a_limit_that_one_large_batch_may_exceed() {
-        let mailbox = Mailbox::new(10, 8);
-        mailbox.send(Message::Submit(vec![0; 100])).unwrap();
-        assert!(mailbox.send(Message::Submit(vec![0; 1])).is_err());
+        let mailbox = mailbox(10, 8);
+        mailbox
+            .send(Message::Submit(vec![0; 100], Charge::default()))
+            .unwrap();
+        assert!(
+            mailbox
+                .send(Message::Submit(vec![0; 1], Charge::default()))
+                .is_err()
+        );
         mailbox.receive();
-        mailbox.send(Message::Submit(vec![0; 5])).unwrap();
-        assert!(mailbox.send(Message::Submit(vec![0; 4])).is_err());
-        mailbox.send(Message::Submit(vec![0; 3])).unwrap();
+        mailbox
+            .send(Message::Submit(vec![0; 5], Charge::default()))
+            .unwrap();
+        assert!(
+            mailbox
+                .send(Message::Submit(vec![0; 4], Charge::default()))
+                .is_err()
+        );
+        mailbox
+            .send(Message::Submit(vec![0; 3], Charge::default()))
+            .unwrap();
     }
 
     #[test]
     fn it_is_idle_only_while_its_reader_waits() {
-        let mailbox = Mailbox::new(2, 100);
+        let mailbox = mailbox(2, 100);
         assert!(!mailbox.is_idle(), "nobody reads yet");
         std::thread::scope(|scope| {
             scope.spawn(|| {
@@ -161,7 +196,9 @@ mod tests {
             while !mailbox.is_idle() {
                 std::thread::yield_now();
             }
-            mailbox.send(Message::Submit(vec![])).unwrap();
+            mailbox
+                .send(Message::Submit(vec![], Charge::default()))
+                .unwrap();
             mailbox.send(Message::Stop).unwrap();
         });
     }

@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::RwLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, RwLock};
 
 use hesper_system::sync::SharedLock;
 
-use crate::blob::Blob;
+use crate::blob::{Blob, Caching};
 use crate::fatal::Fatal;
+use crate::memory::GuestMemory;
 
 /// A resource as it was attached. Attaching it again makes another of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,10 +18,18 @@ pub(crate) struct Attachment {
     serial: u64,
 }
 
+/// A resource.
+struct Known {
+    serial: u64,
+    blob: Blob,
+    /// Guest memory that is not given back yet.
+    guest: Option<Arc<GuestMemory>>,
+}
+
 /// The resources of a context, by the front end's ids.
 #[derive(Default)]
 pub(crate) struct Resources {
-    known: RwLock<HashMap<u32, (u64, Blob)>>,
+    known: RwLock<HashMap<u32, Known>>,
     /// Changes with every attach and detach.
     serial: AtomicU64,
 }
@@ -28,20 +37,42 @@ pub(crate) struct Resources {
 impl Resources {
     /// Attaches a resource.
     pub(crate) fn attach(&self, resource: u32, blob: Blob) {
-        let mut resources = self.known.writing();
-        let serial = self.serial.fetch_add(1, Ordering::Release);
-        resources.insert(resource, (serial, blob));
+        self.enter(resource, blob, None);
     }
 
-    /// Releases the guest's own memory behind these resources.
-    pub(crate) fn give_back(&self, is_meant: impl Fn(u32) -> bool) {
-        let resources = self.known.reading();
-        for (_, (_, blob)) in resources
-            .iter()
-            .filter(|(resource, _)| is_meant(**resource))
-        {
-            blob.memory.give_back();
+    /// Attaches memory of the guest's own.
+    pub(crate) fn attach_guest(&self, resource: u32, guest: Arc<GuestMemory>) {
+        let blob = Blob {
+            memory: Arc::clone(guest.memory()),
+            caching: Caching::Cached,
+        };
+        self.enter(resource, blob, Some(guest));
+    }
+
+    fn enter(&self, resource: u32, blob: Blob, guest: Option<Arc<GuestMemory>>) {
+        let mut resources = self.known.writing();
+        let serial = self.serial.fetch_add(1, Ordering::Release);
+        let known = Known {
+            serial,
+            blob,
+            guest,
+        };
+        resources.insert(resource, known);
+    }
+
+    /// Lets go of the guest's own memory behind a resource. The guest has it back when no context
+    /// has it attached any more.
+    pub(crate) fn give_back(&self, resource: u32) {
+        let mut resources = self.known.writing();
+        if let Some(known) = resources.get_mut(&resource) {
+            known.guest = None;
         }
+    }
+
+    /// The same for all resources.
+    pub(crate) fn give_all_back(&self) {
+        let mut resources = self.known.writing();
+        resources.values_mut().for_each(|known| known.guest = None);
     }
 
     /// A number that changes when a resource is attached or detached.
@@ -52,9 +83,9 @@ impl Resources {
     /// A resource as it is attached now.
     pub(crate) fn attachment(&self, resource: u32) -> Option<Attachment> {
         let resources = self.known.reading();
-        resources.get(&resource).map(|(serial, _)| Attachment {
+        resources.get(&resource).map(|known| Attachment {
             resource,
-            serial: *serial,
+            serial: known.serial,
         })
     }
 
@@ -62,7 +93,7 @@ impl Resources {
     pub(crate) fn detach(&self, attachment: Attachment) {
         let mut resources = self.known.writing();
         if let Entry::Occupied(entry) = resources.entry(attachment.resource)
-            && entry.get().0 == attachment.serial
+            && entry.get().serial == attachment.serial
         {
             self.serial.fetch_add(1, Ordering::Release);
             entry.remove();
@@ -72,7 +103,7 @@ impl Resources {
     /// A resource that the guest names.
     pub(crate) fn get(&self, resource: u32) -> Result<Blob, Fatal> {
         let resources = self.known.reading();
-        let found = resources.get(&resource).map(|(_, blob)| blob.clone());
+        let found = resources.get(&resource).map(|known| known.blob.clone());
         found.ok_or(Fatal::NoResource(resource))
     }
 

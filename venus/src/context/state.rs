@@ -5,19 +5,23 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use hesper_system::LogLimit;
+use hesper_system::budget::Charge;
 use hesper_system::sync::Lock;
 use hesper_venus_protocol::vk::HandleType;
 
+use super::endings::Endings;
 use super::events::ContextEvents;
+use super::mailbox::{Mailbox, Message};
 use super::resources::Resources;
 use crate::blob::{Blob, BlobError, BlobRequest, Caching};
-use crate::counters::{Tally, add};
+use crate::counters::{Tally, add, sub};
 use crate::emulate::Policy;
 use crate::error::Error;
 use crate::fatal::Fatal;
+use crate::guest_pools::{GuestPools, Shares};
 use crate::host::{GpuFacts, Host};
 use crate::memory::{
-    CommandMemory, GuestPages, HostMappings, Mappings, Quota, SharedMemory, page_size,
+    CommandMemory, GuestMemories, GuestPages, HostMappings, Quota, SharedMemory, Short, page_size,
 };
 use crate::object::Objects;
 use crate::object::queue::{BoundQueues, FenceListener};
@@ -41,16 +45,22 @@ pub(crate) struct Shared {
     pub(crate) policy: Policy,
     /// What one context may take.
     pub(crate) budget: Budget,
+    /// What all contexts may take together.
+    pub(crate) pools: Arc<GuestPools>,
+    /// The contexts that end.
+    pub(crate) endings: Arc<Endings>,
     /// See [`crate::RendererOptions::blob_alignment`].
     pub(crate) blob_alignment: u64,
     /// See [`crate::RendererOptions::window`].
     pub(crate) window: Option<u64>,
+    /// See [`crate::GuestBudget::device_memory`].
+    pub(crate) device_memory: Option<u64>,
     /// See [`crate::RendererOptions::save_streams`].
     pub(crate) save_streams: Option<Arc<Path>>,
     /// What is counted.
     pub(crate) tally: Arc<Tally>,
-    /// For guest memory that contexts name.
-    pub(crate) mappings: Arc<Mappings>,
+    /// Guest memory that contexts name.
+    pub(crate) guest_memories: Arc<GuestMemories>,
     /// Counts all mappings that contexts make, by themselves or through the driver.
     pub(crate) host_mappings: Arc<HostMappings>,
     /// Held by every context and its threads. Must be the last field: it is dropped after
@@ -65,8 +75,11 @@ pub(crate) struct ContextState {
     /// The guest's name for it, for logs; untrusted.
     name: String,
     events: Arc<dyn ContextEvents>,
-    shared: Shared,
-    quota: Arc<Quota>,
+    /// The calls that wait for the context's thread.
+    pub(crate) mailbox: Mailbox,
+    /// What it may take of the guest's pools.
+    pub(crate) shares: Shares,
+    quota: Quota,
     /// What large commands may hold.
     pub(crate) command_memory: Arc<CommandMemory>,
     /// The resources that the guest may name.
@@ -80,6 +93,13 @@ pub(crate) struct ContextState {
     lost: OnceLock<String>,
     warned_of_memory: AtomicBool,
     stopping: AtomicBool,
+    /// Its number among [`Endings`].
+    number: u64,
+    /// One of the guest's contexts, and the context's own thread. Held until the last thread has
+    /// ended.
+    _place: (Charge, Charge),
+    /// Dropped last.
+    shared: Shared,
 }
 
 impl std::ops::Deref for ContextState {
@@ -91,36 +111,56 @@ impl std::ops::Deref for ContextState {
 
 impl ContextState {
     /// A context that has nothing yet.
-    pub(crate) fn new(id: u32, name: &str, events: Arc<dyn ContextEvents>, shared: Shared) -> Self {
+    ///
+    /// # Errors
+    /// [`Error::TooManyContexts`] and [`Error::TooManyThreads`] when the guest may have no more.
+    pub(crate) fn new(
+        id: u32,
+        name: &str,
+        events: Arc<dyn ContextEvents>,
+        shared: Shared,
+    ) -> Result<Self, Error> {
         let budget = shared.budget;
         let tally = Arc::clone(&shared.tally);
+        let place = shared.pools.context();
+        let place = place.ok_or(Error::TooManyContexts(shared.pools.most_contexts()))?;
+        let shares = shared.pools.shares(&budget);
+        let thread = shares.thread().ok_or(Error::TooManyThreads)?;
         add(&tally.contexts, 1);
-        Self {
+        Ok(Self {
             id,
             // Control characters from the guest would garble the log.
             name: name.chars().filter(|c| !c.is_control()).take(64).collect(),
             events,
-            shared,
-            quota: Arc::new(Quota::new(budget.shared_bytes, Arc::clone(&tally))),
-            command_memory: Arc::new(CommandMemory::new(budget.command_bytes)),
+            mailbox: Mailbox::new(Arc::clone(&shares.queued), budget.queued_bytes),
+            quota: Quota::new(&shares.shared_bytes, &shares.pieces, Arc::clone(&tally)),
+            command_memory: Arc::new(CommandMemory::new(&shares.command_bytes)),
             resources: Resources::default(),
-            objects: Objects::new(budget.objects, tally),
+            objects: Objects::new(budget.objects, &shares.objects, tally),
+            shares,
             rings: Rings::default(),
             queues: BoundQueues::new(),
             lost: OnceLock::new(),
             warned_of_memory: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
-        }
+            number: shared.endings.number(),
+            _place: (place, thread),
+            shared,
+        })
     }
 
     /// Ends the context for a violation: one log line, one event. Everything after it is refused.
     pub(crate) fn fail(&self, fatal: Fatal) {
-        self.lose(|| fatal.to_string());
+        if fatal != Fatal::Ended {
+            self.lose(|| fatal.to_string());
+        }
     }
 
     /// As [`Self::fail`], for the command at byte `begin` of its batch.
     pub(crate) fn fail_at(&self, fatal: Fatal, begin: usize) {
-        self.lose(|| format!("{fatal} (the command at byte {begin})"));
+        if fatal != Fatal::Ended {
+            self.lose(|| format!("{fatal} (the command at byte {begin})"));
+        }
     }
 
     /// Logs why a call failed, for the guest's user: the result that the guest gets does not tell.
@@ -157,8 +197,12 @@ impl ContextState {
             );
             // The guest must see it in its rings before any answer reaches it.
             self.rings.fail();
+            self.stopping.store(true, Ordering::Release);
             add(&self.tally.lost, 1);
+            self.begins_to_end();
             self.events.lost(reason);
+            // The context's thread frees what the guest made.
+            self.mailbox.force(Message::Lost);
         }
     }
 
@@ -171,20 +215,51 @@ impl ContextState {
     pub(crate) fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
         self.rings.stop();
+        self.begins_to_end();
+        self.mailbox.force(Message::Stop);
     }
 
-    /// Whether the context ends.
+    fn begins_to_end(&self) {
+        self.endings.begin(self.number, || {
+            format!("context {} \"{}\"", self.id, self.name)
+        });
+    }
+
+    /// Everything that the guest made is destroyed.
+    pub(crate) fn has_ended(&self) {
+        self.endings.finish(self.number);
+    }
+
+    /// Whether the context ends or is lost: nothing more is carried out.
+    #[inline]
     pub(crate) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
     }
 
-    /// Set when the context ends. Waits look at it.
+    /// Loses the context, and lets its threads carry out commands nevertheless.
+    #[cfg(test)]
+    pub(crate) fn lose_and_go_on_for_tests(&self) {
+        self.fail(Fatal::Panic);
+        // Only the first loss ends the threads.
+        self.stopping.store(false, Ordering::Release);
+    }
+
+    /// Set when the context ends or is lost. Waits look at it.
     pub(crate) fn stop_flag(&self) -> &AtomicBool {
         &self.stopping
     }
 
+    /// Retires all open fences in their order. Later ones retire at once.
+    pub(crate) fn close_queues(&self) {
+        for device in self.objects.devices() {
+            device.close_queues(self);
+        }
+    }
+
     /// Destroys everything the guest made. All other threads of the context have ended.
     pub(crate) fn clear(&self) {
+        // The driver may not return from destroying one device, and the fences of all must retire.
+        self.close_queues();
         self.queues.clear();
         self.objects.clear();
         self.resources.clear();
@@ -219,15 +294,10 @@ impl ContextState {
 
     /// Attaches memory of the guest's own.
     pub(crate) fn attach_guest(&self, resource: u32, pages: &[GuestPages]) -> Result<(), Error> {
-        if !self.host_mappings.make(pages.len()) {
-            return Err(too_many_mappings(0));
+        if !self.is_stopping() {
+            let memory = self.guest_memories.attach(pages)?;
+            self.resources.attach_guest(resource, memory);
         }
-        let memory = SharedMemory::gather(pages, &self.mappings)?;
-        let blob = Blob {
-            memory: Arc::new(memory),
-            caching: Caching::Cached,
-        };
-        self.resources.attach(resource, blob);
         Ok(())
     }
 
@@ -242,13 +312,22 @@ impl ContextState {
 
     /// Fresh shared memory within the context's budget.
     pub(crate) fn shared_memory(&self, size: u64, alignment: u64) -> Result<SharedMemory, Error> {
-        let charge = self.quota.charge(size).ok_or_else(|| Error::SharedMemory {
-            action: "creation within the context's budget",
-            size,
-            source: std::io::ErrorKind::OutOfMemory.into(),
-        })?;
+        let short = |short| match short {
+            Short::Bytes => Error::SharedMemory {
+                action: "creation within the context's budget",
+                size,
+                source: std::io::ErrorKind::QuotaExceeded.into(),
+            },
+            Short::Pieces => Error::TooManyPieces,
+        };
+        // Pages are whole.
+        let pages = size.max(1).checked_next_multiple_of(page_size());
+        let charge = pages
+            .ok_or(Short::Bytes)
+            .and_then(|size| self.quota.charge(size));
+        let charge = charge.map_err(short)?;
         if !self.host_mappings.make(1) {
-            return Err(too_many_mappings(size));
+            return Err(Error::TooManyMappings);
         }
         SharedMemory::create_charged(size, alignment, charge)
     }
@@ -314,18 +393,20 @@ impl ContextState {
     }
 }
 
-/// The error for a process that has all the mappings it may have.
-fn too_many_mappings(size: u64) -> Error {
-    Error::SharedMemory {
-        action: "mapping (this process has all mappings it may have: raise sysctl vm.max_map_count)",
-        size,
-        source: std::io::ErrorKind::OutOfMemory.into(),
+impl Drop for ContextState {
+    fn drop(&mut self) {
+        self.has_ended();
+        sub(&self.tally.contexts, 1);
     }
 }
 
 impl FenceListener for ContextState {
     fn context_id(&self) -> u32 {
         self.id
+    }
+
+    fn thread(&self) -> Option<Charge> {
+        self.shares.thread()
     }
 
     fn retire(&self, ring: u8, fence: u64) {

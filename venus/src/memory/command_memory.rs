@@ -6,61 +6,37 @@
 //! It is charged before it is taken, and given back when the command is done.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
+use hesper_system::budget::Charge;
+use hesper_system::share::Share;
 use hesper_venus_protocol::runtime::Meter;
 
-/// A limit in bytes, and what is used of it.
-#[derive(Debug)]
-pub(crate) struct CommandMemory {
-    limit: u64,
-    used: AtomicU64,
-}
-
-/// Bytes taken, given back on drop.
-#[derive(Debug)]
-pub(crate) struct CommandCharge {
-    memory: Arc<CommandMemory>,
-    bytes: u64,
-}
+/// A context's share of the bytes for large commands.
+#[derive(Clone, Debug)]
+pub(crate) struct CommandMemory(Arc<Share>);
 
 impl CommandMemory {
-    /// A limit of which nothing is used.
-    pub(crate) fn new(limit: u64) -> Self {
-        Self {
-            limit,
-            used: AtomicU64::new(0),
-        }
+    /// The memory within this share.
+    pub(crate) fn new(share: &Arc<Share>) -> Self {
+        Self(Arc::clone(share))
     }
 
-    /// Takes `bytes`. `None` when less is left.
-    pub(crate) fn charge(self: &Arc<Self>, bytes: u64) -> Option<CommandCharge> {
-        self.take(bytes).then(|| CommandCharge {
-            memory: Arc::clone(self),
-            bytes,
-        })
+    /// Takes `bytes` until the value is dropped. `None` when less is left.
+    pub(crate) fn charge(&self, bytes: u64) -> Option<Charge> {
+        self.0.charge(bytes)
     }
 }
 
 impl Meter for CommandMemory {
     fn take(&self, bytes: u64) -> bool {
-        let take = |used: u64| used.checked_add(bytes).filter(|sum| *sum <= self.limit);
-        self.used
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
-            .is_ok()
+        self.0.take(bytes)
     }
 
     fn give_back(&self, bytes: u64) {
-        self.used.fetch_sub(bytes, Ordering::Relaxed);
+        self.0.give_back(bytes);
     }
 
     fn limit(&self) -> u64 {
-        self.limit
-    }
-}
-
-impl Drop for CommandCharge {
-    fn drop(&mut self) {
-        self.memory.give_back(self.bytes);
+        self.0.limit()
     }
 }

@@ -5,6 +5,7 @@
 //! ([`GuestPages`]).
 
 mod command_memory;
+mod guest_memories;
 mod guest_pages;
 mod host_import;
 mod host_mappings;
@@ -15,12 +16,13 @@ mod shared;
 mod sparse_test;
 mod view;
 
-pub(crate) use command_memory::{CommandCharge, CommandMemory};
+pub(crate) use command_memory::CommandMemory;
+pub(crate) use guest_memories::{GuestMemories, GuestMemory};
 pub use guest_pages::{GuestPages, Mappings};
 pub(crate) use host_import::{HostImport, import_info};
 pub(crate) use host_mappings::HostMappings;
 pub(crate) use image_test::Optimal;
-pub(crate) use quota::Quota;
+pub(crate) use quota::{Quota, Short};
 pub(crate) use self_test::{Declares, Importable, importable};
 pub use shared::{SharedMemory, page_size};
 pub(crate) use sparse_test::Sparse;

@@ -1,69 +1,90 @@
-//! [`Quota`]: how much shared memory a context may make.
+//! [`Quota`]: how much shared memory a context may make, in bytes and in pieces.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+
+use hesper_system::budget::Charge as Taken;
+use hesper_system::share::Share;
 
 use crate::counters::{Tally, add, sub};
 
-/// A limit in bytes, and what is used of it.
+/// A context's shares of what shared memory takes of the host.
 #[derive(Debug)]
 pub(crate) struct Quota {
-    limit: u64,
-    used: AtomicU64,
+    bytes: Arc<Share>,
+    pieces: Arc<Share>,
     tally: Arc<Tally>,
 }
 
-/// Bytes taken of a quota, given back on drop.
+/// A piece of shared memory, as it is counted. Given back on drop.
 #[derive(Debug)]
 pub(crate) struct Charge {
-    quota: Arc<Quota>,
-    bytes: u64,
+    _bytes: Taken,
+    _piece: Taken,
+    size: u64,
+    tally: Arc<Tally>,
+}
+
+/// What there is too little of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Short {
+    /// Bytes.
+    Bytes,
+    /// Pieces: descriptors and mappings.
+    Pieces,
 }
 
 impl Quota {
-    /// A quota of which nothing is used. `tally` counts what is used, too.
-    pub(crate) fn new(limit: u64, tally: Arc<Tally>) -> Self {
+    /// A quota within these shares. `tally` counts the bytes that are used, too.
+    pub(crate) fn new(bytes: &Arc<Share>, pieces: &Arc<Share>, tally: Arc<Tally>) -> Self {
         Self {
-            limit,
-            used: AtomicU64::new(0),
+            bytes: Arc::clone(bytes),
+            pieces: Arc::clone(pieces),
             tally,
         }
     }
 
-    /// Takes `bytes`. `None` when less is left.
-    pub(crate) fn charge(self: &Arc<Self>, bytes: u64) -> Option<Charge> {
-        self.used
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-                used.checked_add(bytes).filter(|sum| *sum <= self.limit)
-            })
-            .ok()?;
-        add(&self.tally.shared_bytes, bytes);
-        Some(Charge {
-            quota: Arc::clone(self),
-            bytes,
+    /// Takes a piece of `size` bytes.
+    pub(crate) fn charge(&self, size: u64) -> Result<Charge, Short> {
+        let bytes = self.bytes.charge(size).ok_or(Short::Bytes)?;
+        let piece = self.pieces.charge(1).ok_or(Short::Pieces)?;
+        add(&self.tally.shared_bytes, size);
+        Ok(Charge {
+            _bytes: bytes,
+            _piece: piece,
+            size,
+            tally: Arc::clone(&self.tally),
         })
     }
 }
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        self.quota.used.fetch_sub(self.bytes, Ordering::Relaxed);
-        sub(&self.quota.tally.shared_bytes, self.bytes);
+        sub(&self.tally.shared_bytes, self.size);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering;
+
+    use hesper_system::budget::Pool;
+
     use super::*;
 
     #[test]
     fn what_is_dropped_can_be_taken_again() {
-        let quota = Arc::new(Quota::new(10, Arc::default()));
+        let bytes = Share::new(&Pool::new(100), 10);
+        let pieces = Share::new(&Pool::new(100), 2);
+        let tally = Arc::new(Tally::default());
+        let quota = Quota::new(&bytes, &pieces, Arc::clone(&tally));
         let six = quota.charge(6).unwrap();
-        assert!(quota.charge(5).is_none());
-        assert!(quota.charge(u64::MAX).is_none());
-        let _four = quota.charge(4).unwrap();
-        drop(six);
-        assert!(quota.charge(6).is_some());
+        assert_eq!(quota.charge(5).unwrap_err(), Short::Bytes);
+        assert_eq!(quota.charge(u64::MAX).unwrap_err(), Short::Bytes);
+        let one = quota.charge(1).unwrap();
+        assert_eq!(quota.charge(1).unwrap_err(), Short::Pieces);
+        assert_eq!(tally.shared_bytes.load(Ordering::Relaxed), 7);
+        drop((six, one));
+        assert_eq!(tally.shared_bytes.load(Ordering::Relaxed), 0);
+        assert!(quota.charge(10).is_ok());
     }
 }

@@ -143,6 +143,16 @@ impl MemoryView {
         }
     }
 
+    /// The same view for a guest that may have so many bytes of device memory in all. `None` when
+    /// it may have what the GPU has.
+    pub(crate) fn within(mut self, device_memory: Option<u64>) -> Self {
+        let most = device_memory.unwrap_or(u64::MAX);
+        for heap in &mut self.heaps {
+            heap.size = heap.size.min(most);
+        }
+        self
+    }
+
     /// What the guest is told.
     pub(crate) fn properties(&self) -> vk::PhysicalDeviceMemoryProperties {
         let mut told = vk::PhysicalDeviceMemoryProperties {
@@ -224,19 +234,21 @@ impl MemoryView {
 
     /// Budgets and usage of the guest's heaps, for a program that has `used` so many bytes of each.
     /// The driver counts what all guests have, so only what is left comes from it. `shared` bytes
-    /// of the window are taken or will be.
+    /// of the window are taken or will be. The program may allocate `free` more bytes at most.
     pub(crate) fn budgets(
         &self,
         host: &HeapBudgets,
         used: [u64; HEAPS],
         shared: u64,
+        free: u64,
     ) -> HeapBudgets {
         let mut told = HeapBudgets::default();
         let to = told.budget.iter_mut().zip(&mut told.usage);
         for ((heap, used), (budget, usage)) in self.heaps.iter().zip(used).zip(to) {
             let of_host = |values: &[u64; HEAPS]| values.get(heap.host as usize).copied();
             let most = of_host(&host.budget).unwrap_or(0);
-            let mut left = most.saturating_sub(of_host(&host.usage).unwrap_or(0));
+            let left = most.saturating_sub(of_host(&host.usage).unwrap_or(0));
+            let mut left = left.min(free);
             if let Some(limit) = self.limit.filter(|_| heap.is_visible) {
                 left = left.min(limit.saturating_sub(shared));
             }

@@ -194,7 +194,7 @@ fn more_heaps_than_vulkan_has_are_not_made() {
     broken.memory_heap_count = 20;
     let view = MemoryView::new(&broken, u32::MAX, &Optimal::Anywhere, Some(0));
     assert!(!view.is_mappable(31, 1) && view.host_type(32).is_none());
-    view.budgets(&HeapBudgets::default(), [0; HEAPS], 0);
+    view.budgets(&HeapBudgets::default(), [0; HEAPS], 0, u64::MAX);
 }
 
 #[test]
@@ -209,15 +209,35 @@ fn budgets_follow_the_heaps_that_the_guest_sees() {
     used[0] = GIB;
     used[1] = 100 * MIB;
     // Another program has mapped memory, too.
-    let told = view.budgets(&of_host, used, 160 * MIB);
+    let told = view.budgets(&of_host, used, 160 * MIB, u64::MAX);
     assert_eq!(told.budget[..3], [16 * GIB, 164 * MIB, 0]);
     assert_eq!(told.usage[..3], [GIB, 100 * MIB, 0]);
     // Never 0, never more than the heap.
     of_host.budget[0] = 100 * GIB;
-    let told = view.budgets(&of_host, [0; HEAPS], 0);
+    let told = view.budgets(&of_host, [0; HEAPS], 0, u64::MAX);
     assert_eq!(told.budget[..2], [24 * GIB, SMALL]);
-    let told = view.budgets(&HeapBudgets::default(), [0; HEAPS], GIB);
+    let told = view.budgets(&HeapBudgets::default(), [0; HEAPS], GIB, u64::MAX);
     assert_eq!(told.budget[..3], [1, 1, 0]);
+}
+
+#[test]
+fn a_limit_on_the_guests_memory_shows_as_the_size_and_budget_of_its_heaps() {
+    let types = [(LOCAL, 0), (CACHED, 1), (LOCAL | CACHED, 2)];
+    let host = host(
+        &[(24 * GIB, true), (64 * GIB, false), (256 * MIB, true)],
+        &types,
+    );
+    let view = MemoryView::new(&host, 0b110, &Optimal::Anywhere, None).within(Some(2 * GIB));
+    let told = view.properties();
+    let sizes: Vec<u64> = told.memory_heaps.iter().map(|heap| heap.size).collect();
+    assert_eq!(sizes[..3], [2 * GIB, 2 * GIB, 256 * MIB]);
+    let mut of_host = HeapBudgets::default();
+    of_host.budget[..3].copy_from_slice(&[24 * GIB, 64 * GIB, 256 * MIB]);
+    let mut used = [0; HEAPS];
+    used[0] = GIB;
+    // The program has a part of the first heap, and may allocate half a GiB more, wherever.
+    let told = view.budgets(&of_host, used, 0, GIB / 2);
+    assert_eq!(told.budget[..3], [GIB + GIB / 2, GIB / 2, 256 * MIB]);
 }
 
 /// Images with optimal tiling can be bound to `types` and must not lie in imported memory.

@@ -19,7 +19,7 @@ use super::host_copy::HostCopy;
 use super::instance::Instance;
 use super::physical_device::{Allocated, PhysicalDevice};
 use super::pools::Pools;
-use super::queue::Queue;
+use super::queue::{FenceListener, Queue};
 use super::raw_device::RawDevice;
 use super::shader_groups::ShaderGroups;
 use super::shared_objects::SharedObjects;
@@ -232,6 +232,12 @@ impl Device {
         })
     }
 
+    /// Retires all open fences of its queues. Nobody submits to them any more.
+    pub(crate) fn close_queues(&self, listener: &impl FenceListener) {
+        let queues = self.queues.reading().clone();
+        queues.iter().for_each(|queue| queue.retire_all(listener));
+    }
+
     /// Destroys an object that was taken out of the table, and forgets what is kept about it. No
     /// thread uses its handle any more.
     #[inline(always)]
@@ -288,14 +294,66 @@ impl Device {
     }
 }
 
+/// How often waits of the GPU are ended again before the driver is left to wait without end. Each
+/// time takes up to 50 ms.
+const ROUNDS: usize = 20;
+
+impl Device {
+    /// How far ahead of its value a timeline semaphore may be signalled at once.
+    fn timeline_reach(&self) -> u64 {
+        let mut timeline = vk::PhysicalDeviceTimelineSemaphoreProperties::default();
+        let mut properties = vk::PhysicalDeviceProperties2 {
+            p_next: (&raw mut timeline).cast(),
+            ..Default::default()
+        };
+        let functions = self.instance().functions();
+        if let Some(get) = functions.get_physical_device_properties2 {
+            // SAFETY: a physical device of this instance, and a chain of live structs.
+            unsafe { get(self.physical.handle, &raw mut properties) };
+        }
+        let told = timeline.max_timeline_semaphore_value_difference;
+        told.max(teardown::TIMELINE_STEP)
+    }
+
+    /// Ends what the GPU waits for, since it would never come now. A queue may have several such
+    /// waits, one behind the other.
+    fn end_waits(&self, objects: &[(u64, Entry)]) {
+        let timelines = self.timeline_semaphores.locked();
+        let reach = match timelines.is_empty() {
+            true => teardown::TIMELINE_STEP,
+            false => self.timeline_reach(),
+        };
+        teardown::end_waits(&self.raw, objects, &timelines, reach);
+        if timelines.is_empty() {
+            return;
+        }
+        let queues = self.queues.reading();
+        let ends: Vec<vk::Fence> = queues.iter().filter_map(|queue| queue.mark_end()).collect();
+        // One look of 50 ms each.
+        let at_once = AtomicBool::new(true);
+        let is_busy = |end: &vk::Fence| self.raw.wait_fence(*end, &at_once) == vk::Result::TIMEOUT;
+        for _ in 0..ROUNDS {
+            if !ends.iter().any(is_busy) {
+                break;
+            }
+            teardown::end_waits(&self.raw, objects, &timelines, reach);
+        }
+        // Destroyed when the device is idle.
+        ends.into_iter().for_each(|end| self.raw.abandon_fence(end));
+    }
+}
+
 impl Drop for Device {
+    /// May never return, if the driver does not: a GPU can wait for a binary semaphore that nobody
+    /// signals. See `context::endings`.
     fn drop(&mut self) {
         let objects = std::mem::take(&mut *self.leftover.locked());
-        // What the GPU waits for would never come now.
-        teardown::end_waits(&self.raw, &objects, &self.timeline_semaphores.locked());
+        self.end_waits(&objects);
         if let Some(function) = self.functions().device_wait_idle {
-            // SAFETY: this was the last user of the device but for threads that only wait for
-            // fences.
+            let queues = self.queues.reading();
+            // A thread that submits for fences may not have ended yet.
+            let _taken: Vec<_> = queues.iter().map(|queue| queue.lock()).collect();
+            // SAFETY: the device is alive, and nobody uses its queues while they are taken.
             unsafe { function(self.raw.handle) };
         }
         teardown::destroy_all(&self.raw, &objects);

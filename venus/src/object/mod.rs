@@ -26,6 +26,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, RwLock};
 
+use hesper_system::share::Share;
 use hesper_system::sync::SharedLock;
 use hesper_venus_protocol::runtime::{Handle, OWNERS, Object};
 
@@ -70,10 +71,11 @@ pub(crate) struct Objects {
 }
 
 impl Objects {
-    /// An empty set for at most `limit` objects. `tally` counts those that live.
-    pub(crate) fn new(limit: usize, tally: Arc<Tally>) -> Self {
+    /// An empty set for at most `limit` objects, with places of a share of the guest's. `tally`
+    /// counts those that live.
+    pub(crate) fn new(limit: usize, places: &Arc<Share>, tally: Arc<Tally>) -> Self {
         Self {
-            table: Table::new(limit),
+            table: Table::within(limit, places),
             failed: FailedIds::default(),
             reclamation: Reclamation::default(),
             tally,

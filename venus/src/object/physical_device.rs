@@ -4,6 +4,7 @@ use std::ffi::CStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use hesper_system::budget::Charge;
 use hesper_venus_protocol::vk;
 
 use crate::emulate::extensions;
@@ -29,6 +30,8 @@ pub(crate) struct Allocated {
     of: Arc<PhysicalDevice>,
     heap: usize,
     bytes: u64,
+    /// Its bytes of the guest's device memory.
+    _charge: Charge,
 }
 
 impl Drop for Allocated {
@@ -86,8 +89,9 @@ impl PhysicalDevice {
             && flags.contains(vk::ImageCreateFlags::CREATE_2D_ARRAY_COMPATIBLE)
     }
 
-    /// Counts an allocation of the guest's memory type `index` until the value is dropped.
-    pub(crate) fn count(self: &Arc<Self>, index: u32, bytes: u64) -> Allocated {
+    /// Counts an allocation of the guest's memory type `index` until the value is dropped. Keeps
+    /// its `charge` as long.
+    pub(crate) fn count(self: &Arc<Self>, index: u32, bytes: u64, charge: Charge) -> Allocated {
         let heap = self.memory.heap(index);
         if let Some(heap) = self.allocated.get(heap) {
             heap.fetch_add(bytes, Ordering::Relaxed);
@@ -96,6 +100,7 @@ impl PhysicalDevice {
             of: Arc::clone(self),
             heap,
             bytes,
+            _charge: charge,
         }
     }
 }

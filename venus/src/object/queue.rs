@@ -14,6 +14,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, RwLock};
 use std::time::Duration;
 
+use hesper_system::LogLimit;
+use hesper_system::budget::Charge;
 use hesper_system::sync::{Lock, SharedLock, Wait};
 use hesper_venus_protocol::call::DeviceTable;
 use hesper_venus_protocol::vk;
@@ -23,6 +25,9 @@ use super::raw_device::RawDevice;
 /// How long the thread waits before it tries again to take a queue that somebody else uses.
 const BRIEFLY: Duration = Duration::from_millis(1);
 
+/// Limits the log lines about threads that could not be started. A guest can cause them.
+static NO_THREAD: LogLimit = LogLimit::new("hesper_venus");
+
 /// Ring indices that a guest may bind. 0 is the context's own timeline.
 pub(crate) const RINGS: usize = 64;
 
@@ -30,6 +35,10 @@ pub(crate) const RINGS: usize = 64;
 pub(crate) trait FenceListener: Send + Sync + 'static {
     /// The context's id, for the names of threads.
     fn context_id(&self) -> u32;
+
+    /// Takes one of the guest's threads, as long as the value lives. `None` when it has all that it
+    /// may have.
+    fn thread(&self) -> Option<Charge>;
 
     /// Reports a fence as signalled.
     fn retire(&self, ring: u8, fence: u64);
@@ -202,13 +211,22 @@ impl Queue {
         let mut orphans = VecDeque::new();
         if !timeline.has_thread {
             let (queue, context) = (Arc::clone(self), Arc::clone(listener));
-            let thread = std::thread::Builder::new()
-                .name(format!("venus-{}-queue", listener.context_id()))
-                .spawn(move || queue.watch(&*context));
+            let place = listener.thread();
+            let place = place.ok_or_else(|| std::io::ErrorKind::QuotaExceeded.into());
+            let thread = place.and_then(|place| {
+                std::thread::Builder::new()
+                    .name(format!("venus-{}-queue", listener.context_id()))
+                    .spawn(move || {
+                        queue.watch(&*context);
+                        drop(place);
+                    })
+            });
             timeline.has_thread = thread.is_ok();
             if let Err(error) = thread {
                 // Without the thread the fences would never retire.
-                log::error!("no thread to watch a queue: {error}; its fences retire at once");
+                let what =
+                    format_args!("no thread to watch a queue: {error}; its fences retire at once");
+                NO_THREAD.log(log::Level::Error, what);
                 std::mem::swap(&mut orphans, &mut timeline.open);
             }
         }
@@ -325,11 +343,33 @@ impl Queue {
         self.changed.waited_for(timeline, BRIEFLY).0
     }
 
-    /// Retires all open fences and ends the thread.
+    /// Lets the thread retire all open fences and end.
     pub(crate) fn close(&self) {
         self.closing.store(true, Ordering::Release);
         self.timeline.locked().is_closed = true;
         self.changed.notify_all();
+    }
+
+    /// Retires all open fences in their order, without the thread, which ends. Later ones retire at
+    /// once.
+    pub(crate) fn retire_all(&self, listener: &impl FenceListener) {
+        self.close();
+        let open = std::mem::take(&mut self.timeline.locked().open);
+        for open in open {
+            self.forget(open.host);
+            listener.retire(open.ring, open.fence);
+        }
+    }
+
+    /// A fence that is signalled when everything submitted so far is done. `None` when the driver
+    /// makes none.
+    pub(crate) fn mark_end(&self) -> Option<vk::Fence> {
+        let fence = self.device.create_fence()?;
+        let result = self.submit_empty(None, fence);
+        if result != vk::Result::SUCCESS {
+            self.device.destroy_fence(fence);
+        }
+        (result == vk::Result::SUCCESS).then_some(fence)
     }
 
     /// Waits until everything submitted so far is done, or until `stop`.

@@ -124,7 +124,9 @@ impl RawDevice {
 impl Drop for RawDevice {
     fn drop(&mut self) {
         if let Some(function) = self.functions.device_wait_idle {
-            // SAFETY: nobody else uses the device any more.
+            // SAFETY: whoever uses the device or one of its queues holds this value, and this is
+            // its last user. A thread of a queue may have submitted for a fence since the guest's
+            // device was destroyed, so the device need not be idle.
             unsafe { function(self.handle) };
         }
         let abandoned = std::mem::take(&mut *self.abandoned.locked());
@@ -132,7 +134,9 @@ impl Drop for RawDevice {
             .into_iter()
             .for_each(|fence| self.destroy_fence(fence));
         if let Some(function) = self.functions.destroy_device {
-            // SAFETY: nobody else uses the device, and everything made from it is destroyed.
+            // SAFETY: as above, and it is idle. `Device` has destroyed the guest's objects before it
+            // let go of this value, and `Queue` its fences; the abandoned ones went above. What the
+            // driver keeps of an object that was not destroyed goes with the device.
             unsafe { function(self.handle, std::ptr::null()) };
         }
     }

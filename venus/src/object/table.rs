@@ -15,8 +15,9 @@
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
+use hesper_system::share::Share;
 use hesper_system::sync::Lock;
 use hesper_venus_protocol::runtime::{Front, Resolved, Slot};
 use hesper_venus_protocol::vk::HandleType;
@@ -42,7 +43,7 @@ pub(crate) struct Entry {
 pub(crate) enum Refused {
     /// The id is 0 or names a live object.
     IdTaken,
-    /// The context's budget of objects is used up.
+    /// The budget of objects is used up: the context's, or the guest's.
     TooMany,
     /// The device or instance that it belongs to is gone.
     NoOwner,
@@ -85,12 +86,23 @@ pub(crate) struct Table {
     /// Command buffers that were taken out so far. Decoders keep the last one that they found.
     removals: AtomicU64,
     limit: usize,
+    /// What larger arrays are charged to. `None` in tests.
+    places: Option<Arc<Share>>,
 }
 
 impl Table {
+    /// An empty table that takes `limit` objects, as long as `places` has room for its arrays.
+    pub(crate) fn within(limit: usize, places: &Arc<Share>) -> Self {
+        Self {
+            places: Some(Arc::clone(places)),
+            ..Self::new(limit)
+        }
+    }
+
     /// An empty table that takes `limit` objects.
     pub(crate) fn new(limit: usize) -> Self {
         Self {
+            places: None,
             levels: std::array::from_fn(|_| OnceLock::new()),
             level: AtomicUsize::new(0),
             writer: Mutex::default(),
@@ -160,8 +172,8 @@ impl Table {
         if self.find(writer, id).is_some() {
             return Err(Refused::IdTaken);
         }
-        if writer.live >= self.slots().len() / 2 {
-            self.grow(writer);
+        if writer.live >= self.slots().len() / 2 && !self.grow(writer) {
+            return Err(Refused::TooMany);
         }
         writer.live += 1;
         place(self.slots(), writer, id, entry);
@@ -263,13 +275,22 @@ impl Table {
         in_slot.or_else(|| writer.overflow.get(&id).copied())
     }
 
-    /// Moves to an array twice as large, if it is not the largest.
-    fn grow(&self, writer: &mut Writer) {
+    /// Moves to an array twice as large, if it is not the largest. False when the guest's budget
+    /// has no room for it.
+    fn grow(&self, writer: &mut Writer) -> bool {
         let level = self.level.load(Ordering::Relaxed);
         if level + 1 >= LEVELS {
-            return;
+            return true;
         }
         let old = self.slots();
+        let more = 2 * old.len() as u64;
+        if self
+            .places
+            .as_ref()
+            .is_some_and(|places| !places.take(more))
+        {
+            return false;
+        }
         self.level.store(level + 1, Ordering::Release);
         let new = self.slots();
         let overflowed: Vec<(u64, Entry)> = writer.overflow.drain().collect();
@@ -279,6 +300,7 @@ impl Table {
         }
         // A stale view must miss, or it would find objects that are destroyed later.
         old.iter().for_each(Slot::clear);
+        true
     }
 }
 

@@ -10,11 +10,23 @@ use super::table::Entry;
 
 /// How far ahead of its value a timeline semaphore may be signalled on every driver.
 /// `maxTimelineSemaphoreValueDifference` is at least this.
-const TIMELINE_STEP: u64 = (1 << 31) - 1;
+pub(crate) const TIMELINE_STEP: u64 = (1 << 31) - 1;
 
-/// Ends what the GPU may be waiting for: sets events and signals timeline semaphores. Otherwise a
-/// guest that dies between a wait and its signal would block the end of the device forever.
-pub(crate) fn end_waits(device: &RawDevice, objects: &[(u64, Entry)], timelines: &HashSet<u64>) {
+/// Steps of a timeline semaphore at a time. Nearly all drivers reach every value in one.
+const STEPS: usize = 16;
+
+/// Ends what the GPU may be waiting for: sets events and signals timeline semaphores, in steps of
+/// `reach` ([`TIMELINE_STEP`] or more). Otherwise a guest that dies between a wait and its signal
+/// would block the end of the device forever.
+///
+/// The GPU may go on and signal a smaller value, and then wait again. So this is repeated while
+/// queues are busy.
+pub(crate) fn end_waits(
+    device: &RawDevice,
+    objects: &[(u64, Entry)],
+    timelines: &HashSet<u64>,
+    reach: u64,
+) {
     let functions = &device.functions;
     for (_, entry) in objects {
         let is_timeline = entry.kind == Kind::Semaphore as u32 && timelines.contains(&entry.host);
@@ -33,16 +45,24 @@ pub(crate) fn end_waits(device: &RawDevice, objects: &[(u64, Entry)], timelines:
             )
         {
             let semaphore = vk::Semaphore(entry.host);
-            let mut now = 0;
-            // SAFETY: a timeline semaphore of this device.
-            unsafe { value(device.handle, semaphore, &raw mut now) };
-            let mut info = vk::SemaphoreSignalInfo {
-                semaphore,
-                value: now.saturating_add(TIMELINE_STEP),
-                ..Default::default()
-            };
-            // SAFETY: as above.
-            unsafe { signal(device.handle, &raw mut info) };
+            for _ in 0..STEPS {
+                let mut now = 0;
+                // SAFETY: a timeline semaphore of this device.
+                unsafe { value(device.handle, semaphore, &raw mut now) };
+                let mut info = vk::SemaphoreSignalInfo {
+                    semaphore,
+                    value: now.saturating_add(reach),
+                    ..Default::default()
+                };
+                if info.value == now {
+                    break;
+                }
+                // SAFETY: as above.
+                let result = unsafe { signal(device.handle, &raw mut info) };
+                if result != vk::Result::SUCCESS {
+                    break;
+                }
+            }
         }
     }
 }

@@ -21,6 +21,14 @@ use posix as own;
 
 pub(crate) use own::{count_mappings, mappings, release_stack, return_free_memory};
 
+/// How many descriptors this process may have.
+pub(crate) fn descriptors() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    limit.map_or(usize::MAX, |limit| {
+        usize::try_from(limit).unwrap_or(usize::MAX)
+    })
+}
+
 /// Fresh zeroed memory of `size` bytes, a multiple of the page size.
 pub(crate) fn create_shared_memory(size: u64) -> rustix::io::Result<OwnedFd> {
     if played().is_some() {

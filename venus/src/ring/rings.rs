@@ -21,6 +21,7 @@ struct Inner {
     running: usize,
     has_monitor: bool,
     is_stopped: bool,
+    is_lost: bool,
 }
 
 /// All rings of a context, by the guest's ids.
@@ -44,7 +45,8 @@ impl Rings {
             .ok_or(Fatal::NoRing(id))
     }
 
-    /// Adds a ring and `start`s its thread, which must call [`Rings::thread_ended`] at its end.
+    /// Adds a ring and `start`s its thread, which must call [`Rings::thread_ended`] at its end. The
+    /// error for a guest that has all threads it may have is `QuotaExceeded`.
     ///
     /// Only rings that live count against the limit. A ring may be destroyed while its thread is
     /// still in the driver's compiler. There may be as many of such threads again. Beyond that, a
@@ -65,8 +67,12 @@ impl Rings {
         }
         let thread = loop {
             if inner.is_stopped {
-                // The context ends: nobody is told, and nobody waits for this ring.
-                ring.stop();
+                // The context ends, and nobody waits for this ring. A guest whose context is lost
+                // must know.
+                match inner.is_lost {
+                    true => ring.fail(),
+                    false => ring.stop(),
+                }
                 inner.rings.insert(id, ring);
                 return Ok(());
             }
@@ -81,7 +87,10 @@ impl Rings {
             };
             if inner.running <= live {
                 let kind = error.map_or(std::io::ErrorKind::OutOfMemory, |error| error.kind());
-                return Err(Fatal::NoThread { rings: live, kind });
+                return Err(match kind {
+                    std::io::ErrorKind::QuotaExceeded => Fatal::NoGuestThread(live),
+                    kind => Fatal::NoThread { rings: live, kind },
+                });
             }
             inner = self.ended.waited(inner);
         };
@@ -106,13 +115,13 @@ impl Rings {
         ring.map(|ring| ring.stop()).ok_or(Fatal::NoRing(id))
     }
 
-    /// Tells the guest, through every ring, that its context is lost.
+    /// Tells the guest, through every ring, that its context is lost. Ends all rings.
     pub(crate) fn fail(&self) {
-        self.inner
-            .locked()
-            .rings
-            .values()
-            .for_each(|ring| ring.fail());
+        let mut inner = self.inner.locked();
+        inner.is_lost = true;
+        inner.rings.values().for_each(|ring| ring.fail());
+        drop(inner);
+        self.stop();
     }
 
     /// Ends all rings, and admits no new ones.

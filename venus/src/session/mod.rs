@@ -255,6 +255,7 @@ impl<'s> Session<'s> {
     fn run(&mut self, commands: &mut [u8], base: usize, arena: &mut Arena) -> Result<(), Fatal> {
         let mut at = 0;
         while let Some(rest) = commands.get_mut(at..).filter(|rest| !rest.is_empty()) {
+            self.go_on()?;
             arena.reset();
             self.member.boundary(|| self.state.is_stopping());
             let length = rest.len();
@@ -267,6 +268,17 @@ impl<'s> Session<'s> {
             at += read;
         }
         Ok(())
+    }
+
+    /// An error when the context ends. A batch may be as long as the guest likes, and its end must
+    /// come soon: this is asked before each group, and before each call of the driver that may take
+    /// long.
+    #[inline]
+    fn go_on(&self) -> Result<(), Fatal> {
+        match self.state.is_stopping() {
+            true => Err(Fatal::Ended),
+            false => Ok(()),
+        }
     }
 
     /// Carries out commands that share an arena: few enough to keep it small, and none after one
@@ -362,6 +374,8 @@ impl<'s> Session<'s> {
         if self.outer_done.is_some() {
             return Err(Fatal::Nested);
         }
+        // Streams may be empty, and there may be many.
+        self.go_on()?;
         let outer = (self.group_start, self.group_done, self.wants_reply);
         self.outer_done = Some(self.done());
         // The outer command's arguments are still in use, so this needs its own memory.
@@ -544,6 +558,10 @@ impl<'s> Session<'s> {
 
 /// What a command returns, as far as every command must look at it.
 pub(crate) trait Outcome: Copy {
+    /// Whether a command that returns it may take long. Commands that are only recorded, and
+    /// queries, return nothing or a number.
+    const TAKES_TIME: bool = false;
+
     /// Whether it says that the GPU is lost.
     fn is_device_lost(self) -> bool {
         false
@@ -557,6 +575,8 @@ impl Outcome for u32 {}
 impl Outcome for u64 {}
 
 impl Outcome for vk::Result {
+    const TAKES_TIME: bool = true;
+
     #[inline]
     fn is_device_lost(self) -> bool {
         self == vk::Result::ERROR_DEVICE_LOST
@@ -623,7 +643,11 @@ pub(crate) fn call<'m, C: Call<'m>>(
 ) -> Result<C::Return, Fatal>
 where
     C::Table: Reach,
+    C::Return: Outcome,
 {
+    if C::Return::TAKES_TIME {
+        session.go_on()?;
+    }
     // SAFETY: the decoder has replaced every id by the handle of an object of this table's driver,
     // and checked counts and pointers. The object lives until this thread passes a boundary, even if
     // another thread takes it out of the table (`object::reclamation`). What remains is the rest of

@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use ash::vk;
 use hesper_null_driver::card::{Card, PLAY};
+use hesper_null_driver::hang::{ARRIVED, HANG};
 use hesper_null_driver::version::{PLAY_VERSION, Version};
 use hesper_venus::Driver;
 
@@ -75,6 +76,26 @@ impl Played {
         // SAFETY: the version is of the same crate as the library, its strings are constants.
         unsafe { play(version) };
         played
+    }
+
+    /// Makes these calls hang, and lets others return.
+    pub fn hang(&self, calls: u32) {
+        let hang = self.function(HANG);
+        // SAFETY: the function of that name has this type.
+        let hang = unsafe {
+            std::mem::transmute::<unsafe extern "system" fn(), extern "system" fn(u32)>(hang)
+        };
+        hang(calls);
+    }
+
+    /// How many calls there were of those that can hang.
+    pub fn arrived(&self) -> u64 {
+        let arrived = self.function(ARRIVED);
+        // SAFETY: the function of that name has this type.
+        let arrived = unsafe {
+            std::mem::transmute::<unsafe extern "system" fn(), extern "system" fn() -> u64>(arrived)
+        };
+        arrived()
     }
 
     /// One of the functions that tell the driver what to play.

@@ -5,12 +5,14 @@
 //! how much one command may allocate, or a [`Meter`] limits how much all arenas together hold
 //! beyond a small free amount.
 
-use std::alloc::{Layout, alloc, alloc_zeroed, dealloc};
+use std::alloc::{Layout, alloc, dealloc};
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::mem::MaybeUninit;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
+
+use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
 use super::error::Reason;
 use super::value::Zeroed;
@@ -19,6 +21,10 @@ use super::value::Zeroed;
 const FIRST: usize = 16 << 10;
 /// The largest chunk that is kept after a command.
 const KEEP: usize = 1 << 20;
+/// Zero memory above this size is fresh pages of the system, which it clears when they are touched.
+/// A guest asks for outputs of any size by a few bytes, and a driver may fill a small part of them.
+/// Fresh pages cost as much as clearing about so many bytes.
+const CLEARED: usize = 64 << 10;
 const ALIGN: usize = 16;
 
 /// A budget that several arenas share. It allows them to hold more than the free amount.
@@ -52,6 +58,9 @@ pub struct Arena {
 struct Chunk {
     start: NonNull<u8>,
     size: usize,
+    /// Whether it is pages of the system. It does not come from the allocator then, which would keep
+    /// them, and clear them as a whole the next time.
+    is_pages: bool,
 }
 
 // SAFETY: the arena owns its chunks, and without `Sync` only one thread uses the cells.
@@ -116,7 +125,8 @@ impl Arena {
     #[cold]
     fn shrink(&mut self) {
         let chunks = self.chunks.get_mut();
-        let last = chunks.iter().rposition(|chunk| chunk.size <= KEEP);
+        let is_kept = |chunk: &Chunk| chunk.size <= KEEP && !chunk.is_pages;
+        let last = chunks.iter().rposition(is_kept);
         let kept = last.map(|index| chunks.swap_remove(index));
         chunks.clear();
         let (start, end) = match &kept {
@@ -149,7 +159,7 @@ impl Arena {
     /// Allocates `size` zero bytes for a struct of which only the size is known.
     #[inline]
     pub(crate) fn zeroed_bytes(&self, size: usize) -> Result<NonNull<u8>, Reason> {
-        if size > KEEP {
+        if size > CLEARED {
             return self.take_zero(size);
         }
         let start = self.take(size)?;
@@ -232,8 +242,7 @@ impl Arena {
         Ok(start)
     }
 
-    /// Allocates a chunk of its own for much zero memory. The system backs only the pages that are
-    /// touched: a driver may fill a small part of an output.
+    /// Allocates a chunk of its own for much zero memory.
     #[cold]
     fn take_zero(&self, bytes: usize) -> Result<NonNull<u8>, Reason> {
         let (start, _) = self.add_chunk(bytes, 0, true)?;
@@ -273,7 +282,7 @@ impl Arena {
         };
         let start = chunk.start;
         self.charged.set(self.charged.get() + charge);
-        self.grown.set(!chunks.is_empty() || size > KEEP);
+        self.grown.set(!chunks.is_empty() || size > KEEP || is_zero);
         chunks.push(chunk);
         Ok((start, size))
     }
@@ -304,15 +313,22 @@ impl Chunk {
     /// `size` must be a positive multiple of the alignment. `None` when the system has no memory
     /// left.
     fn new(size: usize, is_zero: bool) -> Option<Self> {
-        let layout = Self::layout(size);
-        // SAFETY: the size is not zero.
-        let start = unsafe {
-            match is_zero {
-                true => alloc_zeroed(layout),
-                false => alloc(layout),
+        let start = match is_zero {
+            true => {
+                let (anywhere, both) = (ptr::null_mut(), ProtFlags::READ | ProtFlags::WRITE);
+                // SAFETY: a new mapping at an address of the kernel's choice disturbs no other
+                // memory.
+                let pages = unsafe { mmap_anonymous(anywhere, size, both, MapFlags::PRIVATE) };
+                pages.ok()?.cast()
             }
+            // SAFETY: the size is not zero.
+            false => unsafe { alloc(Self::layout(size)) },
         };
-        NonNull::new(start).map(|start| Self { start, size })
+        NonNull::new(start).map(|start| Self {
+            start,
+            size,
+            is_pages: is_zero,
+        })
     }
 
     fn layout(size: usize) -> Layout {
@@ -323,8 +339,15 @@ impl Chunk {
 
 impl Drop for Chunk {
     fn drop(&mut self) {
-        // SAFETY: the memory was allocated in `new` with this layout.
-        unsafe { dealloc(self.start.as_ptr(), Self::layout(self.size)) };
+        let start = self.start.as_ptr();
+        // SAFETY: the memory was allocated in `new` in this way, with this size.
+        unsafe {
+            match self.is_pages {
+                // If it stays, only addresses are lost.
+                true => drop(munmap(start.cast(), self.size)),
+                false => dealloc(start, Self::layout(self.size)),
+            }
+        }
     }
 }
 
@@ -365,6 +388,48 @@ mod tests {
         assert!(taken > 48 << 10);
         assert!(arena.zeroed::<u64>(usize::MAX / 4).is_err());
         assert!(arena.zeroed::<u64>(usize::MAX).is_err());
+    }
+
+    /// How many bytes of this memory the system has backed.
+    #[cfg(target_os = "linux")]
+    fn touched(memory: &[u8]) -> usize {
+        let page = rustix::param::page_size();
+        let mut states = vec![0; memory.len().div_ceil(page)];
+        // Bit 63 of an entry says that the page is there.
+        let map = std::fs::File::open("/proc/self/pagemap").unwrap();
+        let first = memory.as_ptr() as usize / page;
+        for (index, state) in states.iter_mut().enumerate() {
+            let mut entry = [0; 8];
+            let at = (first + index) as u64 * 8;
+            std::os::unix::fs::FileExt::read_exact_at(&map, &mut entry, at).unwrap();
+            *state = entry[7] >> 7;
+        }
+        states.iter().map(|state| usize::from(*state) * page).sum()
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn room_for_outputs_is_not_touched_before_it_is_used() {
+        let mut arena = Arena::new(64 << 20);
+        for size in [
+            65 << 10,
+            1 << 20,
+            4 << 20,
+            31 << 20,
+            40 << 20,
+            31 << 20,
+            1 << 20,
+        ] {
+            let room = arena.zeroed::<u8>(size).unwrap();
+            assert_eq!(touched(room), 0, "{size}");
+            room[..40].fill(7);
+            assert!(touched(room) <= 64 << 10, "{size}");
+            assert!(room[40..].iter().all(|byte| *byte == 0));
+            arena.reset();
+            // Later commands have the usual memory.
+            arena.zeroed::<u8>(1000).unwrap();
+            assert!(arena.held() <= KEEP, "{size}");
+        }
     }
 
     #[test]

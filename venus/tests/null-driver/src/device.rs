@@ -13,7 +13,7 @@ use crate::pipeline::{
     cache_data, compute_pipelines, create_cache, create_shader, graphics_pipelines,
 };
 use crate::sync::status;
-use crate::{Function, function, get_device_proc_addr};
+use crate::{Function, function, get_device_proc_addr, hang};
 
 const PHYSICAL_DEVICE: i32 = ObjectType::PHYSICAL_DEVICE.as_raw();
 pub(crate) const DEVICE: i32 = ObjectType::DEVICE.as_raw();
@@ -99,6 +99,7 @@ pub(crate) fn find(name: &str) -> Option<Function> {
             function!(create_device, (u64, *const vk::DeviceCreateInfo<'_>, *const c_void, *mut u64) -> vk::Result)
         }
         "vkDestroyDevice" => function!(destroy_device, (u64, *const c_void)),
+        "vkDeviceWaitIdle" => function!(device_wait_idle, (u64) -> vk::Result),
         "vkGetDeviceQueue" => function!(queue, (u64, u32, u32, *mut u64)),
         "vkGetDeviceQueue2" => function!(queue2, (u64, *const c_void, *mut u64)),
         "vkQueueSubmit" => {
@@ -228,6 +229,12 @@ unsafe extern "system" fn create_device(
 unsafe extern "system" fn destroy_device(device: u64, _: *const c_void) {
     destroy(DEVICE, device, &[ObjectType::QUEUE]);
     extended().remove(&device);
+}
+
+extern "system" fn device_wait_idle(device: u64) -> vk::Result {
+    check(DEVICE, device);
+    hang::pass(hang::DEVICE_WAIT_IDLE);
+    vk::Result::SUCCESS
 }
 
 unsafe extern "system" fn queue(device: u64, _family: u32, _index: u32, out: *mut u64) {

@@ -15,10 +15,11 @@
 //!
 //! Work is done as soon as it is submitted. Only these commands have an effect: `vkCmdFillBuffer`,
 //! `vkCmdClearColorImage` and `vkCmdCopyImageToBuffer`. Renderers test shared memory with them. The
-//! extra function [`LIVE`] tells how many objects are left.
+//! extra function [`LIVE`] tells how many objects are left, and calls can be made to [`hang`].
 
 pub mod card;
 mod device;
+pub mod hang;
 mod host_copy;
 mod limits;
 mod memory;
@@ -83,6 +84,12 @@ fn find(name: &CStr) -> Option<Function> {
     }
     if name == version::PLAY_VERSION {
         return Some(function!(version::play, (*const version::Version)));
+    }
+    if name == hang::HANG {
+        return Some(function!(hang::play, (u32)));
+    }
+    if name == hang::ARRIVED {
+        return Some(function!(hang::arrived, () -> u64));
     }
     if name == card::PLAY {
         return Some(function!(card::play, (*const card::Card)));

@@ -5,6 +5,7 @@ use std::ffi::c_void;
 use ash::vk::{self, Handle as _, ObjectType};
 
 use crate::device::{DEVICE, PIPELINE, PIPELINE_LAYOUT, SHADER_MODULE, children, create};
+use crate::hang;
 use crate::limits::within;
 use crate::memory::{array, touch, touch_text, walk};
 use crate::objects::{check, check_optional};
@@ -16,6 +17,7 @@ pub(crate) unsafe extern "system" fn create_shader(
     allocator: *const c_void,
     out: *mut u64,
 ) -> vk::Result {
+    hang::pass(hang::CREATE_SHADER);
     // SAFETY: the caller's promise.
     unsafe {
         let result = create::<SHADER_MODULE>(device, info.cast(), allocator, out);
