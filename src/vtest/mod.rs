@@ -53,8 +53,8 @@ use client::Client;
 /// The largest number of clients. Each needs several threads and descriptors.
 const MAX_CLIENTS: usize = 256;
 
-/// Bytes of commands that may wait for the renderer, of all clients together. One client gets at most
-/// seven eighths.
+/// Bytes of commands that may wait for the renderer, of all clients together. One client gets at
+/// most seven eighths.
 const WAITING_BYTES: u64 = 1 << 30;
 
 /// How long the program waits at its end for clients to end.

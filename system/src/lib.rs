@@ -1,5 +1,5 @@
-//! What all crates of Hesper share: emulating another operating system, locks, budgets, limits of log
-//! lines.
+//! What all crates of Hesper share: emulating another operating system, locks, budgets, limits of
+//! log lines.
 //!
 //! | to find | look in |
 //! |---|---|

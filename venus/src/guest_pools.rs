@@ -8,8 +8,8 @@ use hesper_system::share::Share;
 
 use crate::options::{Budget, GuestBudget};
 
-/// Calls that a context may always have waiting, whatever others do. One whose calls find no place is
-/// lost.
+/// Calls that a context may always have waiting, whatever others do. One whose calls find no place
+/// is lost.
 const OWN_CALLS: u64 = 256;
 
 /// Threads that a context may always have: its own, a ring's, and those that watch it and a queue.

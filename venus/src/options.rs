@@ -174,8 +174,8 @@ pub struct GuestBudget {
     /// Places in the contexts' tables of objects. A context takes them in powers of two, beyond its
     /// first 1024, and keeps them until it ends.
     pub objects: usize,
-    /// Commands and fences that wait for the contexts' threads, as [`Budget::queued`], beyond 256 for
-    /// each context.
+    /// Commands and fences that wait for the contexts' threads, as [`Budget::queued`], beyond 256
+    /// for each context.
     pub queued: usize,
     /// Bytes that large commands may hold at one time, as [`Budget::command_bytes`].
     pub command_bytes: u64,

@@ -166,8 +166,8 @@ impl Renderer {
 
 /// How many pieces of shared memory contexts may have: each takes a mapping and a descriptor.
 ///
-/// A quarter of the mappings is for the guest's own memory, and what is left by [`HostMappings`]. An
-/// eighth of the descriptors is for sockets, events, and what drivers open.
+/// A quarter of the mappings is for the guest's own memory, and what is left by [`HostMappings`].
+/// An eighth of the descriptors is for sockets, events, and what drivers open.
 fn pieces(mappings: usize, descriptors: usize) -> usize {
     let mappings = mappings - mappings / 8 - mappings / 4;
     let descriptors = descriptors - descriptors / 8;

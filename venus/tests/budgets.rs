@@ -213,7 +213,8 @@ fn threads_are_counted_for_the_guest_and_one_context_does_not_take_them_all() {
         .split_once("has ")
         .and_then(|(_, rest)| rest.split_once(" rings"))
         .and_then(|(count, _)| count.parse::<u32>().ok());
-    // Four threads are its own, and 70 of the guest's 80: seven times what is left. One is no ring's.
+    // Four threads are its own, and 70 of the guest's 80: seven times what is left. One is no
+    // ring's.
     assert_eq!(taken, Some(73), "{reason}");
     let modest = Guest::new(&renderer, "modest");
     modest.wait_fence(0);

@@ -1,6 +1,6 @@
 //! Numbers beyond limits and beyond what objects have, over the null driver, which ends the process
-//! if it sees one. [`hostile::numbers`] has the cases; `lavapipe_numbers.rs` runs them over a driver
-//! that crashes on most.
+//! if it sees one. [`hostile::numbers`] has the cases; `lavapipe_numbers.rs` runs them over a
+//! driver that crashes on most.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -43,7 +43,8 @@ pub const SUBMIT_BYTES: u64 = 256 << 20;
 
 /// Bytes of all `SUBMIT_3D` commands that were copied out of guest memory and not consumed yet:
 /// those that wait until a blob is made, and those in the mailboxes of all contexts. Commands go
-/// through rings in memory that the guest pays for itself. These are for what does not fit in there.
+/// through rings in memory that the guest pays for itself. These are for what does not fit in
+/// there.
 pub const QUEUED_BYTES: u64 = 2 * SUBMIT_BYTES;
 
 /// The byte budgets of one device.

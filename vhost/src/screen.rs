@@ -38,8 +38,8 @@ pub struct Picture {
     pub format: PixelFormat,
 }
 
-/// The most pixels of a side of a picture. All known GPUs hold that in one image, and it is twice an
-/// 8K screen. The device refuses larger pictures, so that a driver hears of it.
+/// The most pixels of a side of a picture. All known GPUs hold that in one image, and it is twice
+/// an 8K screen. The device refuses larger pictures, so that a driver hears of it.
 pub const MAX_SIDE: u32 = 16384;
 
 /// Edge length of a cursor image in pixels: virtio-gpu has this one size (virtio-v1.4 §5.7.6.10).

@@ -1,4 +1,5 @@
-//! What belongs to the whole process: its descriptors and its umask. So this is a process of its own.
+//! What belongs to the whole process: its descriptors and its umask. So this is a process of its
+//! own.
 #![cfg(target_os = "linux")]
 #![allow(
     clippy::unwrap_used,

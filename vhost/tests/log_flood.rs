@@ -1,5 +1,5 @@
-//! A guest can do wrong as often as it likes, and must not fill the host's disk with lines about it.
-//! The logger belongs to the process, so this is a process of its own.
+//! A guest can do wrong as often as it likes, and must not fill the host's disk with lines about
+//! it. The logger belongs to the process, so this is a process of its own.
 #![cfg(target_os = "linux")]
 #![allow(
     clippy::unwrap_used,

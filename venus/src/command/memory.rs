@@ -50,7 +50,8 @@ fn allocate(session: &mut Session<'_>, c: &mut AllocateMemory<'_>) -> Result<vk:
     let bytes = c.p_allocate_info.allocation_size;
     // What the guest has freed must be free before it allocates again.
     session.synchronize(Class::Other);
-    // The driver may make all pages now. It uses only the buffer or image of a dedicated allocation.
+    // The driver may make all pages now. It uses only the buffer or image of a dedicated
+    // allocation.
     session.with_only(Class::Resource, |session| {
         let result = try_to_allocate(session, &device, c)?;
         if result != vk::Result::SUCCESS && !session.is_asked() {

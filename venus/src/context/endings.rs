@@ -1,9 +1,9 @@
 //! [`Endings`]: watches contexts that end, and counts those that do not.
 //!
 //! A driver may never return: from waiting for a GPU that waits for a signal that nobody sends, or
-//! from compiling. The thread that called it cannot be ended. It is *given up*: counted, and told to
-//! the log. The context's place and what it holds stay taken, and nobody waits for it any more. If
-//! the driver returns after all, the context ends as usual.
+//! from compiling. The thread that called it cannot be ended. It is *given up*: counted, and told
+//! to the log. The context's place and what it holds stay taken, and nobody waits for it any more.
+//! If the driver returns after all, the context ends as usual.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex};

@@ -66,8 +66,8 @@ pub(crate) struct Mailbox {
 }
 
 impl Mailbox {
-    /// An empty queue. Each message takes one of `places`. It takes `limit_bytes` of commands in all;
-    /// a single batch of commands may be larger.
+    /// An empty queue. Each message takes one of `places`. It takes `limit_bytes` of commands in
+    /// all; a single batch of commands may be larger.
     pub(crate) fn new(places: Arc<Share>, limit_bytes: usize) -> Self {
         Self {
             queue: Mutex::default(),

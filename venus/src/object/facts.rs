@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, RwLock};
 
 use hesper_system::sync::SharedLock;
@@ -172,29 +172,31 @@ pub(crate) struct Facts {
     pub(crate) passes: Shards<Pass>,
     /// Numbers of attachments.
     pub(crate) framebuffers: Shards<u32>,
-    /// A set layout with dynamic offsets was made.
-    dynamic: AtomicBool,
+    /// Sets that may be bound without a closer look: `maxBoundDescriptorSets`, or 0 once a set
+    /// layout with dynamic offsets was made.
+    plain_sets: AtomicU32,
 }
 
 impl Facts {
     /// The facts of a device without objects.
     pub(crate) fn new(limits: Limits) -> Self {
         Self {
+            plain_sets: AtomicU32::new(limits.core.max_bound_descriptor_sets),
             limits,
             ..Self::default()
         }
     }
 
-    /// Whether any set may need dynamic offsets. Nearly no program has such sets, and the others
-    /// need not be looked up.
+    /// How many sets may be bound without dynamic offsets and without a look at them. 0 once a set
+    /// may need dynamic offsets, which nearly no program has.
     #[inline]
-    pub(crate) fn has_dynamic(&self) -> bool {
-        self.dynamic.load(Ordering::Acquire)
+    pub(crate) fn plain_sets(&self) -> u64 {
+        self.plain_sets.load(Ordering::Acquire).into()
     }
 
     /// Says that sets may need dynamic offsets.
     pub(crate) fn add_dynamic(&self) {
-        self.dynamic.store(true, Ordering::Release);
+        self.plain_sets.store(0, Ordering::Release);
     }
 
     /// Forgets an object of a type that the driver is about to destroy. Inlined, since callers

@@ -134,9 +134,9 @@ impl Drop for RawDevice {
             .into_iter()
             .for_each(|fence| self.destroy_fence(fence));
         if let Some(function) = self.functions.destroy_device {
-            // SAFETY: as above, and it is idle. `Device` has destroyed the guest's objects before it
-            // let go of this value, and `Queue` its fences; the abandoned ones went above. What the
-            // driver keeps of an object that was not destroyed goes with the device.
+            // SAFETY: as above, and it is idle. `Device` has destroyed the guest's objects before
+            // it let go of this value, and `Queue` its fences; the abandoned ones went above. What
+            // the driver keeps of an object that was not destroyed goes with the device.
             unsafe { function(self.handle, std::ptr::null()) };
         }
     }

@@ -366,7 +366,8 @@ impl Member<'_> {
     }
 
     /// Waits until no other thread can have the handle of anything of this class that was taken out
-    /// of the table before, and all of it is destroyed that was to be. False when `stop` says that the context ends.
+    /// of the table before, and all of it is destroyed that was to be. False when `stop` says that
+    /// the context ends.
     ///
     /// The caller holds no lock that another member may wait for, and has no handle that another
     /// member may destroy.

@@ -3,7 +3,7 @@
 use hesper_venus_protocol::rules::{Limit, Rules, all};
 use hesper_venus_protocol::vk;
 
-use super::{Checked, gone, within};
+use super::checked::{Checked, gone, within};
 use crate::object::facts::Facts;
 
 /// `VK_WHOLE_SIZE`

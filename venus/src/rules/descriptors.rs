@@ -7,7 +7,7 @@ use hesper_venus_protocol::runtime::find;
 use hesper_venus_protocol::vk;
 use vk::DescriptorType as Type;
 
-use super::{Broken, Checked, broken, demand, gone, within};
+use super::checked::{Broken, Checked, broken, demand, gone, within};
 use crate::object::facts::{Binding, Facts, PipelineLayout, SetLayout};
 
 /// Drivers keep an array with a place for each binding number up to the highest. No program comes
@@ -212,17 +212,21 @@ fn set_of(facts: &Facts, handle: vk::PipelineLayout, set: u64) -> Result<Arc<Set
     found.ok_or_else(|| broken(what, set, 1, layout.len() as u64))
 }
 
-/// Drivers read an offset for each dynamic descriptor of the sets, and keep them where the pipeline
-/// layout has them.
+/// There are that many sets. Drivers read an offset for each dynamic descriptor of the sets, and
+/// keep them where the pipeline layout has them.
 #[cold]
 #[inline(never)]
-pub(super) fn dynamic(
+pub(super) fn bound(
     facts: &Facts,
     handle: vk::PipelineLayout,
-    first: usize,
+    first: u64,
     sets: &[vk::DescriptorSet],
     offsets: &[u32],
 ) -> Checked {
+    let most = facts.limits.core.max_bound_descriptor_sets;
+    let what = "sets beyond maxBoundDescriptorSets";
+    within(what, first, sets.len() as u64, most.into())?;
+    let first = first as usize;
     let layout = facts.pipeline_layouts.get(handle);
     let layout = layout.ok_or_else(|| gone(handle.0))?;
     let mut needed = 0;

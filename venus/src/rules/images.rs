@@ -3,7 +3,8 @@
 use hesper_venus_protocol::rules::{Rules, all};
 use hesper_venus_protocol::vk;
 
-use super::{Checked, broken, buffers, demand};
+use super::buffers;
+use super::checked::{Checked, broken, demand};
 use crate::object::facts::Facts;
 use crate::object::host_copy::{CopiedImage, Region};
 

@@ -10,6 +10,7 @@
 //! usage depends on features, the rule is the most generous.
 
 mod buffers;
+mod checked;
 mod descriptors;
 mod images;
 mod passes;
@@ -17,112 +18,13 @@ mod pipelines;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
-
 use hesper_venus_protocol::rules::{Limit, Rules};
 use hesper_venus_protocol::vk;
 
+pub(crate) use checked::Broken;
+use checked::{Checked, SPECIAL, broken, demand, gone, within};
+
 use crate::object::facts::{Facts, Queries};
-
-/// A rule that a command breaks, with the numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Broken {
-    what: &'static str,
-    from: u64,
-    count: u64,
-    most: u64,
-}
-
-impl fmt::Display for Broken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            what,
-            from,
-            count,
-            most,
-        } = self;
-        write!(f, "{what}: {count} from {from} on, of {most}")
-    }
-}
-
-/// What a rule returns.
-pub(crate) type Checked = Result<(), Broken>;
-
-/// Fails unless `count` numbers from `from` on are below `most`.
-#[inline]
-fn within(what: &'static str, from: u64, count: u64, most: u64) -> Checked {
-    match from.checked_add(count) {
-        Some(end) if end <= most => Ok(()),
-        _ => Err(broken(what, from, count, most)),
-    }
-}
-
-/// The error for numbers that break a rule.
-#[cold]
-fn broken(what: &'static str, from: u64, count: u64, most: u64) -> Broken {
-    Broken {
-        what,
-        from,
-        count,
-        most,
-    }
-}
-
-/// Fails with `what` and a number unless `holds`.
-#[inline]
-fn demand(holds: bool, what: &'static str, number: u64, most: u64) -> Checked {
-    match holds {
-        true => Ok(()),
-        false => Err(broken(what, number, 1, most)),
-    }
-}
-
-/// The error for an object that another thread is destroying.
-#[cold]
-fn gone(handle: u64) -> Broken {
-    broken("an object that is being destroyed", handle, 1, 0)
-}
-
-impl Facts {
-    fn limit(&self, limit: Limit) -> (&'static str, u32) {
-        let Self { limits, .. } = self;
-        match limit {
-            Limit::Viewports => ("viewports beyond maxViewports", limits.core.max_viewports),
-            Limit::VertexBindings => (
-                "vertex bindings beyond maxVertexInputBindings",
-                limits.core.max_vertex_input_bindings,
-            ),
-            Limit::ColorAttachments => (
-                "attachments beyond maxColorAttachments",
-                limits.core.max_color_attachments,
-            ),
-            Limit::TransformFeedbackBuffers => (
-                "buffers beyond maxTransformFeedbackBuffers",
-                limits.transform_feedback_buffers,
-            ),
-            Limit::TransformFeedbackStreams => (
-                "a stream beyond maxTransformFeedbackStreams",
-                limits.transform_feedback_streams,
-            ),
-            Limit::PatchControlPoints => (
-                "control points beyond maxTessellationPatchSize",
-                limits.core.max_tessellation_patch_size,
-            ),
-            Limit::QueueFamilies => ("a queue family that does not exist", limits.queue_families),
-        }
-    }
-
-    /// Fails unless the pool has these queries.
-    fn has_queries(&self, pool: vk::QueryPool, first: u64, count: u64) -> Result<Queries, Broken> {
-        let known = self.query_pools.get(pool).ok_or_else(|| gone(pool.0))?;
-        let what = "queries that the pool does not have";
-        within(what, first, count, known.count.into())?;
-        Ok(known)
-    }
-}
-
-/// Values that stand for no index begin here: unused, ignored, external, foreign.
-const SPECIAL: u64 = 0xffff_fffd;
 
 impl Rules for Facts {
     type Broken = Broken;
@@ -187,16 +89,10 @@ impl Rules for Facts {
         sets: &[vk::DescriptorSet],
         offsets: &[u32],
     ) -> Checked {
-        let most = u64::from(self.limits.core.max_bound_descriptor_sets);
-        let count = sets.len() as u64;
-        // Both are 32-bit numbers.
-        if first.wrapping_add(count) > most {
-            let what = "sets beyond maxBoundDescriptorSets";
-            return Err(broken(what, first, count, most));
-        }
-        match self.has_dynamic() || !offsets.is_empty() {
-            true => descriptors::dynamic(self, layout, first as usize, sets, offsets),
-            false => Ok(()),
+        // One comparison for most draws. Both are 32-bit numbers.
+        match first.wrapping_add(sets.len() as u64) <= self.plain_sets() && offsets.is_empty() {
+            true => Ok(()),
+            false => descriptors::bound(self, layout, first, sets, offsets),
         }
     }
 

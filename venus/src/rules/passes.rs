@@ -5,7 +5,7 @@ use hesper_venus_protocol::rules::{Limit, Rules, all};
 use hesper_venus_protocol::runtime::find;
 use hesper_venus_protocol::vk;
 
-use super::{Checked, demand, gone, within};
+use super::checked::{Checked, demand, gone, within};
 use crate::object::facts::{Facts, Pass};
 
 /// `VK_ATTACHMENT_UNUSED` and `VK_SUBPASS_EXTERNAL`

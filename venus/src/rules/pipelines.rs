@@ -5,7 +5,8 @@ use hesper_venus_protocol::runtime::find;
 use hesper_venus_protocol::vk;
 use vk::ShaderStageFlags as Stages;
 
-use super::{Checked, broken, demand, passes, within};
+use super::checked::{Checked, broken, demand, within};
+use super::passes;
 use crate::object::facts::Facts;
 
 /// The first word of SPIR-V.

@@ -5,17 +5,18 @@
 //! was made with (see [`crate::executor::Executor`]).
 
 mod buffers;
+mod call;
 mod streams;
 
 use std::sync::Arc;
 
-use hesper_venus_protocol::call::{Call, DeviceTable, InstanceTable};
 use hesper_venus_protocol::runtime::{
     Arena, Command, Decoder, EncodeError, Encoder, Front, Handle, HandleMap, Resolved,
 };
 use hesper_venus_protocol::{COMMAND_COUNT, COMMANDS, CommandId, trace, vk};
 
 pub(crate) use buffers::Buffers;
+pub(crate) use call::{Outcome, Reach, call, handle};
 
 use crate::command_stream::Stream;
 use crate::context::state::ContextState;
@@ -30,7 +31,6 @@ use crate::object::reclamation::{Class, Last, Member};
 use crate::object::table::{Entry, View};
 use crate::reply_stream::ReplyStream;
 use crate::ring::Ring;
-use crate::rules::Broken;
 
 /// The ring's head is published at least once in so many bytes, so that a full ring has room again
 /// soon.
@@ -553,131 +553,6 @@ impl<'s> Session<'s> {
             command: name(command),
             error,
         })
-    }
-}
-
-/// What a command returns, as far as every command must look at it.
-pub(crate) trait Outcome: Copy {
-    /// Whether a command that returns it may take long. Commands that are only recorded, and
-    /// queries, return nothing or a number.
-    const TAKES_TIME: bool = false;
-
-    /// Whether it says that the GPU is lost.
-    fn is_device_lost(self) -> bool {
-        false
-    }
-}
-
-impl Outcome for () {}
-
-impl Outcome for u32 {}
-
-impl Outcome for u64 {}
-
-impl Outcome for vk::Result {
-    const TAKES_TIME: bool = true;
-
-    #[inline]
-    fn is_device_lost(self) -> bool {
-        self == vk::Result::ERROR_DEVICE_LOST
-    }
-}
-
-/// The function table that a command is called through.
-pub(crate) trait Reach: Sized {
-    /// Checks a command's numbers and calls its function in the current command's table.
-    ///
-    /// # Safety
-    /// Handles must be live objects of the driver, and counts and pointers must be valid.
-    unsafe fn call<'m, C: Call<'m, Table = Self>>(
-        session: &mut Session<'_>,
-        command: &mut C,
-    ) -> Result<Option<C::Return>, Fatal>;
-}
-
-impl Reach for DeviceTable {
-    #[inline]
-    unsafe fn call<'m, C: Call<'m, Table = Self>>(
-        session: &mut Session<'_>,
-        command: &mut C,
-    ) -> Result<Option<C::Return>, Fatal> {
-        let device = session.device(C::ID)?;
-        if let Err(broken) = command.check(&device.facts) {
-            return Err(out_of_range(C::ID, broken));
-        }
-        // SAFETY: the caller's promise.
-        let result = unsafe { command.call(device.functions()) };
-        if let Some(result) = result {
-            command.keep(result, &device.facts);
-        }
-        Ok(result)
-    }
-}
-
-impl Reach for InstanceTable {
-    unsafe fn call<'m, C: Call<'m, Table = Self>>(
-        session: &mut Session<'_>,
-        command: &mut C,
-    ) -> Result<Option<C::Return>, Fatal> {
-        let instance = session.instance(C::ID)?;
-        // SAFETY: the caller's promise.
-        Ok(unsafe { command.call(instance.functions()) })
-    }
-}
-
-/// The error for numbers that a driver must not see.
-#[cold]
-fn out_of_range(command: CommandId, broken: Broken) -> Fatal {
-    Fatal::OutOfRange {
-        command: name(command),
-        broken,
-    }
-}
-
-/// Calls the host's driver with a command's arguments, after their numbers were checked
-/// ([`crate::rules`]).
-#[inline]
-pub(crate) fn call<'m, C: Call<'m>>(
-    session: &mut Session<'_>,
-    command: &mut C,
-) -> Result<C::Return, Fatal>
-where
-    C::Table: Reach,
-    C::Return: Outcome,
-{
-    if C::Return::TAKES_TIME {
-        session.go_on()?;
-    }
-    // SAFETY: the decoder has replaced every id by the handle of an object of this table's driver,
-    // and checked counts and pointers. The object lives until this thread passes a boundary, even if
-    // another thread takes it out of the table (`object::reclamation`). What remains is the rest of
-    // the API's valid usage.
-    let result = unsafe { C::Table::call(session, command) }?;
-    result.ok_or(Fatal::NotEnabled(name(C::ID)))
-}
-
-/// Decodes a command, lets `act` carry it out, and replies. [`Handler`] says what is returned.
-#[inline(always)]
-pub(crate) fn handle<'m, C: Command<'m>>(
-    session: &mut Session<'_>,
-    decoder: &mut Decoder<'m>,
-    act: impl FnOnce(&mut Session<'_>, &mut C) -> Result<C::Return, Fatal>,
-) -> bool
-where
-    C::Return: Outcome,
-{
-    let mut command = match C::decode(decoder) {
-        Ok(command) => command,
-        Err(fatal) => return session.give_up(fatal.into()),
-    };
-    session.owner = decoder.owner();
-    let result = match act(session, &mut command) {
-        Ok(result) => result,
-        Err(fatal) => return session.give_up(fatal),
-    };
-    match session.finish(&command, result) {
-        Ok(()) => true,
-        Err(fatal) => session.give_up(fatal),
     }
 }
 

@@ -58,8 +58,8 @@ pub struct Arena {
 struct Chunk {
     start: NonNull<u8>,
     size: usize,
-    /// Whether it is pages of the system. It does not come from the allocator then, which would keep
-    /// them, and clear them as a whole the next time.
+    /// Whether it is pages of the system. It does not come from the allocator then, which would
+    /// keep them, and clear them as a whole the next time.
     is_pages: bool,
 }
 

@@ -33,7 +33,8 @@ impl Ring {
         }
     }
 
-    /// Passes available chains to `user` while it wants them, and puts answers on the used ring. Notifies the guest once per batch, if it wants that. Returns when the ring is empty or
+    /// Passes available chains to `user` while it wants them, and puts answers on the used ring.
+    /// Notifies the guest once per batch, if it wants that. Returns when the ring is empty or
     /// stopped, or when nothing is wanted.
     pub(in crate::transport) fn pass_chains(&self, user: &impl ChainUser) {
         loop {
