@@ -109,9 +109,9 @@ where
         session.go_on()?;
     }
     // SAFETY: the decoder has replaced every id by the handle of an object of this table's driver,
-    // and checked counts and pointers. The object lives until this thread passes a boundary, even if
-    // another thread takes it out of the table (`object::reclamation`). What remains is the rest of
-    // the API's valid usage.
+    // and checked counts and pointers. The object lives until this thread passes a boundary, even
+    // if another thread takes it out of the table (`object::reclamation`). What remains is the rest
+    // of the API's valid usage.
     unsafe { C::Table::call(session, command) }
 }
 
