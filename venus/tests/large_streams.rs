@@ -249,7 +249,8 @@ fn what_the_budget_refuses_is_out_of_memory_and_the_next_command_works() {
     stream.extend(data_of(&gpu, 101, 1 << 40));
     stream.extend(data_of(&gpu, 101, 100 * MIB));
     stream.extend(cache_of(&gpu, 102, 20 * MIB, true));
-    stream.extend(data_of(&gpu, 101, 64));
+    // Larger than the driver's data with the renderer's code behind it.
+    stream.extend(data_of(&gpu, 101, 256));
     let lengths = [16, 24, 24, 24, 24, 0];
     let expected = [
         (CREATE_CACHE, OUT_OF_HOST_MEMORY),

@@ -18,6 +18,7 @@
 mod hostile;
 
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use hesper_mock_venus::with_wait;
 use hesper_venus::Driver;
@@ -130,12 +131,10 @@ fn a_fence_that_is_destroyed_while_a_ring_waits_for_it_ends_the_context_and_no_o
     let mut destroy = Session::default();
     destroy.push(&command::DestroyFence { device, fence }, false);
     guest.context.submit(destroy.stream);
+    // The waiting thread looks again every few milliseconds.
+    let end = Instant::now() + PATIENCE;
     let mut outcome = guest.settle(0, PATIENCE);
-    if outcome == Outcome::Fine {
-        // The waiting thread looks again every few milliseconds.
-        while guest.ring.memory.word(128).unwrap().load(Ordering::Acquire) & 2 == 0 {
-            std::thread::yield_now();
-        }
+    while outcome == Outcome::Fine && Instant::now() < end {
         outcome = guest.settle(0, PATIENCE);
     }
     let reason = "another thread destroys what this command waits for";

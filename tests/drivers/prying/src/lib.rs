@@ -6,6 +6,8 @@
 //! context's thread. Each one prints a line on standard error, `pry: NAME: done` or
 //! `pry: NAME: ERROR`.
 
+#![cfg(target_os = "linux")]
+
 use std::ffi::{CStr, CString, c_char, c_long, c_void};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};

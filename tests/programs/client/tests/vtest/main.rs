@@ -22,6 +22,7 @@ mod load;
 mod lost;
 mod mac;
 mod present;
+#[cfg(target_os = "linux")]
 mod sandbox;
 mod server;
 mod vulkaninfo;
