@@ -115,7 +115,8 @@ where
     unsafe { C::Table::call(session, command) }
 }
 
-/// Decodes a command, lets `act` carry it out, and replies. [`super::Handler`] says what is returned.
+/// Decodes a command, lets `act` carry it out, and replies. [`super::Handler`] says what is
+/// returned.
 #[inline(always)]
 pub(crate) fn handle<'m, C: Command<'m>>(
     session: &mut Session<'_>,
