@@ -149,6 +149,8 @@ fn serve_vtest(options: VtestOptions) -> Result<(), String> {
         driver: options.driver.driver.clone(),
         ..Needs::default()
     };
+    // The sandbox allows nothing in the home folder.
+    hesper_venus::read_cache_key();
     let mut sandbox = Sandbox::start(options.confinement.sandbox, &needs)?;
     let gpu = options.gpu.map(GpuSelection::from).unwrap_or_default();
     let driver = driver::choose(options.driver.driver.as_deref())?;

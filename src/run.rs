@@ -86,6 +86,10 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), RunError> {
         })?;
     let mut target = ScreenTarget::choose(options);
     target.check(options)?;
+    if options.wants_venus() {
+        // The sandbox allows nothing in the home folder.
+        hesper_venus::read_cache_key();
+    }
     let mut sandbox = Sandbox::start(options.confinement.sandbox, &needs(options, target))
         .map_err(RunError::Sandbox)?;
     let renderers = match target {

@@ -91,3 +91,10 @@ pub use options::{
     Budget, Driver, GpuSelection, GuestBudget, RenderNode, RendererOptions, WsiPolicy,
 };
 pub use renderer::Renderer;
+
+/// Reads the key that shows which pipeline-cache data may go back to the driver, or makes it. It
+/// lies in the user's state folder. [`Renderer::new`] does this, too; a program that confines
+/// itself before that calls this first.
+pub fn read_cache_key() {
+    object::cache_seal::CacheSeal::of_user();
+}

@@ -266,7 +266,7 @@ fn what_the_budget_refuses_is_out_of_memory_and_the_next_command_works() {
     // The same over the virtqueue, where the copy exists already. What was charged is given back.
     let mut stream = reply_stream();
     stream.extend(data_of(&gpu, 101, 1 << 40));
-    stream.extend(data_of(&gpu, 101, 64));
+    stream.extend(data_of(&gpu, 101, 256));
     guest.context.submit(stream);
     guest.wait_fence(0);
     assert_eq!(
