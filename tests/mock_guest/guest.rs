@@ -73,6 +73,11 @@ impl Guest {
         let name = format!("mock-{context}");
         vm.machine()
             .ok(&Request::create_context(context, CAPSET_VENUS, &name));
+        Self::of(vm, context)
+    }
+
+    /// The guest of a context that is made already.
+    pub fn of(vm: &Vm, context: u32) -> Self {
         let mapped = map_new(vm, context, 0, Self::REPLIES as u64);
         let replies = in_window(vm, mapped);
         Self {

@@ -48,7 +48,15 @@ fn contexts_end_at_their_limit_and_all_end_with_the_vm() {
     assert_eq!(refused, (budget::CONTEXTS, wire::RESP_ERR_OUT_OF_MEMORY));
     served.says("limit of 1024 contexts");
     vm.machine().ok(&Request::destroy_context(1));
-    another_context_works(&vm);
+    // A context counts until its threads have ended.
+    let again = Request::create_context(1, CAPSET_VENUS, "again");
+    eventually("the place is free", || {
+        vm.machine().ask(&again).kind() == wire::RESP_OK_NODATA
+    });
+    let guest = Guest::of(&vm, 1);
+    let gpu = guest.gpu();
+    guest.renders(&gpu, 0x77);
+    drop(guest);
     served.leaves_nothing(vm);
 }
 
