@@ -200,6 +200,8 @@ pub trait Rules {
         buffer: vk::Buffer,
     ) -> Result<(), Self::Broken>;
 
+    /// A cleared attachment exists, or is none.
+    fn cleared(&self, attachment: &vk::ClearAttachment) -> Result<(), Self::Broken>;
     /// Memory that is bound sparsely is inside its memory object.
     fn sparse(&self, info: &vk::BindSparseInfo) -> Result<(), Self::Broken>;
 

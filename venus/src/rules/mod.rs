@@ -297,6 +297,14 @@ impl Rules for Facts {
         passes::rendering(self, info.color_attachment_count, info.view_mask)
     }
 
+    fn cleared(&self, attachment: &vk::ClearAttachment) -> Checked {
+        // Ignored where no colour is cleared, and then perhaps not initialised.
+        match attachment.aspect_mask.contains(vk::ImageAspectFlags::COLOR) {
+            true => self.index(Limit::ColorAttachments, attachment.color_attachment.into()),
+            false => Ok(()),
+        }
+    }
+
     fn inheritance(&self, info: &vk::CommandBufferBeginInfo) -> Checked {
         passes::inheritance(self, info)
     }

@@ -179,7 +179,7 @@ pub(super) fn of2(info: &vk::RenderPassCreateInfo2) -> Pass {
     }
 }
 
-const ATTACHMENTS: &str = "attachments, but the render pass has another number";
+const ATTACHMENTS: &str = "attachments, but the render pass has other ones";
 
 pub(super) fn framebuffer(facts: &Facts, info: &vk::FramebufferCreateInfo) -> Checked {
     let pass = facts.passes.get(info.render_pass);
@@ -194,8 +194,9 @@ pub(super) fn begin(facts: &Facts, info: &vk::RenderPassBeginInfo) -> Checked {
     let attachments = facts.framebuffers.get(framebuffer);
     let attachments = attachments.ok_or_else(|| gone(framebuffer.0))?;
     let most = u64::from(known.attachments);
+    // A framebuffer of a compatible render pass may have more: those that nobody resolves to.
     demand(
-        attachments == known.attachments,
+        attachments >= known.attachments,
         ATTACHMENTS,
         attachments.into(),
         most,
@@ -206,7 +207,7 @@ pub(super) fn begin(facts: &Facts, info: &vk::RenderPassBeginInfo) -> Checked {
     // SAFETY: the chain was decoded, and nobody else uses it.
     let views = unsafe { find::<vk::RenderPassAttachmentBeginInfo>(info.p_next) };
     let count = views.map_or(0, |views| views.attachment_count);
-    let is_whole = count == 0 || count == known.attachments;
+    let is_whole = count == 0 || count >= known.attachments;
     demand(is_whole, ATTACHMENTS, count.into(), most)
 }
 

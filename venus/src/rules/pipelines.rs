@@ -174,7 +174,10 @@ pub(super) fn graphics(facts: &Facts, info: &vk::GraphicsPipelineCreateInfo) -> 
         if let Some(blend) = info.p_color_blend_state.as_ref() {
             facts.within(Limit::ColorAttachments, 0, blend.attachment_count.into())?;
         }
-        if let Some(dynamic) = find::<vk::PipelineRenderingCreateInfo>(info.p_next) {
+        // Ignored where there is a render pass.
+        if let Some(dynamic) = find::<vk::PipelineRenderingCreateInfo>(info.p_next)
+            && info.render_pass.0 == 0
+        {
             passes::rendering(facts, dynamic.color_attachment_count, dynamic.view_mask)?;
         }
     }

@@ -413,6 +413,8 @@ fn a_render_pass_begins_with_its_attachments_and_clear_values() {
     assert!(facts.framebuffer(&framebuffer(2)).is_err());
     facts.framebuffer_made(&framebuffer(3), vk::Framebuffer(1));
     facts.framebuffer_made(&framebuffer(2), vk::Framebuffer(2));
+    // Of a compatible render pass that also resolves.
+    facts.framebuffer_made(&framebuffer(4), vk::Framebuffer(3));
     let begin = |framebuffer, clears| {
         facts.begin_pass(&vk::RenderPassBeginInfo {
             render_pass: vk::RenderPass(1),
@@ -425,6 +427,23 @@ fn a_render_pass_begins_with_its_attachments_and_clear_values() {
     assert!(begin(1, 9).is_ok());
     assert!(begin(1, 1).is_err());
     assert!(begin(2, 2).is_err());
+    assert!(begin(3, 2).is_ok());
+}
+
+#[test]
+fn an_attachment_matters_only_where_a_colour_is_cleared() {
+    let cleared = |aspect_mask, color_attachment| {
+        facts().cleared(&vk::ClearAttachment {
+            aspect_mask,
+            color_attachment,
+            ..Default::default()
+        })
+    };
+    assert!(cleared(Aspects::COLOR, 7).is_ok());
+    assert!(cleared(Aspects::COLOR, !0).is_ok(), "unused");
+    assert!(cleared(Aspects::COLOR, 8).is_err());
+    // Mesa's zink leaves the number uninitialised there.
+    assert!(cleared(Aspects::DEPTH | Aspects::STENCIL, 21964).is_ok());
 }
 
 #[test]

@@ -4749,7 +4749,7 @@ impl<'a> Call<'a> for command::CmdClearAttachments<'a> {
     #[inline]
     fn check<R: Demands>(&self, rules: &R) -> Result<(), R::Broken> {
         for v in self.p_attachments.iter() {
-            rules.index(Limit::ColorAttachments, u64::from(v.color_attachment))?;
+            rules.cleared(v)?;
         }
         Ok(())
     }
