@@ -101,10 +101,20 @@ fn call(guest: &Guest, gpu: &Gpu, minor: u32) {
 
 /// Records a push of no descriptors, and waits until the command was carried out.
 fn push_nothing(guest: &Guest, gpu: &Gpu) {
-    let layout = guest.id();
+    let (layout, set_layout) = (guest.id(), guest.id());
+    guest.call(command::CreateDescriptorSetLayout {
+        device: Object::guest(gpu.device),
+        p_create_info: &mut vk::DescriptorSetLayoutCreateInfo::default(),
+        p_set_layout: &mut vk::DescriptorSetLayout(set_layout),
+    });
+    let set_layout = vk::DescriptorSetLayout(set_layout);
     guest.call(command::CreatePipelineLayout {
         device: Object::guest(gpu.device),
-        p_create_info: &mut vk::PipelineLayoutCreateInfo::default(),
+        p_create_info: &mut vk::PipelineLayoutCreateInfo {
+            set_layout_count: 1,
+            p_set_layouts: &raw const set_layout,
+            ..Default::default()
+        },
         p_pipeline_layout: &mut vk::PipelineLayout(layout),
     });
     let (buffer, _) = guest.buffer(gpu, 4096);
