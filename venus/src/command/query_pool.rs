@@ -3,22 +3,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hesper_system::sync::Lock;
-use hesper_venus_protocol::command::{CreateQueryPool, GetQueryPoolResults};
+use hesper_venus_protocol::command::GetQueryPoolResults;
 use hesper_venus_protocol::{CommandId, vk};
 
-use super::lifetime::create_object;
-use super::shape::{Family, destroy, forward, special};
+use super::shape::{Family, create, destroy, forward, special};
 use crate::fatal::Fatal;
+use crate::object::facts::Queries;
 use crate::object::reclamation::Class;
-use crate::rules::values_per_query;
 use crate::session::{Session, call};
 
 /// The commands of this file.
 pub(super) const HANDLERS: Family = &[
     special!(
-        CreateQueryPool => create,
         GetQueryPoolResults => results,
+    ),
+    create!(
+        CreateQueryPool => p_query_pool,
     ),
     destroy!(
         DestroyQueryPool => query_pool,
@@ -26,35 +26,14 @@ pub(super) const HANDLERS: Family = &[
     forward!(ResetQueryPool),
 ];
 
-/// `vkCreateQueryPool`
-fn create(session: &mut Session<'_>, c: &mut CreateQueryPool<'_>) -> Result<vk::Result, Fatal> {
-    let values = values_per_query(c.p_create_info);
-    create_object(
-        session,
-        c,
-        |c| &mut *c.p_query_pool,
-        |device, pool| {
-            device.queries.locked().insert(pool.0, values);
-        },
-    )
-}
-
-/// Bytes that `queries` queries take. `None` when that overflows.
-fn bytes(queries: u32, values: u32, stride: u64, flags: vk::QueryResultFlags) -> Option<u64> {
-    use vk::QueryResultFlags as Flags;
-    let Some(before_last) = queries.checked_sub(1) else {
+/// Bytes that `count` queries of a pool take. `None` when that overflows.
+fn bytes(count: u32, pool: Queries, stride: u64, flags: vk::QueryResultFlags) -> Option<u64> {
+    let Some(before_last) = count.checked_sub(1) else {
         return Some(0);
     };
-    let availability = u64::from(flags.contains(Flags::WITH_AVAILABILITY));
-    let width = if flags.contains(Flags::RESULT_64) {
-        8
-    } else {
-        4
-    };
-    let last = (u64::from(values) + availability) * width;
     u64::from(before_last)
         .checked_mul(stride)?
-        .checked_add(last)
+        .checked_add(pool.size(flags))
 }
 
 /// `vkGetQueryPoolResults`
@@ -63,8 +42,8 @@ fn results(
     c: &mut GetQueryPoolResults<'_>,
 ) -> Result<vk::Result, Fatal> {
     let device = Arc::clone(session.device(CommandId::GetQueryPoolResults)?);
-    let values = device.queries.locked().get(&c.query_pool.handle.0).copied();
-    let needed = values.and_then(|values| bytes(c.query_count, values, c.stride, c.flags));
+    let pool = device.facts.query_pools.get(c.query_pool.handle);
+    let needed = pool.and_then(|pool| bytes(c.query_count, pool, c.stride, c.flags));
     if needed.is_none_or(|needed| needed > c.p_data.len() as u64) {
         return Err(Fatal::Invalid {
             command: "vkGetQueryPoolResults",
@@ -109,12 +88,13 @@ mod tests {
 
     #[test]
     fn the_last_query_needs_its_values_and_the_others_their_stride() {
-        assert_eq!(bytes(0, 1, u64::MAX, Flags::default()), Some(0));
-        assert_eq!(bytes(1, 1, u64::MAX, Flags::default()), Some(4));
+        let of = |values| Queries { count: 9, values };
+        assert_eq!(bytes(0, of(1), u64::MAX, Flags::default()), Some(0));
+        assert_eq!(bytes(1, of(1), u64::MAX, Flags::default()), Some(4));
         assert_eq!(
-            bytes(3, 2, 100, Flags::RESULT_64 | Flags::WITH_AVAILABILITY),
+            bytes(3, of(2), 100, Flags::RESULT_64 | Flags::WITH_AVAILABILITY),
             Some(224)
         );
-        assert_eq!(bytes(3, 1, u64::MAX, Flags::default()), None);
+        assert_eq!(bytes(3, of(1), u64::MAX, Flags::default()), None);
     }
 }

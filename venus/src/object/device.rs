@@ -58,8 +58,6 @@ pub(crate) struct Device {
     pub(crate) declarable: Declarable,
     /// What was allocated from descriptor and command pools.
     pub(crate) pools: Pools,
-    /// How many values each query of a pool has, by the driver's handles.
-    pub(crate) queries: Mutex<HashMap<u64, u32>>,
     /// Shader groups of ray tracing pipelines.
     pub(crate) shader_groups: ShaderGroups,
     /// Timeline semaphores, by the driver's handles.
@@ -95,7 +93,6 @@ impl Device {
             shared_objects: SharedObjects::default(),
             declarable: Declarable::default(),
             pools: Pools::default(),
-            queries: Mutex::default(),
             shader_groups: ShaderGroups::default(),
             timeline_semaphores: Mutex::default(),
             host_copy,
@@ -270,9 +267,6 @@ impl Device {
             }
             kind if kind == Kind::Semaphore as u32 => {
                 self.timeline_semaphores.locked().remove(&host);
-            }
-            kind if kind == Kind::QueryPool as u32 => {
-                self.queries.locked().remove(&host);
             }
             kind if kind == Kind::Pipeline as u32 => {
                 self.shader_groups.remove(vk::Pipeline(host));

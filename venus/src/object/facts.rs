@@ -79,6 +79,19 @@ pub(crate) struct Queries {
     pub(crate) values: u32,
 }
 
+impl Queries {
+    /// Bytes of the results of one query.
+    pub(crate) fn size(self, flags: vk::QueryResultFlags) -> u64 {
+        use vk::QueryResultFlags as Flags;
+        let availability = u64::from(flags.contains(Flags::WITH_AVAILABILITY));
+        let width = match flags.contains(Flags::RESULT_64) {
+            true => 8,
+            false => 4,
+        };
+        (u64::from(self.values) + availability) * width
+    }
+}
+
 /// What is kept of a render pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Pass {

@@ -127,13 +127,7 @@ impl Rules for Facts {
         flags: vk::QueryResultFlags,
     ) -> Checked {
         let queries = self.has_queries(pool, 0, 0)?;
-        let width = match flags.contains(vk::QueryResultFlags::RESULT_64) {
-            true => 8,
-            false => 4,
-        };
-        let availability = u32::from(flags.contains(vk::QueryResultFlags::WITH_AVAILABILITY));
-        let values = u64::from(queries.values.saturating_add(availability));
-        self.check_indirect(buffer, offset, count, stride, values * width)
+        self.check_indirect(buffer, offset, count, stride, queries.size(flags))
     }
 
     fn update(&self, buffer: vk::Buffer, offset: u64, size: u64) -> Checked {
@@ -380,7 +374,7 @@ impl Rules for Facts {
 }
 
 /// How many values one query of a pool has, without its availability.
-pub(crate) fn values_per_query(info: &vk::QueryPoolCreateInfo) -> u32 {
+fn values_per_query(info: &vk::QueryPoolCreateInfo) -> u32 {
     match info.query_type {
         vk::QueryType::PIPELINE_STATISTICS => info.pipeline_statistics.0.count_ones(),
         vk::QueryType::TRANSFORM_FEEDBACK_STREAM_EXT => 2,
