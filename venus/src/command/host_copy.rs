@@ -32,11 +32,13 @@ fn image(
     command: CommandId,
     handle: vk::Image,
 ) -> Result<CopiedImage, Fatal> {
-    let found = session.device(command)?.host_copy.image(handle);
-    found.ok_or(Fatal::Invalid {
-        command: name(command),
-        reason: "the image was made without VK_IMAGE_USAGE_HOST_TRANSFER",
-    })
+    let known = session.device(command)?.facts.images.get(handle);
+    known
+        .filter(|image| image.is_for_host)
+        .ok_or(Fatal::Invalid {
+            command: name(command),
+            reason: "the image was made without VK_IMAGE_USAGE_HOST_TRANSFER",
+        })
 }
 
 /// Whether `room` bytes are enough for what the driver will read or write. If not, the copy is

@@ -12,7 +12,6 @@ use super::memory_requirements::no_create_info;
 use super::shape::{Family, create, destroy, forward, special};
 use crate::emulate::{host_allocation, modifier};
 use crate::fatal::Fatal;
-use crate::object::host_copy;
 use crate::session::{Session, call, name};
 
 /// The commands of this file.
@@ -52,7 +51,6 @@ fn create(session: &mut Session<'_>, c: &mut CreateImage<'_>) -> Result<vk::Resu
             return Ok(vk::Result::ERROR_INVALID_DRM_FORMAT_MODIFIER_PLANE_LAYOUT_EXT);
         }
     }
-    let for_copies = host_copy::CopiedImage::for_host(c.p_create_info);
     let is_linear = c.p_create_info.tiling == vk::ImageTiling::LINEAR;
     let is_shared = image.is_shared;
     create_object(
@@ -65,9 +63,6 @@ fn create(session: &mut Session<'_>, c: &mut CreateImage<'_>) -> Result<vk::Resu
             }
             if is_linear && device.physical.keeps_images_apart() {
                 device.shared_objects.linear.insert(image.0);
-            }
-            if let Some(kept) = for_copies {
-                device.host_copy.insert(image, kept);
             }
         },
     )

@@ -256,7 +256,6 @@ impl Device {
             kind if kind == Kind::Image as u32 => {
                 self.shared_objects.images.remove(host);
                 self.shared_objects.linear.remove(host);
-                self.host_copy.remove(vk::Image(host));
             }
             kind if kind == Kind::DeviceMemory as u32 => {
                 let memory = self.memories.locked().remove(&host);

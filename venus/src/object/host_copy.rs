@@ -2,29 +2,23 @@
 //! (`VK_EXT_host_image_copy`).
 //!
 //! The guest says how many bytes it sends or wants. The driver computes its own number from extent,
-//! strides and format. So the number is computed here, too, from what is kept of each image that
-//! allows such copies.
+//! strides and format. So the number is computed here, too, from what is kept of each image
+//! ([`super::facts`]).
 
-use std::collections::HashMap;
 use std::ffi::CStr;
-use std::sync::Mutex;
 
 use ash::vk as host;
-use hesper_system::sync::Lock;
 use hesper_venus_protocol::call::Function;
 use hesper_venus_protocol::format::Format;
 use hesper_venus_protocol::runtime::find;
 use hesper_venus_protocol::vk;
 
-/// The driver's functions, if it has them and they are enabled, and the images that allow such
-/// copies.
+/// The driver's functions, if it has them and they are enabled.
 pub(crate) struct HostCopy {
     /// `vkCopyImageToMemory`
     pub(crate) to_memory: Option<host::PFN_vkCopyImageToMemoryEXT>,
     /// `vkCopyMemoryToImage`
     pub(crate) to_image: Option<host::PFN_vkCopyMemoryToImageEXT>,
-    /// Images by the driver's handles. Empty on devices whose guest makes no such images.
-    images: Mutex<HashMap<u64, CopiedImage>>,
 }
 
 impl HostCopy {
@@ -42,27 +36,17 @@ impl HostCopy {
             to_image: to_image.map(|f| unsafe {
                 std::mem::transmute::<Function, host::PFN_vkCopyMemoryToImageEXT>(f)
             }),
-            images: Mutex::default(),
         }
     }
+}
 
-    /// Keeps what copies need of a new image.
-    pub(crate) fn insert(&self, image: vk::Image, kept: CopiedImage) {
-        self.images.locked().insert(image.0, kept);
-    }
-
-    /// Forgets an image that is about to be destroyed.
-    pub(crate) fn remove(&self, image: vk::Image) {
-        let mut images = self.images.locked();
-        if !images.is_empty() {
-            images.remove(&image.0);
-        }
-    }
-
-    /// What is kept of an image.
-    pub(crate) fn image(&self, image: vk::Image) -> Option<CopiedImage> {
-        self.images.locked().get(&image.0).copied()
-    }
+/// Whether an image is made for copies from and to host memory.
+fn is_for_host(info: &vk::ImageCreateInfo) -> bool {
+    const HOST_TRANSFER: vk::ImageUsageFlags = vk::ImageUsageFlags::HOST_TRANSFER;
+    // SAFETY: the chain was decoded, and nobody else uses it.
+    let stencil = unsafe { find::<vk::ImageStencilUsageCreateInfo>(info.p_next) };
+    let is_for_stencil = stencil.is_some_and(|s| s.stencil_usage.contains(HOST_TRANSFER));
+    info.usage.contains(HOST_TRANSFER) || is_for_stencil
 }
 
 /// `VK_REMAINING_ARRAY_LAYERS`
@@ -75,6 +59,8 @@ pub(crate) struct CopiedImage {
     extent: [u32; 3],
     levels: u32,
     layers: u32,
+    /// Whether it may be copied from and to host memory.
+    pub(crate) is_for_host: bool,
 }
 
 impl CopiedImage {
@@ -85,19 +71,8 @@ impl CopiedImage {
             extent: [info.extent.width, info.extent.height, info.extent.depth],
             levels: info.mip_levels,
             layers: info.array_layers,
+            is_for_host: is_for_host(info),
         })
-    }
-
-    /// The same for an image that allows copies from and to host memory, `None` for others.
-    pub(crate) fn for_host(info: &vk::ImageCreateInfo) -> Option<Self> {
-        const HOST_TRANSFER: vk::ImageUsageFlags = vk::ImageUsageFlags::HOST_TRANSFER;
-        // SAFETY: the chain was decoded, and nobody else uses it.
-        let stencil = unsafe { find::<vk::ImageStencilUsageCreateInfo>(info.p_next) };
-        let is_for_stencil = stencil.is_some_and(|s| s.stencil_usage.contains(HOST_TRANSFER));
-        if !info.usage.contains(HOST_TRANSFER) && !is_for_stencil {
-            return None;
-        }
-        Self::of(info)
     }
 
     /// Whether it has `count` mip levels from `first` on, or any at all for `REMAINING`.
@@ -280,6 +255,7 @@ mod tests {
             extent,
             levels,
             layers,
+            is_for_host: true,
         }
     }
 
