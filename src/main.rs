@@ -10,6 +10,7 @@
 //! | [`window_screen`], [`headless_screen`] | show the scanouts in windows, or without |
 //! | [`hidden_windows`] | shows hidden windows again |
 //! | [`control`] | the control socket, and `hesper ctl` |
+//! | [`contexts`] | the Venus renderer as its front ends use it |
 //! | [`venus`] | joins the Venus renderer to the device |
 //! | [`rutabaga`] | the renderers of rutabaga_gfx: virgl and cross-domain |
 //! | [`vtest`] | the Venus renderer without a VM: `hesper vtest` |
@@ -24,6 +25,7 @@
 //! | [`platform`] | what differs between operating systems |
 
 mod cli;
+mod contexts;
 mod control;
 mod counters;
 mod doctor;
@@ -51,6 +53,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use cli::{DoctorOptions, Invocation, VtestOptions};
+use contexts::Contexts;
 use hesper_venus::{GpuSelection, Renderer, RendererOptions};
 use sandbox::{Needs, Sandbox};
 
@@ -165,13 +168,13 @@ fn serve_vtest(options: VtestOptions) -> Result<(), String> {
     })
     .map_err(|error| format!("{error}; `hesper doctor` says more"))?;
     renderers::log_gpus(renderer.gpus(), options.wsi);
-    let renderer = Arc::new(renderer);
+    let renderer: Arc<dyn Contexts> = Arc::new(renderer);
     let counted = Arc::clone(&renderer);
     counters::dump_on_signal(move || counted.counters().to_json());
-    let backend = Arc::clone(&renderer);
-    let served = vtest::run(&options.socket_path, backend, || sandbox.seal())
+    let contexts = Arc::clone(&renderer);
+    let served = vtest::run(&options.socket_path, contexts, || sandbox.seal())
         .map_err(|error| error.to_string());
-    venus::settle(&renderer);
+    renderer.settle();
     served
 }
 

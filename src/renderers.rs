@@ -74,9 +74,6 @@ impl Renderers {
         }
         renderers.add(options, Capset::Virgl, rutabaga::virgl)?;
         renderers.add(options, Capset::CrossDomain, rutabaga::cross_domain)?;
-        if let Some(venus) = &renderers.venus {
-            log_gpus(venus.gpus(), options.wsi);
-        }
         Ok(renderers)
     }
 
@@ -108,7 +105,10 @@ impl Renderers {
             ..RendererOptions::default()
         });
         match made {
-            Ok(renderer) => Ok(Some(Arc::new(VenusRenderer::new(Arc::new(renderer))))),
+            Ok(renderer) => {
+                log_gpus(renderer.gpus(), options.wsi);
+                Ok(Some(Arc::new(VenusRenderer::new(Arc::new(renderer)))))
+            }
             Err(error) => {
                 report_no_vulkan(options, &error.to_string())?;
                 Ok(None)

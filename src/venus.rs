@@ -1,11 +1,9 @@
-//! Joins the device to the Venus renderer: implements the device's [`Renderer`] with a
-//! [`hesper_venus::Renderer`].
+//! Joins the device to the Venus renderer: implements the device's [`Renderer`] with [`Contexts`].
 //!
 //! Each side has plain types of its own. Only this module knows both.
 
 use std::any::Any;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use hesper_venus as venus;
 use hesper_venus::{ContextEvents, SharedMemory};
@@ -16,6 +14,8 @@ use hesper_vhost::renderer::{
 };
 use hesper_vhost::screen::{GuestPixels, PixelMemory};
 
+use crate::contexts::{Contexts, VenusContext};
+
 /// `VIRTIO_GPU_CAPSET_VENUS`.
 const CAPSET_VENUS: u32 = 4;
 /// The only version of that capability set.
@@ -23,29 +23,9 @@ const VERSION: u32 = 0;
 /// Its size in bytes.
 const CAPSET_SIZE: u32 = 160;
 
-/// How long Hesper waits at its end for contexts to end.
-const GRACE: Duration = Duration::from_secs(2);
-
-/// Waits until all contexts of `renderer` have ended. They must have been dropped.
-pub(crate) fn settle(renderer: &venus::Renderer) {
-    if renderer.settle(GRACE) {
-        return;
-    }
-    let given_up = renderer.counters().given_up;
-    if given_up > 0 {
-        log::warn!(
-            "{given_up} programs of the guest could not end, because the GPU's driver does not return; Hesper ends without them"
-        );
-    } else {
-        log::warn!(
-            "the GPU is still busy with the guest's programs after {GRACE:?}; Hesper ends without waiting longer"
-        );
-    }
-}
-
 /// The Venus renderer as a device's [`Renderer`].
 pub(crate) struct VenusRenderer {
-    renderer: Arc<venus::Renderer>,
+    contexts: Arc<dyn Contexts>,
     capsets: [CapsetInfo; 1],
     /// The handler for lost contexts.
     when_lost: Arc<OnceLock<WhenLost>>,
@@ -55,14 +35,14 @@ pub(crate) struct VenusRenderer {
 type WhenLost = Box<dyn Fn(&str, &str) + Send + Sync>;
 
 impl VenusRenderer {
-    pub(crate) fn new(renderer: Arc<venus::Renderer>) -> Self {
+    pub(crate) fn new(contexts: Arc<dyn Contexts>) -> Self {
         let capset = CapsetInfo {
             id: CAPSET_VENUS,
             max_version: VERSION,
             max_size: CAPSET_SIZE,
         };
         Self {
-            renderer,
+            contexts,
             capsets: [capset],
             when_lost: Arc::default(),
         }
@@ -75,19 +55,14 @@ impl VenusRenderer {
         let _ = self.when_lost.set(Box::new(tell));
     }
 
-    /// The GPUs that guests see.
-    pub(crate) fn gpus(&self) -> impl Iterator<Item = &venus::host::Gpu> {
-        self.renderer.gpus()
-    }
-
     /// The renderer's counters as a JSON object.
     pub(crate) fn counters(&self) -> String {
-        self.renderer.counters().to_json()
+        self.contexts.counters().to_json()
     }
 
-    /// Waits until all contexts have ended, as [`settle`] does.
+    /// Waits until all contexts have ended; see [`Contexts::settle`].
     pub(crate) fn settle(&self) {
-        settle(&self.renderer);
+        self.contexts.settle();
     }
 }
 
@@ -101,7 +76,7 @@ impl Renderer for VenusRenderer {
     }
 
     fn capset(&self, id: u32, version: u32) -> Option<Vec<u8>> {
-        (id == CAPSET_VENUS && version == VERSION).then(|| self.renderer.capset().to_vec())
+        (id == CAPSET_VENUS && version == VERSION).then(|| self.contexts.capset().to_vec())
     }
 
     fn create_context(
@@ -117,9 +92,9 @@ impl Renderer for VenusRenderer {
             when_lost: Arc::clone(&self.when_lost),
             completions,
         });
-        match self.renderer.create_context(id, name, events) {
-            Ok(context) => Ok(Arc::new(VenusContext(context))),
-            Err(error) => Err(RendererError::OutOfMemory(error.to_string())),
+        match self.contexts.create_context(id, name, events) {
+            Ok(context) => Ok(Arc::new(DeviceContext(context))),
+            Err(error) => Err(RendererError::OutOfMemory(error)),
         }
     }
 }
@@ -130,11 +105,11 @@ pub(crate) fn save_streams() -> Option<std::path::PathBuf> {
 }
 
 /// One guest context.
-struct VenusContext(venus::Context);
+struct DeviceContext(Arc<dyn VenusContext>);
 
-impl Context for VenusContext {
+impl Context for DeviceContext {
     fn submit(&self, commands: Vec<u8>, charge: Charge) {
-        self.0.submit_charged(commands, charge);
+        self.0.submit(commands, charge);
     }
 
     fn fence(&self, ring: u8, fence: u64) {
@@ -207,7 +182,7 @@ pub(crate) fn guest_pixels(
     }
 }
 
-impl VenusContext {
+impl DeviceContext {
     fn attach_guest_memory(&self, resource: ResourceId, runs: Vec<GuestRun>) {
         let pages = guest_pages(runs);
         if let Err(error) = self.0.attach_guest_memory(resource, &pages) {

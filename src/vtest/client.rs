@@ -18,11 +18,11 @@ use hesper_system::sync::Lock;
 use hesper_venus::{Blob, BlobError, BlobRequest, ContextEvents};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::backend::{Backend, BackendContext};
 use super::connection::{Connection, reply, send_descriptor};
 use super::platform::Latch;
 use super::sync::{SyncError, Syncs};
 use super::wire::{Command, MIN_VERSION, RINGS, Submission, VERSION, WireError, number};
+use crate::contexts::{Contexts, VenusContext};
 
 /// The capability set of Venus.
 const CAPSET_VENUS: u32 = 4;
@@ -162,7 +162,7 @@ impl ContextEvents for Events {
 pub(crate) struct Client {
     id: u32,
     events: Arc<Events>,
-    backend: Arc<dyn Backend>,
+    contexts: Arc<dyn Contexts>,
     /// What its commands are charged to until the renderer has consumed them.
     bytes: Arc<Share>,
 }
@@ -176,7 +176,7 @@ impl Client {
     pub(crate) fn new(
         id: u32,
         stream: UnixStream,
-        backend: Arc<dyn Backend>,
+        contexts: Arc<dyn Contexts>,
         bytes: &Arc<Pool>,
     ) -> io::Result<Self> {
         let events = Arc::new(Events {
@@ -188,7 +188,7 @@ impl Client {
         Ok(Self {
             id,
             events,
-            backend,
+            contexts,
             bytes: Share::new(bytes, u64::MAX),
         })
     }
@@ -205,7 +205,7 @@ impl Client {
             name: "unnamed".to_owned(),
             version: VERSION,
             events: &self.events,
-            backend: &*self.backend,
+            contexts: &*self.contexts,
             bytes: &self.bytes,
             context: None,
             resources: HashMap::new(),
@@ -259,9 +259,9 @@ struct Session<'c> {
     name: String,
     version: u32,
     events: &'c Arc<Events>,
-    backend: &'c dyn Backend,
+    contexts: &'c dyn Contexts,
     bytes: &'c Arc<Share>,
-    context: Option<Box<dyn BackendContext>>,
+    context: Option<Arc<dyn VenusContext>>,
     /// The client's resources. `None` is a resource whose memory could not be created.
     resources: HashMap<u32, Option<Blob>>,
     next_resource: u32,
@@ -349,7 +349,7 @@ impl Session<'_> {
     }
 
     fn send_capset(&self) -> Result<(), ClientError> {
-        let capset = self.backend.capset();
+        let capset = self.contexts.capset();
         let words = capset.chunks_exact(4).map(|bytes| {
             bytes
                 .iter()
@@ -368,7 +368,7 @@ impl Session<'_> {
             return Err(ClientError::SecondContext);
         }
         let events = Arc::clone(self.events) as Arc<dyn ContextEvents>;
-        let context = self.backend.create_context(self.id, &self.name, events);
+        let context = self.contexts.create_context(self.id, &self.name, events);
         self.context = Some(context.map_err(ClientError::Renderer)?);
         Ok(())
     }

@@ -18,14 +18,12 @@
 //! | [`connection`] | the socket: buffered reading, replies, descriptors |
 //! | [`client`] | performs each command |
 //! | [`sync`] | synchronisation objects, fences and waits of a client |
-//! | [`backend`] | the renderer as a trait, which tests implement too |
 //! | [`platform`] | descriptors that become readable |
 //!
 //! The difficulty: the protocol has no error replies, and a client waits for each reply. If a
 //! client can handle the failure (memory that cannot be mapped), it gets a reply that makes it fail
 //! there. Otherwise it is disconnected.
 
-mod backend;
 mod client;
 mod connection;
 mod platform;
@@ -47,8 +45,9 @@ use hesper_vhost::transport::{self, Access, listen};
 use rustix::event::{PollFd, PollFlags, poll};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-pub(crate) use backend::Backend;
 use client::Client;
+
+use crate::contexts::Contexts;
 
 /// The largest number of clients. Each needs several threads and descriptors.
 const MAX_CLIENTS: usize = 256;
@@ -83,7 +82,7 @@ pub(crate) enum VtestError {
 /// The socket cannot be created, or the system cannot wait for connections.
 pub(crate) fn run(
     path: &Path,
-    backend: Arc<dyn Backend>,
+    contexts: Arc<dyn Contexts>,
     opened: impl FnOnce(),
 ) -> Result<(), VtestError> {
     let system = |what| move |source| VtestError::System { what, source };
@@ -95,7 +94,7 @@ pub(crate) fn run(
     let (listener, _file) = listen(path, Access::Private)?;
     opened();
     log::info!("serving vtest clients on {}", path.display());
-    serve(&listener, &backend, &stopped)
+    serve(&listener, &contexts, &stopped)
 }
 
 /// Limits the lines about clients, which may connect as often as they like.
@@ -115,7 +114,7 @@ struct Served {
 /// The system cannot wait for connections.
 fn serve(
     listener: &UnixListener,
-    backend: &Arc<dyn Backend>,
+    contexts: &Arc<dyn Contexts>,
     stopped: &UnixStream,
 ) -> Result<(), VtestError> {
     let system = |what| move |source| VtestError::System { what, source };
@@ -153,7 +152,7 @@ fn serve(
         reap(&mut all);
         match listener.accept() {
             Ok((stream, _)) => {
-                match start_client(stream, next_id, backend, &bytes, &leaving, all.len()) {
+                match start_client(stream, next_id, contexts, &bytes, &leaving, all.len()) {
                     Ok(served) => {
                         all.push(served);
                         next_id += 1;
@@ -181,7 +180,7 @@ fn serve(
 fn start_client(
     stream: UnixStream,
     id: u32,
-    backend: &Arc<dyn Backend>,
+    contexts: &Arc<dyn Contexts>,
     bytes: &Arc<Pool>,
     leaving: &Arc<UnixStream>,
     count: usize,
@@ -193,7 +192,7 @@ fn start_client(
     }
     // On some systems an accepted socket inherits this from the listener.
     stream.set_nonblocking(false)?;
-    let client = Arc::new(Client::new(id, stream, Arc::clone(backend), bytes)?);
+    let client = Arc::new(Client::new(id, stream, Arc::clone(contexts), bytes)?);
     let serving = Arc::clone(&client);
     let farewell = Farewell {
         is_over: Arc::new(AtomicBool::new(false)),

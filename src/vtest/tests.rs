@@ -9,13 +9,15 @@ use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use hesper_system::budget::{Charge, Pool};
-use hesper_venus::{Blob, BlobError, BlobRequest, Caching, ContextEvents, SharedMemory};
+use hesper_venus::{
+    Blob, BlobError, BlobRequest, Caching, ContextEvents, Counters, Error, GuestPages, SharedMemory,
+};
 use rustix::event::Timespec;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
-use super::backend::{BackendContext, CAPSET_SIZE};
 use super::wire::number::*;
 use super::*;
+use crate::contexts::{CAPSET_SIZE, VenusContext};
 
 /// A call that reached the mock renderer.
 #[derive(Debug, PartialEq)]
@@ -36,13 +38,13 @@ struct False {
 }
 
 struct FalseContext {
-    calls: Sender<Call>,
+    calls: Mutex<Sender<Call>>,
     events: Arc<dyn ContextEvents>,
 }
 
 const SILENT: u64 = 0xdead;
 
-impl Backend for False {
+impl Contexts for False {
     fn capset(&self) -> [u8; CAPSET_SIZE] {
         std::array::from_fn(|index| index as u8)
     }
@@ -52,23 +54,32 @@ impl Backend for False {
         id: u32,
         name: &str,
         events: Arc<dyn ContextEvents>,
-    ) -> Result<Box<dyn BackendContext>, String> {
+    ) -> Result<Arc<dyn VenusContext>, String> {
         assert_ne!(id, 0);
         let calls = self.calls.lock().unwrap().clone();
         calls.send(Call::Created(name.to_owned())).unwrap();
         self.events.lock().unwrap().push(Arc::clone(&events));
-        Ok(Box::new(FalseContext { calls, events }))
+        Ok(Arc::new(FalseContext {
+            calls: Mutex::new(calls),
+            events,
+        }))
     }
+
+    fn counters(&self) -> Counters {
+        Counters::default()
+    }
+
+    fn settle(&self) {}
 }
 
 impl FalseContext {
     fn note(&self, call: Call) {
         // The test may have ended without reading all calls.
-        let _ = self.calls.send(call);
+        let _ = self.calls.lock().unwrap().send(call);
     }
 }
 
-impl BackendContext for FalseContext {
+impl VenusContext for FalseContext {
     fn submit(&self, commands: Vec<u8>, _charge: Charge) {
         self.note(Call::Submit(commands));
     }
@@ -88,6 +99,10 @@ impl BackendContext for FalseContext {
             _ => Err(BlobError::OutOfMemory("too large for a test".to_owned())),
         };
         self.events.blob_created(resource, blob);
+    }
+    fn attach_resource(&self, _resource: u32, _blob: &Blob) {}
+    fn attach_guest_memory(&self, _resource: u32, _pages: &[GuestPages]) -> Result<(), Error> {
+        Ok(())
     }
     fn detach_resource(&self, resource: u32) {
         self.note(Call::Detach(resource));
@@ -117,12 +132,12 @@ impl Server {
         let listener = UnixListener::bind(&path).unwrap();
         let (sender, calls) = channel();
         let events = Arc::default();
-        let backend: Arc<dyn Backend> = Arc::new(False {
+        let contexts: Arc<dyn Contexts> = Arc::new(False {
             calls: Mutex::new(sender),
             events: Arc::clone(&events),
         });
         let (stopped, stop) = UnixStream::pair().unwrap();
-        let thread = thread::spawn(move || serve(&listener, &backend, &stopped).unwrap());
+        let thread = thread::spawn(move || serve(&listener, &contexts, &stopped).unwrap());
         Self {
             path,
             calls,
@@ -437,7 +452,7 @@ fn session() -> Vec<u8> {
 fn a_session_with_wrong_bytes_in_it_ends_and_never_panics() {
     let whole = session();
     let (sender, calls) = channel();
-    let backend: Arc<dyn Backend> = Arc::new(False {
+    let contexts: Arc<dyn Contexts> = Arc::new(False {
         calls: Mutex::new(sender),
         events: Arc::default(),
     });
@@ -459,7 +474,7 @@ fn a_session_with_wrong_bytes_in_it_ends_and_never_panics() {
         let (mut ours, theirs) = UnixStream::pair().unwrap();
         ours.write_all(&bytes).unwrap();
         ours.shutdown(std::net::Shutdown::Write).unwrap();
-        Client::new(1, theirs, Arc::clone(&backend), &Pool::new(1 << 20))
+        Client::new(1, theirs, Arc::clone(&contexts), &Pool::new(1 << 20))
             .unwrap()
             .serve();
         let end = calls.try_iter().last();
