@@ -3,7 +3,7 @@
 //! A [`Guest`] has memory, two virtqueues and a [`Device`] on the other end of them. Its chains go
 //! through the real `virtio-queue` code. [`Request`] builds commands. [`Recorder`] is a screen that
 //! records its calls. [`FakeRenderer`] is a renderer that the test controls. [`stream`] runs the
-//! fuzzer's input, and [`input`] does the same for input devices.
+//! fuzzer's input, [`input`] does the same for input devices, and [`vmm`] for messages.
 //!
 //! ```
 //! use hesper_vhost::testing::{Guest, Request};
@@ -30,6 +30,7 @@ mod renderer;
 mod request;
 mod screen;
 pub mod stream;
+pub mod vmm;
 
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::BorrowedFd;

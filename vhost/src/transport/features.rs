@@ -24,30 +24,30 @@ pub(super) const TRANSPORT: u64 = 1 << VIRTIO_F_VERSION_1
     | PROTOCOL_FEATURES;
 
 /// The vhost-user protocol features (vhost-user.rst, "Protocol features").
-pub(super) mod protocol {
+pub(crate) mod protocol {
     /// More than one queue.
-    pub(in super::super) const MQ: u64 = 1 << 0;
+    pub(crate) const MQ: u64 = 1 << 0;
     /// Acknowledged requests.
-    pub(in super::super) const REPLY_ACK: u64 = 1 << 3;
+    pub(crate) const REPLY_ACK: u64 = 1 << 3;
     /// A channel for requests of the backend.
-    pub(in super::super) const BACKEND_REQ: u64 = 1 << 5;
+    pub(crate) const BACKEND_REQ: u64 = 1 << 5;
     /// Access to the config space.
-    pub(in super::super) const CONFIG: u64 = 1 << 9;
+    pub(crate) const CONFIG: u64 = 1 << 9;
     /// Descriptors on that channel.
-    pub(in super::super) const BACKEND_SEND_FD: u64 = 1 << 10;
+    pub(crate) const BACKEND_SEND_FD: u64 = 1 << 10;
     /// `VHOST_USER_RESET_DEVICE`.
-    pub(in super::super) const RESET_DEVICE: u64 = 1 << 13;
+    pub(crate) const RESET_DEVICE: u64 = 1 << 13;
     /// Memory regions one by one (`ADD_MEM_REG`, `REM_MEM_REG`), instead of a table of at most
     /// eight. A VM with more mapped blobs than fit in the table could not be started again after a
     /// pause.
-    pub(in super::super) const CONFIGURE_MEM_SLOTS: u64 = 1 << 15;
+    pub(crate) const CONFIGURE_MEM_SLOTS: u64 = 1 << 15;
     /// Shared objects. Hesper uses their refusal as a barrier, see `backend_channel`.
-    pub(in super::super) const SHARED_OBJECT: u64 = 1 << 18;
+    pub(crate) const SHARED_OBJECT: u64 = 1 << 18;
     /// Shared memory regions, the host-visible window.
-    pub(in super::super) const SHMEM: u64 = 1 << 22;
+    pub(crate) const SHMEM: u64 = 1 << 22;
 
     /// Everything on offer, without the window.
-    pub(in super::super) const OFFERED: u64 = MQ
+    pub(crate) const OFFERED: u64 = MQ
         | REPLY_ACK
         | BACKEND_REQ
         | CONFIG

@@ -39,7 +39,7 @@ mod backend_channel;
 mod connection;
 mod console;
 mod error;
-mod features;
+pub(crate) mod features;
 mod interrupt;
 mod listener;
 mod mapped_blobs;
@@ -52,7 +52,7 @@ mod server;
 mod socket;
 mod stop;
 mod vmm_link;
-mod wire;
+pub(crate) mod wire;
 mod worker;
 
 use std::sync::Arc;

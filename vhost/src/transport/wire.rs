@@ -34,13 +34,13 @@ const _: () = assert!(HEADER_BYTES == 12, "as the specification says");
 /// Requests of the VMM ("Front-end message types"): those that Hesper serves, and those of features
 /// that it does not offer, so that a refusal can name them.
 #[allow(dead_code, reason = "the codes of what is not offered only have names")]
-pub(super) mod request {
+pub(crate) mod request {
     macro_rules! requests {
         ($($name:ident = $code:literal,)*) => {
-            $(pub(in super::super) const $name: u32 = $code;)*
+            $(pub(crate) const $name: u32 = $code;)*
 
             /// The name of a request in the specification, without `VHOST_USER_`.
-            pub(in super::super) fn name(code: u32) -> &'static str {
+            pub(crate) fn name(code: u32) -> &'static str {
                 match code {
                     $($code => stringify!($name),)*
                     _ => "an unknown request",
