@@ -7,6 +7,7 @@
 //! | locks that ignore poison | [`sync`] |
 //! | limited amounts of bytes and other things | [`budget`] |
 //! | one user's part of such an amount | [`share`] |
+//! | amounts that another process grants | `granted.rs` |
 //! | memory that a VM monitor can take away, SIGBUS | [`guest_memory`], `fault.rs` |
 //! | who is at the other end of a socket | `connections.rs` |
 //! | log lines that a guest can cause, limited in their rate | `log_limit.rs` |
@@ -14,6 +15,7 @@
 pub mod budget;
 mod connections;
 mod fault;
+mod granted;
 pub mod guest_memory;
 mod log_limit;
 mod platform;

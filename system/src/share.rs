@@ -30,13 +30,14 @@ impl Share {
         Self::with_own(pool, limit, 0)
     }
 
-    /// The same, but the first `own` do not count as the pool's.
+    /// The same, but the first `own` do not count as the pool's. A pool that has a source leaves
+    /// that to the source.
     #[must_use]
     pub fn with_own(pool: &Arc<Pool>, limit: u64, own: u64) -> Arc<Self> {
         Arc::new(Self {
             pool: Arc::clone(pool),
             limit,
-            own,
+            own: if pool.has_source() { 0 } else { own },
             used: AtomicU64::new(0),
         })
     }
@@ -98,6 +99,9 @@ impl Share {
     #[must_use]
     pub fn left(&self) -> u64 {
         let (used, free) = (self.used(), self.pool.left());
+        if self.pool.has_source() {
+            return free.min(self.limit.saturating_sub(used));
+        }
         // The largest x with held + x <= FACTOR * (free - x).
         let held = self.of_pool(used);
         let fair = free.saturating_mul(FACTOR).saturating_sub(held) / (FACTOR + 1);
