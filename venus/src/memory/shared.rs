@@ -4,6 +4,7 @@
 //! The guest may change any byte at any time. So nothing here returns `&[u8]`. Bytes are copied out
 //! before they are looked at, and words that both sides use as signals are accessed as atomics.
 
+use std::any::Any;
 use std::ffi::c_void;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
@@ -74,6 +75,10 @@ enum Held {
     Bytes {
         _charge: Charge,
     },
+    /// Whatever its user wants to keep as long.
+    Other {
+        _held: Box<dyn Any + Send + Sync>,
+    },
     Mappings {
         _taken: Taken,
         registered: Option<Registered>,
@@ -138,6 +143,40 @@ impl SharedMemory {
             return Err(failed(rustix::io::Errno::INVAL));
         }
         Self::map(fd, fd_offset, size, page_size())
+    }
+
+    /// Maps `size` bytes of `fd` from `fd_offset`, for a descriptor of somebody who may want to harm
+    /// this process. The file must be memory that nobody can shrink, since touching what is gone
+    /// would raise SIGBUS. `held` is dropped after the memory is unmapped.
+    ///
+    /// Systems other than Linux do not seal files. There it must be a POSIX shared memory object,
+    /// whose size can be set only once.
+    ///
+    /// # Errors
+    /// [`Error::SharedMemory`] when these are not whole pages inside such a file, or when it cannot
+    /// be mapped.
+    pub fn from_untrusted(
+        fd: Arc<OwnedFd>,
+        fd_offset: u64,
+        size: u64,
+        held: Box<dyn Any + Send + Sync>,
+    ) -> Result<Self> {
+        let failed = |source: rustix::io::Errno| Error::SharedMemory {
+            action: "mapping of another process' memory",
+            size,
+            source: source.into(),
+        };
+        let file_size = platform::size_of_lasting(fd.as_fd()).map_err(failed)?;
+        let is_whole = |bytes: u64| bytes.is_multiple_of(page_size());
+        let is_inside = fd_offset
+            .checked_add(size)
+            .is_some_and(|end| end <= file_size);
+        if size == 0 || !is_whole(size) || !is_whole(fd_offset) || !is_inside {
+            return Err(failed(rustix::io::Errno::INVAL));
+        }
+        let mut memory = Self::map(fd, fd_offset, size, page_size())?;
+        memory.held = Held::Other { _held: held };
+        Ok(memory)
     }
 
     /// Maps a part of a file at a multiple of `alignment`.
@@ -418,6 +457,94 @@ mod tests {
         let one = SharedMemory::create(1).unwrap();
         let two = SharedMemory::from_fd(one.shared_fd().unwrap(), page_size(), page_size());
         assert!(matches!(two, Err(Error::SharedMemory { .. })));
+    }
+
+    /// Tells whether it was dropped.
+    struct Tells(Arc<AtomicU32>);
+
+    impl Drop for Tells {
+        fn drop(&mut self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn memory_of_another_process_keeps_what_it_was_given() {
+        let dropped = Arc::new(AtomicU32::new(0));
+        let one = SharedMemory::create(2 * page_size()).unwrap();
+        let map = |offset, size| {
+            let held = Box::new(Tells(Arc::clone(&dropped)));
+            SharedMemory::from_untrusted(one.shared_fd().unwrap(), offset, size, held)
+        };
+        let two = map(page_size(), page_size()).unwrap();
+        one.write(page_size() as usize, &[7]).unwrap();
+        let mut seen = [0];
+        two.read(0, &mut seen).unwrap();
+        assert_eq!(seen, [7]);
+        assert_eq!(dropped.load(Ordering::Relaxed), 0);
+        drop(two);
+        assert_eq!(dropped.load(Ordering::Relaxed), 1);
+        for (offset, size) in [
+            (0, 0),
+            (0, 1),
+            (1, page_size()),
+            (0, 3 * page_size()),
+            (2 * page_size(), page_size()),
+            (u64::MAX - page_size() + 1, page_size()),
+            (page_size(), u64::MAX - page_size() + 1),
+        ] {
+            let refused = map(offset, size);
+            assert!(
+                matches!(refused, Err(Error::SharedMemory { .. })),
+                "{offset} {size}"
+            );
+        }
+        assert_eq!(dropped.load(Ordering::Relaxed), 8);
+    }
+
+    #[test]
+    fn a_descriptor_that_is_no_memory_is_refused() {
+        let (pipe, _) = rustix::pipe::pipe().unwrap();
+        let (socket, _) = std::os::unix::net::UnixStream::pair().unwrap();
+        let null = std::fs::File::open("/dev/zero").unwrap();
+        let folder = std::fs::File::open("/").unwrap();
+        for fd in [pipe, socket.into(), null.into(), folder.into()] {
+            let refused = SharedMemory::from_untrusted(Arc::new(fd), 0, page_size(), Box::new(()));
+            assert!(matches!(refused, Err(Error::SharedMemory { .. })));
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn memory_that_could_shrink_is_refused() {
+        use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
+
+        if hesper_system::played().is_some() {
+            // Nothing on Linux has a size that can be set only once.
+            return;
+        }
+        let try_it = |flags: MemfdFlags, seals: SealFlags| {
+            let fd = memfd_create("test", flags | MemfdFlags::ALLOW_SEALING).ok()?;
+            ftruncate(&fd, 4 << 20).ok()?;
+            fcntl_add_seals(&fd, seals).unwrap();
+            let fd = Arc::new(fd);
+            Some(SharedMemory::from_untrusted(fd, 0, 4 << 20, Box::new(())))
+        };
+        let none = MemfdFlags::empty();
+        assert!(try_it(none, SealFlags::SHRINK).unwrap().is_ok());
+        assert!(try_it(none, SealFlags::empty()).unwrap().is_err());
+        assert!(try_it(none, SealFlags::GROW).unwrap().is_err());
+        // It cannot be written to.
+        let sealed = SealFlags::SHRINK | SealFlags::WRITE;
+        assert!(try_it(none, sealed).unwrap().is_err());
+        // A system may have no huge pages.
+        if let Some(refused) = try_it(MemfdFlags::HUGETLB, SealFlags::SHRINK) {
+            assert!(refused.is_err());
+        }
+        let file = std::env::current_exe().and_then(std::fs::File::open);
+        let fd = Arc::new(file.unwrap().into());
+        let refused = SharedMemory::from_untrusted(fd, 0, page_size(), Box::new(()));
+        assert!(refused.is_err(), "a file of a disk");
     }
 
     #[cfg(target_os = "linux")]

@@ -1,9 +1,12 @@
 //! Linux: memfd.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
-use rustix::io::Result;
+use rustix::fs::{
+    FileType, MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, fstatfs, ftruncate,
+    memfd_create,
+};
+use rustix::io::{Errno, Result};
 
 /// Returns memory that the allocator keeps to the system. A driver frees much memory when its
 /// devices are destroyed, in pieces that the allocator would keep forever. Takes about a
@@ -86,6 +89,20 @@ pub(crate) fn create_shared_memory(size: u64) -> Result<OwnedFd> {
     ftruncate(&fd, size)?;
     fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
     Ok(fd)
+}
+
+/// The size of a memfd that is sealed against shrinking. An error for any other file.
+pub(crate) fn size_of_lasting(fd: BorrowedFd<'_>) -> Result<u64> {
+    /// `TMPFS_MAGIC`: the file system of memfds. Those of huge pages lie elsewhere. They may run
+    /// out of pages later, and cannot be unmapped by the page.
+    const TMPFS: u64 = 0x0102_1994;
+    let status = fstat(fd)?;
+    let is_file = FileType::from_raw_mode(status.st_mode) == FileType::RegularFile;
+    let is_tmpfs = is_file && u64::try_from(fstatfs(fd)?.f_type) == Ok(TMPFS);
+    if !is_tmpfs || !fcntl_get_seals(fd)?.contains(SealFlags::SHRINK) {
+        return Err(Errno::PERM);
+    }
+    u64::try_from(status.st_size).map_err(|_| Errno::INVAL)
 }
 
 #[cfg(all(test, target_env = "gnu"))]

@@ -8,7 +8,7 @@
 mod linux;
 mod posix;
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use hesper_system::played;
 
@@ -27,6 +27,15 @@ pub(crate) fn descriptors() -> usize {
     limit.map_or(usize::MAX, |limit| {
         usize::try_from(limit).unwrap_or(usize::MAX)
     })
+}
+
+/// The size of a file that is memory which nobody can shrink. An error for any other file.
+pub(crate) fn size_of_lasting(fd: BorrowedFd<'_>) -> rustix::io::Result<u64> {
+    if played().is_some() {
+        posix::size_of_lasting(fd)
+    } else {
+        own::size_of_lasting(fd)
+    }
 }
 
 /// Fresh zeroed memory of `size` bytes, a multiple of the page size.

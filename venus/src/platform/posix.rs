@@ -7,10 +7,10 @@
     )
 )]
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use rustix::fs::ftruncate;
+use rustix::fs::{FileType, fstat, ftruncate};
 use rustix::io::{Errno, Result};
 use rustix::shm::{self, Mode, OFlags};
 
@@ -28,6 +28,22 @@ pub(crate) fn mappings() -> usize {
 /// How many mappings this process has: not known here.
 pub(crate) fn count_mappings() -> Option<usize> {
     None
+}
+
+/// The size of a shared memory object. An error for any other file.
+///
+/// macOS sets the size of such an object once, so nobody can shrink it. What `fstat` tells of it
+/// has no file type. Linux shows it as a file, which its owner can shrink; this is for tests only.
+pub(crate) fn size_of_lasting(fd: BorrowedFd<'_>) -> Result<u64> {
+    let status = fstat(fd)?;
+    let object = match cfg!(target_os = "linux") {
+        true => FileType::RegularFile,
+        false => FileType::Unknown,
+    };
+    if FileType::from_raw_mode(status.st_mode) != object {
+        return Err(Errno::PERM);
+    }
+    u64::try_from(status.st_size).map_err(|_| Errno::INVAL)
 }
 
 /// Fresh zeroed memory of `size` bytes, a multiple of the page size.
