@@ -3,6 +3,9 @@
 //! Counting must cost nothing on hot paths. A decoding thread counts by itself, and adds its sums
 //! to the shared counters once a batch.
 
+use std::any::Any;
+use std::ptr::NonNull;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Sums since the renderer was made, and numbers of what is alive. [`Counters::to_json`] is for
@@ -37,6 +40,40 @@ pub struct Counters {
 }
 
 impl Counters {
+    /// Adds those of another renderer. A sum that is too large stays at the largest number.
+    pub fn add(&mut self, other: &Self) {
+        let Self {
+            contexts,
+            rings,
+            objects,
+            shared_bytes,
+            commands,
+            lookups,
+            command_bytes,
+            batches,
+            wakes,
+            fences,
+            lost,
+            given_up,
+        } = self;
+        for (sum, more) in [
+            (contexts, other.contexts),
+            (rings, other.rings),
+            (objects, other.objects),
+            (shared_bytes, other.shared_bytes),
+            (commands, other.commands),
+            (lookups, other.lookups),
+            (command_bytes, other.command_bytes),
+            (batches, other.batches),
+            (wakes, other.wakes),
+            (fences, other.fences),
+            (lost, other.lost),
+            (given_up, other.given_up),
+        ] {
+            *sum = sum.saturating_add(more);
+        }
+    }
+
     /// The counters as one JSON object on one line.
     #[must_use]
     pub fn to_json(&self) -> String {
@@ -62,8 +99,10 @@ impl Counters {
     }
 }
 
-/// The counters themselves, shared by all threads of a renderer.
+/// The counters themselves, shared by all threads of a renderer, and by another process if they lie
+/// in a [`crate::Report`].
 #[derive(Debug, Default)]
+#[repr(C)]
 pub(crate) struct Tally {
     pub(crate) contexts: AtomicU64,
     pub(crate) rings: AtomicU64,
@@ -77,6 +116,43 @@ pub(crate) struct Tally {
     pub(crate) fences: AtomicU64,
     pub(crate) lost: AtomicU64,
     pub(crate) given_up: AtomicU64,
+}
+
+/// A [`Tally`], wherever it lies. Clones are the same.
+#[derive(Clone, Debug)]
+pub(crate) struct SharedTally {
+    at: NonNull<Tally>,
+    /// Owns what `at` points to.
+    _owner: Arc<dyn Any + Send + Sync>,
+}
+
+// SAFETY: it is a shared reference to a tally, which consists of atomics, and a shared owner.
+unsafe impl Send for SharedTally {}
+// SAFETY: as above.
+unsafe impl Sync for SharedTally {}
+
+impl SharedTally {
+    /// The tally at which `find` points in `owner`.
+    pub(crate) fn inside<T: Any + Send + Sync>(owner: Arc<T>, find: fn(&T) -> &Tally) -> Self {
+        let at = NonNull::from(find(&owner));
+        Self { at, _owner: owner }
+    }
+}
+
+impl Default for SharedTally {
+    fn default() -> Self {
+        Self::inside(Arc::new(Tally::default()), |tally| tally)
+    }
+}
+
+impl std::ops::Deref for SharedTally {
+    type Target = Tally;
+    #[inline]
+    fn deref(&self) -> &Tally {
+        // SAFETY: `find` borrowed it from the owner, which does not move and lives as long as this.
+        // Nobody has the owner exclusively, since it is in an `Arc`.
+        unsafe { self.at.as_ref() }
+    }
 }
 
 /// Adds to a counter.
@@ -113,6 +189,22 @@ impl Tally {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sums_of_processes_that_lie_do_not_overflow() {
+        let mut sum = Counters {
+            commands: 3,
+            lost: 1,
+            ..Counters::default()
+        };
+        let other = Counters {
+            commands: u64::MAX,
+            given_up: 2,
+            ..sum
+        };
+        sum.add(&other);
+        assert_eq!((sum.commands, sum.lost, sum.given_up), (u64::MAX, 2, 2));
+    }
 
     #[test]
     fn json_names_every_counter_with_its_value() {

@@ -6,14 +6,8 @@ use std::sync::Arc;
 use hesper_system::budget::{Charge, Pool};
 use hesper_system::share::Share;
 
+use crate::grants::{GrantedResource, Grants, Resource};
 use crate::options::{Budget, GuestBudget};
-
-/// Calls that a context may always have waiting, whatever others do. One whose calls find no place
-/// is lost.
-const OWN_CALLS: u64 = 256;
-
-/// Threads that a context may always have: its own, a ring's, and those that watch it and a queue.
-const OWN_THREADS: u64 = 4;
 
 /// The pools of a guest.
 #[derive(Debug)]
@@ -27,6 +21,8 @@ pub(crate) struct GuestPools {
     /// Pieces of shared memory: each takes a descriptor and a mapping of this process.
     pieces: Arc<Pool>,
     device_memory: Arc<Pool>,
+    /// Whether another process keeps the budgets.
+    are_granted: bool,
 }
 
 /// What one context has of each pool.
@@ -56,18 +52,37 @@ impl Shares {
 
 impl GuestPools {
     /// Pools of which nothing is taken. `pieces` is how many pieces of shared memory this process
-    /// can have.
-    pub(crate) fn new(guest: &GuestBudget, pieces: usize) -> Self {
+    /// can have. Everything else is asked of `grants`, if there are any, and limited by `guest`
+    /// otherwise.
+    pub(crate) fn new(
+        guest: &GuestBudget,
+        pieces: usize,
+        grants: Option<&Arc<dyn Grants>>,
+    ) -> Self {
+        let pool = |what| match grants {
+            Some(grants) if guest.most(what) < u64::MAX => {
+                Pool::from_source(GrantedResource::new(grants, what))
+            }
+            // Nobody counts what has no limit.
+            _ => Pool::new(guest.most(what)),
+        };
         Self {
             contexts: Pool::new(guest.contexts as u64),
-            threads: Pool::new(guest.threads as u64),
-            objects: Pool::new(guest.objects as u64),
-            queued: Pool::new(guest.queued as u64),
-            command_bytes: Pool::new(guest.command_bytes),
-            shared_bytes: Pool::new(guest.shared_bytes),
+            threads: pool(Resource::Threads),
+            objects: pool(Resource::Objects),
+            queued: pool(Resource::Calls),
+            command_bytes: pool(Resource::CommandBytes),
+            shared_bytes: pool(Resource::SharedBytes),
             pieces: Pool::new(pieces as u64),
-            device_memory: Pool::new(guest.device_memory.unwrap_or(u64::MAX)),
+            device_memory: pool(Resource::DeviceMemory),
+            are_granted: grants.is_some(),
         }
+    }
+
+    /// Whether another process keeps the budgets: others than this renderer's contexts use them,
+    /// too.
+    pub(crate) fn are_granted(&self) -> bool {
+        self.are_granted
     }
 
     /// Takes a context's place, until the value is dropped.
@@ -82,15 +97,15 @@ impl GuestPools {
 
     /// The shares of a new context with this `budget`.
     pub(crate) fn shares(&self, budget: &Budget) -> Shares {
-        let unlimited = |pool| Share::new(pool, u64::MAX);
+        let share = |pool, what: Resource| Share::with_own(pool, budget.most(what), what.own());
         Shares {
-            objects: unlimited(&self.objects),
-            queued: Share::with_own(&self.queued, budget.queued as u64, OWN_CALLS),
-            command_bytes: Share::new(&self.command_bytes, budget.command_bytes),
-            shared_bytes: Share::new(&self.shared_bytes, budget.shared_bytes),
-            pieces: unlimited(&self.pieces),
-            device_memory: unlimited(&self.device_memory),
-            threads: Share::with_own(&self.threads, u64::MAX, OWN_THREADS),
+            objects: share(&self.objects, Resource::Objects),
+            queued: share(&self.queued, Resource::Calls),
+            command_bytes: share(&self.command_bytes, Resource::CommandBytes),
+            shared_bytes: share(&self.shared_bytes, Resource::SharedBytes),
+            pieces: Share::new(&self.pieces, u64::MAX),
+            device_memory: share(&self.device_memory, Resource::DeviceMemory),
+            threads: share(&self.threads, Resource::Threads),
         }
     }
 }

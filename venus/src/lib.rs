@@ -68,6 +68,7 @@ mod executor;
 )]
 mod executor_tests;
 mod fatal;
+mod grants;
 mod guest_pools;
 pub mod host;
 pub mod memory;
@@ -76,6 +77,7 @@ mod options;
 mod platform;
 mod renderer;
 mod reply_stream;
+mod report;
 mod ring;
 mod rules;
 mod saved_stream;
@@ -86,11 +88,13 @@ pub use context::Context;
 pub use context::events::ContextEvents;
 pub use counters::Counters;
 pub use error::{Error, Result};
+pub use grants::{Grants, Resource};
 pub use memory::{GuestPages, Mappings, SharedMemory};
 pub use options::{
     Budget, Driver, GpuSelection, GuestBudget, RenderNode, RendererOptions, WsiPolicy,
 };
 pub use renderer::Renderer;
+pub use report::Report;
 
 /// Reads the key that shows which pipeline-cache data may go back to the driver, or makes it. It
 /// lies in the user's state folder. [`Renderer::new`] does this, too; a program that confines

@@ -4,6 +4,10 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
+
+use crate::grants::{Grants, Resource};
+use crate::report::Report;
 
 /// Settings of a renderer. `Default` uses the system's Vulkan loader, every GPU, and the window
 /// system policy that the host allows.
@@ -37,6 +41,12 @@ pub struct RendererOptions {
     /// Memory heaps that guests can map are shown no larger than this window allows. `None` when
     /// nothing limits it.
     pub window: Option<u64>,
+    /// Who keeps the budgets of what all contexts together may take, if that is another process.
+    /// [`RendererOptions::guest`] then says only what has a limit, and how many contexts this
+    /// process may have.
+    pub grants: Option<Arc<dyn Grants>>,
+    /// Where another process can read the counters, and what is carried out.
+    pub report: Option<Report>,
     /// An existing folder to save the guests' commands in, for bug reports and for fuzzers. There
     /// is one file for each context and one for each ring, with whole commands one after the other.
     pub save_streams: Option<PathBuf>,
@@ -148,6 +158,20 @@ pub struct Budget {
     pub queued_bytes: usize,
 }
 
+impl Budget {
+    /// How much of `what` one context may have at most.
+    #[must_use]
+    pub fn most(&self, what: Resource) -> u64 {
+        match what {
+            Resource::Calls => self.queued as u64,
+            Resource::CommandBytes => self.command_bytes,
+            Resource::SharedBytes => self.shared_bytes,
+            // Limited in another way: a table by its size, threads by the number of rings.
+            Resource::Objects | Resource::Threads | Resource::DeviceMemory => u64::MAX,
+        }
+    }
+}
+
 impl Default for Budget {
     fn default() -> Self {
         Self {
@@ -193,6 +217,20 @@ impl Default for GuestBudget {
 }
 
 impl GuestBudget {
+    /// How much of `what` all contexts may have together; `u64::MAX` when that is not limited.
+    /// What is a context's own ([`Resource::own`]) comes in addition.
+    #[must_use]
+    pub fn most(&self, what: Resource) -> u64 {
+        match what {
+            Resource::Objects => self.objects as u64,
+            Resource::Threads => self.threads as u64,
+            Resource::Calls => self.queued as u64,
+            Resource::CommandBytes => self.command_bytes,
+            Resource::SharedBytes => self.shared_bytes,
+            Resource::DeviceMemory => self.device_memory.unwrap_or(u64::MAX),
+        }
+    }
+
     /// The usual budget of a guest whose contexts have this `budget` each.
     #[must_use]
     pub fn for_contexts(budget: &Budget) -> Self {

@@ -11,7 +11,7 @@ use crate::context::endings::Endings;
 use crate::context::events::ContextEvents;
 use crate::context::state::{ContextState, Shared};
 use crate::context::thread;
-use crate::counters::{Counters, Tally};
+use crate::counters::Counters;
 use crate::emulate::Policy;
 use crate::error::{Error, Result};
 use crate::guest_pools::GuestPools;
@@ -20,6 +20,7 @@ use crate::memory::{GuestMemories, HostMappings, Mappings};
 use crate::object::cache_seal::CacheSeal;
 use crate::options::RendererOptions;
 use crate::platform;
+use crate::report::Record;
 
 /// Pieces of guest memory that contexts may name. This is a quarter of the mappings that Linux
 /// allows a process by default. Blobs need mappings, too.
@@ -51,18 +52,21 @@ impl Renderer {
         let descriptors = options.descriptors.unwrap_or_else(platform::descriptors);
         let pieces = pieces(mappings, descriptors);
         let host_mappings = Arc::new(HostMappings::new(mappings));
-        let tally: Arc<Tally> = Arc::default();
+        let record = Record::new(options.report);
+        let tally = record.tally();
+        let pools = GuestPools::new(&options.guest, pieces, options.grants.as_ref());
         let shared = Shared {
             host: Arc::new(host),
             gpus: gpus.into(),
             policy: Policy::new(options.wsi),
             budget: options.budget,
-            pools: Arc::new(GuestPools::new(&options.guest, pieces)),
-            endings: Endings::new(Arc::clone(&tally)),
+            pools: Arc::new(pools),
+            endings: Endings::new(tally.clone()),
             blob_alignment: options.blob_alignment,
             window: options.window,
             device_memory: options.guest.device_memory,
             save_streams: options.save_streams.map(Into::into),
+            record,
             tally,
             guest_memories: GuestMemories::new(
                 Arc::new(Mappings::new(GUEST_MAPPINGS)),

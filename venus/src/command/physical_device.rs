@@ -5,7 +5,6 @@
 
 use std::ffi::CStr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use hesper_venus_protocol::call::{Call, InstanceTable};
 use hesper_venus_protocol::command::{
@@ -392,7 +391,7 @@ fn memory_properties2(
             usage: budget.heap_usage,
         };
         let used = device.allocated();
-        let shared = session.state.tally.shared_bytes.load(Ordering::Relaxed);
+        let shared = session.state.taken_of_window();
         let free = session.state.shares.device_memory.left();
         let told = device.memory.budgets(&host, used, shared, free);
         budget.heap_budget = told.budget;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use hesper_system::LogLimit;
 use hesper_system::sync::{Lock, Wait};
 
-use crate::counters::{Tally, add, sub};
+use crate::counters::{SharedTally, add, sub};
 
 /// How long a context may take to end. A GPU that is busy with its last work needs less.
 const GRACE: Duration = Duration::from_secs(5);
@@ -40,12 +40,12 @@ struct Inner {
 pub(crate) struct Endings {
     inner: Mutex<Inner>,
     changed: Condvar,
-    tally: Arc<Tally>,
+    tally: SharedTally,
 }
 
 impl Endings {
     /// Nothing ends yet. `tally` counts contexts that were given up.
-    pub(crate) fn new(tally: Arc<Tally>) -> Arc<Self> {
+    pub(crate) fn new(tally: SharedTally) -> Arc<Self> {
         Arc::new(Self {
             inner: Mutex::default(),
             changed: Condvar::new(),

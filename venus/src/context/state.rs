@@ -14,7 +14,7 @@ use super::events::ContextEvents;
 use super::mailbox::{Mailbox, Message};
 use super::resources::Resources;
 use crate::blob::{Blob, BlobError, BlobRequest, Caching};
-use crate::counters::{Tally, add, sub};
+use crate::counters::{SharedTally, add, sub};
 use crate::emulate::Policy;
 use crate::error::Error;
 use crate::fatal::Fatal;
@@ -26,6 +26,7 @@ use crate::memory::{
 use crate::object::Objects;
 use crate::object::queue::{BoundQueues, FenceListener};
 use crate::options::Budget;
+use crate::report::Record;
 use crate::ring::{Ring, Rings};
 
 /// Limits the log lines about lost contexts. All contexts of the process share it.
@@ -57,8 +58,10 @@ pub(crate) struct Shared {
     pub(crate) device_memory: Option<u64>,
     /// See [`crate::RendererOptions::save_streams`].
     pub(crate) save_streams: Option<Arc<Path>>,
+    /// Where it is written what is counted and done.
+    pub(crate) record: Arc<Record>,
     /// What is counted.
-    pub(crate) tally: Arc<Tally>,
+    pub(crate) tally: SharedTally,
     /// Guest memory that contexts name.
     pub(crate) guest_memories: Arc<GuestMemories>,
     /// Counts all mappings that contexts make, by themselves or through the driver.
@@ -121,7 +124,7 @@ impl ContextState {
         shared: Shared,
     ) -> Result<Self, Error> {
         let budget = shared.budget;
-        let tally = Arc::clone(&shared.tally);
+        let tally = shared.tally.clone();
         let place = shared.pools.context();
         let place = place.ok_or(Error::TooManyContexts(shared.pools.most_contexts()))?;
         let shares = shared.pools.shares(&budget);
@@ -131,14 +134,14 @@ impl ContextState {
             id,
             // Control characters from the guest would garble the log.
             name: name.chars().filter(|c| !c.is_control()).take(64).collect(),
+            rings: Rings::new(Arc::clone(&events)),
             events,
             mailbox: Mailbox::new(Arc::clone(&shares.queued), budget.queued_bytes),
-            quota: Quota::new(&shares.shared_bytes, &shares.pieces, Arc::clone(&tally)),
+            quota: Quota::new(&shares.shared_bytes, &shares.pieces, tally.clone()),
             command_memory: Arc::new(CommandMemory::new(&shares.command_bytes)),
             resources: Resources::default(),
             objects: Objects::new(budget.objects, &shares.objects, tally),
             shares,
-            rings: Rings::default(),
             queues: BoundQueues::new(),
             lost: OnceLock::new(),
             warned_of_memory: AtomicBool::new(false),
@@ -307,6 +310,17 @@ impl ContextState {
             Some(queue) => queue.fence(self, ring, fence),
             // Ring index 0, or one without a queue.
             None => self.retire(ring, fence),
+        }
+    }
+
+    /// Bytes of the window through which guests map memory that are taken or will be.
+    pub(crate) fn taken_of_window(&self) -> u64 {
+        match self.window {
+            // Other processes have parts of it, too.
+            Some(window) if self.pools.are_granted() => {
+                window.saturating_sub(self.shares.shared_bytes.left())
+            }
+            _ => self.tally.shared_bytes.load(Ordering::Relaxed),
         }
     }
 

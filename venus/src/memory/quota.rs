@@ -5,14 +5,14 @@ use std::sync::Arc;
 use hesper_system::budget::Charge as Taken;
 use hesper_system::share::Share;
 
-use crate::counters::{Tally, add, sub};
+use crate::counters::{SharedTally, add, sub};
 
 /// A context's shares of what shared memory takes of the host.
 #[derive(Debug)]
 pub(crate) struct Quota {
     bytes: Arc<Share>,
     pieces: Arc<Share>,
-    tally: Arc<Tally>,
+    tally: SharedTally,
 }
 
 /// A piece of shared memory, as it is counted. Given back on drop.
@@ -21,7 +21,7 @@ pub(crate) struct Charge {
     _bytes: Taken,
     _piece: Taken,
     size: u64,
-    tally: Arc<Tally>,
+    tally: SharedTally,
 }
 
 /// What there is too little of.
@@ -35,7 +35,7 @@ pub(crate) enum Short {
 
 impl Quota {
     /// A quota within these shares. `tally` counts the bytes that are used, too.
-    pub(crate) fn new(bytes: &Arc<Share>, pieces: &Arc<Share>, tally: Arc<Tally>) -> Self {
+    pub(crate) fn new(bytes: &Arc<Share>, pieces: &Arc<Share>, tally: SharedTally) -> Self {
         Self {
             bytes: Arc::clone(bytes),
             pieces: Arc::clone(pieces),
@@ -52,7 +52,7 @@ impl Quota {
             _bytes: bytes,
             _piece: piece,
             size,
-            tally: Arc::clone(&self.tally),
+            tally: self.tally.clone(),
         })
     }
 }
@@ -75,8 +75,8 @@ mod tests {
     fn what_is_dropped_can_be_taken_again() {
         let bytes = Share::new(&Pool::new(100), 10);
         let pieces = Share::new(&Pool::new(100), 2);
-        let tally = Arc::new(Tally::default());
-        let quota = Quota::new(&bytes, &pieces, Arc::clone(&tally));
+        let tally = SharedTally::default();
+        let quota = Quota::new(&bytes, &pieces, tally.clone());
         let six = quota.charge(6).unwrap();
         assert_eq!(quota.charge(5).unwrap_err(), Short::Bytes);
         assert_eq!(quota.charge(u64::MAX).unwrap_err(), Short::Bytes);

@@ -30,7 +30,7 @@ use hesper_system::share::Share;
 use hesper_system::sync::SharedLock;
 use hesper_venus_protocol::runtime::{Handle, OWNERS, Object};
 
-use crate::counters::{Tally, add, sub};
+use crate::counters::{SharedTally, add, sub};
 use crate::fatal::Fatal;
 use device::Device;
 use failed_ids::FailedIds;
@@ -67,13 +67,13 @@ pub(crate) struct Objects {
     pub(crate) reclamation: Reclamation,
     domains: RwLock<HashMap<u32, Domain>>,
     last_owner: AtomicU32,
-    tally: Arc<Tally>,
+    tally: SharedTally,
 }
 
 impl Objects {
     /// An empty set for at most `limit` objects, with places of a share of the guest's. `tally`
     /// counts those that live.
-    pub(crate) fn new(limit: usize, places: &Arc<Share>, tally: Arc<Tally>) -> Self {
+    pub(crate) fn new(limit: usize, places: &Arc<Share>, tally: SharedTally) -> Self {
         Self {
             table: Table::within(limit, places),
             failed: FailedIds::default(),

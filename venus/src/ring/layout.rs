@@ -103,6 +103,11 @@ impl Layout {
         self.memory.word(self.tail)
     }
 
+    /// The memory, and where [`Layout::status`] is in it.
+    pub(crate) fn place_of_status(&self) -> (&Arc<SharedMemory>, usize) {
+        (&self.memory, self.status)
+    }
+
     /// `VkRingStatusFlagsMESA`.
     pub(crate) fn status(&self) -> Option<&AtomicU32> {
         self.memory.word(self.status)

@@ -1,12 +1,13 @@
 //! [`Rings`]: the rings of a context. It finds, stops and watches them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use hesper_system::sync::{Lock, Wait};
 
+use crate::context::events::ContextEvents;
 use crate::fatal::Fatal;
 use crate::ring::Ring;
 
@@ -16,6 +17,8 @@ const SHORTEST_PERIOD: Duration = Duration::from_millis(10);
 #[derive(Default)]
 struct Inner {
     rings: HashMap<u64, Arc<Ring>>,
+    /// Rings that [`Rings::insert`] adds: they have no thread yet, and nobody finds them.
+    starting: HashSet<u64>,
     threads: Vec<JoinHandle<()>>,
     /// Running threads, those of destroyed rings included.
     running: usize,
@@ -25,8 +28,12 @@ struct Inner {
 }
 
 /// All rings of a context, by the guest's ids.
-#[derive(Default)]
 pub(crate) struct Rings {
+    /// Hears of rings, one after the other. The lock keeps the reports in the order in which ids
+    /// are taken and given back. It is held while the listener is called. That is safe: only who
+    /// adds or removes a ring takes it, nobody waits for another thread with it, and the listener
+    /// may do anything that the context's front end may do.
+    listener: Mutex<Arc<dyn ContextEvents>>,
     inner: Mutex<Inner>,
     /// Wakes the monitor when a ring is added or all end.
     changed: Condvar,
@@ -35,6 +42,16 @@ pub(crate) struct Rings {
 }
 
 impl Rings {
+    /// No rings. `listener` hears of those that come and go.
+    pub(crate) fn new(listener: Arc<dyn ContextEvents>) -> Self {
+        Self {
+            listener: Mutex::new(listener),
+            inner: Mutex::default(),
+            changed: Condvar::new(),
+            ended: Condvar::new(),
+        }
+    }
+
     /// The ring with this id.
     pub(crate) fn get(&self, id: u64) -> Result<Arc<Ring>, Fatal> {
         self.inner
@@ -58,13 +75,37 @@ impl Rings {
         limit: usize,
         start: impl Fn() -> std::io::Result<JoinHandle<()>>,
     ) -> Result<(), Fatal> {
+        let listener = self.listener.locked();
         let mut inner = self.inner.locked();
-        if inner.rings.contains_key(&id) {
+        if inner.rings.contains_key(&id) || inner.starting.contains(&id) {
             return Err(Fatal::RingTaken(id));
         }
-        if inner.rings.len() >= limit {
+        if inner.rings.len() + inner.starting.len() >= limit {
             return Err(Fatal::TooManyRings(limit));
         }
+        inner.starting.insert(id);
+        drop(inner);
+        let (memory, status) = ring.layout.place_of_status();
+        listener.ring_created(id, memory, status);
+        drop(listener);
+        let started = self.start(id, ring, limit, start);
+        if started.is_err() {
+            let listener = self.listener.locked();
+            self.inner.locked().starting.remove(&id);
+            listener.ring_destroyed(id);
+        }
+        started
+    }
+
+    /// Starts the thread of a ring whose id is taken.
+    fn start(
+        &self,
+        id: u64,
+        ring: Arc<Ring>,
+        limit: usize,
+        start: impl Fn() -> std::io::Result<JoinHandle<()>>,
+    ) -> Result<(), Fatal> {
+        let mut inner = self.inner.locked();
         let thread = loop {
             if inner.is_stopped {
                 // The context ends, and nobody waits for this ring. A guest whose context is lost
@@ -73,6 +114,7 @@ impl Rings {
                     true => ring.fail(),
                     false => ring.stop(),
                 }
+                inner.starting.remove(&id);
                 inner.rings.insert(id, ring);
                 return Ok(());
             }
@@ -97,6 +139,7 @@ impl Rings {
         inner.threads.retain(|thread| !thread.is_finished());
         inner.threads.push(thread);
         inner.running += 1;
+        inner.starting.remove(&id);
         inner.rings.insert(id, ring);
         drop(inner);
         self.changed.notify_all();
@@ -111,8 +154,11 @@ impl Rings {
 
     /// Ends a ring.
     pub(crate) fn remove(&self, id: u64) -> Result<(), Fatal> {
+        let listener = self.listener.locked();
         let ring = self.inner.locked().rings.remove(&id);
-        ring.map(|ring| ring.stop()).ok_or(Fatal::NoRing(id))
+        ring.ok_or(Fatal::NoRing(id))?.stop();
+        listener.ring_destroyed(id);
+        Ok(())
     }
 
     /// Tells the guest, through every ring, that its context is lost. Ends all rings.
@@ -142,7 +188,11 @@ impl Rings {
                 log::error!("a ring's thread panicked");
             }
         }
-        self.inner.locked().rings.clear();
+        let listener = self.listener.locked();
+        let rings = std::mem::take(&mut self.inner.locked().rings);
+        for id in rings.into_keys() {
+            listener.ring_destroyed(id);
+        }
     }
 
     /// Whether a ring wants to be watched and nobody does. The caller must then start
@@ -189,8 +239,26 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
+    use crate::blob::{Blob, BlobError};
     use crate::memory::SharedMemory;
-    use crate::ring::{Layout, Request};
+    use crate::ring::{ALIVE, Layout, Request};
+
+    /// What a front end hears of rings.
+    #[derive(Default)]
+    struct Heard(Mutex<Vec<(u64, bool)>>);
+
+    impl ContextEvents for Heard {
+        fn fence_retired(&self, _ring: u8, _fence: u64) {}
+        fn blob_created(&self, _resource: u32, _result: Result<Blob, BlobError>) {}
+        fn lost(&self, _reason: &str) {}
+        fn ring_created(&self, ring: u64, memory: &Arc<SharedMemory>, status: usize) {
+            assert_eq!(memory.word(status).unwrap().load(Ordering::Relaxed), ALIVE);
+            self.0.locked().push((ring, true));
+        }
+        fn ring_destroyed(&self, ring: u64) {
+            self.0.locked().push((ring, false));
+        }
+    }
 
     fn ring() -> Arc<Ring> {
         let request = Request {
@@ -207,8 +275,42 @@ mod tests {
     }
 
     #[test]
+    fn each_ring_is_reported_before_its_thread_starts_and_when_it_is_gone() {
+        let heard = Arc::new(Heard::default());
+        let said = || std::mem::take(&mut *heard.0.locked());
+        let rings = Rings::new(Arc::clone(&heard) as Arc<dyn ContextEvents>);
+        let start = || {
+            assert!(!heard.0.locked().is_empty());
+            Ok(std::thread::spawn(|| {}))
+        };
+        rings.insert(1, ring(), 2, start).unwrap();
+        assert_eq!(said(), [(1, true)]);
+        // Nobody hears of what never was.
+        assert_eq!(rings.insert(1, ring(), 2, start), Err(Fatal::RingTaken(1)));
+        assert_eq!(rings.remove(2), Err(Fatal::NoRing(2)));
+        assert!(said().is_empty());
+        let none = || Err(ErrorKind::QuotaExceeded.into());
+        rings.thread_ended();
+        assert!(rings.insert(2, ring(), 2, none).is_err());
+        assert_eq!(said(), [(2, true), (2, false)]);
+        rings.insert(2, ring(), 2, start).unwrap();
+        let many = Err(Fatal::TooManyRings(2));
+        assert_eq!(rings.insert(3, ring(), 2, start), many);
+        rings.remove(1).unwrap();
+        assert_eq!(said(), [(2, true), (1, false)]);
+        // A ring of a context that ends has no thread.
+        rings.fail();
+        rings.insert(4, ring(), 2, none).unwrap();
+        assert_eq!(said(), [(4, true)]);
+        rings.join();
+        let mut last = said();
+        last.sort_unstable();
+        assert_eq!(last, [(2, false), (4, false)]);
+    }
+
+    #[test]
     fn a_system_without_threads_says_so_once_no_ring_is_about_to_end() {
-        let rings = Rings::default();
+        let rings = Rings::new(Arc::new(Heard::default()));
         let none = || Err(ErrorKind::WouldBlock.into());
         let refused = rings.insert(1, ring(), 10, none);
         let kind = ErrorKind::WouldBlock;

@@ -30,6 +30,7 @@ use crate::object::physical_device::PhysicalDevice;
 use crate::object::reclamation::{Class, Last, Member};
 use crate::object::table::{Entry, View};
 use crate::reply_stream::ReplyStream;
+use crate::report::Activity;
 use crate::ring::Ring;
 
 /// The ring's head is published at least once in so many bytes, so that a full ring has room again
@@ -109,6 +110,8 @@ pub(crate) struct Session<'s> {
     /// The context.
     pub(crate) state: &'s Arc<ContextState>,
     handles: &'s Handles<'s>,
+    /// Shows which command this thread carries out.
+    activity: Activity<'s>,
     /// Says when this thread uses handles.
     member: Member<'s>,
     /// Where replies go.
@@ -160,6 +163,7 @@ impl<'s> Session<'s> {
         Self {
             state,
             handles,
+            activity: state.record.activity(),
             member: state.objects.reclamation.join(),
             reply_stream: None,
             reply_resource: (0, 0),
@@ -197,6 +201,7 @@ impl<'s> Session<'s> {
         // Between batches, nothing may keep a device alive that the guest destroyed.
         self.forget_domain();
         self.member.end();
+        self.activity.end();
         self.count(bytes);
     }
 
@@ -299,6 +304,7 @@ impl<'s> Session<'s> {
                 return Err(self.fail_here(Fatal::NotHandled(name(command))));
             };
             self.wants_reply = reply;
+            self.activity.begin(number);
             if !handler(self, decoder) {
                 let failure = self.failure.take().unwrap_or(Fatal::Panic);
                 return Err(self.fail_here(failure));
@@ -377,6 +383,7 @@ impl<'s> Session<'s> {
         // Streams may be empty, and there may be many.
         self.go_on()?;
         let outer = (self.group_start, self.group_done, self.wants_reply);
+        let command = self.activity.command();
         self.outer_done = Some(self.done());
         // The outer command's arguments are still in use, so this needs its own memory.
         let mut buffers = self
@@ -387,6 +394,7 @@ impl<'s> Session<'s> {
         buffers.settle();
         self.nested = Some(buffers);
         self.outer_done = None;
+        self.activity.begin(command);
         (self.group_start, self.group_done, self.wants_reply) = outer;
         // For the outer stream, no bytes are missing and nothing is refused: what it has executed
         // must not run again.
