@@ -147,9 +147,10 @@ impl Drop for Granted {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::AtomicBool;
+    use std::sync::{OnceLock, Weak};
 
     use super::*;
-    use crate::budget::Pool;
+    use crate::budget::{Charge, Pool};
     use crate::share::Share;
 
     /// A source of `limit` that grants whole chunks, or the rest.
@@ -159,6 +160,8 @@ mod tests {
         granted: AtomicU64,
         questions: AtomicU64,
         is_asked: AtomicBool,
+        /// Dropped while the bank is asked.
+        meanwhile: Mutex<Option<Charge>>,
     }
 
     impl Bank {
@@ -168,6 +171,7 @@ mod tests {
                 granted: AtomicU64::new(0),
                 questions: AtomicU64::new(0),
                 is_asked: AtomicBool::new(false),
+                meanwhile: Mutex::new(None),
             })
         }
 
@@ -184,6 +188,9 @@ mod tests {
         fn ask(&self, amount: u64) -> u64 {
             let is_asked = self.is_asked.swap(true, Ordering::Relaxed);
             assert!(!is_asked, "two threads ask at the same time");
+            drop(self.meanwhile.locked().take());
+            // As long as a message takes, others go on.
+            std::thread::yield_now();
             self.questions.fetch_add(1, Ordering::Relaxed);
             let order = Ordering::Relaxed;
             let chunks = amount.checked_next_multiple_of(self.chunk());
@@ -199,6 +206,7 @@ mod tests {
         }
 
         fn give_back(&self, amount: u64) {
+            std::thread::yield_now();
             let before = self.granted.fetch_sub(amount, Ordering::Relaxed);
             assert!(before >= amount, "more than was granted");
         }
@@ -254,6 +262,17 @@ mod tests {
     }
 
     #[test]
+    fn what_is_given_back_while_the_source_is_asked_can_be_taken() {
+        let bank = Bank::new(20);
+        let pool = Pool::from_source(Arc::clone(&bank) as Arc<dyn Source>);
+        let first = pool.charge(10).unwrap();
+        *bank.meanwhile.locked() = pool.charge(10);
+        let second = pool.charge(10).expect("somebody else gives it back");
+        assert_eq!((pool.used(), bank.granted()), (20, 20));
+        drop((first, second));
+    }
+
+    #[test]
     fn a_source_that_grants_too_little_has_it_back() {
         #[derive(Debug, Default)]
         struct Miser(AtomicU64);
@@ -278,6 +297,40 @@ mod tests {
         assert_eq!((pool.used(), miser.0.load(Ordering::Relaxed)), (0, 0));
         assert_eq!(pool.charge(1).map(|charge| charge.amount()), Some(1));
         assert_eq!(pool.left(), u64::MAX);
+    }
+
+    #[test]
+    fn nobody_asks_while_something_is_on_its_way_back() {
+        #[derive(Debug, Default)]
+        struct Watcher {
+            watched: OnceLock<Weak<Granted>>,
+            has_seen: AtomicBool,
+        }
+        impl Source for Watcher {
+            fn ask(&self, amount: u64) -> u64 {
+                amount
+            }
+            fn give_back(&self, _amount: u64) {
+                // Who asks now could be refused what was free before.
+                if let Some(granted) = self.watched.get().and_then(Weak::upgrade) {
+                    assert!(granted.asking.try_lock().is_err());
+                    self.has_seen.store(true, Ordering::Relaxed);
+                }
+            }
+            fn left(&self) -> u64 {
+                0
+            }
+            fn chunk(&self) -> u64 {
+                1
+            }
+        }
+        let watcher = Arc::new(Watcher::default());
+        let granted = Arc::new(Granted::new(Arc::clone(&watcher) as Arc<dyn Source>));
+        watcher.watched.set(Arc::downgrade(&granted)).unwrap();
+        assert!(granted.take(10));
+        granted.give_back(10);
+        assert!(watcher.has_seen.load(Ordering::Relaxed));
+        assert_eq!((granted.used(), granted.total()), (0, 1));
     }
 
     #[test]
@@ -309,10 +362,14 @@ mod tests {
                 let pool = &pool;
                 scope.spawn(move || {
                     for round in 0..20_000 {
-                        // All fit at the same time, so nobody may be refused. Some need less than a
-                        // chunk, some more than two.
-                        let amount = 1 + (round * 7 + thread * 5) % 25;
+                        // All fit at the same time, so nobody may be refused. Most need more than
+                        // two chunks, some less than one.
+                        let amount = match (round + thread) % 4 {
+                            0 => 1 + round % 9,
+                            _ => 25,
+                        };
                         let charge = pool.charge(amount);
+                        std::thread::yield_now();
                         assert!(charge.is_some(), "{amount} refused, {pool:?}");
                     }
                 });

@@ -61,6 +61,16 @@ pub enum Error {
         /// The cause.
         source: std::io::Error,
     },
+    /// Another process sent a file that it could take away while this process uses it.
+    #[error(
+        "{size} bytes of another process' memory are refused: {reason}; Hesper's processes send none like that"
+    )]
+    Untrusted {
+        /// Bytes.
+        size: u64,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
     /// A thread could not be started.
     #[error("cannot start a thread: {0}; raise the limit on threads")]
     Thread(#[source] std::io::Error),

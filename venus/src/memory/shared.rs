@@ -146,33 +146,32 @@ impl SharedMemory {
     }
 
     /// Maps `size` bytes of `fd` from `fd_offset`, for a descriptor of somebody who may want to harm
-    /// this process. The file must be memory that nobody can shrink, since touching what is gone
-    /// would raise SIGBUS. `held` is dropped after the memory is unmapped.
+    /// this process. The file must be memory whose size nobody can change: touching what is gone
+    /// would raise SIGBUS, and what is charged for it would be too little. `held` is dropped after
+    /// the memory is unmapped.
     ///
     /// Systems other than Linux do not seal files. There it must be a POSIX shared memory object,
     /// whose size can be set only once.
     ///
     /// # Errors
-    /// [`Error::SharedMemory`] when these are not whole pages inside such a file, or when it cannot
-    /// be mapped.
+    /// [`Error::Untrusted`] when these are not whole pages inside such a file.
+    /// [`Error::SharedMemory`] when it cannot be mapped.
     pub fn from_untrusted(
         fd: Arc<OwnedFd>,
         fd_offset: u64,
         size: u64,
         held: Box<dyn Any + Send + Sync>,
     ) -> Result<Self> {
-        let failed = |source: rustix::io::Errno| Error::SharedMemory {
-            action: "mapping of another process' memory",
-            size,
-            source: source.into(),
-        };
-        let file_size = platform::size_of_lasting(fd.as_fd()).map_err(failed)?;
+        let refused = |reason| Error::Untrusted { size, reason };
+        let file_size = platform::size_of_lasting(fd.as_fd());
+        let file_size =
+            file_size.map_err(|_| refused("it is no memory whose size nobody can change"))?;
         let is_whole = |bytes: u64| bytes.is_multiple_of(page_size());
         let is_inside = fd_offset
             .checked_add(size)
             .is_some_and(|end| end <= file_size);
         if size == 0 || !is_whole(size) || !is_whole(fd_offset) || !is_inside {
-            return Err(failed(rustix::io::Errno::INVAL));
+            return Err(refused("it is not whole pages of its file"));
         }
         let mut memory = Self::map(fd, fd_offset, size, page_size())?;
         memory.held = Held::Other { _held: held };
@@ -495,7 +494,7 @@ mod tests {
         ] {
             let refused = map(offset, size);
             assert!(
-                matches!(refused, Err(Error::SharedMemory { .. })),
+                matches!(refused, Err(Error::Untrusted { .. })),
                 "{offset} {size}"
             );
         }
@@ -510,13 +509,13 @@ mod tests {
         let folder = std::fs::File::open("/").unwrap();
         for fd in [pipe, socket.into(), null.into(), folder.into()] {
             let refused = SharedMemory::from_untrusted(Arc::new(fd), 0, page_size(), Box::new(()));
-            assert!(matches!(refused, Err(Error::SharedMemory { .. })));
+            assert!(matches!(refused, Err(Error::Untrusted { .. })));
         }
     }
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn memory_that_could_shrink_is_refused() {
+    fn memory_whose_size_could_change_is_refused() {
         use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 
         if hesper_system::played().is_some() {
@@ -531,14 +530,15 @@ mod tests {
             Some(SharedMemory::from_untrusted(fd, 0, 4 << 20, Box::new(())))
         };
         let none = MemfdFlags::empty();
-        assert!(try_it(none, SealFlags::SHRINK).unwrap().is_ok());
+        let both = SealFlags::SHRINK | SealFlags::GROW;
+        assert!(try_it(none, both).unwrap().is_ok());
         assert!(try_it(none, SealFlags::empty()).unwrap().is_err());
         assert!(try_it(none, SealFlags::GROW).unwrap().is_err());
+        assert!(try_it(none, SealFlags::SHRINK).unwrap().is_err());
         // It cannot be written to.
-        let sealed = SealFlags::SHRINK | SealFlags::WRITE;
-        assert!(try_it(none, sealed).unwrap().is_err());
+        assert!(try_it(none, both | SealFlags::WRITE).unwrap().is_err());
         // A system may have no huge pages.
-        if let Some(refused) = try_it(MemfdFlags::HUGETLB, SealFlags::SHRINK) {
+        if let Some(refused) = try_it(MemfdFlags::HUGETLB, both) {
             assert!(refused.is_err());
         }
         let file = std::env::current_exe().and_then(std::fs::File::open);

@@ -91,7 +91,7 @@ pub(crate) fn create_shared_memory(size: u64) -> Result<OwnedFd> {
     Ok(fd)
 }
 
-/// The size of a memfd that is sealed against shrinking. An error for any other file.
+/// The size of a memfd that is sealed against shrinking and growing. An error for any other file.
 pub(crate) fn size_of_lasting(fd: BorrowedFd<'_>) -> Result<u64> {
     /// `TMPFS_MAGIC`: the file system of memfds. Those of huge pages lie elsewhere. They may run
     /// out of pages later, and cannot be unmapped by the page.
@@ -99,7 +99,7 @@ pub(crate) fn size_of_lasting(fd: BorrowedFd<'_>) -> Result<u64> {
     let status = fstat(fd)?;
     let is_file = FileType::from_raw_mode(status.st_mode) == FileType::RegularFile;
     let is_tmpfs = is_file && u64::try_from(fstatfs(fd)?.f_type) == Ok(TMPFS);
-    if !is_tmpfs || !fcntl_get_seals(fd)?.contains(SealFlags::SHRINK) {
+    if !is_tmpfs || !fcntl_get_seals(fd)?.contains(SealFlags::SHRINK | SealFlags::GROW) {
         return Err(Errno::PERM);
     }
     u64::try_from(status.st_size).map_err(|_| Errno::INVAL)

@@ -29,7 +29,7 @@ pub(crate) fn descriptors() -> usize {
     })
 }
 
-/// The size of a file that is memory which nobody can shrink. An error for any other file.
+/// The size of a file that is memory whose size nobody can change. An error for any other file.
 pub(crate) fn size_of_lasting(fd: BorrowedFd<'_>) -> rustix::io::Result<u64> {
     if played().is_some() {
         posix::size_of_lasting(fd)
