@@ -2,7 +2,8 @@
 //!
 //! The pool begins with nothing. It asks the source when it is short, and gives back what it does
 //! not need. What is free is one number. Who takes and who gives back change nothing else, so they
-//! need no lock. Only who talks to the source holds one: two threads that are short would ask twice.
+//! need no lock. Only who talks to the source holds one: two threads that are short would ask
+//! twice.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};

@@ -145,10 +145,10 @@ impl SharedMemory {
         Self::map(fd, fd_offset, size, page_size())
     }
 
-    /// Maps `size` bytes of `fd` from `fd_offset`, for a descriptor of somebody who may want to harm
-    /// this process. The file must be memory whose size nobody can change: touching what is gone
-    /// would raise SIGBUS, and what is charged for it would be too little. `held` is dropped after
-    /// the memory is unmapped.
+    /// Maps `size` bytes of `fd` from `fd_offset`, for a descriptor of somebody who may want to
+    /// harm this process. The file must be memory whose size nobody can change: touching what is
+    /// gone would raise SIGBUS, and what is charged for it would be too little. `held` is dropped
+    /// after the memory is unmapped.
     ///
     /// Systems other than Linux do not seal files. There it must be a POSIX shared memory object,
     /// whose size can be set only once.

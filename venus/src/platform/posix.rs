@@ -32,8 +32,8 @@ pub(crate) fn count_mappings() -> Option<usize> {
 
 /// The size of a shared memory object. An error for any other file.
 ///
-/// macOS sets the size of such an object once. What `fstat` tells of it has no file type. Linux shows
-/// it as a file whose size can change; this is for tests only.
+/// macOS sets the size of such an object once. What `fstat` tells of it has no file type. Linux
+/// shows it as a file whose size can change; this is for tests only.
 pub(crate) fn size_of_lasting(fd: BorrowedFd<'_>) -> Result<u64> {
     let status = fstat(fd)?;
     let object = match cfg!(target_os = "linux") {
