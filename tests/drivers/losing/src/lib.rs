@@ -9,12 +9,16 @@
 //! [`SURFACE_VARIABLE`] names a file that makes a swapchain fail: the next call that acquires an
 //! image removes the file and fails as its text says.
 
+#[path = "../../lavapipe.rs"]
+mod lavapipe;
+
 use std::ffi::{CStr, c_char, c_void};
 use std::path::Path;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ash::vk;
+
+use lavapipe::Function;
 
 /// The environment variable with the path of the file that means loss.
 pub const VARIABLE: &str = "HESPER_LOSE_WHEN";
@@ -24,41 +28,13 @@ pub const VARIABLE: &str = "HESPER_LOSE_WHEN";
 /// otherwise the swapchain is out of date.
 pub const SURFACE_VARIABLE: &str = "HESPER_LOSE_SURFACE_WHEN";
 
-/// The wrapped driver, by the name that the dynamic linker finds.
-const WRAPPED: &CStr = c"libvulkan_lvp.so";
-
 /// How often a wait checks whether the device is lost, in nanoseconds.
 const SLICE: u64 = 10_000_000;
 
-type Function = unsafe extern "system" fn();
-type GetInstanceFunction =
-    unsafe extern "system" fn(vk::Instance, *const c_char) -> Option<Function>;
 type GetDeviceFunction = unsafe extern "system" fn(vk::Device, *const c_char) -> Option<Function>;
-type Negotiate = unsafe extern "system" fn(*mut u32) -> vk::Result;
 
 fn is_lost() -> bool {
     std::env::var_os(VARIABLE).is_some_and(|path| Path::new(&path).exists())
-}
-
-/// A function that lavapipe's library exports; null when there is no lavapipe.
-fn exported(name: &CStr) -> *mut c_void {
-    static LIBRARY: OnceLock<usize> = OnceLock::new();
-    // SAFETY: the name ends with NUL; lavapipe's initialisers are those of any driver.
-    let open = || unsafe { libc::dlopen(WRAPPED.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
-    let library = *LIBRARY.get_or_init(|| open().addr()) as *mut c_void;
-    if library.is_null() {
-        return library;
-    }
-    // SAFETY: the library is open and stays so.
-    unsafe { libc::dlsym(library, name.as_ptr()) }
-}
-
-fn wrapped_instance_function(instance: vk::Instance, name: &CStr) -> Option<Function> {
-    let get = exported(c"vk_icdGetInstanceProcAddr");
-    // SAFETY: a function of this name has this type; null is `None`.
-    let get: Option<GetInstanceFunction> = unsafe { std::mem::transmute(get) };
-    // SAFETY: the caller's promise: the instance is null or alive.
-    unsafe { get?(instance, name.as_ptr()) }
 }
 
 /// lavapipe's own functions, for those that are replaced.
@@ -259,23 +235,5 @@ pub unsafe extern "system" fn vk_icdGetInstanceProcAddr(
 ) -> Option<Function> {
     // SAFETY: the caller's promise.
     let name = unsafe { CStr::from_ptr(name) };
-    replace(name, wrapped_instance_function(instance, name))
-}
-
-/// Negotiates the interface version, as lavapipe does.
-///
-/// # Safety
-/// `version` can be written, as the loader guarantees.
-#[unsafe(no_mangle)]
-pub unsafe extern "system" fn vk_icdNegotiateLoaderICDInterfaceVersion(
-    version: *mut u32,
-) -> vk::Result {
-    let negotiate = exported(c"vk_icdNegotiateLoaderICDInterfaceVersion");
-    // SAFETY: a function of this name has this type; null is `None`.
-    let negotiate: Option<Negotiate> = unsafe { std::mem::transmute(negotiate) };
-    match negotiate {
-        // SAFETY: the caller's promise.
-        Some(negotiate) => unsafe { negotiate(version) },
-        None => vk::Result::ERROR_INCOMPATIBLE_DRIVER,
-    }
+    replace(name, lavapipe::instance_function(instance, name))
 }

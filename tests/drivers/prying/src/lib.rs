@@ -2,21 +2,25 @@
 //! process.
 //!
 //! Vulkan's loader finds it by a manifest that names the library. When the file of [`WHEN`] exists,
-//! the next `vkCreateInstance` makes the attempts of [`ATTEMPTS`] on the thread that calls it: a
-//! context's thread. Each one prints a line on standard error, `pry: NAME: done` or
-//! `pry: NAME: ERROR`.
+//! the next `vkCreateInstance` of a context's thread makes the attempts of [`ATTEMPTS`]. Hesper
+//! also makes instances when it loads the driver, before it is confined; these do not count. Each
+//! one prints a line on standard error, `pry: NAME: done` or `pry: NAME: ERROR`.
 
 #![cfg(target_os = "linux")]
+
+#[path = "../../lavapipe.rs"]
+mod lavapipe;
 
 use std::ffi::{CStr, CString, c_char, c_long, c_void};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ash::vk;
+
+use lavapipe::Function;
 
 /// The environment variable with the path of the file whose existence starts the attempts.
 pub const WHEN: &str = "HESPER_PRY_WHEN";
@@ -24,31 +28,11 @@ pub const WHEN: &str = "HESPER_PRY_WHEN";
 /// The environment variable with the attempts, separated by spaces: `NAME` or `NAME:PATH`.
 pub const ATTEMPTS: &str = "HESPER_PRY";
 
-/// The wrapped driver, by the name that the dynamic linker finds.
-const WRAPPED: &CStr = c"libvulkan_lvp.so";
-
-type Function = unsafe extern "system" fn();
-type GetInstanceFunction =
-    unsafe extern "system" fn(vk::Instance, *const c_char) -> Option<Function>;
-type Negotiate = unsafe extern "system" fn(*mut u32) -> vk::Result;
 type CreateInstance =
     unsafe extern "system" fn(*const c_void, *const c_void, *mut vk::Instance) -> vk::Result;
 
 /// lavapipe's `vkCreateInstance`.
 static CREATE: AtomicUsize = AtomicUsize::new(0);
-
-/// A function that lavapipe's library exports; null when there is no lavapipe.
-fn exported(name: &CStr) -> *mut c_void {
-    static LIBRARY: OnceLock<usize> = OnceLock::new();
-    // SAFETY: the name ends with NUL; lavapipe's initialisers are those of any driver.
-    let open = || unsafe { libc::dlopen(WRAPPED.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
-    let library = *LIBRARY.get_or_init(|| open().addr()) as *mut c_void;
-    if library.is_null() {
-        return library;
-    }
-    // SAFETY: the library is open and stays so.
-    unsafe { libc::dlsym(library, name.as_ptr()) }
-}
 
 /// Makes one attempt.
 fn attempt(name: &str, path: &str) -> io::Result<()> {
@@ -64,6 +48,9 @@ fn attempt(name: &str, path: &str) -> io::Result<()> {
         "chmod" => std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)),
         "inet" => socket(libc::AF_INET),
         "unix" => socket(libc::AF_UNIX),
+        "pair" => std::os::unix::net::UnixStream::pair().map(drop),
+        "inotify" => call(libc::SYS_inotify_init1, [0, 0, 0]),
+        "shmget" => call(libc::SYS_shmget, [0, 4096, 0o600]),
         "bind" => std::os::unix::net::UnixListener::bind(path).map(drop),
         "fork" => fork(),
         "thread" => std::thread::Builder::new()
@@ -146,11 +133,19 @@ fn code() -> io::Result<()> {
     }
 }
 
+/// Whether the calling thread is a context's.
+fn is_of_context() -> bool {
+    let mut name = [0_u8; 16];
+    // SAFETY: the kernel writes at most 16 bytes.
+    unsafe { libc::prctl(libc::PR_GET_NAME, name.as_mut_ptr()) };
+    name.starts_with(b"venus-")
+}
+
 fn pry() {
     let Some(file) = std::env::var_os(WHEN) else {
         return;
     };
-    if !Path::new(&file).exists() {
+    if !Path::new(&file).exists() || !is_of_context() {
         return;
     }
     let attempts = std::env::var(ATTEMPTS).unwrap_or_default();
@@ -190,11 +185,9 @@ pub unsafe extern "system" fn vk_icdGetInstanceProcAddr(
     instance: vk::Instance,
     name: *const c_char,
 ) -> Option<Function> {
-    let get = exported(c"vk_icdGetInstanceProcAddr");
-    // SAFETY: a function of this name has this type; null is `None`.
-    let get: Option<GetInstanceFunction> = unsafe { std::mem::transmute(get) };
     // SAFETY: the caller's promise.
-    let (name, found) = unsafe { (CStr::from_ptr(name), get?(instance, name)?) };
+    let name = unsafe { CStr::from_ptr(name) };
+    let found = lavapipe::instance_function(instance, name)?;
     if name != c"vkCreateInstance" {
         return Some(found);
     }
@@ -202,38 +195,4 @@ pub unsafe extern "system" fn vk_icdGetInstanceProcAddr(
     let ours: CreateInstance = create_instance;
     // SAFETY: a caller that asks by name casts it back to the type of that name.
     Some(unsafe { std::mem::transmute::<CreateInstance, Function>(ours) })
-}
-
-/// Which version of the interface the loader and the driver speak.
-///
-/// # Safety
-/// `version` can be read and written.
-#[unsafe(no_mangle)]
-pub unsafe extern "system" fn vk_icdNegotiateLoaderICDInterfaceVersion(
-    version: *mut u32,
-) -> vk::Result {
-    let negotiate = exported(c"vk_icdNegotiateLoaderICDInterfaceVersion");
-    // SAFETY: a function of this name has this type; null is `None`.
-    let negotiate: Option<Negotiate> = unsafe { std::mem::transmute(negotiate) };
-    match negotiate {
-        // SAFETY: the caller's promise.
-        Some(negotiate) => unsafe { negotiate(version) },
-        None => vk::Result::ERROR_INCOMPATIBLE_DRIVER,
-    }
-}
-
-/// The physical devices' functions, which are lavapipe's.
-///
-/// # Safety
-/// The arguments are valid, as Vulkan requires: `name` ends with NUL.
-#[unsafe(no_mangle)]
-pub unsafe extern "system" fn vk_icdGetPhysicalDeviceProcAddr(
-    instance: vk::Instance,
-    name: *const c_char,
-) -> Option<Function> {
-    let get = exported(c"vk_icdGetPhysicalDeviceProcAddr");
-    // SAFETY: a function of this name has this type; null is `None`.
-    let get: Option<GetInstanceFunction> = unsafe { std::mem::transmute(get) };
-    // SAFETY: the caller's promise.
-    unsafe { get?(instance, name) }
 }

@@ -13,7 +13,10 @@
 )]
 
 mod guest;
+#[path = "../../../support/shaders.rs"]
+pub mod harmful;
 mod ring;
+pub mod shader;
 
 use std::time::{Duration, Instant};
 

@@ -10,7 +10,7 @@ use crate::limits::within;
 use crate::memory::{array, pages, touch, touch_info, touch_text, walk};
 use crate::objects::{check, check_optional, destroy, destroy_children, make, only};
 use crate::pipeline::{
-    cache_data, compute_pipelines, create_cache, create_shader, graphics_pipelines,
+    cache_data, compute_pipelines, create_cache, create_shader, graphics_pipelines, submitted,
 };
 use crate::sync::status;
 use crate::{Function, function, get_device_proc_addr, hang};
@@ -271,7 +271,9 @@ unsafe extern "system" fn submit(
             walk(submit.p_next, |link| touch(link, 16));
             check_all(array(submit.p_wait_semaphores, submit.wait_semaphore_count));
             array(submit.p_wait_dst_stage_mask, submit.wait_semaphore_count);
-            check_all(array(submit.p_command_buffers, submit.command_buffer_count));
+            let commands = array(submit.p_command_buffers, submit.command_buffer_count);
+            check_all(commands);
+            commands.iter().for_each(|one| submitted(one.as_raw()));
             check_all(array(
                 submit.p_signal_semaphores,
                 submit.signal_semaphore_count,
@@ -309,6 +311,7 @@ unsafe extern "system" fn submit2(
                 submit.command_buffer_info_count,
             ) {
                 check(COMMAND_BUFFER, info.command_buffer.as_raw());
+                submitted(info.command_buffer.as_raw());
             }
         }
     }

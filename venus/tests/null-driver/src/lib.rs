@@ -16,6 +16,9 @@
 //! Work is done as soon as it is submitted. Only these commands have an effect: `vkCmdFillBuffer`,
 //! `vkCmdClearColorImage` and `vkCmdCopyImageToBuffer`. Renderers test shared memory with them. The
 //! extra function [`LIVE`] tells how many objects are left, and calls can be made to [`hang`].
+//!
+//! The driver crashes, aborts or hangs when a shader asks for it (`misdeed`). That also works where
+//! a test cannot call the driver, because it is in another process.
 
 pub mod card;
 mod device;
@@ -23,6 +26,7 @@ pub mod hang;
 mod host_copy;
 mod limits;
 mod memory;
+mod misdeed;
 mod objects;
 mod physical;
 mod pipeline;

@@ -1,6 +1,9 @@
 //! Shaders, pipelines and their caches.
 
+use std::collections::HashMap;
 use std::ffi::c_void;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 use ash::vk::{self, Handle as _, ObjectType};
 
@@ -8,6 +11,7 @@ use crate::device::{DEVICE, PIPELINE, PIPELINE_LAYOUT, SHADER_MODULE, children, 
 use crate::hang;
 use crate::limits::within;
 use crate::memory::{array, touch, touch_text, walk};
+use crate::misdeed::{Place, Request};
 use crate::objects::{check, check_optional};
 use crate::violation;
 
@@ -21,13 +25,52 @@ pub(crate) unsafe extern "system" fn create_shader(
     // SAFETY: the caller's promise.
     unsafe {
         let result = create::<SHADER_MODULE>(device, info.cast(), allocator, out);
-        code((*info).p_code, (*info).code_size);
+        if let Some(request) = code((*info).p_code, (*info).code_size) {
+            ask(*out, request);
+        }
         result
     }
 }
 
-/// Reads shader code, which is whole words of SPIR-V.
-unsafe fn code(words: *const u32, size: usize) {
+/// What shaders have asked for: by modules, by pipelines of these modules, and by command buffers
+/// that bind these pipelines. Handles are never used twice.
+static ASKED: LazyLock<Mutex<HashMap<u64, Request>>> = LazyLock::new(Mutex::default);
+/// Whether [`ASKED`] has anything.
+static ANY: AtomicBool = AtomicBool::new(false);
+
+/// Remembers that an object asks for something.
+fn ask(handle: u64, request: Request) {
+    let mut asked = ASKED.lock().unwrap_or_else(PoisonError::into_inner);
+    asked.insert(handle, request);
+    ANY.store(true, Ordering::Release);
+}
+
+/// What an object asks for.
+fn asked(handle: u64) -> Option<Request> {
+    if !ANY.load(Ordering::Acquire) {
+        return None;
+    }
+    let asked = ASKED.lock().unwrap_or_else(PoisonError::into_inner);
+    asked.get(&handle).copied()
+}
+
+/// A command buffer binds a pipeline.
+pub(crate) fn bound(commands: u64, pipeline: u64) {
+    if let Some(request) = asked(pipeline) {
+        ask(commands, request);
+    }
+}
+
+/// A command buffer is submitted.
+pub(crate) fn submitted(commands: u64) {
+    if let Some(request) = asked(commands) {
+        request.fulfil();
+    }
+}
+
+/// Reads shader code, which is whole words of SPIR-V. Does what it asks for, or returns what it
+/// asks for later.
+unsafe fn code(words: *const u32, size: usize) -> Option<Request> {
     if size == 0 || !size.is_multiple_of(4) {
         violation(&format!("shader code of {size} bytes"));
     }
@@ -37,17 +80,24 @@ unsafe fn code(words: *const u32, size: usize) {
         if *words != 0x0723_0203 {
             violation("shader code that is not SPIR-V");
         }
+        let request = Request::of(std::slice::from_raw_parts(words.cast(), size))?;
+        if request.place == Place::Creation {
+            request.fulfil();
+        }
+        Some(request)
     }
 }
 
-unsafe fn touch_stage(stage: &vk::PipelineShaderStageCreateInfo<'_>) {
+/// Reads a shader stage, and returns what it asks for.
+unsafe fn touch_stage(stage: &vk::PipelineShaderStageCreateInfo<'_>) -> Option<Request> {
+    let mut request = asked(stage.module.as_raw());
     // SAFETY: the caller's promise.
     unsafe {
         walk(stage.p_next, |link| {
             touch(link, 16);
             if (*link).s_type == vk::StructureType::SHADER_MODULE_CREATE_INFO {
                 let module = link.cast::<vk::ShaderModuleCreateInfo<'_>>();
-                code((*module).p_code, (*module).code_size);
+                request = code((*module).p_code, (*module).code_size).or(request);
             }
         });
         check_optional(SHADER_MODULE, stage.module.as_raw());
@@ -61,6 +111,26 @@ unsafe fn touch_stage(stage: &vk::PipelineShaderStageCreateInfo<'_>) {
             }
             touch(constants.p_data.cast::<u8>(), constants.data_size as u64);
         }
+    }
+    request
+}
+
+/// Makes pipelines, of which these ask for something.
+unsafe fn pipelines(
+    device: u64,
+    count: u32,
+    requests: &[Option<Request>],
+    out: *mut u64,
+) -> vk::Result {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let result = children(PIPELINE, device, count, out);
+        for (pipeline, request) in array(out.cast_const(), count).iter().zip(requests) {
+            if let Some(request) = request {
+                ask(*pipeline, *request);
+            }
+        }
+        result
     }
 }
 
@@ -76,12 +146,13 @@ pub(crate) unsafe extern "system" fn compute_pipelines(
     check_optional(ObjectType::PIPELINE_CACHE.as_raw(), cache);
     // SAFETY: the caller's promise.
     unsafe {
-        for info in array(infos, count) {
+        let each = |info: &vk::ComputePipelineCreateInfo<'_>| {
             walk(info.p_next, |link| touch(link, 16));
-            touch_stage(&info.stage);
             check(PIPELINE_LAYOUT, info.layout.as_raw());
-        }
-        children(PIPELINE, device, count, out)
+            touch_stage(&info.stage)
+        };
+        let requests: Vec<_> = array(infos, count).iter().map(each).collect();
+        pipelines(device, count, &requests, out)
     }
 }
 
@@ -97,14 +168,14 @@ pub(crate) unsafe extern "system" fn graphics_pipelines(
     check_optional(ObjectType::PIPELINE_CACHE.as_raw(), cache);
     // SAFETY: the caller's promise.
     unsafe {
-        for info in array(infos, count) {
+        let each = |info: &vk::GraphicsPipelineCreateInfo<'_>| {
             walk(info.p_next, |link| touch(link, 16));
-            for stage in array(info.p_stages, info.stage_count) {
-                touch_stage(stage);
-            }
             check_optional(PIPELINE_LAYOUT, info.layout.as_raw());
-        }
-        children(PIPELINE, device, count, out)
+            let stages = array(info.p_stages, info.stage_count).iter();
+            stages.fold(None, |found, stage| touch_stage(stage).or(found))
+        };
+        let requests: Vec<_> = array(infos, count).iter().map(each).collect();
+        pipelines(device, count, &requests, out)
     }
 }
 

@@ -9,7 +9,7 @@ use crate::device::{BUFFER, COMMAND_BUFFER, DESCRIPTOR_SET, PIPELINE, PIPELINE_L
 use crate::limits::{limits, within};
 use crate::memory::{array, pages, touch, touch_info, walk};
 use crate::objects::{check, check_optional};
-use crate::{Function, function};
+use crate::{Function, function, pipeline};
 
 pub(crate) fn find(name: &str) -> Option<Function> {
     Some(match name {
@@ -186,6 +186,7 @@ unsafe extern "system" fn push_constants(
 unsafe extern "system" fn bind_pipeline(commands: u64, _point: i32, pipeline: u64) {
     check(COMMAND_BUFFER, commands);
     check(PIPELINE, pipeline);
+    pipeline::bound(commands, pipeline);
 }
 
 unsafe extern "system" fn bind_sets(
