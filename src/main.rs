@@ -11,6 +11,8 @@
 //! | [`hidden_windows`] | shows hidden windows again |
 //! | [`control`] | the control socket, and `hesper ctl` |
 //! | [`contexts`] | the Venus renderer as its front ends use it |
+//! | [`isolation`] | contexts in processes of their own: `--isolate` |
+//! | [`inherited`] | descriptors from the parent process |
 //! | [`venus`] | joins the Venus renderer to the device |
 //! | [`rutabaga`] | the renderers of rutabaga_gfx: virgl and cross-domain |
 //! | [`vtest`] | the Venus renderer without a VM: `hesper vtest` |
@@ -33,7 +35,9 @@ mod driver;
 mod gpus;
 mod headless_screen;
 mod hidden_windows;
+mod inherited;
 mod input;
+mod isolation;
 mod limits;
 mod panics;
 mod placement;
@@ -53,8 +57,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use cli::{DoctorOptions, Invocation, VtestOptions};
-use contexts::Contexts;
 use hesper_venus::{GpuSelection, Renderer, RendererOptions};
+use isolation::Isolation;
 use sandbox::{Needs, Sandbox};
 
 /// Exit status of a wrong command line.
@@ -106,6 +110,12 @@ fn main() -> ExitCode {
             })
             .map(|text| print!("{text}")),
         Invocation::Doctor(options) => examine(&options),
+        Invocation::Spawner(options) => return isolation::spawn_workers(options),
+        Invocation::Worker(arguments) => {
+            platform::limit_heaps();
+            limits::raise_descriptor_limit();
+            return isolation::work(&arguments);
+        }
         Invocation::Vtest(options) => {
             platform::map_upwards();
             log_to_stderr("info");
@@ -154,27 +164,29 @@ fn serve_vtest(options: VtestOptions) -> Result<(), String> {
     };
     // The sandbox allows nothing in the home folder.
     hesper_venus::read_cache_key();
-    let mut sandbox = Sandbox::start(options.confinement.sandbox, &needs)?;
-    let gpu = options.gpu.map(GpuSelection::from).unwrap_or_default();
-    let driver = driver::choose(options.driver.driver.as_deref())?;
-    let renderer = Renderer::new(RendererOptions {
-        driver,
-        gpu,
+    let confinement = options.confinement;
+    let renderer_options = RendererOptions {
+        driver: driver::choose(options.driver.driver.as_deref())?,
+        gpu: options.gpu.map(GpuSelection::from).unwrap_or_default(),
         wsi: options.wsi,
         budget: options.budget.budget(),
         guest: options.budget.guest(),
         save_streams: venus::save_streams(),
         ..RendererOptions::default()
-    })
-    .map_err(|error| format!("{error}; `hesper doctor` says more"))?;
+    };
+    let isolation = Isolation::start(confinement, &renderer_options)?;
+    let mut sandbox = Sandbox::start(confinement.sandbox, &needs)?;
+    let renderer = Renderer::new(renderer_options.clone())
+        .map_err(|error| format!("{error}; `hesper doctor` says more"))?;
     renderers::log_gpus(renderer.gpus(), options.wsi);
-    let renderer: Arc<dyn Contexts> = Arc::new(renderer);
-    let counted = Arc::clone(&renderer);
+    let contexts = isolation.contexts(renderer, &renderer_options)?;
+    let counted = Arc::clone(&contexts);
     counters::dump_on_signal(move || counted.counters().to_json());
-    let contexts = Arc::clone(&renderer);
-    let served = vtest::run(&options.socket_path, contexts, || sandbox.seal())
-        .map_err(|error| error.to_string());
-    renderer.settle();
+    let served = vtest::run(&options.socket_path, Arc::clone(&contexts), || {
+        sandbox.seal()
+    })
+    .map_err(|error| error.to_string());
+    contexts.settle();
     served
 }
 

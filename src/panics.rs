@@ -16,6 +16,11 @@ pub(crate) fn report() {
     }));
 }
 
+/// Installs a panic hook that logs this line, for a process whose log goes elsewhere.
+pub(crate) fn report_to_log() {
+    panic::set_hook(Box::new(|panic| log::error!("{}", text(panic))));
+}
+
 fn text(panic: &PanicHookInfo<'_>) -> String {
     let thread = thread::current();
     let thread = thread.name().unwrap_or("without a name");

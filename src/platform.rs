@@ -2,6 +2,8 @@
 //! Hypervisor.framework, and facts for bug reports.
 
 use std::ffi::OsStr;
+use std::io;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 /// The number of heaps that the allocator may make for threads. A driver's threads rarely allocate
@@ -76,6 +78,42 @@ pub(crate) fn map_upwards() {
             .env(STARTED_ANEW, "1")
             .exec();
     }
+}
+
+/// A path that executes this program again.
+///
+/// # Errors
+/// The system does not tell it.
+pub(crate) fn own_program() -> io::Result<PathBuf> {
+    /// Still names the same file when an update has replaced or removed the program.
+    #[cfg(target_os = "linux")]
+    const OWN: &str = "/proc/self/exe";
+    #[cfg(target_os = "linux")]
+    if std::fs::exists(OWN).unwrap_or(false) {
+        return Ok(OWN.into());
+    }
+    std::env::current_exe()
+}
+
+/// Names the process, for lists of processes. At most 15 bytes.
+pub(crate) fn name_process(name: &std::ffi::CStr) {
+    #[cfg(target_os = "linux")]
+    // SAFETY: the name ends with a zero byte. The kernel copies at most 16 bytes of it.
+    unsafe {
+        libc::prctl(libc::PR_SET_NAME, name.as_ptr())
+    };
+    #[cfg(not(target_os = "linux"))]
+    let _ = name;
+}
+
+/// Kills this process when the thread ends that started it. On other systems than Linux, nothing
+/// does this.
+pub(crate) fn end_with_parent() {
+    #[cfg(target_os = "linux")]
+    // SAFETY: this takes numbers. If it fails, nothing changes.
+    unsafe {
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL)
+    };
 }
 
 /// The system's hardware acceleration for VMs, or what is missing and the remedy.

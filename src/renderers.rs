@@ -8,12 +8,13 @@ use std::sync::Arc;
 
 use hesper_venus::host::{Gpu, Vulkan};
 use hesper_venus::memory::page_size;
-use hesper_venus::{GpuSelection, RenderNode, RendererOptions, WsiPolicy};
+use hesper_venus::{Driver, GpuSelection, RenderNode, RendererOptions, WsiPolicy};
 use hesper_vhost::renderer::Renderer;
 
 use crate::cli::capsets::Capset;
 use crate::cli::{BlobAlignment, ServeOptions};
 use crate::driver;
+use crate::isolation::Isolation;
 use crate::rutabaga;
 use crate::venus::{self, VenusRenderer};
 
@@ -54,14 +55,18 @@ impl Renderers {
     ///
     /// # Errors
     /// An option that asks for something that this host does not have.
-    pub(crate) fn make(options: &ServeOptions, in_window: bool) -> Result<Self, UnmetOption> {
+    pub(crate) fn make(
+        options: &ServeOptions,
+        isolation: Isolation,
+        in_window: bool,
+    ) -> Result<Self, UnmetOption> {
         if options.hostmem.0 == 0 {
             log::info!("GPU: none, the guest gets 2D (--hostmem=0)");
             return Self::without_3d(options, in_window);
         }
         let mut renderers = Self::without_3d(options, in_window || options.wants_venus())?;
         if options.wants_venus() {
-            renderers.venus = renderers.make_venus(options)?;
+            renderers.venus = renderers.make_venus(options, isolation)?;
             let venus = renderers.venus.iter();
             renderers.renderers = venus
                 .map(|venus| Arc::clone(venus) as Arc<dyn Renderer>)
@@ -89,25 +94,19 @@ impl Renderers {
     fn make_venus(
         &self,
         options: &ServeOptions,
+        isolation: Isolation,
     ) -> Result<Option<Arc<VenusRenderer>>, UnmetOption> {
         let Some(vulkan) = &self.vulkan else {
             return Ok(None);
         };
-        let made = hesper_venus::Renderer::new(RendererOptions {
-            driver: vulkan.driver().clone(),
-            gpu: selection(options)?,
-            wsi: options.wsi,
-            budget: options.budget.budget(),
-            guest: options.budget.guest(),
-            blob_alignment: blob_alignment(options).into(),
-            window: Some(options.hostmem.0),
-            save_streams: venus::save_streams(),
-            ..RendererOptions::default()
-        });
-        match made {
+        let renderer_options = renderer_options(options, vulkan.driver().clone())?;
+        match hesper_venus::Renderer::new(renderer_options.clone()) {
             Ok(renderer) => {
                 log_gpus(renderer.gpus(), options.wsi);
-                Ok(Some(Arc::new(VenusRenderer::new(Arc::new(renderer)))))
+                let contexts = isolation
+                    .contexts(renderer, &renderer_options)
+                    .map_err(|reason| UnmetOption::new("--isolate=on", &reason))?;
+                Ok(Some(Arc::new(VenusRenderer::new(contexts))))
             }
             Err(error) => {
                 report_no_vulkan(options, &error.to_string())?;
@@ -134,6 +133,40 @@ impl Renderers {
         self.renderers.push(made?);
         Ok(())
     }
+}
+
+/// The options of a Venus renderer; `None` if the guest is not offered Vulkan.
+///
+/// # Errors
+/// An option that cannot be met.
+pub(crate) fn venus_options(
+    options: &ServeOptions,
+) -> Result<Option<RendererOptions>, UnmetOption> {
+    if options.hostmem.0 == 0 || !options.wants_venus() {
+        return Ok(None);
+    }
+    match driver::choose(options.driver.driver.as_deref()) {
+        Ok(driver) => renderer_options(options, driver).map(Some),
+        // `open` reports it.
+        Err(_) => Ok(None),
+    }
+}
+
+fn renderer_options(
+    options: &ServeOptions,
+    driver: Driver,
+) -> Result<RendererOptions, UnmetOption> {
+    Ok(RendererOptions {
+        driver,
+        gpu: selection(options)?,
+        wsi: options.wsi,
+        budget: options.budget.budget(),
+        guest: options.budget.guest(),
+        blob_alignment: blob_alignment(options).into(),
+        window: Some(options.hostmem.0),
+        save_streams: venus::save_streams(),
+        ..RendererOptions::default()
+    })
 }
 
 /// Opens the Vulkan library. If that fails and no option asks for Vulkan, warns and returns `None`.

@@ -4,7 +4,7 @@
 //! runs the server. [`Running`] holds what the threads share.
 
 use std::io;
-use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::RawFd;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,9 +19,11 @@ use crate::cli::capsets::Capset;
 use crate::control::{self, Controls};
 use crate::counters;
 use crate::hidden_windows;
+use crate::inherited::inherited;
 use crate::input::Inputs;
+use crate::isolation::Isolation;
 use crate::placement;
-use crate::renderers::{Renderers, UnmetOption};
+use crate::renderers::{self, Renderers, UnmetOption};
 use crate::running::Running;
 use crate::sandbox::{Needs, Sandbox};
 use crate::screen_target::{ScreenTarget, display_options};
@@ -38,9 +40,9 @@ pub(crate) enum RunError {
     /// `--fd` names no open descriptor.
     #[error("--fd={fd}: {source}; pass one end of a connected unix socket pair")]
     NoDescriptor { fd: RawFd, source: io::Error },
-    /// The sandbox's mode is wrong.
+    /// The processes cannot be confined as the options ask.
     #[error("{0}")]
-    Sandbox(String),
+    Confinement(String),
     /// An option cannot be met.
     #[error(transparent)]
     UnmetOption(#[from] UnmetOption),
@@ -90,15 +92,24 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), RunError> {
         // The sandbox allows nothing in the home folder.
         hesper_venus::read_cache_key();
     }
+    let isolation = match target {
+        ScreenTarget::Qemu => Isolation::off(),
+        _ => match renderers::venus_options(options)? {
+            Some(venus) => {
+                Isolation::start(options.confinement, &venus).map_err(RunError::Confinement)?
+            }
+            None => Isolation::off(),
+        },
+    };
     let mut sandbox = Sandbox::start(options.confinement.sandbox, &needs(options, target))
-        .map_err(RunError::Sandbox)?;
+        .map_err(RunError::Confinement)?;
     let renderers = match target {
         ScreenTarget::Qemu => {
             log::info!("GPU: none, QEMU's classic device is 2D (--display=qemu)");
             Renderers::default()
         }
-        ScreenTarget::Window { .. } => Renderers::make(options, true)?,
-        ScreenTarget::Headless { .. } => Renderers::make(options, false)?,
+        ScreenTarget::Window { .. } => Renderers::make(options, isolation, true)?,
+        ScreenTarget::Headless { .. } => Renderers::make(options, isolation, false)?,
     };
     let Renderers {
         vulkan,
@@ -184,7 +195,10 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), RunError> {
 fn open(options: &ServeOptions) -> Result<Server, RunError> {
     match (&options.socket.socket_path, options.socket.fd) {
         (Some(path), _) => Ok(Server::bind_for(path, access(options))?),
-        (None, Some(fd)) => Ok(Server::from_fd(inherited(fd)?)?),
+        (None, Some(fd)) => {
+            let fd = inherited(fd).map_err(|source| RunError::NoDescriptor { fd, source })?;
+            Ok(Server::from_fd(fd)?)
+        }
         (None, None) => Err(RunError::NoSocket),
     }
 }
@@ -200,20 +214,6 @@ fn socket_name(options: &ServeOptions) -> String {
         (Some(path), _) => path.display().to_string(),
         (None, fd) => format!("descriptor {}", fd.unwrap_or_default()),
     }
-}
-
-/// Takes ownership of a descriptor that the parent process left open.
-fn inherited(fd: RawFd) -> Result<OwnedFd, RunError> {
-    // SAFETY: the borrow ends before anything of this process could open or close `fd`; asking for
-    // the flags of a number that is not open is an error, not a fault.
-    let open = rustix::io::fcntl_getfd(unsafe { BorrowedFd::borrow_raw(fd) });
-    open.map_err(|error| RunError::NoDescriptor {
-        fd,
-        source: error.into(),
-    })?;
-    // SAFETY: `fd` is open, and nobody else in this process owns it: this runs before the program
-    // opens anything that outlives the call, and the command line names it to hand it over.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 fn on_signals(state: &Arc<Running>) -> Result<(), RunError> {
@@ -286,6 +286,7 @@ fn needs(options: &ServeOptions, target: ScreenTarget) -> Needs {
         driver: options.driver.driver.clone(),
         windows,
         cross_domain: options.capsets.has(Capset::CrossDomain),
+        is_worker: false,
     }
 }
 

@@ -17,9 +17,10 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 use support::hesper::Hesper;
 use support::process::{PATIENCE, Process, comes_true};
+use support::programs::library::built;
 use support::xserver::XServer;
 
 fn hesper() -> Command {
@@ -352,5 +353,91 @@ fn every_thread_is_confined_when_a_vm_can_connect() {
             count("vhost-user keyb") > count("control")
         };
         assert!(filters == "0" || comes_true(is_stricter));
+    }
+}
+
+/// A Hesper that offers Vulkan, on the null driver.
+fn with_vulkan(folder: &Path, arguments: &[&str]) -> Hesper {
+    let driver = format!("--driver={}", built("hesper_null_driver").display());
+    let arguments = [&["--display=headless", &*driver], arguments].concat();
+    Hesper::start(folder, &arguments, None)
+}
+
+/// The spawner and the spare worker of a Hesper, when they have names.
+fn spawner_and_worker(hesper: &Hesper) -> Option<(u32, u32)> {
+    let named = |name: &str| {
+        let all = hesper.process.descendants().into_iter();
+        let mut found = all.filter(|id| of_process(*id, "comm") == name);
+        found.next()
+    };
+    Some((named("hesper-spawner")?, named("hesper-worker")?))
+}
+
+/// A file of a process in /proc; empty if there is no such process.
+fn of_process(id: u32, file: &str) -> String {
+    let text = std::fs::read_to_string(format!("/proc/{id}/{file}"));
+    text.unwrap_or_default().trim().to_owned()
+}
+
+#[test]
+fn a_worker_waits_confined_as_hesper_is_and_all_end_with_it() {
+    for (signal, arguments) in [
+        (Signal::TERM, &["--sandbox=on"][..]),
+        (Signal::KILL, &["--sandbox=on", "--isolate=on"]),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut hesper = with_vulkan(folder.path(), arguments);
+        let log = hesper.process.errors();
+        assert!(log.contains("run in processes of their own"), "{log}");
+        assert!(comes_true(|| spawner_and_worker(&hesper).is_some()));
+        let (spawner, worker) = spawner_and_worker(&hesper).unwrap();
+        // Set once the driver is loaded.
+        let is_sealed = || of_process(worker, "status").contains("Seccomp:\t2");
+        assert!(comes_true(is_sealed), "{}", of_process(worker, "status"));
+        let own = hesper.process.id();
+        for id in [spawner, worker] {
+            for line in ["Umask:\t0077", "NoNewPrivs:\t1"] {
+                assert!(of_process(id, "status").contains(line), "{id}: {line}");
+            }
+            // Memory is mapped upwards there, too.
+            assert_eq!(
+                of_process(id, "personality"),
+                of_process(own, "personality")
+            );
+            let limits = |id| of_process(id, "limits");
+            assert_eq!(limits(id), limits(own));
+        }
+        // Signals for all that are called so do not end them.
+        for id in [spawner, worker] {
+            let id = Pid::from_raw(id as i32).unwrap();
+            for signal in [Signal::INT, Signal::TERM, Signal::USR1, Signal::USR2] {
+                rustix::process::kill_process(id, signal).unwrap();
+            }
+        }
+        assert_eq!(spawner_and_worker(&hesper), Some((spawner, worker)));
+
+        hesper.process.signal(signal);
+        hesper.process.wait(PATIENCE);
+        for id in [spawner, worker] {
+            assert!(comes_true(|| of_process(id, "comm").is_empty()), "{id}");
+        }
+    }
+}
+
+#[test]
+fn there_are_no_other_processes_without_isolation_or_vulkan() {
+    for (arguments, variable) in [
+        (&["--isolate=off"][..], "on"),
+        (&["--hostmem=0"], "on"),
+        (&[], "off"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let driver = format!("--driver={}", built("hesper_null_driver").display());
+        let arguments = [&["--display=headless", &*driver], arguments].concat();
+        let variables = [("HESPER_ISOLATE", variable)];
+        let hesper = Hesper::start_in(folder.path(), &arguments, None, None, &variables);
+        assert_eq!(hesper.process.descendants(), [0; 0], "{arguments:?}");
+        let log = hesper.process.errors();
+        assert!(!log.contains("processes of their own"), "{log}");
     }
 }

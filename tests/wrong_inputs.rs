@@ -87,12 +87,20 @@ hesper --socket-path=s --capsets=opengl
 hesper --socket-path=s --driver=NULL --capsets=virgl
 hesper --socket-path=s --driver=NULL --virgl
 hesper --socket-path=s --driver=NULL --capsets=venus,cross-domain
+hesper --socket-path=s --isolate=maybe
 HESPER_SYSTEM=darwin hesper --socket-path=s
+HESPER_ISOLATE=1 hesper --socket-path=s --driver=NULL
+HESPER_ISOLATE=yes hesper vtest --socket-path=s --driver=NULL
 hesper vtest
 hesper vtest --socket-path=/nowhere/v --driver=NULL
 hesper vtest --socket-path=busy --driver=NULL
 hesper vtest --socket-path=s --driver=NULL --gpu=geforce
 hesper vtest --socket-path=s --driver=nothing.so
+hesper spawner
+hesper spawner --options={}
+hesper worker
+hesper worker --socket-fd=1 --budget-fd=4 --options={}
+hesper worker --socket-fd=998 --budget-fd=999 --options={}
 hesper gpus --driver=nothing.so
 hesper gpus --driver=broken.json
 hesper doctor --driver=nothing.json

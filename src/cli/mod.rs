@@ -9,6 +9,7 @@ mod serve;
 mod values;
 
 use std::ffi::OsString;
+use std::os::fd::RawFd;
 use std::path::PathBuf;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -59,6 +60,10 @@ pub(crate) enum Invocation {
     Gpus(GpusOptions),
     /// Check the host.
     Doctor(DoctorOptions),
+    /// Start and end workers for Hesper.
+    Spawner(SpawnerOptions),
+    /// Be a context of Hesper.
+    Worker(WorkerArguments),
 }
 
 /// Hesper: Vulkan for virtual machines. A vhost-user-gpu backend with its own window.
@@ -88,6 +93,36 @@ enum Verb {
     Gpus(GpusOptions),
     /// Check what works on this host, and how to mend what does not.
     Doctor(DoctorOptions),
+    /// Hesper starts this itself (--isolate): it starts the processes of the guest's programs.
+    #[command(hide = true)]
+    Spawner(SpawnerOptions),
+    /// Hesper starts this itself (--isolate): it is the process of one program of the guest.
+    #[command(hide = true)]
+    Worker(WorkerArguments),
+}
+
+/// Options of `hesper spawner`. Its socket is its standard input.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct SpawnerOptions {
+    /// Options of the workers, as JSON.
+    #[arg(long, value_name = "JSON")]
+    pub(crate) options: String,
+}
+
+/// Options of `hesper worker`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct WorkerArguments {
+    /// Inherited socket to Hesper.
+    #[arg(long, value_name = "N", value_parser = within::<RawFd>(3..=RawFd::MAX))]
+    pub(crate) socket_fd: RawFd,
+
+    /// Inherited socket for budgets.
+    #[arg(long, value_name = "N", value_parser = within::<RawFd>(3..=RawFd::MAX))]
+    pub(crate) budget_fd: RawFd,
+
+    /// What Hesper was started with, as JSON.
+    #[arg(long, value_name = "JSON")]
+    pub(crate) options: String,
 }
 
 /// Options of `hesper gpus`.
@@ -163,9 +198,14 @@ pub(crate) struct VtestOptions {
     pub(crate) confinement: ConfinementOptions,
 }
 
-/// How the process is confined.
+/// How the processes are confined.
 #[derive(Clone, Copy, Debug, Default, Args)]
 pub(crate) struct ConfinementOptions {
+    /// Run each program of the guest in a process of its own: on, or off (they can crash Hesper and
+    /// one another). Default: on, or what the variable HESPER_ISOLATE says.
+    #[arg(long, value_name = "WHETHER", hide_possible_values = true, help_heading = heading::SECURITY)]
+    pub(crate) isolate: Option<Switch>,
+
     /// Confine Hesper to the files and system calls that it and Vulkan drivers need: on, off, log
     /// (forbid nothing, and log what would be forbidden). Default: on, or what the variable
     /// HESPER_SANDBOX says. Linux only.
@@ -253,6 +293,8 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Inv
             Some(Verb::Vtest(options)) => Invocation::Vtest(options),
             Some(Verb::Gpus(options)) => Invocation::Gpus(options),
             Some(Verb::Doctor(options)) => Invocation::Doctor(options),
+            Some(Verb::Spawner(options)) => Invocation::Spawner(options),
+            Some(Verb::Worker(options)) => Invocation::Worker(options),
             None => {
                 serve.check()?;
                 Invocation::Serve(Box::new(serve))

@@ -52,6 +52,42 @@ fn libvirt_passes_a_descriptor_virgl_and_a_render_node() {
 }
 
 #[test]
+fn programs_of_the_guest_are_isolated_as_asked() {
+    for (line, expected) in [
+        ("--socket-path=s", None),
+        ("--socket-path=s --isolate=on", Some(Switch::On)),
+        ("--socket-path=s --isolate off", Some(Switch::Off)),
+    ] {
+        assert_eq!(served(line).confinement.isolate, expected, "{line}");
+        let Ok(Invocation::Vtest(options)) = parsed(&format!("vtest {line}")) else {
+            panic!("{line}")
+        };
+        assert_eq!(options.confinement.isolate, expected, "{line}");
+    }
+}
+
+#[test]
+fn what_hesper_starts_itself_is_not_in_the_help() {
+    let Ok(Invocation::Print(text)) = parsed("--help") else {
+        panic!("no help")
+    };
+    assert!(text.contains("--isolate <WHETHER>"), "{text}");
+    assert!(
+        !text.contains("spawner") && !text.contains("worker"),
+        "{text}"
+    );
+    let Ok(Invocation::Spawner(SpawnerOptions { options })) = parsed("spawner --options={}") else {
+        panic!()
+    };
+    assert_eq!(options, "{}");
+    let line = "worker --socket-fd 5 --budget-fd 6 --options {}";
+    let Ok(Invocation::Worker(worker)) = parsed(line) else {
+        panic!()
+    };
+    assert_eq!((worker.socket_fd, worker.budget_fd), (5, 6));
+}
+
+#[test]
 fn print_capabilities_ignores_everything_else() {
     assert!(matches!(
         parsed("--nonsense --fd=x --print-capabilities --size 1"),
@@ -85,6 +121,7 @@ fn a_wrong_value_gives_one_line_with_the_value_and_what_is_allowed() {
             "smooth, integer, none",
         ),
         ("--socket-path=s --vsync=maybe", "maybe", "on, off"),
+        ("vtest --socket-path=s --isolate=1", "1", "on, off"),
         (
             "--socket-path=s --on-close=never",
             "never",
@@ -254,6 +291,7 @@ fn help_shows_every_option_in_its_group() {
     let headings = [
         "Connection:",
         "GPU:",
+        "Security:",
         "Window:",
         "Input:",
         "Diagnostics:",
@@ -273,6 +311,7 @@ fn help_shows_every_option_in_its_group() {
         ("--socket-path", "Connection:"),
         ("--fd", "Connection:"),
         ("--render-node", "GPU:"),
+        ("--isolate", "Security:"),
         ("--display", "Window:"),
         ("--grab-mod", "Input:"),
         ("--record", "Diagnostics:"),
@@ -283,6 +322,6 @@ fn help_shows_every_option_in_its_group() {
         assert_eq!(group(option), Some(heading), "{option}");
     }
     // Nothing but help and version stands outside of the groups.
-    let options = text.get(places[6]..places[0]).unwrap_or_default();
+    let options = text.get(places[7]..places[0]).unwrap_or_default();
     assert_eq!(options.matches("\n  -").count(), 2, "{options}");
 }

@@ -1,17 +1,14 @@
-//! What the main process and a worker tell each other, and its bytes.
+//! What the main process and a worker tell each other. Their bytes are in [`super::encoding`].
 //!
-//! The bytes are little-endian and packed: a kind, then the fields in their order. Text and bytes
-//! of variable length are last in a message. A worker may belong to the guest, so the main process
-//! trusts no field of a [`FromWorker`].
+//! A worker may belong to the guest, so the main process trusts no field of a [`FromWorker`].
 
 use hesper_venus::{BlobRequest, Caching};
 
 /// A message to a worker. The number of descriptors that travel with it stands with each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum ToWorker {
-    /// The first message: the worker's options as JSON ([`super::options::WorkerOptions`]). One
-    /// descriptor: the memory of [`hesper_venus::Report`].
-    Configure(String),
+    /// The first message. One descriptor: the memory of a [`hesper_venus::Report`].
+    Configure,
     /// The worker now is this context. The name is the guest's and untrusted.
     Begin {
         /// The front end's id, for logs.
@@ -140,7 +137,8 @@ pub(super) enum FromWorker {
         /// The guest's id.
         ring: u64,
     },
-    /// So many bytes of commands were consumed since the last such message.
+    /// So many bytes of commands were consumed since the last such message. Batches of less than
+    /// [`SMALL_BATCH`] do not count.
     Consumed {
         /// Bytes of [`ToWorker::Submit`].
         bytes: u64,
@@ -198,3 +196,6 @@ pub(super) const MOST_FILES: usize = 16;
 
 /// The largest text of a worker that is read; the rest is cut off by the worker.
 pub(super) const LONGEST_TEXT: usize = 4096;
+
+/// The smallest batch of commands, in bytes, that [`FromWorker::Consumed`] counts.
+pub(super) const SMALL_BATCH: usize = 4096;

@@ -26,7 +26,7 @@ use clap::ValueEnum;
 pub(crate) use places::Needs;
 pub(crate) use platform::state;
 
-use places::Sockets;
+use places::Role;
 use platform::Confinement;
 
 /// The environment variable for the mode when `--sandbox` is not given.
@@ -58,7 +58,7 @@ pub(crate) fn harden(core_dumps: bool) {
 /// A process that is being confined.
 pub(crate) struct Sandbox {
     mode: SandboxMode,
-    sockets: Sockets,
+    role: Role,
     confinement: Option<Confinement>,
     /// What this system cannot forbid.
     missing: Vec<String>,
@@ -78,7 +78,7 @@ impl Sandbox {
         };
         let mut sandbox = Self {
             mode,
-            sockets: Sockets::of(needs),
+            role: Role::of(needs),
             confinement: None,
             missing: Vec::new(),
         };
@@ -131,7 +131,7 @@ impl Sandbox {
             return;
         }
         let confinement = self.confinement.get_or_insert_default();
-        if let Err(missing) = confinement.seal(self.sockets) {
+        if let Err(missing) = confinement.seal(self.role) {
             self.missing.push(missing);
         }
         let what = match self.mode {

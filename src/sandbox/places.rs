@@ -40,6 +40,27 @@ pub(crate) struct Needs {
     pub(crate) windows: bool,
     /// Whether Hesper connects to the compositor for guests.
     pub(crate) cross_domain: bool,
+    /// Whether the process is a worker: it has one context of a guest, and nothing else.
+    pub(crate) is_worker: bool,
+}
+
+/// Which process it is whose system calls are confined.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Role {
+    /// See [`Needs::is_worker`].
+    pub(crate) is_worker: bool,
+    /// The sockets that it makes.
+    pub(crate) sockets: Sockets,
+}
+
+impl Role {
+    /// The role of a process with these needs.
+    pub(crate) fn of(needs: &Needs) -> Self {
+        Self {
+            is_worker: needs.is_worker,
+            sockets: Sockets::of(needs),
+        }
+    }
 }
 
 /// Which sockets the process makes while it serves guests.
@@ -180,6 +201,10 @@ const VARIABLES: &[&str] = &[
     "VK_ADD_IMPLICIT_LAYER_PATH",
     "VK_LOADER_SETTINGS_FILE",
     "VK_LAYER_SETTINGS_PATH",
+];
+
+/// Variables with paths that windows need besides.
+const VARIABLES_FOR_WINDOWS: &[&str] = &[
     "XAUTHORITY",
     "XCOMPOSEFILE",
     "XCURSOR_PATH",
@@ -216,7 +241,7 @@ pub(crate) fn places(needs: &Needs, variable: &impl Environment) -> Vec<Place> {
     }
     // This process's own: threads write their names there.
     all.extend(Purpose::Write, ["/proc/self"]);
-    if is_remote(&variable("DISPLAY").unwrap_or_default()) {
+    if !needs.is_worker && is_remote(&variable("DISPLAY").unwrap_or_default()) {
         all.extend(Purpose::Read, NETWORK);
     }
     all.extend(Purpose::Read, std::env::current_exe());
@@ -250,7 +275,8 @@ pub(crate) fn places(needs: &Needs, variable: &impl Environment) -> Vec<Place> {
         ];
         all.extend(Purpose::Read, shared.iter().flat_map(is_xdg));
     }
-    for name in VARIABLES {
+    let for_windows = VARIABLES_FOR_WINDOWS.iter().filter(|_| !needs.is_worker);
+    for name in VARIABLES.iter().chain(for_windows) {
         let named = paths(name);
         let libraries = named.iter().flat_map(|path| folders_of_libraries(path));
         all.extend(Purpose::Read, libraries.collect::<Vec<_>>());
@@ -422,6 +448,36 @@ mod tests {
             assert_eq!(place, None, "{secret}");
         }
         assert!(has(&all, Purpose::Sockets, "/run/user/1000"));
+    }
+
+    #[test]
+    fn a_worker_has_neither_sockets_nor_what_windows_need() {
+        let variables = [
+            ("HOME", "/home/ann"),
+            ("DISPLAY", "elsewhere:0"),
+            ("XAUTHORITY", "/run/ann/xauth"),
+        ];
+        let worker = Needs {
+            driver: Some("/drivers/libvulkan_one.so".into()),
+            written: vec!["/streams".into()],
+            is_worker: true,
+            ..Needs::default()
+        };
+        let all = of(&worker, &variables);
+        assert!(has(&all, Purpose::Read, "/drivers"));
+        assert!(has(&all, Purpose::Write, "/streams"));
+        for place in &all {
+            assert_ne!(place.purpose, Purpose::Sockets, "{place:?}");
+            for path in ["/run/ann/xauth", "/home/ann/.Xauthority", "/etc/hosts"] {
+                assert!(!Path::new(path).starts_with(&place.path), "{place:?}");
+            }
+        }
+        let main = Needs {
+            windows: true,
+            ..Needs::default()
+        };
+        let all = of(&main, &variables);
+        assert!(has(&all, Purpose::Read, "/run/ann/xauth"));
     }
 
     #[test]

@@ -122,6 +122,11 @@ impl Process {
             .collect()
     }
 
+    /// The processes that this one has started, and those that these have started.
+    pub fn descendants(&self) -> Vec<u32> {
+        descendants(self.child.id())
+    }
+
     /// Seconds of processor time that the process has used.
     pub fn cpu(&self) -> f64 {
         cpu_of(self.child.id())
@@ -229,6 +234,24 @@ fn stat(id: u32) -> Vec<String> {
         .chain(rest)
         .map(str::to_owned)
         .collect()
+}
+
+/// The processes that a process has started, and those that these have started.
+pub fn descendants(id: u32) -> Vec<u32> {
+    let processes = std::fs::read_dir("/proc").unwrap().map_while(Result::ok);
+    let parents: Vec<(u32, u32)> = processes
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter_map(|id| Some((id, stat(id).get(2)?.parse().ok()?)))
+        .collect();
+    let mut found = vec![id];
+    let mut at = 0;
+    while at < found.len() {
+        let children = parents.iter().filter(|(_, parent)| *parent == found[at]);
+        let children: Vec<_> = children.map(|(id, _)| *id).collect();
+        found.extend(children);
+        at += 1;
+    }
+    found.split_off(1)
 }
 
 fn cpu_of(id: u32) -> f64 {

@@ -1,6 +1,6 @@
 //! Systems without Landlock and seccomp.
 
-use super::super::places::{Place, Sockets};
+use super::super::places::{Place, Role};
 
 /// Whether `--sandbox` can do anything.
 pub(crate) const IS_SUPPORTED: bool = false;
@@ -21,7 +21,7 @@ impl Confinement {
     }
 
     /// Is not called, because of [`IS_SUPPORTED`].
-    pub(crate) fn seal(&mut self, _sockets: Sockets) -> Result<(), String> {
+    pub(crate) fn seal(&mut self, _role: Role) -> Result<(), String> {
         Ok(())
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! [`PROCESS`] is for the whole process: Vulkan drivers run in it, create threads in it, compile
 //! shaders in it, and open files that Landlock guards. [`INPUT`] is for threads that need no
-//! driver. A further kind of thread or process is a further table and a variant of `Kind`
-//! (`super::filter`). What no table names gives `ENOSYS`, as on an older kernel.
+//! driver. [`WORKER`] is what a worker is refused besides. A further kind of thread or process is a
+//! further table and a variant of `Kind` (`super::filter`). What no table names gives `ENOSYS`, as
+//! on an older kernel.
 
 use libc::c_long;
 
@@ -408,6 +409,40 @@ pub(super) const INPUT: &[Group] = &[
             SYS_tgkill SYS_restart_syscall SYS_prctl SYS_clock_gettime
             SYS_clock_nanosleep SYS_nanosleep SYS_getrandom
         ),
+    },
+];
+
+/// What a worker is refused although [`PROCESS`] allows it. A worker has one context of a guest and
+/// its driver; windows, the VM and the display server are the main process'. NVIDIA's driver makes
+/// sockets for CUDA, and nobody has seen what else CUDA needs, so this is not for that driver.
+pub(super) const WORKER: &[Group] = &[
+    Group {
+        answer: Answer::Refuse(libc::EACCES),
+        why: "a worker has its two sockets",
+        calls: calls!(
+            SYS_socket SYS_socketpair SYS_connect SYS_bind SYS_listen SYS_accept SYS_accept4
+        ),
+    },
+    Group {
+        answer: Answer::Refuse(libc::EACCES),
+        why: "a worker watches no files",
+        calls: calls!(SYS_inotify_init1 SYS_inotify_add_watch SYS_inotify_rm_watch),
+    },
+    #[cfg(target_arch = "x86_64")]
+    Group {
+        answer: Answer::Refuse(libc::EACCES),
+        why: "the same by its old name",
+        calls: calls!(SYS_inotify_init),
+    },
+    Group {
+        answer: Answer::Refuse(libc::EACCES),
+        why: "memory that a key names, for other programs; an X server's",
+        calls: calls!(SYS_shmget SYS_shmat SYS_shmdt SYS_shmctl),
+    },
+    Group {
+        answer: Answer::Refuse(libc::EACCES),
+        why: "files by path that a worker's driver has no reason to cut",
+        calls: calls!(SYS_truncate),
     },
 ];
 

@@ -13,14 +13,14 @@ use seccompiler::{
     SeccompRule, TargetArch, apply_filter, apply_filter_all_threads,
 };
 
-use super::super::super::places::Sockets;
-use super::calls::{Answer, BY_PATH, Condition, Group, INPUT, PROCESS, Test};
+use super::super::super::places::Role;
+use super::calls::{Answer, BY_PATH, Condition, Group, INPUT, PROCESS, Test, WORKER};
 
 /// What a filter is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     /// The whole process.
-    Process(Sockets),
+    Process(Role),
     /// A thread that serves an input device.
     Input,
 }
@@ -74,17 +74,35 @@ impl Tables {
                 }
             }
         }
-        if let Kind::Process(sockets) = kind {
+        if let Kind::Process(role) = kind {
             let makes = [libc::SYS_connect, libc::SYS_socket];
             let serves = [libc::SYS_bind, libc::SYS_listen];
+            let sockets = role.sockets;
             for (is_needed, calls) in [(sockets.connects, makes), (sockets.serves, serves)] {
                 if !is_needed {
-                    let calls = calls.map(|number| (plain(number), Vec::new()));
-                    tables.refuse(libc::EACCES).extend(calls);
+                    tables.refuse_always(libc::EACCES, calls);
                 }
+            }
+            if role.is_worker && !sockets.serves {
+                tables.restrict(WORKER);
             }
         }
         Ok(tables)
+    }
+
+    /// Refuses calls that these tables allow.
+    fn restrict(&mut self, groups: &[Group]) {
+        for group in groups {
+            if let Answer::Refuse(error) = group.answer {
+                self.refuse_always(error, group.calls.iter().map(|(_, number)| *number));
+            }
+        }
+    }
+
+    /// Refuses calls, whatever their arguments are.
+    fn refuse_always(&mut self, error: i32, calls: impl IntoIterator<Item = c_long>) {
+        let calls = calls.into_iter().map(|number| (plain(number), Vec::new()));
+        self.refuse(error).extend(calls);
     }
 
     fn refuse(&mut self, error: i32) -> &mut Rules {
@@ -159,8 +177,8 @@ fn refusing(kind: Kind) -> Result<Vec<BpfProgram>, FilterError> {
 ///
 /// # Errors
 /// The system has no seccomp, or a thread of a driver has filters of its own.
-pub(super) fn confine_process(sockets: Sockets) -> Result<(), FilterError> {
-    for program in refusing(Kind::Process(sockets))? {
+pub(super) fn confine_process(role: Role) -> Result<(), FilterError> {
+    for program in refusing(Kind::Process(role))? {
         apply_filter_all_threads(&program)?;
     }
     Ok(())
@@ -183,8 +201,8 @@ pub(super) fn confine_thread(kind: Kind) -> Result<(), FilterError> {
 ///
 /// # Errors
 /// As [`confine_process`]; Linux before 5.7 cannot do this.
-pub(super) fn watch_process(sockets: Sockets) -> Result<OwnedFd, FilterError> {
-    let tables = Tables::of(PROCESS, Kind::Process(sockets))?;
+pub(super) fn watch_process(role: Role) -> Result<OwnedFd, FilterError> {
+    let tables = Tables::of(PROCESS, Kind::Process(role))?;
     let unknown = program(tables.known, SeccompAction::Allow, SeccompAction::Log)?;
     apply_filter_all_threads(&unknown)?;
     let mut seen = tables.named;
@@ -254,6 +272,7 @@ pub(super) fn is_available() -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::super::places::Sockets;
     use super::super::calls::Call;
     use super::*;
 
@@ -262,9 +281,70 @@ mod tests {
         groups.flat_map(|group| group.calls).collect()
     }
 
+    const ALL_SOCKETS: Sockets = Sockets {
+        connects: true,
+        serves: true,
+    };
+
+    const WORKER_ROLE: Role = Role {
+        is_worker: true,
+        sockets: Sockets {
+            connects: false,
+            serves: false,
+        },
+    };
+
+    /// Whether these tables refuse a call with any arguments.
+    fn refuses(role: Role, call: c_long) -> bool {
+        let tables = Tables::of(PROCESS, Kind::Process(role)).unwrap();
+        let always = |rules: &Rules| rules.get(&plain(call)).is_some_and(Vec::is_empty);
+        tables.refused.values().any(always)
+    }
+
+    #[test]
+    fn a_worker_may_do_less_than_the_main_process() {
+        let main = Role {
+            is_worker: false,
+            sockets: Sockets::default(),
+        };
+        let nvidia = Role {
+            sockets: ALL_SOCKETS,
+            ..WORKER_ROLE
+        };
+        for call in [
+            libc::SYS_socket,
+            libc::SYS_connect,
+            libc::SYS_bind,
+            libc::SYS_listen,
+        ] {
+            assert!(refuses(WORKER_ROLE, call) && refuses(main, call), "{call}");
+            assert!(!refuses(nvidia, call), "{call}: CUDA needs it");
+        }
+        for call in [
+            libc::SYS_socketpair,
+            libc::SYS_accept4,
+            libc::SYS_inotify_init1,
+            libc::SYS_shmget,
+            libc::SYS_truncate,
+        ] {
+            assert!(refuses(WORKER_ROLE, call) && !refuses(main, call), "{call}");
+        }
+        // What a context and its driver cannot do without.
+        for call in [
+            libc::SYS_sendmsg,
+            libc::SYS_recvmsg,
+            libc::SYS_openat,
+            libc::SYS_mmap,
+            libc::SYS_memfd_create,
+            libc::SYS_ioctl,
+        ] {
+            assert!(!refuses(WORKER_ROLE, call), "{call}");
+        }
+    }
+
     #[test]
     fn no_call_has_two_answers() {
-        for table in [PROCESS, INPUT] {
+        for table in [PROCESS, INPUT, WORKER] {
             let mut numbers: Vec<_> = table
                 .iter()
                 .flat_map(|group| group.calls.iter().map(|(_, number)| *number))
@@ -312,11 +392,12 @@ mod tests {
     #[test]
     fn the_filters_compile_and_are_short_enough_for_the_kernel() {
         let kinds = [
-            Kind::Process(Sockets::default()),
-            Kind::Process(Sockets {
-                connects: true,
-                serves: true,
+            Kind::Process(Role::default()),
+            Kind::Process(Role {
+                is_worker: false,
+                sockets: ALL_SOCKETS,
             }),
+            Kind::Process(WORKER_ROLE),
             Kind::Input,
         ];
         for kind in kinds {

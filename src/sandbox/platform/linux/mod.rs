@@ -6,7 +6,7 @@ mod landlock;
 mod refusal;
 mod watch;
 
-use super::super::places::{Place, Sockets};
+use super::super::places::{Place, Role};
 
 /// Whether `--sandbox` can do anything.
 pub(crate) const IS_SUPPORTED: bool = true;
@@ -75,13 +75,13 @@ impl Confinement {
     ///
     /// # Errors
     /// Why none are restricted.
-    pub(crate) fn seal(&mut self, sockets: Sockets) -> Result<(), String> {
+    pub(crate) fn seal(&mut self, role: Role) -> Result<(), String> {
         let failed = |error: &dyn std::fmt::Display| format!("seccomp: {error}");
         match self.watched.take() {
-            Some(places) => watch::start(sockets, places).map_err(|error| failed(&error))?,
+            Some(places) => watch::start(role, places).map_err(|error| failed(&error))?,
             None => {
                 refusal::handle().map_err(|error| failed(&error))?;
-                filter::confine_process(sockets).map_err(|error| failed(&error))?;
+                filter::confine_process(role).map_err(|error| failed(&error))?;
             }
         }
         self.is_sealed = true;

@@ -19,7 +19,7 @@ use std::thread;
 
 use libc::{c_int, c_long, c_ulong};
 
-use super::super::super::places::{Place, Purpose, Sockets};
+use super::super::super::places::{Place, Purpose, Role};
 use super::calls::{self, Answer, BY_PATH};
 use super::filter::{FilterError, watch_process};
 
@@ -33,7 +33,7 @@ const LONGEST: usize = libc::PATH_MAX.cast_unsigned() as usize;
 ///
 /// # Errors
 /// The kernel cannot report calls (Linux 5.7 can), or gives no thread.
-pub(super) fn start(sockets: Sockets, places: Vec<Place>) -> Result<(), FilterError> {
+pub(super) fn start(role: Role, places: Vec<Place>) -> Result<(), FilterError> {
     // The thread is there before the filter: no call that it makes may wait for itself.
     let (sender, listener) = std::sync::mpsc::channel::<OwnedFd>();
     // Not process_vm_readv(2), which would be reported, too.
@@ -51,7 +51,7 @@ pub(super) fn start(sockets: Sockets, places: Vec<Place>) -> Result<(), FilterEr
                 .run();
             }
         })?;
-    let listener = watch_process(sockets)?;
+    let listener = watch_process(role)?;
     // The thread waits for it.
     let _ = sender.send(listener);
     Ok(())

@@ -1,0 +1,100 @@
+//! Blobs: which ones a context has asked its worker for ([`Asked`]), and what must be true of the
+//! answers ([`check`]).
+
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex};
+
+use hesper_system::sync::Lock;
+use hesper_venus::memory::page_size;
+use hesper_venus::{Blob, BlobRequest};
+
+use super::books::Books;
+use super::untrusted;
+use crate::isolation::message::Piece;
+
+/// The blobs that a worker was asked for and has not answered. The device limits how many there
+/// are: each holds a descriptor of its queue.
+#[derive(Debug, Default)]
+pub(super) struct Asked {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    open: VecDeque<(u32, BlobRequest)>,
+    is_closed: bool,
+}
+
+impl Asked {
+    /// Notes a request. False when the context has ended: nobody will answer it.
+    #[must_use]
+    pub(super) fn push(&self, resource: u32, request: BlobRequest) -> bool {
+        let mut inner = self.inner.locked();
+        if !inner.is_closed {
+            inner.open.push_back((resource, request));
+        }
+        !inner.is_closed
+    }
+
+    /// The oldest request for a resource.
+    pub(super) fn get(&self, resource: u32) -> Option<BlobRequest> {
+        let inner = self.inner.locked();
+        let found = inner.open.iter().find(|(one, _)| *one == resource);
+        found.map(|(_, request)| *request)
+    }
+
+    /// Takes the oldest request for a resource. Its caller answers it.
+    pub(super) fn take(&self, resource: u32) -> Option<BlobRequest> {
+        let mut inner = self.inner.locked();
+        let place = inner.open.iter().position(|(one, _)| *one == resource)?;
+        inner.open.remove(place).map(|(_, request)| request)
+    }
+
+    /// Takes the oldest request. When there is none, none can be pushed any more.
+    pub(super) fn take_or_close(&self) -> Option<u32> {
+        let mut inner = self.inner.locked();
+        let next = inner.open.pop_front();
+        inner.is_closed = next.is_none();
+        next.map(|(resource, _)| resource)
+    }
+}
+
+/// Why a blob of a worker is not used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Flaw {
+    /// The worker has broken this rule.
+    Broken(String),
+    /// There is too little of something.
+    Short(&'static str),
+}
+
+/// Checks memory that a worker has made for `request`, charges it and maps it.
+///
+/// The whole file is charged, because the descriptor keeps all of it alive.
+pub(super) fn check(
+    request: &BlobRequest,
+    piece: Piece,
+    fd: OwnedFd,
+    books: &Arc<Books>,
+) -> Result<Blob, Flaw> {
+    let Piece {
+        offset,
+        size,
+        caching,
+    } = piece;
+    if size < request.size || !size.is_multiple_of(page_size()) {
+        let wanted = request.size;
+        let what = format!("a blob of {size} bytes for a request of {wanted}");
+        return Err(Flaw::Broken(what));
+    }
+    let whole = untrusted::file_size(&fd).map_err(Flaw::Broken)?;
+    let held = books.hold(whole);
+    let held = held.ok_or(Flaw::Short("shared memory, or descriptors, of the budget"))?;
+    let memory = untrusted::map(fd, offset, size, Box::new(held)).map_err(Flaw::Broken)?;
+    let memory = memory.ok_or(Flaw::Short("mappings of Hesper's main process"))?;
+    Ok(Blob {
+        memory: Arc::new(memory),
+        caching,
+    })
+}

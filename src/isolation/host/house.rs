@@ -1,0 +1,92 @@
+//! [`House`]: what all workers have in common on the main process' side.
+
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use hesper_venus::{Budget, RendererOptions};
+
+use super::books::Pools;
+use super::census::Census;
+use super::logs::Logs;
+use super::patience::Patience;
+use crate::isolation::spawner::{End, Spawner};
+
+/// How long the device waits for all workers together, whoever makes them.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Starts and kills processes; in tests, something else.
+pub(super) trait Starter: Send + Sync {
+    /// See [`Spawner::spawn`].
+    fn spawn(
+        &self,
+        worker: u64,
+        socket: OwnedFd,
+        budget: OwnedFd,
+        ended: Box<dyn FnOnce(End) + Send>,
+    );
+
+    /// See [`Spawner::is_loaded`].
+    fn is_loaded(&self, worker: u64);
+
+    /// See [`Spawner::kill`].
+    fn kill(&self, worker: u64);
+}
+
+impl Starter for Spawner {
+    fn spawn(
+        &self,
+        worker: u64,
+        socket: OwnedFd,
+        budget: OwnedFd,
+        ended: Box<dyn FnOnce(End) + Send>,
+    ) {
+        Spawner::spawn(self, worker, socket, budget, ended);
+    }
+
+    fn is_loaded(&self, worker: u64) {
+        Spawner::is_loaded(self, worker);
+    }
+
+    fn kill(&self, worker: u64) {
+        Spawner::kill(self, worker);
+    }
+}
+
+/// What all workers have in common.
+pub(super) struct House {
+    pub(super) starter: Arc<dyn Starter>,
+    pub(super) pools: Pools,
+    /// What one context may take.
+    pub(super) limits: Budget,
+    pub(super) census: Census,
+    pub(super) logs: Logs,
+    /// The last spare has failed, and no worker has become ready since.
+    pub(super) spare_failed: AtomicBool,
+    /// How much longer the device waits for all workers together.
+    pub(super) patience: Mutex<Patience>,
+    last: AtomicU64,
+}
+
+impl House {
+    /// Nothing has started yet. `pieces` is how many descriptors and mappings this process can have
+    /// for blobs and rings.
+    pub(super) fn new(starter: Arc<dyn Starter>, options: &RendererOptions, pieces: u64) -> Self {
+        Self {
+            starter,
+            pools: Pools::new(&options.guest, options.window, pieces),
+            limits: options.budget,
+            census: Census::default(),
+            logs: Logs::default(),
+            spare_failed: AtomicBool::new(false),
+            patience: Mutex::new(Patience::new(PATIENCE, Instant::now())),
+            last: AtomicU64::new(0),
+        }
+    }
+
+    /// A number for a new worker.
+    pub(super) fn number(&self) -> u64 {
+        self.last.fetch_add(1, Ordering::Relaxed) + 1
+    }
+}
