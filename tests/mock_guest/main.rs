@@ -24,6 +24,7 @@ mod mac;
 mod malformed;
 mod model;
 mod order;
+mod process_cost;
 mod scanout;
 #[path = "../support/mod.rs"]
 mod support;

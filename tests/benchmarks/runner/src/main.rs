@@ -3,6 +3,8 @@
 //! ```text
 //! hesper-bench compare [--rounds N] [--driver lavapipe|null] [CASE…]
 //!     Hesper, the reference renderer and no renderer, in turns.
+//! hesper-bench isolation [--rounds N] [--driver lavapipe|null] [CASE…]
+//!     Hesper with a process for each context, and with one process for all, in turns.
 //! hesper-bench instructions PROGRAM
 //!     The renderer's instructions per operation, by callgrind.
 //! ```
@@ -19,7 +21,7 @@ use std::process::ExitCode;
 
 use rig::{Driver, Rig, Side};
 
-const USAGE: &str = "usage: hesper-bench compare [--rounds N] [--driver lavapipe|null] [CASE…] | hesper-bench instructions PROGRAM";
+const USAGE: &str = "usage: hesper-bench compare|isolation [--rounds N] [--driver lavapipe|null] [CASE…] | hesper-bench instructions PROGRAM";
 
 /// The cases that are measured if the command line names none.
 const CASES: [&str; 16] = [
@@ -43,6 +45,7 @@ const CASES: [&str; 16] = [
 
 /// What a comparison measures.
 struct Plan {
+    sides: &'static [Side],
     rounds: usize,
     drivers: Vec<Driver>,
     cases: Vec<String>,
@@ -52,7 +55,8 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match words.as_slice() {
-        ["compare", rest @ ..] => plan(rest).and_then(|plan| compare(&plan)),
+        ["compare", rest @ ..] => plan(&Side::COMPARED, rest).and_then(|plan| compare(&plan)),
+        ["isolation", rest @ ..] => plan(&Side::ISOLATION, rest).and_then(|plan| compare(&plan)),
         ["instructions", program] => instructions::count(Path::new(program)),
         _ => Err(USAGE.to_owned()),
     };
@@ -68,8 +72,9 @@ fn main() -> ExitCode {
     }
 }
 
-fn plan(arguments: &[&str]) -> Result<Plan, String> {
+fn plan(sides: &'static [Side], arguments: &[&str]) -> Result<Plan, String> {
     let mut plan = Plan {
+        sides,
         rounds: 5,
         drivers: Driver::ALL.to_vec(),
         cases: Vec::new(),
@@ -109,19 +114,19 @@ fn compare(plan: &Plan) -> Result<String, String> {
     let load_before = load();
     let mut all = Vec::new();
     for round in 1..=plan.rounds {
-        for side in Side::ALL {
+        for &side in plan.sides {
             let footprint = rig.footprint(side);
             note(round, Driver::Lavapipe, side, "footprint", &footprint);
             all.push(report::Sample::footprint(side, footprint));
         }
     }
     for &driver in &plan.drivers {
-        rig.start(driver)?;
+        rig.start(driver, plan.sides)?;
     }
     for round in 1..=plan.rounds {
         for &driver in &plan.drivers {
             for case in &plan.cases {
-                for side in Side::ALL {
+                for &side in plan.sides {
                     let took = rig.measure(driver, side, case);
                     note(round, driver, side, case, &took);
                     all.push(report::Sample::case(driver, side, case, took));

@@ -25,17 +25,26 @@ pub(crate) enum Side {
     Native,
     /// `hesper vtest`.
     Hesper,
+    /// `hesper vtest --isolate=on`.
+    Isolated,
+    /// `hesper vtest --isolate=off`.
+    Together,
     /// `virgl_test_server --venus --no-virgl`.
     Reference,
 }
 
 impl Side {
-    pub(crate) const ALL: [Self; 3] = [Self::Native, Self::Hesper, Self::Reference];
+    /// Those that `compare` measures.
+    pub(crate) const COMPARED: [Self; 3] = [Self::Native, Self::Hesper, Self::Reference];
+    /// Those that `isolation` measures.
+    pub(crate) const ISOLATION: [Self; 2] = [Self::Isolated, Self::Together];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Native => "native",
             Self::Hesper => "Hesper",
+            Self::Isolated => "a process per context",
+            Self::Together => "one process",
             Self::Reference => "reference",
         }
     }
@@ -177,9 +186,9 @@ impl Rig {
         Ok(rig)
     }
 
-    /// Starts the servers of a driver.
-    pub(crate) fn start(&mut self, driver: Driver) -> Result<(), String> {
-        for side in [Side::Hesper, Side::Reference] {
+    /// Starts the servers of a driver for these sides.
+    pub(crate) fn start(&mut self, driver: Driver, sides: &[Side]) -> Result<(), String> {
+        for &side in sides.iter().filter(|side| **side != Side::Native) {
             let server = self.serve(driver, side)?;
             self.servers.push(server);
         }
@@ -233,13 +242,15 @@ impl Rig {
         let log = self.folder.path().join(format!("{name}.log"));
         let hesper = self.programs.join("hesper");
         let program = match side {
-            Side::Hesper => hesper.as_os_str(),
-            _ => OsStr::new("virgl_test_server"),
+            Side::Reference => OsStr::new("virgl_test_server"),
+            _ => hesper.as_os_str(),
         };
         let mut command = self.in_environment(program, "lvp", driver.layer(side));
         match side {
-            Side::Hesper => command.arg("vtest"),
-            _ => command.args(["--venus", "--no-virgl"]),
+            Side::Reference => command.args(["--venus", "--no-virgl"]),
+            Side::Isolated => command.args(["vtest", "--isolate=on"]),
+            Side::Together => command.args(["vtest", "--isolate=off"]),
+            Side::Hesper | Side::Native => command.arg("vtest"),
         };
         let file = File::create(&log).map_err(|error| format!("{}: {error}", log.display()))?;
         let process = command

@@ -124,6 +124,7 @@ fn rounds(
 ) -> Result<Took, Stop> {
     let mut all = Vec::new();
     let server = server::processes();
+    server::rest(&server);
     for index in 0..8 {
         let mut watch = Watch {
             total: Took {

@@ -6,6 +6,8 @@
 use std::fs;
 use std::process::ExitCode;
 use std::sync::OnceLock;
+use std::thread::sleep;
+use std::time::Duration;
 
 use crate::gpu::{Gpu, Host};
 use crate::outcome::Stop;
@@ -51,6 +53,23 @@ fn parent(id: u32) -> Option<u32> {
 /// CPU time of `processes` up to now, in microseconds.
 pub(crate) fn cpu(processes: &[u32]) -> f64 {
     processes.iter().filter_map(|&id| clock(id)).sum()
+}
+
+/// Waits until `processes` rest, at most for two seconds. A server may prepare itself for the next
+/// client while this one begins.
+pub(crate) fn rest(processes: &[u32]) {
+    let mut before = cpu(processes);
+    for _ in 0..40 {
+        if processes.is_empty() {
+            return;
+        }
+        sleep(Duration::from_millis(50));
+        let now = cpu(processes);
+        if now - before < 500.0 {
+            return;
+        }
+        before = now;
+    }
 }
 
 /// A process's CPU time; `None` if it has exited. /proc has the same, but only in ticks of 10 ms.
