@@ -14,6 +14,7 @@ mod full_device;
 mod hard;
 mod hostile;
 mod input;
+mod isolation;
 mod kexec;
 mod libvirt;
 mod mac;

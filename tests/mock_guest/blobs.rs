@@ -4,6 +4,7 @@
 use hesper_mock_venus::{Gpu, RING, VenusGuest as _};
 use hesper_venus_protocol::runtime::Object;
 use hesper_venus_protocol::{command, vk};
+use hesper_vhost::screen::Rect;
 use hesper_vhost::testing::Request;
 use hesper_vhost::wire;
 
@@ -117,12 +118,14 @@ fn import(guest: &Guest, gpu: &Gpu, resource: u32, size: u64) -> Result<u64, i32
     }
 }
 
-/// A buffer in that memory, which can be filled.
+/// A buffer in that memory, which can be filled and copied.
 fn buffer_of(guest: &Guest, gpu: &Gpu, memory: u64, size: u64) -> u64 {
     let buffer = guest.id();
     let mut info = vk::BufferCreateInfo {
         size,
-        usage: vk::BufferUsageFlags::TRANSFER_DST,
+        usage: vk::BufferUsageFlags(
+            vk::BufferUsageFlags::TRANSFER_SRC.0 | vk::BufferUsageFlags::TRANSFER_DST.0,
+        ),
         ..Default::default()
     };
     guest.call(command::CreateBuffer {
@@ -311,5 +314,93 @@ fn a_context_draws_into_another_ones_memory() {
     let seen = vm.machine().window().read(mapped.offset, 4);
     assert_eq!(seen, 0x0102_0304_u32.to_le_bytes());
     drop((compositor, client));
+    served.leaves_nothing(vm);
+}
+
+/// Copies one buffer into another and waits for it.
+fn copy(guest: &Guest, gpu: &Gpu, from: u64, to: u64, size: u64) {
+    let (commands, _) = guest.command_buffer(gpu);
+    let command_buffer = Object::guest(commands);
+    guest.send(&command::BeginCommandBuffer {
+        command_buffer,
+        p_begin_info: &mut vk::CommandBufferBeginInfo::default(),
+    });
+    let mut region = vk::BufferCopy {
+        src_offset: 0,
+        dst_offset: 0,
+        size,
+    };
+    guest.send(&command::CmdCopyBuffer {
+        command_buffer,
+        src_buffer: Object::guest(from),
+        dst_buffer: Object::guest(to),
+        region_count: 1,
+        p_regions: std::slice::from_mut(&mut region).into(),
+    });
+    guest.send(&command::EndCommandBuffer { command_buffer });
+    guest.submit(gpu, &[commands]);
+    guest.wait_fence(RING);
+}
+
+#[test]
+fn a_clients_picture_is_read_drawn_and_shown_by_the_compositor_without_copies() {
+    const WIDTH: u32 = 320;
+    const HEIGHT: u32 = 240;
+    const SIZE: u64 = WIDTH as u64 * HEIGHT as u64 * 4;
+    let served = Served::start();
+    let vm = served.boot();
+    let client = Guest::new(&vm, 1);
+    let client_gpu = client.gpu();
+    let (picture, memory) = client.buffer(&client_gpu, SIZE);
+    let blob = client.map(memory, SIZE);
+    let compositor = Guest::new(&vm, 2);
+    let gpu = compositor.gpu();
+    vm.machine().ok(&Request::attach(2, blob.resource));
+    let imported = import(&compositor, &gpu, blob.resource, SIZE).unwrap();
+    let texture = buffer_of(&compositor, &gpu, imported, SIZE);
+    let (own, own_memory) = compositor.buffer(&gpu, SIZE);
+    let seen = compositor.map(own_memory, SIZE);
+    let is_filled = |at: u64, word: u32| {
+        let bytes = vm.machine().window().read(at, SIZE as usize);
+        bytes.chunks(4).all(|pixel| pixel == word.to_le_bytes())
+    };
+    let whole = Rect {
+        x: 0,
+        y: 0,
+        width: WIDTH,
+        height: HEIGHT,
+    };
+    let show = Request::set_scanout_frame(
+        0,
+        blob.resource,
+        wire::FORMAT_B8G8R8X8,
+        (WIDTH, HEIGHT),
+        (0, WIDTH * 4),
+        whole,
+    );
+    vm.machine().ok(&show);
+    for round in 0..4_u32 {
+        // The client draws and the compositor's GPU reads it; then the other way.
+        let words = [0xff00_1020 + round, 0xff40_5000 + round];
+        let (commands, _) = client.fill(&client_gpu, picture, words[0]);
+        client.submit(&client_gpu, &[commands]);
+        client.wait_fence(RING);
+        copy(&compositor, &gpu, texture, own, SIZE);
+        assert!(is_filled(seen.offset, words[0]), "round {round}");
+        let (commands, _) = compositor.fill(&gpu, texture, words[1]);
+        compositor.submit(&gpu, &[commands]);
+        compositor.wait_fence(RING);
+        assert!(is_filled(blob.offset, words[1]), "round {round}");
+        // What the compositor drew is on the screen: the same memory once more.
+        let flush = Request::flush(blob.resource, whole).fence(u64::from(round) + 1);
+        vm.machine().ok(&flush);
+        let [blue, green, red, _] = words[1].to_le_bytes();
+        eventually("the picture is shown", || {
+            let shot = served.hesper.screenshot(0);
+            let bounds = shot.bounds_of([blue, green, red]);
+            bounds.map(|bounds| bounds.size()) == Some((WIDTH, HEIGHT))
+        });
+    }
+    drop((client, compositor));
     served.leaves_nothing(vm);
 }

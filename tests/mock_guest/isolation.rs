@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hesper_mock_venus::{RING, Ring, VenusGuest as _, bytes};
+use hesper_mock_venus::{FATAL, Gpu, RING, Ring, VenusGuest as _, bytes, harmful, shader};
 use hesper_venus_protocol::runtime::Object;
 use hesper_venus_protocol::{command, vk};
 use hesper_vhost::screen::Rect;
@@ -212,6 +212,72 @@ fn a_fatal_context_answers_its_fences_refuses_blobs_and_delays_nobody() {
     let next = Guest::new(&vm, 1);
     next.renders(&next.gpu(), 5);
     drop((guest, next));
+    served.leaves_nothing(vm);
+}
+
+#[test]
+fn a_context_whose_process_crashes_retires_its_fences_in_order_and_delays_nobody() {
+    let served = Served::start();
+    let vm = served.boot();
+    let guest = Guest::new(&vm, 1);
+    let gpu = guest.gpu();
+    let ring = Ring::new(&guest, 7);
+    let before = guest.map(0, 4096);
+    // Two queues wait: one of this context, one of another.
+    let stall = |guest: &Guest, gpu: &Gpu| {
+        let semaphore = guest.timeline(gpu);
+        guest.submit_wait(gpu, semaphore, 1);
+        [0, 1, 2].map(|_| guest.fence(RING))
+    };
+    let other = Guest::new(&vm, 4);
+    let other_fences = stall(&other, &other.gpu());
+    let fences = stall(&guest, &gpu);
+    // A third device's shader crashes the driver.
+    let device = guest.device(gpu.physical);
+    let crashing = Gpu {
+        device,
+        queue: guest.queue(device, u32::from(RING) + 1),
+        ..gpu
+    };
+    let run = shader::run(
+        &crashing,
+        || guest.id(),
+        harmful::WILD,
+        16_u64.to_le_bytes(),
+    );
+    guest.submit_bytes(&run.whole());
+    let last = guest.fence(RING + 1);
+    for ticket in fences.into_iter().chain([last, guest.fence(0)]) {
+        let answer = vm.machine().answer(ticket);
+        assert_eq!(answer.kind(), wire::RESP_OK_NODATA);
+    }
+    ring.until("the ring is fatal", || ring.status() & FATAL != 0);
+    let refused = Request::host_blob(1, 999, 0, 4096);
+    assert_eq!(vm.machine().code(&refused), wire::RESP_ERR_UNSPEC);
+    // Memory that it made before stays.
+    vm.machine().window().write(before.offset, &[7; 8]);
+    assert_eq!(vm.machine().window().read(before.offset, 8), [7; 8]);
+    others_go_on(&served, &vm, &other_fences);
+    served.says("RESOURCE_CREATE_BLOB 999");
+    let log = served.hesper.process.errors();
+    let lines: Vec<_> = log
+        .lines()
+        .filter(|line| line.contains("ERROR") && line.contains("is lost"))
+        .collect();
+    assert_eq!(lines.len(), 1, "{log}");
+    assert!(
+        lines[0].contains("SIGSEGV") && lines[0].contains("mock-1"),
+        "{}",
+        lines[0]
+    );
+    let status = served.hesper.control("status");
+    assert!(status.contains("lost Vulkan: mock-1"), "{status}");
+    // Its id is free for the next context.
+    vm.machine().ok(&Request::destroy_context(1));
+    let next = Guest::new(&vm, 1);
+    next.renders(&next.gpu(), 5);
+    drop(ring);
+    drop((guest, other, next));
     served.leaves_nothing(vm);
 }
 

@@ -41,7 +41,9 @@ fn until_refused(vm: &Vm, limit: usize, request: impl Fn(u32) -> Request) -> (us
 
 #[test]
 fn contexts_end_at_their_limit_and_all_end_with_the_vm() {
-    let served = Served::start();
+    // A thousand processes take minutes to load a driver.
+    let arguments = ["--display=headless", "--size=640x480", "--isolate=off"];
+    let served = Served::start_with(&arguments, None);
     let vm = served.boot();
     let create = |n| Request::create_context(n + 1, CAPSET_VENUS, "many");
     let refused = until_refused(&vm, budget::CONTEXTS, create);
@@ -57,6 +59,26 @@ fn contexts_end_at_their_limit_and_all_end_with_the_vm() {
     let gpu = guest.gpu();
     guest.renders(&gpu, 0x77);
     drop(guest);
+    served.leaves_nothing(vm);
+}
+
+#[test]
+fn a_hundred_contexts_that_are_made_at_once_hold_nobody_up_and_all_end_with_the_vm() {
+    const MANY: u32 = 100;
+    let served = Served::start();
+    let vm = served.boot();
+    let create = |n| Request::create_context(n, CAPSET_VENUS, "many");
+    for n in 1..=MANY {
+        vm.machine().ok(&create(n));
+    }
+    // Most have not even started: they wait for their turn to load the driver.
+    for n in 1..MANY {
+        vm.machine().ok(&Request::destroy_context(n));
+    }
+    let last = Guest::of(&vm, MANY);
+    last.renders(&last.gpu(), 0x77);
+    drop(last);
+    another_context_works(&vm);
     served.leaves_nothing(vm);
 }
 

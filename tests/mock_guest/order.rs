@@ -209,3 +209,39 @@ fn a_large_submission_in_scattered_pieces_arrives_whole() {
     drop(guest);
     served.leaves_nothing(vm);
 }
+
+#[test]
+fn fences_of_two_contexts_with_the_same_numbers_are_answered_each_for_its_own() {
+    let served = Served::start();
+    let vm = served.boot();
+    let guests = [1, 2].map(|context| Guest::new(&vm, context));
+    let gpus = guests.each_ref().map(|guest| guest.gpu());
+    let semaphores = [0, 1].map(|one| guests[one].timeline(&gpus[one]));
+    for round in 1..20_u64 {
+        // Each guest counts its fences alike, so both have the same numbers on the same rings.
+        let fences = [0, 1].map(|one| {
+            guests[one].submit_wait(&gpus[one], semaphores[one], round);
+            [0, 1, 2].map(|_| guests[one].fence(RING))
+        });
+        let (first, second) = match round % 2 {
+            0 => (0, 1),
+            _ => (1, 0),
+        };
+        signal(&guests[first], &gpus[first], semaphores[first], round);
+        for ticket in fences[first] {
+            let answer = vm.machine().answer(ticket);
+            assert_eq!(answer.kind(), wire::RESP_OK_NODATA);
+        }
+        // The other context is served, but its queue waits still.
+        guests[second].wait_fence(0);
+        for ticket in fences[second] {
+            assert!(!vm.machine().is_answered(ticket), "round {round}");
+        }
+        signal(&guests[second], &gpus[second], semaphores[second], round);
+        for ticket in fences[second] {
+            vm.machine().answer(ticket);
+        }
+    }
+    drop(guests);
+    served.leaves_nothing(vm);
+}

@@ -204,6 +204,12 @@ impl VulkanGuest {
         ));
     }
 
+    /// Starts vkcube on Wayland. It turns until the guest ends.
+    #[track_caller]
+    pub fn start_lasting_cube(&mut self) {
+        self.succeed("vkcube --wsi wayland --gpu_number 0 >/tmp/cube.log 2>&1 & cube=$!");
+    }
+
     /// Starts a program that presents nothing. It works for these seconds, and keeps this many
     /// blobs mapped and fences open until [`Self::end_hold`].
     #[track_caller]

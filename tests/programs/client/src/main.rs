@@ -15,6 +15,9 @@
 //!     Keeps the GPU busy with one long submission. Prints spinning, then done.
 //! hesper-test-client [--gpu N] hold MAPS SECONDS FILE
 //!     Keeps memory mapped and fences open until FILE exists. Prints holding, then done.
+//! hesper-test-client [--gpu N] harm wild|endless|TEXT
+//!     Submits a shader that writes to a wild address, never ends, or asks a driver of the tests
+//!     for TEXT, such as 'crash at submit'. Prints harming, then done if it ends.
 //! ```
 //!
 //! The lines of `run` do not depend on time, place or machine: over the same driver they must be
@@ -43,6 +46,9 @@ mod compute;
 mod drawing;
 mod extensions;
 mod gpu;
+mod harm;
+#[path = "../../../support/shaders.rs"]
+mod harmful;
 mod hold;
 mod host_copy;
 mod outcome;
@@ -58,7 +64,8 @@ use outcome::Stop;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 const USAGE: &str = "usage: hesper-test-client list | [--gpu N] run NAME…|all | [--gpu N] [--server PID] bench NAME…|all | \
-     [--gpu N] [--server PID] footprint | [--gpu N] extensions | [--gpu N] spin SECONDS | [--gpu N] hold MAPS SECONDS FILE";
+     [--gpu N] [--server PID] footprint | [--gpu N] extensions | [--gpu N] spin SECONDS | [--gpu N] hold MAPS SECONDS FILE | \
+     [--gpu N] harm wild|endless|TEXT";
 
 fn main() -> ExitCode {
     let mut arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -112,6 +119,12 @@ fn main() -> ExitCode {
                 _ => usage("hold wants a number of maps, a number of seconds and a file"),
             },
             _ => usage("hold wants a number of maps, a number of seconds and a file"),
+        },
+        "harm" => match names {
+            [how] => alone(index, "harm", |host| {
+                on_device(host, |gpu| harm::harm(gpu, how))
+            }),
+            _ => usage("harm wants to know how"),
         },
         bench::START_UP_CHILD => bench::start_up_child(index),
         other => usage(&format!("'{other}' is not a command")),

@@ -59,6 +59,16 @@ impl Client {
             .submit_and_wait(stream)
             .expect("the host answers");
     }
+
+    /// The same with a fence of the queue.
+    pub(crate) fn attack_queue(&self, stream: &[u8]) {
+        self.context.poll(stream).expect("the host answers");
+    }
+
+    /// Makes a blob, if the host does.
+    pub(crate) fn blob(&self) -> std::io::Result<()> {
+        self.context.host_blob(0, 4096).map(drop)
+    }
 }
 
 fn shared(context: &virtgpu::Context, size: usize) -> Shared<BlobMemory> {

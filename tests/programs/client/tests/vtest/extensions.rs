@@ -1,6 +1,6 @@
 //! Tests programs that enable extensions in many ways, and Vulkan loaders of other versions.
 
-use crate::server::{CLIENT, OWN_SUITE, Server, cache, lines, suites};
+use crate::server::{CLIENT, OWN_SUITE, Server, await_that, cache, lines, suites};
 
 /// Creates devices with each listed extension alone, with what it needs, and with all extensions at
 /// once; then the same for instances.
@@ -44,8 +44,15 @@ fn every_listed_extension_can_be_enabled_with_dmabuf_wsi() {
 fn an_older_loader_takes_nothing_from_a_newer_driver() {
     let folder = cache("loader-bookworm/root/usr/lib/x86_64-linux-gnu");
     let server = Server::with(&[], &[("LD_LIBRARY_PATH", folder.to_str().unwrap())]);
-    let maps = std::fs::read_to_string(format!("/proc/{}/maps", server.process.0.id())).unwrap();
-    assert!(maps.contains("libvulkan.so.1.3.239"), "{maps}");
+    // A process that waits for the next client has loaded its driver.
+    let is_loaded = || {
+        let mut all = server.descendants().into_iter();
+        all.any(|process| {
+            let maps = std::fs::read_to_string(format!("/proc/{process}/maps"));
+            maps.is_ok_and(|maps| maps.contains("libvulkan.so.1.3.239"))
+        })
+    };
+    await_that("the older loader is loaded", is_loaded);
     let output = server
         .with_venus_of(OWN_SUITE, CLIENT)
         .args(["run", "core-1.4", "descriptor-push", "draw-render-pass"])

@@ -9,12 +9,12 @@ use std::time::Duration;
 use crate::server::{Killed, Server, TOO_MUCH, await_that, rounds};
 
 /// How much the server's memory may grow after all clients are gone.
-const SLACK_KIB: u64 = 1024;
+pub(crate) const SLACK_KIB: u64 = 1024;
 
 /// The server's anonymous memory in KiB. Memory with files behind it does not count: pages of
 /// libraries and of the kernel's caches come and go by themselves, and the server has a counter of
 /// its own for pages that it shares with clients.
-fn own_memory(server: &Server) -> u64 {
+pub(crate) fn own_memory(server: &Server) -> u64 {
     let path = format!("/proc/{}/smaps_rollup", server.process.0.id());
     let text = fs::read_to_string(path).unwrap();
     let line = text.lines().find(|line| line.starts_with("Anonymous:"));
@@ -24,7 +24,7 @@ fn own_memory(server: &Server) -> u64 {
 
 /// How many rounds of clients may run until memory stops growing. The server's allocator may keep
 /// something once for a larger crowd, but a leak grows with every round.
-const ROUNDS: usize = 3;
+pub(crate) const ROUNDS: usize = 3;
 
 /// Runs `clients` on a server that has served some before. Fails unless the server's threads,
 /// descriptors and memory are then as before.

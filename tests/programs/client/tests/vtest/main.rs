@@ -18,10 +18,12 @@
 
 mod doctor;
 mod extensions;
+mod isolation;
 mod load;
 mod lost;
 mod mac;
 mod present;
+mod raw;
 #[cfg(target_os = "linux")]
 mod sandbox;
 mod server;

@@ -26,6 +26,11 @@ impl Pried {
     /// Starts a server whose driver makes these attempts when [`Pried::pry`] is called. `{}` in an
     /// attempt is a folder that has nothing to do with Hesper.
     fn start(mode: &str, attempts: &str) -> Self {
+        Self::with(&[&format!("--sandbox={mode}"), "--isolate=off"], attempts)
+    }
+
+    /// The same with these options.
+    fn with(options: &[&str], attempts: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
         let manifest = path("prying.json");
@@ -35,7 +40,7 @@ impl Pried {
         fs::write(path("outside/secret"), "a password").unwrap();
         let attempts = attempts.replace("{}", &path("outside"));
         let server = Server::with(
-            &[&format!("--sandbox={mode}")],
+            options,
             &[
                 (LAVAPIPE.0, &manifest),
                 (hesper_prying_driver::WHEN, &path("now")),
@@ -105,6 +110,47 @@ fn what_breaks_into_the_process_reaches_no_files_no_network_and_no_other_process
         "{log}"
     );
     assert!(pried.folder.path().join("outside/secret").exists());
+}
+
+/// What a worker is refused besides.
+const REFUSED_TO_WORKERS: [(&str, &str); 3] =
+    [("pair", DENIED), ("inotify", DENIED), ("shmget", DENIED)];
+
+#[test]
+fn what_breaks_into_a_worker_reaches_even_less() {
+    let attempts = [&REFUSED[..], &REFUSED_TO_WORKERS].concat();
+    let pried = Pried::with(&["--sandbox=on", "--isolate=on"], &all(&attempts));
+    pried.pry();
+    for (attempt, expected) in attempts {
+        let outcome = pried.outcome(name(attempt));
+        assert!(outcome.starts_with(expected), "{attempt}: {outcome}");
+    }
+    assert!(pried.folder.path().join("outside/secret").exists());
+    // The main process makes such calls, for its windows.
+    let pried = Pried::start("on", &all(&REFUSED_TO_WORKERS));
+    pried.pry();
+    for (attempt, _) in REFUSED_TO_WORKERS {
+        let outcome = pried.outcome(name(attempt));
+        assert!(outcome.starts_with(DONE), "{attempt}: {outcome}");
+    }
+}
+
+#[test]
+fn a_call_that_no_driver_makes_ends_only_the_worker_that_makes_it() {
+    let mut pried = Pried::with(&["--sandbox=on", "--isolate=on"], "exec:/nowhere");
+    pried.pry();
+    let log = pried.server.log();
+    for part in [
+        "hesper: the sandbox refused the system call execve (",
+        "crashed with SIGABRT",
+    ] {
+        assert!(log.contains(part), "{part}: {log}");
+    }
+    fs::remove_file(pried.folder.path().join("now")).unwrap();
+    let next = pried.server.client(&["submit-one"]).status().unwrap();
+    assert!(next.success(), "{}", pried.server.log());
+    let ended = pried.server.process.0.try_wait().unwrap();
+    assert_eq!(ended, None);
 }
 
 #[test]
@@ -192,12 +238,15 @@ fn the_log_mode_names_what_the_sandbox_would_refuse_and_allows_it() {
 
 #[test]
 fn the_shader_cache_is_written_in_the_sandbox() {
-    let caches = tempfile::tempdir().unwrap();
-    let base = caches.path().to_str().unwrap();
-    let server = Server::with(&["--sandbox=on"], &[("MESA_SHADER_CACHE_DIR", base)]);
-    let cases = server.client(&["all"]).status().unwrap();
-    assert!(cases.success(), "{}", server.log());
-    await_that("the cache has files", || {
-        fs::read_dir(caches.path()).unwrap().count() > 0
-    });
+    for isolate in ["--isolate=off", "--isolate=on"] {
+        let caches = tempfile::tempdir().unwrap();
+        let base = caches.path().to_str().unwrap();
+        let options = ["--sandbox=on", isolate];
+        let server = Server::with(&options, &[("MESA_SHADER_CACHE_DIR", base)]);
+        let cases = server.client(&["all"]).status().unwrap();
+        assert!(cases.success(), "{}", server.log());
+        await_that("the cache has files", || {
+            fs::read_dir(caches.path()).unwrap().count() > 0
+        });
+    }
 }

@@ -1,14 +1,12 @@
 //! Tests what an operator sees of the server: the trace of commands, the counters, and the reason
 //! why a client was ended.
 
-use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
-
 use hesper_mock_venus::bytes;
 use hesper_venus_protocol::command;
 use hesper_venus_protocol::runtime::Object;
 
-use crate::server::{Alive, CLIENT, OWN_SUITE, PATIENCE, Server};
+use crate::raw::{await_end, client, send, submit};
+use crate::server::{Alive, CLIENT, OWN_SUITE, Server};
 
 #[test]
 fn the_log_shows_commands_with_their_arguments_when_asked_to() {
@@ -70,39 +68,6 @@ fn a_signal_prints_counters_of_what_was_done() {
     assert_eq!(count("lost"), 0);
     // Mesa's fences are of the queue's timeline. 26.2 waits for them; older versions poll memory.
     assert_eq!(server.alive(), Alive::default());
-}
-
-/// Connects a client that speaks vtest itself, up to its context.
-fn client(server: &Server, name: &str) -> UnixStream {
-    let mut stream = UnixStream::connect(server.socket()).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    send(&mut stream, 8, name.len() + 1, name.as_bytes());
-    stream.write_all(&[0]).unwrap();
-    send(&mut stream, 17, 1, &4_u32.to_le_bytes());
-    stream
-}
-
-fn send(stream: &mut UnixStream, number: u32, length: usize, payload: &[u8]) {
-    stream.write_all(&(length as u32).to_le_bytes()).unwrap();
-    stream.write_all(&number.to_le_bytes()).unwrap();
-    stream.write_all(payload).unwrap();
-}
-
-/// Sends Venus commands in one batch.
-fn submit(stream: &mut UnixStream, commands: &[u8]) {
-    let words = commands.len() as u32 / 4;
-    let batch = [1, 0, 9, words, 0, 0, 0, 0, 0_u32];
-    let mut payload: Vec<u8> = batch.iter().flat_map(|word| word.to_le_bytes()).collect();
-    payload.extend_from_slice(commands);
-    send(stream, 24, payload.len() / 4, &payload);
-}
-
-/// Waits until the server closes the connection.
-fn await_end(mut stream: UnixStream) {
-    let mut rest = Vec::new();
-    // A reset ends the connection, too.
-    let _ = stream.read_to_end(&mut rest);
-    assert!(rest.is_empty(), "{rest:?}");
 }
 
 #[test]
