@@ -58,7 +58,7 @@ pub(super) fn end(worker: &Worker, rings: &mut Rings, why: &Why, was_lost: bool)
     };
     if end.is_none() {
         log::error!(
-            "process {} of a context was killed and does not end; its context stays counted",
+            "process {} of a context was killed and has not ended yet; its context counts until then",
             worker.number()
         );
     }

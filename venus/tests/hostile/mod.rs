@@ -95,7 +95,8 @@ impl log::Log for LostLines {
     fn log(&self, record: &log::Record<'_>) {
         if self.enabled(record.metadata()) {
             let line = record.args().to_string();
-            if line.contains(" is lost: ") {
+            // A name that the guest has chosen may hold these words, in lines of other targets.
+            if record.target() == "hesper_venus" && line.contains(" is lost: ") {
                 self.0.lock().unwrap().push(line);
             }
         }
