@@ -477,3 +477,26 @@ fn an_object_made_while_its_device_is_destroyed_is_refused_and_not_left_behind()
         assert!(matches!(refused, Err(Fatal::OwnerGone(102))), "{refused:?}");
     });
 }
+
+#[test]
+fn an_object_destroyed_while_its_device_is_destroyed_is_not_left_behind() {
+    with_other(|state, executor, _| {
+        let device = Object::guest(DEVICE);
+        let mut create = encoded(command::CreateEvent {
+            device,
+            p_create_info: &mut vk::EventCreateInfo::default(),
+            p_event: &mut vk::Event(103),
+        });
+        executor.execute(&mut create).unwrap();
+        let objects = &state.objects;
+        let owner = objects.table.view().get(DEVICE).unwrap().owner;
+        // Another thread is in the middle of destroying the device.
+        let hidden = objects.hide_device(owner).unwrap();
+        let event = Object::guest(103);
+        let mut destroy = encoded(command::DestroyEvent { device, event });
+        assert!(executor.execute(&mut destroy).is_err());
+        let found = objects.table.view().get(103);
+        assert!(found.is_some(), "nobody would destroy it");
+        objects.retire_hidden(&hidden);
+    });
+}

@@ -70,6 +70,9 @@ pub(crate) fn destroy_object<H: Handle>(
     if object.is_null() {
         return Ok(());
     }
+    // Before the object is out of the table: another thread may destroy the device now, and would
+    // not find the object any more.
+    session.device(command)?;
     take_object(session, object, command)?;
     session.retire(command, |owner| Last::Destroy(entry(owner, object.handle)))
 }

@@ -144,11 +144,23 @@ impl Objects {
 
     /// Removes a device and everything it owns. It is destroyed as soon as no thread uses it.
     pub(crate) fn remove_device(&self, owner: u32) {
-        let Some(Domain::Device(device)) = self.domains.writing().remove(&owner) else {
-            return;
-        };
+        if let Some(device) = self.hide_device(owner) {
+            self.retire_hidden(&device);
+        }
+    }
+
+    /// The first step of removing a device: nobody finds it any more. Its objects are still there.
+    pub(crate) fn hide_device(&self, owner: u32) -> Option<Arc<Device>> {
+        match self.domains.writing().remove(&owner)? {
+            Domain::Device(device) => Some(device),
+            Domain::Instance(_) => None,
+        }
+    }
+
+    /// The second step: the device takes over what it owns.
+    pub(crate) fn retire_hidden(&self, device: &Device) {
         device.is_gone.store(true, Ordering::Release);
-        device.retire(self.remove_owned(owner));
+        device.retire(self.remove_owned(device.owner));
     }
 
     /// Removes an instance, its physical devices and devices.
