@@ -84,10 +84,17 @@ fn a_hundred_contexts_that_are_made_at_once_hold_nobody_up_and_all_end_with_the_
 
 #[test]
 fn contexts_lost_in_a_loop_fill_no_log_and_all_end() {
-    let served = Served::start();
+    // Each process of a context has to load its driver.
+    for (option, losses) in [("--isolate=off", 1000), ("--isolate=on", 60)] {
+        lose_in_a_loop(option, losses);
+    }
+}
+
+fn lose_in_a_loop(option: &str, losses: u64) {
+    let served = Served::start_with(&["--display=headless", option], None);
     let vm = served.boot();
     let start = Instant::now();
-    for fence in 1..=1000 {
+    for fence in 1..=losses {
         let mut machine = vm.machine();
         machine.ok(&Request::create_context(1, CAPSET_VENUS, "loser"));
         // No command has this number.

@@ -43,47 +43,58 @@ fn leaves_nothing(server: &Server, threads: usize, clients: impl Fn()) {
     panic!("memory grows with every round of clients: {memory:?} KiB");
 }
 
+/// Serves `clients` in one process, and then with a process for each. Each process of a client has
+/// to load its driver, so the second time there are fewer: `clients` gets what to divide by.
+fn in_both_ways(clients: impl Fn(Server, usize)) {
+    for (option, less) in [("--isolate=off", 1), ("--isolate=on", 5)] {
+        clients(Server::with(&[option], &[]), less);
+    }
+}
+
 const SOME: [&str; 3] = ["submit-64-in-flight", "draw-render-pass", "map-gpu-writes"];
 
 #[test]
 fn many_clients_at_once_and_in_a_row_leave_nothing() {
-    let server = Server::start();
-    let threads = server.count("task");
-    let client = || server.client(&SOME).status().unwrap().success();
-    let sixteen = || {
-        scope(|scope| {
-            let all: Vec<_> = (0..16).map(|_| scope.spawn(client)).collect();
-            all.into_iter().all(|one| one.join().unwrap())
-        })
-    };
-    // The first clients make the driver and the allocator open what they keep for good.
-    assert!(client() && sixteen(), "{}", server.log());
-    leaves_nothing(&server, threads, || {
-        assert!(sixteen(), "{}", server.log());
-        for _ in 0..rounds(100) {
-            assert!(client(), "{}", server.log());
-        }
+    in_both_ways(|server, less| {
+        let threads = server.count("task");
+        let client = || server.client(&SOME).status().unwrap().success();
+        let sixteen = || {
+            scope(|scope| {
+                let all: Vec<_> = (0..16).map(|_| scope.spawn(client)).collect();
+                all.into_iter().all(|one| one.join().unwrap())
+            })
+        };
+        // The first clients make the driver and the allocator open what they keep for good.
+        assert!(client() && sixteen(), "{}", server.log());
+        leaves_nothing(&server, threads, || {
+            assert!(sixteen(), "{}", server.log());
+            for _ in 0..rounds(100) / less {
+                assert!(client(), "{}", server.log());
+            }
+        });
+        server.assert_calm();
     });
-    server.assert_calm();
 }
 
 #[test]
 fn clients_killed_at_any_moment_leave_nothing_and_others_see_nothing() {
     // How many clients run at a time. Each is killed while the others work.
     const AT_ONCE: u64 = 4;
-    let server = Server::start();
+    in_both_ways(|server, less| kills_at_any_moment(&server, AT_ONCE, rounds(200) / less));
+}
+
+fn kills_at_any_moment(server: &Server, at_once: u64, kills: usize) {
     let threads = server.count("task");
     let kill_some = |rounds: u64| {
         scope(|scope| {
-            let server = &server;
-            for lane in 0..AT_ONCE {
+            for lane in 0..at_once {
                 scope.spawn(move || {
                     for round in 0..rounds {
                         let victim = Killed(server.client(&["all"]).spawn().unwrap());
                         // The kills are spread over a client's first seconds, differently in each
                         // round.
                         sleep(Duration::from_millis(
-                            40 + (round * AT_ONCE + lane) * 367 % 1500,
+                            40 + (round * at_once + lane) * 367 % 1500,
                         ));
                         drop(victim);
                     }
@@ -97,9 +108,9 @@ fn clients_killed_at_any_moment_leave_nothing_and_others_see_nothing() {
         server.log()
     );
     kill_some(2);
-    leaves_nothing(&server, threads, || {
+    leaves_nothing(server, threads, || {
         let mut other = Killed(server.client(&["all"]).spawn().unwrap());
-        kill_some(rounds(200) as u64 / AT_ONCE);
+        kill_some(kills as u64 / at_once);
         assert!(other.wait().success(), "{}", server.log());
     });
     server.assert_calm_but_for(&[TOO_MUCH]);
