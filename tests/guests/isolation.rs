@@ -176,6 +176,26 @@ fn keep_the_frames(vm: &mut Attacked) -> usize {
     2 * rates.len()
 }
 
+#[test]
+#[ignore = "measures and prints, for minutes: cargo test --test guests -- --ignored --nocapture frames_beside"]
+fn frames_beside_each_attack() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut vm = Attacked::start(folder.path());
+    println!("| attack | frames a second, alone and beside | kept, median |\n|---|--:|--:|");
+    for attack in vm.attack("list").lines() {
+        let (mut rates, mut kept) = (Vec::new(), Vec::new());
+        for _ in 0..3 {
+            let alone = vm.rate(|_| sleep(Duration::from_secs(3)));
+            let beside = vm.rate(|vm| drop(vm.attack(&format!("--times 2 --every 1500 {attack}"))));
+            rates.push(format!("{alone:.0} {beside:.0}"));
+            kept.push(beside / alone);
+        }
+        let percent = 100.0 * median(&kept);
+        println!("| {attack} | {} | {percent:.0} % |", rates.join(", "));
+    }
+    assert_turning(|| vm.hesper.screenshot(0));
+}
+
 fn median(values: &[f64]) -> f64 {
     let mut values = values.to_vec();
     values.sort_by(f64::total_cmp);
