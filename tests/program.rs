@@ -335,11 +335,13 @@ fn every_thread_is_confined_when_a_vm_can_connect() {
         for (thread, value) in of_threads(&hesper, "NoNewPrivs") {
             assert_eq!(value, "1", "{mode}: {thread}");
         }
+        // A thread gets its name a moment after its start.
+        let has_named = || {
+            let threads = of_threads(&hesper, "Seccomp");
+            threads.iter().any(|(name, _)| name == "vhost-user")
+        };
+        assert!(comes_true(has_named), "{mode}");
         let threads = of_threads(&hesper, "Seccomp");
-        assert!(
-            threads.iter().any(|(name, _)| name == "vhost-user"),
-            "{threads:?}"
-        );
         for (thread, value) in &threads {
             assert_eq!(value, filters, "{mode}: {thread}");
         }
@@ -348,9 +350,12 @@ fn every_thread_is_confined_when_a_vm_can_connect() {
             let counts = of_threads(&hesper, "Seccomp_filters");
             let count = |start: &str| {
                 let found = counts.iter().find(|(name, _)| name.starts_with(start));
-                found.unwrap().1.parse::<u32>().unwrap()
+                found.map(|(_, count)| count.parse::<u32>().unwrap())
             };
-            count("vhost-user keyb") > count("control")
+            let (input, control) = (count("vhost-user keyb"), count("control"));
+            input
+                .zip(control)
+                .is_some_and(|(input, control)| input > control)
         };
         assert!(filters == "0" || comes_true(is_stricter));
     }
@@ -387,7 +392,7 @@ fn a_worker_waits_confined_as_hesper_is_and_all_end_with_it() {
     ] {
         let folder = tempfile::tempdir().unwrap();
         let mut hesper = with_vulkan(folder.path(), arguments);
-        let log = hesper.process.errors();
+        let log = served_log(&hesper);
         assert!(log.contains("run in processes of their own"), "{log}");
         assert!(comes_true(|| spawner_and_worker(&hesper).is_some()));
         let (spawner, worker) = spawner_and_worker(&hesper).unwrap();
@@ -424,6 +429,13 @@ fn a_worker_waits_confined_as_hesper_is_and_all_end_with_it() {
     }
 }
 
+/// The log of a Hesper that has done all that it does before it serves.
+fn served_log(hesper: &Hesper) -> String {
+    let log = || hesper.process.errors();
+    assert!(comes_true(|| log().contains("serving ")), "{}", log());
+    log()
+}
+
 #[test]
 fn there_are_no_other_processes_without_isolation_or_vulkan() {
     for (arguments, variable) in [
@@ -436,8 +448,8 @@ fn there_are_no_other_processes_without_isolation_or_vulkan() {
         let arguments = [&["--display=headless", &*driver], arguments].concat();
         let variables = [("HESPER_ISOLATE", variable)];
         let hesper = Hesper::start_in(folder.path(), &arguments, None, None, &variables);
+        let log = served_log(&hesper);
         assert_eq!(hesper.process.descendants(), [0; 0], "{arguments:?}");
-        let log = hesper.process.errors();
         assert!(!log.contains("processes of their own"), "{log}");
     }
 }
