@@ -362,7 +362,7 @@ mod tests {
             for thread in 0..THREADS {
                 let pool = &pool;
                 scope.spawn(move || {
-                    for round in 0..20_000 {
+                    for round in 0..2_000 {
                         // All fit at the same time, so nobody may be refused. Most need more than
                         // two chunks, some less than one.
                         let amount = match (round + thread) % 4 {
