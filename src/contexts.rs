@@ -15,7 +15,7 @@ use hesper_venus::{
 pub(crate) const CAPSET_SIZE: usize = 160;
 
 /// How long Hesper waits at its end for contexts to end.
-const GRACE: Duration = Duration::from_secs(2);
+pub(crate) const GRACE: Duration = Duration::from_secs(2);
 
 /// A maker of Venus contexts.
 pub(crate) trait Contexts: Send + Sync {

@@ -23,7 +23,7 @@ pub mod share;
 pub mod sync;
 
 pub use connections::{Peer, is_exhausted};
-pub use log_limit::{LogLimit, RateLimit};
+pub use log_limit::{LINES as LOG_LINES, LogLimit, PERIOD as LOG_PERIOD, RateLimit};
 pub use platform::{
     Played, UnknownSystem, VARIABLE, check, keep_out_of_core_dumps, page_size, played,
 };

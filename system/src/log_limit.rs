@@ -16,9 +16,9 @@ use std::time::{Duration, Instant};
 use crate::sync::Lock;
 
 /// Lines per period in a log.
-const LINES: u32 = 20;
+pub const LINES: u32 = 20;
 /// Length of a period of a log.
-const PERIOD: Duration = Duration::from_secs(10);
+pub const PERIOD: Duration = Duration::from_secs(10);
 
 /// Lets at most so many events per period through, and counts the others.
 pub struct RateLimit {

@@ -1,4 +1,5 @@
-//! lavapipe, for drivers that wrap it. They include this file.
+//! lavapipe, for drivers that wrap it. They include this file, and their function `replace` gets
+//! each function of lavapipe with its name, and returns what the loader gets instead.
 
 use std::ffi::{CStr, c_char, c_void};
 use std::sync::OnceLock;
@@ -26,8 +27,22 @@ fn exported(name: &CStr) -> *mut c_void {
     unsafe { libc::dlsym(library, name.as_ptr()) }
 }
 
+/// The loader's entry point into the driver.
+///
+/// # Safety
+/// The arguments are valid, as Vulkan requires: `name` ends with NUL.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "system" fn vk_icdGetInstanceProcAddr(
+    instance: vk::Instance,
+    name: *const c_char,
+) -> Option<Function> {
+    // SAFETY: the caller's promise.
+    let name = unsafe { CStr::from_ptr(name) };
+    crate::replace(name, instance_function(instance, name))
+}
+
 /// lavapipe's function of this name.
-pub(crate) fn instance_function(instance: vk::Instance, name: &CStr) -> Option<Function> {
+fn instance_function(instance: vk::Instance, name: &CStr) -> Option<Function> {
     function(c"vk_icdGetInstanceProcAddr", instance, name)
 }
 

@@ -86,6 +86,7 @@ mod session;
 pub use blob::{Blob, BlobError, BlobRequest, Caching};
 pub use context::Context;
 pub use context::events::ContextEvents;
+pub use context::state::name_for_logs;
 pub use counters::Counters;
 pub use error::{Error, Result};
 pub use grants::{Grants, Resource};

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use guest::settled::Settled;
-use guest::{Gpu, Guest, PATIENCE, VenusGuest as _, renderer_with};
+use guest::{Gpu, Guest, PATIENCE, VenusGuest as _, heap, renderer_with};
 use hesper_system::budget::Pool;
 use hesper_venus::{Blob, BlobError, Budget, ContextEvents, Error, GuestBudget, RendererOptions};
 use hesper_venus_protocol::runtime::Object;
@@ -302,19 +302,6 @@ fn gpu_memory_is_the_size_of_the_heaps_that_the_guest_sees_and_all_contexts_shar
         device_memory: Some(64 * MIB),
         ..Default::default()
     });
-    let heap = |guest: &Guest, gpu: &Gpu| {
-        let mut budget = vk::PhysicalDeviceMemoryBudgetPropertiesEXT::default();
-        let mut told = vk::PhysicalDeviceMemoryProperties2 {
-            p_next: (&raw mut budget).cast(),
-            ..Default::default()
-        };
-        guest.call(command::GetPhysicalDeviceMemoryProperties2 {
-            physical_device: Object::guest(gpu.physical),
-            p_memory_properties: &mut told,
-        });
-        let size = told.memory_properties.memory_heaps[0].size;
-        (size, budget.heap_budget[0], budget.heap_usage[0])
-    };
     let greedy = Guest::new(&renderer, "greedy");
     let gpu = greedy.gpu();
     let before = heap(&greedy, &gpu);

@@ -13,10 +13,9 @@ mod hostile;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
 use guest::settled::Settled;
-use guest::{FATAL, Guest, PATIENCE, VenusGuest as _, renderer_with};
+use guest::{FATAL, Guest, VenusGuest as _, heap, renderer_with, until};
 use hesper_system::budget::Pool;
 use hesper_system::share::Share;
 use hesper_venus::{
@@ -24,7 +23,7 @@ use hesper_venus::{
     Report, Resource, SharedMemory,
 };
 use hesper_venus_protocol::command;
-use hesper_venus_protocol::runtime::{Command, Object};
+use hesper_venus_protocol::runtime::Command;
 use hesper_venus_protocol::{guest as encoding, vk};
 use hostile::null_driver;
 
@@ -81,15 +80,6 @@ fn renderer(guest: GuestBudget, bank: &Arc<Bank>, report: Option<Report>) -> Set
     })
 }
 
-/// Waits until `is_so`.
-fn until_so(what: &str, is_so: impl Fn() -> bool) {
-    let end = Instant::now() + PATIENCE;
-    while !is_so() {
-        assert!(Instant::now() < end, "{what}");
-        std::thread::sleep(Duration::from_millis(1));
-    }
-}
-
 #[test]
 fn another_process_grants_what_a_context_takes_and_has_it_all_back() {
     let budget = GuestBudget {
@@ -115,18 +105,7 @@ fn another_process_grants_what_a_context_takes_and_has_it_all_back() {
     let shared = &bank.shares[Resource::SharedBytes as usize];
     assert!(shared.used() <= 56 * MIB, "{}", shared.used());
     // What a heap is said to have is what the bank would grant.
-    let budget_of_heap = || {
-        let mut budget = vk::PhysicalDeviceMemoryBudgetPropertiesEXT::default();
-        let mut told = vk::PhysicalDeviceMemoryProperties2 {
-            p_next: (&raw mut budget).cast(),
-            ..Default::default()
-        };
-        guest.call(command::GetPhysicalDeviceMemoryProperties2 {
-            physical_device: Object::guest(gpu.physical),
-            p_memory_properties: &mut told,
-        });
-        budget.heap_budget[0]
-    };
+    let budget_of_heap = || heap(&guest, &gpu).1;
     assert_eq!(budget_of_heap(), 56 * MIB);
     let _other = bank.pools[Resource::DeviceMemory as usize]
         .charge(8 * MIB)
@@ -134,9 +113,9 @@ fn another_process_grants_what_a_context_takes_and_has_it_all_back() {
     assert_eq!(budget_of_heap(), 49 * MIB);
     drop(guest);
     drop(blobs);
-    until_so("the context ends", || renderer.counters().contexts == 0);
+    until("the context ends", || renderer.counters().contexts == 0);
     drop(renderer);
-    until_so("everything is given back", || bank.granted() == [0; 6]);
+    until("everything is given back", || bank.granted() == [0; 6]);
 }
 
 /// A front end that remembers the rings.
@@ -189,7 +168,7 @@ fn another_process_reads_what_is_carried_out_and_knows_the_rings() {
         cross_device: false,
     };
     context.create_blob(7, request);
-    until_so("the blob", || front_end.blobs.load(Ordering::Relaxed) == 1);
+    until("the blob", || front_end.blobs.load(Ordering::Relaxed) == 1);
     let mut info = vk::RingCreateInfoMESA {
         resource_id: 7,
         offset: 4096,
@@ -210,7 +189,7 @@ fn another_process_reads_what_is_carried_out_and_knows_the_rings() {
     };
     stream.extend(encoded(wait));
     context.submit(stream);
-    until_so("the wait", || report.commands() == ["vkWaitRingSeqnoMESA"]);
+    until("the wait", || report.commands() == ["vkWaitRingSeqnoMESA"]);
     assert_eq!(*front_end.said.lock().unwrap(), [(77, true)]);
     let counters = report.counters();
     assert_eq!(counters, renderer.counters());

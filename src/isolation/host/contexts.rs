@@ -12,16 +12,12 @@ use super::house::{House, Starter};
 use super::start::start;
 use super::state::Owner;
 use super::worker::Worker;
-use crate::contexts::{CAPSET_SIZE, Contexts, VenusContext};
+use crate::contexts::{CAPSET_SIZE, Contexts, GRACE, VenusContext};
 use crate::isolation::spawner::Spawner;
 use crate::{limits, platform};
 
-/// How long Hesper waits at its end for contexts to end.
-const GRACE: Duration = Duration::from_secs(2);
 /// How long it waits for those that it killed.
 const KILL_PATIENCE: Duration = Duration::from_secs(1);
-/// The longest name of a context in logs.
-const NAME: usize = 64;
 
 /// The worker that waits for the next context.
 #[derive(Default)]
@@ -148,12 +144,7 @@ impl Contexts for IsolatedContexts {
         })?;
         let owner = Owner {
             id,
-            // Control characters from the guest would garble the log.
-            name: name
-                .chars()
-                .filter(|c| !c.is_control())
-                .take(NAME)
-                .collect(),
+            name: hesper_venus::name_for_logs(name),
             events: Arc::clone(&events),
             _place: place,
         };

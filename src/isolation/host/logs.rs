@@ -1,24 +1,20 @@
 //! [`Logs`]: lines that workers log, as lines of this process' log.
 //!
 //! A worker may be a guest's, and a guest can make contexts without end. So all workers together
-//! may write so many lines of each target in a period. What is beyond is logged at the level
-//! `debug`, as `hesper_system::LogLimit` does.
+//! may write so many lines of each target in a period, as contexts in this process may. What is
+//! beyond is logged at the level `debug`, as `hesper_system::LogLimit` does.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use hesper_system::RateLimit;
 use hesper_system::sync::Lock;
+use hesper_system::{LOG_LINES, LOG_PERIOD, RateLimit};
 use log::Level;
 
 use crate::isolation::message::LONGEST_TEXT;
 
-/// Lines in a period, of one target: as with contexts in this process.
-const LINES: u32 = 20;
-/// The period.
-const PERIOD: Duration = Duration::from_secs(10);
 /// Targets with a limit of their own. All others share one.
 const TARGETS: usize = 32;
 /// The longest target.
@@ -81,7 +77,7 @@ impl Logs {
         let key = if is_known { target } else { OTHER };
         let limit = limits
             .entry(key.to_owned())
-            .or_insert_with(|| RateLimit::new(LINES, PERIOD));
+            .or_insert_with(|| RateLimit::new(LOG_LINES, LOG_PERIOD));
         match limit.admit(now) {
             Some(0) => line(level, text),
             Some(more) => {
@@ -123,7 +119,7 @@ mod tests {
         let logs = Logs::default();
         let now = Instant::now();
         let level = |target: &str, now| logs.limited(Level::Warn, target, "x".into(), now).level;
-        for _ in 0..LINES {
+        for _ in 0..LOG_LINES {
             assert_eq!(level("hesper_venus", now), Level::Warn);
         }
         for _ in 0..1000 {
@@ -134,13 +130,13 @@ mod tests {
             Level::Warn,
             "it has a limit of its own"
         );
-        let next = logs.limited(Level::Warn, "hesper_venus", "y".into(), now + PERIOD);
+        let next = logs.limited(Level::Warn, "hesper_venus", "y".into(), now + LOG_PERIOD);
         assert_eq!(next.text, "y (1000 more lines of hesper_venus before it)");
         // Targets that somebody makes up share one limit.
         let passed = (0..100_000)
             .filter(|number| level(&format!("made_up_{number}"), now) == Level::Warn)
             .count();
-        assert!(passed <= TARGETS + LINES as usize, "{passed}");
+        assert!(passed <= TARGETS + LOG_LINES as usize, "{passed}");
         assert!(logs.limits.locked().len() <= TARGETS + 1);
         let detail = logs.limited(Level::Trace, "hesper_venus", "z".into(), now);
         assert_eq!(detail.level, Level::Trace);

@@ -35,6 +35,13 @@ static LOST_CONTEXTS: LogLimit = LogLimit::new("hesper_venus");
 /// Limits the log lines about calls that fail for a reason that their result does not tell.
 static REFUSALS: LogLimit = LogLimit::new("hesper_venus");
 
+/// A context's name as it stands in logs: at most 64 characters, without the control characters of
+/// a guest, which would garble the log.
+#[must_use]
+pub fn name_for_logs(name: &str) -> String {
+    name.chars().filter(|c| !c.is_control()).take(64).collect()
+}
+
 /// What all contexts of a renderer have in common.
 #[derive(Clone)]
 pub(crate) struct Shared {
@@ -132,8 +139,7 @@ impl ContextState {
         add(&tally.contexts, 1);
         Ok(Self {
             id,
-            // Control characters from the guest would garble the log.
-            name: name.chars().filter(|c| !c.is_control()).take(64).collect(),
+            name: name_for_logs(name),
             rings: Rings::new(Arc::clone(&events)),
             events,
             mailbox: Mailbox::new(Arc::clone(&shares.queued), budget.queued_bytes),

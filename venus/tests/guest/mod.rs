@@ -23,6 +23,8 @@ pub use hesper_mock_venus::{
 use hesper_venus::{
     Blob, BlobError, BlobRequest, Context, ContextEvents, Renderer, RendererOptions,
 };
+use hesper_venus_protocol::runtime::Object;
+use hesper_venus_protocol::{command, vk};
 use settled::Settled;
 
 /// The resource that holds replies.
@@ -210,4 +212,19 @@ fn blob(
         Event::Blob(_, Err(error)) => Err(error),
         other => panic!("{other:?} instead of a blob"),
     }
+}
+
+/// Size, budget and usage of a GPU's first heap, as the guest is told.
+pub fn heap(guest: &Guest, gpu: &Gpu) -> (u64, u64, u64) {
+    let mut budget = vk::PhysicalDeviceMemoryBudgetPropertiesEXT::default();
+    let mut told = vk::PhysicalDeviceMemoryProperties2 {
+        p_next: (&raw mut budget).cast(),
+        ..Default::default()
+    };
+    guest.call(command::GetPhysicalDeviceMemoryProperties2 {
+        physical_device: Object::guest(gpu.physical),
+        p_memory_properties: &mut told,
+    });
+    let size = told.memory_properties.memory_heaps[0].size;
+    (size, budget.heap_budget[0], budget.heap_usage[0])
 }

@@ -125,17 +125,3 @@ fn replace(name: &CStr, found: Option<Function>) -> Option<Function> {
     slot.store(found as usize, Ordering::Release);
     Some(ours)
 }
-
-/// The loader's entry point into the driver.
-///
-/// # Safety
-/// The arguments are valid, as Vulkan requires: `name` ends with NUL.
-#[unsafe(no_mangle)]
-pub unsafe extern "system" fn vk_icdGetInstanceProcAddr(
-    instance: vk::Instance,
-    name: *const c_char,
-) -> Option<Function> {
-    // SAFETY: the caller's promise.
-    let name = unsafe { CStr::from_ptr(name) };
-    replace(name, lavapipe::instance_function(instance, name))
-}

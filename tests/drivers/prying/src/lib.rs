@@ -11,7 +11,7 @@
 #[path = "../../lavapipe.rs"]
 mod lavapipe;
 
-use std::ffi::{CStr, CString, c_char, c_long, c_void};
+use std::ffi::{CStr, CString, c_long, c_void};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -176,18 +176,10 @@ unsafe extern "system" fn create_instance(
     unsafe { create(info, allocator, instance) }
 }
 
-/// The loader's entry point into the driver.
-///
-/// # Safety
-/// The arguments are valid, as Vulkan requires: `name` ends with NUL.
-#[unsafe(no_mangle)]
-pub unsafe extern "system" fn vk_icdGetInstanceProcAddr(
-    instance: vk::Instance,
-    name: *const c_char,
-) -> Option<Function> {
-    // SAFETY: the caller's promise.
-    let name = unsafe { CStr::from_ptr(name) };
-    let found = lavapipe::instance_function(instance, name)?;
+/// The replacement for `found`, which is lavapipe's function of that name; `found` itself if there
+/// is none.
+fn replace(name: &CStr, found: Option<Function>) -> Option<Function> {
+    let found = found?;
     if name != c"vkCreateInstance" {
         return Some(found);
     }
