@@ -11,7 +11,6 @@ use std::sync::Arc;
 use crate::command::HANDLERS;
 use crate::command_stream::{RingStream, Stream};
 use crate::context::state::ContextState;
-use crate::counters::{add, sub};
 use crate::fatal::Fatal;
 use crate::ring::{self, Consumer, Ring};
 use crate::saved_stream::SavedStream;
@@ -96,7 +95,6 @@ impl Consumer for Executor<'_> {
 
 /// The thread of a ring.
 fn run_ring(state: &Arc<ContextState>, ring: Arc<Ring>) {
-    add(&state.tally.rings, 1);
     let handles = Handles::new(&state.objects);
     let source = Source::Ring {
         ring: Arc::clone(&ring),
@@ -109,5 +107,4 @@ fn run_ring(state: &Arc<ContextState>, ring: Arc<Ring>) {
     if let Err(fatal) = ended.unwrap_or(Err(Fatal::Panic)) {
         state.fail(fatal);
     }
-    sub(&state.tally.rings, 1);
 }

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use hesper_vhost::device::{Device, Outcome, Queue, Taken, Transport};
 use hesper_vhost::screen::{NoScreen, Rect};
-use hesper_vhost::testing::{Chain, DriverQueue, FakeRenderer, Guest, Request, options};
+use hesper_vhost::testing::{Chain, DriverQueue, FakeRenderer, Guest, Posted, Request, options};
 use hesper_vhost::wire::*;
 use vm_memory::{GuestAddress, GuestMemoryAtomic, GuestMemoryMmap};
 
@@ -167,8 +167,21 @@ fn run_rounds(rounds: u64, done: &AtomicU64) {
         }
     };
     for round in 1..=rounds {
-        guest.ok(&Request::create_2d(9, FORMAT_B8G8R8X8, 32, 32));
-        guest.ok(&Request::attach(2, 9));
+        // The thread that answered the last command of a round may not have come back from it. Then
+        // these two wait for it.
+        for request in [
+            Request::create_2d(9, FORMAT_B8G8R8X8, 32, 32),
+            Request::attach(2, 9),
+        ] {
+            let reply = match guest.post(Queue::Control, &Chain::of(&request)) {
+                Posted::Answered(reply) => reply,
+                Posted::Held(head) => {
+                    settle(&mut guest);
+                    guest.reply(head)
+                }
+            };
+            assert_eq!(reply.kind(), RESP_OK_NODATA, "{request:?}");
+        }
         for request in [
             Request::host_blob(1, 1, 7, 8192),
             Request::set_scanout_blob(0, 1, FORMAT_B8G8R8X8, 32, 32),

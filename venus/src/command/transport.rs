@@ -13,6 +13,7 @@ use hesper_venus_protocol::vk;
 
 use super::shape::{Family, special};
 use crate::command_stream::ResourceStream;
+use crate::counters::{add, sub};
 use crate::fatal::Fatal;
 use crate::reply_stream::ReplyStream;
 use crate::ring::{Layout, Request, Ring};
@@ -211,15 +212,19 @@ fn start_ring(session: &Session<'_>, id: u64, ring: Arc<Ring>) -> Result<(), Fat
     let start = || {
         let place = state.shares.thread();
         let place = place.ok_or(std::io::ErrorKind::QuotaExceeded)?;
-        let (state, ring) = (Arc::clone(state), Arc::clone(&ring));
-        std::thread::Builder::new()
+        let (of_thread, ring) = (Arc::clone(state), Arc::clone(&ring));
+        // Counted before the thread starts, so that whoever knows of the ring finds it counted.
+        add(&state.tally.rings, 1);
+        let started = std::thread::Builder::new()
             .name(format!("venus-{}-ring", state.id))
             .stack_size(RING_STACK)
             .spawn(move || {
-                run_ring(&state, Arc::clone(&ring));
+                run_ring(&of_thread, Arc::clone(&ring));
+                sub(&of_thread.tally.rings, 1);
                 drop(place);
-                state.rings.thread_ended();
-            })
+                of_thread.rings.thread_ended();
+            });
+        started.inspect_err(|_| sub(&state.tally.rings, 1))
     };
     state
         .rings
