@@ -90,9 +90,19 @@ impl Attacked {
 
     /// Flushes a second while `body` runs.
     fn rate(&mut self, body: impl FnOnce(&mut Self)) -> f64 {
-        let (before, begin) = (self.flushes(), Instant::now());
+        self.window(body)[0]
+    }
+
+    /// The same, and the processors that QEMU and Hesper's processes keep busy meanwhile.
+    fn window(&mut self, body: impl FnOnce(&mut Self)) -> [f64; 3] {
+        let sums = |vm: &Self| {
+            let cpu = vm.hesper.process.cpu_of_all();
+            [vm.flushes() as f64, vm.guest.qemu_cpu(), cpu]
+        };
+        let (before, begin) = (sums(self), Instant::now());
         body(self);
-        (self.flushes() - before) as f64 / begin.elapsed().as_secs_f64()
+        let (after, seconds) = (sums(self), begin.elapsed().as_secs_f64());
+        std::array::from_fn(|one| (after[one] - before[one]) / seconds)
     }
 }
 
@@ -176,22 +186,40 @@ fn keep_the_frames(vm: &mut Attacked) -> usize {
     2 * rates.len()
 }
 
+/// What [`frames_beside_each_attack`] compares the attacks with.
+const HARMLESS: &str = "harmless-spin\nharmless-contexts\nharmless-devices\n";
+
+/// `HESPER_ATTACKS='NAME NAME…'` takes these only.
 #[test]
 #[ignore = "measures and prints, for minutes: cargo test --test guests -- --ignored --nocapture frames_beside"]
 fn frames_beside_each_attack() {
     let folder = tempfile::tempdir().unwrap();
     let mut vm = Attacked::start(folder.path());
-    println!("| attack | frames a second, alone and beside | kept, median |\n|---|--:|--:|");
-    for attack in vm.attack("list").lines() {
-        let (mut rates, mut kept) = (Vec::new(), Vec::new());
+    println!(
+        "| beside | frames a second, alone and beside | kept, median | processors of QEMU, alone and beside | of Hesper |\n|---|--:|--:|--:|--:|"
+    );
+    let all = vm.attack("list") + HARMLESS;
+    let wanted = std::env::var("HESPER_ATTACKS").unwrap_or(all);
+    for attack in wanted.split_whitespace() {
+        let mut kept = Vec::new();
+        let mut windows: [Vec<[f64; 3]>; 2] = Default::default();
         for _ in 0..3 {
-            let alone = vm.rate(|_| sleep(Duration::from_secs(3)));
-            let beside = vm.rate(|vm| drop(vm.attack(&format!("--times 2 --every 1500 {attack}"))));
-            rates.push(format!("{alone:.0} {beside:.0}"));
-            kept.push(beside / alone);
+            let alone = vm.window(|_| sleep(Duration::from_secs(3)));
+            let beside =
+                vm.window(|vm| drop(vm.attack(&format!("--times 2 --every 1500 {attack}"))));
+            kept.push(beside[0] / alone[0]);
+            windows[0].push(alone);
+            windows[1].push(beside);
         }
+        let of = |what: usize| {
+            let [alone, beside] = windows
+                .each_ref()
+                .map(|all| median(&all.iter().map(|window| window[what]).collect::<Vec<_>>()));
+            format!("{alone:.2} {beside:.2}")
+        };
         let percent = 100.0 * median(&kept);
-        println!("| {attack} | {} | {percent:.0} % |", rates.join(", "));
+        let (frames, qemu, hesper) = (of(0), of(1), of(2));
+        println!("| {attack} | {frames} | {percent:.0} % | {qemu} | {hesper} |");
     }
     assert_turning(|| vm.hesper.screenshot(0));
 }

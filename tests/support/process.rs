@@ -132,6 +132,15 @@ impl Process {
         cpu_of(self.child.id())
     }
 
+    /// The same for it and all processes that it and they have started, those that have ended
+    /// included.
+    pub fn cpu_of_all(&self) -> f64 {
+        let mut all = self.descendants();
+        all.push(self.child.id());
+        // The times of children that ended and were waited for are the fields 16 and 17.
+        all.iter().map(|id| seconds(*id, 12..16)).sum()
+    }
+
     /// The same for its child process whose name starts with `name`.
     pub fn cpu_of_child(&self, name: &str) -> f64 {
         let processes = std::fs::read_dir("/proc").unwrap().map_while(Result::ok);
@@ -255,13 +264,16 @@ pub fn descendants(id: u32) -> Vec<u32> {
 }
 
 fn cpu_of(id: u32) -> f64 {
-    let stat = stat(id);
     // utime and stime are the fields 14 and 15 of the file. The name is field 2.
-    let ticks: f64 = stat[12..14]
-        .iter()
-        .map(|field| field.parse::<f64>().unwrap())
-        .sum();
-    ticks / rustix::param::clock_ticks_per_second() as f64
+    seconds(id, 12..14)
+}
+
+/// The sum of some fields of /proc/PID/stat, in seconds. 0 if there is no such process.
+fn seconds(id: u32, fields: std::ops::Range<usize>) -> f64 {
+    let stat = stat(id);
+    let fields = stat.get(fields).unwrap_or_default();
+    let ticks = fields.iter().map(|field| field.parse::<f64>().unwrap());
+    ticks.sum::<f64>() / rustix::param::clock_ticks_per_second() as f64
 }
 
 fn collect(stream: impl Read + Send + 'static, into: Arc<Mutex<String>>) {

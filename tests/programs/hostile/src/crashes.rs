@@ -21,7 +21,6 @@ pub(crate) const WITH_THE_DRIVER: &[Attack] = &[
     }),
     ("hang-driver", || hang("hesper: hang")),
     ("hang-driver-at-submit", || hang("hesper: hang at submit")),
-    // Harms nobody, to compare with.
     ("no-harm", no_harm),
 ];
 

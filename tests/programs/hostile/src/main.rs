@@ -8,8 +8,9 @@
 //!                                             and begins one every MS milliseconds at most
 //! ```
 //!
-//! An attack cannot see what became of Hesper. The test outside looks at that. The attacks that
-//! `list` does not name need the driver `tests/drivers/crashing`.
+//! An attack cannot see what became of Hesper. The test outside looks at that. `list` does not name
+//! the attacks that need the driver `tests/drivers/crashing`, nor the programs to compare with that
+//! do no harm.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -23,6 +24,8 @@ mod amounts;
 mod client;
 #[cfg(target_os = "linux")]
 mod crashes;
+#[cfg(target_os = "linux")]
+mod harmless;
 #[cfg(target_os = "linux")]
 mod numbers;
 #[cfg(target_os = "linux")]
@@ -45,7 +48,7 @@ fn main() {
         attacks.iter().for_each(|(name, _)| println!("{name}"));
         return;
     }
-    let attacks = [&attacks, crashes::WITH_THE_DRIVER].concat();
+    let attacks = [&attacks, crashes::WITH_THE_DRIVER, harmless::PROGRAMS].concat();
     let times = option(&mut wanted, "--times").unwrap_or(1);
     let every = option(&mut wanted, "--every").map_or(Duration::ZERO, Duration::from_millis);
     for _ in 0..times {
