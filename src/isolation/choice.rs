@@ -65,8 +65,8 @@ impl Isolation {
     }
 
     /// The contexts of the guest. `renderer` has found out what works on this host. If contexts get
-    /// processes, each of them makes one of its own with the same `options`, and this one is
-    /// dropped. Call this after the sandbox has started.
+    /// processes, each of them makes one of its own with the same `options` and with what this one
+    /// has found, and this one is dropped. Call this after the sandbox has started.
     ///
     /// # Errors
     /// The user asked for processes and they cannot be had.
@@ -79,12 +79,13 @@ impl Isolation {
             match spawner.watch() {
                 Ok(()) => {
                     let capset = renderer.capset();
+                    let findings = renderer.findings().clone();
                     // This process needs no driver any more, unless the windows do.
                     drop(renderer);
                     log::info!(
                         "the guest's programs run in processes of their own (--isolate=off: in Hesper's process)"
                     );
-                    return Ok(IsolatedContexts::start(spawner, capset, options));
+                    return Ok(IsolatedContexts::start(spawner, capset, &findings, options));
                 }
                 Err(error) => self.fail(&error.to_string())?,
             }

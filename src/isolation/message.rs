@@ -7,8 +7,9 @@ use hesper_venus::{BlobRequest, Caching};
 /// A message to a worker. The number of descriptors that travel with it stands with each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum ToWorker {
-    /// The first message. One descriptor: the memory of a [`hesper_venus::Report`].
-    Configure,
+    /// The first message, with [`hesper_venus::host::Findings`] or nothing. One descriptor: the
+    /// memory of a [`hesper_venus::Report`].
+    Configure(Vec<u8>),
     /// The worker now is this context. The name is the guest's and untrusted.
     Begin {
         /// The front end's id, for logs.

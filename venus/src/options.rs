@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use crate::grants::{Grants, Resource};
+use crate::host::Findings;
 use crate::report::Report;
 
 /// Settings of a renderer. `Default` uses the system's Vulkan loader, every GPU, and the window
@@ -41,6 +42,8 @@ pub struct RendererOptions {
     /// Memory heaps that guests can map are shown no larger than this window allows. `None` when
     /// nothing limits it.
     pub window: Option<u64>,
+    /// What another renderer has found of these GPUs. Those of which it knows nothing are tested.
+    pub findings: Option<Findings>,
     /// Who keeps the budgets of what all contexts together may take, if that is another process.
     /// [`RendererOptions::guest`] then says only what has a limit, and how many contexts this
     /// process may have.

@@ -15,7 +15,7 @@ use crate::counters::Counters;
 use crate::emulate::Policy;
 use crate::error::{Error, Result};
 use crate::guest_pools::GuestPools;
-use crate::host::{Gpu, GpuFacts, Host, Importable};
+use crate::host::{Findings, Gpu, GpuFacts, Host, Importable};
 use crate::memory::{GuestMemories, HostMappings, Mappings};
 use crate::object::cache_seal::CacheSeal;
 use crate::options::RendererOptions;
@@ -30,6 +30,7 @@ const GUEST_MAPPINGS: usize = 16_384;
 /// [`Renderer::settle`] waits for contexts that were dropped.
 pub struct Renderer {
     shared: Shared,
+    findings: Findings,
 }
 
 impl Renderer {
@@ -41,7 +42,8 @@ impl Renderer {
     /// [`Error::Vulkan`] when its driver fails.
     pub fn new(options: RendererOptions) -> Result<Self> {
         let host = Host::load(&options.driver)?;
-        let gpus = GpuFacts::gather(&host, &options.gpu, options.queues)?;
+        let known = options.findings.unwrap_or_default();
+        let (gpus, findings) = GpuFacts::gather(&host, &options.gpu, options.queues, &known)?;
         platform::return_free_memory();
         // Read its key now, while files may still be read.
         CacheSeal::of_user();
@@ -75,7 +77,7 @@ impl Renderer {
             host_mappings,
             presence: Arc::default(),
         };
-        Ok(Self { shared })
+        Ok(Self { shared, findings })
     }
 
     /// Waits until all contexts have ended with their threads. All must have been dropped. They end
@@ -99,6 +101,12 @@ impl Renderer {
     /// The GPUs that guests see.
     pub fn gpus(&self) -> impl Iterator<Item = &Gpu> {
         self.shared.gpus.iter().map(|facts| &facts.gpu)
+    }
+
+    /// What the self-tests have found of these GPUs, for another renderer on this host.
+    #[must_use]
+    pub fn findings(&self) -> &Findings {
+        &self.findings
     }
 
     /// Which memory of these GPUs guests can map, in the same order.

@@ -16,6 +16,7 @@ use guest::settled::Settled;
 use guest::{Gpu, Guest, VenusGuest as _, renderer_with};
 use hesper_null_driver::version::{HIDDEN, Version};
 use hesper_venus::RendererOptions;
+use hesper_venus::host::Findings;
 use hesper_venus_protocol::runtime::{Array, Object};
 use hesper_venus_protocol::{command, vk};
 use played::Played;
@@ -26,6 +27,16 @@ const fn of(minor: u32) -> u32 {
 
 /// A driver of Vulkan 1.`driver` under a loader of 1.`loader`, which lacks these functions.
 fn renderer(loader: u32, driver: u32, hidden: &[&'static CStr]) -> (Played, Settled) {
+    renderer_that_knows(None, loader, driver, hidden)
+}
+
+/// The same, when another renderer has found this before.
+fn renderer_that_knows(
+    findings: Option<Findings>,
+    loader: u32,
+    driver: u32,
+    hidden: &[&'static CStr],
+) -> (Played, Settled) {
     let mut names = [std::ptr::null(); HIDDEN];
     for (to, from) in names.iter_mut().zip(hidden) {
         *to = from.as_ptr();
@@ -37,6 +48,7 @@ fn renderer(loader: u32, driver: u32, hidden: &[&'static CStr]) -> (Played, Sett
     });
     let renderer = renderer_with(RendererOptions {
         driver: played.driver(),
+        findings,
         ..Default::default()
     });
     (played, renderer)
@@ -204,4 +216,28 @@ fn a_core_function_that_is_missing_lowers_the_version_that_a_guest_sees() {
         assert_eq!(seen(&guest, &gpu), of(minor - 1));
         assert_eq!(renderer.counters().lost, 0);
     }
+}
+
+#[test]
+fn what_another_renderer_has_found_is_not_tested_again_unless_the_driver_is_another() {
+    let missing = [c"vkCmdSetCullMode", c"vkCmdSetCullModeEXT"];
+    let (_played, first) = renderer(4, 4, &missing);
+    let found = first.findings().to_bytes();
+    let again = |driver| {
+        let findings = Findings::from_bytes(&found);
+        assert!(findings.is_some());
+        renderer_that_knows(findings, 4, driver, &[])
+    };
+    // It would find that nothing is missing.
+    let (_played, second) = again(4);
+    let name = Some(missing[0].to_str().unwrap().to_owned());
+    assert_eq!(told(&second), (Some((1, 2, 0)), name));
+    assert_eq!(second.findings(), first.findings());
+    let guest = Guest::new(&second, "second");
+    let gpu = guest.gpu();
+    assert_eq!(seen(&guest, &gpu), of(2));
+    assert_eq!(second.counters().lost, 0);
+    // After an update.
+    let (_played, third) = again(3);
+    assert_eq!(told(&third), (Some((1, 3, 0)), None));
 }

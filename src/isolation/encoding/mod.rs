@@ -73,7 +73,7 @@ const RUN: usize = 20;
 impl Message for ToWorker {
     fn kind(&self) -> u8 {
         match self {
-            Self::Configure => 1,
+            Self::Configure(_) => 1,
             Self::Begin { .. } => 2,
             Self::Submit(_) => 3,
             Self::Fence { .. } => 4,
@@ -92,7 +92,7 @@ impl Message for ToWorker {
                 to.extend_from_slice(&id.to_le_bytes());
                 to.extend_from_slice(name.as_bytes());
             }
-            Self::Configure | Self::Submit(_) | Self::End => {}
+            Self::Configure(_) | Self::Submit(_) | Self::End => {}
             Self::Fence { ring, fence } => put_fence(to, *ring, *fence),
             Self::CreateBlob { resource, request } => {
                 to.extend_from_slice(&resource.to_le_bytes());
@@ -120,14 +120,14 @@ impl Message for ToWorker {
 
     fn tail(&self) -> &[u8] {
         match self {
-            Self::Submit(commands) => commands,
+            Self::Configure(bytes) | Self::Submit(bytes) => bytes,
             _ => &[],
         }
     }
 
     fn into_tail(self) -> Vec<u8> {
         match self {
-            Self::Submit(commands) => commands,
+            Self::Configure(bytes) | Self::Submit(bytes) => bytes,
             _ => Vec::new(),
         }
     }
@@ -142,13 +142,14 @@ impl Message for ToWorker {
             let count = descriptors;
             return Err(Malformed::Descriptors { kind, count });
         }
-        if kind == 3 {
-            // Large batches were received into a vector of their own.
-            return Ok(Self::Submit(fields.into_owned()));
+        // Large batches were received into a vector of their own.
+        match kind {
+            1 => return Ok(Self::Configure(fields.into_owned())),
+            3 => return Ok(Self::Submit(fields.into_owned())),
+            _ => {}
         }
         let mut fields = Fields::new(kind, &fields);
         let message = match kind {
-            1 => Self::Configure,
             2 => Self::Begin {
                 id: fields.u32()?,
                 name: fields.text(usize::MAX)?,

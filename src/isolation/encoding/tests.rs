@@ -33,7 +33,7 @@ fn to_worker() -> impl Strategy<Value = (ToWorker, usize)> {
     let run = run.prop_map(|(file, (offset, size))| Run { file, offset, size });
     let runs = proptest::collection::vec(run, 1..40);
     prop_oneof![
-        Just((ToWorker::Configure, 1)),
+        any::<Vec<u8>>().prop_map(|findings| (ToWorker::Configure(findings), 1)),
         any::<(u32, String)>().prop_map(|(id, name)| (ToWorker::Begin { id, name }, 0)),
         any::<Vec<u8>>().prop_map(|commands| (ToWorker::Submit(commands), 0)),
         any::<(u8, u64)>().prop_map(|(ring, fence)| (ToWorker::Fence { ring, fence }, 0)),

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hesper_system::sync::Lock;
+use hesper_venus::host::Findings;
 use hesper_venus::{ContextEvents, Counters, Error, RendererOptions};
 
 use super::context::IsolatedContext;
@@ -35,25 +36,28 @@ pub(crate) struct IsolatedContexts {
 }
 
 impl IsolatedContexts {
-    /// Starts the first worker at once. `capset` is what guests are told of Venus. Of the
-    /// `options`, the budgets and limits are taken; the workers have the others from the spawner.
+    /// Starts the first worker at once. `capset` is what guests are told of Venus, `findings` what
+    /// was found of the GPUs. Of the `options`, the budgets and limits are taken; the workers have
+    /// the others from the spawner.
     pub(crate) fn start(
         spawner: Arc<Spawner>,
         capset: [u8; CAPSET_SIZE],
+        findings: &Findings,
         options: &RendererOptions,
     ) -> Arc<Self> {
-        Arc::new(Self::with(spawner, capset, options))
+        Arc::new(Self::with(spawner, capset, findings.to_bytes(), options))
     }
 
     /// The same with another way to start processes.
     pub(super) fn with(
         starter: Arc<dyn Starter>,
         capset: [u8; CAPSET_SIZE],
+        findings: Vec<u8>,
         options: &RendererOptions,
     ) -> Self {
         let contexts = Self {
             capset,
-            house: Arc::new(House::new(starter, options, pieces(options))),
+            house: Arc::new(House::new(starter, options, pieces(options), findings)),
             spare: Mutex::default(),
         };
         contexts.start_spare();

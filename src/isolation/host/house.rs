@@ -66,13 +66,25 @@ pub(super) struct House {
     pub(super) spare_failed: AtomicBool,
     /// How much longer the device waits for all workers together.
     pub(super) patience: Mutex<Patience>,
+    /// What the main process has found of the GPUs, for [`ToWorker::Configure`].
+    ///
+    /// [`ToWorker::Configure`]: crate::isolation::message::ToWorker::Configure
+    findings: Vec<u8>,
+    /// A worker was ready. It has tested the driver itself, inside of its sandbox, so later ones
+    /// need not.
+    pub(super) is_tested: AtomicBool,
     last: AtomicU64,
 }
 
 impl House {
     /// Nothing has started yet. `pieces` is how many descriptors and mappings this process can have
-    /// for blobs and rings.
-    pub(super) fn new(starter: Arc<dyn Starter>, options: &RendererOptions, pieces: u64) -> Self {
+    /// for blobs and rings, `findings` what it has found of the GPUs.
+    pub(super) fn new(
+        starter: Arc<dyn Starter>,
+        options: &RendererOptions,
+        pieces: u64,
+        findings: Vec<u8>,
+    ) -> Self {
         Self {
             starter,
             pools: Pools::new(&options.guest, options.window, pieces),
@@ -81,7 +93,17 @@ impl House {
             logs: Logs::default(),
             spare_failed: AtomicBool::new(false),
             patience: Mutex::new(Patience::new(PATIENCE, Instant::now())),
+            findings,
+            is_tested: AtomicBool::new(false),
             last: AtomicU64::new(0),
+        }
+    }
+
+    /// What a new worker is told of the GPUs. Nothing, if it must test them itself.
+    pub(super) fn findings(&self) -> &[u8] {
+        match self.is_tested.load(Ordering::SeqCst) {
+            true => &self.findings,
+            false => &[],
         }
     }
 

@@ -226,6 +226,7 @@ impl Service<'_> {
         drop(state);
         let house = &self.worker.house;
         house.starter.is_loaded(self.worker.number());
+        house.is_tested.store(true, Ordering::SeqCst);
         house.spare_failed.store(false, Ordering::SeqCst);
         Ok(())
     }

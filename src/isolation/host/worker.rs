@@ -95,7 +95,8 @@ impl Worker {
         self.house
             .starter
             .spawn(self.number, control, budget, ended);
-        self.send(ToWorker::Configure, Charge::default(), &[self.report.fd()]);
+        let configure = ToWorker::Configure(self.house.findings().to_vec());
+        self.send(configure, Charge::default(), &[self.report.fd()]);
     }
 
     /// The process has ended.

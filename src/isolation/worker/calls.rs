@@ -66,7 +66,7 @@ impl Calls {
                     self.answer(ticket);
                 }
                 ToWorker::End => return Ok(()),
-                ToWorker::Configure => return Err(Failure::Order("Configure comes once")),
+                ToWorker::Configure(_) => return Err(Failure::Order("Configure comes once")),
                 ToWorker::Begin { .. } => return Err(Failure::Order("Begin comes once")),
             }
         }

@@ -40,6 +40,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hesper_venus::host::Findings;
 use hesper_venus::{Renderer, RendererOptions, Report};
 
 use self::budget::BudgetClient;
@@ -99,10 +100,11 @@ fn serve(
         line.tell(&FromWorker::Unable(reason), &[]);
         Failure::Unable
     };
-    let report = match calls.receive()?.decode()? {
-        (ToWorker::Configure, fds) => fds.into_iter().next(),
+    let (findings, fds) = match calls.receive()?.decode()? {
+        (ToWorker::Configure(findings), fds) => (findings, fds),
         _ => return Err(Failure::Order("the first one is not Configure")),
     };
+    let report = fds.into_iter().next();
     let report = report.ok_or(Failure::Order("Configure without a report"))?;
     let report = Report::from_fd(report).map_err(|error| unable(error.to_string()))?;
 
@@ -118,6 +120,8 @@ fn serve(
     let renderer = Renderer::new(RendererOptions {
         grants: Some(Arc::new(BudgetClient::new(budget))),
         report: Some(report),
+        // Without them it tests the driver itself.
+        findings: Findings::from_bytes(&findings),
         ..options.renderer()
     });
     let renderer = renderer.map_err(|error| unable(error.to_string()))?;

@@ -3,6 +3,7 @@
 use std::ffi::CStr;
 use std::sync::Arc;
 
+use super::findings::Findings;
 use super::gpu::Gpu;
 use super::library::Host;
 use super::portability::Subset;
@@ -37,16 +38,19 @@ pub(crate) struct GpuFacts {
 }
 
 impl GpuFacts {
-    /// The GPUs of a selection that can serve guests, each with `queues` for them. Each GPU is
-    /// tested. Those that fail are logged and left out.
+    /// The GPUs of a selection that can serve guests, each with `queues` for them, and what was
+    /// found of them. Each GPU that `known` does not have is tested. Those that fail are logged and
+    /// left out.
     pub(crate) fn gather(
         host: &Host,
         selection: &GpuSelection,
         queues: Option<u32>,
-    ) -> Result<Vec<Arc<Self>>> {
+        known: &Findings,
+    ) -> Result<(Vec<Arc<Self>>, Findings)> {
         let instance = host.probe_instance()?;
         let found = instance.physical_devices()?;
         let mut facts = Vec::new();
+        let mut findings = Findings::default();
         for (index, (handle, gpu)) in found.iter().enumerate() {
             if !selection.matches(index, gpu) {
                 continue;
@@ -57,19 +61,25 @@ impl GpuFacts {
                 );
                 continue;
             }
-            match importable(instance.raw(), *handle) {
+            let found = match known.of(gpu) {
+                Some(found) => Ok(found.clone()),
+                None => importable(instance.raw(), *handle),
+            };
+            match found {
                 Ok(Importable { types: 0, .. }) => {
                     log::warn!("{gpu} is left out: none of its memory can be mapped into guests");
                 }
-                Ok(Importable {
-                    types,
-                    alignment,
-                    core,
-                    sparse,
-                    optimal,
-                    declares,
-                    subset,
-                }) => {
+                Ok(found) => {
+                    findings.add(gpu, &found);
+                    let Importable {
+                        types,
+                        alignment,
+                        core,
+                        sparse,
+                        optimal,
+                        declares,
+                        subset,
+                    } = found;
                     let mut gpu = gpu.clone();
                     let version = gpu.show(&core);
                     if let Sparse::Broken(reason) = &sparse {
@@ -119,6 +129,6 @@ impl GpuFacts {
             });
         }
         instance.keep();
-        Ok(facts)
+        Ok((facts, findings))
     }
 }

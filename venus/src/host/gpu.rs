@@ -1,6 +1,7 @@
 //! GPUs as a user sees them: name, kind, driver, UUID.
 
-use std::ffi::{CStr, c_char};
+use std::collections::HashSet;
+use std::ffi::{CStr, CString, c_char};
 use std::fmt;
 
 use ash::vk;
@@ -186,11 +187,7 @@ impl ProbeInstance<'_> {
 
     fn describe(&self, device: vk::PhysicalDevice) -> Gpu {
         let extensions = self.device_extensions(device);
-        let has = |name: &CStr| {
-            extensions
-                .iter()
-                .any(|known| text(known) == name.to_string_lossy())
-        };
+        let has = |name: &CStr| extensions.contains(name);
         let mut driver = vk::PhysicalDeviceDriverProperties::default();
         let mut id = vk::PhysicalDeviceIDProperties::default();
         let mut drm = vk::PhysicalDeviceDrmPropertiesEXT::default();
@@ -244,15 +241,16 @@ impl ProbeInstance<'_> {
         }
     }
 
-    fn device_extensions(&self, device: vk::PhysicalDevice) -> Vec<[c_char; 256]> {
+    fn device_extensions(&self, device: vk::PhysicalDevice) -> HashSet<CString> {
         // SAFETY: the device belongs to the instance.
         let listed = unsafe { self.raw().enumerate_device_extension_properties(device) };
-        // A driver that cannot list its extensions has none that could be used.
+        // A driver that cannot list its extensions has none that could be used. A name without an
+        // end is none.
         let listed = listed.unwrap_or_default();
-        listed
-            .into_iter()
-            .map(|extension| extension.extension_name)
-            .collect()
+        let names = listed
+            .iter()
+            .filter_map(|extension| extension.extension_name_as_c_str().ok());
+        names.map(CStr::to_owned).collect()
     }
 }
 
@@ -277,10 +275,10 @@ fn text(name: &[c_char]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn gpu(name: &str) -> Gpu {
+    pub(in crate::host) fn gpu(name: &str) -> Gpu {
         Gpu {
             name: name.into(),
             kind: GpuKind::Discrete,

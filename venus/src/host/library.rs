@@ -29,6 +29,12 @@ impl Vulkan {
     /// # Errors
     /// [`Error::Load`] with everything that was tried.
     pub fn open(driver: &Driver) -> Result<Self> {
+        Ok(Self::choose(driver)?.0)
+    }
+
+    /// The same, with the host if GPUs had to be looked for. It keeps the instance that was made
+    /// for that.
+    fn choose(driver: &Driver) -> Result<(Self, Option<Host>)> {
         let failed = |tried: Vec<(PathBuf, String)>| {
             let tried = tried
                 .iter()
@@ -46,23 +52,28 @@ impl Vulkan {
                     let system = PathBuf::from("the system's Vulkan loader");
                     failed(vec![(system, error.to_string())])
                 });
-                Ok(Self {
+                let vulkan = Self {
                     entry: loaded?,
                     driver: Driver::System,
-                })
+                };
+                Ok((vulkan, None))
             }
             Driver::Library(path) => {
-                Self::of(path).map_err(|reason| failed(vec![(path.clone(), reason)]))
+                let opened = Self::of(path);
+                let vulkan = opened.map_err(|reason| failed(vec![(path.clone(), reason)]));
+                Ok((vulkan?, None))
             }
             Driver::FirstOf(libraries) => {
                 let mut tried = Vec::new();
                 for library in libraries {
                     match Self::of(library) {
                         // The last one is taken anyway: its user reports what is wrong with it.
-                        Ok(vulkan) if tried.len() + 1 == libraries.len() => return Ok(vulkan),
-                        Ok(vulkan) => match vulkan.count_gpus() {
-                            Ok(1..) => return Ok(vulkan),
-                            Ok(0) => tried.push((library.clone(), "it has no GPU".to_owned())),
+                        Ok(vulkan) if tried.len() + 1 == libraries.len() => {
+                            return Ok((vulkan, None));
+                        }
+                        Ok(vulkan) => match vulkan.host_with_gpu() {
+                            Ok(Some(host)) => return Ok((vulkan, Some(host))),
+                            Ok(None) => tried.push((library.clone(), "it has no GPU".to_owned())),
                             Err(error) => tried.push((library.clone(), error.to_string())),
                         },
                         Err(reason) => tried.push((library.clone(), reason)),
@@ -92,10 +103,13 @@ impl Vulkan {
         &self.driver
     }
 
-    fn count_gpus(&self) -> Result<usize> {
+    /// The host, if it has a GPU.
+    fn host_with_gpu(&self) -> Result<Option<Host>> {
         let host = Host::of(self.clone())?;
         let instance = host.probe_instance()?;
-        Ok(instance.physical_devices()?.len())
+        let has_gpu = !instance.physical_devices()?.is_empty();
+        instance.keep();
+        Ok(has_gpu.then_some(host))
     }
 }
 
@@ -175,12 +189,16 @@ pub(crate) struct Host {
     entry: ash::Entry,
     /// Destroyed with the library.
     kept: OnceLock<ash::Instance>,
+    needs_portability: OnceLock<bool>,
 }
 
 impl Host {
     /// Opens the library and checks its version.
     pub(crate) fn load(driver: &Driver) -> Result<Self> {
-        Self::of(Vulkan::open(driver)?)
+        match Vulkan::choose(driver)? {
+            (_, Some(host)) => Ok(host),
+            (vulkan, None) => Self::of(vulkan),
+        }
     }
 
     /// Checks an open library's version.
@@ -206,6 +224,7 @@ impl Host {
         Ok(Self {
             entry,
             kept: OnceLock::new(),
+            needs_portability: OnceLock::new(),
         })
     }
 
@@ -215,17 +234,29 @@ impl Host {
     }
 
     /// Whether the library needs `VK_KHR_portability_enumeration` to show drivers such as MoltenVK.
+    ///
+    /// It is asked once: Vulkan's loader reads all its manifests for the answer.
     pub(crate) fn needs_portability(&self) -> bool {
-        // SAFETY: a plain query of the library.
-        let listed = unsafe { self.entry.enumerate_instance_extension_properties(None) };
-        // A library that cannot list its extensions has none.
-        listed.unwrap_or_default().iter().any(|extension| {
-            extension.extension_name_as_c_str() == Ok(ash::khr::portability_enumeration::NAME)
+        *self.needs_portability.get_or_init(|| {
+            // SAFETY: a plain query of the library.
+            let listed = unsafe { self.entry.enumerate_instance_extension_properties(None) };
+            // A library that cannot list its extensions has none.
+            listed.unwrap_or_default().iter().any(|extension| {
+                extension.extension_name_as_c_str() == Ok(ash::khr::portability_enumeration::NAME)
+            })
         })
     }
 
-    /// An instance for queries, without extensions that a guest asked for.
+    /// An instance for queries, without extensions that a guest asked for. It is the one that is
+    /// kept, if there is one.
     pub(crate) fn probe_instance(&self) -> Result<ProbeInstance<'_>> {
+        if let Some(kept) = self.kept.get() {
+            return Ok(ProbeInstance {
+                instance: kept.clone(),
+                host: self,
+                is_kept: true,
+            });
+        }
         let application = vk::ApplicationInfo::default()
             .application_name(c"hesper")
             .api_version(version::HIGHEST);
@@ -249,6 +280,7 @@ impl Host {
         Ok(ProbeInstance {
             instance,
             host: self,
+            is_kept: false,
         })
     }
 }
@@ -262,10 +294,11 @@ impl Drop for Host {
     }
 }
 
-/// An instance that is destroyed on drop.
+/// An instance that is destroyed on drop, unless it is kept.
 pub(crate) struct ProbeInstance<'a> {
     instance: ash::Instance,
     host: &'a Host,
+    is_kept: bool,
 }
 
 impl ProbeInstance<'_> {
@@ -279,18 +312,18 @@ impl ProbeInstance<'_> {
     /// Vulkan's loader unloads a driver with the last of its instances, and loads it again for the
     /// next one. That costs tens of milliseconds when a guest starts. Large drivers also never free
     /// all their memory: lavapipe leaves 10 KiB each time.
-    pub(crate) fn keep(self) {
+    pub(crate) fn keep(mut self) {
         let ours = self.instance.clone();
-        if self.host.kept.set(ours).is_ok() {
-            std::mem::forget(self);
-        }
+        self.is_kept |= self.host.kept.set(ours).is_ok();
     }
 }
 
 impl Drop for ProbeInstance<'_> {
     fn drop(&mut self) {
-        // SAFETY: nothing made from the instance outlives this guard: users borrow it.
-        unsafe { self.instance.destroy_instance(None) };
+        if !self.is_kept {
+            // SAFETY: nothing made from the instance outlives this guard: users borrow it.
+            unsafe { self.instance.destroy_instance(None) };
+        }
     }
 }
 

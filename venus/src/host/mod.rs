@@ -4,6 +4,7 @@
 //! `GpuFacts` are what a renderer keeps of the library and of each GPU.
 
 mod facts;
+mod findings;
 mod functions;
 mod gpu;
 mod library;
@@ -13,6 +14,7 @@ mod survey;
 pub(crate) mod version;
 
 pub(crate) use facts::GpuFacts;
+pub use findings::Findings;
 pub use gpu::{Gpu, GpuKind, gpus};
 pub(crate) use library::Host;
 pub use library::Vulkan;

@@ -9,6 +9,7 @@ use std::ffi::CStr;
 
 use ash::Instance;
 use ash::vk::{self, Bool32};
+use serde::{Deserialize, Serialize};
 
 /// The extension.
 pub(crate) const NAME: &CStr = ash::khr::portability_subset::NAME;
@@ -38,7 +39,7 @@ const VIEWS_2D_OF_3D: usize = 4;
 const LOD_BIAS: usize = 8;
 
 /// What a driver has of the subset.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Subset {
     features: [bool; FEATURES],
     /// Strides of vertices are multiples of it.

@@ -13,6 +13,9 @@ use std::ffi::CStr;
 use ash::vk;
 use hesper_venus_protocol::CORE_COMMANDS;
 use hesper_venus_protocol::table::CoreCommand;
+use serde::{Deserialize, Serialize};
+
+use super::findings::CoreNames;
 
 /// The highest version that the protocol carries.
 pub(crate) const HIGHEST: u32 = vk::make_api_version(0, 1, 4, 0);
@@ -26,7 +29,8 @@ pub(crate) fn capped(version: u32) -> u32 {
 }
 
 /// What a driver has of a version.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "CoreNames", try_from = "CoreNames")]
 pub(crate) struct CoreFunctions {
     /// Extensions that must be enabled, since the driver has core commands under their older names
     /// only.

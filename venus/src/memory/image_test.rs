@@ -9,6 +9,7 @@
 //! might crash.
 
 use ash::{Instance, vk};
+use serde::{Deserialize, Serialize};
 
 use super::self_test::{Test, failed};
 use crate::error::{Error, Result};
@@ -21,7 +22,7 @@ const TEXEL: [u8; 4] = [0x12, 0x34, 0x56, 0x78];
 const BEFORE: u32 = 0xa5a5_a5a5;
 
 /// Where images with optimal tiling may lie.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Optimal {
     /// In imported memory, too.
     #[default]

@@ -8,6 +8,7 @@
 use std::ffi::{CStr, c_char};
 
 use ash::{Device, Instance, vk};
+use serde::{Deserialize, Serialize};
 
 use super::image_test::{self, Optimal};
 use super::sparse_test::{self, Sparse};
@@ -22,7 +23,7 @@ const PATTERN: u32 = 0x4845_5350;
 const TIMEOUT: u64 = 10_000_000_000;
 
 /// What a GPU can do with shared memory.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Importable {
     /// Memory types, as bits, that shared memory can be imported as and that passed the test.
     pub(crate) types: u32,
@@ -43,7 +44,7 @@ pub(crate) struct Importable {
 /// What the driver accepts as declared for memory that is imported by host pointer. MoltenVK up to
 /// 1.4.0 says that it imports such memory, and does so, but refuses the declaration
 /// (`VK_ERROR_FEATURE_NOT_PRESENT`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Declares {
     /// Buffers.
     pub(crate) buffers: bool,

@@ -10,6 +10,7 @@ use std::ptr::null_mut;
 
 use ash::{Instance, vk};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use serde::{Deserialize, Serialize};
 
 use super::SharedMemory;
 use super::self_test::{Test, failed};
@@ -24,7 +25,7 @@ const SECOND: u32 = 0x5350_0002;
 const BEFORE: u32 = 0xffff_ffff;
 
 /// Whether guests can use sparse binding.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Sparse {
     /// The driver has none.
     #[default]

@@ -133,14 +133,17 @@ fn after_a_spare_that_failed_the_next_starts_when_it_is_needed() {
     let context = stage.create(3, &ears);
     let mut second = stage.fake();
     assert!(stage.try_fake().is_none(), "nor a second one");
-    assert_eq!(second.hear(), ToWorker::Configure);
+    let untested = ToWorker::Configure(Vec::new());
+    assert_eq!(second.hear(), untested, "none has tested the driver yet");
     assert!(matches!(second.hear(), ToWorker::Begin { id: 3, .. }));
     second.say(FromWorker::Ready);
     until("it is known to be ready", || {
         stage.contexts.has_no_failed_spare()
     });
     let other = stage.create(4, &ears);
-    drop((stage.fake(), stage.fake()));
+    let mut third = stage.fake();
+    assert_eq!(third.hear(), ToWorker::Configure(FINDINGS.to_vec()));
+    drop((third, stage.fake()));
     drop((context, other));
 }
 

@@ -26,6 +26,8 @@ use crate::isolation::spawner::End;
 
 /// How long anything may take on a machine that is busy with other things.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+/// What the main process has found of the GPUs.
+pub(super) const FINDINGS: &[u8] = b"findings";
 
 /// Waits until something is so.
 #[track_caller]
@@ -316,7 +318,7 @@ impl Stage {
         });
         let starter = Arc::clone(&yard) as Arc<dyn Starter>;
         Self {
-            contexts: IsolatedContexts::with(starter, [7; CAPSET_SIZE], options),
+            contexts: IsolatedContexts::with(starter, [7; CAPSET_SIZE], FINDINGS.to_vec(), options),
             yard,
             born,
         }
@@ -348,7 +350,7 @@ impl Stage {
         let mut fake = self.fake();
         fake.say(FromWorker::Ready);
         let context = self.create(3, ears);
-        assert_eq!(fake.hear(), ToWorker::Configure);
+        assert!(matches!(fake.hear(), ToWorker::Configure(_)));
         let begin = fake.hear();
         assert!(
             matches!(&begin, ToWorker::Begin { id: 3, name } if name == "aprogram"),

@@ -160,7 +160,7 @@ impl Process {
             fds: RefCell::default(),
         };
         let report = Report::create().unwrap();
-        process.send(ToWorker::Configure, &[report.fd()]);
+        process.send(ToWorker::Configure(Vec::new()), &[report.fd()]);
         process
     }
 
