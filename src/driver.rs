@@ -40,6 +40,20 @@ const DRIVERS: &[&str] = if cfg!(target_os = "macos") {
 /// The loader's environment variables that name driver manifests.
 const MANIFESTS: [&str; 2] = ["VK_DRIVER_FILES", "VK_ICD_FILENAMES"];
 
+/// The loader's variable that names, by the file names of their manifests, the drivers to load.
+#[cfg(target_os = "linux")]
+const SELECT: &str = "VK_LOADER_DRIVERS_SELECT";
+
+/// The loader's variables by which a user chooses drivers.
+#[cfg(target_os = "linux")]
+const CHOICES: [&str; 5] = [
+    MANIFESTS[0],
+    MANIFESTS[1],
+    SELECT,
+    "VK_ADD_DRIVER_FILES",
+    "VK_LOADER_DRIVERS_DISABLE",
+];
+
 /// The variable and value for the number of unfinished command buffers that MoltenVK allows on a
 /// queue. A submission beyond that waits in the driver and holds back all later commands of its
 /// guest program. MoltenVK's default is 64.
@@ -57,6 +71,80 @@ pub(crate) fn prepare() {
         // SAFETY: the program has only one thread yet.
         unsafe { std::env::set_var(COMMAND_BUFFERS.0, COMMAND_BUFFERS.1) };
     }
+}
+
+/// Lets the Vulkan loader load only the drivers with these libraries in this process, and not all
+/// that are installed. It loads them all if it is older than 1.3.234, if a manifest is not found,
+/// or if the user has chosen some. Call it before other threads start.
+#[cfg(target_os = "linux")]
+pub(crate) fn load_only(libraries: &[&str]) {
+    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    if CHOICES.iter().any(|name| variable(name).is_some()) {
+        return;
+    }
+    let folders = folders_of_manifests(&variable);
+    let found = folders.iter().flat_map(|folder| {
+        let entries = std::fs::read_dir(folder).into_iter().flatten();
+        entries.filter_map(|entry| Some(entry.ok()?.path()))
+    });
+    if let Some(names) = names_of_manifests(found, libraries) {
+        // SAFETY: as the caller promises, the program has only one thread yet.
+        unsafe { std::env::set_var(SELECT, names) };
+    }
+}
+
+/// Other systems have one driver, usually without a loader.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn load_only(_libraries: &[&str]) {}
+
+/// The folders in which the loader looks for manifests of drivers on Linux (*Driver Manifest File
+/// Usage* in its documentation).
+#[cfg(any(target_os = "linux", test))]
+fn folders_of_manifests(variable: &impl Fn(&str) -> Option<std::ffi::OsString>) -> Vec<PathBuf> {
+    let home = variable("HOME").map(PathBuf::from);
+    let of_home = |rest: &str| home.as_ref().map(|home| home.join(rest));
+    let own = |name: &str, rest: &str| variable(name).map(PathBuf::from).or_else(|| of_home(rest));
+    let shared = |name: &str, usual: &str| {
+        let value = variable(name).unwrap_or_else(|| usual.into());
+        std::env::split_paths(&value).collect::<Vec<_>>()
+    };
+    let own = [
+        own("XDG_CONFIG_HOME", ".config"),
+        own("XDG_DATA_HOME", ".local/share"),
+        of_home(".local/share"),
+    ];
+    let system = ["/etc", "/usr/local/etc"].map(PathBuf::from);
+    let all = own.into_iter().flatten().chain(system);
+    all.chain(shared("XDG_CONFIG_DIRS", "/etc/xdg"))
+        .chain(shared("XDG_DATA_DIRS", "/usr/local/share:/usr/share"))
+        .map(|folder| folder.join("vulkan/icd.d"))
+        .collect()
+}
+
+/// The file names of the manifests that name one of `libraries`, as the loader's variable wants
+/// them. `None` unless there is one for each library.
+#[cfg(any(target_os = "linux", test))]
+fn names_of_manifests(
+    manifests: impl Iterator<Item = PathBuf>,
+    libraries: &[&str],
+) -> Option<String> {
+    let mut missing: Vec<&str> = libraries.to_vec();
+    let mut names = Vec::new();
+    for manifest in manifests.filter(|path| is_manifest(path)) {
+        let Ok(library) = library_of(&manifest) else {
+            continue;
+        };
+        let library = library.file_name().and_then(OsStr::to_str);
+        let Some(library) = library.filter(|library| libraries.contains(library)) else {
+            continue;
+        };
+        missing.retain(|missing| *missing != library);
+        names.push(manifest.file_name()?.to_str()?.to_owned());
+    }
+    // These characters have a meaning in the variable.
+    let is_plain = |name: &String| !name.contains([',', '*']);
+    let is_whole = missing.is_empty() && !names.is_empty() && names.iter().all(is_plain);
+    is_whole.then(|| names.join(","))
 }
 
 /// Returns the library of `--driver=ASKED`, or the candidates of the search without it.
@@ -159,6 +247,52 @@ mod tests {
                 "{error}"
             );
         }
+    }
+
+    #[test]
+    fn the_manifests_of_some_libraries_are_found_where_the_loader_looks() {
+        let folder = tempfile::tempdir().unwrap();
+        let manifests = folder.path().join("share/vulkan/icd.d");
+        std::fs::create_dir_all(&manifests).unwrap();
+        for (name, library) in [
+            ("lvp_icd.json", "libvulkan_lvp.so"),
+            ("lvp_icd.i686.json", "libvulkan_lvp.so"),
+            ("radeon.json", "/usr/lib/libvulkan_radeon.so"),
+            ("a,b.json", "libvulkan_strange.so"),
+            ("broken.json", "\""),
+            ("readme", "libvulkan_lvp.so"),
+        ] {
+            let text = format!(r#"{{"ICD":{{"library_path":"{library}"}}}}"#);
+            std::fs::write(manifests.join(name), text).unwrap();
+        }
+        let share = folder.path().join("share");
+        let variable = |name: &str| match name {
+            "XDG_DATA_DIRS" => Some(share.clone().into_os_string()),
+            "HOME" => Some("/home/ann".into()),
+            _ => None,
+        };
+        let folders = folders_of_manifests(&variable);
+        for expected in [
+            Path::new("/home/ann/.config/vulkan/icd.d"),
+            Path::new("/etc/vulkan/icd.d"),
+            Path::new("/etc/xdg/vulkan/icd.d"),
+            &manifests,
+        ] {
+            assert!(folders.iter().any(|one| one == expected), "{folders:?}");
+        }
+        let names = |libraries: &[&str]| {
+            let entries = std::fs::read_dir(&manifests).unwrap();
+            let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+            paths.sort();
+            names_of_manifests(paths.into_iter(), libraries)
+        };
+        let lavapipe = "libvulkan_lvp.so";
+        let all = "lvp_icd.i686.json,lvp_icd.json,radeon.json";
+        let found = names(&[lavapipe, "libvulkan_radeon.so"]);
+        assert_eq!(found.as_deref(), Some(all));
+        assert_eq!(names(&[lavapipe, "libvulkan_intel.so"]), None);
+        assert_eq!(names(&["libvulkan_strange.so"]), None);
+        assert_eq!(names(&[]), None);
     }
 
     #[test]

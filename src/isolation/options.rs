@@ -163,6 +163,11 @@ impl WorkerOptions {
         }
     }
 
+    /// Whether the GPU was chosen by its place among all.
+    pub(super) fn is_by_place(&self) -> bool {
+        matches!(self.gpu, GpuSelection::Index(_))
+    }
+
     /// The folder for saved command streams.
     pub(super) fn save_streams(&self) -> Option<PathBuf> {
         self.save_streams.as_ref().map(AnyPath::path)

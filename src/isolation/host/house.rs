@@ -70,8 +70,8 @@ pub(super) struct House {
     ///
     /// [`ToWorker::Configure`]: crate::isolation::message::ToWorker::Configure
     findings: Vec<u8>,
-    /// A worker was ready. It has tested the driver itself, inside of its sandbox, so later ones
-    /// need not.
+    /// A worker was ready, and none was unable since. The first has tested the driver itself,
+    /// inside of its sandbox, so later ones need not.
     pub(super) is_tested: AtomicBool,
     last: AtomicU64,
 }

@@ -171,7 +171,11 @@ impl Service<'_> {
     fn hear(&mut self, (message, fds): Letter) -> Result<(), Why> {
         let message = match message {
             FromWorker::Ready => return self.ready(),
-            FromWorker::Unable(reason) => return Err(Why::Unable(clean(&reason).into_owned())),
+            FromWorker::Unable(reason) => {
+                // Perhaps the host's drivers have changed. The next one looks at all of them.
+                self.worker.house.is_tested.store(false, Ordering::SeqCst);
+                return Err(Why::Unable(clean(&reason).into_owned()));
+            }
             FromWorker::Log { level, line } => {
                 self.worker.house.logs.write_at(level, &line);
                 return Ok(());

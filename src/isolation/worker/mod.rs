@@ -53,6 +53,7 @@ use self::log::Loading;
 use super::channel::{LARGEST_TO_WORKER, Receiver};
 use super::message::{FromWorker, ToWorker};
 use super::options::WorkerOptions;
+use crate::driver;
 use crate::sandbox::{Needs, Sandbox};
 
 /// How long the context may take to end. The main process waits a little longer.
@@ -108,6 +109,14 @@ fn serve(
     let report = report.ok_or(Failure::Order("Configure without a report"))?;
     let report = Report::from_fd(report).map_err(|error| unable(error.to_string()))?;
 
+    // Without findings it tests the driver itself.
+    let findings = Findings::from_bytes(&findings);
+    if let Some(libraries) = findings.as_ref().and_then(Findings::libraries) {
+        // The place of a GPU is its place among all, so all drivers are needed.
+        if !options.is_by_place() {
+            driver::load_only(&libraries);
+        }
+    }
     // The sandbox allows nothing in the home folder.
     hesper_venus::read_cache_key();
     let needs = Needs {
@@ -120,8 +129,7 @@ fn serve(
     let renderer = Renderer::new(RendererOptions {
         grants: Some(Arc::new(BudgetClient::new(budget))),
         report: Some(report),
-        // Without them it tests the driver itself.
-        findings: Findings::from_bytes(&findings),
+        findings,
         ..options.renderer()
     });
     let renderer = renderer.map_err(|error| unable(error.to_string()))?;

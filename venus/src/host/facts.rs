@@ -79,6 +79,7 @@ impl GpuFacts {
                         optimal,
                         declares,
                         subset,
+                        library: _,
                     } = found;
                     let mut gpu = gpu.clone();
                     let version = gpu.show(&core);

@@ -56,6 +56,13 @@ impl Findings {
         serde_json::from_slice(bytes).ok()
     }
 
+    /// The file names of the drivers' libraries. `None` if that of a GPU is not known.
+    #[must_use]
+    pub fn libraries(&self) -> Option<Vec<&str>> {
+        let all = self.0.iter().map(|known| known.found.library.as_deref());
+        all.collect()
+    }
+
     /// Notes what was found of a GPU, as it is listed.
     pub(super) fn add(&mut self, gpu: &Gpu, found: &Importable) {
         self.0.push(Finding {
@@ -144,6 +151,7 @@ mod tests {
                 images: true,
             },
             subset: None,
+            library: Some("libvulkan_card.so".to_owned()),
         }
     }
 
@@ -153,6 +161,7 @@ mod tests {
         let mut findings = Findings::default();
         findings.add(&other, &Importable::default());
         findings.add(&card, &found());
+        assert_eq!(findings.libraries(), None, "one is not known");
         assert!(found().core.missing.is_some());
         let read = Findings::from_bytes(&findings.to_bytes()).unwrap();
         assert_eq!(read, findings);

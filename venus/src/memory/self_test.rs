@@ -16,6 +16,7 @@ use super::{SharedMemory, page_size};
 use crate::error::{Error, Result};
 use crate::host::portability::{self, Subset};
 use crate::host::version::CoreFunctions;
+use crate::platform;
 
 /// What the GPU writes.
 const PATTERN: u32 = 0x4845_5350;
@@ -39,6 +40,8 @@ pub(crate) struct Importable {
     pub(crate) declares: Declares,
     /// The driver's part of the portability subset. `None` for a driver that has all of Vulkan.
     pub(crate) subset: Option<Subset>,
+    /// The file name of the driver's library, if the system tells it.
+    pub(crate) library: Option<String>,
 }
 
 /// What the driver accepts as declared for memory that is imported by host pointer. MoltenVK up to
@@ -101,6 +104,7 @@ pub(crate) fn importable(instance: &Instance, gpu: vk::PhysicalDevice) -> Result
         optimal,
         declares: test.declares,
         subset: test.subset,
+        library: test.library(),
     })
 }
 
@@ -280,6 +284,14 @@ impl Test {
     }
 
     /// The memory types that the driver says it imports this memory as.
+    /// The file name of the library that has the device's functions. Layers may be in between; then
+    /// it is that of a layer.
+    fn library(&self) -> Option<String> {
+        let code = self.device.fp_v1_0().queue_submit as *const std::ffi::c_void;
+        let library = platform::library_of(code)?;
+        Some(library.file_name()?.to_str()?.to_owned())
+    }
+
     fn offered(&self) -> u32 {
         let mut properties = vk::MemoryHostPointerPropertiesEXT::default();
         let kind = vk::ExternalMemoryHandleTypeFlags::HOST_ALLOCATION_EXT;

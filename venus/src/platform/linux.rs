@@ -19,6 +19,30 @@ pub(crate) fn return_free_memory() {
     };
 }
 
+/// The shared library that has the code at this address. `None` if the system does not tell.
+#[cfg(target_env = "gnu")]
+pub(crate) fn library_of(code: *const std::ffi::c_void) -> Option<std::path::PathBuf> {
+    use std::os::unix::ffi::OsStrExt;
+
+    let mut found = std::mem::MaybeUninit::<libc::Dl_info>::zeroed();
+    // SAFETY: the call accepts any address, and there is room for what it finds.
+    let is_known = unsafe { libc::dladdr(code, found.as_mut_ptr()) } != 0;
+    // SAFETY: all zeroes are a value, too, with null for the name.
+    let name = unsafe { found.assume_init() }.dli_fname;
+    if !is_known || name.is_null() {
+        return None;
+    }
+    // SAFETY: the name belongs to a loaded library. It ends with NUL.
+    let name = unsafe { std::ffi::CStr::from_ptr(name) };
+    Some(std::ffi::OsStr::from_bytes(name.to_bytes()).into())
+}
+
+/// Only glibc is known to tell.
+#[cfg(not(target_env = "gnu"))]
+pub(crate) fn library_of(_code: *const std::ffi::c_void) -> Option<std::path::PathBuf> {
+    None
+}
+
 /// How many mappings a process may have.
 pub(crate) fn mappings() -> usize {
     /// The kernel's own default, for a system that hides the setting.

@@ -19,7 +19,7 @@ use linux as own;
 #[cfg(not(target_os = "linux"))]
 use posix as own;
 
-pub(crate) use own::{count_mappings, mappings, release_stack, return_free_memory};
+pub(crate) use own::{count_mappings, library_of, mappings, release_stack, return_free_memory};
 
 /// How many descriptors this process may have.
 pub(crate) fn descriptors() -> usize {

@@ -17,6 +17,12 @@ use rustix::shm::{self, Mode, OFlags};
 /// Returns memory that the allocator keeps to the system, if there is a way to do that.
 pub(crate) fn return_free_memory() {}
 
+/// The shared library that has the code at this address. Only Linux is asked, where drivers have a
+/// loader and many are installed at once.
+pub(crate) fn library_of(_code: *const std::ffi::c_void) -> Option<std::path::PathBuf> {
+    None
+}
+
 /// The unused part of a stack stays: there is no portable way to return it.
 pub(crate) fn release_stack() {}
 

@@ -143,8 +143,19 @@ fn after_a_spare_that_failed_the_next_starts_when_it_is_needed() {
     let other = stage.create(4, &ears);
     let mut third = stage.fake();
     assert_eq!(third.hear(), ToWorker::Configure(FINDINGS.to_vec()));
-    drop((third, stage.fake()));
-    drop((context, other));
+    // Drivers that were tested before do not work any more.
+    let mut fourth = stage.fake();
+    third.say(FromWorker::Unable("there is no GPU".to_owned()));
+    until("it is killed", || stage.yard.is_killed(third.number));
+    fourth.say(FromWorker::Unable("there is no GPU".to_owned()));
+    until("the spare is killed", || {
+        stage.yard.is_killed(fourth.number)
+    });
+    assert_eq!(fourth.hear(), ToWorker::Configure(FINDINGS.to_vec()));
+    until("it is known", || !stage.contexts.has_no_failed_spare());
+    let last = stage.create(5, &ears);
+    assert_eq!(stage.fake().hear(), untested);
+    drop((context, other, last));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Tests that a client whose driver crashes, aborts or hangs ends alone, and that nothing is left
 //! of it: the server has a process for each context.
 
+use std::collections::HashSet;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
 use std::thread::{scope, sleep};
@@ -81,6 +82,52 @@ fn settled(server: &Server, processes: usize) -> [usize; 2] {
 /// How many contexts were lost so far, each with one line in the log.
 fn losses(server: &Server) -> usize {
     server.log().matches("is lost").count()
+}
+
+/// The drivers that a process has loaded.
+fn drivers_of(process: u32) -> HashSet<String> {
+    let maps = std::fs::read_to_string(format!("/proc/{process}/maps")).unwrap_or_default();
+    let files = maps.lines().filter_map(|line| line.rsplit_once('/'));
+    let names = files.map(|(_, name)| name.to_owned());
+    names
+        .filter(|name| name.starts_with("libvulkan_"))
+        .collect()
+}
+
+#[test]
+fn all_processes_but_the_first_load_only_the_driver_of_the_guests_gpu() {
+    let server = Server::start();
+    let workers = || -> HashSet<u32> {
+        let all = server.descendants().into_iter();
+        let name = |id: &u32| std::fs::read_to_string(format!("/proc/{id}/comm"));
+        all.filter(|id| name(id).is_ok_and(|name| name.trim() == "hesper-worker"))
+            .collect()
+    };
+    let mut one = client(&server, "one");
+    let version = bytes(&command::EnumerateInstanceVersion {
+        p_api_version: &mut 0,
+    });
+    submit(&mut one, &version);
+    await_that("the first process serves", || {
+        server.counters()["commands"].as_u64() > Some(0)
+    });
+    await_that("the second waits", || workers().len() == 2);
+    let before = workers();
+    let found: Vec<_> = before.iter().map(|id| drivers_of(*id)).collect();
+    assert!(found.iter().any(|drivers| drivers.len() > 1), "{found:?}");
+    let mut two = client(&server, "two");
+    await_that("the third waits", || workers().len() == 3);
+    let third = workers().difference(&before).copied().next().unwrap();
+    let lavapipe = "libvulkan_lvp.so";
+    await_that("it has a driver", || drivers_of(third).contains(lavapipe));
+    // A third client gets it, and it serves.
+    submit(&mut two, &version);
+    let mut three = client(&server, "three");
+    submit(&mut three, &version);
+    await_that("three processes serve", || {
+        server.counters()["commands"].as_u64() == Some(3)
+    });
+    assert_eq!(drivers_of(third), HashSet::from([lavapipe.to_owned()]));
 }
 
 /// How many of a test's clients crash.
