@@ -187,7 +187,7 @@ fn keep_the_frames(vm: &mut Attacked) -> usize {
 }
 
 /// What [`frames_beside_each_attack`] compares the attacks with.
-const HARMLESS: &str = "harmless-spin\nharmless-contexts\nharmless-devices\n";
+const HARMLESS: &str = " harmless-spin harmless-contexts harmless-devices";
 
 /// `HESPER_ATTACKS='NAME NAME…'` takes these only.
 #[test]

@@ -1,8 +1,7 @@
 //! [`Findings`]: what a renderer's self-tests have found, for another renderer on the same host.
 //!
-//! The self-tests make a device of each GPU and let it work. That takes longer than all else that a
-//! renderer does at its start. A renderer in another process, with the same driver, needs not repeat
-//! them.
+//! The self-tests make a device of each GPU and let it work. That takes about as long as loading
+//! the driver. A renderer in another process, with the same driver, need not repeat them.
 
 use hesper_venus_protocol::CORE_COMMANDS;
 use serde::{Deserialize, Serialize};
