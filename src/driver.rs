@@ -115,10 +115,13 @@ fn folders_of_manifests(variable: &impl Fn(&str) -> Option<std::ffi::OsString>) 
     ];
     let system = ["/etc", "/usr/local/etc"].map(PathBuf::from);
     let all = own.into_iter().flatten().chain(system);
-    all.chain(shared("XDG_CONFIG_DIRS", "/etc/xdg"))
-        .chain(shared("XDG_DATA_DIRS", "/usr/local/share:/usr/share"))
-        .map(|folder| folder.join("vulkan/icd.d"))
-        .collect()
+    let all = all
+        .chain(shared("XDG_CONFIG_DIRS", "/etc/xdg"))
+        .chain(shared("XDG_DATA_DIRS", "/usr/local/share:/usr/share"));
+    let mut folders: Vec<PathBuf> = all.map(|folder| folder.join("vulkan/icd.d")).collect();
+    folders.sort();
+    folders.dedup();
+    folders
 }
 
 /// The file names of the manifests that name one of `libraries`, as the loader's variable wants

@@ -1,13 +1,13 @@
 //! `--sandbox=log`: says what the sandbox would refuse, and allows it.
 //!
-//! A thread asks the kernel for each call in question, lets it go on and logs it. The places of
-//! files are checked here, because Landlock cannot only log. This is for finding out what a driver
-//! needs; it protects nothing, and it is slow.
+//! One thread asks the kernel for each call in question and lets it go on; another logs it. The
+//! places of files are checked here, because Landlock cannot only log. This is for finding out what
+//! a driver needs; it protects nothing, and it is slow.
 //!
-//! The difficulty: the caller waits, and may hold the allocator's lock, as `fork` does. So nothing
-//! is allocated or logged before the caller goes on.
+//! The difficulty: the caller waits, and may hold the allocator's locks, as `fork` does. So the
+//! thread that lets callers go on allocates nothing, and waits for nobody who might.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::ffi::CStr;
 use std::fs::File;
 use std::io;
@@ -15,8 +15,10 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 
+use hesper_system::sync::{Lock, Wait};
 use libc::{c_int, c_long, c_ulong};
 
 use super::super::super::places::{Place, Purpose, Role};
@@ -29,51 +31,114 @@ const MOST: usize = 200;
 /// The longest path.
 const LONGEST: usize = libc::PATH_MAX.cast_unsigned() as usize;
 
+/// How many calls wait to be logged.
+const WAITING: usize = 64;
+
 /// Watches all threads from now on.
 ///
 /// # Errors
 /// The kernel cannot report calls (Linux 5.7 can), or gives no thread.
 pub(super) fn start(role: Role, places: Vec<Place>) -> Result<(), FilterError> {
-    // The thread is there before the filter: no call that it makes may wait for itself.
+    // The threads are there before the filter: no call that they make may wait for themselves.
     let (sender, listener) = std::sync::mpsc::channel::<OwnedFd>();
     // Not process_vm_readv(2), which would be reported, too.
     let memory = File::open("/proc/self/mem")?;
+    let calls = Arc::new(Calls::new());
+    let watched = Arc::clone(&calls);
     thread::Builder::new()
-        .name("sandbox log".to_owned())
+        .name("sandbox watch".to_owned())
         .spawn(move || {
             if let Ok(listener) = listener.recv() {
-                Watch {
+                let watch = Watch {
                     listener,
                     memory,
-                    places,
-                    seen: HashSet::new(),
-                }
-                .run();
+                    calls: watched,
+                };
+                watch.run();
             }
         })?;
+    let report = Report {
+        places,
+        seen: HashSet::new(),
+    };
+    thread::Builder::new()
+        .name("sandbox log".to_owned())
+        .spawn(move || report.run(&calls))?;
     let listener = watch_process(role)?;
     // The thread waits for it.
     let _ = sender.send(listener);
     Ok(())
 }
 
+/// A call that has gone on.
+struct Call {
+    data: libc::seccomp_data,
+    /// Its path and how long that is; 0 without one.
+    path: [u8; LONGEST],
+    length: usize,
+}
+
+/// Calls that wait to be logged. Putting one there allocates nothing.
+struct Calls {
+    queue: Mutex<Queue>,
+    changed: Condvar,
+}
+
+struct Queue {
+    calls: VecDeque<Call>,
+    /// Calls for which there was no room.
+    missed: usize,
+}
+
+impl Calls {
+    fn new() -> Self {
+        let queue = Queue {
+            calls: VecDeque::with_capacity(WAITING),
+            missed: 0,
+        };
+        Self {
+            queue: Mutex::new(queue),
+            changed: Condvar::new(),
+        }
+    }
+
+    fn put(&self, call: Call) {
+        let mut queue = self.queue.locked();
+        match queue.calls.len() < WAITING {
+            true => queue.calls.push_back(call),
+            false => queue.missed += 1,
+        }
+        drop(queue);
+        self.changed.notify_one();
+    }
+
+    /// The next call, and how many were missed before the last one that waits.
+    fn take(&self) -> (Call, usize) {
+        let mut queue = self.queue.locked();
+        loop {
+            if let Some(call) = queue.calls.pop_front() {
+                return (call, std::mem::take(&mut queue.missed));
+            }
+            queue = self.changed.waited(queue);
+        }
+    }
+}
+
+/// Lets calls go on.
 struct Watch {
     listener: OwnedFd,
     memory: File,
-    places: Vec<Place>,
-    /// What was logged.
-    seen: HashSet<String>,
+    calls: Arc<Calls>,
 }
 
 impl Watch {
-    fn run(mut self) {
-        let mut path = vec![0_u8; LONGEST];
+    fn run(self) {
         loop {
             match self.next() {
                 Ok(notice) => {
-                    let path = self.path(&notice.data, &mut path);
+                    let call = self.call(notice.data);
                     self.let_go_on(&notice);
-                    self.report(&notice.data, path);
+                    self.calls.put(call);
                 }
                 // The thread that made the call has ended meanwhile, or a signal came.
                 Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINTR)) => {}
@@ -111,10 +176,41 @@ impl Watch {
         }
     }
 
-    /// The path among a call's arguments, if it has one. Allocates nothing.
-    fn path<'p>(&self, call: &libc::seccomp_data, buffer: &'p mut [u8]) -> Option<&'p Path> {
-        let place = path_place(call)?;
-        read_path(&self.memory, argument(call, place), buffer)
+    /// The call with its path, if it has one.
+    fn call(&self, data: libc::seccomp_data) -> Call {
+        let mut path = [0; LONGEST];
+        let place = path_place(&data);
+        let read = place
+            .and_then(|place| read_path(&self.memory, argument(&data, place), &mut path))
+            .map(|path| path.as_os_str().len());
+        Call {
+            data,
+            path,
+            length: read.unwrap_or(0),
+        }
+    }
+}
+
+/// Logs calls.
+struct Report {
+    places: Vec<Place>,
+    /// What was logged.
+    seen: HashSet<String>,
+}
+
+impl Report {
+    fn run(mut self, calls: &Calls) {
+        loop {
+            let (call, missed) = calls.take();
+            if missed > 0 {
+                log::warn!(
+                    "{missed} calls that the sandbox might refuse came too fast to be looked at"
+                );
+            }
+            let path = call.path.get(..call.length).filter(|path| !path.is_empty());
+            let path = path.map(|path| Path::new(std::ffi::OsStr::from_bytes(path)));
+            self.report(&call.data, path);
+        }
     }
 
     /// Logs a call if the sandbox would refuse it.

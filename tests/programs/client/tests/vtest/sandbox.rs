@@ -236,6 +236,16 @@ fn the_log_mode_names_what_the_sandbox_would_refuse_and_allows_it() {
     );
 }
 
+/// `fork` holds the allocator's locks while it waits for the log's thread.
+#[test]
+fn forks_beside_other_calls_go_on_in_the_log_mode() {
+    const FORKS: usize = 300;
+    let pried = Pried::start("log", ["inet fork"; FORKS].join(" ").as_str());
+    pried.pry();
+    let log = pried.server.log();
+    assert_eq!(log.matches("pry: fork: done").count(), FORKS, "{log}");
+}
+
 #[test]
 fn the_shader_cache_is_written_in_the_sandbox() {
     for isolate in ["--isolate=off", "--isolate=on"] {
