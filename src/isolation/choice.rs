@@ -79,13 +79,13 @@ impl Isolation {
             match spawner.watch() {
                 Ok(()) => {
                     let capset = renderer.capset();
-                    let findings = renderer.findings().clone();
+                    let findings = renderer.findings().to_bytes();
                     // This process needs no driver any more, unless the windows do.
                     drop(renderer);
                     log::info!(
                         "the guest's programs run in processes of their own (--isolate=off: in Hesper's process)"
                     );
-                    return Ok(IsolatedContexts::start(spawner, capset, &findings, options));
+                    return Ok(IsolatedContexts::start(spawner, capset, findings, options));
                 }
                 Err(error) => self.fail(&error.to_string())?,
             }

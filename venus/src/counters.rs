@@ -8,114 +8,79 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Sums since the renderer was made, and numbers of what is alive. [`Counters::to_json`] is for
-/// programs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
+use serde::Serialize;
+
+/// Makes [`Counters`] and [`Tally`] of one list of names.
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// Sums since the renderer was made, and numbers of what is alive. [`Counters::to_json`] is
+        /// for programs.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+        pub struct Counters {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        impl Counters {
+            /// Adds those of another renderer. A sum that is too large stays at the largest number.
+            pub fn add(&mut self, other: &Self) {
+                $(self.$name = self.$name.saturating_add(other.$name);)*
+            }
+        }
+
+        /// The counters themselves, shared by all threads of a renderer, and by another process if
+        /// they lie in a [`crate::Report`].
+        #[derive(Debug, Default)]
+        #[repr(C)]
+        pub(crate) struct Tally {
+            $(pub(crate) $name: AtomicU64,)*
+        }
+
+        impl Tally {
+            /// A copy of all values.
+            pub(crate) fn read(&self) -> Counters {
+                Counters {
+                    $($name: self.$name.load(Ordering::Relaxed),)*
+                }
+            }
+        }
+    };
+}
+
+counters! {
     /// Contexts that live.
-    pub contexts: u64,
+    contexts,
     /// Rings that live.
-    pub rings: u64,
+    rings,
     /// Vulkan objects that live, of all contexts.
-    pub objects: u64,
+    objects,
     /// Bytes of shared memory that contexts made and that are still in use.
-    pub shared_bytes: u64,
+    shared_bytes,
     /// Commands carried out.
-    pub commands: u64,
+    commands,
     /// Objects looked up by the guest's ids for these commands.
-    pub lookups: u64,
+    lookups,
     /// Bytes of commands.
-    pub command_bytes: u64,
+    command_bytes,
     /// Batches of commands.
-    pub batches: u64,
+    batches,
     /// Notifications of sleeping rings.
-    pub wakes: u64,
+    wakes,
     /// Fences retired.
-    pub fences: u64,
+    fences,
     /// Contexts that were lost.
-    pub lost: u64,
+    lost,
     /// Contexts that cannot end, because the driver does not return. Their threads and memory are
     /// still there.
-    pub given_up: u64,
+    given_up,
 }
 
 impl Counters {
-    /// Adds those of another renderer. A sum that is too large stays at the largest number.
-    pub fn add(&mut self, other: &Self) {
-        let Self {
-            contexts,
-            rings,
-            objects,
-            shared_bytes,
-            commands,
-            lookups,
-            command_bytes,
-            batches,
-            wakes,
-            fences,
-            lost,
-            given_up,
-        } = self;
-        for (sum, more) in [
-            (contexts, other.contexts),
-            (rings, other.rings),
-            (objects, other.objects),
-            (shared_bytes, other.shared_bytes),
-            (commands, other.commands),
-            (lookups, other.lookups),
-            (command_bytes, other.command_bytes),
-            (batches, other.batches),
-            (wakes, other.wakes),
-            (fences, other.fences),
-            (lost, other.lost),
-            (given_up, other.given_up),
-        ] {
-            *sum = sum.saturating_add(more);
-        }
-    }
-
     /// The counters as one JSON object on one line.
     #[must_use]
     pub fn to_json(&self) -> String {
-        let Self {
-            contexts,
-            rings,
-            objects,
-            shared_bytes,
-            commands,
-            lookups,
-            command_bytes,
-            batches,
-            wakes,
-            fences,
-            lost,
-            given_up,
-        } = self;
-        format!(
-            "{{\"contexts\":{contexts},\"rings\":{rings},\"objects\":{objects},\"shared_bytes\":{shared_bytes},\
-             \"commands\":{commands},\"lookups\":{lookups},\"command_bytes\":{command_bytes},\"batches\":{batches},\"wakes\":{wakes},\
-             \"fences\":{fences},\"lost\":{lost},\"given_up\":{given_up}}}"
-        )
+        // Such a value has nothing that cannot be written.
+        serde_json::to_string(self).unwrap_or_default()
     }
-}
-
-/// The counters themselves, shared by all threads of a renderer, and by another process if they lie
-/// in a [`crate::Report`].
-#[derive(Debug, Default)]
-#[repr(C)]
-pub(crate) struct Tally {
-    pub(crate) contexts: AtomicU64,
-    pub(crate) rings: AtomicU64,
-    pub(crate) objects: AtomicU64,
-    pub(crate) shared_bytes: AtomicU64,
-    pub(crate) commands: AtomicU64,
-    pub(crate) lookups: AtomicU64,
-    pub(crate) command_bytes: AtomicU64,
-    pub(crate) batches: AtomicU64,
-    pub(crate) wakes: AtomicU64,
-    pub(crate) fences: AtomicU64,
-    pub(crate) lost: AtomicU64,
-    pub(crate) given_up: AtomicU64,
 }
 
 /// A [`Tally`], wherever it lies. Clones are the same.
@@ -163,27 +128,6 @@ pub(crate) fn add(counter: &AtomicU64, amount: u64) {
 /// Takes from a counter of what lives.
 pub(crate) fn sub(counter: &AtomicU64, amount: u64) {
     counter.fetch_sub(amount, Ordering::Relaxed);
-}
-
-impl Tally {
-    /// A copy of all values.
-    pub(crate) fn read(&self) -> Counters {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Counters {
-            contexts: read(&self.contexts),
-            rings: read(&self.rings),
-            objects: read(&self.objects),
-            shared_bytes: read(&self.shared_bytes),
-            commands: read(&self.commands),
-            lookups: read(&self.lookups),
-            command_bytes: read(&self.command_bytes),
-            batches: read(&self.batches),
-            wakes: read(&self.wakes),
-            fences: read(&self.fences),
-            lost: read(&self.lost),
-            given_up: read(&self.given_up),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -43,7 +43,7 @@ pub struct RendererOptions {
     /// nothing limits it.
     pub window: Option<u64>,
     /// What another renderer has found of these GPUs. Those of which it knows nothing are tested.
-    pub findings: Option<Findings>,
+    pub findings: Findings,
     /// Who keeps the budgets of what all contexts together may take, if that is another process.
     /// [`RendererOptions::guest`] then says only what has a limit, and how many contexts this
     /// process may have.

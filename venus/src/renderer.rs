@@ -42,8 +42,8 @@ impl Renderer {
     /// [`Error::Vulkan`] when its driver fails.
     pub fn new(options: RendererOptions) -> Result<Self> {
         let host = Host::load(&options.driver)?;
-        let known = options.findings.unwrap_or_default();
-        let (gpus, findings) = GpuFacts::gather(&host, &options.gpu, options.queues, &known)?;
+        let (gpus, findings) =
+            GpuFacts::gather(&host, &options.gpu, options.queues, &options.findings)?;
         platform::return_free_memory();
         // Read its key now, while files may still be read.
         CacheSeal::of_user();

@@ -5,16 +5,15 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hesper_system::sync::Lock;
-use hesper_venus::host::Findings;
 use hesper_venus::{ContextEvents, Counters, Error, RendererOptions};
 
 use super::context::IsolatedContext;
-use super::house::{House, Starter};
+use super::house::House;
 use super::start::start;
 use super::state::Owner;
 use super::worker::Worker;
 use crate::contexts::{CAPSET_SIZE, Contexts, GRACE, VenusContext};
-use crate::isolation::spawner::Spawner;
+use crate::isolation::spawner::{Spawner, Starter};
 use crate::{limits, platform};
 
 /// How long it waits for those that it killed.
@@ -36,16 +35,16 @@ pub(crate) struct IsolatedContexts {
 }
 
 impl IsolatedContexts {
-    /// Starts the first worker at once. `capset` is what guests are told of Venus, `findings` what
-    /// was found of the GPUs. Of the `options`, the budgets and limits are taken; the workers have
-    /// the others from the spawner.
+    /// Starts the first worker at once. `capset` is what guests are told of Venus, `findings` the
+    /// bytes of what was found of the GPUs. Of the `options`, the budgets and limits are taken; the
+    /// workers have the others from the spawner.
     pub(crate) fn start(
         spawner: Arc<Spawner>,
         capset: [u8; CAPSET_SIZE],
-        findings: &Findings,
+        findings: Vec<u8>,
         options: &RendererOptions,
     ) -> Arc<Self> {
-        Arc::new(Self::with(spawner, capset, findings.to_bytes(), options))
+        Arc::new(Self::with(spawner, capset, findings, options))
     }
 
     /// The same with another way to start processes.

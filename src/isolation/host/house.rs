@@ -1,6 +1,5 @@
 //! [`House`]: what all workers have in common on the main process' side.
 
-use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -11,48 +10,10 @@ use super::books::Pools;
 use super::census::Census;
 use super::logs::Logs;
 use super::patience::Patience;
-use crate::isolation::spawner::{End, Spawner};
+use crate::isolation::spawner::Starter;
 
 /// How long the device waits for all workers together, whoever makes them.
 const PATIENCE: Duration = Duration::from_secs(3);
-
-/// Starts and kills processes; in tests, something else.
-pub(super) trait Starter: Send + Sync {
-    /// See [`Spawner::spawn`].
-    fn spawn(
-        &self,
-        worker: u64,
-        socket: OwnedFd,
-        budget: OwnedFd,
-        ended: Box<dyn FnOnce(End) + Send>,
-    );
-
-    /// See [`Spawner::is_loaded`].
-    fn is_loaded(&self, worker: u64);
-
-    /// See [`Spawner::kill`].
-    fn kill(&self, worker: u64);
-}
-
-impl Starter for Spawner {
-    fn spawn(
-        &self,
-        worker: u64,
-        socket: OwnedFd,
-        budget: OwnedFd,
-        ended: Box<dyn FnOnce(End) + Send>,
-    ) {
-        Spawner::spawn(self, worker, socket, budget, ended);
-    }
-
-    fn is_loaded(&self, worker: u64) {
-        Spawner::is_loaded(self, worker);
-    }
-
-    fn kill(&self, worker: u64) {
-        Spawner::kill(self, worker);
-    }
-}
 
 /// What all workers have in common.
 pub(super) struct House {

@@ -48,7 +48,20 @@ const START: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_secs(1);
 
 /// A handler for the end of a worker.
-type Ended = Box<dyn FnOnce(End) + Send>;
+pub(super) type Ended = Box<dyn FnOnce(End) + Send>;
+
+/// Starts and kills workers: a [`Spawner`], or something else in tests. No call blocks.
+pub(super) trait Starter: Send + Sync {
+    /// Starts a worker with these two sockets. `worker` must not repeat. `ended` is called once,
+    /// also if the worker cannot be started.
+    fn spawn(&self, worker: u64, socket: OwnedFd, budget: OwnedFd, ended: Ended);
+
+    /// A worker has loaded its driver, so that the next one can start.
+    fn is_loaded(&self, worker: u64);
+
+    /// Kills a worker. Does nothing if it has ended.
+    fn kill(&self, worker: u64);
+}
 
 /// The main process' handle to the spawner. Dropping it ends the spawner, and all workers.
 pub(crate) struct Spawner(Arc<Shared>);
@@ -150,10 +163,11 @@ impl Spawner {
         state.is_watched = true;
         Ok(())
     }
+}
 
-    /// Starts a worker with these two sockets. Never blocks. `worker` must not repeat. `ended` is
-    /// called once, by the thread of [`Self::watch`], also if the worker cannot be started.
-    pub(super) fn spawn(&self, worker: u64, socket: OwnedFd, budget: OwnedFd, ended: Ended) {
+impl Starter for Spawner {
+    /// `ended` is called by the thread of [`Self::watch`].
+    fn spawn(&self, worker: u64, socket: OwnedFd, budget: OwnedFd, ended: Ended) {
         let mut state = self.0.state.locked();
         state.workers.insert(worker, ended);
         if !state.is_gone {
@@ -162,15 +176,13 @@ impl Spawner {
         self.0.flush(&mut state);
     }
 
-    /// A worker has loaded its driver, so that the next one can start.
-    pub(super) fn is_loaded(&self, worker: u64) {
+    fn is_loaded(&self, worker: u64) {
         let mut state = self.0.state.locked();
         state.orders.is_loaded(worker, Instant::now());
         self.0.flush(&mut state);
     }
 
-    /// Kills a worker. Does nothing if it has ended. Never blocks.
-    pub(super) fn kill(&self, worker: u64) {
+    fn kill(&self, worker: u64) {
         let mut state = self.0.state.locked();
         if state.workers.contains_key(&worker) && !state.is_gone {
             state.orders.kill(worker);

@@ -110,12 +110,10 @@ fn serve(
     let report = Report::from_fd(report).map_err(|error| unable(error.to_string()))?;
 
     // Without findings it tests the driver itself.
-    let findings = Findings::from_bytes(&findings);
-    if let Some(libraries) = findings.as_ref().and_then(Findings::libraries) {
-        // The place of a GPU is its place among all, so all drivers are needed.
-        if !options.is_by_place() {
-            driver::load_only(&libraries);
-        }
+    let findings = Findings::from_bytes(&findings).unwrap_or_default();
+    // The place of a GPU is its place among all, so all drivers are needed.
+    if let (Some(libraries), false) = (findings.libraries(), options.is_by_place()) {
+        driver::load_only(&libraries);
     }
     // The sandbox allows nothing in the home folder.
     hesper_venus::read_cache_key();

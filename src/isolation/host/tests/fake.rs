@@ -17,12 +17,11 @@ use hesper_venus::{
 };
 
 use super::super::contexts::IsolatedContexts;
-use super::super::house::Starter;
 use crate::contexts::{CAPSET_SIZE, Contexts, VenusContext};
 use crate::isolation::channel::{LARGEST_TO_WORKER, Receiver, Sender};
 use crate::isolation::encoding::Message;
 use crate::isolation::message::{Budget, FromWorker, Piece, ToWorker};
-use crate::isolation::spawner::End;
+use crate::isolation::spawner::{End, Ended, Starter};
 
 /// How long anything may take on a machine that is busy with other things.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
@@ -42,7 +41,7 @@ pub(super) fn until(what: &str, is_so: impl Fn() -> bool) {
 /// A process that lives.
 struct Living {
     sockets: [UnixStream; 2],
-    ended: Box<dyn FnOnce(End) + Send>,
+    ended: Ended,
 }
 
 /// Where fake workers start and end.
@@ -95,13 +94,7 @@ impl Yard {
 }
 
 impl Starter for Yard {
-    fn spawn(
-        &self,
-        worker: u64,
-        socket: OwnedFd,
-        budget: OwnedFd,
-        ended: Box<dyn FnOnce(End) + Send>,
-    ) {
+    fn spawn(&self, worker: u64, socket: OwnedFd, budget: OwnedFd, ended: Ended) {
         let (control, budget) = (UnixStream::from(socket), UnixStream::from(budget));
         let sockets = [control.try_clone().unwrap(), budget.try_clone().unwrap()];
         let mut living = self.living.locked();
