@@ -59,6 +59,8 @@ counters! {
     commands,
     /// Objects looked up by the guest's ids for these commands.
     lookups,
+    /// Values of enums that Vulkan does not have, and that drivers did not get.
+    strays,
     /// Bytes of commands.
     command_bytes,
     /// Batches of commands.

@@ -4,7 +4,7 @@
 //! has flags for its directions: to the host (`input`) and back from it (`output`).
 //! [`crate::resolve`] builds the model.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::reader::FormatDecl;
 use crate::select::Area;
@@ -124,6 +124,8 @@ pub struct Member {
     pub dim: Option<u32>,
     /// The lengths of the array, one for each pointer level.
     pub len: Vec<Len>,
+    /// Whether its C type is the type of one flag (`Vk…FlagBits`).
+    pub is_bit: bool,
     /// Whether it may be null or absent.
     pub optional: bool,
     /// Whether elements of the array may be null.
@@ -190,6 +192,8 @@ pub struct Enum {
     pub flags: u32,
     /// The (constant, value) pairs in ascending order.
     pub values: Vec<(String, i64)>,
+    /// All values in ascending order, also those of extensions that are not served.
+    pub known: BTreeSet<i64>,
 }
 
 /// A codable command.

@@ -168,6 +168,7 @@ impl Builder<'_> {
             c_name: decl.name.clone(),
             name: names::snake(&decl.name),
             base: self.base(&decl.ty)?,
+            is_bit: self.flags_of.contains_key(&decl.ty),
             depth: decl.depth,
             is_const: decl.is_const,
             dim,
@@ -321,12 +322,15 @@ impl Builder<'_> {
             .collect();
         named.sort_by_key(|(_, value)| *value);
         let values = named;
+        let mut known: BTreeSet<i64> = values.iter().map(|(_, value)| *value).collect();
+        known.extend(self.selection.known.get(&source).into_iter().flatten());
         self.model.enums.insert(
             name.to_owned(),
             Enum {
                 c_name: name.to_owned(),
                 flags,
                 values,
+                known,
             },
         );
     }

@@ -95,6 +95,8 @@ pub struct Selection {
     pub types: BTreeMap<String, Area>,
     /// Values added to enums.
     pub values: BTreeMap<String, Vec<EnumValue>>,
+    /// All values of each enum, also those of extensions that are not selected.
+    pub known: BTreeMap<String, BTreeSet<i64>>,
     /// Every value of every extension by name, also of extensions that are not selected.
     pub all_values: BTreeMap<String, i64>,
 }
@@ -121,9 +123,16 @@ pub fn select(registry: &Registry, tables: &Tables) -> Selection {
         selection
             .all_values
             .extend(values.iter().map(|v| (v.name.clone(), v.value)));
+        let known = selection.known.entry(name.clone()).or_default();
+        known.extend(values.iter().map(|v| v.value));
         selection.values.insert(name.clone(), values.clone());
     }
     for block in registry.providers.iter().flat_map(|p| &p.blocks) {
+        for (enum_name, value) in &block.values {
+            let name = canonical(registry, enum_name).to_owned();
+            let known = selection.known.entry(name).or_default();
+            known.insert(value.value);
+        }
         selection
             .all_values
             .extend(block.values.iter().map(|(_, v)| (v.name.clone(), v.value)));

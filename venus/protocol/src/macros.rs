@@ -1,8 +1,12 @@
 //! Macros that define the generated types.
 
-/// Defines an enum: a number with names for some values. Guests may send any value.
+/// Defines an enum: a number with names for some values. Guests may send any value. `known` are
+/// Vulkan's values, also those that have no name here.
 macro_rules! enumeration {
-    ($name:ident: $repr:ty, $c_name:literal { $($constant:ident = $value:literal,)* }) => {
+    (
+        $name:ident: $repr:ty, $c_name:literal, [$($known:pat),*]
+        { $($constant:ident = $value:literal,)* }
+    ) => {
         #[doc = concat!("`", $c_name, "`: any value is valid.")]
         #[repr(transparent)]
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -20,15 +24,32 @@ macro_rules! enumeration {
         }
 
         // SAFETY: a transparent number; any bits are valid.
-        unsafe impl crate::runtime::Plain for $name {}
+        unsafe impl crate::runtime::Plain for $name {
+            const HAS_ENUMS: bool = true;
+            #[inline]
+            fn make_known(&mut self, strays: &crate::runtime::Strays) {
+                // Some enums have no value yet.
+                #[allow(clippy::match_single_binding, reason = "see above")]
+                let is_known = match self.0 {
+                    $($known => true,)*
+                    _ => false,
+                };
+                if !is_known {
+                    self.0 = strays.value($c_name, self.0, Self::NAMES);
+                }
+            }
+        }
         // SAFETY: a transparent number.
         unsafe impl crate::runtime::Zeroed for $name {}
     };
 }
 
-/// Defines a set of flags. Guests may send any bits.
+/// Defines a set of flags. Guests may send any bits. `known` are all bits of Vulkan.
 macro_rules! flags {
-    ($name:ident: $repr:ty, $c_name:literal { $($constant:ident = $value:literal,)* }) => {
+    (
+        $name:ident: $repr:ty, $c_name:literal, [$known:literal]
+        { $($constant:ident = $value:literal,)* }
+    ) => {
         #[doc = concat!("`", $c_name, "`: any bits are valid.")]
         #[repr(transparent)]
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -46,6 +67,19 @@ macro_rules! flags {
             /// Whether no bit is set.
             pub const fn is_empty(self) -> bool {
                 self.0 == 0
+            }
+        }
+
+        impl crate::runtime::Flags for $name {
+            const NAME: &'static str = $c_name;
+            const KNOWN: u64 = $known;
+            #[inline(always)]
+            fn bits(self) -> u64 {
+                u64::from(self.0)
+            }
+            #[inline(always)]
+            fn of(bits: u64) -> Self {
+                Self(bits as $repr)
             }
         }
 
@@ -160,9 +194,11 @@ macro_rules! structure {
             }
         }
     };
-    (plain $name:ident) => {
+    (plain $name:ident $({ $($members:tt)* })?) => {
         // SAFETY: repr(C) of numbers without padding: any bits are valid.
-        unsafe impl crate::runtime::Plain for $name {}
+        unsafe impl crate::runtime::Plain for $name {
+            crate::macros::known_members!($($($members)*)?);
+        }
         crate::macros::structure!($name);
     };
     ($name:ident) => {
@@ -176,4 +212,26 @@ macro_rules! structure {
     };
 }
 
-pub(crate) use {enumeration, flags, handles, structure};
+/// The items of [`crate::runtime::Plain`] for a struct: a list of the members that are enums or
+/// structs with enums, and of those that are one flag.
+macro_rules! known_members {
+    () => {};
+    ($($member:ident $($optional:ident)?;)+) => {
+        const HAS_ENUMS: bool = true;
+        #[inline]
+        fn make_known(&mut self, strays: &crate::runtime::Strays) {
+            $(crate::macros::known_member!(self strays $member $($optional)?);)+
+        }
+    };
+}
+
+macro_rules! known_member {
+    ($self:ident $strays:ident $member:ident) => {
+        $self.$member.make_known($strays)
+    };
+    ($self:ident $strays:ident $member:ident $optional:ident) => {
+        $self.$member = $strays.bit($self.$member, crate::runtime::$optional)
+    };
+}
+
+pub(crate) use {enumeration, flags, handles, known_member, known_members, structure};

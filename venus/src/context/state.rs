@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use hesper_system::LogLimit;
 use hesper_system::budget::Charge;
 use hesper_system::sync::Lock;
+use hesper_venus_protocol::runtime::Stray;
 use hesper_venus_protocol::vk::HandleType;
 
 use super::endings::Endings;
@@ -102,6 +103,7 @@ pub(crate) struct ContextState {
     pub(crate) queues: BoundQueues,
     lost: OnceLock<String>,
     warned_of_memory: AtomicBool,
+    warned_of_strays: AtomicBool,
     stopping: AtomicBool,
     /// Its number among [`Endings`].
     number: u64,
@@ -151,6 +153,7 @@ impl ContextState {
             queues: BoundQueues::new(),
             lost: OnceLock::new(),
             warned_of_memory: AtomicBool::new(false),
+            warned_of_strays: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             number: shared.endings.number(),
             _place: (place, thread),
@@ -189,6 +192,17 @@ impl ContextState {
                 self.id,
                 self.name
             );
+        }
+    }
+
+    /// Counts values of enums that Vulkan does not have, and logs the first.
+    #[cold]
+    pub(crate) fn note_strays(&self, first: Stray, count: u64) {
+        add(&self.tally.strays, count);
+        if !self.warned_of_strays.swap(true, Ordering::Relaxed) {
+            self.complain(format_args!(
+                "{first}; this is a fault of the program, and more of the kind are only counted"
+            ));
         }
     }
 

@@ -264,11 +264,14 @@ impl<'s> Session<'s> {
             arena.reset();
             self.member.boundary(|| self.state.is_stopping());
             let length = rest.len();
-            let mut decoder = Decoder::new(rest, arena, self.handles);
+            let mut decoder = Decoder::new(rest, arena, self.handles).for_driver();
             self.group_start = base + at;
             let ended = self.group(length, &mut decoder);
             let read = decoder.position();
             self.lookups += u64::from(decoder.lookups());
+            if let Some(stray) = decoder.strays().first() {
+                self.state.note_strays(stray, decoder.strays().count());
+            }
             ended.map_err(|fatal| fatal.moved(base + at))?;
             at += read;
         }

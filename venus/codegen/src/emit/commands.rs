@@ -214,7 +214,7 @@ fn decode_in(
     match kind {
         Kind::Null => steps.push(Step::Fixed(8, "d.null(p.get::<_, {at}>())?;".into())),
         Kind::Plain(base) => {
-            let code = format!("let {name} = p.get::<{ty}, {{at}}>();");
+            let code = format!("let {name}: {ty} = {};", rust::input(rules.model, param));
             steps.push(Step::Fixed(rules.wire_size(base), code));
         }
         Kind::Handle(_, optional) => {
@@ -235,10 +235,8 @@ fn decode_in(
                 format!("d.dimension(p.get::<_, {{at}}>(), {n})?;"),
             ));
             let size = padded(rules.plain_size(base).unwrap_or(0) * n);
-            steps.push(Step::Fixed(
-                size,
-                format!("let {name} = p.get::<_, {{at}}>();"),
-            ));
+            let code = format!("let {name} = {};", rust::input(rules.model, param));
+            steps.push(Step::Fixed(size, code));
         }
         Kind::Pointer(element, optional) => {
             let f = match element {

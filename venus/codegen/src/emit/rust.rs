@@ -76,6 +76,45 @@ pub fn chain(model: &Model, chain: &[String], link: &str) -> String {
     links.iter().map(|(_, text)| format!("{text},")).collect()
 }
 
+/// What is demanded of a member's plain values before a driver gets them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Knowledge {
+    /// Its type says it: it is an enum, or a struct with such members.
+    Type,
+    /// One flag that has a name, or none at all if that is allowed.
+    Bit(bool),
+}
+
+/// What is demanded of a member's plain values; `None` if every value is as good as another.
+///
+/// Types of external handles are not looked at: guests ask for types that no system here has, and
+/// drivers compare them, but index nothing by them.
+pub fn knowledge(model: &Model, member: &Member) -> Option<Knowledge> {
+    match &member.base {
+        Base::Enum(_) => Some(Knowledge::Type),
+        Base::Flags { name, .. } if member.is_bit && !name.contains("HandleType") => {
+            Some(Knowledge::Bit(member.optional || member.noautovalidity))
+        }
+        Base::Struct(name) => {
+            let entry = model.structs.get(name)?;
+            let mut members = entry.members.iter().map(|m| knowledge(model, m));
+            members.any(|m| m.is_some()).then_some(Knowledge::Type)
+        }
+        _ => None,
+    }
+}
+
+/// The code that reads a plain value of an input. `{at}` in it is the offset.
+pub fn input(model: &Model, member: &Member) -> String {
+    match knowledge(model, member) {
+        Some(Knowledge::Type) => "d.known(p.get::<_, {at}>())".into(),
+        Some(Knowledge::Bit(is_optional)) => {
+            format!("d.bit(p.get::<_, {{at}}>(), {})", nullable(is_optional))
+        }
+        None => "p.get::<_, {at}>()".into(),
+    }
+}
+
 /// A step of the generated code.
 #[derive(Debug, Clone)]
 pub enum Step {

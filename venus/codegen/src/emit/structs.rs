@@ -112,7 +112,7 @@ fn decode_member(
             steps.push(Step::Fixed(8, code));
         }
         Kind::Plain(base) => {
-            let code = format!("{target} = p.get::<_, {{at}}>();");
+            let code = format!("{target} = {};", rust::input(rules.model, member));
             steps.push(Step::Fixed(rules.wire_size(base), code));
         }
         Kind::Handle(_, optional) => {
@@ -132,10 +132,8 @@ fn decode_member(
                 format!("d.dimension(p.get::<_, {{at}}>(), {n})?;"),
             ));
             let size = padded(rules.plain_size(base).unwrap_or(0) * n);
-            steps.push(Step::Fixed(
-                size,
-                format!("{target} = p.get::<_, {{at}}>();"),
-            ));
+            let code = format!("{target} = {};", rust::input(rules.model, member));
+            steps.push(Step::Fixed(size, code));
         }
         Kind::Struct(_) | Kind::Union(_, None) => {
             steps.push(flow(format!("{target}.decode(d)?;")));
@@ -411,7 +409,7 @@ fn union(out: &mut String, rules: Rules<'_>, entry: &Union) -> Result<()> {
         let code = match &kind {
             Kind::Null => continue,
             Kind::Plain(base) => {
-                let code = format!("{field} = p.get::<_, {{at}}>();");
+                let code = format!("{field} = {};", rust::input(rules.model, member));
                 steps.push(Step::Fixed(rules.wire_size(base), code));
                 write_steps(&steps, &open_decode)
             }
@@ -421,10 +419,8 @@ fn union(out: &mut String, rules: Rules<'_>, entry: &Union) -> Result<()> {
                     format!("d.dimension(p.get::<_, {{at}}>(), {n})?;"),
                 ));
                 let size = padded(rules.plain_size(base).unwrap_or(0) * n);
-                steps.push(Step::Fixed(
-                    size,
-                    format!("{field} = p.get::<_, {{at}}>();"),
-                ));
+                let code = format!("{field} = {};", rust::input(rules.model, member));
+                steps.push(Step::Fixed(size, code));
                 write_steps(&steps, &open_decode)
             }
             Kind::Struct(_) | Kind::Union(_, None) => {

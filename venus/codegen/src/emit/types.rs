@@ -1,11 +1,12 @@
 //! Emits enums, flags, handles, structs and unions.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use crate::emit::file::File;
-use crate::emit::rust;
+use crate::emit::rust::{self, Knowledge, nullable};
 use crate::error::Result;
-use crate::model::{Enum, Model, Struct, Union};
+use crate::model::{Enum, Member, Model, Struct, Union};
 use crate::names;
 use crate::select::Area;
 use crate::wire::Rules;
@@ -66,9 +67,17 @@ pub fn emit(model: &Model, files: &mut Vec<File>) -> Result<()> {
 /// One line for each constant, because rustfmt does not format these macros.
 fn constants(out: &mut String, kind: &str, repr: &str, entry: &Enum) {
     let name = names::plain(&entry.c_name);
+    let known = match entry.flags {
+        0 => ranges(&entry.known),
+        _ => {
+            // Names for several flags together are no flags.
+            let bits = entry.known.iter().filter(|bit| bit.count_ones() == 1);
+            format!("{:#x}", bits.fold(0, |all, bit| all | bit))
+        }
+    };
     let _ = writeln!(
         out,
-        "crate::macros::{kind}! {{ {name}: {repr}, {:?} {{",
+        "crate::macros::{kind}! {{ {name}: {repr}, {:?}, [{known}] {{",
         entry.c_name
     );
     for (constant, value) in &entry.values {
@@ -78,6 +87,22 @@ fn constants(out: &mut String, kind: &str, repr: &str, entry: &Enum) {
         };
     }
     out.push_str("}}\n");
+}
+
+/// Values as ranges, with commas between them.
+fn ranges(values: &BTreeSet<i64>) -> String {
+    let mut ranges: Vec<(i64, i64)> = Vec::new();
+    for &value in values {
+        match ranges.last_mut() {
+            Some((_, last)) if *last + 1 == value => *last = value,
+            _ => ranges.push((value, value)),
+        }
+    }
+    let texts = ranges.iter().map(|(first, last)| match first == last {
+        true => first.to_string(),
+        false => format!("{first}..={last}"),
+    });
+    texts.collect::<Vec<_>>().join(", ")
 }
 
 fn handles(model: &Model) -> File {
@@ -105,9 +130,25 @@ fn structure(out: &mut String, model: &Model, entry: &Struct) {
         .is_some();
     let _ = match &entry.stype {
         Some(stype) => writeln!(out, "crate::macros::structure!({name}, {stype});"),
-        None if is_plain => writeln!(out, "crate::macros::structure!(plain {name});"),
+        None if is_plain => {
+            let members: String = entry.members.iter().map(|m| known(model, m)).collect();
+            let members = match members.trim_end() {
+                "" => String::new(),
+                members => format!(" {{ {members} }}"),
+            };
+            writeln!(out, "crate::macros::structure!(plain {name}{members});")
+        }
         None => writeln!(out, "crate::macros::structure!({name});"),
     };
+}
+
+/// A member of a plain struct whose values are demanded to be known.
+fn known(model: &Model, member: &Member) -> String {
+    match rust::knowledge(model, member) {
+        Some(Knowledge::Type) => format!("{}; ", member.name),
+        Some(Knowledge::Bit(is_optional)) => format!("{} {}; ", member.name, nullable(is_optional)),
+        None => String::new(),
+    }
 }
 
 fn union(out: &mut String, entry: &Union) {

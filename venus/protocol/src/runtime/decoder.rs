@@ -14,6 +14,7 @@ use super::argument::{Array, Objects};
 use super::error::{Fatal, Reason, Result};
 use super::lookup::Recording;
 use super::slots::Front;
+use super::strays::{Flags, Strays};
 use super::value::{Handle, HandleMap, Plain, Zeroed};
 use super::{CommandId, Decode, Identity};
 use crate::generated::commands::COMMANDS;
@@ -46,6 +47,7 @@ pub struct Decoder<'m> {
     command: u32,
     pub(super) recording: Recording,
     pub(super) lookups: Cell<u32>,
+    strays: Strays,
 }
 
 impl std::fmt::Debug for Decoder<'_> {
@@ -75,7 +77,35 @@ impl<'m> Decoder<'m> {
             command: u32::MAX,
             recording: Recording::nothing(),
             lookups: Cell::new(0),
+            strays: Strays::default(),
         }
+    }
+
+    /// The same decoder, but values of enums that Vulkan does not have are replaced: see
+    /// [`Strays`].
+    #[must_use]
+    pub fn for_driver(mut self) -> Self {
+        self.strays.replaces = true;
+        self
+    }
+
+    /// Values of enums that were replaced.
+    #[inline]
+    pub fn strays(&self) -> &Strays {
+        &self.strays
+    }
+
+    /// A plain value with enums that Vulkan has.
+    #[inline(always)]
+    pub(crate) fn known<T: Plain>(&self, mut value: T) -> T {
+        value.make_known(&self.strays);
+        value
+    }
+
+    /// A flag that Vulkan has. 0 is allowed if it is optional.
+    #[inline(always)]
+    pub(crate) fn bit<F: Flags>(&self, flag: F, optional: bool) -> F {
+        self.strays.bit(flag, optional)
     }
 
     /// A decoder that uses ids as handles.
@@ -226,13 +256,18 @@ impl<'m> Decoder<'m> {
     fn values<T: Plain>(&mut self, n: usize) -> Result<&'m mut [T]> {
         let bytes = self.take((n as u64).saturating_mul(size_of::<T>() as u64))?;
         let start = bytes.as_mut_ptr().cast::<T>();
-        if start.is_aligned() {
+        let values = if start.is_aligned() {
             // SAFETY: the memory has `n` times the size of a value; any bytes are valid values.
-            return Ok(unsafe { std::slice::from_raw_parts_mut(start, n) });
+            unsafe { std::slice::from_raw_parts_mut(start, n) }
+        } else {
+            // SAFETY: the bytes hold `n` values, and any bytes are valid values.
+            let values = unsafe { self.arena.copied::<T>(bytes, n) };
+            self.or_fatal(values)?
+        };
+        if T::HAS_ENUMS {
+            values.iter_mut().for_each(|v| v.make_known(&self.strays));
         }
-        // SAFETY: the bytes hold `n` values, and any bytes are valid values.
-        let values = unsafe { self.arena.copied::<T>(bytes, n) };
-        self.or_fatal(values)
+        Ok(values)
     }
 
     /// Checks the length of an array: it must be `expected`, or 0 if the array may be null.

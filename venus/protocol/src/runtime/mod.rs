@@ -13,6 +13,7 @@ mod error;
 mod lookup;
 mod output;
 mod slots;
+mod strays;
 mod value;
 
 pub use arena::{Arena, Meter};
@@ -23,9 +24,11 @@ pub use decoder::{Decoder, Header};
 pub use encoder::Encoder;
 pub use error::{EncodeError, Fatal, Reason, Result};
 pub use slots::{Front, OWNERS, Slot};
+pub use strays::{Stray, Strays};
 pub use value::{Chained, Handle, HandleMap, Identity, Plain, Resolved, Zeroed};
 
 pub(crate) use decoder::{OPTIONAL, REQUIRED, raw};
+pub(crate) use strays::Flags;
 
 pub use crate::generated::numbers::CommandId;
 

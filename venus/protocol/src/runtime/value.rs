@@ -1,6 +1,7 @@
 //! Traits of values: which can be zero, which can be copied as bytes, which are handles.
 
 use super::slots::Front;
+use super::strays::Strays;
 use crate::vk::{HandleType, StructureType};
 
 #[cfg(not(all(target_endian = "little", target_pointer_width = "64")))]
@@ -20,7 +21,14 @@ pub unsafe trait Zeroed: Copy {
 ///
 /// # Safety
 /// Any bytes must be a valid value, and there must be no padding.
-pub unsafe trait Plain: Copy {}
+pub unsafe trait Plain: Copy {
+    /// Whether it is or has an enum.
+    const HAS_ENUMS: bool = false;
+
+    /// Replaces values that Vulkan does not have by such as it has.
+    #[inline(always)]
+    fn make_known(&mut self, _strays: &Strays) {}
+}
 
 macro_rules! plain {
     ($($ty:ty)*) => {
@@ -35,7 +43,16 @@ macro_rules! plain {
 plain!(u8 u16 u32 u64 i8 i32 i64 f32 f64 usize);
 
 // SAFETY: any bytes are valid elements, and there is no padding between elements.
-unsafe impl<T: Plain, const N: usize> Plain for [T; N] {}
+unsafe impl<T: Plain, const N: usize> Plain for [T; N] {
+    const HAS_ENUMS: bool = T::HAS_ENUMS;
+
+    #[inline(always)]
+    fn make_known(&mut self, strays: &Strays) {
+        self.as_mut_slice()
+            .iter_mut()
+            .for_each(|v| v.make_known(strays));
+    }
+}
 // SAFETY: all-zero bytes are valid elements.
 unsafe impl<T: Zeroed, const N: usize> Zeroed for [T; N] {}
 // SAFETY: null is a valid raw pointer.

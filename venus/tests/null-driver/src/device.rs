@@ -355,6 +355,12 @@ unsafe extern "system" fn allocate_commands(
     // SAFETY: the caller's promise.
     unsafe {
         touch_info(info.cast());
+        let level = (*info).level.as_raw();
+        crate::known(
+            "the level of command buffers",
+            level,
+            level == 0 || level == 1,
+        );
         let pool = (*info).command_pool.as_raw();
         check(COMMAND_POOL, pool);
         children(COMMAND_BUFFER, pool, (*info).command_buffer_count, out)

@@ -56,6 +56,19 @@ pub(crate) fn violation(what: &str) -> ! {
     std::process::abort();
 }
 
+/// Ends the process unless a value of an enum is one that Vulkan has.
+pub(crate) fn known(what: &str, value: i32, is_known: bool) {
+    if !is_known {
+        violation(&format!("{what} is {value:#x}, which Vulkan does not have"));
+    }
+}
+
+/// Checks a format. All of Vulkan's are far below this.
+pub(crate) fn known_format(format: vk::Format) {
+    let value = format.as_raw();
+    known("a format", value, (0..2_000_000_000).contains(&value));
+}
+
 /// A function's address under the type that the tables have.
 macro_rules! function {
     ($function:expr, ($($argument:ty),*) $(-> $result:ty)?) => {{

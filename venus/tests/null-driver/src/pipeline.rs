@@ -91,6 +91,12 @@ unsafe fn code(words: *const u32, size: usize) -> Option<Request> {
 /// Reads a shader stage, and returns what it asks for.
 unsafe fn touch_stage(stage: &vk::PipelineShaderStageCreateInfo<'_>) -> Option<Request> {
     let mut request = asked(stage.module.as_raw());
+    let bits = stage.stage.as_raw();
+    crate::known(
+        "a shader's stage",
+        bits.cast_signed(),
+        bits.is_power_of_two(),
+    );
     // SAFETY: the caller's promise.
     unsafe {
         walk(stage.p_next, |link| {
@@ -171,6 +177,21 @@ pub(crate) unsafe extern "system" fn graphics_pipelines(
         let each = |info: &vk::GraphicsPipelineCreateInfo<'_>| {
             walk(info.p_next, |link| touch(link, 16));
             check_optional(PIPELINE_LAYOUT, info.layout.as_raw());
+            if let Some(input) = info.p_vertex_input_state.as_ref() {
+                let attributes = array(
+                    input.p_vertex_attribute_descriptions,
+                    input.vertex_attribute_description_count,
+                );
+                attributes
+                    .iter()
+                    .for_each(|a| crate::known_format(a.format));
+            }
+            if let Some(dynamic) = info.p_dynamic_state.as_ref() {
+                for state in array(dynamic.p_dynamic_states, dynamic.dynamic_state_count) {
+                    let state = state.as_raw();
+                    crate::known("a dynamic state", state, state < 2_000_000_000);
+                }
+            }
             let stages = array(info.p_stages, info.stage_count).iter();
             stages.fold(None, |found, stage| touch_stage(stage).or(found))
         };

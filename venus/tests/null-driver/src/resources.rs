@@ -203,6 +203,7 @@ unsafe extern "system" fn create_image(
 ) -> vk::Result {
     // SAFETY: the caller's promise.
     unsafe {
+        crate::known_format((*info).format);
         let result = create::<IMAGE>(device, info.cast(), allocator, out);
         pages().images.insert(*out, image_size(&*info));
         result

@@ -33,14 +33,14 @@ impl Decode for vk::AttachmentDescription {
     fn decode(&mut self, d: &mut Decoder<'_>) -> Result<()> {
         let p = d.prefix::<36>()?;
         self.flags = p.get::<_, 0>();
-        self.format = p.get::<_, 4>();
-        self.samples = p.get::<_, 8>();
-        self.load_op = p.get::<_, 12>();
-        self.store_op = p.get::<_, 16>();
-        self.stencil_load_op = p.get::<_, 20>();
-        self.stencil_store_op = p.get::<_, 24>();
-        self.initial_layout = p.get::<_, 28>();
-        self.final_layout = p.get::<_, 32>();
+        self.format = d.known(p.get::<_, 4>());
+        self.samples = d.bit(p.get::<_, 8>(), REQUIRED);
+        self.load_op = d.known(p.get::<_, 12>());
+        self.store_op = d.known(p.get::<_, 16>());
+        self.stencil_load_op = d.known(p.get::<_, 20>());
+        self.stencil_store_op = d.known(p.get::<_, 24>());
+        self.initial_layout = d.known(p.get::<_, 28>());
+        self.final_layout = d.known(p.get::<_, 32>());
         Ok(())
     }
 }
@@ -48,7 +48,7 @@ impl Decode for vk::AttachmentReference {
     fn decode(&mut self, d: &mut Decoder<'_>) -> Result<()> {
         let p = d.prefix::<8>()?;
         self.attachment = p.get::<_, 0>();
-        self.layout = p.get::<_, 4>();
+        self.layout = d.known(p.get::<_, 4>());
         Ok(())
     }
 }
@@ -124,7 +124,7 @@ impl DecodeBody for vk::BufferCreateInfo {
         self.flags = p.get::<_, 0>();
         self.size = p.get::<_, 4>();
         self.usage = p.get::<_, 12>();
-        self.sharing_mode = p.get::<_, 16>();
+        self.sharing_mode = d.known(p.get::<_, 16>());
         self.queue_family_index_count = p.get::<_, 20>();
         let n = p.get::<u64, 24>();
         self.p_queue_family_indices = d
@@ -177,7 +177,7 @@ impl DecodeBody for vk::BufferViewCreateInfo {
         let p = d.prefix::<32>()?;
         self.flags = p.get::<_, 0>();
         self.buffer = d.required_handle(p.get::<_, 4>())?;
-        self.format = p.get::<_, 12>();
+        self.format = d.known(p.get::<_, 12>());
         self.offset = p.get::<_, 16>();
         self.range = p.get::<_, 24>();
         Ok(())
@@ -220,7 +220,7 @@ impl DecodeBody for vk::CommandBufferAllocateInfo {
     fn decode_body(&mut self, d: &mut Decoder<'_>) -> Result<()> {
         let p = d.prefix::<16>()?;
         self.command_pool = d.required_handle(p.get::<_, 0>())?;
-        self.level = p.get::<_, 8>();
+        self.level = d.known(p.get::<_, 8>());
         self.command_buffer_count = p.get::<_, 12>();
         Ok(())
     }
@@ -284,10 +284,10 @@ impl DecodeBody for vk::CommandPoolCreateInfo {
 impl Decode for vk::ComponentMapping {
     fn decode(&mut self, d: &mut Decoder<'_>) -> Result<()> {
         let p = d.prefix::<16>()?;
-        self.r = p.get::<_, 0>();
-        self.g = p.get::<_, 4>();
-        self.b = p.get::<_, 8>();
-        self.a = p.get::<_, 12>();
+        self.r = d.known(p.get::<_, 0>());
+        self.g = d.known(p.get::<_, 4>());
+        self.b = d.known(p.get::<_, 8>());
+        self.a = d.known(p.get::<_, 12>());
         Ok(())
     }
 }
@@ -348,7 +348,7 @@ impl Decode for vk::DescriptorImageInfo {
         let p = d.prefix::<20>()?;
         self.sampler = d.handle(p.get::<_, 0>())?;
         self.image_view = d.handle(p.get::<_, 8>())?;
-        self.image_layout = p.get::<_, 16>();
+        self.image_layout = d.known(p.get::<_, 16>());
         Ok(())
     }
 }
@@ -378,7 +378,7 @@ impl DecodeBody for vk::DescriptorPoolCreateInfo {
 impl Decode for vk::DescriptorPoolSize {
     fn decode(&mut self, d: &mut Decoder<'_>) -> Result<()> {
         let p = d.prefix::<8>()?;
-        self.ty = p.get::<_, 0>();
+        self.ty = d.known(p.get::<_, 0>());
         self.descriptor_count = p.get::<_, 4>();
         Ok(())
     }
@@ -408,7 +408,7 @@ impl Decode for vk::DescriptorSetLayoutBinding {
     fn decode(&mut self, d: &mut Decoder<'_>) -> Result<()> {
         let p = d.prefix::<24>()?;
         self.binding = p.get::<_, 0>();
-        self.descriptor_type = p.get::<_, 4>();
+        self.descriptor_type = d.known(p.get::<_, 4>());
         self.descriptor_count = p.get::<_, 8>();
         self.stage_flags = p.get::<_, 12>();
         let n = p.get::<u64, 16>();
@@ -835,22 +835,22 @@ impl DecodeBody for vk::ImageCreateInfo {
     fn decode_body(&mut self, d: &mut Decoder<'_>) -> Result<()> {
         let p = d.prefix::<60>()?;
         self.flags = p.get::<_, 0>();
-        self.image_type = p.get::<_, 4>();
-        self.format = p.get::<_, 8>();
+        self.image_type = d.known(p.get::<_, 4>());
+        self.format = d.known(p.get::<_, 8>());
         self.extent = p.get::<_, 12>();
         self.mip_levels = p.get::<_, 24>();
         self.array_layers = p.get::<_, 28>();
-        self.samples = p.get::<_, 32>();
-        self.tiling = p.get::<_, 36>();
+        self.samples = d.bit(p.get::<_, 32>(), REQUIRED);
+        self.tiling = d.known(p.get::<_, 36>());
         self.usage = p.get::<_, 40>();
-        self.sharing_mode = p.get::<_, 44>();
+        self.sharing_mode = d.known(p.get::<_, 44>());
         self.queue_family_index_count = p.get::<_, 48>();
         let n = p.get::<u64, 52>();
         self.p_queue_family_indices = d
             .plain_array(n, self.queue_family_index_count as u64, OPTIONAL)?
             .into_raw();
         let p = d.prefix::<4>()?;
-        self.initial_layout = p.get::<_, 0>();
+        self.initial_layout = d.known(p.get::<_, 0>());
         Ok(())
     }
 }
@@ -885,8 +885,8 @@ impl DecodeBody for vk::ImageMemoryBarrier {
         let p = d.prefix::<52>()?;
         self.src_access_mask = p.get::<_, 0>();
         self.dst_access_mask = p.get::<_, 4>();
-        self.old_layout = p.get::<_, 8>();
-        self.new_layout = p.get::<_, 12>();
+        self.old_layout = d.known(p.get::<_, 8>());
+        self.new_layout = d.known(p.get::<_, 12>());
         self.src_queue_family_index = p.get::<_, 16>();
         self.dst_queue_family_index = p.get::<_, 20>();
         self.image = d.required_handle(p.get::<_, 24>())?;
@@ -952,9 +952,9 @@ impl DecodeBody for vk::ImageViewCreateInfo {
         let p = d.prefix::<56>()?;
         self.flags = p.get::<_, 0>();
         self.image = d.required_handle(p.get::<_, 4>())?;
-        self.view_type = p.get::<_, 12>();
-        self.format = p.get::<_, 16>();
-        self.components = p.get::<_, 20>();
+        self.view_type = d.known(p.get::<_, 12>());
+        self.format = d.known(p.get::<_, 16>());
+        self.components = d.known(p.get::<_, 20>());
         self.subresource_range = p.get::<_, 36>();
         Ok(())
     }
@@ -1455,12 +1455,12 @@ impl Decode for vk::PipelineColorBlendAttachmentState {
     fn decode(&mut self, d: &mut Decoder<'_>) -> Result<()> {
         let p = d.prefix::<32>()?;
         self.blend_enable = p.get::<_, 0>();
-        self.src_color_blend_factor = p.get::<_, 4>();
-        self.dst_color_blend_factor = p.get::<_, 8>();
-        self.color_blend_op = p.get::<_, 12>();
-        self.src_alpha_blend_factor = p.get::<_, 16>();
-        self.dst_alpha_blend_factor = p.get::<_, 20>();
-        self.alpha_blend_op = p.get::<_, 24>();
+        self.src_color_blend_factor = d.known(p.get::<_, 4>());
+        self.dst_color_blend_factor = d.known(p.get::<_, 8>());
+        self.color_blend_op = d.known(p.get::<_, 12>());
+        self.src_alpha_blend_factor = d.known(p.get::<_, 16>());
+        self.dst_alpha_blend_factor = d.known(p.get::<_, 20>());
+        self.alpha_blend_op = d.known(p.get::<_, 24>());
         self.color_write_mask = p.get::<_, 28>();
         Ok(())
     }
@@ -1480,7 +1480,7 @@ impl DecodeBody for vk::PipelineColorBlendStateCreateInfo {
         let p = d.prefix::<24>()?;
         self.flags = p.get::<_, 0>();
         self.logic_op_enable = p.get::<_, 4>();
-        self.logic_op = p.get::<_, 8>();
+        self.logic_op = d.known(p.get::<_, 8>());
         self.attachment_count = p.get::<_, 12>();
         let n = p.get::<u64, 16>();
         self.p_attachments = d
@@ -1505,11 +1505,11 @@ impl DecodeBody for vk::PipelineDepthStencilStateCreateInfo {
         self.flags = p.get::<_, 0>();
         self.depth_test_enable = p.get::<_, 4>();
         self.depth_write_enable = p.get::<_, 8>();
-        self.depth_compare_op = p.get::<_, 12>();
+        self.depth_compare_op = d.known(p.get::<_, 12>());
         self.depth_bounds_test_enable = p.get::<_, 16>();
         self.stencil_test_enable = p.get::<_, 20>();
-        self.front = p.get::<_, 24>();
-        self.back = p.get::<_, 52>();
+        self.front = d.known(p.get::<_, 24>());
+        self.back = d.known(p.get::<_, 52>());
         self.min_depth_bounds = p.get::<_, 80>();
         self.max_depth_bounds = p.get::<_, 84>();
         Ok(())
@@ -1545,7 +1545,7 @@ impl DecodeBody for vk::PipelineInputAssemblyStateCreateInfo {
     fn decode_body(&mut self, d: &mut Decoder<'_>) -> Result<()> {
         let p = d.prefix::<12>()?;
         self.flags = p.get::<_, 0>();
-        self.topology = p.get::<_, 4>();
+        self.topology = d.known(p.get::<_, 4>());
         self.primitive_restart_enable = p.get::<_, 8>();
         Ok(())
     }
@@ -1586,7 +1586,7 @@ impl DecodeBody for vk::PipelineMultisampleStateCreateInfo {
     fn decode_body(&mut self, d: &mut Decoder<'_>) -> Result<()> {
         let p = d.prefix::<24>()?;
         self.flags = p.get::<_, 0>();
-        self.rasterization_samples = p.get::<_, 4>();
+        self.rasterization_samples = d.bit(p.get::<_, 4>(), REQUIRED);
         self.sample_shading_enable = p.get::<_, 8>();
         self.min_sample_shading = p.get::<_, 12>();
         let n = p.get::<u64, 16>();
@@ -1623,9 +1623,9 @@ impl DecodeBody for vk::PipelineRasterizationStateCreateInfo {
         self.flags = p.get::<_, 0>();
         self.depth_clamp_enable = p.get::<_, 4>();
         self.rasterizer_discard_enable = p.get::<_, 8>();
-        self.polygon_mode = p.get::<_, 12>();
+        self.polygon_mode = d.known(p.get::<_, 12>());
         self.cull_mode = p.get::<_, 16>();
-        self.front_face = p.get::<_, 20>();
+        self.front_face = d.known(p.get::<_, 20>());
         self.depth_bias_enable = p.get::<_, 24>();
         self.depth_bias_constant_factor = p.get::<_, 28>();
         self.depth_bias_clamp = p.get::<_, 32>();
@@ -1650,7 +1650,7 @@ impl DecodeBody for vk::PipelineShaderStageCreateInfo {
     fn decode_body(&mut self, d: &mut Decoder<'_>) -> Result<()> {
         let p = d.prefix::<24>()?;
         self.flags = p.get::<_, 0>();
-        self.stage = p.get::<_, 4>();
+        self.stage = d.bit(p.get::<_, 4>(), REQUIRED);
         self.module = d.handle(p.get::<_, 8>())?;
         let n = p.get::<u64, 16>();
         self.p_name = d.text(n, REQUIRED)?;
@@ -1750,7 +1750,7 @@ impl DecodeBody for vk::QueryPoolCreateInfo {
     fn decode_body(&mut self, d: &mut Decoder<'_>) -> Result<()> {
         let p = d.prefix::<16>()?;
         self.flags = p.get::<_, 0>();
-        self.query_type = p.get::<_, 4>();
+        self.query_type = d.known(p.get::<_, 4>());
         self.query_count = p.get::<_, 8>();
         self.pipeline_statistics = p.get::<_, 12>();
         Ok(())
@@ -1853,20 +1853,20 @@ impl DecodeBody for vk::SamplerCreateInfo {
     fn decode_body(&mut self, d: &mut Decoder<'_>) -> Result<()> {
         let p = d.prefix::<64>()?;
         self.flags = p.get::<_, 0>();
-        self.mag_filter = p.get::<_, 4>();
-        self.min_filter = p.get::<_, 8>();
-        self.mipmap_mode = p.get::<_, 12>();
-        self.address_mode_u = p.get::<_, 16>();
-        self.address_mode_v = p.get::<_, 20>();
-        self.address_mode_w = p.get::<_, 24>();
+        self.mag_filter = d.known(p.get::<_, 4>());
+        self.min_filter = d.known(p.get::<_, 8>());
+        self.mipmap_mode = d.known(p.get::<_, 12>());
+        self.address_mode_u = d.known(p.get::<_, 16>());
+        self.address_mode_v = d.known(p.get::<_, 20>());
+        self.address_mode_w = d.known(p.get::<_, 24>());
         self.mip_lod_bias = p.get::<_, 28>();
         self.anisotropy_enable = p.get::<_, 32>();
         self.max_anisotropy = p.get::<_, 36>();
         self.compare_enable = p.get::<_, 40>();
-        self.compare_op = p.get::<_, 44>();
+        self.compare_op = d.known(p.get::<_, 44>());
         self.min_lod = p.get::<_, 48>();
         self.max_lod = p.get::<_, 52>();
-        self.border_color = p.get::<_, 56>();
+        self.border_color = d.known(p.get::<_, 56>());
         self.unnormalized_coordinates = p.get::<_, 60>();
         Ok(())
     }
@@ -2020,10 +2020,10 @@ impl Decode for vk::SpecializationMapEntry {
 impl Decode for vk::StencilOpState {
     fn decode(&mut self, d: &mut Decoder<'_>) -> Result<()> {
         let p = d.prefix::<28>()?;
-        self.fail_op = p.get::<_, 0>();
-        self.pass_op = p.get::<_, 4>();
-        self.depth_fail_op = p.get::<_, 8>();
-        self.compare_op = p.get::<_, 12>();
+        self.fail_op = d.known(p.get::<_, 0>());
+        self.pass_op = d.known(p.get::<_, 4>());
+        self.depth_fail_op = d.known(p.get::<_, 8>());
+        self.compare_op = d.known(p.get::<_, 12>());
         self.compare_mask = p.get::<_, 16>();
         self.write_mask = p.get::<_, 20>();
         self.reference = p.get::<_, 24>();
@@ -2086,7 +2086,7 @@ impl Decode for vk::SubpassDescription {
     fn decode(&mut self, d: &mut Decoder<'_>) -> Result<()> {
         let p = d.prefix::<20>()?;
         self.flags = p.get::<_, 0>();
-        self.pipeline_bind_point = p.get::<_, 4>();
+        self.pipeline_bind_point = d.known(p.get::<_, 4>());
         self.input_attachment_count = p.get::<_, 8>();
         let n = p.get::<u64, 12>();
         self.p_input_attachments = d
@@ -2147,7 +2147,7 @@ impl Decode for vk::VertexInputAttributeDescription {
         let p = d.prefix::<16>()?;
         self.location = p.get::<_, 0>();
         self.binding = p.get::<_, 4>();
-        self.format = p.get::<_, 8>();
+        self.format = d.known(p.get::<_, 8>());
         self.offset = p.get::<_, 12>();
         Ok(())
     }
@@ -2157,7 +2157,7 @@ impl Decode for vk::VertexInputBindingDescription {
         let p = d.prefix::<12>()?;
         self.binding = p.get::<_, 0>();
         self.stride = p.get::<_, 4>();
-        self.input_rate = p.get::<_, 8>();
+        self.input_rate = d.known(p.get::<_, 8>());
         Ok(())
     }
 }
@@ -2190,7 +2190,7 @@ impl DecodeBody for vk::WriteDescriptorSet {
         self.dst_binding = p.get::<_, 8>();
         self.dst_array_element = p.get::<_, 12>();
         self.descriptor_count = p.get::<_, 16>();
-        self.descriptor_type = p.get::<_, 20>();
+        self.descriptor_type = d.known(p.get::<_, 20>());
         let n = p.get::<u64, 24>();
         self.p_image_info = d
             .array(n, self.descriptor_count as u64, OPTIONAL)?

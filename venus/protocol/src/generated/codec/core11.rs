@@ -98,7 +98,7 @@ impl Decode for vk::BindImagePlaneMemoryInfo {
 impl DecodeBody for vk::BindImagePlaneMemoryInfo {
     fn decode_body(&mut self, d: &mut Decoder<'_>) -> Result<()> {
         let p = d.prefix::<4>()?;
-        self.plane_aspect = p.get::<_, 0>();
+        self.plane_aspect = d.bit(p.get::<_, 0>(), REQUIRED);
         Ok(())
     }
 }
@@ -165,9 +165,9 @@ impl DecodeBody for vk::DescriptorUpdateTemplateCreateInfo {
             .plain_array(n, self.descriptor_update_entry_count as u64, REQUIRED)?
             .into_raw();
         let p = d.prefix::<28>()?;
-        self.template_type = p.get::<_, 0>();
+        self.template_type = d.known(p.get::<_, 0>());
         self.descriptor_set_layout = d.handle(p.get::<_, 4>())?;
-        self.pipeline_bind_point = p.get::<_, 12>();
+        self.pipeline_bind_point = d.known(p.get::<_, 12>());
         self.pipeline_layout = d.handle(p.get::<_, 16>())?;
         self.set = p.get::<_, 24>();
         Ok(())
@@ -179,7 +179,7 @@ impl Decode for vk::DescriptorUpdateTemplateEntry {
         self.dst_binding = p.get::<_, 0>();
         self.dst_array_element = p.get::<_, 4>();
         self.descriptor_count = p.get::<_, 8>();
-        self.descriptor_type = p.get::<_, 12>();
+        self.descriptor_type = d.known(p.get::<_, 12>());
         self.offset = p.get::<_, 16>();
         self.stride = p.get::<_, 24>();
         Ok(())
@@ -599,7 +599,7 @@ impl Decode for vk::ImagePlaneMemoryRequirementsInfo {
 impl DecodeBody for vk::ImagePlaneMemoryRequirementsInfo {
     fn decode_body(&mut self, d: &mut Decoder<'_>) -> Result<()> {
         let p = d.prefix::<4>()?;
-        self.plane_aspect = p.get::<_, 0>();
+        self.plane_aspect = d.bit(p.get::<_, 0>(), REQUIRED);
         Ok(())
     }
 }
@@ -1212,9 +1212,9 @@ impl Decode for vk::PhysicalDeviceImageFormatInfo2 {
 impl DecodeBody for vk::PhysicalDeviceImageFormatInfo2 {
     fn decode_body(&mut self, d: &mut Decoder<'_>) -> Result<()> {
         let p = d.prefix::<20>()?;
-        self.format = p.get::<_, 0>();
-        self.ty = p.get::<_, 4>();
-        self.tiling = p.get::<_, 8>();
+        self.format = d.known(p.get::<_, 0>());
+        self.ty = d.known(p.get::<_, 4>());
+        self.tiling = d.known(p.get::<_, 8>());
         self.usage = p.get::<_, 12>();
         self.flags = p.get::<_, 16>();
         Ok(())
@@ -1651,11 +1651,11 @@ impl Decode for vk::PhysicalDeviceSparseImageFormatInfo2 {
 impl DecodeBody for vk::PhysicalDeviceSparseImageFormatInfo2 {
     fn decode_body(&mut self, d: &mut Decoder<'_>) -> Result<()> {
         let p = d.prefix::<20>()?;
-        self.format = p.get::<_, 0>();
-        self.ty = p.get::<_, 4>();
-        self.samples = p.get::<_, 8>();
+        self.format = d.known(p.get::<_, 0>());
+        self.ty = d.known(p.get::<_, 4>());
+        self.samples = d.bit(p.get::<_, 8>(), REQUIRED);
         self.usage = p.get::<_, 12>();
-        self.tiling = p.get::<_, 16>();
+        self.tiling = d.known(p.get::<_, 16>());
         Ok(())
     }
 }
@@ -1748,7 +1748,7 @@ impl Decode for vk::PipelineTessellationDomainOriginStateCreateInfo {
 impl DecodeBody for vk::PipelineTessellationDomainOriginStateCreateInfo {
     fn decode_body(&mut self, d: &mut Decoder<'_>) -> Result<()> {
         let p = d.prefix::<4>()?;
-        self.domain_origin = p.get::<_, 0>();
+        self.domain_origin = d.known(p.get::<_, 0>());
         Ok(())
     }
 }
@@ -1855,13 +1855,13 @@ impl Decode for vk::SamplerYcbcrConversionCreateInfo {
 impl DecodeBody for vk::SamplerYcbcrConversionCreateInfo {
     fn decode_body(&mut self, d: &mut Decoder<'_>) -> Result<()> {
         let p = d.prefix::<44>()?;
-        self.format = p.get::<_, 0>();
-        self.ycbcr_model = p.get::<_, 4>();
-        self.ycbcr_range = p.get::<_, 8>();
-        self.components = p.get::<_, 12>();
-        self.x_chroma_offset = p.get::<_, 28>();
-        self.y_chroma_offset = p.get::<_, 32>();
-        self.chroma_filter = p.get::<_, 36>();
+        self.format = d.known(p.get::<_, 0>());
+        self.ycbcr_model = d.known(p.get::<_, 4>());
+        self.ycbcr_range = d.known(p.get::<_, 8>());
+        self.components = d.known(p.get::<_, 12>());
+        self.x_chroma_offset = d.known(p.get::<_, 28>());
+        self.y_chroma_offset = d.known(p.get::<_, 32>());
+        self.chroma_filter = d.known(p.get::<_, 36>());
         self.force_explicit_reconstruction = p.get::<_, 40>();
         Ok(())
     }

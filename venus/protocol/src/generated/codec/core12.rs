@@ -18,14 +18,14 @@ impl DecodeBody for vk::AttachmentDescription2 {
     fn decode_body(&mut self, d: &mut Decoder<'_>) -> Result<()> {
         let p = d.prefix::<36>()?;
         self.flags = p.get::<_, 0>();
-        self.format = p.get::<_, 4>();
-        self.samples = p.get::<_, 8>();
-        self.load_op = p.get::<_, 12>();
-        self.store_op = p.get::<_, 16>();
-        self.stencil_load_op = p.get::<_, 20>();
-        self.stencil_store_op = p.get::<_, 24>();
-        self.initial_layout = p.get::<_, 28>();
-        self.final_layout = p.get::<_, 32>();
+        self.format = d.known(p.get::<_, 4>());
+        self.samples = d.bit(p.get::<_, 8>(), REQUIRED);
+        self.load_op = d.known(p.get::<_, 12>());
+        self.store_op = d.known(p.get::<_, 16>());
+        self.stencil_load_op = d.known(p.get::<_, 20>());
+        self.stencil_store_op = d.known(p.get::<_, 24>());
+        self.initial_layout = d.known(p.get::<_, 28>());
+        self.final_layout = d.known(p.get::<_, 32>());
         Ok(())
     }
 }
@@ -39,8 +39,8 @@ impl Decode for vk::AttachmentDescriptionStencilLayout {
 impl DecodeBody for vk::AttachmentDescriptionStencilLayout {
     fn decode_body(&mut self, d: &mut Decoder<'_>) -> Result<()> {
         let p = d.prefix::<8>()?;
-        self.stencil_initial_layout = p.get::<_, 0>();
-        self.stencil_final_layout = p.get::<_, 4>();
+        self.stencil_initial_layout = d.known(p.get::<_, 0>());
+        self.stencil_final_layout = d.known(p.get::<_, 4>());
         Ok(())
     }
 }
@@ -55,7 +55,7 @@ impl DecodeBody for vk::AttachmentReference2 {
     fn decode_body(&mut self, d: &mut Decoder<'_>) -> Result<()> {
         let p = d.prefix::<12>()?;
         self.attachment = p.get::<_, 0>();
-        self.layout = p.get::<_, 4>();
+        self.layout = d.known(p.get::<_, 4>());
         self.aspect_mask = p.get::<_, 8>();
         Ok(())
     }
@@ -70,7 +70,7 @@ impl Decode for vk::AttachmentReferenceStencilLayout {
 impl DecodeBody for vk::AttachmentReferenceStencilLayout {
     fn decode_body(&mut self, d: &mut Decoder<'_>) -> Result<()> {
         let p = d.prefix::<4>()?;
-        self.stencil_layout = p.get::<_, 0>();
+        self.stencil_layout = d.known(p.get::<_, 0>());
         Ok(())
     }
 }
@@ -1541,7 +1541,7 @@ impl Decode for vk::SamplerReductionModeCreateInfo {
 impl DecodeBody for vk::SamplerReductionModeCreateInfo {
     fn decode_body(&mut self, d: &mut Decoder<'_>) -> Result<()> {
         let p = d.prefix::<4>()?;
-        self.reduction_mode = p.get::<_, 0>();
+        self.reduction_mode = d.known(p.get::<_, 0>());
         Ok(())
     }
 }
@@ -1570,7 +1570,7 @@ impl Decode for vk::SemaphoreTypeCreateInfo {
 impl DecodeBody for vk::SemaphoreTypeCreateInfo {
     fn decode_body(&mut self, d: &mut Decoder<'_>) -> Result<()> {
         let p = d.prefix::<12>()?;
-        self.semaphore_type = p.get::<_, 0>();
+        self.semaphore_type = d.known(p.get::<_, 0>());
         self.initial_value = p.get::<_, 4>();
         Ok(())
     }
@@ -1609,7 +1609,7 @@ impl Decode for vk::SubpassBeginInfo {
 impl DecodeBody for vk::SubpassBeginInfo {
     fn decode_body(&mut self, d: &mut Decoder<'_>) -> Result<()> {
         let p = d.prefix::<4>()?;
-        self.contents = p.get::<_, 0>();
+        self.contents = d.known(p.get::<_, 0>());
         Ok(())
     }
 }
@@ -1649,7 +1649,7 @@ impl DecodeBody for vk::SubpassDescription2 {
     fn decode_body(&mut self, d: &mut Decoder<'_>) -> Result<()> {
         let p = d.prefix::<24>()?;
         self.flags = p.get::<_, 0>();
-        self.pipeline_bind_point = p.get::<_, 4>();
+        self.pipeline_bind_point = d.known(p.get::<_, 4>());
         self.view_mask = p.get::<_, 8>();
         self.input_attachment_count = p.get::<_, 12>();
         let n = p.get::<u64, 16>();
@@ -1689,8 +1689,8 @@ impl Decode for vk::SubpassDescriptionDepthStencilResolve {
 impl DecodeBody for vk::SubpassDescriptionDepthStencilResolve {
     fn decode_body(&mut self, d: &mut Decoder<'_>) -> Result<()> {
         let p = d.prefix::<16>()?;
-        self.depth_resolve_mode = p.get::<_, 0>();
-        self.stencil_resolve_mode = p.get::<_, 4>();
+        self.depth_resolve_mode = d.bit(p.get::<_, 0>(), OPTIONAL);
+        self.stencil_resolve_mode = d.bit(p.get::<_, 4>(), OPTIONAL);
         let present = p.get::<u64, 8>();
         self.p_depth_stencil_resolve_attachment =
             crate::runtime::raw(d.pointer(present, OPTIONAL)?);

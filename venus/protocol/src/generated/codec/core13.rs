@@ -18,14 +18,14 @@ impl DecodeBody for vk::BlitImageInfo2 {
     fn decode_body(&mut self, d: &mut Decoder<'_>) -> Result<()> {
         let p = d.prefix::<36>()?;
         self.src_image = d.required_handle(p.get::<_, 0>())?;
-        self.src_image_layout = p.get::<_, 8>();
+        self.src_image_layout = d.known(p.get::<_, 8>());
         self.dst_image = d.required_handle(p.get::<_, 12>())?;
-        self.dst_image_layout = p.get::<_, 20>();
+        self.dst_image_layout = d.known(p.get::<_, 20>());
         self.region_count = p.get::<_, 24>();
         let n = p.get::<u64, 28>();
         self.p_regions = d.array(n, self.region_count as u64, REQUIRED)?.into_raw();
         let p = d.prefix::<4>()?;
-        self.filter = p.get::<_, 0>();
+        self.filter = d.known(p.get::<_, 0>());
         Ok(())
     }
 }
@@ -104,9 +104,9 @@ impl DecodeBody for vk::CommandBufferInheritanceRenderingInfo {
             .plain_array(n, self.color_attachment_count as u64, REQUIRED)?
             .into_raw();
         let p = d.prefix::<12>()?;
-        self.depth_attachment_format = p.get::<_, 0>();
-        self.stencil_attachment_format = p.get::<_, 4>();
-        self.rasterization_samples = p.get::<_, 8>();
+        self.depth_attachment_format = d.known(p.get::<_, 0>());
+        self.stencil_attachment_format = d.known(p.get::<_, 4>());
+        self.rasterization_samples = d.bit(p.get::<_, 8>(), OPTIONAL);
         Ok(())
     }
 }
@@ -155,7 +155,7 @@ impl DecodeBody for vk::CopyBufferToImageInfo2 {
         let p = d.prefix::<32>()?;
         self.src_buffer = d.required_handle(p.get::<_, 0>())?;
         self.dst_image = d.required_handle(p.get::<_, 8>())?;
-        self.dst_image_layout = p.get::<_, 16>();
+        self.dst_image_layout = d.known(p.get::<_, 16>());
         self.region_count = p.get::<_, 20>();
         let n = p.get::<u64, 24>();
         self.p_regions = d.array(n, self.region_count as u64, REQUIRED)?.into_raw();
@@ -173,9 +173,9 @@ impl DecodeBody for vk::CopyImageInfo2 {
     fn decode_body(&mut self, d: &mut Decoder<'_>) -> Result<()> {
         let p = d.prefix::<36>()?;
         self.src_image = d.required_handle(p.get::<_, 0>())?;
-        self.src_image_layout = p.get::<_, 8>();
+        self.src_image_layout = d.known(p.get::<_, 8>());
         self.dst_image = d.required_handle(p.get::<_, 12>())?;
-        self.dst_image_layout = p.get::<_, 20>();
+        self.dst_image_layout = d.known(p.get::<_, 20>());
         self.region_count = p.get::<_, 24>();
         let n = p.get::<u64, 28>();
         self.p_regions = d.array(n, self.region_count as u64, REQUIRED)?.into_raw();
@@ -193,7 +193,7 @@ impl DecodeBody for vk::CopyImageToBufferInfo2 {
     fn decode_body(&mut self, d: &mut Decoder<'_>) -> Result<()> {
         let p = d.prefix::<32>()?;
         self.src_image = d.required_handle(p.get::<_, 0>())?;
-        self.src_image_layout = p.get::<_, 8>();
+        self.src_image_layout = d.known(p.get::<_, 8>());
         self.dst_buffer = d.required_handle(p.get::<_, 12>())?;
         self.region_count = p.get::<_, 20>();
         let n = p.get::<u64, 24>();
@@ -274,7 +274,7 @@ impl DecodeBody for vk::DeviceImageMemoryRequirements {
         let present = p.get::<u64, 0>();
         self.p_create_info = crate::runtime::raw(d.pointer(present, REQUIRED)?);
         let p = d.prefix::<4>()?;
-        self.plane_aspect = p.get::<_, 0>();
+        self.plane_aspect = d.bit(p.get::<_, 0>(), OPTIONAL);
         Ok(())
     }
 }
@@ -378,8 +378,8 @@ impl DecodeBody for vk::ImageMemoryBarrier2 {
         self.src_access_mask = p.get::<_, 8>();
         self.dst_stage_mask = p.get::<_, 16>();
         self.dst_access_mask = p.get::<_, 24>();
-        self.old_layout = p.get::<_, 32>();
-        self.new_layout = p.get::<_, 36>();
+        self.old_layout = d.known(p.get::<_, 32>());
+        self.new_layout = d.known(p.get::<_, 36>());
         self.src_queue_family_index = p.get::<_, 40>();
         self.dst_queue_family_index = p.get::<_, 44>();
         self.image = d.required_handle(p.get::<_, 48>())?;
@@ -1453,8 +1453,8 @@ impl DecodeBody for vk::PipelineRenderingCreateInfo {
             .plain_array(n, self.color_attachment_count as u64, OPTIONAL)?
             .into_raw();
         let p = d.prefix::<8>()?;
-        self.depth_attachment_format = p.get::<_, 0>();
-        self.stencil_attachment_format = p.get::<_, 4>();
+        self.depth_attachment_format = d.known(p.get::<_, 0>());
+        self.stencil_attachment_format = d.known(p.get::<_, 4>());
         Ok(())
     }
 }
@@ -1497,12 +1497,12 @@ impl DecodeBody for vk::RenderingAttachmentInfo {
     fn decode_body(&mut self, d: &mut Decoder<'_>) -> Result<()> {
         let p = d.prefix::<36>()?;
         self.image_view = d.handle(p.get::<_, 0>())?;
-        self.image_layout = p.get::<_, 8>();
-        self.resolve_mode = p.get::<_, 12>();
+        self.image_layout = d.known(p.get::<_, 8>());
+        self.resolve_mode = d.bit(p.get::<_, 12>(), OPTIONAL);
         self.resolve_image_view = d.handle(p.get::<_, 16>())?;
-        self.resolve_image_layout = p.get::<_, 24>();
-        self.load_op = p.get::<_, 28>();
-        self.store_op = p.get::<_, 32>();
+        self.resolve_image_layout = d.known(p.get::<_, 24>());
+        self.load_op = d.known(p.get::<_, 28>());
+        self.store_op = d.known(p.get::<_, 32>());
         self.clear_value.decode(d)?;
         Ok(())
     }
@@ -1550,9 +1550,9 @@ impl DecodeBody for vk::ResolveImageInfo2 {
     fn decode_body(&mut self, d: &mut Decoder<'_>) -> Result<()> {
         let p = d.prefix::<36>()?;
         self.src_image = d.required_handle(p.get::<_, 0>())?;
-        self.src_image_layout = p.get::<_, 8>();
+        self.src_image_layout = d.known(p.get::<_, 8>());
         self.dst_image = d.required_handle(p.get::<_, 12>())?;
-        self.dst_image_layout = p.get::<_, 20>();
+        self.dst_image_layout = d.known(p.get::<_, 20>());
         self.region_count = p.get::<_, 24>();
         let n = p.get::<u64, 28>();
         self.p_regions = d.array(n, self.region_count as u64, REQUIRED)?.into_raw();

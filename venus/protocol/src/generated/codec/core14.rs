@@ -75,9 +75,9 @@ impl DecodeBody for vk::CopyImageToImageInfo {
         let p = d.prefix::<40>()?;
         self.flags = p.get::<_, 0>();
         self.src_image = d.required_handle(p.get::<_, 4>())?;
-        self.src_image_layout = p.get::<_, 12>();
+        self.src_image_layout = d.known(p.get::<_, 12>());
         self.dst_image = d.required_handle(p.get::<_, 16>())?;
-        self.dst_image_layout = p.get::<_, 24>();
+        self.dst_image_layout = d.known(p.get::<_, 24>());
         self.region_count = p.get::<_, 28>();
         let n = p.get::<u64, 32>();
         self.p_regions = d.array(n, self.region_count as u64, REQUIRED)?.into_raw();
@@ -112,7 +112,7 @@ impl Decode for vk::DeviceQueueGlobalPriorityCreateInfo {
 impl DecodeBody for vk::DeviceQueueGlobalPriorityCreateInfo {
     fn decode_body(&mut self, d: &mut Decoder<'_>) -> Result<()> {
         let p = d.prefix::<4>()?;
-        self.global_priority = p.get::<_, 0>();
+        self.global_priority = d.known(p.get::<_, 0>());
         Ok(())
     }
 }
@@ -158,8 +158,8 @@ impl DecodeBody for vk::HostImageLayoutTransitionInfo {
     fn decode_body(&mut self, d: &mut Decoder<'_>) -> Result<()> {
         let p = d.prefix::<36>()?;
         self.image = d.required_handle(p.get::<_, 0>())?;
-        self.old_layout = p.get::<_, 8>();
-        self.new_layout = p.get::<_, 12>();
+        self.old_layout = d.known(p.get::<_, 8>());
+        self.new_layout = d.known(p.get::<_, 12>());
         self.subresource_range = p.get::<_, 16>();
         Ok(())
     }
@@ -1227,7 +1227,7 @@ impl Decode for vk::PipelineRasterizationLineStateCreateInfo {
 impl DecodeBody for vk::PipelineRasterizationLineStateCreateInfo {
     fn decode_body(&mut self, d: &mut Decoder<'_>) -> Result<()> {
         let p = d.prefix::<16>()?;
-        self.line_rasterization_mode = p.get::<_, 0>();
+        self.line_rasterization_mode = d.known(p.get::<_, 0>());
         self.stippled_line_enable = p.get::<_, 4>();
         self.line_stipple_factor = p.get::<_, 8>();
         self.line_stipple_pattern = p.get::<_, 12>();
@@ -1244,10 +1244,10 @@ impl Decode for vk::PipelineRobustnessCreateInfo {
 impl DecodeBody for vk::PipelineRobustnessCreateInfo {
     fn decode_body(&mut self, d: &mut Decoder<'_>) -> Result<()> {
         let p = d.prefix::<16>()?;
-        self.storage_buffers = p.get::<_, 0>();
-        self.uniform_buffers = p.get::<_, 4>();
-        self.vertex_inputs = p.get::<_, 8>();
-        self.images = p.get::<_, 12>();
+        self.storage_buffers = d.known(p.get::<_, 0>());
+        self.uniform_buffers = d.known(p.get::<_, 4>());
+        self.vertex_inputs = d.known(p.get::<_, 8>());
+        self.images = d.known(p.get::<_, 12>());
         Ok(())
     }
 }
@@ -1361,8 +1361,8 @@ impl DecodeBody for vk::RenderingAreaInfo {
             .plain_array(n, self.color_attachment_count as u64, OPTIONAL)?
             .into_raw();
         let p = d.prefix::<8>()?;
-        self.depth_attachment_format = p.get::<_, 0>();
-        self.stencil_attachment_format = p.get::<_, 4>();
+        self.depth_attachment_format = d.known(p.get::<_, 0>());
+        self.stencil_attachment_format = d.known(p.get::<_, 4>());
         Ok(())
     }
 }

@@ -55,17 +55,17 @@ impl Decode for vk::CalibratedTimestampInfoKHR {
 impl DecodeBody for vk::CalibratedTimestampInfoKHR {
     fn decode_body(&mut self, d: &mut Decoder<'_>) -> Result<()> {
         let p = d.prefix::<4>()?;
-        self.time_domain = p.get::<_, 0>();
+        self.time_domain = d.known(p.get::<_, 0>());
         Ok(())
     }
 }
 impl Decode for vk::ColorBlendAdvancedEXT {
     fn decode(&mut self, d: &mut Decoder<'_>) -> Result<()> {
         let p = d.prefix::<20>()?;
-        self.advanced_blend_op = p.get::<_, 0>();
+        self.advanced_blend_op = d.known(p.get::<_, 0>());
         self.src_premultiplied = p.get::<_, 4>();
         self.dst_premultiplied = p.get::<_, 8>();
-        self.blend_overlap = p.get::<_, 12>();
+        self.blend_overlap = d.known(p.get::<_, 12>());
         self.clamp_results = p.get::<_, 16>();
         Ok(())
     }
@@ -73,12 +73,12 @@ impl Decode for vk::ColorBlendAdvancedEXT {
 impl Decode for vk::ColorBlendEquationEXT {
     fn decode(&mut self, d: &mut Decoder<'_>) -> Result<()> {
         let p = d.prefix::<24>()?;
-        self.src_color_blend_factor = p.get::<_, 0>();
-        self.dst_color_blend_factor = p.get::<_, 4>();
-        self.color_blend_op = p.get::<_, 8>();
-        self.src_alpha_blend_factor = p.get::<_, 12>();
-        self.dst_alpha_blend_factor = p.get::<_, 16>();
-        self.alpha_blend_op = p.get::<_, 20>();
+        self.src_color_blend_factor = d.known(p.get::<_, 0>());
+        self.dst_color_blend_factor = d.known(p.get::<_, 4>());
+        self.color_blend_op = d.known(p.get::<_, 8>());
+        self.src_alpha_blend_factor = d.known(p.get::<_, 12>());
+        self.dst_alpha_blend_factor = d.known(p.get::<_, 16>());
+        self.alpha_blend_op = d.known(p.get::<_, 20>());
         Ok(())
     }
 }
@@ -156,7 +156,7 @@ impl Decode for vk::DepthBiasRepresentationInfoEXT {
 impl DecodeBody for vk::DepthBiasRepresentationInfoEXT {
     fn decode_body(&mut self, d: &mut Decoder<'_>) -> Result<()> {
         let p = d.prefix::<8>()?;
-        self.depth_bias_representation = p.get::<_, 0>();
+        self.depth_bias_representation = d.known(p.get::<_, 0>());
         self.depth_bias_exact = p.get::<_, 4>();
         Ok(())
     }
@@ -286,7 +286,7 @@ impl DecodeBody for vk::DescriptorSetAndBindingMappingEXT {
         self.first_binding = p.get::<_, 4>();
         self.binding_count = p.get::<_, 8>();
         self.resource_mask = p.get::<_, 12>();
-        self.source = p.get::<_, 16>();
+        self.source = d.known(p.get::<_, 16>());
         self.source_data.decode_selected(self.source.0, d)?;
         Ok(())
     }
@@ -546,7 +546,7 @@ impl DecodeBody for vk::ImageDescriptorInfoEXT {
         let present = p.get::<u64, 0>();
         self.p_view = crate::runtime::raw(d.pointer(present, REQUIRED)?);
         let p = d.prefix::<4>()?;
-        self.layout = p.get::<_, 0>();
+        self.layout = d.known(p.get::<_, 0>());
         Ok(())
     }
 }
@@ -704,7 +704,7 @@ impl DecodeBody for vk::MultisampledRenderToSingleSampledInfoEXT {
     fn decode_body(&mut self, d: &mut Decoder<'_>) -> Result<()> {
         let p = d.prefix::<8>()?;
         self.multisampled_render_to_single_sampled_enable = p.get::<_, 0>();
-        self.rasterization_samples = p.get::<_, 4>();
+        self.rasterization_samples = d.bit(p.get::<_, 4>(), REQUIRED);
         Ok(())
     }
 }
@@ -2079,7 +2079,7 @@ impl DecodeBody for vk::PhysicalDeviceImageDrmFormatModifierInfoEXT {
     fn decode_body(&mut self, d: &mut Decoder<'_>) -> Result<()> {
         let p = d.prefix::<24>()?;
         self.drm_format_modifier = p.get::<_, 0>();
-        self.sharing_mode = p.get::<_, 8>();
+        self.sharing_mode = d.known(p.get::<_, 8>());
         self.queue_family_index_count = p.get::<_, 12>();
         let n = p.get::<u64, 16>();
         self.p_queue_family_indices = d
@@ -2142,7 +2142,7 @@ impl Decode for vk::PhysicalDeviceImageViewImageFormatInfoEXT {
 impl DecodeBody for vk::PhysicalDeviceImageViewImageFormatInfoEXT {
     fn decode_body(&mut self, d: &mut Decoder<'_>) -> Result<()> {
         let p = d.prefix::<4>()?;
-        self.image_view_type = p.get::<_, 0>();
+        self.image_view_type = d.known(p.get::<_, 0>());
         Ok(())
     }
 }
@@ -3763,7 +3763,7 @@ impl DecodeBody for vk::PipelineColorBlendAdvancedStateCreateInfoEXT {
         let p = d.prefix::<12>()?;
         self.src_premultiplied = p.get::<_, 0>();
         self.dst_premultiplied = p.get::<_, 4>();
-        self.blend_overlap = p.get::<_, 8>();
+        self.blend_overlap = d.known(p.get::<_, 8>());
         Ok(())
     }
 }
@@ -3796,7 +3796,7 @@ impl DecodeBody for vk::PipelineRasterizationConservativeStateCreateInfoEXT {
     fn decode_body(&mut self, d: &mut Decoder<'_>) -> Result<()> {
         let p = d.prefix::<12>()?;
         self.flags = p.get::<_, 0>();
-        self.conservative_rasterization_mode = p.get::<_, 4>();
+        self.conservative_rasterization_mode = d.known(p.get::<_, 4>());
         self.extra_primitive_overestimation_size = p.get::<_, 8>();
         Ok(())
     }
@@ -3826,7 +3826,7 @@ impl Decode for vk::PipelineRasterizationProvokingVertexStateCreateInfoEXT {
 impl DecodeBody for vk::PipelineRasterizationProvokingVertexStateCreateInfoEXT {
     fn decode_body(&mut self, d: &mut Decoder<'_>) -> Result<()> {
         let p = d.prefix::<4>()?;
-        self.provoking_vertex_mode = p.get::<_, 0>();
+        self.provoking_vertex_mode = d.known(p.get::<_, 0>());
         Ok(())
     }
 }
@@ -3870,7 +3870,7 @@ impl Decode for vk::PipelineViewportDepthClampControlCreateInfoEXT {
 impl DecodeBody for vk::PipelineViewportDepthClampControlCreateInfoEXT {
     fn decode_body(&mut self, d: &mut Decoder<'_>) -> Result<()> {
         let p = d.prefix::<12>()?;
-        self.depth_clamp_mode = p.get::<_, 0>();
+        self.depth_clamp_mode = d.known(p.get::<_, 0>());
         let present = p.get::<u64, 4>();
         self.p_depth_clamp_range = crate::runtime::raw(d.plain_pointer(present, OPTIONAL)?);
         Ok(())
@@ -3943,7 +3943,7 @@ impl Decode for vk::ResourceDescriptorInfoEXT {
 impl DecodeBody for vk::ResourceDescriptorInfoEXT {
     fn decode_body(&mut self, d: &mut Decoder<'_>) -> Result<()> {
         let p = d.prefix::<4>()?;
-        self.ty = p.get::<_, 0>();
+        self.ty = d.known(p.get::<_, 0>());
         self.data.decode_selected(self.ty.0, d)?;
         Ok(())
     }
@@ -3966,7 +3966,7 @@ impl Decode for vk::SampleLocationsInfoEXT {
 impl DecodeBody for vk::SampleLocationsInfoEXT {
     fn decode_body(&mut self, d: &mut Decoder<'_>) -> Result<()> {
         let p = d.prefix::<24>()?;
-        self.sample_locations_per_pixel = p.get::<_, 0>();
+        self.sample_locations_per_pixel = d.bit(p.get::<_, 0>(), OPTIONAL);
         self.sample_location_grid_size = p.get::<_, 4>();
         self.sample_locations_count = p.get::<_, 12>();
         let n = p.get::<u64, 16>();
@@ -3986,7 +3986,7 @@ impl Decode for vk::SamplerBorderColorComponentMappingCreateInfoEXT {
 impl DecodeBody for vk::SamplerBorderColorComponentMappingCreateInfoEXT {
     fn decode_body(&mut self, d: &mut Decoder<'_>) -> Result<()> {
         let p = d.prefix::<20>()?;
-        self.components = p.get::<_, 0>();
+        self.components = d.known(p.get::<_, 0>());
         self.srgb = p.get::<_, 16>();
         Ok(())
     }
@@ -4002,7 +4002,7 @@ impl DecodeBody for vk::SamplerCustomBorderColorCreateInfoEXT {
     fn decode_body(&mut self, d: &mut Decoder<'_>) -> Result<()> {
         self.custom_border_color.decode(d)?;
         let p = d.prefix::<4>()?;
-        self.format = p.get::<_, 0>();
+        self.format = d.known(p.get::<_, 0>());
         Ok(())
     }
 }
@@ -4086,7 +4086,7 @@ impl DecodeBody for vk::TensorViewCreateInfoARM {
         let p = d.prefix::<20>()?;
         self.flags = p.get::<_, 0>();
         self.tensor = d.required_handle(p.get::<_, 8>())?;
-        self.format = p.get::<_, 16>();
+        self.format = d.known(p.get::<_, 16>());
         Ok(())
     }
 }
@@ -4100,7 +4100,7 @@ impl Decode for vk::TexelBufferDescriptorInfoEXT {
 impl DecodeBody for vk::TexelBufferDescriptorInfoEXT {
     fn decode_body(&mut self, d: &mut Decoder<'_>) -> Result<()> {
         let p = d.prefix::<20>()?;
-        self.format = p.get::<_, 0>();
+        self.format = d.known(p.get::<_, 0>());
         self.address_range = p.get::<_, 4>();
         Ok(())
     }
@@ -4117,7 +4117,7 @@ impl DecodeBody for vk::VertexInputAttributeDescription2EXT {
         let p = d.prefix::<16>()?;
         self.location = p.get::<_, 0>();
         self.binding = p.get::<_, 4>();
-        self.format = p.get::<_, 8>();
+        self.format = d.known(p.get::<_, 8>());
         self.offset = p.get::<_, 12>();
         Ok(())
     }
@@ -4134,7 +4134,7 @@ impl DecodeBody for vk::VertexInputBindingDescription2EXT {
         let p = d.prefix::<16>()?;
         self.binding = p.get::<_, 0>();
         self.stride = p.get::<_, 4>();
-        self.input_rate = p.get::<_, 8>();
+        self.input_rate = d.known(p.get::<_, 8>());
         self.divisor = p.get::<_, 12>();
         Ok(())
     }

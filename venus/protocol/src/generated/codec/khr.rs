@@ -17,9 +17,9 @@ impl Decode for vk::AccelerationStructureBuildGeometryInfoKHR {
 impl DecodeBody for vk::AccelerationStructureBuildGeometryInfoKHR {
     fn decode_body(&mut self, d: &mut Decoder<'_>) -> Result<()> {
         let p = d.prefix::<40>()?;
-        self.ty = p.get::<_, 0>();
+        self.ty = d.known(p.get::<_, 0>());
         self.flags = p.get::<_, 4>();
-        self.mode = p.get::<_, 8>();
+        self.mode = d.known(p.get::<_, 8>());
         self.src_acceleration_structure = d.handle(p.get::<_, 12>())?;
         self.dst_acceleration_structure = d.handle(p.get::<_, 20>())?;
         self.geometry_count = p.get::<_, 28>();
@@ -95,7 +95,7 @@ impl DecodeBody for vk::AccelerationStructureCreateInfoKHR {
         self.buffer = d.required_handle(p.get::<_, 4>())?;
         self.offset = p.get::<_, 12>();
         self.size = p.get::<_, 20>();
-        self.ty = p.get::<_, 28>();
+        self.ty = d.known(p.get::<_, 28>());
         self.device_address = p.get::<_, 32>();
         Ok(())
     }
@@ -154,7 +154,7 @@ impl Decode for vk::AccelerationStructureGeometryKHR {
 impl DecodeBody for vk::AccelerationStructureGeometryKHR {
     fn decode_body(&mut self, d: &mut Decoder<'_>) -> Result<()> {
         let p = d.prefix::<4>()?;
-        self.geometry_type = p.get::<_, 0>();
+        self.geometry_type = d.known(p.get::<_, 0>());
         self.geometry.decode_selected(self.geometry_type.0, d)?;
         let p = d.prefix::<4>()?;
         self.flags = p.get::<_, 0>();
@@ -171,12 +171,12 @@ impl Decode for vk::AccelerationStructureGeometryTrianglesDataKHR {
 impl DecodeBody for vk::AccelerationStructureGeometryTrianglesDataKHR {
     fn decode_body(&mut self, d: &mut Decoder<'_>) -> Result<()> {
         let p = d.prefix::<4>()?;
-        self.vertex_format = p.get::<_, 0>();
+        self.vertex_format = d.known(p.get::<_, 0>());
         self.vertex_data.decode(d)?;
         let p = d.prefix::<16>()?;
         self.vertex_stride = p.get::<_, 0>();
         self.max_vertex = p.get::<_, 8>();
-        self.index_type = p.get::<_, 12>();
+        self.index_type = d.known(p.get::<_, 12>());
         self.index_data.decode(d)?;
         self.transform_data.decode(d)?;
         Ok(())
@@ -247,7 +247,7 @@ impl DecodeBody for vk::CopyAccelerationStructureInfoKHR {
         let p = d.prefix::<20>()?;
         self.src = d.required_handle(p.get::<_, 0>())?;
         self.dst = d.required_handle(p.get::<_, 8>())?;
-        self.mode = p.get::<_, 16>();
+        self.mode = d.known(p.get::<_, 16>());
         Ok(())
     }
 }
@@ -264,7 +264,7 @@ impl DecodeBody for vk::CopyAccelerationStructureToMemoryInfoKHR {
         self.src = d.required_handle(p.get::<_, 0>())?;
         self.dst.decode(d)?;
         let p = d.prefix::<4>()?;
-        self.mode = p.get::<_, 0>();
+        self.mode = d.known(p.get::<_, 0>());
         Ok(())
     }
 }
@@ -280,7 +280,7 @@ impl DecodeBody for vk::CopyMemoryToAccelerationStructureInfoKHR {
         self.src.decode(d)?;
         let p = d.prefix::<12>()?;
         self.dst = d.required_handle(p.get::<_, 0>())?;
-        self.mode = p.get::<_, 8>();
+        self.mode = d.known(p.get::<_, 8>());
         Ok(())
     }
 }
@@ -1424,7 +1424,7 @@ impl DecodeBody for vk::PipelineFragmentShadingRateStateCreateInfoKHR {
         let p = d.prefix::<24>()?;
         self.fragment_size = p.get::<_, 0>();
         d.dimension(p.get::<_, 8>(), 2)?;
-        self.combiner_ops = p.get::<_, 16>();
+        self.combiner_ops = d.known(p.get::<_, 16>());
         Ok(())
     }
 }
@@ -1510,7 +1510,7 @@ impl Decode for vk::RayTracingShaderGroupCreateInfoKHR {
 impl DecodeBody for vk::RayTracingShaderGroupCreateInfoKHR {
     fn decode_body(&mut self, d: &mut Decoder<'_>) -> Result<()> {
         let p = d.prefix::<28>()?;
-        self.ty = p.get::<_, 0>();
+        self.ty = d.known(p.get::<_, 0>());
         self.general_shader = p.get::<_, 4>();
         self.closest_hit_shader = p.get::<_, 8>();
         self.any_hit_shader = p.get::<_, 12>();
@@ -1530,7 +1530,7 @@ impl DecodeBody for vk::RenderingFragmentShadingRateAttachmentInfoKHR {
     fn decode_body(&mut self, d: &mut Decoder<'_>) -> Result<()> {
         let p = d.prefix::<20>()?;
         self.image_view = d.handle(p.get::<_, 0>())?;
-        self.image_layout = p.get::<_, 8>();
+        self.image_layout = d.known(p.get::<_, 8>());
         self.shading_rate_attachment_texel_size = p.get::<_, 12>();
         Ok(())
     }

@@ -36,7 +36,7 @@ impl DecodeBody for vk::CopyImageToMemoryInfoMESA {
         let p = d.prefix::<64>()?;
         self.flags = p.get::<_, 0>();
         self.src_image = d.required_handle(p.get::<_, 4>())?;
-        self.src_image_layout = p.get::<_, 12>();
+        self.src_image_layout = d.known(p.get::<_, 12>());
         self.memory_row_length = p.get::<_, 16>();
         self.memory_image_height = p.get::<_, 20>();
         self.image_subresource = p.get::<_, 24>();
@@ -57,7 +57,7 @@ impl DecodeBody for vk::CopyMemoryToImageInfoMESA {
         let p = d.prefix::<28>()?;
         self.flags = p.get::<_, 0>();
         self.dst_image = d.required_handle(p.get::<_, 4>())?;
-        self.dst_image_layout = p.get::<_, 12>();
+        self.dst_image_layout = d.known(p.get::<_, 12>());
         self.region_count = p.get::<_, 16>();
         let n = p.get::<u64, 20>();
         self.p_regions = d.array(n, self.region_count as u64, REQUIRED)?.into_raw();

@@ -31,8 +31,8 @@ impl<'a> Command<'a> for CmdBindTransformFeedbackBuffersEXT<'a> {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let first_binding = p.get::<u32, 8>();
-        let binding_count = p.get::<u32, 12>();
+        let first_binding: u32 = p.get::<_, 8>();
+        let binding_count: u32 = p.get::<_, 12>();
         let n = p.get::<u64, 16>();
         let p_buffers = d.handles::<vk::Buffer>(n, binding_count as u64, REQUIRED, REQUIRED)?;
         let p = d.prefix::<8>()?;
@@ -85,8 +85,8 @@ impl<'a> Command<'a> for CmdBeginTransformFeedbackEXT<'a> {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let first_counter_buffer = p.get::<u32, 8>();
-        let counter_buffer_count = p.get::<u32, 12>();
+        let first_counter_buffer: u32 = p.get::<_, 8>();
+        let counter_buffer_count: u32 = p.get::<_, 12>();
         let n = p.get::<u64, 16>();
         let p_counter_buffers =
             d.handles::<vk::Buffer>(n, counter_buffer_count as u64, OPTIONAL, OPTIONAL)?;
@@ -137,8 +137,8 @@ impl<'a> Command<'a> for CmdEndTransformFeedbackEXT<'a> {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let first_counter_buffer = p.get::<u32, 8>();
-        let counter_buffer_count = p.get::<u32, 12>();
+        let first_counter_buffer: u32 = p.get::<_, 8>();
+        let counter_buffer_count: u32 = p.get::<_, 12>();
         let n = p.get::<u64, 16>();
         let p_counter_buffers =
             d.handles::<vk::Buffer>(n, counter_buffer_count as u64, OPTIONAL, OPTIONAL)?;
@@ -190,9 +190,9 @@ impl<'a> Command<'a> for CmdBeginQueryIndexedEXT {
         let p = d.prefix::<28>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let query_pool = d.required_object(p.get::<_, 8>())?;
-        let query = p.get::<u32, 16>();
-        let flags = p.get::<vk::QueryControlFlags, 20>();
-        let index = p.get::<u32, 24>();
+        let query: u32 = p.get::<_, 16>();
+        let flags: vk::QueryControlFlags = p.get::<_, 20>();
+        let index: u32 = p.get::<_, 24>();
         Ok(Self {
             command_buffer,
             query_pool,
@@ -235,8 +235,8 @@ impl<'a> Command<'a> for CmdEndQueryIndexedEXT {
         let p = d.prefix::<24>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let query_pool = d.required_object(p.get::<_, 8>())?;
-        let query = p.get::<u32, 16>();
-        let index = p.get::<u32, 20>();
+        let query: u32 = p.get::<_, 16>();
+        let index: u32 = p.get::<_, 20>();
         Ok(Self {
             command_buffer,
             query_pool,
@@ -283,12 +283,12 @@ impl<'a> Command<'a> for CmdDrawIndirectByteCountEXT {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<40>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let instance_count = p.get::<u32, 8>();
-        let first_instance = p.get::<u32, 12>();
+        let instance_count: u32 = p.get::<_, 8>();
+        let first_instance: u32 = p.get::<_, 12>();
         let counter_buffer = d.required_object(p.get::<_, 16>())?;
-        let counter_buffer_offset = p.get::<vk::DeviceSize, 24>();
-        let counter_offset = p.get::<u32, 32>();
-        let vertex_stride = p.get::<u32, 36>();
+        let counter_buffer_offset: vk::DeviceSize = p.get::<_, 24>();
+        let counter_offset: u32 = p.get::<_, 32>();
+        let vertex_stride: u32 = p.get::<_, 36>();
         Ok(Self {
             command_buffer,
             instance_count,
@@ -374,7 +374,7 @@ impl<'a> Command<'a> for CmdSetPatchControlPointsEXT {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let patch_control_points = p.get::<u32, 8>();
+        let patch_control_points: u32 = p.get::<_, 8>();
         Ok(Self {
             command_buffer,
             patch_control_points,
@@ -409,7 +409,7 @@ impl<'a> Command<'a> for CmdSetLogicOpEXT {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let logic_op = p.get::<vk::LogicOp, 8>();
+        let logic_op: vk::LogicOp = d.known(p.get::<_, 8>());
         Ok(Self {
             command_buffer,
             logic_op,
@@ -518,14 +518,14 @@ impl<'a> Command<'a> for CmdDrawMultiEXT<'a> {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let draw_count = p.get::<u32, 8>();
+        let draw_count: u32 = p.get::<_, 8>();
         let n = p.get::<u64, 12>();
         let p_vertex_info =
             d.plain_array::<vk::MultiDrawInfoEXT>(n, draw_count as u64, OPTIONAL)?;
         let p = d.prefix::<12>()?;
-        let instance_count = p.get::<u32, 0>();
-        let first_instance = p.get::<u32, 4>();
-        let stride = p.get::<u32, 8>();
+        let instance_count: u32 = p.get::<_, 0>();
+        let first_instance: u32 = p.get::<_, 4>();
+        let stride: u32 = p.get::<_, 8>();
         Ok(Self {
             command_buffer,
             draw_count,
@@ -574,14 +574,14 @@ impl<'a> Command<'a> for CmdDrawMultiIndexedEXT<'a> {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let draw_count = p.get::<u32, 8>();
+        let draw_count: u32 = p.get::<_, 8>();
         let n = p.get::<u64, 12>();
         let p_index_info =
             d.plain_array::<vk::MultiDrawIndexedInfoEXT>(n, draw_count as u64, OPTIONAL)?;
         let p = d.prefix::<20>()?;
-        let instance_count = p.get::<u32, 0>();
-        let first_instance = p.get::<u32, 4>();
-        let stride = p.get::<u32, 8>();
+        let instance_count: u32 = p.get::<_, 0>();
+        let first_instance: u32 = p.get::<_, 4>();
+        let stride: u32 = p.get::<_, 8>();
         let present = p.get::<u64, 12>();
         let p_vertex_offset = d.plain_pointer::<i32>(present, OPTIONAL)?;
         Ok(Self {
@@ -625,7 +625,7 @@ impl<'a> Command<'a> for CmdSetColorWriteEnableEXT<'a> {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let attachment_count = p.get::<u32, 8>();
+        let attachment_count: u32 = p.get::<_, 8>();
         let n = p.get::<u64, 12>();
         let p_color_write_enables =
             d.plain_array::<vk::Bool32>(n, attachment_count as u64, REQUIRED)?;
@@ -670,7 +670,7 @@ impl<'a> Command<'a> for CmdSetVertexInputEXT<'a> {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let vertex_binding_description_count = p.get::<u32, 8>();
+        let vertex_binding_description_count: u32 = p.get::<_, 8>();
         let n = p.get::<u64, 12>();
         let p_vertex_binding_descriptions = d.array::<vk::VertexInputBindingDescription2EXT>(
             n,
@@ -678,7 +678,7 @@ impl<'a> Command<'a> for CmdSetVertexInputEXT<'a> {
             REQUIRED,
         )?;
         let p = d.prefix::<12>()?;
-        let vertex_attribute_description_count = p.get::<u32, 0>();
+        let vertex_attribute_description_count: u32 = p.get::<_, 0>();
         let n = p.get::<u64, 4>();
         let p_vertex_attribute_descriptions = d.array::<vk::VertexInputAttributeDescription2EXT>(
             n,
@@ -722,7 +722,7 @@ impl<'a> Command<'a> for CmdSetTessellationDomainOriginEXT {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let domain_origin = p.get::<vk::TessellationDomainOrigin, 8>();
+        let domain_origin: vk::TessellationDomainOrigin = d.known(p.get::<_, 8>());
         Ok(Self {
             command_buffer,
             domain_origin,
@@ -757,7 +757,7 @@ impl<'a> Command<'a> for CmdSetDepthClampEnableEXT {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let depth_clamp_enable = p.get::<vk::Bool32, 8>();
+        let depth_clamp_enable: vk::Bool32 = p.get::<_, 8>();
         Ok(Self {
             command_buffer,
             depth_clamp_enable,
@@ -792,7 +792,7 @@ impl<'a> Command<'a> for CmdSetPolygonModeEXT {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let polygon_mode = p.get::<vk::PolygonMode, 8>();
+        let polygon_mode: vk::PolygonMode = d.known(p.get::<_, 8>());
         Ok(Self {
             command_buffer,
             polygon_mode,
@@ -827,7 +827,7 @@ impl<'a> Command<'a> for CmdSetRasterizationSamplesEXT {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let rasterization_samples = p.get::<vk::SampleCountFlags, 8>();
+        let rasterization_samples: vk::SampleCountFlags = d.bit(p.get::<_, 8>(), REQUIRED);
         Ok(Self {
             command_buffer,
             rasterization_samples,
@@ -864,7 +864,7 @@ impl<'a> Command<'a> for CmdSetSampleMaskEXT<'a> {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let samples = p.get::<vk::SampleCountFlags, 8>();
+        let samples: vk::SampleCountFlags = d.bit(p.get::<_, 8>(), REQUIRED);
         let n = p.get::<u64, 12>();
         let p_sample_mask =
             d.plain_array::<vk::SampleMask>(n, (u64::from(samples.0) + 31) / 32, OPTIONAL)?;
@@ -903,7 +903,7 @@ impl<'a> Command<'a> for CmdSetAlphaToCoverageEnableEXT {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let alpha_to_coverage_enable = p.get::<vk::Bool32, 8>();
+        let alpha_to_coverage_enable: vk::Bool32 = p.get::<_, 8>();
         Ok(Self {
             command_buffer,
             alpha_to_coverage_enable,
@@ -938,7 +938,7 @@ impl<'a> Command<'a> for CmdSetAlphaToOneEnableEXT {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let alpha_to_one_enable = p.get::<vk::Bool32, 8>();
+        let alpha_to_one_enable: vk::Bool32 = p.get::<_, 8>();
         Ok(Self {
             command_buffer,
             alpha_to_one_enable,
@@ -973,7 +973,7 @@ impl<'a> Command<'a> for CmdSetLogicOpEnableEXT {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let logic_op_enable = p.get::<vk::Bool32, 8>();
+        let logic_op_enable: vk::Bool32 = p.get::<_, 8>();
         Ok(Self {
             command_buffer,
             logic_op_enable,
@@ -1012,8 +1012,8 @@ impl<'a> Command<'a> for CmdSetColorBlendEnableEXT<'a> {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let first_attachment = p.get::<u32, 8>();
-        let attachment_count = p.get::<u32, 12>();
+        let first_attachment: u32 = p.get::<_, 8>();
+        let attachment_count: u32 = p.get::<_, 12>();
         let n = p.get::<u64, 16>();
         let p_color_blend_enables =
             d.plain_array::<vk::Bool32>(n, attachment_count as u64, REQUIRED)?;
@@ -1057,8 +1057,8 @@ impl<'a> Command<'a> for CmdSetColorBlendEquationEXT<'a> {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let first_attachment = p.get::<u32, 8>();
-        let attachment_count = p.get::<u32, 12>();
+        let first_attachment: u32 = p.get::<_, 8>();
+        let attachment_count: u32 = p.get::<_, 12>();
         let n = p.get::<u64, 16>();
         let p_color_blend_equations =
             d.plain_array::<vk::ColorBlendEquationEXT>(n, attachment_count as u64, REQUIRED)?;
@@ -1102,8 +1102,8 @@ impl<'a> Command<'a> for CmdSetColorWriteMaskEXT<'a> {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let first_attachment = p.get::<u32, 8>();
-        let attachment_count = p.get::<u32, 12>();
+        let first_attachment: u32 = p.get::<_, 8>();
+        let attachment_count: u32 = p.get::<_, 12>();
         let n = p.get::<u64, 16>();
         let p_color_write_masks =
             d.plain_array::<vk::ColorComponentFlags>(n, attachment_count as u64, REQUIRED)?;
@@ -1143,7 +1143,7 @@ impl<'a> Command<'a> for CmdSetRasterizationStreamEXT {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let rasterization_stream = p.get::<u32, 8>();
+        let rasterization_stream: u32 = p.get::<_, 8>();
         Ok(Self {
             command_buffer,
             rasterization_stream,
@@ -1178,7 +1178,8 @@ impl<'a> Command<'a> for CmdSetConservativeRasterizationModeEXT {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let conservative_rasterization_mode = p.get::<vk::ConservativeRasterizationModeEXT, 8>();
+        let conservative_rasterization_mode: vk::ConservativeRasterizationModeEXT =
+            d.known(p.get::<_, 8>());
         Ok(Self {
             command_buffer,
             conservative_rasterization_mode,
@@ -1213,7 +1214,7 @@ impl<'a> Command<'a> for CmdSetExtraPrimitiveOverestimationSizeEXT {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let extra_primitive_overestimation_size = p.get::<f32, 8>();
+        let extra_primitive_overestimation_size: f32 = p.get::<_, 8>();
         Ok(Self {
             command_buffer,
             extra_primitive_overestimation_size,
@@ -1248,7 +1249,7 @@ impl<'a> Command<'a> for CmdSetDepthClipEnableEXT {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let depth_clip_enable = p.get::<vk::Bool32, 8>();
+        let depth_clip_enable: vk::Bool32 = p.get::<_, 8>();
         Ok(Self {
             command_buffer,
             depth_clip_enable,
@@ -1283,7 +1284,7 @@ impl<'a> Command<'a> for CmdSetSampleLocationsEnableEXT {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let sample_locations_enable = p.get::<vk::Bool32, 8>();
+        let sample_locations_enable: vk::Bool32 = p.get::<_, 8>();
         Ok(Self {
             command_buffer,
             sample_locations_enable,
@@ -1322,8 +1323,8 @@ impl<'a> Command<'a> for CmdSetColorBlendAdvancedEXT<'a> {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let first_attachment = p.get::<u32, 8>();
-        let attachment_count = p.get::<u32, 12>();
+        let first_attachment: u32 = p.get::<_, 8>();
+        let attachment_count: u32 = p.get::<_, 12>();
         let n = p.get::<u64, 16>();
         let p_color_blend_advanced =
             d.plain_array::<vk::ColorBlendAdvancedEXT>(n, attachment_count as u64, REQUIRED)?;
@@ -1363,7 +1364,7 @@ impl<'a> Command<'a> for CmdSetProvokingVertexModeEXT {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let provoking_vertex_mode = p.get::<vk::ProvokingVertexModeEXT, 8>();
+        let provoking_vertex_mode: vk::ProvokingVertexModeEXT = d.known(p.get::<_, 8>());
         Ok(Self {
             command_buffer,
             provoking_vertex_mode,
@@ -1398,7 +1399,7 @@ impl<'a> Command<'a> for CmdSetLineRasterizationModeEXT {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let line_rasterization_mode = p.get::<vk::LineRasterizationMode, 8>();
+        let line_rasterization_mode: vk::LineRasterizationMode = d.known(p.get::<_, 8>());
         Ok(Self {
             command_buffer,
             line_rasterization_mode,
@@ -1433,7 +1434,7 @@ impl<'a> Command<'a> for CmdSetLineStippleEnableEXT {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let stippled_line_enable = p.get::<vk::Bool32, 8>();
+        let stippled_line_enable: vk::Bool32 = p.get::<_, 8>();
         Ok(Self {
             command_buffer,
             stippled_line_enable,
@@ -1468,7 +1469,7 @@ impl<'a> Command<'a> for CmdSetDepthClipNegativeOneToOneEXT {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let negative_one_to_one = p.get::<vk::Bool32, 8>();
+        let negative_one_to_one: vk::Bool32 = p.get::<_, 8>();
         Ok(Self {
             command_buffer,
             negative_one_to_one,
@@ -1541,7 +1542,7 @@ impl<'a> Command<'a> for GetPhysicalDeviceMultisamplePropertiesEXT<'a> {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
         let physical_device = d.first_object(p.get::<_, 0>())?;
-        let samples = p.get::<vk::SampleCountFlags, 8>();
+        let samples: vk::SampleCountFlags = d.bit(p.get::<_, 8>(), REQUIRED);
         let present = p.get::<u64, 12>();
         let p_multisample_properties = d.required_partial(present)?;
         Ok(Self {
@@ -1621,7 +1622,7 @@ impl<'a> Command<'a> for CmdSetAttachmentFeedbackLoopEnableEXT {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let aspect_mask = p.get::<vk::ImageAspectFlags, 8>();
+        let aspect_mask: vk::ImageAspectFlags = p.get::<_, 8>();
         Ok(Self {
             command_buffer,
             aspect_mask,
@@ -1658,7 +1659,7 @@ impl<'a> Command<'a> for CmdSetDepthClampRangeEXT<'a> {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let depth_clamp_mode = p.get::<vk::DepthClampModeEXT, 8>();
+        let depth_clamp_mode: vk::DepthClampModeEXT = d.known(p.get::<_, 8>());
         let present = p.get::<u64, 12>();
         let p_depth_clamp_range = d.plain_pointer::<vk::DepthClampRangeEXT>(present, OPTIONAL)?;
         Ok(Self {
@@ -1700,9 +1701,9 @@ impl<'a> Command<'a> for CmdDrawMeshTasksEXT {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let group_count_x = p.get::<u32, 8>();
-        let group_count_y = p.get::<u32, 12>();
-        let group_count_z = p.get::<u32, 16>();
+        let group_count_x: u32 = p.get::<_, 8>();
+        let group_count_y: u32 = p.get::<_, 12>();
+        let group_count_z: u32 = p.get::<_, 16>();
         Ok(Self {
             command_buffer,
             group_count_x,
@@ -1746,9 +1747,9 @@ impl<'a> Command<'a> for CmdDrawMeshTasksIndirectEXT {
         let p = d.prefix::<32>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let buffer = d.required_object(p.get::<_, 8>())?;
-        let offset = p.get::<vk::DeviceSize, 16>();
-        let draw_count = p.get::<u32, 24>();
-        let stride = p.get::<u32, 28>();
+        let offset: vk::DeviceSize = p.get::<_, 16>();
+        let draw_count: u32 = p.get::<_, 24>();
+        let stride: u32 = p.get::<_, 28>();
         Ok(Self {
             command_buffer,
             buffer,
@@ -1797,11 +1798,11 @@ impl<'a> Command<'a> for CmdDrawMeshTasksIndirectCountEXT {
         let p = d.prefix::<48>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let buffer = d.required_object(p.get::<_, 8>())?;
-        let offset = p.get::<vk::DeviceSize, 16>();
+        let offset: vk::DeviceSize = p.get::<_, 16>();
         let count_buffer = d.required_object(p.get::<_, 24>())?;
-        let count_buffer_offset = p.get::<vk::DeviceSize, 32>();
-        let max_draw_count = p.get::<u32, 40>();
-        let stride = p.get::<u32, 44>();
+        let count_buffer_offset: vk::DeviceSize = p.get::<_, 32>();
+        let max_draw_count: u32 = p.get::<_, 40>();
+        let stride: u32 = p.get::<_, 44>();
         Ok(Self {
             command_buffer,
             buffer,
@@ -1953,7 +1954,7 @@ impl<'a> Command<'a> for GetImageOpaqueCaptureDataEXT<'a> {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
         let device = d.first_object(p.get::<_, 0>())?;
-        let image_count = p.get::<u32, 8>();
+        let image_count: u32 = p.get::<_, 8>();
         let n = p.get::<u64, 12>();
         let p_images = d.objects::<vk::Image>(n, image_count as u64, REQUIRED, REQUIRED)?;
         let p = d.prefix::<8>()?;
@@ -2004,7 +2005,7 @@ impl<'a> Command<'a> for GetPhysicalDeviceDescriptorSizeEXT {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
         let physical_device = d.first_object(p.get::<_, 0>())?;
-        let descriptor_type = p.get::<vk::DescriptorType, 8>();
+        let descriptor_type: vk::DescriptorType = d.known(p.get::<_, 8>());
         Ok(Self {
             physical_device,
             descriptor_type,
@@ -2051,7 +2052,7 @@ impl<'a> Command<'a> for RegisterCustomBorderColorEXT<'a> {
         let p_border_color =
             d.required_pointer::<vk::SamplerCustomBorderColorCreateInfoEXT>(present)?;
         let p = d.prefix::<12>()?;
-        let request_index = p.get::<vk::Bool32, 0>();
+        let request_index: vk::Bool32 = p.get::<_, 0>();
         let present = p.get::<u64, 4>();
         let p_index = d.required_plain_pointer::<u32>(present)?;
         Ok(Self {
@@ -2094,7 +2095,7 @@ impl<'a> Command<'a> for UnregisterCustomBorderColorEXT {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
         let device = d.first_object(p.get::<_, 0>())?;
-        let index = p.get::<u32, 8>();
+        let index: u32 = p.get::<_, 8>();
         Ok(Self { device, index })
     }
     fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {

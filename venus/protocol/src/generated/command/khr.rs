@@ -78,7 +78,7 @@ impl<'a> Command<'a> for GetCalibratedTimestampsKHR<'a> {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
         let device = d.first_object(p.get::<_, 0>())?;
-        let timestamp_count = p.get::<u32, 8>();
+        let timestamp_count: u32 = p.get::<_, 8>();
         let n = p.get::<u64, 12>();
         let p_timestamp_infos =
             d.array::<vk::CalibratedTimestampInfoKHR>(n, timestamp_count as u64, REQUIRED)?;
@@ -194,7 +194,7 @@ impl<'a> Command<'a> for CmdSetFragmentShadingRateKHR<'a> {
         let p_fragment_size = d.required_plain_pointer::<vk::Extent2D>(present)?;
         let p = d.prefix::<16>()?;
         d.dimension(p.get::<_, 0>(), 2)?;
-        let combiner_ops = p.get::<_, 8>();
+        let combiner_ops = d.known(p.get::<_, 8>());
         Ok(Self {
             command_buffer,
             p_fragment_size,
@@ -488,7 +488,7 @@ impl<'a> Command<'a> for CmdBuildAccelerationStructuresKHR<'a> {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let info_count = p.get::<u32, 8>();
+        let info_count: u32 = p.get::<_, 8>();
         let n = p.get::<u64, 12>();
         let p_infos = d.array::<vk::AccelerationStructureBuildGeometryInfoKHR>(
             n,
@@ -544,7 +544,7 @@ impl<'a> Command<'a> for CmdBuildAccelerationStructuresIndirectKHR<'a> {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let info_count = p.get::<u32, 8>();
+        let info_count: u32 = p.get::<_, 8>();
         let n = p.get::<u64, 12>();
         let p_infos = d.array::<vk::AccelerationStructureBuildGeometryInfoKHR>(
             n,
@@ -651,7 +651,7 @@ impl<'a> Command<'a> for WriteAccelerationStructuresPropertiesKHR<'a> {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
         let device = d.first_object(p.get::<_, 0>())?;
-        let acceleration_structure_count = p.get::<u32, 8>();
+        let acceleration_structure_count: u32 = p.get::<_, 8>();
         let n = p.get::<u64, 12>();
         let p_acceleration_structures = d.objects::<vk::AccelerationStructureKHR>(
             n,
@@ -660,11 +660,11 @@ impl<'a> Command<'a> for WriteAccelerationStructuresPropertiesKHR<'a> {
             REQUIRED,
         )?;
         let p = d.prefix::<28>()?;
-        let query_type = p.get::<vk::QueryType, 0>();
-        let data_size = p.get::<usize, 4>();
+        let query_type: vk::QueryType = d.known(p.get::<_, 0>());
+        let data_size: usize = p.get::<_, 4>();
         let n = p.get::<u64, 12>();
         let p_data = d.room(n, data_size as u64, REQUIRED)?;
-        let stride = p.get::<usize, 20>();
+        let stride: usize = p.get::<_, 20>();
         Ok(Self {
             device,
             acceleration_structure_count,
@@ -863,7 +863,7 @@ impl<'a> Command<'a> for CmdWriteAccelerationStructuresPropertiesKHR<'a> {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let acceleration_structure_count = p.get::<u32, 8>();
+        let acceleration_structure_count: u32 = p.get::<_, 8>();
         let n = p.get::<u64, 12>();
         let p_acceleration_structures = d.handles::<vk::AccelerationStructureKHR>(
             n,
@@ -872,9 +872,9 @@ impl<'a> Command<'a> for CmdWriteAccelerationStructuresPropertiesKHR<'a> {
             REQUIRED,
         )?;
         let p = d.prefix::<16>()?;
-        let query_type = p.get::<vk::QueryType, 0>();
+        let query_type: vk::QueryType = d.known(p.get::<_, 0>());
         let query_pool = d.required_object(p.get::<_, 4>())?;
-        let first_query = p.get::<u32, 12>();
+        let first_query: u32 = p.get::<_, 12>();
         Ok(Self {
             command_buffer,
             acceleration_structure_count,
@@ -966,7 +966,7 @@ impl<'a> Command<'a> for GetAccelerationStructureBuildSizesKHR<'a> {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
         let device = d.first_object(p.get::<_, 0>())?;
-        let build_type = p.get::<vk::AccelerationStructureBuildTypeKHR, 8>();
+        let build_type: vk::AccelerationStructureBuildTypeKHR = d.known(p.get::<_, 8>());
         let present = p.get::<u64, 12>();
         let p_build_info =
             d.required_pointer::<vk::AccelerationStructureBuildGeometryInfoKHR>(present)?;
@@ -1048,9 +1048,9 @@ impl<'a> Command<'a> for CmdTraceRaysKHR<'a> {
         let p_callable_shader_binding_table =
             d.required_plain_pointer::<vk::StridedDeviceAddressRegionKHR>(present)?;
         let p = d.prefix::<12>()?;
-        let width = p.get::<u32, 0>();
-        let height = p.get::<u32, 4>();
-        let depth = p.get::<u32, 8>();
+        let width: u32 = p.get::<_, 0>();
+        let height: u32 = p.get::<_, 4>();
+        let depth: u32 = p.get::<_, 8>();
         Ok(Self {
             command_buffer,
             p_raygen_shader_binding_table,
@@ -1101,7 +1101,7 @@ impl<'a> Command<'a> for CreateRayTracingPipelinesKHR<'a> {
         let device = d.first_object(p.get::<_, 0>())?;
         let deferred_operation = d.object(p.get::<_, 8>())?;
         let pipeline_cache = d.object(p.get::<_, 16>())?;
-        let create_info_count = p.get::<u32, 24>();
+        let create_info_count: u32 = p.get::<_, 24>();
         let n = p.get::<u64, 28>();
         let p_create_infos =
             d.array::<vk::RayTracingPipelineCreateInfoKHR>(n, create_info_count as u64, REQUIRED)?;
@@ -1161,9 +1161,9 @@ impl<'a> Command<'a> for GetRayTracingShaderGroupHandlesKHR<'a> {
         let p = d.prefix::<40>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let pipeline = d.required_object(p.get::<_, 8>())?;
-        let first_group = p.get::<u32, 16>();
-        let group_count = p.get::<u32, 20>();
-        let data_size = p.get::<usize, 24>();
+        let first_group: u32 = p.get::<_, 16>();
+        let group_count: u32 = p.get::<_, 20>();
+        let data_size: usize = p.get::<_, 24>();
         let n = p.get::<u64, 32>();
         let p_data = d.room(n, data_size as u64, REQUIRED)?;
         Ok(Self {
@@ -1218,9 +1218,9 @@ impl<'a> Command<'a> for GetRayTracingCaptureReplayShaderGroupHandlesKHR<'a> {
         let p = d.prefix::<40>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let pipeline = d.required_object(p.get::<_, 8>())?;
-        let first_group = p.get::<u32, 16>();
-        let group_count = p.get::<u32, 20>();
-        let data_size = p.get::<usize, 24>();
+        let first_group: u32 = p.get::<_, 16>();
+        let group_count: u32 = p.get::<_, 20>();
+        let data_size: usize = p.get::<_, 24>();
         let n = p.get::<u64, 32>();
         let p_data = d.room(n, data_size as u64, REQUIRED)?;
         Ok(Self {
@@ -1290,7 +1290,7 @@ impl<'a> Command<'a> for CmdTraceRaysIndirectKHR<'a> {
         let p_callable_shader_binding_table =
             d.required_plain_pointer::<vk::StridedDeviceAddressRegionKHR>(present)?;
         let p = d.prefix::<8>()?;
-        let indirect_device_address = p.get::<vk::DeviceAddress, 0>();
+        let indirect_device_address: vk::DeviceAddress = p.get::<_, 0>();
         Ok(Self {
             command_buffer,
             p_raygen_shader_binding_table,
@@ -1334,8 +1334,8 @@ impl<'a> Command<'a> for GetRayTracingShaderGroupStackSizeKHR {
         let p = d.prefix::<24>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let pipeline = d.required_object(p.get::<_, 8>())?;
-        let group = p.get::<u32, 16>();
-        let group_shader = p.get::<vk::ShaderGroupShaderKHR, 20>();
+        let group: u32 = p.get::<_, 16>();
+        let group_shader: vk::ShaderGroupShaderKHR = d.known(p.get::<_, 20>());
         Ok(Self {
             device,
             pipeline,
@@ -1376,7 +1376,7 @@ impl<'a> Command<'a> for CmdSetRayTracingPipelineStackSizeKHR {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let pipeline_stack_size = p.get::<u32, 8>();
+        let pipeline_stack_size: u32 = p.get::<_, 8>();
         Ok(Self {
             command_buffer,
             pipeline_stack_size,
@@ -1411,7 +1411,7 @@ impl<'a> Command<'a> for CmdTraceRaysIndirect2KHR {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let indirect_device_address = p.get::<vk::DeviceAddress, 8>();
+        let indirect_device_address: vk::DeviceAddress = p.get::<_, 8>();
         Ok(Self {
             command_buffer,
             indirect_device_address,

@@ -50,7 +50,7 @@ impl<'a> Command<'a> for SeekReplyCommandStreamMESA {
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<8>()?;
-        let position = p.get::<usize, 0>();
+        let position: usize = p.get::<_, 0>();
         Ok(Self { position })
     }
     fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
@@ -89,7 +89,7 @@ impl<'a> Command<'a> for ExecuteCommandStreamsMESA<'a> {
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
-        let stream_count = p.get::<u32, 0>();
+        let stream_count: u32 = p.get::<_, 0>();
         let n = p.get::<u64, 4>();
         let p_streams =
             d.array::<vk::CommandStreamDescriptionMESA>(n, stream_count as u64, REQUIRED)?;
@@ -97,12 +97,12 @@ impl<'a> Command<'a> for ExecuteCommandStreamsMESA<'a> {
         let n = p.get::<u64, 0>();
         let p_reply_positions = d.plain_array::<usize>(n, stream_count as u64, OPTIONAL)?;
         let p = d.prefix::<12>()?;
-        let dependency_count = p.get::<u32, 0>();
+        let dependency_count: u32 = p.get::<_, 0>();
         let n = p.get::<u64, 4>();
         let p_dependencies =
             d.plain_array::<vk::CommandStreamDependencyMESA>(n, dependency_count as u64, REQUIRED)?;
         let p = d.prefix::<4>()?;
-        let flags = p.get::<vk::CommandStreamExecutionFlagsMESA, 0>();
+        let flags: vk::CommandStreamExecutionFlagsMESA = p.get::<_, 0>();
         Ok(Self {
             stream_count,
             p_streams,
@@ -140,7 +140,7 @@ impl<'a> Command<'a> for CreateRingMESA<'a> {
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let ring = p.get::<u64, 0>();
+        let ring: u64 = p.get::<_, 0>();
         let present = p.get::<u64, 8>();
         let p_create_info = d.required_pointer::<vk::RingCreateInfoMESA>(present)?;
         Ok(Self {
@@ -174,7 +174,7 @@ impl<'a> Command<'a> for DestroyRingMESA {
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<8>()?;
-        let ring = p.get::<u64, 0>();
+        let ring: u64 = p.get::<_, 0>();
         Ok(Self { ring })
     }
     fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
@@ -207,9 +207,9 @@ impl<'a> Command<'a> for NotifyRingMESA {
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let ring = p.get::<u64, 0>();
-        let seqno = p.get::<u32, 8>();
-        let flags = p.get::<vk::RingNotifyFlagsMESA, 12>();
+        let ring: u64 = p.get::<_, 0>();
+        let seqno: u32 = p.get::<_, 8>();
+        let flags: vk::RingNotifyFlagsMESA = p.get::<_, 12>();
         Ok(Self { ring, seqno, flags })
     }
     fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
@@ -242,9 +242,9 @@ impl<'a> Command<'a> for WriteRingExtraMESA {
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
-        let ring = p.get::<u64, 0>();
-        let offset = p.get::<usize, 8>();
-        let value = p.get::<u32, 16>();
+        let ring: u64 = p.get::<_, 0>();
+        let offset: usize = p.get::<_, 8>();
+        let value: u32 = p.get::<_, 16>();
         Ok(Self {
             ring,
             offset,
@@ -282,7 +282,7 @@ impl<'a> Command<'a> for GetMemoryResourcePropertiesMESA<'a> {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
         let device = d.first_object(p.get::<_, 0>())?;
-        let resource_id = p.get::<u32, 8>();
+        let resource_id: u32 = p.get::<_, 8>();
         let present = p.get::<u64, 12>();
         let p_memory_resource_properties = d.required_partial(present)?;
         Ok(Self {
@@ -426,8 +426,8 @@ impl<'a> Command<'a> for SubmitVirtqueueSeqnoMESA {
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let ring = p.get::<u64, 0>();
-        let seqno = p.get::<u64, 8>();
+        let ring: u64 = p.get::<_, 0>();
+        let seqno: u64 = p.get::<_, 8>();
         Ok(Self { ring, seqno })
     }
     fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
@@ -456,7 +456,7 @@ impl<'a> Command<'a> for WaitVirtqueueSeqnoMESA {
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<8>()?;
-        let seqno = p.get::<u64, 0>();
+        let seqno: u64 = p.get::<_, 0>();
         Ok(Self { seqno })
     }
     fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
@@ -487,8 +487,8 @@ impl<'a> Command<'a> for WaitRingSeqnoMESA {
     #[inline]
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
-        let ring = p.get::<u64, 0>();
-        let seqno = p.get::<u64, 8>();
+        let ring: u64 = p.get::<_, 0>();
+        let seqno: u64 = p.get::<_, 8>();
         Ok(Self { ring, seqno })
     }
     fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
@@ -528,7 +528,7 @@ impl<'a> Command<'a> for CopyImageToMemoryMESA<'a> {
         let p_copy_image_to_memory_info =
             d.required_pointer::<vk::CopyImageToMemoryInfoMESA>(present)?;
         let p = d.prefix::<16>()?;
-        let data_size = p.get::<usize, 0>();
+        let data_size: usize = p.get::<_, 0>();
         let n = p.get::<u64, 8>();
         let p_data = d.room(n, data_size as u64, REQUIRED)?;
         Ok(Self {
@@ -616,7 +616,7 @@ impl<'a> Command<'a> for WriteSamplerDescriptorMESA<'a> {
         let present = p.get::<u64, 8>();
         let p_sampler = d.required_pointer::<vk::SamplerCreateInfo>(present)?;
         let p = d.prefix::<16>()?;
-        let data_size = p.get::<usize, 0>();
+        let data_size: usize = p.get::<_, 0>();
         let n = p.get::<u64, 8>();
         let p_data = d.room(n, data_size as u64, REQUIRED)?;
         Ok(Self {
@@ -667,7 +667,7 @@ impl<'a> Command<'a> for WriteResourceDescriptorMESA<'a> {
         let present = p.get::<u64, 8>();
         let p_resource = d.required_pointer::<vk::ResourceDescriptorInfoEXT>(present)?;
         let p = d.prefix::<16>()?;
-        let data_size = p.get::<usize, 0>();
+        let data_size: usize = p.get::<_, 0>();
         let n = p.get::<u64, 8>();
         let p_data = d.room(n, data_size as u64, REQUIRED)?;
         Ok(Self {

@@ -189,7 +189,7 @@ impl<'a> Command<'a> for GetPhysicalDeviceFormatProperties<'a> {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
         let physical_device = d.first_object(p.get::<_, 0>())?;
-        let format = p.get::<vk::Format, 8>();
+        let format: vk::Format = d.known(p.get::<_, 8>());
         let present = p.get::<u64, 12>();
         let p_format_properties = d.required_out(present)?;
         Ok(Self {
@@ -241,11 +241,11 @@ impl<'a> Command<'a> for GetPhysicalDeviceImageFormatProperties<'a> {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<36>()?;
         let physical_device = d.first_object(p.get::<_, 0>())?;
-        let format = p.get::<vk::Format, 8>();
-        let ty = p.get::<vk::ImageType, 12>();
-        let tiling = p.get::<vk::ImageTiling, 16>();
-        let usage = p.get::<vk::ImageUsageFlags, 20>();
-        let flags = p.get::<vk::ImageCreateFlags, 24>();
+        let format: vk::Format = d.known(p.get::<_, 8>());
+        let ty: vk::ImageType = d.known(p.get::<_, 12>());
+        let tiling: vk::ImageTiling = d.known(p.get::<_, 16>());
+        let usage: vk::ImageUsageFlags = p.get::<_, 20>();
+        let flags: vk::ImageCreateFlags = p.get::<_, 24>();
         let present = p.get::<u64, 28>();
         let p_image_format_properties = d.required_out(present)?;
         Ok(Self {
@@ -724,8 +724,8 @@ impl<'a> Command<'a> for GetDeviceQueue<'a> {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
         let device = d.first_object(p.get::<_, 0>())?;
-        let queue_family_index = p.get::<u32, 8>();
-        let queue_index = p.get::<u32, 12>();
+        let queue_family_index: u32 = p.get::<_, 8>();
+        let queue_index: u32 = p.get::<_, 12>();
         let present = p.get::<u64, 16>();
         let p_queue = d.required_out_handle(present)?;
         Ok(Self {
@@ -772,7 +772,7 @@ impl<'a> Command<'a> for QueueSubmit<'a> {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
         let queue = d.first_object(p.get::<_, 0>())?;
-        let submit_count = p.get::<u32, 8>();
+        let submit_count: u32 = p.get::<_, 8>();
         let n = p.get::<u64, 12>();
         let p_submits = d.array::<vk::SubmitInfo>(n, submit_count as u64, REQUIRED)?;
         let p = d.prefix::<8>()?;
@@ -985,7 +985,7 @@ impl<'a> Command<'a> for FlushMappedMemoryRanges<'a> {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
         let device = d.first_object(p.get::<_, 0>())?;
-        let memory_range_count = p.get::<u32, 8>();
+        let memory_range_count: u32 = p.get::<_, 8>();
         let n = p.get::<u64, 12>();
         let p_memory_ranges =
             d.array::<vk::MappedMemoryRange>(n, memory_range_count as u64, REQUIRED)?;
@@ -1026,7 +1026,7 @@ impl<'a> Command<'a> for InvalidateMappedMemoryRanges<'a> {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
         let device = d.first_object(p.get::<_, 0>())?;
-        let memory_range_count = p.get::<u32, 8>();
+        let memory_range_count: u32 = p.get::<_, 8>();
         let n = p.get::<u64, 12>();
         let p_memory_ranges =
             d.array::<vk::MappedMemoryRange>(n, memory_range_count as u64, REQUIRED)?;
@@ -1115,7 +1115,7 @@ impl<'a> Command<'a> for BindBufferMemory {
         let device = d.first_object(p.get::<_, 0>())?;
         let buffer = d.required_object(p.get::<_, 8>())?;
         let memory = d.required_object(p.get::<_, 16>())?;
-        let memory_offset = p.get::<vk::DeviceSize, 24>();
+        let memory_offset: vk::DeviceSize = p.get::<_, 24>();
         Ok(Self {
             device,
             buffer,
@@ -1158,7 +1158,7 @@ impl<'a> Command<'a> for BindImageMemory {
         let device = d.first_object(p.get::<_, 0>())?;
         let image = d.required_object(p.get::<_, 8>())?;
         let memory = d.required_object(p.get::<_, 16>())?;
-        let memory_offset = p.get::<vk::DeviceSize, 24>();
+        let memory_offset: vk::DeviceSize = p.get::<_, 24>();
         Ok(Self {
             device,
             image,
@@ -1355,11 +1355,11 @@ impl<'a> Command<'a> for GetPhysicalDeviceSparseImageFormatProperties<'a> {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<36>()?;
         let physical_device = d.first_object(p.get::<_, 0>())?;
-        let format = p.get::<vk::Format, 8>();
-        let ty = p.get::<vk::ImageType, 12>();
-        let samples = p.get::<vk::SampleCountFlags, 16>();
-        let usage = p.get::<vk::ImageUsageFlags, 20>();
-        let tiling = p.get::<vk::ImageTiling, 24>();
+        let format: vk::Format = d.known(p.get::<_, 8>());
+        let ty: vk::ImageType = d.known(p.get::<_, 12>());
+        let samples: vk::SampleCountFlags = d.bit(p.get::<_, 16>(), REQUIRED);
+        let usage: vk::ImageUsageFlags = p.get::<_, 20>();
+        let tiling: vk::ImageTiling = d.known(p.get::<_, 24>());
         let present = p.get::<u64, 28>();
         let p_property_count = d.required_plain_pointer::<u32>(present)?;
         let p = d.prefix::<8>()?;
@@ -1416,7 +1416,7 @@ impl<'a> Command<'a> for QueueBindSparse<'a> {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
         let queue = d.first_object(p.get::<_, 0>())?;
-        let bind_info_count = p.get::<u32, 8>();
+        let bind_info_count: u32 = p.get::<_, 8>();
         let n = p.get::<u64, 12>();
         let p_bind_info = d.array::<vk::BindSparseInfo>(n, bind_info_count as u64, REQUIRED)?;
         let p = d.prefix::<8>()?;
@@ -1539,7 +1539,7 @@ impl<'a> Command<'a> for ResetFences<'a> {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
         let device = d.first_object(p.get::<_, 0>())?;
-        let fence_count = p.get::<u32, 8>();
+        let fence_count: u32 = p.get::<_, 8>();
         let n = p.get::<u64, 12>();
         let p_fences = d.objects::<vk::Fence>(n, fence_count as u64, REQUIRED, REQUIRED)?;
         Ok(Self {
@@ -1615,12 +1615,12 @@ impl<'a> Command<'a> for WaitForFences<'a> {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
         let device = d.first_object(p.get::<_, 0>())?;
-        let fence_count = p.get::<u32, 8>();
+        let fence_count: u32 = p.get::<_, 8>();
         let n = p.get::<u64, 12>();
         let p_fences = d.objects::<vk::Fence>(n, fence_count as u64, REQUIRED, REQUIRED)?;
         let p = d.prefix::<12>()?;
-        let wait_all = p.get::<vk::Bool32, 0>();
-        let timeout = p.get::<u64, 4>();
+        let wait_all: vk::Bool32 = p.get::<_, 0>();
+        let timeout: u64 = p.get::<_, 4>();
         Ok(Self {
             device,
             fence_count,
@@ -2007,13 +2007,13 @@ impl<'a> Command<'a> for GetQueryPoolResults<'a> {
         let p = d.prefix::<52>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let query_pool = d.required_object(p.get::<_, 8>())?;
-        let first_query = p.get::<u32, 16>();
-        let query_count = p.get::<u32, 20>();
-        let data_size = p.get::<usize, 24>();
+        let first_query: u32 = p.get::<_, 16>();
+        let query_count: u32 = p.get::<_, 20>();
+        let data_size: usize = p.get::<_, 24>();
         let n = p.get::<u64, 32>();
         let p_data = d.room(n, data_size as u64, REQUIRED)?;
-        let stride = p.get::<vk::DeviceSize, 40>();
-        let flags = p.get::<vk::QueryResultFlags, 48>();
+        let stride: vk::DeviceSize = p.get::<_, 40>();
+        let flags: vk::QueryResultFlags = p.get::<_, 48>();
         Ok(Self {
             device,
             query_pool,
@@ -2656,7 +2656,7 @@ impl<'a> Command<'a> for MergePipelineCaches<'a> {
         let p = d.prefix::<28>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let dst_cache = d.required_object(p.get::<_, 8>())?;
-        let src_cache_count = p.get::<u32, 16>();
+        let src_cache_count: u32 = p.get::<_, 16>();
         let n = p.get::<u64, 20>();
         let p_src_caches =
             d.objects::<vk::PipelineCache>(n, src_cache_count as u64, REQUIRED, REQUIRED)?;
@@ -2703,7 +2703,7 @@ impl<'a> Command<'a> for CreateGraphicsPipelines<'a> {
         let p = d.prefix::<28>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let pipeline_cache = d.object(p.get::<_, 8>())?;
-        let create_info_count = p.get::<u32, 16>();
+        let create_info_count: u32 = p.get::<_, 16>();
         let n = p.get::<u64, 20>();
         let p_create_infos =
             d.array::<vk::GraphicsPipelineCreateInfo>(n, create_info_count as u64, REQUIRED)?;
@@ -2760,7 +2760,7 @@ impl<'a> Command<'a> for CreateComputePipelines<'a> {
         let p = d.prefix::<28>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let pipeline_cache = d.object(p.get::<_, 8>())?;
-        let create_info_count = p.get::<u32, 16>();
+        let create_info_count: u32 = p.get::<_, 16>();
         let n = p.get::<u64, 20>();
         let p_create_infos =
             d.array::<vk::ComputePipelineCreateInfo>(n, create_info_count as u64, REQUIRED)?;
@@ -3175,7 +3175,7 @@ impl<'a> Command<'a> for ResetDescriptorPool {
         let p = d.prefix::<20>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let descriptor_pool = d.required_object(p.get::<_, 8>())?;
-        let flags = p.get::<vk::DescriptorPoolResetFlags, 16>();
+        let flags: vk::DescriptorPoolResetFlags = p.get::<_, 16>();
         Ok(Self {
             device,
             descriptor_pool,
@@ -3263,7 +3263,7 @@ impl<'a> Command<'a> for FreeDescriptorSets<'a> {
         let p = d.prefix::<28>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let descriptor_pool = d.required_object(p.get::<_, 8>())?;
-        let descriptor_set_count = p.get::<u32, 16>();
+        let descriptor_set_count: u32 = p.get::<_, 16>();
         let n = p.get::<u64, 20>();
         let p_descriptor_sets =
             d.objects::<vk::DescriptorSet>(n, descriptor_set_count as u64, OPTIONAL, OPTIONAL)?;
@@ -3309,12 +3309,12 @@ impl<'a> Command<'a> for UpdateDescriptorSets<'a> {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
         let device = d.first_object(p.get::<_, 0>())?;
-        let descriptor_write_count = p.get::<u32, 8>();
+        let descriptor_write_count: u32 = p.get::<_, 8>();
         let n = p.get::<u64, 12>();
         let p_descriptor_writes =
             d.array::<vk::WriteDescriptorSet>(n, descriptor_write_count as u64, REQUIRED)?;
         let p = d.prefix::<12>()?;
-        let descriptor_copy_count = p.get::<u32, 0>();
+        let descriptor_copy_count: u32 = p.get::<_, 0>();
         let n = p.get::<u64, 4>();
         let p_descriptor_copies =
             d.array::<vk::CopyDescriptorSet>(n, descriptor_copy_count as u64, REQUIRED)?;
@@ -3651,7 +3651,7 @@ impl<'a> Command<'a> for ResetCommandPool {
         let p = d.prefix::<20>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let command_pool = d.required_object(p.get::<_, 8>())?;
-        let flags = p.get::<vk::CommandPoolResetFlags, 16>();
+        let flags: vk::CommandPoolResetFlags = p.get::<_, 16>();
         Ok(Self {
             device,
             command_pool,
@@ -3739,7 +3739,7 @@ impl<'a> Command<'a> for FreeCommandBuffers<'a> {
         let p = d.prefix::<28>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let command_pool = d.required_object(p.get::<_, 8>())?;
-        let command_buffer_count = p.get::<u32, 16>();
+        let command_buffer_count: u32 = p.get::<_, 16>();
         let n = p.get::<u64, 20>();
         let p_command_buffers =
             d.objects::<vk::CommandBuffer>(n, command_buffer_count as u64, OPTIONAL, OPTIONAL)?;
@@ -3844,7 +3844,7 @@ impl<'a> Command<'a> for ResetCommandBuffer {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let flags = p.get::<vk::CommandBufferResetFlags, 8>();
+        let flags: vk::CommandBufferResetFlags = p.get::<_, 8>();
         Ok(Self {
             command_buffer,
             flags,
@@ -3915,7 +3915,7 @@ impl<'a> Command<'a> for BindBufferMemory2<'a> {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
         let device = d.first_object(p.get::<_, 0>())?;
-        let bind_info_count = p.get::<u32, 8>();
+        let bind_info_count: u32 = p.get::<_, 8>();
         let n = p.get::<u64, 12>();
         let p_bind_infos =
             d.array::<vk::BindBufferMemoryInfo>(n, bind_info_count as u64, REQUIRED)?;
@@ -3956,7 +3956,7 @@ impl<'a> Command<'a> for BindImageMemory2<'a> {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
         let device = d.first_object(p.get::<_, 0>())?;
-        let bind_info_count = p.get::<u32, 8>();
+        let bind_info_count: u32 = p.get::<_, 8>();
         let n = p.get::<u64, 12>();
         let p_bind_infos =
             d.array::<vk::BindImageMemoryInfo>(n, bind_info_count as u64, REQUIRED)?;
@@ -4001,9 +4001,9 @@ impl<'a> Command<'a> for GetDeviceGroupPeerMemoryFeatures<'a> {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<28>()?;
         let device = d.first_object(p.get::<_, 0>())?;
-        let heap_index = p.get::<u32, 8>();
-        let local_device_index = p.get::<u32, 12>();
-        let remote_device_index = p.get::<u32, 16>();
+        let heap_index: u32 = p.get::<_, 8>();
+        let local_device_index: u32 = p.get::<_, 12>();
+        let remote_device_index: u32 = p.get::<_, 16>();
         let present = p.get::<u64, 20>();
         let p_peer_memory_features = d.required_out(present)?;
         Ok(Self {
@@ -4347,7 +4347,7 @@ impl<'a> Command<'a> for GetPhysicalDeviceFormatProperties2<'a> {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
         let physical_device = d.first_object(p.get::<_, 0>())?;
-        let format = p.get::<vk::Format, 8>();
+        let format: vk::Format = d.known(p.get::<_, 8>());
         let present = p.get::<u64, 12>();
         let p_format_properties = d.required_partial(present)?;
         Ok(Self {
@@ -4601,7 +4601,7 @@ impl<'a> Command<'a> for TrimCommandPool {
         let p = d.prefix::<20>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let command_pool = d.required_object(p.get::<_, 8>())?;
-        let flags = p.get::<vk::CommandPoolTrimFlags, 16>();
+        let flags: vk::CommandPoolTrimFlags = p.get::<_, 16>();
         Ok(Self {
             device,
             command_pool,
@@ -5097,8 +5097,8 @@ impl<'a> Command<'a> for ResetQueryPool {
         let p = d.prefix::<24>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let query_pool = d.required_object(p.get::<_, 8>())?;
-        let first_query = p.get::<u32, 16>();
-        let query_count = p.get::<u32, 20>();
+        let first_query: u32 = p.get::<_, 16>();
+        let query_count: u32 = p.get::<_, 20>();
         Ok(Self {
             device,
             query_pool,
@@ -5184,7 +5184,7 @@ impl<'a> Command<'a> for WaitSemaphores<'a> {
         let present = p.get::<u64, 8>();
         let p_wait_info = d.required_pointer::<vk::SemaphoreWaitInfo>(present)?;
         let p = d.prefix::<8>()?;
-        let timeout = p.get::<u64, 0>();
+        let timeout: u64 = p.get::<_, 0>();
         Ok(Self {
             device,
             p_wait_info,
@@ -5501,10 +5501,10 @@ impl<'a> Command<'a> for SetPrivateData {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<36>()?;
         let device = d.first_object(p.get::<_, 0>())?;
-        let object_type = p.get::<vk::ObjectType, 8>();
-        let object_handle = p.get::<u64, 12>();
+        let object_type: vk::ObjectType = d.known(p.get::<_, 8>());
+        let object_handle: u64 = p.get::<_, 12>();
         let private_data_slot = d.required_object(p.get::<_, 20>())?;
-        let data = p.get::<u64, 28>();
+        let data: u64 = p.get::<_, 28>();
         Ok(Self {
             device,
             object_type,
@@ -5548,8 +5548,8 @@ impl<'a> Command<'a> for GetPrivateData<'a> {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<36>()?;
         let device = d.first_object(p.get::<_, 0>())?;
-        let object_type = p.get::<vk::ObjectType, 8>();
-        let object_handle = p.get::<u64, 12>();
+        let object_type: vk::ObjectType = d.known(p.get::<_, 8>());
+        let object_handle: u64 = p.get::<_, 12>();
         let private_data_slot = d.required_object(p.get::<_, 20>())?;
         let present = p.get::<u64, 28>();
         let p_data = d.required_out(present)?;
@@ -5598,7 +5598,7 @@ impl<'a> Command<'a> for QueueSubmit2<'a> {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
         let queue = d.first_object(p.get::<_, 0>())?;
-        let submit_count = p.get::<u32, 8>();
+        let submit_count: u32 = p.get::<_, 8>();
         let n = p.get::<u64, 12>();
         let p_submits = d.array::<vk::SubmitInfo2>(n, submit_count as u64, REQUIRED)?;
         let p = d.prefix::<8>()?;
@@ -6017,7 +6017,7 @@ impl<'a> Command<'a> for TransitionImageLayout<'a> {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
         let device = d.first_object(p.get::<_, 0>())?;
-        let transition_count = p.get::<u32, 8>();
+        let transition_count: u32 = p.get::<_, 8>();
         let n = p.get::<u64, 12>();
         let p_transitions =
             d.array::<vk::HostImageLayoutTransitionInfo>(n, transition_count as u64, REQUIRED)?;

@@ -25,7 +25,7 @@ impl<'a> Command<'a> for CmdBindPipeline {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let pipeline_bind_point = p.get::<vk::PipelineBindPoint, 8>();
+        let pipeline_bind_point: vk::PipelineBindPoint = d.known(p.get::<_, 8>());
         let pipeline = d.required_object(p.get::<_, 12>())?;
         Ok(Self {
             command_buffer,
@@ -66,8 +66,8 @@ impl<'a> Command<'a> for CmdSetViewport<'a> {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let first_viewport = p.get::<u32, 8>();
-        let viewport_count = p.get::<u32, 12>();
+        let first_viewport: u32 = p.get::<_, 8>();
+        let viewport_count: u32 = p.get::<_, 12>();
         let n = p.get::<u64, 16>();
         let p_viewports = d.plain_array::<vk::Viewport>(n, viewport_count as u64, REQUIRED)?;
         Ok(Self {
@@ -110,8 +110,8 @@ impl<'a> Command<'a> for CmdSetScissor<'a> {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let first_scissor = p.get::<u32, 8>();
-        let scissor_count = p.get::<u32, 12>();
+        let first_scissor: u32 = p.get::<_, 8>();
+        let scissor_count: u32 = p.get::<_, 12>();
         let n = p.get::<u64, 16>();
         let p_scissors = d.plain_array::<vk::Rect2D>(n, scissor_count as u64, REQUIRED)?;
         Ok(Self {
@@ -150,7 +150,7 @@ impl<'a> Command<'a> for CmdSetLineWidth {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let line_width = p.get::<f32, 8>();
+        let line_width: f32 = p.get::<_, 8>();
         Ok(Self {
             command_buffer,
             line_width,
@@ -189,9 +189,9 @@ impl<'a> Command<'a> for CmdSetDepthBias {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let depth_bias_constant_factor = p.get::<f32, 8>();
-        let depth_bias_clamp = p.get::<f32, 12>();
-        let depth_bias_slope_factor = p.get::<f32, 16>();
+        let depth_bias_constant_factor: f32 = p.get::<_, 8>();
+        let depth_bias_clamp: f32 = p.get::<_, 12>();
+        let depth_bias_slope_factor: f32 = p.get::<_, 16>();
         Ok(Self {
             command_buffer,
             depth_bias_constant_factor,
@@ -266,8 +266,8 @@ impl<'a> Command<'a> for CmdSetDepthBounds {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let min_depth_bounds = p.get::<f32, 8>();
-        let max_depth_bounds = p.get::<f32, 12>();
+        let min_depth_bounds: f32 = p.get::<_, 8>();
+        let max_depth_bounds: f32 = p.get::<_, 12>();
         Ok(Self {
             command_buffer,
             min_depth_bounds,
@@ -305,8 +305,8 @@ impl<'a> Command<'a> for CmdSetStencilCompareMask {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let face_mask = p.get::<vk::StencilFaceFlags, 8>();
-        let compare_mask = p.get::<u32, 12>();
+        let face_mask: vk::StencilFaceFlags = p.get::<_, 8>();
+        let compare_mask: u32 = p.get::<_, 12>();
         Ok(Self {
             command_buffer,
             face_mask,
@@ -344,8 +344,8 @@ impl<'a> Command<'a> for CmdSetStencilWriteMask {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let face_mask = p.get::<vk::StencilFaceFlags, 8>();
-        let write_mask = p.get::<u32, 12>();
+        let face_mask: vk::StencilFaceFlags = p.get::<_, 8>();
+        let write_mask: u32 = p.get::<_, 12>();
         Ok(Self {
             command_buffer,
             face_mask,
@@ -383,8 +383,8 @@ impl<'a> Command<'a> for CmdSetStencilReference {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let face_mask = p.get::<vk::StencilFaceFlags, 8>();
-        let reference = p.get::<u32, 12>();
+        let face_mask: vk::StencilFaceFlags = p.get::<_, 8>();
+        let reference: u32 = p.get::<_, 12>();
         Ok(Self {
             command_buffer,
             face_mask,
@@ -432,15 +432,15 @@ impl<'a> Command<'a> for CmdBindDescriptorSets<'a> {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<36>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let pipeline_bind_point = p.get::<vk::PipelineBindPoint, 8>();
+        let pipeline_bind_point: vk::PipelineBindPoint = d.known(p.get::<_, 8>());
         let layout = d.required_object(p.get::<_, 12>())?;
-        let first_set = p.get::<u32, 20>();
-        let descriptor_set_count = p.get::<u32, 24>();
+        let first_set: u32 = p.get::<_, 20>();
+        let descriptor_set_count: u32 = p.get::<_, 24>();
         let n = p.get::<u64, 28>();
         let p_descriptor_sets =
             d.handles::<vk::DescriptorSet>(n, descriptor_set_count as u64, REQUIRED, OPTIONAL)?;
         let p = d.prefix::<12>()?;
-        let dynamic_offset_count = p.get::<u32, 0>();
+        let dynamic_offset_count: u32 = p.get::<_, 0>();
         let n = p.get::<u64, 4>();
         let p_dynamic_offsets = d.plain_array::<u32>(n, dynamic_offset_count as u64, REQUIRED)?;
         Ok(Self {
@@ -488,8 +488,8 @@ impl<'a> Command<'a> for CmdBindIndexBuffer {
         let p = d.prefix::<28>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let buffer = d.object(p.get::<_, 8>())?;
-        let offset = p.get::<vk::DeviceSize, 16>();
-        let index_type = p.get::<vk::IndexType, 24>();
+        let offset: vk::DeviceSize = p.get::<_, 16>();
+        let index_type: vk::IndexType = d.known(p.get::<_, 24>());
         Ok(Self {
             command_buffer,
             buffer,
@@ -532,8 +532,8 @@ impl<'a> Command<'a> for CmdBindVertexBuffers<'a> {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let first_binding = p.get::<u32, 8>();
-        let binding_count = p.get::<u32, 12>();
+        let first_binding: u32 = p.get::<_, 8>();
+        let binding_count: u32 = p.get::<_, 12>();
         let n = p.get::<u64, 16>();
         let p_buffers = d.handles::<vk::Buffer>(n, binding_count as u64, REQUIRED, OPTIONAL)?;
         let p = d.prefix::<8>()?;
@@ -582,10 +582,10 @@ impl<'a> Command<'a> for CmdDraw {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let vertex_count = p.get::<u32, 8>();
-        let instance_count = p.get::<u32, 12>();
-        let first_vertex = p.get::<u32, 16>();
-        let first_instance = p.get::<u32, 20>();
+        let vertex_count: u32 = p.get::<_, 8>();
+        let instance_count: u32 = p.get::<_, 12>();
+        let first_vertex: u32 = p.get::<_, 16>();
+        let first_instance: u32 = p.get::<_, 20>();
         Ok(Self {
             command_buffer,
             vertex_count,
@@ -631,11 +631,11 @@ impl<'a> Command<'a> for CmdDrawIndexed {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<28>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let index_count = p.get::<u32, 8>();
-        let instance_count = p.get::<u32, 12>();
-        let first_index = p.get::<u32, 16>();
-        let vertex_offset = p.get::<i32, 20>();
-        let first_instance = p.get::<u32, 24>();
+        let index_count: u32 = p.get::<_, 8>();
+        let instance_count: u32 = p.get::<_, 12>();
+        let first_index: u32 = p.get::<_, 16>();
+        let vertex_offset: i32 = p.get::<_, 20>();
+        let first_instance: u32 = p.get::<_, 24>();
         Ok(Self {
             command_buffer,
             index_count,
@@ -681,9 +681,9 @@ impl<'a> Command<'a> for CmdDrawIndirect {
         let p = d.prefix::<32>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let buffer = d.required_object(p.get::<_, 8>())?;
-        let offset = p.get::<vk::DeviceSize, 16>();
-        let draw_count = p.get::<u32, 24>();
-        let stride = p.get::<u32, 28>();
+        let offset: vk::DeviceSize = p.get::<_, 16>();
+        let draw_count: u32 = p.get::<_, 24>();
+        let stride: u32 = p.get::<_, 28>();
         Ok(Self {
             command_buffer,
             buffer,
@@ -728,9 +728,9 @@ impl<'a> Command<'a> for CmdDrawIndexedIndirect {
         let p = d.prefix::<32>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let buffer = d.required_object(p.get::<_, 8>())?;
-        let offset = p.get::<vk::DeviceSize, 16>();
-        let draw_count = p.get::<u32, 24>();
-        let stride = p.get::<u32, 28>();
+        let offset: vk::DeviceSize = p.get::<_, 16>();
+        let draw_count: u32 = p.get::<_, 24>();
+        let stride: u32 = p.get::<_, 28>();
         Ok(Self {
             command_buffer,
             buffer,
@@ -772,9 +772,9 @@ impl<'a> Command<'a> for CmdDispatch {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let group_count_x = p.get::<u32, 8>();
-        let group_count_y = p.get::<u32, 12>();
-        let group_count_z = p.get::<u32, 16>();
+        let group_count_x: u32 = p.get::<_, 8>();
+        let group_count_y: u32 = p.get::<_, 12>();
+        let group_count_z: u32 = p.get::<_, 16>();
         Ok(Self {
             command_buffer,
             group_count_x,
@@ -814,7 +814,7 @@ impl<'a> Command<'a> for CmdDispatchIndirect {
         let p = d.prefix::<24>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let buffer = d.required_object(p.get::<_, 8>())?;
-        let offset = p.get::<vk::DeviceSize, 16>();
+        let offset: vk::DeviceSize = p.get::<_, 16>();
         Ok(Self {
             command_buffer,
             buffer,
@@ -858,7 +858,7 @@ impl<'a> Command<'a> for CmdCopyBuffer<'a> {
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let src_buffer = d.required_object(p.get::<_, 8>())?;
         let dst_buffer = d.required_object(p.get::<_, 16>())?;
-        let region_count = p.get::<u32, 24>();
+        let region_count: u32 = p.get::<_, 24>();
         let n = p.get::<u64, 28>();
         let p_regions = d.plain_array::<vk::BufferCopy>(n, region_count as u64, REQUIRED)?;
         Ok(Self {
@@ -909,10 +909,10 @@ impl<'a> Command<'a> for CmdCopyImage<'a> {
         let p = d.prefix::<44>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let src_image = d.required_object(p.get::<_, 8>())?;
-        let src_image_layout = p.get::<vk::ImageLayout, 16>();
+        let src_image_layout: vk::ImageLayout = d.known(p.get::<_, 16>());
         let dst_image = d.required_object(p.get::<_, 20>())?;
-        let dst_image_layout = p.get::<vk::ImageLayout, 28>();
-        let region_count = p.get::<u32, 32>();
+        let dst_image_layout: vk::ImageLayout = d.known(p.get::<_, 28>());
+        let region_count: u32 = p.get::<_, 32>();
         let n = p.get::<u64, 36>();
         let p_regions = d.plain_array::<vk::ImageCopy>(n, region_count as u64, REQUIRED)?;
         Ok(Self {
@@ -967,14 +967,14 @@ impl<'a> Command<'a> for CmdBlitImage<'a> {
         let p = d.prefix::<44>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let src_image = d.required_object(p.get::<_, 8>())?;
-        let src_image_layout = p.get::<vk::ImageLayout, 16>();
+        let src_image_layout: vk::ImageLayout = d.known(p.get::<_, 16>());
         let dst_image = d.required_object(p.get::<_, 20>())?;
-        let dst_image_layout = p.get::<vk::ImageLayout, 28>();
-        let region_count = p.get::<u32, 32>();
+        let dst_image_layout: vk::ImageLayout = d.known(p.get::<_, 28>());
+        let region_count: u32 = p.get::<_, 32>();
         let n = p.get::<u64, 36>();
         let p_regions = d.array::<vk::ImageBlit>(n, region_count as u64, REQUIRED)?;
         let p = d.prefix::<4>()?;
-        let filter = p.get::<vk::Filter, 0>();
+        let filter: vk::Filter = d.known(p.get::<_, 0>());
         Ok(Self {
             command_buffer,
             src_image,
@@ -1025,8 +1025,8 @@ impl<'a> Command<'a> for CmdCopyBufferToImage<'a> {
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let src_buffer = d.required_object(p.get::<_, 8>())?;
         let dst_image = d.required_object(p.get::<_, 16>())?;
-        let dst_image_layout = p.get::<vk::ImageLayout, 24>();
-        let region_count = p.get::<u32, 28>();
+        let dst_image_layout: vk::ImageLayout = d.known(p.get::<_, 24>());
+        let region_count: u32 = p.get::<_, 28>();
         let n = p.get::<u64, 32>();
         let p_regions = d.plain_array::<vk::BufferImageCopy>(n, region_count as u64, REQUIRED)?;
         Ok(Self {
@@ -1076,9 +1076,9 @@ impl<'a> Command<'a> for CmdCopyImageToBuffer<'a> {
         let p = d.prefix::<40>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let src_image = d.required_object(p.get::<_, 8>())?;
-        let src_image_layout = p.get::<vk::ImageLayout, 16>();
+        let src_image_layout: vk::ImageLayout = d.known(p.get::<_, 16>());
         let dst_buffer = d.required_object(p.get::<_, 20>())?;
-        let region_count = p.get::<u32, 28>();
+        let region_count: u32 = p.get::<_, 28>();
         let n = p.get::<u64, 32>();
         let p_regions = d.plain_array::<vk::BufferImageCopy>(n, region_count as u64, REQUIRED)?;
         Ok(Self {
@@ -1126,8 +1126,8 @@ impl<'a> Command<'a> for CmdUpdateBuffer<'a> {
         let p = d.prefix::<40>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let dst_buffer = d.required_object(p.get::<_, 8>())?;
-        let dst_offset = p.get::<vk::DeviceSize, 16>();
-        let data_size = p.get::<vk::DeviceSize, 24>();
+        let dst_offset: vk::DeviceSize = p.get::<_, 16>();
+        let data_size: vk::DeviceSize = p.get::<_, 24>();
         let n = p.get::<u64, 32>();
         let p_data = d.plain_array::<u8>(n, data_size as u64, REQUIRED)?;
         Ok(Self {
@@ -1174,9 +1174,9 @@ impl<'a> Command<'a> for CmdFillBuffer {
         let p = d.prefix::<36>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let dst_buffer = d.required_object(p.get::<_, 8>())?;
-        let dst_offset = p.get::<vk::DeviceSize, 16>();
-        let size = p.get::<vk::DeviceSize, 24>();
-        let data = p.get::<u32, 32>();
+        let dst_offset: vk::DeviceSize = p.get::<_, 16>();
+        let size: vk::DeviceSize = p.get::<_, 24>();
+        let data: u32 = p.get::<_, 32>();
         Ok(Self {
             command_buffer,
             dst_buffer,
@@ -1223,11 +1223,11 @@ impl<'a> Command<'a> for CmdClearColorImage<'a> {
         let p = d.prefix::<28>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let image = d.required_object(p.get::<_, 8>())?;
-        let image_layout = p.get::<vk::ImageLayout, 16>();
+        let image_layout: vk::ImageLayout = d.known(p.get::<_, 16>());
         let present = p.get::<u64, 20>();
         let p_color = d.pointer::<vk::ClearColorValue>(present, OPTIONAL)?;
         let p = d.prefix::<12>()?;
-        let range_count = p.get::<u32, 0>();
+        let range_count: u32 = p.get::<_, 0>();
         let n = p.get::<u64, 4>();
         let p_ranges =
             d.plain_array::<vk::ImageSubresourceRange>(n, range_count as u64, REQUIRED)?;
@@ -1278,11 +1278,11 @@ impl<'a> Command<'a> for CmdClearDepthStencilImage<'a> {
         let p = d.prefix::<28>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let image = d.required_object(p.get::<_, 8>())?;
-        let image_layout = p.get::<vk::ImageLayout, 16>();
+        let image_layout: vk::ImageLayout = d.known(p.get::<_, 16>());
         let present = p.get::<u64, 20>();
         let p_depth_stencil = d.required_plain_pointer::<vk::ClearDepthStencilValue>(present)?;
         let p = d.prefix::<12>()?;
-        let range_count = p.get::<u32, 0>();
+        let range_count: u32 = p.get::<_, 0>();
         let n = p.get::<u64, 4>();
         let p_ranges =
             d.plain_array::<vk::ImageSubresourceRange>(n, range_count as u64, REQUIRED)?;
@@ -1330,11 +1330,11 @@ impl<'a> Command<'a> for CmdClearAttachments<'a> {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let attachment_count = p.get::<u32, 8>();
+        let attachment_count: u32 = p.get::<_, 8>();
         let n = p.get::<u64, 12>();
         let p_attachments = d.array::<vk::ClearAttachment>(n, attachment_count as u64, REQUIRED)?;
         let p = d.prefix::<12>()?;
-        let rect_count = p.get::<u32, 0>();
+        let rect_count: u32 = p.get::<_, 0>();
         let n = p.get::<u64, 4>();
         let p_rects = d.plain_array::<vk::ClearRect>(n, rect_count as u64, REQUIRED)?;
         Ok(Self {
@@ -1385,10 +1385,10 @@ impl<'a> Command<'a> for CmdResolveImage<'a> {
         let p = d.prefix::<44>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let src_image = d.required_object(p.get::<_, 8>())?;
-        let src_image_layout = p.get::<vk::ImageLayout, 16>();
+        let src_image_layout: vk::ImageLayout = d.known(p.get::<_, 16>());
         let dst_image = d.required_object(p.get::<_, 20>())?;
-        let dst_image_layout = p.get::<vk::ImageLayout, 28>();
-        let region_count = p.get::<u32, 32>();
+        let dst_image_layout: vk::ImageLayout = d.known(p.get::<_, 28>());
+        let region_count: u32 = p.get::<_, 32>();
         let n = p.get::<u64, 36>();
         let p_regions = d.plain_array::<vk::ImageResolve>(n, region_count as u64, REQUIRED)?;
         Ok(Self {
@@ -1433,7 +1433,7 @@ impl<'a> Command<'a> for CmdSetEvent {
         let p = d.prefix::<20>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let event = d.required_object(p.get::<_, 8>())?;
-        let stage_mask = p.get::<vk::PipelineStageFlags, 16>();
+        let stage_mask: vk::PipelineStageFlags = p.get::<_, 16>();
         Ok(Self {
             command_buffer,
             event,
@@ -1472,7 +1472,7 @@ impl<'a> Command<'a> for CmdResetEvent {
         let p = d.prefix::<20>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let event = d.required_object(p.get::<_, 8>())?;
-        let stage_mask = p.get::<vk::PipelineStageFlags, 16>();
+        let stage_mask: vk::PipelineStageFlags = p.get::<_, 16>();
         Ok(Self {
             command_buffer,
             event,
@@ -1526,23 +1526,23 @@ impl<'a> Command<'a> for CmdWaitEvents<'a> {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let event_count = p.get::<u32, 8>();
+        let event_count: u32 = p.get::<_, 8>();
         let n = p.get::<u64, 12>();
         let p_events = d.handles::<vk::Event>(n, event_count as u64, REQUIRED, REQUIRED)?;
         let p = d.prefix::<20>()?;
-        let src_stage_mask = p.get::<vk::PipelineStageFlags, 0>();
-        let dst_stage_mask = p.get::<vk::PipelineStageFlags, 4>();
-        let memory_barrier_count = p.get::<u32, 8>();
+        let src_stage_mask: vk::PipelineStageFlags = p.get::<_, 0>();
+        let dst_stage_mask: vk::PipelineStageFlags = p.get::<_, 4>();
+        let memory_barrier_count: u32 = p.get::<_, 8>();
         let n = p.get::<u64, 12>();
         let p_memory_barriers =
             d.array::<vk::MemoryBarrier>(n, memory_barrier_count as u64, REQUIRED)?;
         let p = d.prefix::<12>()?;
-        let buffer_memory_barrier_count = p.get::<u32, 0>();
+        let buffer_memory_barrier_count: u32 = p.get::<_, 0>();
         let n = p.get::<u64, 4>();
         let p_buffer_memory_barriers =
             d.array::<vk::BufferMemoryBarrier>(n, buffer_memory_barrier_count as u64, REQUIRED)?;
         let p = d.prefix::<12>()?;
-        let image_memory_barrier_count = p.get::<u32, 0>();
+        let image_memory_barrier_count: u32 = p.get::<_, 0>();
         let n = p.get::<u64, 4>();
         let p_image_memory_barriers =
             d.array::<vk::ImageMemoryBarrier>(n, image_memory_barrier_count as u64, REQUIRED)?;
@@ -1605,20 +1605,20 @@ impl<'a> Command<'a> for CmdPipelineBarrier<'a> {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<32>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let src_stage_mask = p.get::<vk::PipelineStageFlags, 8>();
-        let dst_stage_mask = p.get::<vk::PipelineStageFlags, 12>();
-        let dependency_flags = p.get::<vk::DependencyFlags, 16>();
-        let memory_barrier_count = p.get::<u32, 20>();
+        let src_stage_mask: vk::PipelineStageFlags = p.get::<_, 8>();
+        let dst_stage_mask: vk::PipelineStageFlags = p.get::<_, 12>();
+        let dependency_flags: vk::DependencyFlags = p.get::<_, 16>();
+        let memory_barrier_count: u32 = p.get::<_, 20>();
         let n = p.get::<u64, 24>();
         let p_memory_barriers =
             d.array::<vk::MemoryBarrier>(n, memory_barrier_count as u64, REQUIRED)?;
         let p = d.prefix::<12>()?;
-        let buffer_memory_barrier_count = p.get::<u32, 0>();
+        let buffer_memory_barrier_count: u32 = p.get::<_, 0>();
         let n = p.get::<u64, 4>();
         let p_buffer_memory_barriers =
             d.array::<vk::BufferMemoryBarrier>(n, buffer_memory_barrier_count as u64, REQUIRED)?;
         let p = d.prefix::<12>()?;
-        let image_memory_barrier_count = p.get::<u32, 0>();
+        let image_memory_barrier_count: u32 = p.get::<_, 0>();
         let n = p.get::<u64, 4>();
         let p_image_memory_barriers =
             d.array::<vk::ImageMemoryBarrier>(n, image_memory_barrier_count as u64, REQUIRED)?;
@@ -1669,8 +1669,8 @@ impl<'a> Command<'a> for CmdBeginQuery {
         let p = d.prefix::<24>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let query_pool = d.required_object(p.get::<_, 8>())?;
-        let query = p.get::<u32, 16>();
-        let flags = p.get::<vk::QueryControlFlags, 20>();
+        let query: u32 = p.get::<_, 16>();
+        let flags: vk::QueryControlFlags = p.get::<_, 20>();
         Ok(Self {
             command_buffer,
             query_pool,
@@ -1710,7 +1710,7 @@ impl<'a> Command<'a> for CmdEndQuery {
         let p = d.prefix::<20>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let query_pool = d.required_object(p.get::<_, 8>())?;
-        let query = p.get::<u32, 16>();
+        let query: u32 = p.get::<_, 16>();
         Ok(Self {
             command_buffer,
             query_pool,
@@ -1751,8 +1751,8 @@ impl<'a> Command<'a> for CmdResetQueryPool {
         let p = d.prefix::<24>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let query_pool = d.required_object(p.get::<_, 8>())?;
-        let first_query = p.get::<u32, 16>();
-        let query_count = p.get::<u32, 20>();
+        let first_query: u32 = p.get::<_, 16>();
+        let query_count: u32 = p.get::<_, 20>();
         Ok(Self {
             command_buffer,
             query_pool,
@@ -1793,9 +1793,9 @@ impl<'a> Command<'a> for CmdWriteTimestamp {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let pipeline_stage = p.get::<vk::PipelineStageFlags, 8>();
+        let pipeline_stage: vk::PipelineStageFlags = d.bit(p.get::<_, 8>(), REQUIRED);
         let query_pool = d.required_object(p.get::<_, 12>())?;
-        let query = p.get::<u32, 20>();
+        let query: u32 = p.get::<_, 20>();
         Ok(Self {
             command_buffer,
             pipeline_stage,
@@ -1845,12 +1845,12 @@ impl<'a> Command<'a> for CmdCopyQueryPoolResults {
         let p = d.prefix::<52>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let query_pool = d.required_object(p.get::<_, 8>())?;
-        let first_query = p.get::<u32, 16>();
-        let query_count = p.get::<u32, 20>();
+        let first_query: u32 = p.get::<_, 16>();
+        let query_count: u32 = p.get::<_, 20>();
         let dst_buffer = d.required_object(p.get::<_, 24>())?;
-        let dst_offset = p.get::<vk::DeviceSize, 32>();
-        let stride = p.get::<vk::DeviceSize, 40>();
-        let flags = p.get::<vk::QueryResultFlags, 48>();
+        let dst_offset: vk::DeviceSize = p.get::<_, 32>();
+        let stride: vk::DeviceSize = p.get::<_, 40>();
+        let flags: vk::QueryResultFlags = p.get::<_, 48>();
         Ok(Self {
             command_buffer,
             query_pool,
@@ -1900,9 +1900,9 @@ impl<'a> Command<'a> for CmdPushConstants<'a> {
         let p = d.prefix::<36>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let layout = d.required_object(p.get::<_, 8>())?;
-        let stage_flags = p.get::<vk::ShaderStageFlags, 16>();
-        let offset = p.get::<u32, 20>();
-        let size = p.get::<u32, 24>();
+        let stage_flags: vk::ShaderStageFlags = p.get::<_, 16>();
+        let offset: u32 = p.get::<_, 20>();
+        let size: u32 = p.get::<_, 24>();
         let n = p.get::<u64, 28>();
         let p_values = d.plain_array::<u8>(n, size as u64, REQUIRED)?;
         Ok(Self {
@@ -1948,7 +1948,7 @@ impl<'a> Command<'a> for CmdBeginRenderPass<'a> {
         let present = p.get::<u64, 8>();
         let p_render_pass_begin = d.required_pointer::<vk::RenderPassBeginInfo>(present)?;
         let p = d.prefix::<4>()?;
-        let contents = p.get::<vk::SubpassContents, 0>();
+        let contents: vk::SubpassContents = d.known(p.get::<_, 0>());
         Ok(Self {
             command_buffer,
             p_render_pass_begin,
@@ -1984,7 +1984,7 @@ impl<'a> Command<'a> for CmdNextSubpass {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let contents = p.get::<vk::SubpassContents, 8>();
+        let contents: vk::SubpassContents = d.known(p.get::<_, 8>());
         Ok(Self {
             command_buffer,
             contents,
@@ -2050,7 +2050,7 @@ impl<'a> Command<'a> for CmdExecuteCommands<'a> {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let command_buffer_count = p.get::<u32, 8>();
+        let command_buffer_count: u32 = p.get::<_, 8>();
         let n = p.get::<u64, 12>();
         let p_command_buffers =
             d.handles::<vk::CommandBuffer>(n, command_buffer_count as u64, REQUIRED, REQUIRED)?;
@@ -2089,7 +2089,7 @@ impl<'a> Command<'a> for CmdSetDeviceMask {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let device_mask = p.get::<u32, 8>();
+        let device_mask: u32 = p.get::<_, 8>();
         Ok(Self {
             command_buffer,
             device_mask,
@@ -2134,12 +2134,12 @@ impl<'a> Command<'a> for CmdDispatchBase {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<32>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let base_group_x = p.get::<u32, 8>();
-        let base_group_y = p.get::<u32, 12>();
-        let base_group_z = p.get::<u32, 16>();
-        let group_count_x = p.get::<u32, 20>();
-        let group_count_y = p.get::<u32, 24>();
-        let group_count_z = p.get::<u32, 28>();
+        let base_group_x: u32 = p.get::<_, 8>();
+        let base_group_y: u32 = p.get::<_, 12>();
+        let base_group_z: u32 = p.get::<_, 16>();
+        let group_count_x: u32 = p.get::<_, 20>();
+        let group_count_y: u32 = p.get::<_, 24>();
+        let group_count_z: u32 = p.get::<_, 28>();
         Ok(Self {
             command_buffer,
             base_group_x,
@@ -2190,11 +2190,11 @@ impl<'a> Command<'a> for CmdDrawIndirectCount {
         let p = d.prefix::<48>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let buffer = d.required_object(p.get::<_, 8>())?;
-        let offset = p.get::<vk::DeviceSize, 16>();
+        let offset: vk::DeviceSize = p.get::<_, 16>();
         let count_buffer = d.required_object(p.get::<_, 24>())?;
-        let count_buffer_offset = p.get::<vk::DeviceSize, 32>();
-        let max_draw_count = p.get::<u32, 40>();
-        let stride = p.get::<u32, 44>();
+        let count_buffer_offset: vk::DeviceSize = p.get::<_, 32>();
+        let max_draw_count: u32 = p.get::<_, 40>();
+        let stride: u32 = p.get::<_, 44>();
         Ok(Self {
             command_buffer,
             buffer,
@@ -2245,11 +2245,11 @@ impl<'a> Command<'a> for CmdDrawIndexedIndirectCount {
         let p = d.prefix::<48>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let buffer = d.required_object(p.get::<_, 8>())?;
-        let offset = p.get::<vk::DeviceSize, 16>();
+        let offset: vk::DeviceSize = p.get::<_, 16>();
         let count_buffer = d.required_object(p.get::<_, 24>())?;
-        let count_buffer_offset = p.get::<vk::DeviceSize, 32>();
-        let max_draw_count = p.get::<u32, 40>();
-        let stride = p.get::<u32, 44>();
+        let count_buffer_offset: vk::DeviceSize = p.get::<_, 32>();
+        let max_draw_count: u32 = p.get::<_, 40>();
+        let stride: u32 = p.get::<_, 44>();
         Ok(Self {
             command_buffer,
             buffer,
@@ -2452,7 +2452,7 @@ impl<'a> Command<'a> for CmdResetEvent2 {
         let p = d.prefix::<24>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let event = d.required_object(p.get::<_, 8>())?;
-        let stage_mask = p.get::<vk::PipelineStageFlags2, 16>();
+        let stage_mask: vk::PipelineStageFlags2 = p.get::<_, 16>();
         Ok(Self {
             command_buffer,
             event,
@@ -2492,7 +2492,7 @@ impl<'a> Command<'a> for CmdWaitEvents2<'a> {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let event_count = p.get::<u32, 8>();
+        let event_count: u32 = p.get::<_, 8>();
         let n = p.get::<u64, 12>();
         let p_events = d.handles::<vk::Event>(n, event_count as u64, REQUIRED, REQUIRED)?;
         let p = d.prefix::<8>()?;
@@ -2574,9 +2574,9 @@ impl<'a> Command<'a> for CmdWriteTimestamp2 {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<28>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let stage = p.get::<vk::PipelineStageFlags2, 8>();
+        let stage: vk::PipelineStageFlags2 = p.get::<_, 8>();
         let query_pool = d.required_object(p.get::<_, 16>())?;
-        let query = p.get::<u32, 24>();
+        let query: u32 = p.get::<_, 24>();
         Ok(Self {
             command_buffer,
             stage,
@@ -2896,7 +2896,7 @@ impl<'a> Command<'a> for CmdSetCullMode {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let cull_mode = p.get::<vk::CullModeFlags, 8>();
+        let cull_mode: vk::CullModeFlags = p.get::<_, 8>();
         Ok(Self {
             command_buffer,
             cull_mode,
@@ -2931,7 +2931,7 @@ impl<'a> Command<'a> for CmdSetFrontFace {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let front_face = p.get::<vk::FrontFace, 8>();
+        let front_face: vk::FrontFace = d.known(p.get::<_, 8>());
         Ok(Self {
             command_buffer,
             front_face,
@@ -2966,7 +2966,7 @@ impl<'a> Command<'a> for CmdSetPrimitiveTopology {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let primitive_topology = p.get::<vk::PrimitiveTopology, 8>();
+        let primitive_topology: vk::PrimitiveTopology = d.known(p.get::<_, 8>());
         Ok(Self {
             command_buffer,
             primitive_topology,
@@ -3003,7 +3003,7 @@ impl<'a> Command<'a> for CmdSetViewportWithCount<'a> {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let viewport_count = p.get::<u32, 8>();
+        let viewport_count: u32 = p.get::<_, 8>();
         let n = p.get::<u64, 12>();
         let p_viewports = d.plain_array::<vk::Viewport>(n, viewport_count as u64, REQUIRED)?;
         Ok(Self {
@@ -3043,7 +3043,7 @@ impl<'a> Command<'a> for CmdSetScissorWithCount<'a> {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let scissor_count = p.get::<u32, 8>();
+        let scissor_count: u32 = p.get::<_, 8>();
         let n = p.get::<u64, 12>();
         let p_scissors = d.plain_array::<vk::Rect2D>(n, scissor_count as u64, REQUIRED)?;
         Ok(Self {
@@ -3091,8 +3091,8 @@ impl<'a> Command<'a> for CmdBindVertexBuffers2<'a> {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let first_binding = p.get::<u32, 8>();
-        let binding_count = p.get::<u32, 12>();
+        let first_binding: u32 = p.get::<_, 8>();
+        let binding_count: u32 = p.get::<_, 12>();
         let n = p.get::<u64, 16>();
         let p_buffers = d.handles::<vk::Buffer>(n, binding_count as u64, REQUIRED, OPTIONAL)?;
         let p = d.prefix::<8>()?;
@@ -3143,7 +3143,7 @@ impl<'a> Command<'a> for CmdSetDepthTestEnable {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let depth_test_enable = p.get::<vk::Bool32, 8>();
+        let depth_test_enable: vk::Bool32 = p.get::<_, 8>();
         Ok(Self {
             command_buffer,
             depth_test_enable,
@@ -3178,7 +3178,7 @@ impl<'a> Command<'a> for CmdSetDepthWriteEnable {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let depth_write_enable = p.get::<vk::Bool32, 8>();
+        let depth_write_enable: vk::Bool32 = p.get::<_, 8>();
         Ok(Self {
             command_buffer,
             depth_write_enable,
@@ -3213,7 +3213,7 @@ impl<'a> Command<'a> for CmdSetDepthCompareOp {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let depth_compare_op = p.get::<vk::CompareOp, 8>();
+        let depth_compare_op: vk::CompareOp = d.known(p.get::<_, 8>());
         Ok(Self {
             command_buffer,
             depth_compare_op,
@@ -3248,7 +3248,7 @@ impl<'a> Command<'a> for CmdSetDepthBoundsTestEnable {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let depth_bounds_test_enable = p.get::<vk::Bool32, 8>();
+        let depth_bounds_test_enable: vk::Bool32 = p.get::<_, 8>();
         Ok(Self {
             command_buffer,
             depth_bounds_test_enable,
@@ -3283,7 +3283,7 @@ impl<'a> Command<'a> for CmdSetStencilTestEnable {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let stencil_test_enable = p.get::<vk::Bool32, 8>();
+        let stencil_test_enable: vk::Bool32 = p.get::<_, 8>();
         Ok(Self {
             command_buffer,
             stencil_test_enable,
@@ -3326,11 +3326,11 @@ impl<'a> Command<'a> for CmdSetStencilOp {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<28>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let face_mask = p.get::<vk::StencilFaceFlags, 8>();
-        let fail_op = p.get::<vk::StencilOp, 12>();
-        let pass_op = p.get::<vk::StencilOp, 16>();
-        let depth_fail_op = p.get::<vk::StencilOp, 20>();
-        let compare_op = p.get::<vk::CompareOp, 24>();
+        let face_mask: vk::StencilFaceFlags = p.get::<_, 8>();
+        let fail_op: vk::StencilOp = d.known(p.get::<_, 12>());
+        let pass_op: vk::StencilOp = d.known(p.get::<_, 16>());
+        let depth_fail_op: vk::StencilOp = d.known(p.get::<_, 20>());
+        let compare_op: vk::CompareOp = d.known(p.get::<_, 24>());
         Ok(Self {
             command_buffer,
             face_mask,
@@ -3369,7 +3369,7 @@ impl<'a> Command<'a> for CmdSetRasterizerDiscardEnable {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let rasterizer_discard_enable = p.get::<vk::Bool32, 8>();
+        let rasterizer_discard_enable: vk::Bool32 = p.get::<_, 8>();
         Ok(Self {
             command_buffer,
             rasterizer_discard_enable,
@@ -3404,7 +3404,7 @@ impl<'a> Command<'a> for CmdSetDepthBiasEnable {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let depth_bias_enable = p.get::<vk::Bool32, 8>();
+        let depth_bias_enable: vk::Bool32 = p.get::<_, 8>();
         Ok(Self {
             command_buffer,
             depth_bias_enable,
@@ -3439,7 +3439,7 @@ impl<'a> Command<'a> for CmdSetPrimitiveRestartEnable {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let primitive_restart_enable = p.get::<vk::Bool32, 8>();
+        let primitive_restart_enable: vk::Bool32 = p.get::<_, 8>();
         Ok(Self {
             command_buffer,
             primitive_restart_enable,
@@ -3476,8 +3476,8 @@ impl<'a> Command<'a> for CmdSetLineStipple {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let line_stipple_factor = p.get::<u32, 8>();
-        let line_stipple_pattern = p.get::<u16, 12>();
+        let line_stipple_factor: u32 = p.get::<_, 8>();
+        let line_stipple_pattern: u16 = p.get::<_, 12>();
         Ok(Self {
             command_buffer,
             line_stipple_factor,
@@ -3521,10 +3521,10 @@ impl<'a> Command<'a> for CmdPushDescriptorSet<'a> {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<36>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let pipeline_bind_point = p.get::<vk::PipelineBindPoint, 8>();
+        let pipeline_bind_point: vk::PipelineBindPoint = d.known(p.get::<_, 8>());
         let layout = d.required_object(p.get::<_, 12>())?;
-        let set = p.get::<u32, 20>();
-        let descriptor_write_count = p.get::<u32, 24>();
+        let set: u32 = p.get::<_, 20>();
+        let descriptor_write_count: u32 = p.get::<_, 24>();
         let n = p.get::<u64, 28>();
         let p_descriptor_writes =
             d.array::<vk::WriteDescriptorSet>(n, descriptor_write_count as u64, REQUIRED)?;
@@ -3573,9 +3573,9 @@ impl<'a> Command<'a> for CmdBindIndexBuffer2 {
         let p = d.prefix::<36>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let buffer = d.object(p.get::<_, 8>())?;
-        let offset = p.get::<vk::DeviceSize, 16>();
-        let size = p.get::<vk::DeviceSize, 24>();
-        let index_type = p.get::<vk::IndexType, 32>();
+        let offset: vk::DeviceSize = p.get::<_, 16>();
+        let size: vk::DeviceSize = p.get::<_, 24>();
+        let index_type: vk::IndexType = d.known(p.get::<_, 32>());
         Ok(Self {
             command_buffer,
             buffer,

@@ -31,7 +31,7 @@ pub struct AttachmentDescription {
     pub initial_layout: vk::ImageLayout,
     pub final_layout: vk::ImageLayout,
 }
-crate::macros::structure!(plain AttachmentDescription);
+crate::macros::structure!(plain AttachmentDescription { format; samples REQUIRED; load_op; store_op; stencil_load_op; stencil_store_op; initial_layout; final_layout; });
 /// `VkAttachmentReference`
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -39,7 +39,7 @@ pub struct AttachmentReference {
     pub attachment: u32,
     pub layout: vk::ImageLayout,
 }
-crate::macros::structure!(plain AttachmentReference);
+crate::macros::structure!(plain AttachmentReference { layout; });
 /// `VkBindSparseInfo`
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -204,7 +204,7 @@ pub struct ComponentMapping {
     pub b: vk::ComponentSwizzle,
     pub a: vk::ComponentSwizzle,
 }
-crate::macros::structure!(plain ComponentMapping);
+crate::macros::structure!(plain ComponentMapping { r; g; b; a; });
 /// `VkComputePipelineCreateInfo`
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -270,7 +270,7 @@ pub struct DescriptorPoolSize {
     pub ty: vk::DescriptorType,
     pub descriptor_count: u32,
 }
-crate::macros::structure!(plain DescriptorPoolSize);
+crate::macros::structure!(plain DescriptorPoolSize { ty; });
 /// `VkDescriptorSetAllocateInfo`
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -881,7 +881,7 @@ pub struct PipelineColorBlendAttachmentState {
     pub alpha_blend_op: vk::BlendOp,
     pub color_write_mask: vk::ColorComponentFlags,
 }
-crate::macros::structure!(plain PipelineColorBlendAttachmentState);
+crate::macros::structure!(plain PipelineColorBlendAttachmentState { src_color_blend_factor; dst_color_blend_factor; color_blend_op; src_alpha_blend_factor; dst_alpha_blend_factor; alpha_blend_op; });
 /// `VkPipelineColorBlendStateCreateInfo`
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -1274,7 +1274,7 @@ pub struct StencilOpState {
     pub write_mask: u32,
     pub reference: u32,
 }
-crate::macros::structure!(plain StencilOpState);
+crate::macros::structure!(plain StencilOpState { fail_op; pass_op; depth_fail_op; compare_op; });
 /// `VkSubmitInfo`
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -1339,7 +1339,7 @@ pub struct VertexInputAttributeDescription {
     pub format: vk::Format,
     pub offset: u32,
 }
-crate::macros::structure!(plain VertexInputAttributeDescription);
+crate::macros::structure!(plain VertexInputAttributeDescription { format; });
 /// `VkVertexInputBindingDescription`
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -1348,7 +1348,7 @@ pub struct VertexInputBindingDescription {
     pub stride: u32,
     pub input_rate: vk::VertexInputRate,
 }
-crate::macros::structure!(plain VertexInputBindingDescription);
+crate::macros::structure!(plain VertexInputBindingDescription { input_rate; });
 /// `VkViewport`
 #[repr(C)]
 #[derive(Clone, Copy)]

@@ -114,7 +114,7 @@ pub struct DescriptorUpdateTemplateEntry {
     pub offset: usize,
     pub stride: usize,
 }
-crate::macros::structure!(plain DescriptorUpdateTemplateEntry);
+crate::macros::structure!(plain DescriptorUpdateTemplateEntry { descriptor_type; });
 /// `VkDeviceGroupBindSparseInfo`
 #[repr(C)]
 #[derive(Clone, Copy)]

@@ -2,32 +2,32 @@
 
 //! Enums: any value is valid, and known values have names.
 
-crate::macros::enumeration! { AccelerationStructureBuildTypeKHR: i32, "VkAccelerationStructureBuildTypeKHR" {
+crate::macros::enumeration! { AccelerationStructureBuildTypeKHR: i32, "VkAccelerationStructureBuildTypeKHR", [0..=2] {
     HOST_KHR = 0,
     DEVICE_KHR = 1,
     HOST_OR_DEVICE_KHR = 2,
 }}
-crate::macros::enumeration! { AccelerationStructureCompatibilityKHR: i32, "VkAccelerationStructureCompatibilityKHR" {
+crate::macros::enumeration! { AccelerationStructureCompatibilityKHR: i32, "VkAccelerationStructureCompatibilityKHR", [0..=1] {
     COMPATIBLE_KHR = 0,
     INCOMPATIBLE_KHR = 1,
 }}
-crate::macros::enumeration! { AccelerationStructureTypeKHR: i32, "VkAccelerationStructureTypeKHR" {
+crate::macros::enumeration! { AccelerationStructureTypeKHR: i32, "VkAccelerationStructureTypeKHR", [0..=2, 1000623000] {
     TOP_LEVEL_KHR = 0,
     BOTTOM_LEVEL_KHR = 1,
     GENERIC_KHR = 2,
 }}
-crate::macros::enumeration! { AttachmentLoadOp: i32, "VkAttachmentLoadOp" {
+crate::macros::enumeration! { AttachmentLoadOp: i32, "VkAttachmentLoadOp", [0..=2, 1000400000] {
     LOAD = 0,
     CLEAR = 1,
     DONT_CARE = 2,
     NONE = 1000400000,
 }}
-crate::macros::enumeration! { AttachmentStoreOp: i32, "VkAttachmentStoreOp" {
+crate::macros::enumeration! { AttachmentStoreOp: i32, "VkAttachmentStoreOp", [0..=1, 1000301000] {
     STORE = 0,
     DONT_CARE = 1,
     NONE = 1000301000,
 }}
-crate::macros::enumeration! { BlendFactor: i32, "VkBlendFactor" {
+crate::macros::enumeration! { BlendFactor: i32, "VkBlendFactor", [0..=18] {
     ZERO = 0,
     ONE = 1,
     SRC_COLOR = 2,
@@ -48,7 +48,7 @@ crate::macros::enumeration! { BlendFactor: i32, "VkBlendFactor" {
     SRC1_ALPHA = 17,
     ONE_MINUS_SRC1_ALPHA = 18,
 }}
-crate::macros::enumeration! { BlendOp: i32, "VkBlendOp" {
+crate::macros::enumeration! { BlendOp: i32, "VkBlendOp", [0..=4, 1000148000..=1000148045] {
     ADD = 0,
     SUBTRACT = 1,
     REVERSE_SUBTRACT = 2,
@@ -101,12 +101,12 @@ crate::macros::enumeration! { BlendOp: i32, "VkBlendOp" {
     GREEN_EXT = 1000148044,
     BLUE_EXT = 1000148045,
 }}
-crate::macros::enumeration! { BlendOverlapEXT: i32, "VkBlendOverlapEXT" {
+crate::macros::enumeration! { BlendOverlapEXT: i32, "VkBlendOverlapEXT", [0..=2] {
     UNCORRELATED_EXT = 0,
     DISJOINT_EXT = 1,
     CONJOINT_EXT = 2,
 }}
-crate::macros::enumeration! { BorderColor: i32, "VkBorderColor" {
+crate::macros::enumeration! { BorderColor: i32, "VkBorderColor", [0..=5, 1000287003..=1000287004] {
     FLOAT_TRANSPARENT_BLACK = 0,
     INT_TRANSPARENT_BLACK = 1,
     FLOAT_OPAQUE_BLACK = 2,
@@ -116,19 +116,19 @@ crate::macros::enumeration! { BorderColor: i32, "VkBorderColor" {
     FLOAT_CUSTOM_EXT = 1000287003,
     INT_CUSTOM_EXT = 1000287004,
 }}
-crate::macros::enumeration! { BuildAccelerationStructureModeKHR: i32, "VkBuildAccelerationStructureModeKHR" {
+crate::macros::enumeration! { BuildAccelerationStructureModeKHR: i32, "VkBuildAccelerationStructureModeKHR", [0..=1] {
     BUILD_KHR = 0,
     UPDATE_KHR = 1,
 }}
-crate::macros::enumeration! { ChromaLocation: i32, "VkChromaLocation" {
+crate::macros::enumeration! { ChromaLocation: i32, "VkChromaLocation", [0..=1] {
     COSITED_EVEN = 0,
     MIDPOINT = 1,
 }}
-crate::macros::enumeration! { CommandBufferLevel: i32, "VkCommandBufferLevel" {
+crate::macros::enumeration! { CommandBufferLevel: i32, "VkCommandBufferLevel", [0..=1] {
     PRIMARY = 0,
     SECONDARY = 1,
 }}
-crate::macros::enumeration! { CompareOp: i32, "VkCompareOp" {
+crate::macros::enumeration! { CompareOp: i32, "VkCompareOp", [0..=7] {
     NEVER = 0,
     LESS = 1,
     EQUAL = 2,
@@ -138,7 +138,7 @@ crate::macros::enumeration! { CompareOp: i32, "VkCompareOp" {
     GREATER_OR_EQUAL = 6,
     ALWAYS = 7,
 }}
-crate::macros::enumeration! { ComponentSwizzle: i32, "VkComponentSwizzle" {
+crate::macros::enumeration! { ComponentSwizzle: i32, "VkComponentSwizzle", [0..=6] {
     IDENTITY = 0,
     ZERO = 1,
     ONE = 2,
@@ -147,7 +147,7 @@ crate::macros::enumeration! { ComponentSwizzle: i32, "VkComponentSwizzle" {
     B = 5,
     A = 6,
 }}
-crate::macros::enumeration! { ComponentTypeKHR: i32, "VkComponentTypeKHR" {
+crate::macros::enumeration! { ComponentTypeKHR: i32, "VkComponentTypeKHR", [0..=10, 1000141000, 1000491000..=1000491003, 1000672000..=1000672004] {
     FLOAT16_KHR = 0,
     FLOAT32_KHR = 1,
     FLOAT64_KHR = 2,
@@ -163,27 +163,27 @@ crate::macros::enumeration! { ComponentTypeKHR: i32, "VkComponentTypeKHR" {
     FLOAT8_E4M3_EXT = 1000491002,
     FLOAT8_E5M2_EXT = 1000491003,
 }}
-crate::macros::enumeration! { ConservativeRasterizationModeEXT: i32, "VkConservativeRasterizationModeEXT" {
+crate::macros::enumeration! { ConservativeRasterizationModeEXT: i32, "VkConservativeRasterizationModeEXT", [0..=2] {
     DISABLED_EXT = 0,
     OVERESTIMATE_EXT = 1,
     UNDERESTIMATE_EXT = 2,
 }}
-crate::macros::enumeration! { CopyAccelerationStructureModeKHR: i32, "VkCopyAccelerationStructureModeKHR" {
+crate::macros::enumeration! { CopyAccelerationStructureModeKHR: i32, "VkCopyAccelerationStructureModeKHR", [0..=3] {
     CLONE_KHR = 0,
     COMPACT_KHR = 1,
     SERIALIZE_KHR = 2,
     DESERIALIZE_KHR = 3,
 }}
-crate::macros::enumeration! { DepthBiasRepresentationEXT: i32, "VkDepthBiasRepresentationEXT" {
+crate::macros::enumeration! { DepthBiasRepresentationEXT: i32, "VkDepthBiasRepresentationEXT", [0..=2] {
     LEAST_REPRESENTABLE_VALUE_FORMAT_EXT = 0,
     LEAST_REPRESENTABLE_VALUE_FORCE_UNORM_EXT = 1,
     FLOAT_EXT = 2,
 }}
-crate::macros::enumeration! { DepthClampModeEXT: i32, "VkDepthClampModeEXT" {
+crate::macros::enumeration! { DepthClampModeEXT: i32, "VkDepthClampModeEXT", [0..=1] {
     VIEWPORT_RANGE_EXT = 0,
     USER_DEFINED_RANGE_EXT = 1,
 }}
-crate::macros::enumeration! { DescriptorMappingSourceEXT: i32, "VkDescriptorMappingSourceEXT" {
+crate::macros::enumeration! { DescriptorMappingSourceEXT: i32, "VkDescriptorMappingSourceEXT", [0..=10] {
     HEAP_WITH_CONSTANT_OFFSET_EXT = 0,
     HEAP_WITH_PUSH_INDEX_EXT = 1,
     HEAP_WITH_INDIRECT_INDEX_EXT = 2,
@@ -196,7 +196,7 @@ crate::macros::enumeration! { DescriptorMappingSourceEXT: i32, "VkDescriptorMapp
     SHADER_RECORD_DATA_EXT = 9,
     SHADER_RECORD_ADDRESS_EXT = 10,
 }}
-crate::macros::enumeration! { DescriptorType: i32, "VkDescriptorType" {
+crate::macros::enumeration! { DescriptorType: i32, "VkDescriptorType", [0..=10, 1000138000, 1000150000, 1000165000, 1000351000, 1000440000..=1000440001, 1000460000, 1000570000] {
     SAMPLER = 0,
     COMBINED_IMAGE_SAMPLER = 1,
     SAMPLED_IMAGE = 2,
@@ -212,11 +212,11 @@ crate::macros::enumeration! { DescriptorType: i32, "VkDescriptorType" {
     ACCELERATION_STRUCTURE_KHR = 1000150000,
     MUTABLE_EXT = 1000351000,
 }}
-crate::macros::enumeration! { DescriptorUpdateTemplateType: i32, "VkDescriptorUpdateTemplateType" {
+crate::macros::enumeration! { DescriptorUpdateTemplateType: i32, "VkDescriptorUpdateTemplateType", [0..=1] {
     DESCRIPTOR_SET = 0,
     PUSH_DESCRIPTORS = 1,
 }}
-crate::macros::enumeration! { DriverId: i32, "VkDriverId" {
+crate::macros::enumeration! { DriverId: i32, "VkDriverId", [1..=34] {
     AMD_PROPRIETARY = 1,
     AMD_OPEN_SOURCE = 2,
     MESA_RADV = 3,
@@ -252,7 +252,7 @@ crate::macros::enumeration! { DriverId: i32, "VkDriverId" {
     NIKKI = 33,
     MOMOTEN = 34,
 }}
-crate::macros::enumeration! { DynamicState: i32, "VkDynamicState" {
+crate::macros::enumeration! { DynamicState: i32, "VkDynamicState", [0..=8, 1000087000, 1000099000..=1000099002, 1000143000, 1000164004, 1000164006, 1000205000..=1000205001, 1000226000, 1000259000, 1000267000..=1000267011, 1000347000, 1000352000, 1000377000..=1000377004, 1000381000, 1000455002..=1000455032, 1000524000, 1000582000] {
     VIEWPORT = 0,
     SCISSOR = 1,
     LINE_WIDTH = 2,
@@ -309,12 +309,12 @@ crate::macros::enumeration! { DynamicState: i32, "VkDynamicState" {
     ATTACHMENT_FEEDBACK_LOOP_ENABLE_EXT = 1000524000,
     DEPTH_CLAMP_RANGE_EXT = 1000582000,
 }}
-crate::macros::enumeration! { Filter: i32, "VkFilter" {
+crate::macros::enumeration! { Filter: i32, "VkFilter", [0..=1, 1000015000] {
     NEAREST = 0,
     LINEAR = 1,
     CUBIC_EXT = 1000015000,
 }}
-crate::macros::enumeration! { Format: i32, "VkFormat" {
+crate::macros::enumeration! { Format: i32, "VkFormat", [0..=184, 1000054000..=1000054007, 1000066000..=1000066013, 1000156000..=1000156033, 1000288000..=1000288029, 1000330000..=1000330003, 1000340000..=1000340001, 1000460000..=1000460003, 1000464000, 1000470000..=1000470001, 1000609000..=1000609013] {
     UNDEFINED = 0,
     R4G4_UNORM_PACK8 = 1,
     R4G4B4A4_UNORM_PACK16 = 2,
@@ -557,23 +557,23 @@ crate::macros::enumeration! { Format: i32, "VkFormat" {
     A1B5G5R5_UNORM_PACK16 = 1000470000,
     A8_UNORM = 1000470001,
 }}
-crate::macros::enumeration! { FragmentShadingRateCombinerOpKHR: i32, "VkFragmentShadingRateCombinerOpKHR" {
+crate::macros::enumeration! { FragmentShadingRateCombinerOpKHR: i32, "VkFragmentShadingRateCombinerOpKHR", [0..=4] {
     KEEP_KHR = 0,
     REPLACE_KHR = 1,
     MIN_KHR = 2,
     MAX_KHR = 3,
     MUL_KHR = 4,
 }}
-crate::macros::enumeration! { FrontFace: i32, "VkFrontFace" {
+crate::macros::enumeration! { FrontFace: i32, "VkFrontFace", [0..=1] {
     COUNTER_CLOCKWISE = 0,
     CLOCKWISE = 1,
 }}
-crate::macros::enumeration! { GeometryTypeKHR: i32, "VkGeometryTypeKHR" {
+crate::macros::enumeration! { GeometryTypeKHR: i32, "VkGeometryTypeKHR", [0..=2, 1000429004..=1000429005, 1000478000, 1000623000] {
     TRIANGLES_KHR = 0,
     AABBS_KHR = 1,
     INSTANCES_KHR = 2,
 }}
-crate::macros::enumeration! { ImageLayout: i32, "VkImageLayout" {
+crate::macros::enumeration! { ImageLayout: i32, "VkImageLayout", [0..=8, 1000001002, 1000024000..=1000024002, 1000111000, 1000117000..=1000117001, 1000164003, 1000218000, 1000232000, 1000241000..=1000241003, 1000299000..=1000299002, 1000314000..=1000314001, 1000339000, 1000460000, 1000553000, 1000620000] {
     UNDEFINED = 0,
     GENERAL = 1,
     COLOR_ATTACHMENT_OPTIMAL = 2,
@@ -595,17 +595,17 @@ crate::macros::enumeration! { ImageLayout: i32, "VkImageLayout" {
     ATTACHMENT_OPTIMAL = 1000314001,
     ATTACHMENT_FEEDBACK_LOOP_OPTIMAL_EXT = 1000339000,
 }}
-crate::macros::enumeration! { ImageTiling: i32, "VkImageTiling" {
+crate::macros::enumeration! { ImageTiling: i32, "VkImageTiling", [0..=1, 1000158000] {
     OPTIMAL = 0,
     LINEAR = 1,
     DRM_FORMAT_MODIFIER_EXT = 1000158000,
 }}
-crate::macros::enumeration! { ImageType: i32, "VkImageType" {
+crate::macros::enumeration! { ImageType: i32, "VkImageType", [0..=2] {
     TYPE_1D = 0,
     TYPE_2D = 1,
     TYPE_3D = 2,
 }}
-crate::macros::enumeration! { ImageViewType: i32, "VkImageViewType" {
+crate::macros::enumeration! { ImageViewType: i32, "VkImageViewType", [0..=6] {
     TYPE_1D = 0,
     TYPE_2D = 1,
     TYPE_3D = 2,
@@ -614,19 +614,19 @@ crate::macros::enumeration! { ImageViewType: i32, "VkImageViewType" {
     TYPE_2D_ARRAY = 5,
     CUBE_ARRAY = 6,
 }}
-crate::macros::enumeration! { IndexType: i32, "VkIndexType" {
+crate::macros::enumeration! { IndexType: i32, "VkIndexType", [0..=1, 1000165000, 1000265000] {
     UINT16 = 0,
     UINT32 = 1,
     NONE_KHR = 1000165000,
     UINT8 = 1000265000,
 }}
-crate::macros::enumeration! { LineRasterizationMode: i32, "VkLineRasterizationMode" {
+crate::macros::enumeration! { LineRasterizationMode: i32, "VkLineRasterizationMode", [0..=3] {
     DEFAULT = 0,
     RECTANGULAR = 1,
     BRESENHAM = 2,
     RECTANGULAR_SMOOTH = 3,
 }}
-crate::macros::enumeration! { LogicOp: i32, "VkLogicOp" {
+crate::macros::enumeration! { LogicOp: i32, "VkLogicOp", [0..=15] {
     CLEAR = 0,
     AND = 1,
     AND_REVERSE = 2,
@@ -644,7 +644,7 @@ crate::macros::enumeration! { LogicOp: i32, "VkLogicOp" {
     NAND = 14,
     SET = 15,
 }}
-crate::macros::enumeration! { ObjectType: i32, "VkObjectType" {
+crate::macros::enumeration! { ObjectType: i32, "VkObjectType", [0..=25, 1000000000, 1000001000, 1000002000..=1000002001, 1000011000, 1000023000..=1000023001, 1000029000..=1000029001, 1000085000, 1000128000, 1000133000, 1000150000, 1000156000, 1000160000, 1000165000, 1000210000, 1000268000, 1000277000, 1000295000, 1000307000..=1000307001, 1000366000, 1000396000, 1000460000..=1000460001, 1000464000, 1000482000, 1000483000, 1000489000, 1000507000, 1000556000, 1000572000..=1000572001, 1000607000] {
     UNKNOWN = 0,
     INSTANCE = 1,
     PHYSICAL_DEVICE = 2,
@@ -677,40 +677,40 @@ crate::macros::enumeration! { ObjectType: i32, "VkObjectType" {
     DEFERRED_OPERATION_KHR = 1000268000,
     PRIVATE_DATA_SLOT = 1000295000,
 }}
-crate::macros::enumeration! { PhysicalDeviceType: i32, "VkPhysicalDeviceType" {
+crate::macros::enumeration! { PhysicalDeviceType: i32, "VkPhysicalDeviceType", [0..=4] {
     OTHER = 0,
     INTEGRATED_GPU = 1,
     DISCRETE_GPU = 2,
     VIRTUAL_GPU = 3,
     CPU = 4,
 }}
-crate::macros::enumeration! { PipelineBindPoint: i32, "VkPipelineBindPoint" {
+crate::macros::enumeration! { PipelineBindPoint: i32, "VkPipelineBindPoint", [0..=1, 1000134000, 1000165000, 1000369003, 1000507000] {
     GRAPHICS = 0,
     COMPUTE = 1,
     RAY_TRACING_KHR = 1000165000,
 }}
-crate::macros::enumeration! { PipelineRobustnessBufferBehavior: i32, "VkPipelineRobustnessBufferBehavior" {
+crate::macros::enumeration! { PipelineRobustnessBufferBehavior: i32, "VkPipelineRobustnessBufferBehavior", [0..=3] {
     DEVICE_DEFAULT = 0,
     DISABLED = 1,
     ROBUST_BUFFER_ACCESS = 2,
     ROBUST_BUFFER_ACCESS_2 = 3,
 }}
-crate::macros::enumeration! { PipelineRobustnessImageBehavior: i32, "VkPipelineRobustnessImageBehavior" {
+crate::macros::enumeration! { PipelineRobustnessImageBehavior: i32, "VkPipelineRobustnessImageBehavior", [0..=3] {
     DEVICE_DEFAULT = 0,
     DISABLED = 1,
     ROBUST_IMAGE_ACCESS = 2,
     ROBUST_IMAGE_ACCESS_2 = 3,
 }}
-crate::macros::enumeration! { PointClippingBehavior: i32, "VkPointClippingBehavior" {
+crate::macros::enumeration! { PointClippingBehavior: i32, "VkPointClippingBehavior", [0..=1] {
     ALL_CLIP_PLANES = 0,
     USER_CLIP_PLANES_ONLY = 1,
 }}
-crate::macros::enumeration! { PolygonMode: i32, "VkPolygonMode" {
+crate::macros::enumeration! { PolygonMode: i32, "VkPolygonMode", [0..=2, 1000153000] {
     FILL = 0,
     LINE = 1,
     POINT = 2,
 }}
-crate::macros::enumeration! { PrimitiveTopology: i32, "VkPrimitiveTopology" {
+crate::macros::enumeration! { PrimitiveTopology: i32, "VkPrimitiveTopology", [0..=10] {
     POINT_LIST = 0,
     LINE_LIST = 1,
     LINE_STRIP = 2,
@@ -723,11 +723,11 @@ crate::macros::enumeration! { PrimitiveTopology: i32, "VkPrimitiveTopology" {
     TRIANGLE_STRIP_WITH_ADJACENCY = 9,
     PATCH_LIST = 10,
 }}
-crate::macros::enumeration! { ProvokingVertexModeEXT: i32, "VkProvokingVertexModeEXT" {
+crate::macros::enumeration! { ProvokingVertexModeEXT: i32, "VkProvokingVertexModeEXT", [0..=1] {
     FIRST_VERTEX_EXT = 0,
     LAST_VERTEX_EXT = 1,
 }}
-crate::macros::enumeration! { QueryType: i32, "VkQueryType" {
+crate::macros::enumeration! { QueryType: i32, "VkQueryType", [0..=2, 1000023000, 1000028004, 1000116000, 1000150000..=1000150001, 1000165000, 1000173000, 1000210000, 1000299000, 1000328000, 1000382000, 1000386000..=1000386001, 1000396000..=1000396001] {
     OCCLUSION = 0,
     PIPELINE_STATISTICS = 1,
     TIMESTAMP = 2,
@@ -739,18 +739,18 @@ crate::macros::enumeration! { QueryType: i32, "VkQueryType" {
     ACCELERATION_STRUCTURE_SERIALIZATION_BOTTOM_LEVEL_POINTERS_KHR = 1000386000,
     ACCELERATION_STRUCTURE_SIZE_KHR = 1000386001,
 }}
-crate::macros::enumeration! { QueueGlobalPriority: i32, "VkQueueGlobalPriority" {
+crate::macros::enumeration! { QueueGlobalPriority: i32, "VkQueueGlobalPriority", [128, 256, 512, 1024] {
     LOW = 128,
     MEDIUM = 256,
     HIGH = 512,
     REALTIME = 1024,
 }}
-crate::macros::enumeration! { RayTracingShaderGroupTypeKHR: i32, "VkRayTracingShaderGroupTypeKHR" {
+crate::macros::enumeration! { RayTracingShaderGroupTypeKHR: i32, "VkRayTracingShaderGroupTypeKHR", [0..=2] {
     GENERAL_KHR = 0,
     TRIANGLES_HIT_GROUP_KHR = 1,
     PROCEDURAL_HIT_GROUP_KHR = 2,
 }}
-crate::macros::enumeration! { Result: i32, "VkResult" {
+crate::macros::enumeration! { Result: i32, "VkResult", [-1000483000, -1000338000, -1000299000, -1000257000, -1000255000, -1000208000, -1000174001, -1000161000, -1000158000, -1000072003, -1000069000, -1000023005..=-1000023000, -1000012000, -1000011001, -1000003001, -1000001004, -1000000001..=-1000000000, -13..=5, 1000001003, 1000268000..=1000268003, 1000297000, 1000482000, 1000483000] {
     ERROR_INVALID_OPAQUE_CAPTURE_ADDRESS = -1000257000,
     ERROR_NOT_PERMITTED = -1000174001,
     ERROR_FRAGMENTATION = -1000161000,
@@ -783,59 +783,59 @@ crate::macros::enumeration! { Result: i32, "VkResult" {
     OPERATION_NOT_DEFERRED_KHR = 1000268003,
     PIPELINE_COMPILE_REQUIRED = 1000297000,
 }}
-crate::macros::enumeration! { SamplerAddressMode: i32, "VkSamplerAddressMode" {
+crate::macros::enumeration! { SamplerAddressMode: i32, "VkSamplerAddressMode", [0..=4] {
     REPEAT = 0,
     MIRRORED_REPEAT = 1,
     CLAMP_TO_EDGE = 2,
     CLAMP_TO_BORDER = 3,
     MIRROR_CLAMP_TO_EDGE = 4,
 }}
-crate::macros::enumeration! { SamplerMipmapMode: i32, "VkSamplerMipmapMode" {
+crate::macros::enumeration! { SamplerMipmapMode: i32, "VkSamplerMipmapMode", [0..=1] {
     NEAREST = 0,
     LINEAR = 1,
 }}
-crate::macros::enumeration! { SamplerReductionMode: i32, "VkSamplerReductionMode" {
+crate::macros::enumeration! { SamplerReductionMode: i32, "VkSamplerReductionMode", [0..=2, 1000521000] {
     WEIGHTED_AVERAGE = 0,
     MIN = 1,
     MAX = 2,
 }}
-crate::macros::enumeration! { SamplerYcbcrModelConversion: i32, "VkSamplerYcbcrModelConversion" {
+crate::macros::enumeration! { SamplerYcbcrModelConversion: i32, "VkSamplerYcbcrModelConversion", [0..=4] {
     RGB_IDENTITY = 0,
     YCBCR_IDENTITY = 1,
     YCBCR_709 = 2,
     YCBCR_601 = 3,
     YCBCR_2020 = 4,
 }}
-crate::macros::enumeration! { SamplerYcbcrRange: i32, "VkSamplerYcbcrRange" {
+crate::macros::enumeration! { SamplerYcbcrRange: i32, "VkSamplerYcbcrRange", [0..=1] {
     ITU_FULL = 0,
     ITU_NARROW = 1,
 }}
-crate::macros::enumeration! { ScopeKHR: i32, "VkScopeKHR" {
+crate::macros::enumeration! { ScopeKHR: i32, "VkScopeKHR", [1..=3, 5] {
     DEVICE_KHR = 1,
     WORKGROUP_KHR = 2,
     SUBGROUP_KHR = 3,
     QUEUE_FAMILY_KHR = 5,
 }}
-crate::macros::enumeration! { SemaphoreType: i32, "VkSemaphoreType" {
+crate::macros::enumeration! { SemaphoreType: i32, "VkSemaphoreType", [0..=1] {
     BINARY = 0,
     TIMELINE = 1,
 }}
-crate::macros::enumeration! { ShaderFloatControlsIndependence: i32, "VkShaderFloatControlsIndependence" {
+crate::macros::enumeration! { ShaderFloatControlsIndependence: i32, "VkShaderFloatControlsIndependence", [0..=2] {
     INDEPENDENCE_32_BIT_ONLY = 0,
     ALL = 1,
     NONE = 2,
 }}
-crate::macros::enumeration! { ShaderGroupShaderKHR: i32, "VkShaderGroupShaderKHR" {
+crate::macros::enumeration! { ShaderGroupShaderKHR: i32, "VkShaderGroupShaderKHR", [0..=3] {
     GENERAL_KHR = 0,
     CLOSEST_HIT_KHR = 1,
     ANY_HIT_KHR = 2,
     INTERSECTION_KHR = 3,
 }}
-crate::macros::enumeration! { SharingMode: i32, "VkSharingMode" {
+crate::macros::enumeration! { SharingMode: i32, "VkSharingMode", [0..=1] {
     EXCLUSIVE = 0,
     CONCURRENT = 1,
 }}
-crate::macros::enumeration! { StencilOp: i32, "VkStencilOp" {
+crate::macros::enumeration! { StencilOp: i32, "VkStencilOp", [0..=7] {
     KEEP = 0,
     ZERO = 1,
     REPLACE = 2,
@@ -845,7 +845,7 @@ crate::macros::enumeration! { StencilOp: i32, "VkStencilOp" {
     INCREMENT_AND_WRAP = 6,
     DECREMENT_AND_WRAP = 7,
 }}
-crate::macros::enumeration! { StructureType: i32, "VkStructureType" {
+crate::macros::enumeration! { StructureType: i32, "VkStructureType", [0..=56, 1000001000..=1000001001, 1000002000..=1000002001, 1000003000, 1000004000, 1000005000, 1000006000, 1000008000, 1000009000, 1000010000..=1000010002, 1000011000, 1000018000, 1000022000..=1000022002, 1000023000..=1000023016, 1000024000..=1000024002, 1000026000..=1000026002, 1000028000..=1000028002, 1000029000..=1000029002, 1000029004, 1000030000..=1000030001, 1000038000..=1000038013, 1000039000..=1000039007, 1000039009..=1000039014, 1000040000..=1000040001, 1000040003..=1000040006, 1000041000, 1000044000..=1000044004, 1000044006..=1000044009, 1000049000, 1000050000, 1000051000, 1000053000..=1000053002, 1000056000..=1000056001, 1000057000..=1000057001, 1000058000, 1000059000..=1000059008, 1000060000, 1000060003..=1000060014, 1000061000, 1000062000, 1000063000, 1000066000, 1000067000..=1000067001, 1000068000..=1000068002, 1000070000..=1000070001, 1000071000..=1000071004, 1000072000..=1000072002, 1000073000..=1000073003, 1000074000..=1000074002, 1000075000, 1000076000..=1000076001, 1000077000, 1000078000..=1000078003, 1000079000..=1000079001, 1000080000, 1000081000..=1000081002, 1000082000, 1000083000, 1000084000, 1000085000, 1000087000, 1000090000, 1000091000..=1000091003, 1000092000, 1000094000, 1000097000, 1000098000, 1000099000..=1000099001, 1000101000..=1000101001, 1000102000..=1000102001, 1000105000, 1000108000..=1000108003, 1000109000..=1000109006, 1000110000, 1000111000, 1000112000..=1000112001, 1000113000, 1000114000..=1000114002, 1000115000..=1000115001, 1000116000..=1000116006, 1000117000..=1000117003, 1000119000..=1000119002, 1000120000, 1000121000..=1000121004, 1000122000, 1000123000, 1000127000..=1000127001, 1000128000..=1000128004, 1000129000..=1000129006, 1000130000..=1000130001, 1000133000..=1000133006, 1000134000..=1000134004, 1000135000..=1000135014, 1000138000..=1000138003, 1000141000, 1000143000..=1000143004, 1000145000..=1000145003, 1000146000..=1000146004, 1000147000, 1000148000..=1000148002, 1000149000, 1000150000, 1000150002..=1000150007, 1000150009..=1000150018, 1000150020, 1000152000, 1000154000..=1000154001, 1000156000..=1000156005, 1000157000..=1000157001, 1000158000, 1000158002..=1000158006, 1000160000..=1000160001, 1000161000..=1000161004, 1000163000..=1000163001, 1000164000..=1000164002, 1000164005, 1000165000..=1000165001, 1000165003..=1000165009, 1000165011..=1000165012, 1000166000..=1000166001, 1000168000..=1000168001, 1000170000..=1000170001, 1000172000, 1000173000, 1000174000, 1000175000, 1000177000, 1000178000..=1000178002, 1000180000, 1000181000, 1000183000, 1000184000, 1000185000, 1000187000..=1000187005, 1000189000, 1000190000..=1000190002, 1000191000, 1000192000, 1000196000, 1000197000, 1000199000..=1000199001, 1000201000, 1000202000..=1000202001, 1000203000, 1000204000, 1000205000, 1000205002, 1000206000..=1000206001, 1000207000..=1000207005, 1000208000..=1000208009, 1000209000, 1000210000..=1000210005, 1000211000, 1000212000, 1000213000..=1000213001, 1000214000, 1000215000, 1000217000, 1000218000..=1000218002, 1000221000, 1000225000..=1000225002, 1000226000..=1000226004, 1000227000, 1000229000, 1000231000, 1000232000..=1000232002, 1000233000..=1000233002, 1000234000, 1000235000, 1000237000, 1000238000..=1000238001, 1000239000, 1000240000, 1000241000..=1000241002, 1000244000..=1000244002, 1000245000, 1000246000, 1000247000, 1000248000, 1000249000..=1000249002, 1000250000..=1000250002, 1000251000, 1000252000, 1000253000, 1000254000..=1000254002, 1000255000..=1000255002, 1000256000, 1000257000, 1000257002..=1000257004, 1000259000..=1000259002, 1000260000, 1000261000, 1000265000, 1000267000, 1000269000..=1000269005, 1000270000..=1000270009, 1000271000..=1000271001, 1000272000..=1000272002, 1000273000, 1000274000..=1000274002, 1000275000..=1000275005, 1000276000, 1000277000..=1000277007, 1000278000..=1000278001, 1000280000..=1000280001, 1000281000..=1000281001, 1000282000..=1000282001, 1000283000..=1000283002, 1000284000..=1000284002, 1000286000..=1000286001, 1000287000..=1000287002, 1000288000, 1000290000, 1000292000..=1000292002, 1000294000..=1000294001, 1000295000..=1000295002, 1000297000, 1000299000..=1000299010, 1000300000..=1000300001, 1000302000..=1000302002, 1000303000, 1000304000..=1000304001, 1000305000..=1000305001, 1000307000..=1000307004, 1000308000, 1000309000..=1000309005, 1000310000, 1000311000..=1000311011, 1000314000..=1000314009, 1000316000..=1000316012, 1000318000..=1000318015, 1000320000..=1000320002, 1000321000, 1000322000, 1000323000, 1000325000, 1000326000..=1000326002, 1000327000..=1000327002, 1000328000..=1000328001, 1000330000, 1000332000..=1000332001, 1000333000, 1000335000, 1000336000, 1000337000..=1000337010, 1000338000..=1000338004, 1000339000, 1000340000, 1000341000..=1000341002, 1000342000, 1000344000, 1000346000, 1000347000..=1000347001, 1000348013, 1000351000, 1000351002, 1000352000..=1000352002, 1000353000, 1000354000..=1000354001, 1000355000..=1000355001, 1000356000, 1000360000, 1000361000, 1000364000..=1000364002, 1000365000..=1000365001, 1000366000..=1000366009, 1000369000..=1000369002, 1000370000, 1000371000..=1000371001, 1000372000..=1000372001, 1000373000..=1000373007, 1000374000..=1000374004, 1000375000..=1000375001, 1000376000..=1000376002, 1000377000, 1000378000, 1000381000..=1000381001, 1000382000, 1000384000..=1000384010, 1000386000, 1000387000, 1000388000..=1000388001, 1000390000..=1000390003, 1000391000..=1000391001, 1000392000..=1000392001, 1000393000, 1000395000..=1000395001, 1000396000..=1000396009, 1000397000..=1000397002, 1000404000..=1000404002, 1000411000..=1000411001, 1000412000, 1000413000..=1000413003, 1000415000, 1000416000, 1000417000..=1000417004, 1000418000..=1000418001, 1000420000..=1000420002, 1000421000, 1000422000, 1000424000..=1000424004, 1000425000..=1000425002, 1000426000..=1000426001, 1000427000..=1000427001, 1000428000..=1000428002, 1000429008..=1000429010, 1000430000, 1000434000, 1000435000, 1000437000, 1000440000..=1000440002, 1000451000..=1000451001, 1000452000..=1000452005, 1000453000..=1000453003, 1000455000..=1000455001, 1000458000..=1000458003, 1000459000..=1000459001, 1000460000..=1000460023, 1000462000..=1000462003, 1000464000..=1000464005, 1000464010, 1000465000, 1000466000, 1000468000..=1000468002, 1000470000..=1000470001, 1000470003..=1000470006, 1000476000..=1000476002, 1000478000..=1000478001, 1000479000..=1000479002, 1000480000..=1000480002, 1000481000, 1000482000..=1000482002, 1000483000..=1000483009, 1000484000..=1000484001, 1000485000..=1000485001, 1000488000, 1000489000..=1000489002, 1000490000..=1000490001, 1000491000..=1000491002, 1000491004, 1000492000..=1000492001, 1000495000..=1000495001, 1000496000, 1000497000..=1000497001, 1000498000, 1000499000, 1000504000, 1000505000..=1000505008, 1000506000..=1000506002, 1000507000..=1000507019, 1000508000, 1000510000..=1000510001, 1000511000, 1000512000..=1000512001, 1000512003..=1000512005, 1000513000..=1000513010, 1000514000..=1000514003, 1000515000..=1000515001, 1000516000, 1000518000..=1000518002, 1000519000..=1000519002, 1000520000..=1000520001, 1000521000, 1000524000, 1000525000, 1000527000..=1000527001, 1000528000, 1000529000..=1000529004, 1000530000, 1000544000, 1000545000..=1000545008, 1000546000, 1000547000..=1000547004, 1000549000, 1000549002..=1000549003, 1000550002, 1000551000..=1000551001, 1000552000..=1000552004, 1000553000..=1000553009, 1000555000, 1000556000..=1000556003, 1000558000, 1000559000, 1000562000..=1000562004, 1000563000, 1000564000, 1000565000..=1000565001, 1000567000, 1000568000, 1000569000..=1000569007, 1000570000..=1000570005, 1000572000..=1000572004, 1000572006..=1000572014, 1000573000..=1000573003, 1000574000, 1000574002, 1000575000..=1000575002, 1000579000, 1000580000..=1000580002, 1000581000..=1000581001, 1000582000..=1000582001, 1000584000..=1000584002, 1000586000..=1000586003, 1000590000..=1000590001, 1000593000..=1000593002, 1000596000, 1000598000..=1000598002, 1000602000..=1000602002, 1000605000..=1000605004, 1000607000..=1000607003, 1000608000, 1000609000, 1000611000..=1000611002, 1000613000..=1000613001, 1000616000..=1000616001, 1000619003, 1000620000, 1000623000..=1000623003, 1000627000, 1000628000..=1000628002, 1000629000..=1000629001, 1000630000..=1000630002, 1000630004, 1000631000..=1000631008, 1000635000..=1000635001, 1000637000, 1000642000, 1000645000..=1000645001, 1000657000..=1000657001, 1000659000..=1000659002, 1000662000, 1000664000, 1000668000..=1000668006, 1000670000, 1000672000, 1000673000, 1000674000..=1000674001, 1000676000..=1000676002, 1000678000, 1000685000, 1000687000..=1000687001, 1000689000, 1000707000, 1000708000, 1000709000..=1000709002, 1000718000..=1000718002] {
     APPLICATION_INFO = 0,
     INSTANCE_CREATE_INFO = 1,
     DEVICE_QUEUE_CREATE_INFO = 2,
@@ -1296,22 +1296,22 @@ crate::macros::enumeration! { StructureType: i32, "VkStructureType" {
     PIPELINE_VIEWPORT_DEPTH_CLAMP_CONTROL_CREATE_INFO_EXT = 1000582001,
     PHYSICAL_DEVICE_SHADER_UNIFORM_BUFFER_UNSIZED_ARRAY_FEATURES_EXT = 1000642000,
 }}
-crate::macros::enumeration! { SubpassContents: i32, "VkSubpassContents" {
+crate::macros::enumeration! { SubpassContents: i32, "VkSubpassContents", [0..=1, 1000451000] {
     INLINE = 0,
     SECONDARY_COMMAND_BUFFERS = 1,
     INLINE_AND_SECONDARY_COMMAND_BUFFERS_KHR = 1000451000,
 }}
-crate::macros::enumeration! { TessellationDomainOrigin: i32, "VkTessellationDomainOrigin" {
+crate::macros::enumeration! { TessellationDomainOrigin: i32, "VkTessellationDomainOrigin", [0..=1] {
     UPPER_LEFT = 0,
     LOWER_LEFT = 1,
 }}
-crate::macros::enumeration! { TimeDomainKHR: i32, "VkTimeDomainKHR" {
+crate::macros::enumeration! { TimeDomainKHR: i32, "VkTimeDomainKHR", [0..=3, 1000208000..=1000208001] {
     DEVICE_KHR = 0,
     CLOCK_MONOTONIC_KHR = 1,
     CLOCK_MONOTONIC_RAW_KHR = 2,
     QUERY_PERFORMANCE_COUNTER_KHR = 3,
 }}
-crate::macros::enumeration! { VertexInputRate: i32, "VkVertexInputRate" {
+crate::macros::enumeration! { VertexInputRate: i32, "VkVertexInputRate", [0..=1] {
     VERTEX = 0,
     INSTANCE = 1,
 }}

@@ -54,7 +54,7 @@ pub struct ColorBlendAdvancedEXT {
     pub blend_overlap: vk::BlendOverlapEXT,
     pub clamp_results: vk::Bool32,
 }
-crate::macros::structure!(plain ColorBlendAdvancedEXT);
+crate::macros::structure!(plain ColorBlendAdvancedEXT { advanced_blend_op; blend_overlap; });
 /// `VkColorBlendEquationEXT`
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -66,7 +66,7 @@ pub struct ColorBlendEquationEXT {
     pub dst_alpha_blend_factor: vk::BlendFactor,
     pub alpha_blend_op: vk::BlendOp,
 }
-crate::macros::structure!(plain ColorBlendEquationEXT);
+crate::macros::structure!(plain ColorBlendEquationEXT { src_color_blend_factor; dst_color_blend_factor; color_blend_op; src_alpha_blend_factor; dst_alpha_blend_factor; alpha_blend_op; });
 /// `VkCommandBufferInheritanceConditionalRenderingInfoEXT`
 #[repr(C)]
 #[derive(Clone, Copy)]

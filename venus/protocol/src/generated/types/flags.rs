@@ -2,10 +2,10 @@
 
 //! Sets of flags: any bits are valid.
 
-crate::macros::flags! { AccelerationStructureCreateFlagsKHR: u32, "VkAccelerationStructureCreateFlagsKHR" {
+crate::macros::flags! { AccelerationStructureCreateFlagsKHR: u32, "VkAccelerationStructureCreateFlagsKHR", [0xd] {
     DEVICE_ADDRESS_CAPTURE_REPLAY_KHR = 0x1,
 }}
-crate::macros::flags! { AccessFlags: u32, "VkAccessFlags" {
+crate::macros::flags! { AccessFlags: u32, "VkAccessFlags", [0xfffffff] {
     NONE = 0x0,
     INDIRECT_COMMAND_READ = 0x1,
     INDEX_READ = 0x2,
@@ -33,7 +33,7 @@ crate::macros::flags! { AccessFlags: u32, "VkAccessFlags" {
     TRANSFORM_FEEDBACK_COUNTER_READ_EXT = 0x4000000,
     TRANSFORM_FEEDBACK_COUNTER_WRITE_EXT = 0x8000000,
 }}
-crate::macros::flags! { AccessFlags2: u64, "VkAccessFlags2" {
+crate::macros::flags! { AccessFlags2: u64, "VkAccessFlags2", [0xf7ffffff3fffffff] {
     NONE = 0x0,
     INDIRECT_COMMAND_READ = 0x1,
     INDEX_READ = 0x2,
@@ -67,17 +67,17 @@ crate::macros::flags! { AccessFlags2: u64, "VkAccessFlags2" {
     SAMPLER_HEAP_READ_EXT = 0x200000000000000,
     RESOURCE_HEAP_READ_EXT = 0x400000000000000,
 }}
-crate::macros::flags! { AttachmentDescriptionFlags: u32, "VkAttachmentDescriptionFlags" {
+crate::macros::flags! { AttachmentDescriptionFlags: u32, "VkAttachmentDescriptionFlags", [0x7] {
     MAY_ALIAS = 0x1,
 }}
-crate::macros::flags! { BufferCreateFlags: u32, "VkBufferCreateFlags" {
+crate::macros::flags! { BufferCreateFlags: u32, "VkBufferCreateFlags", [0xff] {
     SPARSE_BINDING = 0x1,
     SPARSE_RESIDENCY = 0x2,
     SPARSE_ALIASED = 0x4,
     PROTECTED = 0x8,
     DEVICE_ADDRESS_CAPTURE_REPLAY = 0x10,
 }}
-crate::macros::flags! { BufferUsageFlags: u32, "VkBufferUsageFlags" {
+crate::macros::flags! { BufferUsageFlags: u32, "VkBufferUsageFlags", [0x1ffbffff] {
     TRANSFER_SRC = 0x1,
     TRANSFER_DST = 0x2,
     UNIFORM_TEXEL_BUFFER = 0x4,
@@ -96,7 +96,7 @@ crate::macros::flags! { BufferUsageFlags: u32, "VkBufferUsageFlags" {
     ACCELERATION_STRUCTURE_STORAGE_KHR = 0x100000,
     DESCRIPTOR_HEAP_EXT = 0x10000000,
 }}
-crate::macros::flags! { BufferUsageFlags2: u64, "VkBufferUsageFlags2" {
+crate::macros::flags! { BufferUsageFlags2: u64, "VkBufferUsageFlags2", [0x3fffffffff] {
     TRANSFER_SRC = 0x1,
     TRANSFER_DST = 0x2,
     UNIFORM_TEXEL_BUFFER = 0x4,
@@ -115,9 +115,9 @@ crate::macros::flags! { BufferUsageFlags2: u64, "VkBufferUsageFlags2" {
     ACCELERATION_STRUCTURE_STORAGE_KHR = 0x100000,
     DESCRIPTOR_HEAP_EXT = 0x10000000,
 }}
-crate::macros::flags! { BufferViewCreateFlags: u32, "VkBufferViewCreateFlags" {
+crate::macros::flags! { BufferViewCreateFlags: u32, "VkBufferViewCreateFlags", [0x0] {
 }}
-crate::macros::flags! { BuildAccelerationStructureFlagsKHR: u32, "VkBuildAccelerationStructureFlagsKHR" {
+crate::macros::flags! { BuildAccelerationStructureFlagsKHR: u32, "VkBuildAccelerationStructureFlagsKHR", [0xffff] {
     ALLOW_UPDATE_KHR = 0x1,
     ALLOW_COMPACTION_KHR = 0x2,
     PREFER_FAST_TRACE_KHR = 0x4,
@@ -125,91 +125,91 @@ crate::macros::flags! { BuildAccelerationStructureFlagsKHR: u32, "VkBuildAcceler
     LOW_MEMORY_KHR = 0x10,
     ALLOW_DATA_ACCESS_KHR = 0x800,
 }}
-crate::macros::flags! { ColorComponentFlags: u32, "VkColorComponentFlags" {
+crate::macros::flags! { ColorComponentFlags: u32, "VkColorComponentFlags", [0xf] {
     R = 0x1,
     G = 0x2,
     B = 0x4,
     A = 0x8,
 }}
-crate::macros::flags! { CommandBufferResetFlags: u32, "VkCommandBufferResetFlags" {
+crate::macros::flags! { CommandBufferResetFlags: u32, "VkCommandBufferResetFlags", [0x1] {
     RELEASE_RESOURCES = 0x1,
 }}
-crate::macros::flags! { CommandBufferUsageFlags: u32, "VkCommandBufferUsageFlags" {
+crate::macros::flags! { CommandBufferUsageFlags: u32, "VkCommandBufferUsageFlags", [0x1f] {
     ONE_TIME_SUBMIT = 0x1,
     RENDER_PASS_CONTINUE = 0x2,
     SIMULTANEOUS_USE = 0x4,
 }}
-crate::macros::flags! { CommandPoolCreateFlags: u32, "VkCommandPoolCreateFlags" {
+crate::macros::flags! { CommandPoolCreateFlags: u32, "VkCommandPoolCreateFlags", [0x7] {
     TRANSIENT = 0x1,
     RESET_COMMAND_BUFFER = 0x2,
     PROTECTED = 0x4,
 }}
-crate::macros::flags! { CommandPoolResetFlags: u32, "VkCommandPoolResetFlags" {
+crate::macros::flags! { CommandPoolResetFlags: u32, "VkCommandPoolResetFlags", [0x3] {
     RELEASE_RESOURCES = 0x1,
 }}
-crate::macros::flags! { CommandPoolTrimFlags: u32, "VkCommandPoolTrimFlags" {
+crate::macros::flags! { CommandPoolTrimFlags: u32, "VkCommandPoolTrimFlags", [0x0] {
 }}
-crate::macros::flags! { CommandStreamExecutionFlagsMESA: u32, "VkCommandStreamExecutionFlagsMESA" {
+crate::macros::flags! { CommandStreamExecutionFlagsMESA: u32, "VkCommandStreamExecutionFlagsMESA", [0x0] {
 }}
-crate::macros::flags! { ConditionalRenderingFlagsEXT: u32, "VkConditionalRenderingFlagsEXT" {
+crate::macros::flags! { ConditionalRenderingFlagsEXT: u32, "VkConditionalRenderingFlagsEXT", [0x1] {
     INVERTED_EXT = 0x1,
 }}
-crate::macros::flags! { CullModeFlags: u32, "VkCullModeFlags" {
+crate::macros::flags! { CullModeFlags: u32, "VkCullModeFlags", [0x3] {
     NONE = 0x0,
     FRONT = 0x1,
     BACK = 0x2,
     FRONT_AND_BACK = 0x3,
 }}
-crate::macros::flags! { DependencyFlags: u32, "VkDependencyFlags" {
+crate::macros::flags! { DependencyFlags: u32, "VkDependencyFlags", [0x7f] {
     BY_REGION = 0x1,
     VIEW_LOCAL = 0x2,
     DEVICE_GROUP = 0x4,
     FEEDBACK_LOOP_EXT = 0x8,
 }}
-crate::macros::flags! { DescriptorBindingFlags: u32, "VkDescriptorBindingFlags" {
+crate::macros::flags! { DescriptorBindingFlags: u32, "VkDescriptorBindingFlags", [0x1f] {
     UPDATE_AFTER_BIND = 0x1,
     UPDATE_UNUSED_WHILE_PENDING = 0x2,
     PARTIALLY_BOUND = 0x4,
     VARIABLE_DESCRIPTOR_COUNT = 0x8,
 }}
-crate::macros::flags! { DescriptorPoolCreateFlags: u32, "VkDescriptorPoolCreateFlags" {
+crate::macros::flags! { DescriptorPoolCreateFlags: u32, "VkDescriptorPoolCreateFlags", [0x1f] {
     FREE_DESCRIPTOR_SET = 0x1,
     UPDATE_AFTER_BIND = 0x2,
     HOST_ONLY_EXT = 0x4,
 }}
-crate::macros::flags! { DescriptorPoolResetFlags: u32, "VkDescriptorPoolResetFlags" {
+crate::macros::flags! { DescriptorPoolResetFlags: u32, "VkDescriptorPoolResetFlags", [0x0] {
 }}
-crate::macros::flags! { DescriptorSetLayoutCreateFlags: u32, "VkDescriptorSetLayoutCreateFlags" {
+crate::macros::flags! { DescriptorSetLayoutCreateFlags: u32, "VkDescriptorSetLayoutCreateFlags", [0xf7] {
     PUSH_DESCRIPTOR = 0x1,
     UPDATE_AFTER_BIND_POOL = 0x2,
     HOST_ONLY_POOL_EXT = 0x4,
 }}
-crate::macros::flags! { DescriptorUpdateTemplateCreateFlags: u32, "VkDescriptorUpdateTemplateCreateFlags" {
+crate::macros::flags! { DescriptorUpdateTemplateCreateFlags: u32, "VkDescriptorUpdateTemplateCreateFlags", [0x0] {
 }}
-crate::macros::flags! { DeviceCreateFlags: u32, "VkDeviceCreateFlags" {
+crate::macros::flags! { DeviceCreateFlags: u32, "VkDeviceCreateFlags", [0x0] {
 }}
-crate::macros::flags! { DeviceQueueCreateFlags: u32, "VkDeviceQueueCreateFlags" {
+crate::macros::flags! { DeviceQueueCreateFlags: u32, "VkDeviceQueueCreateFlags", [0x7] {
     PROTECTED = 0x1,
 }}
-crate::macros::flags! { EventCreateFlags: u32, "VkEventCreateFlags" {
+crate::macros::flags! { EventCreateFlags: u32, "VkEventCreateFlags", [0x1] {
     DEVICE_ONLY = 0x1,
 }}
-crate::macros::flags! { ExternalFenceFeatureFlags: u32, "VkExternalFenceFeatureFlags" {
+crate::macros::flags! { ExternalFenceFeatureFlags: u32, "VkExternalFenceFeatureFlags", [0x3] {
     EXPORTABLE = 0x1,
     IMPORTABLE = 0x2,
 }}
-crate::macros::flags! { ExternalFenceHandleTypeFlags: u32, "VkExternalFenceHandleTypeFlags" {
+crate::macros::flags! { ExternalFenceHandleTypeFlags: u32, "VkExternalFenceHandleTypeFlags", [0x3f] {
     OPAQUE_FD = 0x1,
     OPAQUE_WIN32 = 0x2,
     OPAQUE_WIN32_KMT = 0x4,
     SYNC_FD = 0x8,
 }}
-crate::macros::flags! { ExternalMemoryFeatureFlags: u32, "VkExternalMemoryFeatureFlags" {
+crate::macros::flags! { ExternalMemoryFeatureFlags: u32, "VkExternalMemoryFeatureFlags", [0x7] {
     DEDICATED_ONLY = 0x1,
     EXPORTABLE = 0x2,
     IMPORTABLE = 0x4,
 }}
-crate::macros::flags! { ExternalMemoryHandleTypeFlags: u32, "VkExternalMemoryHandleTypeFlags" {
+crate::macros::flags! { ExternalMemoryHandleTypeFlags: u32, "VkExternalMemoryHandleTypeFlags", [0x7ffff] {
     OPAQUE_FD = 0x1,
     OPAQUE_WIN32 = 0x2,
     OPAQUE_WIN32_KMT = 0x4,
@@ -219,21 +219,21 @@ crate::macros::flags! { ExternalMemoryHandleTypeFlags: u32, "VkExternalMemoryHan
     D3D12_RESOURCE = 0x40,
     DMA_BUF_EXT = 0x200,
 }}
-crate::macros::flags! { ExternalSemaphoreFeatureFlags: u32, "VkExternalSemaphoreFeatureFlags" {
+crate::macros::flags! { ExternalSemaphoreFeatureFlags: u32, "VkExternalSemaphoreFeatureFlags", [0x3] {
     EXPORTABLE = 0x1,
     IMPORTABLE = 0x2,
 }}
-crate::macros::flags! { ExternalSemaphoreHandleTypeFlags: u32, "VkExternalSemaphoreHandleTypeFlags" {
+crate::macros::flags! { ExternalSemaphoreHandleTypeFlags: u32, "VkExternalSemaphoreHandleTypeFlags", [0xbf] {
     OPAQUE_FD = 0x1,
     OPAQUE_WIN32 = 0x2,
     OPAQUE_WIN32_KMT = 0x4,
     D3D12_FENCE = 0x8,
     SYNC_FD = 0x10,
 }}
-crate::macros::flags! { FenceCreateFlags: u32, "VkFenceCreateFlags" {
+crate::macros::flags! { FenceCreateFlags: u32, "VkFenceCreateFlags", [0x1] {
     SIGNALED = 0x1,
 }}
-crate::macros::flags! { FormatFeatureFlags: u32, "VkFormatFeatureFlags" {
+crate::macros::flags! { FormatFeatureFlags: u32, "VkFormatFeatureFlags", [0x7fffffff] {
     SAMPLED_IMAGE = 0x1,
     STORAGE_IMAGE = 0x2,
     STORAGE_IMAGE_ATOMIC = 0x4,
@@ -261,7 +261,7 @@ crate::macros::flags! { FormatFeatureFlags: u32, "VkFormatFeatureFlags" {
     ACCELERATION_STRUCTURE_VERTEX_BUFFER_KHR = 0x20000000,
     FRAGMENT_SHADING_RATE_ATTACHMENT_KHR = 0x40000000,
 }}
-crate::macros::flags! { FormatFeatureFlags2: u64, "VkFormatFeatureFlags2" {
+crate::macros::flags! { FormatFeatureFlags2: u64, "VkFormatFeatureFlags2", [0x3fffffffffffffff] {
     SAMPLED_IMAGE = 0x1,
     STORAGE_IMAGE = 0x2,
     STORAGE_IMAGE_ATOMIC = 0x4,
@@ -293,23 +293,23 @@ crate::macros::flags! { FormatFeatureFlags2: u64, "VkFormatFeatureFlags2" {
     SAMPLED_IMAGE_DEPTH_COMPARISON = 0x200000000,
     HOST_IMAGE_TRANSFER = 0x400000000000,
 }}
-crate::macros::flags! { FramebufferCreateFlags: u32, "VkFramebufferCreateFlags" {
+crate::macros::flags! { FramebufferCreateFlags: u32, "VkFramebufferCreateFlags", [0x1] {
     IMAGELESS = 0x1,
 }}
-crate::macros::flags! { GeometryFlagsKHR: u32, "VkGeometryFlagsKHR" {
+crate::macros::flags! { GeometryFlagsKHR: u32, "VkGeometryFlagsKHR", [0x3] {
     OPAQUE_KHR = 0x1,
     NO_DUPLICATE_ANY_HIT_INVOCATION_KHR = 0x2,
 }}
-crate::macros::flags! { GraphicsPipelineLibraryFlagsEXT: u32, "VkGraphicsPipelineLibraryFlagsEXT" {
+crate::macros::flags! { GraphicsPipelineLibraryFlagsEXT: u32, "VkGraphicsPipelineLibraryFlagsEXT", [0xf] {
     VERTEX_INPUT_INTERFACE_EXT = 0x1,
     PRE_RASTERIZATION_SHADERS_EXT = 0x2,
     FRAGMENT_SHADER_EXT = 0x4,
     FRAGMENT_OUTPUT_INTERFACE_EXT = 0x8,
 }}
-crate::macros::flags! { HostImageCopyFlags: u32, "VkHostImageCopyFlags" {
+crate::macros::flags! { HostImageCopyFlags: u32, "VkHostImageCopyFlags", [0x1] {
     MEMCPY = 0x1,
 }}
-crate::macros::flags! { ImageAspectFlags: u32, "VkImageAspectFlags" {
+crate::macros::flags! { ImageAspectFlags: u32, "VkImageAspectFlags", [0xfff] {
     NONE = 0x0,
     COLOR = 0x1,
     DEPTH = 0x2,
@@ -323,7 +323,7 @@ crate::macros::flags! { ImageAspectFlags: u32, "VkImageAspectFlags" {
     MEMORY_PLANE_2_EXT = 0x200,
     MEMORY_PLANE_3_EXT = 0x400,
 }}
-crate::macros::flags! { ImageCreateFlags: u32, "VkImageCreateFlags" {
+crate::macros::flags! { ImageCreateFlags: u32, "VkImageCreateFlags", [0x7fffff] {
     SPARSE_BINDING = 0x1,
     SPARSE_RESIDENCY = 0x2,
     SPARSE_ALIASED = 0x4,
@@ -341,7 +341,7 @@ crate::macros::flags! { ImageCreateFlags: u32, "VkImageCreateFlags" {
     CREATE_2D_VIEW_COMPATIBLE_EXT = 0x20000,
     MULTISAMPLED_RENDER_TO_SINGLE_SAMPLED_EXT = 0x40000,
 }}
-crate::macros::flags! { ImageUsageFlags: u32, "VkImageUsageFlags" {
+crate::macros::flags! { ImageUsageFlags: u32, "VkImageUsageFlags", [0x7fffffff] {
     TRANSFER_SRC = 0x1,
     TRANSFER_DST = 0x2,
     SAMPLED = 0x4,
@@ -354,20 +354,20 @@ crate::macros::flags! { ImageUsageFlags: u32, "VkImageUsageFlags" {
     ATTACHMENT_FEEDBACK_LOOP_EXT = 0x80000,
     HOST_TRANSFER = 0x400000,
 }}
-crate::macros::flags! { ImageViewCreateFlags: u32, "VkImageViewCreateFlags" {
+crate::macros::flags! { ImageViewCreateFlags: u32, "VkImageViewCreateFlags", [0x7] {
 }}
-crate::macros::flags! { InstanceCreateFlags: u32, "VkInstanceCreateFlags" {
+crate::macros::flags! { InstanceCreateFlags: u32, "VkInstanceCreateFlags", [0x3] {
 }}
-crate::macros::flags! { MemoryAllocateFlags: u32, "VkMemoryAllocateFlags" {
+crate::macros::flags! { MemoryAllocateFlags: u32, "VkMemoryAllocateFlags", [0xf] {
     DEVICE_MASK = 0x1,
     DEVICE_ADDRESS = 0x2,
     DEVICE_ADDRESS_CAPTURE_REPLAY = 0x4,
 }}
-crate::macros::flags! { MemoryHeapFlags: u32, "VkMemoryHeapFlags" {
+crate::macros::flags! { MemoryHeapFlags: u32, "VkMemoryHeapFlags", [0xb] {
     DEVICE_LOCAL = 0x1,
     MULTI_INSTANCE = 0x2,
 }}
-crate::macros::flags! { MemoryPropertyFlags: u32, "VkMemoryPropertyFlags" {
+crate::macros::flags! { MemoryPropertyFlags: u32, "VkMemoryPropertyFlags", [0x1ff] {
     DEVICE_LOCAL = 0x1,
     HOST_VISIBLE = 0x2,
     HOST_COHERENT = 0x4,
@@ -375,21 +375,21 @@ crate::macros::flags! { MemoryPropertyFlags: u32, "VkMemoryPropertyFlags" {
     LAZILY_ALLOCATED = 0x10,
     PROTECTED = 0x20,
 }}
-crate::macros::flags! { MemoryUnmapFlags: u32, "VkMemoryUnmapFlags" {
+crate::macros::flags! { MemoryUnmapFlags: u32, "VkMemoryUnmapFlags", [0x1] {
 }}
-crate::macros::flags! { PeerMemoryFeatureFlags: u32, "VkPeerMemoryFeatureFlags" {
+crate::macros::flags! { PeerMemoryFeatureFlags: u32, "VkPeerMemoryFeatureFlags", [0xf] {
     COPY_SRC = 0x1,
     COPY_DST = 0x2,
     GENERIC_SRC = 0x4,
     GENERIC_DST = 0x8,
 }}
-crate::macros::flags! { PipelineCacheCreateFlags: u32, "VkPipelineCacheCreateFlags" {
+crate::macros::flags! { PipelineCacheCreateFlags: u32, "VkPipelineCacheCreateFlags", [0x9] {
     EXTERNALLY_SYNCHRONIZED = 0x1,
 }}
-crate::macros::flags! { PipelineColorBlendStateCreateFlags: u32, "VkPipelineColorBlendStateCreateFlags" {
+crate::macros::flags! { PipelineColorBlendStateCreateFlags: u32, "VkPipelineColorBlendStateCreateFlags", [0x1] {
     RASTERIZATION_ORDER_ATTACHMENT_ACCESS_EXT = 0x1,
 }}
-crate::macros::flags! { PipelineCreateFlags: u32, "VkPipelineCreateFlags" {
+crate::macros::flags! { PipelineCreateFlags: u32, "VkPipelineCreateFlags", [0x7fffffff] {
     DISABLE_OPTIMIZATION = 0x1,
     ALLOW_DERIVATIVES = 0x2,
     DERIVATIVE = 0x4,
@@ -413,7 +413,7 @@ crate::macros::flags! { PipelineCreateFlags: u32, "VkPipelineCreateFlags" {
     NO_PROTECTED_ACCESS = 0x8000000,
     PROTECTED_ACCESS_ONLY = 0x40000000,
 }}
-crate::macros::flags! { PipelineCreateFlags2: u64, "VkPipelineCreateFlags2" {
+crate::macros::flags! { PipelineCreateFlags2: u64, "VkPipelineCreateFlags2", [0x1ffffffffffff] {
     DISABLE_OPTIMIZATION = 0x1,
     ALLOW_DERIVATIVES = 0x2,
     DERIVATIVE = 0x4,
@@ -439,37 +439,37 @@ crate::macros::flags! { PipelineCreateFlags2: u64, "VkPipelineCreateFlags2" {
     ENABLE_LEGACY_DITHERING_EXT = 0x400000000,
     DESCRIPTOR_HEAP_EXT = 0x1000000000,
 }}
-crate::macros::flags! { PipelineCreationFeedbackFlags: u32, "VkPipelineCreationFeedbackFlags" {
+crate::macros::flags! { PipelineCreationFeedbackFlags: u32, "VkPipelineCreationFeedbackFlags", [0x7] {
     VALID = 0x1,
     APPLICATION_PIPELINE_CACHE_HIT = 0x2,
     BASE_PIPELINE_ACCELERATION = 0x4,
 }}
-crate::macros::flags! { PipelineDepthStencilStateCreateFlags: u32, "VkPipelineDepthStencilStateCreateFlags" {
+crate::macros::flags! { PipelineDepthStencilStateCreateFlags: u32, "VkPipelineDepthStencilStateCreateFlags", [0x3] {
     RASTERIZATION_ORDER_ATTACHMENT_DEPTH_ACCESS_EXT = 0x1,
     RASTERIZATION_ORDER_ATTACHMENT_STENCIL_ACCESS_EXT = 0x2,
 }}
-crate::macros::flags! { PipelineDynamicStateCreateFlags: u32, "VkPipelineDynamicStateCreateFlags" {
+crate::macros::flags! { PipelineDynamicStateCreateFlags: u32, "VkPipelineDynamicStateCreateFlags", [0x0] {
 }}
-crate::macros::flags! { PipelineInputAssemblyStateCreateFlags: u32, "VkPipelineInputAssemblyStateCreateFlags" {
+crate::macros::flags! { PipelineInputAssemblyStateCreateFlags: u32, "VkPipelineInputAssemblyStateCreateFlags", [0x0] {
 }}
-crate::macros::flags! { PipelineLayoutCreateFlags: u32, "VkPipelineLayoutCreateFlags" {
+crate::macros::flags! { PipelineLayoutCreateFlags: u32, "VkPipelineLayoutCreateFlags", [0x6] {
     INDEPENDENT_SETS_EXT = 0x2,
 }}
-crate::macros::flags! { PipelineMultisampleStateCreateFlags: u32, "VkPipelineMultisampleStateCreateFlags" {
+crate::macros::flags! { PipelineMultisampleStateCreateFlags: u32, "VkPipelineMultisampleStateCreateFlags", [0x0] {
 }}
-crate::macros::flags! { PipelineRasterizationConservativeStateCreateFlagsEXT: u32, "VkPipelineRasterizationConservativeStateCreateFlagsEXT" {
+crate::macros::flags! { PipelineRasterizationConservativeStateCreateFlagsEXT: u32, "VkPipelineRasterizationConservativeStateCreateFlagsEXT", [0x0] {
 }}
-crate::macros::flags! { PipelineRasterizationDepthClipStateCreateFlagsEXT: u32, "VkPipelineRasterizationDepthClipStateCreateFlagsEXT" {
+crate::macros::flags! { PipelineRasterizationDepthClipStateCreateFlagsEXT: u32, "VkPipelineRasterizationDepthClipStateCreateFlagsEXT", [0x0] {
 }}
-crate::macros::flags! { PipelineRasterizationStateCreateFlags: u32, "VkPipelineRasterizationStateCreateFlags" {
+crate::macros::flags! { PipelineRasterizationStateCreateFlags: u32, "VkPipelineRasterizationStateCreateFlags", [0x0] {
 }}
-crate::macros::flags! { PipelineRasterizationStateStreamCreateFlagsEXT: u32, "VkPipelineRasterizationStateStreamCreateFlagsEXT" {
+crate::macros::flags! { PipelineRasterizationStateStreamCreateFlagsEXT: u32, "VkPipelineRasterizationStateStreamCreateFlagsEXT", [0x0] {
 }}
-crate::macros::flags! { PipelineShaderStageCreateFlags: u32, "VkPipelineShaderStageCreateFlags" {
+crate::macros::flags! { PipelineShaderStageCreateFlags: u32, "VkPipelineShaderStageCreateFlags", [0xb] {
     ALLOW_VARYING_SUBGROUP_SIZE = 0x1,
     REQUIRE_FULL_SUBGROUPS = 0x2,
 }}
-crate::macros::flags! { PipelineStageFlags: u32, "VkPipelineStageFlags" {
+crate::macros::flags! { PipelineStageFlags: u32, "VkPipelineStageFlags", [0x3ffffff] {
     NONE = 0x0,
     TOP_OF_PIPE = 0x1,
     DRAW_INDIRECT = 0x2,
@@ -496,7 +496,7 @@ crate::macros::flags! { PipelineStageFlags: u32, "VkPipelineStageFlags" {
     TRANSFORM_FEEDBACK_EXT = 0x1000000,
     ACCELERATION_STRUCTURE_BUILD_KHR = 0x2000000,
 }}
-crate::macros::flags! { PipelineStageFlags2: u64, "VkPipelineStageFlags2" {
+crate::macros::flags! { PipelineStageFlags2: u64, "VkPipelineStageFlags2", [0x7ffffffffffff] {
     NONE = 0x0,
     TOP_OF_PIPE = 0x1,
     DRAW_INDIRECT = 0x2,
@@ -531,18 +531,18 @@ crate::macros::flags! { PipelineStageFlags2: u64, "VkPipelineStageFlags2" {
     VERTEX_ATTRIBUTE_INPUT = 0x2000000000,
     PRE_RASTERIZATION_SHADERS = 0x4000000000,
 }}
-crate::macros::flags! { PipelineTessellationStateCreateFlags: u32, "VkPipelineTessellationStateCreateFlags" {
+crate::macros::flags! { PipelineTessellationStateCreateFlags: u32, "VkPipelineTessellationStateCreateFlags", [0x0] {
 }}
-crate::macros::flags! { PipelineVertexInputStateCreateFlags: u32, "VkPipelineVertexInputStateCreateFlags" {
+crate::macros::flags! { PipelineVertexInputStateCreateFlags: u32, "VkPipelineVertexInputStateCreateFlags", [0x0] {
 }}
-crate::macros::flags! { PipelineViewportStateCreateFlags: u32, "VkPipelineViewportStateCreateFlags" {
+crate::macros::flags! { PipelineViewportStateCreateFlags: u32, "VkPipelineViewportStateCreateFlags", [0x0] {
 }}
-crate::macros::flags! { PrivateDataSlotCreateFlags: u32, "VkPrivateDataSlotCreateFlags" {
+crate::macros::flags! { PrivateDataSlotCreateFlags: u32, "VkPrivateDataSlotCreateFlags", [0x1] {
 }}
-crate::macros::flags! { QueryControlFlags: u32, "VkQueryControlFlags" {
+crate::macros::flags! { QueryControlFlags: u32, "VkQueryControlFlags", [0x1] {
     PRECISE = 0x1,
 }}
-crate::macros::flags! { QueryPipelineStatisticFlags: u32, "VkQueryPipelineStatisticFlags" {
+crate::macros::flags! { QueryPipelineStatisticFlags: u32, "VkQueryPipelineStatisticFlags", [0x3fff] {
     INPUT_ASSEMBLY_VERTICES = 0x1,
     INPUT_ASSEMBLY_PRIMITIVES = 0x2,
     VERTEX_SHADER_INVOCATIONS = 0x4,
@@ -557,42 +557,42 @@ crate::macros::flags! { QueryPipelineStatisticFlags: u32, "VkQueryPipelineStatis
     TASK_SHADER_INVOCATIONS_EXT = 0x800,
     MESH_SHADER_INVOCATIONS_EXT = 0x1000,
 }}
-crate::macros::flags! { QueryPoolCreateFlags: u32, "VkQueryPoolCreateFlags" {
+crate::macros::flags! { QueryPoolCreateFlags: u32, "VkQueryPoolCreateFlags", [0x1] {
 }}
-crate::macros::flags! { QueryResultFlags: u32, "VkQueryResultFlags" {
+crate::macros::flags! { QueryResultFlags: u32, "VkQueryResultFlags", [0x1f] {
     RESULT_64 = 0x1,
     WAIT = 0x2,
     WITH_AVAILABILITY = 0x4,
     PARTIAL = 0x8,
 }}
-crate::macros::flags! { QueueFlags: u32, "VkQueueFlags" {
+crate::macros::flags! { QueueFlags: u32, "VkQueueFlags", [0x7fff] {
     GRAPHICS = 0x1,
     COMPUTE = 0x2,
     TRANSFER = 0x4,
     SPARSE_BINDING = 0x8,
     PROTECTED = 0x10,
 }}
-crate::macros::flags! { RenderPassCreateFlags: u32, "VkRenderPassCreateFlags" {
+crate::macros::flags! { RenderPassCreateFlags: u32, "VkRenderPassCreateFlags", [0xf] {
 }}
-crate::macros::flags! { RenderingFlags: u32, "VkRenderingFlags" {
+crate::macros::flags! { RenderingFlags: u32, "VkRenderingFlags", [0x1fff] {
     CONTENTS_SECONDARY_COMMAND_BUFFERS = 0x1,
     SUSPENDING = 0x2,
     RESUMING = 0x4,
     ENABLE_LEGACY_DITHERING_EXT = 0x8,
     CONTENTS_INLINE_KHR = 0x10,
 }}
-crate::macros::flags! { ResolveModeFlags: u32, "VkResolveModeFlags" {
+crate::macros::flags! { ResolveModeFlags: u32, "VkResolveModeFlags", [0x3f] {
     NONE = 0x0,
     SAMPLE_ZERO = 0x1,
     AVERAGE = 0x2,
     MIN = 0x4,
     MAX = 0x8,
 }}
-crate::macros::flags! { RingCreateFlagsMESA: u32, "VkRingCreateFlagsMESA" {
+crate::macros::flags! { RingCreateFlagsMESA: u32, "VkRingCreateFlagsMESA", [0x0] {
 }}
-crate::macros::flags! { RingNotifyFlagsMESA: u32, "VkRingNotifyFlagsMESA" {
+crate::macros::flags! { RingNotifyFlagsMESA: u32, "VkRingNotifyFlagsMESA", [0x0] {
 }}
-crate::macros::flags! { SampleCountFlags: u32, "VkSampleCountFlags" {
+crate::macros::flags! { SampleCountFlags: u32, "VkSampleCountFlags", [0x7f] {
     COUNT_1 = 0x1,
     COUNT_2 = 0x2,
     COUNT_4 = 0x4,
@@ -601,17 +601,17 @@ crate::macros::flags! { SampleCountFlags: u32, "VkSampleCountFlags" {
     COUNT_32 = 0x20,
     COUNT_64 = 0x40,
 }}
-crate::macros::flags! { SamplerCreateFlags: u32, "VkSamplerCreateFlags" {
+crate::macros::flags! { SamplerCreateFlags: u32, "VkSamplerCreateFlags", [0x1f] {
     NON_SEAMLESS_CUBE_MAP_EXT = 0x4,
 }}
-crate::macros::flags! { SemaphoreCreateFlags: u32, "VkSemaphoreCreateFlags" {
+crate::macros::flags! { SemaphoreCreateFlags: u32, "VkSemaphoreCreateFlags", [0x0] {
 }}
-crate::macros::flags! { SemaphoreWaitFlags: u32, "VkSemaphoreWaitFlags" {
+crate::macros::flags! { SemaphoreWaitFlags: u32, "VkSemaphoreWaitFlags", [0x1] {
     ANY = 0x1,
 }}
-crate::macros::flags! { ShaderModuleCreateFlags: u32, "VkShaderModuleCreateFlags" {
+crate::macros::flags! { ShaderModuleCreateFlags: u32, "VkShaderModuleCreateFlags", [0x0] {
 }}
-crate::macros::flags! { ShaderStageFlags: u32, "VkShaderStageFlags" {
+crate::macros::flags! { ShaderStageFlags: u32, "VkShaderStageFlags", [0x9ffff] {
     VERTEX = 0x1,
     TESSELLATION_CONTROL = 0x2,
     TESSELLATION_EVALUATION = 0x4,
@@ -629,15 +629,15 @@ crate::macros::flags! { ShaderStageFlags: u32, "VkShaderStageFlags" {
     CALLABLE_KHR = 0x2000,
     ALL = 0x7fffffff,
 }}
-crate::macros::flags! { SparseImageFormatFlags: u32, "VkSparseImageFormatFlags" {
+crate::macros::flags! { SparseImageFormatFlags: u32, "VkSparseImageFormatFlags", [0x7] {
     SINGLE_MIPTAIL = 0x1,
     ALIGNED_MIP_SIZE = 0x2,
     NONSTANDARD_BLOCK_SIZE = 0x4,
 }}
-crate::macros::flags! { SparseMemoryBindFlags: u32, "VkSparseMemoryBindFlags" {
+crate::macros::flags! { SparseMemoryBindFlags: u32, "VkSparseMemoryBindFlags", [0x1] {
     METADATA = 0x1,
 }}
-crate::macros::flags! { SpirvResourceTypeFlagsEXT: u32, "VkSpirvResourceTypeFlagsEXT" {
+crate::macros::flags! { SpirvResourceTypeFlagsEXT: u32, "VkSpirvResourceTypeFlagsEXT", [0x3ff] {
     SAMPLER_EXT = 0x1,
     SAMPLED_IMAGE_EXT = 0x2,
     READ_ONLY_IMAGE_EXT = 0x4,
@@ -649,12 +649,12 @@ crate::macros::flags! { SpirvResourceTypeFlagsEXT: u32, "VkSpirvResourceTypeFlag
     ACCELERATION_STRUCTURE_EXT = 0x100,
     ALL_EXT = 0x7fffffff,
 }}
-crate::macros::flags! { StencilFaceFlags: u32, "VkStencilFaceFlags" {
+crate::macros::flags! { StencilFaceFlags: u32, "VkStencilFaceFlags", [0x3] {
     FRONT = 0x1,
     BACK = 0x2,
     FRONT_AND_BACK = 0x3,
 }}
-crate::macros::flags! { SubgroupFeatureFlags: u32, "VkSubgroupFeatureFlags" {
+crate::macros::flags! { SubgroupFeatureFlags: u32, "VkSubgroupFeatureFlags", [0x7ff] {
     BASIC = 0x1,
     VOTE = 0x2,
     ARITHMETIC = 0x4,
@@ -666,18 +666,18 @@ crate::macros::flags! { SubgroupFeatureFlags: u32, "VkSubgroupFeatureFlags" {
     ROTATE = 0x200,
     ROTATE_CLUSTERED = 0x400,
 }}
-crate::macros::flags! { SubmitFlags: u32, "VkSubmitFlags" {
+crate::macros::flags! { SubmitFlags: u32, "VkSubmitFlags", [0x1] {
     PROTECTED = 0x1,
 }}
-crate::macros::flags! { SubpassDescriptionFlags: u32, "VkSubpassDescriptionFlags" {
+crate::macros::flags! { SubpassDescriptionFlags: u32, "VkSubpassDescriptionFlags", [0x1ff] {
     RASTERIZATION_ORDER_ATTACHMENT_COLOR_ACCESS_EXT = 0x10,
     RASTERIZATION_ORDER_ATTACHMENT_DEPTH_ACCESS_EXT = 0x20,
     RASTERIZATION_ORDER_ATTACHMENT_STENCIL_ACCESS_EXT = 0x40,
     ENABLE_LEGACY_DITHERING_EXT = 0x80,
 }}
-crate::macros::flags! { TensorViewCreateFlagsARM: u64, "VkTensorViewCreateFlagsARM" {
+crate::macros::flags! { TensorViewCreateFlagsARM: u64, "VkTensorViewCreateFlagsARM", [0x1] {
 }}
-crate::macros::flags! { ToolPurposeFlags: u32, "VkToolPurposeFlags" {
+crate::macros::flags! { ToolPurposeFlags: u32, "VkToolPurposeFlags", [0x7f] {
     VALIDATION = 0x1,
     PROFILING = 0x2,
     TRACING = 0x4,
