@@ -17,6 +17,7 @@ use hesper_venus::{
 };
 
 use super::super::contexts::IsolatedContexts;
+use super::super::gate::Gate;
 use crate::contexts::{CAPSET_SIZE, Contexts, VenusContext};
 use crate::isolation::channel::{LARGEST_TO_WORKER, Receiver, Sender};
 use crate::isolation::encoding::Message;
@@ -300,6 +301,11 @@ pub(super) struct Stage {
 
 impl Stage {
     pub(super) fn new(options: &RendererOptions) -> Self {
+        // Most tests have workers that never say that they are ready.
+        Self::with(options, Gate::new(1000))
+    }
+
+    pub(super) fn with(options: &RendererOptions, gate: Gate) -> Self {
         let (sender, born) = mpsc::channel();
         let yard = Arc::new(Yard {
             living: Mutex::default(),
@@ -311,7 +317,13 @@ impl Stage {
         });
         let starter = Arc::clone(&yard) as Arc<dyn Starter>;
         Self {
-            contexts: IsolatedContexts::with(starter, [7; CAPSET_SIZE], FINDINGS.to_vec(), options),
+            contexts: IsolatedContexts::with(
+                starter,
+                [7; CAPSET_SIZE],
+                FINDINGS.to_vec(),
+                options,
+                gate,
+            ),
             yard,
             born,
         }

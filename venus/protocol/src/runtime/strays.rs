@@ -67,6 +67,7 @@ impl Strays {
     /// What takes the place of a value of an enum: 0, or its lowest value. Most enums begin with
     /// the value that means the least.
     #[cold]
+    #[inline(never)]
     pub(crate) fn value(&self, ty: &'static str, value: i32, names: Names) -> i32 {
         let lowest = names
             .iter()
@@ -93,6 +94,7 @@ impl Strays {
     }
 
     #[cold]
+    #[inline(never)]
     fn lowest<F: Flags>(&self, flag: F) -> F {
         let instead = F::KNOWN & F::KNOWN.wrapping_neg();
         // A type without a flag has none that could be used as an index.
