@@ -122,7 +122,11 @@ impl Gate {
                 return true;
             }
             let bell = Arc::clone(&own.bell);
-            let patience = if rest.is_zero() { LONGEST } else { rest };
+            // Only the first looks again after the rest. It tells the next one.
+            let patience = match place {
+                0 if !rest.is_zero() => rest,
+                _ => LONGEST,
+            };
             state = bell.waited_for(state, patience).0;
         }
     }
