@@ -81,13 +81,13 @@ fn console(screen: &XServer, guest: &mut VulkanGuest, folder: &std::path::Path) 
 fn typed(screen: &XServer, guest: &mut VulkanGuest) {
     const TEXT: &str = "Hello arm64, #1 (a+b)";
     guest.succeed(
-        "rm -f /tmp/open /tmp/typed; sh -c 'exec </dev/tty1; touch /tmp/open; timeout 80 head -n 1 >/tmp/typed' &\n\
-         for i in $(seq 300); do [ ! -e /tmp/open ] || break; sleep 0.1; done",
+        "rm -f /tmp/open /tmp/typed; sh -c 'exec </dev/tty1; touch /tmp/open; timeout 600 head -n 1 >/tmp/typed' &\n\
+         for i in $(seq 600); do [ ! -e /tmp/open ] || break; sleep 0.1; done",
     );
     screen.run("xdotool", &["type", "--delay", "20", TEXT]);
     screen.run("xdotool", &["key", "Return"]);
     let typed = guest.succeed(
-        "for i in $(seq 300); do [ ! -s /tmp/typed ] || break; sleep 0.1; done; cat /tmp/typed",
+        "for i in $(seq 600); do [ ! -s /tmp/typed ] || break; sleep 0.1; done; cat /tmp/typed",
     );
     assert_eq!(typed, TEXT);
 }
@@ -97,8 +97,8 @@ fn pointed(screen: &XServer, guest: &mut VulkanGuest) {
     const AT: (i64, i64) = (333, 222);
     guest.succeed(
         "tablet=$(grep -l 'Hesper Tablet' /sys/class/input/event*/device/name | cut -d/ -f5)\n\
-         timeout 80 stdbuf -oL evtest /dev/input/$tablet >/tmp/evtest & evtest=$!\n\
-         for i in $(seq 300); do ! grep -q ^Testing /tmp/evtest || break; sleep 0.1; done",
+         timeout 600 stdbuf -oL evtest /dev/input/$tablet >/tmp/evtest & evtest=$!\n\
+         for i in $(seq 600); do ! grep -q ^Testing /tmp/evtest || break; sleep 0.1; done",
     );
     let window = screen.window();
     let [x, y] = [AT.0, AT.1].map(|place| place.to_string());
@@ -106,7 +106,7 @@ fn pointed(screen: &XServer, guest: &mut VulkanGuest) {
     screen.run("xdotool", &["mousemove", "--window", &window, &x, &y]);
     screen.run("xdotool", &["click", "3"]);
     let seen = guest.succeed(
-        "for i in $(seq 300); do ! grep -q 'BTN_RIGHT), value 0' /tmp/evtest || break; sleep 0.1; done\n\
+        "for i in $(seq 600); do ! grep -q 'BTN_RIGHT), value 0' /tmp/evtest || break; sleep 0.1; done\n\
          kill $evtest; cat /tmp/evtest",
     );
     assert!(seen.contains("BTN_RIGHT), value 1"), "{seen}");

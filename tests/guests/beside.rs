@@ -22,13 +22,13 @@ grep -q /mnt/share /proc/mounts || busybox mount -t virtiofs share /mnt/share
 
 /// Starts `evtest` on all devices.
 const LISTEN: &str = "\
-for event in /dev/input/event*; do timeout 80 stdbuf -oL evtest $event >/tmp/evtest-${event##*/} & done
-for i in $(seq 200); do [ $(cat /tmp/evtest-* | grep -c ^Testing) -lt 3 ] || break; sleep 0.1; done";
+for event in /dev/input/event*; do timeout 600 stdbuf -oL evtest $event >/tmp/evtest-${event##*/} & done
+for i in $(seq 600); do [ $(cat /tmp/evtest-* | grep -c ^Testing) -lt 3 ] || break; sleep 0.1; done";
 
 /// Waits until the key, the place and the button have arrived, then ends `evtest`.
 const HEARD: &str = "\
 for words in 'KEY_H), value 0' 'ABS_Y), value' 'BTN_RIGHT), value 0'; do
-    for i in $(seq 200); do ! grep -q \"$words\" /tmp/evtest-* || break; sleep 0.1; done
+    for i in $(seq 600); do ! grep -q \"$words\" /tmp/evtest-* || break; sleep 0.1; done
     grep -q \"$words\" /tmp/evtest-* || { cat /tmp/evtest-*; exit 1; }
 done
 pkill evtest; rm /tmp/evtest-*";
@@ -116,7 +116,7 @@ fn maps_do_not_disturb_input_a_shared_folder_and_plugged_memory() {
     // The file is larger than the free memory was before, so the programs that follow use pages of
     // the new memory.
     guest.succeed(
-        "for i in $(seq 200); do [ $(free -m | awk '/Mem:/ {print $2}') -lt 1500 ] || break; sleep 0.1; done\n\
+        "for i in $(seq 600); do [ $(free -m | awk '/Mem:/ {print $2}') -lt 1500 ] || break; sleep 0.1; done\n\
          mkdir -p /tmp/big; busybox mount -t tmpfs -o size=1500M none /tmp/big && head -c 800M /dev/zero >/tmp/big/zeros",
     );
     all_work(&mut guest);
@@ -131,7 +131,7 @@ fn maps_do_not_disturb_input_a_shared_folder_and_plugged_memory() {
         guest.succeed(&format!(
             "busybox umount /mnt/share; cd /sys/bus/virtio/drivers/{driver} && devices=$(echo virtio[0-9]*)\n\
              for device in $devices; do echo $device >unbind && echo $device >bind || exit 1; done\n\
-             cd; for i in $(seq 100); do [ $(ls /dev/input/event* | wc -l) -lt 3 ] || break; sleep 0.1; done"
+             cd; for i in $(seq 600); do [ $(ls /dev/input/event* | wc -l) -lt 3 ] || break; sleep 0.1; done"
         ));
     }
     all_work(&mut guest);

@@ -15,7 +15,7 @@ fn an_unprivileged_program_that_attacks_hesper_ends_its_own_contexts_only() {
     let file = ["--file", program.to_str().unwrap()];
     let mut guest = VulkanGuest::boot_with(folder, "guest", "forky", &hesper.socket(), &file);
     guest.start_weston();
-    guest.start_cube("", 1_000_000);
+    guest.start_lasting_cube();
     assert_turning(|| hesper.screenshot(0));
     // A user of the group that may use the GPU, as on every desktop.
     guest.succeed("chgrp video /dev/dri/renderD128 && chmod 660 /dev/dri/renderD128");

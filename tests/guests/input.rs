@@ -96,7 +96,7 @@ impl Bench {
         self.screen.run("xdotool", &["type", "--delay", "4", text]);
         self.screen.run("xdotool", &["key", "Return"]);
         let typed = self.guest.run(
-            "sh for i in $(seq 100); do [ -s /tmp/typed ] && break; usleep 100000; done; kill $(cat /tmp/cat); cat /tmp/typed",
+            "sh for i in $(seq 600); do [ -s /tmp/typed ] && break; usleep 100000; done; kill $(cat /tmp/cat); cat /tmp/typed",
         );
         self.guest.run("sh rm /tmp/typed");
         typed
@@ -213,16 +213,16 @@ fn libinput_and_evtest_of_a_distribution_know_the_devices() {
 
     // Each program writes its file without buffering.
     guest.succeed(
-        "for event in /dev/input/event*; do timeout 60 stdbuf -oL evtest $event >/tmp/evtest-${event##*/} & done\n\
-         timeout 60 stdbuf -oL libinput debug-events --show-keycodes >/tmp/libinput &",
+        "for event in /dev/input/event*; do timeout 600 stdbuf -oL evtest $event >/tmp/evtest-${event##*/} & done\n\
+         timeout 600 stdbuf -oL libinput debug-events --show-keycodes >/tmp/libinput &",
     );
     let await_words = |guest: &mut VulkanGuest, words: &str, files: &str| {
         guest.succeed(&format!(
-            "for i in $(seq 200); do ! grep -qe '{words}' {files} || break; sleep 0.1; done; cat {files}"
+            "for i in $(seq 600); do ! grep -qe '{words}' {files} || break; sleep 0.1; done; cat {files}"
         ))
     };
     await_words(&mut guest, "DEVICE_ADDED.*Touchscreen", "/tmp/libinput");
-    guest.succeed("for i in $(seq 200); do [ $(cat /tmp/evtest-* | grep -c ^Testing) -lt 5 ] || break; sleep 0.1; done");
+    guest.succeed("for i in $(seq 600); do [ $(cat /tmp/evtest-* | grep -c ^Testing) -lt 5 ] || break; sleep 0.1; done");
     let window = screen.window();
     let at = ["mousemove", "--window", &window, "320", "100"];
     screen.run("xdotool", &at);
@@ -476,7 +476,7 @@ fn the_devices_come_back_with_the_next_vm_and_end_with_hesper() {
         .run("sh modprobe -r virtio_input && modprobe virtio_input");
     bench
         .guest
-        .run("sh for i in $(seq 50); do [ -e /dev/input/event0 ] && break; usleep 100000; done");
+        .run("sh for i in $(seq 600); do [ -e /dev/input/event0 ] && break; usleep 100000; done");
     bench.screen.run("xdotool", &["keyup", "x"]);
     let events = bench.read("Keyboard", |screen| {
         screen.run("xdotool", &["key", "q"]);

@@ -34,7 +34,7 @@ fn suspend(guest: &mut VulkanGuest) {
     }
     qmp.run("system_wakeup", json!({}));
     guest.succeed(
-        "for i in $(seq 300); do [ ! -e /tmp/awake ] || break; sleep 0.1; done\n\
+        "for i in $(seq 600); do [ ! -e /tmp/awake ] || break; sleep 0.1; done\n\
          [ -e /tmp/awake ] || { cat /tmp/suspend.log; dmesg | tail -n 30; false; }",
     );
 }
@@ -60,7 +60,7 @@ fn suspend_to_idle(guest: &mut VulkanGuest, log: &Path) {
         said("PM: suspend exit")
     });
     assert!(woken, "the guest does not wake up");
-    guest.succeed("for i in $(seq 300); do [ ! -e /tmp/awake ] || break; sleep 0.1; done");
+    guest.succeed("for i in $(seq 600); do [ ! -e /tmp/awake ] || break; sleep 0.1; done");
     let slept = guest.succeed("cat /sys/power/suspend_stats/success /tmp/suspend.log");
     assert_eq!(slept, "1");
 }
@@ -131,7 +131,7 @@ modprobe -r virtio_gpu && ! [ -e /dev/dri/renderD128 ]";
 
 const LOAD: &str = "\
 modprobe virtio_gpu
-for i in $(seq 300); do [ ! -c /dev/dri/renderD128 ] || break; sleep 0.1; done
+for i in $(seq 600); do [ ! -c /dev/dri/renderD128 ] || break; sleep 0.1; done
 rm -f $XDG_RUNTIME_DIR/wayland-1*";
 
 /// A suspend to disk ends QEMU. Another QEMU resumes the guest.

@@ -78,7 +78,7 @@ fn opengl_runs_on_the_guests_vulkan() {
     // it. kmscube ends with its input.
     guest.succeed(
         "export D3D_ALWAYS_SOFTWARE=1 VK_DRIVER_FILES=/usr/share/vulkan/icd.d/virtio_icd.json\n\
-         sleep 80 | MESA_LOADER_DRIVER_OVERRIDE=zink timeout 80 kmscube >/tmp/kmscube.log 2>&1 &",
+         sleep 600 | MESA_LOADER_DRIVER_OVERRIDE=zink timeout 600 kmscube >/tmp/kmscube.log 2>&1 &",
     );
     // Its cube fills much of the screen with shades, and turns.
     let cube = || Some(hesper.screenshot(0)).filter(|picture| picture.colours(1000) == 1000);
@@ -165,7 +165,7 @@ fn a_driver_that_is_loaded_anew_finds_its_gpu_and_vkcube_turns_on_an_x_server() 
         guest.succeed(
             "for console in /sys/class/vtconsole/vtcon*; do echo 0 >$console/bind; done\n\
              modprobe -r virtio_gpu && ! [ -e /dev/dri/renderD128 ] && modprobe virtio_gpu\n\
-             for i in $(seq 300); do [ ! -c /dev/dri/renderD128 ] || break; sleep 0.1; done",
+             for i in $(seq 600); do [ ! -c /dev/dri/renderD128 ] || break; sleep 0.1; done",
         );
         let (status, said) = guest.run(&format!("hesper-test-client run {SOME}"));
         assert_eq!(status, 0, "after reload {round}:\n{said}");

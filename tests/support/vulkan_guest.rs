@@ -32,7 +32,7 @@ export LIBSEAT_BACKEND=builtin WAYLAND_DISPLAY=wayland-1
 printf '[core]\\nrequire-input=false\\n[shell]\\npanel-position=none\\nbackground-type=tile\\nbackground-color=0xff000000\\n' >/tmp/weston.ini
 printf 'startup-animation=none\\nclose-animation=none\\nanimation=none\\n' >>/tmp/weston.ini
 weston --config=/tmp/weston.ini --backend=drm --renderer=pixman --idle-time=0 >/tmp/weston.log 2>&1 &
-for i in $(seq 300); do [ ! -S $XDG_RUNTIME_DIR/wayland-1 ] || break; sleep 0.1; done
+for i in $(seq 600); do [ ! -S $XDG_RUNTIME_DIR/wayland-1 ] || break; sleep 0.1; done
 [ -S $XDG_RUNTIME_DIR/wayland-1 ] || { cat /tmp/weston.log; false; }";
 
 /// What QEMU may print (docs/qemu.md): a line for each blob that is refused while the device runs,
@@ -185,7 +185,7 @@ impl VulkanGuest {
         self.succeed(
             "export DISPLAY=:0\n\
              Xorg :0 vt1 -nolisten tcp >/tmp/xorg.log 2>&1 &\n\
-             for i in $(seq 300); do [ ! -S /tmp/.X11-unix/X0 ] || break; sleep 0.1; done\n\
+             for i in $(seq 600); do [ ! -S /tmp/.X11-unix/X0 ] || break; sleep 0.1; done\n\
              [ -S /tmp/.X11-unix/X0 ] || { cat /tmp/xorg.log; false; }",
         );
     }
@@ -200,7 +200,7 @@ impl VulkanGuest {
     #[track_caller]
     pub fn start_cube_on(&mut self, wsi: &str, variables: &str, frames: u32) {
         self.succeed(&format!(
-            "{variables} timeout 80 vkcube --wsi {wsi} --gpu_number 0 --c {frames} >/tmp/cube.log 2>&1 & cube=$!"
+            "{variables} timeout 600 vkcube --wsi {wsi} --gpu_number 0 --c {frames} >/tmp/cube.log 2>&1 & cube=$!"
         ));
     }
 

@@ -81,7 +81,7 @@ pub fn chain(model: &Model, chain: &[String], link: &str) -> String {
 pub enum Knowledge {
     /// Its type says it: it is an enum, or a struct with such members.
     Type,
-    /// One flag that has a name, or none at all if that is allowed.
+    /// One flag that has a name, or none at all if that is allowed or has a name, too.
     Bit(bool),
 }
 
@@ -93,7 +93,9 @@ pub fn knowledge(model: &Model, member: &Member) -> Option<Knowledge> {
     match &member.base {
         Base::Enum(_) => Some(Knowledge::Type),
         Base::Flags { name, .. } if member.is_bit && !name.contains("HandleType") => {
-            Some(Knowledge::Bit(member.optional || member.noautovalidity))
+            let has_none = model.enums.get(name).is_some_and(|e| e.known.contains(&0));
+            let is_optional = member.optional || member.noautovalidity || has_none;
+            Some(Knowledge::Bit(is_optional))
         }
         Base::Struct(name) => {
             let entry = model.structs.get(name)?;

@@ -98,7 +98,7 @@ impl Decode for vk::BindImagePlaneMemoryInfo {
 impl DecodeBody for vk::BindImagePlaneMemoryInfo {
     fn decode_body(&mut self, d: &mut Decoder<'_>) -> Result<()> {
         let p = d.prefix::<4>()?;
-        self.plane_aspect = d.bit(p.get::<_, 0>(), REQUIRED);
+        self.plane_aspect = d.bit(p.get::<_, 0>(), OPTIONAL);
         Ok(())
     }
 }
@@ -599,7 +599,7 @@ impl Decode for vk::ImagePlaneMemoryRequirementsInfo {
 impl DecodeBody for vk::ImagePlaneMemoryRequirementsInfo {
     fn decode_body(&mut self, d: &mut Decoder<'_>) -> Result<()> {
         let p = d.prefix::<4>()?;
-        self.plane_aspect = d.bit(p.get::<_, 0>(), REQUIRED);
+        self.plane_aspect = d.bit(p.get::<_, 0>(), OPTIONAL);
         Ok(())
     }
 }

@@ -1793,7 +1793,7 @@ impl<'a> Command<'a> for CmdWriteTimestamp {
     fn decode(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let pipeline_stage: vk::PipelineStageFlags = d.bit(p.get::<_, 8>(), REQUIRED);
+        let pipeline_stage: vk::PipelineStageFlags = d.bit(p.get::<_, 8>(), OPTIONAL);
         let query_pool = d.required_object(p.get::<_, 12>())?;
         let query: u32 = p.get::<_, 20>();
         Ok(Self {
