@@ -2,9 +2,11 @@
 //!
 //! To load a driver takes a processor for as long as it lasts. A guest that opens fifty contexts at
 //! once would take all processors of the host, and programs that draw would lose frames. So workers
-//! start one after the other, or a few at a time on a large machine. If more and more wait, the
-//! gate rests after each for as long as it took. What is sent to a worker that waits stays in its
-//! socket.
+//! start one after the other, or a few at a time on a large machine. What is sent to a worker that
+//! waits stays in its socket.
+//!
+//! The gate does not rest between them: a pause after each worker, as long as it took to load, made
+//! four programs that were started again and again 20 to 50 % slower.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex};
@@ -15,9 +17,6 @@ use hesper_system::sync::{Lock, Wait};
 
 /// A worker that takes longer to load makes no other wait.
 const LONGEST: Duration = Duration::from_secs(1);
-
-/// So many come in one after the other without a rest.
-const FREE: u32 = 8;
 
 /// Lets workers in, in the order in which they came.
 #[derive(Debug)]
@@ -31,10 +30,6 @@ struct State {
     waiting: VecDeque<Waiting>,
     /// Those that load, and since when.
     loading: Vec<(u64, Instant)>,
-    /// How many have loaded since nobody waited.
-    streak: u32,
-    /// Nobody comes in before.
-    rests_until: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -49,21 +44,6 @@ struct Waiting {
 impl State {
     fn place(&self, worker: u64) -> Option<usize> {
         self.waiting.iter().position(|other| other.worker == worker)
-    }
-
-    /// A worker loads no more.
-    fn has_loaded(&mut self, worker: u64, now: Instant) {
-        let place = self.loading.iter().position(|(other, _)| *other == worker);
-        let Some(place) = place else {
-            return;
-        };
-        let (_, since) = self.loading.swap_remove(place);
-        self.streak = match self.waiting.is_empty() {
-            true => 0,
-            false => self.streak.saturating_add(1),
-        };
-        let took = now.saturating_duration_since(since).min(LONGEST);
-        self.rests_until = (self.streak > FREE).then(|| now + took);
     }
 
     fn tell_first(&self) {
@@ -107,10 +87,7 @@ impl Gate {
             let Some(place) = state.place(worker) else {
                 return false;
             };
-            let rest = state
-                .rests_until
-                .map_or(Duration::ZERO, |end| end.saturating_duration_since(now));
-            let has_place = place == 0 && state.loading.len() < self.places && rest.is_zero();
+            let has_place = place == 0 && state.loading.len() < self.places;
             let Some(own) = state.waiting.get(place) else {
                 return false;
             };
@@ -122,12 +99,7 @@ impl Gate {
                 return true;
             }
             let bell = Arc::clone(&own.bell);
-            // Only the first looks again after the rest. It tells the next one.
-            let patience = match place {
-                0 if !rest.is_zero() => rest,
-                _ => LONGEST,
-            };
-            state = bell.waited_for(state, patience).0;
+            state = bell.waited_for(state, LONGEST).0;
         }
     }
 
@@ -148,7 +120,7 @@ impl Gate {
         if let Some(own) = place.and_then(|place| state.waiting.remove(place)) {
             own.bell.notify_all();
         }
-        state.has_loaded(worker, Instant::now());
+        state.loading.retain(|(other, _)| *other != worker);
         state.tell_first();
     }
 }
@@ -179,20 +151,6 @@ mod tests {
             gate.leave(worker);
         }
         assert!(gate.state.locked().loading.is_empty());
-    }
-
-    #[test]
-    fn the_gate_rests_when_more_and_more_come() {
-        let gate = Arc::new(Gate::new(1));
-        let (sender, told) = mpsc::channel();
-        let all = 2 * u64::from(FREE);
-        (1..=all).for_each(|worker| come(&gate, worker, &sender));
-        for worker in 1..=all {
-            assert_eq!(told.recv_timeout(PATIENCE), Ok((worker, true)));
-            gate.leave(worker);
-            let rests = gate.state.locked().rests_until.is_some();
-            assert_eq!(rests, worker > FREE.into() && worker < all, "{worker}");
-        }
     }
 
     #[test]
