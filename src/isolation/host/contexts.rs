@@ -8,7 +8,6 @@ use hesper_system::sync::Lock;
 use hesper_venus::{ContextEvents, Counters, Error, RendererOptions};
 
 use super::context::IsolatedContext;
-use super::gate::Gate;
 use super::house::House;
 use super::start::start;
 use super::state::Owner;
@@ -45,32 +44,19 @@ impl IsolatedContexts {
         findings: Vec<u8>,
         options: &RendererOptions,
     ) -> Arc<Self> {
-        Arc::new(Self::with(
-            spawner,
-            capset,
-            findings,
-            options,
-            Gate::default(),
-        ))
+        Arc::new(Self::with(spawner, capset, findings, options))
     }
 
-    /// The same with another way to start processes, and another gate.
+    /// The same with another way to start processes.
     pub(super) fn with(
         starter: Arc<dyn Starter>,
         capset: [u8; CAPSET_SIZE],
         findings: Vec<u8>,
         options: &RendererOptions,
-        gate: Gate,
     ) -> Self {
         let contexts = Self {
             capset,
-            house: Arc::new(House::new(
-                starter,
-                options,
-                pieces(options),
-                findings,
-                gate,
-            )),
+            house: Arc::new(House::new(starter, options, pieces(options), findings)),
             spare: Mutex::default(),
         };
         contexts.start_spare();

@@ -8,7 +8,6 @@ use hesper_venus::{Budget, RendererOptions};
 
 use super::books::Pools;
 use super::census::Census;
-use super::gate::Gate;
 use super::logs::Logs;
 use super::patience::Patience;
 use crate::isolation::spawner::Starter;
@@ -24,8 +23,6 @@ pub(super) struct House {
     pub(super) limits: Budget,
     pub(super) census: Census,
     pub(super) logs: Logs,
-    /// Lets workers load the driver.
-    pub(super) gate: Gate,
     /// The last spare has failed, and no worker has become ready since.
     pub(super) spare_failed: AtomicBool,
     /// How much longer the device waits for all workers together.
@@ -48,7 +45,6 @@ impl House {
         options: &RendererOptions,
         pieces: u64,
         findings: Vec<u8>,
-        gate: Gate,
     ) -> Self {
         Self {
             starter,
@@ -56,7 +52,6 @@ impl House {
             limits: options.budget,
             census: Census::default(),
             logs: Logs::default(),
-            gate,
             spare_failed: AtomicBool::new(false),
             patience: Mutex::new(Patience::new(PATIENCE, Instant::now())),
             findings,

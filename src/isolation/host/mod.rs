@@ -9,7 +9,6 @@
 //! | [`contexts`] | the maker of contexts, with a spare worker |
 //! | [`context`] | a context, as the device has it |
 //! | [`worker`], [`state`] | a worker, as this process has it, and where it is in its life |
-//! | [`gate`] | how many workers may load the driver at the same time |
 //! | [`start`], [`serve`], [`death`] | starts a worker, hears what it says, ends what was its |
 //! | [`outgoing`], [`incoming`] | messages to a worker, messages and questions from it |
 //! | [`fences`], [`blobs`], [`rings`] | what a worker was asked for, and its rings |
@@ -29,7 +28,6 @@ mod context;
 mod contexts;
 mod death;
 mod fences;
-mod gate;
 mod house;
 mod incoming;
 mod logs;

@@ -28,22 +28,15 @@ const PERIOD: Duration = Duration::from_millis(100);
 /// How often a worker is still read that has ended: more than a socket holds.
 const LAST_WORDS: usize = 4096;
 
-/// Starts the thread, which starts the process with these ends of the sockets.
+/// Starts the thread.
 ///
 /// # Errors
 /// The system has no thread left.
-pub(super) fn start(
-    worker: &Arc<Worker>,
-    control: OwnedFd,
-    budget: OwnedFd,
-) -> std::io::Result<()> {
+pub(super) fn start(worker: &Arc<Worker>) -> std::io::Result<()> {
     let of_thread = Arc::clone(worker);
     thread::Builder::new()
         .name(format!("worker-{}", worker.number()))
-        .spawn(move || {
-            of_thread.spawn(control, budget);
-            run(&of_thread);
-        })
+        .spawn(move || run(&of_thread))
         .map(drop)
 }
 
@@ -237,7 +230,6 @@ impl Service<'_> {
         drop(state);
         let house = &self.worker.house;
         house.starter.is_loaded(self.worker.number());
-        house.gate.leave(self.worker.number());
         house.is_tested.store(true, Ordering::SeqCst);
         house.spare_failed.store(false, Ordering::SeqCst);
         Ok(())

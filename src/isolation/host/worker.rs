@@ -87,40 +87,20 @@ impl Worker {
         Ok((worker, far_control.into(), far_budget.into()))
     }
 
-    /// It counts from now on, and waits for its turn to load the driver.
-    pub(super) fn enter(&self) {
-        self.house.census.enter(self.number, self.report.clone());
-        self.house.gate.queue(self.number);
-        let configure = ToWorker::Configure(self.house.findings().to_vec());
-        self.send(configure, Charge::default(), &[self.report.fd()]);
-    }
-
-    /// Starts the process when it is its turn. Its end is noted when it comes. Nothing starts for
-    /// somebody who needs it no more.
+    /// Starts the process. Its end is noted when it comes.
     pub(super) fn spawn(self: &Arc<Self>, control: OwnedFd, budget: OwnedFd) {
-        if !self.house.gate.enter(self.number) || !self.is_needed() {
-            return self.has_ended(End::NotStarted("it was not needed any more".to_owned()));
-        }
+        self.house.census.enter(self.number, self.report.clone());
         let worker = Arc::clone(self);
         let ended = Box::new(move |end| worker.has_ended(end));
         self.house
             .starter
             .spawn(self.number, control, budget, ended);
-        if !self.is_needed() {
-            // Whoever ended it meanwhile may have come before the process.
-            self.house.starter.kill(self.number);
-        }
+        let configure = ToWorker::Configure(self.house.findings().to_vec());
+        self.send(configure, Charge::default(), &[self.report.fd()]);
     }
 
-    /// Whether nobody has ended it yet.
-    fn is_needed(&self) -> bool {
-        let state = self.state();
-        !state.is_ending() && state.doom.is_none()
-    }
-
-    /// The process has ended, or never starts.
-    pub(super) fn has_ended(&self, end: End) {
-        self.house.gate.leave(self.number);
+    /// The process has ended.
+    fn has_ended(&self, end: End) {
         self.books.close();
         let mut state = self.state();
         state.end = Some(end);
@@ -245,7 +225,6 @@ impl Worker {
     /// Kills the process, if it lives.
     pub(super) fn kill(&self) {
         self.stop_sending();
-        self.house.gate.leave(self.number);
         self.house.starter.kill(self.number);
         self.wake.set();
     }
@@ -279,7 +258,7 @@ impl Worker {
         let begin = Instant::now();
         let until = begin + self.patience(begin);
         self.send(message(ticket), Charge::default(), &[]);
-        self.house.gate.hasten(self.number);
+        self.house.starter.hasten(self.number);
         while self.waits_for(ticket, until) {
             // Its thread may be inside of the device, and the device waits here.
             if let Err(Stop::Broken(rule)) = self.read(Readable::ALL) {

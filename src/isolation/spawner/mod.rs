@@ -59,6 +59,9 @@ pub(super) trait Starter: Send + Sync {
     /// A worker has loaded its driver, so that the next one can start.
     fn is_loaded(&self, worker: u64);
 
+    /// Somebody waits for a worker: it starts now if it has not.
+    fn hasten(&self, worker: u64);
+
     /// Kills a worker. Does nothing if it has ended.
     fn kill(&self, worker: u64);
 }
@@ -179,6 +182,12 @@ impl Starter for Spawner {
     fn is_loaded(&self, worker: u64) {
         let mut state = self.0.state.locked();
         state.orders.is_loaded(worker, Instant::now());
+        self.0.flush(&mut state);
+    }
+
+    fn hasten(&self, worker: u64) {
+        let mut state = self.0.state.locked();
+        state.orders.hasten(worker, Instant::now());
         self.0.flush(&mut state);
     }
 
@@ -321,10 +330,10 @@ impl Shared {
     }
 }
 
-/// How many workers may load their drivers at a time. More would only take the processors from
-/// those that draw.
+/// How many workers may load their drivers at a time: as many as half of the processors, at least
+/// one. More would only take the processors from those that draw.
 fn most_loading() -> usize {
-    thread::available_parallelism().map_or(2, |processors| 2 * processors.get())
+    thread::available_parallelism().map_or(1, |processors| (processors.get() / 2).max(1))
 }
 
 /// Waits until a new spawner says that it is there.

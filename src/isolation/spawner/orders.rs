@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use super::frame::{DESCRIPTORS, Frame, Outbox};
 
 /// A worker that loads its driver for longer holds nobody up any more.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What is ordered.
 #[derive(Debug)]
@@ -53,9 +53,26 @@ impl Orders {
         }
     }
 
+    /// Starts a worker that is queued, however many load.
+    pub(super) fn hasten(&mut self, worker: u64, now: Instant) {
+        let place = self.place(worker);
+        if let Some((worker, sockets)) = place.and_then(|place| self.queued.remove(place)) {
+            self.load(worker, sockets, now);
+        }
+    }
+
+    fn place(&self, worker: u64) -> Option<usize> {
+        self.queued.iter().position(|(queued, _)| *queued == worker)
+    }
+
+    fn load(&mut self, worker: u64, sockets: [OwnedFd; DESCRIPTORS], now: Instant) {
+        self.loading.insert(worker, now);
+        self.outbox.push(Frame::Start { worker }, sockets.into());
+    }
+
     /// Kills a worker, or cancels its start.
     pub(super) fn kill(&mut self, worker: u64) {
-        match self.queued.iter().position(|(queued, _)| *queued == worker) {
+        match self.place(worker) {
             Some(place) => {
                 self.queued.remove(place);
                 self.cancelled.push(worker);
@@ -74,8 +91,7 @@ impl Orders {
         while self.loading.len() < self.most
             && let Some((worker, sockets)) = self.queued.pop_front()
         {
-            self.loading.insert(worker, now);
-            self.outbox.push(Frame::Start { worker }, sockets.into());
+            self.load(worker, sockets, now);
         }
     }
 
@@ -163,5 +179,26 @@ mod tests {
         orders.advance(now + PATIENCE);
         assert_eq!(sent(&mut orders), [start(5), start(6)]);
         assert!(!orders.is_waiting());
+    }
+
+    #[test]
+    fn a_worker_for_which_somebody_waits_starts_before_all_others() {
+        let now = Instant::now();
+        let start = |worker| Frame::Start { worker };
+        let mut orders = Orders::new(1);
+        for worker in 1..=3 {
+            orders.start(worker, sockets(), now);
+        }
+        assert_eq!(sent(&mut orders), [start(1)]);
+        orders.hasten(3, now);
+        // These have started, or never will.
+        orders.hasten(3, now);
+        orders.hasten(1, now);
+        orders.hasten(9, now);
+        assert_eq!(sent(&mut orders), [start(3)]);
+        orders.is_loaded(1, now);
+        assert_eq!(sent(&mut orders), []);
+        orders.is_loaded(3, now);
+        assert_eq!(sent(&mut orders), [start(2)]);
     }
 }

@@ -176,8 +176,8 @@ fn a_worker_that_waits_for_its_turn_starts_when_another_has_loaded_and_can_be_ki
     assert_eq!(killed.end(), End::Signalled(libc::SIGKILL));
     spawner.is_loaded(loading[0].id);
     next.process();
-    loading[1].order("exit 0");
-    loading[1].end();
+    next.order("exit 0");
+    next.end();
     after.order("exit 8");
     assert_eq!(after.end(), End::Exited(8));
 }

@@ -17,7 +17,6 @@ use hesper_venus::{
 };
 
 use super::super::contexts::IsolatedContexts;
-use super::super::gate::Gate;
 use crate::contexts::{CAPSET_SIZE, Contexts, VenusContext};
 use crate::isolation::channel::{LARGEST_TO_WORKER, Receiver, Sender};
 use crate::isolation::encoding::Message;
@@ -109,6 +108,10 @@ impl Starter for Yard {
 
     fn is_loaded(&self, worker: u64) {
         self.loaded.locked().push(worker);
+    }
+
+    fn hasten(&self, _: u64) {
+        // All have started.
     }
 
     fn kill(&self, worker: u64) {
@@ -301,11 +304,6 @@ pub(super) struct Stage {
 
 impl Stage {
     pub(super) fn new(options: &RendererOptions) -> Self {
-        // Most tests have workers that never say that they are ready.
-        Self::with(options, Gate::new(1000))
-    }
-
-    pub(super) fn with(options: &RendererOptions, gate: Gate) -> Self {
         let (sender, born) = mpsc::channel();
         let yard = Arc::new(Yard {
             living: Mutex::default(),
@@ -317,13 +315,7 @@ impl Stage {
         });
         let starter = Arc::clone(&yard) as Arc<dyn Starter>;
         Self {
-            contexts: IsolatedContexts::with(
-                starter,
-                [7; CAPSET_SIZE],
-                FINDINGS.to_vec(),
-                options,
-                gate,
-            ),
+            contexts: IsolatedContexts::with(starter, [7; CAPSET_SIZE], FINDINGS.to_vec(), options),
             yard,
             born,
         }

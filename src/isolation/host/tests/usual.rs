@@ -4,7 +4,6 @@ use hesper_system::budget::Pool;
 use hesper_venus::memory::page_size;
 use hesper_venus::{Budget, GuestBudget, GuestPages, RendererOptions, Resource};
 
-use super::super::gate::Gate;
 use super::fake::*;
 use crate::contexts::Contexts;
 use crate::isolation::message::{self, FromWorker, Refusal, ToWorker};
@@ -77,31 +76,6 @@ fn a_context_is_a_spare_that_waits_already_and_the_next_one_starts() {
     assert!(stage.try_fake().is_none());
     assert_eq!(stage.contexts.counters().contexts, 1);
     drop(context);
-}
-
-#[test]
-fn workers_load_one_after_the_other_and_those_not_needed_any_more_never_start() {
-    let stage = Stage::with(&RendererOptions::default(), Gate::new(1));
-    let first = stage.fake();
-    let ears = Ears::new();
-    // The first is the spare, which still loads.
-    let contexts: Vec<_> = (1..=10).map(|id| stage.create(id, &ears)).collect();
-    assert_eq!(stage.contexts.counters().contexts, 10);
-    let mut contexts = contexts.into_iter();
-    let (of_first, last) = (contexts.next(), contexts.next_back());
-    contexts.as_slice()[0].submit(vec![1], Charge::default());
-    drop(contexts);
-    until("they are gone", || stage.contexts.counters().contexts == 2);
-    assert!(stage.try_fake().is_none(), "one at a time");
-    first.say(FromWorker::Ready);
-    let mut second = stage.fake();
-    assert_eq!(second.number, 10, "the last context's");
-    assert!(matches!(second.hear(), ToWorker::Configure(_)));
-    assert!(matches!(second.hear(), ToWorker::Begin { id: 10, .. }));
-    assert!(stage.try_fake().is_none());
-    second.say(FromWorker::Ready);
-    assert_eq!(stage.fake().number, 11, "the new spare");
-    drop((of_first, last));
 }
 
 #[test]
