@@ -12,7 +12,7 @@ mod hostile;
 
 use hesper_venus_protocol::{command, vk};
 use hostile::numbers::{cases, spliced};
-use hostile::session::{Id, Session, object};
+use hostile::session::{Id, Session, image, object};
 use hostile::{Bench, Outcome, Way, null_driver};
 
 #[test]
@@ -87,20 +87,7 @@ fn numbers_up_to_the_limits_are_fine() {
 
 fn copy_out(strides: (u32, u32), extent: (u32, u32), flags: u32, room: usize) -> Outcome {
     let mut session = Session::whole();
-    let mut info = vk::ImageCreateInfo {
-        image_type: vk::ImageType::TYPE_2D,
-        format: vk::Format::R8G8B8A8_UNORM,
-        extent: vk::Extent3D {
-            width: 16,
-            height: 16,
-            depth: 1,
-        },
-        mip_levels: 1,
-        array_layers: 1,
-        samples: vk::SampleCountFlags::COUNT_1,
-        usage: vk::ImageUsageFlags::HOST_TRANSFER,
-        ..Default::default()
-    };
+    let mut info = image(vk::ImageUsageFlags::HOST_TRANSFER);
     session.push(
         &command::CreateImage {
             device: object(Id::Device),

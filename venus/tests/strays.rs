@@ -12,7 +12,7 @@ mod hostile;
 use hesper_venus_protocol::runtime::Object;
 use hesper_venus_protocol::{command, vk};
 use hostile::numbers::appended;
-use hostile::session::{Id, Session, object};
+use hostile::session::{Id, Session, image, object};
 use hostile::{Bench, Outcome, Way, null_driver};
 
 /// No enum has it.
@@ -46,18 +46,8 @@ fn an_argument_struct_has_none() {
 #[test]
 fn a_format_becomes_undefined() {
     let mut info = vk::ImageCreateInfo {
-        image_type: vk::ImageType::TYPE_2D,
         format: vk::Format(STRAY),
-        extent: vk::Extent3D {
-            width: 16,
-            height: 16,
-            depth: 1,
-        },
-        mip_levels: 1,
-        array_layers: 1,
-        samples: vk::SampleCountFlags::COUNT_1,
-        usage: vk::ImageUsageFlags::SAMPLED,
-        ..Default::default()
+        ..image(vk::ImageUsageFlags::SAMPLED)
     };
     runs(|session| {
         session.push(

@@ -13,6 +13,24 @@ const SHADER: &[u8] = include_bytes!("../../../tests/programs/client/shaders/scr
 /// Size of the buffer.
 const SIZE: u64 = 4096;
 
+/// An image of 16 × 16 texels.
+pub fn image(usage: vk::ImageUsageFlags) -> vk::ImageCreateInfo {
+    vk::ImageCreateInfo {
+        image_type: vk::ImageType::TYPE_2D,
+        format: vk::Format::R8G8B8A8_UNORM,
+        extent: vk::Extent3D {
+            width: 16,
+            height: 16,
+            depth: 1,
+        },
+        mip_levels: 1,
+        array_layers: 1,
+        samples: vk::SampleCountFlags::COUNT_1,
+        usage,
+        ..Default::default()
+    }
+}
+
 /// Commands one after the other, and where each begins.
 #[derive(Clone, Debug, Default)]
 pub struct Session {
@@ -553,20 +571,7 @@ impl Session {
             },
             true,
         );
-        let mut info = vk::ImageCreateInfo {
-            image_type: vk::ImageType::TYPE_2D,
-            format: vk::Format::R8G8B8A8_UNORM,
-            extent: vk::Extent3D {
-                width: 16,
-                height: 16,
-                depth: 1,
-            },
-            mip_levels: 1,
-            array_layers: 1,
-            samples: vk::SampleCountFlags::COUNT_1,
-            usage: vk::ImageUsageFlags::SAMPLED,
-            ..Default::default()
-        };
+        let mut info = image(vk::ImageUsageFlags::SAMPLED);
         self.push(
             &command::CreateImage {
                 device,
