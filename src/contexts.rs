@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use hesper_system::budget::Charge;
 use hesper_venus::{
-    Blob, BlobRequest, Context, ContextEvents, Counters, Error, GuestPages, Renderer,
+    Blob, BlobRequest, Context, ContextEvents, Counters, DisplayServer, Error, GuestPages, Renderer,
 };
 
 /// Size of the Venus capability set in bytes.
@@ -30,6 +30,7 @@ pub(crate) trait Contexts: Send + Sync {
         &self,
         id: u32,
         name: &str,
+        server: DisplayServer,
         events: Arc<dyn ContextEvents>,
     ) -> Result<Arc<dyn VenusContext>, String>;
 
@@ -74,9 +75,10 @@ impl Contexts for Renderer {
         &self,
         id: u32,
         name: &str,
+        server: DisplayServer,
         events: Arc<dyn ContextEvents>,
     ) -> Result<Arc<dyn VenusContext>, String> {
-        match Renderer::create_context(self, id, name, events) {
+        match Renderer::create_context(self, id, name, server, events) {
             Ok(context) => Ok(Arc::new(context)),
             Err(error) => Err(error.to_string()),
         }

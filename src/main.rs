@@ -57,7 +57,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use cli::{DoctorOptions, Invocation, VtestOptions};
-use hesper_venus::{GpuSelection, Renderer, RendererOptions};
+use hesper_venus::{GpuSelection, Renderer, RendererOptions, WsiPolicy};
 use isolation::Isolation;
 use sandbox::{Needs, Sandbox};
 
@@ -165,10 +165,16 @@ fn serve_vtest(options: VtestOptions) -> Result<(), String> {
     // The sandbox allows nothing in the home folder.
     hesper_venus::read_cache_key();
     let confinement = options.confinement;
+    // What a program gets as a dma-buf is no dma-buf of this machine, so that its display server
+    // would refuse it.
+    let wsi = match options.wsi {
+        WsiPolicy::Auto => WsiPolicy::Software,
+        chosen => chosen,
+    };
     let renderer_options = RendererOptions {
         driver: driver::choose(options.driver.driver.as_deref())?,
         gpu: options.gpu.map(GpuSelection::from).unwrap_or_default(),
-        wsi: options.wsi,
+        wsi,
         budget: options.budget.budget(),
         guest: options.budget.guest(),
         save_streams: venus::save_streams(),
@@ -178,7 +184,7 @@ fn serve_vtest(options: VtestOptions) -> Result<(), String> {
     let mut sandbox = Sandbox::start(confinement.sandbox, &needs)?;
     let renderer = Renderer::new(renderer_options.clone())
         .map_err(|error| format!("{error}; `hesper doctor` says more"))?;
-    renderers::log_gpus(renderer.gpus(), options.wsi);
+    renderers::log_gpus(renderer.gpus(), wsi);
     let contexts = isolation.contexts(renderer, &renderer_options)?;
     let counted = Arc::clone(&contexts);
     counters::dump_on_signal(move || counted.counters().to_json());

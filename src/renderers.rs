@@ -226,22 +226,31 @@ fn render_node(path: &Path) -> Result<RenderNode, String> {
     })
 }
 
-/// Logs which GPUs guests see and how swapchain images are shared.
+/// Logs which GPUs guests see and how pictures come to display servers.
 pub(crate) fn log_gpus<'gpu>(gpus: impl Iterator<Item = &'gpu Gpu>, wsi: WsiPolicy) {
     for gpu in gpus {
-        log::info!("GPU: {gpu}");
+        log::info!(
+            "GPU: {gpu}; pictures for display servers are {}",
+            policy(wsi, gpu)
+        );
     }
-    log::info!("guests' swapchain images are {}", policy(wsi));
 }
 
-/// A policy in words.
-pub(crate) fn policy(policy: WsiPolicy) -> &'static str {
-    match policy {
-        WsiPolicy::Auto => {
-            "copied by the guest's CPU (--wsi=auto, which is software; a guest with Mesa before 25.2 needs --wsi=dmabuf)"
-        }
-        WsiPolicy::Software => "copied by the guest's CPU (--wsi=software)",
-        WsiPolicy::Dmabuf => "without a copy, as dma-bufs (--wsi=dmabuf)",
+/// A policy in words, for a GPU that a renderer has shown.
+pub(crate) fn policy(policy: WsiPolicy, gpu: &Gpu) -> String {
+    let copies = match gpu.mirrored_pictures {
+        true => " (the GPU copies each, because its driver draws into no linear image)",
+        false => "",
+    };
+    match (policy, &gpu.copied_pictures) {
+        (WsiPolicy::Auto, None) => format!(
+            "shared as dma-bufs{copies}, or copied by the guest's CPU while its desktop draws with the CPU (--wsi=auto)"
+        ),
+        (WsiPolicy::Auto, Some(reason)) => format!(
+            "copied by the guest's CPU, because {reason} (--wsi=auto; a guest with Mesa before 25.2 needs --wsi=dmabuf)"
+        ),
+        (WsiPolicy::Software, _) => "copied by the guest's CPU (--wsi=software)".to_owned(),
+        (WsiPolicy::Dmabuf, _) => format!("shared as dma-bufs{copies} (--wsi=dmabuf)"),
     }
 }
 

@@ -6,13 +6,13 @@ use std::any::Any;
 use std::sync::{Arc, OnceLock};
 
 use hesper_venus as venus;
-use hesper_venus::{ContextEvents, SharedMemory};
+use hesper_venus::{ContextEvents, DisplayServer, SharedMemory};
 use hesper_vhost::budget::Charge;
 use hesper_vhost::renderer::{
     Blob, BlobKind, BlobRequest, CapsetInfo, Completions, Context, ContextId, GuestRun, MapCaching,
-    Renderer, RendererError, ResourceId,
+    NewContext, Renderer, RendererError, ResourceId, SharedPixels,
 };
-use hesper_vhost::screen::{GuestPixels, PixelMemory};
+use hesper_vhost::screen::{GuestPixels, PixelMemory, WritablePixels};
 
 use crate::contexts::{Contexts, VenusContext};
 
@@ -82,17 +82,21 @@ impl Renderer for VenusRenderer {
     fn create_context(
         &self,
         id: ContextId,
-        _capset: u32,
-        name: &str,
+        about: &NewContext<'_>,
         completions: Arc<dyn Completions>,
     ) -> Result<Arc<dyn Context>, RendererError> {
+        // A guest's desktop that draws with the processor takes no dma-bufs.
+        let server = match about.is_screen_drawn_by_cpu {
+            true => DisplayServer::NeedsCopies,
+            false => DisplayServer::Unknown,
+        };
         let events = Arc::new(Events {
             context: id,
-            name: name.to_owned(),
+            name: about.name.to_owned(),
             when_lost: Arc::clone(&self.when_lost),
             completions,
         });
-        match self.contexts.create_context(id, name, events) {
+        match self.contexts.create_context(id, about.name, server, events) {
             Ok(context) => Ok(Arc::new(DeviceContext(context))),
             Err(error) => Err(RendererError::OutOfMemory(error)),
         }
@@ -138,6 +142,20 @@ impl Context for DeviceContext {
                 self.0.create_blob(resource, request);
             }
         }
+    }
+
+    fn share_pixels(&self, size: u64) -> Option<SharedPixels> {
+        // Drivers import whole pages, and a guest's pages may have 64 KiB.
+        let size = size.checked_next_multiple_of(64 << 10)?;
+        let memory = Arc::new(SharedMemory::create(size).ok()?);
+        let pixels = Arc::new(BlobPixels(Arc::clone(&memory)));
+        Some(SharedPixels {
+            blob: device_blob(venus::Blob {
+                memory,
+                caching: venus::Caching::Cached,
+            }),
+            memory: pixels,
+        })
     }
 
     fn attach_resource(&self, resource: ResourceId, blob: &Blob) {
@@ -246,6 +264,9 @@ fn device_blob(blob: venus::Blob) -> Blob {
 
 /// A blob's memory as a screen reads it.
 struct BlobPixels(Arc<SharedMemory>);
+
+// SAFETY: a `SharedMemory` is mapped for reading and writing.
+unsafe impl WritablePixels for BlobPixels {}
 
 // SAFETY: a `SharedMemory` is one mapping of whole pages. It stays mapped at its address as long as
 // the value lives.

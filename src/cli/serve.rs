@@ -72,8 +72,9 @@ pub(crate) struct ServeOptions {
     pub(crate) capsets: CapsetOptions,
 
     /// How the guest's programs pass pictures to its compositor: software (the CPU copies them;
-    /// needs Mesa 25.2 in the guest), dmabuf (no copy; works with older Mesa, too), auto
-    /// (software).
+    /// needs Mesa 25.2 in the guest), dmabuf (shared, which compositors on the GPU and OpenGL
+    /// need; works with older Mesa, too), auto (dmabuf with a real GPU, but software while the
+    /// guest's desktop draws with its CPU).
     #[arg(long, value_name = "POLICY", default_value_t, help_heading = GPU)]
     pub(crate) wsi: WsiPolicy,
 

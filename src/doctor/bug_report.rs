@@ -11,7 +11,7 @@ use hesper_venus::host::{self, GpuMemory, Importable};
 use hesper_venus::memory::page_size;
 use hesper_venus::{Driver, WsiPolicy};
 
-use crate::doctor;
+use crate::doctor::{self, ServedGpu};
 use crate::limits;
 use crate::platform;
 
@@ -55,8 +55,8 @@ pub(crate) fn write(driver: &Driver, qemu: Option<&Path>) -> (String, doctor::Re
     let checked = doctor::examine(driver, qemu);
     report.heading("Checks (hesper doctor)");
     report.text.push_str(&checked.text(true));
-    report.vulkan(driver, &checked.importable);
-    report.differences();
+    report.vulkan(driver, &checked.served);
+    report.differences(&checked.served);
     report.text.push('\n');
     report.text.push_str(PLEASE_ADD);
     (without_homes(&report.text), checked)
@@ -93,7 +93,6 @@ impl Report {
                 std::env::consts::ARCH
             ),
         );
-        self.fact("swapchains of guests (--wsi)", "auto, which is software");
         self.fact(
             "alignment of blobs (--blob-alignment)",
             format!("{} by default", page_size()),
@@ -141,9 +140,8 @@ impl Report {
         }
     }
 
-    /// Lists the library and the memory of its GPUs. `importable` holds, by number, the GPUs on
-    /// which a renderer starts.
-    fn vulkan(&mut self, driver: &Driver, importable: &[(usize, Importable)]) {
+    /// Lists the library and the memory of its GPUs. A renderer starts on those that are `served`.
+    fn vulkan(&mut self, driver: &Driver, served: &[ServedGpu]) {
         self.heading("Vulkan");
         let survey = match host::survey(driver) {
             Ok(survey) => survey,
@@ -159,8 +157,8 @@ impl Report {
             format!("{library}, Vulkan {major}.{minor}.{patch}"),
         );
         for (index, memory) in survey.memory.iter().enumerate() {
-            let of_guests = importable.iter().find(|(of, _)| *of == index);
-            self.memory(index, memory, of_guests.map(|(_, importable)| importable));
+            let of_guests = served.iter().find(|served| served.index == index);
+            self.memory(index, memory, of_guests.map(|served| &served.importable));
         }
     }
 
@@ -191,10 +189,13 @@ impl Report {
         }
     }
 
-    fn differences(&mut self) {
+    fn differences(&mut self, served: &[ServedGpu]) {
         self.heading("Extensions that differ between the driver and guests");
-        for difference in host::differences(WsiPolicy::Auto) {
-            self.fact(&difference.names.join(" "), difference.what);
+        for ServedGpu { index, gpu, .. } in served {
+            for difference in host::differences(WsiPolicy::Auto, gpu) {
+                let names = format!("GPU {index}, {}", difference.names.join(" "));
+                self.fact(&names, difference.what);
+            }
         }
     }
 

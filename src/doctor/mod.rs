@@ -19,7 +19,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use hesper_venus::Driver;
-use hesper_venus::host::Importable;
+use hesper_venus::host::{Gpu, Importable};
 use serde_json::{Value, json};
 
 /// The result of a check.
@@ -101,12 +101,23 @@ struct Check {
     details: Vec<String>,
 }
 
+/// A GPU on which a renderer starts.
+#[derive(Debug)]
+pub(crate) struct ServedGpu {
+    /// Its number among the host's GPUs.
+    pub(crate) index: usize,
+    /// What the renderer shows of it.
+    pub(crate) gpu: Gpu,
+    /// Which of its memory guests can map.
+    pub(crate) importable: Importable,
+}
+
 /// The results of all checks.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     checks: Vec<Check>,
     /// The GPUs that can serve guests, by number, and which of their memory guests can map.
-    pub(crate) importable: Vec<(usize, Importable)>,
+    pub(crate) served: Vec<ServedGpu>,
 }
 
 /// Checks this host with the Vulkan library of `driver` and with the QEMU program `qemu`.

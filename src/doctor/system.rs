@@ -3,12 +3,9 @@
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
-use hesper_venus::WsiPolicy;
-
 use super::{Remedy, Report};
 use crate::limits;
 use crate::platform;
-use crate::renderers;
 use crate::rutabaga;
 use crate::sandbox;
 
@@ -52,10 +49,6 @@ impl Report {
         self.desktop();
         self.limits();
         self.sandbox();
-        self.ok(format!(
-            "guests' swapchain images are {}",
-            renderers::policy(WsiPolicy::Auto)
-        ));
         match rutabaga::virgl() {
             Ok(_) => self.ok("virglrenderer starts (OpenGL, --capsets=venus,virgl)"),
             Err(missing) => self.missing(

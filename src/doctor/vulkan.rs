@@ -3,7 +3,9 @@
 use hesper_venus::host::{self, Gpu, GpuKind, Vulkan};
 use hesper_venus::{Driver, GpuSelection, Renderer, RendererOptions, WsiPolicy};
 
-use super::{Mark, Remedy, Report};
+use crate::renderers;
+
+use super::{Mark, Remedy, Report, ServedGpu};
 
 /// How to install a loader and drivers.
 const INSTALL: Remedy = Remedy {
@@ -28,11 +30,11 @@ impl Report {
             return self.needs("Vulkan loads, but finds no GPU with Vulkan 1.1", INSTALL);
         }
         self.ok(format!("Vulkan loads and finds {} GPU(s)", gpus.len()));
-        let before = self.importable.len();
+        let before = self.served.len();
         for (index, gpu) in gpus.iter().enumerate() {
             self.gpu(driver, index, gpu);
         }
-        if self.importable.len() == before {
+        if self.served.len() == before {
             return self.needs("no GPU here can serve guests", OTHER);
         }
         if gpus.iter().all(|gpu| gpu.kind == GpuKind::Cpu) {
@@ -62,12 +64,20 @@ impl Report {
                 );
             }
         };
-        let found = renderer.importable().map(|found| (index, found));
-        self.importable.extend(found);
+        let found = renderer.gpus().zip(renderer.importable());
+        self.served.extend(found.map(|(gpu, importable)| ServedGpu {
+            index,
+            gpu: gpu.clone(),
+            importable,
+        }));
         self.ok(format!(
             "{name}: rendering works, and the GPU's writes appear in shared memory (self-test)"
         ));
+        let mut different = Vec::new();
         for gpu in renderer.gpus() {
+            let policy = renderers::policy(WsiPolicy::Auto, gpu);
+            self.ok(format!("pictures for the guest's desktop are {policy}"));
+            different.extend(host::differences(WsiPolicy::Auto, gpu));
             self.version(gpu);
             self.subset(gpu);
             if let Some(reason) = &gpu.hidden_sparse {
@@ -81,7 +91,7 @@ impl Report {
         }
         // Hesper emulates these extensions or hides them from guests: whether the driver has them
         // does not matter.
-        let different = host::differences(WsiPolicy::Auto).into_iter();
+        let different = different.into_iter();
         let different: Vec<String> = different.flat_map(|one| one.names).collect();
         let missing = gpu.missing_extensions.iter();
         let missing: Vec<String> = missing

@@ -2,7 +2,7 @@
 //!
 //! A worker may belong to the guest, so the main process trusts no field of a [`FromWorker`].
 
-use hesper_venus::{BlobRequest, Caching};
+use hesper_venus::{BlobRequest, Caching, DisplayServer};
 
 /// A message to a worker. The number of descriptors that travel with it stands with each.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +16,8 @@ pub(super) enum ToWorker {
         id: u32,
         /// The guest's name, for logs.
         name: String,
+        /// To what its program presents.
+        server: DisplayServer,
     },
     /// Consume these commands.
     Submit(Vec<u8>),

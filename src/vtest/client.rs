@@ -15,7 +15,7 @@ use std::time::Duration;
 use hesper_system::budget::Pool;
 use hesper_system::share::Share;
 use hesper_system::sync::Lock;
-use hesper_venus::{Blob, BlobError, BlobRequest, ContextEvents};
+use hesper_venus::{Blob, BlobError, BlobRequest, ContextEvents, DisplayServer};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::connection::{Connection, reply, send_descriptor};
@@ -368,7 +368,10 @@ impl Session<'_> {
             return Err(ClientError::SecondContext);
         }
         let events = Arc::clone(self.events) as Arc<dyn ContextEvents>;
-        let context = self.contexts.create_context(self.id, &self.name, events);
+        let server = DisplayServer::Unknown;
+        let context = self
+            .contexts
+            .create_context(self.id, &self.name, server, events);
         self.context = Some(context.map_err(ClientError::Renderer)?);
         Ok(())
     }

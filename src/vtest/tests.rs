@@ -10,7 +10,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 use hesper_system::budget::{Charge, Pool};
 use hesper_venus::{
-    Blob, BlobError, BlobRequest, Caching, ContextEvents, Counters, Error, GuestPages, SharedMemory,
+    Blob, BlobError, BlobRequest, Caching, ContextEvents, Counters, DisplayServer, Error,
+    GuestPages, SharedMemory,
 };
 use rustix::event::Timespec;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
@@ -53,6 +54,7 @@ impl Contexts for False {
         &self,
         id: u32,
         name: &str,
+        _server: DisplayServer,
         events: Arc<dyn ContextEvents>,
     ) -> Result<Arc<dyn VenusContext>, String> {
         assert_ne!(id, 0);

@@ -11,8 +11,7 @@ use crate::support::cube::assert_turning;
 use crate::support::hesper::Hesper;
 use crate::support::number;
 use crate::support::process::comes_true;
-use crate::support::programs::library::built;
-use crate::support::programs::{Linked, for_guest};
+use crate::support::programs::{Linked, driver_manifest, for_guest};
 use crate::support::vulkan_guest::VulkanGuest;
 
 /// The attacks, and what the log says of each: why the process ended, and in which command.
@@ -42,14 +41,8 @@ struct Attacked {
 
 impl Attacked {
     fn start(folder: &Path) -> Self {
-        let manifest = folder.join("crashing.json");
-        let library = built("hesper_crashing_driver");
-        let text = serde_json::json!({
-            "file_format_version": "1.0.0",
-            "ICD": {"library_path": library, "api_version": "1.4.0"},
-        });
-        std::fs::write(&manifest, text.to_string()).unwrap();
-        let variables = [("VK_DRIVER_FILES", manifest.to_str().unwrap()), ALL_LOSSES];
+        let manifest = driver_manifest(folder, "hesper_crashing_driver");
+        let variables = [("VK_DRIVER_FILES", manifest.as_str()), ALL_LOSSES];
         let hesper = Hesper::start_in(folder, &["--display=headless"], None, None, &variables);
         let program = for_guest("hesper-test-hostile", Linked::Statically, "forky");
         let options = ["--smp", "2", "--file", program.to_str().unwrap()];

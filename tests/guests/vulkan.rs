@@ -7,13 +7,16 @@
 //! N times instead of once. `HESPER_RUNS=N` runs the cases about fences, timelines and memory N
 //! times more. `tests/run-all arm64` runs some tests with guests of arm64.
 
+use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use crate::support::cube::{assert_turning, assert_turning_thing};
+use crate::support::cube::{assert_turning, assert_turning_thing, assert_turning_where};
 use crate::support::hesper::Hesper;
 use crate::support::number;
+use crate::support::picture::Picture;
 use crate::support::process::PATIENCE;
+use crate::support::programs::driver_manifest;
 use crate::support::vulkan_guest::{VulkanGuest, suites};
 use crate::support::xserver::XServer;
 
@@ -68,26 +71,85 @@ fn an_unmodified_guest_computes_draws_and_presents() {
     }
 }
 
+/// The file with which a guest's OpenGL is zink (docs/guests.md).
+const ZINK: &str = r#"<driconf><device driver="loader" kernel_driver="virtio_gpu"><application name="all">
+<option name="dri_driver" value="zink"/></application></device></driconf>"#;
+
+/// A guest on a graphics card, with no setting of Hesper's.
+struct Desktop {
+    hesper: Hesper,
+    guest: VulkanGuest,
+}
+
+impl Desktop {
+    /// Boots it on a card of this `kind` (`tests/drivers/posing`).
+    fn boot(folder: &Path, kind: &str) -> Self {
+        let manifest = driver_manifest(folder, "hesper_posing_driver");
+        let variables = [
+            ("VK_DRIVER_FILES", manifest.as_str()),
+            (hesper_posing_driver::VARIABLE, kind),
+        ];
+        let headless = ["--display=headless"];
+        let hesper = Hesper::start_in(folder, &headless, None, None, &variables);
+        let guest = VulkanGuest::boot(folder, "guest", "forky", &hesper.socket());
+        Self { hesper, guest }
+    }
+
+    /// The screen, which may show nothing at first.
+    fn seen(&self) -> Option<Picture> {
+        self.hesper.try_screenshot(0).ok()
+    }
+
+    /// Starts weston with one of its renderers, which names itself so in its log. vkcube must turn
+    /// in it.
+    #[track_caller]
+    fn shows_a_cube(&mut self, renderer: &str, name: &str) {
+        self.guest.start_weston_with(renderer);
+        let said = self.guest.succeed("cat /tmp/weston.log");
+        assert!(said.contains(name), "{renderer}:\n{said}");
+        // A desktop that someone uses has drawn more than one frame.
+        self.guest
+            .succeed("weston-simple-shm >/tmp/shm.log 2>&1 & shm=$!");
+        assert_turning_thing(|| self.seen());
+        self.guest.succeed("kill $shm; wait $shm; true");
+        self.guest.start_lasting_cube();
+        assert_turning_where(|| self.seen());
+        self.guest
+            .succeed("kill $cube && ! wait $cube && [ -S $XDG_RUNTIME_DIR/wayland-1 ]");
+        self.guest.end_weston();
+    }
+}
+
+/// Nothing is set in the guest, either. Its desktops draw with Vulkan, or with the processor.
+#[test]
+fn desktops_draw_with_a_graphics_card_or_get_copies_from_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut desktop = Desktop::boot(folder.path(), "usual");
+    desktop.shows_a_cube("vulkan", "Using Vulkan renderer");
+    desktop.shows_a_cube("pixman", "Using Pixman renderer");
+    desktop.shows_a_cube("gl", "GL renderer: llvmpipe");
+    assert!(!desktop.hesper.process.errors().contains("is lost"));
+}
+
+/// With one file, all of the guest's OpenGL is on the card: also on one that draws into no linear
+/// image.
 #[test]
 fn opengl_runs_on_the_guests_vulkan() {
     let folder = tempfile::tempdir().unwrap();
-    let folder = folder.path();
-    let hesper = Hesper::start(folder, &["--display=headless", "--wsi=dmabuf"], None);
-    let mut guest = VulkanGuest::boot(folder, "guest", "forky", &hesper.socket());
-    // zink refuses a Vulkan that runs on a CPU, as the host's does here, unless it is told to take
-    // it. kmscube ends with its input.
-    guest.succeed(
-        "export D3D_ALWAYS_SOFTWARE=1 VK_DRIVER_FILES=/usr/share/vulkan/icd.d/virtio_icd.json\n\
-         sleep 600 | MESA_LOADER_DRIVER_OVERRIDE=zink timeout 600 kmscube >/tmp/kmscube.log 2>&1 &",
-    );
-    // Its cube fills much of the screen with shades, and turns.
-    let cube = || Some(hesper.screenshot(0)).filter(|picture| picture.colours(1000) == 1000);
-    assert_turning_thing(cube);
-    let said = guest.succeed("cat /tmp/kmscube.log");
+    let mut desktop = Desktop::boot(folder.path(), hesper_posing_driver::OPTIMAL_ONLY);
+    desktop.guest.succeed(&format!("echo '{ZINK}' >/etc/drirc"));
+    desktop.shows_a_cube("gl", "GL renderer: zink Vulkan");
+    // kmscube ends with its input. Its cube fills much of the screen with shades.
+    desktop
+        .guest
+        .succeed("sleep 600 | timeout 600 kmscube >/tmp/kmscube.log 2>&1 &");
+    assert_turning_thing(|| desktop.seen().filter(|shown| shown.colours(1000) == 1000));
+    let said = desktop.guest.succeed("cat /tmp/kmscube.log");
     assert!(
         said.contains("zink Vulkan") && said.contains("Virtio-GPU Venus"),
         "another OpenGL drew:\n{said}"
     );
+    assert!(!desktop.hesper.process.errors().contains("is lost"));
 }
 
 #[test]

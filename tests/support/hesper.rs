@@ -164,6 +164,12 @@ impl Hesper {
     /// Takes a screenshot of the window of `scanout`.
     #[track_caller]
     pub fn screenshot(&self, scanout: u32) -> Picture {
+        self.try_screenshot(scanout)
+            .unwrap_or_else(|answer| panic!("'screenshot': {answer}\n{}", self.process.errors()))
+    }
+
+    /// The same, or what Hesper answers: the scanout may show nothing.
+    pub fn try_screenshot(&self, scanout: u32) -> Result<Picture, String> {
         let number = self.shots.get();
         self.shots.set(number + 1);
         let file = self.folder.join(format!("shot-{number}.png"));
@@ -171,12 +177,12 @@ impl Hesper {
         let mut answer = String::new();
         reader.read_line(&mut answer).unwrap();
         let Some(size) = answer.strip_prefix("ok ") else {
-            panic!("'screenshot': {answer}\n{}", self.process.errors())
+            return Err(answer);
         };
         let mut bytes = vec![0; size.trim().parse().unwrap()];
         reader.read_exact(&mut bytes).unwrap();
         std::fs::write(&file, bytes).unwrap();
-        Picture::read(&file)
+        Ok(Picture::read(&file))
     }
 
     /// Waits until a screenshot of `scanout` equals `expected`, because the guest's drawing takes a

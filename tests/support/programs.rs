@@ -1,4 +1,4 @@
-//! Builds programs of this workspace for a guest.
+//! Programs of this workspace for a guest, and drivers of the tests.
 
 #[path = "library.rs"]
 pub mod library;
@@ -72,4 +72,19 @@ fn build(package: &str, linked: Linked, architecture: &str) -> PathBuf {
 /// The shared library of a driver that behaves like MoltenVK.
 pub fn moltenvk() -> PathBuf {
     library::built("hesper_mac_driver_moltenvk")
+}
+
+/// Makes a manifest in `folder` with which Vulkan's loader finds a driver of the tests
+/// (`tests/drivers`), and returns its path.
+pub fn driver_manifest(folder: &Path, library: &str) -> String {
+    let manifest = folder.join(format!("{library}.json"));
+    let text = serde_json::json!({
+        "file_format_version": "1.0.0",
+        "ICD": {"library_path": library::built(library), "api_version": "1.4.0"},
+    });
+    std::fs::write(&manifest, text.to_string()).expect("a test writes to its folder");
+    manifest
+        .to_str()
+        .expect("a test's folder is named in UTF-8")
+        .to_owned()
 }

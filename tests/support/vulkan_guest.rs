@@ -25,13 +25,13 @@ const REBOOT_MAGIC: u32 = 0xfee1_dead;
 const REBOOT_MAGIC_2: u32 = 672_274_793;
 const REBOOT_KEXEC: u32 = 0x4558_4543;
 
-/// Starts a compositor on the guest's screen, which draws with the processor. The background has
-/// one colour and there is no animation, so a test knows each pixel. The machine needs no keyboard.
+/// Starts a compositor on the guest's screen, which draws with `$renderer`. The background has one
+/// colour and there is no animation, so a test knows each pixel. The machine needs no keyboard.
 const WESTON: &str = "\
 export LIBSEAT_BACKEND=builtin WAYLAND_DISPLAY=wayland-1
 printf '[core]\\nrequire-input=false\\n[shell]\\npanel-position=none\\nbackground-type=tile\\nbackground-color=0xff000000\\n' >/tmp/weston.ini
 printf 'startup-animation=none\\nclose-animation=none\\nanimation=none\\n' >>/tmp/weston.ini
-weston --config=/tmp/weston.ini --backend=drm --renderer=pixman --idle-time=0 >/tmp/weston.log 2>&1 &
+weston --config=/tmp/weston.ini --backend=drm --renderer=$renderer --idle-time=0 >/tmp/weston.log 2>&1 & weston=$!
 for i in $(seq 600); do [ ! -S $XDG_RUNTIME_DIR/wayland-1 ] || break; sleep 0.1; done
 [ -S $XDG_RUNTIME_DIR/wayland-1 ] || { cat /tmp/weston.log; false; }";
 
@@ -173,10 +173,22 @@ impl VulkanGuest {
         text
     }
 
-    /// Starts weston on the guest's screen.
+    /// Starts weston on the guest's screen. It draws with the processor.
     #[track_caller]
     pub fn start_weston(&mut self) {
-        self.succeed(WESTON);
+        self.start_weston_with("pixman");
+    }
+
+    /// Starts weston with one of its renderers: pixman, gl or vulkan.
+    #[track_caller]
+    pub fn start_weston_with(&mut self, renderer: &str) {
+        self.succeed(&format!("renderer={renderer}\n{WESTON}"));
+    }
+
+    /// Ends weston, and waits for its end.
+    #[track_caller]
+    pub fn end_weston(&mut self) {
+        self.succeed("kill $weston; wait $weston; ! [ -S $XDG_RUNTIME_DIR/wayland-1 ]");
     }
 
     /// Starts an X server on the guest's screen, whose root window is black.

@@ -8,7 +8,8 @@
 //! # Use
 //! ```no_run
 //! # use std::sync::Arc;
-//! # use hesper_venus::{BlobError, Blob, BlobRequest, ContextEvents, Renderer, RendererOptions};
+//! # use hesper_venus::{BlobError, Blob, BlobRequest, ContextEvents, DisplayServer};
+//! # use hesper_venus::{Renderer, RendererOptions};
 //! struct Events;
 //! impl ContextEvents for Events {
 //!     fn fence_retired(&self, ring: u8, fence: u64) { println!("fence {fence} of ring {ring}"); }
@@ -20,7 +21,7 @@
 //! # fn main() -> hesper_venus::Result<()> {
 //! let renderer = Renderer::new(RendererOptions::default())?;
 //! let capset: [u8; 160] = renderer.capset();            // tell the guest
-//! let context = renderer.create_context(1, "vkcube", Arc::new(Events))?;
+//! let context = renderer.create_context(1, "vkcube", DisplayServer::Unknown, Arc::new(Events))?;
 //! let request = BlobRequest {
 //!     blob_id: 0,
 //!     size: 4096,
@@ -92,7 +93,8 @@ pub use error::{Error, Result};
 pub use grants::{Grants, Resource};
 pub use memory::{GuestPages, Mappings, SharedMemory};
 pub use options::{
-    Budget, Driver, GpuSelection, GuestBudget, RenderNode, RendererOptions, WsiPolicy,
+    Budget, DisplayServer, Driver, GpuSelection, GuestBudget, RenderNode, RendererOptions,
+    WsiPolicy,
 };
 pub use renderer::Renderer;
 pub use report::Report;

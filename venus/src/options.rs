@@ -102,9 +102,9 @@ pub enum GpuSelection {
 /// The host need not have any of them, since the renderer emulates them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WsiPolicy {
-    /// [`WsiPolicy::Software`], which works with every display server. A guest does not tell the
-    /// version of its driver. A guest that is offered dma-bufs stops copying by CPU even where its
-    /// display server takes none.
+    /// [`WsiPolicy::Dmabuf`] with a real GPU, for programs whose display server may take dma-bufs
+    /// ([`DisplayServer`]); else [`WsiPolicy::Software`]. A guest tells neither the version of its
+    /// driver nor what its display server takes.
     #[default]
     Auto,
     /// dma-buf, modifiers and foreign queues are hidden; semaphores can be imported from sync
@@ -116,6 +116,28 @@ pub enum WsiPolicy {
     /// linux-dmabuf). If it does not, `MESA_VK_WSI_DEBUG=sw` makes the guest copy. Mesa before 25.2
     /// has swapchains with this policy only.
     Dmabuf,
+}
+
+impl WsiPolicy {
+    /// The setting for a context, by what is known of its display server.
+    pub(crate) fn with(self, server: DisplayServer) -> Self {
+        match (self, server) {
+            (Self::Auto, DisplayServer::NeedsCopies) => Self::Software,
+            _ => self,
+        }
+    }
+}
+
+/// What is known of the display server to which a context's program presents. It decides under
+/// [`WsiPolicy::Auto`]: Mesa does not copy by CPU once it is offered dma-bufs, also where the
+/// display server takes none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DisplayServer {
+    /// Nothing. The program may be a display server itself.
+    #[default]
+    Unknown,
+    /// It takes no dma-bufs of this renderer.
+    NeedsCopies,
 }
 
 impl fmt::Display for WsiPolicy {
@@ -252,6 +274,14 @@ impl GuestBudget {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_display_server_that_needs_copies_decides_under_auto_only() {
+        use DisplayServer::{NeedsCopies, Unknown};
+        assert_eq!(WsiPolicy::Auto.with(Unknown), WsiPolicy::Auto);
+        assert_eq!(WsiPolicy::Auto.with(NeedsCopies), WsiPolicy::Software);
+        assert_eq!(WsiPolicy::Dmabuf.with(NeedsCopies), WsiPolicy::Dmabuf);
+    }
 
     #[test]
     fn a_policy_is_read_as_it_is_written() {

@@ -12,13 +12,12 @@ use crate::context::events::ContextEvents;
 use crate::context::state::{ContextState, Shared};
 use crate::context::thread;
 use crate::counters::Counters;
-use crate::emulate::Policy;
 use crate::error::{Error, Result};
 use crate::guest_pools::GuestPools;
 use crate::host::{Findings, Gpu, GpuFacts, Host, Importable};
 use crate::memory::{GuestMemories, HostMappings, Mappings};
 use crate::object::cache_seal::CacheSeal;
-use crate::options::RendererOptions;
+use crate::options::{DisplayServer, RendererOptions};
 use crate::platform;
 use crate::report::Record;
 
@@ -60,7 +59,7 @@ impl Renderer {
         let shared = Shared {
             host: Arc::new(host),
             gpus: gpus.into(),
-            policy: Policy::new(options.wsi),
+            wsi: options.wsi,
             budget: options.budget,
             pools: Arc::new(pools),
             endings: Endings::new(tally.clone()),
@@ -153,8 +152,8 @@ impl Renderer {
         Arc::new(state.unwrap())
     }
 
-    /// Makes a context. `id` and `name` are for logs; the name is the guest's and untrusted.
-    /// `events` hears what the context has finished.
+    /// Makes a context. `id` and `name` are for logs; the name is the guest's and untrusted. Its
+    /// program presents to `server`. `events` hears what the context has finished.
     ///
     /// # Errors
     /// [`Error::TooManyContexts`] and [`Error::TooManyThreads`] when the guest may have no more.
@@ -163,9 +162,14 @@ impl Renderer {
         &self,
         id: u32,
         name: &str,
+        server: DisplayServer,
         events: Arc<dyn ContextEvents>,
     ) -> Result<Context> {
-        let state = ContextState::new(id, name, events, self.shared.clone())?;
+        let mut shared = self.shared.clone();
+        shared.wsi = shared.wsi.with(server);
+        let wsi = shared.wsi;
+        let state = ContextState::new(id, name, events, shared)?;
+        log::debug!("context {id} presents with --wsi={wsi}");
         let state = Arc::new(state);
         let for_thread = Arc::clone(&state);
         std::thread::Builder::new()

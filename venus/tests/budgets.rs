@@ -17,7 +17,9 @@ use std::time::{Duration, Instant};
 use guest::settled::Settled;
 use guest::{Gpu, Guest, PATIENCE, VenusGuest as _, heap, renderer_with};
 use hesper_system::budget::Pool;
-use hesper_venus::{Blob, BlobError, Budget, ContextEvents, Error, GuestBudget, RendererOptions};
+use hesper_venus::{
+    Blob, BlobError, Budget, ContextEvents, DisplayServer, Error, GuestBudget, RendererOptions,
+};
 use hesper_venus_protocol::runtime::Object;
 use hesper_venus_protocol::{command, vk};
 use hostile::null_driver;
@@ -158,7 +160,7 @@ fn a_guest_has_as_many_contexts_as_it_may_until_their_threads_have_ended() {
         ..Default::default()
     });
     let mut guests: Vec<Guest> = (0..3).map(|_| Guest::new(&renderer, "many")).collect();
-    let more = || renderer.create_context(100, "more", Arc::new(Deaf));
+    let more = || renderer.create_context(100, "more", DisplayServer::Unknown, Arc::new(Deaf));
     let refused = more().err();
     assert!(
         matches!(refused, Some(Error::TooManyContexts(3))),

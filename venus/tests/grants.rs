@@ -19,8 +19,8 @@ use guest::{FATAL, Guest, VenusGuest as _, heap, renderer_with, until};
 use hesper_system::budget::Pool;
 use hesper_system::share::Share;
 use hesper_venus::{
-    Blob, BlobError, BlobRequest, Budget, ContextEvents, Grants, GuestBudget, RendererOptions,
-    Report, Resource, SharedMemory,
+    Blob, BlobError, BlobRequest, Budget, ContextEvents, DisplayServer, Grants, GuestBudget,
+    RendererOptions, Report, Resource, SharedMemory,
 };
 use hesper_venus_protocol::command;
 use hesper_venus_protocol::runtime::Command;
@@ -159,7 +159,9 @@ fn another_process_reads_what_is_carried_out_and_knows_the_rings() {
     let renderer = renderer(budget, &bank, Some(report.clone()));
     let front_end = Arc::new(Rings::default());
     let events = Arc::clone(&front_end) as Arc<dyn ContextEvents>;
-    let context = renderer.create_context(1, "worker", events).unwrap();
+    let context = renderer
+        .create_context(1, "worker", DisplayServer::Unknown, events)
+        .unwrap();
     let request = BlobRequest {
         blob_id: 0,
         size: 8192,

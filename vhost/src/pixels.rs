@@ -71,3 +71,10 @@ pub unsafe trait PixelMemory: Send + Sync {
     /// may be seen in part, as a torn picture, but never causes a fault.
     fn read(&self, offset: usize, into: &mut [u8]);
 }
+
+/// Memory of pixels that the device may write to, too, by raw copies.
+///
+/// # Safety
+///
+/// The mapping of [`PixelMemory::host_pages`] must be writable for its whole length.
+pub unsafe trait WritablePixels: PixelMemory {}

@@ -16,7 +16,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crate::budget::Charge;
-use crate::pixels::PixelMemory;
+use crate::pixels::{PixelMemory, WritablePixels};
 use crate::resource3d::Resources3d;
 
 pub use crate::guest_pages::{GUEST_WRITE, GuestPages, GuestRun};
@@ -109,6 +109,14 @@ pub struct Blob {
     pub origin: Option<Arc<dyn Any + Send + Sync>>,
 }
 
+/// Memory that a renderer's contexts can draw into, and the device, too.
+pub struct SharedPixels {
+    /// What contexts attach.
+    pub blob: Blob,
+    /// The same memory.
+    pub memory: Arc<dyn WritablePixels>,
+}
+
 /// Where a renderer reports what it finished. It may be called from any thread, and never blocks
 /// for long.
 pub trait Completions: Send + Sync {
@@ -125,6 +133,17 @@ pub trait Completions: Send + Sync {
     );
 }
 
+/// What is known of a context that is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NewContext<'a> {
+    /// The id of its capability set.
+    pub capset: u32,
+    /// The guest's debug name, for logs. It is untrusted text.
+    pub name: &'a str,
+    /// Whether a desktop that draws with the guest's processor is on the screen.
+    pub is_screen_drawn_by_cpu: bool,
+}
+
 /// A way to render, for one or more capability sets.
 pub trait Renderer: Send + Sync {
     /// The capability sets that work on this host. The guest is told of exactly these.
@@ -139,16 +158,14 @@ pub trait Renderer: Send + Sync {
     /// The bytes of a capability set, at most `max_size`. `None` for an unknown id or version.
     fn capset(&self, id: u32, version: u32) -> Option<Vec<u8>>;
 
-    /// Makes a context for `capset`. `name` is the guest's debug name, for logs. It is untrusted
-    /// text.
+    /// Makes a context.
     ///
     /// # Errors
     /// [`RendererError::OutOfMemory`] when a limit is reached.
     fn create_context(
         &self,
         id: ContextId,
-        capset: u32,
-        name: &str,
+        about: &NewContext<'_>,
         completions: Arc<dyn Completions>,
     ) -> Result<Arc<dyn Context>, RendererError>;
 
@@ -183,6 +200,13 @@ pub trait Context: Send + Sync {
     /// wait for `CTX_ATTACH_RESOURCE`: Mesa's Venus driver names it in a ring once
     /// `RESOURCE_MAP_BLOB` is answered. [`Context::detach_resource`] detaches it.
     fn create_blob(&self, resource: ResourceId, request: BlobRequest);
+
+    /// Makes zeroed memory of at least `size` bytes, for the pixels of a 2D resource into which
+    /// contexts of this renderer can draw. `None` if they cannot draw into 2D resources.
+    fn share_pixels(&self, size: u64) -> Option<SharedPixels> {
+        let _ = size;
+        None
+    }
 
     /// `VIRTIO_GPU_CMD_CTX_ATTACH_RESOURCE`: the context may now name `resource`. Not called for
     /// resources that are attached already, such as a blob that the context made.

@@ -47,6 +47,16 @@ pub(crate) struct Resource2d {
     pub(crate) format: PixelFormat,
     pub(crate) width: u32,
     pub(crate) height: u32,
+    /// Set once a context may draw into it.
+    pub(crate) drawn: Option<Arc<Drawn2d>>,
+}
+
+/// What a 2D resource has besides its pixels if a context may draw into it.
+pub(crate) struct Drawn2d {
+    /// Its pixels, as contexts attach them.
+    pub(crate) blob: Blob,
+    /// The guest's pixels, as the device has last seen them.
+    pub(crate) seen: Arc<Surface>,
 }
 
 impl Resource2d {

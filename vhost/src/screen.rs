@@ -13,7 +13,9 @@ use std::sync::Arc;
 
 use crate::guest_pages::GuestRun;
 
-pub use crate::pixels::{BYTES_PER_PIXEL, PixelFormat, PixelMemory, Rect, ScanoutId};
+pub use crate::pixels::{
+    BYTES_PER_PIXEL, PixelFormat, PixelMemory, Rect, ScanoutId, WritablePixels,
+};
 
 /// Guest memory that a screen reads in place.
 pub trait GuestPixels: PixelMemory {

@@ -1,9 +1,9 @@
 //! Host memory that holds pixels: those of 2D resources, and the shadows of guest blobs.
 //!
-//! A [`Surface`] is an anonymous mapping of its own. It is whole pages, so that a GPU can import
-//! it, and zero until it is written. The device copies into it while a screen may read it. Both
-//! sides copy through raw memory and never make a Rust reference into it. A race therefore shows as
-//! a torn picture and as nothing else.
+//! A [`Surface`] is an anonymous mapping of its own, or a renderer's memory. It is whole pages, so
+//! that a GPU can import it, and zero until it is written. The device copies into it while a screen
+//! may read it. Both sides copy through raw memory and never make a Rust reference into it. A race
+//! therefore shows as a torn picture and as nothing else.
 
 use std::ffi::c_void;
 use std::ptr::NonNull;
@@ -14,36 +14,39 @@ use vm_memory::VolatileSlice;
 
 use crate::budget::{Charge, PIXEL_BYTES, Pool};
 use crate::error::CommandError;
-use crate::screen::PixelMemory;
+use crate::screen::{PixelMemory, WritablePixels};
 
 /// A page-aligned block of pixels. It is freed when its last owner drops it.
 pub(crate) struct Surface {
     start: NonNull<u8>,
     length: usize,
+    /// The memory of a renderer that it lies in. `None` for a mapping of its own.
+    lies_in: Option<Arc<dyn WritablePixels>>,
     _charge: Charge,
 }
 
-// SAFETY: the mapping belongs to this value alone and is reached only through raw copies, which any
-// thread may do.
+// SAFETY: the mapping belongs to this value alone, or may be written by anybody at any time. It is
+// reached only through raw copies, which any thread may do.
 unsafe impl Send for Surface {}
 // SAFETY: as above; no method hands out a reference into the mapping.
 unsafe impl Sync for Surface {}
+
+const LIMIT: CommandError = CommandError::Limit {
+    what: "bytes of pixel memory",
+    limit: PIXEL_BYTES,
+};
 
 impl Surface {
     /// Maps `bytes` of zeroes, rounded up to pages. They count against `pool`.
     pub(crate) fn new(bytes: u64, pool: &Arc<Pool>) -> Result<Arc<Self>, CommandError> {
         let page = crate::system::page_size();
-        let limit = CommandError::Limit {
-            what: "bytes of pixel memory",
-            limit: PIXEL_BYTES,
-        };
         let Some(length) = bytes.max(1).checked_next_multiple_of(page) else {
-            return Err(limit);
+            return Err(LIMIT);
         };
         let Some(charge) = pool.charge(length) else {
-            return Err(limit);
+            return Err(LIMIT);
         };
-        let length = usize::try_from(length).map_err(|_| limit)?;
+        let length = usize::try_from(length).map_err(|_| LIMIT)?;
         // SAFETY: a fresh private anonymous mapping at an address of the kernel's choice touches no
         // other memory.
         let mapped = unsafe {
@@ -62,6 +65,23 @@ impl Surface {
         Ok(Arc::new(Self {
             start,
             length,
+            lies_in: None,
+            _charge: charge,
+        }))
+    }
+
+    /// The pixels in a renderer's memory. They count against `pool`.
+    pub(crate) fn over(
+        memory: Arc<dyn WritablePixels>,
+        pool: &Arc<Pool>,
+    ) -> Result<Arc<Self>, CommandError> {
+        let (start, length) = memory.host_pages();
+        let start = NonNull::new(start.cast_mut()).ok_or(LIMIT)?;
+        let charge = pool.charge(length as u64).ok_or(LIMIT)?;
+        Ok(Arc::new(Self {
+            start,
+            length,
+            lies_in: Some(memory),
             _charge: charge,
         }))
     }
@@ -81,6 +101,9 @@ impl Surface {
 
 impl Drop for Surface {
     fn drop(&mut self) {
+        if self.lies_in.is_some() {
+            return;
+        }
         // SAFETY: this is exactly the range that `new` mapped, and no one can reach it after the
         // last owner.
         if let Err(error) = unsafe { munmap(self.start.as_ptr().cast::<c_void>(), self.length) } {
@@ -90,6 +113,7 @@ impl Drop for Surface {
 }
 
 // SAFETY: the mapping made by `new` is readable for `length` bytes and unmapped only by `drop`.
+// That of a renderer lives as long as `lies_in`.
 unsafe impl PixelMemory for Surface {
     fn host_pages(&self) -> (*const u8, usize) {
         (self.start.as_ptr(), self.length)
@@ -104,6 +128,9 @@ unsafe impl PixelMemory for Surface {
         }
     }
 }
+
+// SAFETY: `new` maps it for writing, too, and a renderer's memory is writable.
+unsafe impl WritablePixels for Surface {}
 
 #[cfg(test)]
 mod tests {

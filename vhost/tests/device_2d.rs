@@ -364,7 +364,9 @@ fn the_cursor_has_its_image_hot_spot_and_place_and_hides() {
     guest.cursor(&Request::update_cursor(2, 3, 0, 0, 0));
     guest.cursor(&Request::update_cursor(0, 3, 0, 0, 64));
     guest.cursor(&Request::move_cursor(2, 0, 0));
-    assert_eq!(screen.calls(), []);
+    // The guest believes that the old image is gone, so it hides.
+    let hidden = || ScreenCall::Cursor(0, (0, 0), None);
+    assert_eq!(screen.calls(), [hidden(), hidden(), hidden()]);
 }
 
 #[test]
@@ -470,7 +472,7 @@ fn a_guest_blob_serves_as_a_cursor() {
     screen.calls();
     guest.ok(&Request::guest_blob(5, 4096, &[(address, 4096)]));
     guest.cursor(&Request::update_cursor(0, 5, 3, 4, 1));
-    assert_eq!(screen.calls(), []);
+    assert_eq!(screen.calls(), [ScreenCall::Cursor(0, (3, 4), None)]);
 }
 
 #[test]

@@ -381,9 +381,11 @@ fn a_cursor_of_a_3d_resource_is_read_and_moves_meanwhile() {
     setup.screen.calls();
     assert!(setup.resources.work());
     assert_eq!(setup.screen.calls(), []);
-    // The wrong size.
+    // The wrong size hides the old one.
     setup.guest.cursor(&Request::update_cursor(0, 2, 1, 1, 0));
     assert!(!setup.resources.work());
+    let hidden = ScreenCall::Cursor(0, (1, 1), None);
+    assert_eq!(setup.screen.calls(), [hidden]);
 }
 
 #[test]

@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use hesper_venus::{BlobRequest, Caching};
+use hesper_venus::{BlobRequest, Caching, DisplayServer};
 
 use super::message::{Budget, FromWorker, LONGEST_TEXT, MOST_FILES, Piece, Refusal, Run, ToWorker};
 
@@ -88,8 +88,9 @@ impl Message for ToWorker {
 
     fn encode(&self, to: &mut Vec<u8>) {
         match self {
-            Self::Begin { id, name } => {
+            Self::Begin { id, name, server } => {
                 to.extend_from_slice(&id.to_le_bytes());
+                to.push(u8::from(*server == DisplayServer::NeedsCopies));
                 to.extend_from_slice(name.as_bytes());
             }
             Self::Configure(_) | Self::Submit(_) | Self::End => {}
@@ -152,6 +153,10 @@ impl Message for ToWorker {
         let message = match kind {
             2 => Self::Begin {
                 id: fields.u32()?,
+                server: match fields.bool("server")? {
+                    true => DisplayServer::NeedsCopies,
+                    false => DisplayServer::Unknown,
+                },
                 name: fields.text(usize::MAX)?,
             },
             4 => Self::Fence {

@@ -34,7 +34,13 @@ fn to_worker() -> impl Strategy<Value = (ToWorker, usize)> {
     let runs = proptest::collection::vec(run, 1..40);
     prop_oneof![
         any::<Vec<u8>>().prop_map(|findings| (ToWorker::Configure(findings), 1)),
-        any::<(u32, String)>().prop_map(|(id, name)| (ToWorker::Begin { id, name }, 0)),
+        any::<(u32, String, bool)>().prop_map(|(id, name, copies)| {
+            let server = match copies {
+                true => DisplayServer::NeedsCopies,
+                false => DisplayServer::Unknown,
+            };
+            (ToWorker::Begin { id, name, server }, 0)
+        }),
         any::<Vec<u8>>().prop_map(|commands| (ToWorker::Submit(commands), 0)),
         any::<(u8, u64)>().prop_map(|(ring, fence)| (ToWorker::Fence { ring, fence }, 0)),
         (any::<u32>(), request())

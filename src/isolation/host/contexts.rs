@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hesper_system::sync::Lock;
-use hesper_venus::{ContextEvents, Counters, Error, RendererOptions};
+use hesper_venus::{ContextEvents, Counters, DisplayServer, Error, RendererOptions};
 
 use super::context::IsolatedContext;
 use super::house::House;
@@ -138,6 +138,7 @@ impl Contexts for IsolatedContexts {
         &self,
         id: u32,
         name: &str,
+        server: DisplayServer,
         events: Arc<dyn ContextEvents>,
     ) -> Result<Arc<dyn VenusContext>, String> {
         let pools = &self.house.pools;
@@ -148,6 +149,7 @@ impl Contexts for IsolatedContexts {
         let owner = Owner {
             id,
             name: hesper_venus::name_for_logs(name),
+            server,
             events: Arc::clone(&events),
             _place: place,
         };

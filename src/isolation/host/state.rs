@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hesper_system::budget::Charge;
-use hesper_venus::ContextEvents;
+use hesper_venus::{ContextEvents, DisplayServer};
 
 use super::patience::Patience;
 use crate::isolation::spawner::End;
@@ -19,6 +19,8 @@ pub(super) struct Owner {
     pub(super) id: u32,
     /// The guest's name for it, for logs.
     pub(super) name: String,
+    /// To what its program presents.
+    pub(super) server: DisplayServer,
     /// Who hears of it.
     pub(super) events: Arc<dyn ContextEvents>,
     /// One of the guest's contexts: held until the process has ended, and the device has dropped

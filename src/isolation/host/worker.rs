@@ -125,7 +125,11 @@ impl Worker {
     /// # Errors
     /// It is gone already.
     pub(super) fn begin(&self, owner: Owner) -> Result<(), Owner> {
-        let (id, name) = (owner.id, owner.name.clone());
+        let begin = ToWorker::Begin {
+            id: owner.id,
+            name: owner.name.clone(),
+            server: owner.server,
+        };
         let mut state = self.state();
         if state.is_closed || state.end.is_some() || state.is_ending() {
             return Err(owner);
@@ -133,7 +137,7 @@ impl Worker {
         state.owner = Some(Arc::new(owner));
         drop(state);
         self.house.census.is_context(self.number);
-        self.send(ToWorker::Begin { id, name }, Charge::default(), &[]);
+        self.send(begin, Charge::default(), &[]);
         Ok(())
     }
 

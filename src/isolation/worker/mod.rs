@@ -135,8 +135,8 @@ fn serve(
     loading.end();
     line.tell(&FromWorker::Ready, &[]);
 
-    let (id, name) = match calls.receive()?.decode()?.0 {
-        ToWorker::Begin { id, name } => (id, name),
+    let (id, name, server) = match calls.receive()?.decode()?.0 {
+        ToWorker::Begin { id, name, server } => (id, name, server),
         ToWorker::End => {
             line.tell(&FromWorker::Ended, &[]);
             return Ok(());
@@ -145,7 +145,7 @@ fn serve(
     };
     ::log::debug!("context {id} is process {}", std::process::id());
     let events = Arc::new(Events::new(Arc::clone(line)));
-    let context = renderer.create_context(id, &name, events);
+    let context = renderer.create_context(id, &name, server, events);
     let context = context.map_err(|error| unable(error.to_string()))?;
     let consumed = Arc::new(Consumed::new(Arc::clone(line)));
     Calls::new(context, Arc::clone(line), consumed).serve(&mut calls)?;

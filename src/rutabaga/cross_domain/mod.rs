@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use hesper_vhost::renderer::{
-    CapsetInfo, Completions, Context, ContextId, Renderer, RendererError,
+    CapsetInfo, Completions, Context, ContextId, NewContext, Renderer, RendererError,
 };
 use rutabaga_gfx::{RUTABAGA_CAPSET_CROSS_DOMAIN, RutabagaHandler};
 
@@ -99,8 +99,7 @@ impl Renderer for CrossDomain {
     fn create_context(
         &self,
         id: ContextId,
-        _capset: u32,
-        name: &str,
+        about: &NewContext<'_>,
         completions: Arc<dyn Completions>,
     ) -> Result<Arc<dyn Context>, RendererError> {
         let slot = Arc::clone(&self.slot);
@@ -110,7 +109,7 @@ impl Renderer for CrossDomain {
                 "there are {CONTEXTS} cross-domain contexts already"
             )));
         }
-        let shared = Shared::new(id, name, completions, slot);
+        let shared = Shared::new(id, about.name, completions, slot);
         match CrossDomainContext::start(self.compositor.clone(), shared) {
             Ok(context) => Ok(Arc::new(context)),
             Err(error) => Err(RendererError::OutOfMemory(format!(

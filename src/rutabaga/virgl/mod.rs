@@ -29,7 +29,7 @@ use std::time::Duration;
 
 use hesper_system::sync::Lock;
 use hesper_vhost::renderer::{
-    CapsetInfo, Completions, Context, ContextId, Renderer, RendererError,
+    CapsetInfo, Completions, Context, ContextId, NewContext, Renderer, RendererError,
 };
 use hesper_vhost::resource3d::Resources3d;
 
@@ -104,8 +104,7 @@ impl Renderer for Virgl {
     fn create_context(
         &self,
         id: ContextId,
-        capset: u32,
-        name: &str,
+        about: &NewContext<'_>,
         completions: Arc<dyn Completions>,
     ) -> Result<Arc<dyn Context>, RendererError> {
         let slot = Arc::clone(&self.slot);
@@ -115,9 +114,9 @@ impl Renderer for Virgl {
                 "there are {CONTEXTS} virgl contexts already"
             )));
         }
-        let life = Arc::new(Life::new(&KIND, id, name, completions, slot));
+        let life = Arc::new(Life::new(&KIND, id, about.name, completions, slot));
         let mailbox = Arc::clone(&self.mailbox);
-        Ok(Arc::new(VirglContext::start(life, capset, mailbox)))
+        Ok(Arc::new(VirglContext::start(life, about.capset, mailbox)))
     }
 
     fn resources_3d(&self) -> Option<Arc<dyn Resources3d>> {

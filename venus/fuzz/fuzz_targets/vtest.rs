@@ -29,7 +29,7 @@ use client::Client;
 use contexts::{CAPSET_SIZE, Contexts, VenusContext};
 use hesper_system::budget::{Charge, Pool};
 use hesper_venus::{
-    Blob, BlobError, BlobRequest, Caching, ContextEvents, Counters, Error, GuestPages, SharedMemory,
+    Blob, BlobError, BlobRequest, Caching, ContextEvents, Counters, DisplayServer, Error, GuestPages, SharedMemory,
 };
 use libfuzzer_sys::fuzz_target;
 use wire::number;
@@ -52,6 +52,7 @@ impl Contexts for Renderer {
         &self,
         _id: u32,
         _name: &str,
+        _server: DisplayServer,
         events: Arc<dyn ContextEvents>,
     ) -> Result<Arc<dyn VenusContext>, String> {
         let open = AtomicU64::new(u64::MAX);

@@ -7,6 +7,7 @@
 //! bound to it cannot work. A guest that asks for the result of the binding gets an error.
 //! Otherwise the context ends, with a reason that names the memory.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use hesper_system::sync::Lock;
@@ -97,7 +98,29 @@ fn bind_image(session: &mut Session<'_>, c: &mut BindImageMemory) -> Result<vk::
     };
     let binds = std::slice::from_ref(&info);
     images_fit(session, CommandId::BindImageMemory, c.device, binds)?;
+    if let Some(result) = bind_mirror(session, CommandId::BindImageMemory, &info)? {
+        return Ok(result);
+    }
     bind(session, |c| vec![c.memory.handle], c)
+}
+
+/// Binds the memory of an image that has a mirror. `None` for another image.
+fn bind_mirror(
+    session: &mut Session<'_>,
+    command: CommandId,
+    info: &vk::BindImageMemoryInfo,
+) -> Result<Option<vk::Result>, Fatal> {
+    let device = Arc::clone(session.device(command)?);
+    let Some(mirror) = device.mirrors.get(info.image) else {
+        return Ok(None);
+    };
+    if let Some(bytes) = found(&device, &[info.memory]) {
+        return session.refuse(bytes).map(Some);
+    }
+    let pool = &session.state.shares.device_memory;
+    let memory = (info.memory, info.memory_offset);
+    let result = mirror.bind(&device, info.image, memory, |bytes| pool.charge(bytes));
+    Ok(Some(result))
 }
 
 /// `vkBindBufferMemory2`
@@ -123,11 +146,34 @@ fn bind_images(
         c.device,
         &c.p_bind_infos,
     )?;
-    bind(
-        session,
-        |c| c.p_bind_infos.iter().map(|info| info.memory).collect(),
-        c,
-    )
+    if session
+        .device(CommandId::BindImageMemory2)?
+        .mirrors
+        .is_empty()
+    {
+        return bind(session, memories_of_images, c);
+    }
+    let mut others = Vec::new();
+    for info in c.p_bind_infos.iter() {
+        match bind_mirror(session, CommandId::BindImageMemory2, info)? {
+            None => others.push(*info),
+            Some(vk::Result::SUCCESS) => {}
+            Some(error) => return Ok(error),
+        }
+    }
+    if others.is_empty() {
+        return Ok(vk::Result::SUCCESS);
+    }
+    let mut rest = BindImageMemory2 {
+        device: c.device,
+        bind_info_count: others.len() as u32,
+        p_bind_infos: others.as_mut_slice().into(),
+    };
+    bind(session, memories_of_images, &mut rest)
+}
+
+fn memories_of_images(c: &BindImageMemory2<'_>) -> Vec<vk::DeviceMemory> {
+    c.p_bind_infos.iter().map(|info| info.memory).collect()
 }
 
 /// Fails unless images are bound inside their memory. Only the driver knows how large they are.
@@ -148,9 +194,11 @@ fn images_fit(
         }
         // SAFETY: the chain was decoded, and nobody else uses it.
         let plane = unsafe { find::<vk::BindImagePlaneMemoryInfo>(bind.p_next) };
-        let size = match plane {
-            Some(plane) => plane_size(session, device, bind.image, plane.plane_aspect)?,
-            None => image_size(session, device, bind.image)?,
+        let mirror = session.device(command)?.mirrors.get(bind.image);
+        let size = match (mirror, plane) {
+            (Some(mirror), _) => mirror.requirements.size,
+            (None, Some(plane)) => plane_size(session, device, bind.image, plane.plane_aspect)?,
+            (None, None) => image_size(session, device, bind.image)?,
         };
         let facts = &session.device(command)?.facts;
         let fits = facts.check_memory(bind.memory, bind.memory_offset, size);

@@ -31,8 +31,10 @@ fn external_properties(
     session: &mut Session<'_>,
     c: &mut GetPhysicalDeviceExternalBufferProperties<'_>,
 ) -> Result<(), Fatal> {
+    let id = CommandId::GetPhysicalDeviceExternalBufferProperties;
+    let device = session.physical_device(id, c.physical_device.handle)?;
     let info = &c.p_external_buffer_info;
-    let is_shareable = session.state.policy == Policy::DmaBuf
+    let is_shareable = device.policy == Policy::DmaBuf
         && info.handle_type == vk::ExternalMemoryHandleTypeFlags::DMA_BUF_EXT
         && !dma_buf::is_sparse(info.flags);
     c.p_external_buffer_properties.external_memory_properties = match is_shareable {

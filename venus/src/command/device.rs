@@ -49,7 +49,7 @@ fn create(session: &mut Session<'_>, c: &mut CreateDevice<'_>) -> Result<vk::Res
     let instance = Arc::clone(session.instance(id)?);
     let guest_id = c.p_device.0;
     let info = &mut *c.p_create_info;
-    let names = match enabled_extensions(info, &physical, session) {
+    let names = match enabled_extensions(info, &physical) {
         Ok(names) => names,
         Err(unseen) => {
             session.state.complain(format_args!(
@@ -147,7 +147,6 @@ fn complain(
 fn enabled_extensions<'i>(
     info: &'i vk::DeviceCreateInfo,
     physical: &PhysicalDevice,
-    session: &Session<'_>,
 ) -> Result<Vec<CString>, &'i CStr> {
     // SAFETY: the decoder made an array of as many pointers to NUL-terminated strings as the count
     // says, or a null pointer.
@@ -157,11 +156,7 @@ fn enabled_extensions<'i>(
             info.enabled_extension_count,
         )
     };
-    let mut names = extensions::enabled(
-        wanted.into_iter(),
-        &physical.extensions,
-        session.state.policy,
-    )?;
+    let mut names = extensions::enabled(wanted.into_iter(), &physical.extensions, physical.policy)?;
     for needed in &physical.facts.core_extensions {
         if !names.iter().any(|name| name.as_c_str() == *needed) {
             names.push((*needed).to_owned());

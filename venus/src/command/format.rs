@@ -9,10 +9,10 @@ use hesper_venus_protocol::runtime::find_mut;
 use hesper_venus_protocol::{CommandId, vk};
 
 use super::shape::{Family, forward, special};
-use crate::emulate::host_allocation::HOST_ALLOCATION;
 use crate::emulate::modifier::{self, ModifierLists};
-use crate::emulate::{Policy, dma_buf, sparse};
+use crate::emulate::{Policy, dma_buf, mirror, sparse};
 use crate::fatal::Fatal;
+use crate::memory::HOST_ALLOCATION;
 use crate::object::host_copy;
 use crate::session::{Session, call};
 
@@ -74,6 +74,8 @@ fn properties2(
     session: &mut Session<'_>,
     c: &mut GetPhysicalDeviceFormatProperties2<'_>,
 ) -> Result<(), Fatal> {
+    let id = CommandId::GetPhysicalDeviceFormatProperties2;
+    let device = session.physical_device(id, c.physical_device.handle)?;
     // SAFETY: the chain was decoded, and nobody else uses it.
     let lists = unsafe { ModifierLists::take(c.p_format_properties) };
     call(session, c)?;
@@ -88,7 +90,7 @@ fn properties2(
         }
     }
     // SAFETY: as above; the driver does not change chains.
-    unsafe { lists.answer(c.format, properties) };
+    unsafe { lists.answer(c.format, device.mirrors(c.format), properties) };
     Ok(())
 }
 
@@ -99,9 +101,9 @@ fn image_properties2(
     c: &mut GetPhysicalDeviceImageFormatProperties2<'_>,
 ) -> Result<vk::Result, Fatal> {
     use vk::ExternalMemoryHandleTypeFlags as Types;
-    let is_offered = session.state.policy == Policy::DmaBuf;
     let id = CommandId::GetPhysicalDeviceImageFormatProperties2;
     let device = session.physical_device(id, c.physical_device.handle)?;
+    let is_offered = device.policy == Policy::DmaBuf;
     let flags = c.p_image_format_info.flags;
     if sparse::is_image_hidden(&device, flags) || device.lacks_image(flags) {
         return Ok(vk::Result::ERROR_FORMAT_NOT_SUPPORTED);
@@ -115,10 +117,13 @@ fn image_properties2(
     // SAFETY: the chain was decoded, and nobody else uses it.
     let modifier =
         unsafe { modifier::take::<vk::PhysicalDeviceImageDrmFormatModifierInfoEXT, _>(info) };
-    if info.tiling == vk::ImageTiling::DRM_FORMAT_MODIFIER_EXT {
+    let has_modifier = info.tiling == vk::ImageTiling::DRM_FORMAT_MODIFIER_EXT;
+    let is_mirrored = has_modifier && device.mirrors(info.format);
+    if has_modifier {
         let is_linear =
             modifier.is_some_and(|modifier| modifier.drm_format_modifier == modifier::LINEAR);
-        if !is_linear || !is_offered || !modifier::is_shareable(info.format) {
+        let is_possible = is_mirrored || modifier::is_shareable(info.format);
+        if !is_linear || !is_offered || !is_possible {
             return Ok(vk::Result::ERROR_FORMAT_NOT_SUPPORTED);
         }
         info.tiling = vk::ImageTiling::LINEAR;
@@ -130,14 +135,20 @@ fn image_properties2(
     let is_external = external.is_some();
     if let Some(external) = external {
         let is_dma_buf = external.handle_type == Types::DMA_BUF_EXT;
-        let has_layout =
-            info.tiling == vk::ImageTiling::LINEAR && modifier::is_shareable(info.format);
+        let has_layout = info.tiling == vk::ImageTiling::LINEAR
+            && (is_mirrored || modifier::is_shareable(info.format));
         if !is_offered || !is_dma_buf || !has_layout {
             return Ok(vk::Result::ERROR_FORMAT_NOT_SUPPORTED);
         }
         external.handle_type = HOST_ALLOCATION;
     }
+    if is_mirrored && !mirror::rewrite_question(info) {
+        return Ok(vk::Result::ERROR_FORMAT_NOT_SUPPORTED);
+    }
     let result = call(session, c)?;
+    if is_mirrored {
+        mirror::limit(&mut c.p_image_format_properties.image_format_properties);
+    }
     let p_next = c.p_image_format_properties.p_next;
     // SAFETY: as above.
     let external = unsafe { find_mut::<vk::ExternalImageFormatProperties>(p_next) };

@@ -1,15 +1,20 @@
 //! Queries of memory requirements: to which memory types buffers and images can be bound.
 
+use std::sync::Arc;
+
 use hesper_venus_protocol::command::{
     GetBufferMemoryRequirements, GetBufferMemoryRequirements2, GetDeviceBufferMemoryRequirements,
     GetDeviceImageMemoryRequirements, GetImageMemoryRequirements, GetImageMemoryRequirements2,
 };
+use hesper_venus_protocol::runtime::find_mut;
 use hesper_venus_protocol::{CommandId, vk};
 
 use super::shape::{Family, forward, special};
 use crate::emulate::dma_buf::{self, Placement};
+use crate::emulate::mirror::{self, Layout};
 use crate::emulate::{host_allocation, modifier};
 use crate::fatal::Fatal;
+use crate::object::mirrors::Mirror;
 use crate::session::{Session, call, name};
 
 /// The commands of this file.
@@ -59,6 +64,10 @@ fn buffer2(
 fn image(session: &mut Session<'_>, c: &mut GetImageMemoryRequirements<'_>) -> Result<(), Fatal> {
     call(session, c)?;
     let id = CommandId::GetImageMemoryRequirements;
+    if let Some(mirror) = session.device(id)?.mirrors.get(c.image.handle) {
+        *c.p_memory_requirements = mirror.requirements;
+        return translate(session, id, Placement::Shared, c.p_memory_requirements);
+    }
     let placement = Placement::of_known_image(session.device(id)?, c.image.handle);
     translate(session, id, placement, c.p_memory_requirements)
 }
@@ -67,6 +76,14 @@ fn image(session: &mut Session<'_>, c: &mut GetImageMemoryRequirements<'_>) -> R
 fn image2(session: &mut Session<'_>, c: &mut GetImageMemoryRequirements2<'_>) -> Result<(), Fatal> {
     call(session, c)?;
     let id = CommandId::GetImageMemoryRequirements2;
+    if let Some(mirror) = session.device(id)?.mirrors.get(c.p_info.image) {
+        let requirements = &mut *c.p_memory_requirements;
+        requirements.memory_requirements = mirror.requirements;
+        // SAFETY: the chain was decoded, and nobody else uses it.
+        unsafe { prefer_no_dedicated_memory(requirements.p_next) };
+        let requirements = &mut requirements.memory_requirements;
+        return translate(session, id, Placement::Shared, requirements);
+    }
     let placement = Placement::of_known_image(session.device(id)?, c.p_info.image);
     translate(
         session,
@@ -117,8 +134,27 @@ fn device_image(
             reason: "an image that cannot be created with this format modifier",
         });
     };
+    let device = Arc::clone(session.device(id)?);
+    if image.has_modifier && device.physical.mirrors(info.format) {
+        let mirror = Layout::new(info, &image.layout).map(|layout| Mirror::new(&device, layout));
+        let Some(Ok(mirror)) = mirror else {
+            return Err(Fatal::Invalid {
+                command: name(id),
+                reason: "an image that cannot be created with this layout",
+            });
+        };
+        mirror::rewrite_image(info);
+        call(session, c)?;
+        let requirements = &mut *c.p_memory_requirements;
+        requirements.memory_requirements = mirror.requirements;
+        mirror.discard(&device);
+        // SAFETY: the chain was decoded, and nobody else uses it.
+        unsafe { prefer_no_dedicated_memory(requirements.p_next) };
+        let requirements = &mut requirements.memory_requirements;
+        return translate(session, id, Placement::Shared, requirements);
+    }
+    let device = &*device;
     let mut external = Default::default();
-    let device = session.device(id)?;
     host_allocation::declare_image(device, info, &mut external);
     let is_linear = || info.tiling == vk::ImageTiling::LINEAR;
     let placement = Placement::of_image(device, image.is_shared, is_linear);
@@ -129,6 +165,20 @@ fn device_image(
         placement,
         &mut c.p_memory_requirements.memory_requirements,
     )
+}
+
+/// Says that the object needs no memory of its own. A mirror's memory is imported, and so belongs
+/// to no single object.
+///
+/// # Safety
+/// The chain must have been decoded, and nobody else may use it.
+unsafe fn prefer_no_dedicated_memory(chain: *mut std::ffi::c_void) {
+    // SAFETY: as the caller promises.
+    let dedicated = unsafe { find_mut::<vk::MemoryDedicatedRequirements>(chain) };
+    if let Some(dedicated) = dedicated {
+        dedicated.prefers_dedicated_allocation = 0;
+        dedicated.requires_dedicated_allocation = 0;
+    }
 }
 
 /// Translates memory types to the guest's, without those that the object cannot be bound to.

@@ -19,7 +19,8 @@ use hesper_venus_protocol::{CommandId, vk};
 
 use super::arrays::fill;
 use super::shape::{Family, of_extension, special};
-use crate::emulate::{capture_replay, extensions, sparse};
+use crate::context::state::ContextState;
+use crate::emulate::{Policy, capture_replay, extensions, sparse};
 use crate::fatal::Fatal;
 use crate::host::GpuFacts;
 use crate::memory::{HeapBudgets, MemoryView};
@@ -100,7 +101,7 @@ fn devices(
             // Only GPUs that were found at start, by their UUID. Others are not for this guest.
             if let Some(facts) = state.gpus.iter().find(|facts| Some(facts.gpu.uuid) == uuid) {
                 let facts = Arc::clone(facts);
-                let device = describe(&instance, handle, facts, state.window, state.device_memory)?;
+                let device = describe(&instance, handle, facts, &state)?;
                 found.push(Arc::new(device));
             }
         }
@@ -162,8 +163,7 @@ fn describe(
     instance: &Instance,
     handle: vk::PhysicalDevice,
     facts: Arc<GpuFacts>,
-    window: Option<u64>,
-    device_memory: Option<u64>,
+    state: &ContextState,
 ) -> Result<PhysicalDevice, vk::Result> {
     let object = Object { id: 0, handle };
     let mut memory = vk::PhysicalDeviceMemoryProperties::default();
@@ -173,8 +173,13 @@ fn describe(
     };
     // SAFETY: the physical device was just listed.
     unsafe { command.call(instance.functions()) }.ok_or(vk::Result::ERROR_INITIALIZATION_FAILED)?;
-    let memory = MemoryView::new(&memory, facts.importable_types, &facts.optimal, window)
-        .within(device_memory);
+    let memory = MemoryView::new(
+        &memory,
+        facts.importable_types,
+        &facts.optimal,
+        state.window,
+    )
+    .within(state.device_memory);
     let mut extensions = Vec::new();
     loop {
         let mut count = u32::try_from(extensions.len()).unwrap_or(u32::MAX);
@@ -203,7 +208,10 @@ fn describe(
             None => return Err(vk::Result::ERROR_INITIALIZATION_FAILED),
         }
     }
-    Ok(PhysicalDevice::new(handle, facts, extensions, memory))
+    let policy = Policy::new(state.wsi, &facts.gpu);
+    Ok(PhysicalDevice::new(
+        handle, facts, extensions, policy, memory,
+    ))
 }
 
 /// `vkGetPhysicalDeviceCalibrateableTimeDomainsKHR`, also for the older extension's command.
@@ -328,7 +336,7 @@ fn extensions(
 ) -> Result<vk::Result, Fatal> {
     let id = CommandId::EnumerateDeviceExtensionProperties;
     let device = session.physical_device(id, c.physical_device.handle)?;
-    let listed = extensions::listed(&device.extensions, session.state.policy);
+    let listed = extensions::listed(&device.extensions, device.policy);
     Ok(fill(&listed, c.p_property_count, &mut c.p_properties))
 }
 

@@ -16,7 +16,6 @@ use super::mailbox::{Mailbox, Message};
 use super::resources::Resources;
 use crate::blob::{Blob, BlobError, BlobRequest, Caching};
 use crate::counters::{SharedTally, add, sub};
-use crate::emulate::Policy;
 use crate::error::Error;
 use crate::fatal::Fatal;
 use crate::guest_pools::{GuestPools, Shares};
@@ -26,7 +25,7 @@ use crate::memory::{
 };
 use crate::object::Objects;
 use crate::object::queue::{BoundQueues, FenceListener};
-use crate::options::Budget;
+use crate::options::{Budget, WsiPolicy};
 use crate::report::Record;
 use crate::ring::{Ring, Rings};
 
@@ -50,8 +49,8 @@ pub(crate) struct Shared {
     pub(crate) host: Arc<Host>,
     /// The GPUs that guests see.
     pub(crate) gpus: Arc<[Arc<GpuFacts>]>,
-    /// What is emulated.
-    pub(crate) policy: Policy,
+    /// How pictures are presented.
+    pub(crate) wsi: WsiPolicy,
     /// What one context may take.
     pub(crate) budget: Budget,
     /// What all contexts may take together.

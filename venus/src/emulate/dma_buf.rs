@@ -10,8 +10,7 @@
 use hesper_venus_protocol::runtime::{Chained, find_mut, unlink};
 use hesper_venus_protocol::vk;
 
-use super::host_allocation::HOST_ALLOCATION;
-use crate::memory::{Declares, MemoryView};
+use crate::memory::{Declares, HOST_ALLOCATION, MemoryView};
 use crate::object::device::Device;
 
 /// What a guest can do with a dma-buf of an image or buffer that can have one.

@@ -3,9 +3,18 @@
 //! A foreign queue family stands for users of an image or buffer outside Vulkan, such as a display
 //! server. Shared pages need no change of owner for them. So such a barrier becomes one within the
 //! queue's own family, and keeps its layout transition and memory dependency.
+//!
+//! An image with a mirror ([`super::mirror`]) is copied at such a barrier: to the mirror when it
+//! goes to the foreign family, and from the mirror when it comes back. It is copied from the
+//! mirror, too, when it leaves the layout `PREINITIALIZED`, in which the guest's processor has
+//! written it.
 
 use hesper_venus_protocol::runtime::{Chained, unlink};
 use hesper_venus_protocol::vk;
+
+use crate::object::mirrors::{Mirrors, Transfer, Way};
+
+const EXTERNAL: u32 = ash::vk::QUEUE_FAMILY_EXTERNAL;
 
 const FOREIGN: u32 = ash::vk::QUEUE_FAMILY_FOREIGN_EXT;
 
@@ -15,6 +24,111 @@ const IGNORED: u32 = ash::vk::QUEUE_FAMILY_IGNORED;
 pub(crate) trait Barrier: Chained {
     /// The families it transfers from and to.
     fn families(&mut self) -> [&mut u32; 2];
+}
+
+/// A barrier of an image.
+pub(crate) trait ImageBarrier: Barrier {
+    /// The image.
+    fn image(&self) -> vk::Image;
+    /// Its layouts before and after.
+    fn layouts(&mut self) -> [&mut vk::ImageLayout; 2];
+    /// Lets copies wait for it, which read the image or write it.
+    fn precede(&mut self, way: Way);
+}
+
+macro_rules! image_barrier {
+    ($($name:ident: $access:ident, $barrier:ident => $stages:expr;)*) => {
+        $(impl ImageBarrier for vk::$name {
+            fn image(&self) -> vk::Image {
+                self.image
+            }
+            fn layouts(&mut self) -> [&mut vk::ImageLayout; 2] {
+                [&mut self.old_layout, &mut self.new_layout]
+            }
+            fn precede(&mut self, way: Way) {
+                self.dst_access_mask = match way {
+                    Way::Out => vk::$access::TRANSFER_READ,
+                    Way::In => vk::$access::TRANSFER_WRITE,
+                };
+                let $barrier = self;
+                $stages
+            }
+        })*
+    };
+}
+
+image_barrier! {
+    // The stages of these are those of the command.
+    ImageMemoryBarrier: AccessFlags, _barrier => ();
+    ImageMemoryBarrier2: AccessFlags2, barrier => {
+        barrier.dst_stage_mask = barrier.dst_stage_mask | vk::PipelineStageFlags2::ALL_TRANSFER;
+    };
+}
+
+/// Finds the images of `barriers` that are handed over and have a mirror. Their barriers now
+/// precede the copies ([`crate::object::mirrors::record`]), within the queue's own family.
+pub(crate) fn take_transfers<B: ImageBarrier>(
+    known: &Mirrors,
+    barriers: &mut [B],
+) -> Vec<Transfer> {
+    let mut found = Vec::new();
+    if known.is_empty() {
+        return found;
+    }
+    for barrier in barriers {
+        let image = barrier.image();
+        let Some(mirror) = known.get(image).filter(|mirror| mirror.has_memory()) else {
+            continue;
+        };
+        let is_other = |family: &u32| matches!(*family, FOREIGN | EXTERNAL);
+        let [from, to] = barrier.families();
+        let (comes, goes) = (is_other(from), is_other(to));
+        if comes || goes {
+            (*from, *to) = (IGNORED, IGNORED);
+            // SAFETY: the chain was decoded, and nobody else uses it.
+            unsafe { unlink(barrier, vk::ExternalMemoryAcquireUnmodifiedEXT::STYPE) };
+        }
+        let [old, new] = barrier.layouts();
+        let layout = *new;
+        let way = match *old {
+            // There is nothing to keep.
+            vk::ImageLayout::UNDEFINED => continue,
+            vk::ImageLayout::PREINITIALIZED => Way::In,
+            _ if comes && !goes => Way::In,
+            _ if goes && !comes => Way::Out,
+            _ => continue,
+        };
+        match way {
+            Way::Out => *new = vk::ImageLayout::TRANSFER_SRC_OPTIMAL,
+            // The whole image is written.
+            Way::In => {
+                (*old, *new) = (
+                    vk::ImageLayout::UNDEFINED,
+                    vk::ImageLayout::TRANSFER_DST_OPTIMAL,
+                );
+            }
+        }
+        barrier.precede(way);
+        found.push(Transfer {
+            image,
+            mirror,
+            way,
+            layout,
+        });
+    }
+    found
+}
+
+/// The same for the arrays of a `VkDependencyInfo`.
+pub(crate) fn take_transfers_of(known: &Mirrors, info: &mut vk::DependencyInfo) -> Vec<Transfer> {
+    if info.p_image_memory_barriers.is_null() {
+        return Vec::new();
+    }
+    let count = info.image_memory_barrier_count as usize;
+    // SAFETY: the decoder made an array of `count` structs there, and nobody else uses it.
+    take_transfers(known, unsafe {
+        std::slice::from_raw_parts_mut(info.p_image_memory_barriers.cast_mut(), count)
+    })
 }
 
 macro_rules! barrier {

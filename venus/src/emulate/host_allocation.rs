@@ -14,16 +14,12 @@
 //! Images with an initial layout cannot be declared. Drivers that refuse the declaration are not
 //! given it ([`crate::memory::Declares`]).
 
-use ash::vk::ExternalMemoryHandleTypeFlags as HostTypes;
 use hesper_venus_protocol::runtime::find;
 use hesper_venus_protocol::vk;
 
+use crate::memory::HOST_ALLOCATION;
 use crate::object::declarable::Recent;
 use crate::object::device::Device;
-
-/// The handle type that the driver gets in place of a dma-buf.
-pub(crate) const HOST_ALLOCATION: vk::ExternalMemoryHandleTypeFlags =
-    vk::ExternalMemoryHandleTypeFlags(HostTypes::HOST_ALLOCATION_EXT.as_raw());
 
 /// The size of the buffer that the driver is asked about.
 const SAMPLE: u64 = 0x1_0000;

@@ -3,15 +3,17 @@
 //! A modifier describes the layout of a picture in shared memory. The only one offered is `LINEAR`:
 //! row after row, which every driver has as `VK_IMAGE_TILING_LINEAR`. So each question about a
 //! modifier becomes a question about linear tiling. Images can be shared if they have one plane of
-//! colours and the driver can use them with linear tiling.
+//! colours and the driver can use them with linear tiling. Others have a mirror
+//! ([`super::mirror`]): those with several planes, those whose guest demands a layout that is not
+//! the driver's, and all on a GPU that draws into no linear image.
 
 use ash::vk as host;
 use hesper_venus_protocol::runtime::{Chained, find, find_mut, unlink};
 use hesper_venus_protocol::vk;
 
 use super::chain::Detached;
-use super::host_allocation::HOST_ALLOCATION;
-use crate::memory::Declares;
+use super::mirror;
+use crate::memory::{Declares, HOST_ALLOCATION};
 
 /// `DRM_FORMAT_MOD_LINEAR`
 pub(crate) const LINEAR: u64 = 0;
@@ -55,22 +57,44 @@ impl ModifierLists {
     /// # Safety
     /// `properties` must be those that the lists were taken from, and their chain must hold the
     /// same structs as then.
-    pub(crate) unsafe fn answer(self, format: vk::Format, properties: &mut vk::FormatProperties2) {
-        let features = properties.format_properties.linear_tiling_features;
-        let features = Some(features).filter(|f| !f.is_empty() && is_shareable(format));
+    pub(crate) unsafe fn answer(
+        self,
+        format: vk::Format,
+        is_mirrored: bool,
+        properties: &mut vk::FormatProperties2,
+    ) {
+        let told = properties.format_properties;
         // SAFETY: as the caller promises.
         let all = unsafe { find::<vk::FormatProperties3>(properties.p_next) };
         // The first 31 features are the same in both types.
-        let features2 = features.map(|features| {
-            all.map_or(vk::FormatFeatureFlags2(features.0.into()), |all| {
-                all.linear_tiling_features
-            })
-        });
+        let wide = |features: vk::FormatFeatureFlags| vk::FormatFeatureFlags2(features.0.into());
+        let features2 = match is_mirrored {
+            true => {
+                let optimal = all.map_or(wide(told.optimal_tiling_features), |all| {
+                    all.optimal_tiling_features
+                });
+                mirror::features(format, optimal)
+            }
+            false => {
+                let linear = all.map_or(wide(told.linear_tiling_features), |all| {
+                    all.linear_tiling_features
+                });
+                Some(linear).filter(|f| !f.is_empty() && is_shareable(format))
+            }
+        };
+        let narrow = |features: vk::FormatFeatureFlags2| {
+            vk::FormatFeatureFlags((features.0 & 0x7fff_ffff) as u32)
+        };
+        let features = features2.map(narrow);
+        let planes = match is_mirrored {
+            true => mirror::planes(format),
+            false => 1,
+        };
         // SAFETY: as above, and this is the opposite order.
         if let Some(list) = self.list2.map(|list| unsafe { list.put_back(properties) }) {
             let entry = features2.map(|features| vk::DrmFormatModifierProperties2EXT {
                 drm_format_modifier: LINEAR,
-                drm_format_modifier_plane_count: 1,
+                drm_format_modifier_plane_count: planes,
                 drm_format_modifier_tiling_features: features,
             });
             fill(
@@ -83,7 +107,7 @@ impl ModifierLists {
         if let Some(list) = self.list.map(|list| unsafe { list.put_back(properties) }) {
             let entry = features.map(|features| vk::DrmFormatModifierPropertiesEXT {
                 drm_format_modifier: LINEAR,
-                drm_format_modifier_plane_count: 1,
+                drm_format_modifier_plane_count: planes,
                 drm_format_modifier_tiling_features: features,
             });
             fill(
@@ -125,12 +149,15 @@ pub(crate) unsafe fn take<T: Chained, H: Chained>(head: &mut H) -> Option<T> {
 pub(crate) struct HostImage {
     /// The guest shares its memory.
     pub(crate) is_shared: bool,
-    /// The layout in memory that the guest demands.
-    pub(crate) layout: Option<vk::SubresourceLayout>,
+    /// It has a modifier, and so a layout in memory.
+    pub(crate) has_modifier: bool,
+    /// The layout in memory that the guest demands of each plane. Empty if it demands none.
+    pub(crate) layout: Vec<vk::SubresourceLayout>,
 }
 
 /// Makes an image with a modifier a linear image. Declares an image of external memory for imported
-/// host memory, if `declares` says that the driver accepts that.
+/// host memory, if `declares` says that the driver accepts that. Whether the driver can have such a
+/// linear image is not checked.
 ///
 /// # Errors
 /// The result of `vkCreateImage` for a modifier that is not offered.
@@ -138,21 +165,23 @@ pub(crate) fn rewrite_image(
     info: &mut vk::ImageCreateInfo,
     declares: Declares,
 ) -> Result<HostImage, vk::Result> {
+    let has_modifier = info.tiling == vk::ImageTiling::DRM_FORMAT_MODIFIER_EXT;
     // SAFETY: the chain was decoded, and nobody else uses it.
     let list = unsafe { take::<vk::ImageDrmFormatModifierListCreateInfoEXT, _>(info) };
     // SAFETY: as above.
     let explicit = unsafe { take::<vk::ImageDrmFormatModifierExplicitCreateInfoEXT, _>(info) };
-    let mut layout = None;
-    if info.tiling == vk::ImageTiling::DRM_FORMAT_MODIFIER_EXT {
+    let mut layout = Vec::new();
+    if has_modifier {
         let is_linear = match (&list, &explicit) {
             (Some(list), None) => modifiers(list).contains(&LINEAR),
             (None, Some(explicit)) => {
-                layout = only_plane(explicit);
-                explicit.drm_format_modifier == LINEAR && layout.is_some()
+                layout = planes(explicit).to_vec();
+                explicit.drm_format_modifier == LINEAR && !layout.is_empty()
             }
             _ => false,
         };
-        if !is_linear || !is_shareable(info.format) {
+        let is_possible = is_shareable(info.format) || mirror::format(info.format).is_some();
+        if !is_linear || !is_possible {
             return Err(vk::Result::ERROR_INVALID_DRM_FORMAT_MODIFIER_PLANE_LAYOUT_EXT);
         }
         info.tiling = vk::ImageTiling::LINEAR;
@@ -169,7 +198,11 @@ pub(crate) fn rewrite_image(
         // SAFETY: as above.
         None => drop(unsafe { unlink(info, vk::ExternalMemoryImageCreateInfo::STYPE) }),
     }
-    Ok(HostImage { is_shared, layout })
+    Ok(HostImage {
+        is_shared,
+        has_modifier,
+        layout,
+    })
 }
 
 /// The modifiers among which the renderer may choose.
@@ -184,15 +217,16 @@ fn modifiers(list: &vk::ImageDrmFormatModifierListCreateInfoEXT) -> &[u64] {
     }
 }
 
-/// The layout of the only plane. `None` when there is none or more than one.
-fn only_plane(
-    explicit: &vk::ImageDrmFormatModifierExplicitCreateInfoEXT,
-) -> Option<vk::SubresourceLayout> {
-    if explicit.drm_format_modifier_plane_count != 1 {
-        return None;
+/// The layouts of the planes.
+fn planes(explicit: &vk::ImageDrmFormatModifierExplicitCreateInfoEXT) -> &[vk::SubresourceLayout] {
+    match explicit.p_plane_layouts.is_null() {
+        true => &[],
+        // SAFETY: the decoder made an array of `count` layouts, or a null pointer.
+        false => unsafe {
+            let count = explicit.drm_format_modifier_plane_count as usize;
+            std::slice::from_raw_parts(explicit.p_plane_layouts, count)
+        },
     }
-    // SAFETY: the decoder made an array of one layout, or a null pointer.
-    unsafe { explicit.p_plane_layouts.as_ref() }.copied()
 }
 
 /// Whether the image has the layout that the guest demands. A pitch does not matter if there is
@@ -275,8 +309,8 @@ mod tests {
         let mut list = list(&[5, LINEAR]);
         list.p_next = (&raw mut external).cast();
         let mut info = image((&raw mut list).cast());
-        let made = rewrite(&mut info).map(|made| (made.is_shared, made.layout.is_some()));
-        assert_eq!(made, Ok((true, false)));
+        let made = rewrite(&mut info).map(|made| (made.is_shared, made.layout.len()));
+        assert_eq!(made, Ok((true, 0)));
         assert_eq!(info.tiling, vk::ImageTiling::LINEAR);
         assert_eq!(external.handle_types, HOST_ALLOCATION);
         assert_eq!(info.p_next.cast(), &raw const external);
@@ -298,8 +332,6 @@ mod tests {
         assert!(refused((&raw mut explicit).cast()), "no layout");
         let planes = [vk::SubresourceLayout::default(); 2];
         explicit.p_plane_layouts = planes.as_ptr();
-        explicit.drm_format_modifier_plane_count = 2;
-        assert!(refused((&raw mut explicit).cast()), "two planes");
         explicit.drm_format_modifier_plane_count = 1;
         explicit.drm_format_modifier = 5;
         assert!(refused((&raw mut explicit).cast()), "not linear");

@@ -3,8 +3,10 @@
 use std::ffi::CStr;
 use std::sync::Arc;
 
+use ash::vk;
+
 use super::findings::Findings;
-use super::gpu::Gpu;
+use super::gpu::{Gpu, GpuKind};
 use super::library::Host;
 use super::portability::Subset;
 use super::queues::Queues;
@@ -93,6 +95,11 @@ impl GpuFacts {
                         );
                         gpu.separate_images = Some(reason.clone());
                     }
+                    if gpu.kind == GpuKind::Cpu {
+                        let reason = "it is no real GPU, and so guests' desktops do not use it";
+                        gpu.copied_pictures = Some(reason.to_owned());
+                    }
+                    gpu.mirrored_pictures = lacks_linear_targets(instance.raw(), *handle);
                     if let Some(subset) = &subset {
                         gpu.missing_features = subset.untold();
                     }
@@ -132,4 +139,14 @@ impl GpuFacts {
         instance.keep();
         Ok((facts, findings))
     }
+}
+
+/// Whether the driver draws into no image with linear tiling that shaders can read.
+fn lacks_linear_targets(instance: &ash::Instance, gpu: vk::PhysicalDevice) -> bool {
+    // The format of almost every desktop.
+    let format = vk::Format::B8G8R8A8_UNORM;
+    // SAFETY: the instance has just listed it.
+    let properties = unsafe { instance.get_physical_device_format_properties(gpu, format) };
+    let wanted = vk::FormatFeatureFlags::COLOR_ATTACHMENT | vk::FormatFeatureFlags::SAMPLED_IMAGE;
+    !properties.linear_tiling_features.contains(wanted)
 }

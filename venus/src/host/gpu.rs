@@ -45,6 +45,12 @@ pub struct Gpu {
     /// Why guests' images with optimal tiling are kept out of memory that guests can map. Known
     /// once a renderer has started.
     pub separate_images: Option<String>,
+    /// Why guests' programs copy pictures to their display servers under
+    /// [`crate::WsiPolicy::Auto`], rather than share them. Known once a renderer has started.
+    pub copied_pictures: Option<String>,
+    /// Whether the GPU copies each picture that a guest's program shares, because its driver draws
+    /// into no linear image. Known once a renderer has started.
+    pub mirrored_pictures: bool,
     /// Parts of Vulkan that the driver lacks (`VK_KHR_portability_subset`) and that guests expect,
     /// since the protocol cannot tell them. Known once a renderer has started.
     pub missing_features: Vec<String>,
@@ -237,6 +243,8 @@ impl ProbeInstance<'_> {
                 .collect(),
             hidden_sparse: None,
             separate_images: None,
+            copied_pictures: None,
+            mirrored_pictures: false,
             missing_features: Vec::new(),
         }
     }
@@ -296,6 +304,8 @@ pub(super) mod tests {
             missing_extensions: Vec::new(),
             hidden_sparse: None,
             separate_images: None,
+            copied_pictures: None,
+            mirrored_pictures: false,
             missing_features: Vec::new(),
         }
     }

@@ -4,7 +4,7 @@
 use ash::vk;
 use vk::{MemoryHeapFlags, MemoryPropertyFlags};
 
-use super::gpu::parts;
+use super::gpu::{Gpu, parts};
 use super::library::{Host, Vulkan};
 use crate::emulate::{Policy, extensions};
 use crate::error::Result;
@@ -93,10 +93,11 @@ pub fn survey(driver: &Driver) -> Result<Survey> {
     })
 }
 
-/// The extensions that guests see differently than the driver has them, with this setting.
+/// The extensions that guests see differently than the driver of this GPU has them, with this
+/// setting. The GPU is one that a renderer has shown.
 #[must_use]
-pub fn differences(wsi: WsiPolicy) -> Vec<Difference> {
-    let groups = extensions::different(Policy::new(wsi)).into_iter();
+pub fn differences(wsi: WsiPolicy, gpu: &Gpu) -> Vec<Difference> {
+    let groups = extensions::different(Policy::new(wsi, gpu)).into_iter();
     let named = groups.map(|(extensions, what)| Difference {
         names: extensions
             .iter()
@@ -212,19 +213,25 @@ mod tests {
 
     #[test]
     fn what_is_shared_with_display_servers_is_hidden_or_emulated_as_the_setting_says() {
-        let dma_buf = |wsi| {
-            let found = differences(wsi).into_iter();
+        let shares = crate::host::gpu::tests::gpu("a card");
+        let mut copies = shares.clone();
+        copies.copied_pictures = Some("it is slow".to_owned());
+        let dma_buf = |wsi, gpu| {
+            let found = differences(wsi, gpu).into_iter();
             let names = |one: &Difference| one.names.iter().any(|name| name.ends_with("dma_buf"));
             let mut with = found.filter(names).map(|one| one.what);
             (with.next(), with.next())
         };
-        let (Some(hidden), None) = dma_buf(WsiPolicy::Auto) else {
-            panic!("dma-bufs are named once");
-        };
-        assert!(hidden.starts_with("hidden"), "{hidden}");
-        let (Some(emulated), None) = dma_buf(WsiPolicy::Dmabuf) else {
-            panic!("dma-bufs are named once");
-        };
-        assert!(emulated.starts_with("emulated"), "{emulated}");
+        for (wsi, gpu, answer) in [
+            (WsiPolicy::Auto, &copies, "hidden"),
+            (WsiPolicy::Auto, &shares, "emulated"),
+            (WsiPolicy::Software, &shares, "hidden"),
+            (WsiPolicy::Dmabuf, &copies, "emulated"),
+        ] {
+            let (Some(what), None) = dma_buf(wsi, gpu) else {
+                panic!("dma-bufs are named once");
+            };
+            assert!(what.starts_with(answer), "{wsi}: {what}");
+        }
     }
 }

@@ -11,6 +11,12 @@ use hesper_venus_protocol::vk;
 
 use super::{SharedMemory, page_size};
 
+/// The handle type that the driver gets in place of a dma-buf.
+pub(crate) const HOST_ALLOCATION: vk::ExternalMemoryHandleTypeFlags =
+    vk::ExternalMemoryHandleTypeFlags(
+        host::ExternalMemoryHandleTypeFlags::HOST_ALLOCATION_EXT.as_raw(),
+    );
+
 /// The largest page of any guest, in bytes: kernels of arm64 have pages of 4, 16 or 64 KiB. A guest
 /// makes a blob of an allocation in whole pages of its own, which may be larger than the host's.
 const GUEST_PAGE: u64 = 64 << 10;

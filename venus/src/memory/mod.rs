@@ -19,7 +19,7 @@ mod view;
 pub(crate) use command_memory::CommandMemory;
 pub(crate) use guest_memories::{GuestMemories, GuestMemory};
 pub use guest_pages::{GuestPages, Mappings};
-pub(crate) use host_import::{HostImport, import_info};
+pub(crate) use host_import::{HOST_ALLOCATION, HostImport, import_info};
 pub(crate) use host_mappings::HostMappings;
 pub(crate) use image_test::Optimal;
 pub(crate) use quota::{Quota, Short};

@@ -17,6 +17,7 @@ use super::declarable::Declarable;
 use super::facts::{Facts, Limits};
 use super::host_copy::HostCopy;
 use super::instance::Instance;
+use super::mirrors::Mirrors;
 use super::physical_device::{Allocated, PhysicalDevice};
 use super::pools::Pools;
 use super::queue::{FenceListener, Queue};
@@ -54,6 +55,8 @@ pub(crate) struct Device {
     pub(crate) stand_ins: AtomicUsize,
     /// Buffers and images whose memory the guest shares.
     pub(crate) shared_objects: SharedObjects,
+    /// Images whose pictures are copied to shared memory.
+    pub(crate) mirrors: Mirrors,
     /// The driver's answers about declaring buffers and images for imported memory.
     pub(crate) declarable: Declarable,
     /// What was allocated from descriptor and command pools.
@@ -91,6 +94,7 @@ impl Device {
             memories: Mutex::default(),
             stand_ins: AtomicUsize::new(0),
             shared_objects: SharedObjects::default(),
+            mirrors: Mirrors::default(),
             declarable: Declarable::default(),
             pools: Pools::default(),
             shader_groups: ShaderGroups::default(),
@@ -241,7 +245,14 @@ impl Device {
     pub(crate) fn destroy_now(&self, entry: &Entry) {
         // Before the driver is called: it may give the handle to a new object at once.
         let memory = self.forget(entry);
+        let mirror = match entry.kind == Kind::Image as u32 {
+            true => self.mirrors.take(entry.host),
+            false => None,
+        };
         teardown::destroy_one(&self.raw, entry);
+        if let Some(mirror) = mirror {
+            mirror.destroy(&self.raw);
+        }
         // The pages are freed after the driver has released them.
         drop(memory);
     }
@@ -350,5 +361,6 @@ impl Drop for Device {
             unsafe { function(self.raw.handle) };
         }
         teardown::destroy_all(&self.raw, &objects);
+        self.mirrors.destroy_all(&self.raw);
     }
 }

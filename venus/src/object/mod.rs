@@ -12,6 +12,7 @@ pub(crate) mod facts;
 pub(crate) mod failed_ids;
 pub(crate) mod host_copy;
 pub(crate) mod instance;
+pub(crate) mod mirrors;
 pub(crate) mod physical_device;
 pub(crate) mod pools;
 pub(crate) mod queue;

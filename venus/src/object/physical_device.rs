@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use hesper_system::budget::Charge;
 use hesper_venus_protocol::vk;
 
-use crate::emulate::extensions;
+use crate::emulate::{Policy, extensions, mirror, modifier};
 use crate::host::GpuFacts;
 use crate::memory::{HEAPS, MemoryView, Optimal};
 
@@ -19,6 +19,8 @@ pub(crate) struct PhysicalDevice {
     pub(crate) facts: Arc<GpuFacts>,
     /// The driver's extensions.
     pub(crate) extensions: Vec<vk::ExtensionProperties>,
+    /// What is emulated.
+    pub(crate) policy: Policy,
     /// Memory types and heaps as the guest sees them.
     pub(crate) memory: MemoryView,
     /// Bytes that this instance has allocated, by the guest's heaps.
@@ -48,12 +50,14 @@ impl PhysicalDevice {
         handle: vk::PhysicalDevice,
         facts: Arc<GpuFacts>,
         extensions: Vec<vk::ExtensionProperties>,
+        policy: Policy,
         memory: MemoryView,
     ) -> Self {
         Self {
             handle,
             facts,
             extensions,
+            policy,
             memory,
             allocated: Default::default(),
         }
@@ -67,6 +71,13 @@ impl PhysicalDevice {
     /// Whether the driver has the extension.
     pub(crate) fn has(&self, extension: &CStr) -> bool {
         extensions::has(&self.extensions, extension)
+    }
+
+    /// Whether a shared picture of this format has a mirror
+    /// ([`crate::emulate::mirror`]), whatever its layout.
+    pub(crate) fn mirrors(&self, format: vk::Format) -> bool {
+        let is_possible = mirror::format(format).is_some();
+        is_possible && (self.facts.gpu.mirrored_pictures || !modifier::is_shareable(format))
     }
 
     /// Whether images with optimal tiling must not lie in imported memory.

@@ -21,7 +21,7 @@ pub use hesper_mock_venus::{
     query, read_reply, reply_stream, until,
 };
 use hesper_venus::{
-    Blob, BlobError, BlobRequest, Context, ContextEvents, Renderer, RendererOptions,
+    Blob, BlobError, BlobRequest, Context, ContextEvents, DisplayServer, Renderer, RendererOptions,
 };
 use hesper_venus_protocol::runtime::Object;
 use hesper_venus_protocol::{command, vk};
@@ -104,7 +104,12 @@ impl Guest {
         let (sender, events) = channel();
         let id = CONTEXTS.fetch_add(1, Ordering::Relaxed);
         let context = renderer
-            .create_context(id, name, Arc::new(Events(Mutex::new(sender))))
+            .create_context(
+                id,
+                name,
+                DisplayServer::Unknown,
+                Arc::new(Events(Mutex::new(sender))),
+            )
             .unwrap();
         let size = Self::REPLIES as u64;
         let replies = blob(&context, &events, REPLY_RESOURCE, 0, size).unwrap();

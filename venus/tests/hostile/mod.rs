@@ -33,7 +33,8 @@ use std::sync::{Arc, Mutex, Once};
 use std::time::{Duration, Instant};
 
 use hesper_venus::{
-    Blob, BlobError, BlobRequest, Context, ContextEvents, Driver, Renderer, RendererOptions,
+    Blob, BlobError, BlobRequest, Context, ContextEvents, DisplayServer, Driver, Renderer,
+    RendererOptions,
 };
 
 use session::Session;
@@ -164,7 +165,9 @@ impl Guest {
         let (sender, events) = channel();
         let id = CONTEXTS.fetch_add(1, Ordering::Relaxed);
         let events_of = Arc::new(Events(Mutex::new(sender)));
-        let context = renderer.create_context(id, name, events_of).unwrap();
+        let context = renderer
+            .create_context(id, name, DisplayServer::Unknown, events_of)
+            .unwrap();
         let resource = |resource, size| {
             let request = BlobRequest {
                 blob_id: 0,

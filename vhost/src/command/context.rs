@@ -4,12 +4,14 @@ use std::sync::{Arc, Weak};
 
 use zerocopy::IntoBytes;
 
-use super::blob;
+use super::{blob, drawn_2d};
 use crate::budget::CONTEXTS;
 use crate::engine::{Call, ContextSlot, Engine, Progress, ResourcePages};
 use crate::error::CommandError;
 use crate::fence::{Gate, Timeline};
-use crate::renderer::{Blob, Completions, ContextId, MapCaching, RendererError, ResourceId};
+use crate::renderer::{
+    Blob, Completions, ContextId, MapCaching, NewContext, RendererError, ResourceId,
+};
 use crate::request::Submit;
 use crate::resource::{Body, HostBlob, Resource};
 use crate::response::Response;
@@ -62,7 +64,7 @@ pub(super) fn ctx_create(
 ) -> Result<Progress, CommandError> {
     let id = call.exchange.header.context_id.get();
     let engine = call.engine;
-    let (generation, names_capset) = {
+    let (generation, names_capset, is_screen_drawn_by_cpu) = {
         let mut state = call.state()?;
         if id == 0 || state.contexts.contains_key(&id) {
             return Err(CommandError::BadNewContext(id));
@@ -74,7 +76,7 @@ pub(super) fn ctx_create(
             });
         }
         let names_capset = state.acked_features & 1 << wire::F_CONTEXT_INIT != 0;
-        (state.serial(), names_capset)
+        (state.serial(), names_capset, state.is_screen_drawn_by_cpu())
     };
     // Without the feature the field means nothing.
     let wanted = if names_capset {
@@ -99,7 +101,12 @@ pub(super) fn ctx_create(
         epoch: call.exchange.epoch,
         generation,
     });
-    let context = renderer.create_context(id, info.id, &name, reports)?;
+    let about = NewContext {
+        capset: info.id,
+        name: &name,
+        is_screen_drawn_by_cpu,
+    };
+    let context = renderer.create_context(id, &about, reports)?;
     // If the device was reset meanwhile, the context ends here, outside of the lock.
     let slot = ContextSlot {
         handle: context,
@@ -171,6 +178,7 @@ pub(super) fn ctx_attach_resource(
         resource.contexts.push(context);
         (handle, blob, matches!(resource.body, Body::Resource3d(_)))
     };
+    let blob = drawn_2d::draw_into(call, id, &*handle)?.or(blob);
     if let Some(blob) = blob {
         handle.attach_resource(id, &blob);
     } else if is_3d {

@@ -26,19 +26,33 @@ enum Source {
     Renderer(Arc<dyn Resources3d>),
 }
 
+/// Gives a scanout another cursor. One that is refused hides the old cursor: Linux does not look at
+/// the answer, and the guest's desktop believes that the old image is gone.
 pub(super) fn update_cursor(
     call: &Call<'_>,
     update: &wire::UpdateCursor,
 ) -> Result<Progress, CommandError> {
     let scanout = update.scanout_id.get();
-    let id = update.resource_id.get();
-    let (x, y) = (update.x.get(), update.y.get());
     call.engine.check_scanout(scanout)?;
-    if id == 0 {
-        let place = place(call, x, y);
+    let result = match update.resource_id.get() {
+        0 => Err(None),
+        id => show_image(call, update, id).map_err(Some),
+    };
+    result.or_else(|error| {
+        let place = place(call, update.x.get(), update.y.get(), false);
         show(call.engine, call.exchange.epoch, scanout, place, None);
-        return Ok(Progress::ok());
-    }
+        error.map_or_else(|| Ok(Progress::ok()), Err)
+    })
+}
+
+/// Makes resource `id` the cursor.
+fn show_image(
+    call: &Call<'_>,
+    update: &wire::UpdateCursor,
+    id: u32,
+) -> Result<Progress, CommandError> {
+    let scanout = update.scanout_id.get();
+    let (x, y) = (update.x.get(), update.y.get());
     let (hot_x, hot_y) = (update.hot_x.get(), update.hot_y.get());
     for hot in [hot_x, hot_y] {
         if hot >= CURSOR_SIZE {
@@ -60,7 +74,7 @@ pub(super) fn update_cursor(
             copies.finish();
         }
         Source::Renderer(owner) => {
-            let place = place(call, x, y);
+            let place = place(call, x, y, true);
             note(&mut *call.state()?, scanout, place);
             read(call, &owner, update, format, place);
             return Ok(Progress::ok());
@@ -73,7 +87,7 @@ pub(super) fn update_cursor(
         hot_x,
         hot_y,
     };
-    let place = place(call, x, y);
+    let place = place(call, x, y, true);
     show(
         call.engine,
         call.exchange.epoch,
@@ -84,11 +98,12 @@ pub(super) fn update_cursor(
     Ok(Progress::ok())
 }
 
-fn place(call: &Call<'_>, x: u32, y: u32) -> CursorPlace {
+fn place(call: &Call<'_>, x: u32, y: u32, has_image: bool) -> CursorPlace {
     CursorPlace {
         serial: call.exchange.ticket.serial,
         x,
         y,
+        has_image,
     }
 }
 
@@ -141,29 +156,35 @@ fn read(
         let Some(engine) = engine.upgrade() else {
             return;
         };
-        let bytes = match result {
-            Ok(bytes) => bytes,
-            Err(error) => return engine.log_error(&header, &CommandError::from(error)),
-        };
-        let mut pixels = Box::new([0; IMAGE_BYTES]);
-        for (pixel, byte) in pixels.iter_mut().zip(bytes) {
-            *pixel = *byte;
-        }
-        let image = CursorImage {
-            pixels,
-            format: format.with_alpha(),
-            hot_x,
-            hot_y,
+        let image = result.map(|bytes| {
+            let mut pixels = Box::new([0; IMAGE_BYTES]);
+            for (pixel, byte) in pixels.iter_mut().zip(bytes) {
+                *pixel = *byte;
+            }
+            CursorImage {
+                pixels,
+                format: format.with_alpha(),
+                hot_x,
+                hot_y,
+            }
+        });
+        // No image hides the cursor, as when the command is refused.
+        let image = match image {
+            Ok(image) => Some(image),
+            Err(error) => {
+                engine.log_error(&header, &CommandError::from(error));
+                None
+            }
         };
         let screen_lock = engine.lock_screen();
         let now = match engine.at(epoch) {
             Ok(state) => state.cursors.get(scanout as usize).copied(),
             Err(_) => None,
         };
-        if let Some(CursorPlace { serial, x, y }) = now
+        if let Some(CursorPlace { serial, x, y, .. }) = now
             && serial == asked.serial
         {
-            engine.screen.set_cursor(scanout, Some(&image), x, y);
+            engine.screen.set_cursor(scanout, image.as_ref(), x, y);
         }
         drop(screen_lock);
     };

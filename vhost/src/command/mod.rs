@@ -7,6 +7,7 @@ mod blob;
 mod context;
 mod cursor;
 mod display;
+mod drawn_2d;
 mod flush;
 mod resource;
 mod resource_2d;

@@ -1,5 +1,6 @@
 //! 2D resources: `RESOURCE_CREATE_2D`, `TRANSFER_TO_HOST_2D`.
 
+use super::drawn_2d;
 use crate::engine::{Call, Progress};
 use crate::error::CommandError;
 use crate::resource::{Body, Resource, Resource2d, Rows, check_inside, copy_rows};
@@ -31,6 +32,7 @@ pub(super) fn resource_create_2d(
         format,
         width,
         height,
+        drawn: None,
     };
     call.state()?
         .resources
@@ -71,13 +73,16 @@ pub(super) fn transfer_to_host_2d(
         offset: transfer.offset.get(),
         stride: image.stride(),
     };
-    copy_rows(
-        call.memory,
-        &backing,
-        source,
-        &image.pixels,
-        image.stride(),
-        rect,
-    )?;
+    match &image.drawn {
+        Some(drawn) => drawn_2d::copy_changes(call.memory, &backing, source, &image, drawn, rect)?,
+        None => copy_rows(
+            call.memory,
+            &backing,
+            source,
+            &image.pixels,
+            image.stride(),
+            rect,
+        )?,
+    }
     Ok(Progress::ok())
 }

@@ -35,6 +35,8 @@ pub(crate) struct CursorPlace {
     pub(crate) serial: u64,
     pub(crate) x: u32,
     pub(crate) y: u32,
+    /// Whether the guest has given it an image.
+    pub(crate) has_image: bool,
 }
 
 /// A live context. More than one thread calls it, none under a lock. All calls return at once.
@@ -104,6 +106,42 @@ impl GuestState {
         self.resources
             .get_mut(&id)
             .ok_or(CommandError::NoResource(id))
+    }
+
+    /// Whether a scanout shows a desktop that draws with the guest's processor.
+    ///
+    /// Such a desktop shows a 2D resource, and nearly always flips between two of the screen's
+    /// size. Linux has one more for its console. So there are three. An X server has one picture,
+    /// and a desktop that has not drawn much may have one, too; but it has a cursor. Before a
+    /// desktop starts, only the console is there, or it and the picture of a boot splash, and no
+    /// cursor. A desktop that draws with a GPU shows blobs, 3D resources, or 2D resources into
+    /// which a context draws.
+    pub(crate) fn is_screen_drawn_by_cpu(&self) -> bool {
+        let size = |id: ResourceId| match self.resources.get(&id).map(|resource| &resource.body) {
+            Some(Body::Resource2d(image)) if image.drawn.is_none() => {
+                Some((image.width, image.height))
+            }
+            _ => None,
+        };
+        let has_cursor = self.cursors.iter().any(|cursor| cursor.has_image);
+        let wanted = if has_cursor { 2 } else { 3 };
+        let shown = || self.scanouts.iter().flatten();
+        shown().any(|scanout| {
+            if size(scanout.resource).is_none() {
+                return false;
+            }
+            // Some drivers round the size of their pictures up.
+            let covers = |id: ResourceId| {
+                let view = scanout.view;
+                size(id).is_some_and(|(w, h)| w >= view.width && h >= view.height)
+            };
+            let is_of_another = |id: ResourceId| {
+                id != scanout.resource && shown().any(|other| other.resource == id)
+            };
+            let ids = self.resources.keys().copied();
+            let pictures = ids.filter(|id| covers(*id) && !is_of_another(*id));
+            pictures.take(wanted).count() == wanted
+        })
     }
 
     /// Whether a renderer is still making the resource `id`.

@@ -7,12 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::render::{FakeResources3d, Shared3d};
-use crate::budget::Charge;
+use crate::budget::{Charge, Pool};
 use crate::renderer::{
     Blob, BlobRequest, CapsetInfo, Completions, Context, ContextId, GuestPages, MapCaching,
-    Renderer, RendererError, ResourceId,
+    NewContext, Renderer, RendererError, ResourceId, SharedPixels,
 };
 use crate::resource3d::Resources3d;
+use crate::screen::{PixelMemory, WritablePixels};
+use crate::surface::Surface;
 
 /// What a context was asked to do, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,8 +40,12 @@ struct Book {
     calls: HashMap<ContextId, Vec<FakeContext>>,
     reports: HashMap<ContextId, Arc<dyn Completions>>,
     names: HashMap<ContextId, String>,
+    screens_drawn_by_cpu: HashMap<ContextId, bool>,
     pages: HashMap<(ContextId, ResourceId), Arc<dyn GuestPages>>,
     charges: HashMap<ContextId, Vec<Charge>>,
+    /// Whether contexts can draw into 2D resources.
+    draws: bool,
+    shared: Option<Arc<dyn WritablePixels>>,
 }
 
 /// The renderer. By default it makes blobs and retires fences at once, from inside the calls. With
@@ -106,6 +112,22 @@ impl FakeRenderer {
         self.book.lock().unwrap().names.get(&context).cloned()
     }
 
+    /// Lets contexts draw into 2D resources.
+    pub fn draw(&self) {
+        self.book.lock().unwrap().draws = true;
+    }
+
+    /// The memory of the last 2D resource that contexts can draw into.
+    pub fn shared(&self) -> Option<Arc<dyn WritablePixels>> {
+        self.book.lock().unwrap().shared.clone()
+    }
+
+    /// What the device has said of the screen when it made a context.
+    pub fn is_screen_drawn_by_cpu(&self, context: ContextId) -> Option<bool> {
+        let book = self.book.lock().unwrap();
+        book.screens_drawn_by_cpu.get(&context).copied()
+    }
+
     /// The completions of the newest context with this id.
     pub fn reports(&self, context: ContextId) -> Arc<dyn Completions> {
         Arc::clone(&self.book.lock().unwrap().reports[&context])
@@ -162,12 +184,13 @@ impl Renderer for FakeRenderer {
     fn create_context(
         &self,
         id: ContextId,
-        _capset: u32,
-        name: &str,
+        about: &NewContext<'_>,
         completions: Arc<dyn Completions>,
     ) -> Result<Arc<dyn Context>, RendererError> {
         let mut book = self.book.lock().unwrap();
-        book.names.insert(id, name.to_owned());
+        book.names.insert(id, about.name.to_owned());
+        let drawn = about.is_screen_drawn_by_cpu;
+        book.screens_drawn_by_cpu.insert(id, drawn);
         book.reports.insert(id, Arc::clone(&completions));
         Ok(Arc::new(Running {
             id,
@@ -222,6 +245,20 @@ impl Context for Running {
             self.completions
                 .blob_created(self.id, resource, Ok(fake_blob(request.size)));
         }
+    }
+
+    fn share_pixels(&self, size: u64) -> Option<SharedPixels> {
+        let mut book = self.book.lock().unwrap();
+        if !book.draws {
+            return None;
+        }
+        let surface = Surface::new(size, &Pool::new(u64::MAX)).ok()?;
+        let (_, length) = surface.host_pages();
+        let mut blob = fake_blob(length as u64);
+        blob.pixels = Some(Arc::clone(&surface) as _);
+        let memory = surface as Arc<dyn WritablePixels>;
+        book.shared = Some(Arc::clone(&memory));
+        Some(SharedPixels { blob, memory })
     }
 
     fn attach_resource(&self, resource: ResourceId, blob: &Blob) {

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use hesper_vhost::budget::Charge;
 use hesper_vhost::renderer::{
-    Blob, BlobRequest, CapsetInfo, Completions, Context, ContextId, MapCaching, Renderer,
-    RendererError, ResourceId,
+    Blob, BlobRequest, CapsetInfo, Completions, Context, ContextId, MapCaching, NewContext,
+    Renderer, RendererError, ResourceId,
 };
 use rustix::fs::{MemfdFlags, memfd_create};
 use vhost::VhostBackend;
@@ -169,8 +169,7 @@ impl Renderer for Files {
     fn create_context(
         &self,
         id: ContextId,
-        _: u32,
-        _: &str,
+        _: &NewContext<'_>,
         completions: Arc<dyn Completions>,
     ) -> Result<Arc<dyn Context>, RendererError> {
         Ok(Arc::new(FileContext { id, completions }))

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use hesper_system::budget::Charge;
 use hesper_venus::memory::page_size;
-use hesper_venus::{BlobError, GuestBudget, GuestPages, RendererOptions};
+use hesper_venus::{BlobError, DisplayServer, GuestBudget, GuestPages, RendererOptions};
 
 use super::fake::*;
 use crate::contexts::Contexts;
@@ -204,7 +204,12 @@ fn settling_waits_for_contexts_and_kills_those_that_do_not_end() {
     assert_eq!(stage.yard.living(), 0, "the spare has gone, too");
     assert_eq!(stage.contexts.counters().given_up, 1);
     let events = Ears::new();
-    assert!(stage.contexts.create_context(9, "late", events).is_err());
+    assert!(
+        stage
+            .contexts
+            .create_context(9, "late", DisplayServer::Unknown, events)
+            .is_err()
+    );
     let begin = Instant::now();
     stage.contexts.settle();
     assert!(begin.elapsed() < Duration::from_secs(2), "nothing is left");
@@ -222,7 +227,10 @@ fn making_and_dropping_contexts_keeps_no_more_processes_than_the_guest_may_have(
     let stage = Stage::new(&options);
     let mut refused = 0;
     for round in 0..200 {
-        match stage.contexts.create_context(round, "loop", Ears::new()) {
+        match stage
+            .contexts
+            .create_context(round, "loop", DisplayServer::Unknown, Ears::new())
+        {
             Ok(context) => drop(context),
             Err(error) => {
                 assert!(error.contains("4 contexts"), "{error}");
@@ -259,7 +267,11 @@ fn a_place_is_taken_until_the_process_has_ended() {
     fake.say(FromWorker::Ended);
     ears.wait(1);
     drop(context);
-    let create = || stage.contexts.create_context(4, "next", Ears::new());
+    let create = || {
+        stage
+            .contexts
+            .create_context(4, "next", DisplayServer::Unknown, Ears::new())
+    };
     assert!(create().is_err(), "its process lives");
     stage.yard.be_stubborn(false);
     stage.yard.end(fake.number, SEGV);

@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use hesper_system::sync::{Lock, Wait};
 use hesper_venus::{
-    Blob, BlobError, BlobRequest, Caching, ContextEvents, RendererOptions, SharedMemory,
+    Blob, BlobError, BlobRequest, Caching, ContextEvents, DisplayServer, RendererOptions,
+    SharedMemory,
 };
 
 use super::super::contexts::IsolatedContexts;
@@ -335,7 +336,10 @@ impl Stage {
     #[track_caller]
     pub(super) fn create(&self, id: u32, ears: &Arc<Ears>) -> Arc<dyn VenusContext> {
         let events = Arc::clone(ears) as Arc<dyn ContextEvents>;
-        match self.contexts.create_context(id, "a\nprogram", events) {
+        match self
+            .contexts
+            .create_context(id, "a\nprogram", DisplayServer::NeedsCopies, events)
+        {
             Ok(context) => context,
             Err(error) => panic!("no context: {error}"),
         }
@@ -350,7 +354,7 @@ impl Stage {
         assert!(matches!(fake.hear(), ToWorker::Configure(_)));
         let begin = fake.hear();
         assert!(
-            matches!(&begin, ToWorker::Begin { id: 3, name } if name == "aprogram"),
+            matches!(&begin, ToWorker::Begin { id: 3, name, server: DisplayServer::NeedsCopies } if name == "aprogram"),
             "{begin:?}"
         );
         until("it is known to be ready", || {

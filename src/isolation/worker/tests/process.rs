@@ -13,7 +13,9 @@ use std::thread;
 use std::time::Instant;
 
 use hesper_mock_venus::{Memory, PATIENCE, Shared, VenusGuest};
-use hesper_venus::{BlobRequest, Driver, RendererOptions, Report, Resource, SharedMemory};
+use hesper_venus::{
+    BlobRequest, DisplayServer, Driver, RendererOptions, Report, Resource, SharedMemory,
+};
 
 use super::super::super::channel::{LARGEST_FROM_WORKER, ReceiveError, Receiver, Sender};
 use super::super::super::message::{Budget, FromWorker, ToWorker};
@@ -167,7 +169,14 @@ impl Process {
     /// Makes it a context.
     pub(super) fn begin(self, id: u32, name: &str) -> Guest {
         let name = name.to_owned();
-        self.send(ToWorker::Begin { id, name }, &[]);
+        self.send(
+            ToWorker::Begin {
+                id,
+                name,
+                server: DisplayServer::Unknown,
+            },
+            &[],
+        );
         Guest::new(self)
     }
 

@@ -23,6 +23,7 @@ mod queries;
 mod queues;
 mod ray_tracing;
 mod semaphores;
+mod shared_pictures;
 mod sparse;
 mod synchronization2;
 mod threads;
@@ -58,6 +59,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
         descriptors::CASES,
         pipelines::CASES,
         ray_tracing::CASES,
+        shared_pictures::CASES,
         sparse::CASES,
         large::CASES,
         threads::CASES,

@@ -27,6 +27,7 @@ mod raw;
 #[cfg(target_os = "linux")]
 mod sandbox;
 mod server;
+mod shared_pictures;
 mod vulkaninfo;
 mod watching;
 

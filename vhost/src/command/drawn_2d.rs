@@ -1,0 +1,130 @@
+//! 2D resources into which a renderer's contexts draw.
+//!
+//! A guest's Vulkan desktop may draw into "dumb" buffers of the guest's kernel, which are 2D
+//! resources. They have pages of the guest's, and the kernel asks for their content before each
+//! page flip (`TRANSFER_TO_HOST_2D`). The GPU does not write to these pages. The contexts get the
+//! host's pixels of the resource instead, in memory of their renderer.
+//!
+//! The hard thing: a transfer would overwrite what the GPU has drawn. So the device remembers the
+//! guest's pixels, and copies only rows that the guest has changed since.
+
+use std::sync::Arc;
+
+use vm_memory::{GuestMemoryMmap, VolatileSlice};
+
+use crate::backing::Backing;
+use crate::copy_pipeline::CopyPipeline;
+use crate::engine::Call;
+use crate::error::CommandError;
+use crate::renderer::{Blob, Context, ResourceId};
+use crate::resource::{Body, Drawn2d, Resource2d, Rows, byte_of, copy_rows};
+use crate::screen::{BYTES_PER_PIXEL, Rect};
+use crate::surface::Surface;
+
+/// Lets contexts draw into the 2D resource `id`, which one attaches now. `None` if they cannot, or
+/// if it is another resource.
+///
+/// The pixels move to other memory for that. A resource that is shown already stays as it is.
+pub(super) fn draw_into(
+    call: &Call<'_>,
+    id: ResourceId,
+    context: &dyn Context,
+) -> Result<Option<Blob>, CommandError> {
+    let (image, backing) = {
+        let mut state = call.state()?;
+        let is_shown = (state.scanouts.iter().flatten()).any(|scanout| scanout.resource == id);
+        let resource = state.resource(id)?;
+        let Body::Resource2d(image) = &resource.body else {
+            return Ok(None);
+        };
+        if let Some(drawn) = &image.drawn {
+            return Ok(Some(drawn.blob.clone()));
+        }
+        if is_shown {
+            return Ok(None);
+        }
+        (image.clone(), resource.backing.clone())
+    };
+    let size = image.stride() * u64::from(image.height);
+    let Some(shared) = context.share_pixels(size) else {
+        return Ok(None);
+    };
+    let pools = &call.engine.pools;
+    let pixels = Surface::over(shared.memory, &pools.pixels)?;
+    let seen = Surface::new(size, &pools.pixels)?;
+    if let (Some(from), Some(to)) = (image.pixels.slice(0, size), pixels.slice(0, size)) {
+        from.copy_to_volatile_slice(to);
+    }
+    let whole = Rect {
+        x: 0,
+        y: 0,
+        width: image.width,
+        height: image.height,
+    };
+    let stride = image.stride();
+    if let Some(backing) = backing.filter(|backing| backing.length() >= size) {
+        let source = Rows { offset: 0, stride };
+        copy_rows(call.memory, &backing, source, &seen, stride, whole)?;
+    }
+    let drawn = Arc::new(Drawn2d {
+        blob: shared.blob,
+        seen,
+    });
+    let mut state = call.state()?;
+    let Body::Resource2d(image) = &mut state.resource(id)?.body else {
+        return Ok(None);
+    };
+    image.pixels = pixels;
+    image.drawn = Some(Arc::clone(&drawn));
+    Ok(Some(drawn.blob.clone()))
+}
+
+/// Copies the rows of `rect` that the guest has changed.
+pub(super) fn copy_changes(
+    memory: &GuestMemoryMmap,
+    backing: &Backing,
+    source: Rows,
+    image: &Resource2d,
+    drawn: &Drawn2d,
+    rect: Rect,
+) -> Result<(), CommandError> {
+    if rect.width == 0 || rect.height == 0 {
+        return Ok(());
+    }
+    let row = u64::from(rect.width) * u64::from(BYTES_PER_PIXEL);
+    let outside = || CommandError::OutOfRange {
+        start: source.offset,
+        length: row,
+        size: backing.length(),
+        of: "the backing",
+    };
+    let rows = u64::from(rect.height);
+    let last = source
+        .stride
+        .checked_mul(rows - 1)
+        .and_then(|before| before.checked_add(source.offset));
+    backing.check(last.ok_or_else(outside)?, row)?;
+    // A row is part of a surface, whose bytes were mapped.
+    let length = usize::try_from(row).map_err(|_| outside())?;
+    let (mut now, mut before) = (vec![0_u8; length], vec![0_u8; length]);
+    for index in 0..rows {
+        let into = VolatileSlice::from(now.as_mut_slice());
+        let mut copies = CopyPipeline::new();
+        backing.copy_to(
+            memory,
+            source.offset + index * source.stride,
+            &into,
+            &mut copies,
+        )?;
+        copies.finish();
+        let at = byte_of(rect.x, rect.y, image.stride()) + index * image.stride();
+        let seen = drawn.seen.slice(at, row).ok_or_else(outside)?;
+        seen.copy_to(before.as_mut_slice());
+        if now != before {
+            seen.copy_from(now.as_slice());
+            let pixels = image.pixels.slice(at, row).ok_or_else(outside)?;
+            pixels.copy_from(now.as_slice());
+        }
+    }
+    Ok(())
+}
