@@ -126,7 +126,6 @@ fn desktops_draw_with_a_graphics_card_or_get_copies_from_it() {
     let folder = tempfile::tempdir().unwrap();
     let mut desktop = Desktop::boot(folder.path(), "usual");
     desktop.shows_a_cube("vulkan", "Using Vulkan renderer");
-    desktop.shows_a_cube("pixman", "Using Pixman renderer");
     desktop.shows_a_cube("gl", "GL renderer: llvmpipe");
     assert!(!desktop.hesper.process.errors().contains("is lost"));
 }
