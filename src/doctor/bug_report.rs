@@ -191,6 +191,9 @@ impl Report {
 
     fn differences(&mut self, served: &[ServedGpu]) {
         self.heading("Extensions that differ between the driver and guests");
+        if served.is_empty() {
+            self.line("no GPU serves guests here");
+        }
         for ServedGpu { index, gpu, .. } in served {
             for difference in host::differences(WsiPolicy::Auto, gpu) {
                 let names = format!("GPU {index}, {}", difference.names.join(" "));

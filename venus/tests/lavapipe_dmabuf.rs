@@ -235,6 +235,7 @@ fn an_image_is_made_with_the_linear_modifier_and_again_from_its_layout() {
     });
     assert!(layout.row_pitch >= 400, "{}", layout.row_pitch);
 
+    let mut mirrored = vk::SubresourceLayout::default();
     let same = vk::SubresourceLayout { size: 0, ..layout };
     let same = explicit(&same);
     let (_, result) = image(&guest, &gpu, (&raw const same).cast());
@@ -244,7 +245,24 @@ fn an_image_is_made_with_the_linear_modifier_and_again_from_its_layout() {
         ..layout
     };
     let other = explicit(&other);
-    let (_, result) = image(&guest, &gpu, (&raw const other).cast());
+    let (id, result) = image(&guest, &gpu, (&raw const other).cast());
+    assert_eq!(result, SUCCESS, "it has a mirror with this pitch");
+    guest.call(command::GetImageSubresourceLayout {
+        device: Object::guest(gpu.device),
+        image: Object::guest(id),
+        p_subresource: &mut vk::ImageSubresource {
+            aspect_mask: vk::ImageAspectFlags::MEMORY_PLANE_0_EXT,
+            ..Default::default()
+        },
+        p_layout: &mut mirrored,
+    });
+    assert_eq!(mirrored.row_pitch, layout.row_pitch + 64);
+    let broken = vk::SubresourceLayout {
+        row_pitch: layout.row_pitch + 2,
+        ..layout
+    };
+    let broken = explicit(&broken);
+    let (_, result) = image(&guest, &gpu, (&raw const broken).cast());
     let refused = vk::Result::ERROR_INVALID_DRM_FORMAT_MODIFIER_PLANE_LAYOUT_EXT;
     assert_eq!(result, bits(refused));
 }

@@ -51,12 +51,14 @@ pub(crate) fn main(scenarios: &[Scenario]) -> ExitCode {
     let filter = std::env::args()
         .skip(1)
         .find(|argument| !argument.starts_with('-'));
+    let is_exact = std::env::args().any(|argument| argument == "--exact");
     let wanted = |scenario: &&Scenario| {
-        filter
-            .as_ref()
-            .is_none_or(|filter| scenario.name.contains(filter.as_str()))
+        filter.as_ref().is_none_or(|filter| match is_exact {
+            true => scenario.name == filter,
+            false => scenario.name.contains(filter.as_str()),
+        })
     };
-    let (mut ran, mut failed) = (0, 0);
+    let (mut passed, mut failed) = (0, Vec::new());
     for scenario in scenarios.iter().filter(wanted) {
         if scenario.x11 && wayland {
             println!("test {} ... needs X11, this is Wayland", scenario.name);
@@ -65,21 +67,27 @@ pub(crate) fn main(scenarios: &[Scenario]) -> ExitCode {
         let started = Instant::now();
         let verdict = in_child(scenario.name);
         let seconds = started.elapsed().as_secs_f32();
-        ran += 1;
         match verdict {
-            Ok(()) => println!("test {} ... ok ({seconds:.1} s)", scenario.name),
+            Ok(()) => {
+                passed += 1;
+                println!("test {} ... ok ({seconds:.1} s)", scenario.name);
+            }
             Err(why) => {
-                failed += 1;
+                failed.push(scenario.name);
                 println!("test {} ... FAILED: {why} ({seconds:.1} s)", scenario.name);
             }
         }
     }
-    println!("{ran} scenarios, {failed} failed");
-    if failed == 0 && ran > 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
+    // As cargo's own tests end, so that tests/run-all can read it, and try again what failed.
+    if failed.is_empty() && passed > 0 {
+        println!("\ntest result: ok. {passed} passed; 0 failed;");
+        return ExitCode::SUCCESS;
     }
+    println!("\nfailures:");
+    failed.iter().for_each(|name| println!("    {name}"));
+    let failed = failed.len();
+    println!("\ntest result: FAILED. {passed} passed; {failed} failed;");
+    ExitCode::FAILURE
 }
 
 fn in_child(name: &str) -> Result<(), String> {
