@@ -3,6 +3,7 @@
 use ash::vk;
 
 use super::{Case, case};
+use crate::commands::LONG;
 use crate::gpu::Gpu;
 use crate::outcome::{Outcome, Stop, equal, need};
 
@@ -65,6 +66,12 @@ fn submit(gpu: &Gpu<'_>) -> Outcome {
         )?;
         gpu.signal_semaphore(&vk::SemaphoreSignalInfo::default().semaphore(gate).value(1))?;
         gpu.wait(fence)?;
+        // lavapipe may signal the fence first.
+        let (timelines, values) = ([timeline], [2]);
+        let reached = vk::SemaphoreWaitInfo::default()
+            .semaphores(&timelines)
+            .values(&values);
+        gpu.wait_semaphores(&reached, LONG)?;
         equal(
             "the timeline",
             gpu.get_semaphore_counter_value(timeline)?,

@@ -37,7 +37,11 @@ fn a_report_tells_driver_memory_checks_and_what_is_hidden() {
         ("- GPU 0, heap 0: ", " MiB, DEVICE_LOCAL"),
         ("- GPU 0, type 0: heap 0, ", "; guests can map it"),
         ("- GPU 0, alignment of imported memory: ", "4096"),
-        ("- VK_EXT_external_memory_dma_buf ", "hidden"),
+        ("- GPU 0, VK_EXT_external_memory_dma_buf ", "hidden"),
+        (
+            "ok       pictures for the guest's desktop are ",
+            "it is no real GPU",
+        ),
     ];
     assert_lines(&lines(&output), &wanted);
 }
