@@ -23,7 +23,7 @@ fn an_unprivileged_program_that_attacks_hesper_ends_its_own_contexts_only() {
     assert!(attacks.lines().count() >= 15, "{attacks}");
     for attack in attacks.lines() {
         let (status, said) = guest.run(&format!(
-            "timeout 75 setpriv --reuid=nobody --regid=video --clear-groups hesper-test-hostile {attack} 2>&1"
+            "timeout 200 setpriv --reuid=nobody --regid=video --clear-groups hesper-test-hostile {attack} 2>&1"
         ));
         assert_eq!(status, 0, "{attack}:\n{said}\n{}", hesper.process.errors());
         assert_turning(|| hesper.screenshot(0));

@@ -59,7 +59,7 @@ impl Attacked {
     fn attack(&mut self, arguments: &str) -> String {
         let (status, said) = self
             .guest
-            .run(&format!("timeout 80 {HOSTILE} {arguments} 2>&1"));
+            .run(&format!("timeout 200 {HOSTILE} {arguments} 2>&1"));
         let log = self.hesper.process.errors();
         assert_eq!(status, 0, "{arguments}:\n{said}\n{log}");
         said

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 /// How long anything in these tests may take before it counts as hung. Emulated guests are slow,
 /// and the machine may be busy with other tests.
-pub const PATIENCE: Duration = Duration::from_secs(90);
+pub const PATIENCE: Duration = Duration::from_secs(240);
 
 /// Whether `right` becomes true within [`PATIENCE`]. It is called ten times a second.
 pub fn comes_true(mut right: impl FnMut() -> bool) -> bool {
