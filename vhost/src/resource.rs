@@ -234,6 +234,30 @@ pub(crate) struct Rows {
     pub(crate) stride: u64,
 }
 
+impl Rows {
+    /// The error for rows of `length` bytes that are not inside of `backing`.
+    pub(crate) fn outside(&self, backing: &Backing, length: u64) -> CommandError {
+        CommandError::OutOfRange {
+            start: self.offset,
+            length,
+            size: backing.length(),
+            of: "the backing",
+        }
+    }
+
+    /// Fails unless `rows` rows, at least one, of `length` bytes are inside of `backing`.
+    pub(crate) fn check(
+        &self,
+        backing: &Backing,
+        rows: u64,
+        length: u64,
+    ) -> Result<(), CommandError> {
+        let before = self.stride.checked_mul(rows - 1);
+        let last = before.and_then(|before| before.checked_add(self.offset));
+        backing.check(last.ok_or_else(|| self.outside(backing, length))?, length)
+    }
+}
+
 /// Copies `rect` into `pixels`, whose rows are `stride` bytes, from the rows at `source` in
 /// `backing`.
 ///
@@ -257,18 +281,8 @@ pub(crate) fn copy_rows(
     };
     let target = byte_of(rect.x, rect.y, stride);
     // The last byte is checked first: nothing is copied when the rectangle does not fit.
-    let overflow = || CommandError::OutOfRange {
-        start: source.offset,
-        length,
-        size: backing.length(),
-        of: "the backing",
-    };
-    let last = source
-        .stride
-        .checked_mul(rows - 1)
-        .and_then(|rows| rows.checked_add(source.offset))
-        .ok_or_else(overflow)?;
-    backing.check(last, length)?;
+    let overflow = || source.outside(backing, length);
+    source.check(backing, rows, length)?;
     let mut copies = CopyPipeline::new();
     for index in 0..rows {
         let into = pixels

@@ -40,7 +40,7 @@ pub(super) const HANDLERS: Family = &[
 
 /// `vkCreateImage`
 fn create(session: &mut Session<'_>, c: &mut CreateImage<'_>) -> Result<vk::Result, Fatal> {
-    let device = Arc::clone(session.device(CommandId::CreateImage)?);
+    let device = session.device(CommandId::CreateImage)?;
     let image = match modifier::rewrite_image(c.p_create_info, device.physical.facts.declares) {
         Ok(image) => image,
         Err(error) => return Ok(error),
@@ -49,7 +49,7 @@ fn create(session: &mut Session<'_>, c: &mut CreateImage<'_>) -> Result<vk::Resu
         return create_mirrored(session, c, &image);
     }
     let mut external = Default::default();
-    host_allocation::declare_image(&device, c.p_create_info, &mut external);
+    host_allocation::declare_image(device, c.p_create_info, &mut external);
     if let Some(wanted) = image.layout.first() {
         let real = match layout(session, c)? {
             Ok(real) => real,
@@ -102,7 +102,7 @@ fn create_mirrored(
         },
     );
     if let Some(mirror) = mirror {
-        mirror.discard(&device);
+        mirror.destroy(device.raw());
     }
     result
 }

@@ -77,11 +77,9 @@ fn image2(session: &mut Session<'_>, c: &mut GetImageMemoryRequirements2<'_>) ->
     call(session, c)?;
     let id = CommandId::GetImageMemoryRequirements2;
     if let Some(mirror) = session.device(id)?.mirrors.get(c.p_info.image) {
-        let requirements = &mut *c.p_memory_requirements;
-        requirements.memory_requirements = mirror.requirements;
         // SAFETY: the chain was decoded, and nobody else uses it.
-        unsafe { prefer_no_dedicated_memory(requirements.p_next) };
-        let requirements = &mut requirements.memory_requirements;
+        unsafe { demand(mirror.requirements, c.p_memory_requirements) };
+        let requirements = &mut c.p_memory_requirements.memory_requirements;
         return translate(session, id, Placement::Shared, requirements);
     }
     let placement = Placement::of_known_image(session.device(id)?, c.p_info.image);
@@ -143,14 +141,14 @@ fn device_image(
                 reason: "an image that cannot be created with this layout",
             });
         };
+        let demanded = mirror.requirements;
+        // Whatever the driver answers below.
+        mirror.destroy(device.raw());
         mirror::rewrite_image(info);
         call(session, c)?;
-        let requirements = &mut *c.p_memory_requirements;
-        requirements.memory_requirements = mirror.requirements;
-        mirror.discard(&device);
         // SAFETY: the chain was decoded, and nobody else uses it.
-        unsafe { prefer_no_dedicated_memory(requirements.p_next) };
-        let requirements = &mut requirements.memory_requirements;
+        unsafe { demand(demanded, c.p_memory_requirements) };
+        let requirements = &mut c.p_memory_requirements.memory_requirements;
         return translate(session, id, Placement::Shared, requirements);
     }
     let device = &*device;
@@ -167,14 +165,14 @@ fn device_image(
     )
 }
 
-/// Says that the object needs no memory of its own. A mirror's memory is imported, and so belongs
-/// to no single object.
+/// Answers with what a mirror demands. Its memory is imported, and so belongs to no single object.
 ///
 /// # Safety
-/// The chain must have been decoded, and nobody else may use it.
-unsafe fn prefer_no_dedicated_memory(chain: *mut std::ffi::c_void) {
+/// The answer's chain must have been decoded, and nobody else may use it.
+unsafe fn demand(demanded: vk::MemoryRequirements, answer: &mut vk::MemoryRequirements2) {
+    answer.memory_requirements = demanded;
     // SAFETY: as the caller promises.
-    let dedicated = unsafe { find_mut::<vk::MemoryDedicatedRequirements>(chain) };
+    let dedicated = unsafe { find_mut::<vk::MemoryDedicatedRequirements>(answer.p_next) };
     if let Some(dedicated) = dedicated {
         dedicated.prefers_dedicated_allocation = 0;
         dedicated.requires_dedicated_allocation = 0;

@@ -175,12 +175,6 @@ impl Layout {
         };
         self.planes.iter().map(copy).collect()
     }
-
-    /// The aspects that barriers of the image name.
-    pub(crate) fn aspects(&self) -> vk::ImageAspectFlags {
-        // A barrier for all planes names the colours.
-        vk::ImageAspectFlags::COLOR
-    }
 }
 
 /// Makes an image that has a mirror one of optimal tiling, of which nothing is shared.

@@ -24,6 +24,8 @@ pub(crate) struct Mirror {
     /// What the driver demands of the memory that is bound to the mirror.
     pub(crate) requirements: vk::MemoryRequirements,
     buffer: vk::Buffer,
+    /// The copies between image and mirror.
+    regions: Vec<vk::BufferImageCopy>,
     /// The image's own memory, once both have memory.
     own: OnceLock<OwnMemory>,
 }
@@ -122,6 +124,7 @@ impl Mirror {
         // SAFETY: the buffer was just made.
         unsafe { query(device.handle(), buffer, &raw mut requirements) };
         Ok(Self {
+            regions: layout.copies(),
             layout,
             requirements,
             buffer,
@@ -204,7 +207,7 @@ impl Mirror {
     }
 
     /// Destroys the mirror and the image's own memory. The GPU no longer uses them.
-    pub(super) fn destroy(&self, device: &RawDevice) {
+    pub(crate) fn destroy(&self, device: &RawDevice) {
         if let Some(destroy) = device.functions.destroy_buffer {
             // SAFETY: the buffer is of this device, and only this value knows it.
             unsafe { destroy(device.handle, self.buffer, std::ptr::null()) };
@@ -214,9 +217,9 @@ impl Mirror {
         }
     }
 
-    /// Destroys a mirror whose image was not made.
-    pub(crate) fn discard(&self, device: &Device) {
-        self.destroy(device.raw());
+    /// Whether image and mirror have memory, so that they can be copied.
+    pub(crate) fn has_memory(&self) -> bool {
+        self.own.get().is_some()
     }
 }
 
@@ -266,13 +269,6 @@ pub(crate) struct Transfer {
     pub(crate) layout: vk::ImageLayout,
 }
 
-impl Mirror {
-    /// Whether image and mirror have memory, so that they can be copied.
-    pub(crate) fn has_memory(&self) -> bool {
-        self.own.get().is_some()
-    }
-}
-
 /// Records the copies of `transfers` behind the barrier that announced them. The images have the
 /// layouts `TRANSFER_SRC_OPTIMAL` (out) and `TRANSFER_DST_OPTIMAL` (in).
 pub(crate) fn record(device: &Device, commands: vk::CommandBuffer, transfers: &[Transfer]) {
@@ -315,7 +311,7 @@ pub(crate) fn record(device: &Device, commands: vk::CommandBuffer, transfers: &[
     let mut images: Vec<vk::ImageMemoryBarrier> = Vec::with_capacity(transfers.len());
     for transfer in transfers {
         let Transfer { image, mirror, .. } = transfer;
-        let regions = mirror.layout.copies();
+        let regions = &mirror.regions;
         let count = u32::try_from(regions.len()).unwrap_or(0);
         let (now, used) = match transfer.way {
             Way::Out => {
@@ -358,7 +354,8 @@ pub(crate) fn record(device: &Device, commands: vk::CommandBuffer, transfers: &[
             dst_queue_family_index: IGNORED,
             image: *image,
             subresource_range: vk::ImageSubresourceRange {
-                aspect_mask: mirror.layout.aspects(),
+                // Of a format with several planes, this is all of them.
+                aspect_mask: vk::ImageAspectFlags::COLOR,
                 level_count: 1,
                 layer_count: 1,
                 ..Default::default()

@@ -92,18 +92,9 @@ pub(super) fn copy_changes(
         return Ok(());
     }
     let row = u64::from(rect.width) * u64::from(BYTES_PER_PIXEL);
-    let outside = || CommandError::OutOfRange {
-        start: source.offset,
-        length: row,
-        size: backing.length(),
-        of: "the backing",
-    };
+    let outside = || source.outside(backing, row);
     let rows = u64::from(rect.height);
-    let last = source
-        .stride
-        .checked_mul(rows - 1)
-        .and_then(|before| before.checked_add(source.offset));
-    backing.check(last.ok_or_else(outside)?, row)?;
+    source.check(backing, rows, row)?;
     // A row is part of a surface, whose bytes were mapped.
     let length = usize::try_from(row).map_err(|_| outside())?;
     let (mut now, mut before) = (vec![0_u8; length], vec![0_u8; length]);
