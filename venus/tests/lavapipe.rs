@@ -120,6 +120,56 @@ fn fences_of_a_queue_wait_for_its_work_in_order_and_others_do_not_wait_for_them(
 }
 
 #[test]
+fn a_sync_files_payload_is_taken_by_one_wait_and_leaves_the_semaphores_own_alone() {
+    let renderer = renderer();
+    let guest = Guest::new(&renderer, "sync files");
+    let gpu = guest.gpu();
+    let semaphore = guest.binary(&gpu);
+    let import = || {
+        guest.send(&command::ImportSemaphoreResourceMESA {
+            device: Object::guest(gpu.device),
+            p_import_semaphore_resource_info: &mut vk::ImportSemaphoreResourceInfoMESA {
+                semaphore: vk::Semaphore(semaphore),
+                ..Default::default()
+            },
+        });
+    };
+    let export = || {
+        guest.send(&command::WaitSemaphoreResourceMESA {
+            device: Object::guest(gpu.device),
+            semaphore: Object::guest(semaphore),
+        });
+    };
+    // An import is temporary: the first wait takes it, and the second the signal from before
+    // (Vulkan 1.4, 7.4.3). A third wait would never end.
+    guest.submit_binary(&gpu, &[], &[semaphore]);
+    import();
+    guest.submit_binary(&gpu, &[semaphore], &[]);
+    guest.submit_binary(&gpu, &[semaphore], &[]);
+    guest.wait_fence(RING);
+    // An export takes the payload, too, an imported one first.
+    guest.submit_binary(&gpu, &[], &[semaphore]);
+    import();
+    export();
+    export();
+    guest.submit_binary(&gpu, &[], &[semaphore]);
+    guest.submit_binary(&gpu, &[semaphore], &[]);
+    guest.wait_fence(RING);
+    // A destroyed semaphore leaves no payload to another with its handle.
+    import();
+    guest.send(&command::DestroySemaphore {
+        device: Object::guest(gpu.device),
+        semaphore: Object::guest(semaphore),
+    });
+    for _ in 0..8 {
+        let next = guest.binary(&gpu);
+        guest.submit_binary(&gpu, &[], &[next]);
+        guest.submit_binary(&gpu, &[next], &[]);
+    }
+    guest.wait_fence(RING);
+}
+
+#[test]
 fn a_physical_devices_command_of_an_extension_that_the_host_lacks_never_reaches_the_loader() {
     // Vulkan's loader has a function for it, which jumps to address 0 if the driver has none.
     let renderer = renderer();

@@ -13,7 +13,7 @@ use divan::Bencher;
 use divan::counter::BytesCount;
 use hesper_vhost::device::Outcome;
 use hesper_vhost::screen::{NoScreen, Rect};
-use hesper_vhost::testing::{Chain, DriverQueue, Guest, PAGE, Request, options};
+use hesper_vhost::testing::{Chain, DriverQueue, FakeRenderer, Guest, PAGE, Request, options};
 use hesper_vhost::wire::FORMAT_B8G8R8X8;
 
 const WIDTH: u32 = 1920;
@@ -37,7 +37,14 @@ struct Frame {
 
 impl Frame {
     fn new(pages: Pages, rect: Rect) -> Self {
-        let mut guest = Guest::with(options(), Arc::new(NoScreen), Vec::new());
+        Self::with(pages, rect, false)
+    }
+
+    /// The same; if it is `drawn`, a context draws into the picture.
+    fn with(pages: Pages, rect: Rect, drawn: bool) -> Self {
+        let renderer = FakeRenderer::new();
+        renderer.draw();
+        let mut guest = Guest::with(options(), Arc::new(NoScreen), vec![renderer as _]);
         let count = (BYTES as u64).div_ceil(PAGE);
         let start = guest.pages(count * 2 * PAGE);
         let entries: Vec<(u64, u32)> = match pages {
@@ -50,6 +57,10 @@ impl Frame {
         guest.write(start, &vec![0x5a; (count * 2 * PAGE) as usize]);
         guest.ok(&Request::create_2d(1, FORMAT_B8G8R8X8, WIDTH, HEIGHT));
         guest.ok(&Request::attach_backing(1, &entries));
+        if drawn {
+            guest.ok(&Request::create_context(1, 4, "desktop"));
+            guest.ok(&Request::attach(1, 1));
+        }
         let offset = u64::from(rect.y * WIDTH + rect.x) * 4;
         Self {
             queue: DriverQueue::new(&guest.memory, 0x20000, 112 << 20, 1 << 20),
@@ -94,6 +105,15 @@ fn quarter_of_a_frame(bencher: Bencher, pages: Pages) {
     let mut frame = Frame::new(pages, quarter);
     bencher
         .counter(BytesCount::new(BYTES / 4))
+        .bench_local(|| frame.transfer());
+}
+
+/// What a page flip costs when a GPU has drawn the picture. The guest has changed nothing.
+#[divan::bench(args = [Pages::Scattered, Pages::InOneRun])]
+fn whole_frame_that_a_context_has_drawn(bencher: Bencher, pages: Pages) {
+    let mut frame = Frame::with(pages, WHOLE, true);
+    bencher
+        .counter(BytesCount::new(BYTES))
         .bench_local(|| frame.transfer());
 }
 

@@ -101,6 +101,32 @@ fn a_resource_that_is_shown_or_whose_renderer_draws_not_keeps_its_pixels() {
 }
 
 #[test]
+fn a_resource_without_memory_for_a_gpus_picture_is_attached_as_any_other() {
+    let screen = Arc::new(Recorder::default());
+    let renderer = FakeRenderer::new();
+    renderer.draw();
+    let renderers = vec![Arc::clone(&renderer) as _];
+    let mut guest = Guest::with(options(), Arc::clone(&screen) as _, renderers);
+    guest.ok(&Request::create_context(1, 4, "weston"));
+    let address = guest.image(7, FORMAT, SIDE, SIDE);
+    // Other pictures take all the memory for pixels that a guest may have.
+    let (mut side, mut id) = (8192, 8);
+    while side >= SIDE {
+        let other = Request::create_2d(id, FORMAT, side, side);
+        match guest.code(&other) {
+            wire::RESP_OK_NODATA => id += 1,
+            _ => side /= 2,
+        }
+    }
+    guest.ok(&Request::attach(1, 7));
+    assert!(matches!(renderer.calls(1)[..], [FakeContext::Attach(7, _)]));
+    guest.write(address, &[9; SIZE]);
+    guest.ok(&Request::transfer(7, WHOLE, 0));
+    guest.ok(&Request::set_scanout(0, 7, WHOLE));
+    assert_eq!(screen.pixels(0), [9; SIZE]);
+}
+
+#[test]
 fn a_desktop_is_told_by_its_pictures_and_its_cursor() {
     let (mut guest, _, renderer) = setup();
     renderer.draw();

@@ -33,10 +33,16 @@ pub(super) const HANDLERS: Family = &[
 
 /// `vkGetPhysicalDeviceExternalFenceProperties`
 fn external_properties(
-    _session: &mut Session<'_>,
+    session: &mut Session<'_>,
     c: &mut GetPhysicalDeviceExternalFenceProperties<'_>,
 ) -> Result<(), Fatal> {
-    sync_fd::fence_properties(c.p_external_fence_properties);
+    let id = CommandId::GetPhysicalDeviceExternalFenceProperties;
+    let physical = session.physical_device(id, c.physical_device.handle)?;
+    sync_fd::fence_properties(
+        c.p_external_fence_info,
+        c.p_external_fence_properties,
+        physical.policy,
+    );
     Ok(())
 }
 

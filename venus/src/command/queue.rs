@@ -15,6 +15,7 @@ use super::shape::{Family, special};
 use crate::emulate::sparse;
 use crate::fatal::Fatal;
 use crate::object::queue::{Queue, RINGS};
+use crate::object::sync_files::Submission;
 use crate::session::{Outcome, Session, call, name};
 
 /// The commands of this file.
@@ -108,14 +109,38 @@ where
     call(session, c)
 }
 
+/// Carries out a command that submits, without waits for payloads that the driver knows nothing of.
+fn submit_with<'m, C, S>(
+    session: &mut Session<'_>,
+    queue: vk::Queue,
+    c: &mut C,
+    submissions: impl FnOnce(&mut C) -> &mut [S],
+) -> Result<vk::Result, Fatal>
+where
+    C: Call<'m, Table = DeviceTable, Return = vk::Result>,
+    S: Submission,
+{
+    let device = session.device(C::ID)?;
+    let taken = device.sync_files.submit(queue, submissions(c));
+    let result = alone(session, queue, c)?;
+    if result != vk::Result::SUCCESS {
+        // The semaphores are as before a submission that failed.
+        let files = &session.device(C::ID)?.sync_files;
+        taken
+            .into_iter()
+            .for_each(|semaphore| files.import(semaphore));
+    }
+    Ok(result)
+}
+
 /// `vkQueueSubmit`
 fn submit(session: &mut Session<'_>, c: &mut QueueSubmit<'_>) -> Result<vk::Result, Fatal> {
-    alone(session, c.queue.handle, c)
+    submit_with(session, c.queue.handle, c, |c| &mut c.p_submits)
 }
 
 /// `vkQueueSubmit2`
 fn submit2(session: &mut Session<'_>, c: &mut QueueSubmit2<'_>) -> Result<vk::Result, Fatal> {
-    alone(session, c.queue.handle, c)
+    submit_with(session, c.queue.handle, c, |c| &mut c.p_submits)
 }
 
 /// `vkQueueBindSparse`
@@ -132,7 +157,7 @@ fn bind_sparse(
     if let Some(bytes) = bind_memory::bound_sparsely(device, &c.p_bind_info) {
         return session.refuse(bytes);
     }
-    alone(session, c.queue.handle, c)
+    submit_with(session, c.queue.handle, c, |c| &mut c.p_bind_info)
 }
 
 /// `vkQueueWaitIdle`

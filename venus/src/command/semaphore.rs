@@ -59,7 +59,7 @@ fn create(session: &mut Session<'_>, c: &mut CreateSemaphore<'_>) -> Result<vk::
     }
     // The renderer emulates sync files; the host knows nothing of them.
     // SAFETY: as above.
-    unsafe { unlink(&mut *c.p_create_info, vk::ExportSemaphoreCreateInfo::STYPE) };
+    let export = unsafe { unlink(&mut *c.p_create_info, vk::ExportSemaphoreCreateInfo::STYPE) };
     create_object(
         session,
         c,
@@ -67,6 +67,8 @@ fn create(session: &mut Session<'_>, c: &mut CreateSemaphore<'_>) -> Result<vk::
         |device, semaphore| {
             if is_timeline {
                 device.timeline_semaphores.locked().insert(semaphore.0);
+            } else if export.is_some() {
+                device.sync_files.exportable(semaphore);
             }
         },
     )
@@ -107,16 +109,16 @@ fn import_resource(
         });
     }
     let device = session.device(CommandId::ImportSemaphoreResourceMESA)?;
-    device.signal_now(info.semaphore);
+    device.sync_files.import(info.semaphore);
     Ok(())
 }
 
-/// `vkWaitSemaphoreResourceMESA`: the pending signal is consumed.
+/// `vkWaitSemaphoreResourceMESA`: the payload goes into a sync file in the guest.
 fn wait_resource(
     session: &mut Session<'_>,
     c: &mut WaitSemaphoreResourceMESA,
 ) -> Result<(), Fatal> {
     let device = session.device(CommandId::WaitSemaphoreResourceMESA)?;
-    device.consume_signal(c.semaphore.handle);
+    device.export_payload(c.semaphore.handle);
     Ok(())
 }

@@ -16,12 +16,12 @@ const SHARING: &[&CStr] = &[
     c"VK_EXT_external_memory_dma_buf",
     c"VK_EXT_image_drm_format_modifier",
     c"VK_EXT_queue_family_foreign",
+    // Compositors want it beside the others. A program that presents copies needs none.
+    c"VK_KHR_external_fence_fd",
 ];
 
 /// Extensions that a guest never sees.
 const HIDDEN: &[&CStr] = &[
-    // Presenting needs no sync files of fences.
-    c"VK_KHR_external_fence_fd",
     // Descriptors would have to be written on the host's side, which no handler does.
     c"VK_EXT_descriptor_heap",
 ];
@@ -303,6 +303,7 @@ mod tests {
                 c"VK_EXT_external_memory_dma_buf",
                 c"VK_EXT_image_drm_format_modifier",
                 c"VK_EXT_queue_family_foreign",
+                c"VK_KHR_external_fence_fd",
                 c"VK_KHR_external_memory_fd",
                 c"VK_KHR_external_semaphore_fd",
             ]

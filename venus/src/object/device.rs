@@ -24,6 +24,7 @@ use super::queue::{FenceListener, Queue};
 use super::raw_device::RawDevice;
 use super::shader_groups::ShaderGroups;
 use super::shared_objects::SharedObjects;
+use super::sync_files::{Payload, SyncFiles};
 use super::table::Entry;
 use super::teardown;
 use crate::host::queues::QueueRequest;
@@ -65,6 +66,8 @@ pub(crate) struct Device {
     pub(crate) shader_groups: ShaderGroups,
     /// Timeline semaphores, by the driver's handles.
     pub(crate) timeline_semaphores: Mutex<HashSet<u64>>,
+    /// Semaphores with payloads from or for sync files.
+    pub(crate) sync_files: SyncFiles,
     /// Copies between images and host memory.
     pub(crate) host_copy: HostCopy,
     /// Limits and sizes that the numbers of commands are checked with.
@@ -99,6 +102,7 @@ impl Device {
             pools: Pools::default(),
             shader_groups: ShaderGroups::default(),
             timeline_semaphores: Mutex::default(),
+            sync_files: SyncFiles::default(),
             host_copy,
             facts: Facts::new(limits),
             raw: Arc::new(raw),
@@ -187,32 +191,22 @@ impl Device {
         queues.iter().find(|queue| queue.handle == handle).cloned()
     }
 
-    /// Signals a binary semaphore that nothing else is about to signal.
-    pub(crate) fn signal_now(&self, semaphore: vk::Semaphore) {
-        let submit = vk::SubmitInfo {
-            signal_semaphore_count: 1,
-            p_signal_semaphores: &raw const semaphore,
-            ..Default::default()
+    /// Takes the payload of a binary semaphore for a sync file, so that it can be signalled again.
+    /// What is submitted later does not wait for that.
+    pub(crate) fn export_payload(&self, semaphore: vk::Semaphore) {
+        let queue = match self.sync_files.export(semaphore) {
+            Payload::Imported => return,
+            Payload::On(queue) => self.known_queue(queue),
+            Payload::Somewhere => self.queues.reading().first().cloned(),
         };
-        self.submit_empty(&submit);
-    }
-
-    /// Waits, on the GPU, for a binary semaphore, so that it can be signalled again.
-    pub(crate) fn consume_signal(&self, semaphore: vk::Semaphore) {
-        let stage = vk::PipelineStageFlags::ALL_COMMANDS;
+        let stage = vk::PipelineStageFlags::BOTTOM_OF_PIPE;
         let submit = vk::SubmitInfo {
             wait_semaphore_count: 1,
             p_wait_semaphores: &raw const semaphore,
             p_wait_dst_stage_mask: &raw const stage,
             ..Default::default()
         };
-        self.submit_empty(&submit);
-    }
-
-    /// An empty submit on the first queue that the guest has asked for.
-    fn submit_empty(&self, submit: &vk::SubmitInfo) {
-        let first = self.queues.reading().first().cloned();
-        let result = first.map(|queue| queue.submit_empty(Some(submit), vk::Fence::default()));
+        let result = queue.map(|queue| queue.submit_empty(Some(&submit), vk::Fence::default()));
         if result != Some(vk::Result::SUCCESS) {
             // A guest can cause this as often as it likes.
             static LOGGED: Once = Once::new();
@@ -277,6 +271,7 @@ impl Device {
             }
             kind if kind == Kind::Semaphore as u32 => {
                 self.timeline_semaphores.locked().remove(&host);
+                self.sync_files.remove(host);
             }
             kind if kind == Kind::Pipeline as u32 => {
                 self.shader_groups.remove(vk::Pipeline(host));

@@ -20,6 +20,7 @@ pub(crate) mod raw_device;
 pub(crate) mod reclamation;
 pub(crate) mod shader_groups;
 pub(crate) mod shared_objects;
+pub(crate) mod sync_files;
 pub(crate) mod table;
 pub(crate) mod teardown;
 

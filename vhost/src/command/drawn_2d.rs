@@ -6,10 +6,11 @@
 //! host's pixels of the resource instead, in memory of their renderer.
 //!
 //! The hard thing: a transfer would overwrite what the GPU has drawn. So the device remembers the
-//! guest's pixels, and copies only rows that the guest has changed since.
+//! guest's pixels, and copies only pieces of rows that the guest has changed since.
 
 use std::sync::Arc;
 
+use hesper_system::LogLimit;
 use vm_memory::{GuestMemoryMmap, VolatileSlice};
 
 use crate::backing::Backing;
@@ -21,8 +22,14 @@ use crate::resource::{Body, Drawn2d, Resource2d, Rows, byte_of, copy_rows};
 use crate::screen::{BYTES_PER_PIXEL, Rect};
 use crate::surface::Surface;
 
+/// Bytes that are compared at a time, on the stack.
+const PIECE: usize = 4096;
+
+/// Limits the log lines about resources that contexts cannot draw into. A guest can cause them.
+static NOT_DRAWN: LogLimit = LogLimit::new("hesper_vhost");
+
 /// Lets contexts draw into the 2D resource `id`, which one attaches now. `None` if they cannot, or
-/// if it is another resource.
+/// if it is another resource. Without memory for it, it stays an ordinary one.
 ///
 /// The pixels move to other memory for that. A resource that is shown already stays as it is.
 pub(super) fn draw_into(
@@ -50,8 +57,16 @@ pub(super) fn draw_into(
         return Ok(None);
     };
     let pools = &call.engine.pools;
-    let pixels = Surface::over(shared.memory, &pools.pixels)?;
-    let seen = Surface::new(size, &pools.pixels)?;
+    let pixels = Surface::over(shared.memory, &pools.pixels);
+    let (pixels, seen) = match (pixels, Surface::new(size, &pools.pixels)) {
+        (Ok(pixels), Ok(seen)) => (pixels, seen),
+        (Err(error), _) | (_, Err(error)) => {
+            NOT_DRAWN.warn(format_args!(
+                "contexts cannot draw into 2D resource {id}: {error}"
+            ));
+            return Ok(None);
+        }
+    };
     if let (Some(from), Some(to)) = (image.pixels.slice(0, size), pixels.slice(0, size)) {
         from.copy_to_volatile_slice(to);
     }
@@ -64,7 +79,12 @@ pub(super) fn draw_into(
     let stride = image.stride();
     if let Some(backing) = backing.filter(|backing| backing.length() >= size) {
         let source = Rows { offset: 0, stride };
-        copy_rows(call.memory, &backing, source, &seen, stride, whole)?;
+        if let Err(error) = copy_rows(call.memory, &backing, source, &seen, stride, whole) {
+            NOT_DRAWN.warn(format_args!(
+                "contexts cannot draw into 2D resource {id}: {error}"
+            ));
+            return Ok(None);
+        }
     }
     let drawn = Arc::new(Drawn2d {
         blob: shared.blob,
@@ -79,7 +99,7 @@ pub(super) fn draw_into(
     Ok(Some(drawn.blob.clone()))
 }
 
-/// Copies the rows of `rect` that the guest has changed.
+/// Copies what the guest has changed in `rect`.
 pub(super) fn copy_changes(
     memory: &GuestMemoryMmap,
     backing: &Backing,
@@ -95,26 +115,28 @@ pub(super) fn copy_changes(
     let outside = || source.outside(backing, row);
     let rows = u64::from(rect.height);
     source.check(backing, rows, row)?;
-    // A row is part of a surface, whose bytes were mapped.
-    let length = usize::try_from(row).map_err(|_| outside())?;
-    let (mut now, mut before) = (vec![0_u8; length], vec![0_u8; length]);
+    let (mut now, mut before) = ([0_u8; PIECE], [0_u8; PIECE]);
     for index in 0..rows {
-        let into = VolatileSlice::from(now.as_mut_slice());
-        let mut copies = CopyPipeline::new();
-        backing.copy_to(
-            memory,
-            source.offset + index * source.stride,
-            &into,
-            &mut copies,
-        )?;
-        copies.finish();
-        let at = byte_of(rect.x, rect.y, image.stride()) + index * image.stride();
-        let seen = drawn.seen.slice(at, row).ok_or_else(outside)?;
-        seen.copy_to(before.as_mut_slice());
-        if now != before {
-            seen.copy_from(now.as_slice());
-            let pixels = image.pixels.slice(at, row).ok_or_else(outside)?;
-            pixels.copy_from(now.as_slice());
+        let from = source.offset + index * source.stride;
+        let to = byte_of(rect.x, rect.y, image.stride()) + index * image.stride();
+        for start in (0..row).step_by(PIECE) {
+            // At most PIECE bytes.
+            let length = (row - start).min(PIECE as u64);
+            let pieces = now
+                .get_mut(..length as usize)
+                .zip(before.get_mut(..length as usize));
+            let (now, before) = pieces.ok_or_else(outside)?;
+            let mut copies = CopyPipeline::new();
+            let into = VolatileSlice::from(&mut *now);
+            backing.copy_to(memory, from + start, &into, &mut copies)?;
+            copies.finish();
+            let seen = drawn.seen.slice(to + start, length).ok_or_else(outside)?;
+            seen.copy_to(&mut *before);
+            if now != before {
+                seen.copy_from(&*now);
+                let pixels = image.pixels.slice(to + start, length).ok_or_else(outside)?;
+                pixels.copy_from(&*now);
+            }
         }
     }
     Ok(())

@@ -366,13 +366,27 @@ pub trait VenusGuest {
 
     /// A timeline semaphore.
     fn timeline(&self, gpu: &Gpu) -> u64 {
-        let semaphore = self.id();
         let kind = vk::SemaphoreTypeCreateInfo {
             semaphore_type: vk::SemaphoreType::TIMELINE,
             ..Default::default()
         };
+        self.semaphore(gpu, (&raw const kind).cast())
+    }
+
+    /// A binary semaphore, from which sync files can be exported.
+    fn binary(&self, gpu: &Gpu) -> u64 {
+        let export = vk::ExportSemaphoreCreateInfo {
+            handle_types: vk::ExternalSemaphoreHandleTypeFlags::SYNC_FD,
+            ..Default::default()
+        };
+        self.semaphore(gpu, (&raw const export).cast())
+    }
+
+    /// A semaphore with this chain.
+    fn semaphore(&self, gpu: &Gpu, p_next: *const std::ffi::c_void) -> u64 {
+        let semaphore = self.id();
         let mut info = vk::SemaphoreCreateInfo {
-            p_next: (&raw const kind).cast(),
+            p_next,
             ..Default::default()
         };
         let result = self.call(command::CreateSemaphore {
@@ -382,6 +396,22 @@ pub trait VenusGuest {
         });
         assert_eq!(result, SUCCESS);
         semaphore
+    }
+
+    /// Submits waits for and signals of binary semaphores.
+    fn submit_binary(&self, gpu: &Gpu, waits: &[u64], signals: &[u64]) {
+        let handles = |ids: &[u64]| ids.iter().map(|id| vk::Semaphore(*id)).collect::<Vec<_>>();
+        let (waits, signals) = (handles(waits), handles(signals));
+        let stages = vec![vk::PipelineStageFlags::ALL_COMMANDS; waits.len()];
+        let mut submit = vk::SubmitInfo {
+            wait_semaphore_count: waits.len() as u32,
+            p_wait_semaphores: waits.as_ptr(),
+            p_wait_dst_stage_mask: stages.as_ptr(),
+            signal_semaphore_count: signals.len() as u32,
+            p_signal_semaphores: signals.as_ptr(),
+            ..Default::default()
+        };
+        self.send_submit(gpu, &mut submit);
     }
 
     /// Submits a wait for a value of a timeline semaphore.
