@@ -169,6 +169,43 @@ fn a_sync_files_payload_is_taken_by_one_wait_and_leaves_the_semaphores_own_alone
     guest.wait_fence(RING);
 }
 
+/// Firefox on zink does this. The guest's driver sends the commands when the recording has ended.
+#[test]
+fn a_buffer_that_is_destroyed_before_its_commands_arrive_is_used_all_the_same() {
+    let renderer = renderer();
+    let guest = Guest::new(&renderer, "late destruction");
+    let gpu = guest.gpu();
+    let destroy = |buffer| {
+        bytes(&command::DestroyBuffer {
+            device: Object::guest(gpu.device),
+            buffer: Object::guest(buffer),
+        })
+    };
+    let (buffer, memory) = guest.buffer(&gpu, SIZE);
+    let (_, blob) = guest.blob(memory, SIZE).unwrap();
+    let objects = renderer.counters().objects;
+    guest.submit_bytes(&destroy(buffer));
+    let (commands, _) = guest.fill(&gpu, buffer, 0x1234_5678);
+    guest.submit(&gpu, &[commands]);
+    guest.wait_fence(RING);
+    let mut seen = [0; 4];
+    blob.memory.read(0, &mut seen).unwrap();
+    assert_eq!(u32::from_le_bytes(seen), 0x1234_5678);
+    // The guest does not have it any more, and others take its place.
+    assert!(
+        renderer.counters().objects <= objects + 1,
+        "with a command buffer and its pool"
+    );
+    for _ in 0..300 {
+        let (other, _) = guest.buffer(&gpu, 64);
+        guest.submit_bytes(&destroy(other));
+    }
+    let reason = guest.dies_of(destroy(buffer));
+    assert!(reason.contains("does not exist"), "{reason}");
+    drop((guest, blob));
+    until_nothing_is_left(&renderer);
+}
+
 #[test]
 fn a_physical_devices_command_of_an_extension_that_the_host_lacks_never_reaches_the_loader() {
     // Vulkan's loader has a function for it, which jumps to address 0 if the driver has none.
@@ -436,7 +473,7 @@ fn objects_are_checked_for_existence_type_and_device() {
                 buffer: Object::guest(memory),
             })
         }),
-        ("VkBuffer", |guest| {
+        ("destroyed twice", |guest| {
             let gpu = guest.gpu();
             let (buffer, _) = guest.buffer(&gpu, SIZE);
             let destroy = command::DestroyBuffer {

@@ -1,9 +1,11 @@
 //! Commands of `VkBuffer` and `VkBufferView`.
 
-use hesper_venus_protocol::command::{CreateBuffer, GetPhysicalDeviceExternalBufferProperties};
+use hesper_venus_protocol::command::{
+    CreateBuffer, DestroyBuffer, GetPhysicalDeviceExternalBufferProperties,
+};
 use hesper_venus_protocol::{CommandId, vk};
 
-use super::lifetime::create_object;
+use super::lifetime::{create_object, destroy_late};
 use super::shape::{Family, create, destroy, forward, special};
 use crate::emulate::{Policy, dma_buf, host_allocation};
 use crate::fatal::Fatal;
@@ -14,12 +16,12 @@ pub(super) const HANDLERS: Family = &[
     special!(
         GetPhysicalDeviceExternalBufferProperties => external_properties,
         CreateBuffer => create,
+        DestroyBuffer => destroy,
     ),
     create!(
         CreateBufferView => p_view,
     ),
     destroy!(
-        DestroyBuffer => buffer,
         DestroyBufferView => buffer_view,
     ),
     forward!(GetBufferDeviceAddress, GetBufferOpaqueCaptureAddress),
@@ -42,6 +44,11 @@ fn external_properties(
         false => vk::ExternalMemoryProperties::default(),
     };
     Ok(())
+}
+
+/// `vkDestroyBuffer`
+fn destroy(session: &mut Session<'_>, c: &mut DestroyBuffer) -> Result<(), Fatal> {
+    destroy_late(session, CommandId::DestroyBuffer, c.buffer)
 }
 
 /// `vkCreateBuffer`

@@ -85,14 +85,39 @@ pub(crate) fn take_object<H: Handle>(
     object: Object<H>,
     command: CommandId,
 ) -> Result<(), Fatal> {
-    if session.state.objects.remove_exactly(object) {
+    match session.state.objects.remove_exactly(object) {
+        true => Ok(()),
+        false => Err(destroyed_twice(command)),
+    }
+}
+
+fn destroyed_twice(command: CommandId) -> Fatal {
+    Fatal::Invalid {
+        command: name(command),
+        reason: "the object is being destroyed twice",
+    }
+}
+
+/// Destroys a buffer of a device late: after some hundred others, or with the device.
+///
+/// Mesa sends the commands of a command buffer when its recording ends. Some programs (Firefox on
+/// zink) destroy a buffer before that. Vulkan forbids it, but drivers look at a buffer when a
+/// command with it is recorded, and its memory lives on. So it works with them, and must work here.
+pub(crate) fn destroy_late<H: Handle>(
+    session: &mut Session<'_>,
+    command: CommandId,
+    object: Object<H>,
+) -> Result<(), Fatal> {
+    if object.is_null() {
         return Ok(());
     }
-    let reason = "the object is being destroyed twice";
-    Err(Fatal::Invalid {
-        command: name(command),
-        reason,
-    })
+    // Before it is out of the table, as above.
+    let owner = session.device(command)?.owner;
+    let departed = session.state.objects.depart(owner, object);
+    match departed.ok_or(destroyed_twice(command))? {
+        Some(oldest) => session.retire(command, |_| Last::Destroy(oldest)),
+        None => Ok(()),
+    }
 }
 
 /// Fails unless this thread may use a pool that it has locked.

@@ -7,6 +7,7 @@
 
 pub(crate) mod cache_seal;
 pub(crate) mod declarable;
+mod departed;
 pub(crate) mod device;
 pub(crate) mod facts;
 pub(crate) mod failed_ids;
@@ -191,8 +192,8 @@ impl Objects {
     }
 
     fn remove_owned(&self, owner: u32) -> Vec<(u64, Entry)> {
-        let removed = self.table.remove_owned(owner);
-        sub(&self.tally.objects, removed.len() as u64);
+        let (removed, live) = self.table.remove_owned(owner);
+        sub(&self.tally.objects, live as u64);
         removed
     }
 
@@ -240,6 +241,18 @@ impl Objects {
             .remove_exactly(object.id, H::TYPE as u32, object.handle.raw());
         sub(&self.tally.objects, u64::from(removed));
         removed
+    }
+
+    /// The same for an object that is destroyed late ([`Table::depart`]).
+    pub(crate) fn depart<H: Handle>(&self, owner: u32, object: Object<H>) -> Option<Option<Entry>> {
+        let entry = Entry {
+            host: object.handle.raw(),
+            kind: H::TYPE as u32,
+            owner,
+        };
+        let oldest = self.table.depart(object.id, entry)?;
+        sub(&self.tally.objects, 1);
+        Some(oldest)
     }
 
     /// Takes an object out. `None` when another thread was faster.

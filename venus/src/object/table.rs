@@ -22,6 +22,8 @@ use hesper_system::sync::Lock;
 use hesper_venus_protocol::runtime::{Front, Resolved, Slot};
 use hesper_venus_protocol::vk::HandleType;
 
+use super::departed::Departed;
+
 /// Slots of the first array, as a power of two. Each further array is twice as large.
 const FIRST_BITS: u32 = 10;
 /// How often the array may double: 2^22 slots at most.
@@ -76,6 +78,7 @@ struct Writer {
     live: usize,
     /// Objects whose slot was taken.
     overflow: HashMap<u64, Entry>,
+    departed: Departed,
 }
 
 /// The objects of one context.
@@ -209,7 +212,11 @@ impl Table {
 
     /// Takes exactly this object out. False when it is gone, or another object has its id by now.
     pub(crate) fn remove_exactly(&self, id: u64, kind: u32, host: u64) -> bool {
-        let mut writer = self.writer();
+        self.take_exactly(&mut self.writer(), id, kind, host)
+    }
+
+    #[inline]
+    fn take_exactly(&self, writer: &mut Writer, id: u64, kind: u32, host: u64) -> bool {
         match slot(self.slots(), id).and_then(|slot| Some((slot, slot.get(id)?))) {
             Some((slot, (found, object))) if found == kind && object.handle == host => {
                 slot.clear();
@@ -218,8 +225,20 @@ impl Table {
                 true
             }
             Some(_) => false,
-            None => self.remove_slowly(&mut writer, id, kind, host),
+            None => self.remove_slowly(writer, id, kind, host),
         }
+    }
+
+    /// Takes exactly this object out, and keeps it among those that are destroyed late. `None` when
+    /// it is gone, or another object has its id by now. Returns the one that must be destroyed
+    /// instead, if there is one. It belongs to the same device.
+    pub(crate) fn depart(&self, id: u64, entry: Entry) -> Option<Option<Entry>> {
+        // One lock for both: whoever destroys the device finds the object in one of the two places.
+        let mut writer = self.writer();
+        if !self.take_exactly(&mut writer, id, entry.kind, entry.host) {
+            return None;
+        }
+        Some(writer.departed.push(id, entry))
     }
 
     /// The case in which another object has the slot.
@@ -233,9 +252,9 @@ impl Table {
         true
     }
 
-    /// Takes out all objects of a device, in no order. Owner 0 stands for the objects that belong
-    /// to none.
-    pub(crate) fn remove_owned(&self, owner: u32) -> Vec<(u64, Entry)> {
+    /// Takes out all objects of a device, in no order. Owner 0 stands for those of no device. The
+    /// number says how many the guest had not destroyed; the others were to be destroyed late.
+    pub(crate) fn remove_owned(&self, owner: u32) -> (Vec<(u64, Entry)>, usize) {
         let mut writer = self.writer();
         let mut removed: Vec<(u64, Entry)> = writer
             .overflow
@@ -249,9 +268,11 @@ impl Table {
                 removed.push((id, entry));
             }
         }
-        writer.live -= removed.len();
+        let live = removed.len();
+        writer.live -= live;
+        removed.extend(writer.departed.take_owned(owner));
         self.removals.fetch_add(1, Ordering::Release);
-        removed
+        (removed, live)
     }
 
     /// The id of an entry, by a search through all of them.
@@ -336,11 +357,13 @@ impl View<'_> {
         found.map(Entry::of).or_else(|| self.get_slowly(id))
     }
 
-    /// The same under the lock. This view is up to date afterwards.
+    /// The same under the lock, also among those that are destroyed late. This view is up to date
+    /// afterwards.
     pub(crate) fn get_slowly(&self, id: u64) -> Option<Entry> {
         let writer = self.table.writer();
         self.slots.set(self.table.slots());
-        self.table.find(&writer, id)
+        let found = self.table.find(&writer, id);
+        found.or_else(|| writer.departed.find(id))
     }
 
     /// What decoders may read directly.
@@ -359,6 +382,7 @@ impl Table {
 
 #[cfg(test)]
 mod tests {
+    use super::super::departed;
     use super::*;
 
     const KIND: u32 = 9;
@@ -400,6 +424,41 @@ mod tests {
         assert!(table.remove_exactly(5, KIND, 50));
         assert!(!table.remove_exactly(5, KIND, 50));
         assert_eq!(table.len(), 0);
+    }
+
+    #[test]
+    fn a_departed_object_is_found_until_its_id_is_taken_or_others_depart() {
+        let table = Table::new(1000);
+        let view = table.view();
+        insert(&table, 5, entry(50)).unwrap();
+        assert_eq!(table.depart(5, entry(51)), None, "another object");
+        assert_eq!(table.depart(5, entry(50)), Some(None));
+        assert_eq!(table.depart(5, entry(50)), None, "twice");
+        assert_eq!(table.remove(5, KIND), None);
+        assert_eq!(table.len(), 0);
+        assert_eq!(view.get(5), Some(entry(50)));
+        // Another object may have the id at once.
+        insert(&table, 5, entry(51)).unwrap();
+        assert_eq!(view.get(5), Some(entry(51)));
+        table.depart(5, entry(51)).unwrap();
+        assert_eq!(view.get(5), Some(entry(51)));
+        for id in 6..4 + departed::MOST as u64 {
+            insert(&table, id, entry(100 + id)).unwrap();
+            assert_eq!(table.depart(id, entry(100 + id)), Some(None));
+        }
+        insert(&table, 999, entry(999)).unwrap();
+        assert_eq!(table.depart(999, entry(999)), Some(Some(entry(50))));
+        let other = Entry {
+            owner: 2,
+            ..entry(1)
+        };
+        insert(&table, 1000, other).unwrap();
+        assert_eq!(table.depart(1000, other), Some(None), "of another device");
+        // They go with their device.
+        let (removed, live) = table.remove_owned(1);
+        assert_eq!((removed.len(), live), (departed::MOST, 0));
+        assert_eq!(view.get(999), None);
+        assert_eq!(view.get(1000), Some(other));
     }
 
     #[test]
@@ -454,7 +513,12 @@ mod tests {
             let owner = (id % 2) as u32;
             insert(&table, id << 30, Entry { owner, ..entry(id) }).unwrap();
         }
-        let mut gone: Vec<u64> = table.remove_owned(1).iter().map(|(_, e)| e.host).collect();
+        let mut gone: Vec<u64> = table
+            .remove_owned(1)
+            .0
+            .iter()
+            .map(|(_, e)| e.host)
+            .collect();
         gone.sort_unstable();
         assert_eq!(gone, [1, 3, 5, 7, 9]);
         assert_eq!(table.len(), 5);

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use hesper_system::sync::{Lock, Wait};
 
 pub(crate) use layout::{Layout, Request};
-use pace::{Pace, Pause};
+use pace::{Pace, Pause, Places};
 pub(crate) use rings::Rings;
 
 use crate::command_stream::RingStream;
@@ -240,7 +240,7 @@ impl Ring {
 pub(crate) fn run(ring: &Ring, consumer: &mut impl Consumer) -> Result<(), Fatal> {
     // A second thread for one ring would be a bug of the caller. The first one is still woken then.
     let _ = ring.thread.set(std::thread::current());
-    let mut pace = Pace::new(ring.idle_timeout);
+    let mut pace = Pace::new(ring.idle_timeout, Places::of_process());
     let mut head = ring
         .layout
         .head()
@@ -257,7 +257,7 @@ pub(crate) fn run(ring: &Ring, consumer: &mut impl Consumer) -> Result<(), Fatal
             consumer.consume(&stream)?;
             head = tail;
             ring.publish(head);
-            pace.worked();
+            pace.worked(Instant::now);
             continue;
         }
         if ring.notified.swap(false, Ordering::Acquire) {
