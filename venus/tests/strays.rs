@@ -129,3 +129,39 @@ fn one_flag_is_one_that_vulkan_has() {
         runs(|session| graphics(session, stage, format, state));
     }
 }
+
+/// Zink leaves the number unwritten where Vulkan ignores it.
+#[test]
+fn a_pipeline_library_without_outputs_may_have_any_number_of_them() {
+    let formats = [vk::Format::R8G8B8A8_UNORM];
+    for (count, p_formats) in [(32_557, std::ptr::null()), (1, formats.as_ptr())] {
+        runs(|session| {
+            let library = vk::GraphicsPipelineLibraryCreateInfoEXT {
+                flags: vk::GraphicsPipelineLibraryFlagsEXT::PRE_RASTERIZATION_SHADERS_EXT,
+                ..Default::default()
+            };
+            let rendering = vk::PipelineRenderingCreateInfo {
+                p_next: (&raw const library).cast(),
+                color_attachment_count: count,
+                p_color_attachment_formats: p_formats,
+                ..Default::default()
+            };
+            let mut info = vk::GraphicsPipelineCreateInfo {
+                p_next: (&raw const rendering).cast(),
+                flags: vk::PipelineCreateFlags::LIBRARY_KHR,
+                layout: vk::PipelineLayout(Id::PipelineLayout as u64),
+                ..Default::default()
+            };
+            session.push(
+                &command::CreateGraphicsPipelines {
+                    device: object(Id::Device),
+                    pipeline_cache: Object::guest(0),
+                    create_info_count: 1,
+                    p_create_infos: std::slice::from_mut(&mut info).into(),
+                    p_pipelines: [vk::Pipeline(Id::Next as u64)].as_mut_slice().into(),
+                },
+                true,
+            );
+        });
+    }
+}

@@ -6,7 +6,7 @@ use hesper_venus_protocol::call::Call;
 use hesper_venus_protocol::command::{
     CreateComputePipelines, CreateGraphicsPipelines, CreatePipelineCache, GetPipelineCacheData,
 };
-use hesper_venus_protocol::runtime::{Array, Handle};
+use hesper_venus_protocol::runtime::{Array, Handle, find_mut};
 use hesper_venus_protocol::vk;
 
 use super::lifetime::{create_object, entry};
@@ -14,6 +14,7 @@ use super::shape::{Family, create, destroy, forward, special};
 use crate::fatal::Fatal;
 use crate::object::cache_seal::{CacheSeal, SEAL};
 use crate::object::reclamation::Class;
+use crate::rules::ignores_attachments;
 use crate::session::{Reach, Session, call};
 
 /// The commands of this file.
@@ -42,7 +43,21 @@ fn graphics(
     session: &mut Session<'_>,
     c: &mut CreateGraphicsPipelines<'_>,
 ) -> Result<vk::Result, Fatal> {
+    c.p_create_infos.iter_mut().for_each(drop_ignored);
     several(session, c, |c| &mut c.p_pipelines, |_, _| {})
+}
+
+/// Takes out a number of colour attachments that Vulkan ignores. Drivers might read so many formats.
+fn drop_ignored(info: &mut vk::GraphicsPipelineCreateInfo) {
+    let chain = info.p_next.cast_mut();
+    // SAFETY: the chain was decoded, and nobody else uses it.
+    let rendering = unsafe { find_mut::<vk::PipelineRenderingCreateInfo>(chain) };
+    if let Some(rendering) = rendering
+        && ignores_attachments(info, rendering)
+    {
+        rendering.color_attachment_count = 0;
+        rendering.p_color_attachment_formats = std::ptr::null();
+    }
 }
 
 /// `vkCreateComputePipelines`

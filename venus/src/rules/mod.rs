@@ -23,6 +23,7 @@ use hesper_venus_protocol::vk;
 
 pub(crate) use checked::Broken;
 use checked::{Checked, SPECIAL, broken, demand, gone, within};
+pub(crate) use pipelines::ignores_attachments;
 
 use crate::object::facts::{Facts, Queries};
 

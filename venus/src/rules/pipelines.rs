@@ -178,10 +178,29 @@ pub(super) fn graphics(facts: &Facts, info: &vk::GraphicsPipelineCreateInfo) -> 
         if let Some(dynamic) = find::<vk::PipelineRenderingCreateInfo>(info.p_next)
             && info.render_pass.0 == 0
         {
-            passes::rendering(facts, dynamic.color_attachment_count, dynamic.view_mask)?;
+            let colours = match ignores_attachments(info, dynamic) {
+                true => 0,
+                false => dynamic.color_attachment_count,
+            };
+            passes::rendering(facts, colours, dynamic.view_mask)?;
         }
     }
     passes::subpass(facts, info.render_pass, info.subpass)
+}
+
+/// Whether Vulkan ignores the number of colour attachments, which may then be anything: a pipeline
+/// library without a fragment output interface has none. Zink leaves the number unwritten there,
+/// beside a null pointer.
+pub(crate) fn ignores_attachments(
+    info: &vk::GraphicsPipelineCreateInfo,
+    rendering: &vk::PipelineRenderingCreateInfo,
+) -> bool {
+    const OUTPUT: vk::GraphicsPipelineLibraryFlagsEXT =
+        vk::GraphicsPipelineLibraryFlagsEXT::FRAGMENT_OUTPUT_INTERFACE_EXT;
+    // SAFETY: the chain was decoded, and nobody else uses it.
+    let library = unsafe { find::<vk::GraphicsPipelineLibraryCreateInfoEXT>(info.p_next) };
+    rendering.p_color_attachment_formats.is_null()
+        || library.is_some_and(|library| !library.flags.contains(OUTPUT))
 }
 
 pub(super) fn groups(info: &vk::RayTracingPipelineCreateInfoKHR) -> Checked {

@@ -175,7 +175,14 @@ pub(crate) unsafe extern "system" fn graphics_pipelines(
     // SAFETY: the caller's promise.
     unsafe {
         let each = |info: &vk::GraphicsPipelineCreateInfo<'_>| {
-            walk(info.p_next, |link| touch(link, 16));
+            walk(info.p_next, |link| {
+                touch(link, 16);
+                let link = link.cast::<vk::PipelineRenderingCreateInfo<'_>>();
+                if (*link).s_type == vk::StructureType::PIPELINE_RENDERING_CREATE_INFO {
+                    let formats = (*link).p_color_attachment_formats;
+                    array(formats, (*link).color_attachment_count);
+                }
+            });
             check_optional(PIPELINE_LAYOUT, info.layout.as_raw());
             if let Some(input) = info.p_vertex_input_state.as_ref() {
                 let attributes = array(
