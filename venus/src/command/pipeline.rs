@@ -47,7 +47,8 @@ fn graphics(
     several(session, c, |c| &mut c.p_pipelines, |_, _| {})
 }
 
-/// Takes out a number of colour attachments that Vulkan ignores. Drivers might read so many formats.
+/// Takes out a number of colour attachments that Vulkan ignores. A driver might read as many
+/// formats.
 fn drop_ignored(info: &mut vk::GraphicsPipelineCreateInfo) {
     let chain = info.p_next.cast_mut();
     // SAFETY: the chain was decoded, and nobody else uses it.
