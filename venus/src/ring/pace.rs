@@ -23,6 +23,9 @@ const LONGEST_DOZE: Duration = Duration::from_micros(250);
 /// How long a thread yields at least, and at most, if it does so for longer.
 const LEAST_PATIENCE: Duration = Duration::from_micros(50);
 const MOST_PATIENCE: Duration = Duration::from_micros(500);
+/// After so many long pauses in a row it does not yield for longer. A program's frame, or a
+/// language model's token, has one or two of them among many short ones.
+const LONG_PAUSES: u8 = 4;
 /// So many processors for each thread of the process that yields for longer.
 const PROCESSORS_EACH: usize = 4;
 
@@ -94,6 +97,8 @@ pub(crate) struct Pace<'p> {
     place: Option<Place<'p>>,
     /// How long to yield before a doze. Zero while that does not pay.
     patience: Duration,
+    /// Pauses in a row that were longer than any patience.
+    long_pauses: u8,
     /// When the short looks of this pause were over.
     since: Option<Instant>,
 }
@@ -110,6 +115,7 @@ impl<'p> Pace<'p> {
             places,
             place: None,
             patience: Duration::ZERO,
+            long_pauses: 0,
             since: None,
         }
     }
@@ -122,12 +128,15 @@ impl<'p> Pace<'p> {
         if let Some(since) = self.since.take() {
             let pause = now().saturating_duration_since(since);
             if pause > MOST_PATIENCE {
-                self.patience /= 2;
-                if self.patience < LEAST_PATIENCE {
+                self.long_pauses = self.long_pauses.saturating_add(1);
+                if self.long_pauses >= LONG_PAUSES {
                     self.patience = Duration::ZERO;
                 }
-            } else if pause > self.patience {
-                self.patience = (self.patience * 2).clamp(LEAST_PATIENCE, MOST_PATIENCE);
+            } else {
+                self.long_pauses = 0;
+                if pause > self.patience {
+                    self.patience = (self.patience * 2).clamp(LEAST_PATIENCE, MOST_PATIENCE);
+                }
             }
         }
     }
