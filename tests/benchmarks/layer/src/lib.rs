@@ -18,6 +18,7 @@
 //! Linux, where the reference renderer runs; on other systems the crate is empty.
 #![cfg(target_os = "linux")]
 
+#[path = "../../../../venus/guest-layer/src/loader.rs"]
 mod loader;
 mod memory;
 mod next;

@@ -18,6 +18,7 @@
 
 mod doctor;
 mod extensions;
+mod guest_layer;
 mod isolation;
 mod load;
 mod lost;
