@@ -2,6 +2,7 @@
 //! off, and what programs wait for stays the same.
 
 use std::path::Path;
+use std::process::Stdio;
 
 use crate::server::{CLIENT, LAVAPIPE, Server, built, lines, suites};
 
@@ -44,14 +45,16 @@ fn programs_get_the_same_results_with_the_guest_layer_and_can_turn_it_off() {
                 .arg("run")
                 .args(CASES)
                 .env("VK_ADD_IMPLICIT_LAYER_PATH", folder.path())
-                .env("VK_LOADER_DEBUG", "layer");
+                .env("VK_LOADER_DEBUG", "layer")
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped());
             if is_off {
                 client.env("HESPER_DISABLE_WAITS_LAYER", "1");
             }
             let said = client.output().unwrap();
             let expected = CASES.map(|case| format!("ok {case}"));
-            assert_eq!(lines(&said), expected, "{suite}: {}", server.log());
             let loader = String::from_utf8_lossy(&said.stderr);
+            assert_eq!(lines(&said), expected, "{suite}: {loader}");
             let is_loaded = loader.contains("Insert instance layer \"VK_LAYER_HESPER_waits\"");
             assert_eq!(is_loaded, !is_off, "{suite}: {loader}");
         }
