@@ -3,7 +3,7 @@
 //!
 //! Venus looks at a fence some 15 times, and then sleeps for 160 µs and more. Work that takes 20 µs
 //! is then known to be done after 200. This layer asks the driver with a timeout of 0, again and
-//! again, as long as that has paid before ([`wait`]). Results are those of the driver. With one
+//! again, as long as that has paid before (`wait.rs`). Results are those of the driver. With one
 //! processor, and for devices of other drivers, it does nothing.
 //!
 //! The layer is implicit: the loader finds its manifest (`VkLayer_hesper_waits.json`) in
