@@ -1,4 +1,8 @@
 //! The layer's instances and devices, and the next layer of each.
+//!
+//! The layer for measurements (`tests/benchmarks/layer`) shares this file. Each of the two crates
+//! says in its `OfDevice` what it keeps of a device, and how it changes what a device is created
+//! with.
 
 use std::collections::HashMap;
 use std::ffi::{CStr, c_char};
@@ -6,27 +10,24 @@ use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 
 use ash::vk::{self, Handle};
 
-use crate::Function;
 use crate::loader::{DeviceLink, Find, InstanceLink, take_link};
-use crate::wait::Waits;
+use crate::{Function, OfDevice};
+
+/// An instance or a device of the next layer.
+#[derive(Clone, Copy)]
+pub(crate) struct Next<H> {
+    pub(crate) handle: H,
+    find: Find<H>,
+}
 
 /// An instance of the next layer.
-#[derive(Clone, Copy)]
-pub(crate) struct NextInstance {
-    pub(crate) handle: vk::Instance,
-    find: Find<vk::Instance>,
-}
+pub(crate) type NextInstance = Next<vk::Instance>;
 
 /// A device of the next layer.
 pub(crate) struct NextDevice {
-    handle: vk::Device,
-    find: Find<vk::Device>,
-    /// Whether the layer does anything for this device.
-    pub(crate) looks: bool,
-    /// What is known of its waits.
-    pub(crate) waits: Waits,
-    pub(crate) wait_for_fences: Option<vk::PFN_vkWaitForFences>,
-    pub(crate) wait_semaphores: Option<vk::PFN_vkWaitSemaphores>,
+    pub(crate) functions: Next<vk::Device>,
+    /// What this layer keeps of it.
+    pub(crate) own: OfDevice,
 }
 
 type Map<T> = LazyLock<RwLock<HashMap<usize, T>>>;
@@ -76,50 +77,7 @@ pub(crate) unsafe fn of_device(device: vk::Device) -> Option<Arc<NextDevice>> {
     get(&DEVICES, unsafe { key(device) })
 }
 
-impl NextInstance {
-    /// The next layer's function of this name.
-    ///
-    /// # Safety
-    /// `name` ends with NUL.
-    pub(crate) unsafe fn function(&self, name: *const c_char) -> Option<Function> {
-        // SAFETY: the handle is alive as long as it is in the map.
-        unsafe { (self.find)(self.handle, name) }
-    }
-
-    /// The next layer's function of this name, cast to its own type.
-    ///
-    /// # Safety
-    /// `F` is the type of the function `name`.
-    pub(crate) unsafe fn typed<F>(&self, name: &CStr) -> Option<F> {
-        // SAFETY: the caller's promise; both are function pointers.
-        unsafe {
-            self.function(name.as_ptr())
-                .map(|f| std::mem::transmute_copy(&f))
-        }
-    }
-}
-
-impl NextDevice {
-    /// # Safety
-    /// `find` finds functions of this device.
-    unsafe fn new(handle: vk::Device, find: Find<vk::Device>, looks: bool) -> Self {
-        let mut device = Self {
-            handle,
-            find,
-            looks,
-            waits: Waits::default(),
-            wait_for_fences: None,
-            wait_semaphores: None,
-        };
-        // SAFETY: these are the functions' types.
-        unsafe {
-            device.wait_for_fences = device.typed(c"vkWaitForFences");
-            let semaphores = device.typed(c"vkWaitSemaphores");
-            device.wait_semaphores = semaphores.or_else(|| device.typed(c"vkWaitSemaphoresKHR"));
-        }
-        device
-    }
-
+impl<H: Copy> Next<H> {
     /// The next layer's function of this name.
     ///
     /// # Safety
@@ -187,30 +145,6 @@ pub(crate) unsafe extern "system" fn destroy_instance(
     }
 }
 
-/// Whether Mesa's Venus drives the GPU. It says so in the GPU's name.
-///
-/// # Safety
-/// The handle is valid.
-unsafe fn is_venus(instance: NextInstance, physical: vk::PhysicalDevice) -> bool {
-    // SAFETY: the caller's promise; this is the function's type.
-    unsafe {
-        let name = c"vkGetPhysicalDeviceProperties";
-        let get = instance.typed::<vk::PFN_vkGetPhysicalDeviceProperties>(name);
-        let Some(get) = get else {
-            return false;
-        };
-        let mut properties = vk::PhysicalDeviceProperties::default();
-        get(physical, &raw mut properties);
-        let name = properties.device_name_as_c_str();
-        name.is_ok_and(|name| name.to_bytes().starts_with(b"Virtio-GPU Venus"))
-    }
-}
-
-/// Whether a thread can look while another one does the work.
-fn has_processors() -> bool {
-    std::thread::available_parallelism().is_ok_and(|processors| processors.get() > 1)
-}
-
 pub(crate) unsafe extern "system" fn create_device(
     physical: vk::PhysicalDevice,
     info: *const vk::DeviceCreateInfo<'_>,
@@ -228,11 +162,15 @@ pub(crate) unsafe extern "system" fn create_device(
             return vk::Result::ERROR_INITIALIZATION_FAILED;
         };
         let create = std::mem::transmute::<Function, vk::PFN_vkCreateDevice>(create);
-        let result = create(physical, info, allocator, out);
+        let call = |info: &vk::DeviceCreateInfo<'_>| create(physical, info, allocator, out);
+        let result = OfDevice::create(next, physical, &*info, call);
         if result == vk::Result::SUCCESS {
-            let looks = is_venus(next, physical) && has_processors();
-            let device = NextDevice::new(*out, link.find, looks);
-            put(&DEVICES, key(*out), Arc::new(device));
+            let functions = Next {
+                handle: *out,
+                find: link.find,
+            };
+            let own = OfDevice::new(next, physical, functions);
+            put(&DEVICES, key(*out), Arc::new(NextDevice { functions, own }));
         }
         result
     }
@@ -247,9 +185,10 @@ pub(crate) unsafe extern "system" fn destroy_device(
     }
     // SAFETY: the caller's promise.
     unsafe {
-        let Some(next) = take(&DEVICES, key(device)) else {
+        let Some(known) = take(&DEVICES, key(device)) else {
             return;
         };
+        let next = known.functions;
         if let Some(destroy) = next.typed::<vk::PFN_vkDestroyDevice>(c"vkDestroyDevice") {
             destroy(device, allocator);
         }

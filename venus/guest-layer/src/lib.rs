@@ -19,6 +19,9 @@ use std::ffi::{CStr, c_char};
 
 use ash::vk;
 
+use chain::{Next, NextInstance};
+use wait::Waits;
+
 /// A Vulkan function pointer before it is cast to its own type.
 type Function = unsafe extern "system" fn();
 
@@ -29,6 +32,71 @@ macro_rules! function {
         // SAFETY: a caller that asks by name casts it back to the type of that name.
         unsafe { std::mem::transmute::<$type, crate::Function>(typed) }
     }};
+}
+
+/// What the layer keeps of a device.
+struct OfDevice {
+    /// Whether the layer does anything for this device.
+    looks: bool,
+    /// What is known of its waits.
+    waits: Waits,
+    wait_for_fences: Option<vk::PFN_vkWaitForFences>,
+    wait_semaphores: Option<vk::PFN_vkWaitSemaphores>,
+}
+
+impl OfDevice {
+    /// Calls `create` with what the device is created with.
+    fn create(
+        _: NextInstance,
+        _: vk::PhysicalDevice,
+        info: &vk::DeviceCreateInfo<'_>,
+        create: impl FnOnce(&vk::DeviceCreateInfo<'_>) -> vk::Result,
+    ) -> vk::Result {
+        create(info)
+    }
+
+    /// # Safety
+    /// The handles are valid.
+    unsafe fn new(
+        instance: NextInstance,
+        physical: vk::PhysicalDevice,
+        device: Next<vk::Device>,
+    ) -> Self {
+        // SAFETY: the caller's promise; these are the functions' types.
+        unsafe {
+            let semaphores = device.typed(c"vkWaitSemaphores");
+            Self {
+                looks: is_venus(instance, physical) && has_processors(),
+                waits: Waits::default(),
+                wait_for_fences: device.typed(c"vkWaitForFences"),
+                wait_semaphores: semaphores.or_else(|| device.typed(c"vkWaitSemaphoresKHR")),
+            }
+        }
+    }
+}
+
+/// Whether Mesa's Venus drives the GPU. It says so in the GPU's name.
+///
+/// # Safety
+/// The handle is valid.
+unsafe fn is_venus(instance: NextInstance, physical: vk::PhysicalDevice) -> bool {
+    // SAFETY: the caller's promise; this is the function's type.
+    unsafe {
+        let name = c"vkGetPhysicalDeviceProperties";
+        let get = instance.typed::<vk::PFN_vkGetPhysicalDeviceProperties>(name);
+        let Some(get) = get else {
+            return false;
+        };
+        let mut properties = vk::PhysicalDeviceProperties::default();
+        get(physical, &raw mut properties);
+        let name = properties.device_name_as_c_str();
+        name.is_ok_and(|name| name.to_bytes().starts_with(b"Virtio-GPU Venus"))
+    }
+}
+
+/// Whether a thread can look while another one does the work.
+fn has_processors() -> bool {
+    std::thread::available_parallelism().is_ok_and(|processors| processors.get() > 1)
 }
 
 /// The layer's own function of this name.
@@ -83,10 +151,10 @@ unsafe extern "system" fn device_function(
     // SAFETY: the caller's promise, for all.
     let (next, known) = unsafe { (chain::of_device(device)?, own(CStr::from_ptr(name))) };
     // SAFETY: the caller's promise.
-    let theirs = unsafe { next.function(name) }?;
+    let theirs = unsafe { next.functions.function(name) }?;
     let is_wait = |name: &CStr| name.to_bytes().starts_with(b"vkWait");
     // SAFETY: the caller's promise.
-    let is_used = next.looks || !is_wait(unsafe { CStr::from_ptr(name) });
+    let is_used = next.own.looks || !is_wait(unsafe { CStr::from_ptr(name) });
     Some(known.filter(|_| is_used).unwrap_or(theirs))
 }
 
@@ -103,12 +171,12 @@ unsafe extern "system" fn wait_for_fences(
         let Some(next) = chain::of_device(device) else {
             return vk::Result::ERROR_DEVICE_LOST;
         };
-        let Some(wait) = next.wait_for_fences else {
+        let Some(wait) = next.own.wait_for_fences else {
             return vk::Result::ERROR_DEVICE_LOST;
         };
         let call = |timeout| wait(device, count, fences, all, timeout);
-        match next.looks {
-            true => next.waits.wait(timeout, call),
+        match next.own.looks {
+            true => next.own.waits.wait(timeout, call),
             false => call(timeout),
         }
     }
@@ -125,12 +193,12 @@ unsafe extern "system" fn wait_semaphores(
         let Some(next) = chain::of_device(device) else {
             return vk::Result::ERROR_DEVICE_LOST;
         };
-        let Some(wait) = next.wait_semaphores else {
+        let Some(wait) = next.own.wait_semaphores else {
             return vk::Result::ERROR_DEVICE_LOST;
         };
         let call = |timeout| wait(device, info, timeout);
-        match next.looks {
-            true => next.waits.wait(timeout, call),
+        match next.own.looks {
+            true => next.own.waits.wait(timeout, call),
             false => call(timeout),
         }
     }

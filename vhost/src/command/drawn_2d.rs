@@ -60,12 +60,7 @@ pub(super) fn draw_into(
     let pixels = Surface::over(shared.memory, &pools.pixels);
     let (pixels, seen) = match (pixels, Surface::new(size, &pools.pixels)) {
         (Ok(pixels), Ok(seen)) => (pixels, seen),
-        (Err(error), _) | (_, Err(error)) => {
-            NOT_DRAWN.warn(format_args!(
-                "contexts cannot draw into 2D resource {id}: {error}"
-            ));
-            return Ok(None);
-        }
+        (Err(error), _) | (_, Err(error)) => return Ok(not_drawn(id, &error)),
     };
     if let (Some(from), Some(to)) = (image.pixels.slice(0, size), pixels.slice(0, size)) {
         from.copy_to_volatile_slice(to);
@@ -80,10 +75,7 @@ pub(super) fn draw_into(
     if let Some(backing) = backing.filter(|backing| backing.length() >= size) {
         let source = Rows { offset: 0, stride };
         if let Err(error) = copy_rows(call.memory, &backing, source, &seen, stride, whole) {
-            NOT_DRAWN.warn(format_args!(
-                "contexts cannot draw into 2D resource {id}: {error}"
-            ));
-            return Ok(None);
+            return Ok(not_drawn(id, &error));
         }
     }
     let drawn = Arc::new(Drawn2d {
@@ -97,6 +89,14 @@ pub(super) fn draw_into(
     image.pixels = pixels;
     image.drawn = Some(Arc::clone(&drawn));
     Ok(Some(drawn.blob.clone()))
+}
+
+/// Says why a resource stays an ordinary one.
+fn not_drawn(id: ResourceId, error: &CommandError) -> Option<Blob> {
+    NOT_DRAWN.warn(format_args!(
+        "contexts cannot draw into 2D resource {id}: {error}"
+    ));
+    None
 }
 
 /// Copies what the guest has changed in `rect`.

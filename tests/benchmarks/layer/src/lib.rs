@@ -18,16 +18,20 @@
 //! Linux, where the reference renderer runs; on other systems the crate is empty.
 #![cfg(target_os = "linux")]
 
+#[path = "../../../../venus/guest-layer/src/chain.rs"]
+mod chain;
 #[path = "../../../../venus/guest-layer/src/loader.rs"]
 mod loader;
 mod memory;
-mod next;
 mod null;
 
 use std::ffi::{CStr, c_char};
 use std::sync::LazyLock;
 
 use ash::vk;
+
+use chain::{Next, NextInstance};
+use memory::Memories;
 
 /// A Vulkan function pointer before it is cast to its own type.
 type Function = unsafe extern "system" fn();
@@ -57,6 +61,40 @@ macro_rules! function {
 }
 pub(crate) use function;
 
+/// What the layer keeps of a device: its exported memory.
+struct OfDevice(Memories);
+
+impl OfDevice {
+    /// Calls `create` with what the device is created with.
+    ///
+    /// # Safety
+    /// The handles are valid.
+    unsafe fn create(
+        instance: NextInstance,
+        physical: vk::PhysicalDevice,
+        info: &vk::DeviceCreateInfo<'_>,
+        create: impl FnOnce(&vk::DeviceCreateInfo<'_>) -> vk::Result,
+    ) -> vk::Result {
+        if !MODE.memfd {
+            return create(info);
+        }
+        // SAFETY: the caller's promise.
+        let names = unsafe { memory::device_extensions(instance, physical, info) };
+        create(&(*info).enabled_extension_names(&names))
+    }
+
+    /// # Safety
+    /// The handles are valid.
+    unsafe fn new(
+        instance: NextInstance,
+        physical: vk::PhysicalDevice,
+        _: Next<vk::Device>,
+    ) -> Self {
+        // SAFETY: the caller's promise.
+        Self(unsafe { Memories::new(instance, physical) })
+    }
+}
+
 /// The entry points that every layer must have.
 fn frame(name: &CStr) -> Option<Function> {
     Some(match name.to_bytes() {
@@ -68,10 +106,10 @@ fn frame(name: &CStr) -> Option<Function> {
             device_function,
             unsafe extern "system" fn(vk::Device, *const c_char) -> Option<Function>
         ),
-        b"vkCreateInstance" => function!(next::create_instance, vk::PFN_vkCreateInstance),
-        b"vkDestroyInstance" => function!(next::destroy_instance, vk::PFN_vkDestroyInstance),
-        b"vkCreateDevice" => function!(next::create_device, vk::PFN_vkCreateDevice),
-        b"vkDestroyDevice" => function!(next::destroy_device, vk::PFN_vkDestroyDevice),
+        b"vkCreateInstance" => function!(chain::create_instance, vk::PFN_vkCreateInstance),
+        b"vkDestroyInstance" => function!(chain::destroy_instance, vk::PFN_vkDestroyInstance),
+        b"vkCreateDevice" => function!(chain::create_device, vk::PFN_vkCreateDevice),
+        b"vkDestroyDevice" => function!(chain::destroy_device, vk::PFN_vkDestroyDevice),
         _ => return None,
     })
 }
@@ -97,7 +135,7 @@ unsafe extern "system" fn instance_function(
         return known;
     }
     // SAFETY: the caller's promise.
-    unsafe { next::of_instance(instance)?.function(name) }
+    unsafe { chain::of_instance(instance)?.function(name) }
 }
 
 /// The layer's `vkGetDeviceProcAddr`. It returns nothing for a function that the device lacks.
@@ -111,7 +149,7 @@ unsafe extern "system" fn device_function(
     // SAFETY: the caller's promise, for both.
     let (theirs, known) = unsafe {
         (
-            next::of_device(device)?.function(name),
+            chain::of_device(device)?.functions.function(name),
             own(CStr::from_ptr(name)),
         )
     };

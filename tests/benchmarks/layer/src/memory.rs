@@ -15,7 +15,7 @@ use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
-use crate::next::{NextInstance, of_device, of_instance};
+use crate::chain::{NextInstance, of_device, of_instance};
 use crate::{Function, function};
 
 /// The alignment of imported host memory: lavapipe's limit, and the page size.
@@ -285,7 +285,10 @@ unsafe extern "system" fn allocate(
         let Some(next) = of_device(device) else {
             return vk::Result::ERROR_INITIALIZATION_FAILED;
         };
-        let Some(allocate) = next.typed::<vk::PFN_vkAllocateMemory>(c"vkAllocateMemory") else {
+        let Some(allocate) = next
+            .functions
+            .typed::<vk::PFN_vkAllocateMemory>(c"vkAllocateMemory")
+        else {
             return vk::Result::ERROR_INITIALIZATION_FAILED;
         };
         let chain = (*info).p_next;
@@ -294,7 +297,7 @@ unsafe extern "system" fn allocate(
             vk::StructureType::EXPORT_MEMORY_ALLOCATE_INFO,
         );
         let is_exported = export.is_some_and(|export| export.handle_types.intersects(EXPORTABLE))
-            && next.memories.is_visible((*info).memory_type_index);
+            && next.own.0.is_visible((*info).memory_type_index);
         if !is_exported {
             return allocate(device, info, allocator, out);
         }
@@ -318,7 +321,7 @@ unsafe extern "system" fn allocate(
         }
         let result = allocate(device, &raw const ours, allocator, out);
         if result == vk::Result::SUCCESS {
-            next.memories.pages().insert(*out, pages);
+            next.own.0.pages().insert(*out, pages);
         }
         result
     }
@@ -336,8 +339,11 @@ unsafe extern "system" fn free(
         };
         // The pages leave the map before the handle can be reused, and are dropped after the driver
         // has released them.
-        let pages = next.memories.pages().remove(&memory);
-        if let Some(free) = next.typed::<vk::PFN_vkFreeMemory>(c"vkFreeMemory") {
+        let pages = next.own.0.pages().remove(&memory);
+        if let Some(free) = next
+            .functions
+            .typed::<vk::PFN_vkFreeMemory>(c"vkFreeMemory")
+        {
             free(device, memory, allocator);
         }
         drop(pages);
@@ -354,7 +360,7 @@ unsafe extern "system" fn memory_fd(
         let Some(next) = of_device(device) else {
             return vk::Result::ERROR_INITIALIZATION_FAILED;
         };
-        if let Some(pages) = next.memories.pages().get(&(*info).memory) {
+        if let Some(pages) = next.own.0.pages().get(&(*info).memory) {
             return match fcntl_dupfd_cloexec(&pages.fd, 3) {
                 Ok(fd) => {
                     *out = fd.into_raw_fd();
@@ -363,7 +369,10 @@ unsafe extern "system" fn memory_fd(
                 Err(_) => vk::Result::ERROR_TOO_MANY_OBJECTS,
             };
         }
-        match next.typed::<vk::PFN_vkGetMemoryFdKHR>(c"vkGetMemoryFdKHR") {
+        match next
+            .functions
+            .typed::<vk::PFN_vkGetMemoryFdKHR>(c"vkGetMemoryFdKHR")
+        {
             Some(get) => get(device, info, out),
             None => vk::Result::ERROR_INITIALIZATION_FAILED,
         }
