@@ -35,7 +35,12 @@ const ROUNDS: usize = 200;
 /// Makes what a case needs, and returns the stream of one operation.
 type Case = fn(&Guest, &Gpu) -> Vec<u8>;
 
-const CASES: [(&str, Case); 3] = [("draw", draw), ("buffer", buffer), ("barrier", barrier)];
+const CASES: [(&str, Case); 4] = [
+    ("draw", draw),
+    ("buffer", buffer),
+    ("barrier", barrier),
+    ("update", update),
+];
 
 fn main() {
     let wanted: Vec<String> = std::env::args()
@@ -139,6 +144,40 @@ fn barrier(guest: &Guest, gpu: &Gpu) -> Vec<u8> {
     })
 }
 
+/// Update a descriptor set: one buffer.
+fn update(guest: &Guest, gpu: &Gpu) -> Vec<u8> {
+    let (_, set) = layout_and_set(guest, gpu);
+    let buffer = guest.id();
+    guest.call(command::CreateBuffer {
+        device: Object::guest(gpu.device),
+        p_create_info: &mut vk::BufferCreateInfo {
+            size: 4096,
+            usage: vk::BufferUsageFlags::STORAGE_BUFFER,
+            ..Default::default()
+        },
+        p_buffer: &mut vk::Buffer(buffer),
+    });
+    let info = vk::DescriptorBufferInfo {
+        buffer: vk::Buffer(buffer),
+        offset: 0,
+        range: 64,
+    };
+    let mut writes = [vk::WriteDescriptorSet {
+        dst_set: vk::DescriptorSet(set),
+        descriptor_count: 1,
+        descriptor_type: vk::DescriptorType::STORAGE_BUFFER,
+        p_buffer_info: &raw const info,
+        ..Default::default()
+    }];
+    bytes(&command::UpdateDescriptorSets {
+        device: Object::guest(gpu.device),
+        descriptor_write_count: 1,
+        p_descriptor_writes: writes.as_mut_slice().into(),
+        descriptor_copy_count: 0,
+        p_descriptor_copies: Array::NULL,
+    })
+}
+
 /// A command buffer in the recording state.
 fn command_buffer(guest: &Guest, gpu: &Gpu) -> u64 {
     let (pool, commands) = (guest.id(), guest.id());
@@ -170,9 +209,19 @@ fn layout_and_set(guest: &Guest, gpu: &Gpu) -> (u64, u64) {
     let (layout, set_layout) = (guest.id(), guest.id());
     let (pool, set) = (guest.id(), guest.id());
     let device = Object::guest(gpu.device);
+    let binding = vk::DescriptorSetLayoutBinding {
+        descriptor_type: vk::DescriptorType::STORAGE_BUFFER,
+        descriptor_count: 1,
+        stage_flags: vk::ShaderStageFlags::VERTEX,
+        ..Default::default()
+    };
     guest.call(command::CreateDescriptorSetLayout {
         device,
-        p_create_info: &mut vk::DescriptorSetLayoutCreateInfo::default(),
+        p_create_info: &mut vk::DescriptorSetLayoutCreateInfo {
+            binding_count: 1,
+            p_bindings: &raw const binding,
+            ..Default::default()
+        },
         p_set_layout: &mut vk::DescriptorSetLayout(set_layout),
     });
     guest.call(command::CreatePipelineLayout {

@@ -6,9 +6,10 @@ use std::fmt;
 use crate::generated::commands::COMMANDS;
 use crate::generated::numbers::{COMMAND_NAMES, CommandId};
 use crate::layout::Layout;
+use crate::runtime::Simple;
 use crate::runtime::{Command, Decoder, Result};
 #[cfg(test)]
-use crate::runtime::{EncodeError, Encoder};
+use crate::runtime::{EncodeError, Encoder, Row};
 
 /// The properties of a command.
 #[derive(Debug)]
@@ -29,6 +30,9 @@ pub(crate) struct Codec {
     /// For tests: encodes the reply from such memory. The second pointer is to the return value.
     #[cfg(test)]
     pub(crate) reply: unsafe fn(*const u8, *const u64, &mut Encoder<'_>) -> Result<(), EncodeError>,
+    /// For tests: reads the arguments of a simple command in a row. False when the row ends.
+    #[cfg(test)]
+    pub(crate) read: Option<unsafe fn(*mut u8, &mut Row<'_, '_>) -> bool>,
 }
 
 impl fmt::Debug for Codec {
@@ -101,8 +105,27 @@ pub(crate) const fn info<A: for<'a> Args<'a>>(
             decode: decode_erased::<A>,
             #[cfg(test)]
             reply: reply_erased::<A>,
+            #[cfg(test)]
+            read: None,
         }),
     }
+}
+
+/// The same for a simple command.
+pub(crate) const fn simple_info<A>(name: &'static str, layout: &'static Layout) -> CommandInfo
+where
+    A: for<'a> Args<'a, Command: Simple<'a>>,
+{
+    #[cfg_attr(
+        not(test),
+        expect(unused_mut, reason = "only tests read commands by their row")
+    )]
+    let mut info = info::<A>(name, layout);
+    #[cfg(test)]
+    if let Some(codec) = &mut info.codec {
+        codec.read = Some(read_erased::<A>);
+    }
+    info
 }
 
 /// The command with this number. The table uses it to name a command without a lifetime.
@@ -117,12 +140,30 @@ pub(crate) trait Args<'a> {
 /// `place` must be writable memory for the arguments of A.
 unsafe fn decode_erased<A: for<'a> Args<'a>>(place: *mut u8, d: &mut Decoder<'_>) -> Result<()> {
     fn decode<'m, A: Args<'m>>(d: &mut Decoder<'m>) -> Result<A::Command> {
-        A::Command::decode(d)
+        A::Command::read(d)
     }
     let args = decode::<A>(d)?;
     // SAFETY: by the contract, `place` is writable memory for these arguments.
     unsafe { place.cast::<<A as Args<'_>>::Command>().write(args) };
     Ok(())
+}
+
+/// # Safety
+/// `place` must be writable memory for the arguments of A.
+#[cfg(test)]
+unsafe fn read_erased<A>(place: *mut u8, row: &mut Row<'_, '_>) -> bool
+where
+    A: for<'a> Args<'a, Command: Simple<'a>>,
+{
+    fn read<'m, A: Args<'m, Command: Simple<'m>>>(row: &mut Row<'_, 'm>) -> Option<A::Command> {
+        row.read()
+    }
+    let Some(args) = read::<A>(row) else {
+        return false;
+    };
+    // SAFETY: by the contract, `place` is writable memory for these arguments.
+    unsafe { place.cast::<<A as Args<'_>>::Command>().write(args) };
+    true
 }
 
 /// # Safety

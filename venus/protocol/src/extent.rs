@@ -53,7 +53,7 @@ enum Mode {
 /// # Errors
 /// The bytes end before the command does, or the command is malformed in a way that hides what
 /// follows. Offsets count from byte 0.
-pub fn length(source: &dyn Source, start: u64) -> Result<u64> {
+pub fn length(source: &dyn Source, start: u64) -> Result<u64, Fatal> {
     let mut walker = Walker {
         source,
         at: start,
@@ -128,7 +128,7 @@ impl Walker<'_> {
     }
 
     /// Skips `n` bytes and their padding.
-    fn skip(&mut self, n: u64) -> Result<()> {
+    fn skip(&mut self, n: u64) -> Result<(), Fatal> {
         let padded = n.saturating_add(3) & !3;
         if padded > self.left() || padded < n {
             return Err(self.fatal(Reason::Truncated {
@@ -141,11 +141,11 @@ impl Walker<'_> {
     }
 
     /// Skips `n` values of `size` bytes each.
-    fn skip_all(&mut self, n: u64, size: usize) -> Result<()> {
+    fn skip_all(&mut self, n: u64, size: usize) -> Result<(), Fatal> {
         self.skip(n.saturating_mul(size as u64))
     }
 
-    fn bytes<const N: usize>(&mut self) -> Result<[u8; N]> {
+    fn bytes<const N: usize>(&mut self) -> Result<[u8; N], Fatal> {
         let start = self.at;
         self.skip(N as u64)?;
         if start < self.filled.start || start + N as u64 > self.filled.end {
@@ -160,15 +160,15 @@ impl Walker<'_> {
         Ok(found.copied().unwrap_or([0; N]))
     }
 
-    fn word(&mut self) -> Result<u32> {
+    fn word(&mut self) -> Result<u32, Fatal> {
         self.bytes().map(u32::from_le_bytes)
     }
 
-    fn long(&mut self) -> Result<u64> {
+    fn long(&mut self) -> Result<u64, Fatal> {
         self.bytes().map(u64::from_le_bytes)
     }
 
-    fn parameter(&mut self, field: &Field) -> Result<()> {
+    fn parameter(&mut self, field: &Field) -> Result<(), Fatal> {
         if !field.is_out || field.is_in_out {
             return self.member(field, Mode::Full);
         }
@@ -186,7 +186,7 @@ impl Walker<'_> {
     }
 
     /// Skips the elements of an output: ids are sent in full, structs in part, numbers not at all.
-    fn output(&mut self, element: &Element, n: u64) -> Result<()> {
+    fn output(&mut self, element: &Element, n: u64) -> Result<(), Fatal> {
         match element {
             Element::Handle(..) => self.skip_all(n, 8),
             Element::Struct(layout) => self.structures(layout, n, Mode::Partial),
@@ -194,7 +194,7 @@ impl Walker<'_> {
         }
     }
 
-    fn member(&mut self, field: &Field, mode: Mode) -> Result<()> {
+    fn member(&mut self, field: &Field, mode: Mode) -> Result<(), Fatal> {
         let is_full = mode == Mode::Full;
         match &field.kind {
             Kind::Null | Kind::Marker | Kind::Handle(..) => self.skip(8),
@@ -236,12 +236,12 @@ impl Walker<'_> {
         }
     }
 
-    fn text(&mut self) -> Result<()> {
+    fn text(&mut self) -> Result<(), Fatal> {
         let n = self.long()?;
         self.skip(n)
     }
 
-    fn elements(&mut self, element: &Element, n: u64, mode: Mode) -> Result<()> {
+    fn elements(&mut self, element: &Element, n: u64, mode: Mode) -> Result<(), Fatal> {
         match element {
             Element::Value(value) => self.skip_all(n, value.size()),
             Element::Handle(..) => self.skip_all(n, 8),
@@ -255,7 +255,7 @@ impl Walker<'_> {
         }
     }
 
-    fn structures(&mut self, layout: &Layout, n: u64, mode: Mode) -> Result<()> {
+    fn structures(&mut self, layout: &Layout, n: u64, mode: Mode) -> Result<(), Fatal> {
         for _ in 0..n {
             let before = self.at;
             self.structure(layout, mode)?;
@@ -267,7 +267,7 @@ impl Walker<'_> {
         Ok(())
     }
 
-    fn structure(&mut self, layout: &Layout, mode: Mode) -> Result<()> {
+    fn structure(&mut self, layout: &Layout, mode: Mode) -> Result<(), Fatal> {
         if layout.stype.is_some() {
             self.skip(4)?;
             let mut links: [Option<&Layout>; MAX_LINKS] = [None; MAX_LINKS];
@@ -293,7 +293,7 @@ impl Walker<'_> {
         Ok(())
     }
 
-    fn union(&mut self, union: &UnionLayout) -> Result<()> {
+    fn union(&mut self, union: &UnionLayout) -> Result<(), Fatal> {
         let tag = self.word()?;
         let Some((member, _)) = union.member(Some(tag as i32)) else {
             return Err(self.fatal(Reason::Tag(tag)));

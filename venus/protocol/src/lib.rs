@@ -161,6 +161,8 @@ pub(crate) mod layout;
 mod macros;
 #[cfg(test)]
 mod roundtrip;
+#[cfg(test)]
+mod rows;
 pub mod rules;
 pub mod runtime;
 pub mod sample;

@@ -11,7 +11,7 @@ use crate::COMMANDS;
 use crate::command_info::{Codec, CommandInfo};
 use crate::guest::{decode_reply_erased, encode_erased};
 use crate::layout::{Element, Field, Kind, Layout, NEXT, Value, pointer};
-use crate::runtime::{Arena, Decoder, Encoder, Identity, MAX_LINKS, Reason};
+use crate::runtime::{Arena, Decoder, Encoder, Fatal, Identity, MAX_LINKS, Reason};
 use crate::sample::{self, Sampler};
 use crate::trace::Tracer;
 
@@ -23,7 +23,7 @@ fn codable() -> impl Iterator<Item = (&'static CommandInfo, Codec)> {
 }
 
 /// The arguments as text, with or without the contents of outputs.
-fn text(layout: &Layout, args: *const u8, outputs: bool) -> String {
+pub(crate) fn text(layout: &Layout, args: *const u8, outputs: bool) -> String {
     let mut out = String::new();
     let tracer = Tracer {
         shown: usize::MAX,
@@ -35,13 +35,13 @@ fn text(layout: &Layout, args: *const u8, outputs: bool) -> String {
 }
 
 /// Decodes into memory of `arena`.
-fn decode(codec: Codec, stream: &mut [u8], arena: &Arena) -> crate::runtime::Result<*mut u8> {
+fn decode(codec: Codec, stream: &mut [u8], arena: &Arena) -> Result<*mut u8, Fatal> {
     let length = stream.len();
     let mut decoder = Decoder::new(stream, arena, &Identity);
     decoder.header()?;
     let args = arena.zeroed_bytes(codec.layout.size).unwrap().as_ptr();
     // SAFETY: memory of the layout's size.
-    unsafe { (codec.decode)(args, &mut decoder)? };
+    unsafe { (codec.decode)(args, &mut decoder) }.map_err(|_| decoder.failure())?;
     assert!(
         decoder.is_empty(),
         "{} bytes left of {}",

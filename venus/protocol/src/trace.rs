@@ -10,7 +10,7 @@ use std::fmt::{self, Write};
 use crate::layout::{
     Element, Field, Kind, Layout, NEXT, UnionLayout, Value, pointer, write_enum, write_flags,
 };
-use crate::runtime::{Arena, Decoder, Result};
+use crate::runtime::{Arena, Decoder, Fatal, Result, Stopped};
 
 /// Elements shown of each array in a log.
 const SHOWN: usize = 16;
@@ -20,22 +20,24 @@ const SHOWN: usize = 16;
 ///
 /// # Errors
 /// The errors of decoding, except that every id is valid.
-pub fn command(stream: &mut [u8], arena: &mut Arena) -> Result<(String, usize)> {
+pub fn command(stream: &mut [u8], arena: &mut Arena) -> Result<(String, usize), Fatal> {
     let result = one(stream, arena);
     arena.reset();
     result
 }
 
-fn one(stream: &mut [u8], arena: &Arena) -> Result<(String, usize)> {
+fn one(stream: &mut [u8], arena: &Arena) -> Result<(String, usize), Fatal> {
     let mut decoder = Decoder::with_ids(stream, arena);
     let header = decoder.header()?;
     let mut text = String::new();
     if let Some(codec) = header.command.info().codec() {
         let args = decoder
-            .or_fatal(arena.zeroed_bytes(codec.layout.size))?
+            .or_fatal(arena.zeroed_bytes(codec.layout.size))
+            .map_err(|Stopped| decoder.failure())?
             .as_ptr();
         // SAFETY: the arena's memory has the layout's size, and the decoder fills it.
-        unsafe { (codec.decode)(args, &mut decoder)? };
+        let decoded = unsafe { (codec.decode)(args, &mut decoder) };
+        decoded.map_err(|Stopped| decoder.failure())?;
         let tracer = Tracer {
             shown: SHOWN,
             outputs: false,

@@ -4,52 +4,33 @@
 use hesper_venus_protocol::command::{CmdDrawMultiEXT, CmdDrawMultiIndexedEXT};
 use hesper_venus_protocol::vk;
 
-use super::shape::{Family, forward, special};
+use super::shape::{Family, record, record_simple};
 use crate::fatal::Fatal;
-use crate::session::{Session, call};
+use crate::object::device::Device;
+use crate::session::call_recorded;
 
 /// The commands of this file.
 pub(super) const HANDLERS: Family = &[
-    special!(
+    record!(
         CmdDrawMultiEXT => draw_multi,
         CmdDrawMultiIndexedEXT => draw_multi_indexed,
     ),
-    forward!(
-        CmdBeginConditionalRenderingEXT,
+    record_simple!(
         CmdBeginQuery,
         CmdBeginQueryIndexedEXT,
-        CmdBeginRendering,
-        CmdBeginRenderPass,
-        CmdBeginRenderPass2,
         CmdBeginTransformFeedbackEXT,
         CmdBindDescriptorSets,
-        CmdBindDescriptorSets2,
         CmdBindIndexBuffer,
         CmdBindIndexBuffer2,
         CmdBindPipeline,
-        CmdBindResourceHeapEXT,
-        CmdBindSamplerHeapEXT,
         CmdBindTransformFeedbackBuffersEXT,
         CmdBindVertexBuffers,
         CmdBindVertexBuffers2,
-        CmdBlitImage,
-        CmdBlitImage2,
-        CmdBuildAccelerationStructuresIndirectKHR,
-        CmdBuildAccelerationStructuresKHR,
-        CmdClearAttachments,
-        CmdClearColorImage,
         CmdClearDepthStencilImage,
-        CmdCopyAccelerationStructureKHR,
-        CmdCopyAccelerationStructureToMemoryKHR,
         CmdCopyBuffer,
-        CmdCopyBuffer2,
         CmdCopyBufferToImage,
-        CmdCopyBufferToImage2,
         CmdCopyImage,
-        CmdCopyImage2,
         CmdCopyImageToBuffer,
-        CmdCopyImageToBuffer2,
-        CmdCopyMemoryToAccelerationStructureKHR,
         CmdCopyQueryPoolResults,
         CmdDispatch,
         CmdDispatchBase,
@@ -69,20 +50,15 @@ pub(super) const HANDLERS: Family = &[
         CmdEndQueryIndexedEXT,
         CmdEndRendering,
         CmdEndRenderPass,
-        CmdEndRenderPass2,
         CmdEndTransformFeedbackEXT,
         CmdExecuteCommands,
         CmdFillBuffer,
         CmdNextSubpass,
-        CmdNextSubpass2,
         CmdPushConstants,
-        CmdPushConstants2,
-        CmdPushDataEXT,
         CmdResetEvent,
         CmdResetEvent2,
         CmdResetQueryPool,
         CmdResolveImage,
-        CmdResolveImage2,
         CmdTraceRaysIndirect2KHR,
         CmdTraceRaysIndirectKHR,
         CmdTraceRaysKHR,
@@ -91,7 +67,34 @@ pub(super) const HANDLERS: Family = &[
         CmdWriteTimestamp,
         CmdWriteTimestamp2,
     ),
-    forward!(
+    record!(
+        CmdBeginConditionalRenderingEXT,
+        CmdBeginRendering,
+        CmdBeginRenderPass,
+        CmdBeginRenderPass2,
+        CmdBindDescriptorSets2,
+        CmdBindResourceHeapEXT,
+        CmdBindSamplerHeapEXT,
+        CmdBlitImage,
+        CmdBlitImage2,
+        CmdBuildAccelerationStructuresIndirectKHR,
+        CmdBuildAccelerationStructuresKHR,
+        CmdClearAttachments,
+        CmdClearColorImage,
+        CmdCopyAccelerationStructureKHR,
+        CmdCopyAccelerationStructureToMemoryKHR,
+        CmdCopyBuffer2,
+        CmdCopyBufferToImage2,
+        CmdCopyImage2,
+        CmdCopyImageToBuffer2,
+        CmdCopyMemoryToAccelerationStructureKHR,
+        CmdEndRenderPass2,
+        CmdNextSubpass2,
+        CmdPushConstants2,
+        CmdPushDataEXT,
+        CmdResolveImage2,
+    ),
+    record_simple!(
         CmdSetAlphaToCoverageEnableEXT,
         CmdSetAlphaToOneEnableEXT,
         CmdSetAttachmentFeedbackLoopEnableEXT,
@@ -104,12 +107,10 @@ pub(super) const HANDLERS: Family = &[
         CmdSetConservativeRasterizationModeEXT,
         CmdSetCullMode,
         CmdSetDepthBias,
-        CmdSetDepthBias2EXT,
         CmdSetDepthBiasEnable,
         CmdSetDepthBounds,
         CmdSetDepthBoundsTestEnable,
         CmdSetDepthClampEnableEXT,
-        CmdSetDepthClampRangeEXT,
         CmdSetDepthClipEnableEXT,
         CmdSetDepthClipNegativeOneToOneEXT,
         CmdSetDepthCompareOp,
@@ -135,10 +136,7 @@ pub(super) const HANDLERS: Family = &[
         CmdSetRasterizationStreamEXT,
         CmdSetRasterizerDiscardEnable,
         CmdSetRayTracingPipelineStackSizeKHR,
-        CmdSetRenderingAttachmentLocations,
-        CmdSetRenderingInputAttachmentIndices,
         CmdSetSampleLocationsEnableEXT,
-        CmdSetSampleLocationsEXT,
         CmdSetSampleMaskEXT,
         CmdSetScissor,
         CmdSetScissorWithCount,
@@ -148,24 +146,28 @@ pub(super) const HANDLERS: Family = &[
         CmdSetStencilTestEnable,
         CmdSetStencilWriteMask,
         CmdSetTessellationDomainOriginEXT,
-        CmdSetVertexInputEXT,
         CmdSetViewport,
         CmdSetViewportWithCount,
+    ),
+    record!(
+        CmdSetDepthBias2EXT,
+        CmdSetDepthClampRangeEXT,
+        CmdSetRenderingAttachmentLocations,
+        CmdSetRenderingInputAttachmentIndices,
+        CmdSetSampleLocationsEXT,
+        CmdSetVertexInputEXT,
     ),
 ];
 
 /// `vkCmdDrawMultiEXT`
-fn draw_multi(session: &mut Session<'_>, c: &mut CmdDrawMultiEXT<'_>) -> Result<(), Fatal> {
+fn draw_multi(device: &Device, c: &mut CmdDrawMultiEXT<'_>) -> Result<(), Fatal> {
     // The protocol packs the draws without gaps.
     c.stride = size_of::<vk::MultiDrawInfoEXT>() as u32;
-    call(session, c)
+    call_recorded(device, c)
 }
 
 /// `vkCmdDrawMultiIndexedEXT`
-fn draw_multi_indexed(
-    session: &mut Session<'_>,
-    c: &mut CmdDrawMultiIndexedEXT<'_>,
-) -> Result<(), Fatal> {
+fn draw_multi_indexed(device: &Device, c: &mut CmdDrawMultiIndexedEXT<'_>) -> Result<(), Fatal> {
     c.stride = size_of::<vk::MultiDrawIndexedInfoEXT>() as u32;
-    call(session, c)
+    call_recorded(device, c)
 }

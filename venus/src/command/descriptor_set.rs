@@ -8,10 +8,11 @@ use hesper_venus_protocol::runtime::{Handle, find};
 use hesper_venus_protocol::{CommandId, vk};
 
 use super::lifetime::{self, allocate_children, free_all_children, free_children};
-use super::shape::{Family, create, destroy, forward, special};
+use super::shape::{Family, create, destroy, forward, record, special};
 use crate::fatal::Fatal;
 use crate::host::GpuKind;
-use crate::session::{Session, call};
+use crate::object::device::Device;
+use crate::session::{Session, call, call_recorded};
 
 /// The commands of this file.
 pub(super) const HANDLERS: Family = &[
@@ -21,6 +22,8 @@ pub(super) const HANDLERS: Family = &[
         ResetDescriptorPool => reset_pool,
         UpdateDescriptorSets => update,
         DestroyDescriptorPool => destroy_pool,
+    ),
+    record!(
         CmdPushDescriptorSet => push,
         CmdPushDescriptorSet2 => push2,
     ),
@@ -86,15 +89,15 @@ fn update(session: &mut Session<'_>, c: &mut UpdateDescriptorSets<'_>) -> Result
 }
 
 /// `vkCmdPushDescriptorSet`
-fn push(session: &mut Session<'_>, c: &mut CmdPushDescriptorSet<'_>) -> Result<(), Fatal> {
+fn push(device: &Device, c: &mut CmdPushDescriptorSet<'_>) -> Result<(), Fatal> {
     if !c.p_descriptor_writes.iter().all(has_contents) {
         return Err(incomplete("vkCmdPushDescriptorSet"));
     }
-    call(session, c)
+    call_recorded(device, c)
 }
 
 /// `vkCmdPushDescriptorSet2`
-fn push2(session: &mut Session<'_>, c: &mut CmdPushDescriptorSet2<'_>) -> Result<(), Fatal> {
+fn push2(device: &Device, c: &mut CmdPushDescriptorSet2<'_>) -> Result<(), Fatal> {
     let info = &*c.p_push_descriptor_set_info;
     let writes = match info.p_descriptor_writes.is_null() {
         true => &[],
@@ -109,7 +112,7 @@ fn push2(session: &mut Session<'_>, c: &mut CmdPushDescriptorSet2<'_>) -> Result
     if !writes.iter().all(has_contents) {
         return Err(incomplete("vkCmdPushDescriptorSet2"));
     }
-    call(session, c)
+    call_recorded(device, c)
 }
 
 #[cold]

@@ -163,21 +163,26 @@ pub(crate) static HANDLERS: Handlers = table();
     reason = "evaluated by the compiler, which checks every index"
 )]
 const fn table() -> Handlers {
-    let mut handlers: Handlers = [None; COMMAND_COUNT];
+    let mut handlers = Handlers {
+        all: [None; COMMAND_COUNT],
+        recorders: [None; COMMAND_COUNT],
+    };
     let mut family = 0;
     while family < FAMILIES.len() {
         let mut list = 0;
         while list < FAMILIES[family].len() {
             let mut at = 0;
             while at < FAMILIES[family][list].len() {
-                let (command, handler) = FAMILIES[family][list][at];
-                if handlers[command as usize].is_some() {
+                let served = FAMILIES[family][list][at];
+                let command = served.command;
+                if handlers.all[command as usize].is_some() {
                     refuse(
                         command,
                         "is listed twice: leave it in one HANDLERS of venus/src/command/ only",
                     );
                 }
-                handlers[command as usize] = Some(handler);
+                handlers.all[command as usize] = Some(served.handler);
+                handlers.recorders[command as usize] = served.recorder;
                 at += 1;
             }
             list += 1;
@@ -190,7 +195,7 @@ const fn table() -> Handlers {
         let mut at = 0;
         while at < UNSERVED[reason].1.len() {
             let command = UNSERVED[reason].1[at];
-            if handlers[command as usize].is_some() {
+            if handlers.all[command as usize].is_some() {
                 refuse(
                     command,
                     "has a handler and is UNSERVED: take it out of one of them in venus/src/command/",
@@ -207,7 +212,7 @@ const fn table() -> Handlers {
     let mut number = 0;
     while number < COMMAND_COUNT {
         if let Some(command) = &COMMANDS[number]
-            && handlers[number].is_none()
+            && handlers.all[number].is_none()
             && !is_unserved[number]
         {
             refuse(

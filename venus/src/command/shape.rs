@@ -3,6 +3,7 @@
 //! | macro | for | what happens |
 //! |---|---|---|
 //! | `forward!` | most commands | decode, call the driver, reply |
+//! | `record!`, `record_simple!` | commands that the driver records | the same, or in a [`Row`](hesper_venus_protocol::runtime::Row) |
 //! | `create!` | `vkCreate…` of one object of a device | enters the new handle |
 //! | `destroy!` | `vkDestroy…` of such an object | takes the id out, then calls the driver |
 //! | `of_extension!` | an extension's physical device queries | fails unless the driver has it |
@@ -15,14 +16,38 @@ use hesper_venus_protocol::runtime::Decoder;
 use hesper_venus_protocol::{CommandId, vk};
 
 use crate::fatal::Fatal;
-use crate::session::{Handler, Outcome, Reach, Session, call, handle, name};
+use crate::session::{Handler, Outcome, Reach, Recorder, Session, call, handle, name};
 
-/// The commands of a file with their handlers: one list for each macro.
-pub(super) type Family = &'static [&'static [(CommandId, Handler)]];
+/// A command with what carries it out.
+#[derive(Clone, Copy)]
+pub(super) struct Served {
+    /// The command.
+    pub(super) command: CommandId,
+    /// Carries it out.
+    pub(super) handler: Handler,
+    /// Carries it out in a row of recorded commands.
+    pub(super) recorder: Option<Recorder>,
+}
 
-/// Gives a closure the type of a handler.
-pub(super) const fn handler(handler: Handler) -> Handler {
-    handler
+/// The commands of a file: one list for each macro.
+pub(super) type Family = &'static [&'static [Served]];
+
+/// A command with its handler.
+pub(super) const fn served(command: CommandId, handler: Handler) -> Served {
+    Served {
+        command,
+        handler,
+        recorder: None,
+    }
+}
+
+/// A command that is recorded.
+pub(super) const fn recorded(command: CommandId, handler: Handler, recorder: Recorder) -> Served {
+    Served {
+        command,
+        handler,
+        recorder: Some(recorder),
+    }
 }
 
 /// Calls the driver.
@@ -57,11 +82,51 @@ pub(super) fn require(
 /// Commands that the driver carries out as they are.
 macro_rules! forward {
     ($($command:ident),* $(,)?) => {
-        &[$((
+        &[$($crate::command::shape::served(
             hesper_venus_protocol::CommandId::$command,
-            $crate::command::shape::handler(|s, d| {
+            |s, d| {
                 $crate::command::shape::forwarded::<hesper_venus_protocol::command::$command>(s, d)
-            }),
+            },
+        )),*]
+    };
+}
+
+/// Commands that the driver records in a command buffer as they are, without structs.
+macro_rules! record_simple {
+    ($($command:ident),* $(,)?) => {
+        &[$($crate::command::shape::recorded(
+            hesper_venus_protocol::CommandId::$command,
+            |s, d| {
+                $crate::command::shape::forwarded::<hesper_venus_protocol::command::$command>(s, d)
+            },
+            |row, recording| {
+                $crate::session::record::<hesper_venus_protocol::command::$command>(row, recording);
+            },
+        )),*]
+    };
+}
+
+/// Commands that are recorded in a command buffer: as they are, or by a function that is given the
+/// device and the command.
+macro_rules! record {
+    ($($command:ident),* $(,)?) => {
+        $crate::command::shape::record!($($command => call_recorded),*)
+    };
+    ($($command:ident => $function:ident),* $(,)?) => {
+        &[$($crate::command::shape::recorded(
+            hesper_venus_protocol::CommandId::$command,
+            |s, d| {
+                $crate::session::handle::<hesper_venus_protocol::command::$command>(s, d, |s, c| {
+                    $function(s.device(hesper_venus_protocol::CommandId::$command)?, c)
+                })
+            },
+            |row, recording| {
+                $crate::session::record_with::<hesper_venus_protocol::command::$command>(
+                    row,
+                    recording,
+                    |device, c| $function(device, c),
+                );
+            },
         )),*]
     };
 }
@@ -69,9 +134,9 @@ macro_rules! forward {
 /// Commands that create one object of a device. The name is the parameter with its id.
 macro_rules! create {
     ($($command:ident => $parameter:ident),* $(,)?) => {
-        &[$((
+        &[$($crate::command::shape::served(
             hesper_venus_protocol::CommandId::$command,
-            $crate::command::shape::handler(|s, d| {
+            |s, d| {
                 $crate::session::handle::<hesper_venus_protocol::command::$command>(s, d, |s, c| {
                     $crate::command::lifetime::create_object(
                         s,
@@ -80,7 +145,7 @@ macro_rules! create {
                         |_, _| {},
                     )
                 })
-            }),
+            },
         )),*]
     };
 }
@@ -88,9 +153,9 @@ macro_rules! create {
 /// Commands that destroy one object of a device. The name is the parameter with the object.
 macro_rules! destroy {
     ($($command:ident => $parameter:ident),* $(,)?) => {
-        &[$((
+        &[$($crate::command::shape::served(
             hesper_venus_protocol::CommandId::$command,
-            $crate::command::shape::handler(|s, d| {
+            |s, d| {
                 $crate::session::handle::<hesper_venus_protocol::command::$command>(s, d, |s, c| {
                     $crate::command::lifetime::destroy_object(
                         s,
@@ -98,7 +163,7 @@ macro_rules! destroy {
                         c.$parameter,
                     )
                 })
-            }),
+            },
         )),*]
     };
 }
@@ -106,9 +171,9 @@ macro_rules! destroy {
 /// Queries of a physical device, each with the extension that brings it.
 macro_rules! of_extension {
     ($($command:ident => $extension:literal),* $(,)?) => {
-        &[$((
+        &[$($crate::command::shape::served(
             hesper_venus_protocol::CommandId::$command,
-            $crate::command::shape::handler(|s, d| {
+            |s, d| {
                 $crate::session::handle::<hesper_venus_protocol::command::$command>(s, d, |s, c| {
                     $crate::command::shape::require(
                         s,
@@ -118,7 +183,7 @@ macro_rules! of_extension {
                     )?;
                     $crate::session::call(s, c)
                 })
-            }),
+            },
         )),*]
     };
 }
@@ -126,15 +191,15 @@ macro_rules! of_extension {
 /// Commands with a function of their own.
 macro_rules! special {
     ($($command:ident => $function:ident),* $(,)?) => {
-        &[$((
+        &[$($crate::command::shape::served(
             hesper_venus_protocol::CommandId::$command,
-            $crate::command::shape::handler(|s, d| {
+            |s, d| {
                 $crate::session::handle::<hesper_venus_protocol::command::$command>(s, d, |s, c| {
                     $function(s, c)
                 })
-            }),
+            },
         )),*]
     };
 }
 
-pub(super) use {create, destroy, forward, of_extension, special};
+pub(super) use {create, destroy, forward, of_extension, record, record_simple, special};

@@ -6,6 +6,7 @@ use hesper_venus_protocol::{CommandId, vk};
 
 use super::{Session, name};
 use crate::fatal::Fatal;
+use crate::object::device::Device;
 use crate::rules::Broken;
 
 /// What a command returns, as far as every command must look at it.
@@ -54,18 +55,41 @@ impl Reach for DeviceTable {
         command: &mut C,
     ) -> Result<C::Return, Fatal> {
         let device = session.device(C::ID)?;
-        if let Err(broken) = command.check(&device.facts) {
-            return Err(out_of_range(C::ID, broken));
-        }
         // SAFETY: the caller's promise.
-        match unsafe { command.call(device.functions()) } {
-            Some(result) => {
-                command.keep(result, &device.facts);
-                Ok(result)
-            }
-            None => Err(not_enabled(C::ID)),
-        }
+        unsafe { on_device(device, command) }
     }
+}
+
+/// Checks a command's numbers, and calls its function of a device.
+///
+/// # Safety
+/// The same as for [`Reach::call`].
+#[inline(always)]
+unsafe fn on_device<'m, C: Call<'m, Table = DeviceTable>>(
+    device: &Device,
+    command: &mut C,
+) -> Result<C::Return, Fatal> {
+    if let Err(broken) = command.check(&device.facts) {
+        return Err(out_of_range(C::ID, broken));
+    }
+    // SAFETY: the caller's promise.
+    match unsafe { command.call(device.functions()) } {
+        Some(result) => {
+            command.keep(result, &device.facts);
+            Ok(result)
+        }
+        None => Err(not_enabled(C::ID)),
+    }
+}
+
+/// Lets the driver of a device record a command, after its numbers were checked.
+#[inline(always)]
+pub(crate) fn call_recorded<'m, C>(device: &Device, command: &mut C) -> Result<(), Fatal>
+where
+    C: Call<'m, Table = DeviceTable, Return = ()>,
+{
+    // SAFETY: the same as in `call`.
+    unsafe { on_device(device, command) }
 }
 
 impl Reach for InstanceTable {
@@ -81,13 +105,13 @@ impl Reach for InstanceTable {
 
 /// The error for a function that the driver does not have, or that is not enabled.
 #[cold]
-fn not_enabled(command: CommandId) -> Fatal {
+pub(super) fn not_enabled(command: CommandId) -> Fatal {
     Fatal::NotEnabled(name(command))
 }
 
 /// The error for numbers that a driver must not see.
 #[cold]
-fn out_of_range(command: CommandId, broken: Broken) -> Fatal {
+pub(super) fn out_of_range(command: CommandId, broken: Broken) -> Fatal {
     Fatal::OutOfRange {
         command: name(command),
         broken,
@@ -126,9 +150,8 @@ pub(crate) fn handle<'m, C: Command<'m>>(
 where
     C::Return: Outcome,
 {
-    let mut command = match C::decode(decoder) {
-        Ok(command) => command,
-        Err(fatal) => return session.give_up(fatal.into()),
+    let Ok(mut command) = C::read(decoder) else {
+        return session.give_up(decoder.failure().into());
     };
     session.owner = decoder.owner();
     let result = match act(session, &mut command) {

@@ -6,6 +6,7 @@
 
 mod buffers;
 mod call;
+mod recorded;
 mod streams;
 
 use std::sync::Arc;
@@ -16,7 +17,8 @@ use hesper_venus_protocol::runtime::{
 use hesper_venus_protocol::{COMMAND_COUNT, COMMANDS, CommandId, trace, vk};
 
 pub(crate) use buffers::Buffers;
-pub(crate) use call::{Outcome, Reach, call, handle};
+pub(crate) use call::{Outcome, Reach, call, call_recorded, handle};
+pub(crate) use recorded::{Recorder, Recorders, record, record_with};
 
 use crate::command_stream::Stream;
 use crate::context::state::ContextState;
@@ -49,8 +51,13 @@ const TRACE: &str = "hesper_venus::commands";
 /// error itself is too expensive on this path.
 pub(crate) type Handler = for<'m> fn(&mut Session<'_>, &mut Decoder<'m>) -> bool;
 
-/// The handlers, by command number.
-pub(crate) type Handlers = [Option<Handler>; COMMAND_COUNT];
+/// What carries out commands.
+pub(crate) struct Handlers {
+    /// By command number.
+    pub(crate) all: [Option<Handler>; COMMAND_COUNT],
+    /// Of commands that are recorded, for those that want no reply.
+    pub(crate) recorders: Recorders,
+}
 
 /// What the thread of a ring does: carries out the ring's commands until the ring is stopped.
 pub(crate) type RunRing = fn(&Arc<ContextState>, Arc<Ring>);
@@ -302,7 +309,7 @@ impl<'s> Session<'s> {
                 self.trace(decoder.rest());
             }
             let (number, reply) = decoder.raw_header()?;
-            let Some(Some(handler)) = self.handlers.get(number as usize) else {
+            let Some(Some(handler)) = self.handlers.all.get(number as usize) else {
                 let command = decoder.known_command()?;
                 return Err(self.fail_here(Fatal::NotHandled(name(command))));
             };
@@ -314,11 +321,14 @@ impl<'s> Session<'s> {
             }
             self.commands += 1;
             self.group_done = decoder.position();
-            // Two conditions are cheaper than one combined condition here.
-            if self.group_done >= end {
+            if self.wants_reply {
                 break;
             }
-            if self.wants_reply {
+            if decoder.is_recording() && !is_traced {
+                self.record(end, decoder)?;
+                self.group_done = decoder.position();
+            }
+            if self.group_done >= end {
                 break;
             }
         }

@@ -65,7 +65,7 @@ pub fn emit(model: &Model, files: &mut Vec<File>) -> Result<()> {
     for (module, title) in MODULES {
         let mut out = String::from(
             "use crate::runtime::{Array, Command, CommandId, Decoder, Encode, EncodeError, Encoder, \
-             OPTIONAL, Object, Objects, REQUIRED, Result, Text};\nuse crate::vk;\n",
+             OPTIONAL, Object, Objects, REQUIRED, Reader, Result, Simple, Source, Text};\nuse crate::vk;\n",
         );
         for command in model.commands.iter().filter(|c| c.module == module) {
             one(&mut out, rules, command)?;
@@ -111,7 +111,30 @@ fn argument(command: &Command, param: &Member, kind: &Kind) -> Result<String> {
 /// Whether the guest's ids of an array of handles are kept. Commands that are recorded need only
 /// the handles.
 fn keeps_ids(command: &Command, param: &Member) -> bool {
-    param.is_const && !command.c_name.starts_with("vkCmd")
+    param.is_const && !is_recorded(command)
+}
+
+/// Whether the command is recorded into a command buffer.
+fn is_recorded(command: &Command) -> bool {
+    command.c_name.starts_with("vkCmd")
+}
+
+/// Whether the command is recorded, and its arguments hold no structs but plain ones.
+pub fn is_simple(rules: Rules<'_>, command: &Command) -> Result<bool> {
+    for param in &command.params {
+        let is_simple = match rules.kind(&command.c_name, param)? {
+            Kind::Plain(_) | Kind::Handle(..) | Kind::PlainArray(..) => true,
+            Kind::Array(element, ..) => {
+                matches!(element, Element::Plain(_) | Element::Handle(..))
+            }
+            Kind::Pointer(element, optional) => matches!(element, Element::Plain(_)) && !optional,
+            _ => false,
+        };
+        if !is_simple || direction(command, param) != Direction::In {
+            return Ok(false);
+        }
+    }
+    Ok(is_recorded(command) && command.returns == Base::Void)
 }
 
 fn one(out: &mut String, rules: Rules<'_>, command: &Command) -> Result<()> {
@@ -129,23 +152,48 @@ fn one(out: &mut String, rules: Rules<'_>, command: &Command) -> Result<()> {
         Base::Void => "()".to_owned(),
         base => rust::base(base),
     };
-    let decode = decode(rules, command)?;
+    let mut decode = decode(rules, command)?;
     let answer = answer(rules, command);
     let reply = reply(rules, command)?;
     let has_outputs = has_outputs(command);
     let d = if decode.is_empty() { "_d" } else { "d" };
+    if is_simple(rules, command)? {
+        decode = decode.replacen("d.prefix::<", "d.begin::<", 1);
+    }
+    let returned = format!("{decode} Ok(Self {{ {names} }})");
+    // A recorded command is read in two places. One of them reads simple commands in another way.
+    let inline = match is_recorded(command) && !is_simple(rules, command)? {
+        true => "inline(always)",
+        false => "inline",
+    };
+    let (read, simple) = match is_simple(rules, command)? {
+        false => (returned, String::new()),
+        true => {
+            let (of_type, of_function) = match life {
+                "" => ("", "'a, "),
+                _ => ("<'a>", ""),
+            };
+            let simple = format!(
+                "impl{of_type} {name}{life} {{ #[inline(always)] \
+                 fn read_from<{of_function}S: Source<'a>>(d: &mut S) -> Result<Self> {{ {returned} }} }}\n\
+                 impl<'a> Simple<'a> for {name}{life} {{ #[inline(always)] \
+                 fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {{ Self::read_from(d) }} }}\n",
+            );
+            ("Self::read_from(d)".to_owned(), simple)
+        }
+    };
     let _ = write!(
         out,
         "/// `{c_name}`\n#[repr(C)]\npub struct {name}{life} {{ {fields} }}\n\
          impl<'a> Command<'a> for {name}{life} {{ \
          const ID: CommandId = CommandId::{name}; const HAS_OUTPUTS: bool = {has_outputs}; \
          type Return = {returns};\n\
-         #[inline] fn decode({d}: &mut Decoder<'a>) -> Result<Self> {{ {decode} Ok(Self {{ {names} }}) }}\n\
+         #[{inline}] fn read({d}: &mut Decoder<'a>) -> Result<Self> {{ {read} }}\n\
          fn encode_return(ret: {returns}, e: &mut Encoder<'_>) -> Result<(), EncodeError> {{ \
          {answer} Ok(()) }}\n\
          unsafe fn encode_reply(&self, ret: {returns}, e: &mut Encoder<'_>) -> \
          Result<(), EncodeError> {{ {reply} }} }}\n\
-         impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<{number}> {{ \
+         {simple}impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<{number}> {{ \
          type Command = {name}{life}; }}\n",
         number = command.number
     );

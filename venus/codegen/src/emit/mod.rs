@@ -27,7 +27,7 @@ pub fn emit(model: &Model) -> Result<Vec<File>> {
     commands::emit(model, &mut files)?;
     calls::emit(model, &mut files)?;
     schema::emit(model, &mut files)?;
-    tables::emit(model, &mut files);
+    tables::emit(model, &mut files)?;
     formats::emit(model, &mut files);
     files.push(layout_test::emit(model));
     let modules = "pub(crate) mod calls; mod codec; pub mod command; pub(crate) mod commands; pub(crate) mod core; \

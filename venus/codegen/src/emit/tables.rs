@@ -1,14 +1,25 @@
 //! Emits the command and extension tables.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use crate::emit::calls;
+use crate::emit::commands::is_simple;
 use crate::emit::file::File;
+use crate::error::Result;
 use crate::model::{Model, Provider};
 use crate::names;
+use crate::wire::Rules;
 
 /// Emits the tables' files.
-pub fn emit(model: &Model, files: &mut Vec<File>) {
+pub fn emit(model: &Model, files: &mut Vec<File>) -> Result<()> {
+    let rules = Rules { model };
+    let mut simple = BTreeSet::new();
+    for command in &model.commands {
+        if is_simple(rules, command)? {
+            simple.insert(command.number);
+        }
+    }
     let highest = model.numbers.iter().map(|c| c.number).max().unwrap_or(0);
     let mut ids = String::from(
         "/// A command by its name. Its value is the number on the wire.\n\
@@ -40,7 +51,7 @@ pub fn emit(model: &Model, files: &mut Vec<File>) {
 
     let mut ids = String::from(
         "use super::numbers::{COMMAND_COUNT, CommandId}; use crate::schema; \
-         use crate::command_info::{CommandInfo, Of, info};\n\
+         use crate::command_info::{CommandInfo, Of, info, simple_info};\n\
          /// The properties of each command, by its number.\n\
          pub static COMMANDS: [Option<CommandInfo>; COMMAND_COUNT] = [",
     );
@@ -53,7 +64,11 @@ pub fn emit(model: &Model, files: &mut Vec<File>) {
         let _ = match row.codable {
             true => write!(
                 ids,
-                "Some(info::<Of<{number}>>({:?}, &schema::{})),",
+                "Some({}::<Of<{number}>>({:?}, &schema::{})),",
+                match simple.contains(&number) {
+                    true => "simple_info",
+                    false => "info",
+                },
                 row.name,
                 names::screaming(&row.name)
             ),
@@ -88,6 +103,7 @@ pub fn emit(model: &Model, files: &mut Vec<File>) {
     out.push_str("];\n");
     files.push(File::new("extensions.rs", "The table of extensions.", out));
     files.push(core(model));
+    Ok(())
 }
 
 /// The versions and extensions that provide the command of this name.

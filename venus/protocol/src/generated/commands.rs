@@ -3,7 +3,7 @@
 //! The table of commands.
 
 use super::numbers::{COMMAND_COUNT, CommandId};
-use crate::command_info::{CommandInfo, Of, info};
+use crate::command_info::{CommandInfo, Of, info, simple_info};
 use crate::schema;
 /// The properties of each command, by its number.
 pub static COMMANDS: [Option<CommandInfo>; COMMAND_COUNT] = [
@@ -310,94 +310,109 @@ pub static COMMANDS: [Option<CommandInfo>; COMMAND_COUNT] = [
         "vkResetCommandBuffer",
         &schema::RESET_COMMAND_BUFFER,
     )),
-    Some(info::<Of<93>>(
+    Some(simple_info::<Of<93>>(
         "vkCmdBindPipeline",
         &schema::CMD_BIND_PIPELINE,
     )),
-    Some(info::<Of<94>>(
+    Some(simple_info::<Of<94>>(
         "vkCmdSetViewport",
         &schema::CMD_SET_VIEWPORT,
     )),
-    Some(info::<Of<95>>("vkCmdSetScissor", &schema::CMD_SET_SCISSOR)),
-    Some(info::<Of<96>>(
+    Some(simple_info::<Of<95>>(
+        "vkCmdSetScissor",
+        &schema::CMD_SET_SCISSOR,
+    )),
+    Some(simple_info::<Of<96>>(
         "vkCmdSetLineWidth",
         &schema::CMD_SET_LINE_WIDTH,
     )),
-    Some(info::<Of<97>>(
+    Some(simple_info::<Of<97>>(
         "vkCmdSetDepthBias",
         &schema::CMD_SET_DEPTH_BIAS,
     )),
-    Some(info::<Of<98>>(
+    Some(simple_info::<Of<98>>(
         "vkCmdSetBlendConstants",
         &schema::CMD_SET_BLEND_CONSTANTS,
     )),
-    Some(info::<Of<99>>(
+    Some(simple_info::<Of<99>>(
         "vkCmdSetDepthBounds",
         &schema::CMD_SET_DEPTH_BOUNDS,
     )),
-    Some(info::<Of<100>>(
+    Some(simple_info::<Of<100>>(
         "vkCmdSetStencilCompareMask",
         &schema::CMD_SET_STENCIL_COMPARE_MASK,
     )),
-    Some(info::<Of<101>>(
+    Some(simple_info::<Of<101>>(
         "vkCmdSetStencilWriteMask",
         &schema::CMD_SET_STENCIL_WRITE_MASK,
     )),
-    Some(info::<Of<102>>(
+    Some(simple_info::<Of<102>>(
         "vkCmdSetStencilReference",
         &schema::CMD_SET_STENCIL_REFERENCE,
     )),
-    Some(info::<Of<103>>(
+    Some(simple_info::<Of<103>>(
         "vkCmdBindDescriptorSets",
         &schema::CMD_BIND_DESCRIPTOR_SETS,
     )),
-    Some(info::<Of<104>>(
+    Some(simple_info::<Of<104>>(
         "vkCmdBindIndexBuffer",
         &schema::CMD_BIND_INDEX_BUFFER,
     )),
-    Some(info::<Of<105>>(
+    Some(simple_info::<Of<105>>(
         "vkCmdBindVertexBuffers",
         &schema::CMD_BIND_VERTEX_BUFFERS,
     )),
-    Some(info::<Of<106>>("vkCmdDraw", &schema::CMD_DRAW)),
-    Some(info::<Of<107>>(
+    Some(simple_info::<Of<106>>("vkCmdDraw", &schema::CMD_DRAW)),
+    Some(simple_info::<Of<107>>(
         "vkCmdDrawIndexed",
         &schema::CMD_DRAW_INDEXED,
     )),
-    Some(info::<Of<108>>(
+    Some(simple_info::<Of<108>>(
         "vkCmdDrawIndirect",
         &schema::CMD_DRAW_INDIRECT,
     )),
-    Some(info::<Of<109>>(
+    Some(simple_info::<Of<109>>(
         "vkCmdDrawIndexedIndirect",
         &schema::CMD_DRAW_INDEXED_INDIRECT,
     )),
-    Some(info::<Of<110>>("vkCmdDispatch", &schema::CMD_DISPATCH)),
-    Some(info::<Of<111>>(
+    Some(simple_info::<Of<110>>(
+        "vkCmdDispatch",
+        &schema::CMD_DISPATCH,
+    )),
+    Some(simple_info::<Of<111>>(
         "vkCmdDispatchIndirect",
         &schema::CMD_DISPATCH_INDIRECT,
     )),
-    Some(info::<Of<112>>("vkCmdCopyBuffer", &schema::CMD_COPY_BUFFER)),
-    Some(info::<Of<113>>("vkCmdCopyImage", &schema::CMD_COPY_IMAGE)),
+    Some(simple_info::<Of<112>>(
+        "vkCmdCopyBuffer",
+        &schema::CMD_COPY_BUFFER,
+    )),
+    Some(simple_info::<Of<113>>(
+        "vkCmdCopyImage",
+        &schema::CMD_COPY_IMAGE,
+    )),
     Some(info::<Of<114>>("vkCmdBlitImage", &schema::CMD_BLIT_IMAGE)),
-    Some(info::<Of<115>>(
+    Some(simple_info::<Of<115>>(
         "vkCmdCopyBufferToImage",
         &schema::CMD_COPY_BUFFER_TO_IMAGE,
     )),
-    Some(info::<Of<116>>(
+    Some(simple_info::<Of<116>>(
         "vkCmdCopyImageToBuffer",
         &schema::CMD_COPY_IMAGE_TO_BUFFER,
     )),
-    Some(info::<Of<117>>(
+    Some(simple_info::<Of<117>>(
         "vkCmdUpdateBuffer",
         &schema::CMD_UPDATE_BUFFER,
     )),
-    Some(info::<Of<118>>("vkCmdFillBuffer", &schema::CMD_FILL_BUFFER)),
+    Some(simple_info::<Of<118>>(
+        "vkCmdFillBuffer",
+        &schema::CMD_FILL_BUFFER,
+    )),
     Some(info::<Of<119>>(
         "vkCmdClearColorImage",
         &schema::CMD_CLEAR_COLOR_IMAGE,
     )),
-    Some(info::<Of<120>>(
+    Some(simple_info::<Of<120>>(
         "vkCmdClearDepthStencilImage",
         &schema::CMD_CLEAR_DEPTH_STENCIL_IMAGE,
     )),
@@ -405,32 +420,44 @@ pub static COMMANDS: [Option<CommandInfo>; COMMAND_COUNT] = [
         "vkCmdClearAttachments",
         &schema::CMD_CLEAR_ATTACHMENTS,
     )),
-    Some(info::<Of<122>>(
+    Some(simple_info::<Of<122>>(
         "vkCmdResolveImage",
         &schema::CMD_RESOLVE_IMAGE,
     )),
-    Some(info::<Of<123>>("vkCmdSetEvent", &schema::CMD_SET_EVENT)),
-    Some(info::<Of<124>>("vkCmdResetEvent", &schema::CMD_RESET_EVENT)),
+    Some(simple_info::<Of<123>>(
+        "vkCmdSetEvent",
+        &schema::CMD_SET_EVENT,
+    )),
+    Some(simple_info::<Of<124>>(
+        "vkCmdResetEvent",
+        &schema::CMD_RESET_EVENT,
+    )),
     Some(info::<Of<125>>("vkCmdWaitEvents", &schema::CMD_WAIT_EVENTS)),
     Some(info::<Of<126>>(
         "vkCmdPipelineBarrier",
         &schema::CMD_PIPELINE_BARRIER,
     )),
-    Some(info::<Of<127>>("vkCmdBeginQuery", &schema::CMD_BEGIN_QUERY)),
-    Some(info::<Of<128>>("vkCmdEndQuery", &schema::CMD_END_QUERY)),
-    Some(info::<Of<129>>(
+    Some(simple_info::<Of<127>>(
+        "vkCmdBeginQuery",
+        &schema::CMD_BEGIN_QUERY,
+    )),
+    Some(simple_info::<Of<128>>(
+        "vkCmdEndQuery",
+        &schema::CMD_END_QUERY,
+    )),
+    Some(simple_info::<Of<129>>(
         "vkCmdResetQueryPool",
         &schema::CMD_RESET_QUERY_POOL,
     )),
-    Some(info::<Of<130>>(
+    Some(simple_info::<Of<130>>(
         "vkCmdWriteTimestamp",
         &schema::CMD_WRITE_TIMESTAMP,
     )),
-    Some(info::<Of<131>>(
+    Some(simple_info::<Of<131>>(
         "vkCmdCopyQueryPoolResults",
         &schema::CMD_COPY_QUERY_POOL_RESULTS,
     )),
-    Some(info::<Of<132>>(
+    Some(simple_info::<Of<132>>(
         "vkCmdPushConstants",
         &schema::CMD_PUSH_CONSTANTS,
     )),
@@ -438,15 +465,15 @@ pub static COMMANDS: [Option<CommandInfo>; COMMAND_COUNT] = [
         "vkCmdBeginRenderPass",
         &schema::CMD_BEGIN_RENDER_PASS,
     )),
-    Some(info::<Of<134>>(
+    Some(simple_info::<Of<134>>(
         "vkCmdNextSubpass",
         &schema::CMD_NEXT_SUBPASS,
     )),
-    Some(info::<Of<135>>(
+    Some(simple_info::<Of<135>>(
         "vkCmdEndRenderPass",
         &schema::CMD_END_RENDER_PASS,
     )),
-    Some(info::<Of<136>>(
+    Some(simple_info::<Of<136>>(
         "vkCmdExecuteCommands",
         &schema::CMD_EXECUTE_COMMANDS,
     )),
@@ -466,11 +493,11 @@ pub static COMMANDS: [Option<CommandInfo>; COMMAND_COUNT] = [
         "vkGetDeviceGroupPeerMemoryFeatures",
         &schema::GET_DEVICE_GROUP_PEER_MEMORY_FEATURES,
     )),
-    Some(info::<Of<141>>(
+    Some(simple_info::<Of<141>>(
         "vkCmdSetDeviceMask",
         &schema::CMD_SET_DEVICE_MASK,
     )),
-    Some(info::<Of<142>>(
+    Some(simple_info::<Of<142>>(
         "vkCmdDispatchBase",
         &schema::CMD_DISPATCH_BASE,
     )),
@@ -562,11 +589,11 @@ pub static COMMANDS: [Option<CommandInfo>; COMMAND_COUNT] = [
         "vkGetDescriptorSetLayoutSupport",
         &schema::GET_DESCRIPTOR_SET_LAYOUT_SUPPORT,
     )),
-    Some(info::<Of<165>>(
+    Some(simple_info::<Of<165>>(
         "vkCmdDrawIndirectCount",
         &schema::CMD_DRAW_INDIRECT_COUNT,
     )),
-    Some(info::<Of<166>>(
+    Some(simple_info::<Of<166>>(
         "vkCmdDrawIndexedIndirectCount",
         &schema::CMD_DRAW_INDEXED_INDIRECT_COUNT,
     )),
@@ -626,27 +653,27 @@ pub static COMMANDS: [Option<CommandInfo>; COMMAND_COUNT] = [
         "vkExecuteCommandStreamsMESA",
         &schema::EXECUTE_COMMAND_STREAMS_MESA,
     )),
-    Some(info::<Of<181>>(
+    Some(simple_info::<Of<181>>(
         "vkCmdBindTransformFeedbackBuffersEXT",
         &schema::CMD_BIND_TRANSFORM_FEEDBACK_BUFFERS_EXT,
     )),
-    Some(info::<Of<182>>(
+    Some(simple_info::<Of<182>>(
         "vkCmdBeginTransformFeedbackEXT",
         &schema::CMD_BEGIN_TRANSFORM_FEEDBACK_EXT,
     )),
-    Some(info::<Of<183>>(
+    Some(simple_info::<Of<183>>(
         "vkCmdEndTransformFeedbackEXT",
         &schema::CMD_END_TRANSFORM_FEEDBACK_EXT,
     )),
-    Some(info::<Of<184>>(
+    Some(simple_info::<Of<184>>(
         "vkCmdBeginQueryIndexedEXT",
         &schema::CMD_BEGIN_QUERY_INDEXED_EXT,
     )),
-    Some(info::<Of<185>>(
+    Some(simple_info::<Of<185>>(
         "vkCmdEndQueryIndexedEXT",
         &schema::CMD_END_QUERY_INDEXED_EXT,
     )),
-    Some(info::<Of<186>>(
+    Some(simple_info::<Of<186>>(
         "vkCmdDrawIndirectByteCountEXT",
         &schema::CMD_DRAW_INDIRECT_BYTE_COUNT_EXT,
     )),
@@ -704,7 +731,7 @@ pub static COMMANDS: [Option<CommandInfo>; COMMAND_COUNT] = [
         &schema::GET_PRIVATE_DATA,
     )),
     Some(info::<Of<201>>("vkCmdSetEvent2", &schema::CMD_SET_EVENT_2)),
-    Some(info::<Of<202>>(
+    Some(simple_info::<Of<202>>(
         "vkCmdResetEvent2",
         &schema::CMD_RESET_EVENT_2,
     )),
@@ -716,7 +743,7 @@ pub static COMMANDS: [Option<CommandInfo>; COMMAND_COUNT] = [
         "vkCmdPipelineBarrier2",
         &schema::CMD_PIPELINE_BARRIER_2,
     )),
-    Some(info::<Of<205>>(
+    Some(simple_info::<Of<205>>(
         "vkCmdWriteTimestamp2",
         &schema::CMD_WRITE_TIMESTAMP_2,
     )),
@@ -749,67 +776,67 @@ pub static COMMANDS: [Option<CommandInfo>; COMMAND_COUNT] = [
         "vkCmdBeginRendering",
         &schema::CMD_BEGIN_RENDERING,
     )),
-    Some(info::<Of<214>>(
+    Some(simple_info::<Of<214>>(
         "vkCmdEndRendering",
         &schema::CMD_END_RENDERING,
     )),
-    Some(info::<Of<215>>(
+    Some(simple_info::<Of<215>>(
         "vkCmdSetCullMode",
         &schema::CMD_SET_CULL_MODE,
     )),
-    Some(info::<Of<216>>(
+    Some(simple_info::<Of<216>>(
         "vkCmdSetFrontFace",
         &schema::CMD_SET_FRONT_FACE,
     )),
-    Some(info::<Of<217>>(
+    Some(simple_info::<Of<217>>(
         "vkCmdSetPrimitiveTopology",
         &schema::CMD_SET_PRIMITIVE_TOPOLOGY,
     )),
-    Some(info::<Of<218>>(
+    Some(simple_info::<Of<218>>(
         "vkCmdSetViewportWithCount",
         &schema::CMD_SET_VIEWPORT_WITH_COUNT,
     )),
-    Some(info::<Of<219>>(
+    Some(simple_info::<Of<219>>(
         "vkCmdSetScissorWithCount",
         &schema::CMD_SET_SCISSOR_WITH_COUNT,
     )),
-    Some(info::<Of<220>>(
+    Some(simple_info::<Of<220>>(
         "vkCmdBindVertexBuffers2",
         &schema::CMD_BIND_VERTEX_BUFFERS_2,
     )),
-    Some(info::<Of<221>>(
+    Some(simple_info::<Of<221>>(
         "vkCmdSetDepthTestEnable",
         &schema::CMD_SET_DEPTH_TEST_ENABLE,
     )),
-    Some(info::<Of<222>>(
+    Some(simple_info::<Of<222>>(
         "vkCmdSetDepthWriteEnable",
         &schema::CMD_SET_DEPTH_WRITE_ENABLE,
     )),
-    Some(info::<Of<223>>(
+    Some(simple_info::<Of<223>>(
         "vkCmdSetDepthCompareOp",
         &schema::CMD_SET_DEPTH_COMPARE_OP,
     )),
-    Some(info::<Of<224>>(
+    Some(simple_info::<Of<224>>(
         "vkCmdSetDepthBoundsTestEnable",
         &schema::CMD_SET_DEPTH_BOUNDS_TEST_ENABLE,
     )),
-    Some(info::<Of<225>>(
+    Some(simple_info::<Of<225>>(
         "vkCmdSetStencilTestEnable",
         &schema::CMD_SET_STENCIL_TEST_ENABLE,
     )),
-    Some(info::<Of<226>>(
+    Some(simple_info::<Of<226>>(
         "vkCmdSetStencilOp",
         &schema::CMD_SET_STENCIL_OP,
     )),
-    Some(info::<Of<227>>(
+    Some(simple_info::<Of<227>>(
         "vkCmdSetRasterizerDiscardEnable",
         &schema::CMD_SET_RASTERIZER_DISCARD_ENABLE,
     )),
-    Some(info::<Of<228>>(
+    Some(simple_info::<Of<228>>(
         "vkCmdSetDepthBiasEnable",
         &schema::CMD_SET_DEPTH_BIAS_ENABLE,
     )),
-    Some(info::<Of<229>>(
+    Some(simple_info::<Of<229>>(
         "vkCmdSetPrimitiveRestartEnable",
         &schema::CMD_SET_PRIMITIVE_RESTART_ENABLE,
     )),
@@ -825,11 +852,11 @@ pub static COMMANDS: [Option<CommandInfo>; COMMAND_COUNT] = [
         "vkGetDeviceImageSparseMemoryRequirements",
         &schema::GET_DEVICE_IMAGE_SPARSE_MEMORY_REQUIREMENTS,
     )),
-    Some(info::<Of<233>>(
+    Some(simple_info::<Of<233>>(
         "vkCmdSetPatchControlPointsEXT",
         &schema::CMD_SET_PATCH_CONTROL_POINTS_EXT,
     )),
-    Some(info::<Of<234>>(
+    Some(simple_info::<Of<234>>(
         "vkCmdSetLogicOpEXT",
         &schema::CMD_SET_LOGIC_OP_EXT,
     )),
@@ -841,7 +868,7 @@ pub static COMMANDS: [Option<CommandInfo>; COMMAND_COUNT] = [
         "vkGetCalibratedTimestampsKHR",
         &schema::GET_CALIBRATED_TIMESTAMPS_KHR,
     )),
-    Some(info::<Of<237>>(
+    Some(simple_info::<Of<237>>(
         "vkCmdSetLineStipple",
         &schema::CMD_SET_LINE_STIPPLE,
     )),
@@ -857,7 +884,7 @@ pub static COMMANDS: [Option<CommandInfo>; COMMAND_COUNT] = [
         "vkCmdBeginConditionalRenderingEXT",
         &schema::CMD_BEGIN_CONDITIONAL_RENDERING_EXT,
     )),
-    Some(info::<Of<241>>(
+    Some(simple_info::<Of<241>>(
         "vkCmdEndConditionalRenderingEXT",
         &schema::CMD_END_CONDITIONAL_RENDERING_EXT,
     )),
@@ -881,7 +908,7 @@ pub static COMMANDS: [Option<CommandInfo>; COMMAND_COUNT] = [
         "vkImportSemaphoreResourceMESA",
         &schema::IMPORT_SEMAPHORE_RESOURCE_MESA,
     )),
-    Some(info::<Of<247>>(
+    Some(simple_info::<Of<247>>(
         "vkCmdDrawMultiEXT",
         &schema::CMD_DRAW_MULTI_EXT,
     )),
@@ -909,7 +936,7 @@ pub static COMMANDS: [Option<CommandInfo>; COMMAND_COUNT] = [
         "vkWaitRingSeqnoMESA",
         &schema::WAIT_RING_SEQNO_MESA,
     )),
-    Some(info::<Of<254>>(
+    Some(simple_info::<Of<254>>(
         "vkCmdSetColorWriteEnableEXT",
         &schema::CMD_SET_COLOR_WRITE_ENABLE_EXT,
     )),
@@ -917,87 +944,87 @@ pub static COMMANDS: [Option<CommandInfo>; COMMAND_COUNT] = [
         "vkCmdSetVertexInputEXT",
         &schema::CMD_SET_VERTEX_INPUT_EXT,
     )),
-    Some(info::<Of<256>>(
+    Some(simple_info::<Of<256>>(
         "vkCmdSetTessellationDomainOriginEXT",
         &schema::CMD_SET_TESSELLATION_DOMAIN_ORIGIN_EXT,
     )),
-    Some(info::<Of<257>>(
+    Some(simple_info::<Of<257>>(
         "vkCmdSetDepthClampEnableEXT",
         &schema::CMD_SET_DEPTH_CLAMP_ENABLE_EXT,
     )),
-    Some(info::<Of<258>>(
+    Some(simple_info::<Of<258>>(
         "vkCmdSetPolygonModeEXT",
         &schema::CMD_SET_POLYGON_MODE_EXT,
     )),
-    Some(info::<Of<259>>(
+    Some(simple_info::<Of<259>>(
         "vkCmdSetRasterizationSamplesEXT",
         &schema::CMD_SET_RASTERIZATION_SAMPLES_EXT,
     )),
-    Some(info::<Of<260>>(
+    Some(simple_info::<Of<260>>(
         "vkCmdSetSampleMaskEXT",
         &schema::CMD_SET_SAMPLE_MASK_EXT,
     )),
-    Some(info::<Of<261>>(
+    Some(simple_info::<Of<261>>(
         "vkCmdSetAlphaToCoverageEnableEXT",
         &schema::CMD_SET_ALPHA_TO_COVERAGE_ENABLE_EXT,
     )),
-    Some(info::<Of<262>>(
+    Some(simple_info::<Of<262>>(
         "vkCmdSetAlphaToOneEnableEXT",
         &schema::CMD_SET_ALPHA_TO_ONE_ENABLE_EXT,
     )),
-    Some(info::<Of<263>>(
+    Some(simple_info::<Of<263>>(
         "vkCmdSetLogicOpEnableEXT",
         &schema::CMD_SET_LOGIC_OP_ENABLE_EXT,
     )),
-    Some(info::<Of<264>>(
+    Some(simple_info::<Of<264>>(
         "vkCmdSetColorBlendEnableEXT",
         &schema::CMD_SET_COLOR_BLEND_ENABLE_EXT,
     )),
-    Some(info::<Of<265>>(
+    Some(simple_info::<Of<265>>(
         "vkCmdSetColorBlendEquationEXT",
         &schema::CMD_SET_COLOR_BLEND_EQUATION_EXT,
     )),
-    Some(info::<Of<266>>(
+    Some(simple_info::<Of<266>>(
         "vkCmdSetColorWriteMaskEXT",
         &schema::CMD_SET_COLOR_WRITE_MASK_EXT,
     )),
-    Some(info::<Of<267>>(
+    Some(simple_info::<Of<267>>(
         "vkCmdSetRasterizationStreamEXT",
         &schema::CMD_SET_RASTERIZATION_STREAM_EXT,
     )),
-    Some(info::<Of<268>>(
+    Some(simple_info::<Of<268>>(
         "vkCmdSetConservativeRasterizationModeEXT",
         &schema::CMD_SET_CONSERVATIVE_RASTERIZATION_MODE_EXT,
     )),
-    Some(info::<Of<269>>(
+    Some(simple_info::<Of<269>>(
         "vkCmdSetExtraPrimitiveOverestimationSizeEXT",
         &schema::CMD_SET_EXTRA_PRIMITIVE_OVERESTIMATION_SIZE_EXT,
     )),
-    Some(info::<Of<270>>(
+    Some(simple_info::<Of<270>>(
         "vkCmdSetDepthClipEnableEXT",
         &schema::CMD_SET_DEPTH_CLIP_ENABLE_EXT,
     )),
-    Some(info::<Of<271>>(
+    Some(simple_info::<Of<271>>(
         "vkCmdSetSampleLocationsEnableEXT",
         &schema::CMD_SET_SAMPLE_LOCATIONS_ENABLE_EXT,
     )),
-    Some(info::<Of<272>>(
+    Some(simple_info::<Of<272>>(
         "vkCmdSetColorBlendAdvancedEXT",
         &schema::CMD_SET_COLOR_BLEND_ADVANCED_EXT,
     )),
-    Some(info::<Of<273>>(
+    Some(simple_info::<Of<273>>(
         "vkCmdSetProvokingVertexModeEXT",
         &schema::CMD_SET_PROVOKING_VERTEX_MODE_EXT,
     )),
-    Some(info::<Of<274>>(
+    Some(simple_info::<Of<274>>(
         "vkCmdSetLineRasterizationModeEXT",
         &schema::CMD_SET_LINE_RASTERIZATION_MODE_EXT,
     )),
-    Some(info::<Of<275>>(
+    Some(simple_info::<Of<275>>(
         "vkCmdSetLineStippleEnableEXT",
         &schema::CMD_SET_LINE_STIPPLE_ENABLE_EXT,
     )),
-    Some(info::<Of<276>>(
+    Some(simple_info::<Of<276>>(
         "vkCmdSetDepthClipNegativeOneToOneEXT",
         &schema::CMD_SET_DEPTH_CLIP_NEGATIVE_ONE_TO_ONE_EXT,
     )),
@@ -1005,11 +1032,11 @@ pub static COMMANDS: [Option<CommandInfo>; COMMAND_COUNT] = [
         "vkGetPhysicalDeviceFragmentShadingRatesKHR",
         &schema::GET_PHYSICAL_DEVICE_FRAGMENT_SHADING_RATES_KHR,
     )),
-    Some(info::<Of<278>>(
+    Some(simple_info::<Of<278>>(
         "vkCmdSetFragmentShadingRateKHR",
         &schema::CMD_SET_FRAGMENT_SHADING_RATE_KHR,
     )),
-    Some(info::<Of<279>>(
+    Some(simple_info::<Of<279>>(
         "vkCmdBindIndexBuffer2",
         &schema::CMD_BIND_INDEX_BUFFER_2,
     )),
@@ -1155,7 +1182,7 @@ pub static COMMANDS: [Option<CommandInfo>; COMMAND_COUNT] = [
         "vkGetAccelerationStructureDeviceAddressKHR",
         &schema::GET_ACCELERATION_STRUCTURE_DEVICE_ADDRESS_KHR,
     )),
-    Some(info::<Of<317>>(
+    Some(simple_info::<Of<317>>(
         "vkCmdWriteAccelerationStructuresPropertiesKHR",
         &schema::CMD_WRITE_ACCELERATION_STRUCTURES_PROPERTIES_KHR,
     )),
@@ -1167,7 +1194,7 @@ pub static COMMANDS: [Option<CommandInfo>; COMMAND_COUNT] = [
         "vkGetAccelerationStructureBuildSizesKHR",
         &schema::GET_ACCELERATION_STRUCTURE_BUILD_SIZES_KHR,
     )),
-    Some(info::<Of<320>>(
+    Some(simple_info::<Of<320>>(
         "vkCmdTraceRaysKHR",
         &schema::CMD_TRACE_RAYS_KHR,
     )),
@@ -1183,7 +1210,7 @@ pub static COMMANDS: [Option<CommandInfo>; COMMAND_COUNT] = [
         "vkGetRayTracingCaptureReplayShaderGroupHandlesKHR",
         &schema::GET_RAY_TRACING_CAPTURE_REPLAY_SHADER_GROUP_HANDLES_KHR,
     )),
-    Some(info::<Of<324>>(
+    Some(simple_info::<Of<324>>(
         "vkCmdTraceRaysIndirectKHR",
         &schema::CMD_TRACE_RAYS_INDIRECT_KHR,
     )),
@@ -1191,11 +1218,11 @@ pub static COMMANDS: [Option<CommandInfo>; COMMAND_COUNT] = [
         "vkGetRayTracingShaderGroupStackSizeKHR",
         &schema::GET_RAY_TRACING_SHADER_GROUP_STACK_SIZE_KHR,
     )),
-    Some(info::<Of<326>>(
+    Some(simple_info::<Of<326>>(
         "vkCmdSetRayTracingPipelineStackSizeKHR",
         &schema::CMD_SET_RAY_TRACING_PIPELINE_STACK_SIZE_KHR,
     )),
-    Some(info::<Of<327>>(
+    Some(simple_info::<Of<327>>(
         "vkCmdTraceRaysIndirect2KHR",
         &schema::CMD_TRACE_RAYS_INDIRECT_2_KHR,
     )),
@@ -1203,7 +1230,7 @@ pub static COMMANDS: [Option<CommandInfo>; COMMAND_COUNT] = [
         "vkCmdSetDepthBias2EXT",
         &schema::CMD_SET_DEPTH_BIAS_2_EXT,
     )),
-    Some(info::<Of<329>>(
+    Some(simple_info::<Of<329>>(
         "vkCmdSetAttachmentFeedbackLoopEnableEXT",
         &schema::CMD_SET_ATTACHMENT_FEEDBACK_LOOP_ENABLE_EXT,
     )),
@@ -1215,15 +1242,15 @@ pub static COMMANDS: [Option<CommandInfo>; COMMAND_COUNT] = [
         "vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR",
         &schema::GET_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_PROPERTIES_KHR,
     )),
-    Some(info::<Of<332>>(
+    Some(simple_info::<Of<332>>(
         "vkCmdDrawMeshTasksEXT",
         &schema::CMD_DRAW_MESH_TASKS_EXT,
     )),
-    Some(info::<Of<333>>(
+    Some(simple_info::<Of<333>>(
         "vkCmdDrawMeshTasksIndirectEXT",
         &schema::CMD_DRAW_MESH_TASKS_INDIRECT_EXT,
     )),
-    Some(info::<Of<334>>(
+    Some(simple_info::<Of<334>>(
         "vkCmdDrawMeshTasksIndirectCountEXT",
         &schema::CMD_DRAW_MESH_TASKS_INDIRECT_COUNT_EXT,
     )),

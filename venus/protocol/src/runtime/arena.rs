@@ -156,6 +156,20 @@ impl Arena {
         Ok(unsafe { std::slice::from_raw_parts_mut(start.as_ptr().cast(), n) })
     }
 
+    /// Allocates one value of zeros.
+    #[inline]
+    #[expect(clippy::mut_from_ref, reason = "every call returns memory of its own")]
+    pub(crate) fn zeroed_one<T: Zeroed>(&self) -> Result<&mut T, Reason> {
+        const { assert!(align_of::<T>() <= ALIGN) };
+        let mut start = self.take(size_of::<T>())?.cast::<T>();
+        // SAFETY: the memory has this many bytes, is aligned, and belongs to this call alone; T may
+        // be zero. The size is known here, so the compiler writes the zeros itself.
+        unsafe {
+            start.write_bytes(0, 1);
+            Ok(start.as_mut())
+        }
+    }
+
     /// Allocates `size` zero bytes for a struct of which only the size is known.
     #[inline]
     pub(crate) fn zeroed_bytes(&self, size: usize) -> Result<NonNull<u8>, Reason> {
@@ -224,6 +238,32 @@ impl Arena {
             return Ok(start);
         }
         self.take_new(bytes)
+    }
+
+    /// Allocates memory for `bytes` bytes, at least one, that the caller must write. `None` when
+    /// that would need a new chunk.
+    #[inline(always)]
+    pub(super) fn room_at_hand(&self, bytes: usize) -> Option<*mut u8> {
+        let start = self.cursor.get();
+        // Without a chunk, nothing is left.
+        if bytes > self.end.get() as usize - start as usize {
+            return None;
+        }
+        let rounded = bytes.wrapping_add(ALIGN - 1) & !(ALIGN - 1);
+        // SAFETY: as in `take`.
+        self.cursor.set(unsafe { start.add(rounded) });
+        Some(start)
+    }
+
+    /// Makes sure that a few allocations need no new chunk, if the budget allows it.
+    #[inline]
+    pub(super) fn make_room(&self) {
+        const FEW: usize = 512;
+        if (self.end.get() as usize - self.cursor.get() as usize) < FEW
+            && let Ok(start) = self.take_new(FEW)
+        {
+            self.cursor.set(start.as_ptr());
+        }
     }
 
     #[cold]

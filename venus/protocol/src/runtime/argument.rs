@@ -36,6 +36,16 @@ impl<'a, T> Array<'a, T> {
         self.start
     }
 
+    /// A pointer that is never null. The length does not depend on it, so that asking for it alone
+    /// costs nothing.
+    #[inline]
+    fn start_or_dangling(&self) -> *mut T {
+        match self.start.is_null() {
+            true => ptr::dangling_mut(),
+            false => self.start,
+        }
+    }
+
     /// The pointer alone, for a struct member.
     pub(crate) fn into_raw(self) -> *mut T {
         self.start
@@ -66,21 +76,19 @@ impl<'a, T> From<&'a mut [T]> for Array<'a, T> {
 impl<T> Deref for Array<'_, T> {
     type Target = [T];
     fn deref(&self) -> &[T] {
-        if self.start.is_null() {
-            return &[];
-        }
-        // SAFETY: the pointer and the length come from a slice that lives as long as 'a.
-        unsafe { std::slice::from_raw_parts(self.start, self.len) }
+        let start = self.start_or_dangling();
+        // SAFETY: pointer and length come from a slice that lives as long as 'a, or the array is
+        // `NULL`: then the length is 0, and the pointer dangles.
+        unsafe { std::slice::from_raw_parts(start, self.len) }
     }
 }
 
 impl<T> DerefMut for Array<'_, T> {
     fn deref_mut(&mut self) -> &mut [T] {
-        if self.start.is_null() {
-            return &mut [];
-        }
-        // SAFETY: the pointer and the length come from a mutable slice that lives as long as 'a.
-        unsafe { std::slice::from_raw_parts_mut(self.start, self.len) }
+        let start = self.start_or_dangling();
+        // SAFETY: pointer and length come from a mutable slice that lives as long as 'a, or the
+        // array is `NULL`: then the length is 0, and the pointer dangles.
+        unsafe { std::slice::from_raw_parts_mut(start, self.len) }
     }
 }
 

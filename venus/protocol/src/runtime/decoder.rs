@@ -11,8 +11,8 @@ use std::marker::PhantomData;
 
 use super::arena::Arena;
 use super::argument::{Array, Objects};
-use super::error::{Fatal, Reason, Result};
-use super::lookup::Recording;
+use super::error::{Fatal, Reason, Result, Stopped};
+use super::lookup::Known;
 use super::slots::Front;
 use super::strays::{Flags, Strays};
 use super::value::{Handle, HandleMap, Plain, Zeroed};
@@ -35,19 +35,24 @@ pub struct Header {
 
 /// Reads one stream of commands.
 pub struct Decoder<'m> {
-    cursor: *mut u8,
-    end: *mut u8,
-    start: *mut u8,
+    pub(super) cursor: *mut u8,
+    pub(super) end: *mut u8,
+    pub(super) start: *mut u8,
     life: PhantomData<&'m mut [u8]>,
     pub(super) arena: &'m Arena,
     pub(super) front: Front<'m>,
     pub(super) objects: &'m dyn HandleMap,
-    /// The owner of the first object of the current command.
-    pub(super) owner: u32,
-    command: u32,
-    pub(super) recording: Recording,
+    /// The owner of the first object of the current command, as a part of labels.
+    pub(super) owner_label: u32,
+    pub(super) command: u32,
+    pub(super) known: Known,
     pub(super) lookups: Cell<u32>,
     strays: Strays,
+    /// The last error.
+    failure: Cell<Fatal>,
+    /// Where [`Decoder::next_recorded`] ends, and where the command begins that ended it.
+    pub(super) limit: *mut u8,
+    pub(super) began: *mut u8,
 }
 
 impl std::fmt::Debug for Decoder<'_> {
@@ -73,11 +78,14 @@ impl<'m> Decoder<'m> {
             arena,
             front: objects.front(),
             objects,
-            owner: 0,
+            owner_label: 0,
             command: u32::MAX,
-            recording: Recording::nothing(),
+            known: Known::nothing(),
             lookups: Cell::new(0),
             strays: Strays::default(),
+            failure: Cell::new(Fatal::NONE),
+            limit: range.start,
+            began: range.start,
         }
     }
 
@@ -140,7 +148,7 @@ impl<'m> Decoder<'m> {
     /// The owner of the current command's objects: that of its first object.
     #[inline]
     pub fn owner(&self) -> u32 {
-        self.owner
+        self.owner_label >> 8
     }
 
     /// How many objects were looked up by their ids.
@@ -166,8 +174,9 @@ impl<'m> Decoder<'m> {
     /// # Errors
     /// The stream ends.
     #[inline(always)]
-    pub fn raw_header(&mut self) -> Result<(u32, bool)> {
-        let p = self.prefix::<8>()?;
+    pub fn raw_header(&mut self) -> Result<(u32, bool), Fatal> {
+        self.forget_removed();
+        let p = self.prefix::<8>().map_err(|Stopped| self.failure())?;
         self.command = p.get::<u32, 0>();
         Ok((self.command, p.get::<u32, 4>() & 1 != 0))
     }
@@ -177,7 +186,7 @@ impl<'m> Decoder<'m> {
     /// # Errors
     /// The stream ends, or no command with a codec has this number.
     #[inline]
-    pub fn header(&mut self) -> Result<Header> {
+    pub fn header(&mut self) -> Result<Header, Fatal> {
         let (_, reply) = self.raw_header()?;
         let command = self.known_command()?;
         Ok(Header { command, reply })
@@ -187,7 +196,7 @@ impl<'m> Decoder<'m> {
     ///
     /// # Errors
     /// No command with a codec has this number.
-    pub fn known_command(&self) -> Result<CommandId> {
+    pub fn known_command(&self) -> Result<CommandId, Fatal> {
         let known = usize::try_from(self.command)
             .ok()
             .and_then(|n| COMMANDS.get(n));
@@ -199,17 +208,27 @@ impl<'m> Decoder<'m> {
 
     #[cold]
     fn no_codec(&self, name: Option<&'static str>) -> Fatal {
-        self.fatal(name.map_or(Reason::UnknownCommand(self.command), Reason::NotCodable))
+        let reason = name.map_or(Reason::UnknownCommand(self.command), Reason::NotCodable);
+        let _ = self.fatal(reason);
+        self.failure()
     }
 
-    /// A fatal error at this position, for handlers that refuse arguments.
+    /// An error of the guest at this position. It is kept for [`Decoder::failure`].
     #[cold]
-    pub fn fatal(&self, reason: Reason) -> Fatal {
-        Fatal {
+    #[inline(never)]
+    pub(crate) fn fatal(&self, reason: Reason) -> Stopped {
+        self.failure.set(Fatal {
             reason,
             offset: self.position(),
             command: self.command,
-        }
+        });
+        Stopped
+    }
+
+    /// The error of the step that has just failed.
+    #[cold]
+    pub fn failure(&self) -> Fatal {
+        self.failure.get()
     }
 
     pub(crate) fn or_fatal<T>(&self, result: Result<T, Reason>) -> Result<T> {
@@ -217,7 +236,8 @@ impl<'m> Decoder<'m> {
     }
 
     #[cold]
-    fn truncated(&self, needed: u64) -> Fatal {
+    #[inline(never)]
+    fn truncated(&self, needed: u64) -> Stopped {
         self.fatal(Reason::Truncated {
             needed,
             left: self.left(),
@@ -252,7 +272,7 @@ impl<'m> Decoder<'m> {
     }
 
     /// Takes the next `n` values: in place in the stream, or copied if they are not aligned there.
-    #[inline]
+    #[inline(always)]
     fn values<T: Plain>(&mut self, n: usize) -> Result<&'m mut [T]> {
         let bytes = self.take((n as u64).saturating_mul(size_of::<T>() as u64))?;
         let start = bytes.as_mut_ptr().cast::<T>();
@@ -271,7 +291,7 @@ impl<'m> Decoder<'m> {
     }
 
     /// Checks the length of an array: it must be `expected`, or 0 if the array may be null.
-    #[inline]
+    #[inline(always)]
     pub(super) fn count(&self, found: u64, expected: u64, optional: bool) -> Result<usize> {
         if found == expected || (found == 0 && optional) {
             // A count that does not fit into usize is more than any stream or budget has room for.
@@ -318,7 +338,7 @@ impl<'m> Decoder<'m> {
     }
 
     #[cold]
-    pub(crate) fn bad_tag(&self, tag: u32) -> Fatal {
+    pub(crate) fn bad_tag(&self, tag: u32) -> Stopped {
         self.fatal(Reason::Tag(tag))
     }
 
@@ -332,7 +352,7 @@ impl<'m> Decoder<'m> {
     }
 
     /// Reads an array of plain values.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn plain_array<T: Plain>(
         &mut self,
         found: u64,
@@ -359,7 +379,7 @@ impl<'m> Decoder<'m> {
     }
 
     /// Reads an array of handles.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn handles<H: Handle>(
         &mut self,
         found: u64,
@@ -421,21 +441,31 @@ impl<'m> Decoder<'m> {
     }
 
     /// Reads an array of structs or unions.
+    #[inline(always)]
     pub(crate) fn array<T: Decode>(
         &mut self,
         found: u64,
         expected: u64,
         optional: bool,
     ) -> Result<Array<'m, T>> {
-        let n = self.count(found, expected, optional)?;
-        if n == 0 {
-            return Ok(Array::NULL);
+        match self.count(found, expected, optional)? {
+            0 => Ok(Array::NULL),
+            n => Ok(self.structs::<T>(n)?.into()),
+        }
+    }
+
+    fn structs<T: Decode>(&mut self, n: usize) -> Result<&'m mut [T]> {
+        // One is what most arrays have, and needs no loop.
+        if n == 1 {
+            let value = self.or_fatal(self.arena.zeroed_one::<T>())?;
+            value.decode(self)?;
+            return Ok(std::slice::from_mut(value));
         }
         let values = self.room_for::<T>(n)?;
         for value in values.iter_mut() {
             value.decode(self)?;
         }
-        Ok(values.into())
+        Ok(values)
     }
 
     /// Reads an array of arrays of structs.
@@ -531,9 +561,7 @@ impl<'m> Decoder<'m> {
         if !self.present(present, optional)? {
             return Ok(None);
         }
-        let Some(value) = self.or_fatal(self.arena.zeroed::<T>(1))?.first_mut() else {
-            return Ok(None);
-        };
+        let value = self.or_fatal(self.arena.zeroed_one::<T>())?;
         value.decode(self)?;
         Ok(Some(value))
     }
@@ -558,7 +586,7 @@ pub(crate) fn raw<T>(value: Option<&mut T>) -> *mut T {
 
 /// N bytes of a stream, with values at known offsets.
 #[derive(Clone, Copy)]
-pub(crate) struct Prefix<'m, const N: usize>(&'m [u8; N]);
+pub(crate) struct Prefix<'m, const N: usize>(pub(super) &'m [u8; N]);
 
 impl<const N: usize> Prefix<'_, N> {
     /// The value at byte AT. A single value of one or two bytes is in the low bytes of its word.

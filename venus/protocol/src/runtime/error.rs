@@ -15,6 +15,15 @@ pub struct Fatal {
     pub command: u32,
 }
 
+impl Fatal {
+    /// What a decoder has that has met no error.
+    pub(super) const NONE: Self = Self {
+        reason: Reason::UnknownCommand(u32::MAX),
+        offset: 0,
+        command: u32::MAX,
+    };
+}
+
 fn name(command: u32) -> &'static str {
     let known = usize::try_from(command)
         .ok()
@@ -112,8 +121,13 @@ pub enum Reason {
     },
 }
 
-/// The result of decoding.
-pub type Result<T, E = Fatal> = std::result::Result<T, E>;
+/// A step of decoding has failed. What is wrong is in the decoder
+/// ([`Decoder::failure`](super::Decoder::failure)), so that steps return nothing larger than this.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stopped;
+
+/// The result of a step of decoding.
+pub type Result<T, E = Stopped> = std::result::Result<T, E>;
 
 /// The reason why a reply cannot be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -3,36 +3,59 @@
 
 use super::argument::Object;
 use super::decoder::Decoder;
-use super::error::{Reason, Result};
+use super::error::{Reason, Result, Stopped};
+use super::slots::owner_label;
 use super::value::{Handle, Resolved};
 use crate::vk::HandleType;
 
-/// The command buffer of the last commands. The next command is usually for the same one.
-pub(super) struct Recording {
-    id: u64,
-    handle: u64,
-    /// [`Front::removals`](super::Front::removals) when the command buffer was found, or
-    /// [`Recording::NONE`]. When the number has changed, the command buffer may be gone.
-    removals: u64,
+/// The first object of earlier commands. The next command is mostly for the same one.
+#[derive(Clone, Copy)]
+pub(super) struct Kept {
+    /// 0 for none.
+    pub(super) id: u64,
+    pub(super) handle: u64,
 }
 
-impl Recording {
-    /// A number that removals never reach.
-    const NONE: u64 = u64::MAX;
+impl Kept {
+    const NOTHING: Self = Self { id: 0, handle: 0 };
+}
 
-    /// No command buffer.
+/// The last device and the last command buffer that commands were for. Both have the decoder's
+/// current owner.
+pub(super) struct Known {
+    /// [`Front::removals`](super::Front::removals) when they were found. When the number has
+    /// changed, they may be gone.
+    removals: u64,
+    device: Kept,
+    /// The command buffer of a row ([`super::row`]).
+    pub(super) recording: Kept,
+}
+
+impl Known {
+    /// Neither.
     pub(super) const fn nothing() -> Self {
         Self {
-            id: 0,
-            handle: 0,
-            removals: Self::NONE,
+            // Removals never reach it.
+            removals: u64::MAX,
+            device: Kept::NOTHING,
+            recording: Kept::NOTHING,
+        }
+    }
+
+    /// What is kept of objects of this type.
+    #[inline(always)]
+    fn of(&mut self, ty: HandleType) -> Option<&mut Kept> {
+        match ty {
+            HandleType::Device => Some(&mut self.device),
+            HandleType::CommandBuffer => Some(&mut self.recording),
+            _ => None,
         }
     }
 }
 
 impl Decoder<'_> {
     #[inline(always)]
-    fn count_lookup(&self) {
+    pub(super) fn count_lookup(&self) {
         self.lookups.set(self.lookups.get().wrapping_add(1));
     }
 
@@ -40,7 +63,7 @@ impl Decoder<'_> {
     #[inline(always)]
     fn resolve<H: Handle>(&self, id: u64) -> Result<H> {
         self.count_lookup();
-        match self.front.find(self.owner, H::TYPE, id) {
+        match self.front.find(self.owner_label, H::TYPE, id) {
             Some(handle) => Ok(H::from_raw(handle)),
             None => self.resolve_slowly(H::TYPE, id).map(H::from_raw),
         }
@@ -53,21 +76,39 @@ impl Decoder<'_> {
             return Err(self.fatal(Reason::NullHandle(ty)));
         }
         match self.objects.resolve(ty, id) {
-            Resolved { handle, owner } if handle != 0 && owner == self.owner => Ok(handle),
+            Resolved { handle, owner } if handle != 0 && owner == self.owner() => Ok(handle),
             _ if self.objects.has_failed(ty, id) => Err(self.fatal(Reason::Failed { ty, id })),
             _ => Err(self.fatal(Reason::Handle { ty, id })),
         }
     }
 
+    /// Forgets kept objects that may have been removed. Called between commands.
+    ///
+    /// Within a command a kept object stays valid: nobody destroys it before this thread has
+    /// finished with handles that it found. The same is true in a row of recorded commands, since
+    /// none of them removes an object or waits.
+    #[inline(always)]
+    pub(super) fn forget_removed(&mut self) {
+        if self.known.removals != self.front.removals() {
+            self.known = Known::nothing();
+        }
+    }
+
+    /// Whether the last commands were for a command buffer that nobody has removed since.
+    #[inline(always)]
+    pub fn is_recording(&mut self) -> bool {
+        self.forget_removed();
+        self.known.recording.id != 0
+    }
+
     /// The command's first object. It must exist, and all other objects must have its owner.
     #[inline(always)]
     pub(crate) fn first_object<H: Handle>(&mut self, id: u64) -> Result<Object<H>> {
-        let is_recording = matches!(H::TYPE, HandleType::CommandBuffer);
-        if is_recording
-            && id == self.recording.id
-            && self.recording.removals == self.front.removals()
+        if let Some(kept) = self.known.of(H::TYPE)
+            && id == kept.id
+            && id != 0
         {
-            let handle = H::from_raw(self.recording.handle);
+            let handle = H::from_raw(kept.handle);
             return Ok(Object { id, handle });
         }
         let handle = H::from_raw(self.first(H::TYPE, id)?);
@@ -83,14 +124,15 @@ impl Decoder<'_> {
             Some(found) => found,
             None => self.first_slowly(ty, id)?,
         };
-        self.owner = owner;
-        self.recording.removals = Recording::NONE;
-        if ty == HandleType::CommandBuffer {
-            self.recording = Recording {
-                id,
-                handle,
+        if owner != self.owner() || removals != self.known.removals {
+            self.owner_label = owner_label(owner);
+            self.known = Known {
                 removals,
+                ..Known::nothing()
             };
+        }
+        if let Some(kept) = self.known.of(ty) {
+            *kept = Kept { id, handle };
         }
         Ok(handle)
     }
@@ -127,12 +169,12 @@ impl Decoder<'_> {
     pub(crate) fn object<H: Handle>(&self, id: u64) -> Result<Object<H>> {
         match self.handle(id) {
             Ok(handle) => Ok(Object { id, handle }),
-            Err(fatal) => match fatal.reason {
+            Err(Stopped) => match self.failure().reason {
                 Reason::Failed { .. } => Ok(Object {
                     id: 0,
                     handle: H::ZERO,
                 }),
-                _ => Err(fatal),
+                _ => Err(Stopped),
             },
         }
     }

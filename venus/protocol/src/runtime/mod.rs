@@ -12,6 +12,7 @@ mod encoder;
 mod error;
 mod lookup;
 mod output;
+mod row;
 mod slots;
 mod strays;
 mod value;
@@ -22,12 +23,14 @@ pub(crate) use chain::{InLink, MAX_LINKS, OutLink};
 pub use chain::{find, find_mut, unlink};
 pub use decoder::{Decoder, Header};
 pub use encoder::Encoder;
-pub use error::{EncodeError, Fatal, Reason, Result};
+pub use error::{EncodeError, Fatal, Reason, Result, Stopped};
+pub use row::{Reader, Row, Simple};
 pub use slots::{Front, OWNERS, Slot};
 pub use strays::{Stray, Strays};
 pub use value::{Chained, Handle, HandleMap, Identity, Plain, Resolved, Zeroed};
 
 pub(crate) use decoder::{OPTIONAL, REQUIRED, raw};
+pub(crate) use row::Source;
 pub(crate) use strays::Flags;
 
 pub use crate::generated::numbers::CommandId;
@@ -44,8 +47,18 @@ pub trait Command<'a>: Sized {
     /// Decodes the arguments: what follows the header in the stream.
     ///
     /// # Errors
-    /// The guest's error. The stream cannot be read any further.
-    fn decode(d: &mut Decoder<'a>) -> Result<Self>;
+    /// The decoder has met an error of the guest, and keeps it ([`Decoder::failure`]). The stream
+    /// cannot be read any further.
+    fn read(d: &mut Decoder<'a>) -> Result<Self>;
+
+    /// The same, with the error.
+    ///
+    /// # Errors
+    /// The guest's error.
+    #[inline]
+    fn decode(d: &mut Decoder<'a>) -> Result<Self, Fatal> {
+        Self::read(d).map_err(|Stopped| d.failure())
+    }
 
     /// Encodes the beginning of the reply: command type and return value.
     ///

@@ -33,7 +33,13 @@ pub struct Slot {
 /// Combines owner and kind (a `HandleType as u32`) in one word, which is never 0.
 #[inline(always)]
 const fn label(owner: u32, kind: u32) -> u32 {
-    owner << 8 | (kind + 1)
+    owner_label(owner) | (kind + 1)
+}
+
+/// The owner's part of a label.
+#[inline(always)]
+pub(super) const fn owner_label(owner: u32) -> u32 {
+    owner << 8
 }
 
 impl Slot {
@@ -144,11 +150,11 @@ impl<'a> Front<'a> {
         unsafe { &*self.first.add(id as usize & self.mask) }
     }
 
-    /// The handle of object `id` of this owner.
+    /// The handle of object `id` of the owner with this [`owner_label`].
     #[inline(always)]
-    pub(super) fn find(&self, owner: u32, ty: HandleType, id: u64) -> Option<u64> {
+    pub(super) fn find(&self, owner_label: u32, ty: HandleType, id: u64) -> Option<u64> {
         let (found, handle) = self.slot(id).read(id)?;
-        (found == label(owner, ty as u32)).then_some(handle)
+        (found == owner_label | label(0, ty as u32)).then_some(handle)
     }
 
     /// The object `id` of any owner.
@@ -181,17 +187,25 @@ mod tests {
         let removals = AtomicU64::new(0);
         let front = Front::new(&slots, &removals);
         slots[1].put(5, TY as u32, resolved(50, 2));
-        assert_eq!(front.find(2, TY, 5), Some(50));
-        assert_eq!(front.find(3, TY, 5), None, "another owner's");
-        assert_eq!(front.find(2, HandleType::Image, 5), None, "another type");
-        assert_eq!(front.find(2, TY, 1), None, "another id of the same slot");
+        assert_eq!(front.find(owner_label(2), TY, 5), Some(50));
+        assert_eq!(front.find(owner_label(3), TY, 5), None, "another owner's");
+        assert_eq!(
+            front.find(owner_label(2), HandleType::Image, 5),
+            None,
+            "another type"
+        );
+        assert_eq!(
+            front.find(owner_label(2), TY, 1),
+            None,
+            "another id of the same slot"
+        );
         assert_eq!(front.find_any(TY, 5), Some(resolved(50, 2)));
         slots[1].clear();
-        assert_eq!(front.find(2, TY, 5), None);
+        assert_eq!(front.find(owner_label(2), TY, 5), None);
         assert_eq!(front.find_any(TY, 5), None);
         // An empty slot has id 0.
         for ty in [HandleType::Instance, TY] {
-            assert_eq!(front.find(0, ty, 0), None);
+            assert_eq!(front.find(owner_label(0), ty, 0), None);
             assert_eq!(front.find_any(ty, 0), None);
         }
     }
@@ -202,7 +216,10 @@ mod tests {
         slots[1].put(1, TY as u32, resolved(50, 2));
         let removals = AtomicU64::new(0);
         for some in [&slots[..], &[]] {
-            assert_eq!(Front::new(some, &removals).find(2, TY, 1), None);
+            assert_eq!(
+                Front::new(some, &removals).find(owner_label(2), TY, 1),
+                None
+            );
         }
     }
 

@@ -4,7 +4,7 @@
 
 use crate::runtime::{
     Array, Command, CommandId, Decoder, Encode, EncodeError, Encoder, OPTIONAL, Object, Objects,
-    REQUIRED, Result, Text,
+    REQUIRED, Reader, Result, Simple, Source, Text,
 };
 use crate::vk;
 /// `vkCmdBindTransformFeedbackBuffersEXT`
@@ -28,8 +28,23 @@ impl<'a> Command<'a> for CmdBindTransformFeedbackBuffersEXT<'a> {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<24>()?;
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
+    }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
+    }
+}
+impl<'a> CmdBindTransformFeedbackBuffersEXT<'a> {
+    #[inline(always)]
+    fn read_from<S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<24>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let first_binding: u32 = p.get::<_, 8>();
         let binding_count: u32 = p.get::<_, 12>();
@@ -50,14 +65,11 @@ impl<'a> Command<'a> for CmdBindTransformFeedbackBuffersEXT<'a> {
             p_sizes,
         })
     }
-    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<4>()?;
-        p.put::<u32, 0>(Self::ID.number());
-        let () = ret;
-        Ok(())
-    }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)
+}
+impl<'a> Simple<'a> for CmdBindTransformFeedbackBuffersEXT<'a> {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<181> {
@@ -82,8 +94,23 @@ impl<'a> Command<'a> for CmdBeginTransformFeedbackEXT<'a> {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<24>()?;
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
+    }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
+    }
+}
+impl<'a> CmdBeginTransformFeedbackEXT<'a> {
+    #[inline(always)]
+    fn read_from<S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<24>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let first_counter_buffer: u32 = p.get::<_, 8>();
         let counter_buffer_count: u32 = p.get::<_, 12>();
@@ -102,14 +129,11 @@ impl<'a> Command<'a> for CmdBeginTransformFeedbackEXT<'a> {
             p_counter_buffer_offsets,
         })
     }
-    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<4>()?;
-        p.put::<u32, 0>(Self::ID.number());
-        let () = ret;
-        Ok(())
-    }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)
+}
+impl<'a> Simple<'a> for CmdBeginTransformFeedbackEXT<'a> {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<182> {
@@ -134,8 +158,23 @@ impl<'a> Command<'a> for CmdEndTransformFeedbackEXT<'a> {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<24>()?;
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
+    }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
+    }
+}
+impl<'a> CmdEndTransformFeedbackEXT<'a> {
+    #[inline(always)]
+    fn read_from<S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<24>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let first_counter_buffer: u32 = p.get::<_, 8>();
         let counter_buffer_count: u32 = p.get::<_, 12>();
@@ -154,14 +193,11 @@ impl<'a> Command<'a> for CmdEndTransformFeedbackEXT<'a> {
             p_counter_buffer_offsets,
         })
     }
-    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<4>()?;
-        p.put::<u32, 0>(Self::ID.number());
-        let () = ret;
-        Ok(())
-    }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)
+}
+impl<'a> Simple<'a> for CmdEndTransformFeedbackEXT<'a> {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<183> {
@@ -186,8 +222,23 @@ impl<'a> Command<'a> for CmdBeginQueryIndexedEXT {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<28>()?;
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
+    }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
+    }
+}
+impl CmdBeginQueryIndexedEXT {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<28>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let query_pool = d.required_object(p.get::<_, 8>())?;
         let query: u32 = p.get::<_, 16>();
@@ -201,14 +252,11 @@ impl<'a> Command<'a> for CmdBeginQueryIndexedEXT {
             index,
         })
     }
-    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<4>()?;
-        p.put::<u32, 0>(Self::ID.number());
-        let () = ret;
-        Ok(())
-    }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)
+}
+impl<'a> Simple<'a> for CmdBeginQueryIndexedEXT {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<184> {
@@ -231,8 +279,23 @@ impl<'a> Command<'a> for CmdEndQueryIndexedEXT {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<24>()?;
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
+    }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
+    }
+}
+impl CmdEndQueryIndexedEXT {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<24>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let query_pool = d.required_object(p.get::<_, 8>())?;
         let query: u32 = p.get::<_, 16>();
@@ -244,14 +307,11 @@ impl<'a> Command<'a> for CmdEndQueryIndexedEXT {
             index,
         })
     }
-    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<4>()?;
-        p.put::<u32, 0>(Self::ID.number());
-        let () = ret;
-        Ok(())
-    }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)
+}
+impl<'a> Simple<'a> for CmdEndQueryIndexedEXT {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<185> {
@@ -280,8 +340,23 @@ impl<'a> Command<'a> for CmdDrawIndirectByteCountEXT {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<40>()?;
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
+    }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
+    }
+}
+impl CmdDrawIndirectByteCountEXT {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<40>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let instance_count: u32 = p.get::<_, 8>();
         let first_instance: u32 = p.get::<_, 12>();
@@ -299,14 +374,11 @@ impl<'a> Command<'a> for CmdDrawIndirectByteCountEXT {
             vertex_stride,
         })
     }
-    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<4>()?;
-        p.put::<u32, 0>(Self::ID.number());
-        let () = ret;
-        Ok(())
-    }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)
+}
+impl<'a> Simple<'a> for CmdDrawIndirectByteCountEXT {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<186> {
@@ -327,7 +399,7 @@ impl<'a> Command<'a> for GetImageDrmFormatModifierPropertiesEXT<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let image = d.required_object(p.get::<_, 8>())?;
@@ -371,14 +443,8 @@ impl<'a> Command<'a> for CmdSetPatchControlPointsEXT {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<12>()?;
-        let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let patch_control_points: u32 = p.get::<_, 8>();
-        Ok(Self {
-            command_buffer,
-            patch_control_points,
-        })
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
     }
     fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
@@ -388,6 +454,24 @@ impl<'a> Command<'a> for CmdSetPatchControlPointsEXT {
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         Self::encode_return(ret, e)
+    }
+}
+impl CmdSetPatchControlPointsEXT {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<12>()?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
+        let patch_control_points: u32 = p.get::<_, 8>();
+        Ok(Self {
+            command_buffer,
+            patch_control_points,
+        })
+    }
+}
+impl<'a> Simple<'a> for CmdSetPatchControlPointsEXT {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<233> {
@@ -406,14 +490,8 @@ impl<'a> Command<'a> for CmdSetLogicOpEXT {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<12>()?;
-        let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let logic_op: vk::LogicOp = d.known(p.get::<_, 8>());
-        Ok(Self {
-            command_buffer,
-            logic_op,
-        })
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
     }
     fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
@@ -423,6 +501,24 @@ impl<'a> Command<'a> for CmdSetLogicOpEXT {
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         Self::encode_return(ret, e)
+    }
+}
+impl CmdSetLogicOpEXT {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<12>()?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
+        let logic_op: vk::LogicOp = d.known(p.get::<_, 8>());
+        Ok(Self {
+            command_buffer,
+            logic_op,
+        })
+    }
+}
+impl<'a> Simple<'a> for CmdSetLogicOpEXT {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<234> {
@@ -440,8 +536,8 @@ impl<'a> Command<'a> for CmdBeginConditionalRenderingEXT<'a> {
     const ID: CommandId = CommandId::CmdBeginConditionalRenderingEXT;
     const HAS_OUTPUTS: bool = false;
     type Return = ();
-    #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    #[inline(always)]
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -476,10 +572,8 @@ impl<'a> Command<'a> for CmdEndConditionalRenderingEXT {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<8>()?;
-        let command_buffer = d.first_object(p.get::<_, 0>())?;
-        Ok(Self { command_buffer })
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
     }
     fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
@@ -489,6 +583,20 @@ impl<'a> Command<'a> for CmdEndConditionalRenderingEXT {
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         Self::encode_return(ret, e)
+    }
+}
+impl CmdEndConditionalRenderingEXT {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<8>()?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
+        Ok(Self { command_buffer })
+    }
+}
+impl<'a> Simple<'a> for CmdEndConditionalRenderingEXT {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<241> {
@@ -515,8 +623,23 @@ impl<'a> Command<'a> for CmdDrawMultiEXT<'a> {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<20>()?;
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
+    }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
+    }
+}
+impl<'a> CmdDrawMultiEXT<'a> {
+    #[inline(always)]
+    fn read_from<S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<20>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let draw_count: u32 = p.get::<_, 8>();
         let n = p.get::<u64, 12>();
@@ -535,14 +658,11 @@ impl<'a> Command<'a> for CmdDrawMultiEXT<'a> {
             stride,
         })
     }
-    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<4>()?;
-        p.put::<u32, 0>(Self::ID.number());
-        let () = ret;
-        Ok(())
-    }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)
+}
+impl<'a> Simple<'a> for CmdDrawMultiEXT<'a> {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<247> {
@@ -570,8 +690,8 @@ impl<'a> Command<'a> for CmdDrawMultiIndexedEXT<'a> {
     const ID: CommandId = CommandId::CmdDrawMultiIndexedEXT;
     const HAS_OUTPUTS: bool = false;
     type Return = ();
-    #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    #[inline(always)]
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let draw_count: u32 = p.get::<_, 8>();
@@ -622,8 +742,23 @@ impl<'a> Command<'a> for CmdSetColorWriteEnableEXT<'a> {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<20>()?;
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
+    }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
+    }
+}
+impl<'a> CmdSetColorWriteEnableEXT<'a> {
+    #[inline(always)]
+    fn read_from<S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<20>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let attachment_count: u32 = p.get::<_, 8>();
         let n = p.get::<u64, 12>();
@@ -635,14 +770,11 @@ impl<'a> Command<'a> for CmdSetColorWriteEnableEXT<'a> {
             p_color_write_enables,
         })
     }
-    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<4>()?;
-        p.put::<u32, 0>(Self::ID.number());
-        let () = ret;
-        Ok(())
-    }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)
+}
+impl<'a> Simple<'a> for CmdSetColorWriteEnableEXT<'a> {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<254> {
@@ -666,8 +798,8 @@ impl<'a> Command<'a> for CmdSetVertexInputEXT<'a> {
     const ID: CommandId = CommandId::CmdSetVertexInputEXT;
     const HAS_OUTPUTS: bool = false;
     type Return = ();
-    #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    #[inline(always)]
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let vertex_binding_description_count: u32 = p.get::<_, 8>();
@@ -719,14 +851,8 @@ impl<'a> Command<'a> for CmdSetTessellationDomainOriginEXT {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<12>()?;
-        let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let domain_origin: vk::TessellationDomainOrigin = d.known(p.get::<_, 8>());
-        Ok(Self {
-            command_buffer,
-            domain_origin,
-        })
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
     }
     fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
@@ -736,6 +862,24 @@ impl<'a> Command<'a> for CmdSetTessellationDomainOriginEXT {
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         Self::encode_return(ret, e)
+    }
+}
+impl CmdSetTessellationDomainOriginEXT {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<12>()?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
+        let domain_origin: vk::TessellationDomainOrigin = d.known(p.get::<_, 8>());
+        Ok(Self {
+            command_buffer,
+            domain_origin,
+        })
+    }
+}
+impl<'a> Simple<'a> for CmdSetTessellationDomainOriginEXT {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<256> {
@@ -754,14 +898,8 @@ impl<'a> Command<'a> for CmdSetDepthClampEnableEXT {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<12>()?;
-        let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let depth_clamp_enable: vk::Bool32 = p.get::<_, 8>();
-        Ok(Self {
-            command_buffer,
-            depth_clamp_enable,
-        })
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
     }
     fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
@@ -771,6 +909,24 @@ impl<'a> Command<'a> for CmdSetDepthClampEnableEXT {
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         Self::encode_return(ret, e)
+    }
+}
+impl CmdSetDepthClampEnableEXT {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<12>()?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
+        let depth_clamp_enable: vk::Bool32 = p.get::<_, 8>();
+        Ok(Self {
+            command_buffer,
+            depth_clamp_enable,
+        })
+    }
+}
+impl<'a> Simple<'a> for CmdSetDepthClampEnableEXT {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<257> {
@@ -789,14 +945,8 @@ impl<'a> Command<'a> for CmdSetPolygonModeEXT {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<12>()?;
-        let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let polygon_mode: vk::PolygonMode = d.known(p.get::<_, 8>());
-        Ok(Self {
-            command_buffer,
-            polygon_mode,
-        })
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
     }
     fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
@@ -806,6 +956,24 @@ impl<'a> Command<'a> for CmdSetPolygonModeEXT {
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         Self::encode_return(ret, e)
+    }
+}
+impl CmdSetPolygonModeEXT {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<12>()?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
+        let polygon_mode: vk::PolygonMode = d.known(p.get::<_, 8>());
+        Ok(Self {
+            command_buffer,
+            polygon_mode,
+        })
+    }
+}
+impl<'a> Simple<'a> for CmdSetPolygonModeEXT {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<258> {
@@ -824,14 +992,8 @@ impl<'a> Command<'a> for CmdSetRasterizationSamplesEXT {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<12>()?;
-        let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let rasterization_samples: vk::SampleCountFlags = d.bit(p.get::<_, 8>(), REQUIRED);
-        Ok(Self {
-            command_buffer,
-            rasterization_samples,
-        })
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
     }
     fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
@@ -841,6 +1003,24 @@ impl<'a> Command<'a> for CmdSetRasterizationSamplesEXT {
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         Self::encode_return(ret, e)
+    }
+}
+impl CmdSetRasterizationSamplesEXT {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<12>()?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
+        let rasterization_samples: vk::SampleCountFlags = d.bit(p.get::<_, 8>(), REQUIRED);
+        Ok(Self {
+            command_buffer,
+            rasterization_samples,
+        })
+    }
+}
+impl<'a> Simple<'a> for CmdSetRasterizationSamplesEXT {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<259> {
@@ -861,8 +1041,23 @@ impl<'a> Command<'a> for CmdSetSampleMaskEXT<'a> {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<20>()?;
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
+    }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
+    }
+}
+impl<'a> CmdSetSampleMaskEXT<'a> {
+    #[inline(always)]
+    fn read_from<S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<20>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let samples: vk::SampleCountFlags = d.bit(p.get::<_, 8>(), REQUIRED);
         let n = p.get::<u64, 12>();
@@ -874,14 +1069,11 @@ impl<'a> Command<'a> for CmdSetSampleMaskEXT<'a> {
             p_sample_mask,
         })
     }
-    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<4>()?;
-        p.put::<u32, 0>(Self::ID.number());
-        let () = ret;
-        Ok(())
-    }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)
+}
+impl<'a> Simple<'a> for CmdSetSampleMaskEXT<'a> {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<260> {
@@ -900,14 +1092,8 @@ impl<'a> Command<'a> for CmdSetAlphaToCoverageEnableEXT {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<12>()?;
-        let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let alpha_to_coverage_enable: vk::Bool32 = p.get::<_, 8>();
-        Ok(Self {
-            command_buffer,
-            alpha_to_coverage_enable,
-        })
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
     }
     fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
@@ -917,6 +1103,24 @@ impl<'a> Command<'a> for CmdSetAlphaToCoverageEnableEXT {
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         Self::encode_return(ret, e)
+    }
+}
+impl CmdSetAlphaToCoverageEnableEXT {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<12>()?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
+        let alpha_to_coverage_enable: vk::Bool32 = p.get::<_, 8>();
+        Ok(Self {
+            command_buffer,
+            alpha_to_coverage_enable,
+        })
+    }
+}
+impl<'a> Simple<'a> for CmdSetAlphaToCoverageEnableEXT {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<261> {
@@ -935,14 +1139,8 @@ impl<'a> Command<'a> for CmdSetAlphaToOneEnableEXT {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<12>()?;
-        let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let alpha_to_one_enable: vk::Bool32 = p.get::<_, 8>();
-        Ok(Self {
-            command_buffer,
-            alpha_to_one_enable,
-        })
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
     }
     fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
@@ -952,6 +1150,24 @@ impl<'a> Command<'a> for CmdSetAlphaToOneEnableEXT {
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         Self::encode_return(ret, e)
+    }
+}
+impl CmdSetAlphaToOneEnableEXT {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<12>()?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
+        let alpha_to_one_enable: vk::Bool32 = p.get::<_, 8>();
+        Ok(Self {
+            command_buffer,
+            alpha_to_one_enable,
+        })
+    }
+}
+impl<'a> Simple<'a> for CmdSetAlphaToOneEnableEXT {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<262> {
@@ -970,14 +1186,8 @@ impl<'a> Command<'a> for CmdSetLogicOpEnableEXT {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<12>()?;
-        let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let logic_op_enable: vk::Bool32 = p.get::<_, 8>();
-        Ok(Self {
-            command_buffer,
-            logic_op_enable,
-        })
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
     }
     fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
@@ -987,6 +1197,24 @@ impl<'a> Command<'a> for CmdSetLogicOpEnableEXT {
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         Self::encode_return(ret, e)
+    }
+}
+impl CmdSetLogicOpEnableEXT {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<12>()?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
+        let logic_op_enable: vk::Bool32 = p.get::<_, 8>();
+        Ok(Self {
+            command_buffer,
+            logic_op_enable,
+        })
+    }
+}
+impl<'a> Simple<'a> for CmdSetLogicOpEnableEXT {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<263> {
@@ -1009,8 +1237,23 @@ impl<'a> Command<'a> for CmdSetColorBlendEnableEXT<'a> {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<24>()?;
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
+    }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
+    }
+}
+impl<'a> CmdSetColorBlendEnableEXT<'a> {
+    #[inline(always)]
+    fn read_from<S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<24>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let first_attachment: u32 = p.get::<_, 8>();
         let attachment_count: u32 = p.get::<_, 12>();
@@ -1024,14 +1267,11 @@ impl<'a> Command<'a> for CmdSetColorBlendEnableEXT<'a> {
             p_color_blend_enables,
         })
     }
-    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<4>()?;
-        p.put::<u32, 0>(Self::ID.number());
-        let () = ret;
-        Ok(())
-    }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)
+}
+impl<'a> Simple<'a> for CmdSetColorBlendEnableEXT<'a> {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<264> {
@@ -1054,8 +1294,23 @@ impl<'a> Command<'a> for CmdSetColorBlendEquationEXT<'a> {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<24>()?;
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
+    }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
+    }
+}
+impl<'a> CmdSetColorBlendEquationEXT<'a> {
+    #[inline(always)]
+    fn read_from<S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<24>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let first_attachment: u32 = p.get::<_, 8>();
         let attachment_count: u32 = p.get::<_, 12>();
@@ -1069,14 +1324,11 @@ impl<'a> Command<'a> for CmdSetColorBlendEquationEXT<'a> {
             p_color_blend_equations,
         })
     }
-    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<4>()?;
-        p.put::<u32, 0>(Self::ID.number());
-        let () = ret;
-        Ok(())
-    }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)
+}
+impl<'a> Simple<'a> for CmdSetColorBlendEquationEXT<'a> {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<265> {
@@ -1099,8 +1351,23 @@ impl<'a> Command<'a> for CmdSetColorWriteMaskEXT<'a> {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<24>()?;
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
+    }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
+    }
+}
+impl<'a> CmdSetColorWriteMaskEXT<'a> {
+    #[inline(always)]
+    fn read_from<S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<24>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let first_attachment: u32 = p.get::<_, 8>();
         let attachment_count: u32 = p.get::<_, 12>();
@@ -1114,14 +1381,11 @@ impl<'a> Command<'a> for CmdSetColorWriteMaskEXT<'a> {
             p_color_write_masks,
         })
     }
-    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<4>()?;
-        p.put::<u32, 0>(Self::ID.number());
-        let () = ret;
-        Ok(())
-    }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)
+}
+impl<'a> Simple<'a> for CmdSetColorWriteMaskEXT<'a> {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<266> {
@@ -1140,14 +1404,8 @@ impl<'a> Command<'a> for CmdSetRasterizationStreamEXT {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<12>()?;
-        let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let rasterization_stream: u32 = p.get::<_, 8>();
-        Ok(Self {
-            command_buffer,
-            rasterization_stream,
-        })
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
     }
     fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
@@ -1157,6 +1415,24 @@ impl<'a> Command<'a> for CmdSetRasterizationStreamEXT {
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         Self::encode_return(ret, e)
+    }
+}
+impl CmdSetRasterizationStreamEXT {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<12>()?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
+        let rasterization_stream: u32 = p.get::<_, 8>();
+        Ok(Self {
+            command_buffer,
+            rasterization_stream,
+        })
+    }
+}
+impl<'a> Simple<'a> for CmdSetRasterizationStreamEXT {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<267> {
@@ -1175,15 +1451,8 @@ impl<'a> Command<'a> for CmdSetConservativeRasterizationModeEXT {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<12>()?;
-        let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let conservative_rasterization_mode: vk::ConservativeRasterizationModeEXT =
-            d.known(p.get::<_, 8>());
-        Ok(Self {
-            command_buffer,
-            conservative_rasterization_mode,
-        })
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
     }
     fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
@@ -1193,6 +1462,25 @@ impl<'a> Command<'a> for CmdSetConservativeRasterizationModeEXT {
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         Self::encode_return(ret, e)
+    }
+}
+impl CmdSetConservativeRasterizationModeEXT {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<12>()?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
+        let conservative_rasterization_mode: vk::ConservativeRasterizationModeEXT =
+            d.known(p.get::<_, 8>());
+        Ok(Self {
+            command_buffer,
+            conservative_rasterization_mode,
+        })
+    }
+}
+impl<'a> Simple<'a> for CmdSetConservativeRasterizationModeEXT {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<268> {
@@ -1211,14 +1499,8 @@ impl<'a> Command<'a> for CmdSetExtraPrimitiveOverestimationSizeEXT {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<12>()?;
-        let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let extra_primitive_overestimation_size: f32 = p.get::<_, 8>();
-        Ok(Self {
-            command_buffer,
-            extra_primitive_overestimation_size,
-        })
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
     }
     fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
@@ -1228,6 +1510,24 @@ impl<'a> Command<'a> for CmdSetExtraPrimitiveOverestimationSizeEXT {
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         Self::encode_return(ret, e)
+    }
+}
+impl CmdSetExtraPrimitiveOverestimationSizeEXT {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<12>()?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
+        let extra_primitive_overestimation_size: f32 = p.get::<_, 8>();
+        Ok(Self {
+            command_buffer,
+            extra_primitive_overestimation_size,
+        })
+    }
+}
+impl<'a> Simple<'a> for CmdSetExtraPrimitiveOverestimationSizeEXT {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<269> {
@@ -1246,14 +1546,8 @@ impl<'a> Command<'a> for CmdSetDepthClipEnableEXT {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<12>()?;
-        let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let depth_clip_enable: vk::Bool32 = p.get::<_, 8>();
-        Ok(Self {
-            command_buffer,
-            depth_clip_enable,
-        })
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
     }
     fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
@@ -1263,6 +1557,24 @@ impl<'a> Command<'a> for CmdSetDepthClipEnableEXT {
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         Self::encode_return(ret, e)
+    }
+}
+impl CmdSetDepthClipEnableEXT {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<12>()?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
+        let depth_clip_enable: vk::Bool32 = p.get::<_, 8>();
+        Ok(Self {
+            command_buffer,
+            depth_clip_enable,
+        })
+    }
+}
+impl<'a> Simple<'a> for CmdSetDepthClipEnableEXT {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<270> {
@@ -1281,14 +1593,8 @@ impl<'a> Command<'a> for CmdSetSampleLocationsEnableEXT {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<12>()?;
-        let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let sample_locations_enable: vk::Bool32 = p.get::<_, 8>();
-        Ok(Self {
-            command_buffer,
-            sample_locations_enable,
-        })
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
     }
     fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
@@ -1298,6 +1604,24 @@ impl<'a> Command<'a> for CmdSetSampleLocationsEnableEXT {
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         Self::encode_return(ret, e)
+    }
+}
+impl CmdSetSampleLocationsEnableEXT {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<12>()?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
+        let sample_locations_enable: vk::Bool32 = p.get::<_, 8>();
+        Ok(Self {
+            command_buffer,
+            sample_locations_enable,
+        })
+    }
+}
+impl<'a> Simple<'a> for CmdSetSampleLocationsEnableEXT {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<271> {
@@ -1320,8 +1644,23 @@ impl<'a> Command<'a> for CmdSetColorBlendAdvancedEXT<'a> {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<24>()?;
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
+    }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
+    }
+}
+impl<'a> CmdSetColorBlendAdvancedEXT<'a> {
+    #[inline(always)]
+    fn read_from<S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<24>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let first_attachment: u32 = p.get::<_, 8>();
         let attachment_count: u32 = p.get::<_, 12>();
@@ -1335,14 +1674,11 @@ impl<'a> Command<'a> for CmdSetColorBlendAdvancedEXT<'a> {
             p_color_blend_advanced,
         })
     }
-    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<4>()?;
-        p.put::<u32, 0>(Self::ID.number());
-        let () = ret;
-        Ok(())
-    }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)
+}
+impl<'a> Simple<'a> for CmdSetColorBlendAdvancedEXT<'a> {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<272> {
@@ -1361,14 +1697,8 @@ impl<'a> Command<'a> for CmdSetProvokingVertexModeEXT {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<12>()?;
-        let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let provoking_vertex_mode: vk::ProvokingVertexModeEXT = d.known(p.get::<_, 8>());
-        Ok(Self {
-            command_buffer,
-            provoking_vertex_mode,
-        })
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
     }
     fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
@@ -1378,6 +1708,24 @@ impl<'a> Command<'a> for CmdSetProvokingVertexModeEXT {
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         Self::encode_return(ret, e)
+    }
+}
+impl CmdSetProvokingVertexModeEXT {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<12>()?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
+        let provoking_vertex_mode: vk::ProvokingVertexModeEXT = d.known(p.get::<_, 8>());
+        Ok(Self {
+            command_buffer,
+            provoking_vertex_mode,
+        })
+    }
+}
+impl<'a> Simple<'a> for CmdSetProvokingVertexModeEXT {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<273> {
@@ -1396,14 +1744,8 @@ impl<'a> Command<'a> for CmdSetLineRasterizationModeEXT {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<12>()?;
-        let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let line_rasterization_mode: vk::LineRasterizationMode = d.known(p.get::<_, 8>());
-        Ok(Self {
-            command_buffer,
-            line_rasterization_mode,
-        })
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
     }
     fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
@@ -1413,6 +1755,24 @@ impl<'a> Command<'a> for CmdSetLineRasterizationModeEXT {
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         Self::encode_return(ret, e)
+    }
+}
+impl CmdSetLineRasterizationModeEXT {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<12>()?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
+        let line_rasterization_mode: vk::LineRasterizationMode = d.known(p.get::<_, 8>());
+        Ok(Self {
+            command_buffer,
+            line_rasterization_mode,
+        })
+    }
+}
+impl<'a> Simple<'a> for CmdSetLineRasterizationModeEXT {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<274> {
@@ -1431,14 +1791,8 @@ impl<'a> Command<'a> for CmdSetLineStippleEnableEXT {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<12>()?;
-        let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let stippled_line_enable: vk::Bool32 = p.get::<_, 8>();
-        Ok(Self {
-            command_buffer,
-            stippled_line_enable,
-        })
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
     }
     fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
@@ -1448,6 +1802,24 @@ impl<'a> Command<'a> for CmdSetLineStippleEnableEXT {
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         Self::encode_return(ret, e)
+    }
+}
+impl CmdSetLineStippleEnableEXT {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<12>()?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
+        let stippled_line_enable: vk::Bool32 = p.get::<_, 8>();
+        Ok(Self {
+            command_buffer,
+            stippled_line_enable,
+        })
+    }
+}
+impl<'a> Simple<'a> for CmdSetLineStippleEnableEXT {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<275> {
@@ -1466,14 +1838,8 @@ impl<'a> Command<'a> for CmdSetDepthClipNegativeOneToOneEXT {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<12>()?;
-        let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let negative_one_to_one: vk::Bool32 = p.get::<_, 8>();
-        Ok(Self {
-            command_buffer,
-            negative_one_to_one,
-        })
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
     }
     fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
@@ -1483,6 +1849,24 @@ impl<'a> Command<'a> for CmdSetDepthClipNegativeOneToOneEXT {
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         Self::encode_return(ret, e)
+    }
+}
+impl CmdSetDepthClipNegativeOneToOneEXT {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<12>()?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
+        let negative_one_to_one: vk::Bool32 = p.get::<_, 8>();
+        Ok(Self {
+            command_buffer,
+            negative_one_to_one,
+        })
+    }
+}
+impl<'a> Simple<'a> for CmdSetDepthClipNegativeOneToOneEXT {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<276> {
@@ -1500,8 +1884,8 @@ impl<'a> Command<'a> for CmdSetSampleLocationsEXT<'a> {
     const ID: CommandId = CommandId::CmdSetSampleLocationsEXT;
     const HAS_OUTPUTS: bool = false;
     type Return = ();
-    #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    #[inline(always)]
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -1539,7 +1923,7 @@ impl<'a> Command<'a> for GetPhysicalDeviceMultisamplePropertiesEXT<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
         let physical_device = d.first_object(p.get::<_, 0>())?;
         let samples: vk::SampleCountFlags = d.bit(p.get::<_, 8>(), REQUIRED);
@@ -1582,8 +1966,8 @@ impl<'a> Command<'a> for CmdSetDepthBias2EXT<'a> {
     const ID: CommandId = CommandId::CmdSetDepthBias2EXT;
     const HAS_OUTPUTS: bool = false;
     type Return = ();
-    #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    #[inline(always)]
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -1619,14 +2003,8 @@ impl<'a> Command<'a> for CmdSetAttachmentFeedbackLoopEnableEXT {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<12>()?;
-        let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let aspect_mask: vk::ImageAspectFlags = p.get::<_, 8>();
-        Ok(Self {
-            command_buffer,
-            aspect_mask,
-        })
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
     }
     fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
@@ -1636,6 +2014,24 @@ impl<'a> Command<'a> for CmdSetAttachmentFeedbackLoopEnableEXT {
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         Self::encode_return(ret, e)
+    }
+}
+impl CmdSetAttachmentFeedbackLoopEnableEXT {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<12>()?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
+        let aspect_mask: vk::ImageAspectFlags = p.get::<_, 8>();
+        Ok(Self {
+            command_buffer,
+            aspect_mask,
+        })
+    }
+}
+impl<'a> Simple<'a> for CmdSetAttachmentFeedbackLoopEnableEXT {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<329> {
@@ -1655,8 +2051,8 @@ impl<'a> Command<'a> for CmdSetDepthClampRangeEXT<'a> {
     const ID: CommandId = CommandId::CmdSetDepthClampRangeEXT;
     const HAS_OUTPUTS: bool = false;
     type Return = ();
-    #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    #[inline(always)]
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let depth_clamp_mode: vk::DepthClampModeEXT = d.known(p.get::<_, 8>());
@@ -1698,8 +2094,23 @@ impl<'a> Command<'a> for CmdDrawMeshTasksEXT {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<20>()?;
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
+    }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
+    }
+}
+impl CmdDrawMeshTasksEXT {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<20>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let group_count_x: u32 = p.get::<_, 8>();
         let group_count_y: u32 = p.get::<_, 12>();
@@ -1711,14 +2122,11 @@ impl<'a> Command<'a> for CmdDrawMeshTasksEXT {
             group_count_z,
         })
     }
-    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<4>()?;
-        p.put::<u32, 0>(Self::ID.number());
-        let () = ret;
-        Ok(())
-    }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)
+}
+impl<'a> Simple<'a> for CmdDrawMeshTasksEXT {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<332> {
@@ -1743,8 +2151,23 @@ impl<'a> Command<'a> for CmdDrawMeshTasksIndirectEXT {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<32>()?;
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
+    }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
+    }
+}
+impl CmdDrawMeshTasksIndirectEXT {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<32>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let buffer = d.required_object(p.get::<_, 8>())?;
         let offset: vk::DeviceSize = p.get::<_, 16>();
@@ -1758,14 +2181,11 @@ impl<'a> Command<'a> for CmdDrawMeshTasksIndirectEXT {
             stride,
         })
     }
-    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<4>()?;
-        p.put::<u32, 0>(Self::ID.number());
-        let () = ret;
-        Ok(())
-    }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)
+}
+impl<'a> Simple<'a> for CmdDrawMeshTasksIndirectEXT {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<333> {
@@ -1794,8 +2214,23 @@ impl<'a> Command<'a> for CmdDrawMeshTasksIndirectCountEXT {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<48>()?;
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
+    }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
+    }
+}
+impl CmdDrawMeshTasksIndirectCountEXT {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<48>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let buffer = d.required_object(p.get::<_, 8>())?;
         let offset: vk::DeviceSize = p.get::<_, 16>();
@@ -1813,14 +2248,11 @@ impl<'a> Command<'a> for CmdDrawMeshTasksIndirectCountEXT {
             stride,
         })
     }
-    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<4>()?;
-        p.put::<u32, 0>(Self::ID.number());
-        let () = ret;
-        Ok(())
-    }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)
+}
+impl<'a> Simple<'a> for CmdDrawMeshTasksIndirectCountEXT {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<334> {
@@ -1838,8 +2270,8 @@ impl<'a> Command<'a> for CmdBindSamplerHeapEXT<'a> {
     const ID: CommandId = CommandId::CmdBindSamplerHeapEXT;
     const HAS_OUTPUTS: bool = false;
     type Return = ();
-    #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    #[inline(always)]
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -1874,8 +2306,8 @@ impl<'a> Command<'a> for CmdBindResourceHeapEXT<'a> {
     const ID: CommandId = CommandId::CmdBindResourceHeapEXT;
     const HAS_OUTPUTS: bool = false;
     type Return = ();
-    #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    #[inline(always)]
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -1910,8 +2342,8 @@ impl<'a> Command<'a> for CmdPushDataEXT<'a> {
     const ID: CommandId = CommandId::CmdPushDataEXT;
     const HAS_OUTPUTS: bool = false;
     type Return = ();
-    #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    #[inline(always)]
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -1951,7 +2383,7 @@ impl<'a> Command<'a> for GetImageOpaqueCaptureDataEXT<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let image_count: u32 = p.get::<_, 8>();
@@ -2002,7 +2434,7 @@ impl<'a> Command<'a> for GetPhysicalDeviceDescriptorSizeEXT {
     const HAS_OUTPUTS: bool = false;
     type Return = vk::DeviceSize;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
         let physical_device = d.first_object(p.get::<_, 0>())?;
         let descriptor_type: vk::DescriptorType = d.known(p.get::<_, 8>());
@@ -2045,7 +2477,7 @@ impl<'a> Command<'a> for RegisterCustomBorderColorEXT<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -2092,7 +2524,7 @@ impl<'a> Command<'a> for UnregisterCustomBorderColorEXT {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let index: u32 = p.get::<_, 8>();

@@ -4,7 +4,7 @@
 
 use crate::runtime::{
     Array, Command, CommandId, Decoder, Encode, EncodeError, Encoder, OPTIONAL, Object, Objects,
-    REQUIRED, Result, Text,
+    REQUIRED, Reader, Result, Simple, Source, Text,
 };
 use crate::vk;
 /// `vkGetPhysicalDeviceCalibrateableTimeDomainsKHR`
@@ -22,7 +22,7 @@ impl<'a> Command<'a> for GetPhysicalDeviceCalibrateableTimeDomainsKHR<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let physical_device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -75,7 +75,7 @@ impl<'a> Command<'a> for GetCalibratedTimestampsKHR<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let timestamp_count: u32 = p.get::<_, 8>();
@@ -131,7 +131,7 @@ impl<'a> Command<'a> for GetPhysicalDeviceFragmentShadingRatesKHR<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let physical_device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -187,8 +187,23 @@ impl<'a> Command<'a> for CmdSetFragmentShadingRateKHR<'a> {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<16>()?;
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
+    }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
+    }
+}
+impl<'a> CmdSetFragmentShadingRateKHR<'a> {
+    #[inline(always)]
+    fn read_from<S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<16>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_fragment_size = d.required_plain_pointer::<vk::Extent2D>(present)?;
@@ -201,14 +216,11 @@ impl<'a> Command<'a> for CmdSetFragmentShadingRateKHR<'a> {
             combiner_ops,
         })
     }
-    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<4>()?;
-        p.put::<u32, 0>(Self::ID.number());
-        let () = ret;
-        Ok(())
-    }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)
+}
+impl<'a> Simple<'a> for CmdSetFragmentShadingRateKHR<'a> {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<278> {
@@ -227,7 +239,7 @@ impl<'a> Command<'a> for CreateDeferredOperationKHR<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         d.null(p.get::<_, 8>())?;
@@ -268,7 +280,7 @@ impl<'a> Command<'a> for DestroyDeferredOperationKHR {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let operation = d.object(p.get::<_, 8>())?;
@@ -301,7 +313,7 @@ impl<'a> Command<'a> for GetDeferredOperationMaxConcurrencyKHR {
     const HAS_OUTPUTS: bool = false;
     type Return = u32;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let operation = d.required_object(p.get::<_, 8>())?;
@@ -333,7 +345,7 @@ impl<'a> Command<'a> for GetDeferredOperationResultKHR {
     const HAS_OUTPUTS: bool = false;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let operation = d.required_object(p.get::<_, 8>())?;
@@ -365,7 +377,7 @@ impl<'a> Command<'a> for DeferredOperationJoinKHR {
     const HAS_OUTPUTS: bool = false;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let operation = d.required_object(p.get::<_, 8>())?;
@@ -399,7 +411,7 @@ impl<'a> Command<'a> for CreateAccelerationStructureKHR<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -445,7 +457,7 @@ impl<'a> Command<'a> for DestroyAccelerationStructureKHR {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let acceleration_structure = d.object(p.get::<_, 8>())?;
@@ -484,8 +496,8 @@ impl<'a> Command<'a> for CmdBuildAccelerationStructuresKHR<'a> {
     const ID: CommandId = CommandId::CmdBuildAccelerationStructuresKHR;
     const HAS_OUTPUTS: bool = false;
     type Return = ();
-    #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    #[inline(always)]
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let info_count: u32 = p.get::<_, 8>();
@@ -540,8 +552,8 @@ impl<'a> Command<'a> for CmdBuildAccelerationStructuresIndirectKHR<'a> {
     const ID: CommandId = CommandId::CmdBuildAccelerationStructuresIndirectKHR;
     const HAS_OUTPUTS: bool = false;
     type Return = ();
-    #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    #[inline(always)]
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let info_count: u32 = p.get::<_, 8>();
@@ -600,7 +612,7 @@ impl<'a> Command<'a> for CopyAccelerationStructureKHR<'a> {
     const HAS_OUTPUTS: bool = false;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let deferred_operation = d.object(p.get::<_, 8>())?;
@@ -648,7 +660,7 @@ impl<'a> Command<'a> for WriteAccelerationStructuresPropertiesKHR<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let acceleration_structure_count: u32 = p.get::<_, 8>();
@@ -705,8 +717,8 @@ impl<'a> Command<'a> for CmdCopyAccelerationStructureKHR<'a> {
     const ID: CommandId = CommandId::CmdCopyAccelerationStructureKHR;
     const HAS_OUTPUTS: bool = false;
     type Return = ();
-    #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    #[inline(always)]
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -741,8 +753,8 @@ impl<'a> Command<'a> for CmdCopyAccelerationStructureToMemoryKHR<'a> {
     const ID: CommandId = CommandId::CmdCopyAccelerationStructureToMemoryKHR;
     const HAS_OUTPUTS: bool = false;
     type Return = ();
-    #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    #[inline(always)]
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -777,8 +789,8 @@ impl<'a> Command<'a> for CmdCopyMemoryToAccelerationStructureKHR<'a> {
     const ID: CommandId = CommandId::CmdCopyMemoryToAccelerationStructureKHR;
     const HAS_OUTPUTS: bool = false;
     type Return = ();
-    #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    #[inline(always)]
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -814,7 +826,7 @@ impl<'a> Command<'a> for GetAccelerationStructureDeviceAddressKHR<'a> {
     const HAS_OUTPUTS: bool = false;
     type Return = vk::DeviceAddress;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -860,8 +872,23 @@ impl<'a> Command<'a> for CmdWriteAccelerationStructuresPropertiesKHR<'a> {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<20>()?;
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
+    }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
+    }
+}
+impl<'a> CmdWriteAccelerationStructuresPropertiesKHR<'a> {
+    #[inline(always)]
+    fn read_from<S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<20>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let acceleration_structure_count: u32 = p.get::<_, 8>();
         let n = p.get::<u64, 12>();
@@ -884,14 +911,11 @@ impl<'a> Command<'a> for CmdWriteAccelerationStructuresPropertiesKHR<'a> {
             first_query,
         })
     }
-    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<4>()?;
-        p.put::<u32, 0>(Self::ID.number());
-        let () = ret;
-        Ok(())
-    }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)
+}
+impl<'a> Simple<'a> for CmdWriteAccelerationStructuresPropertiesKHR<'a> {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<317> {
@@ -912,7 +936,7 @@ impl<'a> Command<'a> for GetDeviceAccelerationStructureCompatibilityKHR<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -963,7 +987,7 @@ impl<'a> Command<'a> for GetAccelerationStructureBuildSizesKHR<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let build_type: vk::AccelerationStructureBuildTypeKHR = d.known(p.get::<_, 8>());
@@ -1029,8 +1053,23 @@ impl<'a> Command<'a> for CmdTraceRaysKHR<'a> {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<16>()?;
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
+    }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
+    }
+}
+impl<'a> CmdTraceRaysKHR<'a> {
+    #[inline(always)]
+    fn read_from<S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<16>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_raygen_shader_binding_table =
@@ -1062,14 +1101,11 @@ impl<'a> Command<'a> for CmdTraceRaysKHR<'a> {
             depth,
         })
     }
-    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<4>()?;
-        p.put::<u32, 0>(Self::ID.number());
-        let () = ret;
-        Ok(())
-    }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)
+}
+impl<'a> Simple<'a> for CmdTraceRaysKHR<'a> {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<320> {
@@ -1096,7 +1132,7 @@ impl<'a> Command<'a> for CreateRayTracingPipelinesKHR<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<36>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let deferred_operation = d.object(p.get::<_, 8>())?;
@@ -1157,7 +1193,7 @@ impl<'a> Command<'a> for GetRayTracingShaderGroupHandlesKHR<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<40>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let pipeline = d.required_object(p.get::<_, 8>())?;
@@ -1214,7 +1250,7 @@ impl<'a> Command<'a> for GetRayTracingCaptureReplayShaderGroupHandlesKHR<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<40>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let pipeline = d.required_object(p.get::<_, 8>())?;
@@ -1271,8 +1307,23 @@ impl<'a> Command<'a> for CmdTraceRaysIndirectKHR<'a> {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<16>()?;
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
+    }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
+    }
+}
+impl<'a> CmdTraceRaysIndirectKHR<'a> {
+    #[inline(always)]
+    fn read_from<S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<16>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
         let p_raygen_shader_binding_table =
@@ -1300,14 +1351,11 @@ impl<'a> Command<'a> for CmdTraceRaysIndirectKHR<'a> {
             indirect_device_address,
         })
     }
-    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<4>()?;
-        p.put::<u32, 0>(Self::ID.number());
-        let () = ret;
-        Ok(())
-    }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)
+}
+impl<'a> Simple<'a> for CmdTraceRaysIndirectKHR<'a> {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<324> {
@@ -1330,7 +1378,7 @@ impl<'a> Command<'a> for GetRayTracingShaderGroupStackSizeKHR {
     const HAS_OUTPUTS: bool = false;
     type Return = vk::DeviceSize;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let pipeline = d.required_object(p.get::<_, 8>())?;
@@ -1373,14 +1421,8 @@ impl<'a> Command<'a> for CmdSetRayTracingPipelineStackSizeKHR {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<12>()?;
-        let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let pipeline_stack_size: u32 = p.get::<_, 8>();
-        Ok(Self {
-            command_buffer,
-            pipeline_stack_size,
-        })
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
     }
     fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
@@ -1390,6 +1432,24 @@ impl<'a> Command<'a> for CmdSetRayTracingPipelineStackSizeKHR {
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         Self::encode_return(ret, e)
+    }
+}
+impl CmdSetRayTracingPipelineStackSizeKHR {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<12>()?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
+        let pipeline_stack_size: u32 = p.get::<_, 8>();
+        Ok(Self {
+            command_buffer,
+            pipeline_stack_size,
+        })
+    }
+}
+impl<'a> Simple<'a> for CmdSetRayTracingPipelineStackSizeKHR {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<326> {
@@ -1408,14 +1468,8 @@ impl<'a> Command<'a> for CmdTraceRaysIndirect2KHR {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<16>()?;
-        let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let indirect_device_address: vk::DeviceAddress = p.get::<_, 8>();
-        Ok(Self {
-            command_buffer,
-            indirect_device_address,
-        })
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
     }
     fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
@@ -1425,6 +1479,24 @@ impl<'a> Command<'a> for CmdTraceRaysIndirect2KHR {
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         Self::encode_return(ret, e)
+    }
+}
+impl CmdTraceRaysIndirect2KHR {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<16>()?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
+        let indirect_device_address: vk::DeviceAddress = p.get::<_, 8>();
+        Ok(Self {
+            command_buffer,
+            indirect_device_address,
+        })
+    }
+}
+impl<'a> Simple<'a> for CmdTraceRaysIndirect2KHR {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<327> {
@@ -1445,7 +1517,7 @@ impl<'a> Command<'a> for GetPhysicalDeviceCooperativeMatrixPropertiesKHR<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let physical_device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();

@@ -4,7 +4,7 @@
 
 use crate::runtime::{
     Array, Command, CommandId, Decoder, Encode, EncodeError, Encoder, OPTIONAL, Object, Objects,
-    REQUIRED, Result, Text,
+    REQUIRED, Reader, Result, Simple, Source, Text,
 };
 use crate::vk;
 /// `vkSetReplyCommandStreamMESA`
@@ -18,7 +18,7 @@ impl<'a> Command<'a> for SetReplyCommandStreamMESA<'a> {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<8>()?;
         let present = p.get::<u64, 0>();
         let p_stream = d.required_pointer::<vk::CommandStreamDescriptionMESA>(present)?;
@@ -48,7 +48,7 @@ impl<'a> Command<'a> for SeekReplyCommandStreamMESA {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<8>()?;
         let position: usize = p.get::<_, 0>();
         Ok(Self { position })
@@ -87,7 +87,7 @@ impl<'a> Command<'a> for ExecuteCommandStreamsMESA<'a> {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
         let stream_count: u32 = p.get::<_, 0>();
         let n = p.get::<u64, 4>();
@@ -138,7 +138,7 @@ impl<'a> Command<'a> for CreateRingMESA<'a> {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let ring: u64 = p.get::<_, 0>();
         let present = p.get::<u64, 8>();
@@ -172,7 +172,7 @@ impl<'a> Command<'a> for DestroyRingMESA {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<8>()?;
         let ring: u64 = p.get::<_, 0>();
         Ok(Self { ring })
@@ -205,7 +205,7 @@ impl<'a> Command<'a> for NotifyRingMESA {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let ring: u64 = p.get::<_, 0>();
         let seqno: u32 = p.get::<_, 8>();
@@ -240,7 +240,7 @@ impl<'a> Command<'a> for WriteRingExtraMESA {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
         let ring: u64 = p.get::<_, 0>();
         let offset: usize = p.get::<_, 8>();
@@ -279,7 +279,7 @@ impl<'a> Command<'a> for GetMemoryResourcePropertiesMESA<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let resource_id: u32 = p.get::<_, 8>();
@@ -323,7 +323,7 @@ impl<'a> Command<'a> for ResetFenceResourceMESA {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let fence = d.required_object(p.get::<_, 8>())?;
@@ -355,7 +355,7 @@ impl<'a> Command<'a> for WaitSemaphoreResourceMESA {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let semaphore = d.required_object(p.get::<_, 8>())?;
@@ -387,7 +387,7 @@ impl<'a> Command<'a> for ImportSemaphoreResourceMESA<'a> {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -424,7 +424,7 @@ impl<'a> Command<'a> for SubmitVirtqueueSeqnoMESA {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let ring: u64 = p.get::<_, 0>();
         let seqno: u64 = p.get::<_, 8>();
@@ -454,7 +454,7 @@ impl<'a> Command<'a> for WaitVirtqueueSeqnoMESA {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<8>()?;
         let seqno: u64 = p.get::<_, 0>();
         Ok(Self { seqno })
@@ -485,7 +485,7 @@ impl<'a> Command<'a> for WaitRingSeqnoMESA {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let ring: u64 = p.get::<_, 0>();
         let seqno: u64 = p.get::<_, 8>();
@@ -521,7 +521,7 @@ impl<'a> Command<'a> for CopyImageToMemoryMESA<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -569,7 +569,7 @@ impl<'a> Command<'a> for CopyMemoryToImageMESA<'a> {
     const HAS_OUTPUTS: bool = false;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -610,7 +610,7 @@ impl<'a> Command<'a> for WriteSamplerDescriptorMESA<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -661,7 +661,7 @@ impl<'a> Command<'a> for WriteResourceDescriptorMESA<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();

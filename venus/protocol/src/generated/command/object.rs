@@ -4,7 +4,7 @@
 
 use crate::runtime::{
     Array, Command, CommandId, Decoder, Encode, EncodeError, Encoder, OPTIONAL, Object, Objects,
-    REQUIRED, Result, Text,
+    REQUIRED, Reader, Result, Simple, Source, Text,
 };
 use crate::vk;
 /// `vkCreateInstance`
@@ -20,7 +20,7 @@ impl<'a> Command<'a> for CreateInstance<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<8>()?;
         let present = p.get::<u64, 0>();
         let p_create_info = d.required_pointer::<vk::InstanceCreateInfo>(present)?;
@@ -61,7 +61,7 @@ impl<'a> Command<'a> for DestroyInstance {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let instance = d.first_object(p.get::<_, 0>())?;
         d.null(p.get::<_, 8>())?;
@@ -95,7 +95,7 @@ impl<'a> Command<'a> for EnumeratePhysicalDevices<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let instance = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -144,7 +144,7 @@ impl<'a> Command<'a> for GetPhysicalDeviceFeatures<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let physical_device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -186,7 +186,7 @@ impl<'a> Command<'a> for GetPhysicalDeviceFormatProperties<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
         let physical_device = d.first_object(p.get::<_, 0>())?;
         let format: vk::Format = d.known(p.get::<_, 8>());
@@ -238,7 +238,7 @@ impl<'a> Command<'a> for GetPhysicalDeviceImageFormatProperties<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<36>()?;
         let physical_device = d.first_object(p.get::<_, 0>())?;
         let format: vk::Format = d.known(p.get::<_, 8>());
@@ -288,7 +288,7 @@ impl<'a> Command<'a> for GetPhysicalDeviceProperties<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let physical_device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -332,7 +332,7 @@ impl<'a> Command<'a> for GetPhysicalDeviceQueueFamilyProperties<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let physical_device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -382,7 +382,7 @@ impl<'a> Command<'a> for GetPhysicalDeviceMemoryProperties<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let physical_device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -426,7 +426,7 @@ impl<'a> Command<'a> for CreateDevice<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let physical_device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -469,7 +469,7 @@ impl<'a> Command<'a> for DestroyDevice {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         d.null(p.get::<_, 8>())?;
@@ -503,7 +503,7 @@ impl<'a> Command<'a> for EnumerateInstanceExtensionProperties<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<8>()?;
         let n = p.get::<u64, 0>();
         let p_layer_name = Text::new(d.text(n, OPTIONAL)?);
@@ -560,7 +560,7 @@ impl<'a> Command<'a> for EnumerateDeviceExtensionProperties<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let physical_device = d.first_object(p.get::<_, 0>())?;
         let n = p.get::<u64, 8>();
@@ -615,7 +615,7 @@ impl<'a> Command<'a> for EnumerateInstanceLayerProperties<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<8>()?;
         let present = p.get::<u64, 0>();
         let p_property_count = d.required_plain_pointer::<u32>(present)?;
@@ -666,7 +666,7 @@ impl<'a> Command<'a> for EnumerateDeviceLayerProperties<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let physical_device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -721,7 +721,7 @@ impl<'a> Command<'a> for GetDeviceQueue<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let queue_family_index: u32 = p.get::<_, 8>();
@@ -769,7 +769,7 @@ impl<'a> Command<'a> for QueueSubmit<'a> {
     const HAS_OUTPUTS: bool = false;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
         let queue = d.first_object(p.get::<_, 0>())?;
         let submit_count: u32 = p.get::<_, 8>();
@@ -808,7 +808,7 @@ impl<'a> Command<'a> for QueueWaitIdle {
     const HAS_OUTPUTS: bool = false;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<8>()?;
         let queue = d.first_object(p.get::<_, 0>())?;
         Ok(Self { queue })
@@ -837,7 +837,7 @@ impl<'a> Command<'a> for DeviceWaitIdle {
     const HAS_OUTPUTS: bool = false;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<8>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         Ok(Self { device })
@@ -870,7 +870,7 @@ impl<'a> Command<'a> for AllocateMemory<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -915,7 +915,7 @@ impl<'a> Command<'a> for FreeMemory {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let memory = d.object(p.get::<_, 8>())?;
@@ -948,7 +948,7 @@ impl<'a> Command<'a> for UnmapMemory {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let memory = d.required_object(p.get::<_, 8>())?;
@@ -982,7 +982,7 @@ impl<'a> Command<'a> for FlushMappedMemoryRanges<'a> {
     const HAS_OUTPUTS: bool = false;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let memory_range_count: u32 = p.get::<_, 8>();
@@ -1023,7 +1023,7 @@ impl<'a> Command<'a> for InvalidateMappedMemoryRanges<'a> {
     const HAS_OUTPUTS: bool = false;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let memory_range_count: u32 = p.get::<_, 8>();
@@ -1064,7 +1064,7 @@ impl<'a> Command<'a> for GetDeviceMemoryCommitment<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let memory = d.required_object(p.get::<_, 8>())?;
@@ -1110,7 +1110,7 @@ impl<'a> Command<'a> for BindBufferMemory {
     const HAS_OUTPUTS: bool = false;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<32>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let buffer = d.required_object(p.get::<_, 8>())?;
@@ -1153,7 +1153,7 @@ impl<'a> Command<'a> for BindImageMemory {
     const HAS_OUTPUTS: bool = false;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<32>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let image = d.required_object(p.get::<_, 8>())?;
@@ -1194,7 +1194,7 @@ impl<'a> Command<'a> for GetBufferMemoryRequirements<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let buffer = d.required_object(p.get::<_, 8>())?;
@@ -1240,7 +1240,7 @@ impl<'a> Command<'a> for GetImageMemoryRequirements<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let image = d.required_object(p.get::<_, 8>())?;
@@ -1288,7 +1288,7 @@ impl<'a> Command<'a> for GetImageSparseMemoryRequirements<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let image = d.required_object(p.get::<_, 8>())?;
@@ -1352,7 +1352,7 @@ impl<'a> Command<'a> for GetPhysicalDeviceSparseImageFormatProperties<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<36>()?;
         let physical_device = d.first_object(p.get::<_, 0>())?;
         let format: vk::Format = d.known(p.get::<_, 8>());
@@ -1413,7 +1413,7 @@ impl<'a> Command<'a> for QueueBindSparse<'a> {
     const HAS_OUTPUTS: bool = false;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
         let queue = d.first_object(p.get::<_, 0>())?;
         let bind_info_count: u32 = p.get::<_, 8>();
@@ -1456,7 +1456,7 @@ impl<'a> Command<'a> for CreateFence<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -1501,7 +1501,7 @@ impl<'a> Command<'a> for DestroyFence {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let fence = d.object(p.get::<_, 8>())?;
@@ -1536,7 +1536,7 @@ impl<'a> Command<'a> for ResetFences<'a> {
     const HAS_OUTPUTS: bool = false;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let fence_count: u32 = p.get::<_, 8>();
@@ -1574,7 +1574,7 @@ impl<'a> Command<'a> for GetFenceStatus {
     const HAS_OUTPUTS: bool = false;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let fence = d.required_object(p.get::<_, 8>())?;
@@ -1612,7 +1612,7 @@ impl<'a> Command<'a> for WaitForFences<'a> {
     const HAS_OUTPUTS: bool = false;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let fence_count: u32 = p.get::<_, 8>();
@@ -1657,7 +1657,7 @@ impl<'a> Command<'a> for CreateSemaphore<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -1702,7 +1702,7 @@ impl<'a> Command<'a> for DestroySemaphore {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let semaphore = d.object(p.get::<_, 8>())?;
@@ -1737,7 +1737,7 @@ impl<'a> Command<'a> for CreateEvent<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -1782,7 +1782,7 @@ impl<'a> Command<'a> for DestroyEvent {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let event = d.object(p.get::<_, 8>())?;
@@ -1815,7 +1815,7 @@ impl<'a> Command<'a> for GetEventStatus {
     const HAS_OUTPUTS: bool = false;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let event = d.required_object(p.get::<_, 8>())?;
@@ -1847,7 +1847,7 @@ impl<'a> Command<'a> for SetEvent {
     const HAS_OUTPUTS: bool = false;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let event = d.required_object(p.get::<_, 8>())?;
@@ -1879,7 +1879,7 @@ impl<'a> Command<'a> for ResetEvent {
     const HAS_OUTPUTS: bool = false;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let event = d.required_object(p.get::<_, 8>())?;
@@ -1913,7 +1913,7 @@ impl<'a> Command<'a> for CreateQueryPool<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -1958,7 +1958,7 @@ impl<'a> Command<'a> for DestroyQueryPool {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let query_pool = d.object(p.get::<_, 8>())?;
@@ -2003,7 +2003,7 @@ impl<'a> Command<'a> for GetQueryPoolResults<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<52>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let query_pool = d.required_object(p.get::<_, 8>())?;
@@ -2058,7 +2058,7 @@ impl<'a> Command<'a> for CreateBuffer<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -2103,7 +2103,7 @@ impl<'a> Command<'a> for DestroyBuffer {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let buffer = d.object(p.get::<_, 8>())?;
@@ -2138,7 +2138,7 @@ impl<'a> Command<'a> for CreateBufferView<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -2183,7 +2183,7 @@ impl<'a> Command<'a> for DestroyBufferView {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let buffer_view = d.object(p.get::<_, 8>())?;
@@ -2221,7 +2221,7 @@ impl<'a> Command<'a> for CreateImage<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -2266,7 +2266,7 @@ impl<'a> Command<'a> for DestroyImage {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let image = d.object(p.get::<_, 8>())?;
@@ -2303,7 +2303,7 @@ impl<'a> Command<'a> for GetImageSubresourceLayout<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let image = d.required_object(p.get::<_, 8>())?;
@@ -2351,7 +2351,7 @@ impl<'a> Command<'a> for CreateImageView<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -2396,7 +2396,7 @@ impl<'a> Command<'a> for DestroyImageView {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let image_view = d.object(p.get::<_, 8>())?;
@@ -2431,7 +2431,7 @@ impl<'a> Command<'a> for CreateShaderModule<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -2476,7 +2476,7 @@ impl<'a> Command<'a> for DestroyShaderModule {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let shader_module = d.object(p.get::<_, 8>())?;
@@ -2514,7 +2514,7 @@ impl<'a> Command<'a> for CreatePipelineCache<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -2559,7 +2559,7 @@ impl<'a> Command<'a> for DestroyPipelineCache {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let pipeline_cache = d.object(p.get::<_, 8>())?;
@@ -2599,7 +2599,7 @@ impl<'a> Command<'a> for GetPipelineCacheData<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let pipeline_cache = d.required_object(p.get::<_, 8>())?;
@@ -2652,7 +2652,7 @@ impl<'a> Command<'a> for MergePipelineCaches<'a> {
     const HAS_OUTPUTS: bool = false;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<28>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let dst_cache = d.required_object(p.get::<_, 8>())?;
@@ -2699,7 +2699,7 @@ impl<'a> Command<'a> for CreateGraphicsPipelines<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<28>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let pipeline_cache = d.object(p.get::<_, 8>())?;
@@ -2756,7 +2756,7 @@ impl<'a> Command<'a> for CreateComputePipelines<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<28>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let pipeline_cache = d.object(p.get::<_, 8>())?;
@@ -2807,7 +2807,7 @@ impl<'a> Command<'a> for DestroyPipeline {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let pipeline = d.object(p.get::<_, 8>())?;
@@ -2842,7 +2842,7 @@ impl<'a> Command<'a> for CreatePipelineLayout<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -2887,7 +2887,7 @@ impl<'a> Command<'a> for DestroyPipelineLayout {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let pipeline_layout = d.object(p.get::<_, 8>())?;
@@ -2925,7 +2925,7 @@ impl<'a> Command<'a> for CreateSampler<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -2970,7 +2970,7 @@ impl<'a> Command<'a> for DestroySampler {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let sampler = d.object(p.get::<_, 8>())?;
@@ -3005,7 +3005,7 @@ impl<'a> Command<'a> for CreateDescriptorSetLayout<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -3050,7 +3050,7 @@ impl<'a> Command<'a> for DestroyDescriptorSetLayout {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let descriptor_set_layout = d.object(p.get::<_, 8>())?;
@@ -3088,7 +3088,7 @@ impl<'a> Command<'a> for CreateDescriptorPool<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -3133,7 +3133,7 @@ impl<'a> Command<'a> for DestroyDescriptorPool {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let descriptor_pool = d.object(p.get::<_, 8>())?;
@@ -3171,7 +3171,7 @@ impl<'a> Command<'a> for ResetDescriptorPool {
     const HAS_OUTPUTS: bool = false;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let descriptor_pool = d.required_object(p.get::<_, 8>())?;
@@ -3210,7 +3210,7 @@ impl<'a> Command<'a> for AllocateDescriptorSets<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -3259,7 +3259,7 @@ impl<'a> Command<'a> for FreeDescriptorSets<'a> {
     const HAS_OUTPUTS: bool = false;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<28>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let descriptor_pool = d.required_object(p.get::<_, 8>())?;
@@ -3306,7 +3306,7 @@ impl<'a> Command<'a> for UpdateDescriptorSets<'a> {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let descriptor_write_count: u32 = p.get::<_, 8>();
@@ -3354,7 +3354,7 @@ impl<'a> Command<'a> for CreateFramebuffer<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -3399,7 +3399,7 @@ impl<'a> Command<'a> for DestroyFramebuffer {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let framebuffer = d.object(p.get::<_, 8>())?;
@@ -3437,7 +3437,7 @@ impl<'a> Command<'a> for CreateRenderPass<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -3482,7 +3482,7 @@ impl<'a> Command<'a> for DestroyRenderPass {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let render_pass = d.object(p.get::<_, 8>())?;
@@ -3520,7 +3520,7 @@ impl<'a> Command<'a> for GetRenderAreaGranularity<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let render_pass = d.required_object(p.get::<_, 8>())?;
@@ -3564,7 +3564,7 @@ impl<'a> Command<'a> for CreateCommandPool<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -3609,7 +3609,7 @@ impl<'a> Command<'a> for DestroyCommandPool {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let command_pool = d.object(p.get::<_, 8>())?;
@@ -3647,7 +3647,7 @@ impl<'a> Command<'a> for ResetCommandPool {
     const HAS_OUTPUTS: bool = false;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let command_pool = d.required_object(p.get::<_, 8>())?;
@@ -3686,7 +3686,7 @@ impl<'a> Command<'a> for AllocateCommandBuffers<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -3735,7 +3735,7 @@ impl<'a> Command<'a> for FreeCommandBuffers<'a> {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<28>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let command_pool = d.required_object(p.get::<_, 8>())?;
@@ -3776,7 +3776,7 @@ impl<'a> Command<'a> for BeginCommandBuffer<'a> {
     const HAS_OUTPUTS: bool = false;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -3810,7 +3810,7 @@ impl<'a> Command<'a> for EndCommandBuffer {
     const HAS_OUTPUTS: bool = false;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<8>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         Ok(Self { command_buffer })
@@ -3841,7 +3841,7 @@ impl<'a> Command<'a> for ResetCommandBuffer {
     const HAS_OUTPUTS: bool = false;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<12>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let flags: vk::CommandBufferResetFlags = p.get::<_, 8>();
@@ -3874,7 +3874,7 @@ impl<'a> Command<'a> for EnumerateInstanceVersion<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<8>()?;
         let present = p.get::<u64, 0>();
         let p_api_version = d.required_out(present)?;
@@ -3912,7 +3912,7 @@ impl<'a> Command<'a> for BindBufferMemory2<'a> {
     const HAS_OUTPUTS: bool = false;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let bind_info_count: u32 = p.get::<_, 8>();
@@ -3953,7 +3953,7 @@ impl<'a> Command<'a> for BindImageMemory2<'a> {
     const HAS_OUTPUTS: bool = false;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let bind_info_count: u32 = p.get::<_, 8>();
@@ -3998,7 +3998,7 @@ impl<'a> Command<'a> for GetDeviceGroupPeerMemoryFeatures<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<28>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let heap_index: u32 = p.get::<_, 8>();
@@ -4046,7 +4046,7 @@ impl<'a> Command<'a> for EnumeratePhysicalDeviceGroups<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let instance = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -4102,7 +4102,7 @@ impl<'a> Command<'a> for GetImageMemoryRequirements2<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -4150,7 +4150,7 @@ impl<'a> Command<'a> for GetBufferMemoryRequirements2<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -4200,7 +4200,7 @@ impl<'a> Command<'a> for GetImageSparseMemoryRequirements2<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -4258,7 +4258,7 @@ impl<'a> Command<'a> for GetPhysicalDeviceFeatures2<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let physical_device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -4300,7 +4300,7 @@ impl<'a> Command<'a> for GetPhysicalDeviceProperties2<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let physical_device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -4344,7 +4344,7 @@ impl<'a> Command<'a> for GetPhysicalDeviceFormatProperties2<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
         let physical_device = d.first_object(p.get::<_, 0>())?;
         let format: vk::Format = d.known(p.get::<_, 8>());
@@ -4390,7 +4390,7 @@ impl<'a> Command<'a> for GetPhysicalDeviceImageFormatProperties2<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let physical_device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -4439,7 +4439,7 @@ impl<'a> Command<'a> for GetPhysicalDeviceQueueFamilyProperties2<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let physical_device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -4493,7 +4493,7 @@ impl<'a> Command<'a> for GetPhysicalDeviceMemoryProperties2<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let physical_device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -4539,7 +4539,7 @@ impl<'a> Command<'a> for GetPhysicalDeviceSparseImageFormatProperties2<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let physical_device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -4597,7 +4597,7 @@ impl<'a> Command<'a> for TrimCommandPool {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let command_pool = d.required_object(p.get::<_, 8>())?;
@@ -4636,7 +4636,7 @@ impl<'a> Command<'a> for GetDeviceQueue2<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -4682,7 +4682,7 @@ impl<'a> Command<'a> for CreateSamplerYcbcrConversion<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -4727,7 +4727,7 @@ impl<'a> Command<'a> for DestroySamplerYcbcrConversion {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let ycbcr_conversion = d.object(p.get::<_, 8>())?;
@@ -4765,7 +4765,7 @@ impl<'a> Command<'a> for CreateDescriptorUpdateTemplate<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -4811,7 +4811,7 @@ impl<'a> Command<'a> for DestroyDescriptorUpdateTemplate {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let descriptor_update_template = d.object(p.get::<_, 8>())?;
@@ -4849,7 +4849,7 @@ impl<'a> Command<'a> for GetPhysicalDeviceExternalBufferProperties<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let physical_device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -4898,7 +4898,7 @@ impl<'a> Command<'a> for GetPhysicalDeviceExternalFenceProperties<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let physical_device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -4947,7 +4947,7 @@ impl<'a> Command<'a> for GetPhysicalDeviceExternalSemaphoreProperties<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let physical_device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -4996,7 +4996,7 @@ impl<'a> Command<'a> for GetDescriptorSetLayoutSupport<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -5044,7 +5044,7 @@ impl<'a> Command<'a> for CreateRenderPass2<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -5093,7 +5093,7 @@ impl<'a> Command<'a> for ResetQueryPool {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let query_pool = d.required_object(p.get::<_, 8>())?;
@@ -5134,7 +5134,7 @@ impl<'a> Command<'a> for GetSemaphoreCounterValue<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let semaphore = d.required_object(p.get::<_, 8>())?;
@@ -5178,7 +5178,7 @@ impl<'a> Command<'a> for WaitSemaphores<'a> {
     const HAS_OUTPUTS: bool = false;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -5217,7 +5217,7 @@ impl<'a> Command<'a> for SignalSemaphore<'a> {
     const HAS_OUTPUTS: bool = false;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -5253,7 +5253,7 @@ impl<'a> Command<'a> for GetBufferDeviceAddress<'a> {
     const HAS_OUTPUTS: bool = false;
     type Return = vk::DeviceAddress;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -5290,7 +5290,7 @@ impl<'a> Command<'a> for GetBufferOpaqueCaptureAddress<'a> {
     const HAS_OUTPUTS: bool = false;
     type Return = u64;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -5323,7 +5323,7 @@ impl<'a> Command<'a> for GetDeviceMemoryOpaqueCaptureAddress<'a> {
     const HAS_OUTPUTS: bool = false;
     type Return = u64;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -5358,7 +5358,7 @@ impl<'a> Command<'a> for GetPhysicalDeviceToolProperties<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let physical_device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -5411,7 +5411,7 @@ impl<'a> Command<'a> for CreatePrivateDataSlot<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -5456,7 +5456,7 @@ impl<'a> Command<'a> for DestroyPrivateDataSlot {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let private_data_slot = d.object(p.get::<_, 8>())?;
@@ -5498,7 +5498,7 @@ impl<'a> Command<'a> for SetPrivateData {
     const HAS_OUTPUTS: bool = false;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<36>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let object_type: vk::ObjectType = d.known(p.get::<_, 8>());
@@ -5545,7 +5545,7 @@ impl<'a> Command<'a> for GetPrivateData<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<36>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let object_type: vk::ObjectType = d.known(p.get::<_, 8>());
@@ -5595,7 +5595,7 @@ impl<'a> Command<'a> for QueueSubmit2<'a> {
     const HAS_OUTPUTS: bool = false;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
         let queue = d.first_object(p.get::<_, 0>())?;
         let submit_count: u32 = p.get::<_, 8>();
@@ -5638,7 +5638,7 @@ impl<'a> Command<'a> for GetDeviceBufferMemoryRequirements<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -5686,7 +5686,7 @@ impl<'a> Command<'a> for GetDeviceImageMemoryRequirements<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -5736,7 +5736,7 @@ impl<'a> Command<'a> for GetDeviceImageSparseMemoryRequirements<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -5796,7 +5796,7 @@ impl<'a> Command<'a> for GetRenderingAreaGranularity<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -5842,7 +5842,7 @@ impl<'a> Command<'a> for GetDeviceImageSubresourceLayout<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -5892,7 +5892,7 @@ impl<'a> Command<'a> for GetImageSubresourceLayout2<'a> {
     const HAS_OUTPUTS: bool = true;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let image = d.required_object(p.get::<_, 8>())?;
@@ -5940,7 +5940,7 @@ impl<'a> Command<'a> for UnmapMemory2<'a> {
     const HAS_OUTPUTS: bool = false;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -5976,7 +5976,7 @@ impl<'a> Command<'a> for CopyImageToImage<'a> {
     const HAS_OUTPUTS: bool = false;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -6014,7 +6014,7 @@ impl<'a> Command<'a> for TransitionImageLayout<'a> {
     const HAS_OUTPUTS: bool = false;
     type Return = vk::Result;
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
         let device = d.first_object(p.get::<_, 0>())?;
         let transition_count: u32 = p.get::<_, 8>();

@@ -4,7 +4,7 @@
 
 use crate::runtime::{
     Array, Command, CommandId, Decoder, Encode, EncodeError, Encoder, OPTIONAL, Object, Objects,
-    REQUIRED, Result, Text,
+    REQUIRED, Reader, Result, Simple, Source, Text,
 };
 use crate::vk;
 /// `vkCmdBindPipeline`
@@ -22,16 +22,8 @@ impl<'a> Command<'a> for CmdBindPipeline {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<20>()?;
-        let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let pipeline_bind_point: vk::PipelineBindPoint = d.known(p.get::<_, 8>());
-        let pipeline = d.required_object(p.get::<_, 12>())?;
-        Ok(Self {
-            command_buffer,
-            pipeline_bind_point,
-            pipeline,
-        })
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
     }
     fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
@@ -41,6 +33,26 @@ impl<'a> Command<'a> for CmdBindPipeline {
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         Self::encode_return(ret, e)
+    }
+}
+impl CmdBindPipeline {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<20>()?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
+        let pipeline_bind_point: vk::PipelineBindPoint = d.known(p.get::<_, 8>());
+        let pipeline = d.required_object(p.get::<_, 12>())?;
+        Ok(Self {
+            command_buffer,
+            pipeline_bind_point,
+            pipeline,
+        })
+    }
+}
+impl<'a> Simple<'a> for CmdBindPipeline {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<93> {
@@ -63,8 +75,23 @@ impl<'a> Command<'a> for CmdSetViewport<'a> {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<24>()?;
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
+    }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
+    }
+}
+impl<'a> CmdSetViewport<'a> {
+    #[inline(always)]
+    fn read_from<S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<24>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let first_viewport: u32 = p.get::<_, 8>();
         let viewport_count: u32 = p.get::<_, 12>();
@@ -77,14 +104,11 @@ impl<'a> Command<'a> for CmdSetViewport<'a> {
             p_viewports,
         })
     }
-    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<4>()?;
-        p.put::<u32, 0>(Self::ID.number());
-        let () = ret;
-        Ok(())
-    }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)
+}
+impl<'a> Simple<'a> for CmdSetViewport<'a> {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<94> {
@@ -107,8 +131,23 @@ impl<'a> Command<'a> for CmdSetScissor<'a> {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<24>()?;
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
+    }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
+    }
+}
+impl<'a> CmdSetScissor<'a> {
+    #[inline(always)]
+    fn read_from<S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<24>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let first_scissor: u32 = p.get::<_, 8>();
         let scissor_count: u32 = p.get::<_, 12>();
@@ -121,14 +160,11 @@ impl<'a> Command<'a> for CmdSetScissor<'a> {
             p_scissors,
         })
     }
-    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<4>()?;
-        p.put::<u32, 0>(Self::ID.number());
-        let () = ret;
-        Ok(())
-    }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)
+}
+impl<'a> Simple<'a> for CmdSetScissor<'a> {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<95> {
@@ -147,14 +183,8 @@ impl<'a> Command<'a> for CmdSetLineWidth {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<12>()?;
-        let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let line_width: f32 = p.get::<_, 8>();
-        Ok(Self {
-            command_buffer,
-            line_width,
-        })
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
     }
     fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
@@ -164,6 +194,24 @@ impl<'a> Command<'a> for CmdSetLineWidth {
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         Self::encode_return(ret, e)
+    }
+}
+impl CmdSetLineWidth {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<12>()?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
+        let line_width: f32 = p.get::<_, 8>();
+        Ok(Self {
+            command_buffer,
+            line_width,
+        })
+    }
+}
+impl<'a> Simple<'a> for CmdSetLineWidth {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<96> {
@@ -186,8 +234,23 @@ impl<'a> Command<'a> for CmdSetDepthBias {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<20>()?;
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
+    }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
+    }
+}
+impl CmdSetDepthBias {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<20>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let depth_bias_constant_factor: f32 = p.get::<_, 8>();
         let depth_bias_clamp: f32 = p.get::<_, 12>();
@@ -199,14 +262,11 @@ impl<'a> Command<'a> for CmdSetDepthBias {
             depth_bias_slope_factor,
         })
     }
-    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<4>()?;
-        p.put::<u32, 0>(Self::ID.number());
-        let () = ret;
-        Ok(())
-    }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)
+}
+impl<'a> Simple<'a> for CmdSetDepthBias {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<97> {
@@ -225,15 +285,8 @@ impl<'a> Command<'a> for CmdSetBlendConstants {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<32>()?;
-        let command_buffer = d.first_object(p.get::<_, 0>())?;
-        d.dimension(p.get::<_, 8>(), 4)?;
-        let blend_constants = p.get::<_, 16>();
-        Ok(Self {
-            command_buffer,
-            blend_constants,
-        })
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
     }
     fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
@@ -243,6 +296,25 @@ impl<'a> Command<'a> for CmdSetBlendConstants {
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         Self::encode_return(ret, e)
+    }
+}
+impl CmdSetBlendConstants {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<32>()?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
+        d.dimension(p.get::<_, 8>(), 4)?;
+        let blend_constants = p.get::<_, 16>();
+        Ok(Self {
+            command_buffer,
+            blend_constants,
+        })
+    }
+}
+impl<'a> Simple<'a> for CmdSetBlendConstants {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<98> {
@@ -263,16 +335,8 @@ impl<'a> Command<'a> for CmdSetDepthBounds {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<16>()?;
-        let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let min_depth_bounds: f32 = p.get::<_, 8>();
-        let max_depth_bounds: f32 = p.get::<_, 12>();
-        Ok(Self {
-            command_buffer,
-            min_depth_bounds,
-            max_depth_bounds,
-        })
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
     }
     fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
@@ -282,6 +346,26 @@ impl<'a> Command<'a> for CmdSetDepthBounds {
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         Self::encode_return(ret, e)
+    }
+}
+impl CmdSetDepthBounds {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<16>()?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
+        let min_depth_bounds: f32 = p.get::<_, 8>();
+        let max_depth_bounds: f32 = p.get::<_, 12>();
+        Ok(Self {
+            command_buffer,
+            min_depth_bounds,
+            max_depth_bounds,
+        })
+    }
+}
+impl<'a> Simple<'a> for CmdSetDepthBounds {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<99> {
@@ -302,16 +386,8 @@ impl<'a> Command<'a> for CmdSetStencilCompareMask {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<16>()?;
-        let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let face_mask: vk::StencilFaceFlags = p.get::<_, 8>();
-        let compare_mask: u32 = p.get::<_, 12>();
-        Ok(Self {
-            command_buffer,
-            face_mask,
-            compare_mask,
-        })
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
     }
     fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
@@ -321,6 +397,26 @@ impl<'a> Command<'a> for CmdSetStencilCompareMask {
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         Self::encode_return(ret, e)
+    }
+}
+impl CmdSetStencilCompareMask {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<16>()?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
+        let face_mask: vk::StencilFaceFlags = p.get::<_, 8>();
+        let compare_mask: u32 = p.get::<_, 12>();
+        Ok(Self {
+            command_buffer,
+            face_mask,
+            compare_mask,
+        })
+    }
+}
+impl<'a> Simple<'a> for CmdSetStencilCompareMask {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<100> {
@@ -341,16 +437,8 @@ impl<'a> Command<'a> for CmdSetStencilWriteMask {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<16>()?;
-        let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let face_mask: vk::StencilFaceFlags = p.get::<_, 8>();
-        let write_mask: u32 = p.get::<_, 12>();
-        Ok(Self {
-            command_buffer,
-            face_mask,
-            write_mask,
-        })
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
     }
     fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
@@ -360,6 +448,26 @@ impl<'a> Command<'a> for CmdSetStencilWriteMask {
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         Self::encode_return(ret, e)
+    }
+}
+impl CmdSetStencilWriteMask {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<16>()?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
+        let face_mask: vk::StencilFaceFlags = p.get::<_, 8>();
+        let write_mask: u32 = p.get::<_, 12>();
+        Ok(Self {
+            command_buffer,
+            face_mask,
+            write_mask,
+        })
+    }
+}
+impl<'a> Simple<'a> for CmdSetStencilWriteMask {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<101> {
@@ -380,16 +488,8 @@ impl<'a> Command<'a> for CmdSetStencilReference {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<16>()?;
-        let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let face_mask: vk::StencilFaceFlags = p.get::<_, 8>();
-        let reference: u32 = p.get::<_, 12>();
-        Ok(Self {
-            command_buffer,
-            face_mask,
-            reference,
-        })
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
     }
     fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
@@ -399,6 +499,26 @@ impl<'a> Command<'a> for CmdSetStencilReference {
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         Self::encode_return(ret, e)
+    }
+}
+impl CmdSetStencilReference {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<16>()?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
+        let face_mask: vk::StencilFaceFlags = p.get::<_, 8>();
+        let reference: u32 = p.get::<_, 12>();
+        Ok(Self {
+            command_buffer,
+            face_mask,
+            reference,
+        })
+    }
+}
+impl<'a> Simple<'a> for CmdSetStencilReference {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<102> {
@@ -429,8 +549,23 @@ impl<'a> Command<'a> for CmdBindDescriptorSets<'a> {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<36>()?;
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
+    }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
+    }
+}
+impl<'a> CmdBindDescriptorSets<'a> {
+    #[inline(always)]
+    fn read_from<S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<36>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let pipeline_bind_point: vk::PipelineBindPoint = d.known(p.get::<_, 8>());
         let layout = d.required_object(p.get::<_, 12>())?;
@@ -454,14 +589,11 @@ impl<'a> Command<'a> for CmdBindDescriptorSets<'a> {
             p_dynamic_offsets,
         })
     }
-    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<4>()?;
-        p.put::<u32, 0>(Self::ID.number());
-        let () = ret;
-        Ok(())
-    }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)
+}
+impl<'a> Simple<'a> for CmdBindDescriptorSets<'a> {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<103> {
@@ -484,8 +616,23 @@ impl<'a> Command<'a> for CmdBindIndexBuffer {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<28>()?;
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
+    }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
+    }
+}
+impl CmdBindIndexBuffer {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<28>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let buffer = d.object(p.get::<_, 8>())?;
         let offset: vk::DeviceSize = p.get::<_, 16>();
@@ -497,14 +644,11 @@ impl<'a> Command<'a> for CmdBindIndexBuffer {
             index_type,
         })
     }
-    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<4>()?;
-        p.put::<u32, 0>(Self::ID.number());
-        let () = ret;
-        Ok(())
-    }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)
+}
+impl<'a> Simple<'a> for CmdBindIndexBuffer {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<104> {
@@ -529,8 +673,23 @@ impl<'a> Command<'a> for CmdBindVertexBuffers<'a> {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<24>()?;
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
+    }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
+    }
+}
+impl<'a> CmdBindVertexBuffers<'a> {
+    #[inline(always)]
+    fn read_from<S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<24>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let first_binding: u32 = p.get::<_, 8>();
         let binding_count: u32 = p.get::<_, 12>();
@@ -547,14 +706,11 @@ impl<'a> Command<'a> for CmdBindVertexBuffers<'a> {
             p_offsets,
         })
     }
-    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<4>()?;
-        p.put::<u32, 0>(Self::ID.number());
-        let () = ret;
-        Ok(())
-    }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)
+}
+impl<'a> Simple<'a> for CmdBindVertexBuffers<'a> {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<105> {
@@ -579,8 +735,23 @@ impl<'a> Command<'a> for CmdDraw {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<24>()?;
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
+    }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
+    }
+}
+impl CmdDraw {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<24>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let vertex_count: u32 = p.get::<_, 8>();
         let instance_count: u32 = p.get::<_, 12>();
@@ -594,14 +765,11 @@ impl<'a> Command<'a> for CmdDraw {
             first_instance,
         })
     }
-    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<4>()?;
-        p.put::<u32, 0>(Self::ID.number());
-        let () = ret;
-        Ok(())
-    }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)
+}
+impl<'a> Simple<'a> for CmdDraw {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<106> {
@@ -628,8 +796,23 @@ impl<'a> Command<'a> for CmdDrawIndexed {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<28>()?;
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
+    }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
+    }
+}
+impl CmdDrawIndexed {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<28>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let index_count: u32 = p.get::<_, 8>();
         let instance_count: u32 = p.get::<_, 12>();
@@ -645,14 +828,11 @@ impl<'a> Command<'a> for CmdDrawIndexed {
             first_instance,
         })
     }
-    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<4>()?;
-        p.put::<u32, 0>(Self::ID.number());
-        let () = ret;
-        Ok(())
-    }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)
+}
+impl<'a> Simple<'a> for CmdDrawIndexed {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<107> {
@@ -677,8 +857,23 @@ impl<'a> Command<'a> for CmdDrawIndirect {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<32>()?;
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
+    }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
+    }
+}
+impl CmdDrawIndirect {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<32>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let buffer = d.required_object(p.get::<_, 8>())?;
         let offset: vk::DeviceSize = p.get::<_, 16>();
@@ -692,14 +887,11 @@ impl<'a> Command<'a> for CmdDrawIndirect {
             stride,
         })
     }
-    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<4>()?;
-        p.put::<u32, 0>(Self::ID.number());
-        let () = ret;
-        Ok(())
-    }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)
+}
+impl<'a> Simple<'a> for CmdDrawIndirect {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<108> {
@@ -724,8 +916,23 @@ impl<'a> Command<'a> for CmdDrawIndexedIndirect {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<32>()?;
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
+    }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
+    }
+}
+impl CmdDrawIndexedIndirect {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<32>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let buffer = d.required_object(p.get::<_, 8>())?;
         let offset: vk::DeviceSize = p.get::<_, 16>();
@@ -739,14 +946,11 @@ impl<'a> Command<'a> for CmdDrawIndexedIndirect {
             stride,
         })
     }
-    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<4>()?;
-        p.put::<u32, 0>(Self::ID.number());
-        let () = ret;
-        Ok(())
-    }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)
+}
+impl<'a> Simple<'a> for CmdDrawIndexedIndirect {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<109> {
@@ -769,8 +973,23 @@ impl<'a> Command<'a> for CmdDispatch {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<20>()?;
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
+    }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
+    }
+}
+impl CmdDispatch {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<20>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let group_count_x: u32 = p.get::<_, 8>();
         let group_count_y: u32 = p.get::<_, 12>();
@@ -782,14 +1001,11 @@ impl<'a> Command<'a> for CmdDispatch {
             group_count_z,
         })
     }
-    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<4>()?;
-        p.put::<u32, 0>(Self::ID.number());
-        let () = ret;
-        Ok(())
-    }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)
+}
+impl<'a> Simple<'a> for CmdDispatch {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<110> {
@@ -810,16 +1026,8 @@ impl<'a> Command<'a> for CmdDispatchIndirect {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<24>()?;
-        let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let buffer = d.required_object(p.get::<_, 8>())?;
-        let offset: vk::DeviceSize = p.get::<_, 16>();
-        Ok(Self {
-            command_buffer,
-            buffer,
-            offset,
-        })
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
     }
     fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
@@ -829,6 +1037,26 @@ impl<'a> Command<'a> for CmdDispatchIndirect {
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         Self::encode_return(ret, e)
+    }
+}
+impl CmdDispatchIndirect {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<24>()?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
+        let buffer = d.required_object(p.get::<_, 8>())?;
+        let offset: vk::DeviceSize = p.get::<_, 16>();
+        Ok(Self {
+            command_buffer,
+            buffer,
+            offset,
+        })
+    }
+}
+impl<'a> Simple<'a> for CmdDispatchIndirect {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<111> {
@@ -853,8 +1081,23 @@ impl<'a> Command<'a> for CmdCopyBuffer<'a> {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<36>()?;
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
+    }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
+    }
+}
+impl<'a> CmdCopyBuffer<'a> {
+    #[inline(always)]
+    fn read_from<S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<36>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let src_buffer = d.required_object(p.get::<_, 8>())?;
         let dst_buffer = d.required_object(p.get::<_, 16>())?;
@@ -869,14 +1112,11 @@ impl<'a> Command<'a> for CmdCopyBuffer<'a> {
             p_regions,
         })
     }
-    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<4>()?;
-        p.put::<u32, 0>(Self::ID.number());
-        let () = ret;
-        Ok(())
-    }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)
+}
+impl<'a> Simple<'a> for CmdCopyBuffer<'a> {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<112> {
@@ -905,8 +1145,23 @@ impl<'a> Command<'a> for CmdCopyImage<'a> {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<44>()?;
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
+    }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
+    }
+}
+impl<'a> CmdCopyImage<'a> {
+    #[inline(always)]
+    fn read_from<S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<44>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let src_image = d.required_object(p.get::<_, 8>())?;
         let src_image_layout: vk::ImageLayout = d.known(p.get::<_, 16>());
@@ -925,14 +1180,11 @@ impl<'a> Command<'a> for CmdCopyImage<'a> {
             p_regions,
         })
     }
-    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<4>()?;
-        p.put::<u32, 0>(Self::ID.number());
-        let () = ret;
-        Ok(())
-    }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)
+}
+impl<'a> Simple<'a> for CmdCopyImage<'a> {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<113> {
@@ -962,8 +1214,8 @@ impl<'a> Command<'a> for CmdBlitImage<'a> {
     const ID: CommandId = CommandId::CmdBlitImage;
     const HAS_OUTPUTS: bool = false;
     type Return = ();
-    #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    #[inline(always)]
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<44>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let src_image = d.required_object(p.get::<_, 8>())?;
@@ -1020,8 +1272,23 @@ impl<'a> Command<'a> for CmdCopyBufferToImage<'a> {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<40>()?;
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
+    }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
+    }
+}
+impl<'a> CmdCopyBufferToImage<'a> {
+    #[inline(always)]
+    fn read_from<S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<40>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let src_buffer = d.required_object(p.get::<_, 8>())?;
         let dst_image = d.required_object(p.get::<_, 16>())?;
@@ -1038,14 +1305,11 @@ impl<'a> Command<'a> for CmdCopyBufferToImage<'a> {
             p_regions,
         })
     }
-    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<4>()?;
-        p.put::<u32, 0>(Self::ID.number());
-        let () = ret;
-        Ok(())
-    }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)
+}
+impl<'a> Simple<'a> for CmdCopyBufferToImage<'a> {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<115> {
@@ -1072,8 +1336,23 @@ impl<'a> Command<'a> for CmdCopyImageToBuffer<'a> {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<40>()?;
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
+    }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
+    }
+}
+impl<'a> CmdCopyImageToBuffer<'a> {
+    #[inline(always)]
+    fn read_from<S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<40>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let src_image = d.required_object(p.get::<_, 8>())?;
         let src_image_layout: vk::ImageLayout = d.known(p.get::<_, 16>());
@@ -1090,14 +1369,11 @@ impl<'a> Command<'a> for CmdCopyImageToBuffer<'a> {
             p_regions,
         })
     }
-    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<4>()?;
-        p.put::<u32, 0>(Self::ID.number());
-        let () = ret;
-        Ok(())
-    }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)
+}
+impl<'a> Simple<'a> for CmdCopyImageToBuffer<'a> {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<116> {
@@ -1122,8 +1398,23 @@ impl<'a> Command<'a> for CmdUpdateBuffer<'a> {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<40>()?;
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
+    }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
+    }
+}
+impl<'a> CmdUpdateBuffer<'a> {
+    #[inline(always)]
+    fn read_from<S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<40>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let dst_buffer = d.required_object(p.get::<_, 8>())?;
         let dst_offset: vk::DeviceSize = p.get::<_, 16>();
@@ -1138,14 +1429,11 @@ impl<'a> Command<'a> for CmdUpdateBuffer<'a> {
             p_data,
         })
     }
-    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<4>()?;
-        p.put::<u32, 0>(Self::ID.number());
-        let () = ret;
-        Ok(())
-    }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)
+}
+impl<'a> Simple<'a> for CmdUpdateBuffer<'a> {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<117> {
@@ -1170,8 +1458,23 @@ impl<'a> Command<'a> for CmdFillBuffer {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<36>()?;
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
+    }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
+    }
+}
+impl CmdFillBuffer {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<36>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let dst_buffer = d.required_object(p.get::<_, 8>())?;
         let dst_offset: vk::DeviceSize = p.get::<_, 16>();
@@ -1185,14 +1488,11 @@ impl<'a> Command<'a> for CmdFillBuffer {
             data,
         })
     }
-    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<4>()?;
-        p.put::<u32, 0>(Self::ID.number());
-        let () = ret;
-        Ok(())
-    }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)
+}
+impl<'a> Simple<'a> for CmdFillBuffer {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<118> {
@@ -1218,8 +1518,8 @@ impl<'a> Command<'a> for CmdClearColorImage<'a> {
     const ID: CommandId = CommandId::CmdClearColorImage;
     const HAS_OUTPUTS: bool = false;
     type Return = ();
-    #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    #[inline(always)]
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<28>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let image = d.required_object(p.get::<_, 8>())?;
@@ -1274,8 +1574,23 @@ impl<'a> Command<'a> for CmdClearDepthStencilImage<'a> {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<28>()?;
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
+    }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
+    }
+}
+impl<'a> CmdClearDepthStencilImage<'a> {
+    #[inline(always)]
+    fn read_from<S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<28>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let image = d.required_object(p.get::<_, 8>())?;
         let image_layout: vk::ImageLayout = d.known(p.get::<_, 16>());
@@ -1295,14 +1610,11 @@ impl<'a> Command<'a> for CmdClearDepthStencilImage<'a> {
             p_ranges,
         })
     }
-    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<4>()?;
-        p.put::<u32, 0>(Self::ID.number());
-        let () = ret;
-        Ok(())
-    }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)
+}
+impl<'a> Simple<'a> for CmdClearDepthStencilImage<'a> {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<120> {
@@ -1326,8 +1638,8 @@ impl<'a> Command<'a> for CmdClearAttachments<'a> {
     const ID: CommandId = CommandId::CmdClearAttachments;
     const HAS_OUTPUTS: bool = false;
     type Return = ();
-    #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    #[inline(always)]
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let attachment_count: u32 = p.get::<_, 8>();
@@ -1381,8 +1693,23 @@ impl<'a> Command<'a> for CmdResolveImage<'a> {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<44>()?;
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
+    }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
+    }
+}
+impl<'a> CmdResolveImage<'a> {
+    #[inline(always)]
+    fn read_from<S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<44>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let src_image = d.required_object(p.get::<_, 8>())?;
         let src_image_layout: vk::ImageLayout = d.known(p.get::<_, 16>());
@@ -1401,14 +1728,11 @@ impl<'a> Command<'a> for CmdResolveImage<'a> {
             p_regions,
         })
     }
-    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<4>()?;
-        p.put::<u32, 0>(Self::ID.number());
-        let () = ret;
-        Ok(())
-    }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)
+}
+impl<'a> Simple<'a> for CmdResolveImage<'a> {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<122> {
@@ -1429,16 +1753,8 @@ impl<'a> Command<'a> for CmdSetEvent {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<20>()?;
-        let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let event = d.required_object(p.get::<_, 8>())?;
-        let stage_mask: vk::PipelineStageFlags = p.get::<_, 16>();
-        Ok(Self {
-            command_buffer,
-            event,
-            stage_mask,
-        })
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
     }
     fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
@@ -1448,6 +1764,26 @@ impl<'a> Command<'a> for CmdSetEvent {
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         Self::encode_return(ret, e)
+    }
+}
+impl CmdSetEvent {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<20>()?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
+        let event = d.required_object(p.get::<_, 8>())?;
+        let stage_mask: vk::PipelineStageFlags = p.get::<_, 16>();
+        Ok(Self {
+            command_buffer,
+            event,
+            stage_mask,
+        })
+    }
+}
+impl<'a> Simple<'a> for CmdSetEvent {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<123> {
@@ -1468,16 +1804,8 @@ impl<'a> Command<'a> for CmdResetEvent {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<20>()?;
-        let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let event = d.required_object(p.get::<_, 8>())?;
-        let stage_mask: vk::PipelineStageFlags = p.get::<_, 16>();
-        Ok(Self {
-            command_buffer,
-            event,
-            stage_mask,
-        })
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
     }
     fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
@@ -1487,6 +1815,26 @@ impl<'a> Command<'a> for CmdResetEvent {
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         Self::encode_return(ret, e)
+    }
+}
+impl CmdResetEvent {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<20>()?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
+        let event = d.required_object(p.get::<_, 8>())?;
+        let stage_mask: vk::PipelineStageFlags = p.get::<_, 16>();
+        Ok(Self {
+            command_buffer,
+            event,
+            stage_mask,
+        })
+    }
+}
+impl<'a> Simple<'a> for CmdResetEvent {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<124> {
@@ -1522,8 +1870,8 @@ impl<'a> Command<'a> for CmdWaitEvents<'a> {
     const ID: CommandId = CommandId::CmdWaitEvents;
     const HAS_OUTPUTS: bool = false;
     type Return = ();
-    #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    #[inline(always)]
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let event_count: u32 = p.get::<_, 8>();
@@ -1601,8 +1949,8 @@ impl<'a> Command<'a> for CmdPipelineBarrier<'a> {
     const ID: CommandId = CommandId::CmdPipelineBarrier;
     const HAS_OUTPUTS: bool = false;
     type Return = ();
-    #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    #[inline(always)]
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<32>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let src_stage_mask: vk::PipelineStageFlags = p.get::<_, 8>();
@@ -1665,8 +2013,23 @@ impl<'a> Command<'a> for CmdBeginQuery {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<24>()?;
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
+    }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
+    }
+}
+impl CmdBeginQuery {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<24>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let query_pool = d.required_object(p.get::<_, 8>())?;
         let query: u32 = p.get::<_, 16>();
@@ -1678,14 +2041,11 @@ impl<'a> Command<'a> for CmdBeginQuery {
             flags,
         })
     }
-    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<4>()?;
-        p.put::<u32, 0>(Self::ID.number());
-        let () = ret;
-        Ok(())
-    }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)
+}
+impl<'a> Simple<'a> for CmdBeginQuery {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<127> {
@@ -1706,16 +2066,8 @@ impl<'a> Command<'a> for CmdEndQuery {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<20>()?;
-        let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let query_pool = d.required_object(p.get::<_, 8>())?;
-        let query: u32 = p.get::<_, 16>();
-        Ok(Self {
-            command_buffer,
-            query_pool,
-            query,
-        })
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
     }
     fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
@@ -1725,6 +2077,26 @@ impl<'a> Command<'a> for CmdEndQuery {
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         Self::encode_return(ret, e)
+    }
+}
+impl CmdEndQuery {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<20>()?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
+        let query_pool = d.required_object(p.get::<_, 8>())?;
+        let query: u32 = p.get::<_, 16>();
+        Ok(Self {
+            command_buffer,
+            query_pool,
+            query,
+        })
+    }
+}
+impl<'a> Simple<'a> for CmdEndQuery {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<128> {
@@ -1747,8 +2119,23 @@ impl<'a> Command<'a> for CmdResetQueryPool {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<24>()?;
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
+    }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
+    }
+}
+impl CmdResetQueryPool {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<24>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let query_pool = d.required_object(p.get::<_, 8>())?;
         let first_query: u32 = p.get::<_, 16>();
@@ -1760,14 +2147,11 @@ impl<'a> Command<'a> for CmdResetQueryPool {
             query_count,
         })
     }
-    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<4>()?;
-        p.put::<u32, 0>(Self::ID.number());
-        let () = ret;
-        Ok(())
-    }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)
+}
+impl<'a> Simple<'a> for CmdResetQueryPool {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<129> {
@@ -1790,8 +2174,23 @@ impl<'a> Command<'a> for CmdWriteTimestamp {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<24>()?;
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
+    }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
+    }
+}
+impl CmdWriteTimestamp {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<24>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let pipeline_stage: vk::PipelineStageFlags = d.bit(p.get::<_, 8>(), OPTIONAL);
         let query_pool = d.required_object(p.get::<_, 12>())?;
@@ -1803,14 +2202,11 @@ impl<'a> Command<'a> for CmdWriteTimestamp {
             query,
         })
     }
-    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<4>()?;
-        p.put::<u32, 0>(Self::ID.number());
-        let () = ret;
-        Ok(())
-    }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)
+}
+impl<'a> Simple<'a> for CmdWriteTimestamp {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<130> {
@@ -1841,8 +2237,23 @@ impl<'a> Command<'a> for CmdCopyQueryPoolResults {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<52>()?;
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
+    }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
+    }
+}
+impl CmdCopyQueryPoolResults {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<52>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let query_pool = d.required_object(p.get::<_, 8>())?;
         let first_query: u32 = p.get::<_, 16>();
@@ -1862,14 +2273,11 @@ impl<'a> Command<'a> for CmdCopyQueryPoolResults {
             flags,
         })
     }
-    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<4>()?;
-        p.put::<u32, 0>(Self::ID.number());
-        let () = ret;
-        Ok(())
-    }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)
+}
+impl<'a> Simple<'a> for CmdCopyQueryPoolResults {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<131> {
@@ -1896,8 +2304,23 @@ impl<'a> Command<'a> for CmdPushConstants<'a> {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<36>()?;
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
+    }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
+    }
+}
+impl<'a> CmdPushConstants<'a> {
+    #[inline(always)]
+    fn read_from<S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<36>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let layout = d.required_object(p.get::<_, 8>())?;
         let stage_flags: vk::ShaderStageFlags = p.get::<_, 16>();
@@ -1914,14 +2337,11 @@ impl<'a> Command<'a> for CmdPushConstants<'a> {
             p_values,
         })
     }
-    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<4>()?;
-        p.put::<u32, 0>(Self::ID.number());
-        let () = ret;
-        Ok(())
-    }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)
+}
+impl<'a> Simple<'a> for CmdPushConstants<'a> {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<132> {
@@ -1941,8 +2361,8 @@ impl<'a> Command<'a> for CmdBeginRenderPass<'a> {
     const ID: CommandId = CommandId::CmdBeginRenderPass;
     const HAS_OUTPUTS: bool = false;
     type Return = ();
-    #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    #[inline(always)]
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -1981,14 +2401,8 @@ impl<'a> Command<'a> for CmdNextSubpass {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<12>()?;
-        let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let contents: vk::SubpassContents = d.known(p.get::<_, 8>());
-        Ok(Self {
-            command_buffer,
-            contents,
-        })
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
     }
     fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
@@ -1998,6 +2412,24 @@ impl<'a> Command<'a> for CmdNextSubpass {
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         Self::encode_return(ret, e)
+    }
+}
+impl CmdNextSubpass {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<12>()?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
+        let contents: vk::SubpassContents = d.known(p.get::<_, 8>());
+        Ok(Self {
+            command_buffer,
+            contents,
+        })
+    }
+}
+impl<'a> Simple<'a> for CmdNextSubpass {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<134> {
@@ -2014,10 +2446,8 @@ impl<'a> Command<'a> for CmdEndRenderPass {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<8>()?;
-        let command_buffer = d.first_object(p.get::<_, 0>())?;
-        Ok(Self { command_buffer })
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
     }
     fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
@@ -2027,6 +2457,20 @@ impl<'a> Command<'a> for CmdEndRenderPass {
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         Self::encode_return(ret, e)
+    }
+}
+impl CmdEndRenderPass {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<8>()?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
+        Ok(Self { command_buffer })
+    }
+}
+impl<'a> Simple<'a> for CmdEndRenderPass {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<135> {
@@ -2047,8 +2491,23 @@ impl<'a> Command<'a> for CmdExecuteCommands<'a> {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<20>()?;
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
+    }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
+    }
+}
+impl<'a> CmdExecuteCommands<'a> {
+    #[inline(always)]
+    fn read_from<S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<20>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let command_buffer_count: u32 = p.get::<_, 8>();
         let n = p.get::<u64, 12>();
@@ -2060,14 +2519,11 @@ impl<'a> Command<'a> for CmdExecuteCommands<'a> {
             p_command_buffers,
         })
     }
-    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<4>()?;
-        p.put::<u32, 0>(Self::ID.number());
-        let () = ret;
-        Ok(())
-    }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)
+}
+impl<'a> Simple<'a> for CmdExecuteCommands<'a> {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<136> {
@@ -2086,14 +2542,8 @@ impl<'a> Command<'a> for CmdSetDeviceMask {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<12>()?;
-        let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let device_mask: u32 = p.get::<_, 8>();
-        Ok(Self {
-            command_buffer,
-            device_mask,
-        })
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
     }
     fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
@@ -2103,6 +2553,24 @@ impl<'a> Command<'a> for CmdSetDeviceMask {
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         Self::encode_return(ret, e)
+    }
+}
+impl CmdSetDeviceMask {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<12>()?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
+        let device_mask: u32 = p.get::<_, 8>();
+        Ok(Self {
+            command_buffer,
+            device_mask,
+        })
+    }
+}
+impl<'a> Simple<'a> for CmdSetDeviceMask {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<141> {
@@ -2131,8 +2599,23 @@ impl<'a> Command<'a> for CmdDispatchBase {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<32>()?;
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
+    }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
+    }
+}
+impl CmdDispatchBase {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<32>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let base_group_x: u32 = p.get::<_, 8>();
         let base_group_y: u32 = p.get::<_, 12>();
@@ -2150,14 +2633,11 @@ impl<'a> Command<'a> for CmdDispatchBase {
             group_count_z,
         })
     }
-    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<4>()?;
-        p.put::<u32, 0>(Self::ID.number());
-        let () = ret;
-        Ok(())
-    }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)
+}
+impl<'a> Simple<'a> for CmdDispatchBase {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<142> {
@@ -2186,8 +2666,23 @@ impl<'a> Command<'a> for CmdDrawIndirectCount {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<48>()?;
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
+    }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
+    }
+}
+impl CmdDrawIndirectCount {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<48>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let buffer = d.required_object(p.get::<_, 8>())?;
         let offset: vk::DeviceSize = p.get::<_, 16>();
@@ -2205,14 +2700,11 @@ impl<'a> Command<'a> for CmdDrawIndirectCount {
             stride,
         })
     }
-    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<4>()?;
-        p.put::<u32, 0>(Self::ID.number());
-        let () = ret;
-        Ok(())
-    }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)
+}
+impl<'a> Simple<'a> for CmdDrawIndirectCount {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<165> {
@@ -2241,8 +2733,23 @@ impl<'a> Command<'a> for CmdDrawIndexedIndirectCount {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<48>()?;
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
+    }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
+    }
+}
+impl CmdDrawIndexedIndirectCount {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<48>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let buffer = d.required_object(p.get::<_, 8>())?;
         let offset: vk::DeviceSize = p.get::<_, 16>();
@@ -2260,14 +2767,11 @@ impl<'a> Command<'a> for CmdDrawIndexedIndirectCount {
             stride,
         })
     }
-    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<4>()?;
-        p.put::<u32, 0>(Self::ID.number());
-        let () = ret;
-        Ok(())
-    }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)
+}
+impl<'a> Simple<'a> for CmdDrawIndexedIndirectCount {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<166> {
@@ -2287,8 +2791,8 @@ impl<'a> Command<'a> for CmdBeginRenderPass2<'a> {
     const ID: CommandId = CommandId::CmdBeginRenderPass2;
     const HAS_OUTPUTS: bool = false;
     type Return = ();
-    #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    #[inline(always)]
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -2329,8 +2833,8 @@ impl<'a> Command<'a> for CmdNextSubpass2<'a> {
     const ID: CommandId = CommandId::CmdNextSubpass2;
     const HAS_OUTPUTS: bool = false;
     type Return = ();
-    #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    #[inline(always)]
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -2369,8 +2873,8 @@ impl<'a> Command<'a> for CmdEndRenderPass2<'a> {
     const ID: CommandId = CommandId::CmdEndRenderPass2;
     const HAS_OUTPUTS: bool = false;
     type Return = ();
-    #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    #[inline(always)]
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -2407,8 +2911,8 @@ impl<'a> Command<'a> for CmdSetEvent2<'a> {
     const ID: CommandId = CommandId::CmdSetEvent2;
     const HAS_OUTPUTS: bool = false;
     type Return = ();
-    #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    #[inline(always)]
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<24>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let event = d.required_object(p.get::<_, 8>())?;
@@ -2448,16 +2952,8 @@ impl<'a> Command<'a> for CmdResetEvent2 {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<24>()?;
-        let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let event = d.required_object(p.get::<_, 8>())?;
-        let stage_mask: vk::PipelineStageFlags2 = p.get::<_, 16>();
-        Ok(Self {
-            command_buffer,
-            event,
-            stage_mask,
-        })
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
     }
     fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
@@ -2467,6 +2963,26 @@ impl<'a> Command<'a> for CmdResetEvent2 {
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         Self::encode_return(ret, e)
+    }
+}
+impl CmdResetEvent2 {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<24>()?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
+        let event = d.required_object(p.get::<_, 8>())?;
+        let stage_mask: vk::PipelineStageFlags2 = p.get::<_, 16>();
+        Ok(Self {
+            command_buffer,
+            event,
+            stage_mask,
+        })
+    }
+}
+impl<'a> Simple<'a> for CmdResetEvent2 {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<202> {
@@ -2488,8 +3004,8 @@ impl<'a> Command<'a> for CmdWaitEvents2<'a> {
     const ID: CommandId = CommandId::CmdWaitEvents2;
     const HAS_OUTPUTS: bool = false;
     type Return = ();
-    #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    #[inline(always)]
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<20>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let event_count: u32 = p.get::<_, 8>();
@@ -2530,8 +3046,8 @@ impl<'a> Command<'a> for CmdPipelineBarrier2<'a> {
     const ID: CommandId = CommandId::CmdPipelineBarrier2;
     const HAS_OUTPUTS: bool = false;
     type Return = ();
-    #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    #[inline(always)]
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -2571,8 +3087,23 @@ impl<'a> Command<'a> for CmdWriteTimestamp2 {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<28>()?;
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
+    }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
+    }
+}
+impl CmdWriteTimestamp2 {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<28>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let stage: vk::PipelineStageFlags2 = p.get::<_, 8>();
         let query_pool = d.required_object(p.get::<_, 16>())?;
@@ -2584,14 +3115,11 @@ impl<'a> Command<'a> for CmdWriteTimestamp2 {
             query,
         })
     }
-    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<4>()?;
-        p.put::<u32, 0>(Self::ID.number());
-        let () = ret;
-        Ok(())
-    }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)
+}
+impl<'a> Simple<'a> for CmdWriteTimestamp2 {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<205> {
@@ -2609,8 +3137,8 @@ impl<'a> Command<'a> for CmdCopyBuffer2<'a> {
     const ID: CommandId = CommandId::CmdCopyBuffer2;
     const HAS_OUTPUTS: bool = false;
     type Return = ();
-    #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    #[inline(always)]
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -2645,8 +3173,8 @@ impl<'a> Command<'a> for CmdCopyImage2<'a> {
     const ID: CommandId = CommandId::CmdCopyImage2;
     const HAS_OUTPUTS: bool = false;
     type Return = ();
-    #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    #[inline(always)]
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -2681,8 +3209,8 @@ impl<'a> Command<'a> for CmdCopyBufferToImage2<'a> {
     const ID: CommandId = CommandId::CmdCopyBufferToImage2;
     const HAS_OUTPUTS: bool = false;
     type Return = ();
-    #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    #[inline(always)]
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -2718,8 +3246,8 @@ impl<'a> Command<'a> for CmdCopyImageToBuffer2<'a> {
     const ID: CommandId = CommandId::CmdCopyImageToBuffer2;
     const HAS_OUTPUTS: bool = false;
     type Return = ();
-    #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    #[inline(always)]
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -2755,8 +3283,8 @@ impl<'a> Command<'a> for CmdBlitImage2<'a> {
     const ID: CommandId = CommandId::CmdBlitImage2;
     const HAS_OUTPUTS: bool = false;
     type Return = ();
-    #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    #[inline(always)]
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -2791,8 +3319,8 @@ impl<'a> Command<'a> for CmdResolveImage2<'a> {
     const ID: CommandId = CommandId::CmdResolveImage2;
     const HAS_OUTPUTS: bool = false;
     type Return = ();
-    #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    #[inline(always)]
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -2827,8 +3355,8 @@ impl<'a> Command<'a> for CmdBeginRendering<'a> {
     const ID: CommandId = CommandId::CmdBeginRendering;
     const HAS_OUTPUTS: bool = false;
     type Return = ();
-    #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    #[inline(always)]
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -2862,10 +3390,8 @@ impl<'a> Command<'a> for CmdEndRendering {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<8>()?;
-        let command_buffer = d.first_object(p.get::<_, 0>())?;
-        Ok(Self { command_buffer })
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
     }
     fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
@@ -2875,6 +3401,20 @@ impl<'a> Command<'a> for CmdEndRendering {
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         Self::encode_return(ret, e)
+    }
+}
+impl CmdEndRendering {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<8>()?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
+        Ok(Self { command_buffer })
+    }
+}
+impl<'a> Simple<'a> for CmdEndRendering {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<214> {
@@ -2893,14 +3433,8 @@ impl<'a> Command<'a> for CmdSetCullMode {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<12>()?;
-        let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let cull_mode: vk::CullModeFlags = p.get::<_, 8>();
-        Ok(Self {
-            command_buffer,
-            cull_mode,
-        })
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
     }
     fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
@@ -2910,6 +3444,24 @@ impl<'a> Command<'a> for CmdSetCullMode {
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         Self::encode_return(ret, e)
+    }
+}
+impl CmdSetCullMode {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<12>()?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
+        let cull_mode: vk::CullModeFlags = p.get::<_, 8>();
+        Ok(Self {
+            command_buffer,
+            cull_mode,
+        })
+    }
+}
+impl<'a> Simple<'a> for CmdSetCullMode {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<215> {
@@ -2928,14 +3480,8 @@ impl<'a> Command<'a> for CmdSetFrontFace {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<12>()?;
-        let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let front_face: vk::FrontFace = d.known(p.get::<_, 8>());
-        Ok(Self {
-            command_buffer,
-            front_face,
-        })
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
     }
     fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
@@ -2945,6 +3491,24 @@ impl<'a> Command<'a> for CmdSetFrontFace {
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         Self::encode_return(ret, e)
+    }
+}
+impl CmdSetFrontFace {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<12>()?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
+        let front_face: vk::FrontFace = d.known(p.get::<_, 8>());
+        Ok(Self {
+            command_buffer,
+            front_face,
+        })
+    }
+}
+impl<'a> Simple<'a> for CmdSetFrontFace {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<216> {
@@ -2963,14 +3527,8 @@ impl<'a> Command<'a> for CmdSetPrimitiveTopology {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<12>()?;
-        let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let primitive_topology: vk::PrimitiveTopology = d.known(p.get::<_, 8>());
-        Ok(Self {
-            command_buffer,
-            primitive_topology,
-        })
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
     }
     fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
@@ -2980,6 +3538,24 @@ impl<'a> Command<'a> for CmdSetPrimitiveTopology {
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         Self::encode_return(ret, e)
+    }
+}
+impl CmdSetPrimitiveTopology {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<12>()?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
+        let primitive_topology: vk::PrimitiveTopology = d.known(p.get::<_, 8>());
+        Ok(Self {
+            command_buffer,
+            primitive_topology,
+        })
+    }
+}
+impl<'a> Simple<'a> for CmdSetPrimitiveTopology {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<217> {
@@ -3000,8 +3576,23 @@ impl<'a> Command<'a> for CmdSetViewportWithCount<'a> {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<20>()?;
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
+    }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
+    }
+}
+impl<'a> CmdSetViewportWithCount<'a> {
+    #[inline(always)]
+    fn read_from<S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<20>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let viewport_count: u32 = p.get::<_, 8>();
         let n = p.get::<u64, 12>();
@@ -3012,14 +3603,11 @@ impl<'a> Command<'a> for CmdSetViewportWithCount<'a> {
             p_viewports,
         })
     }
-    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<4>()?;
-        p.put::<u32, 0>(Self::ID.number());
-        let () = ret;
-        Ok(())
-    }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)
+}
+impl<'a> Simple<'a> for CmdSetViewportWithCount<'a> {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<218> {
@@ -3040,8 +3628,23 @@ impl<'a> Command<'a> for CmdSetScissorWithCount<'a> {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<20>()?;
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
+    }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
+    }
+}
+impl<'a> CmdSetScissorWithCount<'a> {
+    #[inline(always)]
+    fn read_from<S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<20>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let scissor_count: u32 = p.get::<_, 8>();
         let n = p.get::<u64, 12>();
@@ -3052,14 +3655,11 @@ impl<'a> Command<'a> for CmdSetScissorWithCount<'a> {
             p_scissors,
         })
     }
-    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<4>()?;
-        p.put::<u32, 0>(Self::ID.number());
-        let () = ret;
-        Ok(())
-    }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)
+}
+impl<'a> Simple<'a> for CmdSetScissorWithCount<'a> {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<219> {
@@ -3088,8 +3688,23 @@ impl<'a> Command<'a> for CmdBindVertexBuffers2<'a> {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<24>()?;
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
+    }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
+    }
+}
+impl<'a> CmdBindVertexBuffers2<'a> {
+    #[inline(always)]
+    fn read_from<S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<24>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let first_binding: u32 = p.get::<_, 8>();
         let binding_count: u32 = p.get::<_, 12>();
@@ -3114,14 +3729,11 @@ impl<'a> Command<'a> for CmdBindVertexBuffers2<'a> {
             p_strides,
         })
     }
-    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<4>()?;
-        p.put::<u32, 0>(Self::ID.number());
-        let () = ret;
-        Ok(())
-    }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)
+}
+impl<'a> Simple<'a> for CmdBindVertexBuffers2<'a> {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<220> {
@@ -3140,14 +3752,8 @@ impl<'a> Command<'a> for CmdSetDepthTestEnable {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<12>()?;
-        let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let depth_test_enable: vk::Bool32 = p.get::<_, 8>();
-        Ok(Self {
-            command_buffer,
-            depth_test_enable,
-        })
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
     }
     fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
@@ -3157,6 +3763,24 @@ impl<'a> Command<'a> for CmdSetDepthTestEnable {
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         Self::encode_return(ret, e)
+    }
+}
+impl CmdSetDepthTestEnable {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<12>()?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
+        let depth_test_enable: vk::Bool32 = p.get::<_, 8>();
+        Ok(Self {
+            command_buffer,
+            depth_test_enable,
+        })
+    }
+}
+impl<'a> Simple<'a> for CmdSetDepthTestEnable {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<221> {
@@ -3175,14 +3799,8 @@ impl<'a> Command<'a> for CmdSetDepthWriteEnable {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<12>()?;
-        let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let depth_write_enable: vk::Bool32 = p.get::<_, 8>();
-        Ok(Self {
-            command_buffer,
-            depth_write_enable,
-        })
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
     }
     fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
@@ -3192,6 +3810,24 @@ impl<'a> Command<'a> for CmdSetDepthWriteEnable {
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         Self::encode_return(ret, e)
+    }
+}
+impl CmdSetDepthWriteEnable {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<12>()?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
+        let depth_write_enable: vk::Bool32 = p.get::<_, 8>();
+        Ok(Self {
+            command_buffer,
+            depth_write_enable,
+        })
+    }
+}
+impl<'a> Simple<'a> for CmdSetDepthWriteEnable {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<222> {
@@ -3210,14 +3846,8 @@ impl<'a> Command<'a> for CmdSetDepthCompareOp {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<12>()?;
-        let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let depth_compare_op: vk::CompareOp = d.known(p.get::<_, 8>());
-        Ok(Self {
-            command_buffer,
-            depth_compare_op,
-        })
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
     }
     fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
@@ -3227,6 +3857,24 @@ impl<'a> Command<'a> for CmdSetDepthCompareOp {
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         Self::encode_return(ret, e)
+    }
+}
+impl CmdSetDepthCompareOp {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<12>()?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
+        let depth_compare_op: vk::CompareOp = d.known(p.get::<_, 8>());
+        Ok(Self {
+            command_buffer,
+            depth_compare_op,
+        })
+    }
+}
+impl<'a> Simple<'a> for CmdSetDepthCompareOp {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<223> {
@@ -3245,14 +3893,8 @@ impl<'a> Command<'a> for CmdSetDepthBoundsTestEnable {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<12>()?;
-        let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let depth_bounds_test_enable: vk::Bool32 = p.get::<_, 8>();
-        Ok(Self {
-            command_buffer,
-            depth_bounds_test_enable,
-        })
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
     }
     fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
@@ -3262,6 +3904,24 @@ impl<'a> Command<'a> for CmdSetDepthBoundsTestEnable {
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         Self::encode_return(ret, e)
+    }
+}
+impl CmdSetDepthBoundsTestEnable {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<12>()?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
+        let depth_bounds_test_enable: vk::Bool32 = p.get::<_, 8>();
+        Ok(Self {
+            command_buffer,
+            depth_bounds_test_enable,
+        })
+    }
+}
+impl<'a> Simple<'a> for CmdSetDepthBoundsTestEnable {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<224> {
@@ -3280,14 +3940,8 @@ impl<'a> Command<'a> for CmdSetStencilTestEnable {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<12>()?;
-        let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let stencil_test_enable: vk::Bool32 = p.get::<_, 8>();
-        Ok(Self {
-            command_buffer,
-            stencil_test_enable,
-        })
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
     }
     fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
@@ -3297,6 +3951,24 @@ impl<'a> Command<'a> for CmdSetStencilTestEnable {
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         Self::encode_return(ret, e)
+    }
+}
+impl CmdSetStencilTestEnable {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<12>()?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
+        let stencil_test_enable: vk::Bool32 = p.get::<_, 8>();
+        Ok(Self {
+            command_buffer,
+            stencil_test_enable,
+        })
+    }
+}
+impl<'a> Simple<'a> for CmdSetStencilTestEnable {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<225> {
@@ -3323,8 +3995,23 @@ impl<'a> Command<'a> for CmdSetStencilOp {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<28>()?;
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
+    }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
+    }
+}
+impl CmdSetStencilOp {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<28>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let face_mask: vk::StencilFaceFlags = p.get::<_, 8>();
         let fail_op: vk::StencilOp = d.known(p.get::<_, 12>());
@@ -3340,14 +4027,11 @@ impl<'a> Command<'a> for CmdSetStencilOp {
             compare_op,
         })
     }
-    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<4>()?;
-        p.put::<u32, 0>(Self::ID.number());
-        let () = ret;
-        Ok(())
-    }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)
+}
+impl<'a> Simple<'a> for CmdSetStencilOp {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<226> {
@@ -3366,14 +4050,8 @@ impl<'a> Command<'a> for CmdSetRasterizerDiscardEnable {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<12>()?;
-        let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let rasterizer_discard_enable: vk::Bool32 = p.get::<_, 8>();
-        Ok(Self {
-            command_buffer,
-            rasterizer_discard_enable,
-        })
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
     }
     fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
@@ -3383,6 +4061,24 @@ impl<'a> Command<'a> for CmdSetRasterizerDiscardEnable {
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         Self::encode_return(ret, e)
+    }
+}
+impl CmdSetRasterizerDiscardEnable {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<12>()?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
+        let rasterizer_discard_enable: vk::Bool32 = p.get::<_, 8>();
+        Ok(Self {
+            command_buffer,
+            rasterizer_discard_enable,
+        })
+    }
+}
+impl<'a> Simple<'a> for CmdSetRasterizerDiscardEnable {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<227> {
@@ -3401,14 +4097,8 @@ impl<'a> Command<'a> for CmdSetDepthBiasEnable {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<12>()?;
-        let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let depth_bias_enable: vk::Bool32 = p.get::<_, 8>();
-        Ok(Self {
-            command_buffer,
-            depth_bias_enable,
-        })
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
     }
     fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
@@ -3418,6 +4108,24 @@ impl<'a> Command<'a> for CmdSetDepthBiasEnable {
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         Self::encode_return(ret, e)
+    }
+}
+impl CmdSetDepthBiasEnable {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<12>()?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
+        let depth_bias_enable: vk::Bool32 = p.get::<_, 8>();
+        Ok(Self {
+            command_buffer,
+            depth_bias_enable,
+        })
+    }
+}
+impl<'a> Simple<'a> for CmdSetDepthBiasEnable {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<228> {
@@ -3436,14 +4144,8 @@ impl<'a> Command<'a> for CmdSetPrimitiveRestartEnable {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<12>()?;
-        let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let primitive_restart_enable: vk::Bool32 = p.get::<_, 8>();
-        Ok(Self {
-            command_buffer,
-            primitive_restart_enable,
-        })
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
     }
     fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
@@ -3453,6 +4155,24 @@ impl<'a> Command<'a> for CmdSetPrimitiveRestartEnable {
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         Self::encode_return(ret, e)
+    }
+}
+impl CmdSetPrimitiveRestartEnable {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<12>()?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
+        let primitive_restart_enable: vk::Bool32 = p.get::<_, 8>();
+        Ok(Self {
+            command_buffer,
+            primitive_restart_enable,
+        })
+    }
+}
+impl<'a> Simple<'a> for CmdSetPrimitiveRestartEnable {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<229> {
@@ -3473,16 +4193,8 @@ impl<'a> Command<'a> for CmdSetLineStipple {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<16>()?;
-        let command_buffer = d.first_object(p.get::<_, 0>())?;
-        let line_stipple_factor: u32 = p.get::<_, 8>();
-        let line_stipple_pattern: u16 = p.get::<_, 12>();
-        Ok(Self {
-            command_buffer,
-            line_stipple_factor,
-            line_stipple_pattern,
-        })
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
     }
     fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         let mut p = e.prefix::<4>()?;
@@ -3492,6 +4204,26 @@ impl<'a> Command<'a> for CmdSetLineStipple {
     }
     unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
         Self::encode_return(ret, e)
+    }
+}
+impl CmdSetLineStipple {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<16>()?;
+        let command_buffer = d.first_object(p.get::<_, 0>())?;
+        let line_stipple_factor: u32 = p.get::<_, 8>();
+        let line_stipple_pattern: u16 = p.get::<_, 12>();
+        Ok(Self {
+            command_buffer,
+            line_stipple_factor,
+            line_stipple_pattern,
+        })
+    }
+}
+impl<'a> Simple<'a> for CmdSetLineStipple {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<237> {
@@ -3517,8 +4249,8 @@ impl<'a> Command<'a> for CmdPushDescriptorSet<'a> {
     const ID: CommandId = CommandId::CmdPushDescriptorSet;
     const HAS_OUTPUTS: bool = false;
     type Return = ();
-    #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    #[inline(always)]
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<36>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let pipeline_bind_point: vk::PipelineBindPoint = d.known(p.get::<_, 8>());
@@ -3569,8 +4301,23 @@ impl<'a> Command<'a> for CmdBindIndexBuffer2 {
     const HAS_OUTPUTS: bool = false;
     type Return = ();
     #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
-        let p = d.prefix::<36>()?;
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
+        Self::read_from(d)
+    }
+    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        let mut p = e.prefix::<4>()?;
+        p.put::<u32, 0>(Self::ID.number());
+        let () = ret;
+        Ok(())
+    }
+    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
+        Self::encode_return(ret, e)
+    }
+}
+impl CmdBindIndexBuffer2 {
+    #[inline(always)]
+    fn read_from<'a, S: Source<'a>>(d: &mut S) -> Result<Self> {
+        let p = d.begin::<36>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let buffer = d.object(p.get::<_, 8>())?;
         let offset: vk::DeviceSize = p.get::<_, 16>();
@@ -3584,14 +4331,11 @@ impl<'a> Command<'a> for CmdBindIndexBuffer2 {
             index_type,
         })
     }
-    fn encode_return(ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        let mut p = e.prefix::<4>()?;
-        p.put::<u32, 0>(Self::ID.number());
-        let () = ret;
-        Ok(())
-    }
-    unsafe fn encode_reply(&self, ret: (), e: &mut Encoder<'_>) -> Result<(), EncodeError> {
-        Self::encode_return(ret, e)
+}
+impl<'a> Simple<'a> for CmdBindIndexBuffer2 {
+    #[inline(always)]
+    fn read_in_row(d: &mut Reader<'_, 'a>) -> Result<Self> {
+        Self::read_from(d)
     }
 }
 impl<'a> crate::command_info::Args<'a> for crate::command_info::Of<279> {
@@ -3609,8 +4353,8 @@ impl<'a> Command<'a> for CmdSetRenderingAttachmentLocations<'a> {
     const ID: CommandId = CommandId::CmdSetRenderingAttachmentLocations;
     const HAS_OUTPUTS: bool = false;
     type Return = ();
-    #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    #[inline(always)]
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -3645,8 +4389,8 @@ impl<'a> Command<'a> for CmdSetRenderingInputAttachmentIndices<'a> {
     const ID: CommandId = CommandId::CmdSetRenderingInputAttachmentIndices;
     const HAS_OUTPUTS: bool = false;
     type Return = ();
-    #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    #[inline(always)]
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -3682,8 +4426,8 @@ impl<'a> Command<'a> for CmdBindDescriptorSets2<'a> {
     const ID: CommandId = CommandId::CmdBindDescriptorSets2;
     const HAS_OUTPUTS: bool = false;
     type Return = ();
-    #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    #[inline(always)]
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -3719,8 +4463,8 @@ impl<'a> Command<'a> for CmdPushConstants2<'a> {
     const ID: CommandId = CommandId::CmdPushConstants2;
     const HAS_OUTPUTS: bool = false;
     type Return = ();
-    #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    #[inline(always)]
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
@@ -3755,8 +4499,8 @@ impl<'a> Command<'a> for CmdPushDescriptorSet2<'a> {
     const ID: CommandId = CommandId::CmdPushDescriptorSet2;
     const HAS_OUTPUTS: bool = false;
     type Return = ();
-    #[inline]
-    fn decode(d: &mut Decoder<'a>) -> Result<Self> {
+    #[inline(always)]
+    fn read(d: &mut Decoder<'a>) -> Result<Self> {
         let p = d.prefix::<16>()?;
         let command_buffer = d.first_object(p.get::<_, 0>())?;
         let present = p.get::<u64, 8>();
