@@ -13,6 +13,7 @@ use hesper_vhost::renderer::Renderer;
 
 use crate::cli::capsets::Capset;
 use crate::cli::{BlobAlignment, ServeOptions};
+use crate::contexts::trace_memory;
 use crate::driver;
 use crate::isolation::Isolation;
 use crate::rutabaga;
@@ -164,6 +165,7 @@ fn renderer_options(
         guest: options.budget.guest(),
         blob_alignment: blob_alignment(options).into(),
         window: Some(options.hostmem.0),
+        trace: trace_memory(),
         save_streams: venus::save_streams(),
         ..RendererOptions::default()
     })
