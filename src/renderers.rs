@@ -100,7 +100,10 @@ impl Renderers {
         let Some(vulkan) = &self.vulkan else {
             return Ok(None);
         };
-        let renderer_options = renderer_options(options, vulkan.driver().clone())?;
+        let renderer_options = RendererOptions {
+            trace: trace_memory(),
+            ..renderer_options(options, vulkan.driver().clone())?
+        };
         match hesper_venus::Renderer::new(renderer_options.clone()) {
             Ok(renderer) => {
                 log_gpus(renderer.gpus(), options.wsi);
@@ -165,7 +168,6 @@ fn renderer_options(
         guest: options.budget.guest(),
         blob_alignment: blob_alignment(options).into(),
         window: Some(options.hostmem.0),
-        trace: trace_memory(),
         save_streams: venus::save_streams(),
         ..RendererOptions::default()
     })

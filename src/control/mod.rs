@@ -322,9 +322,8 @@ fn trace(rest: &str) -> Result<Request, String> {
         ("start", "") => Ok(Request::StartTrace),
         ("stop", "") => Err("trace stop: a FILE is missing, such as trace.json".to_owned()),
         ("stop", file) => Ok(Request::StopTrace(file.into())),
-        _ => Err(format!(
-            "'trace {rest}' is not one of: trace start, trace stop FILE"
-        )),
+        ("", _) => Err("trace: start or stop FILE is missing".to_owned()),
+        _ => Err(format!("trace: '{rest}' is not one of: start, stop FILE")),
     }
 }
 

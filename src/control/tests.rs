@@ -177,10 +177,10 @@ fn a_trace_is_written_by_the_client() {
         "{answer}"
     );
     for (line, named) in [
-        ("trace", "'trace '"),
+        ("trace", "is missing"),
         ("trace stop", "FILE"),
-        ("trace start now", "trace start,"),
-        ("trace pause", "'trace pause'"),
+        ("trace start now", "'start now'"),
+        ("trace pause", "'pause'"),
     ] {
         let error = ask(&path, &words(line)).unwrap_err();
         assert!(error.contains(named), "{line}: {error}");
