@@ -81,21 +81,20 @@ where
 {
     let device = Arc::clone(session.device(C::ID)?);
     let mut is_destroyed = false;
-    let result = session.waiting(C::ID, |session| {
-        session.with_only(Class::Sync, |session| {
-            wait_sliced(timeout, session.state.stop_flag(), |slice| {
-                if !session.may_wait_on(handles) {
-                    is_destroyed = true;
-                    return vk::Result::ERROR_DEVICE_LOST;
-                }
-                set(c, slice);
-                // SAFETY: the decoder has replaced ids by handles and checked counts. This thread has
-                // said that it uses these handles, so nobody destroys them meanwhile.
-                let result = unsafe { c.call(device.functions()) };
-                result.unwrap_or(vk::Result::ERROR_DEVICE_LOST)
-            })
+    let wait = |session: &mut Session<'_>| {
+        wait_sliced(timeout, session.state.stop_flag(), |slice| {
+            if !session.may_wait_on(handles) {
+                is_destroyed = true;
+                return vk::Result::ERROR_DEVICE_LOST;
+            }
+            set(c, slice);
+            // SAFETY: the decoder has replaced ids by handles and checked counts. This thread has
+            // said that it uses these handles, so nobody destroys them meanwhile.
+            let result = unsafe { c.call(device.functions()) };
+            result.unwrap_or(vk::Result::ERROR_DEVICE_LOST)
         })
-    });
+    };
+    let result = session.waiting(C::ID, |session| session.with_only(Class::Sync, wait));
     match is_destroyed {
         true => Err(Fatal::Invalid {
             command: name(C::ID),
