@@ -23,9 +23,14 @@ fn is_whole(trace: &Value, is_isolated: bool) -> bool {
     }
     let has = |phase: &str, name: &str| !named(trace, phase, name).is_empty();
     steps.iter().all(|step| has("b", step) && has("e", step))
-        && ["batch", "vkQueueSubmit", "vkAllocateMemory"]
-            .iter()
-            .all(|name| has("X", name))
+        && [
+            "batch",
+            "vkQueueSubmit",
+            "vkAllocateMemory",
+            "wait for a fence",
+        ]
+        .iter()
+        .all(|name| has("X", name))
 }
 
 fn traces(isolate: &str) {
