@@ -7,12 +7,42 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hesper_system::budget::Charge;
+use hesper_venus::trace::{Trace, TraceFile};
 use hesper_venus::{
     Blob, BlobRequest, Context, ContextEvents, Counters, DisplayServer, Error, GuestPages, Renderer,
 };
 
 /// Size of the Venus capability set in bytes.
 pub(crate) const CAPSET_SIZE: usize = 160;
+
+/// Why a trace cannot be started or stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum TraceError {
+    /// It is recorded already.
+    #[error("a trace is being recorded already; `trace stop FILE` ends it and writes it")]
+    Started,
+    /// It is not.
+    #[error("no trace is being recorded; `trace start` begins one")]
+    NotStarted,
+    /// There is no memory to record in.
+    #[error(
+        "there is no memory to record in, as the log said when Hesper started; free some memory or descriptors and start Hesper again"
+    )]
+    NoMemory,
+    /// There are no contexts to record.
+    #[error(
+        "the guest has no Vulkan, so there is nothing to record; `hesper doctor` says what is missing"
+    )]
+    NoVulkan,
+}
+
+/// Memory for traces, as a renderer's option. `None`, with a line in the log, when there is none.
+pub(crate) fn trace_memory() -> Option<Trace> {
+    let created = Trace::create();
+    created
+        .inspect_err(|error| log::warn!("no traces can be recorded: {error}"))
+        .ok()
+}
 
 /// How long Hesper waits at its end for contexts to end.
 pub(crate) const GRACE: Duration = Duration::from_secs(2);
@@ -36,6 +66,18 @@ pub(crate) trait Contexts: Send + Sync {
 
     /// What was counted so far, in all contexts.
     fn counters(&self) -> Counters;
+
+    /// Begins to record what the contexts' threads do.
+    ///
+    /// # Errors
+    /// Why nothing can be recorded.
+    fn start_trace(&self) -> Result<(), TraceError>;
+
+    /// Ends the recording. Returns the file that Perfetto reads.
+    ///
+    /// # Errors
+    /// Nothing is recorded.
+    fn stop_trace(&self) -> Result<Vec<u8>, TraceError>;
 
     /// Waits until all contexts have ended. They must have been dropped. After two seconds, logs
     /// that some have not, and returns.
@@ -86,6 +128,20 @@ impl Contexts for Renderer {
 
     fn counters(&self) -> Counters {
         Renderer::counters(self)
+    }
+
+    fn start_trace(&self) -> Result<(), TraceError> {
+        match self.trace().ok_or(TraceError::NoMemory)?.start() {
+            true => Ok(()),
+            false => Err(TraceError::Started),
+        }
+    }
+
+    fn stop_trace(&self) -> Result<Vec<u8>, TraceError> {
+        let mut file = TraceFile::default();
+        let recorded = self.trace().and_then(|trace| trace.stop(file.room()));
+        file.add(recorded.ok_or(TraceError::NotStarted)?);
+        Ok(file.to_json())
     }
 
     fn settle(&self) {

@@ -53,10 +53,14 @@ mod venus;
 mod vtest;
 mod window_screen;
 
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use cli::{DoctorOptions, Invocation, VtestOptions};
+use contexts::Contexts;
 use hesper_venus::{GpuSelection, Renderer, RendererOptions, WsiPolicy};
 use isolation::Isolation;
 use sandbox::{Needs, Sandbox};
@@ -156,6 +160,12 @@ fn log_to_stderr(level: &str) {
 }
 
 fn serve_vtest(options: VtestOptions) -> Result<(), String> {
+    // Opened now, because the sandbox allows only few folders later.
+    let trace = options
+        .trace
+        .as_deref()
+        .map(TraceOutput::open)
+        .transpose()?;
     let needs = Needs {
         sockets: vec![options.socket_path.clone()],
         written: venus::save_streams().into_iter().collect(),
@@ -177,6 +187,7 @@ fn serve_vtest(options: VtestOptions) -> Result<(), String> {
         wsi,
         budget: options.budget.budget(),
         guest: options.budget.guest(),
+        trace: contexts::trace_memory(),
         save_streams: venus::save_streams(),
         ..RendererOptions::default()
     };
@@ -186,6 +197,9 @@ fn serve_vtest(options: VtestOptions) -> Result<(), String> {
         .map_err(|error| format!("{error}; `hesper doctor` says more"))?;
     renderers::log_gpus(renderer.gpus(), wsi);
     let contexts = isolation.contexts(renderer, &renderer_options)?;
+    if trace.is_some() {
+        contexts.start_trace().map_err(|error| error.to_string())?;
+    }
     let counted = Arc::clone(&contexts);
     counters::dump_on_signal(move || counted.counters().to_json());
     let served = vtest::run(&options.socket_path, Arc::clone(&contexts), || {
@@ -193,7 +207,38 @@ fn serve_vtest(options: VtestOptions) -> Result<(), String> {
     })
     .map_err(|error| error.to_string());
     contexts.settle();
-    served
+    // Whatever else has failed, the trace may show why.
+    let written = trace.map_or(Ok(()), |trace| trace.write(&*contexts));
+    served.and(written)
+}
+
+/// The file of `--trace`.
+struct TraceOutput<'p> {
+    path: &'p Path,
+    file: File,
+}
+
+impl<'p> TraceOutput<'p> {
+    fn open(path: &'p Path) -> Result<Self, String> {
+        match File::create(path) {
+            Ok(file) => Ok(Self { path, file }),
+            Err(error) => Err(format!(
+                "--trace={}: {error}; check that the folder exists and is writable",
+                path.display()
+            )),
+        }
+    }
+
+    /// Ends the recording and writes it.
+    fn write(mut self, contexts: &dyn Contexts) -> Result<(), String> {
+        let json = contexts.stop_trace().map_err(|error| error.to_string())?;
+        self.file.write_all(&json).map_err(|error| {
+            format!(
+                "--trace={}: {error}; check that the disk has room",
+                self.path.display()
+            )
+        })
+    }
 }
 
 fn examine(options: &DoctorOptions) -> Result<(), String> {

@@ -13,6 +13,7 @@ use hesper_vhost::renderer::Renderer;
 
 use crate::cli::capsets::Capset;
 use crate::cli::{BlobAlignment, ServeOptions};
+use crate::contexts::trace_memory;
 use crate::driver;
 use crate::isolation::Isolation;
 use crate::rutabaga;
@@ -99,7 +100,10 @@ impl Renderers {
         let Some(vulkan) = &self.vulkan else {
             return Ok(None);
         };
-        let renderer_options = renderer_options(options, vulkan.driver().clone())?;
+        let renderer_options = RendererOptions {
+            trace: trace_memory(),
+            ..renderer_options(options, vulkan.driver().clone())?
+        };
         match hesper_venus::Renderer::new(renderer_options.clone()) {
             Ok(renderer) => {
                 log_gpus(renderer.gpus(), options.wsi);

@@ -12,6 +12,7 @@ use hesper_vhost::screen::{Monitor, ScanoutSink};
 use hesper_vhost::transport::{self, GpuSocketScreen, ShutdownHandle};
 
 use crate::cli::{ServeOptions, Size};
+use crate::contexts::TraceError;
 use crate::control::Controls;
 use crate::counters;
 use crate::headless_screen::HeadlessScreen;
@@ -300,6 +301,20 @@ impl Controls for Running {
             .collect();
         let renderer = self.venus.as_ref().map(|renderer| renderer.counters());
         counters::object(renderer.as_deref(), &windows).to_string()
+    }
+
+    fn start_trace(&self) -> Result<(), String> {
+        let venus = self.venus.as_ref().ok_or(TraceError::NoVulkan);
+        venus
+            .and_then(|venus| venus.start_trace())
+            .map_err(|error| error.to_string())
+    }
+
+    fn stop_trace(&self) -> Result<Vec<u8>, String> {
+        let venus = self.venus.as_ref().ok_or(TraceError::NoVulkan);
+        venus
+            .and_then(|venus| venus.stop_trace())
+            .map_err(|error| error.to_string())
     }
 
     fn quit(&self) {

@@ -14,7 +14,7 @@ use hesper_vhost::renderer::{
 };
 use hesper_vhost::screen::{GuestPixels, PixelMemory, WritablePixels};
 
-use crate::contexts::{Contexts, VenusContext};
+use crate::contexts::{Contexts, TraceError, VenusContext};
 
 /// `VIRTIO_GPU_CAPSET_VENUS`.
 const CAPSET_VENUS: u32 = 4;
@@ -58,6 +58,16 @@ impl VenusRenderer {
     /// The renderer's counters as a JSON object.
     pub(crate) fn counters(&self) -> String {
         self.contexts.counters().to_json()
+    }
+
+    /// Begins to record a trace; see [`Contexts::start_trace`].
+    pub(crate) fn start_trace(&self) -> Result<(), TraceError> {
+        self.contexts.start_trace()
+    }
+
+    /// Ends the recording; see [`Contexts::stop_trace`].
+    pub(crate) fn stop_trace(&self) -> Result<Vec<u8>, TraceError> {
+        self.contexts.stop_trace()
     }
 
     /// Waits until all contexts have ended; see [`Contexts::settle`].

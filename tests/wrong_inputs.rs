@@ -96,6 +96,7 @@ hesper vtest --socket-path=/nowhere/v --driver=NULL
 hesper vtest --socket-path=busy --driver=NULL
 hesper vtest --socket-path=s --driver=NULL --gpu=geforce
 hesper vtest --socket-path=s --driver=nothing.so
+hesper vtest --socket-path=s --driver=NULL --trace=/nowhere/t.json
 hesper spawner
 hesper spawner --options={}
 hesper worker
@@ -119,6 +120,10 @@ hesper ctl control.sock resize 9 800x600
 hesper ctl control.sock plug
 hesper ctl control.sock unplug 0
 hesper ctl control.sock show
+hesper ctl control.sock trace
+hesper ctl control.sock trace stop
+hesper ctl control.sock trace stop t.json
+hesper ctl control.sock trace stop /nowhere/t.json
 hesper ctl nothing status
 hesper ctl file status
 hesper ctl LONG status

@@ -191,6 +191,11 @@ pub(crate) struct VtestOptions {
     #[arg(long, value_name = "POLICY", default_value_t, help_heading = heading::GPU)]
     pub(crate) wsi: WsiPolicy,
 
+    /// Record from start to end what the programs do, and write it to this file for
+    /// ui.perfetto.dev. Default: record nothing.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) trace: Option<PathBuf>,
+
     #[command(flatten)]
     pub(crate) budget: BudgetOptions,
 
@@ -264,7 +269,8 @@ pub(crate) struct ControlOptions {
     pub(crate) socket: PathBuf,
 
     /// `screenshot [SCANOUT] FILE.png`, `resize SCANOUT WIDTHxHEIGHT`, `plug SCANOUT`,
-    /// `unplug SCANOUT`, `hide`, `show`, `status`, `counters` or `quit`.
+    /// `unplug SCANOUT`, `hide`, `show`, `status`, `counters`, `trace start`, `trace stop FILE` or
+    /// `quit`.
     #[arg(value_name = "COMMAND", required = true, num_args = 1..)]
     pub(crate) words: Vec<String>,
 }

@@ -2,8 +2,11 @@
 //!
 //! `--control=PATH` opens a unix stream socket that only its owner may use. A client writes one
 //! command line and reads one answer line, `ok …` or `error …`; then it may write the next. After
-//! the answer to `screenshot … -` come the bytes of a PNG, as many as the line says.
+//! the answers to `screenshot … -` and `trace stop -` come the bytes of a file, as many as the line
+//! says.
 //! `hesper ctl PATH COMMAND…` is such a client. [`Request`] lists the commands.
+
+mod client;
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -13,18 +16,16 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use hesper_system::{LogLimit, Peer, is_exhausted};
-use hesper_vhost::transport::check_length;
+
+pub(crate) use client::ask;
 
 use crate::cli::Size;
 
 /// Longest command line in bytes; longer ones end the connection.
 const MAX_LINE: u64 = 8192;
 
-/// Instead of a screenshot's file: the client gets the picture.
+/// Instead of a file: the client gets the bytes.
 const TO_CLIENT: &str = "-";
-
-/// How long `hesper ctl` waits for an answer. The slowest, a screenshot, takes a second.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long a client may take to finish its line before its connection ends.
 const LINE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -57,6 +58,10 @@ pub(crate) trait Controls: Send + Sync {
     fn status(&self) -> String;
     /// The counters as a JSON object on one line.
     fn counters(&self) -> String;
+    /// Begins to record a trace of the guest's programs.
+    fn start_trace(&self) -> Result<(), String>;
+    /// Ends the recording. Returns the file that Perfetto reads.
+    fn stop_trace(&self) -> Result<Vec<u8>, String>;
     /// Ends the program.
     fn quit(&self);
 }
@@ -81,6 +86,11 @@ enum Request {
     Status,
     /// `counters`.
     Counters,
+    /// `trace start`.
+    StartTrace,
+    /// `trace stop FILE`, or `trace stop -`: the trace follows the answer. Only the client writes
+    /// FILE.
+    StopTrace(PathBuf),
     /// `quit`.
     Quit,
 }
@@ -132,10 +142,12 @@ impl Request {
             "hide" => Ok(Self::Show(false)),
             "status" => Ok(Self::Status),
             "counters" => Ok(Self::Counters),
+            "trace" => trace(rest),
             "quit" => Ok(Self::Quit),
             other => Err(format!(
                 "'{other}' is not one of: screenshot [SCANOUT] FILE.png, resize SCANOUT WIDTHxHEIGHT, \
-                 plug SCANOUT, unplug SCANOUT, hide, show, status, counters, quit"
+                 plug SCANOUT, unplug SCANOUT, hide, show, status, counters, trace start, \
+                 trace stop FILE, quit"
             )),
         }
     }
@@ -144,12 +156,18 @@ impl Request {
         match self {
             Self::Screenshot(scanout, file) => controls.screenshot(scanout, &file)?,
             Self::ScreenshotBytes(scanout) => {
-                let picture = controls.screenshot_bytes(scanout)?;
-                return Ok(Answer {
-                    text: picture.len().to_string(),
-                    picture,
-                });
+                return Ok(Answer::file(controls.screenshot_bytes(scanout)?));
             }
+            Self::StopTrace(file) if file == Path::new(TO_CLIENT) => {
+                return Ok(Answer::file(controls.stop_trace()?));
+            }
+            Self::StopTrace(file) => {
+                return Err(format!(
+                    "'{}': the sandbox allows Hesper only few folders; let `hesper ctl` write the file, or ask for `trace stop -`",
+                    file.display()
+                ));
+            }
+            Self::StartTrace => controls.start_trace()?,
             Self::Resize(scanout, size) => controls.resize(scanout, size)?,
             Self::Plug(scanout) => controls.plug(scanout)?,
             Self::Unplug(scanout) => controls.unplug(scanout)?,
@@ -166,14 +184,22 @@ impl Request {
 struct Answer {
     text: String,
     /// What follows the line.
-    picture: Vec<u8>,
+    bytes: Vec<u8>,
+}
+
+impl Answer {
+    /// The answer that is followed by this file.
+    fn file(bytes: Vec<u8>) -> Self {
+        let text = bytes.len().to_string();
+        Self { text, bytes }
+    }
 }
 
 impl From<String> for Answer {
     fn from(text: String) -> Self {
         Self {
             text,
-            picture: Vec::new(),
+            bytes: Vec::new(),
         }
     }
 }
@@ -267,7 +293,7 @@ fn answer(client: &UnixStream, controls: &dyn Controls) {
             match request.and_then(|request| request.perform(controls)) {
                 Ok(answer) => {
                     writeln!(client, "ok {}", answer.text)?;
-                    client.write_all(&answer.picture)?;
+                    client.write_all(&answer.bytes)?;
                 }
                 Err(text) => writeln!(client, "error {text}")?,
             }
@@ -276,105 +302,6 @@ fn answer(client: &UnixStream, controls: &dyn Controls) {
     let done: io::Result<()> = talk();
     if let Err(error) = done {
         log::debug!("control socket: {error}");
-    }
-}
-
-/// Sends one command to the control socket at `path` and returns the text after `ok`. A screenshot
-/// is written here, because this program may write where its user may.
-///
-/// # Errors
-/// The error that the running Hesper answered, or why it could not be asked.
-pub(crate) fn ask(path: &Path, words: &[String]) -> Result<String, String> {
-    check_length(path).map_err(|error| error.to_string())?;
-    let line =
-        absolute(words).map_err(|error| format!("cannot read the current folder: {error}"))?;
-    if line.contains('\n') {
-        return Err("a command must be one line".to_owned());
-    }
-    // A wrong command is an error even when no Hesper is listening.
-    let (line, file) = match Request::parse(&line)? {
-        Request::Screenshot(scanout, file) => {
-            (format!("screenshot {scanout} {TO_CLIENT}"), Some(file))
-        }
-        // This would fill a terminal.
-        Request::ScreenshotBytes(_) => {
-            return Err("screenshot: a FILE.png is missing".to_owned());
-        }
-        _ => (line, None),
-    };
-    let exchange = || {
-        let mut stream = UnixStream::connect(path)?;
-        stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
-        // In one piece: the other side may answer and close after the first.
-        stream.write_all(format!("{line}\n").as_bytes())?;
-        let mut reader = BufReader::new(stream);
-        let mut answer = String::new();
-        reader.read_line(&mut answer)?;
-        Ok((answer, reader))
-    };
-    let asked: io::Result<(String, BufReader<UnixStream>)> = exchange();
-    let failed = |error: &io::Error| format!("{}: {}", path.display(), unanswered(error));
-    let (answer, reader) = asked.map_err(|error| failed(&error))?;
-    let answer = answer.trim_end();
-    match (answer.split_once(' ').unwrap_or((answer, "")), file) {
-        (("ok", text), Some(file)) => {
-            let size = text
-                .parse()
-                .map_err(|_| format!("'{text}' is not the size of a picture; {NOT_OURS}"))?;
-            let picture = read_picture(reader, size).map_err(|error| failed(&error))?;
-            std::fs::write(&file, picture).map_err(|error| {
-                format!(
-                    "cannot write the screenshot to {}: {error}; check that the folder exists and is writable",
-                    file.display()
-                )
-            })?;
-            Ok(String::new())
-        }
-        (("ok", text), None) => Ok(text.to_owned()),
-        (("error", text), _) => Err(text.to_owned()),
-        (("", _), _) => Err(format!(
-            "{}: the other side closed the connection; {NOT_OURS}",
-            path.display()
-        )),
-        _ => Err(format!(
-            "{}: '{answer}' is not an answer of Hesper; {NOT_OURS}",
-            path.display()
-        )),
-    }
-}
-
-/// Reads the picture that follows an answer.
-fn read_picture(reader: impl Read, size: u64) -> io::Result<Vec<u8>> {
-    let mut picture = Vec::new();
-    reader.take(size).read_to_end(&mut picture)?;
-    match picture.len() as u64 == size {
-        true => Ok(picture),
-        false => Err(io::ErrorKind::UnexpectedEof.into()),
-    }
-}
-
-/// The remedy when a socket gives no answer of Hesper's.
-const NOT_OURS: &str =
-    "name the path of a running Hesper's --control, not that of --socket-path or --input-socket";
-
-/// The error text for a socket that does not answer.
-fn unanswered(error: &io::Error) -> String {
-    let remedy = "start Hesper with --control and this path";
-    match error.kind() {
-        io::ErrorKind::NotFound => format!("there is no such socket; {remedy}"),
-        io::ErrorKind::ConnectionRefused => {
-            format!("the Hesper that listened there has ended, or this is no socket; {remedy}")
-        }
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-            format!("no answer within {ANSWER_TIMEOUT:?}; {NOT_OURS}")
-        }
-        io::ErrorKind::PermissionDenied => {
-            format!("{error}; only the user who runs Hesper may use its control socket")
-        }
-        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
-            format!("the other side closed the connection; {NOT_OURS}")
-        }
-        _ => error.to_string(),
     }
 }
 
@@ -387,19 +314,17 @@ fn scanout_and_file(rest: &str) -> (u32, &str) {
         .map_or((0, rest), |scanout| (scanout, file.trim()))
 }
 
-/// Joins `words` to a command line and makes a screenshot's relative path absolute, because the
-/// running Hesper may have another working directory.
-fn absolute(words: &[String]) -> io::Result<String> {
-    let line = words.join(" ");
-    let Some(rest) = line.strip_prefix("screenshot ") else {
-        return Ok(line);
-    };
-    let (scanout, file) = scanout_and_file(rest);
-    if file.is_empty() || file == TO_CLIENT {
-        return Ok(line);
+/// Reads the words after `trace`.
+fn trace(rest: &str) -> Result<Request, String> {
+    let rest = rest.trim();
+    let (what, file) = rest.split_once(' ').unwrap_or((rest, ""));
+    match (what, file.trim()) {
+        ("start", "") => Ok(Request::StartTrace),
+        ("stop", "") => Err("trace stop: a FILE is missing, such as trace.json".to_owned()),
+        ("stop", file) => Ok(Request::StopTrace(file.into())),
+        ("", _) => Err("trace: start or stop FILE is missing".to_owned()),
+        _ => Err(format!("trace: '{rest}' is not one of: start, stop FILE")),
     }
-    let file = std::path::absolute(file)?;
-    Ok(format!("screenshot {scanout} {}", file.display()))
 }
 
 #[cfg(test)]

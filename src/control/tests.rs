@@ -2,6 +2,7 @@
 
 use std::sync::Mutex;
 
+use super::client::absolute;
 use super::*;
 
 /// Records the requests; knows scanout 0 only.
@@ -44,6 +45,19 @@ impl Controls for Noted {
     }
     fn counters(&self) -> String {
         r#"{"windows":[]}"#.to_owned()
+    }
+    fn start_trace(&self) -> Result<(), String> {
+        self.note(0, "start".to_owned())
+    }
+    fn stop_trace(&self) -> Result<Vec<u8>, String> {
+        let mut noted = self.0.lock().unwrap();
+        match noted.last().is_some_and(|last| last == "start") {
+            true => {
+                noted.push("stop".to_owned());
+                Ok(b"{\n}\n".to_vec())
+            }
+            false => Err("no trace".to_owned()),
+        }
     }
     fn quit(&self) {
         self.note(0, "quit".to_owned()).unwrap();
@@ -123,6 +137,50 @@ fn a_client_is_answered_line_by_line() {
         ("screenshot x.jpg", ".png"),
         ("status\nquit", "one line"),
         ("unplug two", "'two'"),
+    ] {
+        let error = ask(&path, &words(line)).unwrap_err();
+        assert!(error.contains(named), "{line}: {error}");
+    }
+}
+
+#[test]
+fn a_trace_is_written_by_the_client() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("control");
+    let noted = Arc::new(Noted::default());
+    serve(UnixListener::bind(&path).unwrap(), noted).unwrap();
+    let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
+    let file = folder.path().join("my trace.json");
+    let stop = format!("trace stop {}", file.display());
+    // Files stay as they are while there is no trace to write.
+    assert_eq!(ask(&path, &words(&stop)), Err("no trace".to_owned()));
+    assert!(!file.exists());
+    std::fs::write(&file, "an earlier trace").unwrap();
+    assert_eq!(ask(&path, &words(&stop)), Err("no trace".to_owned()));
+    assert_eq!(std::fs::read(&file).unwrap(), b"an earlier trace");
+    assert_eq!(ask(&path, &words("trace start")), Ok(String::new()));
+    // A file that cannot be written ends no trace.
+    let error = ask(&path, &words("trace stop /nowhere/x.json")).unwrap_err();
+    assert!(error.contains("/nowhere/x.json"), "{error}");
+    assert_eq!(ask(&path, &words(&stop)), Ok(String::new()));
+    assert_eq!(std::fs::read(&file).unwrap(), b"{\n}\n");
+    assert_eq!(ask(&path, &words("trace start")), Ok(String::new()));
+    let text = ask(&path, &words("trace stop -"));
+    assert_eq!(text, Ok("{\n}".to_owned()));
+    // Hesper itself writes no file.
+    let mut client = UnixStream::connect(&path).unwrap();
+    writeln!(client, "{stop}").unwrap();
+    let mut answer = String::new();
+    BufReader::new(client).read_line(&mut answer).unwrap();
+    assert!(
+        answer.starts_with("error ") && answer.contains("trace stop -"),
+        "{answer}"
+    );
+    for (line, named) in [
+        ("trace", "is missing"),
+        ("trace stop", "FILE"),
+        ("trace start now", "'start now'"),
+        ("trace pause", "'pause'"),
     ] {
         let error = ask(&path, &words(line)).unwrap_err();
         assert!(error.contains(named), "{line}: {error}");

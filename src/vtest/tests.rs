@@ -18,6 +18,7 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg}
 
 use super::wire::number::*;
 use super::*;
+use crate::contexts::TraceError;
 use crate::contexts::{CAPSET_SIZE, VenusContext};
 
 /// A call that reached the mock renderer.
@@ -69,6 +70,14 @@ impl Contexts for False {
 
     fn counters(&self) -> Counters {
         Counters::default()
+    }
+
+    fn start_trace(&self) -> Result<(), TraceError> {
+        Ok(())
+    }
+
+    fn stop_trace(&self) -> Result<Vec<u8>, TraceError> {
+        Err(TraceError::NotStarted)
     }
 
     fn settle(&self) {}

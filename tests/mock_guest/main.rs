@@ -28,6 +28,7 @@ mod process_cost;
 mod scanout;
 #[path = "../support/mod.rs"]
 mod support;
+mod trace;
 mod wayland;
 
 use std::path::Path;

@@ -161,6 +161,21 @@ impl Hesper {
         BufReader::new(stream)
     }
 
+    /// Ends the recording of a trace.
+    #[track_caller]
+    pub fn stop_trace(&self) -> serde_json::Value {
+        let mut reader = self.ask("trace stop -");
+        let mut answer = String::new();
+        reader.read_line(&mut answer).unwrap();
+        let size = answer.trim().strip_prefix("ok ").map(str::parse);
+        let Some(Ok(size)) = size else {
+            panic!("{answer}\n{}", self.process.errors())
+        };
+        let mut json = vec![0; size];
+        reader.read_exact(&mut json).unwrap();
+        serde_json::from_slice(&json).unwrap()
+    }
+
     /// Takes a screenshot of the window of `scanout`.
     #[track_caller]
     pub fn screenshot(&self, scanout: u32) -> Picture {

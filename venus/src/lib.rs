@@ -83,6 +83,7 @@ mod ring;
 mod rules;
 mod saved_stream;
 mod session;
+pub mod trace;
 
 pub use blob::{Blob, BlobError, BlobRequest, Caching};
 pub use context::Context;

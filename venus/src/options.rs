@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::grants::{Grants, Resource};
 use crate::host::Findings;
 use crate::report::Report;
+use crate::trace::Trace;
 
 /// Settings of a renderer. `Default` uses the system's Vulkan loader, every GPU, and the window
 /// system policy that the host allows.
@@ -50,6 +51,8 @@ pub struct RendererOptions {
     pub grants: Option<Arc<dyn Grants>>,
     /// Where another process can read the counters, and what is carried out.
     pub report: Option<Report>,
+    /// Where it is recorded what the threads do, once somebody starts that. `None` records nothing.
+    pub trace: Option<Trace>,
     /// An existing folder to save the guests' commands in, for bug reports and for fuzzers. There
     /// is one file for each context and one for each ring, with whole commands one after the other.
     pub save_streams: Option<PathBuf>,

@@ -20,6 +20,7 @@ use crate::object::cache_seal::CacheSeal;
 use crate::options::{DisplayServer, RendererOptions};
 use crate::platform;
 use crate::report::Record;
+use crate::trace::Trace;
 
 /// Pieces of guest memory that contexts may name. This is a quarter of the mappings that Linux
 /// allows a process by default. Blobs need mappings, too.
@@ -69,6 +70,7 @@ impl Renderer {
             save_streams: options.save_streams.map(Into::into),
             record,
             tally,
+            trace: options.trace,
             guest_memories: GuestMemories::new(
                 Arc::new(Mappings::new(GUEST_MAPPINGS)),
                 Arc::clone(&host_mappings),
@@ -120,6 +122,12 @@ impl Renderer {
     #[must_use]
     pub fn counters(&self) -> Counters {
         self.shared.tally.read()
+    }
+
+    /// [`RendererOptions::trace`].
+    #[must_use]
+    pub fn trace(&self) -> Option<&Trace> {
+        self.shared.trace.as_ref()
     }
 
     /// The bytes of the Venus capability set (id 4, version 0).

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use hesper_system::budget::Charge;
 use hesper_system::sync::Lock;
+use hesper_venus::trace::Lane;
 use hesper_venus::{Blob, BlobError, BlobRequest, ContextEvents, Error, GuestPages};
 
 use super::worker::Worker;
@@ -17,15 +18,18 @@ use crate::isolation::message::{MOST_FILES, Piece, Run, ToWorker};
 pub(super) struct IsolatedContext {
     worker: Arc<Worker>,
     events: Arc<dyn ContextEvents>,
+    lane: Lane,
     /// The resources that may be guest memory.
     guest: Mutex<HashSet<u32>>,
 }
 
 impl IsolatedContext {
-    pub(super) fn new(worker: Arc<Worker>, events: Arc<dyn ContextEvents>) -> Self {
+    /// `lane` records its fences.
+    pub(super) fn new(worker: Arc<Worker>, events: Arc<dyn ContextEvents>, lane: Lane) -> Self {
         Self {
             worker,
             events,
+            lane,
             guest: Mutex::default(),
         }
     }
@@ -42,7 +46,7 @@ impl VenusContext for IsolatedContext {
 
     fn fence(&self, ring: u8, fence: u64) {
         // Noted before: the worker may retire it at once.
-        match self.worker.fences.push(ring, fence) {
+        match self.worker.fences.push(ring, fence, self.lane.begin()) {
             true => self.send(ToWorker::Fence { ring, fence }),
             false => self.events.fence_retired(ring, fence),
         }

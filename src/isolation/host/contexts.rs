@@ -12,7 +12,7 @@ use super::house::House;
 use super::start::start;
 use super::state::Owner;
 use super::worker::Worker;
-use crate::contexts::{CAPSET_SIZE, Contexts, GRACE, VenusContext};
+use crate::contexts::{CAPSET_SIZE, Contexts, GRACE, TraceError, VenusContext};
 use crate::isolation::spawner::{Spawner, Starter};
 use crate::{limits, platform};
 
@@ -146,16 +146,18 @@ impl Contexts for IsolatedContexts {
             let most = usize::try_from(pools.most_contexts()).unwrap_or(usize::MAX);
             Error::TooManyContexts(most).to_string()
         })?;
+        let lane = self.house.traces.lane(id);
         let owner = Owner {
             id,
             name: hesper_venus::name_for_logs(name),
             server,
             events: Arc::clone(&events),
+            lane: lane.clone(),
             _place: place,
         };
         let worker = self.begin(owner)?;
         self.start_spare();
-        Ok(Arc::new(IsolatedContext::new(worker, events)))
+        Ok(Arc::new(IsolatedContext::new(worker, events, lane)))
     }
 
     fn counters(&self) -> Counters {
@@ -163,6 +165,14 @@ impl Contexts for IsolatedContexts {
         let outliving = self.house.pools.outliving();
         counters.shared_bytes = counters.shared_bytes.saturating_add(outliving);
         counters
+    }
+
+    fn start_trace(&self) -> Result<(), TraceError> {
+        self.house.traces.start()
+    }
+
+    fn stop_trace(&self) -> Result<Vec<u8>, TraceError> {
+        self.house.traces.stop()
     }
 
     fn settle(&self) {

@@ -146,7 +146,7 @@ fn tell(worker: &Worker, owner: &Owner, why: &Why, reason: &str, is_ending: bool
 /// Retires all fences, and answers for all blobs. Later ones are answered at once.
 fn answer(worker: &Worker, owner: &Owner, reason: &str) {
     while let Some((ring, fence)) = worker.fences.pop_or_close() {
-        owner.events.fence_retired(ring, fence);
+        owner.retire(ring, fence);
     }
     worker.state().lost_because = Some(reason.into());
     while let Some(resource) = worker.asked.take_or_close() {

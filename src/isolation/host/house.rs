@@ -10,6 +10,7 @@ use super::books::Pools;
 use super::census::Census;
 use super::logs::Logs;
 use super::patience::Patience;
+use super::traces::Traces;
 use crate::isolation::spawner::Starter;
 
 /// How long the device waits for all workers together, whoever makes them.
@@ -23,6 +24,7 @@ pub(super) struct House {
     pub(super) limits: Budget,
     pub(super) census: Census,
     pub(super) logs: Logs,
+    pub(super) traces: Traces,
     /// The last spare has failed, and no worker has become ready since.
     pub(super) spare_failed: AtomicBool,
     /// How much longer the device waits for all workers together.
@@ -52,6 +54,7 @@ impl House {
             limits: options.budget,
             census: Census::default(),
             logs: Logs::default(),
+            traces: Traces::new(options.trace.clone()),
             spare_failed: AtomicBool::new(false),
             patience: Mutex::new(Patience::new(PATIENCE, Instant::now())),
             findings,

@@ -14,7 +14,8 @@
 //! | [`fences`], [`blobs`], [`rings`] | what a worker was asked for, and its rings |
 //! | [`untrusted`] | memory that a worker has sent |
 //! | [`books`] | budgets: what all may take, and what each worker has of it |
-//! | [`census`], [`logs`], [`house`] | counters, log lines, and what all workers have in common |
+//! | [`census`], [`traces`], [`logs`] | counters, traces and log lines of all workers |
+//! | [`house`] | what all workers have in common |
 //! | [`wake`], [`patience`] | wakes a worker's thread; how long the device waits for workers |
 //!
 //! The hard thing is that a worker may be a guest's. Whatever it says is checked, and the first
@@ -39,6 +40,7 @@ mod start;
 mod state;
 #[cfg(test)]
 mod tests;
+mod traces;
 mod untrusted;
 mod wake;
 mod worker;

@@ -251,7 +251,7 @@ impl Service<'_> {
             .ok_or_else(|| broken(format!("fence {fence} of timeline {ring}, which is none")))?;
         for _ in 0..count {
             if let Some(fence) = fences.pop(ring) {
-                owner.events.fence_retired(ring, fence);
+                owner.retire(ring, fence);
             }
         }
         Ok(())

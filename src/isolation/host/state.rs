@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hesper_system::budget::Charge;
+use hesper_venus::trace::{Lane, Span};
 use hesper_venus::{ContextEvents, DisplayServer};
 
+use super::fences::Fence;
 use super::patience::Patience;
 use crate::isolation::spawner::End;
 
@@ -23,9 +25,20 @@ pub(super) struct Owner {
     pub(super) server: DisplayServer,
     /// Who hears of it.
     pub(super) events: Arc<dyn ContextEvents>,
+    /// Where this process records its fences.
+    pub(super) lane: Lane,
     /// One of the guest's contexts: held until the process has ended, and the device has dropped
     /// the context.
     pub(super) _place: Charge,
+}
+
+impl Owner {
+    /// Reports a fence as signalled.
+    pub(super) fn retire(&self, ring: u8, fence: Fence) {
+        self.events.fence_retired(ring, fence.id);
+        self.lane
+            .end_fence(fence.sent, Span::FenceOutside, ring, fence.id);
+    }
 }
 
 /// Where a worker is in its life.

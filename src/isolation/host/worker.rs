@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use hesper_system::budget::Charge;
 use hesper_system::sync::{Lock, Wait};
 use hesper_venus::Report;
+use hesper_venus::trace::Trace;
 
 use super::blobs::Asked;
 use super::books::Books;
@@ -46,6 +47,8 @@ pub(super) struct Worker {
     pub(super) asked: Asked,
     pub(super) books: Arc<Books>,
     pub(super) report: Report,
+    /// What it records, in memory that it writes.
+    trace: Trace,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -65,6 +68,7 @@ impl Worker {
             number: house.number(),
             wake: Wake::new().map_err(system)?,
             report: Report::create().map_err(|error| error.to_string())?,
+            trace: Trace::create().map_err(|error| error.to_string())?,
             outgoing: Mutex::new(Outgoing::new(
                 Arc::clone(&control),
                 Arc::clone(&books),
@@ -90,13 +94,18 @@ impl Worker {
     /// Starts the process. Its end is noted when it comes.
     pub(super) fn spawn(self: &Arc<Self>, control: OwnedFd, budget: OwnedFd) {
         self.house.census.enter(self.number, self.report.clone());
+        self.house.traces.enter(self.number, self.trace.clone());
         let worker = Arc::clone(self);
         let ended = Box::new(move |end| worker.has_ended(end));
         self.house
             .starter
             .spawn(self.number, control, budget, ended);
         let configure = ToWorker::Configure(self.house.findings().to_vec());
-        self.send(configure, Charge::default(), &[self.report.fd()]);
+        self.send(
+            configure,
+            Charge::default(),
+            &[self.report.fd(), self.trace.fd()],
+        );
     }
 
     /// The process has ended.
@@ -107,6 +116,7 @@ impl Worker {
         drop(state);
         self.changed.notify_all();
         self.house.census.leave(self.number);
+        self.house.traces.leave(self.number);
         self.wake.set();
     }
 
@@ -134,9 +144,11 @@ impl Worker {
         if state.is_closed || state.end.is_some() || state.is_ending() {
             return Err(owner);
         }
+        let (id, name) = (owner.id, owner.name.clone());
         state.owner = Some(Arc::new(owner));
         drop(state);
         self.house.census.is_context(self.number);
+        self.house.traces.is_context(self.number, id, name);
         self.send(begin, Charge::default(), &[]);
         Ok(())
     }

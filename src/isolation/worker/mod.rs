@@ -41,6 +41,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hesper_venus::host::Findings;
+use hesper_venus::trace::Trace;
 use hesper_venus::{Renderer, RendererOptions, Report};
 
 use self::budget::BudgetClient;
@@ -105,9 +106,11 @@ fn serve(
         (ToWorker::Configure(findings), fds) => (findings, fds),
         _ => return Err(Failure::Order("the first one is not Configure")),
     };
-    let report = fds.into_iter().next();
-    let report = report.ok_or(Failure::Order("Configure without a report"))?;
+    let Ok([report, trace]) = <[OwnedFd; 2]>::try_from(fds) else {
+        return Err(Failure::Order("Configure without report and trace"));
+    };
     let report = Report::from_fd(report).map_err(|error| unable(error.to_string()))?;
+    let trace = Trace::from_fd(trace).map_err(|error| unable(error.to_string()))?;
 
     // Without findings it tests the driver itself.
     let findings = Findings::from_bytes(&findings).unwrap_or_default();
@@ -127,6 +130,7 @@ fn serve(
     let renderer = Renderer::new(RendererOptions {
         grants: Some(Arc::new(BudgetClient::new(budget))),
         report: Some(report),
+        trace: Some(trace),
         findings,
         ..options.renderer()
     });

@@ -81,7 +81,7 @@ where
 {
     let device = Arc::clone(session.device(C::ID)?);
     let mut is_destroyed = false;
-    let result = session.with_only(Class::Sync, |session| {
+    let wait = |session: &mut Session<'_>| {
         wait_sliced(timeout, session.state.stop_flag(), |slice| {
             if !session.may_wait_on(handles) {
                 is_destroyed = true;
@@ -93,7 +93,8 @@ where
             let result = unsafe { c.call(device.functions()) };
             result.unwrap_or(vk::Result::ERROR_DEVICE_LOST)
         })
-    });
+    };
+    let result = session.waiting(C::ID, |session| session.with_only(Class::Sync, wait));
     match is_destroyed {
         true => Err(Fatal::Invalid {
             command: name(C::ID),

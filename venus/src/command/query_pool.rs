@@ -57,7 +57,8 @@ fn results(
     c.flags = c.flags & !(vk::QueryResultFlags::WAIT | vk::QueryResultFlags::PARTIAL);
     session.publish();
     let pool = [c.query_pool.handle.0];
-    session.with_only(Class::Sync, |session| {
+    session.waiting(CommandId::GetQueryPoolResults, |session| {
+        session.with_only(Class::Sync, |session| {
         let mut pause = FIRST_PAUSE;
         loop {
             if !session.may_wait_on(&pool) {
@@ -73,6 +74,7 @@ fn results(
             std::thread::sleep(pause);
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
+    })
     })
 }
 

@@ -18,6 +18,7 @@ use crate::fatal::Fatal;
 use crate::reply_stream::ReplyStream;
 use crate::ring::{Layout, Request, Ring};
 use crate::session::Session;
+use crate::trace::Track;
 
 /// The commands of this file.
 pub(super) const HANDLERS: Family = &[special!(
@@ -132,7 +133,9 @@ fn create_ring(session: &mut Session<'_>, c: &mut CreateRingMESA<'_>) -> Result<
     let period = monitor
         .map(|monitor| Duration::from_micros(monitor.max_reporting_period_microseconds.into()));
     let layout = Layout::new(memory, &request)?;
-    let ring = Ring::new(layout, Duration::from_nanos(info.idle_timeout), period);
+    let timeout = Duration::from_nanos(info.idle_timeout);
+    let lane = session.state.lane.with(Track::Ring(c.ring));
+    let ring = Ring::new(layout, timeout, period, lane);
     // It may wait until the thread of another ring has ended.
     session.at_rest(|session| start_ring(session, c.ring, Arc::new(ring)))
 }

@@ -9,6 +9,7 @@ use hesper_system::sync::{Lock, Wait};
 
 use super::resources::Attachment;
 use crate::blob::BlobRequest;
+use crate::object::queue::GuestFence;
 
 /// A call of [`crate::Context`].
 #[derive(Debug)]
@@ -16,12 +17,7 @@ pub(crate) enum Message {
     /// Consume commands, and give back what they are charged with.
     Submit(Vec<u8>, Charge),
     /// Make a fence.
-    Fence {
-        /// Timeline.
-        ring: u8,
-        /// The caller's id.
-        fence: u64,
-    },
+    Fence(GuestFence),
     /// Make a blob.
     CreateBlob {
         /// The caller's id.

@@ -20,6 +20,7 @@ use hesper_system::budget::Charge;
 use crate::blob::{Blob, BlobRequest};
 use crate::error::Error;
 use crate::memory::GuestPages;
+use crate::object::queue::GuestFence;
 use immediate::Immediate;
 use mailbox::Message;
 use state::ContextState;
@@ -69,7 +70,11 @@ impl Context {
     /// consumed. A fence of another retires when the work that was submitted to the queue of that
     /// index is done.
     pub fn fence(&self, ring: u8, fence: u64) {
-        self.send(Message::Fence { ring, fence });
+        self.send(Message::Fence(GuestFence {
+            ring,
+            id: fence,
+            sent: self.state.lane.begin(),
+        }));
     }
 
     /// Makes the memory of a blob resource. [`crate::ContextEvents::blob_created`] answers.

@@ -24,10 +24,11 @@ use crate::memory::{
     CommandMemory, GuestMemories, GuestPages, HostMappings, Quota, SharedMemory, Short, page_size,
 };
 use crate::object::Objects;
-use crate::object::queue::{BoundQueues, FenceListener};
+use crate::object::queue::{BoundQueues, FenceListener, GuestFence};
 use crate::options::{Budget, WsiPolicy};
 use crate::report::Record;
 use crate::ring::{Ring, Rings};
+use crate::trace::{Lane, Span, Trace, Track};
 
 /// Limits the log lines about lost contexts. All contexts of the process share it.
 static LOST_CONTEXTS: LogLimit = LogLimit::new("hesper_venus");
@@ -69,6 +70,8 @@ pub(crate) struct Shared {
     pub(crate) record: Arc<Record>,
     /// What is counted.
     pub(crate) tally: SharedTally,
+    /// See [`crate::RendererOptions::trace`].
+    pub(crate) trace: Option<Trace>,
     /// Guest memory that contexts name.
     pub(crate) guest_memories: Arc<GuestMemories>,
     /// Counts all mappings that contexts make, by themselves or through the driver.
@@ -104,6 +107,8 @@ pub(crate) struct ContextState {
     warned_of_memory: AtomicBool,
     warned_of_strays: AtomicBool,
     stopping: AtomicBool,
+    /// What its own thread records, and what is recorded of its fences.
+    pub(crate) lane: Lane,
     /// Its number among [`Endings`].
     number: u64,
     /// One of the guest's contexts, and the context's own thread. Held until the last thread has
@@ -138,9 +143,14 @@ impl ContextState {
         let shares = shared.pools.shares(&budget);
         let thread = shares.thread().ok_or(Error::TooManyThreads)?;
         add(&tally.contexts, 1);
+        let name = name_for_logs(name);
+        if let Some(trace) = &shared.trace {
+            trace.name(id, &name);
+        }
         Ok(Self {
             id,
-            name: name_for_logs(name),
+            name,
+            lane: Lane::new(shared.trace.as_ref(), id, Track::Thread),
             rings: Rings::new(Arc::clone(&events)),
             events,
             mailbox: Mailbox::new(Arc::clone(&shares.queued), budget.queued_bytes),
@@ -324,11 +334,13 @@ impl ContextState {
     }
 
     /// Makes a fence that retires when everything before it is done.
-    pub(crate) fn fence(self: &Arc<Self>, ring: u8, fence: u64) {
-        match self.queues.get(ring).filter(|_| self.lost().is_none()) {
-            Some(queue) => queue.fence(self, ring, fence),
+    pub(crate) fn fence(self: &Arc<Self>, fence: GuestFence) {
+        fence.end_step(&self.lane, fence.sent, Span::FenceQueued);
+        let queue = self.queues.get(fence.ring);
+        match queue.filter(|_| self.lost().is_none()) {
+            Some(queue) => queue.fence(self, fence),
             // Ring index 0, or one without a queue.
-            None => self.retire(ring, fence),
+            None => self.retire(fence),
         }
     }
 
@@ -430,6 +442,9 @@ impl Drop for ContextState {
     fn drop(&mut self) {
         self.has_ended();
         sub(&self.tally.contexts, 1);
+        if let Some(trace) = &self.trace {
+            trace.has_ended(self.id);
+        }
     }
 }
 
@@ -442,8 +457,13 @@ impl FenceListener for ContextState {
         self.shares.thread()
     }
 
-    fn retire(&self, ring: u8, fence: u64) {
+    fn lane(&self) -> &Lane {
+        &self.lane
+    }
+
+    fn retire(&self, fence: GuestFence) {
         add(&self.tally.fences, 1);
-        self.events.fence_retired(ring, fence);
+        self.events.fence_retired(fence.ring, fence.id);
+        fence.end_step(&self.lane, fence.sent, Span::Fence);
     }
 }

@@ -62,7 +62,7 @@ fn serve(state: &Arc<ContextState>, executor: &mut Executor<'_>) -> End {
                 drop(commands);
                 drop(charge);
             }
-            Message::Fence { ring, fence } => state.fence(ring, fence),
+            Message::Fence(fence) => state.fence(fence),
             Message::CreateBlob { resource, request } => state.create_blob(resource, request),
             Message::Detach(attachment) => state.resources.detach(attachment),
             Message::Stop => return End::Stopped,
@@ -78,7 +78,7 @@ fn serve(state: &Arc<ContextState>, executor: &mut Executor<'_>) -> End {
 fn answer(state: &Arc<ContextState>) {
     loop {
         match state.mailbox.receive() {
-            Message::Fence { ring, fence } => state.fence(ring, fence),
+            Message::Fence(fence) => state.fence(fence),
             Message::CreateBlob { resource, request } => state.create_blob(resource, request),
             Message::Detach(attachment) => state.resources.detach(attachment),
             Message::Submit(..) | Message::Lost => {}

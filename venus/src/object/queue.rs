@@ -21,6 +21,7 @@ use hesper_venus_protocol::call::DeviceTable;
 use hesper_venus_protocol::vk;
 
 use super::raw_device::RawDevice;
+use crate::trace::{Lane, Span, Started};
 
 /// How long the thread waits before it tries again to take a queue that somebody else uses.
 const BRIEFLY: Duration = Duration::from_millis(1);
@@ -40,15 +41,37 @@ pub(crate) trait FenceListener: Send + Sync + 'static {
     /// may have.
     fn thread(&self) -> Option<Charge>;
 
+    /// Where the steps of fences are recorded.
+    fn lane(&self) -> &Lane;
+
     /// Reports a fence as signalled.
-    fn retire(&self, ring: u8, fence: u64);
+    fn retire(&self, fence: GuestFence);
+}
+
+/// A fence of the guest.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct GuestFence {
+    /// Its timeline.
+    pub(crate) ring: u8,
+    /// The front end's id.
+    pub(crate) id: u64,
+    /// When the front end asked for it.
+    pub(crate) sent: Started,
+}
+
+impl GuestFence {
+    /// Records a step of its way, which ends now.
+    pub(crate) fn end_step(&self, lane: &Lane, began: Started, step: Span) {
+        lane.end_fence(began, step, self.ring, self.id);
+    }
 }
 
 /// A fence of the guest, and what the driver signals for it.
 struct PendingFence {
-    ring: u8,
-    fence: u64,
+    guest: GuestFence,
     host: HostFence,
+    /// When the driver was asked to signal it.
+    submitted: Started,
 }
 
 /// What the driver signals for a fence.
@@ -163,22 +186,18 @@ impl Queue {
         unsafe { function(self.handle, u32::from(submit.is_some()), submits, fence) }
     }
 
-    /// Retires `fence` on timeline `ring` when everything submitted so far is done, and after the
+    /// Retires `fence` on its timeline when everything submitted so far is done, and after the
     /// fences that were asked for before.
     ///
     /// Never waits for the driver: the caller has other queues to serve, and a submission may wait
     /// for what the guest does next. If submitting might wait, the fence is left to whoever submits
     /// next, or else to the thread.
-    pub(crate) fn fence(
-        self: &Arc<Self>,
-        listener: &Arc<impl FenceListener>,
-        ring: u8,
-        fence: u64,
-    ) {
+    pub(crate) fn fence(self: &Arc<Self>, listener: &Arc<impl FenceListener>, fence: GuestFence) {
+        let submitted = listener.lane().begin();
         let mut timeline = self.timeline.locked();
         if timeline.is_closed {
             drop(timeline);
-            return listener.retire(ring, fence);
+            return listener.retire(fence);
         }
         let is_in_order = self.wanted.load(Ordering::Acquire) == 0;
         let queue = match is_in_order && !self.is_bounded {
@@ -198,7 +217,8 @@ impl Queue {
                         .spare
                         .extend(host.filter(|host| self.device.reset_fence(*host)));
                     drop(timeline);
-                    return listener.retire(ring, fence);
+                    fence.end_step(listener.lane(), submitted, Span::FenceDriver);
+                    return listener.retire(fence);
                 }
                 host.map_or(HostFence::Nothing, HostFence::Fence)
             }
@@ -207,7 +227,11 @@ impl Queue {
                 HostFence::Wanted
             }
         };
-        timeline.open.push_back(PendingFence { ring, fence, host });
+        timeline.open.push_back(PendingFence {
+            guest: fence,
+            host,
+            submitted,
+        });
         let mut orphans = VecDeque::new();
         if !timeline.has_thread {
             let (queue, context) = (Arc::clone(self), Arc::clone(listener));
@@ -234,7 +258,7 @@ impl Queue {
         self.changed.notify_all();
         for open in orphans {
             self.forget(open.host);
-            listener.retire(open.ring, open.fence);
+            listener.retire(open.guest);
         }
     }
 
@@ -272,7 +296,10 @@ impl Queue {
             let mut timeline = self.timeline.locked();
             let mut open = timeline.open.iter_mut();
             match open.find(|open| open.host == HostFence::Submitting(number)) {
-                Some(open) => open.host = host.map_or(HostFence::Nothing, HostFence::Fence),
+                Some(open) => {
+                    open.host = host.map_or(HostFence::Nothing, HostFence::Fence);
+                    open.submitted = open.submitted.again();
+                }
                 None => {
                     drop(timeline);
                     host.into_iter()
@@ -287,11 +314,11 @@ impl Queue {
     fn watch(&self, listener: &impl FenceListener) {
         let mut timeline = self.timeline.locked();
         loop {
-            let next = timeline.open.front().map(|open| open.host);
+            let next = timeline.open.front().map(|open| (open.host, open.guest));
             let is_closed = timeline.is_closed;
             let ended = match next {
                 None if is_closed => return,
-                Some(HostFence::Wanted) if !is_closed => {
+                Some((HostFence::Wanted, _)) if !is_closed => {
                     drop(timeline);
                     if let Ok(queue) = self.submitting.try_lock() {
                         self.submit_wanted(&queue);
@@ -303,7 +330,7 @@ impl Queue {
                     timeline = self.wait_briefly(self.timeline.locked());
                     continue;
                 }
-                Some(HostFence::Submitting(_)) if !is_closed => {
+                Some((HostFence::Submitting(_), _)) if !is_closed => {
                     timeline = self.wait_briefly(timeline);
                     continue;
                 }
@@ -312,13 +339,17 @@ impl Queue {
                     continue;
                 }
                 // The fence retires in any case: done, lost, or told to stop.
-                Some(HostFence::Fence(host)) => {
+                Some((HostFence::Fence(host), guest)) => {
                     drop(timeline);
+                    let began = listener.lane().begin();
                     let ended = self.device.wait_fence(host, &self.closing);
+                    guest.end_step(listener.lane(), began, Span::QueueWait);
                     timeline = self.timeline.locked();
                     Some(ended)
                 }
-                Some(HostFence::Wanted | HostFence::Submitting(_) | HostFence::Nothing) => None,
+                Some((HostFence::Wanted | HostFence::Submitting(_) | HostFence::Nothing, _)) => {
+                    None
+                }
             };
             let Some(open) = timeline.open.pop_front() else {
                 continue;
@@ -332,7 +363,9 @@ impl Queue {
                 other => self.forget(other),
             }
             drop(timeline);
-            listener.retire(open.ring, open.fence);
+            open.guest
+                .end_step(listener.lane(), open.submitted, Span::FenceDriver);
+            listener.retire(open.guest);
             timeline = self.timeline.locked();
         }
     }
@@ -357,7 +390,7 @@ impl Queue {
         let open = std::mem::take(&mut self.timeline.locked().open);
         for open in open {
             self.forget(open.host);
-            listener.retire(open.ring, open.fence);
+            listener.retire(open.guest);
         }
     }
 

@@ -3,8 +3,8 @@
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::fs::{
-    FileType, MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, fstatfs, ftruncate,
-    memfd_create,
+    FallocateFlags, FileType, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, fcntl_get_seals,
+    fstat, fstatfs, ftruncate, memfd_create,
 };
 use rustix::io::{Errno, Result};
 
@@ -113,6 +113,13 @@ pub(crate) fn create_shared_memory(size: u64) -> Result<OwnedFd> {
     ftruncate(&fd, size)?;
     fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
     Ok(fd)
+}
+
+/// Gives the pages of a memfd back to the system. They are zero from then on.
+pub(crate) fn forget(fd: BorrowedFd<'_>, size: u64) {
+    let how = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    // An error leaves the pages as they are, which costs memory only.
+    let _ = fallocate(fd, how, 0, size);
 }
 
 /// The size of a memfd that is sealed against shrinking and growing. An error for any other file.

@@ -19,7 +19,21 @@ use linux as own;
 #[cfg(not(target_os = "linux"))]
 use posix as own;
 
-pub(crate) use own::{count_mappings, library_of, mappings, release_stack, return_free_memory};
+pub(crate) use own::{
+    count_mappings, forget, library_of, mappings, release_stack, return_free_memory,
+};
+
+/// Nanoseconds of a clock that all processes share and nobody sets. Never 0.
+pub(crate) fn monotonic() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    // The clock begins at the system's start, so neither part is negative.
+    let seconds = now.tv_sec.cast_unsigned();
+    let nanoseconds = now.tv_nsec.cast_unsigned();
+    seconds
+        .wrapping_mul(1_000_000_000)
+        .wrapping_add(nanoseconds)
+        .max(1)
+}
 
 /// How many descriptors this process may have.
 pub(crate) fn descriptors() -> usize {

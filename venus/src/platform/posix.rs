@@ -26,6 +26,9 @@ pub(crate) fn library_of(_code: *const std::ffi::c_void) -> Option<std::path::Pa
 /// The unused part of a stack stays: there is no portable way to return it.
 pub(crate) fn release_stack() {}
 
+/// Pages of a shared memory object stay: there is no portable way to return them.
+pub(crate) fn forget(_fd: BorrowedFd<'_>, _size: u64) {}
+
 /// How many mappings a process may have: no limit is known here.
 pub(crate) fn mappings() -> usize {
     1 << 24

@@ -10,6 +10,7 @@
 //! at least one of them sees the other. Publishing the head works in the same way with a thread
 //! that waits for it ([`Ring::wait_seqno`]).
 
+mod idle;
 mod layout;
 mod pace;
 mod rings;
@@ -21,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use hesper_system::sync::{Lock, Wait};
 
+use idle::Idle;
 pub(crate) use layout::{Layout, Request};
 use pace::{Pace, Pause, Places};
 pub(crate) use rings::Rings;
@@ -28,6 +30,7 @@ pub(crate) use rings::Rings;
 use crate::command_stream::RingStream;
 use crate::fatal::Fatal;
 use crate::platform;
+use crate::trace::Lane;
 
 /// `VK_RING_STATUS_IDLE_BIT_MESA`: the guest must notify.
 const IDLE: u32 = 1;
@@ -66,6 +69,10 @@ pub(crate) struct Ring {
     has_waiter: AtomicBool,
     head_moved: (Mutex<()>, Condvar),
     virtqueue_seqno: AtomicU64,
+    /// What its thread records.
+    lane: Lane,
+    /// When the guest last notified, if that is recorded, for the thread to find.
+    notified_at: AtomicU64,
 }
 
 impl Ring {
@@ -74,6 +81,7 @@ impl Ring {
         layout: Layout,
         idle_timeout: Duration,
         monitor_period: Option<Duration>,
+        lane: Lane,
     ) -> Self {
         let ring = Self {
             layout,
@@ -85,6 +93,8 @@ impl Ring {
             has_waiter: AtomicBool::new(false),
             head_moved: (Mutex::new(()), Condvar::new()),
             virtqueue_seqno: AtomicU64::new(0),
+            lane,
+            notified_at: AtomicU64::new(0),
         };
         ring.set_alive();
         ring
@@ -92,8 +102,21 @@ impl Ring {
 
     /// Wakes the thread: `vkNotifyRingMESA`.
     pub(crate) fn notify(&self) {
+        let now = self.lane.begin();
+        if now.is_recorded() {
+            let order = Ordering::Relaxed;
+            // The first notification is the one that wakes.
+            let _ = self
+                .notified_at
+                .compare_exchange(0, now.nanoseconds(), order, order);
+        }
         self.notified.store(true, Ordering::Release);
         self.unpark();
+    }
+
+    /// What its thread records.
+    pub(crate) fn lane(&self) -> &Lane {
+        &self.lane
     }
 
     /// Ends the thread, soon.
@@ -241,6 +264,7 @@ pub(crate) fn run(ring: &Ring, consumer: &mut impl Consumer) -> Result<(), Fatal
     // A second thread for one ring would be a bug of the caller. The first one is still woken then.
     let _ = ring.thread.set(std::thread::current());
     let mut pace = Pace::new(ring.idle_timeout, Places::of_process());
+    let mut idle = Idle::new(&ring.lane, &ring.notified_at);
     let mut head = ring
         .layout
         .head()
@@ -254,6 +278,7 @@ pub(crate) fn run(ring: &Ring, consumer: &mut impl Consumer) -> Result<(), Fatal
                     false => return Err(Fatal::RingTail { head, tail }),
                 }
             };
+            idle.end();
             consumer.consume(&stream)?;
             head = tail;
             ring.publish(head);
@@ -263,7 +288,9 @@ pub(crate) fn run(ring: &Ring, consumer: &mut impl Consumer) -> Result<(), Fatal
         if ring.notified.swap(false, Ordering::Acquire) {
             pace.notified(Instant::now());
         }
-        match pace.next(Instant::now) {
+        let pause = pace.next(Instant::now);
+        idle.begin(&pause);
+        match pause {
             Pause::Spin => std::hint::spin_loop(),
             Pause::Yield => std::thread::yield_now(),
             Pause::Doze(time) => std::thread::park_timeout(time),
@@ -273,6 +300,7 @@ pub(crate) fn run(ring: &Ring, consumer: &mut impl Consumer) -> Result<(), Fatal
             }),
         }
     }
+    idle.end();
     Ok(())
 }
 

@@ -242,6 +242,7 @@ mod tests {
     use crate::blob::{Blob, BlobError};
     use crate::memory::SharedMemory;
     use crate::ring::{ALIVE, Layout, Request};
+    use crate::trace::Lane;
 
     /// What a front end hears of rings.
     #[derive(Default)]
@@ -271,7 +272,7 @@ mod tests {
         };
         let memory = Arc::new(SharedMemory::create(4096).unwrap());
         let layout = Layout::new(memory, &request).unwrap();
-        Arc::new(Ring::new(layout, Duration::ZERO, None))
+        Arc::new(Ring::new(layout, Duration::ZERO, None, Lane::default()))
     }
 
     #[test]

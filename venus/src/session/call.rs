@@ -8,6 +8,7 @@ use super::{Session, name};
 use crate::fatal::Fatal;
 use crate::object::device::Device;
 use crate::rules::Broken;
+use crate::trace::{Span, Started};
 
 /// What a command returns, as far as every command must look at it.
 pub(crate) trait Outcome: Copy {
@@ -129,14 +130,22 @@ where
     C::Table: Reach,
     C::Return: Outcome,
 {
-    if C::Return::TAKES_TIME {
-        session.go_on()?;
-    }
+    let began = match C::Return::TAKES_TIME {
+        true => {
+            session.go_on()?;
+            session.lane.begin()
+        }
+        false => Started::NOT,
+    };
     // SAFETY: the decoder has replaced every id by the handle of an object of this table's driver,
     // and checked counts and pointers. The object lives until this thread passes a boundary, even
     // if another thread takes it out of the table (`object::reclamation`). What remains is the rest
     // of the API's valid usage.
-    unsafe { C::Table::call(session, command) }
+    let result = unsafe { C::Table::call(session, command) };
+    if C::Return::TAKES_TIME {
+        session.lane.end_command(began, Span::Driver, C::ID as u32);
+    }
+    result
 }
 
 /// Decodes a command, lets `act` carry it out, and replies. [`super::Handler`] says what is

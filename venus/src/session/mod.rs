@@ -8,6 +8,7 @@ mod buffers;
 mod call;
 mod recorded;
 mod streams;
+mod waits;
 
 use std::sync::Arc;
 
@@ -34,6 +35,7 @@ use crate::object::table::{Entry, View};
 use crate::reply_stream::ReplyStream;
 use crate::report::Activity;
 use crate::ring::Ring;
+use crate::trace::{Lane, Span, Started};
 
 /// The ring's head is published at least once in so many bytes, so that a full ring has room again
 /// soon.
@@ -154,6 +156,10 @@ pub(crate) struct Session<'s> {
     /// Commands, and objects looked up for them, since the last [`Session::count`].
     commands: u64,
     lookups: u64,
+    /// What this thread records.
+    lane: Lane,
+    /// When the batch began.
+    batch_began: Started,
 }
 
 impl<'s> Session<'s> {
@@ -167,6 +173,10 @@ impl<'s> Session<'s> {
         handlers: &'static Handlers,
         run_ring: RunRing,
     ) -> Self {
+        let lane = match &source {
+            Source::Virtqueue => state.lane.clone(),
+            Source::Ring { ring, .. } => ring.lane().clone(),
+        };
         Self {
             state,
             handles,
@@ -190,6 +200,8 @@ impl<'s> Session<'s> {
             outer_done: None,
             commands: 0,
             lookups: 0,
+            lane,
+            batch_began: Started::NOT,
         }
     }
 
@@ -199,6 +211,7 @@ impl<'s> Session<'s> {
         if let Source::Ring { head, .. } = &mut self.source {
             *head = position;
         }
+        self.batch_began = self.lane.begin();
         self.member.begin();
     }
 
@@ -209,31 +222,10 @@ impl<'s> Session<'s> {
         self.forget_domain();
         self.member.end();
         self.activity.end();
+        let began = std::mem::take(&mut self.batch_began);
+        self.lane
+            .end(began, Span::Batch, [bytes as u64, self.commands]);
         self.count(bytes);
-    }
-
-    /// Waits for something that may take long, without any handle. The caller must not use handles
-    /// of the current command after that.
-    pub(crate) fn at_rest<R>(&mut self, wait: impl FnOnce(&mut Self) -> R) -> R {
-        self.member.end();
-        let result = wait(self);
-        self.member.begin();
-        result
-    }
-
-    /// Does something that may take long with handles of one class only. The caller must not use
-    /// others of the current command after that.
-    pub(crate) fn with_only<R>(&mut self, class: Class, act: impl FnOnce(&mut Self) -> R) -> R {
-        self.member.keep_only(class);
-        let result = act(self);
-        self.member.widen();
-        result
-    }
-
-    /// Called now and then in [`Session::with_only`] of [`Class::Sync`]. False when another thread
-    /// destroys one of these `handles`.
-    pub(crate) fn may_wait_on(&self, handles: &[u64]) -> bool {
-        self.member.look_again(handles)
     }
 
     /// Waits until no other thread has the handle of an object of this class that is out of the

@@ -5,4 +5,5 @@ mod fake;
 mod hostile;
 mod inside;
 mod random;
+mod traces;
 mod usual;

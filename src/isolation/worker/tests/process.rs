@@ -13,6 +13,7 @@ use std::thread;
 use std::time::Instant;
 
 use hesper_mock_venus::{Memory, PATIENCE, Shared, VenusGuest};
+use hesper_venus::trace::Trace;
 use hesper_venus::{
     BlobRequest, DisplayServer, Driver, RendererOptions, Report, Resource, SharedMemory,
 };
@@ -162,7 +163,8 @@ impl Process {
             fds: RefCell::default(),
         };
         let report = Report::create().unwrap();
-        process.send(ToWorker::Configure(Vec::new()), &[report.fd()]);
+        let trace = Trace::create().unwrap();
+        process.send(ToWorker::Configure(Vec::new()), &[report.fd(), trace.fd()]);
         process
     }
 
