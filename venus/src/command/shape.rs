@@ -3,7 +3,7 @@
 //! | macro | for | what happens |
 //! |---|---|---|
 //! | `forward!` | most commands | decode, call the driver, reply |
-//! | `record!`, `record_simple!` | commands that the driver records | the same, or in a [`Row`](hesper_venus_protocol::runtime::Row) |
+//! | `record!`, `record_simple!` | commands that are recorded | the same, or in a row of them |
 //! | `create!` | `vkCreate…` of one object of a device | enters the new handle |
 //! | `destroy!` | `vkDestroy…` of such an object | takes the id out, then calls the driver |
 //! | `of_extension!` | an extension's physical device queries | fails unless the driver has it |
