@@ -50,7 +50,7 @@ pub struct Decoder<'m> {
     strays: Strays,
     /// The last error.
     failure: Cell<Fatal>,
-    /// Where [`Decoder::next_recorded`] ends, and where the command begins that ended it.
+    /// Where [`Decoder::next_in_row`] ends, and where the command begins that ended it.
     pub(super) limit: *mut u8,
     pub(super) began: *mut u8,
 }
