@@ -266,7 +266,7 @@ fn large_host_pages_suit_new_guests_and_old_ones_are_refused_with_the_remedy() {
     }
 }
 
-/// Prints the figures of docs/performance.md about Vulkan in the VM.
+/// Prints the figures of docs/performance-runs.md about Vulkan in the VM.
 #[test]
 #[ignore = "measures and prints, proves nothing: cargo test --test guests -- --ignored --nocapture vulkan::"]
 fn numbers_for_the_documentation() {

@@ -26,7 +26,7 @@ use std::sync::{Arc, LazyLock};
 use std::thread;
 
 use client::Client;
-use contexts::{CAPSET_SIZE, Contexts, VenusContext};
+use contexts::{CAPSET_SIZE, Contexts, TraceError, VenusContext};
 use hesper_system::budget::{Charge, Pool};
 use hesper_venus::{
     Blob, BlobError, BlobRequest, Caching, ContextEvents, Counters, DisplayServer, Error, GuestPages, SharedMemory,
@@ -61,6 +61,14 @@ impl Contexts for Renderer {
 
     fn counters(&self) -> Counters {
         Counters::default()
+    }
+
+    fn start_trace(&self) -> Result<(), TraceError> {
+        Err(TraceError::NotStarted)
+    }
+
+    fn stop_trace(&self) -> Result<Vec<u8>, TraceError> {
+        Err(TraceError::NotStarted)
     }
 
     fn settle(&self) {}
