@@ -1,7 +1,7 @@
 //! [`Waits`]: looks again and again for what a program waits for, and then lets the driver wait.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use ash::vk;
@@ -14,6 +14,13 @@ const MOST: u32 = 500;
 const LONG_WAITS: u32 = 4;
 /// Looks without a yield in between: some microseconds.
 const SPINS: u32 = 50;
+/// A device whose last wait ended so long ago was idle. Then GPU and renderer have to wake up first,
+/// and the wait is longer.
+const IDLE: Duration = Duration::from_millis(3);
+/// How long to look with yields when the device was idle. After that, the thread naps between two
+/// looks, which takes some 70 microseconds with Linux's usual timer slack.
+const EAGER: Duration = Duration::from_micros(50);
+const NAP: Duration = Duration::from_micros(10);
 
 /// What is known of the waits of a device.
 #[derive(Debug)]
@@ -22,6 +29,9 @@ pub(crate) struct Waits {
     patience: AtomicU32,
     /// Waits in a row that were longer than [`MOST`].
     long: AtomicU32,
+    /// When the last one ended, in nanoseconds since `made`.
+    ended: AtomicU64,
+    made: Instant,
 }
 
 impl Default for Waits {
@@ -29,6 +39,8 @@ impl Default for Waits {
         Self {
             patience: AtomicU32::new(LEAST),
             long: AtomicU32::new(0),
+            ended: AtomicU64::new(0),
+            made: Instant::now(),
         }
     }
 }
@@ -75,7 +87,7 @@ impl Waits {
         let result = self.look(timeout, begin, &mut call);
         let result = match result {
             vk::Result::TIMEOUT => {
-                let passed = u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX);
+                let passed = nanoseconds(begin.elapsed());
                 match timeout {
                     u64::MAX => call(timeout),
                     _ => call(timeout.saturating_sub(passed)),
@@ -86,7 +98,15 @@ impl Waits {
         if result == vk::Result::SUCCESS {
             self.learn(begin.elapsed());
         }
+        self.ended
+            .store(nanoseconds(self.made.elapsed()), Ordering::Relaxed);
         result
+    }
+
+    /// Whether the device had nothing to wait for lately.
+    fn was_idle(&self, begin: Instant) -> bool {
+        let ended = Duration::from_nanos(self.ended.load(Ordering::Relaxed));
+        begin.duration_since(self.made).saturating_sub(ended) > IDLE
     }
 
     /// Looks as long as that is likely to pay.
@@ -104,15 +124,19 @@ impl Waits {
         let Some(_looking) = Looking::begin() else {
             return vk::Result::TIMEOUT;
         };
+        let was_idle = self.was_idle(begin);
         let mut spins = 0;
         loop {
             let result = call(0);
-            if result != vk::Result::TIMEOUT || begin.elapsed() >= patience {
+            let passed = begin.elapsed();
+            if result != vk::Result::TIMEOUT || passed >= patience {
                 return result;
             }
             if spins < SPINS {
                 spins += 1;
                 std::hint::spin_loop();
+            } else if was_idle && passed > EAGER {
+                std::thread::sleep(NAP);
             } else {
                 std::thread::yield_now();
             }
@@ -138,6 +162,10 @@ impl Waits {
             self.patience.store(more, Ordering::Relaxed);
         }
     }
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -179,6 +207,16 @@ mod tests {
             waits.learn(Duration::from_micros(u64::from(MOST)));
         }
         assert_eq!(waits.patience.load(Ordering::Relaxed), MOST);
+    }
+
+    #[test]
+    fn a_device_is_idle_some_time_after_its_last_wait() {
+        let waits = Waits::default();
+        wait(&waits, Duration::from_micros(1));
+        let ended = Duration::from_nanos(waits.ended.load(Ordering::Relaxed));
+        assert_ne!(ended, Duration::ZERO);
+        assert!(!waits.was_idle(waits.made + ended + IDLE));
+        assert!(waits.was_idle(waits.made + ended + 2 * IDLE));
     }
 
     #[test]
