@@ -57,6 +57,30 @@ pub(super) fn alloc_map_free(gpu: &Gpu<'_>, size: u64) -> Result<Took, Stop> {
     })
 }
 
+/// The same, while so many other allocations of this size are mapped.
+pub(super) fn alloc_map_free_beside(gpu: &Gpu<'_>, size: u64, others: usize) -> Result<Took, Stop> {
+    let (_, needs) = gpu.bare_buffer(size, ANY_USE)?;
+    let info = vk::MemoryAllocateInfo::default()
+        .allocation_size(size)
+        .memory_type_index(gpu.memory_type(needs.memory_type_bits, COHERENT)?);
+    let mut live = Vec::with_capacity(others);
+    // SAFETY: nothing else uses the memory.
+    let mut fill = || unsafe {
+        while live.len() < others {
+            live.push(gpu.allocate_memory(&info, None)?);
+            let last = live.last().copied().unwrap_or_default();
+            gpu.map_memory(last, 0, vk::WHOLE_SIZE, vk::MemoryMapFlags::empty())?;
+        }
+        Ok(())
+    };
+    let took = fill().and_then(|()| alloc_map_free(gpu, size));
+    for memory in live {
+        // SAFETY: nothing uses the memory any more. This also unmaps it.
+        unsafe { gpu.free_memory(memory, None) };
+    }
+    took
+}
+
 /// Writes `staging`, submits `commands`, which copy from it, and waits.
 fn upload_with(
     gpu: &Gpu<'_>,
