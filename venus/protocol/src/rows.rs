@@ -188,3 +188,38 @@ fn a_row_ends_before_what_is_not_for_it() {
         "near the end"
     );
 }
+
+#[test]
+fn a_command_for_another_command_buffer_ends_the_row() {
+    let (_, number, codec, read) = simple()
+        .into_iter()
+        .find(|(name, ..)| *name == "vkCmdDraw")
+        .unwrap();
+    let mut table = [None; crate::COMMAND_COUNT];
+    table[number as usize] = Some(());
+    for is_other in [false, true] {
+        let arena = Arena::default();
+        let (mut stream, length) = twice(codec, number, 1, &arena);
+        // The id is the first argument, after the header.
+        stream[length + 8] ^= u8::from(is_other) << 1;
+        let objects = Learning::new();
+        let mut decoder = Decoder::new(&mut stream, &arena, &objects);
+        decoder.header().unwrap();
+        let args = arena.zeroed_bytes(codec.layout.size).unwrap().as_ptr();
+        // SAFETY: memory of the layout's size.
+        unsafe { (codec.decode)(args, &mut decoder) }.unwrap();
+        for is_simple in [false, true] {
+            decoder.begin_row(2 * length);
+            let (_, (), mut row) = decoder.next_in_row(&table).unwrap();
+            let is_read = match is_simple {
+                // SAFETY: memory of the layout's size.
+                true => unsafe { read(args, &mut row) },
+                false => row.decoder().is_some(),
+            };
+            assert_eq!(is_read, !is_other);
+            row.leave();
+            assert!(decoder.is_stopped());
+            assert_eq!(decoder.position(), length);
+        }
+    }
+}

@@ -86,7 +86,8 @@ pub(crate) struct Table {
     levels: [OnceLock<Box<[Slot]>>; LEVELS],
     level: AtomicUsize,
     writer: Mutex<Writer>,
-    /// Command buffers that were taken out so far. Decoders keep the last one that they found.
+    /// Command buffers and devices that were taken out so far. Decoders keep the last ones that they
+    /// found.
     removals: AtomicU64,
     limit: usize,
     /// What larger arrays are charged to. `None` in tests.
@@ -205,7 +206,7 @@ impl Table {
     /// not find the object any more.
     #[inline]
     fn count_removal(&self, kind: u32) {
-        if kind == HandleType::CommandBuffer as u32 {
+        if kind == HandleType::CommandBuffer as u32 || kind == HandleType::Device as u32 {
             self.removals.fetch_add(1, Ordering::Release);
         }
     }

@@ -11,8 +11,8 @@ use hesper_venus_protocol::COMMAND_COUNT;
 use hesper_venus_protocol::call::{Call, DeviceTable};
 use hesper_venus_protocol::runtime::{Command, Decoder, Row, Simple};
 
+use super::Session;
 use super::call::{not_enabled, out_of_range};
-use super::{Session, name};
 use crate::fatal::Fatal;
 use crate::object::device::Device;
 
@@ -92,7 +92,9 @@ pub(crate) fn record_with<'m, C>(
 ) where
     C: Command<'m, Return = ()>,
 {
-    let decoder = row.decoder();
+    let Some(decoder) = row.decoder() else {
+        return;
+    };
     let Ok(mut command) = C::read(decoder) else {
         return fail_to_read(row, recording);
     };
@@ -105,8 +107,8 @@ pub(crate) fn record_with<'m, C>(
 
 #[cold]
 #[inline(never)]
-fn fail_to_read(mut row: Row<'_, '_>, recording: &mut Recording<'_>) {
-    let fatal = row.decoder().failure().into();
+fn fail_to_read(row: Row<'_, '_>, recording: &mut Recording<'_>) {
+    let fatal = row.failure().into();
     fail(row, recording, fatal);
 }
 
@@ -121,15 +123,11 @@ where
     let checked = row
         .read::<C>()
         .map(|command| command.check(&recording.device.facts));
-    let fatal = match checked {
-        Some(Err(broken)) => out_of_range(C::ID, broken),
-        // Another thread has changed an object meanwhile.
-        _ => Fatal::Invalid {
-            command: name(C::ID),
-            reason: "an object of it is being destroyed",
-        },
-    };
-    fail(row, recording, fatal);
+    match checked {
+        Some(Err(broken)) => fail(row, recording, out_of_range(C::ID, broken)),
+        // Another thread has changed what is known of an object meanwhile.
+        _ => row.leave(),
+    }
 }
 
 #[cold]

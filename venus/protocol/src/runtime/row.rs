@@ -13,7 +13,7 @@
 use super::Command;
 use super::argument::{Array, Object};
 use super::decoder::{Decoder, Prefix};
-use super::error::{Result, Stopped};
+use super::error::{Fatal, Result, Stopped};
 use super::strays::Flags;
 use super::value::{Handle, Plain};
 
@@ -372,14 +372,39 @@ impl<'d, 'm> Row<'d, 'm> {
         Some(command)
     }
 
-    /// The decoder after the command's header, to read a command that is not simple.
+    /// The decoder after the command's header, to read a command that is not simple. `None` when it
+    /// is for another command buffer, which may be another device's. Then the row ends here, and
+    /// the command is to be read in the ordinary way.
     #[inline(always)]
-    pub fn decoder(&mut self) -> &mut Decoder<'m> {
+    pub fn decoder(&mut self) -> Option<&mut Decoder<'m>> {
+        const { assert!(HEADER + size_of::<u64>() <= MARGIN) };
         // SAFETY: the header is in the stream.
-        self.decoder.cursor = unsafe { self.start.add(HEADER) };
+        let arguments = unsafe { self.start.add(HEADER) };
+        // SAFETY: the command begins at least `MARGIN` bytes before the end of the stream. The first
+        // argument of a recorded command is the command buffer.
+        if unsafe { arguments.cast::<u64>().read_unaligned() } != self.decoder.known.recording.id {
+            self.decoder.stop();
+            return None;
+        }
+        self.decoder.cursor = arguments;
         // SAFETY: the number is the first half of the header.
         self.decoder.command = unsafe { self.start.cast::<u32>().read_unaligned() };
-        self.decoder
+        Some(self.decoder)
+    }
+
+    /// Ends the row before this command, which is to be read in the ordinary way. Nothing of it may
+    /// have been changed: it was read with [`Row::read`].
+    #[cold]
+    pub fn leave(self) {
+        self.decoder.cursor = self.start;
+        self.decoder.stop();
+    }
+
+    /// Why a command could not be read from [`Row::decoder`].
+    #[cold]
+    #[must_use]
+    pub fn failure(&self) -> Fatal {
+        self.decoder.failure()
     }
 
     /// Ends the row: the command has failed.
