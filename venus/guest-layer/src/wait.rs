@@ -14,8 +14,8 @@ const MOST: u32 = 500;
 const LONG_WAITS: u32 = 4;
 /// Looks without a yield in between: some microseconds.
 const SPINS: u32 = 50;
-/// A device whose last wait ended so long ago was idle. Then GPU and renderer have to wake up first,
-/// and the wait is longer.
+/// A device whose last wait ended so long ago was idle. Then GPU and renderer have to wake up
+/// first, and the wait is longer.
 const IDLE: Duration = Duration::from_millis(3);
 /// How long to look with yields when the device was idle. After that, the thread naps between two
 /// looks, which takes some 70 microseconds with Linux's usual timer slack.

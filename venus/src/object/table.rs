@@ -86,8 +86,8 @@ pub(crate) struct Table {
     levels: [OnceLock<Box<[Slot]>>; LEVELS],
     level: AtomicUsize,
     writer: Mutex<Writer>,
-    /// Command buffers and devices that were taken out so far. Decoders keep the last ones that they
-    /// found.
+    /// Command buffers and devices that were taken out so far. Decoders keep the last ones that
+    /// they found.
     removals: AtomicU64,
     limit: usize,
     /// What larger arrays are charged to. `None` in tests.

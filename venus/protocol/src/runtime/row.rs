@@ -380,8 +380,8 @@ impl<'d, 'm> Row<'d, 'm> {
         const { assert!(HEADER + size_of::<u64>() <= MARGIN) };
         // SAFETY: the header is in the stream.
         let arguments = unsafe { self.start.add(HEADER) };
-        // SAFETY: the command begins at least `MARGIN` bytes before the end of the stream. The first
-        // argument of a recorded command is the command buffer.
+        // SAFETY: the command begins at least `MARGIN` bytes before the end of the stream. The
+        // first argument of a recorded command is the command buffer.
         if unsafe { arguments.cast::<u64>().read_unaligned() } != self.decoder.known.recording.id {
             self.decoder.stop();
             return None;
