@@ -279,7 +279,7 @@ fn numbers_for_the_documentation() {
         let mut guest = VulkanGuest::boot(folder, suite, suite, &hesper.socket());
         let benches = "fence fence-after-4ms timeline submit-fence-each submit-fence-last reply reply-after-4ms draw \
                        alloc-map-free-64k alloc-map-free-1m alloc-map-free-64k-beside-100 \
-                       alloc-map-free-64k-beside-1000";
+                       alloc-map-free-64k-beside-400";
         let said = guest.succeed(&format!("hesper-test-client bench {benches}"));
         println!("{suite}, microseconds an operation:\n{said}");
         guest.start_weston();

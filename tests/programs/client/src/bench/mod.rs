@@ -92,8 +92,8 @@ pub(crate) const ALL: &[Bench] = &[
     bench("alloc-map-free-64k-beside-100", |gpu| {
         memory::alloc_map_free_beside(gpu, 64 << 10, 100)
     }),
-    bench("alloc-map-free-64k-beside-1000", |gpu| {
-        memory::alloc_map_free_beside(gpu, 64 << 10, 1000)
+    bench("alloc-map-free-64k-beside-400", |gpu| {
+        memory::alloc_map_free_beside(gpu, 64 << 10, 400)
     }),
     bench("upload-4k", |gpu| memory::upload(gpu, 4 << 10)),
     bench("upload-16m", |gpu| memory::upload(gpu, 16 << 20)),
