@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use hesper_venus_protocol::COMMANDS;
 
 use crate::counters::{Counters, SharedTally, Tally};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::memory::{SharedMemory, page_size};
 
 /// Slots of the page. Threads beyond that share the last one.
@@ -63,14 +63,10 @@ impl Report {
     /// An empty report in fresh memory that cannot shrink.
     ///
     /// # Errors
-    /// [`Error::SharedMemory`] when the system has no memory, descriptors or mappings left.
+    /// [`Error::SharedMemory`](crate::Error::SharedMemory) when the system has no memory,
+    /// descriptors or mappings left.
     pub fn create() -> Result<Self> {
-        let memory = SharedMemory::create(page_size())?;
-        let fd = memory.shared_fd().ok_or_else(|| Error::SharedMemory {
-            action: "sharing",
-            size: page_size(),
-            source: std::io::ErrorKind::Unsupported.into(),
-        })?;
+        let (memory, fd) = SharedMemory::create_to_share(page_size())?;
         let memory = Arc::new(memory);
         let report = Self { memory, fd };
         for slot in &report.page().slots {
@@ -82,7 +78,8 @@ impl Report {
     /// The report that another process has created.
     ///
     /// # Errors
-    /// [`Error::SharedMemory`] when the file is too small or cannot be mapped.
+    /// [`Error::SharedMemory`](crate::Error::SharedMemory) when the file is too small or cannot be
+    /// mapped.
     pub fn from_fd(fd: OwnedFd) -> Result<Self> {
         let fd = Arc::new(fd);
         let memory = SharedMemory::from_fd(Arc::clone(&fd), 0, page_size())?;

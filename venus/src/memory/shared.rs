@@ -100,8 +100,22 @@ impl SharedMemory {
         Self::create_aligned(size, page_size())
     }
 
-    /// The same at an address that is a multiple of `alignment`, a power of two. Drivers import no
-    /// other.
+    /// The same, with the descriptor for another process.
+    ///
+    /// # Errors
+    /// [`Error::SharedMemory`] when the system has no memory, descriptors or mappings left.
+    pub(crate) fn create_to_share(size: u64) -> Result<(Self, Arc<OwnedFd>)> {
+        let memory = Self::create(size)?;
+        let fd = memory.shared_fd().ok_or_else(|| Error::SharedMemory {
+            action: "sharing",
+            size,
+            source: std::io::ErrorKind::Unsupported.into(),
+        })?;
+        Ok((memory, fd))
+    }
+
+    /// [`SharedMemory::create`] at an address that is a multiple of `alignment`, a power of two.
+    /// Drivers import no other.
     pub(crate) fn create_aligned(size: u64, alignment: u64) -> Result<Self> {
         let failed = |source: rustix::io::Errno| Error::SharedMemory {
             action: "creation",

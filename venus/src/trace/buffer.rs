@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use hesper_system::sync::Lock;
 
 use super::{Event, Span, Track, command_name};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::memory::SharedMemory;
 use crate::platform;
 
@@ -108,21 +108,18 @@ impl Trace {
     /// An empty trace, which records nothing yet, in fresh memory that cannot shrink.
     ///
     /// # Errors
-    /// [`Error::SharedMemory`] when the system has no memory, descriptors or mappings left.
+    /// [`Error::SharedMemory`](crate::Error::SharedMemory) when the system has no memory,
+    /// descriptors or mappings left.
     pub fn create() -> Result<Self> {
-        let memory = SharedMemory::create(SIZE)?;
-        let fd = memory.shared_fd().ok_or_else(|| Error::SharedMemory {
-            action: "sharing",
-            size: SIZE,
-            source: std::io::ErrorKind::Unsupported.into(),
-        })?;
+        let (memory, fd) = SharedMemory::create_to_share(SIZE)?;
         Ok(Self::new(memory, fd))
     }
 
     /// The trace that another process has created.
     ///
     /// # Errors
-    /// [`Error::SharedMemory`] when the file is too small or cannot be mapped.
+    /// [`Error::SharedMemory`](crate::Error::SharedMemory) when the file is too small or cannot be
+    /// mapped.
     pub fn from_fd(fd: OwnedFd) -> Result<Self> {
         let fd = Arc::new(fd);
         let memory = SharedMemory::from_fd(Arc::clone(&fd), 0, SIZE)?;

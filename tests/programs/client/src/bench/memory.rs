@@ -38,12 +38,17 @@ pub(super) fn map_read(gpu: &Gpu<'_>) -> Result<Took, Stop> {
     })
 }
 
+/// What `size` bytes that can be mapped are allocated with.
+fn mappable(gpu: &Gpu<'_>, size: u64) -> Result<vk::MemoryAllocateInfo<'static>, Stop> {
+    let (_, needs) = gpu.bare_buffer(size, ANY_USE)?;
+    Ok(vk::MemoryAllocateInfo::default()
+        .allocation_size(size)
+        .memory_type_index(gpu.memory_type(needs.memory_type_bits, COHERENT)?))
+}
+
 /// Allocates `size` bytes, maps them, writes one word and frees them.
 pub(super) fn alloc_map_free(gpu: &Gpu<'_>, size: u64) -> Result<Took, Stop> {
-    let (_, needs) = gpu.bare_buffer(size, ANY_USE)?;
-    let info = vk::MemoryAllocateInfo::default()
-        .allocation_size(size)
-        .memory_type_index(gpu.memory_type(needs.memory_type_bits, COHERENT)?);
+    let info = mappable(gpu, size)?;
     operations(gpu, 50, || {
         // SAFETY: the write is inside the mapping, and nothing else uses the memory.
         unsafe {
@@ -59,10 +64,7 @@ pub(super) fn alloc_map_free(gpu: &Gpu<'_>, size: u64) -> Result<Took, Stop> {
 
 /// The same, while so many other allocations of this size are mapped.
 pub(super) fn alloc_map_free_beside(gpu: &Gpu<'_>, size: u64, others: usize) -> Result<Took, Stop> {
-    let (_, needs) = gpu.bare_buffer(size, ANY_USE)?;
-    let info = vk::MemoryAllocateInfo::default()
-        .allocation_size(size)
-        .memory_type_index(gpu.memory_type(needs.memory_type_bits, COHERENT)?);
+    let info = mappable(gpu, size)?;
     let mut live = Vec::with_capacity(others);
     // SAFETY: nothing else uses the memory.
     let mut fill = || unsafe {
