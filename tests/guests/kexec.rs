@@ -46,6 +46,7 @@ fn starts_anew(options: &[&str], then: impl Fn(&mut VulkanGuest)) {
 }
 
 #[test]
+#[ignore = "two boots; `tests/run-all long` runs it"]
 fn the_next_kernel_finds_its_gpu() {
     starts_anew(&["--kexec"], |guest| {
         guest.load_kernel(false);
@@ -53,9 +54,8 @@ fn the_next_kernel_finds_its_gpu() {
     });
 }
 
-/// `cargo test --locked --workspace --test guests -- --ignored kexec::` runs it.
 #[test]
-#[ignore = "two guests more, and the device does the same as at the kexec above"]
+#[ignore = "two boots; `tests/run-all long` runs it"]
 fn a_crash_kernel_finds_its_gpu() {
     let options = ["--kexec", "--mem", "1536M", "--append", "crashkernel=320M"];
     starts_anew(&options, |guest| {

@@ -136,6 +136,7 @@ rm -f $XDG_RUNTIME_DIR/wayland-1*";
 
 /// A suspend to disk ends QEMU. Another QEMU resumes the guest.
 #[test]
+#[ignore = "two boots; `tests/run-all long` runs it"]
 fn a_guest_that_unloaded_its_driver_goes_on_after_suspend_to_disk() {
     for (suite, wsi, cube) in suites() {
         let suite = suite.as_str();

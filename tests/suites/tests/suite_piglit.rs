@@ -31,7 +31,7 @@ fn selection(profile: &'static str, isolated: bool, is_chosen: impl Fn(&str) -> 
 }
 
 /// One case in this many of quick_gl. These are some of nearly every group.
-const GL_ONE_IN: u32 = 16;
+const GL_ONE_IN: u32 = 32;
 
 #[test]
 fn a_part_of_quick_gl_ends_as_natively() {
@@ -41,7 +41,7 @@ fn a_part_of_quick_gl_ends_as_natively() {
 }
 
 /// One case in this many of quick_shader.
-const SHADERS_ONE_IN: u32 = 60;
+const SHADERS_ONE_IN: u32 = 120;
 
 #[test]
 fn a_part_of_quick_shader_ends_as_natively() {
