@@ -7,8 +7,9 @@ use hesper_venus::{BlobRequest, Caching, DisplayServer};
 /// A message to a worker. The number of descriptors that travel with it stands with each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum ToWorker {
-    /// The first message, with [`hesper_venus::host::Findings`] or nothing. Two descriptors: the
-    /// memory of a [`hesper_venus::Report`] and that of a [`hesper_venus::trace::Trace`].
+    /// The first message, with [`hesper_venus::host::Findings`] or nothing. Three descriptors:
+    /// the memory of a [`hesper_venus::Report`], of a [`hesper_venus::trace::Trace`] and of
+    /// [`hesper_venus::Bells`].
     Configure(Vec<u8>),
     /// The worker now is this context. The name is the guest's and untrusted.
     Begin {

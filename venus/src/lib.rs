@@ -52,6 +52,7 @@
 //!   host and GPU see the same pages. A self-test at start proves it.
 //! - Dropping a [`Context`] frees all its host objects, mappings and descriptors.
 
+mod bells;
 mod blob;
 mod capset;
 mod command;
@@ -85,6 +86,7 @@ mod saved_stream;
 mod session;
 pub mod trace;
 
+pub use bells::Bells;
 pub use blob::{Blob, BlobError, BlobRequest, Caching};
 pub use context::Context;
 pub use context::events::ContextEvents;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use crate::bells::Bells;
 use crate::grants::{Grants, Resource};
 use crate::host::Findings;
 use crate::report::Report;
@@ -53,6 +54,8 @@ pub struct RendererOptions {
     pub report: Option<Report>,
     /// Where it is recorded what the threads do, once somebody starts that. `None` records nothing.
     pub trace: Option<Trace>,
+    /// Where another process can wake the threads of rings. `None`: nowhere.
+    pub bells: Option<Bells>,
     /// An existing folder to save the guests' commands in, for bug reports and for fuzzers. There
     /// is one file for each context and one for each ring, with whole commands one after the other.
     pub save_streams: Option<PathBuf>,

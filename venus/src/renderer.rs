@@ -71,6 +71,7 @@ impl Renderer {
             record,
             tally,
             trace: options.trace,
+            bells: options.bells,
             guest_memories: GuestMemories::new(
                 Arc::new(Mappings::new(GUEST_MAPPINGS)),
                 Arc::clone(&host_mappings),

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use hesper_venus_protocol::COMMANDS;
 
-use crate::counters::{Counters, SharedTally, Tally};
+use crate::counters::{Counters, SharedTally, Tally, add};
 use crate::error::Result;
 use crate::memory::{SharedMemory, page_size};
 
@@ -97,6 +97,11 @@ impl Report {
     #[must_use]
     pub fn counters(&self) -> Counters {
         self.page().tally.read()
+    }
+
+    /// Counts a ring that this process has woken, beside those that the renderer wakes.
+    pub fn count_wake(&self) {
+        add(&self.page().tally.wakes, 1);
     }
 
     /// The names of commands that are being carried out now, at most four.

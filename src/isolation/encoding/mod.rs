@@ -135,7 +135,7 @@ impl Message for ToWorker {
 
     fn decode(kind: u8, fields: Cow<'_, [u8]>, descriptors: usize) -> Result<Self, Malformed> {
         let expected = match kind {
-            1 => 2..=2,
+            1 => 3..=3,
             6 => 1..=1,
             7 => 1..=MOST_FILES,
             _ => 0..=0,

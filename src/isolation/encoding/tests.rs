@@ -33,7 +33,7 @@ fn to_worker() -> impl Strategy<Value = (ToWorker, usize)> {
     let run = run.prop_map(|(file, (offset, size))| Run { file, offset, size });
     let runs = proptest::collection::vec(run, 1..40);
     prop_oneof![
-        any::<Vec<u8>>().prop_map(|findings| (ToWorker::Configure(findings), 2)),
+        any::<Vec<u8>>().prop_map(|findings| (ToWorker::Configure(findings), 3)),
         any::<(u32, String, bool)>().prop_map(|(id, name, copies)| {
             let server = match copies {
                 true => DisplayServer::NeedsCopies,

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use hesper_system::budget::Charge;
 use hesper_system::sync::{Lock, Wait};
-use hesper_venus::Report;
 use hesper_venus::trace::Trace;
+use hesper_venus::{Bells, Report};
 
 use super::blobs::Asked;
 use super::books::Books;
@@ -47,6 +47,8 @@ pub(super) struct Worker {
     pub(super) asked: Asked,
     pub(super) books: Arc<Books>,
     pub(super) report: Report,
+    /// Wakes the threads of its rings.
+    pub(super) bells: Bells,
     /// What it records, in memory that it writes.
     trace: Trace,
     state: Mutex<State>,
@@ -68,6 +70,7 @@ impl Worker {
             number: house.number(),
             wake: Wake::new().map_err(system)?,
             report: Report::create().map_err(|error| error.to_string())?,
+            bells: Bells::create().map_err(|error| error.to_string())?,
             trace: Trace::create().map_err(|error| error.to_string())?,
             outgoing: Mutex::new(Outgoing::new(
                 Arc::clone(&control),
@@ -104,7 +107,7 @@ impl Worker {
         self.send(
             configure,
             Charge::default(),
-            &[self.report.fd(), self.trace.fd()],
+            &[self.report.fd(), self.trace.fd(), self.bells.fd()],
         );
     }
 

@@ -42,7 +42,7 @@ use std::time::Duration;
 
 use hesper_venus::host::Findings;
 use hesper_venus::trace::Trace;
-use hesper_venus::{Renderer, RendererOptions, Report};
+use hesper_venus::{Bells, Renderer, RendererOptions, Report};
 
 use self::budget::BudgetClient;
 use self::calls::Calls;
@@ -106,11 +106,12 @@ fn serve(
         (ToWorker::Configure(findings), fds) => (findings, fds),
         _ => return Err(Failure::Order("the first one is not Configure")),
     };
-    let Ok([report, trace]) = <[OwnedFd; 2]>::try_from(fds) else {
-        return Err(Failure::Order("Configure without report and trace"));
+    let Ok([report, trace, bells]) = <[OwnedFd; 3]>::try_from(fds) else {
+        return Err(Failure::Order("Configure without report, trace and bells"));
     };
     let report = Report::from_fd(report).map_err(|error| unable(error.to_string()))?;
     let trace = Trace::from_fd(trace).map_err(|error| unable(error.to_string()))?;
+    let bells = Bells::from_fd(bells).map_err(|error| unable(error.to_string()))?;
 
     // Without findings it tests the driver itself.
     let findings = Findings::from_bytes(&findings).unwrap_or_default();
@@ -131,6 +132,7 @@ fn serve(
         grants: Some(Arc::new(BudgetClient::new(budget))),
         report: Some(report),
         trace: Some(trace),
+        bells: Some(bells),
         findings,
         ..options.renderer()
     });

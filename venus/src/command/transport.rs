@@ -16,7 +16,7 @@ use crate::command_stream::ResourceStream;
 use crate::counters::{add, sub};
 use crate::fatal::Fatal;
 use crate::reply_stream::ReplyStream;
-use crate::ring::{Layout, Request, Ring};
+use crate::ring::{Bell, Layout, Request, Ring};
 use crate::session::Session;
 use crate::trace::Track;
 
@@ -135,7 +135,8 @@ fn create_ring(session: &mut Session<'_>, c: &mut CreateRingMESA<'_>) -> Result<
     let layout = Layout::new(memory, &request)?;
     let timeout = Duration::from_nanos(info.idle_timeout);
     let lane = session.state.lane.with(Track::Ring(c.ring));
-    let ring = Ring::new(layout, timeout, period, lane);
+    let bell = Bell::new(session.state.bells.as_ref(), c.ring);
+    let ring = Ring::new(layout, timeout, period, bell, lane);
     // It may wait until the thread of another ring has ended.
     session.at_rest(|session| start_ring(session, c.ring, Arc::new(ring)))
 }

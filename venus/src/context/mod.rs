@@ -7,7 +7,7 @@
 
 pub(crate) mod endings;
 pub(crate) mod events;
-mod immediate;
+pub(crate) mod immediate;
 pub(crate) mod mailbox;
 pub(crate) mod resources;
 pub(crate) mod state;

@@ -14,6 +14,7 @@ use super::endings::Endings;
 use super::events::ContextEvents;
 use super::mailbox::{Mailbox, Message};
 use super::resources::Resources;
+use crate::bells::Bells;
 use crate::blob::{Blob, BlobError, BlobRequest, Caching};
 use crate::counters::{SharedTally, add, sub};
 use crate::error::Error;
@@ -72,6 +73,8 @@ pub(crate) struct Shared {
     pub(crate) tally: SharedTally,
     /// See [`crate::RendererOptions::trace`].
     pub(crate) trace: Option<Trace>,
+    /// Where another process can wake the threads of rings.
+    pub(crate) bells: Option<Bells>,
     /// Guest memory that contexts name.
     pub(crate) guest_memories: Arc<GuestMemories>,
     /// Counts all mappings that contexts make, by themselves or through the driver.

@@ -1,12 +1,29 @@
 //! Linux: memfd.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::atomic::AtomicU32;
+use std::time::Duration;
 
 use rustix::fs::{
     FallocateFlags, FileType, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, fcntl_get_seals,
     fstat, fstatfs, ftruncate, memfd_create,
 };
 use rustix::io::{Errno, Result};
+use rustix::thread::{Timespec, futex};
+
+/// Wakes all threads that sleep on a word, of all processes.
+pub(crate) fn wake_word(word: &AtomicU32) {
+    // It fails for no word that is mapped.
+    let _ = futex::wake(word, futex::Flags::empty(), i32::MAX.cast_unsigned());
+}
+
+/// Sleeps while the word has this value, for at most so long.
+pub(crate) fn wait_on_word(word: &AtomicU32, value: u32, most: Option<Duration>) {
+    // A time that does not fit is as good as none.
+    let most = most.and_then(|most| Timespec::try_from(most).ok());
+    // Ends early for a signal, which the caller expects.
+    let _ = futex::wait(word, futex::Flags::empty(), value, most.as_ref());
+}
 
 /// Returns memory that the allocator keeps to the system. A driver frees much memory when its
 /// devices are destroyed, in pieces that the allocator would keep forever. Takes about a

@@ -9,6 +9,8 @@ mod linux;
 mod posix;
 
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::atomic::AtomicU32;
+use std::time::Duration;
 
 use hesper_system::played;
 
@@ -22,6 +24,22 @@ use posix as own;
 pub(crate) use own::{
     count_mappings, forget, library_of, mappings, release_stack, return_free_memory,
 };
+
+/// Whether a thread can sleep on a word that another process changes. Only Linux' way is known to
+/// all its versions.
+pub(crate) fn has_words() -> bool {
+    cfg!(target_os = "linux") && played().is_none()
+}
+
+/// Wakes all threads that sleep on a word, of all processes.
+pub(crate) fn wake_word(word: &AtomicU32) {
+    own::wake_word(word);
+}
+
+/// Sleeps while the word has this value, for at most so long. May also end early.
+pub(crate) fn wait_on_word(word: &AtomicU32, value: u32, most: Option<Duration>) {
+    own::wait_on_word(word, value, most);
+}
 
 /// Nanoseconds of a clock that all processes share and nobody sets. Never 0.
 pub(crate) fn monotonic() -> u64 {

@@ -9,10 +9,17 @@
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use rustix::fs::{FileType, fstat, ftruncate};
 use rustix::io::{Errno, Result};
 use rustix::shm::{self, Mode, OFlags};
+
+/// No word is slept on: there is no portable way ([`super::has_words`]).
+pub(crate) fn wake_word(_word: &AtomicU32) {}
+
+/// As above.
+pub(crate) fn wait_on_word(_word: &AtomicU32, _value: u32, _most: Option<Duration>) {}
 
 /// Returns memory that the allocator keeps to the system, if there is a way to do that.
 pub(crate) fn return_free_memory() {}

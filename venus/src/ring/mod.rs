@@ -10,18 +10,19 @@
 //! at least one of them sees the other. Publishing the head works in the same way with a thread
 //! that waits for it ([`Ring::wait_seqno`]).
 
+mod bell;
 mod idle;
 mod layout;
 mod pace;
 mod rings;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
-use std::sync::{Condvar, Mutex, OnceLock};
-use std::thread::Thread;
+use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use hesper_system::sync::{Lock, Wait};
 
+pub(crate) use bell::Bell;
 use idle::Idle;
 pub(crate) use layout::{Layout, Request};
 use pace::{Pace, Pause, Places};
@@ -30,7 +31,7 @@ pub(crate) use rings::Rings;
 use crate::command_stream::RingStream;
 use crate::fatal::Fatal;
 use crate::platform;
-use crate::trace::Lane;
+use crate::trace::{Lane, Started};
 
 /// `VK_RING_STATUS_IDLE_BIT_MESA`: the guest must notify.
 const IDLE: u32 = 1;
@@ -62,17 +63,16 @@ pub(crate) struct Ring {
     idle_timeout: Duration,
     /// How often ALIVE must be set, if the guest watches it.
     pub(crate) monitor_period: Option<Duration>,
-    thread: OnceLock<Thread>,
-    notified: AtomicBool,
+    bell: Bell,
     stopping: AtomicBool,
     /// Somebody is in [`Ring::wait_seqno`].
     has_waiter: AtomicBool,
     head_moved: (Mutex<()>, Condvar),
     virtqueue_seqno: AtomicU64,
+    /// The head that was published last, or what no head is.
+    published: AtomicU64,
     /// What its thread records.
     lane: Lane,
-    /// When the guest last notified, if that is recorded, for the thread to find.
-    notified_at: AtomicU64,
 }
 
 impl Ring {
@@ -81,20 +81,20 @@ impl Ring {
         layout: Layout,
         idle_timeout: Duration,
         monitor_period: Option<Duration>,
+        bell: Bell,
         lane: Lane,
     ) -> Self {
         let ring = Self {
             layout,
             idle_timeout,
             monitor_period,
-            thread: OnceLock::new(),
-            notified: AtomicBool::new(false),
+            bell,
             stopping: AtomicBool::new(false),
             has_waiter: AtomicBool::new(false),
             head_moved: (Mutex::new(()), Condvar::new()),
             virtqueue_seqno: AtomicU64::new(0),
+            published: AtomicU64::new(u64::MAX),
             lane,
-            notified_at: AtomicU64::new(0),
         };
         ring.set_alive();
         ring
@@ -102,16 +102,7 @@ impl Ring {
 
     /// Wakes the thread: `vkNotifyRingMESA`.
     pub(crate) fn notify(&self) {
-        let now = self.lane.begin();
-        if now.is_recorded() {
-            let order = Ordering::Relaxed;
-            // The first notification is the one that wakes.
-            let _ = self
-                .notified_at
-                .compare_exchange(0, now.nanoseconds(), order, order);
-        }
-        self.notified.store(true, Ordering::Release);
-        self.unpark();
+        self.bell.ring(self.lane.begin());
     }
 
     /// What its thread records.
@@ -122,7 +113,7 @@ impl Ring {
     /// Ends the thread, soon.
     pub(crate) fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
-        self.unpark();
+        self.bell.close();
         drop(self.head_moved.0.locked());
         self.head_moved.1.notify_all();
     }
@@ -172,23 +163,20 @@ impl Ring {
     /// Lets the ring pass [`Ring::wait_virtqueue`] up to `seqno`: `vkSubmitVirtqueueSeqnoMESA`.
     pub(crate) fn submit_virtqueue(&self, seqno: u64) {
         self.virtqueue_seqno.fetch_max(seqno, Ordering::AcqRel);
-        self.unpark();
+        self.bell.ring(Started::NOT);
     }
 
     /// Called by the ring's own thread: waits for [`Ring::submit_virtqueue`] or the end of the
     /// ring.
     pub(crate) fn wait_virtqueue(&self, seqno: u64) {
-        while self.virtqueue_seqno.load(Ordering::Acquire) < seqno
-            && !self.stopping.load(Ordering::Acquire)
-        {
-            std::thread::park();
-        }
-    }
-
-    fn unpark(&self) {
-        // Before the thread is known here, it has not looked at anything, so nothing is missed.
-        if let Some(thread) = self.thread.get() {
-            thread.unpark();
+        loop {
+            let seen = self.bell.seen();
+            if self.virtqueue_seqno.load(Ordering::Acquire) >= seqno
+                || self.stopping.load(Ordering::Acquire)
+            {
+                return;
+            }
+            self.bell.wait(seen, None);
         }
     }
 
@@ -198,6 +186,11 @@ impl Ring {
             // The memory may be another ring's by now.
             return;
         }
+        // The end of a batch whose last command had a reply. This thread alone publishes.
+        if self.published.load(Ordering::Relaxed) == u64::from(head) {
+            return;
+        }
+        self.published.store(head.into(), Ordering::Relaxed);
         if let Some(word) = self.layout.head() {
             word.store(head, Ordering::Release);
         }
@@ -214,9 +207,9 @@ impl Ring {
             .map_or(0, |tail| tail.load(Ordering::Acquire))
     }
 
-    /// Sleeps with IDLE set until there is work, a notification, or the end of the ring. Calls
-    /// `release` once if that takes long.
-    fn sleep(&self, head: u32, release: impl FnOnce()) {
+    /// Sleeps with IDLE set until there is work, the bell is another than `rung`, or the ring ends.
+    /// Calls `release` once if that takes long.
+    fn sleep(&self, head: u32, rung: u32, release: impl FnOnce()) {
         let (Some(status), Some(tail)) = (self.layout.status(), self.layout.tail()) else {
             return;
         };
@@ -224,7 +217,7 @@ impl Ring {
         let begin = Instant::now();
         let mut release = Some(release);
         while tail.load(Ordering::SeqCst) == head
-            && !self.notified.load(Ordering::Acquire)
+            && self.bell.seen() == rung
             && !self.stopping.load(Ordering::Acquire)
         {
             let slept = begin.elapsed();
@@ -232,10 +225,10 @@ impl Ring {
                 .checked_sub(slept)
                 .filter(|left| !left.is_zero())
             {
-                Some(left) if release.is_some() => std::thread::park_timeout(left),
+                Some(left) if release.is_some() => self.bell.wait(rung, Some(left)),
                 _ => match release.take() {
                     Some(release) => release(),
-                    None => std::thread::park(),
+                    None => self.bell.wait(rung, None),
                 },
             }
         }
@@ -249,22 +242,25 @@ impl Ring {
     #[cold]
     fn ends_soon(&self) -> bool {
         let begin = Instant::now();
-        while !self.stopping.load(Ordering::Acquire) {
+        loop {
+            let seen = self.bell.seen();
+            if self.stopping.load(Ordering::Acquire) {
+                return true;
+            }
             match SOON.checked_sub(begin.elapsed()) {
-                Some(left) => std::thread::park_timeout(left),
+                Some(left) => self.bell.wait(seen, Some(left)),
                 None => return false,
             }
         }
-        true
     }
 }
 
 /// The ring's thread. Runs until [`Ring::stop`], or until the consumer fails.
 pub(crate) fn run(ring: &Ring, consumer: &mut impl Consumer) -> Result<(), Fatal> {
-    // A second thread for one ring would be a bug of the caller. The first one is still woken then.
-    let _ = ring.thread.set(std::thread::current());
+    ring.bell.is_mine();
+    let mut rung = ring.bell.first();
     let mut pace = Pace::new(ring.idle_timeout, Places::of_process());
-    let mut idle = Idle::new(&ring.lane, &ring.notified_at);
+    let mut idle = Idle::new(&ring.lane, ring.bell.rung_at());
     let mut head = ring
         .layout
         .head()
@@ -285,7 +281,9 @@ pub(crate) fn run(ring: &Ring, consumer: &mut impl Consumer) -> Result<(), Fatal
             pace.worked(Instant::now);
             continue;
         }
-        if ring.notified.swap(false, Ordering::Acquire) {
+        let seen = ring.bell.seen();
+        if seen != rung {
+            rung = seen;
             pace.notified(Instant::now());
         }
         let pause = pace.next(Instant::now);
@@ -293,8 +291,8 @@ pub(crate) fn run(ring: &Ring, consumer: &mut impl Consumer) -> Result<(), Fatal
         match pause {
             Pause::Spin => std::hint::spin_loop(),
             Pause::Yield => std::thread::yield_now(),
-            Pause::Doze(time) => std::thread::park_timeout(time),
-            Pause::Sleep => ring.sleep(head, || {
+            Pause::Doze(time) => ring.bell.wait(rung, Some(time)),
+            Pause::Sleep => ring.sleep(head, rung, || {
                 consumer.idle();
                 platform::release_stack();
             }),

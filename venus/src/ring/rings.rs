@@ -241,7 +241,7 @@ mod tests {
     use super::*;
     use crate::blob::{Blob, BlobError};
     use crate::memory::SharedMemory;
-    use crate::ring::{ALIVE, Layout, Request};
+    use crate::ring::{ALIVE, Bell, Layout, Request};
     use crate::trace::Lane;
 
     /// What a front end hears of rings.
@@ -272,7 +272,9 @@ mod tests {
         };
         let memory = Arc::new(SharedMemory::create(4096).unwrap());
         let layout = Layout::new(memory, &request).unwrap();
-        Arc::new(Ring::new(layout, Duration::ZERO, None, Lane::default()))
+        let bell = Bell::new(None, 1);
+        let ring = Ring::new(layout, Duration::ZERO, None, bell, Lane::default());
+        Arc::new(ring)
     }
 
     #[test]

@@ -8,6 +8,10 @@ use std::sync::mpsc::{Sender, channel};
 
 const BUFFER: usize = 4096;
 
+fn bell() -> Bell {
+    Bell::new(None, 7)
+}
+
 fn request() -> Request {
     Request {
         offset: 0,
@@ -90,7 +94,13 @@ fn until(condition: impl Fn() -> bool) {
 #[test]
 fn every_byte_arrives_once_and_in_order_across_sleeps_and_wraps() {
     let mut guest = Guest::new();
-    let ring = Ring::new(guest.layout(), Duration::ZERO, None, Lane::default());
+    let ring = Ring::new(
+        guest.layout(),
+        Duration::ZERO,
+        None,
+        bell(),
+        Lane::default(),
+    );
     let (sender, received) = channel();
     std::thread::scope(|scope| {
         scope.spawn(|| run(&ring, &mut Collector(sender)));
@@ -118,6 +128,7 @@ fn a_quiet_ring_is_idle_and_alive() {
         guest.layout(),
         Duration::from_millis(1),
         None,
+        bell(),
         Lane::default(),
     );
     let (sender, _received) = channel();
@@ -131,7 +142,13 @@ fn a_quiet_ring_is_idle_and_alive() {
 #[test]
 fn who_waits_for_a_position_is_woken_when_it_is_reached() {
     let mut guest = Guest::new();
-    let ring = Ring::new(guest.layout(), Duration::ZERO, None, Lane::default());
+    let ring = Ring::new(
+        guest.layout(),
+        Duration::ZERO,
+        None,
+        bell(),
+        Lane::default(),
+    );
     let (sender, _received) = channel();
     std::thread::scope(|scope| {
         scope.spawn(|| run(&ring, &mut Collector(sender)));
@@ -154,7 +171,13 @@ fn who_waits_for_a_position_is_woken_when_it_is_reached() {
 #[test]
 fn a_violation_ends_the_thread_with_its_reason() {
     let mut guest = Guest::new();
-    let ring = Ring::new(guest.layout(), Duration::ZERO, None, Lane::default());
+    let ring = Ring::new(
+        guest.layout(),
+        Duration::ZERO,
+        None,
+        bell(),
+        Lane::default(),
+    );
     guest.write(&ring, 0xff, 4);
     let (sender, _received) = channel();
     let ended = run(&ring, &mut Collector(sender));
@@ -167,7 +190,13 @@ fn a_violation_ends_the_thread_with_its_reason() {
 #[test]
 fn a_tail_beyond_the_buffer_is_a_violation() {
     let guest = Guest::new();
-    let ring = Ring::new(guest.layout(), Duration::ZERO, None, Lane::default());
+    let ring = Ring::new(
+        guest.layout(),
+        Duration::ZERO,
+        None,
+        bell(),
+        Lane::default(),
+    );
     let beyond = BUFFER as u32 + 4;
     guest
         .memory
@@ -186,10 +215,16 @@ fn a_tail_beyond_the_buffer_is_a_violation() {
 #[test]
 fn a_ring_waits_for_the_virtqueue_and_not_longer() {
     let guest = Guest::new();
-    let ring = Ring::new(guest.layout(), Duration::ZERO, None, Lane::default());
+    let ring = Ring::new(
+        guest.layout(),
+        Duration::ZERO,
+        None,
+        bell(),
+        Lane::default(),
+    );
     std::thread::scope(|scope| {
         let waiter = scope.spawn(|| {
-            ring.thread.set(std::thread::current()).unwrap();
+            ring.bell.is_mine();
             ring.wait_virtqueue(2);
         });
         ring.submit_virtqueue(1);

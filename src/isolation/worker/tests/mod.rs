@@ -8,11 +8,12 @@ mod process;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use hesper_mock_venus::{FATAL, Ring, VenusGuest as _, bytes, reply_stream, until};
+use hesper_mock_venus::{FATAL, IDLE, Ring, VenusGuest as _, bytes, reply_stream, until};
 use hesper_system::page_size;
+use hesper_venus::trace::Started;
 use hesper_venus::{BlobRequest, Caching, SharedMemory};
-use hesper_venus_protocol::command;
 use hesper_venus_protocol::runtime::Object;
+use hesper_venus_protocol::{command, vk};
 
 use super::super::message::{FromWorker, Piece, Refusal, Run, ToWorker};
 use process::{Clerk, Process, options};
@@ -83,6 +84,37 @@ fn a_worker_serves_a_context_until_its_end() {
         lines(&guest.process, log::Level::Error),
         Vec::<String>::new()
     );
+}
+
+/// Linux alone has words on which threads of several processes sleep.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_main_process_wakes_a_ring_without_a_message() {
+    let guest = Process::start(&options(), Clerk::default()).begin(1, "guest");
+    let mut ring = Ring::new(&guest, 5);
+    let notification = bytes(&command::NotifyRingMESA {
+        ring: 5,
+        seqno: 0,
+        flags: vk::RingNotifyFlagsMESA::default(),
+    });
+    for round in 0..20 {
+        ring.until("the ring sleeps", || ring.status() & IDLE != 0);
+        if round == 10 {
+            // Once it has released its memory, a second later, it does not wake by itself.
+            std::thread::sleep(std::time::Duration::from_millis(1500));
+        }
+        // So that the mock does not notify: nothing but the bell can wake it.
+        ring.set_status(0);
+        ring.write(&bytes(&command::EnumerateInstanceVersion {
+            p_api_version: &mut 0,
+        }));
+        assert!(guest.process.bells.notify(&notification, Started::NOT));
+        ring.wait();
+    }
+    guest.send(&command::DestroyRingMESA { ring: 5 });
+    until("its bell is nobody's", || {
+        !guest.process.bells.notify(&notification, Started::NOT)
+    });
 }
 
 #[test]

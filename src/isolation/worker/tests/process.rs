@@ -15,7 +15,7 @@ use std::time::Instant;
 use hesper_mock_venus::{Memory, PATIENCE, Shared, VenusGuest};
 use hesper_venus::trace::Trace;
 use hesper_venus::{
-    BlobRequest, DisplayServer, Driver, RendererOptions, Report, Resource, SharedMemory,
+    Bells, BlobRequest, DisplayServer, Driver, RendererOptions, Report, Resource, SharedMemory,
 };
 
 use super::super::super::channel::{LARGEST_FROM_WORKER, ReceiveError, Receiver, Sender};
@@ -117,6 +117,8 @@ impl Clerk {
 pub(super) struct Process {
     child: RefCell<Child>,
     socket: Arc<UnixStream>,
+    /// What wakes the threads of its rings.
+    pub(super) bells: Bells,
     sender: Sender,
     receiver: RefCell<Receiver>,
     /// What it has told.
@@ -151,10 +153,12 @@ impl Process {
             })
         };
         let child = command.spawn().unwrap();
+        let bells = Bells::create().unwrap();
         thread::spawn(move || clerk.serve(budget));
         let socket = Arc::new(socket);
         let process = Self {
             child: RefCell::new(child),
+            bells,
             sender: Sender::new(Arc::clone(&socket)),
             receiver: RefCell::new(Receiver::new(Arc::clone(&socket), LARGEST_FROM_WORKER)),
             socket,
@@ -164,7 +168,10 @@ impl Process {
         };
         let report = Report::create().unwrap();
         let trace = Trace::create().unwrap();
-        process.send(ToWorker::Configure(Vec::new()), &[report.fd(), trace.fd()]);
+        process.send(
+            ToWorker::Configure(Vec::new()),
+            &[report.fd(), trace.fd(), process.bells.fd()],
+        );
         process
     }
 
