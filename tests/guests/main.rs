@@ -19,6 +19,7 @@ mod kexec;
 mod libvirt;
 mod mac;
 mod on_close;
+mod packages;
 mod pause;
 #[path = "../support/mod.rs"]
 mod support;
