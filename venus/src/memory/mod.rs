@@ -24,6 +24,6 @@ pub(crate) use host_mappings::HostMappings;
 pub(crate) use image_test::Optimal;
 pub(crate) use quota::{Quota, Short};
 pub(crate) use self_test::{Declares, Importable, importable};
-pub use shared::{SharedMemory, page_size};
+pub use shared::{Lender, SharedMemory, page_size};
 pub(crate) use sparse_test::Sparse;
 pub(crate) use view::{HEAPS, HeapBudgets, MemoryView};
