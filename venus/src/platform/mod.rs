@@ -20,7 +20,7 @@ use linux as own;
 use posix as own;
 
 pub(crate) use own::{
-    count_mappings, forget, library_of, mappings, release_stack, return_free_memory,
+    count_mappings, forget, library_of, make_pages, mappings, release_stack, return_free_memory,
 };
 
 /// Nanoseconds of a clock that all processes share and nobody sets. Never 0.
