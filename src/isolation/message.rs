@@ -56,8 +56,8 @@ pub(super) enum ToWorker {
         /// Unless 0, [`FromWorker::Detached`] answers when guest memory is given back.
         ticket: u32,
     },
-    /// The main process has dropped a blob of [`FromWorker::BlobCreated`]: nobody whom it knows uses
-    /// the memory any more.
+    /// The main process has dropped a blob of [`FromWorker::BlobCreated`]: nobody whom it knows
+    /// uses the memory any more.
     Returned {
         /// Which one.
         serial: u64,

@@ -429,8 +429,8 @@ impl Session<'_> {
         self.reply(number::RESOURCE_CREATE_BLOB, &[resource])?;
         match blob.as_ref().and_then(|blob| blob.memory.lent_fd()) {
             Some(fd) => {
-                // The client hands it to others, who keep it as long as they like. The client itself
-                // may keep any, and see what its own program writes.
+                // The client hands it to others, who keep it as long as they like. The client
+                // itself may keep any, and see what its own program writes.
                 if let (true, Some(blob)) = (request.shareable || request.cross_device, &blob) {
                     blob.memory.give_away();
                 }

@@ -338,6 +338,22 @@ fn what_is_kept_is_charged_and_goes_when_there_is_no_room_for_an_allocation() {
 }
 
 #[test]
+fn the_window_counts_what_is_kept_as_free() {
+    let renderer = renderer(RendererOptions {
+        window: Some(256 * MIB),
+        ..Default::default()
+    });
+    let guest = Guest::new(&renderer, "window");
+    let gpu = guest.gpu();
+    let before = heap(&guest, &gpu);
+    let memory = allocate(&guest, gpu.device, 16 * MIB);
+    assert_ne!(heap(&guest, &gpu), before);
+    free(&guest, gpu.device, memory);
+    assert_eq!(kept(&renderer), 16 * MIB);
+    assert_eq!(heap(&guest, &gpu), before);
+}
+
+#[test]
 fn pieces_that_are_kept_go_when_there_are_no_more() {
     let renderer = renderer(RendererOptions {
         descriptors: Some(1000),

@@ -100,8 +100,8 @@ pub(super) enum Flaw {
     Short(&'static str),
 }
 
-/// Checks memory that a worker has made for `request`, charges it and maps it. The worker hears when
-/// it is dropped, also if that is at once.
+/// Checks memory that a worker has made for `request`, charges it and maps it. The worker hears
+/// when it is dropped, also if that is at once.
 ///
 /// The whole file is charged, because the descriptor keeps all of it alive.
 pub(super) fn check(

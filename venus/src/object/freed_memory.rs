@@ -1,7 +1,7 @@
 //! [`FreedMemory`]: memory that the guest has freed, kept for its next allocations.
 //!
-//! Memory that the guest can map is imported by the driver, which makes all its pages and pins them.
-//! That takes most of the time of `vkAllocateMemory`, and releasing them most of that of
+//! Memory that the guest can map is imported by the driver, which makes all its pages and pins
+//! them. That takes most of the time of `vkAllocateMemory`, and releasing them most of that of
 //! `vkFreeMemory`. So the pages are kept together with the driver's `VkDeviceMemory`. The next
 //! allocation of the same device, type, size and flags takes both.
 //!
