@@ -258,7 +258,8 @@ impl ContextEvents for Events {
 fn device_blob(blob: venus::Blob) -> Blob {
     let memory = &blob.memory;
     Blob {
-        fd: memory.shared_fd(),
+        // The device unmaps it in the VMM before it drops the blob.
+        fd: memory.lent_fd(),
         fd_offset: memory.fd_offset(),
         // The memory is mapped into this process, so its size fits into 64 bits.
         size: memory.len() as u64,

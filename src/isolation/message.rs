@@ -57,6 +57,14 @@ pub(super) enum ToWorker {
         /// Unless 0, [`FromWorker::Detached`] answers when guest memory is given back.
         ticket: u32,
     },
+    /// The main process has dropped a blob of [`FromWorker::BlobCreated`]: nobody whom it knows
+    /// uses the memory any more.
+    Returned {
+        /// Which one.
+        serial: u64,
+        /// Somebody may have its descriptor and use it nevertheless.
+        is_given_away: bool,
+    },
     /// Give all guest memory back; [`FromWorker::Detached`] answers.
     GiveBack {
         /// Never 0.
@@ -117,6 +125,8 @@ pub(super) enum FromWorker {
     BlobCreated {
         /// The front end's id.
         resource: u32,
+        /// The worker's number for this blob, for [`ToWorker::Returned`].
+        serial: u64,
         /// The memory.
         memory: Piece,
     },

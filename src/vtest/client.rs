@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::Shutdown;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -411,7 +412,9 @@ impl Session<'_> {
         context.create_blob(resource, request);
         let blob = match self.events.blob(resource)? {
             // A client maps from the start of the descriptor.
-            Ok(blob) if blob.memory.fd_offset() == 0 && blob.memory.fd().is_some() => Some(blob),
+            Ok(blob) if blob.memory.fd_offset() == 0 && blob.memory.lent_fd().is_some() => {
+                Some(blob)
+            }
             Ok(_) => {
                 context.detach_resource(resource);
                 self.refused(&request, "its memory is part of a larger allocation");
@@ -424,8 +427,15 @@ impl Session<'_> {
             }
         };
         self.reply(number::RESOURCE_CREATE_BLOB, &[resource])?;
-        match blob.as_ref().and_then(|blob| blob.memory.fd()) {
-            Some(fd) => send_descriptor(&self.events.stream, fd)?,
+        match blob.as_ref().and_then(|blob| blob.memory.lent_fd()) {
+            Some(fd) => {
+                // The client hands it to others, who keep it as long as they like. The client
+                // itself may keep any, and see what its own program writes.
+                if let (true, Some(blob)) = (request.shareable || request.cross_device, &blob) {
+                    blob.memory.give_away();
+                }
+                send_descriptor(&self.events.stream, fd.as_fd())?;
+            }
             // The client's mmap of this descriptor fails, and the client reports to the application
             // that memory is exhausted.
             None => send_descriptor(&self.events.stream, Latch::new()?.for_client())?,

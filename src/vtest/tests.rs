@@ -11,15 +11,14 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use hesper_system::budget::{Charge, Pool};
 use hesper_venus::{
     Blob, BlobError, BlobRequest, Caching, ContextEvents, Counters, DisplayServer, Error,
-    GuestPages, SharedMemory,
+    GuestPages, Lender, SharedMemory,
 };
 use rustix::event::Timespec;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
 use super::wire::number::*;
 use super::*;
-use crate::contexts::TraceError;
-use crate::contexts::{CAPSET_SIZE, VenusContext};
+use crate::contexts::{CAPSET_SIZE, TraceError, VenusContext};
 
 /// A call that reached the mock renderer.
 #[derive(Debug, PartialEq)]
@@ -29,6 +28,7 @@ enum Call {
     Fence(u8, u64),
     Blob(u32, BlobRequest),
     Detach(u32),
+    Returned(bool),
     Dropped,
 }
 
@@ -45,6 +45,18 @@ struct FalseContext {
 }
 
 const SILENT: u64 = 0xdead;
+
+/// The size of blobs whose end is noted.
+const TELLING: u64 = 64 << 10;
+
+#[derive(Debug)]
+struct Note(Mutex<Sender<Call>>);
+
+impl Lender for Note {
+    fn returned(&self, is_given_away: bool) {
+        let _ = self.0.lock().unwrap().send(Call::Returned(is_given_away));
+    }
+}
 
 impl Contexts for False {
     fn capset(&self) -> [u8; CAPSET_SIZE] {
@@ -103,10 +115,17 @@ impl VenusContext for FalseContext {
             return;
         }
         let blob = match request.size {
-            ..0x10_0000 => Ok(Blob {
-                memory: Arc::new(SharedMemory::create(request.size).unwrap()),
-                caching: Caching::Cached,
-            }),
+            ..0x10_0000 => {
+                let mut memory = SharedMemory::create(request.size).unwrap();
+                if request.size == TELLING {
+                    let calls = self.calls.lock().unwrap().clone();
+                    memory.set_lender(Arc::new(Note(Mutex::new(calls))));
+                }
+                Ok(Blob {
+                    memory: Arc::new(memory),
+                    caching: Caching::Cached,
+                })
+            }
             _ => Err(BlobError::OutOfMemory("too large for a test".to_owned())),
         };
         self.events.blob_created(resource, blob);
@@ -309,6 +328,21 @@ fn a_blobs_descriptor_follows_the_reply_and_its_end_reaches_the_renderer() {
     assert_eq!(server.call(), Call::Detach(resource));
     client.words(RESOURCE_UNREF, &[resource]);
     assert!(client.is_ended(), "a resource is unreferenced once");
+}
+
+#[test]
+fn memory_that_a_client_can_share_is_not_used_for_something_else() {
+    let server = Server::start();
+    let mut client = server.ready_client();
+    for flags in [1_u32, 1 | 2, 1 | 4, 1 | 2 | 4] {
+        client.words(RESOURCE_CREATE_BLOB, &[2, flags, TELLING as u32, 0, 9, 1]);
+        let resource = client.reply(RESOURCE_CREATE_BLOB)[0];
+        drop(client.descriptor());
+        assert!(matches!(server.call(), Call::Blob(..)));
+        client.words(RESOURCE_UNREF, &[resource]);
+        assert_eq!(server.call(), Call::Detach(resource));
+        assert_eq!(server.call(), Call::Returned(flags != 1), "{flags}");
+    }
 }
 
 #[test]

@@ -55,6 +55,8 @@ counters! {
     objects,
     /// Bytes of shared memory that contexts made and that are still in use.
     shared_bytes,
+    /// Bytes of them that programs have freed and that are kept for their next allocations.
+    kept_bytes,
     /// Commands carried out.
     commands,
     /// Objects looked up by the guest's ids for these commands.
@@ -69,6 +71,8 @@ counters! {
     wakes,
     /// Fences retired.
     fences,
+    /// Allocations that took memory which their program had freed before.
+    reused,
     /// Contexts that were lost.
     lost,
     /// Contexts that cannot end, because the driver does not return. Their threads and memory are

@@ -56,6 +56,10 @@ impl<'s> Executor<'s> {
     pub(crate) fn end_batch(&mut self, bytes: usize) {
         self.buffers.settle();
         self.session.end_batch(bytes);
+        let state = self.session.state;
+        if !state.freed_room.is_empty() && state.freed_room.is_time_to_look() {
+            state.release_old_freed();
+        }
     }
 
     /// Saves a stream, piece by piece.
@@ -90,6 +94,7 @@ impl Consumer for Executor<'_> {
     fn idle(&mut self) {
         self.buffers.release();
         self.session.release();
+        self.session.state.release_old_freed();
     }
 }
 

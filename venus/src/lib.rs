@@ -94,7 +94,7 @@ pub use context::state::name_for_logs;
 pub use counters::Counters;
 pub use error::{Error, Result};
 pub use grants::{Grants, Resource};
-pub use memory::{GuestPages, Mappings, SharedMemory};
+pub use memory::{GuestPages, Lender, Mappings, SharedMemory};
 pub use options::{
     Budget, DisplayServer, Driver, GpuSelection, GuestBudget, RenderNode, RendererOptions,
     WsiPolicy,

@@ -83,6 +83,7 @@ impl Message for ToWorker {
             Self::Detach { .. } => 8,
             Self::GiveBack { .. } => 9,
             Self::End => 10,
+            Self::Returned { .. } => 11,
         }
     }
 
@@ -116,6 +117,13 @@ impl Message for ToWorker {
                 to.extend_from_slice(&ticket.to_le_bytes());
             }
             Self::GiveBack { ticket } => to.extend_from_slice(&ticket.to_le_bytes()),
+            Self::Returned {
+                serial,
+                is_given_away,
+            } => {
+                to.extend_from_slice(&serial.to_le_bytes());
+                to.push(u8::from(*is_given_away));
+            }
         }
     }
 
@@ -190,6 +198,10 @@ impl Message for ToWorker {
                 ticket: fields.ticket()?,
             },
             10 => Self::End,
+            11 => Self::Returned {
+                serial: fields.u64()?,
+                is_given_away: fields.bool("is_given_away")?,
+            },
             _ => return Err(Malformed::Kind(kind)),
         };
         fields.end()?;
@@ -220,7 +232,14 @@ impl Message for FromWorker {
             Self::Ready | Self::Ended => {}
             Self::Unable(reason) | Self::Lost(reason) => put_text(to, reason),
             Self::FenceRetired { ring, fence } => put_fence(to, *ring, *fence),
-            Self::BlobCreated { resource, memory } => put_memory(to, *resource, memory),
+            Self::BlobCreated {
+                resource,
+                serial,
+                memory,
+            } => {
+                put_memory(to, *resource, memory);
+                to.extend_from_slice(&serial.to_le_bytes());
+            }
             Self::BlobRefused {
                 resource,
                 kind,
@@ -265,6 +284,7 @@ impl Message for FromWorker {
             36 => Self::BlobCreated {
                 resource: fields.u32()?,
                 memory: fields.piece()?,
+                serial: fields.u64()?,
             },
             37 => Self::BlobRefused {
                 resource: fields.u32()?,

@@ -52,6 +52,13 @@ fn to_worker() -> impl Strategy<Value = (ToWorker, usize)> {
         any::<(u32, u32)>()
             .prop_map(|(resource, ticket)| (ToWorker::Detach { resource, ticket }, 0)),
         (1..u32::MAX).prop_map(|ticket| (ToWorker::GiveBack { ticket }, 0)),
+        any::<(u64, bool)>().prop_map(|(serial, is_given_away)| {
+            let returned = ToWorker::Returned {
+                serial,
+                is_given_away,
+            };
+            (returned, 0)
+        }),
         Just((ToWorker::End, 0)),
     ]
 }
@@ -66,8 +73,14 @@ fn from_worker() -> impl Strategy<Value = (FromWorker, usize)> {
         Just((FromWorker::Ready, 0)),
         any::<String>().prop_map(|text| (FromWorker::Unable(text), 0)),
         any::<(u8, u64)>().prop_map(|(ring, fence)| (FromWorker::FenceRetired { ring, fence }, 0)),
-        (any::<u32>(), piece())
-            .prop_map(|(resource, memory)| (FromWorker::BlobCreated { resource, memory }, 1)),
+        (any::<(u32, u64)>(), piece()).prop_map(|((resource, serial), memory)| {
+            let created = FromWorker::BlobCreated {
+                resource,
+                serial,
+                memory,
+            };
+            (created, 1)
+        }),
         (any::<(u32, String)>(), kind).prop_map(|((resource, reason), kind)| {
             let refused = FromWorker::BlobRefused {
                 resource,

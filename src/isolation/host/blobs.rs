@@ -3,15 +3,46 @@
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
+use hesper_system::budget::Charge;
 use hesper_system::sync::Lock;
 use hesper_venus::memory::page_size;
-use hesper_venus::{Blob, BlobRequest};
+use hesper_venus::{Blob, BlobRequest, Lender};
 
 use super::books::Books;
 use super::untrusted;
-use crate::isolation::message::Piece;
+use super::worker::Worker;
+use crate::isolation::message::{Piece, ToWorker};
+
+/// Tells a worker that this process has dropped a blob of it.
+#[derive(Debug)]
+pub(super) struct Loan {
+    worker: Weak<Worker>,
+    serial: u64,
+}
+
+impl Loan {
+    /// The worker's blob of this number.
+    pub(super) fn new(worker: &Arc<Worker>, serial: u64) -> Self {
+        let worker = Arc::downgrade(worker);
+        Self { worker, serial }
+    }
+}
+
+impl Lender for Loan {
+    fn returned(&self, is_given_away: bool) {
+        // One that has ended needs no message.
+        if let Some(worker) = self.worker.upgrade() {
+            let serial = self.serial;
+            let returned = ToWorker::Returned {
+                serial,
+                is_given_away,
+            };
+            worker.send(returned, Charge::default(), &[]);
+        }
+    }
+}
 
 /// The blobs that a worker was asked for and has not answered. The device limits how many there
 /// are: each holds a descriptor of its queue.
@@ -69,7 +100,8 @@ pub(super) enum Flaw {
     Short(&'static str),
 }
 
-/// Checks memory that a worker has made for `request`, charges it and maps it.
+/// Checks memory that a worker has made for `request`, charges it and maps it. The worker hears
+/// when it is dropped, also if that is at once.
 ///
 /// The whole file is charged, because the descriptor keeps all of it alive.
 pub(super) fn check(
@@ -77,6 +109,7 @@ pub(super) fn check(
     piece: Piece,
     fd: OwnedFd,
     books: &Arc<Books>,
+    loan: Loan,
 ) -> Result<Blob, Flaw> {
     let Piece {
         offset,
@@ -89,10 +122,15 @@ pub(super) fn check(
         return Err(Flaw::Broken(what));
     }
     let whole = untrusted::file_size(&fd).map_err(Flaw::Broken)?;
+    let short = |what| {
+        loan.returned(false);
+        Flaw::Short(what)
+    };
     let held = books.hold(whole);
-    let held = held.ok_or(Flaw::Short("shared memory, or descriptors, of the budget"))?;
+    let held = held.ok_or_else(|| short("shared memory, or descriptors, of the budget"))?;
     let memory = untrusted::map(fd, offset, size, Box::new(held)).map_err(Flaw::Broken)?;
-    let memory = memory.ok_or(Flaw::Short("mappings of Hesper's main process"))?;
+    let mut memory = memory.ok_or_else(|| short("mappings of Hesper's main process"))?;
+    memory.set_lender(Arc::new(loan));
     Ok(Blob {
         memory: Arc::new(memory),
         caching,

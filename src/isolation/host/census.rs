@@ -110,6 +110,7 @@ fn sums(counters: Counters) -> Counters {
         rings: 0,
         objects: 0,
         shared_bytes: 0,
+        kept_bytes: 0,
         ..counters
     }
 }

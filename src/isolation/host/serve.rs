@@ -11,7 +11,7 @@ use hesper_venus::BlobError;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-use super::blobs::{self, Flaw};
+use super::blobs::{self, Flaw, Loan};
 use super::death::{self, Why};
 use super::incoming::{BATCH, Letter, Readable, Stop};
 use super::logs::clean;
@@ -41,7 +41,7 @@ pub(super) fn start(worker: &Arc<Worker>) -> std::io::Result<()> {
 }
 
 /// Serves a worker until its end.
-fn run(worker: &Worker) {
+fn run(worker: &Arc<Worker>) {
     let mut service = Service {
         worker,
         owner: None,
@@ -58,7 +58,7 @@ fn run(worker: &Worker) {
 }
 
 struct Service<'a> {
-    worker: &'a Worker,
+    worker: &'a Arc<Worker>,
     /// The context, once it is known.
     owner: Option<Arc<Owner>>,
     rings: Rings,
@@ -185,9 +185,11 @@ impl Service<'_> {
         let owner = self.owner()?;
         match message {
             FromWorker::FenceRetired { ring, fence } => self.retire(&owner, ring, fence),
-            FromWorker::BlobCreated { resource, memory } => {
-                self.blob(&owner, resource, memory, fds)
-            }
+            FromWorker::BlobCreated {
+                resource,
+                serial,
+                memory,
+            } => self.blob(&owner, resource, serial, memory, fds),
             FromWorker::BlobRefused {
                 resource,
                 kind,
@@ -261,6 +263,7 @@ impl Service<'_> {
         &self,
         owner: &Owner,
         resource: u32,
+        serial: u64,
         memory: Piece,
         fds: Vec<OwnedFd>,
     ) -> Result<(), Why> {
@@ -269,7 +272,8 @@ impl Service<'_> {
         let request = request.ok_or_else(|| unasked(resource))?;
         let fd = fds.into_iter().next();
         let fd = fd.ok_or_else(|| broken("a blob without memory"))?;
-        let blob = match blobs::check(&request, memory, fd, &worker.books) {
+        let loan = Loan::new(worker, serial);
+        let blob = match blobs::check(&request, memory, fd, &worker.books, loan) {
             Ok(blob) => Ok(blob),
             // The context's end answers the request.
             Err(Flaw::Broken(rule)) => return Err(Why::Broken(rule)),

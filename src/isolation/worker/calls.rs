@@ -11,6 +11,7 @@ use hesper_venus::{Blob, Context, GuestPages, SharedMemory};
 use super::super::channel::Receiver;
 use super::super::message::{FromWorker, Piece, Run, ToWorker};
 use super::consumed::Consumed;
+use super::events::Lent;
 use super::failure::Failure;
 use super::line::Line;
 
@@ -22,16 +23,23 @@ pub(super) struct Calls {
     context: Context,
     line: Arc<Line>,
     consumed: Arc<Consumed>,
+    lent: Arc<Lent>,
     /// The resources that are the guest's own memory.
     of_guest: HashSet<u32>,
 }
 
 impl Calls {
-    pub(super) fn new(context: Context, line: Arc<Line>, consumed: Arc<Consumed>) -> Self {
+    pub(super) fn new(
+        context: Context,
+        line: Arc<Line>,
+        consumed: Arc<Consumed>,
+        lent: Arc<Lent>,
+    ) -> Self {
         Self {
             context,
             line,
             consumed,
+            lent,
             of_guest: HashSet::new(),
         }
     }
@@ -59,6 +67,10 @@ impl Calls {
                     self.context.detach_resource(resource);
                     self.answer(ticket);
                 }
+                ToWorker::Returned {
+                    serial,
+                    is_given_away,
+                } => self.lent.returned(serial, is_given_away),
                 ToWorker::GiveBack { ticket } => {
                     for resource in self.of_guest.drain() {
                         self.context.detach_resource(resource);

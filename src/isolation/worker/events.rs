@@ -1,6 +1,8 @@
-//! [`Events`]: sends what the context has done, from whichever thread has done it.
+//! [`Events`]: sends what the context has done, from whichever thread has done it. [`Lent`]: the
+//! blobs that the main process has.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex};
 
 use hesper_system::sync::Lock;
@@ -9,17 +11,49 @@ use hesper_venus::{Blob, BlobError, ContextEvents, SharedMemory};
 use super::super::message::{FromWorker, Piece, Refusal};
 use super::line::Line;
 
+/// The memory of blobs that the main process has not returned, by the numbers that it was told.
+/// While it is here, the renderer does not use it for another allocation.
+#[derive(Default)]
+pub(super) struct Lent(Mutex<OnLoan>);
+
+#[derive(Default)]
+struct OnLoan {
+    memories: HashMap<u64, Arc<SharedMemory>>,
+    last: u64,
+}
+
+impl Lent {
+    /// Lends memory. Returns its number.
+    fn lend(&self, memory: &Arc<SharedMemory>) -> u64 {
+        let mut inner = self.0.locked();
+        inner.last += 1;
+        let serial = inner.last;
+        inner.memories.insert(serial, Arc::clone(memory));
+        serial
+    }
+
+    /// The main process uses it no longer. `is_given_away`: somebody else may.
+    pub(super) fn returned(&self, serial: u64, is_given_away: bool) {
+        let memory = self.0.locked().memories.remove(&serial);
+        if let (true, Some(memory)) = (is_given_away, &memory) {
+            memory.give_away();
+        }
+    }
+}
+
 /// The context's listener.
 pub(super) struct Events {
     line: Arc<Line>,
+    lent: Arc<Lent>,
     /// The rings of which the main process knows.
     rings: Mutex<HashSet<u64>>,
 }
 
 impl Events {
-    pub(super) fn new(line: Arc<Line>) -> Self {
+    pub(super) fn new(line: Arc<Line>, lent: Arc<Lent>) -> Self {
         Self {
             line,
+            lent,
             rings: Mutex::default(),
         }
     }
@@ -38,15 +72,21 @@ impl ContextEvents for Events {
             reason,
         };
         let refusal = match &result {
-            Ok(blob) => match blob.memory.fd() {
+            Ok(blob) => match blob.memory.lent_fd() {
                 Some(fd) => {
+                    // Before the main process can return it.
+                    let serial = self.lent.lend(&blob.memory);
                     let memory = Piece {
                         offset: blob.memory.fd_offset(),
                         size: blob.memory.len() as u64,
                         caching: blob.caching,
                     };
-                    let created = FromWorker::BlobCreated { resource, memory };
-                    return self.line.tell(&created, &[fd]);
+                    let created = FromWorker::BlobCreated {
+                        resource,
+                        serial,
+                        memory,
+                    };
+                    return self.line.tell(&created, &[fd.as_fd()]);
                 }
                 // The renderer makes no such blob.
                 None => refused(Refusal::Invalid, "its memory has no descriptor".to_owned()),

@@ -47,7 +47,7 @@ use hesper_venus::{Bells, Renderer, RendererOptions, Report};
 use self::budget::BudgetClient;
 use self::calls::Calls;
 use self::consumed::Consumed;
-use self::events::Events;
+use self::events::{Events, Lent};
 use self::failure::Failure;
 use self::line::{Line, end_process};
 use self::log::Loading;
@@ -150,11 +150,12 @@ fn serve(
         _ => return Err(Failure::Order("the second one is not Begin")),
     };
     ::log::debug!("context {id} is process {}", std::process::id());
-    let events = Arc::new(Events::new(Arc::clone(line)));
+    let lent = Arc::new(Lent::default());
+    let events = Arc::new(Events::new(Arc::clone(line), Arc::clone(&lent)));
     let context = renderer.create_context(id, &name, server, events);
     let context = context.map_err(|error| unable(error.to_string()))?;
     let consumed = Arc::new(Consumed::new(Arc::clone(line)));
-    Calls::new(context, Arc::clone(line), consumed).serve(&mut calls)?;
+    Calls::new(context, Arc::clone(line), consumed, lent).serve(&mut calls)?;
     // The context is dropped.
     let has_ended = renderer.settle(GRACE);
     line.tell(&FromWorker::Ended, &[]);

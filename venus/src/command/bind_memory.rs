@@ -48,7 +48,8 @@ pub(crate) fn stand_in(
         let memory = Memory {
             shared: None,
             stands_in_for: Some(bytes),
-            _allocated: None,
+            allocated: None,
+            reusable: None,
         };
         device.memories.locked().insert(host.raw(), memory);
         device.stand_ins.fetch_add(1, Ordering::Release);

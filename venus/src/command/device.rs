@@ -101,7 +101,10 @@ fn create(session: &mut Session<'_>, c: &mut CreateDevice<'_>) -> Result<vk::Res
         .flatten();
     let owner = session.state.objects.new_owner()?;
     let limits = limits::of(&instance, &physical);
-    let device = Device::new(owner, physical, raw, requested, import, host_copy, limits);
+    let room = &session.state.freed_room;
+    let device = Device::new(
+        owner, physical, raw, requested, import, host_copy, limits, room,
+    );
     let domain = Domain::Device(Arc::new(device));
     session
         .state

@@ -39,16 +39,30 @@ where
         session.remember_failed(id);
         return Ok(result);
     }
+    enter_object(session, C::ID, id, host, keep)?;
+    Ok(result)
+}
+
+/// Lets `keep` note what must be known about a new object of a device, and enters it under the
+/// guest's `id`.
+#[inline]
+pub(crate) fn enter_object<H: Handle>(
+    session: &mut Session<'_>,
+    command: CommandId,
+    id: H,
+    host: H,
+    keep: impl FnOnce(&Device, H),
+) -> Result<(), Fatal> {
     let state = session.state;
-    let device = session.device(C::ID)?;
+    let device = session.device(command)?;
     keep(device, host);
     let (owner, is_gone) = (device.owner, &device.is_gone);
-    if let Err(fatal) = state.objects.insert(owner, id.raw(), host, is_gone) {
+    let entered = state.objects.insert(owner, id.raw(), host, is_gone);
+    if entered.is_err() {
         // No guest can name it, so nothing else would destroy it.
         device.destroy_now(&entry(owner, host));
-        return Err(fatal);
     }
-    Ok(result)
+    entered
 }
 
 /// An object as the table has it.

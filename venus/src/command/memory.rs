@@ -12,15 +12,17 @@ use hesper_venus_protocol::runtime::{Chained, Handle, find, find_mut, unlink};
 use hesper_venus_protocol::{CommandId, vk};
 
 use super::bind_memory;
-use super::lifetime::create_object;
+use super::lifetime::enter_object;
 use super::shape::{Family, destroy, forward, special};
+use crate::counters::add;
 use crate::error::Error;
 use crate::fatal::Fatal;
 use crate::host::GpuKind;
-use crate::memory::{SharedMemory, import_info};
+use crate::memory::{SharedMemory, import_info, make_pages};
 use crate::object::device::{Device, Memory};
+use crate::object::freed_memory::{self, Use};
 use crate::object::reclamation::Class;
-use crate::session::Session;
+use crate::session::{Session, call};
 
 /// The commands of this file.
 pub(super) const HANDLERS: Family = &[
@@ -61,112 +63,279 @@ fn allocate(session: &mut Session<'_>, c: &mut AllocateMemory<'_>) -> Result<vk:
     })
 }
 
+/// What an allocation wants. The structs of its chain that are not for the driver are taken out.
+struct Wanted {
+    /// The guest's memory type, and the host's.
+    memory_type: u32,
+    host_type: u32,
+    /// Bytes, as the guest says.
+    size: u64,
+    /// The resource whose memory is imported.
+    resource: Option<u32>,
+    /// The guest can map it.
+    is_visible: bool,
+    /// For which allocations its memory can be used again.
+    reusable: Option<Use>,
+}
+
+impl Wanted {
+    fn new(device: &Device, info: &mut vk::MemoryAllocateInfo) -> Result<Self, Fatal> {
+        let view = &device.physical.memory;
+        let (memory_type, size) = (info.memory_type_index, info.allocation_size);
+        let Some(host_type) = view.host_type(memory_type) else {
+            return Err(Fatal::Invalid {
+                command: "vkAllocateMemory",
+                reason: "there is no such memory type",
+            });
+        };
+        info.memory_type_index = host_type;
+        // SAFETY: the chain was decoded, and nobody else uses it.
+        let resource = unsafe { find::<vk::ImportMemoryResourceInfoMESA>(info.p_next) }
+            .map(|import| import.resource_id);
+        // Structs that only the protocol has, or that are about file descriptors, are not for the
+        // driver.
+        // SAFETY: as above.
+        unsafe { unlink(&mut *info, vk::ImportMemoryResourceInfoMESA::STYPE) };
+        // SAFETY: as above.
+        let export = unsafe { unlink(&mut *info, vk::ExportMemoryAllocateInfo::STYPE) };
+        let is_visible = view.is_visible(memory_type);
+        let mut reusable = None;
+        if resource.is_some() || is_visible {
+            // An import belongs to no single buffer or image.
+            // SAFETY: as above.
+            unsafe { unlink(&mut *info, vk::MemoryDedicatedAllocateInfo::STYPE) };
+            let import = device.import.as_ref();
+            let rounded = import.and_then(|import| import.rounded(size));
+            let is_own = resource.is_none() && export.is_none();
+            reusable = rounded.filter(|_| is_own).and_then(|rounded| {
+                // SAFETY: as above.
+                unsafe { Use::of(info, rounded) }
+            });
+        }
+        Ok(Self {
+            memory_type,
+            host_type,
+            size,
+            resource,
+            is_visible,
+            reusable,
+        })
+    }
+
+    /// Takes the bytes of the guest's device memory.
+    fn charge(&self, session: &Session<'_>) -> Result<Charge, Failed> {
+        match self.resource {
+            // Memory of a resource is charged where it was allocated.
+            Some(_) => Ok(Charge::default()),
+            None => {
+                let charge = session.state.shares.device_memory.charge(self.size);
+                charge.ok_or(Failed {
+                    result: vk::Result::ERROR_OUT_OF_DEVICE_MEMORY,
+                    why: Why::Budget,
+                })
+            }
+        }
+    }
+}
+
+/// An allocation that failed: what the guest gets, and why.
+struct Failed {
+    result: vk::Result,
+    why: Why,
+}
+
+enum Why {
+    /// The driver says so.
+    Driver,
+    /// The resource cannot be imported.
+    Resource,
+    /// The guest has too much.
+    Budget,
+    /// There are no pages.
+    Pages(Error),
+}
+
+impl Failed {
+    /// Whether there may be enough when what is kept is released.
+    fn is_short(&self) -> bool {
+        matches!(
+            self.result,
+            vk::Result::ERROR_OUT_OF_HOST_MEMORY
+                | vk::Result::ERROR_OUT_OF_DEVICE_MEMORY
+                | vk::Result::ERROR_TOO_MANY_OBJECTS
+        )
+    }
+}
+
 fn try_to_allocate(
     session: &mut Session<'_>,
     device: &Arc<Device>,
     c: &mut AllocateMemory<'_>,
 ) -> Result<vk::Result, Fatal> {
-    let info = &mut *c.p_allocate_info;
+    let wanted = Wanted::new(device, &mut *c.p_allocate_info)?;
     let view = &device.physical.memory;
-    let memory_type = info.memory_type_index;
-    let size = info.allocation_size;
-    let Some(host_type) = view.host_type(memory_type) else {
-        return Err(Fatal::Invalid {
-            command: "vkAllocateMemory",
-            reason: "there is no such memory type",
-        });
-    };
-    info.memory_type_index = host_type;
-    // SAFETY: the chain was decoded, and nobody else uses it.
-    let resource = unsafe { find::<vk::ImportMemoryResourceInfoMESA>(info.p_next) }
-        .map(|import| import.resource_id);
-    // Structs that only the protocol has, or that are about file descriptors, are not for the
-    // driver.
-    for stype in [
-        vk::ImportMemoryResourceInfoMESA::STYPE,
-        vk::ExportMemoryAllocateInfo::STYPE,
-    ] {
-        // SAFETY: as above.
-        unsafe { unlink(&mut *info, stype) };
+    // If nobody asks for the result, refusing would do harm: memory that is too large to be mapped
+    // still works for the GPU.
+    if wanted.resource.is_none()
+        && wanted.is_visible
+        && session.is_asked()
+        && !view.is_mappable(wanted.memory_type, wanted.size)
+    {
+        return Ok(vk::Result::ERROR_OUT_OF_DEVICE_MEMORY);
     }
-    // Memory of a resource is charged where it was allocated.
-    let charge = match resource {
-        Some(_) => Charge::default(),
-        None => match session.state.shares.device_memory.charge(size) {
-            Some(charge) => charge,
-            None => {
-                session.state.warn_of_memory(&NoDeviceMemory);
-                return Ok(vk::Result::ERROR_OUT_OF_DEVICE_MEMORY);
+    if let Some(done) = reuse(session, device, c, &wanted)? {
+        return Ok(done);
+    }
+    let most = device.facts.limits.core.max_memory_allocation_count;
+    let live = device.memories.locked().len();
+    if device.freed.is_in_the_way(live, most) {
+        device.release_freed(None);
+    }
+    let id = *c.p_memory;
+    let mut made = make(session, device, c, &wanted)?;
+    if made.as_ref().is_err_and(Failed::is_short) && session.state.release_freed() {
+        // What the program has freed is free now.
+        *c.p_memory = id;
+        made = make(session, device, c, &wanted)?;
+    }
+    let host = std::mem::replace(&mut *c.p_memory, id);
+    match made {
+        Ok(memory) => {
+            let keep = |device: &Device, host: vk::DeviceMemory| {
+                device.memories.locked().insert(host.raw(), memory);
+            };
+            enter_object(session, CommandId::AllocateMemory, id, host, keep)?;
+            Ok(vk::Result::SUCCESS)
+        }
+        Err(Failed { result, why }) => {
+            match why {
+                Why::Driver => session.remember_failed(id),
+                Why::Resource => {}
+                Why::Budget => session.state.warn_of_memory(&NoDeviceMemory),
+                Why::Pages(error) => session.state.warn_of_memory(&error),
             }
+            Ok(result)
+        }
+    }
+}
+
+/// Gives the allocation memory that the guest has freed before, if some is kept that fits.
+fn reuse(
+    session: &mut Session<'_>,
+    device: &Arc<Device>,
+    c: &mut AllocateMemory<'_>,
+    wanted: &Wanted,
+) -> Result<Option<vk::Result>, Fatal> {
+    let Some((used_for, kept)) = wanted
+        .reusable
+        .and_then(|wanted| Some((wanted, device.freed.take(wanted)?)))
+    else {
+        return Ok(None);
+    };
+    let (host, shared) = kept.into_parts();
+    let Ok(charge) = wanted.charge(session) else {
+        freed_memory::free(device.raw(), host);
+        return Ok(None);
+    };
+    add(&session.state.tally.reused, 1);
+    let keep = |device: &Device, host: vk::DeviceMemory| {
+        device.facts.memories.insert(host, used_for.size());
+        let memory = Memory {
+            shared: Some(shared),
+            stands_in_for: None,
+            allocated: Some(
+                device
+                    .physical
+                    .count(wanted.memory_type, wanted.size, charge),
+            ),
+            reusable: Some(used_for),
+        };
+        device.memories.locked().insert(host.raw(), memory);
+    };
+    enter_object(session, CommandId::AllocateMemory, *c.p_memory, host, keep)?;
+    Ok(Some(vk::Result::SUCCESS))
+}
+
+/// Lets the driver make the memory. Its handle replaces the guest's id.
+fn make(
+    session: &mut Session<'_>,
+    device: &Arc<Device>,
+    c: &mut AllocateMemory<'_>,
+    wanted: &Wanted,
+) -> Result<Result<Memory, Failed>, Fatal> {
+    let no_resource = Failed {
+        result: vk::Result::ERROR_INVALID_EXTERNAL_HANDLE,
+        why: Why::Resource,
+    };
+    let charge = match wanted.charge(session) {
+        Ok(charge) => charge,
+        Err(failed) => return Ok(Err(failed)),
+    };
+    let shared = match (wanted.resource, wanted.is_visible) {
+        (Some(resource), _) => match memory_of(session, device, wanted, resource) {
+            Some(memory) => Some(memory),
+            None => return Ok(Err(no_resource)),
         },
+        (None, true) => match pages(session, device, wanted.size) {
+            Ok(memory) => Some(Arc::new(memory)),
+            Err(failed) => return Ok(Err(failed)),
+        },
+        (None, false) => None,
     };
-    let shared = match resource {
-        Some(resource) => {
-            let memory = session
-                .state
-                .resources
-                .get(resource)
-                .map(|blob| blob.memory);
-            // A guest may try to import what its kernel knows and Hesper does not, such as a 2D
-            // resource.
-            let memory = memory.ok().filter(|memory| {
-                // A GPU keeps pages that it has imported, even after the guest has taken them back.
-                // A software driver looks them up.
-                if memory.is_of_guest() && device.physical.facts.gpu.kind != GpuKind::Cpu {
-                    return false;
-                }
-                let types = importable_types(device, memory);
-                view.is_visible(memory_type) && types & 1_u32.unbounded_shl(host_type) != 0
-            });
-            match memory {
-                Some(memory) => Some(memory),
-                None => return Ok(vk::Result::ERROR_INVALID_EXTERNAL_HANDLE),
-            }
-        }
-        None if view.is_visible(memory_type) => {
-            // If nobody asks for the result, refusing would do harm: memory that is too large to be
-            // mapped still works for the GPU.
-            if session.is_asked() && !view.is_mappable(memory_type, size) {
-                return Ok(vk::Result::ERROR_OUT_OF_DEVICE_MEMORY);
-            }
-            match pages(session, device, size) {
-                Ok(memory) => Some(Arc::new(memory)),
-                Err(result) => return Ok(result),
-            }
-        }
-        None => None,
-    };
+    let info = &mut *c.p_allocate_info;
+    let chain = info.p_next;
     // Lives until the driver was called.
     let import;
+    info.allocation_size = wanted.size;
     if let Some(memory) = &shared {
         let size = device
             .import
             .as_ref()
-            .and_then(|import| import.rounded(info.allocation_size));
+            .and_then(|import| import.rounded(wanted.size));
         match size.filter(|size| *size <= memory.len() as u64) {
             Some(size) => info.allocation_size = size,
-            None => return Ok(vk::Result::ERROR_INVALID_EXTERNAL_HANDLE),
+            None => return Ok(Err(no_resource)),
         }
-        // An import belongs to no single buffer or image.
-        // SAFETY: as above.
-        unsafe { unlink(&mut *info, vk::MemoryDedicatedAllocateInfo::STYPE) };
         import = import_info(memory, info.p_next);
         info.p_next = (&raw const import).cast();
     }
-    let is_new = resource.is_none();
-    create_object(
-        session,
-        c,
-        |c| &mut *c.p_memory,
-        |device, host| {
-            let memory = Memory {
-                shared,
-                stands_in_for: None,
-                _allocated: is_new.then(|| device.physical.count(memory_type, size, charge)),
-            };
-            device.memories.locked().insert(host.raw(), memory);
-        },
-    )
+    let result = call(session, c);
+    c.p_allocate_info.p_next = chain;
+    let result = result?;
+    if result != vk::Result::SUCCESS {
+        let why = Why::Driver;
+        return Ok(Err(Failed { result, why }));
+    }
+    let is_new = wanted.resource.is_none();
+    Ok(Ok(Memory {
+        shared,
+        stands_in_for: None,
+        allocated: is_new.then(|| {
+            device
+                .physical
+                .count(wanted.memory_type, wanted.size, charge)
+        }),
+        reusable: wanted.reusable,
+    }))
+}
+
+/// The memory of a resource, if the device can import it.
+fn memory_of(
+    session: &Session<'_>,
+    device: &Device,
+    wanted: &Wanted,
+    resource: u32,
+) -> Option<Arc<SharedMemory>> {
+    // A guest may try to import what its kernel knows and Hesper does not, such as a 2D resource.
+    let memory = session.state.resources.get(resource).ok()?.memory;
+    // A GPU keeps pages that it has imported, even after the guest has taken them back. A software
+    // driver looks them up.
+    if memory.is_of_guest() && device.physical.facts.gpu.kind != GpuKind::Cpu {
+        return None;
+    }
+    let types = importable_types(device, &memory);
+    let can_be = wanted.is_visible && types & 1_u32.unbounded_shl(wanted.host_type) != 0;
+    can_be.then_some(memory)
 }
 
 /// The host's memory types, as bits, that `memory` can be imported as.
@@ -176,19 +345,29 @@ fn importable_types(device: &Device, memory: &SharedMemory) -> u32 {
     types & device.physical.facts.importable_types
 }
 
-/// Fresh shared memory for an allocation, within the context's budget. The error is the result for
-/// the guest.
-fn pages(session: &Session<'_>, device: &Device, size: u64) -> Result<SharedMemory, vk::Result> {
+/// Fresh shared memory for an allocation, within the context's budget. A device that imports
+/// nothing has no memory that guests can map.
+fn pages(session: &Session<'_>, device: &Device, wanted: u64) -> Result<SharedMemory, Failed> {
     let none = vk::Result::ERROR_OUT_OF_HOST_MEMORY;
-    let import = device.import.as_ref().ok_or(none)?;
-    let size = import.shared(size).ok_or(none)?;
-    let made = session.state.shared_memory(size, import.alignment());
-    made.map_err(|error| {
-        session.state.warn_of_memory(&error);
-        match error {
+    let import = device.import.as_ref();
+    let size = import.and_then(|import| Some((import.alignment(), import.shared(wanted)?)));
+    let (alignment, size) = size.ok_or(Failed {
+        result: none,
+        why: Why::Driver,
+    })?;
+    let made = session.state.shared_memory(size, alignment);
+    // A software driver imports without touching them.
+    if let (Ok(memory), Some(bytes)) = (&made, import.and_then(|import| import.rounded(wanted)))
+        && device.physical.facts.gpu.kind != GpuKind::Cpu
+    {
+        make_pages(memory, bytes);
+    }
+    made.map_err(|error| Failed {
+        result: match error {
             Error::TooManyPieces => vk::Result::ERROR_TOO_MANY_OBJECTS,
             _ => none,
-        }
+        },
+        why: Why::Pages(error),
     })
 }
 

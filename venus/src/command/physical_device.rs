@@ -401,6 +401,7 @@ fn memory_properties2(
         let used = device.allocated();
         let shared = session.state.taken_of_window();
         let free = session.state.shares.device_memory.left();
+        let free = free.saturating_add(session.state.freed_room.device_memory());
         let told = device.memory.budgets(&host, used, shared, free);
         budget.heap_budget = told.budget;
         budget.heap_usage = told.usage;

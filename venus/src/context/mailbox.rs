@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
 
 use hesper_system::budget::Charge;
 use hesper_system::share::Share;
@@ -110,15 +111,35 @@ impl Mailbox {
 
     /// Takes the oldest message, or waits for one. The caller has carried out the one before.
     pub(crate) fn receive(&self) -> Message {
+        loop {
+            if let Some(message) = self.receive_within(None) {
+                return message;
+            }
+        }
+    }
+
+    /// The same, for at most so long.
+    pub(crate) fn receive_within(&self, patience: Option<Duration>) -> Option<Message> {
+        let until = patience.map(|patience| Instant::now() + patience);
         let mut queue = self.queue.locked();
         loop {
             if let Some((message, _place)) = queue.messages.pop_front() {
                 queue.is_waiting = false;
                 queue.bytes -= message.bytes();
-                return message;
+                return Some(message);
             }
             queue.is_waiting = true;
-            queue = self.filled.waited(queue);
+            let Some(until) = until else {
+                queue = self.filled.waited(queue);
+                continue;
+            };
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                // The caller does something else now.
+                queue.is_waiting = false;
+                return None;
+            }
+            queue = self.filled.waited_for(queue, left).0;
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use hesper_system::LogLimit;
 use hesper_system::budget::Charge;
@@ -25,6 +26,7 @@ use crate::memory::{
     CommandMemory, GuestMemories, GuestPages, HostMappings, Quota, SharedMemory, Short, page_size,
 };
 use crate::object::Objects;
+use crate::object::freed_memory::{KEPT_FOR, Room};
 use crate::object::queue::{BoundQueues, FenceListener, GuestFence};
 use crate::options::{Budget, WsiPolicy};
 use crate::report::Record;
@@ -104,6 +106,8 @@ pub(crate) struct ContextState {
     pub(crate) objects: Objects,
     /// The guest's rings.
     pub(crate) rings: Rings,
+    /// What its devices keep of freed memory.
+    pub(crate) freed_room: Arc<Room>,
     /// The queues behind the guest's ring indices.
     pub(crate) queues: BoundQueues,
     lost: OnceLock<String>,
@@ -160,6 +164,7 @@ impl ContextState {
             quota: Quota::new(&shares.shared_bytes, &shares.pieces, tally.clone()),
             command_memory: Arc::new(CommandMemory::new(&shares.command_bytes)),
             resources: Resources::default(),
+            freed_room: Arc::new(Room::new(tally.clone())),
             objects: Objects::new(budget.objects, &shares.objects, tally),
             shares,
             queues: BoundQueues::new(),
@@ -347,8 +352,35 @@ impl ContextState {
         }
     }
 
-    /// Bytes of the window through which guests map memory that are taken or will be.
+    /// Destroys the freed memory that is kept for the next allocations. False when there is none.
+    pub(crate) fn release_freed(&self) -> bool {
+        self.release_freed_before(None)
+    }
+
+    /// The same for memory that nobody has wanted for [`KEPT_FOR`].
+    pub(crate) fn release_old_freed(&self) {
+        if let Some(until) = Instant::now().checked_sub(KEPT_FOR) {
+            self.release_freed_before(Some(until));
+        }
+    }
+
+    fn release_freed_before(&self, until: Option<Instant>) -> bool {
+        if self.freed_room.is_empty() {
+            return false;
+        }
+        let devices = self.objects.devices();
+        let released = devices.iter().map(|device| device.release_freed(until));
+        released.fold(false, |any, one| any | one)
+    }
+
+    /// Bytes of the window through which guests map memory that are taken or will be. Memory that
+    /// is kept goes as soon as it is in the way.
     pub(crate) fn taken_of_window(&self) -> u64 {
+        let kept = self.freed_room.bytes();
+        self.taken_with_kept().saturating_sub(kept)
+    }
+
+    fn taken_with_kept(&self) -> u64 {
         match self.window {
             // Other processes have parts of it, too.
             Some(window) if self.pools.are_granted() => {

@@ -7,6 +7,7 @@ use super::mailbox::Message;
 use super::state::ContextState;
 use crate::executor::Executor;
 use crate::fatal::Fatal;
+use crate::object::freed_memory::KEPT_FOR;
 use crate::platform;
 use crate::session::{Handles, Source};
 
@@ -55,7 +56,13 @@ fn destroy(state: &ContextState) {
 /// Carries out calls.
 fn serve(state: &Arc<ContextState>, executor: &mut Executor<'_>) -> End {
     loop {
-        match state.mailbox.receive() {
+        // What a ring has freed is released by the ring's thread.
+        let patience = (!state.freed_room.is_empty()).then_some(KEPT_FOR);
+        let Some(message) = state.mailbox.receive_within(patience) else {
+            state.release_old_freed();
+            continue;
+        };
+        match message {
             Message::Submit(mut commands, charge) => {
                 submit(state, executor, &mut commands);
                 // The bytes are given back when they are there again.

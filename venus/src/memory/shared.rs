@@ -9,7 +9,7 @@ use std::ffi::c_void;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use hesper_system::guest_memory::Registered;
 use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
@@ -35,6 +35,16 @@ pub struct SharedMemory {
     len: usize,
     /// Returns the memory to its budget on drop.
     held: Held,
+    /// Somebody may have the descriptor for longer than this value lives.
+    is_given_away: AtomicBool,
+    /// Who hears when this value is dropped.
+    lender: Option<Arc<dyn Lender>>,
+}
+
+/// Who is told when memory is no longer used, see [`SharedMemory::set_lender`].
+pub trait Lender: std::fmt::Debug + Send + Sync {
+    /// The memory is unmapped. `is_given_away`: somebody may still have its descriptor.
+    fn returned(&self, is_given_away: bool);
 }
 
 /// Reserves addresses for a mapping of `len` bytes that begins at a multiple of `alignment`, a
@@ -232,6 +242,8 @@ impl SharedMemory {
             base,
             len,
             held: Held::Nothing,
+            is_given_away: AtomicBool::new(false),
+            lender: None,
         })
     }
 
@@ -241,7 +253,7 @@ impl SharedMemory {
     /// [`Error::SharedMemory`] when the system has no more mappings, or for guest memory, which has
     /// no descriptor.
     pub(crate) fn map_again(&self) -> Result<Self> {
-        let fd = self.shared_fd().ok_or_else(|| Error::SharedMemory {
+        let fd = self.lent_fd().ok_or_else(|| Error::SharedMemory {
             action: "second mapping",
             size: self.len as u64,
             source: rustix::io::Errno::BADF.into(),
@@ -282,6 +294,8 @@ impl SharedMemory {
                 _taken: taken,
                 registered,
             },
+            is_given_away: AtomicBool::new(false),
+            lender: None,
         })
     }
 
@@ -317,17 +331,45 @@ impl SharedMemory {
         self.len == 0
     }
 
-    /// The descriptor, to be mapped by others. Guest memory has none, since its pages come from
-    /// several places.
+    /// The descriptor, for somebody who may keep it. Guest memory has none, since its pages come
+    /// from several places.
+    ///
+    /// Memory whose descriptor was given away is never used for something else, see
+    /// [`SharedMemory::lent_fd`].
     #[must_use]
     pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.give_away();
         self.fd.as_ref().map(|fd| fd.as_fd())
     }
 
-    /// The descriptor, shared.
+    /// The same, shared.
     #[must_use]
     pub fn shared_fd(&self) -> Option<Arc<OwnedFd>> {
+        self.give_away();
         self.fd.clone()
+    }
+
+    /// The descriptor, for somebody who unmaps it and closes it before they drop this value. The
+    /// renderer may then use the memory for another allocation of the same context.
+    #[must_use]
+    pub fn lent_fd(&self) -> Option<Arc<OwnedFd>> {
+        self.fd.clone()
+    }
+
+    /// Notes that somebody may have the descriptor for longer than this value lives.
+    pub fn give_away(&self) {
+        self.is_given_away.store(true, Ordering::Release);
+    }
+
+    /// Whether somebody may have the descriptor for longer than this value lives.
+    #[must_use]
+    pub fn is_given_away(&self) -> bool {
+        self.is_given_away.load(Ordering::Acquire)
+    }
+
+    /// Lets `lender` know when this value is dropped and unmapped.
+    pub fn set_lender(&mut self, lender: Arc<dyn Lender>) {
+        self.lender = Some(lender);
     }
 
     /// Where the memory starts in [`SharedMemory::fd`], in bytes.
@@ -353,6 +395,14 @@ impl SharedMemory {
         // SAFETY: offset <= end <= self.len, so the pointer stays in the mapping or one past its
         // end.
         Some(unsafe { self.base.add(offset) })
+    }
+
+    /// Makes the pages of `len` bytes from `offset` on, which are whole pages of the system. False
+    /// when it cannot, or when they are not all inside.
+    pub(crate) fn make_pages(&self, offset: usize, len: usize) -> bool {
+        let start = self.range(offset, len);
+        // SAFETY: `range` checked that this value's mapping has these bytes.
+        start.is_some_and(|start| unsafe { platform::make_pages(start.as_ptr(), len) })
     }
 
     /// Copies bytes at `offset` into `to`. `None`, and nothing is copied, when they are not all
@@ -415,159 +465,12 @@ impl Drop for SharedMemory {
         if let Err(error) = unsafe { munmap(self.base.as_ptr().cast(), self.len) } {
             log::error!("cannot unmap {} bytes of shared memory: {error}", self.len);
         }
+        if let Some(lender) = self.lender.take() {
+            lender.returned(self.is_given_away());
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::atomic::Ordering;
-
-    #[test]
-    fn two_mappings_of_one_memory_show_the_same_bytes() {
-        let one = SharedMemory::create(100).unwrap();
-        let two = SharedMemory::from_fd(one.shared_fd().unwrap(), 0, page_size()).unwrap();
-        one.write(96, &[1, 2, 3, 4]).unwrap();
-        let mut seen = [0; 4];
-        two.read(96, &mut seen).unwrap();
-        assert_eq!(seen, [1, 2, 3, 4]);
-        two.word(96).unwrap().store(7, Ordering::Relaxed);
-        assert_eq!(one.word(96).unwrap().load(Ordering::Relaxed), 7);
-    }
-
-    #[test]
-    fn sizes_are_whole_pages_and_bounds_hold() {
-        let memory = SharedMemory::create(page_size() + 1).unwrap();
-        let len = memory.len();
-        assert_eq!(len as u64, 2 * page_size());
-        assert!(memory.read(len - 3, &mut [0; 4]).is_none());
-        assert!(memory.read(usize::MAX, &mut [0; 4]).is_none());
-        assert!(memory.write(len, &[1]).is_none());
-        assert!(memory.word(len - 2).is_none());
-        assert!(memory.word(2).is_none());
-        assert!(memory.append_to(len - 1, 2, &mut Vec::new()).is_none());
-    }
-
-    #[test]
-    fn memory_for_a_driver_lies_where_the_driver_can_import_it() {
-        for alignment in [page_size(), 16 << 10, 64 << 10, 2 << 20] {
-            for size in [1, alignment, 3 * page_size()] {
-                let memory = SharedMemory::create_aligned(size, alignment).unwrap();
-                assert!((memory.as_ptr().addr() as u64).is_multiple_of(alignment));
-                memory.write(memory.len() - 1, &[7]).unwrap();
-                let mut seen = [0];
-                let second = memory.map_again().unwrap();
-                second.read(memory.len() - 1, &mut seen).unwrap();
-                assert_eq!(seen, [7]);
-            }
-        }
-        let too_large = SharedMemory::create_aligned(1 << 60, 1 << 30);
-        assert!(matches!(too_large, Err(Error::SharedMemory { .. })));
-    }
-
-    #[test]
-    fn a_file_smaller_than_the_mapping_is_refused() {
-        let one = SharedMemory::create(1).unwrap();
-        let two = SharedMemory::from_fd(one.shared_fd().unwrap(), page_size(), page_size());
-        assert!(matches!(two, Err(Error::SharedMemory { .. })));
-    }
-
-    /// Tells whether it was dropped.
-    struct Tells(Arc<AtomicU32>);
-
-    impl Drop for Tells {
-        fn drop(&mut self) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    #[test]
-    fn memory_of_another_process_keeps_what_it_was_given() {
-        let dropped = Arc::new(AtomicU32::new(0));
-        let one = SharedMemory::create(2 * page_size()).unwrap();
-        let map = |offset, size| {
-            let held = Box::new(Tells(Arc::clone(&dropped)));
-            SharedMemory::from_untrusted(one.shared_fd().unwrap(), offset, size, held)
-        };
-        let two = map(page_size(), page_size()).unwrap();
-        one.write(page_size() as usize, &[7]).unwrap();
-        let mut seen = [0];
-        two.read(0, &mut seen).unwrap();
-        assert_eq!(seen, [7]);
-        assert_eq!(dropped.load(Ordering::Relaxed), 0);
-        drop(two);
-        assert_eq!(dropped.load(Ordering::Relaxed), 1);
-        for (offset, size) in [
-            (0, 0),
-            (0, 1),
-            (1, page_size()),
-            (0, 3 * page_size()),
-            (2 * page_size(), page_size()),
-            (u64::MAX - page_size() + 1, page_size()),
-            (page_size(), u64::MAX - page_size() + 1),
-        ] {
-            let refused = map(offset, size);
-            assert!(
-                matches!(refused, Err(Error::Untrusted { .. })),
-                "{offset} {size}"
-            );
-        }
-        assert_eq!(dropped.load(Ordering::Relaxed), 8);
-    }
-
-    #[test]
-    fn a_descriptor_that_is_no_memory_is_refused() {
-        let (pipe, _) = rustix::pipe::pipe().unwrap();
-        let (socket, _) = std::os::unix::net::UnixStream::pair().unwrap();
-        let null = std::fs::File::open("/dev/zero").unwrap();
-        let folder = std::fs::File::open("/").unwrap();
-        for fd in [pipe, socket.into(), null.into(), folder.into()] {
-            let refused = SharedMemory::from_untrusted(Arc::new(fd), 0, page_size(), Box::new(()));
-            assert!(matches!(refused, Err(Error::Untrusted { .. })));
-        }
-    }
-
-    #[cfg(target_os = "linux")]
-    #[test]
-    fn memory_whose_size_could_change_is_refused() {
-        use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
-
-        if hesper_system::played().is_some() {
-            // Nothing on Linux has a size that can be set only once.
-            return;
-        }
-        let try_it = |flags: MemfdFlags, seals: SealFlags| {
-            let fd = memfd_create("test", flags | MemfdFlags::ALLOW_SEALING).ok()?;
-            ftruncate(&fd, 4 << 20).ok()?;
-            fcntl_add_seals(&fd, seals).unwrap();
-            let fd = Arc::new(fd);
-            Some(SharedMemory::from_untrusted(fd, 0, 4 << 20, Box::new(())))
-        };
-        let none = MemfdFlags::empty();
-        let both = SealFlags::SHRINK | SealFlags::GROW;
-        assert!(try_it(none, both).unwrap().is_ok());
-        assert!(try_it(none, SealFlags::empty()).unwrap().is_err());
-        assert!(try_it(none, SealFlags::GROW).unwrap().is_err());
-        assert!(try_it(none, SealFlags::SHRINK).unwrap().is_err());
-        // It cannot be written to.
-        assert!(try_it(none, both | SealFlags::WRITE).unwrap().is_err());
-        // A system may have no huge pages.
-        if let Some(refused) = try_it(MemfdFlags::HUGETLB, both) {
-            assert!(refused.is_err());
-        }
-        let file = std::env::current_exe().and_then(std::fs::File::open);
-        let fd = Arc::new(file.unwrap().into());
-        let refused = SharedMemory::from_untrusted(fd, 0, page_size(), Box::new(()));
-        assert!(refused.is_err(), "a file of a disk");
-    }
-
-    #[cfg(target_os = "linux")]
-    #[test]
-    fn who_has_the_descriptor_cannot_shrink_the_memory() {
-        let memory = SharedMemory::create(1).unwrap();
-        assert_eq!(
-            rustix::fs::ftruncate(memory.fd().unwrap(), 0),
-            Err(rustix::io::Errno::PERM)
-        );
-    }
-}
+#[path = "shared_tests.rs"]
+mod tests;

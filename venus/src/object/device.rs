@@ -7,6 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Once, RwLock};
+use std::time::Instant;
 
 use hesper_system::sync::{Lock, SharedLock};
 use hesper_venus_protocol::call::DeviceTable;
@@ -15,6 +16,7 @@ use hesper_venus_protocol::vk::HandleType as Kind;
 
 use super::declarable::Declarable;
 use super::facts::{Facts, Limits};
+use super::freed_memory::{self, FreedMemory, Room, Use};
 use super::host_copy::HostCopy;
 use super::instance::Instance;
 use super::mirrors::Mirrors;
@@ -37,7 +39,9 @@ pub(crate) struct Memory {
     /// The size in bytes of the failed allocation that it stands in for.
     pub(crate) stands_in_for: Option<u64>,
     /// Its bytes of its heap. `None` for memory of a resource, which counts where it was allocated.
-    pub(crate) _allocated: Option<Allocated>,
+    pub(crate) allocated: Option<Allocated>,
+    /// For which allocations it can be used again. `None` for memory that cannot.
+    pub(crate) reusable: Option<Use>,
 }
 
 /// A device of the guest.
@@ -52,7 +56,9 @@ pub(crate) struct Device {
     pub(crate) import: Option<HostImport>,
     /// Memory objects by the driver's handles.
     pub(crate) memories: Mutex<HashMap<u64, Memory>>,
-    /// How many of them are stand-ins, readable without the lock.
+    /// Memory that the guest has freed, for its next allocations.
+    pub(crate) freed: FreedMemory,
+    /// How many of [`Device::memories`] are stand-ins, readable without the lock.
     pub(crate) stand_ins: AtomicUsize,
     /// Buffers and images whose memory the guest shares.
     pub(crate) shared_objects: SharedObjects,
@@ -79,7 +85,11 @@ pub(crate) struct Device {
 }
 
 impl Device {
-    /// A device without objects; `owner` is fresh.
+    /// A device without objects; `owner` is fresh. What it keeps of freed memory takes `room`.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one caller, and each is another type"
+    )]
     pub(crate) fn new(
         owner: u32,
         physical: Arc<PhysicalDevice>,
@@ -88,6 +98,7 @@ impl Device {
         import: Option<HostImport>,
         host_copy: HostCopy,
         limits: Limits,
+        room: &Arc<Room>,
     ) -> Self {
         Self {
             owner,
@@ -95,6 +106,7 @@ impl Device {
             physical,
             import,
             memories: Mutex::default(),
+            freed: FreedMemory::new(room),
             stand_ins: AtomicUsize::new(0),
             shared_objects: SharedObjects::default(),
             mirrors: Mirrors::default(),
@@ -238,7 +250,13 @@ impl Device {
     #[inline(always)]
     pub(crate) fn destroy_now(&self, entry: &Entry) {
         // Before the driver is called: it may give the handle to a new object at once.
-        let memory = self.forget(entry);
+        let memory = match self.forget(entry) {
+            Some(memory) => match self.keep_freed(entry.host, memory) {
+                Some(memory) => Some(memory),
+                None => return,
+            },
+            None => None,
+        };
         let mirror = match entry.kind == Kind::Image as u32 {
             true => self.mirrors.take(entry.host),
             false => None,
@@ -249,6 +267,22 @@ impl Device {
         }
         // The pages are freed after the driver has released them.
         drop(memory);
+    }
+
+    /// Keeps freed memory for the next allocation. Gives back what cannot be kept.
+    fn keep_freed(&self, host: u64, memory: Memory) -> Option<Memory> {
+        let (refused, replaced) = self.freed.keep(host, memory, Instant::now());
+        freed_memory::destroy(&self.raw, replaced);
+        refused
+    }
+
+    /// Destroys freed memory that was kept since before `until`; all without it. Returns whether
+    /// there was any.
+    pub(crate) fn release_freed(&self, until: Option<Instant>) -> bool {
+        let kept = self.freed.take_out(until);
+        let is_any = !kept.is_empty();
+        freed_memory::destroy(&self.raw, kept);
+        is_any
     }
 
     /// Forgets what is kept about an object. Inlined, since callers usually know the kind.
@@ -356,6 +390,7 @@ impl Drop for Device {
             unsafe { function(self.raw.handle) };
         }
         teardown::destroy_all(&self.raw, &objects);
+        self.release_freed(None);
         self.mirrors.destroy_all(&self.raw);
     }
 }

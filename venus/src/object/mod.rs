@@ -11,6 +11,7 @@ mod departed;
 pub(crate) mod device;
 pub(crate) mod facts;
 pub(crate) mod failed_ids;
+pub(crate) mod freed_memory;
 pub(crate) mod host_copy;
 pub(crate) mod instance;
 pub(crate) mod mirrors;

@@ -33,7 +33,19 @@ pub(crate) struct Allocated {
     heap: usize,
     bytes: u64,
     /// Its bytes of the guest's device memory.
-    _charge: Charge,
+    charge: Charge,
+}
+
+impl Allocated {
+    /// Its bytes of the guest's device memory.
+    pub(crate) fn charged(&self) -> u64 {
+        self.charge.amount()
+    }
+
+    /// Ends the allocation, and keeps its bytes of the guest's device memory.
+    pub(crate) fn into_charge(mut self) -> Charge {
+        std::mem::take(&mut self.charge)
+    }
 }
 
 impl Drop for Allocated {
@@ -111,7 +123,7 @@ impl PhysicalDevice {
             of: Arc::clone(self),
             heap,
             bytes,
-            _charge: charge,
+            charge,
         }
     }
 }

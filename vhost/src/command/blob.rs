@@ -340,6 +340,10 @@ pub(super) fn unmap_if_mapped(call: &Call<'_>, id: ResourceId) -> Result<(), Com
         && let Err(error) = take_out(call, id, mapping)
     {
         call.engine.log_error(&call.exchange.header, &error);
+        // The guest can still reach the memory there, so nobody may have it for something else.
+        if let Body::HostBlob(HostBlob::Ready { blob, .. }) = &call.state()?.resource(id)?.body {
+            std::mem::forget(blob.clone());
+        }
     }
     Ok(())
 }

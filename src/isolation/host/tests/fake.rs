@@ -29,6 +29,9 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// What the main process has found of the GPUs.
 pub(super) const FINDINGS: &[u8] = b"findings";
 
+/// What is added to a resource's number for the number of its blob.
+pub(super) const SERIALS: u64 = 1000;
+
 /// Waits until something is so.
 #[track_caller]
 pub(super) fn until(what: &str, is_so: impl Fn() -> bool) {
@@ -202,7 +205,12 @@ impl Fake {
             size,
             caching: Caching::Cached,
         };
-        self.say_with(FromWorker::BlobCreated { resource, memory }, fd);
+        let created = FromWorker::BlobCreated {
+            resource,
+            serial: u64::from(resource) + SERIALS,
+            memory,
+        };
+        self.say_with(created, fd);
     }
 }
 

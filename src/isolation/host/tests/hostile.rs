@@ -79,7 +79,11 @@ fn blob(resource: u32, offset: u64, size: u64) -> FromWorker {
         size,
         caching: Caching::Cached,
     };
-    FromWorker::BlobCreated { resource, memory }
+    FromWorker::BlobCreated {
+        resource,
+        serial: 1,
+        memory,
+    }
 }
 
 #[test]

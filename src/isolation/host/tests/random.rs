@@ -72,6 +72,7 @@ fn right(dice: &mut Dice, known: &mut Known) -> FromWorker {
         },
         3 | 4 if !known.blobs.is_empty() => FromWorker::BlobCreated {
             resource: known.blobs.remove(0),
+            serial: dice.number(),
             memory: Piece {
                 offset: 0,
                 size: 2 * page_size(),
@@ -103,6 +104,7 @@ fn anything(dice: &mut Dice) -> FromWorker {
         },
         3 => FromWorker::BlobCreated {
             resource: dice.below(8) as u32,
+            serial: number,
             memory: Piece {
                 offset: dice.number(),
                 size: number,

@@ -251,3 +251,46 @@ fn guest_memory_is_given_back_before_a_detach_or_a_drop_returns() {
     assert!(!stage.yard.is_killed(number));
     assert!(ears.all().is_empty());
 }
+
+#[test]
+fn a_worker_hears_when_nobody_has_its_blob_and_whether_another_worker_may() {
+    let stage = Stage::default();
+    let ears = Ears::new();
+    let (context, mut fake) = stage.begin(&ears);
+    let (other, _other_fake) = stage.begin(&Ears::new());
+    for is_given_away in [false, true] {
+        context.create_blob(1, request(page_size()));
+        fake.hear();
+        let (_theirs, memory_fd) = memory(page_size());
+        fake.make_blob(1, 0, page_size(), fd(&memory_fd));
+        ears.wait(1 + usize::from(is_given_away));
+        let blob = ears.blob();
+        ears.drop_blobs();
+        if is_given_away {
+            other.attach_resource(1, &blob);
+            other.detach_resource(1);
+        }
+        context.detach_resource(1);
+        drop(blob);
+        let detach = ToWorker::Detach {
+            resource: 1,
+            ticket: 0,
+        };
+        assert_eq!(fake.hear(), detach, "the blob was still there");
+        let returned = ToWorker::Returned {
+            serial: 1 + SERIALS,
+            is_given_away,
+        };
+        assert_eq!(fake.hear(), returned);
+    }
+    // A blob that is refused is returned at once.
+    context.create_blob(2, request(page_size()));
+    fake.hear();
+    let (_theirs, memory_fd) = memory(1 << 40);
+    fake.make_blob(2, 0, page_size(), fd(&memory_fd));
+    let returned = ToWorker::Returned {
+        serial: 2 + SERIALS,
+        is_given_away: false,
+    };
+    fake.hear_until(|call| *call == returned);
+}

@@ -341,6 +341,62 @@ fn a_blob_of_one_worker_is_used_in_another() {
     assert!(has_reply(&memory));
 }
 
+#[test]
+fn freed_memory_is_used_again_once_the_main_process_has_returned_its_blob() {
+    const SIZE: u64 = 1 << 20;
+    let guest = Process::start(&options(), Clerk::default()).begin(1, "guest");
+    let gpu = guest.gpu();
+    let device = Object::guest(gpu.device);
+    let byte = |memory: &SharedMemory| {
+        let mut byte = [0];
+        memory.read(5, &mut byte).unwrap();
+        byte[0]
+    };
+    let allocate = || {
+        let id = guest.id();
+        let mut info = vk::MemoryAllocateInfo {
+            allocation_size: SIZE,
+            ..Default::default()
+        };
+        let result = guest.call(command::AllocateMemory {
+            device,
+            p_allocate_info: &mut info,
+            p_memory: &mut vk::DeviceMemory(id),
+        });
+        assert_eq!(result, 0);
+        (id, guest.blob_of(id, SIZE))
+    };
+    let free = |id: u64, resource: u32| {
+        let ticket = 0;
+        guest
+            .process
+            .send(ToWorker::Detach { resource, ticket }, &[]);
+        let memory = Object::guest(id);
+        guest.send(&command::FreeMemory { device, memory });
+        guest.wait_fence(0);
+    };
+    for is_given_away in [false, true] {
+        let (id, (resource, serial, first)) = allocate();
+        first.write(5, &[7]).unwrap();
+        free(id, resource);
+        let (_, (_, _, second)) = allocate();
+        assert_eq!(byte(&second), 0, "the main process still has the blob");
+        let returned = ToWorker::Returned {
+            serial,
+            is_given_away,
+        };
+        guest.process.send(returned, &[]);
+        // A number that is none does nothing.
+        let nothing = ToWorker::Returned {
+            serial: u64::MAX,
+            is_given_away,
+        };
+        guest.process.send(nothing, &[]);
+        let (_, (_, _, third)) = allocate();
+        assert_eq!(byte(&third) == 7, !is_given_away);
+    }
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn memory_that_could_shrink_is_not_attached() {

@@ -307,9 +307,15 @@ impl Guest {
 
     /// Makes a blob.
     pub(super) fn blob(&self, size: u64) -> (u32, Arc<SharedMemory>) {
+        let (resource, _, memory) = self.blob_of(0, size);
+        (resource, memory)
+    }
+
+    /// Makes a blob of a memory object: its resource, the worker's number for it, its memory.
+    pub(super) fn blob_of(&self, blob_id: u64, size: u64) -> (u32, u64, Arc<SharedMemory>) {
         let resource = self.number();
         let request = BlobRequest {
-            blob_id: 0,
+            blob_id,
             size,
             mappable: true,
             shareable: true,
@@ -321,12 +327,12 @@ impl Guest {
         let created = self.process.wait_for("a blob", |message| {
             matches!(message, FromWorker::BlobCreated { resource: made, .. } if *made == resource)
         });
-        let FromWorker::BlobCreated { memory, .. } = created else {
+        let FromWorker::BlobCreated { memory, serial, .. } = created else {
             panic!("{created:?}")
         };
         let fd = Arc::new(self.process.take_fds().pop().unwrap());
         let mapped = SharedMemory::from_untrusted(fd, memory.offset, memory.size, Box::new(()));
-        (resource, Arc::new(mapped.unwrap()))
+        (resource, serial, Arc::new(mapped.unwrap()))
     }
 }
 

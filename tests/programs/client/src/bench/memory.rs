@@ -62,7 +62,27 @@ pub(super) fn alloc_map_free(gpu: &Gpu<'_>, size: u64) -> Result<Took, Stop> {
     })
 }
 
-/// The same, while so many other allocations of this size are mapped.
+/// The same with another size each time, up to 3 MiB less. A driver that keeps freed memory for
+/// allocations of the same size has none that fits.
+pub(super) fn alloc_map_free_fresh(gpu: &Gpu<'_>, size: u64) -> Result<Took, Stop> {
+    let info = mappable(gpu, size)?;
+    let mut less = 0;
+    operations(gpu, 50, || {
+        less = (less + 1) % 48;
+        let info = info.allocation_size(size - less * (64 << 10));
+        // SAFETY: the write is inside the mapping, and nothing else uses the memory.
+        unsafe {
+            let memory = gpu.allocate_memory(&info, None)?;
+            let at = gpu.map_memory(memory, 0, vk::WHOLE_SIZE, vk::MemoryMapFlags::empty())?;
+            at.cast::<u32>().write_volatile(1);
+            gpu.unmap_memory(memory);
+            gpu.free_memory(memory, None);
+        }
+        Ok(())
+    })
+}
+
+/// As [`alloc_map_free`], while so many other allocations of this size are mapped.
 pub(super) fn alloc_map_free_beside(gpu: &Gpu<'_>, size: u64, others: usize) -> Result<Took, Stop> {
     let info = mappable(gpu, size)?;
     let mut live = Vec::with_capacity(others);

@@ -89,6 +89,9 @@ pub(crate) const ALL: &[Bench] = &[
     bench("alloc-map-free-64m", |gpu| {
         memory::alloc_map_free(gpu, 64 << 20)
     }),
+    bench("alloc-map-free-64m-fresh", |gpu| {
+        memory::alloc_map_free_fresh(gpu, 64 << 20)
+    }),
     bench("alloc-map-free-64k-beside-100", |gpu| {
         memory::alloc_map_free_beside(gpu, 64 << 10, 100)
     }),
