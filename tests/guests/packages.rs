@@ -52,7 +52,13 @@ fn the_guest_layer_is_installed_used_turned_off_and_removed() {
         let options = ["--smp", "2", "--file", &file];
         let mut guest = VulkanGuest::boot_with(folder, "guest", suite, &hesper.socket(), &options);
         assert!(!uses_layer(&mut guest, ""), "{suite}");
-        guest.succeed("dpkg --install /job/layer.deb");
+        // The disks of arm64 guests were unpacked without dpkg's list of what is installed.
+        let force = if suite.contains("-arm64") {
+            "--force-depends"
+        } else {
+            ""
+        };
+        guest.succeed(&format!("dpkg --install {force} /job/layer.deb"));
         assert!(uses_layer(&mut guest, ""), "{suite}");
         assert!(
             !uses_layer(&mut guest, "HESPER_DISABLE_WAITS_LAYER=1"),

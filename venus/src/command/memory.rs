@@ -18,7 +18,7 @@ use crate::counters::add;
 use crate::error::Error;
 use crate::fatal::Fatal;
 use crate::host::GpuKind;
-use crate::memory::{SharedMemory, import_info, make_pages};
+use crate::memory::{SharedMemory, import_info};
 use crate::object::device::{Device, Memory};
 use crate::object::freed_memory::{self, Use};
 use crate::object::reclamation::Class;
@@ -356,12 +356,6 @@ fn pages(session: &Session<'_>, device: &Device, wanted: u64) -> Result<SharedMe
         why: Why::Driver,
     })?;
     let made = session.state.shared_memory(size, alignment);
-    // A software driver imports without touching them.
-    if let (Ok(memory), Some(bytes)) = (&made, import.and_then(|import| import.rounded(wanted)))
-        && device.physical.facts.gpu.kind != GpuKind::Cpu
-    {
-        make_pages(memory, bytes);
-    }
     made.map_err(|error| Failed {
         result: match error {
             Error::TooManyPieces => vk::Result::ERROR_TOO_MANY_OBJECTS,

@@ -397,14 +397,6 @@ impl SharedMemory {
         Some(unsafe { self.base.add(offset) })
     }
 
-    /// Makes the pages of `len` bytes from `offset` on, which are whole pages of the system. False
-    /// when it cannot, or when they are not all inside.
-    pub(crate) fn make_pages(&self, offset: usize, len: usize) -> bool {
-        let start = self.range(offset, len);
-        // SAFETY: `range` checked that this value's mapping has these bytes.
-        start.is_some_and(|start| unsafe { platform::make_pages(start.as_ptr(), len) })
-    }
-
     /// Copies bytes at `offset` into `to`. `None`, and nothing is copied, when they are not all
     /// inside.
     #[must_use]

@@ -132,16 +132,6 @@ pub(crate) fn create_shared_memory(size: u64) -> Result<OwnedFd> {
     Ok(fd)
 }
 
-/// Makes the pages of a mapping now, for writing. False if the system cannot (before Linux 5.14),
-/// or has too little memory.
-///
-/// # Safety
-/// The range is whole pages of a mapping.
-pub(crate) unsafe fn make_pages(start: *mut u8, bytes: usize) -> bool {
-    // SAFETY: as above. Pages that are there stay as they are.
-    unsafe { libc::madvise(start.cast(), bytes, libc::MADV_POPULATE_WRITE) == 0 }
-}
-
 /// Gives the pages of a memfd back to the system. They are zero from then on.
 pub(crate) fn forget(fd: BorrowedFd<'_>, size: u64) {
     let how = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;

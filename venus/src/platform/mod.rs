@@ -22,7 +22,7 @@ use linux as own;
 use posix as own;
 
 pub(crate) use own::{
-    count_mappings, forget, library_of, make_pages, mappings, release_stack, return_free_memory,
+    count_mappings, forget, library_of, mappings, release_stack, return_free_memory,
 };
 
 /// Whether a thread can sleep on a word that another process changes. Only Linux' way is known to

@@ -36,14 +36,6 @@ pub(crate) fn release_stack() {}
 /// Pages of a shared memory object stay: there is no portable way to return them.
 pub(crate) fn forget(_fd: BorrowedFd<'_>, _size: u64) {}
 
-/// Pages are made when they are touched.
-///
-/// # Safety
-/// None here.
-pub(crate) unsafe fn make_pages(_start: *mut u8, _bytes: usize) -> bool {
-    false
-}
-
 /// How many mappings a process may have: no limit is known here.
 pub(crate) fn mappings() -> usize {
     1 << 24
