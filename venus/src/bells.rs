@@ -65,7 +65,7 @@ impl Slot {
         self.word.fetch_and(!OPEN, Ordering::SeqCst);
     }
 
-    /// The word, for [`Slot::wait`].
+    /// The word on which the thread sleeps.
     pub(crate) fn word(&self) -> &AtomicU32 {
         &self.word
     }
