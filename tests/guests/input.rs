@@ -192,7 +192,12 @@ fn libinput_and_evtest_of_a_distribution_know_the_devices() {
     let mut guest = VulkanGuest::boot_with(folder, "guest", "forky", &socket, &devices);
     screen.focus();
 
-    let listed = guest.succeed("libinput list-devices");
+    // udev takes its time on a busy machine. libinput lists what udev has seen.
+    let listed = guest.succeed(
+        "for i in $(seq 600); do\n\
+             libinput list-devices >/tmp/listed; [ $(grep -c '^Device: *Hesper' /tmp/listed) -lt 4 ] || break; sleep 0.1\n\
+         done; cat /tmp/listed",
+    );
     let mut device = "";
     let mut capabilities = Vec::new();
     for (name, value) in listed.lines().filter_map(|line| line.split_once(':')) {
