@@ -28,6 +28,9 @@ const SLOTS: usize = 127;
 /// In a bell's word: it has a ring. The other bits count.
 const OPEN: u32 = 1;
 
+/// The word of a bell that nobody has rung since it was opened.
+pub(crate) const UNRUNG: u32 = OPEN;
+
 /// The content of the page. It consists of atomics, and every value of each is valid.
 #[derive(Debug)]
 #[repr(C)]
@@ -53,11 +56,11 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
-    /// Opens it for a ring. Returns the word.
-    pub(crate) fn open(&self, ring: u64) -> u32 {
+    /// Opens it for a ring. No thread may sleep on it. The word is [`UNRUNG`] then.
+    pub(crate) fn open(&self, ring: u64) {
         self.ring.store(ring, Ordering::Relaxed);
         self.rung_at.store(0, Ordering::Relaxed);
-        self.word.fetch_or(OPEN, Ordering::SeqCst) | OPEN
+        self.word.store(UNRUNG, Ordering::SeqCst);
     }
 
     /// Closes it. The word changes if it was open.

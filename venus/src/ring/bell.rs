@@ -14,8 +14,6 @@ use crate::trace::Started;
 #[derive(Debug)]
 pub(crate) struct Bell {
     place: Place,
-    /// [`Bell::seen`] when it was new.
-    first: u32,
     thread: OnceLock<Thread>,
 }
 
@@ -36,13 +34,10 @@ impl Bell {
                 Place::Own(slot)
             }
         };
-        let mut bell = Self {
+        Self {
             place,
-            first: 0,
             thread: OnceLock::new(),
-        };
-        bell.first = bell.seen();
-        bell
+        }
     }
 
     fn slot(&self) -> &Slot {
@@ -62,14 +57,9 @@ impl Bell {
         let _ = self.thread.set(std::thread::current());
     }
 
-    /// A number that is another one once somebody has rung.
+    /// [`UNRUNG`](crate::bells::UNRUNG), and another number each time somebody has rung.
     pub(crate) fn seen(&self) -> u32 {
         self.word().load(Ordering::SeqCst)
-    }
-
-    /// What [`Bell::seen`] was at first.
-    pub(crate) fn first(&self) -> u32 {
-        self.first
     }
 
     /// When somebody rang first since this was 0, in nanoseconds, if that is recorded.

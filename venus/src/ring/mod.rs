@@ -28,6 +28,7 @@ pub(crate) use layout::{Layout, Request};
 use pace::{Pace, Pause, Places};
 pub(crate) use rings::Rings;
 
+use crate::bells::UNRUNG;
 use crate::command_stream::RingStream;
 use crate::fatal::Fatal;
 use crate::platform;
@@ -258,7 +259,7 @@ impl Ring {
 /// The ring's thread. Runs until [`Ring::stop`], or until the consumer fails.
 pub(crate) fn run(ring: &Ring, consumer: &mut impl Consumer) -> Result<(), Fatal> {
     ring.bell.is_mine();
-    let mut rung = ring.bell.first();
+    let mut rung = UNRUNG;
     let mut pace = Pace::new(ring.idle_timeout, Places::of_process());
     let mut idle = Idle::new(&ring.lane, ring.bell.rung_at());
     let mut head = ring

@@ -8,10 +8,6 @@ use std::sync::mpsc::{Sender, channel};
 
 const BUFFER: usize = 4096;
 
-fn bell() -> Bell {
-    Bell::new(None, 7)
-}
-
 fn request() -> Request {
     Request {
         offset: 0,
@@ -58,6 +54,11 @@ impl Guest {
         Layout::new(Arc::clone(&self.memory), &request()).unwrap()
     }
 
+    fn ring(&self, idle_timeout: Duration) -> Ring {
+        let bell = Bell::new(None, 7);
+        Ring::new(self.layout(), idle_timeout, None, bell, Lane::default())
+    }
+
     fn status(&self) -> u32 {
         self.memory.word(128).unwrap().load(Ordering::SeqCst)
     }
@@ -94,13 +95,7 @@ fn until(condition: impl Fn() -> bool) {
 #[test]
 fn every_byte_arrives_once_and_in_order_across_sleeps_and_wraps() {
     let mut guest = Guest::new();
-    let ring = Ring::new(
-        guest.layout(),
-        Duration::ZERO,
-        None,
-        bell(),
-        Lane::default(),
-    );
+    let ring = guest.ring(Duration::ZERO);
     let (sender, received) = channel();
     std::thread::scope(|scope| {
         scope.spawn(|| run(&ring, &mut Collector(sender)));
@@ -124,13 +119,7 @@ fn every_byte_arrives_once_and_in_order_across_sleeps_and_wraps() {
 #[test]
 fn a_quiet_ring_is_idle_and_alive() {
     let guest = Guest::new();
-    let ring = Ring::new(
-        guest.layout(),
-        Duration::from_millis(1),
-        None,
-        bell(),
-        Lane::default(),
-    );
+    let ring = guest.ring(Duration::from_millis(1));
     let (sender, _received) = channel();
     std::thread::scope(|scope| {
         scope.spawn(|| run(&ring, &mut Collector(sender)));
@@ -142,13 +131,7 @@ fn a_quiet_ring_is_idle_and_alive() {
 #[test]
 fn who_waits_for_a_position_is_woken_when_it_is_reached() {
     let mut guest = Guest::new();
-    let ring = Ring::new(
-        guest.layout(),
-        Duration::ZERO,
-        None,
-        bell(),
-        Lane::default(),
-    );
+    let ring = guest.ring(Duration::ZERO);
     let (sender, _received) = channel();
     std::thread::scope(|scope| {
         scope.spawn(|| run(&ring, &mut Collector(sender)));
@@ -171,13 +154,7 @@ fn who_waits_for_a_position_is_woken_when_it_is_reached() {
 #[test]
 fn a_violation_ends_the_thread_with_its_reason() {
     let mut guest = Guest::new();
-    let ring = Ring::new(
-        guest.layout(),
-        Duration::ZERO,
-        None,
-        bell(),
-        Lane::default(),
-    );
+    let ring = guest.ring(Duration::ZERO);
     guest.write(&ring, 0xff, 4);
     let (sender, _received) = channel();
     let ended = run(&ring, &mut Collector(sender));
@@ -190,13 +167,7 @@ fn a_violation_ends_the_thread_with_its_reason() {
 #[test]
 fn a_tail_beyond_the_buffer_is_a_violation() {
     let guest = Guest::new();
-    let ring = Ring::new(
-        guest.layout(),
-        Duration::ZERO,
-        None,
-        bell(),
-        Lane::default(),
-    );
+    let ring = guest.ring(Duration::ZERO);
     let beyond = BUFFER as u32 + 4;
     guest
         .memory
@@ -215,13 +186,7 @@ fn a_tail_beyond_the_buffer_is_a_violation() {
 #[test]
 fn a_ring_waits_for_the_virtqueue_and_not_longer() {
     let guest = Guest::new();
-    let ring = Ring::new(
-        guest.layout(),
-        Duration::ZERO,
-        None,
-        bell(),
-        Lane::default(),
-    );
+    let ring = guest.ring(Duration::ZERO);
     std::thread::scope(|scope| {
         let waiter = scope.spawn(|| {
             ring.bell.is_mine();

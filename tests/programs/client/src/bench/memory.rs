@@ -46,20 +46,23 @@ fn mappable(gpu: &Gpu<'_>, size: u64) -> Result<vk::MemoryAllocateInfo<'static>,
         .memory_type_index(gpu.memory_type(needs.memory_type_bits, COHERENT)?))
 }
 
-/// Allocates `size` bytes, maps them, writes one word and frees them.
+/// Allocates memory, maps it, writes one word and frees it.
+fn allocate_map_and_free(gpu: &Gpu<'_>, info: &vk::MemoryAllocateInfo<'_>) -> Result<(), Stop> {
+    // SAFETY: the write is inside the mapping, and nothing else uses the memory.
+    unsafe {
+        let memory = gpu.allocate_memory(info, None)?;
+        let at = gpu.map_memory(memory, 0, vk::WHOLE_SIZE, vk::MemoryMapFlags::empty())?;
+        at.cast::<u32>().write_volatile(1);
+        gpu.unmap_memory(memory);
+        gpu.free_memory(memory, None);
+    }
+    Ok(())
+}
+
+/// Does this with `size` bytes again and again.
 pub(super) fn alloc_map_free(gpu: &Gpu<'_>, size: u64) -> Result<Took, Stop> {
     let info = mappable(gpu, size)?;
-    operations(gpu, 50, || {
-        // SAFETY: the write is inside the mapping, and nothing else uses the memory.
-        unsafe {
-            let memory = gpu.allocate_memory(&info, None)?;
-            let at = gpu.map_memory(memory, 0, vk::WHOLE_SIZE, vk::MemoryMapFlags::empty())?;
-            at.cast::<u32>().write_volatile(1);
-            gpu.unmap_memory(memory);
-            gpu.free_memory(memory, None);
-        }
-        Ok(())
-    })
+    operations(gpu, 50, || allocate_map_and_free(gpu, &info))
 }
 
 /// The same with another size each time, up to 3 MiB less. A driver that keeps freed memory for
@@ -69,16 +72,7 @@ pub(super) fn alloc_map_free_fresh(gpu: &Gpu<'_>, size: u64) -> Result<Took, Sto
     let mut less = 0;
     operations(gpu, 50, || {
         less = (less + 1) % 48;
-        let info = info.allocation_size(size - less * (64 << 10));
-        // SAFETY: the write is inside the mapping, and nothing else uses the memory.
-        unsafe {
-            let memory = gpu.allocate_memory(&info, None)?;
-            let at = gpu.map_memory(memory, 0, vk::WHOLE_SIZE, vk::MemoryMapFlags::empty())?;
-            at.cast::<u32>().write_volatile(1);
-            gpu.unmap_memory(memory);
-            gpu.free_memory(memory, None);
-        }
-        Ok(())
+        allocate_map_and_free(gpu, &info.allocation_size(size - less * (64 << 10)))
     })
 }
 
